@@ -1,0 +1,46 @@
+# Everything happens in .venv; `make clean` forgets it. TORCH_INDEX may name a package index that has the torch build wanted.
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: demo test slow check docs clean
+
+demo: $(VENV)/likely
+	$(BIN)/likely demo
+
+test: $(VENV)/developer
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/developer
+	$(BIN)/python -m pytest -m slow
+
+check: $(VENV)/developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest --doctest-modules src
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/developer
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV)
+
+# torch comes first and by itself, so that no other package pulls a build of it that nobody asked for.
+$(VENV)/torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(strip $(TORCH_INDEX)),--index-url $(TORCH_INDEX)) $(TORCH)
+	@touch $@
+
+$(VENV)/likely: $(VENV)/torch pyproject.toml
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/developer: $(VENV)/likely
+	$(PIP) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,31 @@
+"""Likely, the generative image classifier: it learns p(x | c) and classifies by Bayes' rule.
+
+>>> from likely import Classifier
+>>> from sklearn.datasets import load_iris
+>>> flowers = load_iris()
+>>> classifier = Classifier("gaussian").fit(flowers.data, flowers.target)
+>>> bool(classifier.score(flowers.data, flowers.target) > 0.95)
+True
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from likely.answer import Answer as Answer
+    from likely.classifier import Classifier as Classifier
+
+__version__ = "0.1.0"
+__all__ = ["Answer", "Classifier", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the names of this page when they are first used: `import likely` alone does not wait for torch."""
+    if name == "Classifier":
+        from likely.classifier import Classifier
+
+        return Classifier
+    if name == "Answer":
+        from likely.answer import Answer
+
+        return Answer
+    raise AttributeError(f"module 'likely' has no attribute {name!r}")

@@ -1,0 +1,181 @@
+"""The contract that every model keeps: p(c | x) ∝ p(x | c) p(c), with p(x | c) the model's business and the rest arithmetic.
+
+A model narrows whatever it is to one matrix, L[b, k] = log p(x_b | c = k). What is done with L is none of its concern.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Generator, Tensor, nn
+
+
+class Options(BaseModel):
+    """The options of a family or of a procedure: frozen, validated, and refusing words that it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EvidenceKind(StrEnum):
+    """What a log-likelihood is: the value itself, a bound from below, or known only up to a constant."""
+
+    EXACT = "exact"
+    LOWER_BOUND = "lower bound"
+    UNNORMALISED = "unnormalised"
+
+
+class Space(StrEnum):
+    """What the likelihood is a likelihood of: the resized, stored 8-bit image, or a vector of features."""
+
+    PIXELS8 = "pixels8"
+    FEATURES = "features"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The kind and the space of a model's log-likelihood; every report prints it."""
+
+    kind: EvidenceKind
+    space: Space
+
+    @property
+    def has_bits_per_dim(self) -> bool:
+        """Whether bits/dim mean anything: a normalised probability of an 8-bit image."""
+        return self.kind is not EvidenceKind.UNNORMALISED and self.space is Space.PIXELS8
+
+    def __str__(self) -> str:
+        return f"{self.kind} on {self.space}"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is built for: one image's shape, (C, H, W) or (D,) for vectors, and the training images of each class."""
+
+    shape: tuple[int, ...]
+    class_counts: tuple[int, ...]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_counts)
+
+    @property
+    def n_dims(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def space(self) -> Space:
+        return Space.PIXELS8 if len(self.shape) == 3 else Space.FEATURES
+
+    @property
+    def log_prior(self) -> Tensor:
+        """log π_train, (K,): the training images' class shares."""
+        counts = torch.tensor(self.class_counts, dtype=torch.float32)
+        return (counts / counts.sum()).log()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What to minimise, over which parameters: a likelihood model has one, a GAN two, a VAE-GAN three.
+
+    `loss(x, y, rng)` is a scalar; y = -1 marks an unlabelled image. `every` counts the steps from one update to the next.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Tensor, Tensor, Generator], Tensor]
+    every: int = 1
+
+
+class Scorer(nn.Module, ABC):
+    """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
+
+    Options: ClassVar[type[Options]]
+
+    def __init__(self, task: Task, options: Options) -> None:
+        super().__init__()
+        self.task = task
+        self.options = options
+        self.register_buffer("log_prior", task.log_prior, persistent=False)
+
+    @abstractmethod
+    def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """log p(x | c) up to one constant per image, the training prior removed: (B, C, H, W) in [0, 1] -> (B, K) nats."""
+
+    @abstractmethod
+    def objectives(self) -> Sequence[Objective]:
+        """What to minimise, over which parameters."""
+
+
+class GenerativeModel(Scorer):
+    """A model of what the images of each class look like."""
+
+    @property
+    @abstractmethod
+    def evidence(self) -> Evidence:
+        """What `log_likelihood` is, and of what space."""
+
+    @abstractmethod
+    def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """L itself: (B, C, H, W) in [0, 1] -> (B, K) nats, with the same noise for every class.
+
+        Without `rng` there is no noise: a bound by sampling becomes its value at the posterior's mean.
+        """
+
+    @abstractmethod
+    def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """x ~ p(x | c): (B,) class indices -> (B, C, H, W) in [0, 1]; without `rng`, each class's most typical image."""
+
+
+class Diagnostics(ABC):
+    """Ability: more about an image than its likelihood, for telling the unknown from the known."""
+
+    @abstractmethod
+    def statistics(self, x: Tensor) -> Mapping[str, Tensor]:
+        """Named (B,) or (B, K) tensors of comparable size whatever the image's, `log_likelihood` (B, K) nats per dimension
+        always among them, so that one pass through the networks serves for all."""
+
+
+class LatentClassMixture(ABC):
+    """Ability: one latent space in which every class is one component, p(z | c) = N(mean_c, diag exp(2 log_scale_c))."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """The mean of q(z | x): (B, C, H, W) -> (B, d)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x | z): (B, d) -> (B, C, H, W) in [0, 1]."""
+
+    @abstractmethod
+    def components(self) -> tuple[Tensor, Tensor]:
+        """The components' means and log scales, (K, d) each."""
+
+
+class ImportanceWeighted(ABC):
+    """Ability: a bound that tightens with the number of latent samples (Burda 2016, Importance Weighted Autoencoders, eq. 8)."""
+
+    @abstractmethod
+    def importance_weighted(self, x: Tensor, n_samples: int, *, rng: Generator) -> Tensor:
+        """log 1/S Σ_s p(x | z_s) p(z_s | c) / q(z_s | x), z_s ~ q(z | x): (B, C, H, W) -> (B, K) nats."""
+
+
+class Measured(ABC):
+    """Ability: statistics of the training images that are computed, not learned (a mean, a covariance, a scale).
+
+    One pass calls `measure` with every labelled batch, then `conclude` once; gradient steps, if any, come after.
+    """
+
+    @abstractmethod
+    def measure(self, x: Tensor, y: Tensor) -> None:
+        """Take a batch into the running sums: x (B, ...), y (B,) class indices, -1 for unlabelled."""
+
+    @abstractmethod
+    def conclude(self) -> None:
+        """Turn the sums into the model's buffers and forget the sums."""
