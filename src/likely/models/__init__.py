@@ -1,1 +1,29 @@
+"""The families: a name that people type, and the model behind it."""
 
+from __future__ import annotations
+
+import difflib
+
+from likely.contract import Options, Scorer, Task
+from likely.models.discriminative import Discriminative
+from likely.models.gaussian import Gaussian
+from likely.models.vae import Vae
+
+FAMILIES: dict[str, type[Scorer]] = {
+    "gaussian": Gaussian,
+    "vae": Vae,
+    "discriminative": Discriminative,
+}
+
+
+def family(name: str) -> type[Scorer]:
+    """The model class of a family's name; a ValueError names the nearest one."""
+    if name in FAMILIES:
+        return FAMILIES[name]
+    nearest = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0)[0]
+    raise ValueError(f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}")
+
+
+def build(name: str, task: Task, options: Options) -> Scorer:
+    """A new, untrained model of the named family."""
+    return family(name)(task, options)

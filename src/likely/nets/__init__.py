@@ -1,1 +1,1 @@
-
+"""Networks without probability: blocks that turn images into features and features into images."""

@@ -1,0 +1,101 @@
+"""A model on disk: model.safetensors for the numbers, model.json for the words. Nothing in either is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT_VERSION = 1
+TENSORS, DOCUMENT = "model.safetensors", "model.json"
+
+
+class CheckpointError(ValueError):
+    """A folder that holds no model, or one that this version cannot read; the message says what to do."""
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
+    """Write a model's tensors and document; returns the first hexadecimal digits of the tensors' hash.
+
+    Each file is complete at any moment: it is written beside its place and moved there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / TENSORS, tensors)
+    digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
+    whole = {"format_version": FORMAT_VERSION, "sha256": digest, **document}
+    write_text(folder / DOCUMENT, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    return digest[:4]
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the document of a model folder; a CheckpointError says what is wrong with it and what to do."""
+    document = read_document(folder)
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / TENSORS} cannot be read ({error}); copy the model folder again, whole") from None
+    return tensors, document
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """model.json alone, its format_version checked."""
+    try:
+        document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(_no_model(folder)) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / DOCUMENT} is damaged ({error}); copy the model folder again, whole") from None
+    version = document.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(_other_version(folder, version))
+    return dict(document)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
+    """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
+    beside = path.with_name(path.name + ".part")
+    metadata = {"document": json.dumps(document)} if document is not None else None
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
+    os.replace(beside, path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote: the tensors and the document."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            document = json.loads((file.metadata() or {}).get("document", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, document  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error})") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file that is complete at any moment."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _no_model(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no folder {folder}; a model is the folder that `likely train DATA --out {folder}` writes"
+    return f"{folder} holds no {DOCUMENT}, so it is no model; `likely train DATA --out {folder}` writes one"
+
+
+def _other_version(folder: Path, version: object) -> str:
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        return (
+            f"{folder} was written in model format {version}, newer than the {FORMAT_VERSION} that this version reads; "
+            "upgrade with `pip install --upgrade likely`"
+        )
+    return (
+        f"{folder / DOCUMENT} says format_version {version!r}, and this version reads {FORMAT_VERSION}; "
+        "train the model again with `likely train`, or load it with the version of Likely that wrote it"
+    )

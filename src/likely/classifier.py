@@ -1,0 +1,394 @@
+"""Classifier: a model with a prior, a temperature and calibration scores, behind scikit-learn's contract."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from likely import checkpoint, models
+from likely.answer import Answer, ClassAnswer
+from likely.contract import Diagnostics, GenerativeModel, Measured, Options, Scorer, Task
+from likely.data import arrays
+from likely.data.collection import Images
+from likely.data.images import ImageFormat, ImageOptions
+from likely.data.parts import Part
+from likely.data.splits import Parts, divide
+from likely.inference.calibration import fit_temperature, nll
+from likely.inference.judgement import Examination, Judge, Judgement
+from likely.inference.posterior import log_evidence, log_posterior, uniform
+from likely.inference.rejection import stacked
+from likely.nets.scaling import to_eight_bit, to_unit
+from likely.training import hardware
+from likely.training.feed import Batches
+from likely.training.loop import Step, fit, measure
+from likely.training.options import AugmentOptions, TrainingOptions
+from likely.training.state import TrainingState
+
+BATCH = 256  # images that go through a network together when nothing is learned
+T = TypeVar("T", bound=Options)
+Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+
+
+class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """p(c | x) = softmax(log p(x | c) / T + log π_c), with p(x | c) from one of the model families.
+
+    Parameters
+    ----------
+    model : the family: "gaussian", "vae" or "discriminative".
+    options : the family's own options, a mapping or its options object.
+    training : TrainingOptions, or a mapping such as {"epochs": 20}.
+    images : ImageOptions, or a mapping: the size and colour that images are brought to.
+    random_state : seed of the weights, the splits, the order and the noise.
+
+    `fit` takes 2-D arrays as vectors of any range, and arrays (N, H, W[, C]) or lists of paths, Pillow images or arrays as
+    images. It sets aside a tenth of every class to choose weights and temperature by, and a fifth to calibrate p-values on,
+    at most 300 images each. A label None marks an unlabelled image.
+
+    >>> from sklearn.datasets import load_digits
+    >>> digits = load_digits()
+    >>> classifier = Classifier("gaussian").fit(digits.images / 16, digits.target)
+    >>> classifier.predict(digits.images[:3] / 16).tolist()
+    [0, 1, 2]
+    >>> classifier.answer(digits.images[:1] / 16)[0].status.value
+    'known'
+    """
+
+    def __init__(
+        self,
+        model: str = "vae",
+        *,
+        options: Mapping[str, Any] | Options | None = None,
+        training: Mapping[str, Any] | TrainingOptions | None = None,
+        images: Mapping[str, Any] | ImageOptions | None = None,
+        random_state: Any = 0,
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.training = training
+        self.images = images
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: ArrayLike) -> Self:
+        """Learn p(x | c) from images or vectors X and their labels y."""
+        X, y = self._checked(X, y)
+        unlabelled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
+        classes, labels = np.unique(y[~unlabelled], return_inverse=True)
+        numbers = np.full(len(y), -1, np.int64)
+        numbers[~unlabelled] = labels
+        dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], _validated(ImageOptions, self.images))
+        for problem in problems:
+            warnings.warn(problem.sentence, stacklevel=2)
+        parts = divide(dataset, self.seed)
+        for _ in self.fit_steps(parts, dataset.classes, dataset.format):
+            pass
+        self.finish(parts)
+        self.classes_ = classes
+        return self
+
+    def fit_steps(
+        self, parts: Parts, classes: Sequence[str], format: ImageFormat | None, *, resume: Snapshot | None = None
+    ) -> Iterator[Step]:
+        """Train step by step; whoever stops before the end, or reaches it, calls `finish`.
+
+        `resume` is a snapshot of `training_state_`, from which the training goes on exactly as it would have.
+        """
+        self._begin(parts, classes, format)
+        state, options = self.training_state_, self.training_
+        if resume is not None:
+            state.restore(*resume)
+        elif isinstance(self.model_, Measured):
+            measure(self.model_, self._feed(parts.train, BATCH, None))
+            state.follow_model()
+        dtype = hardware.dtype(options, self.device, self.model_.task.shape)
+        feed = self._feed(parts.train, options.batch_size or BATCH, options.augment)
+        for step in fit(state, feed, dtype=dtype):
+            yield replace(step, validation=self._validate(parts.validation)) if step.ends_epoch else step
+            if state.progress.stale >= options.patience:
+                break
+
+    def finish(self, parts: Parts) -> None:
+        """Take the best weights so far and fit on held-out images what turns their figures into answers."""
+        self.training_state_.use_best()
+        del self.training_state_  # moments and averages have served
+        self.model_.eval()
+        enough = len(parts.validation) > 0
+        held_out = parts.validation if enough else parts.train.labelled()
+        examined = self._examine(held_out.images)
+        T = fit_temperature(examined.log_scores, torch.from_numpy(held_out.labels), self.log_prior_)
+        self.judge_ = Judge.fit(
+            examined,
+            torch.from_numpy(held_out.labels),
+            self._examine(parts.calibration.images),
+            torch.from_numpy(parts.calibration.labels),
+            T if enough else max(1.0, T),  # sureness on the images of the training itself is no measure
+        )
+        self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
+
+    @property
+    def seed(self) -> int:
+        """random_state as a number."""
+        if isinstance(self.random_state, int):
+            return self.random_state
+        return int(check_random_state(self.random_state).randint(2**31))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the fitted model computes."""
+        return next(t.device for t in (*self.model_.parameters(), *self.model_.buffers()))
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
+        """log p(c | x) under the training prior: (N, K)."""
+        images = self._images(X)
+        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self._inputs(images)])
+        return log_posterior(log_scores, self.log_prior_, self.judge_.temperature).numpy()
+
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
+        """p(c | x) under the training prior: (N, K), rows summing to 1."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable class of each image: (N,)."""
+        best = self.predict_log_proba(X).argmax(1)
+        return np.asarray(self.classes_)[best]
+
+    def score_samples(self, X: Any) -> NDArray[np.float64]:
+        """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""
+        images = self._images(X)
+        model = self._generative("score_samples")
+        L = torch.cat([model.log_likelihood(x).cpu() for x in self._inputs(images)])
+        return log_evidence(L, self.log_prior_).numpy()
+
+    def sample(self, label: Any, n: int = 1, *, seed: int = 0) -> NDArray[Any]:
+        """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D)."""
+        check_is_fitted(self, "judge_")
+        model = self._generative("sample")
+        c = torch.full((n,), self.index(label), device=self.device)
+        with torch.inference_mode():
+            x = model.sample(c, rng=torch.Generator(self.device).manual_seed(seed)).cpu()
+        return (x if self.format_ is None else to_eight_bit(x)).numpy()
+
+    def answer(
+        self, inputs: Any, *, alpha: float = 0.05, top_k: int | None = None, names: Sequence[str] | None = None
+    ) -> list[Answer]:
+        """One Answer an input, in order. An image that cannot be read is answered by the sentence that says why.
+
+        `alpha` is the share of the known classes' own images that may be turned away as unknown; `top_k` keeps the most
+        probable classes.
+        """
+        check_is_fitted(self, "judge_")
+        images, problems = arrays.readable(inputs, self.format_, names)
+        judgement = self.judge(images, alpha=alpha)
+        answers = iter(self._answers(judgement, images, top_k))
+        failed = (Answer.failed(p.source, p.sentence, model=self.id) if p is not None else None for p in problems)
+        return [failure or next(answers) for failure in failed]
+
+    def judge(self, images: Images, *, alpha: float) -> Judgement:
+        """Everything that answers rest on, as arrays, for a whole collection."""
+        return self.judge_(self._examine(images), self.log_prior_, alpha)
+
+    @property
+    def id(self) -> str | None:
+        """The model's name and the first digits of its weights' hash, once saved: "fashion@3f2a"."""
+        return getattr(self, "id_", None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names."""
+        return tuple(str(c) for c in self.classes_)
+
+    def index(self, label: Any) -> int:
+        """The place of a class, by its name; a ValueError names the nearest."""
+        return arrays.class_index(self.labels, str(label))
+
+    def save(self, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
+        """Write model.safetensors and model.json; `extra` adds to the latter, for people and programs to read."""
+        check_is_fitted(self, "judge_")
+        folder = Path(folder)
+        tensors = {f"model/{name}": t for name, t in self.model_.state_dict().items()} | self.judge_.tensors()
+        tensors |= {"hashes": torch.from_numpy(self.hashes_), "log_prior": self.log_prior_}
+        digest = checkpoint.save(folder, tensors, {**self._document(), "name": folder.resolve().name, **(extra or {})})
+        self.id_ = f"{folder.resolve().name}@{digest}"
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "cpu") -> Self:
+        """Read a model folder; a CheckpointError says what is wrong with it."""
+        tensors, document = checkpoint.load(Path(folder))
+        family = models.family(document["family"])
+        options = family.Options.model_validate(document["options"])
+        training = TrainingOptions.model_validate(document["training"])
+        self = cls(document["family"], options=options, training=training, random_state=document["seed"])
+        self.training_ = training
+        self.format_ = ImageFormat.model_validate(document["images"]) if document["images"] else None
+        self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
+        if self.format_ is None:
+            self.n_features_in_ = document["task"]["shape"][0]
+        task = Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"]))
+        self.model_ = family(task, options)
+        self.model_.load_state_dict({k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")})
+        self.model_.eval().to(hardware.device(device), memory_format=torch.channels_last)
+        self.judge_ = Judge.from_tensors(tensors, document["temperature"])
+        self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
+        self.id_ = f"{document['name']}@{document['sha256'][:4]}"
+        return self
+
+    def _document(self) -> dict[str, Any]:
+        model = self.model_
+        return {
+            "family": self.model,
+            "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+            "images": self.format_.model_dump() if self.format_ else None,
+            "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
+            "temperature": self.judge_.temperature,
+            "seed": self.seed,
+            "options": model.options.model_dump(),
+            "training": self.training_.model_dump(),
+        }
+
+    def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> None:
+        """An untrained model for the data at hand."""
+        family = models.family(self.model)
+        self.training_ = _validated(TrainingOptions, self.training).resolved(len(parts.train))
+        self.classes_ = np.asarray(classes)
+        self.format_ = format
+        task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = family(task, _validated(family.Options, self.options))
+        self.model_: Scorer = model.to(hardware.device(self.training_.device), memory_format=torch.channels_last)
+        self.log_prior_ = task.log_prior
+        self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
+
+    def _feed(self, part: Part, batch_size: int, augment: AugmentOptions | None) -> Batches:
+        return Batches(part.images, part.labels, batch_size=batch_size, seed=self.seed, augment=augment).to(self.device)
+
+    def _validate(self, part: Part) -> dict[str, float]:
+        """Score the averaged weights on the validation images and keep them if they are the best so far."""
+        if not len(part):
+            return {}
+        labels = torch.from_numpy(part.labels)
+        averaged = self.training_state_.averaged.eval()
+        scores = torch.cat([averaged.log_scores(x).cpu() for x in self._inputs(part.images)])
+        T = fit_temperature(scores, labels, self.log_prior_)
+        figures = {
+            "nll": nll(scores, labels, self.log_prior_, T),
+            "accuracy": ((scores / T + self.log_prior_).argmax(1) == labels).double().mean().item(),
+        }
+        self.training_state_.keep_if_better(figures["nll"])
+        return figures
+
+    def _inputs(self, images: Images) -> Iterator[Tensor]:
+        """Batches as the model takes them, with no gradient kept while they are out."""
+        for start in range(0, len(images), BATCH):
+            batch = images.batch(np.arange(start, min(start + BATCH, len(images)))).to(self.device)
+            with torch.inference_mode():
+                x = to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+                yield x
+
+    def _examine(self, images: Images) -> Examination:
+        """Every figure of the model that a judgement takes, for a whole collection."""
+        K, pieces = len(self.classes_), []
+        for x in self._inputs(images):
+            with torch.inference_mode():
+                pieces.append(self._figures(x))
+        if not pieces:
+            return Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
+        scores, L, statistics = zip(*pieces, strict=True)
+        return Examination(torch.cat(scores), None if L[0] is None else torch.cat(L), torch.cat(statistics))
+
+    def _figures(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        model, scores = self.model_, self.model_.log_scores(x)
+        if isinstance(model, Diagnostics):
+            statistics = model.statistics(x)
+            L = statistics["log_likelihood"] * model.task.n_dims
+        elif isinstance(model, GenerativeModel):
+            L = model.log_likelihood(x)
+            statistics = {"log_likelihood": L / model.task.n_dims}
+        else:  # all that a softmax has to tell the unknown by
+            return scores.cpu(), None, log_posterior(scores.cpu(), uniform(len(self.classes_)))[..., None]
+        return scores.cpu(), L.cpu(), stacked(statistics).cpu()
+
+    def _answers(self, judgement: Judgement, images: Images, top_k: int | None) -> Iterator[Answer]:
+        bits = self._bits_per_dim(judgement.log_likelihood)
+        probability = judgement.log_posterior.exp()
+        for i, (state, best, in_set) in enumerate(
+            zip(judgement.statuses, judgement.best.tolist(), judgement.sets, strict=True)
+        ):
+            yield Answer(
+                input=images.name(i),
+                status=state,
+                label=self.labels[best],
+                probability=probability[i, best].item(),
+                p_value=_known(judgement.p_value[i]),
+                set=tuple(self.labels[c] for c in in_set.nonzero().flatten().tolist()),
+                classes=self._class_answers(judgement, i, top_k),
+                bits_per_dim=None if bits is None else bits[i].item(),
+                calibration=judgement.calibration[best],
+                model=self.id,
+            )
+
+    def _class_answers(self, judgement: Judgement, i: int, top_k: int | None) -> tuple[ClassAnswer, ...]:
+        """The classes of image i, the most probable first."""
+        L = judgement.log_likelihood
+        order = judgement.log_posterior[i].argsort(descending=True, stable=True)[:top_k].tolist()
+        return tuple(
+            ClassAnswer(
+                label=self.labels[c],
+                probability=judgement.log_posterior[i, c].exp().item(),
+                p_value=_known(judgement.p_values[i, c]),
+                log_likelihood=None if L is None else L[i, c].item(),
+            )
+            for c in order
+        )
+
+    def _bits_per_dim(self, L: Tensor | None) -> Tensor | None:
+        """−log2 p(x) / D, (N,), where the model's likelihood is one of 8-bit pixels."""
+        if L is None or not self._generative("bits_per_dim").evidence.has_bits_per_dim:
+            return None
+        return -log_evidence(L, self.log_prior_) / (self.model_.task.n_dims * math.log(2))
+
+    def _checked(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
+        """Images as they are, vectors as scikit-learn wants them, and labels (N,)."""
+        if not arrays.are_images(X):
+            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
+        y = column_or_1d(y, warn=True)
+        check_classification_targets([label for label in y if label is not None])
+        if len(X) != len(y):
+            raise ValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
+        return X, y
+
+    def _images(self, X: Any) -> Images:
+        check_is_fitted(self, "judge_")
+        if self.format_ is None:
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        return arrays.images(X, self.format_)
+
+    def _generative(self, what: str) -> GenerativeModel:
+        if not isinstance(self.model_, GenerativeModel):
+            raise AttributeError(f"{what} needs a generative model; {self.model!r} only tells classes apart")
+        return self.model_
+
+
+def _validated(kind: type[T], given: Mapping[str, Any] | Options | None) -> T:
+    """Options from a mapping, an options object, or nothing."""
+    return kind.model_validate(given.model_dump() if isinstance(given, Options) else given or {})
+
+
+def _known(p: Tensor) -> float | None:
+    """A p-value, or None where nothing could be promised."""
+    value = p.item()
+    return None if math.isnan(value) else value

@@ -1,0 +1,144 @@
+"""Collections of images, read by index in batches: in memory, on disk, or vectors that never were images."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from likely.data.decoding import QUIET, Array
+from likely.data.images import ImageFormat, read
+from likely.data.listing import Items
+
+# Pillow decodes without holding the interpreter, so threads help; with more, neither it nor the disk would follow.
+N_THREADS = min(8, os.cpu_count() or 1)
+
+
+class Images(ABC):
+    """Images of one shape, in an order that never changes."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """One image's: (C, H, W), or (D,) for vectors."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, indices: ArrayLike) -> Tensor:
+        """The images at `indices`, (B,): uint8 (B, C, H, W), or float32 (B, D) for vectors."""
+
+    @abstractmethod
+    def name(self, i: int) -> str:
+        """What to call image i in a message: its path, or its place in an array."""
+
+    def subset(self, indices: ArrayLike) -> Images:
+        """The images at `indices` as a collection of their own; nothing is copied."""
+        return Subset(self, np.asarray(indices, np.int64))
+
+
+@final
+class CachedImages(Images):
+    """Images in one array, uint8 (N, C, H, W); one mapped from disk will do."""
+
+    def __init__(self, pixels: Array, name: Callable[[int], str]) -> None:
+        self.pixels = pixels
+        self._name = name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.pixels.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        return torch.from_numpy(np.array(self.pixels[np.asarray(indices, np.int64)], order="C", subok=False))
+
+    def name(self, i: int) -> str:
+        return self._name(i)
+
+
+@final
+class StreamedImages(Images):
+    """Images that stay where they are, decoded whenever a batch asks for them; ImageError if one has gone since."""
+
+    def __init__(self, items: Items, format: ImageFormat) -> None:
+        self._items = items
+        self._format = format
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._format.shape
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        wanted = np.asarray(indices, np.int64)
+        pixels = np.empty((len(wanted), *self.shape), np.uint8)
+        with QUIET, ThreadPoolExecutor(N_THREADS) as pool:
+            for place, image in enumerate(pool.map(self._read, wanted.tolist())):
+                pixels[place] = image
+        return torch.from_numpy(pixels)
+
+    def name(self, i: int) -> str:
+        return self._items.name(i)
+
+    def _read(self, i: int) -> Array:
+        return read(self._items[i], self._format, name=self.name(i))
+
+
+@final
+class Vectors(Images):
+    """Vectors, (N, D), kept in the precision they came in."""
+
+    def __init__(self, rows: Array, name: Callable[[int], str]) -> None:
+        self.rows = rows
+        self._name = name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.rows.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        return torch.from_numpy(np.array(self.rows[np.asarray(indices, np.int64)], np.float32))
+
+    def name(self, i: int) -> str:
+        return self._name(i)
+
+
+@final
+class Subset(Images):
+    """Some images of another collection, by index."""
+
+    def __init__(self, images: Images, indices: Array) -> None:
+        self._images = images
+        self._indices = indices
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._images.shape
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        return self._images.batch(self._indices[np.asarray(indices, np.int64)])
+
+    def name(self, i: int) -> str:
+        return self._images.name(int(self._indices[i]))
+
+    def subset(self, indices: ArrayLike) -> Images:
+        return Subset(self._images, self._indices[np.asarray(indices, np.int64)])

@@ -1,0 +1,101 @@
+"""Loading: DATA of any kind -> a Dataset; a bad image is passed over and named, and never the end.
+
+What fits in memory is decoded once and kept as 8 bits; the rest is decoded to be hashed, and again when it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from likely.data.collection import CachedImages as CachedImages
+from likely.data.collection import Images as Images
+from likely.data.collection import StreamedImages as StreamedImages
+from likely.data.collection import Vectors as Vectors
+from likely.data.format import resolve
+from likely.data.images import ImageFormat, ImageOptions
+from likely.data.listing import PARTS, Listing, Listings, class_names
+from likely.data.listing import DataError as DataError
+from likely.data.listing import Problem as Problem
+from likely.data.parts import Dataset as Dataset
+from likely.data.parts import Part as Part
+from likely.data.reading import Content, Reader
+from likely.data.sources import listings as listings_of
+
+AS_THE_DATA_ARE: Final = ImageOptions()
+
+
+def load(
+    data: str | Path,
+    images: ImageOptions | ImageFormat = AS_THE_DATA_ARE,
+    *,
+    parts: Collection[str] = PARTS,
+    memory: int = 1 << 29,
+    progress: Callable[[int, int], None] | None = None,
+    fewest_classes: int = 2,
+) -> Dataset:
+    """The `parts` of DATA that were asked for and are there; other parts give their class names and are not read.
+
+    Images are kept as uint8 if they take at most `memory` bytes, else streamed. `progress` is called with the number of
+    images done and their total. Raises DataError if DATA is not understood, if no image of a part can be read, or with
+    fewer classes than `fewest_classes`: what is evaluated, unlike what is learnt, may be of one class or of none.
+    """
+    name, listings = str(data), listings_of(data)
+    classes = class_names(listings)
+    _require_classes(name, listings, classes, fewest_classes)
+    asked = {part: listings[part] for part in PARTS if part in parts and part in listings}
+    format = resolve(images, asked, name)
+    reader = Reader(format, _fits(asked, format, memory), Tally(asked, progress))
+    contents = {part: reader.read(listing.items) for part, listing in asked.items()}
+    made = {part: _part(f"{name}: {part}", contents[part], listing, classes) for part, listing in asked.items()}
+    return Dataset(
+        name=name,
+        classes=classes,
+        train=made.get("train"),
+        validation=made.get("validation"),
+        test=made.get("test"),
+        problems=tuple(p for part, listing in asked.items() for p in (*listing.problems, *contents[part].problems)),
+        format=format,
+        available=tuple(part for part in PARTS if part in listings),
+    )
+
+
+class Tally:
+    """Counts images as they are done and reports them with their total."""
+
+    def __init__(self, listings: Listings, report: Callable[[int, int], None] | None) -> None:
+        self._done = 0
+        self._total = sum(len(listing.items) for listing in listings.values())
+        self._report = report
+
+    def __call__(self, n: int) -> None:
+        self._done += n
+        if self._report is not None:
+            self._report(self._done, self._total)
+
+
+def _part(name: str, content: Content, listing: Listing, classes: tuple[str, ...]) -> Part | None:
+    """What was read of a part, None if nothing was listed."""
+    if content.problems and not len(content.indices):
+        first = content.problems[0].sentence
+        raise DataError(f"{name}: none of its {len(content.problems)} images can be read; the first: {first}")
+    place: Mapping[str | None, int] = {None: -1} | {name: i for i, name in enumerate(classes)}
+    labels = np.array([place[label] for label in listing.labels], np.int64)
+    return Part(content.images, labels[content.indices], content.hashes) if len(labels) else None
+
+
+def _fits(listings: Listings, format: ImageFormat | None, memory: int) -> bool:
+    """Whether all images can be kept as 8 bits; vectors always are."""
+    n_images = sum(len(listing.items) for listing in listings.values())
+    return format is None or n_images * int(np.prod(format.shape)) <= memory
+
+
+def _require_classes(name: str, listings: Listings, classes: tuple[str, ...], fewest: int) -> None:
+    if len(classes) < fewest:
+        n_images = sum(len(listing.items) for listing in listings.values())
+        what = f"only one class, {classes[0]!r}" if classes else "no class"
+        wanted = f"a folder or a label for each of at least {fewest} classes was expected"
+        raise DataError(f"{name}: has {n_images} images of {what}; {wanted}")

@@ -1,0 +1,115 @@
+"""A dataset and its parts: images, their labels, and a hash of each by which copies are known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from likely.data.collection import Images
+from likely.data.decoding import Array
+from likely.data.images import ImageFormat
+from likely.data.listing import Problem
+from likely.data.nearest import suggestion
+
+Integers: TypeAlias = NDArray[np.int64]
+
+
+def fingerprint(values: Array) -> bytes:
+    """The first 8 bytes of BLAKE2b over an image's stored pixels, (C, H, W) in C order, or over a vector's row."""
+    return hashlib.blake2b(np.ascontiguousarray(values).data).digest()[:8]
+
+
+def hashes_of(fingerprints: Iterable[bytes]) -> Integers:
+    """Fingerprints as int64, (N,), the same on every machine."""
+    return np.frombuffer(b"".join(fingerprints), "<i8").astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images with their labels, (N,) class indices with -1 for unlabelled, and their hashes, (N,)."""
+
+    images: Images
+    labels: Integers
+    hashes: Integers
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: ArrayLike) -> Part:
+        """The images at `indices`, in that order; nothing is copied but labels and hashes."""
+        chosen = np.asarray(indices, np.int64)
+        return Part(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen])
+
+    def labelled(self) -> Part:
+        """The images that have a label."""
+        return self if (self.labels >= 0).all() else self.subset(np.flatnonzero(self.labels >= 0))
+
+    def class_counts(self, n_classes: int) -> tuple[int, ...]:
+        """How many images each class has, (K,)."""
+        return tuple(np.bincount(self.labels[self.labels >= 0], minlength=n_classes).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What was loaded: the parts that were asked for and are there, and what had to be passed over.
+
+    `available` are all parts that the data has, read or not. `format` is what the images were brought to, None for vectors.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part | None
+    validation: Part | None
+    test: Part | None
+    problems: tuple[Problem, ...]
+    format: ImageFormat | None
+    available: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The parts that were loaded, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def has(self, part: str) -> bool:
+        """Whether the data came with this part, read or not."""
+        return part in self.available or part in self.parts
+
+    def relabelled(self, classes: Sequence[str]) -> Dataset:
+        """The same images with labels that count into `classes`, a trained model's; other classes' images are left out."""
+        place = {name: i for i, name in enumerate(classes)}
+        # One more entry than there are classes, so that the label -1 of the unlabelled finds itself at the end.
+        table = np.array([place.get(name, UNKNOWN) for name in self.classes] + [-1], np.int64)
+        parts = {name: _mapped(part, table) for name, part in self.parts.items()}
+        return replace(
+            self,
+            classes=tuple(classes),
+            train=parts.get("train"),
+            validation=parts.get("validation"),
+            test=parts.get("test"),
+            problems=self.problems + self._outsiders(classes),
+        )
+
+    def _outsiders(self, classes: Sequence[str]) -> tuple[Problem, ...]:
+        of_parts = [part.class_counts(len(self.classes)) for part in self.parts.values()]
+        counts = [sum(of_class) for of_class in zip(*of_parts, strict=True)] or [0] * len(self.classes)
+        strangers = [(name, n) for name, n in zip(self.classes, counts, strict=True) if n and name not in classes]
+        return tuple(Problem(name, _stranger(name, n, classes)) for name, n in strangers)
+
+
+UNKNOWN = -2
+
+
+def _mapped(part: Part, table: Integers) -> Part:
+    labels = table[part.labels]
+    kept = np.flatnonzero(labels != UNKNOWN)
+    return replace(part.subset(kept), labels=labels[kept])
+
+
+def _stranger(name: str, n: int, classes: Sequence[str]) -> str:
+    return f"class {name!r} is not the model's; its {n} images were passed over{suggestion(name, classes)}"

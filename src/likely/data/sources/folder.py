@@ -1,0 +1,96 @@
+"""Class folders: a folder's name is the class of the images in it, at any depth, and train/, val/, test/ are parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+from likely.data.files import SUFFIXES, folders, walk
+from likely.data.listing import PART_NAMES, UNLABELLED, DataError, Files, Listing, Listings, Problem
+from likely.data.sources import manifest
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A folder and all below it, whose classes are called by the way to them from `root`."""
+
+    top: Path
+    root: Path
+
+
+Branches: TypeAlias = Mapping[str, Sequence[Branch]]
+
+
+def listings(root: Path) -> Listings:
+    """The parts of a folder of class folders; raises DataError if there is no image in it."""
+    branches = _parts(root) or {"train": [Branch(root, root)]}
+    parts = {part: _listing(below) for part, below in branches.items()}
+    if not any(len(listing.items) for listing in parts.values()):
+        raise DataError(f"{root}: holds no images{_what_else(root)}")
+    first = next(iter(parts))
+    return parts | {first: replace(parts[first], problems=(*_beside(root, branches), *parts[first].problems))}
+
+
+def _parts(root: Path) -> Branches:
+    """Where the parts are; nowhere if the folders called like parts are classes, such as `train` beside `bus`."""
+    parts: dict[str, list[Branch]] = {}
+    for folder in folders(root):
+        if part := PART_NAMES.get(folder.name.lower()):
+            parts.setdefault(part, []).append(Branch(folder, folder))
+    tops = [branch.top for branches in parts.values() for branch in branches]
+    others = [folder for folder in folders(root) if folder not in tops]
+    unlabelled = [Branch(folder, root) for folder in others if _is_unlabelled(folder)]
+    if len(others) > len(unlabelled) and any(_holds_images_itself(top) for top in tops):
+        return {}
+    return parts | {"train": [*parts.get("train", ()), *unlabelled]} if parts and unlabelled else parts
+
+
+def _beside(root: Path, branches: Branches) -> Iterator[Problem]:
+    """The folders that belong to no part where others do."""
+    used = {branch.top for part in branches.values() for branch in part}
+    if root not in used:
+        for folder in folders(root):
+            if folder not in used:
+                yield Problem(str(folder), f"{folder}: lies beside {', '.join(branches)} and was passed over")
+
+
+def _listing(branches: Iterable[Branch]) -> Listing:
+    paths: list[Path] = []
+    labels: list[str | None] = []
+    problems: list[Problem] = []
+    for branch in branches:
+        for folder, files in walk(branch.top):
+            if not files and not folders(folder):
+                problems.append(Problem(str(folder), f"{folder}: holds no images{_what_else(folder)}"))
+            elif files and folder == branch.root and folders(folder):
+                problems.extend(Problem(str(file), f"{file}: lies in no class's folder") for file in files)
+            else:
+                paths.extend(files)
+                labels.extend([_label(folder, branch.root)] * len(files))
+    return Listing(Files(paths), labels, tuple(problems))
+
+
+def _label(folder: Path, root: Path) -> str | None:
+    way = folder.relative_to(root)
+    return None if way == Path() or any(map(_is_unlabelled, (way, *way.parents))) else way.as_posix()
+
+
+def _is_unlabelled(folder: Path) -> bool:
+    return folder.name.lower() in UNLABELLED
+
+
+def _holds_images_itself(folder: Path) -> bool:
+    return any(files for _, files in islice(walk(folder), 1))
+
+
+def _what_else(folder: Path) -> str:
+    """What an imageless folder has instead, as the end of a sentence."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    for path in files:
+        if path.suffix.lower() in (".npz", *manifest.READERS):
+            return f"; did you mean {path}?"
+    kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in files})[:5])
+    return f", only {kinds}; {', '.join(SUFFIXES[:4])} and the like were expected" if kinds else ""

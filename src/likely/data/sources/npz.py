@@ -1,0 +1,164 @@
+"""NumPy archives: x and y, or x_train, y_train and the like for the parts; images, or vectors where x is 2-D."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from likely.data.decoding import Array
+from likely.data.listing import DataError, Listing, Listings, Rows, integer_names
+from likely.data.nearest import suggestion
+
+PART_OF = {
+    "x": "train",
+    "x_train": "train",
+    "x_val": "validation",
+    "x_valid": "validation",
+    "x_validation": "validation",
+    "x_test": "test",
+}
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What one array says of itself; `offset` is where its values begin in the archive, None if they are compressed."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: str
+    offset: int | None
+
+
+def listings(path: Path) -> Listings:
+    """The parts of an archive: labels are read, images are not. Raises DataError."""
+    with _damage_named(path):
+        headers = _headers(path)
+    parts = {part: name for name, part in PART_OF.items() if name in headers}
+    if not parts:
+        there = ", ".join(headers) or "none"
+        raise DataError(f"{path}: has no arrays x and y, or x_train and y_train; the arrays there are: {there}")
+    return {part: _listing(path, headers, x) for part, x in parts.items()}
+
+
+def _listing(path: Path, headers: Mapping[str, Header], x: str) -> Listing:
+    y = "y" + x[1:]
+    if y not in headers:
+        raise DataError(f"{path}: has {x} but no {y}{suggestion(y, headers)}")
+    header = headers[x]
+    _require_readable(path, x, header)
+    labels = _labels(path, headers, y)
+    if len(labels) != header.shape[0]:
+        raise DataError(f"{path}: {x} holds {header.shape[0]} images, but {y} holds {len(labels)} labels")
+    return Listing(Rows(f"{path}:{x}", header.shape, partial(_values, path, x, header)), labels)
+
+
+def _headers(path: Path) -> dict[str, Header]:
+    with zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        return {info.filename.removesuffix(".npy"): _header(path, archive, info) for info in members}
+
+
+def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
+    with archive.open(info) as file:
+        first = npy.read_magic(file) == (1, 0)
+        shape, is_fortran, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(file)
+        offset = _start(path, info) + file.tell() if info.compress_type == zipfile.ZIP_STORED else None
+    return Header(shape, dtype, "F" if is_fortran else "C", offset)
+
+
+def _start(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: after 30 fixed ones, its name and its extra field (PKWARE APPNOTE, 4.3.7)."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        n_name, n_extra = struct.unpack("<HH", file.read(4))
+        return info.header_offset + 30 + int(n_name + n_extra)
+
+
+def _require_readable(path: Path, x: str, header: Header) -> None:
+    shape, kind = header.shape, header.dtype
+    if len(shape) == 2 and kind.kind in "fiub":
+        return
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in CHANNELS)):
+        last = " (channels come last)" if len(shape) == 4 and shape[1] in CHANNELS else ""
+        wanted = "(n, height, width), (n, height, width, 1|3|4) or, for vectors, (n, d)"
+        raise DataError(f"{path}: {x} has the shape {shape}; {wanted} was expected{last}")
+    if not (kind in (np.uint8, np.uint16, np.bool_) or kind.kind == "f"):
+        raise DataError(f"{path}: {x} holds {kind}; uint8, uint16, bool or floats in [0, 1] were expected")
+
+
+def _values(path: Path, x: str, header: Header) -> Array:
+    """The array: as it lies in the file if it is not compressed, its pages coming from disk as they are looked at."""
+    with _damage_named(path):
+        if header.offset is not None and 0 not in header.shape:
+            values: Array = np.memmap(path, header.dtype, "r", header.offset, header.shape, header.order)  # type: ignore[call-overload]
+        else:
+            values = _load(path, x)
+    if len(header.shape) > 2 and header.dtype.kind == "f":
+        _require_unit(path, x, values)
+    return values
+
+
+def _require_unit(path: Path, x: str, values: Array) -> None:
+    """Refuse floats beyond [0, 1] as a whole: image by image, a dark one in 0..255 would pass for a bright one."""
+    for image in values:
+        if not (image.min() >= 0 and image.max() <= 1):
+            seen = f"floats from {image.min():g} to {image.max():g}"
+            raise DataError(f"{path}: {x} holds {seen}; floats in [0, 1], or 0 to 255 as uint8, were expected")
+
+
+def _labels(path: Path, headers: Mapping[str, Header], y: str) -> list[str | None]:
+    with _damage_named(path):
+        values = _load(path, y)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim != 1:
+        raise DataError(f"{path}: {y} has the shape {values.shape}; one label an image, (n,), was expected")
+    if values.dtype.kind in "US":
+        return _words(values)
+    whole = values.astype(np.int64)
+    if not np.array_equal(whole, values):
+        raise DataError(f"{path}: {y} holds {values.dtype} that are not whole numbers; one label an image was expected")
+    return _named(path, whole, y) if "classes" in headers else integer_names(whole)
+
+
+def _named(path: Path, values: Array, y: str) -> list[str | None]:
+    """Labels that count into the archive's own list of classes; -1 is unlabelled."""
+    classes = _words(_load(path, "classes"))
+    if values.size and (values.min() < -1 or values.max() >= len(classes)):
+        span = f"from {values.min()} to {values.max()}"
+        raise DataError(f"{path}: {y} has labels {span}, but classes names {len(classes)}, 0 to {len(classes) - 1}")
+    return [None if value == -1 else classes[value] for value in values.tolist()]
+
+
+def _words(values: Array) -> list[str | None]:
+    words = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(np.str_)
+    return [word.strip() or None for word in words.tolist()]
+
+
+def _load(path: Path, name: str) -> Array:
+    with np.load(path, allow_pickle=False) as archive:
+        values: Array = archive[name]
+        return values
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Whatever NumPy makes of a damaged archive, or of one that would have to run code to be read, in a sentence."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, struct.error) as error:
+        pickled = "pickle" in str(error) or "Object arrays" in str(error)
+        why = "holds Python objects, which are not read as they could run code" if pickled else "is damaged or no .npz"
+        raise DataError(f"{path}: {why} ({error})") from error

@@ -1,0 +1,121 @@
+"""The figures of one evaluation, and the headline that the report and the card make of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from likely.contract import Evidence, EvidenceKind
+from likely.evaluation.metrics import Interval, clopper_pearson
+from likely.evaluation.phrases import interval, number, percent, plural, rate
+
+
+@dataclass(frozen=True)
+class RejectionFigures:
+    """What the answers did at one false-alarm rate: counts among the n known images of the test."""
+
+    alpha: float
+    n_alarms: int
+    n_ambiguous: int
+
+
+@dataclass(frozen=True)
+class UnknownFigures:
+    """How n images of no known class fared; `source` says where they are from."""
+
+    source: str
+    n: int
+    n_rejected: int
+    auroc: float
+    fpr_at_95_tpr: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One evaluation in numbers: n test images, nll in nats; None where the model or the run has no such figure."""
+
+    n: int
+    n_correct: int
+    balanced_accuracy: float
+    nll: float
+    ece: float
+    brier: float
+    skipped: int = 0
+    bits_per_dim: float | None = None
+    images_per_second: float | None = None
+    rejection: RejectionFigures | None = None
+    unknown: UnknownFigures | None = None
+
+    @property
+    def accuracy(self) -> float:
+        return self.n_correct / self.n
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        return clopper_pearson(self.n_correct, self.n)
+
+
+class Headline(NamedTuple):
+    """One figure as it is shown: what it is, its value, and how to read it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def headlines(figures: Figures, evidence: Evidence | None, n_classes: int) -> tuple[Headline, ...]:
+    """The figures in the order in which one asks for them."""
+    return (
+        *_answers(figures, n_classes),
+        _bits(figures, evidence),
+        *_rejection(figures),
+        *_unknown(figures.unknown),
+        *_speed(figures.images_per_second),
+    )
+
+
+def _answers(figures: Figures, n_classes: int) -> Iterator[Headline]:
+    sure = interval(figures.accuracy_interval)
+    yield Headline("Accuracy", percent(figures.accuracy), f"of {plural(figures.n, 'test image')}; 95% interval {sure}")
+    yield Headline("Balanced accuracy", percent(figures.balanced_accuracy), "every class counts the same")
+    guess = f"a blind guess has {math.log(n_classes):.2f}"
+    yield Headline("Log loss", number(figures.nll), f"nats per image; lower is better, {guess}")
+    yield Headline("Calibration error", percent(figures.ece), "mean gap between confidence and accuracy; 0 is honest")
+
+
+def _bits(figures: Figures, evidence: Evidence | None) -> Headline:
+    if figures.bits_per_dim is not None and evidence is not None and evidence.has_bits_per_dim:
+        bound = "at most this" if evidence.kind is EvidenceKind.LOWER_BOUND else "exact"
+        return Headline("Bits/dim", number(figures.bits_per_dim, 2), f"{bound}, per pixel value; 8 without a model")
+    if evidence is None:
+        return Headline("Bits/dim", "–", "not a generative model")
+    if evidence.kind is EvidenceKind.UNNORMALISED:
+        return Headline("Bits/dim", "–", "not a normalised likelihood")
+    return Headline("Bits/dim", "–", "a likelihood of features, not of pixels")
+
+
+def _rejection(figures: Figures) -> Iterator[Headline]:
+    rejection = figures.rejection
+    if rejection is None:
+        return
+    sure = interval(clopper_pearson(rejection.n_alarms, figures.n))
+    promise = f"known images called unknown; promised {rejection.alpha * 100:g}%, 95% interval {sure}"
+    yield Headline("False alarms", percent(rejection.n_alarms / figures.n), promise)
+    yield Headline("Ambiguous", percent(rejection.n_ambiguous / figures.n), "images that more than one class fits")
+
+
+def _unknown(unknown: UnknownFigures | None) -> Iterator[Headline]:
+    if unknown is None:
+        return
+    caught = f"of {plural(unknown.n, 'image')} from {unknown.source}"
+    yield Headline("Unknown caught", percent(unknown.n_rejected / unknown.n), caught)
+    yield Headline("AUROC", number(unknown.auroc), "telling known from unknown: 0.5 is chance, 1 is always right")
+    at_95 = "known images refused when 95% of the unknown are caught"
+    yield Headline("FPR at 95% TPR", percent(unknown.fpr_at_95_tpr), at_95)
+
+
+def _speed(images_per_second: float | None) -> Iterator[Headline]:
+    if images_per_second is not None:
+        yield Headline("Speed", rate(images_per_second), "images a second on the machine named below")

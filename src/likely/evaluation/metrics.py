@@ -1,0 +1,218 @@
+"""How good the answers are: figures from log p(c | x) and the labels, and what a finite test can say about them.
+
+All is arithmetic on numpy arrays in float64: `log_posterior` is (N, K) in nats, `labels` is (N,) class indices.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+Bools = NDArray[np.bool_]
+
+
+class Interval(NamedTuple):
+    """From `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Confidence against accuracy in M equal bins of [0, 1]: (M,) each, nan where a bin is empty."""
+
+    counts: Ints
+    confidence: Floats
+    accuracy: Floats
+
+    @property
+    def ece(self) -> float:
+        """Σ_m n_m / N · |accuracy_m − confidence_m| (Guo 2017, On Calibration of Modern Neural Networks, eq. 3)."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.nansum(self.counts * gaps) / self.counts.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class PerClass:
+    """One row a class, (K,) each; nan where there is nothing to divide by: no image of the class, or never answered."""
+
+    n: Ints
+    recall: Floats
+    precision: Floats
+    f1: Floats
+
+
+# --- answers against labels -----------------------------------------------------------------------------------------
+
+
+def accuracy(log_posterior: Floats, labels: Ints) -> float:
+    """The share of images whose most probable class is their label."""
+    return float(np.mean(_correct(log_posterior, labels)))
+
+
+def balanced_accuracy(log_posterior: Floats, labels: Ints) -> float:
+    """The mean recall over the classes that the labels name."""
+    return float(np.nanmean(per_class(log_posterior, labels).recall))
+
+
+def nll(log_posterior: Floats, labels: Ints) -> float:
+    """−1/N Σ log p(label | x), in nats."""
+    return float(-np.mean(log_posterior[np.arange(len(labels)), labels], dtype=np.float64))
+
+
+def brier(log_posterior: Floats, labels: Ints) -> float:
+    """1/N Σ_i Σ_k (p(k | x_i) − 1[k = label_i])², from 0 to 2 (Brier 1950, Verification of Forecasts, eq. 2)."""
+    truth = np.eye(log_posterior.shape[1])[labels]
+    return float(np.mean(np.sum((_probability(log_posterior) - truth) ** 2, axis=1)))
+
+
+def ece(log_posterior: Floats, labels: Ints, bins: int = 15) -> float:
+    """The expected calibration error of the most probable class, in equal bins (Guo 2017, eq. 3)."""
+    return reliability(log_posterior, labels, bins).ece
+
+
+def reliability(log_posterior: Floats, labels: Ints, bins: int = 15) -> Reliability:
+    """What a reliability diagram draws: bin m holds the images whose highest probability is in ((m − 1)/M, m/M]."""
+    confidence = _probability(log_posterior).max(axis=1)
+    index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    correct = np.bincount(index, _correct(log_posterior, labels), minlength=bins)
+    return Reliability(counts, _ratio(np.bincount(index, confidence, minlength=bins), counts), _ratio(correct, counts))
+
+
+def confusion(log_posterior: Floats, labels: Ints) -> Ints:
+    """How often an image of class i was answered j: (K, K) counts, rows the labels, columns the answers."""
+    n_classes = log_posterior.shape[1]
+    pair = labels.astype(np.int64) * n_classes + log_posterior.argmax(axis=1)
+    return np.bincount(pair, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def per_class(log_posterior: Floats, labels: Ints) -> PerClass:
+    """Images, recall, precision and F1 of every class."""
+    table = confusion(log_posterior, labels)
+    hits, n, answered = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
+    return PerClass(n, _ratio(hits, n), _ratio(hits, answered), _ratio(2 * hits, n + answered))
+
+
+# --- known against unknown ------------------------------------------------------------------------------------------
+
+
+def auroc(known_scores: Floats, unknown_scores: Floats) -> float:
+    """P(known > unknown) + ½ P(known = unknown), for scores that are high for the known (Mann & Whitney 1947)."""
+    unknown = np.sort(unknown_scores)
+    below = np.searchsorted(unknown, known_scores, side="left")
+    not_above = np.searchsorted(unknown, known_scores, side="right")
+    return float(np.mean((below + not_above) / (2 * len(unknown))))
+
+
+def fpr_at_95_tpr(known_scores: Floats, unknown_scores: Floats) -> float:
+    """The share of known images that are flagged by the strictest threshold that flags at least 95 % of the unknown.
+
+    Positive is *unknown*: a false positive is a false alarm on a known image (Hendrycks 2019, Deep Anomaly Detection
+    with Outlier Exposure, section 4.2). Scores are high for the known; an image is flagged if its score is at most the
+    threshold. Much of the literature has it the other way round, with the known as the positive.
+    """
+    enough = math.ceil(0.95 * len(unknown_scores) - 1e-9)
+    threshold = np.sort(unknown_scores)[enough - 1]
+    return float(np.mean(known_scores <= threshold))
+
+
+def bits_per_dim(log_likelihood: Floats, n_dims: int) -> float:
+    """−1/N Σ log p(x) / (D ln 2): (N,) nats of 8-bit images with D values each, as bits for each value."""
+    return float(-np.mean(log_likelihood, dtype=np.float64) / (n_dims * math.log(2)))
+
+
+# --- what a finite test can say -------------------------------------------------------------------------------------
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
+    """The rates that k of n do not refute: coverage is at least `level` whatever the rate (Clopper & Pearson 1934)."""
+    tail = (1 - level) / 2
+    low = 0.0 if k == 0 else _crossing(_binomial_cdf(k - 1, n), 1 - tail)
+    return Interval(low, 1.0 if k == n else _crossing(_binomial_cdf(k, n), tail))
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> Interval:
+    """The rates p with |k/n − p| ≤ z √(p (1 − p) / n): coverage is about `level` on average (Wilson 1927)."""
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    centre = (k + z2 / 2) / (n + z2)
+    radius = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
+    return Interval(max(0.0, centre - radius), min(1.0, centre + radius))
+
+
+def beta_binomial_bound(n_test: int, n_calibration: int, alpha: float, level: float = 0.95) -> int:
+    """The alarms among n_test known images that a correct split-conformal rule exceeds with probability ≤ 1 − level.
+
+    The `level` quantile of BetaBinomial(n_test; k, n_calibration + 1 − k), k = ⌊alpha (n_calibration + 1)⌋: one
+    calibration set makes alarms rarer than another (Vovk 2012, Conditional Validity of Inductive Conformal Predictors;
+    Angelopoulos & Bates 2021, A Gentle Introduction to Conformal Prediction, section 3.2).
+    """
+    # The tolerance makes 0.29 · 100 the 29 that it is, as the comparison p = 29/100 <= 0.29 does.
+    k = math.floor(alpha * (n_calibration + 1) + 1e-9)
+    if k == 0:
+        return 0
+    if k > n_calibration:
+        return n_test
+    j = np.arange(n_test, dtype=np.float64)
+    log_step = np.log((n_test - j) * (j + k)) - np.log((j + 1) * (n_test - j + n_calibration - k))
+    log_mass = np.concatenate([[0.0], np.cumsum(log_step)])
+    cdf = np.cumsum(np.exp(log_mass - log_mass.max()))
+    return int(np.searchsorted(cdf, level * cdf[-1]))
+
+
+def paired_bootstrap(
+    correct_a: Bools, correct_b: Bools, rng: np.random.Generator, n: int = 10_000, level: float = 0.95
+) -> Interval:
+    """accuracy(a) − accuracy(b) on the same images: the percentile interval over n resamples of the images.
+
+    A resample is its counts of −1, 0 and +1, and these are multinomial, so that no image is ever drawn
+    (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3).
+    """
+    difference = correct_a.astype(np.int64) - correct_b.astype(np.int64)
+    share = np.bincount(difference + 1, minlength=3) / len(difference)
+    draws = rng.multinomial(len(difference), share, size=n)
+    low, high = np.quantile((draws[:, 2] - draws[:, 0]) / len(difference), [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+# --- steps of the above ---------------------------------------------------------------------------------------------
+
+
+def _probability(log_posterior: Floats) -> Floats:
+    return np.exp(log_posterior, dtype=np.float64)
+
+
+def _correct(log_posterior: Floats, labels: Ints) -> Bools:
+    correct: Bools = np.equal(log_posterior.argmax(axis=1), labels)
+    return correct
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """part / whole, nan where there is no whole."""
+    ratio: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+    return ratio
+
+
+def _binomial_cdf(k: int, n: int) -> Callable[[float], float]:
+    """p -> P(X ≤ k), X ~ Binomial(n, p), for 0 < p < 1."""
+    i = np.arange(k + 1, dtype=np.float64)
+    log_choose = np.concatenate([[0.0], np.cumsum(np.log((n - i[1:] + 1) / i[1:]))])
+    return lambda p: float(np.exp(log_choose + i * math.log(p) + (n - i) * math.log1p(-p)).sum())
+
+
+def _crossing(decreasing: Callable[[float], float], level: float) -> float:
+    """The p in [0, 1] where a decreasing function passes the level, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if decreasing(middle) > level else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,67 @@
+"""Whether known images are called unknown as rarely as promised, and unknown ones as often as hoped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from likely.answer import Calibration
+from likely.evaluation.report.blocks import Chart, Charts, Group, Section
+from likely.evaluation.report.charts import AlarmRow, alarm_chart, p_value_histogram
+from likely.evaluation.report.content import FalseAlarms, PValues, ReportContent
+
+_MOST_ROWS, _MOST_SHOWN = 30, 20
+_PROMISES = {
+    Calibration.PER_CLASS: "The promise is made for every class by itself.",
+    Calibration.POOLED: "The promise is made for all classes together; one class may have more, another less.",
+    Calibration.NONE: "There were too few calibration images to promise anything.",
+}
+
+
+def rejection(content: ReportContent) -> Section | None:
+    charts = tuple(_charts(content))
+    if not charts:
+        return None
+    lead = (
+        "A p-value says how many of the calibration images were at least as strange as this one. "
+        "An image is called unknown if its p-value is small for every class."
+    )
+    return Section(Group.QUALITY, "rejection", "Does it know what it does not know?", lead, (Charts(charts),))
+
+
+def alarm_rows(alarms: FalseAlarms, names: tuple[str, ...]) -> tuple[AlarmRow, ...]:
+    """A row a class that has test images, each with its bound; a pooled promise has one bound, in a row for all."""
+    counts = zip(names, alarms.n_test.tolist(), alarms.n_alarms.tolist(), strict=True)
+    if alarms.calibration is Calibration.PER_CLASS:
+        bounded = zip(counts, alarms.bounds.tolist(), strict=True)
+        return tuple(AlarmRow(*count, bound) for count, bound in bounded if count[1])
+    rows = [AlarmRow(*count, None) for count in counts if count[1]]
+    bound = alarms.pooled_bound if alarms.calibration is Calibration.POOLED else None
+    return (AlarmRow("all classes", int(alarms.n_test.sum()), int(alarms.n_alarms.sum()), bound), *rows)
+
+
+def _charts(content: ReportContent) -> Iterator[Chart]:
+    if content.false_alarms is not None:
+        yield _alarms(content.false_alarms, content.class_names)
+    if content.p_values is not None:
+        alpha = None if content.false_alarms is None else content.false_alarms.alpha
+        yield _p_values(content.p_values, alpha)
+
+
+def _alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
+    rows = alarm_rows(alarms, names)
+    shown = rows if len(rows) <= _MOST_ROWS else sorted(rows, key=lambda row: -row.alarms / row.n)[:_MOST_SHOWN]
+    part = "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} rows with the highest rates. "
+    caption = (
+        f"{part}Known test images that were called unknown. {_PROMISES[alarms.calibration]} "
+        "Between the dashed line and the mark, chance explains the excess; beyond the mark it does not."
+    )
+    return Chart("False alarms", alarm_chart(tuple(shown), alarms.alpha), caption)
+
+
+def _p_values(values: PValues, alpha: float | None) -> Chart:
+    caption = "Known images should be spread flat along the dashed line, or lean to the right."
+    if values.unknown is not None:
+        caption += " Unknown ones should stand at the left: whatever of them does not is taken for known."
+    return Chart("p-values", p_value_histogram(np.asarray(values.known), values.unknown, alpha), caption)

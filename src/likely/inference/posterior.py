@@ -1,0 +1,22 @@
+"""Bayes' rule in log space."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(c | x) = log softmax(log_scores / T + log π): (B, K), (K,) -> (B, K) float64 nats."""
+    logits = log_scores.double() / temperature + log_prior.double()
+    return torch.log_softmax(logits, dim=1)
+
+
+def log_evidence(L: Tensor, log_prior: Tensor) -> Tensor:
+    """log p(x) = log Σ_c p(x | c) π_c: (B, K), (K,) -> (B,) float64 nats."""
+    return torch.logsumexp(L.double() + log_prior.double(), dim=1)
+
+
+def uniform(n_classes: int) -> Tensor:
+    """log π of equally likely classes, (K,)."""
+    return -torch.full((n_classes,), float(n_classes), dtype=torch.float64).log()

@@ -1,0 +1,139 @@
+"""Trunks: an image or a vector to features, and features back to an image or a vector, of any size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+COARSEST = 8  # pixels: below this a convolution sees the whole image at once and further halving only loses detail
+
+
+def pyramid(height: int, width: int) -> list[tuple[int, int]]:
+    """The sizes from the image down to its coarsest map, each half the one before, rounded up.
+
+    >>> pyramid(28, 28)
+    [(28, 28), (14, 14), (7, 7)]
+    >>> pyramid(8, 8)
+    [(8, 8), (4, 4)]
+    """
+    sizes = [(height, width)]
+    while len(sizes) == 1 or min(sizes[-1]) > COARSEST:
+        h, w = sizes[-1]
+        sizes.append((math.ceil(h / 2), math.ceil(w / 2)))
+    return sizes
+
+
+def widths(n_levels: int, width: int) -> list[int]:
+    """The channels of each level below the image: doubling, at most fourfold.
+
+    >>> widths(4, 32)
+    [32, 64, 128, 128]
+    """
+    return [width * min(2**level, 4) for level in range(n_levels)]
+
+
+def convolution(n_in: int, n_out: int, *, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
+    )
+
+
+class Residual(nn.Module):
+    """x + f(x), with f two 3x3 convolutions (He 2016, Identity Mappings in Deep Residual Networks)."""
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            convolution(n_channels, n_channels),
+            nn.Conv2d(n_channels, n_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(n_channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.body(x))
+
+
+class ImageTrunk(nn.Module):
+    """Image to features: strided convolutions to the coarsest map, residual blocks there, flattened."""
+
+    def __init__(self, shape: Sequence[int], *, width: int, depth: int) -> None:
+        super().__init__()
+        n_channels, height, image_width = shape
+        sizes = pyramid(height, image_width)
+        channels = [n_channels, *widths(len(sizes) - 1, width)]
+        steps = [convolution(a, b, stride=2) for a, b in zip(channels, channels[1:], strict=False)]
+        self.body = nn.Sequential(*steps, *(Residual(channels[-1]) for _ in range(depth)))
+        self.n_features = channels[-1] * math.prod(sizes[-1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, n_features)."""
+        features: Tensor = self.body(x - 0.5).flatten(1)
+        return features
+
+
+class ImageHead(nn.Module):
+    """Features to maps of the image's size: residual blocks on the coarsest map, then sub-pixel convolutions up (Shi 2016)."""
+
+    def __init__(self, n_features: int, shape: Sequence[int], *, width: int, depth: int) -> None:
+        super().__init__()
+        n_channels, height, image_width = shape
+        self.sizes = pyramid(height, image_width)[::-1]  # coarsest first
+        channels = [*widths(len(self.sizes) - 1, width)[::-1], n_channels]
+        self.coarsest = (channels[0], *self.sizes[0])
+        self.widen = nn.Linear(n_features, math.prod(self.coarsest))
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(channels[0]), nn.ReLU(), *(Residual(channels[0]) for _ in range(depth))
+        )
+        self.up = nn.ModuleList(convolution(a, 4 * b) for a, b in zip(channels[:-2], channels[1:-1], strict=True))
+        self.last = nn.Conv2d(channels[-2], 4 * n_channels, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, n_features) -> (B, C, H, W), unbounded."""
+        h = self.body(self.widen(z).unflatten(1, self.coarsest))
+        for layer, (height, width) in zip([*self.up, self.last], self.sizes[1:], strict=True):
+            h = F.pixel_shuffle(layer(h), 2)[..., :height, :width]
+        return h
+
+
+class VectorTrunk(nn.Module):
+    """Vector to features: two fully connected layers with layer normalisation."""
+
+    def __init__(self, n_in: int, *, width: int) -> None:
+        super().__init__()
+        self.n_features = width
+        self.body = nn.Sequential(*_dense(n_in, width), *_dense(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D) -> (B, n_features)."""
+        features: Tensor = self.body(x)
+        return features
+
+
+def trunk(shape: Sequence[int], *, width: int, depth: int) -> ImageTrunk | VectorTrunk:
+    """What turns one image (C, H, W) or one vector (D,) into `n_features` numbers."""
+    if len(shape) == 1:
+        return VectorTrunk(shape[0], width=8 * width)
+    return ImageTrunk(shape, width=width, depth=depth)
+
+
+def head(n_features: int, shape: Sequence[int], *, width: int, depth: int) -> nn.Module:
+    """What turns `n_features` numbers back into maps (C, H, W) or a vector (D,)."""
+    if len(shape) == 1:
+        return nn.Sequential(
+            *_dense(n_features, 8 * width), *_dense(8 * width, 8 * width), nn.Linear(8 * width, shape[0])
+        )
+    return ImageHead(n_features, shape, width=width, depth=depth)
+
+
+def _dense(n_in: int, n_out: int) -> list[nn.Module]:
+    return [nn.Linear(n_in, n_out), nn.LayerNorm(n_out), nn.SiLU()]
+
+
+def standard_normal(like: Tensor, rng: torch.Generator) -> Tensor:
+    """ε ~ N(0, 1) of the given tensor's shape, drawn from `rng`."""
+    return torch.randn(like.shape, generator=rng, device=rng.device, dtype=like.dtype).to(like.device)

@@ -1,0 +1,72 @@
+"""Random changes to training images, from uniform numbers given per image: the same numbers, the same images."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from likely.nets.scaling import to_eight_bit, to_unit
+from likely.training.options import AugmentOptions
+
+N_UNIFORMS = 11  # what one image's changes take, whichever are on, so that one option leaves the others' draws alone
+
+
+def augment(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
+    """Changed copies of uint8 images: (B, C, H, W) and uniforms (B, N_UNIFORMS) -> (B, C, H, W) uint8."""
+    u = u.to(images.device)
+    images = _shift_and_flip(images, u[:, :3], options)
+    if not (options.rotate or options.scale or options.crop or options.colour):
+        return images
+    x = to_unit(images)
+    if options.rotate or options.scale or options.crop:
+        x = _warp(x, u[:, 3:8], options)
+    if options.colour:
+        x = _recolour(x, u[:, 8:11], options.colour)
+    return to_eight_bit(x)  # the nearest 8-bit image: the discretised likelihoods know no values in between
+
+
+def _shift_and_flip(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
+    """Move whole pixels, so that every value stays one of the image's own."""
+    if not (options.shift or options.flip):
+        return images
+    B, _, H, W = images.shape
+    rows = _shifted(u[:, 0], H, options.shift)
+    columns = _shifted(u[:, 1], W, options.shift)
+    if options.flip:
+        columns = torch.where(u[:, 2:3] < 0.5, W - 1 - columns, columns)
+    batch = torch.arange(B, device=images.device)[:, None, None]
+    channels_last = images.permute(0, 2, 3, 1)
+    return channels_last[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _shifted(u: Tensor, side: int, share: float) -> Tensor:
+    """For each image the source of every row or column, (B, side): all shifts up to the largest are equally likely."""
+    largest = round(share * side)
+    shift = (u * (2 * largest + 1)).long() - largest
+    return (torch.arange(side, device=u.device) + shift[:, None]).clamp(0, side - 1)
+
+
+def _warp(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
+    """Rotate, scale and crop in one interpolation."""
+    signed = 2 * u - 1
+    angle = signed[:, 0] * math.radians(options.rotate)
+    size = 1 / (1 + signed[:, 1] * options.scale)
+    kept = (1 - u[:, 2] * options.crop).sqrt()
+    aspect = x.shape[3] / x.shape[2]
+    cos, sin = angle.cos() * size * kept, angle.sin() * size * kept
+    centre = (1 - kept)[:, None] * signed[:, 3:5]
+    theta = torch.stack([cos, -sin / aspect, centre[:, 0], sin * aspect, cos, centre[:, 1]], 1).view(-1, 2, 3)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def _recolour(x: Tensor, u: Tensor, strength: float) -> Tensor:
+    """Contrast about the image's mean, brightness, and saturation about each pixel's grey."""
+    change = (1 + strength * (2 * u - 1))[:, :, None, None, None]  # (B, 3, 1, 1, 1)
+    grey = x.mean(1, keepdim=True)
+    x = grey + change[:, 2] * (x - grey)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return ((mean + change[:, 1] * (x - mean)) * change[:, 0]).clamp(0, 1)

@@ -1,0 +1,80 @@
+"""What this machine computes with: device, precision, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from likely.training.options import TrainingOptions
+
+SMALL = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
+
+
+def device(wanted: str) -> torch.device:
+    """The named device; `auto` takes a GPU if there is one. A ValueError says what is there."""
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
+    if not there[wanted]:
+        names = ", ".join(name for name, present in there.items() if present)
+        raise ValueError(f"device {wanted!r} is not on this machine; it has {names}")
+    return torch.device(wanted)
+
+
+def dtype(options: TrainingOptions, on: torch.device, shape: tuple[int, ...]) -> torch.dtype:
+    """The precision of the networks while training: bfloat16 where `auto` expects it to be faster."""
+    if options.precision != "auto":
+        return torch.bfloat16 if options.precision == "bfloat16" else torch.float32
+    large = len(shape) == 3 and min(shape[1:]) > SMALL
+    return torch.bfloat16 if large and _computes_bfloat16(on) else torch.float32
+
+
+def free_cores() -> int:
+    """Cores that no other process is using just now: two threads beside a busy one can run ten times slower than one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    busy = _busy_cores(seconds=0.2)
+    return max(1, cores - round(busy))
+
+
+def describe() -> str:
+    """The machine in a line, for a report: processor, cores, GPU."""
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{_processor()}, {os.cpu_count()} cores{gpu}"
+
+
+def _computes_bfloat16(on: torch.device) -> bool:
+    if on.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return on.type == "cpu" and bool(torch.backends.mkldnn.is_available() and _has_flag("avx512_bf16", "amx_bf16"))
+
+
+def _has_flag(*names: str) -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and any(name in cpuinfo.read_text() for name in names)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _busy_cores(seconds: float) -> float:
+    """How many cores were at work over a moment, by the kernel's own count; 0 where there is none to ask."""
+    if not Path("/proc/stat").exists():
+        return 0.0
+    before = _ticks()
+    time.sleep(seconds)
+    return (_ticks() - before) / (seconds * os.sysconf("SC_CLK_TCK"))
+
+
+def _ticks() -> int:
+    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
+    return int(user) + int(nice) + int(system)

@@ -1,0 +1,26 @@
+"""torch's optimisers by the names that people type, one for each objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn, optim
+
+from likely.training.options import TrainingOptions
+
+
+def optimiser(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> optim.Optimizer:
+    """The named optimiser; biases, gains and other vectors are spared the weight decay, which would only bias them."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    rate = options.learning_rate
+    if options.optimiser == "sgd":
+        return optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True)
+    if options.optimiser == "adagrad":
+        return optim.Adagrad(groups, lr=rate)
+    if options.optimiser == "adam":
+        return optim.Adam(groups, lr=rate, betas=(0.9, 0.99))
+    return optim.AdamW(groups, lr=rate, betas=(0.9, 0.99))

@@ -1,0 +1,121 @@
+"""The whole state of a training: everything that the next step depends on, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, optim
+
+from likely.contract import Objective, Scorer
+from likely.training.ema import averaged
+from likely.training.optimisers import optimiser
+from likely.training.options import TrainingOptions
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """Where a training stands. `position` counts the batches of the epoch already seen."""
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    elapsed: float = 0.0  # seconds
+    rate_scale: float = 1.0
+    rollbacks: int = 0
+    lowest: dict[str, float] = field(default_factory=dict)  # each objective's lowest loss
+    first: dict[str, float] = field(default_factory=dict)
+    best_score: float | None = None  # nats an image, on validation
+    stale: int = 0  # epochs since the best
+
+
+class TrainingState:
+    """Model, moving average, optimisers and progress; `snapshot` and `restore` turn them into tensors and JSON, and back."""
+
+    def __init__(self, model: Scorer, options: TrainingOptions, *, seed: int) -> None:
+        self.model = model
+        self.options = options
+        self.seed = seed
+        self.objectives: tuple[Objective, ...] = tuple(model.objectives())
+        self.optimisers: tuple[optim.Optimizer, ...] = tuple(
+            optimiser(objective.parameters, options) for objective in self.objectives
+        )
+        self.ema = averaged(model, options.ema)
+        self.progress = Progress()
+        self.best: Tensors = {}
+        self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
+
+    @property
+    def averaged(self) -> Scorer:
+        """The model with averaged weights: what is evaluated and kept."""
+        module: Scorer = self.ema.module
+        return module
+
+    def follow_model(self) -> None:
+        """Start the moving average anew from the model as it is now."""
+        self.averaged.load_state_dict(self.model.state_dict())
+
+    def keep_if_better(self, score: float) -> bool:
+        """Remember the averaged weights if `score` (nats an image, less is better) is the best so far."""
+        best = self.progress.best_score
+        if best is not None and not score < best:
+            self.progress.stale += 1
+            return False
+        self.progress.best_score, self.progress.stale = score, 0
+        self.best = _copied(self.averaged.state_dict())
+        return True
+
+    def use_best(self) -> None:
+        """Put the best averaged weights, or the last ones if none were scored, into the model."""
+        self.model.load_state_dict(self.best or self.averaged.state_dict())
+
+    def snapshot(self) -> tuple[Tensors, dict[str, Any]]:
+        """Everything as tensors by name and one JSON document; the tensors are copies."""
+        tensors = _prefixed("model", self.model.state_dict()) | _prefixed("ema", self.ema.state_dict())
+        tensors |= _prefixed("best", self.best)
+        rest = []
+        for i, each in enumerate(self.optimisers):
+            moments, plain = _taken_apart(each.state_dict())
+            tensors |= _prefixed(f"optimiser{i}", moments)
+            rest.append(plain)
+        return _copied(tensors), {"progress": asdict(self.progress), "optimisers": rest, "seed": self.seed}
+
+    def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """The state of a snapshot."""
+        self.model.load_state_dict(_under("model", tensors))
+        self.ema.load_state_dict(_under("ema", tensors))
+        self.best = _copied(_under("best", tensors))
+        for i, (each, plain) in enumerate(zip(self.optimisers, document["optimisers"], strict=True)):
+            each.load_state_dict(_put_together(_under(f"optimiser{i}", tensors), plain))
+        self.progress = Progress(**document["progress"])
+        self.seed = document["seed"]
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
+
+
+def _taken_apart(state: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
+    """An optimiser's state: the tensors as "parameter/moment", the groups as JSON."""
+    tensors = {f"{p}/{name}": value for p, moments in state["state"].items() for name, value in moments.items()}
+    return tensors, {"param_groups": state["param_groups"]}
+
+
+def _put_together(tensors: Tensors, plain: Mapping[str, Any]) -> dict[str, Any]:
+    moments: dict[int, Tensors] = {}
+    for name, value in tensors.items():
+        parameter, moment = name.split("/")
+        moments.setdefault(int(parameter), {})[moment] = value.clone()
+    return {"state": moments, "param_groups": plain["param_groups"]}
