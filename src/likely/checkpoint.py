@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -62,7 +63,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
     beside = path.with_name(path.name + ".part")
     metadata = {"document": json.dumps(document)} if document is not None else None
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, beside, metadata)
+    # As bytes through open(): save_file would leave a file that no one else may read.
+    beside.write_bytes(serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
     os.replace(beside, path)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from likely import checkpoint, models
 from likely.answer import Answer, ClassAnswer
-from likely.contract import Diagnostics, GenerativeModel, Measured, Options, Scorer, Task
+from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Measured, Options, Scorer, Task
 from likely.data import arrays
 from likely.data.collection import Images
 from likely.data.images import ImageFormat, ImageOptions
@@ -151,7 +151,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """log p(c | x) under the training prior: (N, K)."""
-        images = self._images(X)
+        return self.log_posterior(self._images(X))
+
+    def log_posterior(self, images: Images) -> NDArray[np.float64]:
+        """log p(c | x) of a collection under the training prior: (N, K)."""
         log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self._inputs(images)])
         return log_posterior(log_scores, self.log_prior_, self.judge_.temperature).numpy()
 
@@ -166,9 +169,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""
-        images = self._images(X)
-        model = self._generative("score_samples")
-        L = torch.cat([model.log_likelihood(x).cpu() for x in self._inputs(images)])
+        return self.log_evidence(self._images(X))
+
+    def log_evidence(self, images: Images, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
+        """log p(x) of a collection, (N,) nats; with `rng`, a bound by sampling is sampled, and a bound indeed."""
+        model = self._generative("log p(x)")
+        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self._inputs(images)])
+        return log_evidence(L, self.log_prior_).numpy()
+
+    def importance_weighted(self, images: Images, n_samples: int, *, rng: torch.Generator) -> NDArray[np.float64]:
+        """A tighter bound on log p(x) than `log_evidence`, (N,) nats, where the family has one."""
+        model = self.model_
+        assert isinstance(model, ImportanceWeighted)
+        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self._inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     def sample(self, label: Any, n: int = 1, *, seed: int = 0) -> NDArray[Any]:

@@ -46,7 +46,9 @@ class Sources(Items):
 def are_images(X: Any) -> bool:
     """Whether X holds images rather than vectors: an array of three or four dimensions, or a list of what images come as."""
     if isinstance(X, np.ndarray | Tensor):
-        return X.ndim in (3, 4) or (isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU" and _is_source(X[0]))
+        return X.ndim in (3, 4) or (
+            isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU" and _is_source(X[0])
+        )
     return isinstance(X, list | tuple) and len(X) > 0 and _is_source(X[0])
 
 
@@ -62,7 +64,9 @@ def items(X: Any, names: Sequence[str] | None = None) -> Items:
     return Sources(list(X), names)
 
 
-def dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions) -> tuple[Dataset, tuple[Problem, ...]]:
+def dataset(
+    X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions
+) -> tuple[Dataset, tuple[Problem, ...]]:
     """Images or vectors with class indices (N,) as a dataset without a test part, which is its owner's affair."""
     listed = items(X)
     format = resolve(options, {"train": Listing(listed, ())}, "X")
@@ -74,7 +78,9 @@ def dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOpti
     return named, content.problems
 
 
-def readable(X: Any, format: ImageFormat | None, names: Sequence[str] | None = None) -> tuple[Images, list[Problem | None]]:
+def readable(
+    X: Any, format: ImageFormat | None, names: Sequence[str] | None = None
+) -> tuple[Images, list[Problem | None]]:
     """The images of X that can be read, and for each of X None or what is wrong with it."""
     listed = items(X, names)
     content = _content(listed, format)
@@ -112,4 +118,3 @@ def _channels_last(X: Array) -> Array:
 
 def _is_source(x: Any) -> bool:
     return isinstance(x, str | Path | bytes | Image.Image) or (isinstance(x, np.ndarray | Tensor) and x.ndim >= 2)
-

@@ -58,7 +58,7 @@ class Part:
 class Dataset:
     """What was loaded: the parts that were asked for and are there, and what had to be passed over.
 
-    `available` are all parts that the data has, read or not. `format` is what the images were brought to, None for vectors.
+    `available` are all parts that the data has, read or not. `format` is what images were brought to, None for vectors.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Dataset:
         return part in self.available or part in self.parts
 
     def relabelled(self, classes: Sequence[str]) -> Dataset:
-        """The same images with labels that count into `classes`, a trained model's; other classes' images are left out."""
+        """The same images labelled by their place in `classes`, a trained model's; other classes' are left out."""
         place = {name: i for i, name in enumerate(classes)}
         # One more entry than there are classes, so that the label -1 of the unlabelled finds itself at the end.
         table = np.array([place.get(name, UNKNOWN) for name in self.classes] + [-1], np.int64)

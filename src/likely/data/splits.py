@@ -83,7 +83,7 @@ def split(
     hash stay together, and train if their labels differ. The same labels, hashes and seed give the same split.
     """
     classes = np.asarray(labels, np.int64)  # (N,)
-    groups, mixed = _groups(classes, hashes)
+    groups, mixed = copy_groups(classes, hashes)
     shares = Shares(validation, calibration, test, limit)
     sides = np.full(len(classes), TRAIN)
     for c, members in _members(classes):
@@ -115,6 +115,17 @@ class Shares:
         return {TEST: n_test, CALIBRATION: n_calibration, VALIDATION: n_validation}
 
 
+def copy_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:
+    """The group of copies that each image is in, (N,), and whether labels differ within it, (N,)."""
+    if hashes is None:
+        return np.arange(len(labels)), np.zeros(len(labels), np.bool_)
+    _, groups = np.unique(np.asarray(hashes), return_inverse=True)
+    low, high = np.full(len(labels), labels.max(initial=0)), np.full(len(labels), -1)
+    np.minimum.at(low, groups, labels)
+    np.maximum.at(high, groups, labels)
+    return groups, (low != high)[groups]
+
+
 def _deal(sizes: Integers, wanted: Mapping[int, int]) -> Integers:
     """A side for each unit, in turn: a side takes whatever still fits in what it is to have."""
     sides = np.full(len(sizes), TRAIN)
@@ -126,17 +137,6 @@ def _deal(sizes: Integers, wanted: Mapping[int, int]) -> Integers:
                 sides[unit] = side
                 room -= sizes[unit]
     return sides
-
-
-def _groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:
-    """The group of copies that each image is in, (N,), and whether the labels within its group differ, (N,)."""
-    if hashes is None:
-        return np.arange(len(labels)), np.zeros(len(labels), np.bool_)
-    _, groups = np.unique(np.asarray(hashes), return_inverse=True)
-    low, high = np.full(len(labels), labels.max(initial=0)), np.full(len(labels), -1)
-    np.minimum.at(low, groups, labels)
-    np.maximum.at(high, groups, labels)
-    return groups, (low != high)[groups]
 
 
 def _members(labels: Integers) -> Iterator[tuple[int, Integers]]:

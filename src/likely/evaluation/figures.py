@@ -34,7 +34,7 @@ class UnknownFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """One evaluation in numbers: n test images, nll in nats; None where the model or the run has no such figure."""
+    """One evaluation in numbers, of n images of a `part` of the data; None where there is no such figure."""
 
     n: int
     n_correct: int
@@ -47,6 +47,7 @@ class Figures:
     images_per_second: float | None = None
     rejection: RejectionFigures | None = None
     unknown: UnknownFigures | None = None
+    part: str = "test"
 
     @property
     def accuracy(self) -> float:
@@ -78,7 +79,9 @@ def headlines(figures: Figures, evidence: Evidence | None, n_classes: int) -> tu
 
 def _answers(figures: Figures, n_classes: int) -> Iterator[Headline]:
     sure = interval(figures.accuracy_interval)
-    yield Headline("Accuracy", percent(figures.accuracy), f"of {plural(figures.n, 'test image')}; 95% interval {sure}")
+    yield Headline(
+        "Accuracy", percent(figures.accuracy), f"of {plural(figures.n, f'{figures.part} image')}; 95% interval {sure}"
+    )
     yield Headline("Balanced accuracy", percent(figures.balanced_accuracy), "every class counts the same")
     guess = f"a blind guess has {math.log(n_classes):.2f}"
     yield Headline("Log loss", number(figures.nll), f"nats per image; lower is better, {guess}")

@@ -23,7 +23,7 @@ class Suspect:
 
 
 def suspects(posterior: Floats, labels: Ints) -> tuple[Suspect, ...]:
-    """The images that another class claims with at least its usual confidence, and more than their own; the surest first.
+    """The images that another class claims with its usual confidence, and more than their own does; the surest first.
 
     `posterior` is (N, K) probabilities from models that did not train on the image (out of fold: a model learns wrong
     labels too); `labels` is (N,), -1 for unlabelled, which are never suspect.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import sys
 
-from likely.contract import Options, Scorer, Task
+from likely.contract import Scorer
 from likely.models.discriminative import Discriminative
 from likely.models.gaussian import Gaussian
 from likely.models.vae import Vae
@@ -24,6 +25,7 @@ def family(name: str) -> type[Scorer]:
     raise ValueError(f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}")
 
 
-def build(name: str, task: Task, options: Options) -> Scorer:
-    """A new, untrained model of the named family."""
-    return family(name)(task, options)
+def summary(kind: type[Scorer]) -> str:
+    """The sentence that says what a family is: the first of its module's documentation."""
+    module = sys.modules[kind.__module__]
+    return (module.__doc__ or "").partition("\n")[0]

@@ -15,7 +15,7 @@ from likely.evaluation.report.sections.rejection import alarm_rows
 
 HIGH_ECE = 0.05
 FEW_TRAINING_IMAGES = 30
-FEW_TEST_IMAGES = 10
+FEW_MEASURED = 10
 WIDE_GAP = 0.1
 
 
@@ -56,7 +56,7 @@ def _alarms(content: ReportContent) -> Iterator[str]:
     names = listing(tuple(f"{row.name} ({row.alarms} of {row.n}, chance explains {row.bound})" for row in above), 3)
     yield (
         f"More false alarms than the promised {alarms.alpha * 100:g}%: {names}. "
-        "The test images differ from the calibration images; calibrate with images from where the model is used."
+        "These images differ from the calibration images; calibrate with images from where the model is used."
     )
 
 
@@ -81,16 +81,16 @@ def _few_training(content: ReportContent) -> Iterator[str]:
 
 
 def _few_tests(content: ReportContent) -> Iterator[str]:
-    few = () if content.per_class is None else _named(content, content.per_class.n < FEW_TEST_IMAGES)
+    few = () if content.per_class is None else _named(content, content.per_class.n < FEW_MEASURED)
     if few:
-        yield f"{_classes(few)} fewer than {FEW_TEST_IMAGES} test images: their figures are mostly chance."
+        yield f"{_classes(few)} fewer than {FEW_MEASURED} images to measure with: the figures there are mostly chance."
 
 
 def _never_answered(content: ReportContent) -> Iterator[str]:
     table = content.per_class
     missed = () if table is None else _named(content, (table.n > 0) & ~(table.recall > 0))
     if missed:
-        yield f"Not one test image of {listing(missed)} was recognised."
+        yield f"Not one image of {listing(missed)} was recognised."
 
 
 def _overfitting(content: ReportContent) -> Iterator[str]:
@@ -117,15 +117,3 @@ def _named(content: ReportContent, chosen: NDArray[np.bool_]) -> tuple[str, ...]
 
 def _classes(names: tuple[str, ...]) -> str:
     return f"{listing(names)} {'has' if len(names) == 1 else 'have'}"
-
-
-_FINDERS = (
-    _calibration,
-    _alarms,
-    _rejects_nothing,
-    _few_training,
-    _few_tests,
-    _never_answered,
-    _overfitting,
-    _skipped,
-)

@@ -44,12 +44,10 @@ def portraits(content: ReportContent) -> tuple[Picture, ...]:
     drawn = content.samples
     if drawn is None:
         return ()
-    first = [
-        (np.flatnonzero(drawn.labels == k)[:1], name) for k, name in enumerate(content.class_names[:_MOST_PORTRAITS])
-    ]
-    return tuple(
-        picture(drawn.images[at[0]], f"A generated image of {name}", _STRIP_EDGE) for at, name in first if len(at)
-    )
+    classes, firsts = np.unique(drawn.labels, return_index=True)
+    pairs = list(zip(classes.tolist(), firsts.tolist(), strict=True))[:_MOST_PORTRAITS]
+    names = content.class_names
+    return tuple(picture(drawn.images[at], f"A generated image of {names[k]}", _STRIP_EDGE) for k, at in pairs)
 
 
 def reconstructions(content: ReportContent) -> Section | None:
@@ -75,7 +73,7 @@ def strangest(content: ReportContent) -> Section | None:
     if found is None or not len(found.images):
         return None
     lead = (
-        "The test images least like anything in training. Often they are damaged, mislabelled, "
+        "The images least like anything in training. Often they are damaged, mislabelled, "
         "or of a kind of which there should be more training images."
     )
     rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), strict=True)
@@ -92,7 +90,7 @@ def most_wrong(content: ReportContent) -> Section | None:
     found = content.most_wrong
     if found is None or not len(found.images):
         return None
-    lead = "Test images on which the model was surest of a wrong answer. Sometimes it is the label that is wrong."
+    lead = "The images on which the model was surest of a wrong answer. Sometimes it is the label that is wrong."
     rows = zip(found.images, found.labels, found.predicted, found.probability, strict=True)
     names = content.class_names
     pictures = (_wrong(image, names[said], float(p), names[is_]) for image, is_, said, p in rows)

@@ -23,18 +23,16 @@ def confusion(content: ReportContent) -> Section | None:
     if content.confusion is None:
         return None
     lead = (
-        "Each row holds the test images of one class, each column the answers. "
+        "Each row holds the images of one class, each column the answers. "
         "Blue, on the diagonal, is right; orange is wrong, and stronger the more often it happens."
     )
-    few = len(content.class_names) <= MOST_LABELLED
-    blocks = (
-        _labelled(content.confusion, content.class_names) if few else _compact(content.confusion, content.class_names)
-    )
-    return Section(Group.QUALITY, "confusion", "Which classes it confuses", lead, tuple(blocks))
+    draw = _labelled if len(content.class_names) <= MOST_LABELLED else _compact
+    blocks = tuple(draw(content.confusion, content.class_names))
+    return Section(Group.QUALITY, "confusion", "Which classes it confuses", lead, blocks)
 
 
 def _labelled(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
-    caption = "Counts of test images; colours are shares of the row. Rows: the label. Columns: the answer."
+    caption = "Counts of images; colours are shares of the row. Rows: the label. Columns: the answer."
     yield WideChart(Chart("Confusion matrix", confusion_matrix(counts, names), caption))
 
 
@@ -45,7 +43,8 @@ def _compact(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
     pairs = np.argsort(-wrong, axis=None, kind="stable")[: min(_MOST_PAIRS, np.count_nonzero(wrong))]
     columns = (Column("Label"), Column("Answered"), Column("Images", "number"), Column("Of the class", "number"))
     rows = (_pair(counts, names, divmod(int(pair), len(names))) for pair in pairs)
-    yield Table("The most frequent confusions", columns, tuple(rows))
+    if len(pairs):
+        yield Table("The most frequent confusions", columns, tuple(rows))
 
 
 def _pair(counts: Ints, names: tuple[str, ...], at: tuple[int, int]) -> tuple[Cell, ...]:
@@ -60,7 +59,7 @@ def reliability(content: ReportContent) -> Section | None:
         "Below the line it is too sure of itself, above it too modest."
     )
     caption = (
-        "Each dot is a group of test images by the model's confidence, larger for more images; "
+        "Each dot is a group of images by the model's confidence, larger for more images; "
         "whiskers are 95% intervals, long where images are few. Bars count the images."
     )
     chart = Chart("Accuracy against confidence", reliability_diagram(content.reliability), caption)
@@ -76,7 +75,7 @@ def per_class(content: ReportContent) -> Section | None:
         "Recall is the share of a class's images that were recognised; precision the share of answers naming the class "
         f"that were right; F1 is their harmonic mean.{order}"
     )
-    table = Table("Test results of every class", tuple(_class_columns(content)), rows[:_MOST_ROWS], rows[_MOST_ROWS:])
+    table = Table("Results of every class", tuple(_class_columns(content)), rows[:_MOST_ROWS], rows[_MOST_ROWS:])
     return Section(Group.QUALITY, "classes", "Class by class", lead, (table,))
 
 
@@ -107,6 +106,9 @@ def _class_row(content: ReportContent, k: int) -> tuple[Cell, ...]:
     return (*row, share, f"{alarms.n_calibration[k]:,}")
 
 
+RISING = ("accuracy",)  # what is better the higher it is
+
+
 def curves(content: ReportContent) -> Section | None:
     if content.curves is None:
         return None
@@ -122,7 +124,8 @@ def _curve_charts(training: Curves) -> Iterator[Chart]:
     for name in dict.fromkeys([*training.losses, *training.validation]):
         both = {"training": training.losses.get(name), "validation": training.validation.get(name)}
         series = {part: values for part, values in both.items() if values is not None}
-        yield Chart(name, curves_chart(training.epochs, series, f"{name} over {_epochs(training)}"), _ends(series))
+        svg = curves_chart(training.epochs, series, f"{name} over {_epochs(training)}")
+        yield Chart(name, svg, _best(series, rises=name in RISING))
     if training.learning_rate is not None:
         svg = curves_chart(training.epochs, {"learning rate": training.learning_rate}, "Learning rate over the epochs")
         yield Chart("Learning rate", svg, "How large each step was.")
@@ -132,9 +135,10 @@ def _epochs(training: Curves) -> str:
     return plural(len(training.epochs), "epoch")
 
 
-def _ends(series: dict[str, Floats]) -> str:
-    name, values = list(series.items())[-1]
+def _best(series: dict[str, Floats], *, rises: bool) -> str:
+    part, values = list(series.items())[-1]
     if not np.isfinite(values).any():
         return "No finite value."
-    best = int(np.nanargmin(values))
-    return f"Lowest {name} value {tick_words(float(f'{values[best]:.4g}'))}, in epoch {best + 1} of {len(values)}."
+    best = int(np.nanargmax(values) if rises else np.nanargmin(values))
+    word = "Highest" if rises else "Lowest"
+    return f"{word} {part} value {tick_words(float(f'{values[best]:.4g}'))}, in epoch {best + 1} of {len(values)}."

@@ -31,7 +31,7 @@ def rejection(content: ReportContent) -> Section | None:
 
 
 def alarm_rows(alarms: FalseAlarms, names: tuple[str, ...]) -> tuple[AlarmRow, ...]:
-    """A row a class that has test images, each with its bound; a pooled promise has one bound, in a row for all."""
+    """A row a class that has images, each with its bound; a pooled promise has one bound, in a row for all."""
     counts = zip(names, alarms.n_test.tolist(), alarms.n_alarms.tolist(), strict=True)
     if alarms.calibration is Calibration.PER_CLASS:
         bounded = zip(counts, alarms.bounds.tolist(), strict=True)
@@ -42,9 +42,9 @@ def alarm_rows(alarms: FalseAlarms, names: tuple[str, ...]) -> tuple[AlarmRow, .
 
 
 def _charts(content: ReportContent) -> Iterator[Chart]:
-    if content.false_alarms is not None:
+    if content.false_alarms is not None and content.false_alarms.n_test.any():
         yield _alarms(content.false_alarms, content.class_names)
-    if content.p_values is not None:
+    if content.p_values is not None and len(content.p_values.known):
         alpha = None if content.false_alarms is None else content.false_alarms.alpha
         yield _p_values(content.p_values, alpha)
 
@@ -54,7 +54,7 @@ def _alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
     shown = rows if len(rows) <= _MOST_ROWS else sorted(rows, key=lambda row: -row.alarms / row.n)[:_MOST_SHOWN]
     part = "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} rows with the highest rates. "
     caption = (
-        f"{part}Known test images that were called unknown. {_PROMISES[alarms.calibration]} "
+        f"{part}Images of known classes that were called unknown. {_PROMISES[alarms.calibration]} "
         "Between the dashed line and the mark, chance explains the excess; beyond the mark it does not."
     )
     return Chart("False alarms", alarm_chart(tuple(shown), alarms.alpha), caption)

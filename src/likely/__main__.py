@@ -1,0 +1,5 @@
+"""python -m likely."""
+
+from likely.surfaces.cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""One evaluation: a classifier held against labelled images, and against images of no known class."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from likely.answer import Calibration, Status
+from likely.classifier import Classifier
+from likely.contract import Evidence, GenerativeModel, ImportanceWeighted
+from likely.data.collection import Images
+from likely.data.parts import Part
+from likely.evaluation import metrics
+from likely.evaluation.figures import Figures, RejectionFigures, UnknownFigures
+from likely.evaluation.metrics import Floats, Ints
+from likely.inference.judgement import Judgement
+
+BOUND_SEED = 0  # of the noise in a sampled bound: the same images have the same bits/dim
+
+
+@dataclass(frozen=True, eq=False)
+class Unknowns:
+    """How images of no known class fared: their judgement, and where they are from."""
+
+    source: str
+    judgement: Judgement
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What a classifier said of n labelled images, and every figure that follows."""
+
+    classes: tuple[str, ...]
+    labels: Ints
+    judgement: Judgement
+    evidence: Evidence | None
+    log_evidence: Floats | None  # (n,) nats: log p(x), a true bound where the evidence is one
+    n_dims: int
+    seconds: float
+    part: str = "test"  # what the images are called
+    skipped: int = 0
+    unknown: Unknowns | None = None
+    importance_weighted: Floats | None = None  # (n,) nats: a tighter bound on log p(x), if one was asked for
+
+    @cached_property
+    def log_posterior(self) -> Floats:
+        return self.judgement.log_posterior.numpy()
+
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """Which images were turned away as unknown, (n,)."""
+        return np.array([s is Status.UNKNOWN for s in self.judgement.statuses])
+
+    @property
+    def is_calibrated(self) -> bool:
+        return Calibration.NONE not in self.judgement.calibration
+
+    @property
+    def bits_per_dim(self) -> float | None:
+        if self.log_evidence is None:
+            return None
+        return metrics.bits_per_dim(self.log_evidence, self.n_dims)
+
+    @property
+    def figures(self) -> Figures:
+        """The figures that the report and the card show."""
+        ambiguous = sum(s is Status.AMBIGUOUS for s in self.judgement.statuses)
+        rejection = RejectionFigures(self.judgement.alpha, int(self.alarms.sum()), ambiguous)
+        return Figures(
+            n=len(self.labels),
+            n_correct=int((self.log_posterior.argmax(1) == self.labels).sum()),
+            balanced_accuracy=metrics.balanced_accuracy(self.log_posterior, self.labels),
+            nll=metrics.nll(self.log_posterior, self.labels),
+            ece=metrics.ece(self.log_posterior, self.labels),
+            brier=metrics.brier(self.log_posterior, self.labels),
+            skipped=self.skipped,
+            part=self.part,
+            bits_per_dim=self.bits_per_dim,
+            images_per_second=len(self.labels) / self.seconds,
+            rejection=rejection if self.is_calibrated else None,
+            unknown=self._unknown_figures() if self.unknown is not None else None,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """What `likely evaluate --json` prints."""
+        figures, rejection = self.figures, self.figures.rejection
+        found = {
+            "n": figures.n,
+            "skipped": figures.skipped,
+            "accuracy": figures.accuracy,
+            "balanced_accuracy": figures.balanced_accuracy,
+            "nll": figures.nll,
+            "ece": figures.ece,
+            "brier": figures.brier,
+            "bits_per_dim": figures.bits_per_dim,
+            "evidence": None if self.evidence is None else str(self.evidence),
+            "false_alarm_rate": None if rejection is None else rejection.n_alarms / figures.n,
+            "alpha": self.judgement.alpha,
+            "ambiguous_rate": None if rejection is None else rejection.n_ambiguous / figures.n,
+            "images_per_second": figures.images_per_second,
+            "per_class": self._per_class(),
+        }
+        if self.importance_weighted is not None:
+            found["bits_per_dim_importance_weighted"] = metrics.bits_per_dim(self.importance_weighted, self.n_dims)
+        if (unknown := figures.unknown) is not None:
+            found |= {
+                "auroc": unknown.auroc,
+                "fpr_at_95_tpr": unknown.fpr_at_95_tpr,
+                "unknown_rate": unknown.n_rejected / unknown.n,
+            }
+        return found
+
+    def _per_class(self) -> list[dict[str, Any]]:
+        table = metrics.per_class(self.log_posterior, self.labels)
+        return [
+            {
+                "label": name,
+                "n": int(table.n[c]),
+                "recall": _number(table.recall[c]),
+                "precision": _number(table.precision[c]),
+                "f1": _number(table.f1[c]),
+                "false_alarms": int(self.alarms[self.labels == c].sum()) if self.is_calibrated else None,
+                "calibration": self.judgement.calibration[c].value,
+            }
+            for c, name in enumerate(self.classes)
+        ]
+
+    def _unknown_figures(self) -> UnknownFigures:
+        assert self.unknown is not None
+        unknown = self.unknown.judgement
+        # The score itself, not the p-value: a few hundred calibration images leave the p-value only as many values.
+        known_scores, unknown_scores = (j.strangeness.amin(1).numpy() for j in (self.judgement, unknown))
+        return UnknownFigures(
+            source=self.unknown.source,
+            n=len(unknown.statuses),
+            n_rejected=sum(s is Status.UNKNOWN for s in unknown.statuses),
+            auroc=metrics.auroc(-known_scores, -unknown_scores),
+            fpr_at_95_tpr=metrics.fpr_at_95_tpr(-known_scores, -unknown_scores),
+        )
+
+
+def assess(
+    classifier: Classifier,
+    part: Part,
+    *,
+    alpha: float,
+    skipped: int = 0,
+    unknown: tuple[str, Images] | None = None,
+    importance_samples: int | None = None,
+) -> Assessment:
+    """Hold a classifier against a labelled part, and against `unknown` images (where they are from, the images).
+
+    With `importance_samples`, log p(x) is also bounded by so many latent samples an image; a ValueError where the family
+    has no such bound.
+    """
+    start = time.perf_counter()
+    judgement = classifier.judge(part.images, alpha=alpha)
+    seconds = time.perf_counter() - start
+    model = classifier.model_
+    return Assessment(
+        classes=classifier.labels,
+        labels=part.labels,
+        judgement=judgement,
+        evidence=model.evidence if isinstance(model, GenerativeModel) else None,
+        log_evidence=_log_evidence(classifier, part.images),
+        n_dims=model.task.n_dims,
+        seconds=seconds,
+        skipped=skipped,
+        unknown=Unknowns(unknown[0], classifier.judge(unknown[1], alpha=alpha)) if unknown is not None else None,
+        importance_weighted=_importance_weighted(classifier, part.images, importance_samples) if importance_samples else None,
+    )
+
+
+def _log_evidence(classifier: Classifier, images: Images) -> Floats | None:
+    """log p(x) with the noise of a sampled bound in it, where bits/dim mean something."""
+    model = classifier.model_
+    if not isinstance(model, GenerativeModel) or not model.evidence.has_bits_per_dim:
+        return None
+    rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
+    return classifier.log_evidence(images, rng=rng)
+
+
+def _importance_weighted(classifier: Classifier, images: Images, n_samples: int) -> Floats:
+    if not isinstance(classifier.model_, ImportanceWeighted):
+        raise ValueError(f"--importance-samples: {classifier.model!r} has no bound by importance weighting; vae has one")
+    rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
+    return classifier.importance_weighted(images, n_samples, rng=rng)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a class without images has no recall."""
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,77 @@
+"""What is remembered of how a model was made: kept in its model.json, shown in its report and its card."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from likely.contract import Options
+from likely.evaluation.report.content import Curves, DataSummary, Provenance
+
+HISTORY = "history.csv"
+Row = Mapping[str, float]
+
+
+class Record(Options):
+    """The circumstances of one training, in words and numbers that JSON can hold."""
+
+    date: str = Field(description="The day it ended.")
+    command: str = Field(description="The command or call that made it.")
+    source: str = Field(description="The data it learned from, as they were named.")
+    counts: dict[str, list[int]] = Field(description="Images of each class, part by part.")
+    n_unlabelled: int = 0
+    skipped: dict[str, str] = Field({}, description="A sentence for everything that was left out.")
+    versions: dict[str, str] = Field({}, description="Versions of the packages that matter.")
+    machine: str = ""
+    seed: int = 0
+    minutes: float = 0.0
+    threads: int = 1
+    precision: str = "float32"
+    note: str = Field("", description="What the report's figures were measured on, where that needs saying.")
+
+    def provenance(self) -> Provenance:
+        """What it takes to make the model again."""
+        kept = ("command", "versions", "machine", "seed", "minutes", "threads", "precision")
+        return Provenance(**{name: getattr(self, name) for name in kept})
+
+    def data(self, shape: tuple[int, ...]) -> DataSummary:
+        """What was read."""
+        counts = {part: np.array(n, np.int64) for part, n in self.counts.items()}
+        return DataSummary(self.source, shape, counts, self.skipped, self.n_unlabelled)
+
+
+def write_history(folder: Path, rows: Sequence[Row]) -> None:
+    """history.csv: a line an epoch."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with (folder / HISTORY).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """What `write_history` wrote; nothing where there is no such file."""
+    path = folder / HISTORY
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def curves(rows: Sequence[Row]) -> Curves | None:
+    """History rows as the report draws them: columns "loss/…" and "validation/…" by their names."""
+    if not rows:
+        return None
+    column = {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for row in rows for name in row}
+    return Curves(
+        epochs=column["epoch"].astype(np.int64),
+        losses={name.removeprefix("loss/"): v for name, v in column.items() if name.startswith("loss/")},
+        validation={
+            name.removeprefix("validation/"): v for name, v in column.items() if name.startswith("validation/")
+        },
+        learning_rate=column.get("learning_rate"),
+    )

@@ -1,0 +1,55 @@
+"""Which images of DATA a model may be measured on: its test part, or else all that the model was not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from likely.classifier import Classifier
+from likely.data.collection import Images
+from likely.data.dataset import load
+from likely.data.images import ImageFormat, ImageOptions
+from likely.data.listing import DataError, Problem
+from likely.data.parts import Dataset, Part
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The images to measure on, how many were skipped because the model was trained on them, and what was left out."""
+
+    part: Part
+    n_skipped: int
+    problems: tuple[Problem, ...]
+
+
+def select(classifier: Classifier, data: str, progress: Progress | None = None) -> Selection:
+    """Labelled images of the model's classes that it was not trained on; a DataError if there are none."""
+    dataset = _loaded(classifier, data, progress).relabelled(classifier.labels)
+    part = next(iter(dataset.parts.values())).labelled()
+    fresh = np.flatnonzero(~np.isin(part.hashes, classifier.hashes_))
+    if not len(fresh):
+        why = "the model was trained on every one of them" if len(part) else "none has a label that the model knows"
+        raise DataError(f"{data}: nothing is left to measure on: {why}")
+    return Selection(part.subset(fresh), len(part) - len(fresh), dataset.problems)
+
+
+def unlabelled(classifier: Classifier, data: str, progress: Progress | None = None) -> tuple[str, Images]:
+    """Images whatever their labels, with where they are from."""
+    return data, next(iter(_loaded(classifier, data, progress).parts.values())).images
+
+
+def _loaded(classifier: Classifier, data: str, progress: Progress | None) -> Dataset:
+    """The test part where there is one, else the one part that there is."""
+    format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
+    dataset = load(data, format, parts=("test",), progress=progress, fewest_classes=0)
+    if not dataset.parts:
+        dataset = load(data, format, parts=("train",), progress=progress, fewest_classes=0)
+    if not dataset.parts:
+        raise DataError(f"{data}: holds no images")
+    if next(iter(dataset.parts.values())).images.shape != classifier.model_.task.shape:
+        raise DataError(f"{data}: holds vectors or images of another kind than the model's, {classifier.model_.task.shape}")
+    return dataset

@@ -1,0 +1,245 @@
+"""A run: data, model and training options together, saved with what they made. The one path from DATA to a model folder."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from likely import __version__, checkpoint
+from likely.classifier import Classifier, Snapshot
+from likely.contract import Options
+from likely.data.dataset import load
+from likely.data.images import ImageOptions
+from likely.data.parts import Part
+from likely.data.splits import divide
+from likely.evaluation.assessment import Assessment, assess
+from likely.evaluation.card import card
+from likely.evaluation.label_noise import suspects
+from likely.evaluation.portrait import portrait, with_suspects
+from likely.evaluation.record import Record, read_history, write_history
+from likely.evaluation.report import render
+from likely.evaluation.report.content import Mislabelled, ReportContent
+from likely.training import hardware
+from likely.training.loop import Step
+from likely.training.options import TrainingOptions
+
+UNFINISHED = "unfinished.safetensors"
+REPORT, CARD = "report.html", "README.md"
+SAVE_EVERY = 30.0  # seconds: how much training a crash can cost
+FOLD_SHARE = 0.05  # of the training's length, for each fold that looks for wrong labels
+N_SUSPECTS = 24  # pictures of training images whose label is in doubt
+ALPHA = 0.05  # the false-alarm rate of a report
+AFTER_TRAINING = (
+    "These figures are of the validation images, by which weights and temperature were chosen: they flatter a little. "
+    "`likely evaluate MODEL DATA --report report.html` measures on the data's own test part."
+)
+
+
+class RunError(ValueError):
+    """A run that cannot start as asked; the message says what to change."""
+
+
+class Run(Options):
+    """Everything that a training is made of."""
+
+    data: str = Field(description="DATA, as it was named.")
+    model: str = Field("vae", description="The family.")
+    options: dict[str, Any] = Field({}, description="The family's options, where they are not its defaults.")
+    training: TrainingOptions = TrainingOptions()
+    images: ImageOptions = ImageOptions()
+    seed: int = Field(0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise.")
+    folds: int = Field(2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look.")
+
+
+class Session:
+    """A run under way: `steps` trains, `check_labels` doubts, `finish` writes the model folder from the best weights so far."""
+
+    def __init__(
+        self,
+        run: Run,
+        out: Path,
+        *,
+        command: str,
+        snapshot: Snapshot | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.out, self.command, self.snapshot = out, command, snapshot
+        threads = run.training.threads or hardware.free_cores()
+        self.run = run.model_copy(update={"training": run.training.model_copy(update={"threads": threads})})
+        self.dataset = load(run.data, run.images, parts=("train", "validation"), progress=progress)
+        self.parts = divide(self.dataset, run.seed)
+        self.classifier = self._classifier(self.run.training)
+        self.history = read_history(out) if snapshot else []
+        self.is_complete = False
+        self.doubted: Mislabelled | None = None
+        torch.set_num_threads(threads)
+
+    def steps(self) -> Iterator[Step]:
+        """Train, saving from time to time what it takes to go on after a crash."""
+        dataset, row, saved = self.dataset, _EpochRow(), None
+        for step in self.classifier.fit_steps(self.parts, dataset.classes, dataset.format, resume=self.snapshot):
+            row.add(step)
+            if step.ends_epoch:
+                self.history.append(row.finished(step))
+                row = _EpochRow()
+            saved = step.elapsed if saved is None else saved
+            if step.elapsed - saved > SAVE_EVERY:
+                self.save_progress()
+                saved = step.elapsed
+            yield step
+        self.is_complete = True
+
+    def save_progress(self) -> None:
+        """Write what it takes to go on from here."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        tensors, state = self.classifier.training_state_.snapshot()
+        settled = self.run.model_copy(update={"training": self.classifier.training_})
+        write_history(self.out, self.history)
+        checkpoint.write_tensors(self.out / UNFINISHED, tensors, {"run": settled.model_dump(), "state": state})
+
+    def check_labels(self) -> Iterator[Step]:
+        """Short trainings, each without one fold of the training images, whose labels it then doubts or not."""
+        train, folds = self.parts.train, self.run.folds
+        fold_of = np.random.default_rng(self.run.seed).permutation(len(train)) % max(folds, 1)
+        posterior = np.zeros((len(train), len(self.dataset.classes)))
+        for fold in range(folds):
+            held_out, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+            classifier = self._classifier(_shortened(self.run.training))
+            parts = replace(self.parts, train=train.subset(rest))
+            yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
+            classifier.finish(parts)
+            posterior[held_out] = np.exp(classifier.log_posterior(train.subset(held_out).images))
+        if folds and self.dataset.format is not None:
+            self.doubted = _doubted(posterior, train)
+
+    def finish(self) -> ReportContent:
+        """Fit what turns scores into answers, then write model, history, card and report."""
+        progress = self.classifier.training_state_.progress
+        if not self.is_complete:
+            self.save_progress()
+        self.classifier.finish(self.parts)
+        record = self._record(progress.elapsed / 60)
+        self.classifier.save(self.out, extra={"run": self.run.model_dump(), "record": record.model_dump()})
+        write_history(self.out, self.history)
+        if self.is_complete:
+            (self.out / UNFINISHED).unlink(missing_ok=True)
+        part = self._measurable()
+        measured = (self._assessed(part), part) if len(part) else None
+        content = portrait(self.classifier, record, self.history, measured)
+        content = content if self.doubted is None else with_suspects(content, self.doubted)
+        write_pages(self.out, content)
+        return content
+
+    def _classifier(self, training: TrainingOptions) -> Classifier:
+        run = self.run
+        return Classifier(run.model, options=run.options, training=training, images=run.images, random_state=run.seed)
+
+    def _measurable(self) -> Part:
+        """The test images set aside, or else the validation images: DATA's own test part is not for a training to read."""
+        return self.parts.test.labelled() if self.parts.test is not None else self.parts.validation
+
+    def _assessed(self, part: Part) -> Assessment:
+        name = "validation" if self.parts.test is None else "test"
+        return replace(assess(self.classifier, part, alpha=ALPHA), part=name)
+
+    def _record(self, minutes: float) -> Record:
+        K, parts = len(self.dataset.classes), self.parts
+        counted = {"train": parts.train, "validation": parts.validation, "calibration": parts.calibration}
+        counted |= {"test": parts.test} if parts.test is not None else {}
+        training = self.classifier.training_
+        return Record(
+            date=date.today().isoformat(),
+            command=self.command,
+            source=self.run.data,
+            counts={name: list(part.class_counts(K)) for name, part in counted.items()},
+            n_unlabelled=int((parts.train.labels < 0).sum()),
+            skipped={problem.source: problem.sentence for problem in self.dataset.problems},
+            versions={"likely": __version__, "torch": torch.__version__, "python": platform.python_version()},
+            machine=hardware.describe(),
+            seed=self.run.seed,
+            minutes=minutes,
+            threads=training.threads or 1,
+            precision=str(hardware.dtype(training, self.classifier.device, self.classifier.model_.task.shape))[6:],
+            note=AFTER_TRAINING if parts.test is None else "",
+        )
+
+
+def begin(
+    run: Run, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None
+) -> Session:
+    """A new run; a RunError if `out` already holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        unfinished = (out / UNFINISHED).exists()
+        way_on = "--resume goes on with the training that it holds, " if unfinished else ""
+        raise RunError(f"{out} is not empty; {way_on}--overwrite replaces it, or name another folder with --out")
+    return Session(run, out, command=command, progress=progress)
+
+
+def resume(out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None) -> Session:
+    """The unfinished run of a folder, with the options that it was begun with; a RunError if there is none."""
+    if not (out / UNFINISHED).exists():
+        state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
+        raise RunError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
+    tensors, document = checkpoint.read_tensors(out / UNFINISHED)
+    run = Run.model_validate(document["run"])
+    return Session(run, out, command=command, snapshot=(tensors, document["state"]), progress=progress)
+
+
+def stored(out: Path) -> Run:
+    """The options of a folder's unfinished run."""
+    return Run.model_validate(checkpoint.read_tensors(out / UNFINISHED)[1]["run"])
+
+
+def write_pages(folder: Path, content: ReportContent) -> None:
+    """The report and the card of a model folder."""
+    checkpoint.write_text(folder / REPORT, render(content))
+    checkpoint.write_text(folder / CARD, card(content))
+
+
+class _EpochRow:
+    """A line of history.csv in the making: the means of an epoch's losses."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.n_steps = self.n_images = 0
+        self.began: float | None = None
+
+    def add(self, step: Step) -> None:
+        self.began = step.elapsed if self.began is None else self.began
+        if step.note is None:
+            self.n_steps += 1
+            self.n_images += step.n_images
+            self.sums = {name: self.sums.get(name, 0.0) + loss for name, loss in step.losses.items()}
+
+    def finished(self, step: Step) -> dict[str, float]:
+        means = {f"loss/{name}": total / self.n_steps for name, total in self.sums.items()}
+        found = {f"validation/{name}": value for name, value in step.validation.items()}
+        place = {"epoch": float(step.epoch + 1), "step": float(step.number), "seconds": round(step.elapsed, 3)}
+        return place | {"learning_rate": step.learning_rate} | means | found
+
+
+def _shortened(training: TrainingOptions) -> TrainingOptions:
+    """A training that is long enough to tell a wrong label from a right one, and no longer."""
+    if training.minutes is not None:
+        return training.model_copy(update={"minutes": FOLD_SHARE * training.minutes})
+    epochs = training.epochs and max(2, math.ceil(FOLD_SHARE * training.epochs))
+    return training.model_copy(update={"epochs": epochs or 10})
+
+
+def _doubted(posterior: NDArray[np.float64], train: Part) -> Mislabelled | None:
+    found = suspects(posterior, train.labels)[:N_SUSPECTS]
+    if not found:
+        return None
+    indices = np.array([suspect.index for suspect in found], np.int64)
+    names = tuple(train.images.name(int(i)) for i in indices)
+    return Mislabelled(train.images.batch(indices).numpy(), found, names)

@@ -1,0 +1,56 @@
+"""The command line. Commands load when they are called, so that `likely --help` does not wait for torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+from likely import __version__
+
+COMMANDS = {
+    "demo": "Train, evaluate and classify on handwritten digits, in under a minute.",
+    "train": "Learn the classes of DATA and write a model folder.",
+    "classify": "Say what images show, or that they show nothing known.",
+    "evaluate": "Measure a model on labelled images that it has not seen.",
+    "generate": "Draw new images of the classes.",
+    "data": "Look at DATA before training.",
+    "models": "List the model families and their options.",
+    "info": "Show a model's card.",
+}
+
+
+class Commands(click.Group):
+    """Finds a command by name in the module of that name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"likely.surfaces.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="likely")
+def cli() -> None:
+    """Likely, the generative image classifier: it learns what the images of each class look like.
+
+    \b
+    likely train photos --out model        a folder with a folder of images for each class
+    likely classify model new-photo.jpg    what is it, and is it anything known at all?
+    """
+
+
+def main() -> None:
+    """The program: exit code 0 when all went well, 1 when some inputs failed, 2 when the request cannot be met."""
+    from likely.surfaces.cli.errors import sentences
+
+    with sentences():
+        cli(prog_name="likely")

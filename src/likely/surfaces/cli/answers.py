@@ -1,0 +1,117 @@
+"""Answers as people and programs read them: a table, JSON lines, CSV, Parquet.
+
+A writer takes one Answer after the other and then None, for the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from likely.answer import Answer, Status
+
+Writer = Callable[[Answer | None], None]
+COLOURS = {
+    Status.KNOWN: "green",
+    Status.AMBIGUOUS: "yellow",
+    Status.UNKNOWN: "red",
+    Status.UNCALIBRATED: "dim",
+    Status.ERROR: "bold red",
+}
+COLUMNS = ("input", "status", "label", "probability", "p_value", "set", "bits_per_dim", "calibration", "model", "error")
+
+
+def table(stream: IO[bytes]) -> Writer:
+    """A table, the input as wide as it is; drawn at the end, when the widths are known."""
+    text = io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
+    console = Console(file=text, highlight=False)
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("input", "status", "label", "probability", "p-value", "or else"):
+        drawn.add_column(name, justify="right" if name in ("probability", "p-value") else "left", overflow="fold")
+
+    def write(answer: Answer | None) -> None:
+        if answer is None:
+            console.print(drawn)
+            text.detach()
+        else:
+            drawn.add_row(*_cells(answer))
+
+    return write
+
+
+def jsonl(stream: IO[bytes]) -> Writer:
+    """One JSON object a line, written at once."""
+
+    def write(answer: Answer | None) -> None:
+        if answer is not None:
+            stream.write(answer.model_dump_json().encode() + b"\n")
+            stream.flush()
+
+    return write
+
+
+def comma_separated(stream: IO[bytes]) -> Writer:
+    """CSV with a header, written at once; the set's labels are joined by a vertical bar."""
+    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
+    rows = csv.DictWriter(text, COLUMNS)
+    rows.writeheader()
+
+    def write(answer: Answer | None) -> None:
+        if answer is None:
+            text.detach()
+        else:
+            rows.writerow({**_flat(answer), "set": "|".join(answer.set)})
+
+    return write
+
+
+def parquet(stream: IO[bytes]) -> Writer:
+    """Parquet with the columns of the CSV, the set as a list, and every class's answer as a list of structures."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ValueError("--format parquet needs pyarrow: pip install 'likely[parquet]'") from None
+    rows: list[dict[str, Any]] = []
+
+    def write(answer: Answer | None) -> None:
+        if answer is None:
+            pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
+        else:
+            rows.append(answer.model_dump(mode="json"))
+
+    return write
+
+
+WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
+    "table": table,
+    "jsonl": jsonl,
+    "csv": comma_separated,
+    "parquet": parquet,
+}
+
+
+def by_suffix(path: Path) -> str:
+    """The format that a file's name asks for; JSON lines where it asks for none."""
+    return {".csv": "csv", ".parquet": "parquet", ".txt": "table"}.get(path.suffix.lower(), "jsonl")
+
+
+def _cells(answer: Answer) -> list[Text | str]:
+    state = Text(answer.status.value, style=COLOURS[answer.status])
+    if answer.error is not None:
+        return [Text(answer.input), state, Text(answer.error), "", "", ""]
+    label = Text(answer.label or "", style="dim" if answer.status is Status.UNKNOWN else "bold")
+    others = ", ".join(name for name in answer.set if name != answer.label)
+    p_value = "" if answer.p_value is None else f"{answer.p_value:.3f}"
+    return [Text(answer.input), state, label, f"{answer.probability:.3f}", p_value, Text(others)]
+
+
+def _flat(answer: Answer) -> dict[str, Any]:
+    return {name: value for name, value in answer.model_dump(mode="json").items() if name in COLUMNS}

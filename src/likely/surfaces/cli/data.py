@@ -1,0 +1,122 @@
+"""likely data: what DATA holds and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from likely.data.findings import Findings
+
+SOME_UNREADABLE = 1
+# Beyond so many classes a table is no summary; then it shows the largest and the smallest.
+MOST_CLASSES, SHOWN_AT_EACH_END = 30, 8
+SHOWN_EXAMPLES = 3
+SIGNS = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow"), "note": ("·", "cyan")}
+
+
+class CheckCommand(click.Command):
+    """A command that has the flags of images too, declared where images are and loaded when they are needed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from likely.data.images import ImageOptions
+        from likely.surfaces.cli.flags import flags
+
+        known = {param.name for param in self.params}
+        self.params = [*self.params, *(flag for flag in flags(ImageOptions) if flag.name not in known)]
+        return super().parse_args(ctx, args)
+
+
+@click.group(name="data")
+def command() -> None:
+    """Look at DATA before training."""
+
+
+@command.command(cls=CheckCommand)
+@click.argument("data")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, and nothing else.")
+def check(data: str, as_json: bool, **given: Any) -> None:
+    """Find what cannot be read, copies, leaks from training to test, and classes with too few images.
+
+    Exit codes: 0 everything could be read, 1 some files could not, 2 DATA is not understood.
+    """
+    from likely.data.check import check as look
+    from likely.data.images import ImageOptions
+    from likely.surfaces.cli.flags import chosen
+    from likely.surfaces.cli.progress import console, counting
+
+    images = ImageOptions.model_validate(chosen(ImageOptions, given))
+    with counting("reading images") as progress:
+        findings = look(data, images, progress=progress)
+    if as_json:
+        click.echo(json.dumps(findings.as_dict(), ensure_ascii=False))
+    else:
+        console.print(_summary(findings))
+    sys.exit(SOME_UNREADABLE if findings.n_unreadable else 0)
+
+
+def _summary(findings: Findings) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    verdict = _found(findings) if findings.findings else Text("  ✓ nothing wrong was found\n", "green")
+    return Group(Text(), _headline(findings), _counts(findings), verdict)
+
+
+def _headline(findings: Findings) -> RenderableType:
+    from rich.text import Text
+
+    n = sum(map(sum, findings.counts.values())) + sum(findings.unlabelled.values())
+    form = findings.format
+    kind = "vectors" if form is None else f"images, {'grey' if form.channels == 1 else 'colour'}"
+    size = "" if form is None else f", read at {form.height} x {form.width} ({form.resize})"
+    return Text.assemble("  ", (findings.name, "bold"), f"  {n:,} {kind}{size}; {len(findings.classes)} classes")
+
+
+def _counts(findings: Findings) -> RenderableType:
+    """How many images each class has in each part."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, footer_style="dim", pad_edge=True)
+    table.add_column("class", "all")
+    for part, counts in findings.counts.items():
+        table.add_column(part, f"{sum(counts) + findings.unlabelled[part]:,}", justify="right")
+    for name, numbers in _rows(findings):
+        table.add_row(Text(name), *(f"{n:,}" if n else Text("0", "dim") for n in numbers))
+    if any(findings.unlabelled.values()):
+        table.add_row(Text("unlabelled", "italic"), *(f"{n:,}" for n in findings.unlabelled.values()))
+    return table
+
+
+def _rows(findings: Findings) -> list[tuple[str, tuple[int, ...]]]:
+    """Every class, sorted by name; of very many the largest and the smallest, sorted by size."""
+    rows = list(zip(findings.classes, zip(*findings.counts.values(), strict=True), strict=True))
+    if len(rows) <= MOST_CLASSES:
+        return rows
+    ranked = sorted(rows, key=lambda row: row[1], reverse=True)
+    between = f"… {len(rows) - 2 * SHOWN_AT_EACH_END} classes between"
+    return [*ranked[:SHOWN_AT_EACH_END], (between, ()), *ranked[-SHOWN_AT_EACH_END:]]
+
+
+def _found(findings: Findings) -> RenderableType:
+    """Each finding as a sentence, with a few examples below, their paths from DATA on."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 1))
+    for finding in findings.findings:
+        sign, style = SIGNS[finding.severity]
+        table.add_row("", Text(sign, style), Text(finding.sentence))
+        for example in finding.examples[:SHOWN_EXAMPLES]:
+            table.add_row("", "", Text(example.replace(f"{findings.name}/", ""), "dim", overflow="fold"))
+        if finding.count > SHOWN_EXAMPLES < len(finding.examples):
+            table.add_row("", "", Text(f"… and {finding.count - SHOWN_EXAMPLES:,} more", "dim"))
+        table.add_row()
+    return table

@@ -1,0 +1,173 @@
+"""likely train: from DATA to a model folder."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from likely.evaluation.report.content import ReportContent
+    from likely.run import Run, Session
+
+DEFAULT_MODEL = "vae"
+
+
+class TrainCommand(click.Command):
+    """A command whose flags are those of every training and of the family that --model names."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        self.params = [*self.own, *_more_flags(_family_in(args))]
+        return super().parse_args(ctx, args)
+
+    @property
+    def own(self) -> list[click.Parameter]:
+        return [param for param in self.params if param.name in OWN]
+
+
+OWN = ("data", "out", "model", "seed", "folds", "resume", "overwrite")
+
+
+@click.command(cls=TrainCommand)
+@click.argument("data")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="The family; `likely models` lists them.")
+@click.option("--seed", type=int, default=None, help="Seed of everything random.  [default: 0]")
+@click.option("--folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]")
+@click.option("--resume", is_flag=True, help="Go on with the unfinished training in --out, exactly as it would have.")
+@click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
+@click.pass_context
+def command(ctx: click.Context, /, **given: Any) -> None:
+    """Learn the classes of DATA and write a model folder.
+
+    DATA is a folder with a folder of images for each class (nested, or with train, val and test), idx files, an .npz, a
+    manifest (CSV, JSONL or Parquet with file_name and label), or `digits`.
+    """
+    from likely.surfaces.cli.progress import console, watched
+
+    session = _session(given)
+    _announce(session)
+    for _ in watched(session.steps(), "training"):
+        pass
+    if not session.is_complete:
+        console.print("Stopped. Keeping the best weights so far.")
+    else:
+        for _ in watched(session.check_labels(), "checking labels", lines=False):
+            pass
+    _conclude(session.finish(), session)
+
+
+def _session(given: dict[str, Any]) -> Session:
+    from likely import run
+    from likely.surfaces.cli.progress import counting
+
+    out, typed = given["out"], shlex.join(["likely", *sys.argv[1:]])
+    asked = _run(given)
+    with counting("reading images") as progress:
+        if given["resume"]:
+            _refuse_changes(given, run.stored(out)) if (out / run.UNFINISHED).exists() else None
+            return run.resume(out, command=typed, progress=progress)
+        if given["overwrite"] and out.is_dir():
+            _clear(out)
+        return run.begin(asked, out, command=typed, progress=progress)
+
+
+def _run(given: dict[str, Any]) -> Run:
+    """What was typed, validated."""
+    from likely.data.images import ImageOptions
+    from likely.models import family
+    from likely.run import Run
+    from likely.surfaces.cli.flags import chosen
+    from likely.training.options import TrainingOptions
+
+    kind = family(given["model"]).Options
+    return Run(
+        data=given["data"],
+        model=given["model"],
+        options=kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
+        training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
+        images=ImageOptions.model_validate(chosen(ImageOptions, given)),
+        **{name: given[name] for name in ("seed", "folds") if given[name] is not None},
+    )
+
+
+def _refuse_changes(given: dict[str, Any], before: Run) -> None:
+    """A resumed training keeps its options: whatever was typed that differs is an error that names it."""
+    asked = _run(given)
+    for name, now, then in _differences(asked.model_dump(exclude_unset=True), before.model_dump()):
+        raise click.UsageError(f"--resume keeps the options of the unfinished training: {name} was {then!r} and is now {now!r}")
+
+
+def _differences(now: dict[str, Any], then: dict[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    for name, value in now.items():
+        old = then.get(name)
+        if isinstance(value, dict) and isinstance(old, dict):
+            yield from _differences(value, old, prefix=f"{prefix}{name}.")
+        elif value != old:
+            yield f"{prefix}{name}", value, old
+
+
+def _clear(out: Path) -> None:
+    """Empty a model folder; a folder that holds anything else is left alone."""
+    from likely import checkpoint, run
+
+    known = {checkpoint.TENSORS, checkpoint.DOCUMENT, run.UNFINISHED, run.REPORT, run.CARD, "history.csv"}
+    foreign = sorted(path.name for path in out.iterdir() if path.name.removesuffix(".part") not in known)
+    if foreign:
+        raise click.UsageError(f"--overwrite replaces a model folder, and {out} holds something else: {', '.join(foreign[:3])}")
+    shutil.rmtree(out)
+
+
+def _announce(session: Session) -> None:
+    from likely.surfaces.cli.progress import console
+
+    parts, dataset = session.parts, session.dataset
+    counts = f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.calibration):,} to calibrate"
+    shape = " × ".join(map(str, parts.train.images.shape))
+    aside = f", {len(parts.test):,} set aside to test" if parts.test is not None else ""
+    console.print(f"{len(dataset.classes)} classes, images of {shape}: {counts}{aside}")
+    for problem in dataset.problems[:10]:
+        console.print(f"[yellow]left out:[/] {problem.sentence}", soft_wrap=True)
+    if len(dataset.problems) > 10:
+        console.print(f"[yellow]left out:[/] {len(dataset.problems) - 10} more; `likely data check` names them all")
+
+
+def _conclude(content: ReportContent, session: Session) -> None:
+    from likely.surfaces.cli.progress import console
+
+    out = session.out
+    if content.figures is not None:
+        where = "images set aside" if session.parts.test is not None else "validation images"
+        console.print(f"[bold]accuracy {content.figures.accuracy:.4f}[/] on {content.figures.n:,} {where}")
+    console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True)
+    if not session.is_complete:
+        console.print(f"To go on: likely train {session.run.data} --out {out} --resume", soft_wrap=True)
+    if session.dataset.problems:
+        sys.exit(1)
+
+
+def _family_in(args: list[str]) -> str:
+    """The family that the arguments name, before they are parsed: its flags decide how to parse them."""
+    for word, following in zip(args, [*args[1:], ""], strict=True):
+        if word == "--model":
+            return following
+        if word.startswith("--model="):
+            return word.partition("=")[2]
+    return DEFAULT_MODEL
+
+
+def _more_flags(family: str) -> Iterator[click.Option]:
+    from likely.data.images import ImageOptions
+    from likely.models import FAMILIES
+    from likely.surfaces.cli.flags import flags
+    from likely.training.options import TrainingOptions
+
+    yield from flags(TrainingOptions)
+    yield from flags(ImageOptions)
+    if family in FAMILIES:
+        yield from flags(FAMILIES[family].Options)

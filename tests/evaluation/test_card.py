@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_contents import NASTY
+
+from likely.answer import Calibration
+from likely.evaluation.card import card, quoted
+from likely.evaluation.report.content import ReportContent
+
+
+def front_matter(text: str) -> str:
+    opening, body, _ = text.split("---\n", 2)
+    assert opening == ""
+    return body
+
+
+def test_front_matter_is_what_hubs_read(full: ReportContent) -> None:
+    yaml = pytest.importorskip("yaml")
+    read = yaml.safe_load(front_matter(card(full)))
+    assert read["license"] == "other"
+    assert read["library_name"] == "likely"
+    assert read["pipeline_tag"] == "image-classification"
+    assert "vae" in read["tags"]
+    assert read["classes"] == list(full.class_names)
+    (result,) = read["model-index"][0]["results"]
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"] == {"type": "fashion", "name": "fashion/"}
+    assert full.figures is not None
+    figures = {row["type"]: row["value"] for row in result["metrics"]}
+    assert figures["accuracy"] == pytest.approx(full.figures.accuracy, abs=1e-6)
+    assert {"nll", "ece", "balanced_accuracy", "bits_per_dim", "false_alarm_rate", "auroc"} <= figures.keys()
+
+
+def test_front_matter_needs_no_figures(bare: ReportContent) -> None:
+    assert "model-index" not in front_matter(card(bare))
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_name_is_one_line_of_yaml_that_reads_back(name: str) -> None:
+    yaml = pytest.importorskip("yaml")
+    assert len(quoted(name).splitlines()) == 1
+    assert yaml.safe_load(quoted(name)) == name
+
+
+@given(st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])))
+def test_ordinary_names_are_json_too(name: str) -> None:
+    import json
+
+    assert json.loads(quoted(name)) == name
+
+
+def test_says_what_it_is_how_to_use_it_and_what_it_cannot(full: ReportContent) -> None:
+    text = card(full)
+    for words in (
+        "Tells boots from bags.",
+        "likely classify fashion image.png",
+        "likely evaluate fashion DATA",
+        'Classifier.load("fashion")',
+        "lower bound on log p(x|c) of the 8-bit pixels",
+        "At most 5% of the images of every class",
+        "| latent | 64 | Size of the code. |",
+        "likely train <fashion>",
+        "Training images of a class: from 800",
+    ):
+        assert words in text
+
+
+def test_names_do_not_break_the_page(full: ReportContent) -> None:
+    body = card(full).split("---\n", 2)[2]
+    assert NASTY not in body
+    assert r"\<b\>" in body
+
+
+@pytest.mark.parametrize(
+    ("calibration", "words"),
+    [
+        (Calibration.PER_CLASS, "of the images of every class are called unknown"),
+        (Calibration.POOLED, "of the images of all classes taken together are called unknown"),
+        (Calibration.NONE, "Nothing is promised"),
+    ],
+)
+def test_the_promise_is_the_one_that_was_made(calibration: Calibration, words: str, full: ReportContent) -> None:
+    assert full.false_alarms is not None
+    assert words in card(replace(full, false_alarms=replace(full.false_alarms, calibration=calibration)))
+
+
+def test_a_bare_card_has_only_what_is_known(bare: ReportContent) -> None:
+    text = card(bare)
+    assert "## Figures" not in text
+    assert "## Options" not in text
+    assert "Nothing is promised" in text

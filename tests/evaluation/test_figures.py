@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from likely.contract import Evidence, EvidenceKind, Space
+from likely.evaluation.figures import Figures, RejectionFigures, headlines
+
+FIGURES = Figures(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
+BOUND = Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8)
+
+
+def shown(figures: Figures, evidence: Evidence | None = BOUND) -> dict[str, tuple[str, str]]:
+    return {row.label: (row.value, row.note) for row in headlines(figures, evidence, 10)}
+
+
+def test_accuracy_comes_with_its_interval() -> None:
+    value, note = shown(FIGURES)["Accuracy"]
+    assert value == "95.0%"
+    assert note == "of 400 test images; 95% interval 92.4–96.9%"
+    assert "400 validation images" in shown(replace(FIGURES, part="validation"))["Accuracy"][1]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "value", "note"),
+    [
+        (BOUND, "2.31", "at most this"),
+        (Evidence(EvidenceKind.EXACT, Space.PIXELS8), "2.31", "exact"),
+        (Evidence(EvidenceKind.UNNORMALISED, Space.PIXELS8), "–", "not a normalised likelihood"),
+        (Evidence(EvidenceKind.EXACT, Space.FEATURES), "–", "a likelihood of features"),
+        (None, "–", "not a generative model"),
+    ],
+)
+def test_bits_are_shown_where_they_mean_something(evidence: Evidence | None, value: str, note: str) -> None:
+    bits = shown(FIGURES, evidence)["Bits/dim"]
+    assert bits[0] == value
+    assert note in bits[1]
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    assert not {"False alarms", "Ambiguous", "AUROC", "Speed"} & shown(FIGURES).keys()
+
+
+def test_false_alarms_are_held_against_the_promise() -> None:
+    value, note = shown(replace(FIGURES, rejection=RejectionFigures(0.05, 16, 8)))["False alarms"]
+    assert value == "4.0%"
+    assert "promised 5%" in note

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn import metrics as reference
+
+from likely.evaluation import metrics
+from likely.evaluation.metrics import Floats, Ints
+
+Case = tuple[Floats, Ints]
+
+
+def case(seed: int, n: int = 80, k: int = 5) -> Case:
+    """Log posteriors that are right more often than not, with labels of all classes but the last."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k - 1, n)
+    logits = rng.normal(size=(n, k)) + 1.5 * np.eye(k)[labels]
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels
+
+
+cases = st.builds(case, st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 6))
+
+
+def test_agrees_with_scikit_learn() -> None:
+    log_posterior, labels = case(0)
+    answers, p = log_posterior.argmax(axis=1), np.exp(log_posterior)
+    assert metrics.accuracy(log_posterior, labels) == pytest.approx(reference.accuracy_score(labels, answers))
+    expected = reference.recall_score(labels, answers, labels=range(4), average="macro")
+    assert metrics.balanced_accuracy(log_posterior, labels) == pytest.approx(expected)
+    assert metrics.nll(log_posterior, labels) == pytest.approx(reference.log_loss(labels, p, labels=range(5)))
+    assert np.array_equal(
+        metrics.confusion(log_posterior, labels), reference.confusion_matrix(labels, answers, labels=range(5))
+    )
+
+
+def test_per_class_agrees_with_scikit_learn() -> None:
+    log_posterior, labels = case(1)
+    answers = log_posterior.argmax(axis=1)
+    ours = metrics.per_class(log_posterior, labels)
+    precision, recall, f1, n = reference.precision_recall_fscore_support(
+        labels, answers, labels=range(5), zero_division=np.nan
+    )
+    assert np.array_equal(ours.n, n)
+    assert np.allclose(ours.recall, recall, equal_nan=True)
+    assert np.allclose(ours.precision, precision, equal_nan=True)
+    assert np.allclose(ours.f1, f1, equal_nan=True)
+
+
+def test_a_class_that_is_never_seen_nor_answered_has_no_figures() -> None:
+    table = metrics.per_class(np.log([[0.7, 0.2, 0.1]]), np.array([0]))
+    assert math.isnan(table.recall[2])
+    assert math.isnan(table.precision[2])
+    assert math.isnan(table.f1[2])
+
+
+def test_agrees_with_torchmetrics() -> None:
+    classification = pytest.importorskip("torchmetrics.functional.classification")
+    torch = pytest.importorskip("torch")
+    log_posterior, labels = case(2, n=200)
+    p, y = torch.tensor(np.exp(log_posterior)), torch.tensor(labels)
+    theirs = classification.multiclass_calibration_error(p, y, num_classes=5, n_bins=15, norm="l1")
+    assert metrics.ece(log_posterior, labels) == pytest.approx(float(theirs), abs=1e-6)
+
+
+def test_brier_of_certainty_and_of_ignorance() -> None:
+    labels = np.array([0, 1, 2, 3])
+    with np.errstate(divide="ignore"):
+        certain = np.log(np.eye(4))
+    assert metrics.brier(certain, labels) == pytest.approx(0)
+    assert metrics.brier(np.roll(certain, 1, axis=1), labels) == pytest.approx(2)
+    assert metrics.brier(np.full((4, 4), -math.log(4)), labels) == pytest.approx(3 / 4)
+
+
+def test_nll_of_ignorance_is_the_logarithm_of_the_classes() -> None:
+    assert metrics.nll(np.full((6, 4), -math.log(4)), np.zeros(6, dtype=int)) == pytest.approx(math.log(4))
+
+
+def test_single_precision_is_taken_in_double() -> None:
+    log_posterior, labels = case(3)
+    single = metrics.nll(log_posterior.astype(np.float32), labels)
+    assert single == pytest.approx(metrics.nll(log_posterior, labels), abs=1e-6)
+
+
+def test_ece_by_hand() -> None:
+    log_posterior = np.log([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    labels = np.array([0, 1, 1, 1])  # half of those at 0.9 are right, all of those at 0.6
+    assert metrics.ece(log_posterior, labels, bins=10) == pytest.approx((0.4 + 0.4) / 2)
+
+
+def test_bins_close_on_the_right() -> None:
+    bins = metrics.reliability(np.log([[0.5, 0.5], [1 - 1e-12, 1e-12]]), np.array([0, 0]), bins=2)
+    assert bins.counts.tolist() == [1, 1]
+
+
+@given(cases)
+def test_bounds(given_case: Case) -> None:
+    log_posterior, labels = given_case
+    for figure in (metrics.accuracy, metrics.balanced_accuracy, metrics.ece):
+        assert 0 <= figure(log_posterior, labels) <= 1
+    assert 0 <= metrics.brier(log_posterior, labels) <= 2
+    assert metrics.nll(log_posterior, labels) >= 0
+    assert metrics.confusion(log_posterior, labels).sum() == len(labels)
+    assert metrics.reliability(log_posterior, labels).counts.sum() == len(labels)
+
+
+@pytest.mark.parametrize(
+    "figure", [metrics.accuracy, metrics.balanced_accuracy, metrics.nll, metrics.ece, metrics.brier]
+)
+@given(cases, st.integers(0, 1000))
+def test_order_does_not_matter(figure: Callable[[Floats, Ints], float], given_case: Case, seed: int) -> None:
+    (log_posterior, labels), rng = given_case, np.random.default_rng(seed)
+    images, classes = rng.permutation(len(labels)), rng.permutation(log_posterior.shape[1])
+    renamed = np.argsort(classes)[labels[images]]
+    assert figure(log_posterior[images][:, classes], renamed) == pytest.approx(figure(log_posterior, labels))
+
+
+scores = st.lists(st.integers(0, 6), min_size=1, max_size=30).map(np.array)
+
+
+@given(scores, scores)
+def test_auroc_counts_pairs(known: Ints, unknown: Ints) -> None:
+    pairs = (known[:, None] > unknown).mean() + 0.5 * (known[:, None] == unknown).mean()
+    assert metrics.auroc(known, unknown) == pytest.approx(float(pairs))
+    assert metrics.auroc(known, unknown) + metrics.auroc(unknown, known) == pytest.approx(1)
+
+
+def test_auroc_agrees_with_scikit_learn() -> None:
+    rng = np.random.default_rng(4)
+    known, unknown = rng.normal(1, 1, 90).round(1), rng.normal(0, 1, 70).round(1)
+    truth = np.repeat([1, 0], [90, 70])
+    assert metrics.auroc(known, unknown) == pytest.approx(
+        reference.roc_auc_score(truth, np.concatenate([known, unknown]))
+    )
+
+
+def test_fpr_at_95_tpr_flags_enough_and_no_more() -> None:
+    unknown = np.arange(100) / 100  # 95 of them are at most 0.94
+    known = np.array([0.93, 0.94, 0.95, 2.0])
+    assert metrics.fpr_at_95_tpr(known, unknown) == pytest.approx(1 / 2)
+    assert metrics.fpr_at_95_tpr(known + 1, unknown) == 0
+
+
+@given(scores, scores)
+def test_fpr_at_95_tpr_is_the_least_of_all_thresholds(known: Ints, unknown: Ints) -> None:
+    enough = [t for t in np.unique(unknown) if (unknown <= t).mean() >= 0.95 - 1e-12]
+    assert metrics.fpr_at_95_tpr(known, unknown) == min((known <= t).mean() for t in enough)
+
+
+def test_bits_per_dim_of_uniform_noise_is_eight() -> None:
+    assert metrics.bits_per_dim(np.full(3, -12 * math.log(256)), 12) == pytest.approx(8)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (3, 20), (20, 20), (951, 1000), (59_000, 60_000)])
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
+def test_intervals_agree_with_scipy(k: int, n: int, level: float) -> None:
+    theirs = stats.binomtest(k, n)
+    assert metrics.clopper_pearson(k, n, level) == pytest.approx(tuple(theirs.proportion_ci(level, "exact")), abs=1e-9)
+    assert metrics.wilson(k, n, level) == pytest.approx(tuple(theirs.proportion_ci(level, "wilson")), abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3, 0.5])
+def test_clopper_pearson_covers_every_rate(rate: float) -> None:
+    n = 30
+    covered = [metrics.clopper_pearson(k, n).low <= rate <= metrics.clopper_pearson(k, n).high for k in range(n + 1)]
+    assert stats.binom.pmf(np.arange(n + 1), n, rate) @ covered >= 0.95
+
+
+@pytest.mark.parametrize(("n_test", "n_calibration"), [(1, 40), (90, 60), (1000, 19), (5000, 3000)])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.29])
+def test_beta_binomial_bound_agrees_with_scipy(n_test: int, n_calibration: int, alpha: float) -> None:
+    k = sum(j / (n_calibration + 1) <= alpha for j in range(1, n_calibration + 1))
+    bound = metrics.beta_binomial_bound(n_test, n_calibration, alpha, 0.95)
+    expected = stats.betabinom.ppf(0.95, n_test, k, n_calibration + 1 - k) if k else 0
+    assert bound == expected
+
+
+def test_beta_binomial_bound_at_the_ends() -> None:
+    assert metrics.beta_binomial_bound(50, 10, 0.05) == 0  # ten images cannot call anything unknown at 5 %
+    assert metrics.beta_binomial_bound(50, 10, 1.0) == 50
+    assert metrics.beta_binomial_bound(0, 100, 0.05) == 0
+    assert metrics.beta_binomial_bound(100, 99, 0.29) == metrics.beta_binomial_bound(100, 99, 0.2901)
+
+
+def test_a_conformal_rule_stays_below_the_bound_as_often_as_promised() -> None:
+    rng, n, m, alpha, trials = np.random.default_rng(5), 59, 100, 0.1, 4000
+    calibration, test = np.sort(rng.random((trials, n)), axis=1), rng.random((trials, m))
+    k = int(alpha * (n + 1))
+    alarms = (test <= calibration[:, k - 1, None]).sum(axis=1)  # p = (1 + #{calibration < score}) / (n + 1) <= alpha
+    above = int((alarms > metrics.beta_binomial_bound(m, n, alpha, 0.95)).sum())
+    assert stats.binomtest(above, trials, 0.05, alternative="greater").pvalue > 1e-4
+    assert above > 0.02 * trials  # and the bound is no tighter than it has to be
+
+
+def test_paired_bootstrap_has_the_width_of_the_normal_approximation() -> None:
+    rng = np.random.default_rng(6)
+    a, b = rng.random(800) < 0.9, rng.random(800) < 0.85
+    low, high = metrics.paired_bootstrap(a, b, np.random.default_rng(0))
+    difference = a.astype(float) - b
+    error = difference.std() / math.sqrt(len(a))
+    assert (low + high) / 2 == pytest.approx(difference.mean(), abs=0.1 * error)
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
+
+
+def test_paired_bootstrap_of_the_same_answers_is_zero_and_repeats() -> None:
+    correct = np.random.default_rng(7).random(50) < 0.5
+    assert metrics.paired_bootstrap(correct, correct, np.random.default_rng(0)) == (0, 0)
+    twice = [metrics.paired_bootstrap(correct, ~correct, np.random.default_rng(1)) for _ in range(2)]
+    assert twice[0] == twice[1]

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+from markupsafe import escape
+from report_contents import NASTY, report_of
+
+from likely.contract import Evidence, EvidenceKind, Space
+from likely.evaluation.report import ReportContent, render
+from likely.evaluation.report.blocks import Group, Remark, Section
+from likely.evaluation.report.sections import sections
+
+VOID = {"meta", "link", "img", "wbr", "br"}
+
+
+class Page(HTMLParser):
+    """What a page holds: its elements with their attributes, its text, and whether every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [attributes[attribute] for _, attributes in self.elements if attribute in attributes]
+
+
+@pytest.fixture(scope="module")
+def html(full: ReportContent) -> str:
+    return render(full)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_every_element_is_closed(page: Page, large: ReportContent) -> None:
+    assert page.open == []
+    assert Page(render(large)).open == []
+
+
+def test_nothing_is_loaded_from_elsewhere(page: Page, html: str) -> None:
+    assert all(value.startswith("data:") for value in page.values("src"))
+    assert all(value.startswith(("#", "data:")) for value in page.values("href"))
+    assert not re.search(r"@import|url\(|<script|\ssrcset", html)
+
+
+def test_its_own_policy_allows_its_style_sheet_and_nothing_else(page: Page, html: str) -> None:
+    style = re.findall(r"<style>(.*?)</style>", html, flags=re.S)
+    policy = next(value for value in page.values("content") if "default-src" in value)
+    digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
+    assert len(style) == 1
+    assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'"
+    assert not page.values("style")
+    assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
+
+
+def test_every_picture_says_what_it_shows(page: Page) -> None:
+    images = [attributes for tag, attributes in page.elements if tag == "img"]
+    charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
+    assert images
+    assert all(image["alt"] and image["width"] and image["height"] for image in images)
+    assert len(charts) == 7
+    assert all(chart["aria-label"] for chart in charts)
+
+
+def test_every_table_names_its_columns_and_rows(page: Page) -> None:
+    tags = [tag for tag, _ in page.elements]
+    scopes = page.values("scope")
+    assert tags.count("table") == tags.count("caption") == tags.count("thead")
+    assert {"col", "row"} == set(scopes)
+
+
+def test_names_are_escaped(page: Page, html: str) -> None:
+    assert "<b>" not in html.replace("<b>All classes</b>", "")
+    assert str(escape(NASTY))[:16] in html
+    assert f"8 generated images of {NASTY}".removeprefix("8") in "".join(page.values("alt"))
+
+
+def test_contents_lead_to_the_sections(page: Page) -> None:
+    links = [value.removeprefix("#") for value in page.values("href") if value.startswith("#")]
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert set(links) <= set(ids)
+    assert {anchor for anchor in ids if f"{anchor}-title" in ids} == set(links) - {"main"}
+
+
+def test_charts_are_well_formed(html: str) -> None:
+    drawings = re.findall(r'<svg role="img".*?</svg>(?=</div>)', html, flags=re.S)
+    assert len(drawings) == 7
+    for drawing in drawings:
+        ElementTree.fromstring(drawing)
+
+
+ANCHORS = {
+    "curves": "training",
+    "confusion": "confusion",
+    "reliability": "reliability",
+    "per_class": "classes",
+    "samples": "samples",
+    "reconstructions": "reconstructions",
+    "strangest": "strangest",
+    "most_wrong": "most-wrong",
+    "mislabelled": "mislabelled",
+    "data": "data",
+    "provenance": "provenance",
+}
+
+
+@pytest.mark.parametrize(("part", "anchor"), ANCHORS.items())
+def test_a_section_is_absent_with_its_data(part: str, anchor: str, full: ReportContent) -> None:
+    assert anchor in {section.anchor for section in sections(full)}
+    without = sections(replace(full, **{part: None}))
+    assert {section.anchor for section in sections(full)} - {section.anchor for section in without} == {anchor}
+
+
+def test_rejection_has_a_chart_for_each_of_its_parts(full: ReportContent) -> None:
+    def charts(content: ReportContent) -> list[str]:
+        found = [section for section in sections(content) if section.anchor == "rejection"]
+        return [chart.title for section in found for chart in section.blocks[0].charts]
+
+    assert charts(full) == ["False alarms", "p-values"]
+    assert charts(replace(full, false_alarms=None)) == ["p-values"]
+    assert charts(replace(full, p_values=None)) == ["False alarms"]
+    assert charts(replace(full, p_values=None, false_alarms=None)) == []
+
+
+def test_a_bare_report_has_a_head_and_no_sections(bare: ReportContent) -> None:
+    page = Page(render(bare))
+    tags = [tag for tag, _ in page.elements]
+    assert page.open == []
+    assert tags.count("section") == tags.count("dl") == tags.count("aside") == 0
+    assert "fashion" in page.words
+
+
+def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> None:
+    for field in fields(ReportContent)[2:]:
+        default = getattr(ReportContent(full.header, full.class_names), field.name)
+        assert Page(render(replace(full, **{field.name: default}))).open == []
+
+
+@pytest.mark.parametrize(
+    ("evidence", "words"),
+    [
+        (Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
+        (Evidence(EvidenceKind.EXACT, Space.FEATURES), "exact log p(x|c) of the feature vector"),
+        (Evidence(EvidenceKind.UNNORMALISED, Space.PIXELS8), "up to an unknown constant"),
+        (None, "a discriminative model"),
+    ],
+)
+def test_evidence_is_said_in_words(evidence: Evidence | None, words: str, bare: ReportContent) -> None:
+    assert words in render(replace(bare, header=replace(bare.header, evidence=evidence)))
+
+
+def test_others_add_sections_without_a_template(full: ReportContent) -> None:
+    more = Section(Group.DOUBTS, "memory", "Does it copy?", "No.", (Remark("Nearest neighbours & so on."),))
+    content = replace(full, extra=(more,))
+    order = [section.group for section in sections(content)]
+    assert order == sorted(order, key=list(Group).index)
+    assert "Nearest neighbours &amp; so on." in render(content)
+
+
+@pytest.mark.parametrize("edge", [64, 128])
+def test_ten_classes_of_colour_images_stay_small(edge: int) -> None:
+    names = tuple(f"class {k}" for k in range(10))
+    noise = report_of(names, (3, edge, edge), per_class=12)  # the worst that there is: no PNG makes it smaller
+    assert len(render(noise)) < 3.5e6
+
+
+def test_many_classes_are_shown_as_pairs_and_folded_rows(large: ReportContent) -> None:
+    html = render(large)
+    assert "The most frequent confusions" in html
+    assert "<details>" in html
+    assert "The lowest recall comes first." in html

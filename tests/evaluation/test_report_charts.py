@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likely.evaluation import metrics
+from likely.evaluation.report import charts
+from likely.evaluation.report.charts import AlarmRow
+from likely.evaluation.report.matrix import compact_matrix, confusion_matrix
+from likely.evaluation.report.svg import Scale, ticks
+
+NASTY = '<b>"x"&'
+
+
+def drawn(svg: str) -> ElementTree.Element:
+    assert "nan" not in svg
+    assert "inf" not in svg.replace("info", "")
+    return ElementTree.fromstring(svg)
+
+
+def count(svg: str, tag: str, kind: str = "") -> int:
+    return sum(kind in element.get("class", "").split() or not kind for element in drawn(svg).iter(tag))
+
+
+@given(st.floats(-50, 50), st.floats(1e-6, 1e6), st.integers(2, 8))
+def test_ticks_are_few_even_and_inside(start: float, length: float, n: int) -> None:
+    low = start * length
+    found = ticks(low, low + length, n)
+    assert n // 2 <= len(found) <= 2 * n + 1
+    assert all(low - 1e-6 * length <= tick <= low + length * (1 + 1e-6) for tick in found)
+    assert np.allclose(np.diff(found), np.diff(found)[:1], rtol=1e-3, atol=1e-6)
+
+
+def test_a_scale_without_length_goes_to_the_middle() -> None:
+    assert Scale(3, 3, 0, 10)(3) == 5
+    assert Scale(0, 2, 0, 10)(1.5) == 7.5
+
+
+@pytest.mark.parametrize("n", [1, 2, 30, 5000])
+def test_curves_of_any_length(n: int) -> None:
+    epochs = np.arange(1, n + 1)
+    svg = charts.curves(epochs, {"training": 1 / epochs, "validation": 2 / epochs}, NASTY)
+    assert count(svg, "path", "curve") == 2
+    assert len(svg) < 30_000
+
+
+def test_a_curve_is_broken_where_values_are_missing() -> None:
+    values = np.array([np.nan, 3.0, 2.0, np.inf, 1.0])
+    path = next(drawn(charts.curves(np.arange(5), {"training": values}, "loss")).iter("path"))
+    assert path.get("d", "").count("M") == 2
+    assert count(charts.curves(np.arange(5), {"training": np.full(5, np.nan)}, "loss"), "path") == 0
+
+
+def test_constant_curves_have_room() -> None:
+    assert count(charts.curves(np.arange(5), {"training": np.zeros(5)}, "loss"), "path") == 1
+
+
+def test_a_reliability_diagram_has_a_dot_for_every_filled_bin() -> None:
+    log_posterior = np.log([[0.95, 0.05], [0.9, 0.1], [0.45, 0.55]])
+    bins = metrics.reliability(log_posterior, np.array([0, 1, 1]), 10)
+    assert np.count_nonzero(bins.counts) == 3
+    assert count(charts.reliability_diagram(bins), "circle") == 3
+    assert count(charts.reliability_diagram(bins), "line", "whisker") == 3
+
+
+def test_alarms_above_the_bound_stand_out() -> None:
+    rows = (AlarmRow(NASTY, 50, 2, 6), AlarmRow("b", 50, 9, 6), AlarmRow("c", 50, 9, None), AlarmRow("d", 50, 0, 0))
+    svg = charts.alarm_chart(rows, 0.05)
+    assert [row.above for row in rows] == [False, True, False, False]
+    assert count(svg, "text", "above") == 1
+    assert count(svg, "rect", "limit") == 1 + 3  # in the legend and in the rows with a promise
+
+
+@pytest.mark.parametrize("unknown", [None, np.zeros(5)])
+def test_p_values_have_twenty_bars_a_group(unknown: np.ndarray | None) -> None:
+    svg = charts.p_value_histogram(np.linspace(0, 1, 50), unknown, 0.05)
+    assert count(svg, "rect", "s1") == 20 + 1
+    assert count(svg, "rect", "warm") == (0 if unknown is None else 20 + 1)
+
+
+@pytest.mark.parametrize("k", [2, 10, 30])
+def test_a_confusion_matrix_has_a_cell_for_every_pair_that_occurs(k: int) -> None:
+    rng = np.random.default_rng(k)
+    counts = rng.poisson(0.5, (k, k)) + 20 * np.eye(k, dtype=int)
+    counts[1] = 0  # a class without test images
+    svg = confusion_matrix(counts, tuple(f"{NASTY}/{'long' * 9} {i}" for i in range(k)))
+    assert count(svg, "rect", "right") == k - 1
+    assert count(svg, "rect", "wrong") == np.count_nonzero(counts) - (k - 1)
+
+
+def test_a_compact_matrix_is_small_for_a_hundred_classes() -> None:
+    counts = np.random.default_rng(0).poisson(1.0, (100, 100)) + 50 * np.eye(100, dtype=int)
+    svg = compact_matrix(counts)
+    cells = "".join(path.get("d", "") for path in drawn(svg).iter("path"))
+    assert cells.count("M") == np.count_nonzero(counts)
+    assert len(svg) < 200_000
+
+
+def test_a_meter_needs_a_share() -> None:
+    assert charts.meter(float("nan")) == ""
+    assert count(charts.meter(0.5), "rect") == 2
