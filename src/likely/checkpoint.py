@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,9 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / TENSORS} cannot be read ({error}); copy the model folder again, whole") from None
+        raise CheckpointError(
+            f"{folder / TENSORS} cannot be read ({error}); copy the model folder again, whole"
+        ) from None
     return tensors, document
 
 
@@ -64,8 +65,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
     beside = path.with_name(path.name + ".part")
     metadata = {"document": json.dumps(document)} if document is not None else None
     # As bytes through open(): save_file would leave a file that no one else may read.
-    beside.write_bytes(serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
-    os.replace(beside, path)
+    beside.write_bytes(
+        serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    )
+    beside.replace(path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -82,7 +85,7 @@ def write_text(path: Path, text: str) -> None:
     """A text file that is complete at any moment."""
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def _no_model(folder: Path) -> str:

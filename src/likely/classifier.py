@@ -165,7 +165,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable class of each image: (N,)."""
         best = self.predict_log_proba(X).argmax(1)
-        return np.asarray(self.classes_)[best]
+        labels: NDArray[Any] = self.classes_[best]
+        return labels
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""
@@ -240,7 +241,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Read a model folder; a CheckpointError says what is wrong with it."""
         tensors, document = checkpoint.load(Path(folder))
         family = models.family(document["family"])
-        options = family.Options.model_validate(document["options"])
+        options = family.options_type.model_validate(document["options"])
         training = TrainingOptions.model_validate(document["training"])
         self = cls(document["family"], options=options, training=training, random_state=document["seed"])
         self.training_ = training
@@ -251,7 +252,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         task = Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"]))
         self.model_ = family(task, options)
         self.model_.load_state_dict({k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")})
-        self.model_.eval().to(hardware.device(device), memory_format=torch.channels_last)
+        self.model_ = hardware.placed(self.model_.eval(), hardware.device(device))
         self.judge_ = Judge.from_tensors(tensors, document["temperature"])
         self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
         self.id_ = f"{document['name']}@{document['sha256'][:4]}"
@@ -281,8 +282,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            model = family(task, _validated(family.Options, self.options))
-        self.model_: Scorer = model.to(hardware.device(self.training_.device), memory_format=torch.channels_last)
+            model = family(task, _validated(family.options_type, self.options))
+        self.model_ = hardware.placed(model, hardware.device(self.training_.device))
         self.log_prior_ = task.log_prior
         self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
 

@@ -96,12 +96,13 @@ class Objective:
 class Scorer(nn.Module, ABC):
     """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
 
-    Options: ClassVar[type[Options]]
+    options_type: ClassVar[type[Options]]
 
     def __init__(self, task: Task, options: Options) -> None:
         super().__init__()
         self.task = task
         self.options = options
+        self.log_prior: Tensor
         self.register_buffer("log_prior", task.log_prior, persistent=False)
 
     @abstractmethod
@@ -159,7 +160,7 @@ class LatentClassMixture(ABC):
 
 
 class ImportanceWeighted(ABC):
-    """Ability: a bound that tightens with the number of latent samples (Burda 2016, Importance Weighted Autoencoders, eq. 8)."""
+    """Ability: a bound that tightens with the number of samples (Burda 2016, Importance Weighted Autoencoders, eq. 8)."""
 
     @abstractmethod
     def importance_weighted(self, x: Tensor, n_samples: int, *, rng: Generator) -> Tensor:

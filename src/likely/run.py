@@ -57,8 +57,12 @@ class Run(Options):
     options: dict[str, Any] = Field({}, description="The family's options, where they are not its defaults.")
     training: TrainingOptions = TrainingOptions()
     images: ImageOptions = ImageOptions()
-    seed: int = Field(0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise.")
-    folds: int = Field(2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look.")
+    seed: int = Field(
+        0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
+    )
+    folds: int = Field(
+        2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look."
+    )
 
 
 class Session:
@@ -174,9 +178,7 @@ class Session:
         )
 
 
-def begin(
-    run: Run, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None
-) -> Session:
+def begin(run: Run, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None) -> Session:
     """A new run; a RunError if `out` already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         unfinished = (out / UNFINISHED).exists()

@@ -27,7 +27,7 @@ Source: TypeAlias = str | Path | bytes | Image.Image | Array
 Mode: TypeAlias = Literal["L", "RGB"]
 
 # Pillow knows more, but some of those start other programs (EPS) or take any bytes for an image (TGA).
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 # Twice 1 GiB / (4 x 3), which is where Pillow itself refuses: 178,956,970.
 PIXEL_LIMIT = 2 * (2**30 // 12)
 ORIENTATION = 0x0112
@@ -81,8 +81,8 @@ def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Imag
     """
     with opened(source, name) as image:
         if image.format in ("JPEG", "MPO") and not isinstance(source, Image.Image):
-            side = 2 * max(size)
-            image.draft(mode, (side, side))
+            across, down = size[::-1] if _orientation(image) in LYING else size
+            image.draft(mode, (2 * across, 2 * down))
         image.load()
         turn = UPRIGHT.get(_orientation(image))
         return _converted(image if turn is None else image.transpose(turn), mode, name)

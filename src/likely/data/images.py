@@ -144,7 +144,7 @@ def _fit(image: Image.Image, size: Size) -> Image.Image:
 def _crop(image: Image.Image, size: Size) -> Image.Image:
     scale = min(image.width / size[0], image.height / size[1])
     width, height = size[0] * scale, size[1] * scale
-    left, top = (image.width - width) / 2, (image.height - height) / 2
+    left, top = max(0, (image.width - width) / 2), max(0, (image.height - height) / 2)  # may round to just below 0
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
     return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)
 

@@ -8,8 +8,9 @@ digits, however plain, stay below.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -20,13 +21,15 @@ from torch.nn import functional
 from likely.data.parts import Integers, Part
 
 SAME_PICTURE = 0.998
-SIDE = 16
-N_AXES, SAMPLED = 16, 4000
+SIDE, COARSE_SIDE = 16, 4
+STEP = SIDE // COARSE_SIDE
 BATCH = 256
 # An image with more candidates than this lies among so many alike that the closest few will do.
 MOST_CANDIDATES = 64
 # Less contrast than this, as a root mean square of 8-bit values, is noise: there is no picture to compare.
 LEAST_CONTRAST = 1.0
+# The distance of thumbnails that show the same picture, and a little for rounding.
+RADIUS = math.sqrt(2 - 2 * SAME_PICTURE) + 1e-4
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -70,49 +73,52 @@ def _thumbnails(pixels: Tensor) -> Tensor:
 def twins(these: Looks, those: Looks) -> Integers:
     """For each of these images the index of the one of those that shows the same picture, the most alike, or -1: (N,).
 
-    Copies with the same hash, and so the image itself, do not count. Candidates come from a tree over the thumbnails'
-    principal coordinates, which are never further apart than the thumbnails themselves, so that no pair is missed.
+    Copies with the same hash, and so the image itself, do not count. Candidates are found by 4 x 4 averages: coordinates
+    along orthonormal vectors, never further apart than the thumbnails themselves, so that no pair is missed.
     """
-    from sklearn.neighbors import KDTree
-
     best = np.full(len(these.hashes), -1)
     ours, theirs = these.pictured, those.pictured
-    if not len(ours) or not len(theirs):
-        return best
-    axes = _principal_axes(those.thumbnails[theirs])
-    tree = KDTree(_flat(those.thumbnails[theirs]) @ axes)
-    itself = int(these is those)
-    for block in np.split(ours, range(BATCH, len(ours), BATCH)):
-        owner, candidate = _candidates(tree, _flat(these.thumbnails[block]) @ axes, itself)
-        i, j = block[owner], theirs[candidate]
+    for i, j in _candidates(_coarse(these.thumbnails[ours]), _coarse(those.thumbnails[theirs])):
+        i, j = ours[i], theirs[j]
         likeness = np.einsum("nchw,nchw->n", these.thumbnails[i], those.thumbnails[j])
         same = (likeness >= SAME_PICTURE) & (these.hashes[i] != those.hashes[j])
-        order = np.argsort(likeness[same])  # the most alike comes last, and is what stays
+        order = np.argsort(likeness[same], kind="stable")  # the most alike comes last, and is what stays
         best[i[same][order]] = j[same][order]
     return best
 
 
-def _candidates(tree: Any, points: Floats, itself: int) -> tuple[Integers, Integers]:
-    """Pairs of a point and a neighbour that is close enough, or one of the closest where very many are.
+def _coarse(thumbnails: Floats) -> Floats:
+    """Coordinates along 16 orthonormal vectors, each a block of pixels in all channels: (N, C, 16, 16) -> (N, 16)."""
+    n, channels = thumbnails.shape[:2]
+    blocks = thumbnails.reshape(n, channels, COARSE_SIDE, STEP, COARSE_SIDE, STEP)
+    coordinates: Floats = blocks.sum(axis=(1, 3, 5)).reshape(n, COARSE_SIDE**2)
+    return coordinates / np.float32(STEP * math.sqrt(channels))
 
-    `itself` is how many of a point's neighbours are the point.
+
+def _candidates(points: Floats, others: Floats) -> Iterator[tuple[Integers, Integers]]:
+    """Pairs of a point and another that is close enough, all of a point's pairs at once: (N, d), (M, d) -> indices.
+
+    What is close is close along every axis: sorted by one, a block of points has only a few others to be held against.
     """
-    radius = math.sqrt(2 - 2 * SAME_PICTURE) + 1e-6
-    counts = tree.query_radius(points, radius, count_only=True)
-    few = np.flatnonzero((counts > itself) & (counts <= MOST_CANDIDATES))
-    many = np.flatnonzero(counts > MOST_CANDIDATES)
-    found = [*tree.query_radius(points[few], radius)] if len(few) else []
-    found += [*tree.query(points[many], MOST_CANDIDATES, return_distance=False)] if len(many) else []
-    owners = np.repeat(np.concatenate([few, many]), [len(neighbours) for neighbours in found])
-    return owners, np.concatenate([np.zeros(0, np.int64), *found])
+    if not len(points) or not len(others):
+        return
+    axis = int(others.var(axis=0).argmax())
+    order, place = np.argsort(points[:, axis]), np.argsort(others[:, axis])
+    others = others[place]
+    for block in np.split(order, range(BATCH, len(order), BATCH)):
+        least, most = points[block[[0, -1]], axis]
+        low, high = np.searchsorted(others[:, axis], (least - RADIUS, most + RADIUS))
+        i, j = _close(points[block], others[low:high])
+        yield block[i], place[low:high][j]
 
 
-def _principal_axes(thumbnails: Floats) -> Floats:
-    """The orthonormal axes along which the thumbnails differ most, from a few thousand of them: (256 C, 16)."""
-    some = _flat(thumbnails[:: 1 + len(thumbnails) // SAMPLED])
-    _, axes = np.linalg.eigh(some.T @ some)
-    return axes[:, -N_AXES:].astype(np.float32)
-
-
-def _flat(thumbnails: Floats) -> Floats:
-    return thumbnails.reshape(len(thumbnails), -1)
+def _close(a: Floats, b: Floats) -> tuple[Integers, Integers]:
+    """The pairs within the radius, or a point's closest few where very many are: (A, d), (B, d) -> indices."""
+    # |a − b|² = |a|² − 2 (a·b − |b|²/2): one product, and one comparison by row.
+    nearness = np.column_stack([a, np.ones_like(a[:, 0])]) @ np.column_stack([b, -(b**2).sum(axis=1) / 2]).T  # (A, B)
+    is_close = nearness >= ((a**2).sum(axis=1) - RADIUS**2)[:, None] / 2
+    for crowded in np.flatnonzero(is_close.sum(axis=1) > MOST_CANDIDATES):
+        is_close[crowded] = False
+        is_close[crowded, np.argpartition(nearness[crowded], -MOST_CANDIDATES)[-MOST_CANDIDATES:]] = True
+    i, j = np.divmod(np.flatnonzero(is_close), max(len(b), 1))
+    return i, j

@@ -173,7 +173,9 @@ def assess(
         seconds=seconds,
         skipped=skipped,
         unknown=Unknowns(unknown[0], classifier.judge(unknown[1], alpha=alpha)) if unknown is not None else None,
-        importance_weighted=_importance_weighted(classifier, part.images, importance_samples) if importance_samples else None,
+        importance_weighted=_importance_weighted(classifier, part.images, importance_samples)
+        if importance_samples
+        else None,
     )
 
 
@@ -188,7 +190,9 @@ def _log_evidence(classifier: Classifier, images: Images) -> Floats | None:
 
 def _importance_weighted(classifier: Classifier, images: Images, n_samples: int) -> Floats:
     if not isinstance(classifier.model_, ImportanceWeighted):
-        raise ValueError(f"--importance-samples: {classifier.model!r} has no bound by importance weighting; vae has one")
+        raise ValueError(
+            f"--importance-samples: {classifier.model!r} has no bound by importance weighting; vae has one"
+        )
     rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
     return classifier.importance_weighted(images, n_samples, rng=rng)
 

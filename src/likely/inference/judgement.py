@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from likely.answer import Calibration, Status
@@ -68,12 +67,18 @@ class Judge:
 
     @classmethod
     def fit(
-        cls, held_out: Examination, held_out_labels: Tensor, calibration: Examination, labels: Tensor, temperature: float
+        cls,
+        held_out: Examination,
+        held_out_labels: Tensor,
+        calibration: Examination,
+        labels: Tensor,
+        temperature: float,
     ) -> Judge:
         """Strangeness from held-out images, p-values from calibration images: neither has seen the other's."""
         strangeness = Strangeness.fit(held_out.statistics, held_out_labels)
         scores = [
-            (strangeness(e.statistics), -_under_uniform_prior(e.log_scores, temperature)) for e in (calibration, held_out)
+            (strangeness(e.statistics), -_under_uniform_prior(e.log_scores, temperature))
+            for e in (calibration, held_out)
         ]
         (strange, improbable), (strange_before, improbable_before) = scores
         return cls(

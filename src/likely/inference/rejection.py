@@ -140,4 +140,5 @@ def _whitening(centred: Tensor) -> Tensor:
     scale = centred.square().mean(0).sqrt().clamp_min(1e-12)
     correlation = (centred / scale).mT @ (centred / scale) / len(centred)
     correlation = correlation + RIDGE * torch.eye(len(scale), dtype=torch.float64)
-    return torch.linalg.inv(torch.linalg.cholesky(correlation)) / scale
+    root: Tensor = torch.linalg.inv(torch.linalg.cholesky(correlation))
+    return root / scale

@@ -16,15 +16,19 @@ from likely.nets.standardise import Standardise
 class DiscriminativeOptions(Options):
     """Options of `discriminative`."""
 
-    width: int = Field(32, ge=4, description="Channels of the first convolution; vectors get eight times as many units.")
+    width: int = Field(
+        32, ge=4, description="Channels of the first convolution; vectors get eight times as many units."
+    )
     depth: int = Field(1, ge=0, description="Residual blocks on the coarsest map.")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread over all classes in training.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
+    )
 
 
 class Discriminative(Scorer, Measured):
     """p(c | x) = softmax(logits), so log_scores = logits − log π_train: the training prior that it learned is taken out."""
 
-    Options = DiscriminativeOptions
+    options_type = DiscriminativeOptions
 
     def __init__(self, task: Task, options: DiscriminativeOptions) -> None:
         super().__init__(task, options)

@@ -45,7 +45,7 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
     E_u log N(x + u) = log N(x) − BIN²/24 tr Σ⁻¹, a lower bound on the log-probability of the bin (Theis 2016, eq. 4).
     """
 
-    Options = GaussianOptions
+    options_type = GaussianOptions
 
     def __init__(self, task: Task, options: GaussianOptions) -> None:
         super().__init__(task, options)
@@ -85,7 +85,7 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         mean = self.mean[c]
         noise = torch.zeros_like(mean) if rng is None else self._unwhiten(standard_normal(mean, rng), c)
-        x = (mean + noise).float().unflatten(1, self.task.shape)
+        x = (mean + noise).float().reshape(-1, *self.task.shape)
         return x.clamp(0, 1) if self.task.space is Space.PIXELS8 else x
 
     def objectives(self) -> Sequence[Objective]:
@@ -100,7 +100,7 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         elif self.covariance == "tied":
             self._moment[0] += x.mT @ x
         else:
-            for c in y.unique():
+            for c in range(self.task.n_classes):
                 self._moment[c] += x[y == c].mT @ x[y == c]
 
     def conclude(self) -> None:
@@ -145,7 +145,8 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         if self.covariance == "diagonal":
             return noise / self.whitening[c]
         W = self.whitening.expand(self.task.n_classes, -1, -1)[c]
-        return torch.linalg.solve_triangular(W, noise[..., None], upper=False)[..., 0]
+        x: Tensor = torch.linalg.solve_triangular(W, noise[..., None], upper=False)
+        return x[..., 0]
 
     def _scatters(self, mean: Tensor, n: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Each covariance to estimate, (D, D), with the number of images that it rests on."""
@@ -190,7 +191,9 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
 def _inverse_root(covariance: Tensor) -> Tensor:
     """W, lower triangular, with Wᵀ W = Σ⁻¹."""
     cholesky = torch.linalg.cholesky(covariance)
-    return torch.linalg.solve_triangular(cholesky, torch.eye(len(covariance), dtype=covariance.dtype), upper=False)
+    identity = torch.eye(len(covariance), dtype=covariance.dtype)
+    inverse: Tensor = torch.linalg.solve_triangular(cholesky, identity, upper=False)
+    return inverse
 
 
 def _oracle_shrinkage(S: Tensor, n: Tensor) -> Tensor:

@@ -36,12 +36,18 @@ class VaeOptions(Options):
     """Options of `vae`."""
 
     latent_dims: int = Field(32, ge=1, description="Dimensions of the latent space.")
-    width: int = Field(32, ge=4, description="Channels of the first convolution; vectors get eight times as many units.")
+    width: int = Field(
+        32, ge=4, description="Channels of the first convolution; vectors get eight times as many units."
+    )
     depth: int = Field(1, ge=0, description="Residual blocks on the coarsest map, of the encoder and of the decoder.")
     class_weight: float = Field(
-        1.0, ge=0, description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone."
+        1.0,
+        ge=0,
+        description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Share of each label spread over all classes in training.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
+    )
 
 
 class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, Measured):
@@ -51,7 +57,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
     the class, a handful of nats among thousands (Ardizzone 2020, Training Normalizing Flows with the Information Bottleneck).
     """
 
-    Options = VaeOptions
+    options_type = VaeOptions
 
     def __init__(self, task: Task, options: VaeOptions) -> None:
         super().__init__(task, options)
@@ -65,7 +71,9 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         directions = torch.randn(K, d)
         self.component_mean = nn.Parameter(2 * directions / directions.norm(dim=1, keepdim=True))
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))
-        self.standardise = Standardise(task.n_dims if task.space is Space.FEATURES else 0)  # for vectors: pixels have a scale of their own
+        self.standardise = Standardise(
+            task.n_dims if task.space is Space.FEATURES else 0
+        )  # for vectors: pixels have a scale of their own
 
     @property
     def evidence(self) -> Evidence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class ImageTrunk(nn.Module):
         n_channels, height, image_width = shape
         sizes = pyramid(height, image_width)
         channels = [n_channels, *widths(len(sizes) - 1, width)]
-        steps = [convolution(a, b, stride=2) for a, b in zip(channels, channels[1:], strict=False)]
+        steps = [convolution(a, b, stride=2) for a, b in pairwise(channels)]
         self.body = nn.Sequential(*steps, *(Residual(channels[-1]) for _ in range(depth)))
         self.n_features = channels[-1] * math.prod(sizes[-1])
 
@@ -89,7 +90,7 @@ class ImageHead(nn.Module):
         self.body = nn.Sequential(
             nn.BatchNorm2d(channels[0]), nn.ReLU(), *(Residual(channels[0]) for _ in range(depth))
         )
-        self.up = nn.ModuleList(convolution(a, 4 * b) for a, b in zip(channels[:-2], channels[1:-1], strict=True))
+        self.up = nn.ModuleList(convolution(a, 4 * b) for a, b in pairwise(channels[:-1]))
         self.last = nn.Conv2d(channels[-2], 4 * n_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -97,7 +98,8 @@ class ImageHead(nn.Module):
         h = self.body(self.widen(z).unflatten(1, self.coarsest))
         for layer, (height, width) in zip([*self.up, self.last], self.sizes[1:], strict=True):
             h = F.pixel_shuffle(layer(h), 2)[..., :height, :width]
-        return h
+        maps: Tensor = h
+        return maps
 
 
 class VectorTrunk(nn.Module):

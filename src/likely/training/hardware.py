@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from likely.contract import Scorer
 from likely.training.options import TrainingOptions
 
 SMALL = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
@@ -23,6 +24,17 @@ def device(wanted: str) -> torch.device:
         names = ", ".join(name for name, present in there.items() if present)
         raise ValueError(f"device {wanted!r} is not on this machine; it has {names}")
     return torch.device(wanted)
+
+
+def placed(model: Scorer, on: torch.device) -> Scorer:
+    """The model on the device, its images' channels last, which is how convolutions there and on processors run fastest.
+
+    Apple's devices have no float64: a model that needs it stays on the processor.
+    """
+    if on.type == "mps" and any(t.dtype == torch.float64 for t in model.buffers()):
+        on = torch.device("cpu")
+    model.to(on).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    return model
 
 
 def dtype(options: TrainingOptions, on: torch.device, shape: tuple[int, ...]) -> torch.dtype:
@@ -48,8 +60,8 @@ def describe() -> str:
 
 def _computes_bfloat16(on: torch.device) -> bool:
     if on.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return on.type == "cpu" and bool(torch.backends.mkldnn.is_available() and _has_flag("avx512_bf16", "amx_bf16"))
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return on.type == "cpu" and _has_flag("avx512_bf16", "amx_bf16")
 
 
 def _has_flag(*names: str) -> bool:

@@ -68,12 +68,11 @@ def fit(state: TrainingState, feed: Feed, *, dtype: torch.dtype = torch.float32)
     good = state.snapshot()
     fraction = _fraction(state, feed)
     while state.objectives and fraction < 1:
-        epoch, rolled_back = state.progress.epoch, False
-        for x, y in feed(epoch, state.progress.position):
+        for x, y in feed(state.progress.epoch, state.progress.position):
             rate = _set_rate(state, fraction)
             losses = _update(state, x, y, dtype)
             state.progress.elapsed = clock.read()
-            if rolled_back := not _healthy(state.progress, losses):
+            if not _healthy(state.progress, losses):
                 note = _roll_back(state, good, losses)
                 yield _step(state, fraction, losses, rate, note=note)
                 break

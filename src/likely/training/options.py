@@ -16,18 +16,26 @@ class AugmentOptions(Options):
     a posterior but moves a likelihood of 8-bit pixels, so they are off until asked for.
     """
 
-    shift: float = Field(0.08, ge=0, le=0.5, description="Largest shift, as a share of the image's side; the border repeats.")
+    shift: float = Field(
+        0.08, ge=0, le=0.5, description="Largest shift, as a share of the image's side; the border repeats."
+    )
     flip: bool = Field(False, description="Mirror every other image left to right; wrong for digits and letters.")
     rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
     scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share: 0.1 means 0.9 to 1.1 times.")
-    crop: float = Field(0.0, ge=0, lt=1, description="Largest share of the image's area cut away before it is enlarged again.")
-    colour: float = Field(0.0, ge=0, lt=1, description="Largest change of brightness, contrast and saturation, as a share.")
+    crop: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of the image's area cut away before it is enlarged again."
+    )
+    colour: float = Field(
+        0.0, ge=0, lt=1, description="Largest change of brightness, contrast and saturation, as a share."
+    )
 
 
 class TrainingOptions(Options):
     """Options of every training, whatever the family."""
 
-    epochs: int | None = Field(None, ge=1, description="Passes over the training images; chosen by their number when left out.")
+    epochs: int | None = Field(
+        None, ge=1, description="Passes over the training images; chosen by their number when left out."
+    )
     minutes: float | None = Field(None, gt=0, description="Train for so many minutes instead.")
     batch_size: int | None = Field(None, ge=2, description="Images a step; chosen by their number when left out.")
     optimiser: Literal["adamw", "adam", "adagrad", "sgd"] = Field("adamw", description="How gradients become steps.")
@@ -39,7 +47,9 @@ class TrainingOptions(Options):
     clip: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept.")
     patience: int = Field(30, ge=1, description="Epochs without a better validation score before training stops early.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute; auto: a GPU if there is one.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="Where to compute; auto: a GPU if there is one."
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Numbers inside the networks; auto: bfloat16 where the device is faster with it."
     )
@@ -49,7 +59,9 @@ class TrainingOptions(Options):
     @model_validator(mode="after")
     def _one_length(self) -> TrainingOptions:
         if self.epochs is not None and self.minutes is not None:
-            raise ValueError(f"epochs ({self.epochs}) and minutes ({self.minutes:g}) both say how long to train; give one")
+            raise ValueError(
+                f"epochs ({self.epochs}) and minutes ({self.minutes:g}) both say how long to train; give one"
+            )
         return self
 
     def resolved(self, n_images: int) -> TrainingOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, optim
@@ -52,8 +52,7 @@ class TrainingState:
     @property
     def averaged(self) -> Scorer:
         """The model with averaged weights: what is evaluated and kept."""
-        module: Scorer = self.ema.module
-        return module
+        return cast(Scorer, self.ema.module)
 
     def follow_model(self) -> None:
         """Start the moving average anew from the model as it is now."""

@@ -22,10 +22,14 @@ CHUNK = 256  # images that are read, answered and written before the next
 @click.command()
 @model_argument
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--format", "form", type=click.Choice(["table", "jsonl", "csv", "parquet"]), help="How to write the answers.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "jsonl", "csv", "parquet"]), help="How to write the answers."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead of the screen.")
 @click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")
-@click.option("--alpha", type=ALPHA, default=0.05, show_default=True, help="Share of known images that may be called unknown.")
+@click.option(
+    "--alpha", type=ALPHA, default=0.05, show_default=True, help="Share of known images that may be called unknown."
+)
 @click.option("--top-k", type=click.IntRange(1), help="Name so many classes an image.")
 def command(
     model: Path,

@@ -20,7 +20,9 @@ ENLARGED = 8  # times: pictures of 8x8 pixels are too small to look at
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("likely-demo"), show_default=True, help="Where to write.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("likely-demo"), show_default=True, help="Where to write."
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out, if it is not an earlier demo.")
 def command(out: Path, overwrite: bool) -> None:
     """Train on 8x8 handwritten digits, measure, and classify three pictures, one of which is no digit."""
@@ -37,7 +39,9 @@ def command(out: Path, overwrite: bool) -> None:
         _measure(classifier, model, test)
         _classify(classifier, model, out / "pictures", test)
     console.print(f"\n[bold]Look at[/]  {model / 'report.html'}", soft_wrap=True)
-    console.print(f"[bold]Next[/]     likely train YOUR-FOLDER --out my-model     [dim]({time.monotonic() - began:.0f} s in all)")
+    console.print(
+        f"[bold]Next[/]     likely train YOUR-FOLDER --out my-model     [dim]({time.monotonic() - began:.0f} s in all)"
+    )
 
 
 def _train(model: Path) -> tuple[Classifier, Part]:

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -25,7 +26,10 @@ def sentences() -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (ValueError, ArithmeticError) as error:  # our own, which speak in sentences; a validation's, which can be made to
+    except (
+        ValueError,
+        ArithmeticError,
+    ) as error:  # our own, which speak in sentences; a validation's, which can be made to
         leave(_sentence(error), USAGE)
     except OSError as error:
         leave(f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", USAGE)
@@ -69,5 +73,5 @@ def _apology(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     return (
         f"Likely stumbled over a fault of its own: {type(error).__name__}: {error} "
-        f"(at {os.path.basename(where.filename)}:{where.lineno}). Please report it with the command that you typed."
+        f"(at {Path(where.filename).name}:{where.lineno}). Please report it with the command that you typed."
     )

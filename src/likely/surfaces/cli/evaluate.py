@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 @model_argument
 @click.argument("data")
 @click.option("--unknown", metavar="DATA2", help="Images of no known class, to see how many are turned away.")
-@click.option("--alpha", type=ALPHA, default=0.05, show_default=True, help="Share of known images that may be called unknown.")
+@click.option(
+    "--alpha", type=ALPHA, default=0.05, show_default=True, help="Share of known images that may be called unknown."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report.")
 @click.option(

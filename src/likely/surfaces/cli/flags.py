@@ -48,7 +48,7 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
     return click.Option([words, name], type=_click_type(kind), default=None, help=_help(field))
 
 
-def _click_type(kind: Any) -> click.ParamType | type | None:
+def _click_type(kind: Any) -> Any:
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     return kind if kind in (int, float, bool, str) else str
@@ -58,7 +58,11 @@ def _help(field: FieldInfo) -> str:
     description = field.description or ""
     if field.default is None:
         return description
-    default = {True: "on", False: "off"}.get(field.default, field.default) if isinstance(field.default, bool) else field.default
+    default = (
+        {True: "on", False: "off"}.get(field.default, field.default)
+        if isinstance(field.default, bool)
+        else field.default
+    )
     return f"{description.rstrip('.')}.  [default: {default}]"
 
 

@@ -12,7 +12,9 @@ from likely.surfaces.cli.opening import model_argument, opened
 
 @click.command()
 @model_argument
-@click.option("--class", "names", multiple=True, metavar="NAME", help="Draw this class; may be given again. All, if left out.")
+@click.option(
+    "--class", "names", multiple=True, metavar="NAME", help="Draw this class; may be given again. All, if left out."
+)
 @click.option("-n", "n", type=click.IntRange(1), default=8, show_default=True, help="Images a class.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="FILE.png for one picture, or a folder.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
@@ -34,7 +36,9 @@ def command(
         raise click.UsageError(f"{out} exists; --overwrite replaces it")
     classifier = opened(model, device, threads)
     if classifier.format_ is None:
-        raise click.UsageError(f"{model} was trained on vectors, which make no picture; Classifier.sample draws them in Python")
+        raise click.UsageError(
+            f"{model} was trained on vectors, which make no picture; Classifier.sample draws them in Python"
+        )
     chosen = names or classifier.labels
     images = {name: classifier.sample(name, n, seed=seed + i) for i, name in enumerate(chosen)}
     if out.suffix:

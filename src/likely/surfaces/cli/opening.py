@@ -17,9 +17,13 @@ Decorated = Callable[..., Any]
 
 def model_argument(function: Decorated) -> Decorated:
     """MODEL, a folder that `likely train` wrote, and where to compute with it."""
-    function = click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")(function)
+    function = click.option(
+        "--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out."
+    )(function)
     devices = click.Choice(["auto", "cpu", "cuda", "mps"])
-    function = click.option("--device", type=devices, default="auto", show_default=True, help="Where to compute.")(function)
+    function = click.option("--device", type=devices, default="auto", show_default=True, help="Where to compute.")(
+        function
+    )
     return click.argument("model", type=click.Path(path_type=Path))(function)
 
 

@@ -85,7 +85,7 @@ def _run(given: dict[str, Any]) -> Run:
     from likely.surfaces.cli.flags import chosen
     from likely.training.options import TrainingOptions
 
-    kind = family(given["model"]).Options
+    kind = family(given["model"]).options_type
     return Run(
         data=given["data"],
         model=given["model"],
@@ -100,7 +100,9 @@ def _refuse_changes(given: dict[str, Any], before: Run) -> None:
     """A resumed training keeps its options: whatever was typed that differs is an error that names it."""
     asked = _run(given)
     for name, now, then in _differences(asked.model_dump(exclude_unset=True), before.model_dump()):
-        raise click.UsageError(f"--resume keeps the options of the unfinished training: {name} was {then!r} and is now {now!r}")
+        raise click.UsageError(
+            f"--resume keeps the options of the unfinished training: {name} was {then!r} and is now {now!r}"
+        )
 
 
 def _differences(now: dict[str, Any], then: dict[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -119,7 +121,9 @@ def _clear(out: Path) -> None:
     known = {checkpoint.TENSORS, checkpoint.DOCUMENT, run.UNFINISHED, run.REPORT, run.CARD, "history.csv"}
     foreign = sorted(path.name for path in out.iterdir() if path.name.removesuffix(".part") not in known)
     if foreign:
-        raise click.UsageError(f"--overwrite replaces a model folder, and {out} holds something else: {', '.join(foreign[:3])}")
+        raise click.UsageError(
+            f"--overwrite replaces a model folder, and {out} holds something else: {', '.join(foreign[:3])}"
+        )
     shutil.rmtree(out)
 
 
@@ -127,7 +131,9 @@ def _announce(session: Session) -> None:
     from likely.surfaces.cli.progress import console
 
     parts, dataset = session.parts, session.dataset
-    counts = f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.calibration):,} to calibrate"
+    counts = (
+        f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.calibration):,} to calibrate"
+    )
     shape = " × ".join(map(str, parts.train.images.shape))
     aside = f", {len(parts.test):,} set aside to test" if parts.test is not None else ""
     console.print(f"{len(dataset.classes)} classes, images of {shape}: {counts}{aside}")
@@ -170,4 +176,4 @@ def _more_flags(family: str) -> Iterator[click.Option]:
     yield from flags(TrainingOptions)
     yield from flags(ImageOptions)
     if family in FAMILIES:
-        yield from flags(FAMILIES[family].Options)
+        yield from flags(FAMILIES[family].options_type)

@@ -1,0 +1,406 @@
+"""Reading images of every kind, refusing what is none, and writing pictures."""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+from pydantic import ValidationError
+
+from likely.data.decoding import ORIENTATION, decode
+from likely.data.images import ImageError, ImageFormat, ImageOptions, find, grid, read, to_pil, write
+from likely.nets.scaling import to_eight_bit, to_unit
+
+POLICIES = ("fit", "crop", "stretch")
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def rgb(height: int, width: int, resize: str = "fit") -> ImageFormat:
+    return ImageFormat(channels=3, height=height, width=width, resize=resize)
+
+
+def grey(height: int, width: int, resize: str = "fit") -> ImageFormat:
+    return ImageFormat(channels=1, height=height, width=width, resize=resize)
+
+
+# ---- scaling
+
+
+def test_scalings_undo_each_other_on_every_8_bit_value() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_eight_bit(to_unit(values)), values)
+    assert to_unit(values).dtype == torch.float32
+    assert to_eight_bit(torch.tensor([-0.5, 1.5])).tolist() == [0, 255]
+
+
+# ---- what comes out
+
+
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    channels=st.sampled_from([(), (1,), (3,), (4,)]),
+    resize=st.sampled_from(POLICIES),
+    wanted=st.sampled_from([(1, 8, 8), (3, 8, 8), (3, 5, 11), (1, 16, 3)]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_goes_in_the_format_comes_out(height, width, channels, resize, wanted) -> None:
+    format = ImageFormat(channels=wanted[0], height=wanted[1], width=wanted[2], resize=resize)
+    pixels = read(noise(0, height, width, *channels), format)
+    assert pixels.shape == wanted
+    assert pixels.dtype == np.uint8
+    assert pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize("resize", POLICIES)
+@given(value=st.integers(0, 255), height=st.integers(1, 70), width=st.integers(1, 70))
+@settings(max_examples=20, deadline=None)
+def test_an_image_of_one_colour_keeps_it(resize, value, height, width) -> None:
+    assert (read(np.full((height, width), value, np.uint8), grey(9, 7, resize)) == value).all()
+
+
+@pytest.mark.parametrize("resize", POLICIES)
+def test_an_image_of_the_right_size_keeps_every_bit(tmp_path, resize) -> None:
+    colours, greys = noise(0, 6, 5, 3), noise(1, 6, 5)
+    write(tmp_path / "colours.png", Image.fromarray(colours))
+    for source in (colours, Image.fromarray(colours), encoded(Image.fromarray(colours)), tmp_path / "colours.png"):
+        assert np.array_equal(read(source, rgb(6, 5, resize)), colours.transpose(2, 0, 1))
+    for source in (greys, greys[:, :, None], Image.fromarray(greys), encoded(Image.fromarray(greys))):
+        assert np.array_equal(read(source, grey(6, 5, resize)), greys[None])
+        assert np.array_equal(read(source, rgb(6, 5, resize)), np.stack([greys] * 3))
+
+
+def test_fit_shows_everything_and_pads_with_the_border_s_median_colour() -> None:
+    image = np.full((10, 20, 3), (10, 200, 30), np.uint8)
+    image[3:7, 5:15] = 255
+    image[0, 0] = 0
+    pixels = read(image, rgb(20, 20))
+    assert (pixels[:, :4].reshape(3, -1).T == (10, 200, 30)).all()
+    assert (pixels[:, -4:].reshape(3, -1).T == (10, 200, 30)).all()
+    assert (pixels[:, 9:11, 9:11] == 255).all()
+
+
+def test_crop_fills_and_keeps_the_middle() -> None:
+    image = np.zeros((10, 30), np.uint8)
+    image[:, 10:20] = 255
+    assert (read(image, grey(10, 10, "crop")) == 255).all()
+
+
+def test_stretch_ignores_the_aspect() -> None:
+    image = np.repeat(np.array([[0, 255]], np.uint8), 4, axis=0).repeat(8, axis=1)
+    pixels = read(image, grey(4, 4, "stretch"))[0]
+    assert (pixels[:, 0] < 30).all()
+    assert (pixels[:, -1] > 225).all()
+
+
+# ---- modes
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"])
+def test_every_mode_is_read_as_pillow_shows_it(mode) -> None:
+    image = Image.fromarray(noise(2, 8, 8, 3)).convert("P").convert(mode)
+    shown = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    assert np.array_equal(read(image, rgb(8, 8)), shown)
+    brightness = np.asarray(image.convert("RGB").convert("L")).astype(int)
+    assert np.abs(read(image, grey(8, 8)).astype(int) - brightness).max() <= 1
+
+
+def test_a_cmyk_jpeg_is_read() -> None:
+    image = Image.new("RGB", (16, 16), (200, 40, 90))
+    pixels = read(encoded(image.convert("CMYK"), "JPEG", quality=95), rgb(16, 16))
+    assert np.abs(pixels[:, 8, 8].astype(int) - (200, 40, 90)).max() < 6
+
+
+def test_transparency_is_laid_over_white() -> None:
+    half = np.zeros((4, 4, 4), np.uint8)
+    half[:, 2:] = (0, 0, 255, 255)
+    half[:, :2] = (255, 0, 0, 0)
+    paletted = Image.fromarray(half[:, :, :3]).convert("P", palette=Image.Palette.ADAPTIVE)
+    red = paletted.getpixel((0, 0))
+    for image in (
+        encoded(Image.fromarray(half)),
+        encoded(Image.fromarray(half[:, :, :3]), transparency=(255, 0, 0)),
+        encoded(paletted, transparency=red),
+        encoded(paletted, transparency=bytes(0 if i == red else 255 for i in range(4))),
+        encoded(Image.fromarray(half), "WEBP", lossless=True),
+    ):
+        pixels = read(image, rgb(4, 4))
+        assert (pixels[:, :, :2] == 255).all()
+        assert (pixels[:, :, 2:] == np.array([0, 0, 255])[:, None, None]).all()
+    grey_alpha = np.stack([np.full((4, 4), 100, np.uint8), np.full((4, 4), 128, np.uint8)], axis=2)
+    assert np.abs(read(Image.fromarray(grey_alpha, "LA"), grey(4, 4)).astype(int) - 177).max() <= 1
+
+
+def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
+    deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    expected = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    for source in (
+        deep,
+        Image.fromarray(deep),
+        encoded(Image.fromarray(deep)),
+        encoded(Image.fromarray(deep), "TIFF"),
+        Image.fromarray(deep.astype(">u2")),
+        Image.fromarray(deep.astype(np.int32)),
+    ):
+        assert np.array_equal(read(source, grey(16, 16)), expected)
+
+
+def test_deeper_than_sixteen_bits_is_refused() -> None:
+    for array, told in ((np.full((4, 4), 70_000, np.int32), "70000"), (np.zeros((4, 4), np.float32), "floating-point")):
+        with pytest.raises(ImageError, match=told):
+            read(encoded(Image.fromarray(array), "TIFF"), grey(4, 4))
+
+
+def test_the_first_frame_of_an_animation_is_read() -> None:
+    frames = [Image.new("RGB", (5, 5), colour) for colour in ("red", "blue")]
+    for kind in ("GIF", "PNG", "WEBP"):
+        film = encoded(
+            frames[0], kind, save_all=True, append_images=frames[1:], **({} if kind == "GIF" else {"lossless": True})
+        )
+        assert (read(film, rgb(5, 5))[0] == 255).all()
+
+
+# ---- orientation and draft
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_obeyed(orientation, kind) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    lying = encoded(
+        Image.fromarray(noise(3, 6, 9, 3)), kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {})
+    )
+    with Image.open(BytesIO(lying)) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    height, width = upright.shape[:2]
+    assert (height > width) == (orientation >= 5)
+    assert np.array_equal(read(lying, rgb(height, width)), upright.transpose(2, 0, 1))
+
+
+def test_a_large_jpeg_is_upright_and_decoded_no_larger_than_needed() -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image = np.zeros((400, 800, 3), np.uint8)
+    image[:, :400] = (255, 0, 0)  # the left half, which is the upper one when upright
+    jpeg = encoded(Image.fromarray(image), "JPEG", exif=exif, quality=95)
+    pixels = read(jpeg, rgb(32, 16))
+    assert (pixels[0, :14] > 240).all()
+    assert (pixels[0, -14:] < 15).all()
+    small = decode(jpeg, "RGB", (16, 32), "a JPEG")
+    assert (small.width, small.height) == (50, 100)
+
+
+def test_draft_changes_nothing_that_shows() -> None:
+    y, x = np.mgrid[:600, :600] / 600
+    smooth = np.stack([255 * x, 255 * y, 127 + 100 * np.sin(6 * x * y)], axis=2).astype(np.uint8)
+    jpeg = encoded(Image.fromarray(smooth), "JPEG", quality=95)
+    with Image.open(BytesIO(jpeg)) as whole:
+        whole.load()
+        assert np.abs(read(jpeg, rgb(32, 32)).astype(int) - read(whole, rgb(32, 32))).max() <= 4
+
+
+def test_broken_exif_does_not_make_an_image_unreadable() -> None:
+    jpeg = encoded(Image.fromarray(noise(4, 8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff broken")
+    assert read(jpeg, rgb(8, 8)).shape == (3, 8, 8)
+
+
+# ---- arrays
+
+
+def test_bool_and_unit_floats_are_scaled() -> None:
+    assert np.array_equal(read(np.eye(3, dtype=bool), grey(3, 3))[0], 255 * np.eye(3, dtype=np.uint8))
+    steps = np.arange(256).reshape(16, 16)
+    for kind in (np.float32, np.float64):
+        assert np.array_equal(read((steps / 255).astype(kind), grey(16, 16))[0], steps)
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.full((4, 4), 255.0), "0, 1"),
+        (np.full((4, 4), -0.1), "0, 1"),
+        (np.full((4, 4), np.nan), "nan"),
+        (np.zeros((4, 4), np.int64), "int64"),
+        (np.zeros((3, 8, 8), np.uint8), r"\(3, 8, 8\)"),
+        (np.zeros((2, 2, 2, 2), np.uint8), "shape"),
+        (np.zeros(4, np.uint8), "shape"),
+        (np.zeros((0, 4), np.uint8), "shape"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(array, told) -> None:
+    with pytest.raises(ImageError, match=told) as refusal:
+        read(array, grey(4, 4), name="frame 7")
+    assert str(refusal.value).startswith("frame 7: ")
+
+
+# ---- what is refused
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+WHOLE = Image.fromarray(noise(5, 64, 64, 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "empty"),
+        (b"hello, I am a text", "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (png_header(50_000, 50_000), "179 million"),
+        (encoded(WHOLE)[:-2000], "damaged"),
+        (encoded(WHOLE)[:30], "damaged|not an image"),
+        (encoded(WHOLE, "JPEG")[:-600], "damaged"),
+        (encoded(WHOLE, "GIF")[:400], "damaged"),
+        (encoded(WHOLE, "WEBP")[:-100], "damaged"),
+        (encoded(WHOLE, "TIFF")[:500], "damaged|not an image"),
+        (encoded(WHOLE, "BMP")[:500], "damaged"),
+    ],
+)
+def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, told) -> None:
+    path = tmp_path / "odd.png"
+    path.write_bytes(content)
+    for source, name in ((path, str(path)), (content, "the bytes given")):
+        with pytest.raises(ImageError, match=told) as refusal:
+            read(source, rgb(8, 8))
+        assert str(refusal.value).startswith(name)
+        assert "\n" not in str(refusal.value)
+
+
+@given(
+    at=st.integers(0, 400),
+    what=st.binary(min_size=1, max_size=8),
+    kind=st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_damage_anywhere_is_an_image_or_a_sentence(at, what, kind) -> None:
+    whole = encoded(Image.fromarray(noise(6, 9, 9, 3)), kind)
+    at %= len(whole)
+    try:
+        assert read(whole[:at] + what + whole[at + len(what) :], rgb(8, 8)).shape == (3, 8, 8)
+    except ImageError as refusal:
+        assert str(refusal).startswith("the bytes given: ")
+
+
+def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
+    write(tmp_path / "kitten.png", noise(7, 3, 4, 4))
+    os.mkfifo(tmp_path / "pipe")
+    for name, told in (
+        ("", "is a folder"),
+        ("pipe", "not a regular file"),
+        ("kiten.png", "did you mean 'kitten.png'"),
+        ("Kitten.PNG", "did you mean 'kitten.png'"),
+        ("zebra", "no such file$"),
+        ("no/such/folder.png", "no such file$"),
+        ("kitten.png/inside.png", "no such file$"),
+    ):
+        with pytest.raises(ImageError, match=told):
+            read(tmp_path / name, rgb(4, 4))
+
+
+def test_no_warning_escapes_and_the_filters_are_left_as_they_were(monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # Pillow then warns of 64 pixels, as it does of 100 million
+    png = encoded(Image.fromarray(noise(8, 8, 8, 3)))
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(lambda _: read(png, rgb(8, 8)), range(200)))) == 200
+    assert warnings.filters == before
+
+
+def test_an_open_image_of_the_caller_s_stays_open_and_as_it_was(tmp_path) -> None:
+    write(tmp_path / "a.jpg", noise(8, 3, 64, 64))
+    with Image.open(tmp_path / "a.jpg") as image:
+        read(image, grey(8, 8))
+        assert (image.mode, image.size) == ("RGB", (64, 64))
+        assert image.getpixel((0, 0)) is not None
+
+
+# ---- options
+
+
+def test_sizes_are_typed_in_many_ways() -> None:
+    assert ImageOptions(size=32).size == ImageOptions(size="32").size == (32, 32)
+    assert ImageOptions(size="32x48").size == ImageOptions(size=[32, 48]).size == (32, 48)
+    assert ImageOptions().size is None
+    assert ImageOptions.model_validate_json(ImageOptions(size="32x48").model_dump_json()).size == (32, 48)
+
+
+@pytest.mark.parametrize("size", ["3o", "", 0, -1, True, 3.5, (1, 2, 3), "32x", "9999999", ("32", 32)])
+def test_other_sizes_are_refused_by_name(size) -> None:
+    with pytest.raises(ValidationError, match=r"size .* expected"):
+        ImageOptions(size=size)
+
+
+def test_a_format_survives_json() -> None:
+    format = rgb(32, 48, "crop")
+    assert ImageFormat.model_validate_json(format.model_dump_json()) == format
+    assert format.shape == (3, 32, 48)
+
+
+# ---- finding and writing
+
+
+def test_find_expands_folders_and_keeps_the_rest(tmp_path) -> None:
+    for name in ("b/2.PNG", "b/1.jpg", "a/c/3.webp", "a/notes.txt", ".hidden/4.png", "b/.5.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    inside = [tmp_path / "a/c/3.webp", tmp_path / "b/1.jpg", tmp_path / "b/2.PNG"]
+    assert find([tmp_path]) == inside
+    given_first = [Path("missing.png"), tmp_path / "a/notes.txt"]
+    assert find([*map(str, given_first), tmp_path / "b"]) == [*given_first, *inside[1:]]
+    assert find([]) == []
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_grid_holds_every_image_in_its_place(channels) -> None:
+    images = noise(9, 5, channels, 4, 6)
+    sheet = np.asarray(grid(images, 3, scale=2, pad=1).convert("RGB"))
+    assert sheet.shape == (1 + 2 * 9, 1 + 3 * 13, 3)
+    assert (sheet[0] == 255).all()
+    last = sheet[10:18:2, 14:26:2].transpose(2, 0, 1)
+    assert np.array_equal(last, np.broadcast_to(images[4], last.shape))
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 5), (3, 7, 5), (3, 1, 1), (1, 1, 1)])
+def test_what_is_written_is_read_again(tmp_path, shape) -> None:
+    pixels = noise(10, *shape)
+    write(tmp_path / "a.png", pixels)
+    format = ImageFormat(channels=shape[0], height=shape[1], width=shape[2])
+    assert np.array_equal(read(tmp_path / "a.png", format), pixels)
+    assert np.array_equal(read(to_pil(pixels), format), pixels)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path) -> None:
+    for name, told in (("a.pnk", "did you mean '.png'"), ("a", "a name ending in .png"), ("no/a.png", "no such file")):
+        with pytest.raises(ImageError, match=told):
+            write(tmp_path / name, noise(11, 3, 4, 4))

@@ -1,0 +1,303 @@
+"""The Classifier: from arrays, pictures and files to posteriors, answers and a folder."""
+
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+
+from likely import Classifier
+from likely.answer import Calibration, Status
+from likely.checkpoint import CheckpointError
+from likely.contract import Evidence, EvidenceKind, Space
+from likely.data.images import ImageError
+
+TINY = {"latent_dims": 4, "width": 4}
+BRIEF = {"epochs": 2, "batch_size": 32}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits()
+    return (data.images * 255 / 16).round().astype(np.uint8), data.target
+
+
+@pytest.fixture(scope="module")
+def gaussian(digits):
+    images, labels = digits
+    return Classifier("gaussian").fit(images[:1200], labels[:1200])
+
+
+@pytest.fixture(scope="module")
+def vae(digits):
+    images, labels = digits
+    return Classifier("vae", options=TINY, training=BRIEF).fit(images[:1200], labels[:1200])
+
+
+def test_every_family_learns_the_digits(digits):
+    images, labels = digits
+    for model, options in (("gaussian", {}), ("vae", {"width": 8}), ("discriminative", {"width": 8})):
+        classifier = Classifier(model, options=options, training={"epochs": 4}).fit(images[:1200], labels[:1200])
+        assert classifier.score(images[1200:], labels[1200:]) > 0.8, model
+
+
+def test_posteriors_sum_to_one_and_predict_is_their_argmax(gaussian, digits):
+    images = digits[0][1200:1300]
+    p = gaussian.predict_proba(images)
+    np.testing.assert_allclose(p.sum(1), 1)
+    np.testing.assert_array_equal(gaussian.predict(images), gaussian.classes_[p.argmax(1)])
+    np.testing.assert_allclose(np.log(p), gaussian.predict_log_proba(images), atol=1e-9)
+
+
+def test_the_same_image_in_any_form_gets_the_same_answer(vae, digits, tmp_path):
+    image = digits[0][1300]
+    path = tmp_path / "digit.png"
+    Image.fromarray(image).save(path)
+    forms = [image[None], image[None, ..., None], [Image.fromarray(image)], [path], [str(path)], [path.read_bytes()], [image]]
+    answers = [vae.predict_proba(form) for form in forms]
+    for answer in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0])
+    np.testing.assert_array_equal(vae.predict_proba(image[None] / 255), answers[0])
+
+
+def test_one_image_and_a_batch_agree(vae, digits):
+    images = digits[0][1300:1310]
+    single = np.concatenate([vae.predict_log_proba(image[None]) for image in images])
+    np.testing.assert_allclose(vae.predict_log_proba(images), single, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_another(digits):
+    images, labels = digits
+
+    def fitted(seed):
+        return Classifier("vae", options=TINY, training=BRIEF, random_state=seed).fit(images[:300], labels[:300])
+
+    first, again, other = (fitted(seed).predict_proba(images[300:320]) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_fitting_does_not_disturb_the_global_random_numbers(digits):
+    import torch
+
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    Classifier("vae", options=TINY, training={"epochs": 1}).fit(digits[0][:100], digits[1][:100])
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_parameters_are_kept_as_given_and_cloned():
+    given = {"model": "vae", "options": TINY, "training": BRIEF, "images": {"size": 16}, "random_state": 3}
+    classifier = Classifier(**given)
+    assert classifier.get_params() == given
+    assert clone(classifier).get_params() == given
+
+
+def test_an_unfitted_classifier_says_so(digits):
+    for method in ("predict", "predict_proba", "score_samples", "answer"):
+        with pytest.raises(NotFittedError):
+            getattr(Classifier(), method)(digits[0][:1])
+
+
+def test_answers_keep_the_promises_of_the_format(gaussian, digits):
+    answers = gaussian.answer(digits[0][1200:], alpha=0.05)
+    for answer in answers:
+        probabilities = [c.probability for c in answer.classes]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert answer.label == answer.classes[0].label
+        assert answer.p_value == max(c.p_value for c in answer.classes)
+        assert (answer.status is Status.UNKNOWN) == (answer.p_value <= 0.05) == (answer.set == ())
+        if answer.set:
+            assert answer.label in answer.set
+            assert answer.status is (Status.KNOWN if len(answer.set) == 1 else Status.AMBIGUOUS)
+        assert answer.calibration is Calibration.PER_CLASS
+        assert answer.bits_per_dim > 0
+    assert {answer.status for answer in answers} == {Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN}
+
+
+def test_top_k_keeps_the_most_probable_classes(gaussian, digits):
+    whole, short = (gaussian.answer(digits[0][:1], top_k=k)[0] for k in (None, 2))
+    assert short.classes == whole.classes[:2]
+    assert len(whole.classes) == 10
+
+
+def test_an_image_that_cannot_be_read_is_answered_by_a_sentence_and_the_rest_by_answers(gaussian, digits, tmp_path):
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.fromarray(digits[0][0]).save(good)
+    bad.write_bytes(b"this is no picture")
+    answers = gaussian.answer([good, bad, tmp_path / "missing.png", good])
+    assert [a.status for a in answers] == [answers[0].status, Status.ERROR, Status.ERROR, answers[0].status]
+    assert "bad.png" in answers[1].error
+    assert "missing.png" in answers[2].error
+    assert answers[0] == answers[3]
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        gaussian.predict([good, bad])
+
+
+def test_a_training_image_that_cannot_be_read_is_left_out_with_a_warning(digits, tmp_path):
+    paths = []
+    for i, image in enumerate(digits[0][:40]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    paths[3].write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"3\.png"):
+        classifier = Classifier("gaussian").fit(paths, digits[1][:40])
+    assert classifier.predict(paths[:2]).shape == (2,)
+
+
+def test_too_few_images_to_promise_anything_are_answered_as_uncalibrated(digits):
+    images, labels = digits
+    few = Classifier("gaussian").fit(images[:20], labels[:20])
+    answer = few.answer(images[:1])[0]
+    assert answer.status is Status.UNCALIBRATED
+    assert answer.p_value is None
+    assert answer.calibration is Calibration.NONE
+    assert answer.label in few.labels
+
+
+def test_classes_with_few_images_are_calibrated_together(digits):
+    images, labels = digits
+    answer = Classifier("gaussian").fit(images[:300], labels[:300]).answer(images[300:301], alpha=0.05)[0]
+    assert answer.calibration is Calibration.POOLED
+    assert 0 < answer.p_value <= 1
+
+
+def test_unlabelled_images_take_part_in_the_training_of_a_vae(digits):
+    images, labels = digits
+    some = np.array([label if i % 3 else None for i, label in enumerate(labels[:300])], dtype=object)
+    classifier = Classifier("vae", options=TINY, training=BRIEF).fit(images[:300], some)
+    assert classifier.classes_.tolist() == list(range(10))
+    assert classifier.predict(images[:2]).shape == (2,)
+
+
+def test_vectors_of_any_range_are_learned():
+    rng = np.random.default_rng(0)
+    y = np.repeat(["left", "right"], 100)
+    X = rng.normal(np.where(y == "left", -2.0, 2.0)[:, None], 1.0, (200, 3)) * [1, 1e4, 1e-3] + [0, 1e6, 0]
+    for model in ("gaussian", "vae", "discriminative"):
+        classifier = Classifier(model, training={"epochs": 5}).fit(X, y)
+        assert classifier.score(X, y) > 0.95, model
+        assert classifier.answer(X[:1])[0].bits_per_dim is None
+
+
+def test_score_samples_is_higher_for_what_was_learned(vae, digits):
+    images = digits[0][1200:1300]
+    rng = np.random.default_rng(0)
+    assert vae.score_samples(images).mean() > vae.score_samples(rng.permuted(images, axis=2)).mean()
+
+
+def test_the_twin_has_no_likelihood_and_says_so(digits):
+    twin = Classifier("discriminative", options={"width": 4}, training=BRIEF).fit(digits[0][:200], digits[1][:200])
+    for call in (lambda: twin.score_samples(digits[0][:1]), lambda: twin.sample(3)):
+        with pytest.raises(AttributeError, match="generative"):
+            call()
+    assert twin.answer(digits[0][:1])[0].classes[0].log_likelihood is None
+
+
+def test_samples_are_images_of_the_training_images_kind(vae):
+    images = vae.sample(3, n=4, seed=1)
+    assert images.shape == (4, 1, 8, 8)
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images, vae.sample("3", n=4, seed=1))
+    with pytest.raises(ValueError, match="'eleven'"):
+        vae.sample("eleven")
+
+
+@pytest.mark.parametrize("which", ["gaussian", "vae"])
+def test_a_saved_model_moved_and_loaded_in_a_new_process_answers_the_same_to_the_last_digit(which, request, digits, tmp_path):
+    classifier, images = request.getfixturevalue(which), digits[0][1200:1230]
+    classifier.save(tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "second")
+    np.save(tmp_path / "images.npy", images)
+    program = (
+        "import sys, numpy, torch; from likely import Classifier; torch.set_num_threads(1)\n"
+        "classifier = Classifier.load(sys.argv[1])\n"
+        "for answer in classifier.answer(numpy.load(sys.argv[2])): print(answer.model_dump_json())"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "second", tmp_path / "images.npy"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [json.loads(line) for line in printed] == [a.model_dump(mode="json") for a in classifier.answer(images)]
+
+
+def test_a_loaded_model_keeps_its_classes_and_options(vae, tmp_path):
+    vae.save(tmp_path / "m")
+    loaded = Classifier.load(tmp_path / "m")
+    np.testing.assert_array_equal(loaded.classes_, vae.classes_)
+    assert loaded.classes_.dtype == vae.classes_.dtype
+    assert loaded.model_.options == vae.model_.options
+    assert loaded.id.startswith("m@")
+    np.testing.assert_array_equal(loaded.hashes_, vae.hashes_)
+
+
+def test_a_model_of_another_format_version_says_what_to_do(gaussian, tmp_path):
+    gaussian.save(tmp_path / "m")
+    path = tmp_path / "m" / "model.json"
+    for version, advice in ((99, "upgrade"), (0, "train the model again"), (None, "train the model again")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": version}))
+        with pytest.raises(CheckpointError, match=advice):
+            Classifier.load(tmp_path / "m")
+
+
+def test_a_folder_that_is_no_model_says_so(tmp_path):
+    with pytest.raises(CheckpointError, match="likely train"):
+        Classifier.load(tmp_path)
+    with pytest.raises(CheckpointError, match="no folder"):
+        Classifier.load(tmp_path / "nothing")
+
+
+def test_damaged_model_files_say_so(gaussian, tmp_path):
+    gaussian.save(tmp_path / "m")
+    tensors = tmp_path / "m" / "model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        Classifier.load(tmp_path / "m")
+    (tmp_path / "m" / "model.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"model\.json"):
+        Classifier.load(tmp_path / "m")
+
+
+def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):
+    assert vae.model_.evidence == Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8)
+
+
+def test_fit_steps_yields_the_steps_that_fit_drains(digits):
+    from likely.data import arrays
+    from likely.data.images import ImageOptions
+    from likely.data.splits import divide
+
+    images, labels = digits
+    classifier = Classifier("vae", options=TINY, training=BRIEF)
+    dataset, _ = arrays.dataset(images[:300], labels[:300].astype(np.int64), [str(c) for c in range(10)], ImageOptions())
+    parts = divide(dataset, 0)
+    steps = list(classifier.fit_steps(parts, dataset.classes, dataset.format))
+    classifier.finish(parts)
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert [step.fraction for step in steps] == pytest.approx([step.number / len(steps) for step in steps])
+    assert {step.epoch for step in steps} == {0, 1}
+    assert all(("nll" in step.validation) == step.ends_epoch for step in steps)
+    whole = Classifier("vae", options=TINY, training=BRIEF).fit(images[:300], labels[:300])
+    np.testing.assert_array_equal(whole.predict_proba(images[:5]), classifier.predict_proba(images[:5]))
+
+
+def test_labels_and_images_must_go_together(digits):
+    with pytest.raises(ValueError, match="one label an image"):
+        Classifier("gaussian").fit(digits[0][:10], digits[1][:9])
+
+
+def test_wrong_options_are_refused_by_name(digits):
+    for wrong, name in (({"options": {"latentdims": 3}}, "latentdims"), ({"training": {"epoch": 3}}, "epoch")):
+        with pytest.raises(ValueError, match=name):
+            Classifier("vae", **wrong).fit(digits[0][:40], digits[1][:40])
+
+
+def test_nothing_warns_on_the_way(digits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Classifier("vae", options=TINY, training=BRIEF).fit(digits[0][:100], digits[1][:100]).answer(digits[0][:2])

@@ -1,0 +1,244 @@
+"""One test for every family: what the contract promises, on images and on vectors."""
+
+import pytest
+import torch
+
+from likely.contract import (
+    Diagnostics,
+    EvidenceKind,
+    GenerativeModel,
+    ImportanceWeighted,
+    LatentClassMixture,
+    Measured,
+    Space,
+    Task,
+)
+from likely.evaluation.metrics import bits_per_dim
+from likely.inference.posterior import log_posterior
+from likely.models import FAMILIES, family
+
+K = 3
+SMALL = {"vae": {"latent_dims": 4, "width": 4}, "discriminative": {"width": 4}, "gaussian": {}}
+VARIANTS = [("gaussian", {"covariance": "per_class"}), ("gaussian", {"covariance": "diagonal"}), ("vae", {"class_weight": 0})]
+CASES = [(name, {}) for name in FAMILIES] + VARIANTS
+SHAPES = {"grey": (1, 9, 6), "colour": (3, 8, 8), "vectors": (5,)}
+LABELS = torch.tensor([0, 1, 2, 1, -1, 0, 2, 1])
+
+
+def images(shape, n=8, seed=0):
+    """Class-dependent images of 8 bits, or vectors."""
+    rng = torch.Generator().manual_seed(seed)
+    if len(shape) == 1:
+        return 3 + 10 * torch.randn(n, *shape, generator=rng)
+    return torch.randint(0, 256, (n, *shape), generator=rng) / 255
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case[0] + "".join(f"-{v}" for v in case[1].values()))
+def case(request):
+    return request.param
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def shape(request):
+    return request.param
+
+
+@pytest.fixture
+def model(case, shape):
+    """A model of the family that has seen its training images once, in evaluation mode."""
+    return built(case, shape)
+
+
+def built(case, shape):
+    name, options = case
+    kind = family(name)
+    torch.manual_seed(0)
+    made = kind(Task(shape, (4, 2, 6)), kind.options_type(**SMALL[name] | options))
+    if isinstance(made, Measured):
+        made.measure(images(shape), LABELS)
+        made.conclude()
+    return made.eval()
+
+
+def test_scores_and_likelihoods_have_a_row_an_image_and_a_column_a_class(model, shape):
+    x = images(shape)
+    assert model.log_scores(x).shape == (8, K)
+    assert model.log_scores(x).dtype == torch.float32
+    if isinstance(model, GenerativeModel):
+        L = model.log_likelihood(x)
+        assert L.shape == (8, K)
+        assert L.isfinite().all()
+
+
+def test_scores_are_likelihoods_up_to_one_constant_an_image(model, shape):
+    if not isinstance(model, GenerativeModel):
+        pytest.skip("the discriminative twin has no likelihood")
+    x = images(shape)
+    difference = (model.log_likelihood(x) - model.log_scores(x)).double()
+    torch.testing.assert_close(difference, difference.mean(1, keepdim=True).expand(-1, K), rtol=1e-4, atol=1e-3)
+
+
+def test_posteriors_sum_to_one(model, shape):
+    p = log_posterior(model.log_scores(images(shape)), model.log_prior).exp()
+    torch.testing.assert_close(p.sum(1), torch.ones(8, dtype=torch.float64))
+
+
+def test_a_single_image_and_a_batch_agree(model, shape):
+    x = images(shape)
+    one_by_one = torch.cat([model.log_scores(image[None]) for image in x])
+    torch.testing.assert_close(model.log_scores(x), one_by_one, rtol=1e-4, atol=1e-4)
+
+
+def test_every_parameter_gets_a_gradient(model, shape):
+    model.train()
+    named = dict(model.named_parameters())
+    reached = set()
+    for objective in model.objectives():
+        rng = torch.Generator().manual_seed(0)
+        gradients = torch.autograd.grad(objective.loss(images(shape), LABELS, rng), list(objective.parameters))
+        names = {id(parameter): name for name, parameter in named.items()}
+        reached |= {names[id(p)] for p, g in zip(objective.parameters, gradients, strict=True) if g.abs().sum() > 0}
+    assert reached == set(named)
+
+
+def test_unlabelled_images_alone_have_a_loss(model, shape):
+    for objective in model.objectives():
+        loss = objective.loss(images(shape), torch.full((8,), -1), torch.Generator().manual_seed(0))
+        assert loss.isfinite()
+
+
+def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
+    if not isinstance(model, GenerativeModel):
+        pytest.skip("the discriminative twin draws nothing")
+    c = torch.tensor([0, 1, 2, 2])
+    first, again, other = (model.sample(c, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    L = [model.log_likelihood(images(shape), rng=torch.Generator().manual_seed(1)) for _ in range(2)]
+    assert torch.equal(*L)
+
+
+def test_samples_are_images(model, shape):
+    if not isinstance(model, GenerativeModel):
+        pytest.skip("the discriminative twin draws nothing")
+    for rng in (None, torch.Generator().manual_seed(0)):
+        x = model.sample(torch.tensor([0, 1, 2, 2]), rng=rng)
+        assert x.shape == (4, *shape)
+        assert x.isfinite().all()
+        if len(shape) == 3:
+            assert 0 <= x.min() <= x.max() <= 1
+
+
+def test_evidence_says_what_space_it_is_of(model, shape):
+    if not isinstance(model, GenerativeModel):
+        assert not hasattr(model, "evidence")
+        return
+    assert model.evidence.space is (Space.PIXELS8 if len(shape) == 3 else Space.FEATURES)
+    assert model.evidence.has_bits_per_dim == (len(shape) == 3 and model.evidence.kind is not EvidenceKind.UNNORMALISED)
+
+
+def test_statistics_are_named_and_have_a_row_an_image(model, shape):
+    if not isinstance(model, Diagnostics):
+        pytest.skip("no diagnostics")
+    x = images(shape)
+    statistics = model.statistics(x)
+    assert all(t.shape in {(8,), (8, K)} and t.isfinite().all() for t in statistics.values())
+    L = model.log_likelihood(x) / model.task.n_dims
+    torch.testing.assert_close(statistics["log_likelihood"], L, rtol=1e-4, atol=1e-5)
+
+
+def test_a_latent_mixture_encodes_and_decodes(model, shape):
+    if not isinstance(model, LatentClassMixture):
+        pytest.skip("no latent mixture")
+    z = model.encode(images(shape))
+    mean, log_scale = model.components()
+    assert mean.shape == log_scale.shape == (K, z.shape[1])
+    assert model.decode(z).shape == (8, *shape)
+
+
+def test_a_state_dict_is_all_there_is_to_a_model(case, shape):
+    model, other = built(case, shape), built(case, shape)
+    with torch.no_grad():
+        for t in other.state_dict().values():
+            t.fill_(1) if t.is_floating_point() else t
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(model.log_scores(images(shape)), other.log_scores(images(shape)))
+
+
+def test_the_elbo_never_exceeds_the_importance_weighted_estimate(case, shape):
+    model = built(case, shape)
+    if not isinstance(model, ImportanceWeighted):
+        pytest.skip("no importance weighting")
+    x, n = images(shape), 200
+    rng = torch.Generator().manual_seed(0)
+    elbos = torch.stack([model.log_likelihood(x, rng=rng) for _ in range(n)]).double()
+    tight = torch.stack([model.importance_weighted(x, 50, rng=rng) for _ in range(20)]).double()
+    error = (elbos.var(0) / n + tight.var(0) / 20).sqrt()
+    # 24 comparisons: at four standard errors one in a thousand runs of a right model would fail, and rounding is allowed for.
+    assert (elbos.mean(0) <= tight.mean(0) + 4 * error + 1e-5 * elbos.mean(0).abs()).all()
+
+
+def test_importance_weighting_with_one_sample_is_unbiased_for_the_elbo(shape):
+    model = built(("vae", {}), shape)
+    x, n = images(shape), 400
+    rng = torch.Generator().manual_seed(0)
+    elbos = torch.stack([model.log_likelihood(x, rng=rng) for _ in range(n)]).double()
+    single = torch.stack([model.importance_weighted(x, 1, rng=rng) for _ in range(n)]).double()
+    error = ((elbos.var(0) + single.var(0)) / n).sqrt()
+    assert ((elbos.mean(0) - single.mean(0)).abs() <= 4.5 * error + 1e-5 * elbos.mean(0).abs()).all()
+
+
+def test_the_gaussian_agrees_with_its_closed_form():
+    x, y = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+    kind = family("gaussian")
+    model = kind(Task((4,), (20, 20)), kind.options_type(covariance="per_class", shrinkage=0.0))
+    model.measure(x, y)
+    model.conclude()
+    for c in range(2):
+        own = x[y == c].double()
+        covariance = own.T.cov(correction=0) + 1e-6 * own.T.cov(correction=0).diagonal().mean() * torch.eye(4).double()
+        expected = torch.distributions.MultivariateNormal(own.mean(0), covariance).log_prob(x.double())
+        torch.testing.assert_close(model.log_likelihood(x)[:, c].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gaussian_bound_on_pixels_is_the_mean_over_the_noise_in_a_bin():
+    shape, kind = (1, 2, 2), family("gaussian")
+    model = kind(Task(shape, (8,)), kind.options_type())
+    model.measure(images(shape), torch.zeros(8, dtype=torch.long))
+    model.conclude()
+    x, n = images(shape, n=1), 200_000
+    precision = (model.whitening[0].T @ model.whitening[0]).float()
+    density = torch.distributions.MultivariateNormal(model.mean[0].float(), precision_matrix=precision)
+    noise = (torch.rand(n, 4, generator=torch.Generator().manual_seed(0)) - 0.5) / 255
+    log_bins = density.log_prob(x.flatten(1) + noise) - 4 * torch.tensor(255.0).log()
+    expected, error = log_bins.mean(), log_bins.std() / n**0.5
+    assert (model.log_likelihood(x)[0, 0] - expected).abs() < 4 * error + 1e-4
+    assert model.log_likelihood(x)[0, 0] <= (log_bins.logsumexp(0) - torch.tensor(float(n)).log()) + 4 * error + 1e-4
+
+
+def test_the_bits_of_a_gaussian_are_those_of_its_entropy():
+    """A wide Gaussian on pixels: −log2 of a bin's mass, per dimension, is its differential entropy in units of bins."""
+    kind, scale, rng = family("gaussian"), 0.08, torch.Generator().manual_seed(0)
+    x = (0.5 + scale * torch.randn(20_000, 1, 1, 2, generator=rng)).mul(255).round() / 255
+    model = kind(Task((1, 1, 2), (20_000,)), kind.options_type(shrinkage=0.0))
+    model.measure(x, torch.zeros(len(x), dtype=torch.long))
+    model.conclude()
+    entropy = 0.5 * torch.log2(torch.tensor(2 * torch.pi * torch.e * (scale * 255) ** 2)).item()
+    assert bits_per_dim(model.log_likelihood(x)[:, 0].numpy(), 2) == pytest.approx(entropy, abs=0.02)
+
+
+def test_a_covariance_that_would_fill_the_memory_is_refused_with_a_way_out():
+    kind = family("gaussian")
+    with pytest.raises(ValueError, match="diagonal"):
+        kind(Task((3, 64, 64), (5, 5)), kind.options_type())
+
+
+def test_an_unknown_family_is_refused_with_the_nearest():
+    with pytest.raises(ValueError, match="'gaussian'"):
+        family("gausian")
+
+
+def test_options_refuse_words_that_they_do_not_know():
+    for kind in FAMILIES.values():
+        with pytest.raises(ValueError, match="latent_dim_s"):
+            kind.options_type(latent_dim_s=3)

@@ -1,0 +1,155 @@
+"""A run: the same to the last bit however often it is interrupted."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from likely.classifier import Classifier
+from likely.run import UNFINISHED, Run, RunError, begin, resume
+from likely.training.options import TrainingOptions
+
+TINY = {"latent_dims": 4, "width": 4}
+
+
+def tiny_run(**changes):
+    training = TrainingOptions(epochs=4, batch_size=64, threads=1)
+    return Run(data="digits", options=TINY, training=training, folds=0, **changes)
+
+
+def drained(session):
+    for _ in session.steps():
+        pass
+    session.finish()
+    return session
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "whole"
+    drained(begin(tiny_run(), out))
+    return out
+
+
+def test_a_model_folder_holds_what_it_should(uninterrupted):
+    assert {path.name for path in uninterrupted.iterdir()} == {
+        "model.safetensors",
+        "model.json",
+        "README.md",
+        "history.csv",
+        "report.html",
+    }
+    document = json.loads((uninterrupted / "model.json").read_text())
+    assert document["record"]["source"] == "digits"
+    assert document["training"]["epochs"] == 4
+    assert (uninterrupted / "history.csv").read_text().count("\n") == 5
+
+
+def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):
+    n_steps = 4 * 15
+    for stop in np.random.default_rng(0).choice(np.arange(1, n_steps), 4, replace=False).tolist():
+        session = begin(tiny_run(), tmp_path / str(stop))
+        for step in session.steps():
+            if step.number == stop:
+                session.save_progress()
+                break
+        drained(resume(tmp_path / str(stop)))
+        for name, expected in weights(uninterrupted).items():
+            assert expected.equal(weights(tmp_path / str(stop))[name]), (stop, name)
+
+
+def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(uninterrupted, tmp_path):
+    """SIGKILL wherever it hits; the process saves after every step, so that there is something to go on from."""
+    out = tmp_path / "killed"
+    program = (
+        "import sys, pathlib; import likely.run as run; run.SAVE_EVERY = 0\n"
+        "sys.path.insert(0, sys.argv[2]); from test_run import tiny_run, drained\n"
+        "drained(run.begin(tiny_run(), pathlib.Path(sys.argv[1])))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, out, __file__.rpartition("/")[0]])
+    deadline = time.monotonic() + 60
+    while not (out / UNFINISHED).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model.json").exists()
+    drained(resume(out))
+    for name, expected in weights(uninterrupted).items():
+        assert expected.equal(weights(out)[name]), name
+
+
+def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(tmp_path):
+    session = begin(tiny_run(), tmp_path / "m")
+    for step in session.steps():
+        if step.ends_epoch:
+            break
+    session.finish()
+    assert (tmp_path / "m" / UNFINISHED).exists()
+    assert Classifier.load(tmp_path / "m").labels == tuple("0123456789")
+    drained(resume(tmp_path / "m"))
+    assert not (tmp_path / "m" / UNFINISHED).exists()
+
+
+def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path):
+    training = TrainingOptions(minutes=0.03, batch_size=64, threads=1)
+    session = begin(Run(data="digits", options=TINY, training=training, folds=0), tmp_path / "m")
+    for step in session.steps():
+        if step.fraction > 0.4:
+            session.save_progress()
+            break
+    following = next(iter(resume(tmp_path / "m").steps()))
+    assert following.number == step.number + 1
+    assert step.fraction < following.fraction < 1
+    assert following.elapsed >= step.elapsed
+
+
+def test_a_folder_that_holds_something_is_not_written_to(tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(RunError, match="--overwrite"):
+        begin(tiny_run(), tmp_path)
+
+
+def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_path):
+    with pytest.raises(RunError, match="no training was begun"):
+        resume(tmp_path)
+    with pytest.raises(RunError, match="complete"):
+        resume(uninterrupted)
+
+
+def test_a_training_reads_no_test_image(uninterrupted):
+    """The digits have a test part of their own, of which the model must not know a single image."""
+    from likely.data.dataset import load
+
+    test = load("digits", parts=("test",)).test
+    known = Classifier.load(uninterrupted).hashes_
+    train = load("digits", parts=("train",)).train
+    assert np.isin(train.hashes, known).mean() > 0.99
+    assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
+
+
+def test_wrong_labels_are_doubted(tmp_path):
+    from likely.data.dataset import load
+
+    train = load("digits", parts=("train",)).train
+    images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
+    flipped = np.arange(0, 600, 50)
+    labels[flipped] = (labels[flipped] + 1) % 10
+    np.savez(tmp_path / "some.npz", x=images, y=labels)
+    run = Run(data=str(tmp_path / "some.npz"), model="gaussian", options={"covariance": "tied"}, folds=3)
+    session = begin(run, tmp_path / "m")
+    for _ in session.steps():
+        pass
+    for _ in session.check_labels():
+        pass
+    named = {int(name.split("[")[1][:-1]) for name in session.doubted.files[:6]}
+    assert len(named & set(flipped.tolist())) >= 4
