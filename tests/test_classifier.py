@@ -59,7 +59,15 @@ def test_the_same_image_in_any_form_gets_the_same_answer(vae, digits, tmp_path):
     image = digits[0][1300]
     path = tmp_path / "digit.png"
     Image.fromarray(image).save(path)
-    forms = [image[None], image[None, ..., None], [Image.fromarray(image)], [path], [str(path)], [path.read_bytes()], [image]]
+    forms = [
+        image[None],
+        image[None, ..., None],
+        [Image.fromarray(image)],
+        [path],
+        [str(path)],
+        [path.read_bytes()],
+        [image],
+    ]
     answers = [vae.predict_proba(form) for form in forms]
     for answer in answers[1:]:
         np.testing.assert_array_equal(answer, answers[0])
@@ -211,7 +219,9 @@ def test_samples_are_images_of_the_training_images_kind(vae):
 
 
 @pytest.mark.parametrize("which", ["gaussian", "vae"])
-def test_a_saved_model_moved_and_loaded_in_a_new_process_answers_the_same_to_the_last_digit(which, request, digits, tmp_path):
+def test_a_saved_model_moved_and_loaded_in_a_new_process_answers_the_same_to_the_last_digit(
+    which, request, digits, tmp_path
+):
     classifier, images = request.getfixturevalue(which), digits[0][1200:1230]
     classifier.save(tmp_path / "first")
     (tmp_path / "first").rename(tmp_path / "second")
@@ -274,7 +284,9 @@ def test_fit_steps_yields_the_steps_that_fit_drains(digits):
 
     images, labels = digits
     classifier = Classifier("vae", options=TINY, training=BRIEF)
-    dataset, _ = arrays.dataset(images[:300], labels[:300].astype(np.int64), [str(c) for c in range(10)], ImageOptions())
+    dataset, _ = arrays.dataset(
+        images[:300], labels[:300].astype(np.int64), [str(c) for c in range(10)], ImageOptions()
+    )
     parts = divide(dataset, 0)
     steps = list(classifier.fit_steps(parts, dataset.classes, dataset.format))
     classifier.finish(parts)

@@ -19,7 +19,11 @@ from likely.models import FAMILIES, family
 
 K = 3
 SMALL = {"vae": {"latent_dims": 4, "width": 4}, "discriminative": {"width": 4}, "gaussian": {}}
-VARIANTS = [("gaussian", {"covariance": "per_class"}), ("gaussian", {"covariance": "diagonal"}), ("vae", {"class_weight": 0})]
+VARIANTS = [
+    ("gaussian", {"covariance": "per_class"}),
+    ("gaussian", {"covariance": "diagonal"}),
+    ("vae", {"class_weight": 0}),
+]
 CASES = [(name, {}) for name in FAMILIES] + VARIANTS
 SHAPES = {"grey": (1, 9, 6), "colour": (3, 8, 8), "vectors": (5,)}
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, 2, 1])

@@ -100,6 +100,18 @@ def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(tmp_path):
     assert not (tmp_path / "m" / UNFINISHED).exists()
 
 
+def test_a_training_does_not_go_on_with_other_data(tmp_path):
+    data, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
+    np.savez(data, x=images, y=np.arange(60) % 3)
+    training = TrainingOptions(epochs=3, batch_size=16, threads=1)
+    session = begin(Run(data=str(data), options=TINY, training=training, folds=0), tmp_path / "m")
+    next(iter(session.steps()))
+    session.save_progress()
+    np.savez(data, x=255 - images, y=np.arange(60) % 3)
+    with pytest.raises(RunError, match="changed"):
+        resume(tmp_path / "m")
+
+
 def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path):
     training = TrainingOptions(minutes=0.03, batch_size=64, threads=1)
     session = begin(Run(data="digits", options=TINY, training=training, folds=0), tmp_path / "m")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from likely import checkpoint, models
 from likely.answer import Answer, ClassAnswer
-from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Measured, Options, Scorer, Task
+from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Measured, Options, Task
 from likely.data import arrays
 from likely.data.collection import Images
 from likely.data.images import ImageFormat, ImageOptions

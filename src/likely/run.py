@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import platform
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from likely.contract import Options
 from likely.data.dataset import load
 from likely.data.images import ImageOptions
 from likely.data.parts import Part
-from likely.data.splits import divide
+from likely.data.splits import Parts, divide
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.card import card
 from likely.evaluation.label_noise import suspects
@@ -82,6 +83,8 @@ class Session:
         self.run = run.model_copy(update={"training": run.training.model_copy(update={"threads": threads})})
         self.dataset = load(run.data, run.images, parts=("train", "validation"), progress=progress)
         self.parts = divide(self.dataset, run.seed)
+        _refuse_other_data(self.parts, snapshot, run.data)
+        out.mkdir(parents=True, exist_ok=True)  # now: not to be found impossible after the training
         self.classifier = self._classifier(self.run.training)
         self.history = read_history(out) if snapshot else []
         self.is_complete = False
@@ -105,8 +108,8 @@ class Session:
 
     def save_progress(self) -> None:
         """Write what it takes to go on from here."""
-        self.out.mkdir(parents=True, exist_ok=True)
         tensors, state = self.classifier.training_state_.snapshot()
+        state["data"] = _digest(self.parts)
         settled = self.run.model_copy(update={"training": self.classifier.training_})
         write_history(self.out, self.history)
         checkpoint.write_tensors(self.out / UNFINISHED, tensors, {"run": settled.model_dump(), "state": state})
@@ -206,6 +209,16 @@ def write_pages(folder: Path, content: ReportContent) -> None:
     """The report and the card of a model folder."""
     checkpoint.write_text(folder / REPORT, render(content))
     checkpoint.write_text(folder / CARD, card(content))
+
+
+def _digest(parts: Parts) -> str:
+    """What a training's images are known by, in their order."""
+    return hashlib.sha256(parts.train.hashes.tobytes() + parts.train.labels.tobytes()).hexdigest()
+
+
+def _refuse_other_data(parts: Parts, snapshot: Snapshot | None, data: str) -> None:
+    if snapshot is not None and snapshot[1]["data"] != _digest(parts):
+        raise RunError(f"{data} has changed since the training began, so it cannot go on as it would have; train anew")
 
 
 class _EpochRow:

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from likely.data.decoding import QUIET, Array
+from likely.data.decoding import Array
 from likely.data.images import ImageFormat, read
 from likely.data.listing import Items
+from likely.data.quiet import QUIET
 
 # Pillow decodes without holding the interpreter, so threads help; with more, neither it nor the disk would follow.
 N_THREADS = min(8, os.cpu_count() or 1)

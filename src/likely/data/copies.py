@@ -86,8 +86,9 @@ def _pictures(views: dict[str, View]) -> Iterator[Finding]:
             yield note("sampled", f"only {MOST_COMPARED:,} images of {name} were compared", MOST_COMPARED, ())
     if train := views.get("train"):
         yield from _near_duplicates(train)
-        for name in views.keys() - {"train"}:
-            yield from _near_leaks(name, views[name], train)
+        for name, view in views.items():
+            if name != "train":
+                yield from _near_leaks(name, view, train)
 
 
 def _constant(name: str, view: View) -> Iterator[Finding]:

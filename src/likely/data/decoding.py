@@ -6,8 +6,6 @@ Whatever an image can be on disk is settled here: orientation, transparency, pal
 from __future__ import annotations
 
 import stat
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from likely.data.nearest import suggestion
+from likely.data.quiet import QUIET
 
 Array: TypeAlias = NDArray[Any]
 Source: TypeAlias = str | Path | bytes | Image.Image | Array
@@ -210,33 +209,3 @@ def _from_unit(array: Array, name: str) -> Array:
         raise ImageError(f"{name}: has floats from {low:g} to {high:g}; floats in [0, 1], or uint8, were expected")
     pixels: Array = np.rint(array * 255).astype(np.uint8)
     return pixels
-
-
-class _Quiet:
-    """Keeps Pillow's warnings in while any thread is decoding.
-
-    `warnings.catch_warnings` alone is undone in the wrong order once two threads overlap; here the first in opens one
-    and the last out closes it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._caught = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._caught.__exit__(None, None, None)
-
-
-QUIET = _Quiet()

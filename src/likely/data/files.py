@@ -17,7 +17,7 @@ def find(inputs: Iterable[str | Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in map(Path, inputs):
-        found.extend(file for _, files in walk(path) for file in files) if path.is_dir() else found.append(path)
+        found.extend([file for _, files in walk(path) for file in files] if path.is_dir() else [path])
     return found
 
 

@@ -49,7 +49,7 @@ class ImageOptions(Options):
     def _parse_size(cls, value: object) -> object:
         sides = _sides(value)
         if sides is not None and not all(1 <= side <= LARGEST_SIDE for side in sides):
-            raise ValueError(f"size {value} is out of range; sides from 1 to {LARGEST_SIDE} pixels were expected")
+            raise ValueError(f"{value!r} is out of range; sides from 1 to {LARGEST_SIDE} pixels were expected")
         return sides
 
 
@@ -129,7 +129,7 @@ def _sides(value: object) -> tuple[int, int] | None:
             return int(digits[1]), int(digits[2] or digits[1])
         case (int(height), int(width)) | [int(height), int(width)]:
             return height, width
-    raise ValueError(f"size {value!r} is not understood; one number (32) or height x width (32x48) was expected")
+    raise ValueError(f"{value!r} is not understood; one number (32) or height x width (32x48) was expected")
 
 
 def _fit(image: Image.Image, size: Size) -> Image.Image:

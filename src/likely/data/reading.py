@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.data.collection import N_THREADS, CachedImages, Images, StreamedImages, Vectors
-from likely.data.decoding import QUIET, Array, ImageError
+from likely.data.decoding import Array, ImageError
 from likely.data.images import ImageFormat, read
 from likely.data.listing import Items, Problem, Rows
 from likely.data.parts import Integers, fingerprint, hashes_of
+from likely.data.quiet import QUIET
 
 # Images between two reports of progress: enough for threads to share, few enough for an interrupt to be heard.
 BLOCK = 512

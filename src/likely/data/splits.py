@@ -143,7 +143,7 @@ def _members(labels: Integers) -> Iterator[tuple[int, Integers]]:
     """Each class with the indices of its images."""
     order = np.argsort(labels, kind="stable")
     classes, starts = np.unique(labels[order], return_index=True)
-    for c, members in zip(classes.tolist(), np.split(order, starts[1:]), strict=True):
+    for c, members in zip(classes.tolist(), np.split(order, starts)[1:], strict=True):
         if c >= 0:
             yield c, members
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from likely.inference.posterior import log_posterior
 
 WIDEST = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
-PRIOR_WIDTH = 2.0  # of log T before any image is seen: a few images, all of them right, would make T nought
+# Widths of log T before any image is seen, above and below 1. A few images, all of them right, would make T nought and
+# the answers certain; that a sum over dimensions boasts, on the other hand, is expected.
+SOFTER, SHARPER = 2.0, 0.5
 N_HALVINGS = 60
 
 
@@ -19,14 +21,14 @@ def nll(log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1
 
 
 def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
-    """T that minimises N · nll + ½ (log T / PRIOR_WIDTH)² on N held-out images (Guo 2017, section 4.2). 1 without images.
+    """T that minimises N · nll + ½ (log T / width)² on N held-out images (Guo 2017, section 4.2). 1 without images.
 
     The nll is convex in 1/T, so its slope changes sign once, and bisection on log T finds where.
     """
     low, high = -WIDEST, WIDEST  # of log 1/T
     for _ in range(N_HALVINGS if len(y) else 0):
         middle = (low + high) / 2
-        pull = middle / (PRIOR_WIDTH**2 * len(y))
+        pull = middle / ((SHARPER if middle > 0 else SOFTER) ** 2 * len(y))
         if math.exp(middle) * _slope(log_scores, y, log_prior, math.exp(middle)) + pull < 0:
             low = middle
         else:

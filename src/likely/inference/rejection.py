@@ -17,6 +17,7 @@ from likely.answer import Calibration, Status
 
 BORROWED = 5.0  # images' worth of trust in the mean of all classes when a class's own mean is estimated
 RIDGE = 1e-3  # added to the statistics' correlation matrix: two statistics may say the same thing
+CONSTANT = 1e-6  # of a statistic's size: what varies by less varies by the rounding of float32
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Strangeness:
         own = t[torch.arange(len(y)), y].double()  # (N, n): each image's statistics under its own class
         n = torch.bincount(y, minlength=K).double()[:, None]
         total = torch.zeros(K, t.shape[2], dtype=torch.float64).index_add_(0, y, own)
-        mean = (total + BORROWED * own.mean(0)) / (n + BORROWED)
-        return cls(mean, _whitening(own - mean[y]))
+        mean = (total + BORROWED * own.sum(0) / max(1, len(y))) / (n + BORROWED)
+        return cls(mean, _whitening(own, mean[y]))
 
     def __call__(self, t: Tensor) -> Tensor:
         """(B, K, n) -> (B, K)."""
@@ -135,10 +136,13 @@ def _middle_and_spread(own: Tensor, everyone: Tensor) -> tuple[float, float]:
     return middle, max(spread, 1e-12)
 
 
-def _whitening(centred: Tensor) -> Tensor:
-    """W with Wᵀ W = S⁻¹, of centred statistics (N, n) whose units may differ by orders of magnitude."""
-    scale = centred.square().mean(0).sqrt().clamp_min(1e-12)
-    correlation = (centred / scale).mT @ (centred / scale) / len(centred)
-    correlation = correlation + RIDGE * torch.eye(len(scale), dtype=torch.float64)
+def _whitening(own: Tensor, mean: Tensor) -> Tensor:
+    """W with Wᵀ W = S⁻¹, of statistics and their means (N, n) whose units may differ by orders of magnitude."""
+    N = max(1, len(own))
+    spread, size = ((t.square().sum(0) / N).sqrt() for t in (own - mean, own))
+    # A statistic that was the same for every image is measured by its size: in units of its spread, rounding is strange.
+    scale = torch.where(spread > CONSTANT * size, spread, torch.where(size > 0, size, 1.0))
+    z = (own - mean) / scale
+    correlation = z.mT @ z / N + RIDGE * torch.eye(len(scale), dtype=torch.float64)
     root: Tensor = torch.linalg.inv(torch.linalg.cholesky(correlation))
     return root / scale

@@ -16,8 +16,8 @@ class Standardise(nn.Module):
         self.register_buffer("location", torch.zeros(n_dims))
         self.register_buffer("scale", torch.ones(n_dims))
         self._n = 0
-        self._sum = torch.zeros(n_dims, dtype=torch.float64)
-        self._square = torch.zeros(n_dims, dtype=torch.float64)
+        self._mean = torch.zeros(n_dims, dtype=torch.float64)
+        self._scatter = torch.zeros(n_dims, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.location) / self.scale
@@ -27,17 +27,21 @@ class Standardise(nn.Module):
         return z * self.scale + self.location
 
     def measure(self, x: Tensor) -> None:
-        """Take a batch (B, D) into the running sums."""
+        """Take a batch (B, D) into the running mean and the sum of squares about it.
+
+        E x² − (E x)² would lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
+        """
         x = x.double().cpu()
-        self._n += len(x)
-        self._sum += x.sum(0)
-        self._square += x.square().sum(0)
+        n, mean = self._n + len(x), x.mean(0)
+        apart = mean - self._mean
+        self._scatter += (x - mean).square().sum(0) + apart.square() * self._n * len(x) / n
+        self._mean += apart * len(x) / n
+        self._n = n
 
     def conclude(self) -> None:
         """Set location and scale; a dimension that never changes keeps the scale 1."""
-        location = self._sum / self._n
-        variance = self._square / self._n - location.square()
-        still = variance <= 1e-12 * (self._square / self._n)
-        self.location.copy_(location)
-        self.scale.copy_(torch.where(still, 1.0, variance.clamp_min(0).sqrt()))
-        self._n, self._sum, self._square = 0, torch.zeros_like(self._sum), torch.zeros_like(self._square)
+        scale = (self._scatter / self._n).sqrt()
+        still = scale <= 1e-12 * self._mean.abs()  # what rounding leaves of a constant
+        self.location.copy_(self._mean)
+        self.scale.copy_(torch.where(still, 1.0, scale))
+        self._n, self._mean, self._scatter = 0, torch.zeros_like(self._mean), torch.zeros_like(self._scatter)

@@ -20,7 +20,7 @@ def device(wanted: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if not there[wanted]:
+    if not there.get(wanted, False):
         names = ", ".join(name for name, present in there.items() if present)
         raise ValueError(f"device {wanted!r} is not on this machine; it has {names}")
     return torch.device(wanted)

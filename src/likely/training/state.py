@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
@@ -90,7 +91,7 @@ class TrainingState:
         self.best = _copied(_under("best", tensors))
         for i, (each, plain) in enumerate(zip(self.optimisers, document["optimisers"], strict=True)):
             each.load_state_dict(_put_together(_under(f"optimiser{i}", tensors), plain))
-        self.progress = Progress(**document["progress"])
+        self.progress = Progress(**deepcopy(document["progress"]))
         self.seed = document["seed"]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from likely.data.files import SUFFIXES, folders, walk
-from likely.data.listing import PART_NAMES, UNLABELLED, DataError, Files, Listing, Listings, Problem
+from likely.data.listing import PART_NAMES, PARTS, UNLABELLED, DataError, Files, Listing, Listings, Problem
 from likely.data.sources import manifest
 
 
@@ -45,7 +45,9 @@ def _parts(root: Path) -> Branches:
     unlabelled = [Branch(folder, root) for folder in others if _is_unlabelled(folder)]
     if len(others) > len(unlabelled) and any(_holds_images_itself(top) for top in tops):
         return {}
-    return parts | {"train": [*parts.get("train", ()), *unlabelled]} if parts and unlabelled else parts
+    if parts and unlabelled:
+        parts["train"] = [*parts.get("train", ()), *unlabelled]
+    return {part: parts[part] for part in PARTS if part in parts}
 
 
 def _beside(root: Path, branches: Branches) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from likely.data.listing import DataError, Listing, Listings, Rows, integer_name
 PATTERN = re.compile(r"(train|val|valid|validation|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 PART_OF = {"train": "train", "t10k": "test", "test": "test"}
 UNSIGNED_BYTE = 0x08
+CHUNK = 1 << 18  # bytes unpacked at a time; three copies of them are alive
 
 
 def is_idx(name: str) -> bool:
@@ -94,7 +95,7 @@ def _fill(file: IO[bytes], path: Path, content: memoryview) -> None:
     try:
         done = 0
         while done < len(content):
-            n = file.readinto(content[done : done + (1 << 20)])  # type: ignore[attr-defined] # every binary file has it
+            n = file.readinto(content[done : done + CHUNK])  # type: ignore[attr-defined] # every binary file has it
             if not n:
                 raise EOFError
             done += n

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -25,21 +26,20 @@ COLOURS = {
     Status.UNCALIBRATED: "dim",
     Status.ERROR: "bold red",
 }
+WIDEST = 1000  # characters: enough that a file or a pipe gets every row on one line
 COLUMNS = ("input", "status", "label", "probability", "p_value", "set", "bits_per_dim", "calibration", "model", "error")
 
 
 def table(stream: IO[bytes]) -> Writer:
-    """A table, the input as wide as it is; drawn at the end, when the widths are known."""
-    text = io.TextIOWrapper(stream, encoding="utf-8", write_through=True)
-    console = Console(file=text, highlight=False)
+    """A table, drawn at the end, when the widths are known; in colour on a terminal, unbroken elsewhere."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("input", "status", "label", "probability", "p-value", "or else"):
         drawn.add_column(name, justify="right" if name in ("probability", "p-value") else "left", overflow="fold")
 
     def write(answer: Answer | None) -> None:
         if answer is None:
-            console.print(drawn)
-            text.detach()
+            stream.write(_drawn(drawn, on_terminal=stream.isatty()).encode())
+            stream.flush()
         else:
             drawn.add_row(*_cells(answer))
 
@@ -59,15 +59,17 @@ def jsonl(stream: IO[bytes]) -> Writer:
 
 def comma_separated(stream: IO[bytes]) -> Writer:
     """CSV with a header, written at once; the set's labels are joined by a vertical bar."""
-    text = io.TextIOWrapper(stream, encoding="utf-8", newline="", write_through=True)
-    rows = csv.DictWriter(text, COLUMNS)
+    line = io.StringIO(newline="")
+    rows = csv.DictWriter(line, COLUMNS)
     rows.writeheader()
 
     def write(answer: Answer | None) -> None:
-        if answer is None:
-            text.detach()
-        else:
+        if answer is not None:
             rows.writerow({**_flat(answer), "set": "|".join(answer.set)})
+        stream.write(line.getvalue().encode())
+        stream.flush()
+        line.seek(0)
+        line.truncate()
 
     return write
 
@@ -101,6 +103,13 @@ WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
 def by_suffix(path: Path) -> str:
     """The format that a file's name asks for; JSON lines where it asks for none."""
     return {".csv": "csv", ".parquet": "parquet", ".txt": "table"}.get(path.suffix.lower(), "jsonl")
+
+
+def _drawn(table: Table, *, on_terminal: bool) -> str:
+    width = shutil.get_terminal_size().columns if on_terminal else WIDEST
+    text = io.StringIO()
+    Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def _cells(answer: Answer) -> list[Text | str]:

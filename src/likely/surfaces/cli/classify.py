@@ -52,6 +52,8 @@ def command(
     if form == "parquet" and out is None:
         raise click.UsageError("--format parquet is no text for a screen; name a file with --out")
     classifier = opened(model, device, threads)
+    if classifier.format_ is None:
+        raise click.UsageError(f"{model} was trained on vectors, not images; Classifier.answer takes them in Python")
     paths = find(inputs)
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")

@@ -54,7 +54,7 @@ def check(data: str, as_json: bool, **given: Any) -> None:
     with counting("reading images") as progress:
         findings = look(data, images, progress=progress)
     if as_json:
-        click.echo(json.dumps(findings.as_dict(), ensure_ascii=False))
+        click.echo(json.dumps(findings.as_dict()))
     else:
         console.print(_summary(findings))
     sys.exit(SOME_UNREADABLE if findings.n_unreadable else 0)
@@ -115,7 +115,8 @@ def _found(findings: Findings) -> RenderableType:
         sign, style = SIGNS[finding.severity]
         table.add_row("", Text(sign, style), Text(finding.sentence))
         for example in finding.examples[:SHOWN_EXAMPLES]:
-            table.add_row("", "", Text(example.replace(f"{findings.name}/", ""), "dim", overflow="fold"))
+            short = example.replace(f"{findings.name}/", "").replace(f"{findings.name}:", "")
+            table.add_row("", "", Text(short, "dim", overflow="fold"))
         if finding.count > SHOWN_EXAMPLES < len(finding.examples):
             table.add_row("", "", Text(f"… and {finding.count - SHOWN_EXAMPLES:,} more", "dim"))
         table.add_row()

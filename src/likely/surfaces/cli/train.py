@@ -36,7 +36,7 @@ OWN = ("data", "out", "model", "seed", "folds", "resume", "overwrite")
 @click.command(cls=TrainCommand)
 @click.argument("data")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True, help="The family; `likely models` lists them.")
+@click.option("--model", help=f"The family; `likely models` lists them.  [default: {DEFAULT_MODEL}]")
 @click.option("--seed", type=int, default=None, help="Seed of everything random.  [default: 0]")
 @click.option("--folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]")
 @click.option("--resume", is_flag=True, help="Go on with the unfinished training in --out, exactly as it would have.")
@@ -85,14 +85,13 @@ def _run(given: dict[str, Any]) -> Run:
     from likely.surfaces.cli.flags import chosen
     from likely.training.options import TrainingOptions
 
-    kind = family(given["model"]).options_type
+    kind = family(given["model"] or DEFAULT_MODEL).options_type
     return Run(
         data=given["data"],
-        model=given["model"],
         options=kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
         training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
-        **{name: given[name] for name in ("seed", "folds") if given[name] is not None},
+        **{name: given[name] for name in ("model", "seed", "folds") if given[name] is not None},
     )
 
 

@@ -1,0 +1,180 @@
+"""Fashion-MNIST: the mixture-prior VAE against its discriminative twin, after as many epochs, with the same trunk.
+
+    python bench/fashion.py $DATA/fashion-mnist --minutes 10 --seeds 0 1 2 --out /tmp/fashion
+
+Trains by the command line, one model after the other, measures both in one process, and appends a line for each seed to
+bench/results/fashion.jsonl; the table beside it is written from all its lines. A seed that has its line is not run again,
+and a training that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from likely import Classifier
+from likely.evaluation.assessment import assess
+from likely.evaluation.metrics import beta_binomial_bound
+from likely.evaluation.selection import Selection, select
+from likely.training import hardware
+
+RESULTS = Path(__file__).parent / "results" / "fashion.jsonl"
+ALPHAS = (0.05, 0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    for seed in asked.seeds:
+        if not any(row["seed"] == seed and row["minutes"] == asked.minutes for row in rows()):
+            append(measured(asked.data, seed, asked.minutes, asked.threads, asked.out))
+    (RESULTS.with_suffix(".md")).write_text(table(), encoding="utf-8")
+    print(table())
+
+
+def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> dict[str, object]:
+    """Train both models of one seed and measure them side by side."""
+    common = ["--seed", seed, "--threads", threads]
+    vae, memory = trained(data, out / f"vae-{seed}", "--model", "vae", "--minutes", minutes, *common)
+    epochs = len(history(vae))
+    twin, _ = trained(
+        data, out / f"twin-{seed}", "--model", "discriminative", "--epochs", epochs, "--folds", 0, *common
+    )
+    torch.set_num_threads(threads)
+    models = {"vae": Classifier.load(vae), "twin": Classifier.load(twin)}
+    chosen = select(models["vae"], data)
+    found = {name: assess(model, chosen.part, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()}
+    return {
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "machine": hardware.describe(),
+        "threads": threads,
+        "seed": seed,
+        "minutes": minutes,
+        "epochs": epochs,
+        "twin_seconds": float(history(twin)[-1]["seconds"]),
+        "peak_memory_gb": memory,
+        **{name: {k: v for k, v in a.as_json().items() if k != "per_class"} for name, a in found.items()},
+        "alarms": {str(alpha): alarms(models["vae"], chosen, alpha) for alpha in ALPHAS},
+        **throughput(models, chosen),
+    }
+
+
+def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
+    """A model folder, trained unless it is there already, and the peak memory of the training in GB."""
+    if not (out / "model.json").exists():
+        resumed = ["--resume"] if (out / "unfinished.safetensors").exists() else []
+        command = [sys.executable, "-m", "likely", "train", data, "--out", str(out), *map(str, words), *resumed]
+        print(" ".join(command[2:]), flush=True)
+        subprocess.run(command, check=True)
+    return out, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def alarms(classifier: Classifier, chosen: Selection, alpha: float) -> dict[str, list[int]]:
+    """False alarms class by class: P(p of the true class ≤ alpha), beside the most that chance explains.
+
+    The bound is that of the beta-binomial at 95 %, Bonferroni over classes and alphas.
+    """
+    part, K = chosen.part, len(classifier.labels)
+    p = classifier.judge(part.images, alpha=alpha).p_values.numpy()[np.arange(len(part)), part.labels]
+    n = np.bincount(part.labels, minlength=K)
+    n_calibration = np.bincount(classifier.judge_.typicality.labels.numpy(), minlength=K)
+    level = 1 - 0.05 / (K * len(ALPHAS))
+    return {
+        "alarms": np.bincount(part.labels[p <= alpha], minlength=K).tolist(),
+        "bound": [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, n_calibration, strict=True)],
+        "n": n.tolist(),
+    }
+
+
+def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 7) -> dict[str, object]:
+    """Images a second of predict_proba for both, in turn, and of answer; medians, and the ratio pair by pair."""
+    images = chosen.part.images.batch(np.arange(4000)).permute(0, 2, 3, 1).numpy()
+    calls = {
+        "vae": lambda: models["vae"].predict_proba(images),
+        "twin": lambda: models["twin"].predict_proba(images),
+        "answer": lambda: models["vae"].answer(images),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            seconds[name].append(time.perf_counter() - start)
+    ratios = np.array(seconds["twin"]) / np.array(seconds["vae"])
+    return {
+        "predict_proba_per_second": {name: len(images) / float(np.median(seconds[name])) for name in ("vae", "twin")},
+        "answer_per_second": len(images) / float(np.median(seconds["answer"])),
+        "throughput_ratio": [float(np.quantile(ratios, q)) for q in (0, 0.5, 1)],
+    }
+
+
+def rows() -> list[dict[str, object]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def append(row: dict[str, object]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+        os.fsync(file.fileno())
+
+
+def table() -> str:
+    """The results as Markdown: a row a seed, then the mean and the range over seeds."""
+    found = rows()
+    columns = {
+        "accuracy": lambda r: (r["vae"]["accuracy"], ".4f"),
+        "twin's": lambda r: (r["twin"]["accuracy"], ".4f"),
+        "ece": lambda r: (r["vae"]["ece"], ".4f"),
+        "twin's ece": lambda r: (r["twin"]["ece"], ".4f"),
+        "bits/dim": lambda r: (r["vae"]["bits_per_dim"], ".3f"),
+        "false alarms at 0.05": lambda r: (r["vae"]["false_alarm_rate"], ".4f"),
+        "classes above their bound": lambda r: (float(n_above(r)), ".0f"),
+        "epochs": lambda r: (float(r["epochs"]), ".0f"),
+        "predict_proba, images/s": lambda r: (r["predict_proba_per_second"]["vae"], ",.0f"),
+        "of the twin's": lambda r: (r["throughput_ratio"][1], ".2f"),
+        "answer, images/s": lambda r: (r["answer_per_second"], ",.0f"),
+        "peak memory, GB": lambda r: (r["peak_memory_gb"], ".2f"),
+    }
+    lines = ["| seed | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    for row in found:
+        cells = [format(*column(row)) for column in columns.values()]
+        lines.append(f"| {row['seed']} | " + " | ".join(cells) + " |")
+    if len(found) > 1:
+        means = [format(np.mean([c(r)[0] for r in found]), c(found[0])[1]) for c in columns.values()]
+        lines.append("| mean | " + " | ".join(means) + " |")
+    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
+    minutes = sorted({row["minutes"] for row in found})
+    lines += ["", f"{'/'.join(f'{m:g}' for m in minutes)} minutes of training. " + "; ".join(machines) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def n_above(row: dict[str, object]) -> int:
+    """Classes with more false alarms than chance explains, over all alphas."""
+    return sum(a > b for found in row["alarms"].values() for a, b in zip(found["alarms"], found["bound"], strict=True))
+
+
+if __name__ == "__main__":
+    main()

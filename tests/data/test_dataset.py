@@ -1,0 +1,224 @@
+"""Loading: parts, formats, streams, memory, and what is passed over on the way."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_sources import mnist, write_idx
+
+from likely.data.dataset import CachedImages, DataError, StreamedImages, Vectors, load
+from likely.data.images import ImageFormat, ImageOptions
+
+
+@pytest.fixture
+def pets(draw, tmp_path: Path) -> Path:
+    """Six cats and dogs, 12 x 12 in colour, with a broken file among them."""
+    for i in range(6):
+        draw(f"pets/{'cat' if i % 2 else 'dog'}/{i}.png", seed=i)
+    (tmp_path / "pets" / "cat" / "broken.png").write_bytes(b"no")
+    return tmp_path / "pets"
+
+
+def test_a_bad_file_is_passed_over_and_named(pets) -> None:
+    data = load(pets)
+    assert data.classes == ("cat", "dog")
+    assert data.train is not None
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert data.train.images.name(0) == str(pets / "cat" / "1.png")
+    (problem,) = data.problems
+    assert problem.source == str(pets / "cat" / "broken.png")
+    assert "not an image" in problem.sentence
+    assert (data.validation, data.test, data.available) == (None, None, ("train",))
+
+
+def test_streaming_gives_what_caching_gives(pets) -> None:
+    cached, streamed = load(pets).train, load(pets, memory=0).train
+    assert cached is not None
+    assert streamed is not None
+    assert torch.equal(cached.images.batch(range(6)), streamed.images.batch(range(6)))
+    assert torch.equal(cached.images.batch([4, 1]), streamed.images.batch([4, 1]))
+    assert np.array_equal(cached.hashes, streamed.hashes)
+    assert streamed.images.batch([]).shape == (0, 3, 12, 12)
+    assert [cached.images.name(i) for i in range(6)] == [streamed.images.name(i) for i in range(6)]
+    (pets / "cat" / "broken.png").unlink()
+    assert isinstance(load(pets).train.images, CachedImages)  # type: ignore[union-attr]
+    assert isinstance(load(pets, memory=0).train.images, StreamedImages)  # type: ignore[union-attr]
+
+
+def test_subsets_of_subsets_look_through(pets) -> None:
+    part = load(pets).train
+    assert part is not None
+    some = part.subset([5, 0, 3]).subset([2, 0])
+    assert torch.equal(some.images.batch([0, 1]), part.images.batch([3, 5]))
+    assert (some.images.name(0), len(some), some.images.shape) == (part.images.name(3), 2, (3, 12, 12))
+    assert some.labels.tolist() == [1, 1]
+    assert part.class_counts(3) == (3, 3, 0)
+
+
+def test_equal_pixels_have_equal_hashes_whatever_the_file(pets, draw) -> None:
+    with Image.open(pets / "dog" / "0.png") as image:
+        image.save(pets / "cat" / "zero.bmp")
+    hashes = load(pets).train.hashes  # type: ignore[union-attr]
+    assert len(hashes) == 7
+    assert len(set(hashes.tolist())) == 6
+    other_size = load(pets, ImageOptions(size=8)).train.hashes  # type: ignore[union-attr]
+    assert not set(hashes.tolist()) & set(other_size.tolist())
+
+
+# ---- formats
+
+
+def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
+    def format_of(folder: str, *sizes: tuple[int, int], mode: str = "RGB") -> tuple[int, ...]:
+        for i, size in enumerate(sizes):
+            draw(f"{folder}/{i % 2}/{i}.png", seed=i, size=size, mode=mode)
+        format = load(tmp_path / folder).format
+        assert format is not None
+        return format.shape
+
+    assert format_of("small", (20, 30), (20, 30)) == (3, 20, 30)
+    assert format_of("mixed", (20, 30), (20, 31)) == (3, 64, 64)
+    assert format_of("large", (65, 65), (65, 65)) == (3, 64, 64)
+    assert format_of("grey", (9, 9), (9, 9), mode="L") == (1, 9, 9)
+    for i, mode in enumerate(("L", "1", "LA", "P")):
+        draw(f"greys/{i % 2}/{i}.png", seed=i, size=(9, 9), mode="L")
+        with Image.open(tmp_path / f"greys/{i % 2}/{i}.png") as image:
+            image.convert(mode).convert("RGB" if mode == "P" else mode).save(tmp_path / f"greys/{i % 2}/{i}.png")
+    assert load(tmp_path / "greys").format.shape == (1, 9, 9)  # type: ignore[union-attr]
+    draw("greys/0/colour.png", size=(9, 9))
+    assert load(tmp_path / "greys").format.shape == (3, 9, 9)  # type: ignore[union-attr]
+
+
+def test_what_is_asked_for_is_obeyed(pets) -> None:
+    asked = load(pets, ImageOptions(size="8x6", resize="crop", colour="grey"))
+    assert asked.format == ImageFormat(channels=1, height=8, width=6, resize="crop")
+    assert asked.train.images.shape == (1, 8, 6)  # type: ignore[union-attr]
+    fixed = ImageFormat(channels=3, height=5, width=5, resize="stretch")
+    assert load(pets, fixed).format == fixed
+
+
+# ---- arrays
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_parts_are_loaded_as_they_are(tmp_path, ending) -> None:
+    images = mnist(tmp_path, ending=ending)
+    for memory in (1 << 20, 0):
+        data = load(tmp_path, memory=memory)
+        assert data.format == ImageFormat(channels=1, height=5, width=4)
+        assert data.classes == ("0", "1", "2")
+        assert np.array_equal(data.train.images.batch(range(6)).numpy(), images[:6, None])  # type: ignore[union-attr]
+        assert np.array_equal(data.test.images.batch([2]).numpy(), images[8:, None])  # type: ignore[union-attr]
+
+
+def test_parts_that_were_not_asked_for_are_not_read(tmp_path) -> None:
+    mnist(tmp_path)
+    test_images = tmp_path / "t10k-images-idx3-ubyte.gz"
+    test_images.write_bytes(test_images.read_bytes()[:-30])
+    data = load(tmp_path, parts=("train", "validation"))
+    assert (data.test, data.available) == (None, ("train", "test"))
+    with pytest.raises(DataError, match="t10k-images"):
+        load(tmp_path, parts=("test",))
+
+
+def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (4, 10, 10, 3), np.uint8)
+    variants = {
+        "uint8": x,
+        "uint16": x.astype(np.uint16) * 257,
+        "float": x / 255,
+        "alpha": np.insert(x, 3, 255, axis=3),
+    }
+    for name, variant in variants.items():
+        np.savez(tmp_path / f"{name}.npz", x=variant, y=[0, 0, 1, 1])
+        batch = load(tmp_path / f"{name}.npz").train.images.batch(range(4))  # type: ignore[union-attr]
+        assert np.array_equal(batch.numpy(), x.transpose(0, 3, 1, 2)), name
+    small = load(tmp_path / "uint8.npz", ImageOptions(size=4, colour="grey"), memory=0)
+    assert small.train.images.batch([3]).shape == (1, 1, 4, 4)  # type: ignore[union-attr]
+    large = load(tmp_path / "uint8.npz", memory=0).train  # mapped from disk
+    assert np.array_equal(large.images.batch([2, 0]).numpy(), x[[2, 0]].transpose(0, 3, 1, 2))  # type: ignore[union-attr]
+
+
+def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tmp_path) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    x[2, 1] = np.nan
+    np.savez(tmp_path / "v.npz", x=x, y=["a", "a", "b", "b", "b"])
+    data = load(tmp_path / "v.npz")
+    assert data.format is None
+    assert data.train is not None
+    assert data.train.images.shape == (3,)
+    assert data.train.images.batch([0]).dtype == torch.float32
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert [problem.source for problem in data.problems] == [f"{tmp_path}/v.npz:x[2]"]
+    np.savez(tmp_path / "w.npz", x=x[:2], y=["a", "b"])
+    images = load(tmp_path / "w.npz").train.images  # type: ignore[union-attr]
+    assert isinstance(images, Vectors)
+    assert np.array_equal(images.rows, x[:2])
+
+
+def test_memory_stays_near_the_images_own(tmp_path) -> None:
+    n = 4000
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((n, 28, 28), np.uint8))
+    plain = tmp_path / "train-images-idx3-ubyte"
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(plain.read_bytes(), 1))
+    plain.unlink()
+    write_idx(tmp_path / "train-labels-idx1-ubyte", (np.arange(n) % 10).astype(np.uint8))
+    load(tmp_path)
+    tracemalloc.start()
+    data = load(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(data.train.images, CachedImages)  # type: ignore[union-attr]
+    assert peak < 2 * n * 28 * 28
+
+
+# ---- classes
+
+
+def test_too_few_classes_are_refused_unless_allowed(draw, tmp_path) -> None:
+    draw("plain/1.png"), draw("one/cat/1.png")
+    with pytest.raises(DataError, match="1 images of only one class, 'cat'"):
+        load(tmp_path / "one")
+    with pytest.raises(DataError, match="1 images of no class"):
+        load(tmp_path / "plain")
+    assert load(tmp_path / "one", fewest_classes=1).classes == ("cat",)
+    assert load(tmp_path / "plain", fewest_classes=0).train.labels.tolist() == [-1]  # type: ignore[union-attr]
+
+
+def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    with pytest.raises(DataError, match=r"train: none of its 2 images can be read; the first: .*1\.png: is empty"):
+        load(tmp_path)
+
+
+def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
+    for name in ("cat/1", "dog/1", "dog/2", "cta/1", "unlabelled/1"):
+        draw(f"{name}.png", seed=len(name))
+    data = load(tmp_path).relabelled(["ant", "dog", "cat"])
+    assert data.classes == ("ant", "dog", "cat")
+    assert data.train is not None
+    assert data.train.labels.tolist() == [2, 1, 1, -1]
+    assert [data.train.images.name(i)[-9:-4] for i in range(4)] == ["cat/1", "dog/1", "dog/2", "led/1"]
+    (problem,) = data.problems
+    assert problem.sentence == "class 'cta' is not the model's; its 1 images were passed over; did you mean 'cat'?"
+    assert data.train.labelled().labels.tolist() == [2, 1, 1]
+
+
+def test_progress_ends_at_the_total(pets) -> None:
+    seen: list[tuple[int, int]] = []
+    load(pets, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (7, 7)
+
+
+def test_loading_twice_is_the_same(pets) -> None:
+    first, second = load(pets), load(pets)
+    assert first.classes == second.classes
+    assert np.array_equal(first.train.hashes, second.train.hashes)  # type: ignore[union-attr]

@@ -1,0 +1,421 @@
+"""What a path is understood as: folders, idx, npz, manifests, digits; and the sentence for what is not understood."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import struct
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from likely.data.listing import DataError, Listing, class_names
+from likely.data.sources import listings
+
+
+def write_idx(path: Path, values: np.ndarray, *, mark: int = 0x08) -> None:
+    content = bytes((0, 0, mark, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+
+
+def mnist(folder: Path, *, ending: str = ".gz") -> np.ndarray:
+    """Six training and three test images under MNIST's names, of classes 0 to 2."""
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 4), np.uint8)
+    labels = np.array([2, 0, 1, 2, 0, 1, 0, 1, 2], np.uint8)
+    for part, rows in (("train", slice(0, 6)), ("t10k", slice(6, 9))):
+        write_idx(folder / f"{part}-images-idx3-ubyte{ending}", images[rows])
+        write_idx(folder / f"{part}-labels-idx1-ubyte{ending}", labels[rows])
+    return images
+
+
+def found(listing: Listing, below: Path) -> dict[str, str | None]:
+    """Each file, from a folder on, with its label."""
+    items = listing.items
+    return {str(Path(items.name(i)).relative_to(below)): listing.labels[i] for i in range(len(items))}
+
+
+def sentence_of(data: str | Path) -> str:
+    with pytest.raises(DataError) as refusal:
+        listings(data)
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    assert str(data) in sentence
+    return sentence
+
+
+# ---- folders
+
+
+def test_flat_class_folders(draw, tmp_path) -> None:
+    for name in ("dog/b.png", "cat/a.png", "dog/a.jpg", ".git/x.png", "cat/.y.png"):
+        draw(name)
+    (tmp_path / "cat" / "notes.txt").write_text("not an image, and not meant as one")
+    parts = listings(tmp_path)
+    assert list(parts) == ["train"]
+    assert found(parts["train"], tmp_path) == {"cat/a.png": "cat", "dog/a.jpg": "dog", "dog/b.png": "dog"}
+    assert parts["train"].problems == ()
+
+
+def test_nested_class_folders_are_called_by_their_way(draw, tmp_path) -> None:
+    for name in ("Fruit/Apple/Golden/1.png", "Fruit/Pear/1.png", "Fruit/2.png", "Milk/1.png"):
+        draw(name)
+    assert class_names(listings(tmp_path)) == ("Fruit", "Fruit/Apple/Golden", "Fruit/Pear", "Milk")
+
+
+@pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
+def test_part_folders(draw, tmp_path, validation) -> None:
+    for name in ("train/cat/1.png", "train/a/dog/1.png", f"{validation}/cat/2.png", "test/cat/3.png", "test/owl/4.png"):
+        draw(name)
+    parts = listings(tmp_path)
+    assert {part: found(listing, tmp_path) for part, listing in parts.items()} == {
+        "train": {"train/cat/1.png": "cat", "train/a/dog/1.png": "a/dog"},
+        "validation": {f"{validation}/cat/2.png": "cat"},
+        "test": {"test/cat/3.png": "cat", "test/owl/4.png": "owl"},
+    }
+    assert class_names(parts) == ("a/dog", "cat", "owl")
+
+
+def test_a_class_may_be_called_train(draw, tmp_path) -> None:
+    for name in ("bus/1.png", "train/1.png", "car/1.png"):
+        draw(name)
+    assert class_names(listings(tmp_path)) == ("bus", "car", "train")
+
+
+def test_unlabelled_folders(draw, tmp_path) -> None:
+    for name in ("flat/cat/1.png", "flat/unlabelled/2.png", "flat/unlabelled/deep/3.png"):
+        draw(name)
+    for name in (
+        "parts/train/cat/1.png",
+        "parts/train/Unlabeled/2.png",
+        "parts/unlabelled/3.png",
+        "parts/test/cat/4.png",
+    ):
+        draw(name)
+    flat, parts = listings(tmp_path / "flat"), listings(tmp_path / "parts")
+    assert list(found(flat["train"], tmp_path / "flat").values()) == ["cat", None, None]
+    assert found(parts["train"], tmp_path / "parts") == {
+        "train/Unlabeled/2.png": None,
+        "train/cat/1.png": "cat",
+        "unlabelled/3.png": None,
+    }
+
+
+def test_what_belongs_nowhere_is_a_problem_and_not_the_end(draw, tmp_path) -> None:
+    for name in (
+        "flat/cat/1.png",
+        "flat/stray.png",
+        "parts/train/cat/1.png",
+        "parts/test/cat/1.png",
+        "parts/extra/cat/1.png",
+    ):
+        draw(name)
+    (tmp_path / "flat" / "empty").mkdir()
+    (tmp_path / "flat" / "texts").mkdir()
+    (tmp_path / "flat" / "texts" / "a.txt").touch()
+    sentences = [problem.sentence for problem in listings(tmp_path / "flat")["train"].problems]
+    assert [sentence.removeprefix(str(tmp_path)) for sentence in sentences] == [
+        "/flat/stray.png: lies in no class's folder",
+        "/flat/empty: holds no images",
+        "/flat/texts: holds no images, only .txt; .png, .apng, .jpg, .jpeg and the like were expected",
+    ]
+    (beside,) = listings(tmp_path / "parts")["train"].problems
+    assert beside.sentence == f"{tmp_path / 'parts/extra'}: lies beside train, test and was passed over"
+
+
+def test_images_without_class_folders_are_unlabelled(draw, tmp_path) -> None:
+    draw("1.png"), draw("2.png")
+    assert found(listings(tmp_path)["train"], tmp_path) == {"1.png": None, "2.png": None}
+
+
+def test_folders_without_images_are_refused(draw, tmp_path) -> None:
+    assert sentence_of(tmp_path).endswith("holds no images")
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "1.xyz").touch()
+    assert "only .xyz" in sentence_of(tmp_path)
+    (tmp_path / "labels.csv").touch()
+    assert f"did you mean {tmp_path / 'labels.csv'}?" in sentence_of(tmp_path)
+
+
+# ---- paths
+
+
+def test_a_path_that_does_not_exist_names_the_nearest(tmp_path, monkeypatch) -> None:
+    (tmp_path / "photos").mkdir()
+    assert "did you mean 'photos'?" in sentence_of(tmp_path / "fotos")
+    monkeypatch.chdir(tmp_path)
+    assert "did you mean 'digits'?" in sentence_of("digit")
+    assert sentence_of("nowhere/at/all").endswith("there is no such file or folder")
+
+
+def test_other_files_are_refused_with_what_is_understood(tmp_path) -> None:
+    (tmp_path / "data.xlsx").touch()
+    assert "a folder of class folders" in sentence_of(tmp_path / "data.xlsx")
+    mnist(tmp_path / "idx")
+    image_file = tmp_path / "idx" / "train-images-idx3-ubyte.gz"
+    assert f"give the folder that holds the idx files, {tmp_path / 'idx'}" in sentence_of(image_file)
+
+
+# ---- classes
+
+
+def test_class_names_are_sorted_as_numbers_if_all_are() -> None:
+    def sorted_names(*names: str) -> tuple[str, ...]:
+        return class_names({"train": Listing(None, names)})  # type: ignore[arg-type]
+
+    assert sorted_names("10", "9", "1") == ("1", "9", "10")
+    assert sorted_names("10", "9", "x") == ("10", "9", "x")
+    assert sorted_names() == ()
+
+
+# ---- idx
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_idx_files_are_read_by_mnist_s_names(tmp_path, ending) -> None:
+    images = mnist(tmp_path, ending=ending)
+    parts = listings(tmp_path)
+    assert list(parts["train"].labels) == ["2", "0", "1", "2", "0", "1"]
+    assert np.array_equal(parts["train"].items.array, images[:6])
+    assert np.array_equal(parts["test"].items[1], images[7])
+    assert parts["test"].items.name(1) == f"{tmp_path}/t10k-images-idx3-ubyte{ending}[1]"
+
+
+def test_idx_names_with_a_dot_are_known_too(tmp_path) -> None:
+    write_idx(tmp_path / "train-images.idx3-ubyte", np.zeros((2, 3, 3), np.uint8))
+    write_idx(tmp_path / "train-labels.idx1-ubyte", np.array([0, 1], np.uint8))
+    assert list(listings(tmp_path)) == ["train"]
+
+
+def test_damaged_idx_files_are_refused_by_name(tmp_path) -> None:
+    images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
+    write_idx(images, np.zeros((3, 2, 2), np.uint8))
+    assert "labels is not" in sentence_of(tmp_path)
+    write_idx(labels, np.zeros(2, np.uint8))
+    assert "holds 3 images, but train-labels-idx1-ubyte holds 2 labels" in sentence_of(tmp_path)
+    write_idx(labels, np.zeros(3, np.float32), mark=0x0D)
+    assert "0x00000d01" in sentence_of(tmp_path)
+    labels.write_bytes(b"\0\0")
+    assert "cut short" in sentence_of(tmp_path)
+    labels.unlink()
+    write_idx(labels.with_suffix(".gz"), np.zeros(3, np.uint8))
+    labels.with_suffix(".gz").write_bytes(labels.with_suffix(".gz").read_bytes()[:-12])
+    assert "cut short" in sentence_of(tmp_path)
+
+
+def test_images_cut_short_are_refused_when_they_are_read(tmp_path) -> None:
+    for ending in ("", ".gz"):
+        folder = tmp_path / f"mnist{ending}"
+        mnist(folder, ending=ending)
+        path = folder / f"train-images-idx3-ubyte{ending}"
+        path.write_bytes(path.read_bytes()[:-20])
+        items = listings(folder)["train"].items
+        with pytest.raises(DataError, match=f"{path.name}: is .*cut short"):
+            items[0]
+
+
+# ---- npz
+
+
+def test_an_archive_with_parts_and_named_classes(tmp_path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
+    names = np.array(["dog", "cat"])
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=np.array([0, 1, -1, 0]), x_test=x[:1], y_test=[[1]], classes=names)
+    np.savez_compressed(
+        tmp_path / "b.npz", x_train=x, y_train=np.array(["dog", "cat", "", "dog"]), x_val=x, y_val=[b"dog"] * 4
+    )
+    a, b = listings(tmp_path / "a.npz"), listings(tmp_path / "b.npz")
+    assert list(a["train"].labels) == list(b["train"].labels) == ["dog", "cat", None, "dog"]
+    assert list(a["test"].labels) == ["cat"]
+    assert list(b) == ["train", "validation"]
+    for part in (a["train"], b["train"]):
+        assert np.array_equal(part.items.array, x)
+    assert isinstance(a["train"].items.array, np.memmap)  # as it lies on disk: no larger than what is looked at
+    assert a["test"].items.name(0) == f"{tmp_path}/a.npz:x_test[0]"
+
+
+@pytest.mark.parametrize(
+    "x", [np.zeros((2, 3, 3)), np.asfortranarray(np.arange(18.0).reshape(2, 3, 3) / 18), np.zeros((2, 5))]
+)
+def test_orders_and_vectors(tmp_path, x) -> None:
+    np.savez(tmp_path / "a.npz", x=x, y=[0, 1])
+    assert np.array_equal(listings(tmp_path / "a.npz")["train"].items.array, x)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "told"),
+    [
+        ({"images": np.zeros(3), "labels": np.zeros(3)}, "the arrays there are: images, labels"),
+        ({}, "the arrays there are: none"),
+        ({"x_train": np.zeros((2, 3, 3)), "Y_train": [0, 1]}, "has x_train but no y_train; did you mean 'Y_train'?"),
+        ({"x": np.zeros((2, 3, 3)), "y": [0, 1, 2]}, "x holds 2 images, but y holds 3 labels"),
+        ({"x": np.zeros((2, 3, 3)), "y": np.eye(2)}, "one label an image"),
+        ({"x": np.zeros((2, 3, 3)), "y": [0.5, 1]}, "not whole numbers"),
+        ({"x": np.zeros((2, 3, 3)), "y": [0, 7], "classes": ["a", "b"]}, "labels from 0 to 7, but classes names 2"),
+        ({"x": np.zeros((2, 3, 8, 8), np.uint8), "y": [0, 1]}, "channels come last"),
+        ({"x": np.zeros(2), "y": [0, 1]}, "has the shape"),
+        ({"x": np.zeros((2, 3, 3), np.int64), "y": [0, 1]}, "holds int64"),
+        ({"x": np.array([{}, {}], object), "y": [0, 1]}, "has the shape|Python objects"),
+        ({"x": np.zeros((2, 3, 3)), "y": np.array(["a", None], object)}, "Python objects"),
+    ],
+)
+def test_archives_that_hold_something_else_are_refused(tmp_path, arrays, told) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DataError, match=told):
+        listings(tmp_path / "a.npz")
+
+
+def test_a_damaged_archive_is_refused(tmp_path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(9, 9)), y=range(9))
+    whole = (tmp_path / "a.npz").read_bytes()
+    for content in (b"", b"PK no", whole[:100], whole[:-40]):
+        (tmp_path / "a.npz").write_bytes(content)
+        assert "damaged" in sentence_of(tmp_path / "a.npz")
+
+
+def test_floats_beyond_one_are_refused_as_a_whole(tmp_path) -> None:
+    dark_first = np.stack([np.zeros((3, 3)), np.full((3, 3), 255.0)])
+    np.savez(tmp_path / "a.npz", x=dark_first, y=[0, 1])
+    with pytest.raises(DataError, match="holds floats from 255 to 255"):
+        listings(tmp_path / "a.npz")["train"].items[0]
+
+
+# ---- manifests
+
+ROWS = [
+    ("b.png", "dog", "train"),
+    ("deep/a.png", "cat", ""),
+    ("c.png", "", "Train"),
+    ("d.png", "owl", "test"),
+    ("e.png", "cat", "val"),
+]
+
+
+def write_table(path: Path, columns: list[str], rows: list[tuple[object, ...]]) -> Path:
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([columns, *rows])
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(dict(zip(columns, row, strict=True))) + "\n" for row in rows))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_manifests_of_every_kind(draw, tmp_path, suffix) -> None:
+    for name, _, _ in ROWS:
+        draw(name)
+    parts = listings(write_table(tmp_path / f"list{suffix}", ["file_name", "label", "split"], ROWS))
+    assert {part: found(listing, tmp_path) for part, listing in parts.items()} == {
+        "train": {"b.png": "dog", "deep/a.png": "cat", "c.png": None},
+        "validation": {"e.png": "cat"},
+        "test": {"d.png": "owl"},
+    }
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_labels_may_be_numbers_or_missing(draw, tmp_path, suffix) -> None:
+    rows = [(draw(f"{i}.png").name, label) for i, label in enumerate([10, 9, None])]
+    parts = listings(write_table(tmp_path / f"list{suffix}", ["file_name", "label"], rows))
+    assert list(parts["train"].labels) == ["10", "9", None]
+    assert class_names(parts) == ("9", "10")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv_as_spreadsheets_write_it(draw, tmp_path, delimiter) -> None:
+    draw("a, b.png")
+    lines = [delimiter.join([" file_name", "label ", "more"]), "", delimiter.join(['"a, b.png"', '"kürbis"', "1"]), ""]
+    (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    assert found(listings(tmp_path / "list.csv")["train"], tmp_path) == {"a, b.png": "kürbis"}
+
+
+def test_each_bad_line_is_a_problem_named_by_its_number(draw, tmp_path) -> None:
+    draw("inside/good.png")
+    draw("outside.png")
+    rows = [
+        ("good.png", "a"),
+        ("gone.png", "a"),
+        ("../outside.png", "a"),
+        (str(tmp_path / "outside.png"), "a"),
+        ("", "a"),
+    ]
+    path = write_table(tmp_path / "inside" / "list.csv", ["file_name", "label"], rows)
+    with path.open("a") as file:
+        file.write("good.png,a,b,c\n")
+    listing = listings(path)["train"]
+    assert found(listing, tmp_path) == {"inside/good.png": "a"}
+    told = ["no such file", "outside", "outside", "names no file", "4 cells"]
+    for line, problem, words in zip(range(3, 8), listing.problems, told, strict=True):
+        assert problem.sentence.startswith(f"{path}, line {line}: ")
+        assert words in problem.sentence
+
+
+def test_each_bad_json_line_is_a_problem(draw, tmp_path) -> None:
+    draw("a.png")
+    good = '{"file_name": "a.png", "label": "x"}'
+    bad = [
+        "{oops",
+        "[1]",
+        '{"filename": "a.png"}',
+        '{"file_name": "a.png", "label": [1]}',
+        '{"file_name": "a.png", "label": 0.5}',
+    ]
+    bad += ['{"file_name": "a.png", "split": "tets"}']
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join([good, "", *bad]))
+    listing = listings(path)["train"]
+    assert len(listing.items) == 1
+    told = ["not JSON", "not an object", "did you mean 'filename'", "not a class", "not a class", "did you mean 'test'"]
+    for line, problem, words in zip(range(3, 9), listing.problems, told, strict=True):
+        assert f"line {line}: " in problem.sentence
+        assert words in problem.sentence
+
+
+def test_manifests_that_make_no_sense_are_refused(tmp_path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("filename,label\na.png,x\n")
+    assert "has no column file_name; the columns there are: filename, label; did you mean 'filename'?" in sentence_of(
+        path
+    )
+    path.write_text("file_name,lable\na.png,x\n")
+    assert "has no column label" in sentence_of(path)
+    for content, told in (
+        (b"", "none"),
+        (b"file_name,label\n", "names no image"),
+        (b"file_name,label\n\xff\xfe,a\n", "UTF-8"),
+    ):
+        path.write_bytes(content)
+        assert told in sentence_of(path)
+    path.write_text("file_name,label\ngone.png,x\n")
+    assert "names no image that is there; the first: " in sentence_of(path)
+    (tmp_path / "list.parquet").write_bytes(b"PAR1 no")
+    assert "damaged" in sentence_of(tmp_path / "list.parquet")
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "list.parquet").touch()
+    assert "pip install likely[parquet]" in sentence_of(tmp_path / "list.parquet")
+
+
+# ---- digits
+
+
+def test_the_digits_and_their_fixed_quarter() -> None:
+    parts, again = listings("digits"), listings("digits")
+    sizes = {part: len(listing.items) for part, listing in parts.items()}
+    assert sizes == {"train": 1352, "test": 445}
+    assert class_names(parts) == tuple("0123456789")
+    assert parts["test"].items.array.max() == 255
+    assert parts["test"].items.array.dtype == np.uint8
+    assert np.array_equal(parts["test"].items.array, again["test"].items.array)
+    for name in "0123456789":
+        n_test, n_train = parts["test"].labels.count(name), parts["train"].labels.count(name)
+        assert n_test == (n_test + n_train) // 4

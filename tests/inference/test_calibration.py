@@ -1,0 +1,118 @@
+"""The temperature: recovered where it is known, and sensible where there is next to nothing to learn it from."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likely.inference.calibration import SHARPER, SOFTER, WIDEST, fit_temperature, nll
+from likely.inference.posterior import log_posterior, uniform
+
+LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
+SIDE = 40  # of the grids on which a minimum is looked for
+
+
+def drawn(seed, n, sharpness=1.0, n_classes=3):
+    """Scores (n, K) and labels that are drawn from the posterior of these very scores under a uniform prior."""
+    rng = torch.Generator().manual_seed(seed)
+    scores = sharpness * torch.randn(n, n_classes, generator=rng)
+    p = log_posterior(scores, uniform(n_classes)).exp()
+    return scores, torch.multinomial(p, 1, generator=rng)[:, 0]
+
+
+def width(temperature):
+    return SOFTER if temperature > 1 else SHARPER
+
+
+def objective(scores, y, log_prior, temperature):
+    return len(y) * nll(scores, y, log_prior, temperature) + 0.5 * (math.log(temperature) / width(temperature)) ** 2
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 7.0, 300.0])
+def test_recovers_a_known_temperature(temperature):
+    scores, y = drawn(0, 4000, sharpness=2.0)
+    # log T̂ is about normal with variance 1 / (N · Fisher information), the variance of the true class's score under p.
+    p = log_posterior(scores, uniform(3)).exp()
+    information = ((p * scores.square()).sum(1) - (p * scores).sum(1).square()).sum().item()
+    fitted = fit_temperature(temperature * scores, y, uniform(3))
+    pull = abs(math.log(temperature)) / width(temperature) ** 2 / information
+    assert abs(math.log(fitted / temperature)) < 5 / math.sqrt(information) + 2 * pull
+
+
+def test_recovers_a_known_temperature_beside_a_prior():
+    rng = torch.Generator().manual_seed(1)
+    scores = 2 * torch.randn(4000, 3, generator=rng)
+    p = log_posterior(scores, LOG_PRIOR).exp()
+    y = torch.multinomial(p, 1, generator=rng)[:, 0]
+    information = ((p * scores.square()).sum(1) - (p * scores).sum(1).square()).sum().item()
+    assert abs(math.log(fit_temperature(10 * scores, y, LOG_PRIOR) / 10)) < 5 / math.sqrt(information) + 0.01
+
+
+@given(
+    st.integers(0, 1000), st.integers(1, 200), st.floats(-3, 3).map(lambda power: 10**power), st.floats(0.0, 5.0)
+)
+def test_no_temperature_of_a_grid_is_better(seed, n, size, truth):
+    scores, y = drawn(seed, n)
+    scores = size * (scores + truth * torch.nn.functional.one_hot(y, 3))
+    best = objective(scores, y, LOG_PRIOR, fit_temperature(scores, y, LOG_PRIOR))
+    grid = np.exp(np.linspace(-WIDEST, WIDEST, SIDE))
+    assert best <= min(objective(scores, y, LOG_PRIOR, T) for T in grid) + 1e-6
+
+
+def test_with_many_images_the_nll_itself_is_least():
+    scores, y = drawn(3, 3000)
+    scores = 25 * scores
+    T = fit_temperature(scores, y, LOG_PRIOR)
+    least = min(nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-WIDEST, WIDEST, 200)))
+    assert nll(scores, y, LOG_PRIOR, T) <= least + 1e-3
+
+
+def test_without_images_it_is_one():
+    assert fit_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), LOG_PRIOR) == 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 30])
+@pytest.mark.parametrize("margin", [1e-3, 1.0, 50.0, 1e6])
+def test_a_few_images_all_right_are_not_certainty(n, margin):
+    y = torch.arange(n) % 3
+    T = fit_temperature(margin * torch.nn.functional.one_hot(y, 3).float(), y, LOG_PRIOR)
+    assert 0.01 < T < 100
+
+
+@pytest.mark.parametrize("n", [1, 5, 30])
+@pytest.mark.parametrize("margin", [1e-3, 1.0, 50.0, 1e6])
+def test_a_few_images_all_wrong_are_not_ignorance(n, margin):
+    y = torch.arange(n) % 3
+    T = fit_temperature(-margin * torch.nn.functional.one_hot(y, 3).float(), y, LOG_PRIOR)
+    assert 1 <= T <= math.exp(WIDEST)
+
+
+def test_equal_scores_say_nothing():
+    assert fit_temperature(torch.full((10, 3), 7.0), torch.arange(10) % 3, LOG_PRIOR) == pytest.approx(1)
+
+
+@given(st.integers(0, 1000), st.floats(0.1, 100))
+def test_under_a_uniform_prior_the_answer_stays(seed, size):
+    scores, y = drawn(seed, 20)
+    scores = size * scores
+    T = fit_temperature(scores, y, uniform(3))
+    assert torch.equal(log_posterior(scores, uniform(3), T).argmax(1), scores.argmax(1))
+
+
+def test_a_constant_of_each_image_changes_nothing():
+    scores, y = drawn(5, 100)
+    moved = scores - 1e5 * torch.arange(100.0)[:, None].remainder(8)
+    assert fit_temperature(moved, y, LOG_PRIOR) == pytest.approx(fit_temperature(scores, y, LOG_PRIOR), rel=0.02)
+
+
+def test_nll_by_hand():
+    scores = torch.tensor([[1.0, 1.0], [math.log(3), 0.0]])
+    assert nll(scores, torch.tensor([0, 1]), uniform(2)) == pytest.approx((math.log(2) + math.log(4)) / 2)
+
+
+def test_nll_at_a_temperature_is_that_of_the_divided_scores():
+    scores, y = drawn(6, 30)
+    assert nll(4 * scores, y, LOG_PRIOR, 4) == pytest.approx(nll(scores, y, LOG_PRIOR))

@@ -1,0 +1,403 @@
+"""The command line: what people type, what they see, and the exit codes that scripts depend on."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from likely.answer import Answer
+
+BRIEF = ("--epochs", "2", "--batch-size", "64", "--width", "4", "--latent-dims", "4", "--threads", "1", "--folds", "0")
+
+
+def likely(*words, cwd=None):
+    """What the program prints and its exit code, in a process of its own."""
+    command = [sys.executable, "-W", "error", "-m", "likely", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def called(*words):
+    """The same in this process, which is faster: (exit code, stdout, stderr)."""
+    from contextlib import redirect_stderr, redirect_stdout
+
+    from likely.surfaces.cli import cli
+    from likely.surfaces.cli.errors import sentences
+
+    class Out(io.TextIOWrapper):
+        pass
+
+    out, err = Out(io.BytesIO(), encoding="utf-8", write_through=True), io.StringIO()
+    code = 0
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            with sentences():
+                cli([str(word) for word in words], prog_name="likely")
+        except SystemExit as stop:
+            code = stop.code or 0
+    return code, out.buffer.getvalue().decode(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of class folders: 60 digits each of three classes."""
+    root = tmp_path_factory.mktemp("photos")
+    digits = load_digits()
+    for label in (1, 4, 7):
+        (root / f"digit-{label}").mkdir()
+        for i, image in enumerate(digits.images[digits.target == label][:60]):
+            Image.fromarray((image * 15.9).astype(np.uint8)).save(root / f"digit-{label}" / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "digits"
+    code, _, err = called("train", folder, "--out", out, "--model", "gaussian", "--folds", 0)
+    assert code == 0, err
+    return out
+
+
+@pytest.fixture
+def picture(folder):
+    return folder / "digit-4" / "03.png"
+
+
+def test_help_answers_in_under_three_tenths_of_a_second():
+    def seconds():
+        start = time.perf_counter()
+        assert "train" in likely("--help").stdout
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 0.3
+
+
+def test_help_loads_neither_torch_nor_pydantic():
+    check = "import sys, runpy; sys.argv = ['likely', '--help']\ntry: runpy.run_module('likely', run_name='__main__')\n"
+    check += "except SystemExit: pass\nprint([m for m in ('torch', 'pydantic', 'numpy', 'rich') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_every_command_has_a_help_page():
+    from likely.surfaces.cli import COMMANDS
+
+    for name in COMMANDS:
+        code, out, _ = called(name, "--help")
+        assert code == 0
+        assert "Usage: likely " + name in out
+
+
+def test_train_writes_a_model_and_classify_answers_with_it(model, picture):
+    code, out, _ = called("classify", model, picture, "--format", "jsonl")
+    assert code == 0
+    answer = Answer.model_validate_json(out)
+    assert answer.input == str(picture)
+    assert answer.label == "digit-4"
+    assert answer.model.startswith("digits@")
+
+
+def test_the_flags_of_train_are_those_of_the_family(folder, tmp_path):
+    assert "--latent-dims" in called("train", "--help", "--model", "vae")[1]
+    assert "--covariance" in called("train", "--help", "--model", "gaussian")[1]
+    code, _, err = called("train", folder, "--out", tmp_path / "m", "--model", "gaussian", "--latent-dims", "4")
+    assert code == 2
+    assert "--latent-dims" in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_family_that_does_not_exist_is_refused_with_the_nearest(folder, tmp_path):
+    code, _, err = called("train", folder, "--out", tmp_path / "m", "--model", "vea")
+    assert code == 2
+    assert "'vae'" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--epochs", "0"), "--epochs"),
+        (("--learning-rate", "-1"), "--learning-rate"),
+        (("--epochs", "3", "--minutes", "1"), "give one"),
+        (("--size", "12by12"), "32x48"),
+        (("--augment-shift", "3"), "--augment-shift"),
+        (("--schedule", "cosin"), "cosine"),
+        (("--device", "tpu"), "cuda"),
+    ],
+)
+def test_options_out_of_range_are_named(folder, tmp_path, words, said):
+    code, _, err = called("train", folder, "--out", tmp_path / "m", *words)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_data_that_is_not_there_is_named(tmp_path):
+    code, _, err = called("train", tmp_path / "nowhere", "--out", tmp_path / "m")
+    assert code == 2
+    assert "nowhere" in err
+
+
+def test_out_is_never_overwritten_unasked(folder, model, tmp_path):
+    before = (model / "model.json").read_bytes()
+    code, _, err = called("train", folder, "--out", model, "--model", "gaussian")
+    assert code == 2
+    assert "--overwrite" in err
+    assert (model / "model.json").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("mine")
+    code, _, err = called("train", folder, "--out", tmp_path / "mine", "--overwrite")
+    assert code == 2
+    assert "precious.txt" in err
+    assert (tmp_path / "mine" / "precious.txt").exists()
+
+
+def test_overwrite_replaces_a_model(folder, tmp_path):
+    for _ in range(2):
+        code, _, err = called(
+            "train", folder, "--out", tmp_path / "m", "--model", "gaussian", "--folds", 0, "--overwrite"
+        )
+        assert code == 0, err
+
+
+def test_resume_refuses_other_options_and_says_which(folder, tmp_path):
+    from likely.run import Run, begin
+    from likely.training.options import TrainingOptions
+
+    session = begin(
+        Run(data=str(folder), options={"width": 4}, training=TrainingOptions(epochs=3), folds=0), tmp_path / "m"
+    )
+    for step in session.steps():
+        if step.number == 2:
+            session.save_progress()
+            break
+    code, _, err = called("train", folder, "--out", tmp_path / "m", "--resume", "--epochs", "9")
+    assert code == 2
+    assert "epochs" in err
+    code, _, err = called("train", folder, "--out", tmp_path / "m", "--resume")
+    assert code == 0, err
+    assert (tmp_path / "m" / "model.json").exists()
+    code, _, err = called("train", folder, "--out", tmp_path / "m", "--resume")
+    assert code == 2
+    assert "complete" in err
+
+
+def test_one_bad_file_never_ends_a_training(folder, tmp_path):
+    import shutil
+
+    data = shutil.copytree(folder, tmp_path / "data")
+    (data / "digit-1" / "broken.png").write_bytes(b"\x89PNG nothing")
+    code, _, err = called("train", data, "--out", tmp_path / "m", "--model", "gaussian", "--folds", 0)
+    assert code == 1
+    assert "broken.png" in err
+    assert (tmp_path / "m" / "model.json").exists()
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory, folder):
+    """Every kind of file that cannot be answered, beside one that can."""
+    root = tmp_path_factory.mktemp("bad")
+    good = (folder / "digit-7" / "05.png").read_bytes()
+    (root / "good.png").write_bytes(good)
+    (root / "truncated.png").write_bytes(good[: len(good) // 2])
+    (root / "empty.png").write_bytes(b"")
+    (root / "text.jpg").write_text("I am no picture")
+    Image.fromarray(np.full((8, 8), 1e9, np.float32)).save(root / "floats.tiff")
+    header = bytearray(good)
+    header[16:24] = (50_000).to_bytes(4, "big") * 2
+    (root / "bomb.png").write_bytes(header)
+    return root
+
+
+@pytest.mark.parametrize("name", ["truncated.png", "empty.png", "text.jpg", "floats.tiff", "bomb.png", "missing.png"])
+def test_a_bad_file_is_named_and_every_good_file_answered(model, bad_files, name):
+    code, out, err = called("classify", model, bad_files / name, bad_files / "good.png", "--format", "jsonl")
+    assert code == 1
+    bad, good = map(Answer.model_validate_json, out.splitlines())
+    assert bad.status.value == "error"
+    assert name in bad.error
+    assert name in err
+    assert bad.label is None
+    assert good.label == "digit-7"
+    assert "Traceback" not in err
+
+
+def test_a_folder_stands_for_its_images(model, bad_files):
+    code, out, _ = called("classify", model, bad_files, "--format", "jsonl")
+    assert code == 1
+    assert len(out.splitlines()) == 6
+
+
+def test_a_folder_without_images_is_a_usage_error(model, tmp_path):
+    code, _, err = called("classify", model, tmp_path)
+    assert code == 2
+    assert "no images" in err
+
+
+def test_the_formats_say_the_same(model, folder, tmp_path):
+    images = sorted((folder / "digit-1").iterdir())[:3]
+    lines = [json.loads(line) for line in called("classify", model, *images, "--format", "jsonl")[1].splitlines()]
+    rows = list(csv.DictReader(io.StringIO(called("classify", model, *images, "--format", "csv")[1])))
+    assert [row["label"] for row in rows] == [line["label"] for line in lines]
+    assert [float(row["probability"]) for row in rows] == [line["probability"] for line in lines]
+    table = called("classify", model, *images)[1]
+    assert table.count("digit-1") >= 3
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    assert called("classify", model, *images, "--format", "parquet", "--out", tmp_path / "a.parquet")[0] == 0
+    assert pyarrow.read_table(tmp_path / "a.parquet").to_pylist() == lines
+
+
+def test_out_chooses_the_format_by_its_name_and_is_not_overwritten(model, picture, tmp_path):
+    out = tmp_path / "answers.csv"
+    assert called("classify", model, picture, "--out", out)[0] == 0
+    assert out.read_text().startswith("input,status,label")
+    code, _, err = called("classify", model, picture, "--out", out)
+    assert code == 2
+    assert "--overwrite" in err
+
+
+def test_alpha_turns_more_away_the_larger_it_is(model, folder):
+    def n_unknown(alpha):
+        lines = called("classify", model, folder, "--format", "jsonl", "--alpha", alpha)[1].splitlines()
+        return sum(json.loads(line)["status"] == "unknown" for line in lines)
+
+    assert n_unknown(0.1) <= n_unknown(0.4)
+    assert called("classify", model, folder, "--alpha", "1.5")[0] == 2
+
+
+def test_evaluate_prints_one_object_with_the_figures_that_scripts_read(model, folder, tmp_path):
+    noise = tmp_path / "noise"
+    noise.mkdir()
+    for i in range(20):
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(noise / f"{i}.png")
+    report = tmp_path / "report.html"
+    code, out, err = called("evaluate", model, folder, "--json", "--unknown", noise, "--report", report)
+    assert code == 0, err
+    found = json.loads(out)
+    assert set(found) >= {
+        "n",
+        "skipped",
+        "accuracy",
+        "balanced_accuracy",
+        "nll",
+        "ece",
+        "bits_per_dim",
+        "evidence",
+        "false_alarm_rate",
+        "alpha",
+        "ambiguous_rate",
+        "images_per_second",
+        "per_class",
+        "auroc",
+        "fpr_at_95_tpr",
+        "unknown_rate",
+    }
+    assert found["n"] + found["skipped"] == 180
+    assert found["n"] == 36
+    assert found["auroc"] > 0.9
+    assert report.read_text().startswith("<!")
+
+
+def test_evaluate_leaves_with_two_if_the_model_was_trained_on_everything(model, folder, tmp_path):
+    from likely.classifier import Classifier
+    from likely.data.dataset import load
+
+    loaded = Classifier.load(model)
+    train = load(folder, loaded.format_).train
+    known = [i for i in range(len(train)) if train.hashes[i] in loaded.hashes_]
+    data = tmp_path / "known.npz"
+    names = [train.images.name(i) for i in known]
+    pixels = train.images.batch(known).numpy()[:, 0]
+    np.savez(data, x=pixels, y=np.array([name.split("/")[-2] for name in names]))
+    code, _, err = called("evaluate", model, data)
+    assert code == 2
+    assert "trained on every one" in err
+
+
+def test_evaluate_bounds_the_likelihood_by_importance_weighting(folder, tmp_path):
+    code, _, err = called("train", folder, "--out", tmp_path / "m", "--model", "vae", *BRIEF)
+    assert code == 0, err
+    found = json.loads(called("evaluate", tmp_path / "m", folder, "--json", "--importance-samples", "8")[1])
+    assert found["bits_per_dim_importance_weighted"] < found["bits_per_dim"] + 0.05
+
+
+def test_importance_samples_are_refused_where_there_is_no_bound(model, folder):
+    code, _, err = called("evaluate", model, folder, "--importance-samples", "8")
+    assert code == 2
+    assert "--importance-samples" in err
+
+
+def test_generate_draws_one_picture_or_a_folder_of_files(model, tmp_path):
+    code, _, err = called("generate", model, "--out", tmp_path / "all.png", "-n", "3")
+    assert code == 0, err
+    with Image.open(tmp_path / "all.png") as picture:
+        assert picture.size[0] > 3 * 8
+    assert called("generate", model, "--class", "digit-4", "-n", "2", "--out", tmp_path / "some")[0] == 0
+    assert sorted(p.name for p in (tmp_path / "some" / "digit-4").iterdir()) == ["0000.png", "0001.png"]
+    code, _, err = called("generate", model, "--class", "digit-5", "--out", tmp_path / "other")
+    assert code == 2
+    assert "digit-" in err
+    assert called("generate", model, "--out", tmp_path / "all.png")[0] == 2
+
+
+def test_info_shows_the_card_and_the_document(model):
+    code, out, _ = called("info", model)
+    assert code == 0
+    assert "digit-4" in out
+    assert json.loads(called("info", model, "--json")[1])["family"] == "gaussian"
+    code, _, err = called("info", model.parent)
+    assert code == 2
+    assert "likely train" in err
+
+
+def test_models_lists_every_option_of_every_family():
+    out = called("models")[1]
+    assert all(word in out for word in ("gaussian", "--latent-dims", "discriminative", "--shrinkage"))
+    assert set(json.loads(called("models", "vae", "--json")[1])) == {"vae"}
+    assert called("models", "vea")[0] == 2
+
+
+def test_a_model_of_another_format_says_what_to_do(model, picture, tmp_path):
+    import shutil
+
+    other = shutil.copytree(model, tmp_path / "m")
+    document = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps(document | {"format_version": 99}))
+    code, _, err = called("classify", other, picture)
+    assert code == 2
+    assert "upgrade" in err
+
+
+def test_a_fault_of_the_program_itself_is_a_sentence_too(model, picture, monkeypatch):
+    from likely.classifier import Classifier
+
+    def broken(*args, **kwargs):
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(Classifier, "judge", broken)
+    code, _, err = called("classify", model, picture)
+    assert code == 1
+    assert "report" in err
+    assert "Traceback" not in err
+
+
+def test_an_interrupted_training_keeps_the_best_so_far(folder, tmp_path):
+    """Ctrl-C, sent to a real process once it has begun to train."""
+    import signal
+
+    out = tmp_path / "m"
+    words = ["train", str(folder), "--out", str(out), *BRIEF[2:], "--epochs", "100000", "--patience", "100000"]
+    with subprocess.Popen([sys.executable, "-m", "likely", *words], stderr=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stderr if line.startswith("epoch"))
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read()
+        assert process.wait(60) == 0, err
+    assert "--resume" in err
+    assert (out / "model.json").exists()
+    assert (out / "unfinished.safetensors").exists()

@@ -1,0 +1,56 @@
+"""The project itself: what it depends on, and that its first page tells the truth."""
+
+import re
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BANNED = {"torchvision", "timm", "torch-fidelity", "lightning", "pytorch-lightning", "gradio", "netcal"}
+
+
+def required(name: str, seen: set[str]) -> Iterator[str]:
+    """Every package that a package needs, directly or not, whichever extras are asked for of it."""
+    if name in seen:
+        return
+    seen.add(name)
+    yield name
+    try:
+        needs = distribution(name).requires or []
+    except PackageNotFoundError:
+        return
+    for need in needs:
+        if name == "likely" or "extra ==" not in need:
+            yield from required(re.split(r"[^\w.-]", need)[0].lower().replace("_", "-"), seen)
+
+
+def test_nothing_that_breaks_beside_a_cpu_torch_is_depended_on():
+    found = set(required("likely", set()))
+    assert {"torch", "scikit-learn", "numpy", "pyarrow"} <= found
+    assert not found & BANNED
+
+
+def test_the_constraints_name_every_package_and_no_registry():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
+    assert lines[1] == "torch==2.13.0"
+    assert not [line for line in lines if "://" in line or line.startswith("-")]
+    assert not pinned & BANNED
+
+
+def test_the_python_of_the_readme_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 1
+    assert len([line for line in blocks[0].splitlines() if line.strip()]) == 10
+    exec(blocks[0], {})
+    accuracy = float(capsys.readouterr().out.splitlines()[0])
+    assert accuracy > 0.9
+
+
+@pytest.mark.parametrize("page", ["../README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
+def test_links_between_pages_lead_somewhere(page):
+    path = ROOT / "docs" / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
