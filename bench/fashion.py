@@ -21,15 +21,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from promises import alarms, n_above
 
 from likely import Classifier
 from likely.evaluation.assessment import assess
-from likely.evaluation.metrics import beta_binomial_bound
 from likely.evaluation.selection import Selection, select
 from likely.training import hardware
 
 RESULTS = Path(__file__).parent / "results" / "fashion.jsonl"
-ALPHAS = (0.05, 0.1)
 
 
 def main() -> None:
@@ -69,7 +68,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
         "twin_seconds": float(history(twin)[-1]["seconds"]),
         "peak_memory_gb": memory,
         **{name: {k: v for k, v in a.as_json().items() if k != "per_class"} for name, a in found.items()},
-        "alarms": {str(alpha): alarms(models["vae"], chosen, alpha) for alpha in ALPHAS},
+        "alarms": alarms(models["vae"], chosen.part),
         **throughput(models, chosen),
     }
 
@@ -87,23 +86,6 @@ def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
 def history(folder: Path) -> list[dict[str, str]]:
     with (folder / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def alarms(classifier: Classifier, chosen: Selection, alpha: float) -> dict[str, list[int]]:
-    """False alarms class by class: P(p of the true class ≤ alpha), beside the most that chance explains.
-
-    The bound is that of the beta-binomial at 95 %, Bonferroni over classes and alphas.
-    """
-    part, K = chosen.part, len(classifier.labels)
-    p = classifier.judge(part.images, alpha=alpha).p_values.numpy()[np.arange(len(part)), part.labels]
-    n = np.bincount(part.labels, minlength=K)
-    n_calibration = np.bincount(classifier.judge_.typicality.labels.numpy(), minlength=K)
-    level = 1 - 0.05 / (K * len(ALPHAS))
-    return {
-        "alarms": np.bincount(part.labels[p <= alpha], minlength=K).tolist(),
-        "bound": [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, n_calibration, strict=True)],
-        "n": n.tolist(),
-    }
 
 
 def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 7) -> dict[str, object]:
@@ -151,7 +133,7 @@ def table() -> str:
         "twin's ece": lambda r: (r["twin"]["ece"], ".4f"),
         "bits/dim": lambda r: (r["vae"]["bits_per_dim"], ".3f"),
         "false alarms at 0.05": lambda r: (r["vae"]["false_alarm_rate"], ".4f"),
-        "classes above their bound": lambda r: (float(n_above(r)), ".0f"),
+        "classes above their bound": lambda r: (float(n_above(r["alarms"])), ".0f"),
         "epochs": lambda r: (float(r["epochs"]), ".0f"),
         "predict_proba, images/s": lambda r: (r["predict_proba_per_second"]["vae"], ",.0f"),
         "of the twin's": lambda r: (r["throughput_ratio"][1], ".2f"),
@@ -169,11 +151,6 @@ def table() -> str:
     minutes = sorted({row["minutes"] for row in found})
     lines += ["", f"{'/'.join(f'{m:g}' for m in minutes)} minutes of training. " + "; ".join(machines) + "."]
     return "\n".join(lines) + "\n"
-
-
-def n_above(row: dict[str, object]) -> int:
-    """Classes with more false alarms than chance explains, over all alphas."""
-    return sum(a > b for found in row["alarms"].values() for a, b in zip(found["alarms"], found["bound"], strict=True))
 
 
 if __name__ == "__main__":

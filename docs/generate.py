@@ -16,7 +16,7 @@ import click
 from likely.contract import Options
 from likely.data.images import ImageOptions
 from likely.models import FAMILIES, summary
-from likely.surfaces.cli import COMMANDS, cli
+from likely.surfaces.cli import cli
 from likely.surfaces.cli.flags import spelled
 from likely.training.options import TrainingOptions
 
@@ -66,7 +66,7 @@ def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[
     """A command and those below it."""
     yield path, command
     if isinstance(command, click.Group):
-        for name in COMMANDS if command is cli else command.commands:
+        for name in command.list_commands(click.Context(command)):
             below = command.get_command(click.Context(command), name)
             assert below is not None
             yield from walk(below, (*path, name))

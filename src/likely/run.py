@@ -21,7 +21,7 @@ from likely.classifier import Classifier, Snapshot
 from likely.contract import Options
 from likely.data.dataset import load
 from likely.data.images import ImageOptions
-from likely.data.parts import Part
+from likely.data.parts import Dataset, Part
 from likely.data.splits import Parts, divide
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.card import card
@@ -81,7 +81,9 @@ class Session:
         self.out, self.command, self.snapshot = out, command, snapshot
         threads = run.training.threads or hardware.free_cores()
         self.run = run.model_copy(update={"training": run.training.model_copy(update={"threads": threads})})
-        self.dataset = load(run.data, run.images, parts=("train", "validation"), progress=progress)
+        self.dataset = _learnable(
+            load(run.data, run.images, parts=("train", "validation"), progress=progress), run.seed
+        )
         self.parts = divide(self.dataset, run.seed)
         _refuse_other_data(self.parts, snapshot, run.data)
         out.mkdir(parents=True, exist_ok=True)  # now: not to be found impossible after the training
@@ -209,6 +211,13 @@ def write_pages(folder: Path, content: ReportContent) -> None:
     """The report and the card of a model folder."""
     checkpoint.write_text(folder / REPORT, render(content))
     checkpoint.write_text(folder / CARD, card(content))
+
+
+def _learnable(dataset: Dataset, seed: int) -> Dataset:
+    """The same without classes that have no image to train on; what is left out is among its problems."""
+    counts = divide(dataset, seed).train.class_counts(len(dataset.classes))
+    kept = [name for name, n in zip(dataset.classes, counts, strict=True) if n]
+    return dataset if len(kept) == len(dataset.classes) else dataset.relabelled(kept)
 
 
 def _digest(parts: Parts) -> str:

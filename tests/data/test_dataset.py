@@ -178,14 +178,26 @@ def test_memory_stays_near_the_images_own(tmp_path) -> None:
     assert peak < 2 * n * 28 * 28
 
 
+def test_an_array_that_was_brought_to_the_format_is_let_go(tmp_path) -> None:
+    x = np.zeros((1000, 16, 16, 3), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", x=x, y=np.arange(1000) % 2)
+    load(tmp_path / "a.npz")
+    tracemalloc.start()
+    data = load(tmp_path / "a.npz")
+    now, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data.train.images) == 1000  # type: ignore[union-attr]
+    assert now < 1.5 * x.nbytes
+
+
 # ---- classes
 
 
 def test_too_few_classes_are_refused_unless_allowed(draw, tmp_path) -> None:
     draw("plain/1.png"), draw("one/cat/1.png")
-    with pytest.raises(DataError, match="1 images of only one class, 'cat'"):
+    with pytest.raises(DataError, match="1 image of only one class, 'cat'"):
         load(tmp_path / "one")
-    with pytest.raises(DataError, match="1 images of no class"):
+    with pytest.raises(DataError, match="1 image of no class"):
         load(tmp_path / "plain")
     assert load(tmp_path / "one", fewest_classes=1).classes == ("cat",)
     assert load(tmp_path / "plain", fewest_classes=0).train.labels.tolist() == [-1]  # type: ignore[union-attr]
@@ -208,8 +220,16 @@ def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
     assert data.train.labels.tolist() == [2, 1, 1, -1]
     assert [data.train.images.name(i)[-9:-4] for i in range(4)] == ["cat/1", "dog/1", "dog/2", "led/1"]
     (problem,) = data.problems
-    assert problem.sentence == "class 'cta' is not the model's; its 1 images were passed over; did you mean 'cat'?"
+    assert problem.sentence == "class 'cta' is not the model's; 1 image passed over; did you mean 'cat'?"
     assert data.train.labelled().labels.tolist() == [2, 1, 1]
+
+
+def test_an_empty_test_folder_is_no_test_part(draw, tmp_path) -> None:
+    draw("train/cat/1.png"), draw("train/dog/1.png")
+    (tmp_path / "test").mkdir()
+    data = load(tmp_path)
+    assert (data.test, data.available) == (None, ("train",))
+    assert data.problems[0].sentence == f"{tmp_path / 'test'}: holds no images"
 
 
 def test_progress_ends_at_the_total(pets) -> None:

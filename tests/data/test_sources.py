@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -124,6 +125,13 @@ def test_what_belongs_nowhere_is_a_problem_and_not_the_end(draw, tmp_path) -> No
     ]
     (beside,) = listings(tmp_path / "parts")["train"].problems
     assert beside.sentence == f"{tmp_path / 'parts/extra'}: lies beside train, test and was passed over"
+
+
+def test_a_folder_that_may_not_be_read_is_a_problem(draw, tmp_path, monkeypatch) -> None:
+    draw("cat/1.png"), draw("dog/1.png")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "dog")  # root may read everything
+    (problem,) = listings(tmp_path)["train"].problems
+    assert problem.sentence == f"{tmp_path / 'dog'}: may not be looked into (permission denied)"
 
 
 def test_images_without_class_folders_are_unlabelled(draw, tmp_path) -> None:

@@ -56,7 +56,7 @@ def test_equal_scores_leave_the_prior(case, temperature):
 def test_temperature_divides_the_scores_and_not_the_prior(case, temperature):
     L, log_prior = case
     log_p = log_posterior(L, log_prior, temperature)
-    odds = (L[:, :1] - L).double() / temperature + log_prior[0] - log_prior
+    odds = (L[:, :1].double() - L) / temperature + log_prior[0] - log_prior
     assert_close(log_p[:, :1] - log_p, odds, rtol=1e-9, atol=1e-9)
 
 

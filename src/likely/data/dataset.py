@@ -15,6 +15,7 @@ from likely.data.collection import CachedImages as CachedImages
 from likely.data.collection import Images as Images
 from likely.data.collection import StreamedImages as StreamedImages
 from likely.data.collection import Vectors as Vectors
+from likely.data.findings import counted
 from likely.data.format import resolve
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.listing import PARTS, Listing, Listings, class_names
@@ -59,7 +60,7 @@ def load(
         test=made.get("test"),
         problems=tuple(p for part, listing in asked.items() for p in (*listing.problems, *contents[part].problems)),
         format=format,
-        available=tuple(part for part in PARTS if part in listings),
+        available=tuple(part for part in PARTS if part in listings and len(listings[part].items)),
     )
 
 
@@ -95,7 +96,7 @@ def _fits(listings: Listings, format: ImageFormat | None, memory: int) -> bool:
 
 def _require_classes(name: str, listings: Listings, classes: tuple[str, ...], fewest: int) -> None:
     if len(classes) < fewest:
-        n_images = sum(len(listing.items) for listing in listings.values())
+        n_images = counted(sum(len(listing.items) for listing in listings.values()), "image")
         what = f"only one class, {classes[0]!r}" if classes else "no class"
         wanted = f"a folder or a label for each of at least {fewest} classes was expected"
-        raise DataError(f"{name}: has {n_images} images of {what}; {wanted}")
+        raise DataError(f"{name}: has {n_images} of {what}; {wanted}")

@@ -82,6 +82,10 @@ class Rows(Items):
         array: Array = self._open()
         return array
 
+    def forget(self) -> None:
+        """Let go of the array, whose values were taken elsewhere; asked for once more, it is read once more."""
+        self.__dict__.pop("array", None)
+
     @property
     def are_vectors(self) -> bool:
         return len(self.shape) == 2

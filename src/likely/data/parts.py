@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from likely.data.collection import Images
 from likely.data.decoding import Array
+from likely.data.findings import counted
 from likely.data.images import ImageFormat
 from likely.data.listing import Problem
 from likely.data.nearest import suggestion
@@ -112,4 +113,4 @@ def _mapped(part: Part, table: Integers) -> Part:
 
 
 def _stranger(name: str, n: int, classes: Sequence[str]) -> str:
-    return f"class {name!r} is not the model's; its {n} images were passed over{suggestion(name, classes)}"
+    return f"class {name!r} is not the model's; {counted(n, 'image')} passed over{suggestion(name, classes)}"

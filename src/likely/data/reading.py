@@ -42,14 +42,18 @@ class Reader:
 
     def read(self, items: Items) -> Content:
         """Every item that can be read; raises DataError where an array as a whole makes no images."""
-        if isinstance(items, Rows) and items.are_vectors:
+        if not isinstance(items, Rows):
+            return self._decoded(items)
+        if items.are_vectors:
             return self._vectors(items)
-        assert self.format is not None  # or there would have been vectors alone
-        if isinstance(items, Rows) and _is_native(items.array, self.format):
-            return self._native(items)
-        return self._decoded(items, self.format)
+        content = self._native(items) if _is_native(items.array, self.format) else self._decoded(items)
+        if self.kept:
+            items.forget()  # the images are named by the items, which would keep a second copy of them
+        return content
 
-    def _decoded(self, items: Items, format: ImageFormat) -> Content:
+    def _decoded(self, items: Items) -> Content:
+        format = self.format
+        assert format is not None  # only vectors have none
         pixels = np.empty((len(items), *format.shape), np.uint8) if self.kept else None
 
         def outcome(i: int) -> bytes | ImageError:
@@ -107,15 +111,11 @@ def _content(images: Images, outcomes: Iterable[bytes | ImageError]) -> Content:
     return Content(images.subset(good) if problems else images, good, hashes_of(prints), tuple(problems))
 
 
-def _is_native(array: Array, format: ImageFormat) -> bool:
+def _is_native(array: Array, format: ImageFormat | None) -> bool:
     channels = 1 if array.ndim == 3 else array.shape[3]
-    return array.dtype == np.uint8 and (channels, *array.shape[1:3]) == format.shape
+    return format is not None and array.dtype == np.uint8 and (channels, *array.shape[1:3]) == format.shape
 
 
 def _in_memory(array: Array) -> Array:
     """The array itself if it lies in memory and in order, else a copy that does."""
-    return np.array(array, order="C", subok=False) if _is_mapped(array) else np.ascontiguousarray(array)
-
-
-def _is_mapped(array: Array) -> bool:
-    return isinstance(array, np.memmap)
+    return np.array(array, order="C", subok=False) if isinstance(array, np.memmap) else np.ascontiguousarray(array)

@@ -9,9 +9,9 @@ from torch import Tensor
 from likely.inference.posterior import log_posterior
 
 WIDEST = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
-# Widths of log T before any image is seen, above and below 1. A few images, all of them right, would make T nought and
-# the answers certain; that a sum over dimensions boasts, on the other hand, is expected.
-SOFTER, SHARPER = 2.0, 0.5
+TRUST = (
+    2.0  # in T = 1 before any image is seen: a few images, all of them right, would make T nought and answers certain
+)
 N_HALVINGS = 60
 
 
@@ -21,15 +21,16 @@ def nll(log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1
 
 
 def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
-    """T that minimises N · nll + ½ (log T / width)² on N held-out images (Guo 2017, section 4.2). 1 without images.
+    """T that minimises N · nll + TRUST · (1/T + log T) on N held-out images (Guo 2017, section 4.2). 1 without images.
 
-    The nll is convex in 1/T, so its slope changes sign once, and bisection on log T finds where.
+    All of it is convex in 1/T, so its slope changes sign once, and bisection on log T finds where. A T above 1 costs far
+    less than one below: that a sum over dimensions boasts is expected.
     """
     low, high = -WIDEST, WIDEST  # of log 1/T
     for _ in range(N_HALVINGS if len(y) else 0):
         middle = (low + high) / 2
-        pull = middle / ((SHARPER if middle > 0 else SOFTER) ** 2 * len(y))
-        if math.exp(middle) * _slope(log_scores, y, log_prior, math.exp(middle)) + pull < 0:
+        pull = TRUST * (1 - math.exp(-middle)) / len(y)
+        if _slope(log_scores, y, log_prior, math.exp(middle)) + pull < 0:
             low = middle
         else:
             high = middle

@@ -145,4 +145,4 @@ def _whitening(own: Tensor, mean: Tensor) -> Tensor:
     z = (own - mean) / scale
     correlation = z.mT @ z / N + RIDGE * torch.eye(len(scale), dtype=torch.float64)
     root: Tensor = torch.linalg.inv(torch.linalg.cholesky(correlation))
-    return root / scale
+    return (root / scale).contiguous()  # as a file keeps it: in another order of memory a product's last bits differ

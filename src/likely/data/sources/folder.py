@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -65,14 +66,20 @@ def _listing(branches: Iterable[Branch]) -> Listing:
     problems: list[Problem] = []
     for branch in branches:
         for folder, files in walk(branch.top):
-            if not files and not folders(folder):
+            below = folders(folder)
+            problems.extend(_closed(inner) for inner in below if not os.access(inner, os.R_OK | os.X_OK))
+            if not files and not below:
                 problems.append(Problem(str(folder), f"{folder}: holds no images{_what_else(folder)}"))
-            elif files and folder == branch.root and folders(folder):
+            elif files and below and folder == branch.root:
                 problems.extend(Problem(str(file), f"{file}: lies in no class's folder") for file in files)
             else:
                 paths.extend(files)
                 labels.extend([_label(folder, branch.root)] * len(files))
     return Listing(Files(paths), labels, tuple(problems))
+
+
+def _closed(folder: Path) -> Problem:
+    return Problem(str(folder), f"{folder}: may not be looked into (permission denied)")
 
 
 def _label(folder: Path, root: Path) -> str | None:

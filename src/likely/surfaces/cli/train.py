@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from likely.contract import Options
     from likely.evaluation.report.content import ReportContent
     from likely.run import Run, Session
 
@@ -21,13 +22,20 @@ DEFAULT_MODEL = "vae"
 class TrainCommand(click.Command):
     """A command whose flags are those of every training and of the family that --model names."""
 
+    groups: dict[str, list[click.Option]]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        self.params = [*self.own, *_more_flags(_family_in(args))]
+        own = [param for param in self.params if param.name in OWN]
+        self.groups = _more_flags(_family_in(args))
+        self.params = [*own, *(flag for flags in self.groups.values() for flag in flags)]
         return super().parse_args(ctx, args)
 
-    @property
-    def own(self) -> list[click.Parameter]:
-        return [param for param in self.params if param.name in OWN]
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        added = {id(flag) for flags in self.groups.values() for flag in flags}
+        own = [param for param in self.get_params(ctx) if id(param) not in added and isinstance(param, click.Option)]
+        for title, params in {"Options": own, **self.groups}.items():
+            with formatter.section(title):
+                formatter.write_dl([row for param in params if (row := param.get_help_record(ctx))])
 
 
 OWN = ("data", "out", "model", "seed", "folds", "resume", "overwrite")
@@ -149,6 +157,8 @@ def _conclude(content: ReportContent, session: Session) -> None:
     if content.figures is not None:
         where = "images set aside" if session.parts.test is not None else "validation images"
         console.print(f"[bold]accuracy {content.figures.accuracy:.4f}[/] on {content.figures.n:,} {where}")
+    if content.provenance is not None:
+        console.print(f"trained for {content.provenance.minutes:.1f} minutes")
     console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True)
     if not session.is_complete:
         console.print(f"To go on: likely train {session.run.data} --out {out} --resume", soft_wrap=True)
@@ -166,13 +176,14 @@ def _family_in(args: list[str]) -> str:
     return DEFAULT_MODEL
 
 
-def _more_flags(family: str) -> Iterator[click.Option]:
+def _more_flags(family: str) -> dict[str, list[click.Option]]:
+    """The flags of every training, and of the family, under their headings."""
     from likely.data.images import ImageOptions
     from likely.models import FAMILIES
     from likely.surfaces.cli.flags import flags
     from likely.training.options import TrainingOptions
 
-    yield from flags(TrainingOptions)
-    yield from flags(ImageOptions)
+    groups: dict[str, type[Options]] = {"Training": TrainingOptions, "Images": ImageOptions}
     if family in FAMILIES:
-        yield from flags(FAMILIES[family].options_type)
+        groups[f"Model {family}"] = FAMILIES[family].options_type
+    return {title: list(flags(options)) for title, options in groups.items()}

@@ -1,0 +1,111 @@
+"""The embedded digits, as `likely demo` trains them, over seeds: accuracy, calibration, false alarms, seconds.
+
+    python bench/digits.py --seeds 0 1 2 3 4
+
+Appends a line for each seed and family to bench/results/digits.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from promises import alarms, n_above
+
+from likely import Classifier
+from likely.data.dataset import load
+from likely.data.splits import divide
+from likely.evaluation.assessment import assess
+from likely.surfaces.cli.demo import EPOCHS
+from likely.training import hardware
+
+RESULTS = Path(__file__).parent / "results" / "digits.jsonl"
+FAMILIES = {"vae": {}, "gaussian": {}, "discriminative": {}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    for seed in asked.seeds:
+        for family in FAMILIES:
+            if not any((row["seed"], row["family"]) == (seed, family) for row in rows()):
+                append(measured(family, seed, asked.threads))
+    RESULTS.with_suffix(".md").write_text(table(), encoding="utf-8")
+    print(table())
+
+
+def measured(family: str, seed: int, threads: int) -> dict[str, object]:
+    """Train on the digits' training part and measure on their test part, which nothing was chosen by."""
+    dataset = load("digits", parts=("train",))
+    parts = divide(dataset, seed)
+    classifier = Classifier(family, training={"epochs": EPOCHS}, random_state=seed)
+    start = time.perf_counter()
+    for _ in classifier.fit_steps(parts, dataset.classes, dataset.format):
+        pass
+    classifier.finish(parts)
+    seconds = time.perf_counter() - start
+    test = load("digits", parts=("test",)).test
+    assert test is not None
+    found = assess(classifier, test, alpha=0.05).as_json()
+    return {
+        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "machine": hardware.describe(),
+        "threads": threads,
+        "family": family,
+        "seed": seed,
+        "seconds": seconds,
+        **{name: value for name, value in found.items() if name != "per_class"},
+        "alarms": alarms(classifier, test),
+    }
+
+
+def rows() -> list[dict[str, object]]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+
+
+def append(row: dict[str, object]) -> None:
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def table() -> str:
+    """A row a family: the mean over seeds, and the range of the accuracy."""
+    lines = [
+        "| family | accuracy | least to most | nll | ece | bits/dim | false alarms at 0.05 | classes above their bound | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for family in FAMILIES:
+        found = [row for row in rows() if row["family"] == family]
+        mean = {
+            name: np.mean([row[name] for row in found])
+            for name in ("accuracy", "nll", "ece", "false_alarm_rate", "seconds")
+        }
+        spread = f"{min(row['accuracy'] for row in found):.4f} to {max(row['accuracy'] for row in found):.4f}"
+        bits = "" if found[0]["bits_per_dim"] is None else f"{np.mean([row['bits_per_dim'] for row in found]):.3f}"
+        above = f"{sum(n_above(row['alarms']) for row in found)} of {20 * len(found)}"
+        lines.append(
+            f"| {family} | {mean['accuracy']:.4f} | {spread} | {mean['nll']:.4f} | {mean['ece']:.4f} | {bits} | "
+            f"{mean['false_alarm_rate']:.4f} | {above} | {mean['seconds']:.1f} |"
+        )
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows()}))
+    machines = sorted(
+        {f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in rows()}
+    )
+    lines += [
+        "",
+        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n']} test images. " + "; ".join(machines) + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""The whole way from a model's figures to statuses and sets, on figures drawn at random."""
+
+import dataclasses
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binom
+from torch.testing import assert_close
+
+from likely.answer import Calibration, Status
+from likely.inference.judgement import Examination, Judge
+from likely.inference.posterior import log_posterior, uniform
+from likely.inference.rejection import prediction_set, status
+
+K = 3
+LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
+
+
+def examined(seed, n, shift=0.0):
+    """Figures of n images of K classes, and their labels; `shift` makes the images unlike any class."""
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, K, (n,), generator=rng)
+    own = torch.nn.functional.one_hot(y, K)
+    log_scores = 3 * torch.randn(n, K, generator=rng) + 4 * own
+    statistics = torch.randn(n, K, 4, generator=rng) - 2 * (1 - own[..., None]) + shift
+    return Examination(log_scores, log_scores - 700, statistics), y
+
+
+def judge(seed, n_calibration, temperature=1.5):
+    held_out, calibration = examined(seed, 60), examined(seed + 1, n_calibration)
+    return Judge.fit(*held_out, *calibration, temperature)
+
+
+judgements = st.builds(
+    lambda seed, n, shift, alpha: judge(seed, n)(examined(seed + 2, 20, shift)[0], LOG_PRIOR, alpha),
+    st.integers(0, 1000),
+    st.sampled_from([0, 5, 25, 200]),
+    st.sampled_from([0.0, 3.0, 30.0]),
+    st.sampled_from([0.01, 0.05, 0.2]),
+)
+
+
+@given(judgements)
+def test_the_label_is_in_the_set_unless_the_image_is_unknown(judgement):
+    named = judgement.sets[torch.arange(20), judgement.best]
+    unknown = torch.tensor([s is Status.UNKNOWN for s in judgement.statuses])
+    assert torch.equal(named, ~unknown)
+
+
+@given(judgements)
+def test_unknown_if_and_only_if_no_class_finds_the_image_typical(judgement):
+    for state, p, row in zip(judgement.statuses, judgement.p_value.tolist(), judgement.sets, strict=True):
+        assert (state is Status.UNKNOWN) == (p <= judgement.alpha)
+        assert (state is Status.UNKNOWN) == (not row.any())
+
+
+@given(judgements)
+def test_a_status_counts_the_set(judgement):
+    for state, p, n in zip(judgement.statuses, judgement.p_value.tolist(), judgement.sets.sum(1).tolist(), strict=True):
+        assert state is status(p, n, judgement.alpha)
+        assert (n > 1) == (state is Status.AMBIGUOUS)
+        assert (n == 1) == (state in {Status.KNOWN, Status.UNCALIBRATED})
+
+
+@given(judgements)
+def test_the_set_of_a_known_image_holds_every_class_above_alpha(judgement):
+    known = judgement.p_value > judgement.alpha
+    expected = prediction_set(judgement.log_posterior, judgement.set_p_values, judgement.alpha)
+    assert torch.equal(judgement.sets[known], expected[known])
+
+
+@given(judgements)
+def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgement):
+    uncalibrated = judgement.calibration == (Calibration.NONE,) * K
+    assert judgement.p_values.isnan().all() == uncalibrated
+    assert judgement.set_p_values.isnan().all() == uncalibrated
+    assert all((state is Status.UNCALIBRATED) == uncalibrated for state in judgement.statuses)
+
+
+@given(judgements)
+def test_the_best_class_and_the_p_value_are_the_largest(judgement):
+    i = torch.arange(20)
+    assert torch.equal(judgement.log_posterior[i, judgement.best], judgement.log_posterior.amax(1))
+    assert torch.equal(judgement.p_value, judgement.p_values.amax(1)) or judgement.p_value.isnan().all()
+
+
+def test_the_posterior_is_at_the_temperature_and_under_the_prior_given():
+    examination, _ = examined(0, 20)
+    judgement = judge(1, 50, temperature=2.5)(examination, LOG_PRIOR, 0.05)
+    assert_close(judgement.log_posterior, log_posterior(examination.log_scores, LOG_PRIOR, 2.5))
+    assert judgement.log_likelihood is examination.log_likelihood
+
+
+def test_neither_p_value_sees_the_prior():
+    examination, _ = examined(0, 20)
+    fitted = judge(1, 200)
+    one, other = (fitted(examination, log_prior, 0.05) for log_prior in (LOG_PRIOR, uniform(K)))
+    assert torch.equal(one.p_values, other.p_values)
+    assert torch.equal(one.set_p_values, other.set_p_values)
+
+
+@pytest.mark.parametrize("n_calibration", [0, 5, 200])
+def test_tensors_round_trip_through_a_file(n_calibration):
+    fitted, (examination, _) = judge(3, n_calibration), examined(4, 20)
+    read = Judge.from_tensors(safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature)
+    before, after = (each(examination, LOG_PRIOR, 0.05) for each in (fitted, read))
+    for field in dataclasses.fields(before):
+        one, other = getattr(before, field.name), getattr(after, field.name)
+        if isinstance(one, torch.Tensor):
+            assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+        else:
+            assert one == other
+
+
+def test_tensors_are_copies():
+    fitted = judge(3, 20)
+    for tensor in fitted.tensors().values():
+        tensor.zero_()
+    assert fitted.typicality.scores.any()
+
+
+def test_tensors_of_others_beside_ours_are_passed_over():
+    fitted = judge(3, 20)
+    others = {"model/mean": torch.zeros(2), "log_prior": LOG_PRIOR}
+    read = Judge.from_tensors(fitted.tensors() | others, 1.0)
+    assert torch.equal(read.typicality.scores, fitted.typicality.scores)
+
+
+def test_a_model_without_likelihoods_is_judged_all_the_same():
+    examination, _ = examined(5, 20)
+    judgement = judge(6, 100)(dataclasses.replace(examination, log_likelihood=None), LOG_PRIOR, 0.05)
+    assert judgement.log_likelihood is None
+    assert len(judgement.statuses) == 20
+
+
+def test_without_calibration_images_whatever_their_statistics():
+    """An empty collection has figures of no width."""
+    empty = Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
+    fitted = Judge.fit(*examined(7, 60), empty, torch.zeros(0, dtype=torch.long), 1.0)
+    judgement = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
+    assert set(judgement.statuses) == {Status.UNCALIBRATED}
+    assert torch.equal(judgement.sets.sum(1), torch.ones(20, dtype=torch.long))
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+@pytest.mark.parametrize("n_calibration", [30, 600])  # pooled, and class by class
+def test_both_promises_from_end_to_end(n_calibration, alpha):
+    """Known images are called unknown, and true classes left out, at most in a share of alpha."""
+    repeats = 200
+    unknown, left_out = 0, 0
+    for seed in range(0, 10 * repeats, 10):
+        examination, y = examined(seed + 2, 1)
+        judgement = judge(seed, n_calibration)(examination, uniform(K), alpha)
+        unknown += judgement.statuses[0] is Status.UNKNOWN
+        left_out += (judgement.set_p_values[0, y] <= alpha).item()
+    most = binom(repeats, alpha).isf(1e-7)
+    assert unknown <= most
+    assert left_out <= most
+
+
+def test_images_unlike_any_class_are_unknown():
+    examination, _ = examined(9, 100, shift=30.0)
+    assert set(judge(10, 300)(examination, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}

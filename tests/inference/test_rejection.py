@@ -1,0 +1,369 @@
+"""Strangeness and conformal p-values: by hand, against mapie, and by simulation within the promise's own bound."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mapie.classification import SplitConformalClassifier
+from scipy.stats import betabinom
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.covariance import EmpiricalCovariance
+from torch.testing import assert_close
+
+from likely.answer import Calibration, Status
+from likely.inference.posterior import log_posterior, uniform
+from likely.inference.rejection import BORROWED, RIDGE, ConformalScores, Strangeness, prediction_set, stacked, status
+
+CHANCE = 1e-7  # that a simulation fails though the code is right
+ALPHAS = [0.01, 0.05, 0.1, 0.3]
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- strangeness ----------------------------------------------------------------------------------------------------
+
+
+def statistics(seed, n, n_classes=3, n_statistics=2):
+    """Correlated statistics (n, K, n_statistics) whose means differ by class, and labels that take turns."""
+    rng = generator(seed)
+    mix = torch.tensor([[1.0, 0.8], [0.0, 0.5]])[:n_statistics, :n_statistics]
+    t = torch.randn(n, n_classes, n_statistics, generator=rng) @ mix
+    return t + torch.arange(n_classes)[:, None], torch.arange(n) % n_classes
+
+
+def test_strangeness_is_the_squared_mahalanobis_distance():
+    t, y = statistics(0, 30_000)
+    strangeness = Strangeness.fit(t, y)
+    own = t[torch.arange(len(y)), y].double()
+    centred = own - strangeness.mean[y]
+    reference = EmpiricalCovariance(assume_centered=True).fit(centred.numpy())
+    expected = torch.tensor(reference.mahalanobis(centred.numpy()))
+    # The ridge lengthens the correlation matrix's axes by RIDGE, so it shortens distances by at most that over the least.
+    axes = np.linalg.eigvalsh(np.corrcoef(centred.numpy().T))
+    assert_close(strangeness(t)[torch.arange(len(y)), y], expected, rtol=RIDGE / axes.min(), atol=1e-6)
+
+
+def test_a_class_mean_borrows_from_the_mean_of_all():
+    t = torch.tensor([[[1.0], [0.0]], [[3.0], [0.0]], [[0.0], [8.0]]])
+    mean = Strangeness.fit(t, torch.tensor([0, 0, 1])).mean[:, 0]
+    everyone = (1 + 3 + 8) / 3
+    assert mean.tolist() == pytest.approx(
+        [(1 + 3 + BORROWED * everyone) / (2 + BORROWED), (8 + BORROWED * everyone) / (1 + BORROWED)]
+    )
+
+
+def test_a_class_without_held_out_images_takes_the_mean_of_all():
+    t, y = statistics(1, 50)
+    strangeness = Strangeness.fit(t, y % 2)
+    own = t[torch.arange(50), y % 2].double()
+    assert_close(strangeness.mean[2], own.mean(0))
+    assert strangeness(t).isfinite().all()
+
+
+@given(st.integers(0, 100), st.lists(st.floats(-6, 6).map(lambda power: 10**power), min_size=2, max_size=2))
+def test_units_of_the_statistics_do_not_matter(seed, units):
+    t, y = statistics(seed, 40)
+    t, units = t.double(), torch.tensor(units, dtype=torch.float64)
+    assert_close(Strangeness.fit(t * units, y)(t * units), Strangeness.fit(t, y)(t))
+
+
+def test_too_likely_is_as_strange_as_too_unlikely():
+    t, y = statistics(2, 300, n_statistics=1)
+    strangeness = Strangeness.fit(t, y)
+    away = torch.tensor([-3.0, 3.0], dtype=torch.float64)[:, None, None]
+    low, high = strangeness(strangeness.mean + away)
+    assert_close(low, high)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -1e4])
+def test_a_constant_statistic_does_not_drown_the_others(value):
+    t, y = statistics(3, 60)
+    t[..., 1] = value
+    strangeness, without = Strangeness.fit(t, y), Strangeness.fit(t[..., :1], y)(t[..., :1])
+    assert_close(strangeness(t), without, rtol=1e-6, atol=1e-6)
+    t[..., 1] *= 1 + 1e-6  # as the same image may be, alone and in a batch
+    assert_close(strangeness(t), without, rtol=0.01, atol=0.01)
+
+
+def test_two_statistics_that_say_the_same_stay_finite():
+    t, y = statistics(4, 60)
+    strangeness = Strangeness.fit(t[..., :1].expand(-1, -1, 2), y)(t[..., :1].expand(-1, -1, 2))
+    assert strangeness.isfinite().all()
+    assert_close(strangeness, Strangeness.fit(t[..., :1], y)(t[..., :1]), rtol=2 * RIDGE, atol=1e-6)
+
+
+def test_of_a_single_image_that_image_is_the_least_strange():
+    t, y = statistics(5, 20)
+    s = Strangeness.fit(t[:1], y[:1])(t)[:, y[0]]
+    assert s.isfinite().all()
+    assert s.argmin() == 0
+
+
+def test_of_no_image_at_all_it_is_a_plain_distance():
+    t, _ = statistics(6, 5)
+    strangeness = Strangeness.fit(torch.zeros(0, 3, 2), torch.zeros(0, dtype=torch.long))
+    assert_close(strangeness(t), t.double().square().sum(2) / RIDGE)
+
+
+def test_stacked_in_the_order_of_names_whatever_the_order_given():
+    first, second = torch.randn(4, generator=generator(0)), torch.randn(4, 3, generator=generator(1))
+    t = stacked({"b": second, "a": first})
+    assert t.shape == (4, 3, 2)
+    assert torch.equal(t[..., 0], first[:, None].expand(-1, 3))
+    assert torch.equal(t[..., 1], second)
+    assert torch.equal(t, stacked({"a": first, "b": second}))
+
+
+# --- p-values -------------------------------------------------------------------------------------------------------
+
+
+def of_one_class(scores):
+    """Conformal scores of a single class, calibrated on `scores`."""
+    n = len(scores)
+    return ConformalScores(
+        torch.as_tensor(scores, dtype=torch.float64), torch.zeros(n, dtype=torch.long), torch.zeros(1), torch.ones(1)
+    )
+
+
+def p_values(calibration, scores, alpha=0.25):
+    scores = torch.as_tensor(scores, dtype=torch.float64)
+    return of_one_class(calibration).p_values(scores[:, None], alpha)[:, 0]
+
+
+def test_by_hand():
+    p = p_values([4.0, 1.0, 2.0, 3.0], [0.0, 1.0, 1.5, 4.0, 5.0])
+    assert p.tolist() == pytest.approx([5 / 5, 5 / 5, 4 / 5, 2 / 5, 1 / 5])
+
+
+def test_ties_count_as_at_least_as_strange():
+    assert p_values([1.0, 1.0, 1.0, 2.0], [1.0, 2.0]).tolist() == pytest.approx([5 / 5, 2 / 5])
+
+
+@pytest.mark.parametrize("score", [math.inf, math.nan])
+def test_what_is_not_a_number_is_as_strange_as_can_be(score):
+    assert p_values([1.0, 2.0, 3.0, 4.0], [score]).item() == pytest.approx(1 / 5)
+
+
+numbers = st.lists(st.floats(-100, 100), min_size=4, max_size=30)
+
+
+@given(numbers, numbers)
+def test_the_stranger_the_smaller_the_p_value(calibration, scores):
+    p = p_values(calibration, sorted(scores))
+    assert (p.diff() <= 0).all()
+    assert ((p >= 1 / (len(calibration) + 1)) & (p <= 1)).all()
+
+
+@given(numbers, numbers)
+def test_the_order_of_calibration_images_is_no_matter(calibration, scores):
+    assert torch.equal(p_values(calibration, scores), p_values(calibration[::-1], scores))
+
+
+@st.composite
+def calibrated(draw):
+    """Scores of three classes, one plentiful, one scarce, one absent; or all scarce; with new images' scores."""
+    counts = draw(st.tuples(*[st.integers(0, 12)] * 3))
+    y = torch.arange(3).repeat_interleave(torch.tensor(counts))
+    rng = generator(draw(st.integers(0, 1000)))
+    held_out, held_out_y = torch.randn(9, 3, generator=rng), torch.arange(9) % 3
+    fitted = ConformalScores.fit(torch.randn(len(y), 3, generator=rng), y, held_out, held_out_y)
+    return fitted, torch.randn(7, 3, generator=rng), draw(st.sampled_from([0.1, 0.2, 0.5]))
+
+
+@given(calibrated())
+def test_what_stands_behind_a_p_value(case):
+    fitted, scores, alpha = case
+    p = fitted.p_values(scores, alpha)
+    assert p.shape == scores.shape
+    for c, kind in enumerate(fitted.calibration(alpha)):
+        n = (fitted.labels == c).sum().item()
+        enough_of_its_own, enough = n >= 1 / alpha, len(fitted.labels) >= 1 / alpha
+        fallback = Calibration.POOLED if enough else Calibration.NONE
+        assert kind is (Calibration.PER_CLASS if enough_of_its_own else fallback)
+        assert p[:, c].isnan().all() == (kind is Calibration.NONE)
+        size = n if kind is Calibration.PER_CLASS else len(fitted.labels)
+        if kind is not Calibration.NONE:
+            ranks = p[:, c] * (size + 1)
+            assert_close(ranks, ranks.round())
+            assert 1 / (size + 1) <= alpha  # else no image could ever be turned away
+
+
+@given(calibrated())
+def test_p_values_exist_for_every_class_or_for_none(case):
+    fitted, scores, alpha = case
+    missing = fitted.p_values(scores, alpha).isnan()
+    assert missing.all() or not missing.any()
+
+
+def test_pooled_scores_are_put_on_one_scale():
+    """Two classes whose scores differ by shift and spread alone share one ranking."""
+    held_out = torch.tensor([[-1.0, 80.0], [0.0, 100.0], [1.0, 120.0]]).repeat_interleave(1000, 0)
+    both = torch.cat([held_out, held_out])
+    y = torch.arange(2).repeat_interleave(3000)
+    own = torch.tensor([0.1, 0.5, 2.0, -3.0])
+    calibration = torch.stack([own, 100 + 20 * own], 1).repeat(2, 1)
+    fitted = ConformalScores.fit(calibration, torch.arange(2).repeat_interleave(4), both, y)
+    assert fitted.calibration(0.15) == (Calibration.POOLED, Calibration.POOLED)
+    p = fitted.p_values(torch.tensor([[1.0, 120.0], [-5.0, 0.0]]), 0.15)
+    assert_close(p[:, 0], p[:, 1])
+
+
+def test_without_held_out_images_the_pool_is_of_raw_scores():
+    calibration, y = torch.randn(9, 3, generator=generator(0)), torch.arange(9) % 3
+    fitted = ConformalScores.fit(calibration, y, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+    raw = of_one_class(calibration.double()[torch.arange(9), y])
+    assert_close(fitted.p_values(torch.ones(1, 3), 0.2), raw.p_values(torch.ones(1, 1), 0.2).expand(1, 3))
+
+
+# --- against mapie --------------------------------------------------------------------------------------------------
+
+
+class Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose inputs are its log posteriors."""
+
+    def fit(self, X, y):
+        self.classes_ = np.arange(X.shape[1])
+        return self
+
+    def predict_proba(self, X):
+        return np.exp(X)
+
+    def predict(self, X):
+        return X.argmax(1)
+
+
+def answers(seed, n, n_classes=6):
+    """Log posteriors (n, K) that are right more often than not, and labels."""
+    rng = generator(seed)
+    y = torch.randint(0, n_classes, (n,), generator=rng)
+    scores = torch.randn(n, n_classes, generator=rng) + 2 * torch.nn.functional.one_hot(y, n_classes)
+    return log_posterior(scores, uniform(n_classes)), y
+
+
+def sets_of_mapie(log_p, y, new, alpha):
+    """(B, K): mapie's sets for new log posteriors, calibrated on 1 − p(y | x)."""
+    estimator = Given().fit(log_p.numpy(), y.numpy())
+    mapie = SplitConformalClassifier(estimator, confidence_level=1 - alpha, conformity_score="lac", prefit=True)
+    return torch.from_numpy(mapie.conformalize(log_p.numpy(), y.numpy()).predict_set(new.numpy())[1][..., 0])
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+def test_sets_agree_with_mapie_over_all_classes(alpha):
+    log_p, y = answers(0, 97)
+    new, _ = answers(1, 200)
+    marginal = of_one_class(-log_p[torch.arange(97), y])
+    ours = marginal.p_values(-new.reshape(-1, 1), alpha).reshape(new.shape) > alpha
+    assert torch.equal(ours, sets_of_mapie(log_p, y, new, alpha))
+
+
+@pytest.mark.filterwarnings("ignore:.*less labels than your training:UserWarning")
+@pytest.mark.parametrize("alpha", [0.1, 0.3])
+def test_sets_agree_with_mapie_class_by_class(alpha):
+    log_p, y = answers(2, 300)
+    new, _ = answers(3, 200)
+    fitted = ConformalScores.fit(-log_p, y, -log_p, y)
+    ours = fitted.p_values(-new, alpha) > alpha
+    for c in range(6):
+        theirs = sets_of_mapie(log_p[y == c], y[y == c], new, alpha)
+        assert torch.equal(ours[:, c], theirs[:, c])
+
+
+# --- the promise ----------------------------------------------------------------------------------------------------
+# Given n calibration images the share of new ones with p ≤ α is Beta(l, n + 1 − l) with l = ⌊α (n + 1)⌋, so that of M new
+# images beta-binomially many are turned away (Vovk 2012, proposition 2a); ties only make them fewer.
+
+
+def scores_of(seed, n, n_classes=4):
+    """Scores whose law differs by class, (n, K), and labels drawn at random."""
+    rng = generator(seed)
+    y = torch.randint(0, n_classes, (n,), generator=rng)
+    return torch.randn(n, n_classes, generator=rng).exp() * (1 + y[:, None]) - 3 * y[:, None], y
+
+
+def turned_away(fitted, scores, y, alpha):
+    return (fitted.p_values(scores, alpha)[torch.arange(len(y)), y] <= alpha).double()
+
+
+def allowed(n_images, n_calibration, alpha):
+    """The fewest and the most images turned away that chance explains."""
+    rank = math.floor(alpha * (n_calibration + 1) + 1e-9)
+    law = betabinom(n_images, rank, n_calibration + 1 - rank)
+    return law.ppf(CHANCE), law.isf(CHANCE)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_promise_of_each_class(alpha, seed):
+    calibration, y = scores_of(seed, 1000)
+    held_out, held_out_y = scores_of(seed + 100, 100)
+    fitted = ConformalScores.fit(calibration, y, held_out, held_out_y)
+    assert set(fitted.calibration(alpha)) == {Calibration.PER_CLASS}
+    new, new_y = scores_of(seed + 200, 20_000)
+    away = turned_away(fitted, new, new_y, alpha)
+    for c in range(4):
+        fewest, most = allowed((new_y == c).sum().item(), (y == c).sum().item(), alpha)
+        assert fewest <= away[new_y == c].sum().item() <= most
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_promise_of_all_tiny_classes_together(alpha, seed):
+    n = math.ceil(1.5 / alpha)
+    calibration, y = scores_of(seed, n)
+    held_out, held_out_y = scores_of(seed + 100, 30)
+    fitted = ConformalScores.fit(calibration, y, held_out, held_out_y)
+    assert set(fitted.calibration(alpha)) == {Calibration.POOLED}
+    new, new_y = scores_of(seed + 200, 20_000)
+    fewest, most = allowed(20_000, n, alpha)
+    assert fewest <= turned_away(fitted, new, new_y, alpha).sum().item() <= most
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_ties_keep_the_promise(alpha):
+    calibration, y = scores_of(0, 1000)
+    fitted = ConformalScores.fit(calibration.round(), y, calibration.round(), y)
+    new, new_y = scores_of(1, 20_000)
+    away = turned_away(fitted, new.round(), new_y, alpha)
+    for c in range(4):
+        _, most = allowed((new_y == c).sum().item(), (y == c).sum().item(), alpha)
+        assert away[new_y == c].sum().item() <= most
+
+
+# --- status and set -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("p_value", "n_in_set", "expected"),
+    [
+        (0.05, 0, Status.UNKNOWN),
+        (0.01, 3, Status.UNKNOWN),
+        (0.0500001, 1, Status.KNOWN),
+        (1.0, 1, Status.KNOWN),
+        (0.5, 2, Status.AMBIGUOUS),
+        (math.nan, 1, Status.UNCALIBRATED),
+    ],
+)
+def test_status(p_value, n_in_set, expected):
+    assert status(p_value, n_in_set, 0.05) is expected
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 0.99))
+def test_a_set_holds_the_best_class_and_every_probable_one(seed, alpha):
+    rng = generator(seed)
+    log_p = log_posterior(torch.randn(6, 4, generator=rng), uniform(4))
+    p = torch.rand(6, 4, generator=rng)
+    named = prediction_set(log_p, p, alpha)
+    assert named[torch.arange(6), log_p.argmax(1)].all()
+    others = torch.ones(6, 4, dtype=torch.bool).scatter(1, log_p.argmax(1, keepdim=True), False)
+    assert torch.equal(named & others, (p > alpha) & others)
+
+
+def test_without_calibration_a_set_is_the_best_class():
+    log_p = torch.tensor([[0.2, 0.8], [0.6, 0.4]]).log()
+    named = prediction_set(log_p, torch.full((2, 2), torch.nan), 0.05)
+    assert named.tolist() == [[False, True], [True, False]]
