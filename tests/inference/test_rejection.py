@@ -213,6 +213,14 @@ def test_pooled_scores_are_put_on_one_scale():
     assert_close(p[:, 0], p[:, 1])
 
 
+def test_a_class_without_held_out_images_is_scaled_as_all_of_them():
+    scores, y = torch.randn(40, 3, generator=generator(1)), torch.arange(40) % 2
+    fitted = ConformalScores.fit(scores, y, scores, y)
+    own = scores.double()[torch.arange(40), y]
+    assert fitted.middle[2] == own.median()
+    assert_close(fitted.spread[2], (own - own.median()).abs().mean())
+
+
 def test_without_held_out_images_the_pool_is_of_raw_scores():
     calibration, y = torch.randn(9, 3, generator=generator(0)), torch.arange(9) % 3
     fitted = ConformalScores.fit(calibration, y, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))

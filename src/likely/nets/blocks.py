@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 COARSEST = 8  # pixels: below this a convolution sees the whole image at once and further halving only loses detail
+FINE = 16  # pixels: images up to this size are cheap to look at in full, and lose too much in a first halving
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:
-    """The sizes from the image down to its coarsest map, each half the one before, rounded up.
+    """The sizes from the image down to its coarsest map, each half the one before, rounded up; small images start twice.
 
     >>> pyramid(28, 28)
     [(28, 28), (14, 14), (7, 7)]
     >>> pyramid(8, 8)
-    [(8, 8), (4, 4)]
+    [(8, 8), (8, 8), (4, 4)]
     """
-    sizes = [(height, width)]
-    while len(sizes) == 1 or min(sizes[-1]) > COARSEST:
+    sizes = [(height, width)] * (2 if min(height, width) <= FINE else 1)
+    while min(sizes[-1]) > COARSEST or (len(set(sizes)) == 1 and max(height, width) > 1):
         h, w = sizes[-1]
         sizes.append((math.ceil(h / 2), math.ceil(w / 2)))
     return sizes
@@ -60,14 +61,15 @@ class Residual(nn.Module):
 
 
 class ImageTrunk(nn.Module):
-    """Image to features: strided convolutions to the coarsest map, residual blocks there, flattened."""
+    """Image to features: convolutions down to the coarsest map, residual blocks there, flattened."""
 
     def __init__(self, shape: Sequence[int], *, width: int, depth: int) -> None:
         super().__init__()
-        n_channels, height, image_width = shape
-        sizes = pyramid(height, image_width)
+        n_channels, *size = shape
+        sizes = pyramid(*size)
         channels = [n_channels, *widths(len(sizes) - 1, width)]
-        steps = [convolution(a, b, stride=2) for a, b in pairwise(channels)]
+        strides = [1 if fine == coarse else 2 for fine, coarse in pairwise(sizes)]
+        steps = [convolution(a, b, stride=stride) for (a, b), stride in zip(pairwise(channels), strides, strict=True)]
         self.body = nn.Sequential(*steps, *(Residual(channels[-1]) for _ in range(depth)))
         self.n_features = channels[-1] * math.prod(sizes[-1])
 
@@ -82,24 +84,26 @@ class ImageHead(nn.Module):
 
     def __init__(self, n_features: int, shape: Sequence[int], *, width: int, depth: int) -> None:
         super().__init__()
-        n_channels, height, image_width = shape
-        self.sizes = pyramid(height, image_width)[::-1]  # coarsest first
+        n_channels, *size = shape
+        self.sizes = pyramid(*size)[::-1]  # coarsest first
         channels = [*widths(len(self.sizes) - 1, width)[::-1], n_channels]
         self.coarsest = (channels[0], *self.sizes[0])
+        self.factors = [1 if coarse == fine else 2 for coarse, fine in pairwise(self.sizes)]
+        outputs = [b * factor**2 for b, factor in zip(channels[1:], self.factors, strict=True)]
         self.widen = nn.Linear(n_features, math.prod(self.coarsest))
         self.body = nn.Sequential(
             nn.BatchNorm2d(channels[0]), nn.ReLU(), *(Residual(channels[0]) for _ in range(depth))
         )
-        self.up = nn.ModuleList(convolution(a, 4 * b) for a, b in pairwise(channels[:-1]))
-        self.last = nn.Conv2d(channels[-2], 4 * n_channels, 3, padding=1)
+        inner = zip(channels[:-2], outputs[:-1], strict=True)
+        last = nn.Conv2d(channels[-2], outputs[-1], 3, padding=1)
+        self.up = nn.ModuleList([*(convolution(a, b) for a, b in inner), last])
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, n_features) -> (B, C, H, W), unbounded."""
-        h = self.body(self.widen(z).unflatten(1, self.coarsest))
-        for layer, (height, width) in zip([*self.up, self.last], self.sizes[1:], strict=True):
-            h = F.pixel_shuffle(layer(h), 2)[..., :height, :width]
-        maps: Tensor = h
-        return maps
+        h: Tensor = self.body(self.widen(z).unflatten(1, self.coarsest))
+        for layer, factor, (height, width) in zip(self.up, self.factors, self.sizes[1:], strict=True):
+            h = F.pixel_shuffle(layer(h), factor)[..., :height, :width]
+        return h
 
 
 class VectorTrunk(nn.Module):

@@ -1,0 +1,119 @@
+"""Trunks and heads of any size: shapes, gradients, and one image like many."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from likely.nets.blocks import COARSEST, Residual, head, pyramid, standard_normal, trunk, widths
+
+SIDES = [(1, 1), (2, 3), (5, 7), (8, 8), (9, 1), (28, 28), (33, 20)]
+SHAPES = [(C, *sides) for C in (1, 3) for sides in SIDES] + [(1,), (5,)]
+WIDTH = 4
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(shape, n=4):
+    return torch.rand(n, *shape, generator=generator(0))
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def shape(request):
+    return request.param
+
+
+@pytest.fixture
+def networks(shape):
+    """A trunk, and a head from its features back to the shape."""
+    torch.manual_seed(0)
+    down = trunk(shape, width=WIDTH, depth=1)
+    return down, head(down.n_features, shape, width=WIDTH, depth=1)
+
+
+def test_shapes(networks, shape):
+    down, up = networks
+    features = down(images(shape))
+    assert features.shape == (4, down.n_features)
+    assert up(features).shape == (4, *shape)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_any_depth(depth):
+    down = trunk((1, 9, 6), width=WIDTH, depth=depth)
+    up = head(down.n_features, (1, 9, 6), width=WIDTH, depth=depth)
+    assert up(down(images((1, 9, 6)))).shape == (4, 1, 9, 6)
+    assert sum(isinstance(module, Residual) for module in [*down.modules(), *up.modules()]) == 2 * depth
+
+
+def test_every_parameter_gets_a_gradient(networks, shape):
+    down, up = networks
+    x = up(down(images(shape)))
+    weights = torch.randn(x.shape, generator=generator(1))  # a plain sum has no gradient through a normalisation
+    (x * weights).sum().backward()
+    for network in networks:
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+            # A map of a single pixel is all that batch normalisation sees of it: what is added before goes again.
+            assert parameter.grad.any() or math.prod(shape) < 12, name
+
+
+def test_one_image_is_as_one_of_many(networks, shape):
+    for network in networks:
+        network.train()
+    x = images(shape)
+    networks[1](networks[0](x))  # running statistics that are not their initial ones
+    down, up = (network.eval() for network in networks)
+    together = up(down(x))
+    alone = torch.cat([up(down(each[None])) for each in x])
+    assert_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+def test_the_order_in_memory_is_no_matter(networks, shape):
+    down, up = (network.eval() for network in networks)
+    x = images(shape)
+    if x.ndim == 4:
+        assert_close(up(down(x.contiguous(memory_format=torch.channels_last))), up(down(x)), rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 600), st.integers(1, 600))
+def test_a_pyramid_halves_until_it_is_coarse(height, width):
+    sizes = pyramid(height, width)
+    assert sizes[0] == (height, width)
+    assert len(sizes) >= 2
+    assert min(sizes[-1]) <= COARSEST
+    assert all(min(size) > COARSEST for size in sizes[1:-1])
+    for (h, w), smaller in zip(sizes, sizes[1:], strict=False):
+        assert smaller == (math.ceil(h / 2), math.ceil(w / 2))
+
+
+@given(st.integers(1, 10), st.integers(4, 64))
+def test_widths_double_up_to_fourfold(n_levels, width):
+    levels = widths(n_levels, width)
+    assert len(levels) == n_levels
+    assert levels[0] == width
+    assert all(b in (2 * a, 4 * width) for a, b in zip(levels, levels[1:], strict=False))
+    assert max(levels) <= 4 * width
+
+
+def test_a_residual_block_that_adds_nothing_is_a_rectifier():
+    block = Residual(3).eval()
+    torch.nn.init.zeros_(block.body[-1].weight)
+    x = torch.randn(2, 3, 4, 5, generator=generator(2))
+    assert torch.equal(block(x), x.relu())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_is_of_the_generator_and_like_the_tensor(dtype):
+    like = torch.zeros(3, 2, dtype=dtype)
+    noise = standard_normal(like, generator(3))
+    assert noise.shape == like.shape
+    assert noise.dtype == dtype
+    assert torch.equal(noise, standard_normal(like, generator(3)))
+    assert not torch.equal(noise, standard_normal(like, generator(4)))

@@ -1,0 +1,89 @@
+"""Mean 0 and variance 1 in every dimension, however large its values and however small their differences."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+from torch.testing import assert_close
+
+from likely.nets.standardise import Standardise
+
+
+def measured(x, batch_size=7):
+    standardise = Standardise(x.shape[1])
+    for batch in x.split(batch_size):
+        standardise.measure(batch)
+    standardise.conclude()
+    return standardise
+
+
+def vectors(seed, n=50, n_dims=3, location=0.0, scale=1.0):
+    rng = torch.Generator().manual_seed(seed)
+    return (location + scale * torch.randn(n, n_dims, generator=rng, dtype=torch.float64)).float()
+
+
+@given(st.integers(0, 1000), st.integers(2, 60), st.floats(-1e3, 1e3), st.floats(1, 1e3))
+def test_agrees_with_scikit_learn(seed, n, location, scale):
+    x = vectors(seed, n, location=location, scale=scale)
+    standardise, reference = measured(x), StandardScaler().fit(x.double().numpy())
+    assert_close(standardise.location, torch.tensor(reference.mean_).float())
+    assert_close(standardise.scale, torch.tensor(reference.scale_).float())
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_mean_zero_and_variance_one(scale):
+    x = vectors(0, location=3 * scale, scale=scale)
+    z = measured(x)(x)
+    assert_close(z.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
+    assert_close(z.std(0, correction=0), torch.ones(3), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("location", "scale"), [(1e6, 0.3), (1e6, 1.0), (-1e6, 5.0), (1e4, 0.01), (1e7, 3.0)])
+def test_noise_beside_a_large_offset_is_measured_exactly(location, scale):
+    x = vectors(1, n=2000, location=location, scale=scale)
+    standardise = measured(x, batch_size=64)
+    assert_close(standardise.scale.double(), x.double().std(0, correction=0), rtol=1e-6, atol=0)
+    unit_in_the_last_place = 2**-23 * abs(location) / scale  # of a float32 so large, in standard deviations
+    z = standardise(x)
+    assert_close(z.std(0, correction=0), torch.ones(3), rtol=1e-3, atol=0)
+    assert z.mean(0).abs().max() <= unit_in_the_last_place
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e6 + 0.0625, 1e-20])
+def test_a_constant_dimension_keeps_its_scale(value):
+    x = vectors(2)
+    x[:, 1] = value
+    standardise = measured(x)
+    assert standardise.scale[1] == 1
+    assert_close(standardise(x)[:, 1], torch.zeros(50))
+
+
+@given(st.integers(0, 1000), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
+def test_round_trip(seed, location, scale):
+    x = vectors(seed, location=location, scale=scale)
+    standardise = measured(x)
+    assert_close(standardise.inverse(standardise(x)), x, rtol=1e-5, atol=1e-5 * (scale + abs(location)))
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
+def test_the_batches_are_no_matter(one, other):
+    x = vectors(3, location=100.0)
+    assert_close(measured(x, one).state_dict(), measured(x, other).state_dict())
+
+
+def test_a_second_pass_forgets_the_first():
+    x, other = vectors(4), vectors(5, location=50.0)
+    standardise = measured(other)
+    standardise.measure(x)
+    standardise.conclude()
+    assert_close(standardise.state_dict(), measured(x).state_dict())
+
+
+def test_unmeasured_it_changes_nothing():
+    x = vectors(6)
+    assert torch.equal(Standardise(3)(x), x)
+
+
+def test_the_figures_are_saved_and_the_sums_are_not():
+    assert set(Standardise(3).state_dict()) == {"location", "scale"}

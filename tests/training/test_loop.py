@@ -1,0 +1,352 @@
+"""The loop: its length, its Steps, its way back from a bad loss, and a resumption that leaves no trace."""
+
+import json
+import math
+
+import pytest
+import torch
+from tiny_trainings import ROUGH, Store, Weights, feed, state, vae
+from torch.testing import assert_close
+
+from likely.contract import Task
+from likely.models.gaussian import Gaussian, GaussianOptions
+from likely.training.loop import MOST_ROLLBACKS, SNAPSHOT_EVERY, Diverged, fit, measure
+from likely.training.schedules import SCHEDULES
+
+N = 13  # images: three batches an epoch, the last with the one left over
+
+
+def run(training, n=N, **options):
+    return list(fit(training, feed(n), **options))
+
+
+def at_loss(*numbers):
+    """A spoiler that makes the given losses, counted from 1, what `of` says; by default not a number."""
+
+    def spoil(loss, weight, n, of=lambda loss: loss * math.nan):
+        return of(loss) if n in numbers else loss
+
+    return spoil
+
+
+# --- lengths and Steps ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_epochs(epochs):
+    steps = run(state(Weights(), epochs=epochs))
+    assert [step.number for step in steps] == list(range(1, 3 * epochs + 1))
+    assert [step.epoch for step in steps] == [i // 3 for i in range(3 * epochs)]
+    assert [step.ends_epoch for step in steps] == [False, False, True] * epochs
+    assert [step.n_images for step in steps] == [4, 4, 5] * epochs
+    assert [step.fraction for step in steps] == [i / (3 * epochs) for i in range(1, 3 * epochs + 1)]
+
+
+def test_minutes():
+    minutes = 0.2 / 60
+    steps = run(state(Weights(), epochs=None, minutes=minutes))
+    assert steps[-1].fraction == 1
+    assert steps[-1].elapsed >= 60 * minutes
+    assert all(step.fraction < 1 for step in steps[:-1])
+    assert len(steps) > 3
+    assert [step.fraction for step in steps[:-1]] == pytest.approx([s.elapsed / 60 / minutes for s in steps[:-1]])
+
+
+def test_minutes_of_an_interrupted_run_count():
+    training = state(Weights(), epochs=None, minutes=1)
+    training.progress.elapsed = 59.999
+    steps = run(training)
+    assert steps[-1].elapsed >= 60
+    assert len(steps) < 1000
+
+
+def test_a_finished_training_takes_no_step():
+    training = state(Weights())
+    run(training)
+    assert run(training) == []
+
+
+def test_a_model_without_objectives_takes_no_step():
+    assert run(state(Gaussian(Task((1, 8, 8), (6, 7)), GaussianOptions()))) == []
+
+
+def test_a_step_says_what_happened():
+    training = state(Weights())
+    steps = run(training)
+    for step in steps:
+        assert step.losses.keys() == {"weight0"}
+        assert step.note is None
+        assert step.validation == {}
+    assert steps == sorted(steps, key=lambda step: step.elapsed)
+    assert training.progress.lowest["weight0"] == min(step.losses["weight0"] for step in steps)
+    assert training.progress.first["weight0"] == steps[0].losses["weight0"]
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_rate_follows_the_schedule(name):
+    steps = run(state(Weights(), schedule=name, learning_rate=0.5))
+    rates = [0.5 * SCHEDULES[name](i / len(steps)) for i in range(len(steps))]
+    assert [step.learning_rate for step in steps] == pytest.approx(rates)
+
+
+def test_whoever_stops_finds_the_state_at_the_step_just_seen():
+    training = state(Weights())
+    for step in fit(training, feed(N)):
+        if step.number == 4:
+            break
+    assert (training.progress.step, training.progress.epoch, training.progress.position) == (4, 1, 1)
+
+
+def test_the_loss_falls_and_the_average_follows():
+    training = state(vae(), epochs=20, learning_rate=0.01)
+    steps = run(training)
+    losses = [step.losses["bound"] for step in steps]
+    assert sum(losses[-6:]) < sum(losses[:6])
+    x, y = next(iter(feed(N)(0, 0)))
+    assert not torch.equal(training.averaged.component_mean, training.model.component_mean)
+    with torch.no_grad():
+        L = [model.eval().log_likelihood(x).gather(1, y[:, None]).mean() for model in (vae(), training.averaged)]
+    assert L[1] > L[0]
+
+
+def test_bfloat16():
+    steps = run(state(vae(), epochs=1), dtype=torch.bfloat16)
+    assert all(math.isfinite(step.losses["bound"]) for step in steps)
+
+
+def test_unlabelled_images_train_too():
+    batches = feed(N)
+    batches.labels = torch.full_like(batches.labels, -1)
+    assert len(list(fit(state(vae(), epochs=1), batches))) == 3
+
+
+def test_measuring_sees_every_image_once():
+    store = Store(N, (5,))
+    batches = feed(N, shape=(5,))
+    model = Gaussian(Task((5,), (7, 6)), GaussianOptions())
+    measure(model, batches)
+    assert_close(model.mean[0], store.x[::2].double().mean(0))
+    assert_close(model.mean[1], store.x[1::2].double().mean(0))
+
+
+# --- gradients ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
+    """The first step of SGD with Nesterov's momentum of 0.9 is 1.9 times the gradient."""
+    training = state(
+        Weights(lambda loss, weight, n: size * weight), optimiser="sgd", schedule="constant", learning_rate=0.1, clip=0.5
+    )
+    before = training.model.weights[0].item()
+    next(fit(training, feed(N)))
+    moved = before - training.model.weights[0].item()
+    assert moved == pytest.approx(1.9 * 0.1 * min(size, 0.5), rel=1e-2, abs=1e-6)
+
+
+def test_the_clip_is_of_all_parameters_together():
+    training = state(vae(), optimiser="sgd", schedule="constant", learning_rate=0.1, clip=1e-3, weight_decay=0)
+    before = torch.nn.utils.parameters_to_vector(training.model.parameters()).clone()
+    next(fit(training, feed(N)))
+    moved = torch.nn.utils.parameters_to_vector(training.model.parameters()) - before
+    assert moved.norm().item() == pytest.approx(1.9 * 0.1 * 1e-3, rel=1e-2)
+
+
+def test_gradients_are_not_left_behind():
+    training = state(vae(), epochs=1)
+    run(training)
+    assert all(parameter.grad is None for parameter in training.model.parameters())
+
+
+# --- several objectives ---------------------------------------------------------------------------------------------
+
+
+def test_an_objective_has_its_turn_every_so_many_steps():
+    training = state(Weights(every=(1, 3)))
+    before = [weight.item() for weight in training.model.weights]
+    for step in fit(training, feed(N)):
+        turn = (step.number - 1) % 3 == 0
+        assert step.losses.keys() == ({"weight0", "weight1"} if turn else {"weight0"})
+        now = [weight.item() for weight in training.model.weights]
+        assert now[0] != before[0]
+        assert (now[1] != before[1]) == turn
+        before = now
+
+
+def test_every_loss_has_noise_of_its_own_and_always_the_same():
+    one, other = Weights(every=(1, 1)), Weights(every=(1, 1))
+    run(state(one))
+    run(state(other))
+    assert one.noise == other.noise
+    assert len(set(one.noise)) == len(one.noise) == 18
+    another_seed = Weights(every=(1, 1))
+    run(state(another_seed, seed=1))
+    assert set(one.noise).isdisjoint(another_seed.noise)
+
+
+# --- the way back ---------------------------------------------------------------------------------------------------
+
+
+def infinite(loss):
+    return loss + math.inf
+
+
+def exploded(loss):
+    return loss + 1e6
+
+
+def not_a_number(loss):
+    return loss * math.nan
+
+
+def without_a_slope(loss):
+    """Finite, but its gradient is 0 · ∞."""
+    return loss + (loss - loss.detach()).square().sqrt()
+
+
+BAD = [infinite, exploded, not_a_number, without_a_slope]
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_bad_loss_goes_back_to_the_epochs_start_at_half_the_rate(bad):
+    model = Weights(lambda loss, weight, n: bad(loss) if n == 5 else loss)
+    training = state(model, schedule="constant", learning_rate=0.1)
+    steps, weights = [], []
+    for step in fit(training, feed(N)):
+        steps.append(step)
+        weights.append(training.model.weights[0].item())
+    assert [step.number for step in steps] == [1, 2, 3, 4, 3, 4, 5, 6, 7, 8, 9]
+    assert weights[4] == weights[2]
+    assert [step.learning_rate for step in steps] == pytest.approx([0.1] * 5 + [0.05] * 6)
+    noted = steps[4]
+    assert noted.n_images == 0
+    assert not noted.ends_epoch
+    assert [step for step in steps if step.note] == [noted]
+    for words in ("weight0", "epoch 2, step 5", "back to step 3", "learning rate halved"):
+        assert words in noted.note
+    assert training.progress.rollbacks == 1
+
+
+def test_everything_goes_back_moments_average_and_counters_too():
+    clean, spoiled = state(vae()), state(vae())
+    run(clean)
+    objective = spoiled.objectives[0].loss
+    losses = []
+
+    def once_bad(x, y, rng):
+        losses.append(objective(x, y, rng))
+        return losses[-1] * math.nan if len(losses) == 6 else losses[-1]
+
+    object.__setattr__(spoiled.objectives[0], "loss", once_bad)
+    for step in fit(spoiled, feed(N)):
+        if step.note:
+            spoiled.progress.rate_scale = 1.0  # as if nothing had happened
+    one, other = clean.snapshot()[0], spoiled.snapshot()[0]
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_loss_may_rise_within_reason():
+    rising = Weights(lambda loss, weight, n: loss + n)
+    assert all(step.note is None for step in run(state(rising)))
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
+    model = Weights(lambda loss, weight, n: bad(loss) if n > 4 else loss)
+    training = state(model, schedule="constant", learning_rate=0.1)
+    steps = []
+    with pytest.raises(Diverged) as raised:
+        steps.extend(step for step in iter_into(steps, fit(training, feed(N))))
+    assert sum(step.note is not None for step in steps) == MOST_ROLLBACKS
+    for words in ("weight0", "epoch 2", "4th time", "0.125", "--learning-rate", "0.1", "--clip", "--precision float32"):
+        assert words in str(raised.value)
+
+
+def test_rollbacks_far_apart_count_together():
+    model = Weights(at_loss(2, 6, 10))
+    training = state(model, epochs=6)
+    run(training)
+    assert training.progress.rollbacks == 3
+    assert training.progress.rate_scale == 1 / 8
+
+
+def test_a_way_back_forgets_the_lowest_loss_of_the_way_there():
+    """A loss that plunges on its way to ruin is no measure for the losses after."""
+    plunge = {2: -1e4, 3: 1e6}
+    model = Weights(lambda loss, weight, n: loss + plunge.get(n, 0.0))
+    steps = run(state(model))
+    assert [step.number for step in steps if step.note] == [0]
+    twice = Weights(lambda loss, weight, n: loss + {2: 1e6, 4: -1e4, 5: 1e6}.get(n, 0.0))
+    steps = run(state(twice))
+    assert [step.number for step in steps if step.note] == [0, 0]
+
+
+def test_a_long_epoch_is_kept_every_so_many_steps():
+    n = 2 * SNAPSHOT_EVERY + 100
+    model = Weights(at_loss(SNAPSHOT_EVERY + 10))
+    training = state(model, epochs=1)
+    steps = list(fit(training, feed(n, batch_size=2)))
+    assert [step.number for step in steps if step.note] == [SNAPSHOT_EVERY]
+    assert steps[-1].number == n // 2
+
+
+# --- resumption -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimiser):
+    batches = feed(N, augment=ROUGH)
+
+    def fresh():
+        return state(vae(), optimiser=optimiser)
+
+    training = fresh()
+    snapshots, losses = [training.snapshot()], []
+    for step in fit(training, batches):
+        if step.ends_epoch:
+            training.keep_if_better(step.losses["bound"])
+        losses.append(step.losses["bound"])
+        snapshots.append(training.snapshot())
+    expected, _ = snapshots[-1]
+    for i, (tensors, document) in enumerate(snapshots[:-1]):
+        resumed = fresh()
+        resumed.restore(tensors, json.loads(json.dumps(document)))
+        rest = []
+        for step in fit(resumed, batches):
+            if step.ends_epoch:
+                resumed.keep_if_better(step.losses["bound"])
+            rest.append(step.losses["bound"])
+        assert rest == losses[i:]
+        tensors, _ = resumed.snapshot()
+        assert tensors.keys() == expected.keys()
+        for name in expected:
+            assert torch.equal(tensors[name], expected[name]), name
+
+
+def test_resumed_with_several_objectives_each_keeps_its_turn():
+    whole, first, second = (Weights(every=(1, 2)) for _ in range(3))
+    run(state(whole))
+    training = state(first)
+    for step in fit(training, feed(N)):
+        if step.number == 4:
+            break
+    resumed = state(second)
+    resumed.restore(*training.snapshot())
+    run(resumed)
+    assert first.noise + second.noise == whole.noise
+    assert [w.item() for w in second.weights] == [w.item() for w in whole.weights]
+
+
+def test_what_halved_the_rate_is_remembered():
+    training = state(Weights(at_loss(2)), schedule="constant", learning_rate=0.1)
+    run(training)
+    resumed = state(Weights(), epochs=6, schedule="constant", learning_rate=0.1)
+    resumed.restore(*training.snapshot())
+    assert {step.learning_rate for step in run(resumed)} == {0.05}
+
+
+def iter_into(seen, steps):
+    """The steps, each put down before the next is asked for."""
+    for step in steps:
+        seen.append(step)
+        yield from ()

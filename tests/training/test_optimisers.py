@@ -1,0 +1,71 @@
+"""Optimisers by name: each descends, and weight decay spares vectors."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from likely.training.optimisers import optimiser
+from likely.training.options import TrainingOptions
+
+NAMES = ["adamw", "adam", "adagrad", "sgd"]
+
+
+def parameters():
+    return [nn.Parameter(torch.full(shape, 2.0)) for shape in [(3, 2), (2, 1, 3, 3), (4,), ()]]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lowers_a_quadratic(name):
+    weights = parameters()
+    chosen = optimiser(weights, TrainingOptions(optimiser=name, learning_rate=0.1))
+
+    def loss():
+        return sum(weight.square().sum() for weight in weights)
+
+    before = loss().item()
+    for _ in range(30):
+        chosen.zero_grad()
+        loss().backward()
+        chosen.step()
+    assert loss().item() < before / 2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_decay_pulls_matrices_and_spares_vectors(name):
+    weights = parameters()
+    chosen = optimiser(weights, TrainingOptions(optimiser=name, weight_decay=0.5, learning_rate=0.01))
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    chosen.step()
+    for weight in weights:
+        pulled = weight.ndim > 1
+        assert ((weight < 2) if pulled else (weight == 2)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_weight_decay_nothing_is_pulled(name):
+    weights = parameters()
+    chosen = optimiser(weights, TrainingOptions(optimiser=name, weight_decay=0))
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    chosen.step()
+    assert all((weight == 2).all() for weight in weights)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_is_in_one_group_at_the_rate_asked_for(name):
+    weights = parameters()
+    groups = optimiser(weights, TrainingOptions(optimiser=name, learning_rate=0.125)).param_groups
+    assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in weights)
+    assert {group["lr"] for group in groups} == {0.125}
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_vectors_alone_and_matrices_alone(kept):
+    assert len(optimiser(parameters()[kept : kept + 2], TrainingOptions()).param_groups) == 1
+
+
+def test_an_unknown_name_is_refused_with_those_there_are():
+    with pytest.raises(ValidationError, match="adamw"):
+        TrainingOptions(optimiser="adamm")

@@ -1,0 +1,83 @@
+"""What people may say about a training, and what is filled in for them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from likely.training.options import AugmentOptions, TrainingOptions
+
+numbers_of_images = st.integers(1, 10**7)
+
+
+def test_epochs_and_minutes_together_are_refused_with_both_named():
+    with pytest.raises(ValidationError, match=r"epochs \(3\) and minutes \(0\.5\).*give one"):
+        TrainingOptions(epochs=3, minutes=0.5)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"minutes": 0},
+        {"batch_size": 1},
+        {"learning_rate": 0},
+        {"ema": 1},
+        {"device": "tpu"},
+        {"precision": "float16"},
+        {"schedule": "linear"},
+        {"epoch": 3},
+        {"augment": {"shift": 0.6}},
+        {"augment": {"blur": 1}},
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_refused_by_its_name(wrong):
+    with pytest.raises(ValidationError) as refusal:
+        TrainingOptions(**wrong)
+    assert next(iter(wrong)) in str(refusal.value)
+
+
+@given(numbers_of_images)
+def test_what_is_left_out_is_filled_in(n_images):
+    options = TrainingOptions().resolved(n_images)
+    assert options.batch_size in {16, 32, 64, 128, 256}
+    assert 5 <= options.epochs <= 200
+    if 16 < options.batch_size < 256:
+        assert 1 / 2 <= n_images / 32 / options.batch_size <= 1
+    if 5 < options.epochs < 200:
+        assert 4000 * (1 - 1 / options.epochs) - 1 <= options.epochs * n_images / options.batch_size <= 4000
+
+
+@given(numbers_of_images)
+def test_filled_in_is_filled_in(n_images):
+    options = TrainingOptions().resolved(n_images)
+    assert options.resolved(n_images) == options
+    assert options.resolved(n_images // 2 + 1) == options
+
+
+@given(numbers_of_images, numbers_of_images)
+def test_more_images_take_no_smaller_batches_and_no_more_epochs_of_one_size(one, other):
+    few, many = (TrainingOptions().resolved(n) for n in sorted((one, other)))
+    assert few.batch_size <= many.batch_size
+    assert few.batch_size < many.batch_size or few.epochs >= many.epochs
+
+
+def test_what_was_said_stays():
+    options = TrainingOptions(epochs=7, batch_size=3).resolved(10_000)
+    assert (options.epochs, options.batch_size) == (7, 3)
+    by_minutes = TrainingOptions(minutes=2).resolved(10_000)
+    assert by_minutes.epochs is None
+    assert by_minutes.minutes == 2
+
+
+def test_options_are_frozen_and_survive_json():
+    options = TrainingOptions(augment=AugmentOptions(flip=True), minutes=1.5)
+    with pytest.raises(ValidationError):
+        options.epochs = 3
+    assert TrainingOptions.model_validate_json(options.model_dump_json()) == options
+
+
+def test_every_option_is_described():
+    for kind in (TrainingOptions, AugmentOptions):
+        assert all(field.description for field in kind.model_fields.values())

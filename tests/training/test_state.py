@@ -1,0 +1,147 @@
+"""A snapshot holds all that the next step depends on, is a copy, and becomes a training again."""
+
+import json
+from copy import deepcopy
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_trainings import feed, state, vae
+from torch.testing import assert_close
+
+from likely.training.loop import fit
+
+OPTIMISERS = ["adamw", "adam", "adagrad", "sgd"]
+
+
+def trained(n_steps=3, **options):
+    """A training that has taken a few steps and knows a best."""
+    training = state(vae(), **options)
+    for step in fit(training, feed(13)):
+        if step.number == n_steps - 1:
+            training.keep_if_better(1.5)
+        if step.number == n_steps:
+            break
+    return training
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def through_a_file(tensors, document):
+    return safetensors.torch.load(safetensors.torch.save(tensors)), json.loads(json.dumps(document))
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_round_trip_through_a_file(optimiser):
+    tensors, document = trained(optimiser=optimiser).snapshot()
+    fresh = state(vae(), optimiser=optimiser, seed=99)
+    fresh.restore(*through_a_file(tensors, document))
+    tensors_again, document_again = fresh.snapshot()
+    equal(tensors, tensors_again)
+    assert json.dumps(document) == json.dumps(document_again)
+    assert fresh.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "moments"), [("adamw", 2), ("adam", 2), ("adagrad", 1), ("sgd", 1)]
+)
+def test_a_snapshot_has_every_parameter_and_its_moments(optimiser, moments):
+    training = trained(optimiser=optimiser)
+    tensors, _ = training.snapshot()
+    n_parameters = len(list(training.model.parameters()))
+    of_optimiser = [name for name in tensors if name.startswith("optimiser0/") and not name.endswith("/step")]
+    assert len(of_optimiser) == moments * n_parameters
+    for part in ("model", "best"):
+        assert {f"{part}/{name}" for name in training.model.state_dict()} <= tensors.keys()
+    assert "ema/n_averaged" in tensors
+
+
+def test_a_snapshot_before_the_first_step_restores():
+    training = state(vae())
+    tensors, document = training.snapshot()
+    assert not any(name.startswith(("optimiser", "best")) for name in tensors)
+    other = trained()
+    other.restore(tensors, document)
+    equal(other.snapshot()[0], tensors)
+
+
+def test_a_snapshot_is_a_copy():
+    training = trained()
+    tensors, document = training.snapshot()
+    kept, kept_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
+    for _ in fit(training, feed(13)):
+        pass
+    equal(tensors, kept)
+    assert document == kept_document
+
+
+def test_training_on_after_restoring_leaves_the_snapshot_as_it_was():
+    tensors, document = trained().snapshot()
+    kept, kept_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
+    training = state(vae())
+    training.restore(tensors, document)
+    for step in fit(training, feed(13)):
+        training.keep_if_better(-step.number)
+    equal(tensors, kept)
+    assert document == kept_document
+
+
+def test_restoring_puts_numbers_into_the_tensors_there_are():
+    """The objectives and the optimisers go on holding the model's own parameters, in the memory format it is in."""
+    training = state(vae())
+    before = [(id(p), p.stride()) for p in training.model.parameters()]
+    training.restore(*trained().snapshot())
+    assert [(id(p), p.stride()) for p in training.model.parameters()] == before
+    of_optimiser = {id(p) for group in training.optimisers[0].param_groups for p in group["params"]}
+    assert of_optimiser == {identity for identity, _ in before}
+
+
+def test_the_best_is_kept_until_there_is_a_better():
+    training = state(vae())
+    assert training.keep_if_better(2.0)
+    best = {name: t.clone() for name, t in training.best.items()}
+    with torch.no_grad():
+        training.averaged.component_mean += 1
+    assert not training.keep_if_better(2.0)
+    assert not training.keep_if_better(float("nan"))
+    assert training.progress.stale == 2
+    equal(training.best, best)
+    assert training.keep_if_better(1.0)
+    assert training.progress.stale == 0
+    assert training.progress.best_score == 1.0
+    assert_close(training.best["component_mean"], best["component_mean"] + 1)
+
+
+def test_the_best_weights_are_used():
+    training = trained()
+    best = {name: t.clone() for name, t in training.best.items()}
+    training.use_best()
+    equal(dict(training.model.state_dict()), best)
+
+
+def test_without_a_best_the_averaged_weights_are_used():
+    training = state(vae())
+    for _ in fit(training, feed(13)):
+        pass
+    assert not torch.equal(training.averaged.component_mean, training.model.component_mean)
+    training.use_best()
+    equal(dict(training.model.state_dict()), dict(training.averaged.state_dict()))
+
+
+def test_the_average_starts_anew_from_the_model():
+    training = state(vae())
+    with torch.no_grad():
+        training.model.component_mean += 1
+    training.follow_model()
+    assert torch.equal(training.averaged.component_mean, training.model.component_mean)
+
+
+def test_the_options_rate_and_objectives_are_the_models():
+    training = state(vae(), learning_rate=0.25)
+    assert [objective.name for objective in training.objectives] == ["bound"]
+    assert {group["lr"] for group in training.optimisers[0].param_groups} == {0.25}
+    assert training.device == torch.device("cpu")
