@@ -47,9 +47,7 @@ def test_recovers_a_known_temperature_beside_a_prior():
     assert abs(math.log(fit_temperature(10 * scores, y, LOG_PRIOR) / 10)) < 5 / math.sqrt(information) + 0.01
 
 
-@given(
-    st.integers(0, 1000), st.integers(1, 200), st.floats(-3, 3).map(lambda power: 10**power), st.floats(0.0, 5.0)
-)
+@given(st.integers(0, 1000), st.integers(1, 200), st.floats(-3, 3).map(lambda power: 10**power), st.floats(0.0, 5.0))
 def test_no_temperature_of_a_grid_is_better(seed, n, size, truth):
     scores, y = drawn(seed, n)
     scores = size * (scores + truth * torch.nn.functional.one_hot(y, 3))

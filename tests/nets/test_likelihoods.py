@@ -50,7 +50,7 @@ def test_agrees_with_the_difference_of_the_distribution_function(mean, log_scale
     upper, lower = np.append(VALUES[:-1] + BIN / 2, np.inf), np.append(-np.inf, VALUES[1:] - BIN / 2)
     law = logistic(mean, math.exp(log_scale))
     # On the side where both are small, so that the oracle too subtracts nothing that is nearly one.
-    mass = np.where(VALUES < mean, law.cdf(upper) - law.cdf(lower), law.sf(lower) - law.sf(upper))
+    mass = np.where(mean > VALUES, law.cdf(upper) - law.cdf(lower), law.sf(lower) - law.sf(upper))
     assert_close(of_every_value(mean, log_scale), torch.from_numpy(np.log(mass)), rtol=1e-7, atol=1e-7)
     single = of_every_value(mean, log_scale, torch.float32)
     assert_close(single, torch.from_numpy(np.log(mass)).float(), rtol=1e-4, atol=1e-3)

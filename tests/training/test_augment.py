@@ -10,7 +10,9 @@ from likely.training.options import AugmentOptions
 
 OFF = {"shift": 0.0, "flip": False, "rotate": 0.0, "scale": 0.0, "crop": 0.0, "colour": 0.0}
 # What each of an image's uniform numbers decides.
-PLACES = "rows columns flip angle size crop crop_x crop_y brightness contrast saturation".split()
+PLACES = ["rows", "columns", "flip"]
+PLACES += ["angle", "size", "crop", "crop_x", "crop_y"]
+PLACES += ["brightness", "contrast", "saturation"]
 
 
 def options(**on):

@@ -11,10 +11,10 @@ SHAPE = (4, 3, 2, 2)
 
 
 def gradients(rank):
-    """Of every layout that autograd returns, one of them different on each process."""
-    dense = torch.randn(SHAPE, generator=torch.Generator().manual_seed(rank))
+    """As autograd returns them: two that are one tensor, one whose order in memory is the process's own, one of a number."""
+    one, other = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(rank))
     format = torch.channels_last if rank else torch.contiguous_format
-    return [dense, dense.contiguous(memory_format=format), dense[0].mT, torch.tensor(float(rank)).expand(5)]
+    return [one, one, other.contiguous(memory_format=format), torch.tensor(float(rank)).expand(5)]
 
 
 def of_one_process(rank, path):

@@ -86,9 +86,9 @@ def test_any_seed_and_step_make_a_generator(seed, step):
 
 def test_nothing_else_is_drawn_from():
     torch.manual_seed(0)
-    before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()
     numbers()
     order(0, 0, 10)
     generator(0, 0, CPU)
     assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], legacy)  # noqa: NPY002
+    assert np.array_equal(np.random.get_state()[1], legacy)

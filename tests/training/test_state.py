@@ -46,9 +46,7 @@ def test_round_trip_through_a_file(optimiser):
     assert fresh.seed == 0
 
 
-@pytest.mark.parametrize(
-    ("optimiser", "moments"), [("adamw", 2), ("adam", 2), ("adagrad", 1), ("sgd", 1)]
-)
+@pytest.mark.parametrize(("optimiser", "moments"), [("adamw", 2), ("adam", 2), ("adagrad", 1), ("sgd", 1)])
 def test_a_snapshot_has_every_parameter_and_its_moments(optimiser, moments):
     training = trained(optimiser=optimiser)
     tensors, _ = training.snapshot()

@@ -29,7 +29,9 @@ class Store:
         return self.x[torch.from_numpy(indices)]
 
 
-def feed(n: int, *, batch_size: int = 4, seed: int = 0, augment: AugmentOptions | None = None, shape=(1, 8, 8)) -> Batches:
+def feed(
+    n: int, *, batch_size: int = 4, seed: int = 0, augment: AugmentOptions | None = None, shape=(1, 8, 8)
+) -> Batches:
     """Batches of n random images of two classes in turn."""
     return Batches(Store(n, shape), np.arange(n) % 2, batch_size=batch_size, seed=seed, augment=augment)
 

@@ -9,9 +9,7 @@ from torch import Tensor
 from likely.inference.posterior import log_posterior
 
 WIDEST = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
-TRUST = (
-    2.0  # in T = 1 before any image is seen: a few images, all of them right, would make T nought and answers certain
-)
+TRUST = 2.0  # in T = 1 before any image is seen: a few images, all of them right, would make T nought
 N_HALVINGS = 60
 
 
