@@ -147,8 +147,8 @@ def test_statistics_are_named_and_have_a_row_an_image(model, shape):
     x = images(shape)
     statistics = model.statistics(x)
     assert all(t.shape in {(8,), (8, K)} and t.isfinite().all() for t in statistics.values())
-    L = model.log_likelihood(x) / model.task.n_dims
-    torch.testing.assert_close(statistics["log_likelihood"], L, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(statistics["log_likelihood"], model.log_likelihood(x), rtol=1e-5, atol=1e-3)
+    assert torch.equal(statistics["log_scores"], model.log_scores(x))
 
 
 def test_a_latent_mixture_encodes_and_decodes(model, shape):

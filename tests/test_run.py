@@ -68,10 +68,10 @@ def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(unin
 
 
 def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(uninterrupted, tmp_path):
-    """SIGKILL wherever it hits; the process saves after every step, so that there is something to go on from."""
+    """SIGKILL wherever it hits, from the first saved step on."""
     out = tmp_path / "killed"
     program = (
-        "import sys, pathlib; import likely.run as run; run.SAVE_EVERY = 0\n"
+        "import sys, pathlib; import likely.run as run; run.SAVE_EVERY = 0.02\n"
         "sys.path.insert(0, sys.argv[2]); from test_run import tiny_run, drained\n"
         "drained(run.begin(tiny_run(), pathlib.Path(sys.argv[1])))"
     )
@@ -161,7 +161,8 @@ def test_wrong_labels_are_doubted(tmp_path):
     session = begin(run, tmp_path / "m")
     for _ in session.steps():
         pass
+    session.finish()
     for _ in session.check_labels():
         pass
-    named = {int(name.split("[")[1][:-1]) for name in session.doubted.files[:6]}
+    named = {int(name.split("[")[1][:-1]) for name in session.content.mislabelled.files[:6]}
     assert len(named & set(flipped.tolist())) >= 4

@@ -37,6 +37,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the document of a model folder; a CheckpointError says what is wrong with it and what to do."""
     document = read_document(folder)
+    _verify(folder, document)
     try:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError) as error:
@@ -44,6 +45,15 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{folder / TENSORS} cannot be read ({error}); copy the model folder again, whole"
         ) from None
     return tensors, document
+
+
+def _verify(folder: Path, document: Mapping[str, Any]) -> None:
+    """The two files belong together: a crash between their writing, or a bad copy, must not answer for the model."""
+    path = folder / TENSORS
+    if not path.exists():
+        raise CheckpointError(f"{path} is missing; copy the model folder again, whole")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != document.get("sha256"):
+        raise CheckpointError(f"{path} is not the file that {folder / DOCUMENT} describes; copy the model folder again, whole")
 
 
 def read_document(folder: Path) -> dict[str, Any]:
@@ -84,7 +94,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def write_text(path: Path, text: str) -> None:
     """A text file that is complete at any moment."""
     beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
+    beside.write_text(text, encoding="utf-8", newline="")
     beside.replace(path)
 
 

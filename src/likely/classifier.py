@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -19,14 +20,15 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from likely import checkpoint, models
-from likely.answer import Answer, ClassAnswer
+from likely.answer import Answer
 from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Measured, Options, Task
 from likely.data import arrays
 from likely.data.collection import Images
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.parts import Part
 from likely.data.splits import Parts, divide
-from likely.inference.calibration import fit_temperature, nll
+from likely.inference.answers import Naming, answers
+from likely.inference.calibration import fit_temperature, nll, weights
 from likely.inference.judgement import Examination, Judge, Judgement
 from likely.inference.posterior import log_evidence, log_posterior, uniform
 from likely.inference.rejection import stacked
@@ -84,6 +86,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def fit(self, X: Any, y: ArrayLike) -> Self:
         """Learn p(x | c) from images or vectors X and their labels y."""
         X, y = self._checked(X, y)
+        self.seed_ = _seed(self.random_state)
         unlabelled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
         classes, labels = np.unique(y[~unlabelled], return_inverse=True)
         numbers = np.full(len(y), -1, np.int64)
@@ -105,6 +108,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
         `resume` is a snapshot of `training_state_`, from which the training goes on exactly as it would have.
         """
+        if isinstance(self.random_state, Integral):
+            self.seed_ = int(self.random_state)
         self._begin(parts, classes, format)
         state, options = self.training_state_, self.training_
         if resume is not None:
@@ -114,10 +119,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             state.follow_model()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)
         feed = self._feed(parts.train, options.batch_size or BATCH, options.augment)
+        if state.progress.stale >= options.patience:  # a resumed training may have been at its end
+            return
         for step in fit(state, feed, dtype=dtype):
             yield replace(step, validation=self._validate(parts.validation)) if step.ends_epoch else step
             if state.progress.stale >= options.patience:
-                break
+                return
 
     def finish(self, parts: Parts) -> None:
         """Take the best weights so far and fit on held-out images what turns their figures into answers."""
@@ -139,10 +146,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     @property
     def seed(self) -> int:
-        """random_state as a number."""
-        if isinstance(self.random_state, int):
-            return self.random_state
-        return int(check_random_state(self.random_state).randint(2**31))
+        """random_state as a number, the same throughout one fit."""
+        return self.seed_ if hasattr(self, "seed_") else _seed(self.random_state)
 
     @property
     def device(self) -> torch.device:
@@ -153,6 +158,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """log p(c | x) under the training prior: (N, K)."""
         return self.log_posterior(self._images(X))
 
+    @torch.inference_mode()
     def log_posterior(self, images: Images) -> NDArray[np.float64]:
         """log p(c | x) of a collection under the training prior: (N, K)."""
         log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self._inputs(images)])
@@ -172,12 +178,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""
         return self.log_evidence(self._images(X))
 
+    @torch.inference_mode()
     def log_evidence(self, images: Images, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
         """log p(x) of a collection, (N,) nats; with `rng`, a bound by sampling is sampled, and a bound indeed."""
         model = self._generative("log p(x)")
         L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self._inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
+    @torch.inference_mode()
     def importance_weighted(self, images: Images, n_samples: int, *, rng: torch.Generator) -> NDArray[np.float64]:
         """A tighter bound on log p(x) than `log_evidence`, (N,) nats, where the family has one."""
         model = self.model_
@@ -185,13 +193,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self._inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
+    @torch.inference_mode()
     def sample(self, label: Any, n: int = 1, *, seed: int = 0) -> NDArray[Any]:
         """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D)."""
         check_is_fitted(self, "judge_")
         model = self._generative("sample")
         c = torch.full((n,), self.index(label), device=self.device)
-        with torch.inference_mode():
-            x = model.sample(c, rng=torch.Generator(self.device).manual_seed(seed)).cpu()
+        x = model.sample(c, rng=torch.Generator(self.device).manual_seed(seed)).cpu()
         return (x if self.format_ is None else to_eight_bit(x)).numpy()
 
     def answer(
@@ -204,10 +212,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """
         check_is_fitted(self, "judge_")
         images, problems = arrays.readable(inputs, self.format_, names)
-        judgement = self.judge(images, alpha=alpha)
-        answers = iter(self._answers(judgement, images, top_k))
+        given = (answer for block in self._blocks(images) for answer in self._answers(block, alpha, top_k))
         failed = (Answer.failed(p.source, p.sentence, model=self.id) if p is not None else None for p in problems)
-        return [failure or next(answers) for failure in failed]
+        return [failure or next(given) for failure in failed]
 
     def judge(self, images: Images, *, alpha: float) -> Judgement:
         """Everything that answers rest on, as arrays, for a whole collection."""
@@ -221,7 +228,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @property
     def labels(self) -> tuple[str, ...]:
         """The classes' names."""
-        return tuple(str(c) for c in self.classes_)
+        return tuple(map(str, self.classes_))
 
     def index(self, label: Any) -> int:
         """The place of a class, by its name; a ValueError names the nearest."""
@@ -290,6 +297,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def _feed(self, part: Part, batch_size: int, augment: AugmentOptions | None) -> Batches:
         return Batches(part.images, part.labels, batch_size=batch_size, seed=self.seed, augment=augment).to(self.device)
 
+    @torch.inference_mode()
     def _validate(self, part: Part) -> dict[str, float]:
         """Score the averaged weights on the validation images and keep them if they are the best so far."""
         if not len(part):
@@ -298,76 +306,53 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         averaged = self.training_state_.averaged.eval()
         scores = torch.cat([averaged.log_scores(x).cpu() for x in self._inputs(part.images)])
         T = fit_temperature(scores, labels, self.log_prior_)
+        right = (scores / T + self.log_prior_).argmax(1) == labels
         figures = {
             "nll": nll(scores, labels, self.log_prior_, T),
-            "accuracy": ((scores / T + self.log_prior_).argmax(1) == labels).double().mean().item(),
+            "accuracy": (weights(labels, self.log_prior_) * right).mean().item(),
         }
         self.training_state_.keep_if_better(figures["nll"])
         return figures
 
-    def _inputs(self, images: Images) -> Iterator[Tensor]:
-        """Batches as the model takes them, with no gradient kept while they are out."""
+    def _blocks(self, images: Images) -> Iterator[Images]:
+        """A collection in pieces that fit through a network, and whose figures fit into memory."""
         for start in range(0, len(images), BATCH):
-            batch = images.batch(np.arange(start, min(start + BATCH, len(images)))).to(self.device)
-            with torch.inference_mode():
-                x = to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
-                yield x
+            yield images.subset(np.arange(start, min(start + BATCH, len(images))))
 
+    def _inputs(self, images: Images) -> Iterator[Tensor]:
+        """Batches as the model takes them."""
+        for block in self._blocks(images):
+            batch = block.batch(np.arange(len(block))).to(self.device)
+            yield to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+
+    @torch.inference_mode()
     def _examine(self, images: Images) -> Examination:
         """Every figure of the model that a judgement takes, for a whole collection."""
-        K, pieces = len(self.classes_), []
-        for x in self._inputs(images):
-            with torch.inference_mode():
-                pieces.append(self._figures(x))
+        K, pieces = len(self.classes_), [self._figures(x) for x in self._inputs(images)]
         if not pieces:
             return Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
         scores, L, statistics = zip(*pieces, strict=True)
         return Examination(torch.cat(scores), None if L[0] is None else torch.cat(L), torch.cat(statistics))
 
     def _figures(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        model, scores = self.model_, self.model_.log_scores(x)
+        """log_scores (B, K), L (B, K) or None, and the statistics that strangeness is measured by (B, K, n)."""
+        model = self.model_
         if isinstance(model, Diagnostics):
-            statistics = model.statistics(x)
-            L = statistics["log_likelihood"] * model.task.n_dims
-        elif isinstance(model, GenerativeModel):
-            L = model.log_likelihood(x)
-            statistics = {"log_likelihood": L / model.task.n_dims}
-        else:  # all that a softmax has to tell the unknown by
-            return scores.cpu(), None, log_posterior(scores.cpu(), uniform(len(self.classes_)))[..., None]
-        return scores.cpu(), L.cpu(), stacked(statistics).cpu()
+            found = dict(model.statistics(x))
+            scores, L = found.pop("log_scores"), found.pop("log_likelihood")
+            return scores.cpu(), L.cpu(), stacked(found).cpu()
+        scores = model.log_scores(x).cpu()
+        if isinstance(model, GenerativeModel):
+            L = model.log_likelihood(x).cpu()
+            return scores, L, L[..., None] / model.task.n_dims
+        # All that a softmax has to tell the unknown by.
+        return scores, None, log_posterior(scores, uniform(len(self.classes_)))[..., None]
 
-    def _answers(self, judgement: Judgement, images: Images, top_k: int | None) -> Iterator[Answer]:
+    def _answers(self, images: Images, alpha: float, top_k: int | None) -> Iterator[Answer]:
+        judgement = self.judge(images, alpha=alpha)
+        names = [images.name(i) for i in range(len(images))]
         bits = self._bits_per_dim(judgement.log_likelihood)
-        probability = judgement.log_posterior.exp()
-        for i, (state, best, in_set) in enumerate(
-            zip(judgement.statuses, judgement.best.tolist(), judgement.sets, strict=True)
-        ):
-            yield Answer(
-                input=images.name(i),
-                status=state,
-                label=self.labels[best],
-                probability=probability[i, best].item(),
-                p_value=_known(judgement.p_value[i]),
-                set=tuple(self.labels[c] for c in in_set.nonzero().flatten().tolist()),
-                classes=self._class_answers(judgement, i, top_k),
-                bits_per_dim=None if bits is None else bits[i].item(),
-                calibration=judgement.calibration[best],
-                model=self.id,
-            )
-
-    def _class_answers(self, judgement: Judgement, i: int, top_k: int | None) -> tuple[ClassAnswer, ...]:
-        """The classes of image i, the most probable first."""
-        L = judgement.log_likelihood
-        order = judgement.log_posterior[i].argsort(descending=True, stable=True)[:top_k].tolist()
-        return tuple(
-            ClassAnswer(
-                label=self.labels[c],
-                probability=judgement.log_posterior[i, c].exp().item(),
-                p_value=_known(judgement.p_values[i, c]),
-                log_likelihood=None if L is None else L[i, c].item(),
-            )
-            for c in order
-        )
+        return answers(judgement, names, bits, Naming(self.labels, self.id, top_k))
 
     def _bits_per_dim(self, L: Tensor | None) -> Tensor | None:
         """−log2 p(x) / D, (N,), where the model's likelihood is one of 8-bit pixels."""
@@ -397,12 +382,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return self.model_
 
 
+def _seed(random_state: Any) -> int:
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))
+
+
 def _validated(kind: type[T], given: Mapping[str, Any] | Options | None) -> T:
     """Options from a mapping, an options object, or nothing."""
     return kind.model_validate(given.model_dump() if isinstance(given, Options) else given or {})
-
-
-def _known(p: Tensor) -> float | None:
-    """A p-value, or None where nothing could be promised."""
-    value = p.item()
-    return None if math.isnan(value) else value

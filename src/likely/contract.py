@@ -139,8 +139,11 @@ class Diagnostics(ABC):
 
     @abstractmethod
     def statistics(self, x: Tensor) -> Mapping[str, Tensor]:
-        """Named (B,) or (B, K) tensors of comparable size whatever the image's, `log_likelihood` (B, K) nats per dimension
-        always among them, so that one pass through the networks serves for all."""
+        """Named (B,) or (B, K) tensors, of comparable size whatever the image's: what rejection looks at.
+
+        `log_scores` and `log_likelihood`, (B, K) nats as the methods of these names give them, are always among them, so that
+        one pass through the networks serves for all.
+        """
 
 
 class LatentClassMixture(ABC):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.card import card
 from likely.evaluation.label_noise import suspects
 from likely.evaluation.portrait import portrait, with_suspects
-from likely.evaluation.record import Record, read_history, write_history
+from likely.evaluation.record import Record, write_history
 from likely.evaluation.report import render
 from likely.evaluation.report.content import Mislabelled, ReportContent
 from likely.training import hardware
-from likely.training.loop import Step
+from likely.training.loop import Diverged, Step, is_snapshot_point
 from likely.training.options import TrainingOptions
 
 UNFINISHED = "unfinished.safetensors"
@@ -67,7 +67,7 @@ class Run(Options):
 
 
 class Session:
-    """A run under way: `steps` trains, `check_labels` doubts, `finish` writes the model folder from the best weights so far."""
+    """A run under way: `steps` trains, `finish` writes the model folder, `check_labels` then doubts the training labels."""
 
     def __init__(
         self,
@@ -86,50 +86,35 @@ class Session:
         )
         self.parts = divide(self.dataset, run.seed)
         _refuse_other_data(self.parts, snapshot, run.data)
-        out.mkdir(parents=True, exist_ok=True)  # now: not to be found impossible after the training
-        self.classifier = self._classifier(self.run.training)
-        self.history = read_history(out) if snapshot else []
+        self.classifier = self._classifier(_without_folds(self.run))
+        self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []
         self.is_complete = False
-        self.doubted: Mislabelled | None = None
         torch.set_num_threads(threads)
 
     def steps(self) -> Iterator[Step]:
         """Train, saving from time to time what it takes to go on after a crash."""
-        dataset, row, saved = self.dataset, _EpochRow(), None
+        self.out.mkdir(parents=True, exist_ok=True)  # now: not to be found impossible after the training
+        dataset, row, saved = self.dataset, _EpochRow(**self.snapshot[1]["row"] if self.snapshot else {}), -math.inf
         for step in self.classifier.fit_steps(self.parts, dataset.classes, dataset.format, resume=self.snapshot):
             row.add(step)
             if step.ends_epoch:
                 self.history.append(row.finished(step))
                 row = _EpochRow()
-            saved = step.elapsed if saved is None else saved
-            if step.elapsed - saved > SAVE_EVERY:
+            self._row = row
+            if step.elapsed - saved > SAVE_EVERY and is_snapshot_point(self.classifier.training_state_.progress):
                 self.save_progress()
                 saved = step.elapsed
             yield step
         self.is_complete = True
+        if saved > -math.inf:
+            self.save_progress()  # what comes next may fail, and the training is not to be lost
 
     def save_progress(self) -> None:
         """Write what it takes to go on from here."""
         tensors, state = self.classifier.training_state_.snapshot()
-        state["data"] = _digest(self.parts)
-        settled = self.run.model_copy(update={"training": self.classifier.training_})
-        write_history(self.out, self.history)
-        checkpoint.write_tensors(self.out / UNFINISHED, tensors, {"run": settled.model_dump(), "state": state})
-
-    def check_labels(self) -> Iterator[Step]:
-        """Short trainings, each without one fold of the training images, whose labels it then doubts or not."""
-        train, folds = self.parts.train, self.run.folds
-        fold_of = np.random.default_rng(self.run.seed).permutation(len(train)) % max(folds, 1)
-        posterior = np.zeros((len(train), len(self.dataset.classes)))
-        for fold in range(folds):
-            held_out, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-            classifier = self._classifier(_shortened(self.run.training))
-            parts = replace(self.parts, train=train.subset(rest))
-            yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
-            classifier.finish(parts)
-            posterior[held_out] = np.exp(classifier.log_posterior(train.subset(held_out).images))
-        if folds and self.dataset.format is not None:
-            self.doubted = _doubted(posterior, train)
+        state |= {"data": _digest(self.parts), "history": self.history, "row": asdict(self._row)}
+        document = {"run": self.run.model_dump(), "state": state}
+        checkpoint.write_tensors(self.out / UNFINISHED, tensors, document)
 
     def finish(self) -> ReportContent:
         """Fit what turns scores into answers, then write model, history, card and report."""
@@ -144,10 +129,36 @@ class Session:
             (self.out / UNFINISHED).unlink(missing_ok=True)
         part = self._measurable()
         measured = (self._assessed(part), part) if len(part) else None
-        content = portrait(self.classifier, record, self.history, measured)
-        content = content if self.doubted is None else with_suspects(content, self.doubted)
-        write_pages(self.out, content)
-        return content
+        self.content = portrait(self.classifier, record, self.history, measured)
+        write_pages(self.out, self.content)
+        return self.content
+
+    def check_labels(self) -> Iterator[Step]:
+        """Short trainings, each without one fold of the training images, whose labels it then doubts or not."""
+        if not self.run.folds or self.dataset.format is None:
+            return
+        try:
+            posterior = yield from self._held_out_posterior()
+        except Diverged as error:
+            self.content = replace(self.content, notes=(*self.content.notes, f"Labels were not checked: {error}"))
+        else:
+            doubted = _doubted(posterior, self.parts.train)
+            self.content = self.content if doubted is None else with_suspects(self.content, doubted)
+        write_pages(self.out, self.content)
+
+    def _held_out_posterior(self) -> Generator[Step, None, NDArray[np.float64]]:
+        """p(c | x) of every training image by a model that has not seen it, (N, K)."""
+        train, folds = self.parts.train, self.run.folds
+        fold_of = np.random.default_rng(self.run.seed).permutation(len(train)) % folds
+        posterior = np.zeros((len(train), len(self.dataset.classes)))
+        for fold in range(folds):
+            held_out, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
+            classifier = self._classifier(_shortened(self.run.training))
+            parts = replace(self.parts, train=train.subset(rest))
+            yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
+            classifier.finish(parts)
+            posterior[held_out] = np.exp(classifier.log_posterior(train.subset(held_out).images))
+        return posterior
 
     def _classifier(self, training: TrainingOptions) -> Classifier:
         run = self.run
@@ -192,13 +203,18 @@ def begin(run: Run, out: Path, *, command: str = "", progress: Callable[[int, in
     return Session(run, out, command=command, progress=progress)
 
 
-def resume(out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None) -> Session:
-    """The unfinished run of a folder, with the options that it was begun with; a RunError if there is none."""
+def resume(
+    out: Path, *, data: str | None = None, command: str = "", progress: Callable[[int, int], None] | None = None
+) -> Session:
+    """The unfinished run of a folder, with the options that it was begun with; a RunError if there is none.
+
+    `data` is where DATA is now, if it is named differently from then.
+    """
     if not (out / UNFINISHED).exists():
         state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
         raise RunError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
     tensors, document = checkpoint.read_tensors(out / UNFINISHED)
-    run = Run.model_validate(document["run"])
+    run = Run.model_validate(document["run"] | ({"data": data} if data else {}))
     return Session(run, out, command=command, snapshot=(tensors, document["state"]), progress=progress)
 
 
@@ -222,7 +238,8 @@ def _learnable(dataset: Dataset, seed: int) -> Dataset:
 
 def _digest(parts: Parts) -> str:
     """What a training's images are known by, in their order."""
-    return hashlib.sha256(parts.train.hashes.tobytes() + parts.train.labels.tobytes()).hexdigest()
+    known = (parts.train, parts.validation, parts.calibration)
+    return hashlib.sha256(b"".join(p.hashes.tobytes() + p.labels.tobytes() for p in known)).hexdigest()
 
 
 def _refuse_other_data(parts: Parts, snapshot: Snapshot | None, data: str) -> None:
@@ -230,26 +247,30 @@ def _refuse_other_data(parts: Parts, snapshot: Snapshot | None, data: str) -> No
         raise RunError(f"{data} has changed since the training began, so it cannot go on as it would have; train anew")
 
 
+@dataclass
 class _EpochRow:
-    """A line of history.csv in the making: the means of an epoch's losses."""
+    """A line of history.csv in the making: the means of an epoch's losses, of each over the steps in which it had its turn."""
 
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.n_steps = self.n_images = 0
-        self.began: float | None = None
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
-        self.began = step.elapsed if self.began is None else self.began
-        if step.note is None:
-            self.n_steps += 1
-            self.n_images += step.n_images
-            self.sums = {name: self.sums.get(name, 0.0) + loss for name, loss in step.losses.items()}
+        for name, loss in step.losses.items() if step.note is None else ():
+            self.sums[name] = self.sums.get(name, 0.0) + loss
+            self.counts[name] = self.counts.get(name, 0) + 1
 
     def finished(self, step: Step) -> dict[str, float]:
-        means = {f"loss/{name}": total / self.n_steps for name, total in self.sums.items()}
+        means = {f"loss/{name}": total / self.counts[name] for name, total in self.sums.items()}
         found = {f"validation/{name}": value for name, value in step.validation.items()}
         place = {"epoch": float(step.epoch + 1), "step": float(step.number), "seconds": round(step.elapsed, 3)}
         return place | {"learning_rate": step.learning_rate} | means | found
+
+
+def _without_folds(run: Run) -> TrainingOptions:
+    """The main training: minutes are minutes of everything, so the folds' share is taken off."""
+    if run.training.minutes is None:
+        return run.training
+    return run.training.model_copy(update={"minutes": run.training.minutes * (1 - run.folds * FOLD_SHARE)})
 
 
 def _shortened(training: TrainingOptions) -> TrainingOptions:

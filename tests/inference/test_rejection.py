@@ -175,6 +175,13 @@ def calibrated(draw):
     return fitted, torch.randn(7, 3, generator=rng), draw(st.sampled_from([0.1, 0.2, 0.5]))
 
 
+def size_of_pool(fitted, alpha):
+    """The images of the classes that have too few, or of all classes where even those together are too few."""
+    counts = torch.bincount(fitted.labels, minlength=len(fitted.middle))
+    few = counts[counts < 1 / alpha].sum().item()
+    return few if few >= 1 / alpha else len(fitted.labels)
+
+
 @given(calibrated())
 def test_what_stands_behind_a_p_value(case):
     fitted, scores, alpha = case
@@ -186,7 +193,7 @@ def test_what_stands_behind_a_p_value(case):
         fallback = Calibration.POOLED if enough else Calibration.NONE
         assert kind is (Calibration.PER_CLASS if enough_of_its_own else fallback)
         assert p[:, c].isnan().all() == (kind is Calibration.NONE)
-        size = n if kind is Calibration.PER_CLASS else len(fitted.labels)
+        size = n if kind is Calibration.PER_CLASS else size_of_pool(fitted, alpha)
         if kind is not Calibration.NONE:
             ranks = p[:, c] * (size + 1)
             assert_close(ranks, ranks.round())
@@ -198,6 +205,15 @@ def test_p_values_exist_for_every_class_or_for_none(case):
     fitted, scores, alpha = case
     missing = fitted.p_values(scores, alpha).isnan()
     assert missing.all() or not missing.any()
+
+
+def test_tiny_classes_that_are_too_few_together_borrow_from_all():
+    y = torch.tensor([0, 1] + [2] * 30)
+    scores = torch.randn(32, 3, generator=generator(0))
+    fitted = ConformalScores.fit(scores, y, scores, y)
+    assert fitted.calibration(0.1) == (Calibration.POOLED, Calibration.POOLED, Calibration.PER_CLASS)
+    strangest = fitted.p_values(torch.full((1, 3), 1e9), 0.1)
+    assert_close(strangest, torch.tensor([[1 / 33, 1 / 33, 1 / 31]], dtype=torch.float64))
 
 
 def test_pooled_scores_are_put_on_one_scale():
@@ -329,6 +345,29 @@ def test_the_promise_of_all_tiny_classes_together(alpha, seed):
     new, new_y = scores_of(seed + 200, 20_000)
     fewest, most = allowed(20_000, n, alpha)
     assert fewest <= turned_away(fitted, new, new_y, alpha).sum().item() <= most
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_promise_of_tiny_classes_beside_a_large_one(seed, alpha=0.1):
+    """Pooled with the large class, which does not use the pool, the tiny ones would raise far more alarms than promised."""
+
+    def with_a_large_class(seed, n_tiny, n_large):
+        scores, y = scores_of(seed, n_tiny)
+        large = 0.1 * torch.randn(n_large, 4, generator=generator(seed))
+        return torch.cat([scores, large]), torch.cat([y % 3, torch.full((n_large,), 3)])
+
+    # All held-out images are of the large class: its narrow scores are a poor measure of the others'.
+    held_out, held_out_y = with_a_large_class(seed + 100, 0, 100)
+    calibration, y = with_a_large_class(seed, 20, 400)
+    fitted = ConformalScores.fit(calibration, y, held_out, held_out_y)
+    assert set(fitted.calibration(alpha)[:3]) <= {Calibration.POOLED, Calibration.PER_CLASS}
+    of_the_pool = torch.tensor([kind is Calibration.POOLED for kind in fitted.calibration(alpha)])
+    new, new_y = with_a_large_class(seed + 200, 20_000, 20_000)
+    away = turned_away(fitted, new, new_y, alpha)
+    for group in (of_the_pool[new_y], new_y == 3):
+        n_calibration = (of_the_pool[y] if group is not None and not group[-1] else y == 3).sum().item()
+        fewest, most = allowed(group.sum().item(), n_calibration, alpha)
+        assert fewest <= away[group].sum().item() <= most
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -10,15 +11,17 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from likely.data.collection import Images
+from likely.data.collection import Images, StreamedImages
 from likely.data.decoding import Array, ImageError, name_of
 from likely.data.format import resolve
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.listing import Items, Listing, Problem, Rows
 from likely.data.nearest import suggestion
-from likely.data.parts import Dataset, Integers, Part
+from likely.data.parts import Dataset, Integers, Part, fingerprint
 from likely.data.reading import Content, Reader
 
+IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
+NARROW = 8  # pixels: images this high and only three or four wide are hardly meant
 MEMORY = 1 << 29  # bytes of pixels that are kept; more are decoded whenever they are used
 
 
@@ -34,7 +37,8 @@ class Sources(Items):
         return len(self._sources)
 
     def __getitem__(self, i: int) -> Any:
-        return self._sources[i]
+        source = self._sources[i]
+        return _pixels(source) if isinstance(source, Tensor) else source
 
     def name(self, i: int) -> str:
         if self._names is not None:
@@ -47,20 +51,25 @@ def are_images(X: Any) -> bool:
     """Whether X holds images rather than vectors: an array of three or four dimensions, or a list of what images come as."""
     if isinstance(X, np.ndarray | Tensor):
         return X.ndim in (3, 4) or (
-            isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OU" and _is_source(X[0])
+            isinstance(X, np.ndarray) and X.ndim == 1 and len(X) > 0 and X.dtype.kind in "OU" and _is_source(X[0])
         )
     return isinstance(X, list | tuple) and len(X) > 0 and _is_source(X[0])
 
 
 def items(X: Any, names: Sequence[str] | None = None) -> Items:
-    """Anything that holds images or vectors, to be read by index."""
+    """Anything that holds images or vectors, to be read by index; one path, bytes or picture is a list of one."""
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
+    if isinstance(X, str | Path | bytes | Image.Image):
+        X = [X]
     if isinstance(X, np.ndarray) and X.ndim == 2:
         return Rows("vector", X.shape, lambda: X)
     if isinstance(X, np.ndarray) and X.ndim >= 3:
         pixels = _channels_last(X)
+        _require_images(pixels, X.shape)
         return Sources(list(pixels), names) if names is not None else Rows("image", pixels.shape, lambda: pixels)
+    if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
+        raise ValueError(f"X has the shape {X.shape}; {IMAGES} were expected, or vectors (N, D)")
     return Sources(list(X), names)
 
 
@@ -69,8 +78,9 @@ def dataset(
 ) -> tuple[Dataset, tuple[Problem, ...]]:
     """Images or vectors with class indices (N,) as a dataset without a test part, which is its owner's affair."""
     listed = items(X)
+    _require_some(listed)
     format = resolve(options, {"train": Listing(listed, ())}, "X")
-    content = _content(listed, format)
+    content = _content(listed, format, fingerprint)
     if not len(content.indices):
         raise ImageError(f"none of the {len(listed)} images could be read; {content.problems[0].sentence}")
     part = Part(content.images, labels[content.indices], content.hashes)
@@ -79,22 +89,37 @@ def dataset(
 
 
 def readable(
-    X: Any, format: ImageFormat | None, names: Sequence[str] | None = None
+    X: Any, format: ImageFormat | None, names: Sequence[str] | None = None, *, width: int | None = None
 ) -> tuple[Images, list[Problem | None]]:
-    """The images of X that can be read, and for each of X None or what is wrong with it."""
-    listed = items(X, names)
-    content = _content(listed, format)
+    """The images of X that can be read, and for each of X None or what is wrong with it.
+
+    A ValueError says so if X as a whole is not what is read: images of a format or, without one, vectors of a `width`.
+    """
+    listed = _shown(X, format, names, width)
+    content = _content(listed, format, unmarked)
     wrong = iter(content.problems)
     good = set(content.indices.tolist())
     return content.images, [None if i in good else next(wrong) for i in range(len(listed))]
 
 
 def images(X: Any, format: ImageFormat | None) -> Images:
-    """The images of X, every one; an ImageError names the first that cannot be read."""
-    content = _content(items(X), format)
+    """The images of X, every one; an ImageError names the first that cannot be read.
+
+    Of those that do not fit in memory, it is raised by the batch that the image is in, so that none is decoded twice.
+    """
+    listed = _shown(X, format, None, None)
+    _require_some(listed)
+    if format is not None and not isinstance(listed, Rows) and not _fit(listed, format):
+        return StreamedImages(listed, format)
+    content = _content(listed, format, unmarked)
     if content.problems:
         raise ImageError(content.problems[0].sentence)
     return content.images
+
+
+def unmarked(pixels: Array) -> bytes:
+    """In place of a fingerprint, where nobody asks for copies: hashing takes longer than reading an array."""
+    return bytes(8)
 
 
 def class_index(classes: Sequence[str], name: str) -> int:
@@ -104,9 +129,65 @@ def class_index(classes: Sequence[str], name: str) -> int:
     return classes.index(name)
 
 
-def _content(listed: Items, format: ImageFormat | None) -> Content:
-    n_bytes = len(listed) * int(np.prod(format.shape)) if format is not None else 0
-    return Reader(format, kept=n_bytes <= MEMORY, done=lambda n: None).read(listed)
+def _content(listed: Items, format: ImageFormat | None, mark: Callable[[Array], bytes]) -> Content:
+    return Reader(format, kept=_fit(listed, format), done=lambda n: None, mark=mark).read(listed)
+
+
+def _fit(listed: Items, format: ImageFormat | None) -> bool:
+    """Whether the images can all be kept; vectors always are."""
+    return format is None or len(listed) * math.prod(format.shape) <= MEMORY
+
+
+def _shown(X: Any, format: ImageFormat | None, names: Sequence[str] | None, width: int | None) -> Items:
+    """What a trained model is shown, if it is of the kind that it was trained on."""
+    listed = items(X if format is not None else _vectors(X, width), names)
+    if format is not None and isinstance(listed, Rows) and listed.are_vectors:
+        raise ValueError(
+            f"X has the shape {listed.shape}, which is vectors or a single image; this model takes images, {IMAGES}: "
+            "for a single one give image[None]"
+        )
+    return listed
+
+
+def _vectors(X: Any, width: int | None) -> Array:
+    """X as an array of vectors (N, D), if it is one; scikit-learn's users bring lists and tables as well."""
+    wanted = f"vectors (N, {width if width is not None else 'D'})"
+    if isinstance(X, Tensor):
+        X = X.detach().cpu()
+    if are_images(X) or isinstance(X, str | Path | bytes | Image.Image):
+        raise ValueError(f"X holds images; this model was trained on vectors, and {wanted} were expected")
+    try:
+        rows = np.asarray(X, None if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"X holds no vectors of numbers ({error}); {wanted} were expected") from error
+    if rows.size == 0 and rows.ndim == 1:
+        rows = rows.reshape(0, width or 0)
+    if rows.ndim != 2 or width not in (None, rows.shape[1]):
+        one = "; for a single vector give X[None]" if rows.ndim == 1 else ""
+        raise ValueError(f"X has the shape {rows.shape}; {wanted} were expected{one}")
+    return rows
+
+
+def _require_some(listed: Items) -> None:
+    if not len(listed):
+        raise ValueError("X holds no images; at least one was expected")
+
+
+def _require_images(pixels: Array, shape: tuple[int, ...]) -> None:
+    """Refuse an array as a whole that no image of it could be read from."""
+    if pixels.ndim == 3 and shape[2] in (3, 4) and min(shape[:2]) >= NARROW:
+        raise ValueError(
+            f"X has the shape {shape}, which is a single image in colour; {IMAGES} were expected: give image[None], "
+            f"or X[..., None] for {shape[0]} grey images {shape[2]} pixels wide"
+        )
+    if pixels.ndim > 4 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3, 4)) or 0 in shape[1:]:
+        raise ValueError(f"X has the shape {shape}; {IMAGES} were expected")
+
+
+def _pixels(x: Tensor) -> Array:
+    """One image of torch's as `images.read` takes it."""
+    array: Array = x.detach().cpu().numpy()
+    return _channels_last(array[None])[0]
 
 
 def _channels_last(X: Array) -> Array:

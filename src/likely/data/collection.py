@@ -35,7 +35,7 @@ class Images(ABC):
 
     @abstractmethod
     def batch(self, indices: ArrayLike) -> Tensor:
-        """The images at `indices`, (B,): uint8 (B, C, H, W), or float32 (B, D) for vectors."""
+        """The images at `indices`, (B,): uint8 (B, C, H, W), or floats (B, D) of the vectors' own precision."""
 
     @abstractmethod
     def name(self, i: int) -> str:
@@ -62,7 +62,7 @@ class CachedImages(Images):
         return len(self.pixels)
 
     def batch(self, indices: ArrayLike) -> Tensor:
-        return torch.from_numpy(np.array(self.pixels[np.asarray(indices, np.int64)], order="C", subok=False))
+        return torch.from_numpy(np.asarray(self.pixels[np.asarray(indices, np.int64)]))  # the index has copied already
 
     def name(self, i: int) -> str:
         return self._name(i)
@@ -100,7 +100,7 @@ class StreamedImages(Images):
 
 @final
 class Vectors(Images):
-    """Vectors, (N, D), kept in the precision they came in."""
+    """Vectors, (N, D), float32 or float64: one far from zero has its differences in digits that float32 lacks."""
 
     def __init__(self, rows: Array, name: Callable[[int], str]) -> None:
         self.rows = rows
@@ -114,7 +114,7 @@ class Vectors(Images):
         return len(self.rows)
 
     def batch(self, indices: ArrayLike) -> Tensor:
-        return torch.from_numpy(np.array(self.rows[np.asarray(indices, np.int64)], np.float32))
+        return torch.from_numpy(np.asarray(self.rows[np.asarray(indices, np.int64)]))
 
     def name(self, i: int) -> str:
         return self._name(i)

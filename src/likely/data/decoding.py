@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from likely.data.nearest import suggestion
 from likely.data.quiet import QUIET
@@ -30,6 +32,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 # Twice 1 GiB / (4 x 3), which is where Pillow itself refuses: 178,956,970.
 PIXEL_LIMIT = 2 * (2**30 // 12)
 ORIENTATION = 0x0112
+STORED = Lock()  # two threads may be given the same open file
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -79,7 +82,7 @@ def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Imag
     but never smaller than twice that.
     """
     with opened(source, name) as image:
-        if image.format in ("JPEG", "MPO") and not isinstance(source, Image.Image):
+        if image.format in ("JPEG", "MPO") and image is not source:
             across, down = size[::-1] if _orientation(image) in LYING else size
             image.draft(mode, (2 * across, 2 * down))
         image.load()
@@ -103,13 +106,32 @@ def opened(source: Source, name: str) -> Iterator[Image.Image]:
 
 def _open(source: Source, name: str) -> AbstractContextManager[Image.Image]:
     if isinstance(source, Image.Image):
-        return nullcontext(source)  # the caller's own, not ours to close
+        stored = _stored(source)
+        # The caller's own is not ours to close.
+        return nullcontext(source) if stored is None else Image.open(BytesIO(stored), formats=FORMATS)
     if isinstance(source, np.ndarray):
         return Image.fromarray(eight_bit(source, name))
     if isinstance(source, bytes):
         _require_content(len(source), name)
         return Image.open(BytesIO(source), formats=FORMATS)
-    return Image.open(_regular(Path(source), name), formats=FORMATS)
+    if isinstance(source, str | Path):
+        return Image.open(_regular(Path(source), name), formats=FORMATS)
+    raise ImageError(f"{name}: is a {type(source).__name__}; a path, bytes, an array or a Pillow image was expected")
+
+
+def _stored(image: Image.Image) -> bytes | None:
+    """The file's bytes of a JPEG that Pillow has opened and not yet decoded, None for any other image.
+
+    A file is decoded at a reduced size, which looks a little different: so must the same file in a Pillow image be.
+    """
+    if not (isinstance(image, JpegImageFile) and image.tile and image.fp and image.tell() == 0):
+        return None
+    with STORED:
+        place = image.fp.tell()
+        image.fp.seek(0)
+        stored = image.fp.read()
+        image.fp.seek(place)
+    return stored
 
 
 def _regular(path: Path, name: str) -> Path:
@@ -192,6 +214,11 @@ def eight_bit(array: Array, name: str) -> Array:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or array.size == 0:
         raise ImageError(f"{name}: has the shape {array.shape}; (height, width) or (height, width, 1|3|4) was expected")
+    return quantised(array, name)
+
+
+def quantised(array: Array, name: str) -> Array:
+    """Pixels of an array of any shape as uint8, from uint8, uint16, bool, or floats in [0, 1]; raises ImageError."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:

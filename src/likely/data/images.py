@@ -75,7 +75,8 @@ class ImageFormat(Options):
 def read(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
     """An image in the model's format: a path, bytes, a Pillow image or an array (H, W[, 1|3|4]) -> uint8 (C, H, W).
 
-    An image that already has the size keeps its pixels bit for bit. Raises ImageError; its message names the image.
+    An image that already has the size keeps its pixels bit for bit, and a JPEG that Pillow has opened but not yet decoded
+    is read as its file would be. Raises ImageError; its message names the image.
     """
     name = name_of(source) if name is None else name
     if isinstance(source, np.ndarray):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.data.collection import N_THREADS, CachedImages, Images, StreamedImages, Vectors
-from likely.data.decoding import Array, ImageError
+from likely.data.decoding import Array, ImageError, quantised
 from likely.data.images import ImageFormat, read
 from likely.data.listing import Items, Problem, Rows
 from likely.data.parts import Integers, fingerprint, hashes_of
@@ -17,6 +17,7 @@ from likely.data.quiet import QUIET
 
 # Images between two reports of progress: enough for threads to share, few enough for an interrupt to be heard.
 BLOCK = 512
+AT_ONCE = 64  # images of an array that are turned into 8 bits in one go
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,12 +34,13 @@ class Content:
 class Reader:
     """Reads items in one format, None for vectors; images that are not `kept` are decoded for their hashes and let go.
 
-    `done` is told how many images were dealt with since it was last told.
+    `done` is told how many images were dealt with since it was last told; `mark` makes an image's hash.
     """
 
     format: ImageFormat | None
     kept: bool
     done: Callable[[int], None]
+    mark: Callable[[Array], bytes] = fingerprint
 
     def read(self, items: Items) -> Content:
         """Every item that can be read; raises DataError where an array as a whole makes no images."""
@@ -46,7 +48,8 @@ class Reader:
             return self._decoded(items)
         if items.are_vectors:
             return self._vectors(items)
-        content = self._native(items) if _is_native(items.array, self.format) else self._decoded(items)
+        pixels = self._pixels(items.array)
+        content = self._decoded(items) if pixels is None else self._native(pixels, items.name)
         if self.kept:
             items.forget()  # the images are named by the items, which would keep a second copy of them
         return content
@@ -63,27 +66,38 @@ class Reader:
                 return error
             if pixels is not None:
                 pixels[i] = image
-            return fingerprint(image)
+            return self.mark(image)
 
         images = StreamedImages(items, format) if pixels is None else CachedImages(pixels, items.name)
         with QUIET, ThreadPoolExecutor(N_THREADS) as pool:
             return _content(images, self._in_blocks(len(items), lambda block: pool.map(outcome, block)))
 
-    def _native(self, items: Rows) -> Content:
-        """An array that is in the format already: used as it is, copied only from a mapped file into memory."""
-        pixels = items.array[:, None] if items.array.ndim == 3 else items.array.transpose(0, 3, 1, 2)
+    def _pixels(self, array: Array) -> Array | None:
+        """An array that is in the format as uint8 (N, C, H, W), at once; None if it must be read image by image."""
+        if not _is_in(array, self.format) or not (self.kept or array.dtype == np.uint8):
+            return None
+        try:
+            array = array if array.dtype == np.uint8 else _quantised(array)
+        except ImageError:
+            return None  # some image is out of range: which, each has to say for itself
+        return array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2)
+
+    def _native(self, pixels: Array, name: Callable[[int], str]) -> Content:
+        """Pixels in the format already: used as they are, copied only from a mapped file into memory."""
         if self.kept:
             pixels = _in_memory(pixels)
-        outcomes = self._in_blocks(len(items), lambda block: (fingerprint(pixels[i]) for i in block))
-        return _content(CachedImages(pixels, items.name), outcomes)
+        outcomes = self._in_blocks(len(pixels), lambda block: (self.mark(pixels[i]) for i in block))
+        return _content(CachedImages(pixels, name), outcomes)
 
     def _vectors(self, items: Rows) -> Content:
         kind = items.array.dtype
         rows = _in_memory(items.array.astype(kind if kind in (np.float32, np.float64) else np.float64, copy=False))
+        finite = np.isfinite(rows).all(1)
 
         def outcome(i: int) -> bytes | ImageError:
-            finite = np.isfinite(rows[i]).all()
-            return fingerprint(rows[i]) if finite else ImageError(f"{items.name(i)}: holds numbers that are not finite")
+            if finite[i]:
+                return self.mark(rows[i])
+            return ImageError(f"{items.name(i)}: holds numbers that are not finite")
 
         return _content(Vectors(rows, items.name), self._in_blocks(len(rows), lambda block: map(outcome, block)))
 
@@ -111,9 +125,18 @@ def _content(images: Images, outcomes: Iterable[bytes | ImageError]) -> Content:
     return Content(images.subset(good) if problems else images, good, hashes_of(prints), tuple(problems))
 
 
-def _is_native(array: Array, format: ImageFormat | None) -> bool:
+def _is_in(array: Array, format: ImageFormat | None) -> bool:
     channels = 1 if array.ndim == 3 else array.shape[3]
-    return format is not None and array.dtype == np.uint8 and (channels, *array.shape[1:3]) == format.shape
+    return format is not None and (channels, *array.shape[1:3]) == format.shape
+
+
+def _quantised(array: Array) -> Array:
+    """The whole array as uint8, in blocks, so that nothing as large as it is made on the way; raises ImageError."""
+    pixels = np.empty(array.shape, np.uint8)
+    for start in range(0, len(array), AT_ONCE):
+        block = slice(start, start + AT_ONCE)
+        pixels[block] = quantised(array[block], "the array given")
+    return pixels
 
 
 def _in_memory(array: Array) -> Array:

@@ -52,7 +52,7 @@ class Assessment:
     def log_posterior(self) -> Floats:
         return self.judgement.log_posterior.numpy()
 
-    @property
+    @cached_property
     def alarms(self) -> NDArray[np.bool_]:
         """Which images were turned away as unknown, (n,)."""
         return np.array([s is Status.UNKNOWN for s in self.judgement.statuses])

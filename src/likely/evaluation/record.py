@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from pydantic import Field
 
+from likely.checkpoint import write_text
 from likely.contract import Options
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
 
@@ -46,11 +48,11 @@ class Record(Options):
 
 def write_history(folder: Path, rows: Sequence[Row]) -> None:
     """history.csv: a line an epoch."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with (folder / HISTORY).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = io.StringIO(newline="")
+    writer = csv.DictWriter(lines, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / HISTORY, lines.getvalue())
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from likely.inference.posterior import log_posterior
@@ -14,8 +15,18 @@ N_HALVINGS = 60
 
 
 def nll(log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> float:
-    """Mean of −log p(y | x): (B, K), (B,), (K,) -> nats an image."""
-    return -log_posterior(log_scores, log_prior, temperature).gather(1, y[:, None]).mean().item()
+    """Mean of −log p(y | x) over images in the class mix π: (B, K), (B,), (K,) -> nats an image."""
+    own = log_posterior(log_scores, log_prior, temperature).gather(1, y[:, None])[:, 0]
+    return -(weights(y, log_prior) * own).mean().item()
+
+
+def weights(y: Tensor, log_prior: Tensor) -> Tensor:
+    """w_i = π_y / (share of y among the images), (N,), of mean 1 where every class is there.
+
+    Held-out images are a sample by class, at most so many of each: the weights make them speak for the mix that π names.
+    """
+    share = torch.bincount(y, minlength=len(log_prior)).double() / max(1, len(y))
+    return (log_prior.double().exp() / share)[y]
 
 
 def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
@@ -39,4 +50,5 @@ def _slope(log_scores: Tensor, y: Tensor, log_prior: Tensor, inverse_temperature
     """d nll / d(1/T) = mean of E_{c ~ p(c|x)} score_c − score_y."""
     scores = log_scores.double()
     p = log_posterior(scores, log_prior, 1 / inverse_temperature).exp()
-    return ((p * scores).sum(1) - scores.gather(1, y[:, None])[:, 0]).mean().item()
+    gap = (p * scores).sum(1) - scores.gather(1, y[:, None])[:, 0]
+    return (weights(y, log_prior) * gap).mean().item()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 from torch import Tensor
 
@@ -33,23 +34,23 @@ class Judgement:
     p_values: Tensor  # is the image like those of class c? NaN without calibration
     set_p_values: Tensor  # is the posterior of c as high as that of c's own images?
 
-    @property
+    @cached_property
     def best(self) -> Tensor:
         """The most probable class of each image, (N,)."""
         return self.log_posterior.argmax(1)
 
-    @property
+    @cached_property
     def p_value(self) -> Tensor:
         """Is the image like some class? The largest p-value, (N,)."""
         return self.p_values.amax(1)
 
-    @property
+    @cached_property
     def sets(self) -> Tensor:
         """The classes that each answer names, (N, K) bool; none for an unknown image."""
         named = prediction_set(self.log_posterior, self.set_p_values, self.alpha)
         return named & ~(self.p_value <= self.alpha)[:, None]
 
-    @property
+    @cached_property
     def statuses(self) -> list[Status]:
         """One status an image."""
         sizes = self.sets.sum(1).tolist()
@@ -104,7 +105,10 @@ class Judge:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the temperature, by name, for a checkpoint."""
-        return {f"{part}/{name}": t.clone() for part in _PARTS for name, t in vars(getattr(self, part)).items()}
+        parts = {part: getattr(self, part) for part in _PARTS}
+        return {
+            f"{part}/{f.name}": getattr(value, f.name).clone() for part, value in parts.items() for f in fields(value)
+        }
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], temperature: float) -> Judge:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -76,24 +77,43 @@ class ConformalScores:
 
     def calibration(self, alpha: float) -> tuple[Calibration, ...]:
         """What each class's p-values can promise at `alpha`: it takes 1/alpha images to be that sure of anything."""
-        counts = torch.bincount(self.labels, minlength=len(self.middle)).tolist()
         fallback = Calibration.POOLED if len(self.labels) >= 1 / alpha else Calibration.NONE
-        return tuple(Calibration.PER_CLASS if n >= 1 / alpha else fallback for n in counts)
+        return tuple(Calibration.PER_CLASS if n >= 1 / alpha else fallback for n in self._counts.tolist())
 
     def p_values(self, scores: Tensor, alpha: float) -> Tensor:
         """p_c = (1 + #{calibration scores of c at least as large}) / (n_c + 1): (B, K) -> (B, K); NaN without a promise."""
         scores = scores.double()
         standardised = (scores - self.middle) / self.spread
-        pooled = ((self.scores - self.middle[self.labels]) / self.spread[self.labels]).sort().values
-        columns = []
-        for c, kind in enumerate(self.calibration(alpha)):
+        kinds, pool = self.calibration(alpha), self._pool(alpha)
+        p = torch.full_like(scores, torch.nan)
+        for c, kind in enumerate(kinds):
             if kind is Calibration.PER_CLASS:
-                columns.append(_conformal(scores[:, c], self.scores[self.labels == c].sort().values))
+                p[:, c] = _conformal(scores[:, c], self._by_class[c])
             elif kind is Calibration.POOLED:
-                columns.append(_conformal(standardised[:, c], pooled))
-            else:
-                columns.append(torch.full_like(scores[:, c], torch.nan))
-        return torch.stack(columns, 1)
+                p[:, c] = _conformal(standardised[:, c], pool)
+        return p
+
+    @cached_property
+    def _counts(self) -> Tensor:
+        return torch.bincount(self.labels, minlength=len(self.middle))
+
+    @cached_property
+    def _by_class(self) -> tuple[Tensor, ...]:
+        """Each class's scores, ascending."""
+        order = self.scores.argsort()
+        order = order[self.labels[order].argsort(stable=True)]
+        return torch.split(self.scores[order], self._counts.tolist())
+
+    def _pool(self, alpha: float) -> Tensor:
+        """Standardised scores of the classes that have too few of their own, ascending.
+
+        Those alone: among the many images of large classes, which do not use the pool, small ones would drown, and with them
+        the promise. Only where all small classes together are too few as well does every class lend its images.
+        """
+        few = self._counts[self.labels] < 1 / alpha
+        chosen = few if few.sum() >= 1 / alpha else torch.ones_like(few)
+        labels = self.labels[chosen]
+        return ((self.scores[chosen] - self.middle[labels]) / self.spread[labels]).sort().values
 
 
 def status(p_value: float, n_in_set: int, alpha: float) -> Status:

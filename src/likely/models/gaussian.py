@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -22,9 +23,9 @@ from likely.contract import (
     Task,
 )
 from likely.nets.blocks import standard_normal
+from likely.nets.likelihoods import BIN
 
-LARGEST = 4096  # dimensions: a full covariance of more would fill gigabytes
-BIN = 1 / 255  # the width of one of the 256 values of an 8-bit pixel, in units of [0, 1]
+LARGEST = 1 << 30  # bytes of covariances; fitting them takes a few times as many
 
 
 class GaussianOptions(Options):
@@ -52,17 +53,15 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         self.covariance = options.covariance
         self.shrinkage = options.shrinkage
         K, D = task.n_classes, task.n_dims
-        self._refuse_too_large(D)
         n_covariances = 1 if self.covariance == "tied" else K
+        self._refuse_too_large(n_covariances, D)
         whitening = (K, D) if self.covariance == "diagonal" else (n_covariances, D, D)
         self.mean: Tensor
         self.whitening: Tensor
         # float64: a quadratic form of hundreds of dimensions loses the digits that tell near classes apart in float32.
         self.register_buffer("mean", torch.zeros(K, D, dtype=torch.float64))
         self.register_buffer("whitening", torch.zeros(whitening, dtype=torch.float64))
-        self._count = torch.zeros(K, dtype=torch.float64)
-        self._sum = torch.zeros(K, D, dtype=torch.float64)
-        self._moment = torch.zeros(whitening, dtype=torch.float64)
+        self._sums: Sums | None = None
 
     @property
     def evidence(self) -> Evidence:
@@ -73,63 +72,63 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         return self._log_density(x).float()  # (B, K)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        L = self._log_density(x)
-        return (L - L.amax(1, keepdim=True)).float()  # (B, K); the constant goes before the rounding does harm
+        return _centred(self._log_density(x))
 
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         squared = self._squared_distance(x)
-        D = self.task.n_dims
         L = self._log_normaliser() - 0.5 * squared
-        return {"log_likelihood": (L / D).float(), "mahalanobis": (squared / D).sqrt().float()}
+        return {
+            "log_scores": _centred(L),
+            "log_likelihood": L.float(),
+            "mahalanobis": (squared / self.task.n_dims).sqrt().float(),
+        }
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         mean = self.mean[c]
         noise = torch.zeros_like(mean) if rng is None else self._unwhiten(standard_normal(mean, rng), c)
-        x = (mean + noise).float().reshape(-1, *self.task.shape)
-        return x.clamp(0, 1) if self.task.space is Space.PIXELS8 else x
+        x = (mean + noise).reshape(-1, *self.task.shape)
+        # Vectors stay in float64, or a large offset would swallow the noise.
+        return x.float().clamp(0, 1) if self.task.space is Space.PIXELS8 else x
 
     def objectives(self) -> Sequence[Objective]:
         return ()  # nothing is learned by gradient: the maximum of the likelihood is known in closed form
 
     def measure(self, x: Tensor, y: Tensor) -> None:
-        x, y = x[y >= 0].flatten(1).double().cpu(), y[y >= 0].cpu()
-        self._count += torch.bincount(y, minlength=self.task.n_classes)
-        self._sum.index_add_(0, y, x)
-        if self.covariance == "diagonal":
-            self._moment.index_add_(0, y, x.square())
-        elif self.covariance == "tied":
-            self._moment[0] += x.mT @ x
-        else:
-            for c in range(self.task.n_classes):
-                self._moment[c] += x[y == c].mT @ x[y == c]
+        if self._sums is None:
+            # Not on the model's device: not every device has float64.
+            self._sums = Sums.empty(self.mean.shape, self.whitening.shape)
+        self._sums.take(x[y >= 0].flatten(1).cpu().double(), y[y >= 0].cpu())
 
     def conclude(self) -> None:
-        n = self._count.clamp_min(1)
-        mean = self._sum / n[:, None]
+        sums = self._sums
+        assert sums is not None  # the contract: measured before concluded
         if self.covariance == "diagonal":
             # With few images a class's own variances are noise: it borrows those of all classes together.
-            variance = self._borrowed(self._moment - n[:, None] * mean.square(), n)
-            whitening = self._shrunk_variance(variance, n[:, None]).rsqrt()
+            n = sums.count.clamp_min(1)[:, None]
+            whitening = self._shrunk_variance(_borrowed(sums), n).rsqrt()
         else:
-            whitening = torch.stack([_inverse_root(self._shrunk(S, m)) for S, m in self._scatters(mean, n)])
-        self.mean.copy_(mean)
+            freedom = _freedom(sums)[None] if self.covariance == "tied" else sums.count.clamp_min(1)
+            pairs = zip(sums.scatter, freedom, strict=True)
+            whitening = torch.stack([_inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
+        self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
-        self._count, self._sum, self._moment = (torch.zeros_like(t) for t in (self._count, self._sum, self._moment))
+        self._sums = None
 
     def _log_density(self, x: Tensor) -> Tensor:
         return self._log_normaliser() - 0.5 * self._squared_distance(x)  # (B, K)
 
     def _squared_distance(self, x: Tensor) -> Tensor:
         """‖W_c (x − mean_c)‖², (B, K)."""
-        x = x.flatten(1).double()
+        location = self.mean.mean(0)  # products of what lies far from zero would lose the digits that matter
+        x, mean = x.flatten(1).double() - location, self.mean - location
         if self.covariance == "diagonal":
             P = self.whitening.square()  # (K, D)
-            squared = x.square() @ P.mT - 2 * x @ (P * self.mean).mT + (P * self.mean.square()).sum(1)
+            squared = x.square() @ P.mT - 2 * x @ (P * mean).mT + (P * mean.square()).sum(1)
             return squared.clamp_min(0)
         if self.covariance == "tied":
             W = self.whitening[0].mT
-            return torch.cdist(x @ W, self.mean @ W, compute_mode="donot_use_mm_for_euclid_dist").square()
-        distances = [((x - m) @ W.mT).square().sum(1) for m, W in zip(self.mean, self.whitening, strict=True)]
+            return torch.cdist(x @ W, mean @ W, compute_mode="donot_use_mm_for_euclid_dist").square()
+        distances = [((x - m) @ W.mT).square().sum(1) for m, W in zip(mean, self.whitening, strict=True)]
         return torch.stack(distances, 1)
 
     def _log_normaliser(self) -> Tensor:
@@ -148,14 +147,6 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         x: Tensor = torch.linalg.solve_triangular(W, noise[..., None], upper=False)
         return x[..., 0]
 
-    def _scatters(self, mean: Tensor, n: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each covariance to estimate, (D, D), with the number of images that it rests on."""
-        if self.covariance == "tied":
-            centred = self._moment[0] - (mean * n[:, None]).mT @ mean
-            return [(centred / n.sum(), n.sum())]
-        pairs = zip(self._moment, mean, n, strict=True)
-        return [(S / m - torch.outer(mu, mu), m) for S, mu, m in pairs]
-
     def _shrunk(self, S: Tensor, n: Tensor) -> Tensor:
         """(1 − ρ) S + ρ tr(S)/D I, and at least the variance of rounding to 8 bits."""
         D = len(S)
@@ -163,11 +154,6 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         scale = S.diagonal().mean()
         identity = torch.eye(D, dtype=S.dtype)
         return (1 - rho) * S + (rho * scale + self._floor(scale)) * identity
-
-    def _borrowed(self, scatter: Tensor, n: Tensor) -> Tensor:
-        pooled = scatter.sum(0) / n.sum()
-        weight = (n / (n + 10))[:, None]
-        return weight * scatter / n[:, None] + (1 - weight) * pooled
 
     def _shrunk_variance(self, variance: Tensor, n: Tensor) -> Tensor:
         scale = variance.mean(1, keepdim=True)
@@ -180,12 +166,72 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
             return torch.full_like(scale, BIN**2 / 12)
         return torch.where(scale > 0, 1e-6 * scale, 1.0)
 
-    def _refuse_too_large(self, D: int) -> None:
-        if D > LARGEST and self.covariance != "diagonal":
-            raise ValueError(
-                f"covariance {self.covariance!r} over {D:,} numbers an image would need {D * D * 8 / 1e9:.1f} GB; "
-                f"use covariance 'diagonal', or images of at most {LARGEST:,} numbers (a smaller size)"
-            )
+    def _refuse_too_large(self, n_covariances: int, D: int) -> None:
+        n_bytes = n_covariances * D * D * 8
+        if self.covariance == "diagonal" or n_bytes <= LARGEST:
+            return
+        of = "one" if n_covariances == 1 else f"{n_covariances:,}"
+        tied = "'tied' or " if self.covariance == "per_class" and D * D * 8 <= LARGEST else ""
+        raise ValueError(
+            f"covariance {self.covariance!r} over {D:,} numbers an image would need {n_bytes / 1e9:.1f} GB for {of}, and "
+            f"{LARGEST / 1e9:.1f} GB are allowed; use covariance {tied}'diagonal', or images of a smaller size"
+        )
+
+
+@dataclass
+class Sums:
+    """What is kept of the images seen so far, in float64: count (K,), mean (K, D), and the scatter about the means.
+
+    The scatter is (K, D) for variances, (K, D, D) for a covariance a class, (1, D, D) for one of all. E x² − (E x)² would
+    lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
+    """
+
+    count: Tensor
+    mean: Tensor
+    scatter: Tensor
+
+    @classmethod
+    def empty(cls, mean: torch.Size, scatter: torch.Size) -> Sums:
+        zeros = (torch.zeros(shape, dtype=torch.float64) for shape in (mean[:1], mean, scatter))
+        return cls(*zeros)
+
+    def take(self, x: Tensor, y: Tensor) -> None:
+        """Take in a batch, x (B, D) and y (B,): its scatter about its own means, and that of its means about those so far."""
+        n = torch.bincount(y, minlength=len(self.count)).double()  # (K,)
+        total = (self.count + n).clamp_min(1)
+        mean = torch.zeros_like(self.mean).index_add_(0, y, x) / n.clamp_min(1)[:, None]
+        apart = mean - self.mean
+        self._scatter(x - mean[y], y, apart * (self.count * n / total).sqrt()[:, None])
+        self.mean += apart * (n / total)[:, None]
+        self.count += n
+
+    def _scatter(self, within: Tensor, y: Tensor, between: Tensor) -> None:
+        """Add the outer products, or squares, of (B, D) by class and of (K, D)."""
+        if self.scatter.ndim == 2:
+            self.scatter.index_add_(0, y, within.square()).add_(between.square())
+        elif len(self.scatter) == 1:
+            self.scatter[0] += within.mT @ within + between.mT @ between
+        else:
+            for c in y.unique().tolist():
+                self.scatter[c] += within[y == c].mT @ within[y == c] + torch.outer(between[c], between[c])
+
+
+def _freedom(sums: Sums) -> Tensor:
+    """How many images a scatter of all classes rests on: all, less one a class for its mean if any are left then."""
+    n, spent = sums.count.sum(), (sums.count > 0).sum()
+    return torch.where(n > spent, n - spent, n).clamp_min(1)
+
+
+def _borrowed(sums: Sums) -> Tensor:
+    """Each class's variances, (K, D), drawn towards those of all classes the more, the fewer images it has."""
+    pooled = sums.scatter.sum(0) / _freedom(sums)
+    weight = (sums.count / (sums.count + 10))[:, None]
+    return weight * sums.scatter / sums.count.clamp_min(1)[:, None] + (1 - weight) * pooled
+
+
+def _centred(L: Tensor) -> Tensor:
+    """L without its constant per image, which goes before the rounding to float32 does harm."""
+    return (L - L.amax(1, keepdim=True)).float()
 
 
 def _inverse_root(covariance: Tensor) -> Tensor:

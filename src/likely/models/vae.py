@@ -108,7 +108,8 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         squared = mean.square() @ precision.mT - 2 * mean @ (precision * self.component_mean).mT
         squared = squared + (precision * self.component_mean.square()).sum(1)
         return {
-            "log_likelihood": (reconstruction[:, None] - divergence) / D,
+            "log_scores": -divergence,
+            "log_likelihood": reconstruction[:, None] - divergence,
             "reconstruction": reconstruction / D,
             "divergence": divergence / d,
             "mahalanobis": (squared.clamp_min(0) / d).sqrt(),

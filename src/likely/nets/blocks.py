@@ -11,21 +11,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 COARSEST = 8  # pixels: below this a convolution sees the whole image at once and further halving only loses detail
-FINE = 16  # pixels: images up to this size are cheap to look at in full, and lose too much in a first halving
+FINE = 16  # pixels a side: images of up to so many squared are cheap to look at in full, and lose too much in a first halving
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:
-    """The sizes from the image down to its coarsest map, each half the one before, rounded up; small images start twice.
+    """The sizes from the image down to its coarsest map, each side halved and rounded up while it is longer than that.
+
+    Small images start twice, and every image but a single pixel is halved at least once.
 
     >>> pyramid(28, 28)
     [(28, 28), (14, 14), (7, 7)]
     >>> pyramid(8, 8)
     [(8, 8), (8, 8), (4, 4)]
+    >>> pyramid(7, 30)
+    [(7, 30), (7, 30), (7, 15), (7, 8)]
     """
-    sizes = [(height, width)] * (2 if min(height, width) <= FINE else 1)
-    while min(sizes[-1]) > COARSEST or (len(set(sizes)) == 1 and max(height, width) > 1):
-        h, w = sizes[-1]
-        sizes.append((math.ceil(h / 2), math.ceil(w / 2)))
+    sizes = [(height, width)] * (2 if height * width <= FINE**2 else 1)
+    while max(sizes[-1]) > COARSEST:
+        h, w = (math.ceil(side / 2) if side > COARSEST else side for side in sizes[-1])
+        sizes.append((h, w))
+    if len(set(sizes)) == 1 and max(height, width) > 1:
+        sizes.append((math.ceil(height / 2), math.ceil(width / 2)))
     return sizes
 
 
@@ -38,7 +44,7 @@ def widths(n_levels: int, width: int) -> list[int]:
     return [width * min(2**level, 4) for level in range(n_levels)]
 
 
-def convolution(n_in: int, n_out: int, *, stride: int = 1) -> nn.Sequential:
+def convolution(n_in: int, n_out: int, *, stride: tuple[int, int] = (1, 1)) -> nn.Sequential:
     """3x3 convolution, batch normalisation, ReLU."""
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
@@ -68,7 +74,7 @@ class ImageTrunk(nn.Module):
         n_channels, *size = shape
         sizes = pyramid(*size)
         channels = [n_channels, *widths(len(sizes) - 1, width)]
-        strides = [1 if fine == coarse else 2 for fine, coarse in pairwise(sizes)]
+        strides = [_ratio(fine, coarse) for fine, coarse in pairwise(sizes)]
         steps = [convolution(a, b, stride=stride) for (a, b), stride in zip(pairwise(channels), strides, strict=True)]
         self.body = nn.Sequential(*steps, *(Residual(channels[-1]) for _ in range(depth)))
         self.n_features = channels[-1] * math.prod(sizes[-1])
@@ -88,8 +94,8 @@ class ImageHead(nn.Module):
         self.sizes = pyramid(*size)[::-1]  # coarsest first
         channels = [*widths(len(self.sizes) - 1, width)[::-1], n_channels]
         self.coarsest = (channels[0], *self.sizes[0])
-        self.factors = [1 if coarse == fine else 2 for coarse, fine in pairwise(self.sizes)]
-        outputs = [b * factor**2 for b, factor in zip(channels[1:], self.factors, strict=True)]
+        self.factors = [_ratio(fine, coarse) for coarse, fine in pairwise(self.sizes)]
+        outputs = [b * math.prod(factors) for b, factors in zip(channels[1:], self.factors, strict=True)]
         self.widen = nn.Linear(n_features, math.prod(self.coarsest))
         self.body = nn.Sequential(
             nn.BatchNorm2d(channels[0]), nn.ReLU(), *(Residual(channels[0]) for _ in range(depth))
@@ -101,9 +107,18 @@ class ImageHead(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """(B, n_features) -> (B, C, H, W), unbounded."""
         h: Tensor = self.body(self.widen(z).unflatten(1, self.coarsest))
-        for layer, factor, (height, width) in zip(self.up, self.factors, self.sizes[1:], strict=True):
-            h = F.pixel_shuffle(layer(h), factor)[..., :height, :width]
+        for layer, factors, (height, width) in zip(self.up, self.factors, self.sizes[1:], strict=True):
+            h = sub_pixels(layer(h), factors)[..., :height, :width]
         return h
+
+
+def sub_pixels(h: Tensor, factors: tuple[int, int]) -> Tensor:
+    """(B, C r s, H, W) -> (B, C, H r, W s): the pixel shuffle of Shi 2016, with a factor for each side."""
+    r, s = factors
+    if r == s:
+        return F.pixel_shuffle(h, r)  # which keeps channels last
+    B, _, H, W = h.shape
+    return h.unflatten(1, (-1, r, s)).permute(0, 1, 4, 2, 5, 3).reshape(B, -1, H * r, W * s)
 
 
 class VectorTrunk(nn.Module):
@@ -134,6 +149,11 @@ def head(n_features: int, shape: Sequence[int], *, width: int, depth: int) -> nn
             *_dense(n_features, 8 * width), *_dense(8 * width, 8 * width), nn.Linear(8 * width, shape[0])
         )
     return ImageHead(n_features, shape, width=width, depth=depth)
+
+
+def _ratio(fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[int, int]:
+    """What each side is divided by from one size to the next: 2 if it is halved, 1 if it stays."""
+    return 1 + (fine[0] > coarse[0]), 1 + (fine[1] > coarse[1])
 
 
 def _dense(n_in: int, n_out: int) -> list[nn.Module]:

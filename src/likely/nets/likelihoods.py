@@ -35,9 +35,18 @@ def normal_divergence(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior
 
     The sum over dimensions is two matrix products, so that many classes cost no more memory than their answer.
     """
-    precision = torch.exp(-2 * prior_log_scale)  # (K, d)
-    quadratic = (torch.exp(2 * log_scale) + mean.square()) @ precision.mT
-    cross = mean @ (precision * prior_mean).mT
-    constant = (0.5 * precision * prior_mean.square() + prior_log_scale).sum(1)  # (K,)
-    entropy = (log_scale + 0.5).sum(1, keepdim=True)  # (B, 1)
-    return 0.5 * quadratic - cross + constant - entropy
+    mean, log_scale = _single(mean), _single(log_scale)
+    prior_mean, prior_log_scale = _single(prior_mean), _single(prior_log_scale)
+    # Autocast would round both products to bfloat16: of a divergence of hundreds of nats, whole ones.
+    with torch.autocast(mean.device.type, enabled=False):
+        precision = torch.exp(-2 * prior_log_scale)  # (K, d)
+        quadratic = (torch.exp(2 * log_scale) + mean.square()) @ precision.mT
+        cross = mean @ (precision * prior_mean).mT
+        constant = (0.5 * precision * prior_mean.square() + prior_log_scale).sum(1)  # (K,)
+        entropy = (log_scale + 0.5).sum(1, keepdim=True)  # (B, 1)
+        return 0.5 * quadratic - cross + constant - entropy
+
+
+def _single(x: Tensor) -> Tensor:
+    """x in float32, or in float64 if it is that."""
+    return x if x.dtype == torch.float64 else x.float()

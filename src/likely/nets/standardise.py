@@ -13,17 +13,19 @@ class Standardise(nn.Module):
         super().__init__()
         self.location: Tensor
         self.scale: Tensor
-        self.register_buffer("location", torch.zeros(n_dims))
+        # A large offset needs every digit. Image models, of 0 dimensions here, may go where there is no float64.
+        self.register_buffer("location", torch.zeros(n_dims, dtype=torch.float64 if n_dims else torch.float32))
         self.register_buffer("scale", torch.ones(n_dims))
         self._n = 0
         self._mean = torch.zeros(n_dims, dtype=torch.float64)
         self._scatter = torch.zeros(n_dims, dtype=torch.float64)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x - self.location) / self.scale
+        """(B, D) of any precision -> float32, rounded only once the offset has gone."""
+        return (x - self.location).float() / self.scale
 
     def inverse(self, z: Tensor) -> Tensor:
-        """x = z scale + location."""
+        """x = z scale + location, in float64: a small scale is not lost beside a large location."""
         return z * self.scale + self.location
 
     def measure(self, x: Tensor) -> None:
@@ -31,7 +33,7 @@ class Standardise(nn.Module):
 
         E x² − (E x)² would lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
         """
-        x = x.double().cpu()
+        x = x.cpu().double()  # in this order: not every device has float64
         n, mean = self._n + len(x), x.mean(0)
         apart = mean - self._mean
         self._scatter += (x - mean).square().sum(0) + apart.square() * self._n * len(x) / n

@@ -88,5 +88,7 @@ def _busy_cores(seconds: float) -> float:
 
 
 def _ticks() -> int:
-    user, nice, system = Path("/proc/stat").read_text().split()[1:4]
-    return int(user) + int(nice) + int(system)
+    """User, nice and system time of the cores that this process may use."""
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
+    return sum(int(ticks) for line in lines if line and line[0] in ours for ticks in line[1:4])

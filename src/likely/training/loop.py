@@ -64,10 +64,12 @@ def fit(state: TrainingState, feed: Feed, *, dtype: torch.dtype = torch.float32)
     A loss that is not finite or explodes takes the state back to the last snapshot with half the learning rate; the fourth
     time raises Diverged.
     """
+    if not state.objectives:  # all that there was to learn has been measured
+        return
     clock = _Clock(state.progress.elapsed)
     good = state.snapshot()
     fraction = _fraction(state, feed)
-    while state.objectives and fraction < 1:
+    while fraction < 1:
         for x, y in feed(state.progress.epoch, state.progress.position):
             rate = _set_rate(state, fraction)
             losses = _update(state, x, y, dtype)
@@ -80,11 +82,16 @@ def fit(state: TrainingState, feed: Feed, *, dtype: torch.dtype = torch.float32)
             _advance(state.progress, losses, feed.n_batches)
             fraction = _fraction(state, feed)
             yield _step(state, fraction, losses, rate, n_images=len(x))
-            if state.progress.step % SNAPSHOT_EVERY == 0 or state.progress.position == 0:
+            if is_snapshot_point(state.progress):
                 good = state.snapshot()
             if fraction >= 1:
                 return
         fraction = _fraction(state, feed)
+
+
+def is_snapshot_point(progress: Progress) -> bool:
+    """Whether a bad step would lead back to here: a training saved at such a point resumes exactly, roll-backs included."""
+    return progress.step == 1 or progress.step % SNAPSHOT_EVERY == 0 or progress.position == 0
 
 
 class _Clock:

@@ -55,9 +55,9 @@ def _train(model: Path) -> tuple[Classifier, Part]:
     session = begin(run, model, command=f"likely train {DATA} --epochs {EPOCHS} --out {model}")
     for _ in watched(session.steps(), "training"):
         pass
+    session.finish()
     for _ in watched(session.check_labels(), "checking labels", lines=False):
         pass
-    session.finish()
     test = load(DATA, session.dataset.format or run.images, parts=("test",)).test
     assert test is not None  # the digits have a test part, and the training has not read it
     return session.classifier, test

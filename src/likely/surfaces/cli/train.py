@@ -62,12 +62,13 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     _announce(session)
     for _ in watched(session.steps(), "training"):
         pass
+    content = session.finish()
     if not session.is_complete:
         console.print("Stopped. Keeping the best weights so far.")
     else:
         for _ in watched(session.check_labels(), "checking labels", lines=False):
             pass
-    _conclude(session.finish(), session)
+    _conclude(content, session)
 
 
 def _session(given: dict[str, Any]) -> Session:

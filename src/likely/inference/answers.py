@@ -1,0 +1,73 @@
+"""From a judgement to Answers: the same figures, image by image, in the words that people read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from likely.answer import Answer, Calibration, ClassAnswer
+from likely.inference.judgement import Judgement
+
+WEAKEST_FIRST = (Calibration.NONE, Calibration.POOLED, Calibration.PER_CLASS)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What numbers are called: the classes, the model, and how many classes an answer names (None: all)."""
+
+    labels: Sequence[str]
+    model: str | None
+    top_k: int | None
+
+
+def answers(
+    judgement: Judgement, names: Sequence[str], bits_per_dim: Tensor | None, naming: Naming
+) -> Iterator[Answer]:
+    """One Answer an image, in order; `names` (N,) are the inputs, `bits_per_dim` (N,) or None."""
+    best, states, p_values = judgement.best.tolist(), judgement.statuses, judgement.p_value.tolist()
+    sets = [row.nonzero().flatten().tolist() for row in judgement.sets]
+    bits = [None] * len(names) if bits_per_dim is None else bits_per_dim.tolist()
+    calibration = [_weakest(judgement, i, sets[i]) for i in range(len(names))]
+    for i, classes in enumerate(_class_answers(judgement, naming)):
+        yield Answer(
+            input=names[i],
+            status=states[i],
+            label=naming.labels[best[i]],
+            probability=classes[0].probability,
+            p_value=_known(p_values[i]),
+            set=tuple(naming.labels[c] for c in sets[i]),
+            classes=classes,
+            bits_per_dim=bits[i],
+            calibration=calibration[i],
+            model=naming.model,
+        )
+
+
+def _class_answers(judgement: Judgement, naming: Naming) -> Iterator[tuple[ClassAnswer, ...]]:
+    """For every image its classes, the most probable first."""
+    order = judgement.log_posterior.argsort(dim=1, descending=True, stable=True)[:, : naming.top_k]
+    probability = judgement.log_posterior.exp().gather(1, order).tolist()
+    p_values = judgement.p_values.gather(1, order).tolist()
+    L = judgement.log_likelihood
+    likelihood = [[None] * order.shape[1]] * len(order) if L is None else L.gather(1, order).tolist()
+    for rows in zip(order.tolist(), probability, p_values, likelihood, strict=True):
+        yield tuple(
+            ClassAnswer(label=naming.labels[c], probability=p, p_value=_known(p_value), log_likelihood=l)
+            for c, p, p_value, l in zip(*rows, strict=True)
+        )
+
+
+def _weakest(judgement: Judgement, i: int, in_set: Sequence[int]) -> Calibration:
+    """The weakest calibration among the classes that answer i speaks of: its label's, its p-value's, its set's."""
+    typical = int(torch.nan_to_num(judgement.p_values[i], nan=-1.0).argmax())
+    kinds = {judgement.calibration[c] for c in (int(judgement.best[i]), typical, *in_set)}
+    return next(kind for kind in WEAKEST_FIRST if kind in kinds)
+
+
+def _known(p: float) -> float | None:
+    """A p-value, or None where nothing could be promised."""
+    return None if math.isnan(p) else p

@@ -1,0 +1,23 @@
+"""A judge of three classes, fitted on figures drawn at random, and figures for it to judge."""
+
+import torch
+
+from likely.inference.judgement import Examination, Judge
+
+K = 3
+LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
+
+
+def examined(seed, n, shift=0.0):
+    """Figures of n images of K classes, and their labels; `shift` makes the images unlike any class."""
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, K, (n,), generator=rng)
+    own = torch.nn.functional.one_hot(y, K)
+    log_scores = 3 * torch.randn(n, K, generator=rng) + 4 * own
+    statistics = torch.randn(n, K, 4, generator=rng) - 2 * (1 - own[..., None]) + shift
+    return Examination(log_scores, log_scores - 700, statistics), y
+
+
+def judge(seed, n_calibration, temperature=1.5):
+    held_out, calibration = examined(seed, 60), examined(seed + 1, n_calibration)
+    return Judge.fit(*held_out, *calibration, temperature)
