@@ -4,7 +4,6 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
-TORCH := $(shell grep '^torch==' constraints.txt)
 
 .PHONY: demo test slow check docs clean
 
@@ -31,10 +30,11 @@ docs: $(VENV)/developer
 clean:
 	rm -rf $(VENV)
 
-# torch comes first and by itself, so that no other package pulls a build of it that nobody asked for.
+# torch comes first and by itself, so that no other package pulls a build of it that nobody asked for. From TORCH_INDEX it
+# comes without what it needs: that follows with likely, from the index that pip uses for everything.
 $(VENV)/torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(if $(strip $(TORCH_INDEX)),--index-url $(TORCH_INDEX)) $(TORCH)
+	$(PIP) $(if $(strip $(TORCH_INDEX)),--no-deps --index-url $(TORCH_INDEX)) torch
 	@touch $@
 
 $(VENV)/likely: $(VENV)/torch pyproject.toml

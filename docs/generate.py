@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic.fields import FieldInfo
 
 from likely.contract import Options
 from likely.data.images import ImageOptions
 from likely.models import FAMILIES, summary
+from likely.run import Run
 from likely.surfaces.cli import cli
-from likely.surfaces.cli.flags import spelled
+from likely.surfaces.cli.flags import spelled, without_none
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent
 TABLES = DOCS.parent / "bench" / "results"
+KINDS: Mapping[Any, str] = {int: "whole number", float: "number", bool: "on, off"}
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 NOTE = "<!-- Written by docs/generate.py: change the code, then `make docs`. -->"
 
 
@@ -30,23 +35,51 @@ def options_page() -> str:
     lines = ["# Options", "", NOTE, ""]
     lines += ["A flag of `likely train`; in Python, a key of `Classifier(options=…, training=…, images=…)`.", ""]
     for name, kind in FAMILIES.items():
-        lines += [f"## {name}", "", summary(kind), "", *table(kind.options_type, ""), ""]
+        lines += [f"## {name}", "", summary(kind), "", *table(rows(kind.options_type)), ""]
+    own = {name: Run.model_fields[name] for name in ("seed", "folds")}
+    lines += ["## every run", "", "In Python the seed is `Classifier(random_state=…)`.", "", *table(own.items()), ""]
     for title, options in (("training", TrainingOptions), ("images", ImageOptions)):
-        lines += [f"## {title}", "", (options.__doc__ or "").strip(), "", *table(options, ""), ""]
+        lines += [f"## {title}", "", (options.__doc__ or "").strip(), "", *table(rows(options)), ""]
     return "\n".join(lines)
 
 
-def table(options: type[Options], prefix: str) -> Iterator[str]:
-    """The rows of one option model, those of a nested one with its name in front."""
-    if not prefix:
-        yield from ("| flag | default | meaning |", "|---|---|---|")
+def rows(options: type[Options], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """The fields of an option model, those of a nested one with its name in front."""
     for name, field in options.model_fields.items():
         nested = field.annotation
         if isinstance(nested, type) and issubclass(nested, Options):
-            yield from table(nested, f"{name}__")
+            yield from rows(nested, f"{prefix}{name}__")
         else:
-            default = "" if field.default is None else f"`{field.default}`"
-            yield f"| `{spelled(prefix + name)}` | {default} | {field.description} |"
+            yield prefix + name, field
+
+
+def table(fields: Iterable[tuple[str, FieldInfo]]) -> Iterator[str]:
+    """The rows of a table of options."""
+    yield from ("| flag | values | default | meaning |", "|---|---|---|---|")
+    for name, field in fields:
+        cells = (f"`{spelled(name)}`", values(field), default(field), field.description or "")
+        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def values(field: FieldInfo) -> str:
+    """What a field may be: its choices, or its kind and its bounds."""
+    kind = without_none(field.annotation)
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(kind))
+    bounds = [
+        f"{sign} {getattr(rule, name)}"
+        for rule in field.metadata
+        for name, sign in BOUNDS.items()
+        if hasattr(rule, name)
+    ]
+    return " ".join(filter(None, (KINDS.get(kind, ""), ", ".join(bounds))))
+
+
+def default(field: FieldInfo) -> str:
+    """A field's default as people type it; nothing where leaving it out has a meaning of its own."""
+    if field.default is None:
+        return ""
+    return f"`{ {True: 'on', False: 'off'}[field.default] if isinstance(field.default, bool) else field.default }`"
 
 
 def commands_page() -> str:
@@ -56,20 +89,19 @@ def commands_page() -> str:
         "Exit codes: 0 all well, 1 some inputs failed (each said, the rest done), 2 the request cannot be met.",
         "",
     ]
-    for path, command in walk(cli, ("likely",)):
-        context = click.Context(command, info_name=" ".join(path), terminal_width=100, max_content_width=100)
-        lines += [f"## {' '.join(path)}", "", "```text", command.get_help(context), "```", ""]
+    for context in walk(click.Context(cli, info_name="likely", terminal_width=100, **cli.context_settings)):
+        lines += [f"## {context.command_path}", "", "```text", context.get_help(), "```", ""]
     return "\n".join(lines)
 
 
-def walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and those below it."""
-    yield path, command
-    if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            below = command.get_command(click.Context(command), name)
+def walk(context: click.Context) -> Iterator[click.Context]:
+    """A command and those below it, each as if it had been typed."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for name in context.command.list_commands(context):
+            below = context.command.get_command(context, name)
             assert below is not None
-            yield from walk(below, (*path, name))
+            yield from walk(click.Context(below, parent=context, info_name=name))
 
 
 def benchmarks_page() -> str:
@@ -79,7 +111,10 @@ def benchmarks_page() -> str:
 
 
 def _filled(match: re.Match[str]) -> str:
-    return match[1] + (TABLES / match[2]).read_text(encoding="utf-8").strip() + "\n" + match[3]
+    table = TABLES / match[2]
+    if not table.exists():  # as in a checkout without measurements: then what was published stands
+        return match[0]
+    return match[1] + table.read_text(encoding="utf-8").strip() + "\n" + match[3]
 
 
 PAGES = {"options.md": options_page, "cli.md": commands_page, "benchmarks.md": benchmarks_page}

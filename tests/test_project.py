@@ -2,13 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, distributions
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 BANNED = {"torchvision", "timm", "torch-fidelity", "lightning", "pytorch-lightning", "gradio", "netcal"}
+
+
+def canonical(name: str) -> str:
+    return name.lower().replace("_", "-")
 
 
 def required(name: str, seen: set[str]) -> Iterator[str]:
@@ -23,7 +28,7 @@ def required(name: str, seen: set[str]) -> Iterator[str]:
         return
     for need in needs:
         if name == "likely" or "extra ==" not in need:
-            yield from required(re.split(r"[^\w.-]", need)[0].lower().replace("_", "-"), seen)
+            yield from required(canonical(re.split(r"[^\w.-]", need)[0]), seen)
 
 
 def test_nothing_that_breaks_beside_a_cpu_torch_is_depended_on():
@@ -54,3 +59,43 @@ def test_links_between_pages_lead_somewhere(page):
     path = ROOT / "docs" / page
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def test_every_package_that_developing_needs_is_pinned():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonical(line.partition("==")[0]) for line in lines if "==" in line}
+    installed = {canonical(d.metadata["Name"]) for d in distributions()}
+    assert set(required("likely", set())) & installed - pinned <= {"likely", "setuptools"}
+
+
+@pytest.fixture(scope="module")
+def generate():
+    """docs/generate.py as a module."""
+    spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_pages_name_every_flag(generate):
+    commands = generate.commands_page()
+    assert all(
+        flag in commands for flag in ("--learning-rate", "--augment-flip", "--latent-dims", "--colour", "-h, --help")
+    )
+    options = generate.options_page()
+    assert "| `--seed` | whole number ≥ 0 | `0` |" in options
+    assert "| `--folds` |" in options
+    assert "`one_cycle`, `cosine`" in options
+    assert "| `--augment-flip` | on, off | `off` |" in options
+    assert r"p(c \| x)" in options
+    rows = [line for line in options.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
+
+
+def test_a_published_table_stands_where_there_are_no_measurements(generate, tmp_path, monkeypatch):
+    monkeypatch.setattr(generate, "DOCS", tmp_path)
+    monkeypatch.setattr(generate, "TABLES", tmp_path)
+    (tmp_path / "here.md").write_text("new\n")
+    page = "<!-- table: {} -->\n{}\n<!-- end -->\n"
+    (tmp_path / "benchmarks.md").write_text(page.format("gone.md", "published") + page.format("here.md", "old"))
+    assert generate.benchmarks_page() == page.format("gone.md", "published") + page.format("here.md", "new")

@@ -166,3 +166,12 @@ def test_wrong_labels_are_doubted(tmp_path):
         pass
     named = {int(name.split("[")[1][:-1]) for name in session.content.mislabelled.files[:6]}
     assert len(named & set(flipped.tolist())) >= 4
+
+
+def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
+    training = TrainingOptions(minutes=0.002, batch_size=16, threads=1)
+    session = begin(Run(data="digits", options=TINY, training=training, folds=0), tmp_path / "m")
+    steps = list(session.steps())
+    assert steps[-1].fraction == 1
+    assert "nll" in steps[-1].validation
+    assert len(session.history) == sum(step.ends_epoch for step in steps) >= 1

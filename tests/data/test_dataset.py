@@ -153,7 +153,8 @@ def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tm
     assert data.format is None
     assert data.train is not None
     assert data.train.images.shape == (3,)
-    assert data.train.images.batch([0]).dtype == torch.float32
+    assert data.train.images.batch([0]).dtype == torch.float64
+    assert data.train.images.batch([0]).tolist() == x[:1].tolist()
     assert data.train.labels.tolist() == [0, 0, 1, 1]
     assert [problem.source for problem in data.problems] == [f"{tmp_path}/v.npz:x[2]"]
     np.savez(tmp_path / "w.npz", x=x[:2], y=["a", "b"])

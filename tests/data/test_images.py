@@ -404,3 +404,21 @@ def test_what_cannot_be_written_is_refused(tmp_path) -> None:
     for name, told in (("a.pnk", "did you mean '.png'"), ("a", "a name ending in .png"), ("no/a.png", "no such file")):
         with pytest.raises(ImageError, match=told):
             write(tmp_path / name, noise(11, 3, 4, 4))
+
+
+@pytest.mark.parametrize("turn", [1, 6])
+def test_an_open_jpeg_is_read_as_its_file_is_and_left_unread(tmp_path, turn) -> None:
+    smooth = Image.fromarray(noise(8, 30, 40, 3)).resize((640, 480), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[ORIENTATION] = turn
+    smooth.save(tmp_path / "a.jpg", quality=90, exif=exif)
+    expected = read(tmp_path / "a.jpg", rgb(32, 32))
+    with (
+        Image.open(tmp_path / "a.jpg") as from_file,
+        Image.open(BytesIO((tmp_path / "a.jpg").read_bytes())) as in_memory,
+    ):
+        with ThreadPoolExecutor(4) as pool:
+            several = list(pool.map(lambda image: read(image, rgb(32, 32)), [from_file, in_memory] * 4))
+        assert all(np.array_equal(pixels, expected) for pixels in several)
+        assert from_file.size == (640, 480)
+        assert np.array_equal(np.asarray(from_file), np.asarray(Image.open(tmp_path / "a.jpg")))

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.inference.calibration import TRUST, WIDEST, fit_temperature, nll
+from likely.inference.calibration import TRUST, WIDEST, fit_temperature, nll, weights
 from likely.inference.posterior import log_posterior, uniform
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
@@ -100,6 +100,22 @@ def test_a_constant_of_each_image_changes_nothing():
     scores, y = drawn(5, 100)
     moved = scores.double() - 1e6 * torch.arange(100)[:, None]
     assert fit_temperature(moved, y, LOG_PRIOR) == pytest.approx(fit_temperature(scores, y, LOG_PRIOR), rel=1e-5)
+
+
+@given(st.integers(0, 1000), st.integers(2, 5))
+def test_many_images_of_a_class_weigh_as_much_as_few(seed, times):
+    """A held-out sample speaks for the mix that the prior names, whatever its own mix."""
+    scores, y = drawn(seed, 30)
+    y[:3] = torch.arange(3)
+    repeats = torch.where(y == 1, times, 1)
+    more = scores.repeat_interleave(repeats, 0), y.repeat_interleave(repeats)
+    assert nll(*more, LOG_PRIOR) == pytest.approx(nll(scores, y, LOG_PRIOR))
+    assert weights(y, LOG_PRIOR).mean().item() == pytest.approx(1)
+
+
+def test_images_in_the_priors_own_mix_weigh_the_same():
+    y = torch.arange(3).repeat_interleave(torch.tensor([5, 3, 2]))
+    assert weights(y, LOG_PRIOR).tolist() == pytest.approx([1] * 10)
 
 
 def test_nll_by_hand():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.nets.blocks import COARSEST, FINE, Residual, head, pyramid, standard_normal, trunk, widths
+from likely.nets.blocks import COARSEST, FINE, Residual, head, pyramid, standard_normal, sub_pixels, trunk, widths
 
 SIDES = [(1, 1), (2, 3), (5, 7), (8, 8), (9, 1), (28, 28), (33, 20)]
 SHAPES = [(C, *sides) for C in (1, 3) for sides in SIDES] + [(1,), (5,)]
@@ -84,17 +84,34 @@ def test_the_order_in_memory_is_no_matter(networks, shape):
 
 
 @given(st.integers(1, 600), st.integers(1, 600))
-def test_a_pyramid_halves_until_it_is_coarse(height, width):
+def test_a_pyramid_halves_each_side_until_it_is_coarse(height, width):
     sizes = pyramid(height, width)
     assert sizes[0] == (height, width)
     assert len(sizes) >= 2
-    assert min(sizes[-1]) <= COARSEST
-    halved = sizes[1:] if min(height, width) <= FINE else sizes  # small images are looked at in full first
+    assert max(sizes[-1]) <= COARSEST
+    halved = sizes[1:] if height * width <= FINE**2 else sizes  # small images are looked at in full first
     assert halved[0] == (height, width)
-    assert len(halved) > 1 or max(height, width) == 1
-    assert all(min(size) > COARSEST for size in halved[1:-1])
-    for (h, w), smaller in pairwise(halved):
-        assert smaller == (math.ceil(h / 2), math.ceil(w / 2))
+    assert len(set(sizes)) > 1 or max(height, width) == 1
+    once_at_least = max(height, width) <= COARSEST
+    for fine, coarse in pairwise(halved):
+        for side, smaller in zip(fine, coarse, strict=True):
+            assert smaller == (math.ceil(side / 2) if side > COARSEST or once_at_least else side)
+
+
+def test_square_images_have_the_pyramids_that_trained_models_have():
+    assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7)]
+    assert pyramid(8, 8) == [(8, 8), (8, 8), (4, 4)]
+    assert pyramid(16, 16) == [(16, 16), (16, 16), (8, 8)]
+    assert pyramid(64, 64) == [(64, 64), (32, 32), (16, 16), (8, 8)]
+
+
+@pytest.mark.parametrize("sides", [(12, 2048), (2048, 12), (1, 600)])
+def test_the_networks_of_a_very_wide_image_stay_small(sides):
+    down = trunk((1, *sides), width=WIDTH, depth=1)
+    up = head(8, (1, *sides), width=WIDTH, depth=1)
+    assert down.n_features <= 4 * WIDTH * COARSEST**2
+    assert sum(p.numel() for p in (*down.parameters(), *up.parameters())) < 200_000
+    assert up(torch.zeros(2, 8)).shape == (2, 1, *sides)
 
 
 @given(st.integers(1, 10), st.integers(4, 64))
@@ -104,6 +121,18 @@ def test_widths_double_up_to_fourfold(n_levels, width):
     assert levels[0] == width
     assert all(b in (2 * a, 4 * width) for a, b in pairwise(levels))
     assert max(levels) <= 4 * width
+
+
+@pytest.mark.parametrize("factors", [(1, 1), (2, 1), (1, 2), (2, 2), (2, 3)])
+def test_sub_pixels_put_each_channel_in_its_place(factors):
+    r, s = factors
+    h = torch.randn(2, 3 * r * s, 4, 5, generator=generator(5))
+    fine = sub_pixels(h, factors)
+    assert fine.shape == (2, 3, 4 * r, 5 * s)
+    for c in range(3):
+        for row in range(r):
+            for column in range(s):
+                assert torch.equal(fine[:, c, row::r, column::s], h[:, c * r * s + row * s + column])
 
 
 def test_a_residual_block_that_adds_nothing_is_a_rectifier():

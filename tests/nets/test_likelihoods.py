@@ -149,6 +149,15 @@ def test_divergence_in_single_precision(seed):
     assert_close(single.double(), reference(*case), rtol=1e-4, atol=1e-4)
 
 
+def test_divergence_is_not_rounded_to_bfloat16():
+    case = [t.float() for t in pairs(0)]
+    with torch.autocast("cpu", torch.bfloat16):
+        under_autocast = normal_divergence(*case)
+    assert torch.equal(under_autocast, normal_divergence(*case))
+    from_bfloat16 = normal_divergence(*(t.bfloat16() for t in case))
+    assert torch.equal(from_bfloat16, normal_divergence(*(t.bfloat16().float() for t in case)))
+
+
 @given(st.integers(0, 1000), st.floats(0.01, 1))
 def test_divergence_is_zero_from_itself_and_positive_from_others(seed, size):
     mean, log_scale, prior_mean, prior_log_scale = pairs(seed, size)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,8 +28,7 @@ def called(*words):
     """The same in this process, which is faster: (exit code, stdout, stderr)."""
     from contextlib import redirect_stderr, redirect_stdout
 
-    from likely.surfaces.cli import cli
-    from likely.surfaces.cli.errors import sentences
+    from likely.surfaces.cli import main
 
     class Out(io.TextIOWrapper):
         pass
@@ -37,8 +37,7 @@ def called(*words):
     code = 0
     with redirect_stdout(out), redirect_stderr(err):
         try:
-            with sentences():
-                cli([str(word) for word in words], prog_name="likely")
+            main([str(word) for word in words])
         except SystemExit as stop:
             code = stop.code or 0
     return code, out.buffer.getvalue().decode(), err.getvalue()
@@ -157,6 +156,25 @@ def test_out_is_never_overwritten_unasked(folder, model, tmp_path):
     assert (tmp_path / "mine" / "precious.txt").exists()
 
 
+def test_overwrite_replaces_nothing_before_the_new_run_is_known_to_start(folder, model, tmp_path):
+    import shutil
+
+    old = shutil.copytree(model, tmp_path / "m")
+    for words in ((tmp_path / "nowhere",), (folder, "--width", "0"), (folder, "--device", "mps")):
+        assert called("train", *words, "--out", old, "--overwrite")[0] == 2
+    assert {path.name: path.read_bytes() for path in old.iterdir()} == {
+        path.name: path.read_bytes() for path in model.iterdir()
+    }
+
+
+def test_a_folder_is_never_emptied_of_folders(tmp_path):
+    from likely.surfaces.cli.folders import clear
+
+    (tmp_path / "report.html").mkdir()
+    with pytest.raises(click.UsageError, match=r"report\.html"):
+        clear(tmp_path)
+
+
 def test_overwrite_replaces_a_model(folder, tmp_path):
     for _ in range(2):
         code, _, err = called(
@@ -179,8 +197,8 @@ def test_resume_refuses_other_options_and_says_which(folder, tmp_path):
     code, _, err = called("train", folder, "--out", tmp_path / "m", "--resume", "--epochs", "9")
     assert code == 2
     assert "epochs" in err
-    code, _, err = called("train", folder, "--out", tmp_path / "m", "--resume")
-    assert code == 0, err
+    code, _, err = called("train", f"{folder}/../{folder.name}/", "--out", tmp_path / "m", "--resume")
+    assert code == 0, err  # the same data, spelled in another way
     assert (tmp_path / "m" / "model.json").exists()
     code, _, err = called("train", folder, "--out", tmp_path / "m", "--resume")
     assert code == 2
@@ -327,6 +345,28 @@ def test_evaluate_bounds_the_likelihood_by_importance_weighting(folder, tmp_path
     assert found["bits_per_dim_importance_weighted"] < found["bits_per_dim"] + 0.05
 
 
+def test_evaluate_says_and_counts_what_it_could_not_read_of_the_unknown(model, folder, tmp_path):
+    (tmp_path / "good.png").write_bytes((folder / "digit-4" / "03.png").read_bytes())
+    for i in range(12):
+        (tmp_path / f"broken-{i}.png").write_bytes(b"nothing")
+    code, _, err = called("evaluate", model, folder, "--unknown", tmp_path)
+    assert code == 1
+    assert all(f"broken-{i}.png" in err for i in range(12))  # no terminal: every one of them
+
+
+def test_on_a_terminal_the_first_problems_are_said_and_how_to_see_the_others(capsys, monkeypatch):
+    from likely.data.listing import Problem
+    from likely.surfaces.cli.problems import say
+    from likely.surfaces.cli.screen import console
+
+    monkeypatch.setattr(console, "_force_terminal", True)
+    say([Problem("x", f"photo[{i}].png: is broken") for i in range(12)], all_named_by="likely info m --json")
+    err = capsys.readouterr().err
+    assert err.count("is broken") == 10
+    assert "photo[3].png" in err
+    assert "2 more; `likely info m --json`" in err
+
+
 def test_importance_samples_are_refused_where_there_is_no_bound(model, folder):
     code, _, err = called("evaluate", model, folder, "--importance-samples", "8")
     assert code == 2
@@ -344,6 +384,21 @@ def test_generate_draws_one_picture_or_a_folder_of_files(model, tmp_path):
     assert code == 2
     assert "digit-" in err
     assert called("generate", model, "--out", tmp_path / "all.png")[0] == 2
+
+
+def test_generate_refuses_classes_that_lead_out_of_the_folder(model, tmp_path):
+    import shutil
+
+    other = shutil.copytree(model, tmp_path / "m")
+    text = (other / "model.json").read_text().replace("digit-1", "../../x").replace("digit-7", "digit-7/by hand")
+    (other / "model.json").write_text(text)
+    code, _, err = called("generate", other, "--out", tmp_path / "deep" / "images", "-n", 1)
+    assert code == 2
+    assert "'../../x'" in err
+    assert not (tmp_path / "x").exists()
+    code, _, err = called("generate", other, "--class", "digit-7/by hand", "--out", tmp_path / "nested", "-n", 1)
+    assert code == 0, err
+    assert (tmp_path / "nested" / "digit-7" / "by hand" / "0000.png").exists()
 
 
 def test_info_shows_the_card_and_the_document(model):

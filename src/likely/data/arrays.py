@@ -143,7 +143,7 @@ def _shown(X: Any, format: ImageFormat | None, names: Sequence[str] | None, widt
     listed = items(X if format is not None else _vectors(X, width), names)
     if format is not None and isinstance(listed, Rows) and listed.are_vectors:
         raise ValueError(
-            f"X has the shape {listed.shape}, which is vectors or a single image; this model takes images, {IMAGES}: "
+            f"X has the shape {listed.shape}, which is vectors or a single image; this model takes {IMAGES}: "
             "for a single one give image[None]"
         )
     return listed
@@ -153,11 +153,11 @@ def _vectors(X: Any, width: int | None) -> Array:
     """X as an array of vectors (N, D), if it is one; scikit-learn's users bring lists and tables as well."""
     wanted = f"vectors (N, {width if width is not None else 'D'})"
     if isinstance(X, Tensor):
-        X = X.detach().cpu()
+        X = X.detach().cpu().numpy()
     if are_images(X) or isinstance(X, str | Path | bytes | Image.Image):
         raise ValueError(f"X holds images; this model was trained on vectors, and {wanted} were expected")
     try:
-        rows = np.asarray(X, None if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64)
+        rows: Array = np.asarray(X, None if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"X holds no vectors of numbers ({error}); {wanted} were expected") from error
     if rows.size == 0 and rows.ndim == 1:
@@ -186,8 +186,8 @@ def _require_images(pixels: Array, shape: tuple[int, ...]) -> None:
 
 def _pixels(x: Tensor) -> Array:
     """One image of torch's as `images.read` takes it."""
-    array: Array = x.detach().cpu().numpy()
-    return _channels_last(array[None])[0]
+    image: Array = _channels_last(x.detach().cpu().numpy()[None])[0]
+    return image
 
 
 def _channels_last(X: Array) -> Array:

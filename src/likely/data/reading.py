@@ -92,7 +92,7 @@ class Reader:
     def _vectors(self, items: Rows) -> Content:
         kind = items.array.dtype
         rows = _in_memory(items.array.astype(kind if kind in (np.float32, np.float64) else np.float64, copy=False))
-        finite = np.isfinite(rows).all(1)
+        finite = np.asarray(np.isfinite(rows).all(axis=1))
 
         def outcome(i: int) -> bytes | ImageError:
             if finite[i]:

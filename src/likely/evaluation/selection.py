@@ -18,6 +18,15 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
+class Strangers:
+    """Images of no known class, where they are from, and what was left out."""
+
+    source: str
+    images: Images
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Selection:
     """The images to measure on, how many were skipped because the model was trained on them, and what was left out."""
 
@@ -37,18 +46,20 @@ def select(classifier: Classifier, data: str, progress: Progress | None = None) 
     return Selection(part.subset(fresh), len(part) - len(fresh), dataset.problems)
 
 
-def unlabelled(classifier: Classifier, data: str, progress: Progress | None = None) -> tuple[str, Images]:
-    """Images whatever their labels, with where they are from."""
-    return data, next(iter(_loaded(classifier, data, progress).parts.values())).images
+def unlabelled(classifier: Classifier, data: str, progress: Progress | None = None) -> Strangers:
+    """Images whatever their labels."""
+    dataset = _loaded(classifier, data, progress)
+    return Strangers(data, next(iter(dataset.parts.values())).images, dataset.problems)
 
 
 def _loaded(classifier: Classifier, data: str, progress: Progress | None) -> Dataset:
-    """The test part where there is one, else the one part that there is."""
+    """The test part where there is one, else the training or the validation part."""
     format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
-    dataset = load(data, format, parts=("test",), progress=progress, fewest_classes=0)
-    if not dataset.parts:
-        dataset = load(data, format, parts=("train",), progress=progress, fewest_classes=0)
-    if not dataset.parts:
+    for part in ("test", "train", "validation"):
+        dataset = load(data, format, parts=(part,), progress=progress, fewest_classes=0)
+        if dataset.parts:
+            break
+    else:
         raise DataError(f"{data}: holds no images")
     if next(iter(dataset.parts.values())).images.shape != classifier.model_.task.shape:
         raise DataError(

@@ -212,7 +212,7 @@ class Sums:
         elif len(self.scatter) == 1:
             self.scatter[0] += within.mT @ within + between.mT @ between
         else:
-            for c in y.unique().tolist():
+            for c in set(y.tolist()):
                 self.scatter[c] += within[y == c].mT @ within[y == c] + torch.outer(between[c], between[c])
 
 

@@ -118,7 +118,7 @@ def sub_pixels(h: Tensor, factors: tuple[int, int]) -> Tensor:
     if r == s:
         return F.pixel_shuffle(h, r)  # which keeps channels last
     B, _, H, W = h.shape
-    return h.unflatten(1, (-1, r, s)).permute(0, 1, 4, 2, 5, 3).reshape(B, -1, H * r, W * s)
+    return h.reshape(B, -1, r, s, H, W).permute(0, 1, 4, 2, 5, 3).reshape(B, -1, H * r, W * s)
 
 
 class VectorTrunk(nn.Module):

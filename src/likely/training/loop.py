@@ -46,7 +46,7 @@ class Step:
     learning_rate: float
     n_images: int
     elapsed: float  # seconds since the start, those of an interrupted run included
-    ends_epoch: bool
+    ends_epoch: bool  # or the training, in the middle of one, when its minutes are over
     note: str | None = None
     validation: Mapping[str, float] = field(default_factory=dict)  # what the caller measured at the epoch's end
 
@@ -197,6 +197,7 @@ def _step(
     note: str | None = None,
 ) -> Step:
     progress = state.progress
-    ends_epoch = note is None and progress.position == 0
-    epoch = progress.epoch - 1 if ends_epoch else progress.epoch
+    whole = note is None and progress.position == 0
+    epoch = progress.epoch - 1 if whole else progress.epoch
+    ends_epoch = whole or (note is None and fraction >= 1)
     return Step(progress.step, epoch, fraction, losses, rate, n_images, progress.elapsed, ends_epoch, note)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
 from likely import __version__
+from likely.surfaces.cli.errors import forget_output, sentences
 
 COMMANDS = {
     "demo": "Train, evaluate and classify on handwritten digits, in under a minute.",
@@ -32,6 +36,13 @@ class Commands(click.Group):
         command: click.Command = import_module(f"likely.surfaces.cli.{name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # here, before click makes an exit code of 1 of it
+            forget_output()
+            ctx.exit(0)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -48,9 +59,7 @@ def cli() -> None:
     """
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """The program: exit code 0 when all went well, 1 when some inputs failed, 2 when the request cannot be met."""
-    from likely.surfaces.cli.errors import sentences
-
     with sentences():
-        cli(prog_name="likely")
+        sys.exit(cli(words, prog_name="likely", standalone_mode=False))

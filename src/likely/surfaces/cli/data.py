@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,13 +24,16 @@ SIGNS = {"error": ("✗", "bold red"), "warning": ("!", "bold yellow"), "note": 
 class CheckCommand(click.Command):
     """A command that has the flags of images too, declared where images are and loaded when they are needed."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from likely.data.images import ImageOptions
-        from likely.surfaces.cli.flags import flags
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_image_flags()]
 
-        known = {param.name for param in self.params}
-        self.params = [*self.params, *(flag for flag in flags(ImageOptions) if flag.name not in known)]
-        return super().parse_args(ctx, args)
+
+@cache  # click tells parameters apart by identity
+def _image_flags() -> tuple[click.Option, ...]:
+    from likely.data.images import ImageOptions
+    from likely.surfaces.cli.flags import flags
+
+    return tuple(flags(ImageOptions))
 
 
 @click.group(name="data")
@@ -48,7 +52,8 @@ def check(data: str, as_json: bool, **given: Any) -> None:
     from likely.data.check import check as look
     from likely.data.images import ImageOptions
     from likely.surfaces.cli.flags import chosen
-    from likely.surfaces.cli.progress import console, counting
+    from likely.surfaces.cli.progress import counting
+    from likely.surfaces.cli.screen import console
 
     images = ImageOptions.model_validate(chosen(ImageOptions, given))
     with counting("reading images") as progress:

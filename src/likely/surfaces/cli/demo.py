@@ -2,55 +2,94 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from likely.classifier import Classifier
     from likely.data.parts import Part
 
 DATA, EPOCHS = "digits", 60
-ENLARGED = 8  # times: pictures of 8x8 pixels are too small to look at
+MODEL, PICTURES = "model", "pictures"  # the folders that a demo makes
+DIGITS = {"a-3.png": 3, "an-8.png": 8}
+NO_DIGIT = "no-digit.png"
+# A house, in the sixteen greys and the strokes of the digits, in a shape that none has: 0 is black, f is white.
+HOUSE = """
+    000ff000
+    00ffff00
+    0ffffff0
+    ffffffff
+    0f0000f0
+    0f0ff0f0
+    0f0ff0f0
+    0ffffff0
+"""
 
 
 @click.command()
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("likely-demo"), show_default=True, help="Where to write."
 )
-@click.option("--overwrite", is_flag=True, help="Replace what is in --out, if it is not an earlier demo.")
-def command(out: Path, overwrite: bool) -> None:
+def command(out: Path) -> None:
     """Train on 8x8 handwritten digits, measure, and classify three pictures, one of which is no digit."""
-    from likely.surfaces.cli.errors import sentences
-    from likely.surfaces.cli.progress import console
+    from likely.surfaces.cli.screen import screen
 
     began = time.monotonic()
-    model = out / "model"
-    if out.exists() and any(out.iterdir()) and not (overwrite or (model / "model.json").exists()):
-        raise click.UsageError(f"{out} is not empty and no earlier demo; --overwrite replaces it")
-    shutil.rmtree(out, ignore_errors=True)
-    with sentences():
-        classifier, test = _train(model)
-        _measure(classifier, model, test)
-        _classify(classifier, model, out / "pictures", test)
-    console.print(f"\n[bold]Look at[/]  {model / 'report.html'}", soft_wrap=True)
-    console.print(
+    model = out / MODEL
+    _make_way(out)
+    classifier, test = _train(model)
+    _measure(classifier, model, test)
+    _classify(classifier, model, out / PICTURES, test)
+    screen.print(f"\n[bold]Look at[/]  {model / 'report.html'}", soft_wrap=True)
+    screen.print(
         f"[bold]Next[/]     likely train YOUR-FOLDER --out my-model     [dim]({time.monotonic() - began:.0f} s in all)"
     )
+
+
+def _make_way(out: Path) -> None:
+    """Remove what an earlier demo wrote; a UsageError, and nothing is removed, if there is anything else."""
+    from likely.surfaces.cli.folders import clear
+
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not _is_demo(out):
+        raise click.UsageError(f"{out} holds something else than an earlier demo; name another folder with --out")
+    clear(out / MODEL)
+    for name in (*DIGITS, NO_DIGIT):
+        (out / PICTURES / name).unlink(missing_ok=True)
+
+
+def _is_demo(out: Path) -> bool:
+    model, pictures = out / MODEL, out / PICTURES
+    if not model.is_dir() or {path.name for path in out.iterdir()} - {MODEL, PICTURES}:
+        return False
+    if pictures.exists() and {path.name for path in pictures.iterdir()} - {*DIGITS, NO_DIGIT}:
+        return False
+    return not any(model.iterdir()) or _source(model) == DATA
+
+
+def _source(model: Path) -> str | None:
+    """The data that a model was made from, or was being made from when a training was cut short."""
+    from likely import checkpoint, run
+
+    if (model / checkpoint.DOCUMENT).exists():
+        source: str | None = checkpoint.read_document(model).get("record", {}).get("source")
+        return source
+    return run.stored(model).data if (model / run.UNFINISHED).exists() else None
 
 
 def _train(model: Path) -> tuple[Classifier, Part]:
     from likely.data.dataset import load
     from likely.run import Run, begin
-    from likely.surfaces.cli.progress import console, watched
+    from likely.surfaces.cli.progress import watched
+    from likely.surfaces.cli.screen import screen
     from likely.training.options import TrainingOptions
 
-    console.print("[bold]1  Train[/] on 8x8 pictures of handwritten digits")
+    screen.print("[bold]1  Train[/] on 8x8 pictures of handwritten digits")
     run = Run(data=DATA, training=TrainingOptions(epochs=EPOCHS), folds=2)
     session = begin(run, model, command=f"likely train {DATA} --epochs {EPOCHS} --out {model}")
     for _ in watched(session.steps(), "training"):
@@ -68,9 +107,9 @@ def _measure(classifier: Classifier, model: Path, test: Part) -> None:
     from likely.evaluation.portrait import published
     from likely.run import ALPHA, REPORT
     from likely.surfaces.cli.evaluate import show
-    from likely.surfaces.cli.progress import console
+    from likely.surfaces.cli.screen import screen
 
-    console.print(f"\n[bold]2  Evaluate[/] on {len(test)} digits that it has never seen")
+    screen.print(f"\n[bold]2  Evaluate[/] on {len(test)} digits that it has never seen")
     found = assess(classifier, test, alpha=ALPHA)
     (model / REPORT).write_text(published(classifier, model, found, test), encoding="utf-8")
     show(found)
@@ -80,39 +119,23 @@ def _classify(classifier: Classifier, model: Path, folder: Path, test: Part) -> 
     import sys
 
     from likely.surfaces.cli.answers import table
-    from likely.surfaces.cli.progress import console
+    from likely.surfaces.cli.screen import screen
 
-    console.print(f"\n[bold]3  Classify[/] three pictures: likely classify {model} {folder}")
+    screen.print(f"\n[bold]3  Classify[/] three pictures: likely classify {model} {folder}", soft_wrap=True)
     write = table(sys.stdout.buffer)
     for answer in [*classifier.answer(_pictures(folder, test)), None]:
         write(answer)
 
 
 def _pictures(folder: Path, test: Part) -> list[Path]:
-    """Two digits of the test part and something that is no digit, as files."""
-    from PIL import Image
+    """Two digits of the test part and something that is no digit, as files, pixel by pixel as they are."""
+    from likely.data.images import write
 
-    from likely.data.images import to_pil, write
-
-    folder.mkdir(parents=True)
-    paths = []
-    for label in (3, 8):
-        i = int((test.labels == label).argmax())
-        digit = to_pil(test.images.batch([i])[0].numpy())
-        paths.append(folder / f"a-{label}.png")
-        write(paths[-1], digit.resize((8 * ENLARGED, 8 * ENLARGED), Image.Resampling.NEAREST))
-    paths.append(folder / "no-digit.png")
-    write(paths[-1], _house())
-    return paths
-
-
-def _house() -> Image.Image:
-    """A little house: strokes and greys as a digit has them, in a shape that none has."""
-    from PIL import Image, ImageDraw
-
-    side = 8 * ENLARGED
-    picture = Image.new("L", (side, side))
-    draw = ImageDraw.Draw(picture)
-    draw.polygon([(side // 2, 2), (2, side // 2), (side - 3, side // 2)], fill=255)
-    draw.rectangle([side // 8, side // 2, side - side // 8, side - 2], outline=200, width=ENLARGED)
-    return picture
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = {
+        name: test.images.batch([int((test.labels == label).argmax())])[0].numpy() for name, label in DIGITS.items()
+    }
+    pixels[NO_DIGIT] = np.array([[int(grey, 16) * 17 for grey in row] for row in HOUSE.split()], np.uint8)
+    for name, values in pixels.items():
+        write(folder / name, values)
+    return [folder / name for name in pixels]

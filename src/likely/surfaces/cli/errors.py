@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+import likely
+
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 
@@ -18,41 +20,49 @@ USAGE, FAILED, INTERRUPTED = 2, 1, 130
 def sentences() -> Iterator[None]:
     """Turn whatever goes wrong inside into a sentence on stderr and an exit code."""
     try:
-        yield
-    except (click.exceptions.Exit, SystemExit):
-        raise
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # now: at the interpreter's end it is too late to hear that the reader is gone
     except (KeyboardInterrupt, click.Abort):
-        leave("Stopped.", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo("Stopped.", err=True)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        forget_output()
         sys.exit(0)
-    except (
-        ValueError,
-        ArithmeticError,
-    ) as error:  # our own, which speak in sentences; a validation's, which can be made to
-        leave(_sentence(error), USAGE)
-    except OSError as error:
-        leave(f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", USAGE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except Exception as error:
-        leave(_apology(error), FAILED)
+        _leave(*_explained(error))
 
 
-def leave(sentence: str, code: int) -> None:
-    """Say a sentence on stderr and exit."""
+def forget_output() -> None:
+    """Write to nowhere from now on: the reader of our output has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _leave(sentence: str, code: int) -> None:
     click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
     click.echo(sentence, err=True)
     sys.exit(code)
 
 
-def _sentence(error: Exception) -> str:
-    """The message, or for options that did not validate one sentence each, by the names that people type."""
+def _explained(error: Exception) -> tuple[str, int]:
+    """The sentence and the exit code."""
     from pydantic import ValidationError
 
-    if isinstance(error, ValidationError):
-        return "; ".join(_fault(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors())
-    if _is_ours(error):
-        return str(error)
-    return _apology(error)
+    match error:
+        case ValidationError():  # for each option one sentence, by the name that people type
+            return "; ".join(_fault(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()), USAGE
+        case OSError():
+            return f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", USAGE
+        case ValueError() if _is_ours(error):
+            return str(error), USAGE
+        case ArithmeticError() if _is_ours(error):  # nothing was wrong with the request: the training diverged
+            return str(error), FAILED
+        case _:
+            return _apology(error), FAILED
 
 
 def _fault(place: tuple[int | str, ...], message: str, given: object) -> str:
@@ -66,7 +76,7 @@ def _fault(place: tuple[int | str, ...], message: str, given: object) -> str:
 def _is_ours(error: Exception) -> bool:
     """Whether the project itself raised it: then its message was written for a user."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and f"{os.sep}likely{os.sep}" in frames[-1].filename
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(likely.__file__).parent)
 
 
 def _apology(error: Exception) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.surfaces.cli.opening import ALPHA, model_argument, opened
+from likely.surfaces.cli.opening import ALPHA, Opening, opens_model
 
 if TYPE_CHECKING:
+    from likely.classifier import Classifier
     from likely.evaluation.assessment import Assessment
+    from likely.evaluation.selection import Selection, Strangers
 
 
 @click.command()
-@model_argument
+@opens_model
 @click.argument("data")
 @click.option("--unknown", metavar="DATA2", help="Images of no known class, to see how many are turned away.")
 @click.option(
@@ -28,64 +31,61 @@ if TYPE_CHECKING:
     "--importance-samples", type=click.IntRange(1), help="Also bound log p(x) with so many latent samples an image."
 )
 def command(
-    model: Path,
-    data: str,
-    unknown: str | None,
-    alpha: float,
-    as_json: bool,
-    report: Path | None,
-    importance_samples: int | None,
-    device: str,
-    threads: int | None,
+    model: Opening, data: str, unknown: str | None, as_json: bool, report: Path | None, **measured: Any
 ) -> None:
     """Measure MODEL on the test part of DATA, or on all of DATA where it has none.
 
     Images that the model was trained on are skipped and counted; exit code 2 if nothing is left.
     """
-    from likely.evaluation.assessment import assess
     from likely.evaluation.portrait import published
-    from likely.evaluation.selection import select, unlabelled
-    from likely.surfaces.cli.progress import console, counting
+    from likely.surfaces.cli.problems import say
+    from likely.surfaces.cli.screen import console
 
-    classifier = opened(model, device, threads)
-    with counting("reading images") as progress:
-        chosen = select(classifier, data, progress)
-        others = unlabelled(classifier, unknown, progress) if unknown else None
-    for problem in chosen.problems[:10]:
-        console.print(f"[yellow]left out:[/] {problem.sentence}", soft_wrap=True)
-    with console.status("measuring"):
-        found = assess(
-            classifier,
-            chosen.part,
-            alpha=alpha,
-            skipped=chosen.n_skipped,
-            unknown=others,
-            importance_samples=importance_samples,
-        )
+    classifier = model.classifier()
+    chosen, strangers = _read(classifier, data, unknown)
+    problems = (*chosen.problems, *(strangers.problems if strangers else ()))
+    say(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
+    found = _measured(classifier, chosen, strangers, **measured)
     if as_json:
         click.echo(json.dumps(found.as_json(), ensure_ascii=False))
     else:
         show(found)
     if report is not None:
-        report.write_text(published(classifier, model, found, chosen.part), encoding="utf-8")
-        console.print(f"report {report}", soft_wrap=True)
-    sys.exit(1 if chosen.problems else 0)
+        report.write_text(published(classifier, model.folder, found, chosen.part), encoding="utf-8")
+        console.print(f"report {report}", soft_wrap=True, markup=False)
+    sys.exit(1 if problems else 0)
 
 
 def show(found: Assessment) -> None:
     """The figures on stdout, each with a few words on how to read it."""
-    from rich.console import Console
     from rich.table import Table
 
     from likely.evaluation.figures import headlines
+    from likely.surfaces.cli.screen import screen
 
-    console = Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
     for line in headlines(found.figures, found.evidence, len(found.classes)):
         table.add_row(*line)
-    console.print(table)
+    screen.print(table)
     if found.skipped:
-        console.print(f"{found.skipped:,} images skipped: the model was trained on them")
+        screen.print(f"{found.skipped:,} images skipped: the model was trained on them")
+
+
+def _read(classifier: Classifier, data: str, unknown: str | None) -> tuple[Selection, Strangers | None]:
+    from likely.evaluation.selection import select, unlabelled
+    from likely.surfaces.cli.progress import counting
+
+    with counting("reading images") as progress:
+        return select(classifier, data, progress), unlabelled(classifier, unknown, progress) if unknown else None
+
+
+def _measured(classifier: Classifier, chosen: Selection, strangers: Strangers | None, **how: Any) -> Assessment:
+    from likely.evaluation.assessment import assess
+    from likely.surfaces.cli.screen import console
+
+    others = (strangers.source, strangers.images) if strangers else None
+    with console.status("measuring"):
+        return assess(classifier, chosen.part, skipped=chosen.n_skipped, unknown=others, **how)

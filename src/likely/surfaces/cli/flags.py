@@ -40,8 +40,16 @@ def spelled(name: str) -> str:
     return "--" + name.replace("__", "-").replace("_", "-")
 
 
+def without_none(annotation: Any) -> Any:
+    """T of T | None."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else str
+    return annotation
+
+
 def _flag(name: str, field: FieldInfo) -> click.Option:
-    kind = _without_none(field.annotation)
+    kind = without_none(field.annotation)
     words = spelled(name)
     if kind is bool:
         words = f"{words}/--no-{words[2:]}"
@@ -64,11 +72,3 @@ def _help(field: FieldInfo) -> str:
         else field.default
     )
     return f"{description.rstrip('.')}.  [default: {default}]"
-
-
-def _without_none(annotation: Any) -> Any:
-    """T of T | None."""
-    if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-        return kinds[0] if len(kinds) == 1 else str
-    return annotation

@@ -21,8 +21,9 @@ def command(model: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.markdown import Markdown
+
+    from likely.surfaces.cli.screen import screen
 
     path = model / "README.md"
     if not path.exists():
@@ -30,6 +31,6 @@ def command(model: Path, as_json: bool) -> None:
     text = path.read_text(encoding="utf-8")
     body = text.split("\n---\n", 1)[-1] if text.startswith("---\n") else text
     if sys.stdout.isatty():
-        Console().print(Markdown(body))
+        screen.print(Markdown(body))
     else:
         click.echo(body.strip())

@@ -1,39 +1,65 @@
-"""What the commands that use a model have in common: the model argument, the machine's options, the loading."""
+"""What the commands that use a model have in common: the MODEL argument, the machine's options, the loading."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
+
+from likely.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from likely.classifier import Classifier
 
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
-Decorated = Callable[..., Any]
+DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
+Function = Callable[..., None]
 
 
-def model_argument(function: Decorated) -> Decorated:
-    """MODEL, a folder that `likely train` wrote, and where to compute with it."""
-    function = click.option(
-        "--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out."
-    )(function)
-    devices = click.Choice(["auto", "cpu", "cuda", "mps"])
-    function = click.option("--device", type=devices, default="auto", show_default=True, help="Where to compute.")(
-        function
-    )
-    return click.argument("model", type=click.Path(path_type=Path))(function)
+@dataclass(frozen=True)
+class Opening:
+    """A model folder that `likely train` wrote, and where to compute with it."""
+
+    folder: Path
+    device: str
+    threads: int | None
+
+    def classifier(self) -> Classifier:
+        """The folder's classifier, on the device and with the threads asked for."""
+        import torch
+
+        from likely.classifier import Classifier
+        from likely.training import hardware
+
+        classifier = Classifier.load(self.folder, device=hardware.device(self.device).type)
+        torch.set_num_threads(self.threads or hardware.free_cores())
+        return classifier
+
+    def classifier_of_images(self, method: str) -> Classifier:
+        """The same; a UsageError for a model of vectors, which name the method that takes those in Python."""
+        classifier = self.classifier()
+        if classifier.format_ is None:
+            raise click.UsageError(
+                f"{self.folder} was trained on vectors, not images; Classifier.{method} is for them, in Python"
+            )
+        return classifier
 
 
-def opened(model: Path, device: str, threads: int | None) -> Classifier:
-    """The classifier of a model folder, on the device and with the threads asked for."""
-    import torch
+def opens_model(function: Function) -> Function:
+    """Give a command the argument MODEL and the options of the machine, which it gets as one `Opening`."""
 
-    from likely.classifier import Classifier
-    from likely.training import hardware
+    @wraps(function)
+    def command(model: Path, device: str, threads: int | None, **others: Any) -> None:
+        function(Opening(model, device, threads), **others)
 
-    classifier = Classifier.load(model, device=hardware.device(device).type)
-    torch.set_num_threads(threads or hardware.free_cores())
-    return classifier
+    for parameter in (
+        click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out."),
+        click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute."),
+        click.argument("model", type=click.Path(path_type=Path)),
+    ):
+        command = parameter(command)
+    return command

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from likely.surfaces.cli.screen import console
 from likely.training.loop import Step
 
-console = Console(stderr=True, highlight=False)
-PLAIN_EVERY = 5.0  # seconds between two plain lines
+PLAIN_EVERY = 5.0  # seconds from one epoch's plain line to another's
+LONGEST_SILENCE = 30.0  # seconds without a plain line, however long the epoch
 
 
 @contextmanager
@@ -22,13 +24,22 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for work that is counted: the function takes how many are done and of how many."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task, lines = bar.add_task(what, total=None), _PlainLines()
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            if lines.are_due():
+                console.print(f"{what}: {done:,} of {total:,}")
+
+        yield report
 
 
 def watched(steps: Iterable[Step], what: str, *, lines: bool = True) -> Iterator[Step]:
-    """The same steps, drawn as they pass; Ctrl-C ends them after the step at hand instead of in its middle."""
-    stopped = _Interrupt()
+    """The same steps, drawn as they pass; Ctrl-C ends them after the step at hand instead of in its middle.
+
+    Without `lines`, epochs pass unsaid: these are not the epochs that the user counts.
+    """
+    stopped, plain = _Interrupt(), _PlainLines()
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -43,22 +54,44 @@ def watched(steps: Iterable[Step], what: str, *, lines: bool = True) -> Iterator
             bar.update(task, completed=step.fraction, figures=_figures(step, pace))
             if step.note:
                 console.print(f"[yellow]{step.note}")
-            if lines and step.ends_epoch and pace.line_is_due(console.is_terminal):
-                console.print(f"epoch {step.epoch + 1:>3}  {_figures(step, pace)}", soft_wrap=True)
+            if plain.are_due(at_milestone=lines and step.ends_epoch):
+                where = f"epoch {step.epoch + 1:>3}" if lines else what
+                console.print(f"{where}  {_figures(step, pace)}{pace.left}", soft_wrap=True)
             yield step
             if stopped.asked:
                 return
 
 
-class _Pace:
-    """Images a second, and when the last plain line was."""
+class _PlainLines:
+    """When it is time for a plain line, where there is no terminal for a bar."""
 
     def __init__(self) -> None:
-        self.n, self.start, self.last_line = 0, time.monotonic(), -PLAIN_EVERY
+        self.began, self.last = time.monotonic(), -math.inf
+
+    def are_due(self, *, at_milestone: bool = False) -> bool:
+        now = time.monotonic()
+        silence = now - max(self.began, self.last)
+        due = (at_milestone and now - self.last >= PLAIN_EVERY) or silence >= LONGEST_SILENCE
+        if due:
+            self.last = now
+        return due and not console.is_terminal
+
+
+class _Pace:
+    """Images a second, and the time left."""
+
+    def __init__(self) -> None:
+        self.n, self.start = 0, time.monotonic()
+        self.first, self.fraction = (self.start, math.inf), 0.0
         self.validation = ""
 
     def add(self, step: Step) -> None:
         self.n += step.n_images
+        if step.fraction < max(
+            self.fraction, self.first[1]
+        ):  # the first step, or that of the next of several trainings
+            self.first = time.monotonic(), step.fraction
+        self.fraction = step.fraction
         if step.validation:
             self.validation = "  ".join(f"val {name} {value:.4f}" for name, value in step.validation.items())
 
@@ -66,12 +99,14 @@ class _Pace:
     def images_per_second(self) -> float:
         return self.n / max(time.monotonic() - self.start, 1e-9)
 
-    def line_is_due(self, is_terminal: bool) -> bool:
-        now = time.monotonic()
-        due = not is_terminal and (now - self.last_line > PLAIN_EVERY)
-        if due:
-            self.last_line = now
-        return due
+    @property
+    def left(self) -> str:
+        """How much longer at the pace since the first step, in words; nothing while that cannot be known."""
+        began, fraction = self.first
+        if self.fraction <= fraction:
+            return ""
+        seconds = (time.monotonic() - began) * (1 - self.fraction) / (self.fraction - fraction)
+        return f"  {timedelta(seconds=round(seconds))} left"
 
 
 class _Interrupt:

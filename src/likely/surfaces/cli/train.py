@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +17,26 @@ if TYPE_CHECKING:
     from likely.run import Run, Session
 
 DEFAULT_MODEL = "vae"
+FAMILY = f"{__name__}.family"  # where a context keeps the family whose flags are asked for
 
 
 class TrainCommand(click.Command):
     """A command whose flags are those of every training and of the family that --model names."""
 
-    groups: dict[str, list[click.Option]]
-
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = [param for param in self.params if param.name in OWN]
-        self.groups = _more_flags(_family_in(args))
-        self.params = [*own, *(flag for flags in self.groups.values() for flag in flags)]
+        ctx.meta[FAMILY] = _family_in(args)
         return super().parse_args(ctx, args)
 
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *(flag for flags in self._groups(ctx).values() for flag in flags)]
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        added = {id(flag) for flags in self.groups.values() for flag in flags}
-        own = [param for param in self.get_params(ctx) if id(param) not in added and isinstance(param, click.Option)]
-        for title, params in {"Options": own, **self.groups}.items():
+        for title, params in {"Options": super().get_params(ctx), **self._groups(ctx)}.items():
             with formatter.section(title):
                 formatter.write_dl([row for param in params if (row := param.get_help_record(ctx))])
 
-
-OWN = ("data", "out", "model", "seed", "folds", "resume", "overwrite")
+    def _groups(self, ctx: click.Context) -> dict[str, tuple[click.Option, ...]]:
+        return _more_flags(ctx.meta.get(FAMILY, DEFAULT_MODEL))
 
 
 @click.command(cls=TrainCommand)
@@ -56,7 +54,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     DATA is a folder with a folder of images for each class (nested, or with train, val and test), idx files, an .npz, a
     manifest (CSV, JSONL or Parquet with file_name and label), or `digits`.
     """
-    from likely.surfaces.cli.progress import console, watched
+    from likely.surfaces.cli.progress import watched
+    from likely.surfaces.cli.screen import console
 
     session = _session(given)
     _announce(session)
@@ -79,11 +78,25 @@ def _session(given: dict[str, Any]) -> Session:
     asked = _run(given)
     with counting("reading images") as progress:
         if given["resume"]:
-            _refuse_changes(given, run.stored(out)) if (out / run.UNFINISHED).exists() else None
-            return run.resume(out, command=typed, progress=progress)
+            if (out / run.UNFINISHED).exists():
+                _refuse_changes(asked, run.stored(out))
+            return run.resume(out, data=given["data"], command=typed, progress=progress)
         if given["overwrite"] and out.is_dir():
-            _clear(out)
+            return _replacing(asked, out, typed, progress)
         return run.begin(asked, out, command=typed, progress=progress)
+
+
+def _replacing(asked: Run, out: Path, typed: str, progress: Callable[[int, int], None]) -> Session:
+    """A new run in the place of an old model, which goes only once it is known that the new one can start."""
+    from likely.run import Session
+    from likely.surfaces.cli.folders import clear, refuse_foreign
+    from likely.training import hardware
+
+    refuse_foreign(out)
+    hardware.device(asked.training.device)
+    session = Session(asked, out, command=typed, progress=progress)
+    clear(out)
+    return session
 
 
 def _run(given: dict[str, Any]) -> Run:
@@ -104,10 +117,13 @@ def _run(given: dict[str, Any]) -> Run:
     )
 
 
-def _refuse_changes(given: dict[str, Any], before: Run) -> None:
-    """A resumed training keeps its options: whatever was typed that differs is an error that names it."""
-    asked = _run(given)
-    for name, now, then in _differences(asked.model_dump(exclude_unset=True), before.model_dump()):
+def _refuse_changes(asked: Run, before: Run) -> None:
+    """A resumed training keeps its options: whatever was typed that differs is an error that names it.
+
+    DATA may be spelled in another way: whether the images are the same, `run.resume` sees by the images.
+    """
+    typed = asked.model_dump(exclude_unset=True, exclude={"data"})
+    for name, now, then in _differences(typed, before.model_dump()):
         raise click.UsageError(
             f"--resume keeps the options of the unfinished training: {name} was {then!r} and is now {now!r}"
         )
@@ -122,21 +138,9 @@ def _differences(now: dict[str, Any], then: dict[str, Any], *, prefix: str = "")
             yield f"{prefix}{name}", value, old
 
 
-def _clear(out: Path) -> None:
-    """Empty a model folder; a folder that holds anything else is left alone."""
-    from likely import checkpoint, run
-
-    known = {checkpoint.TENSORS, checkpoint.DOCUMENT, run.UNFINISHED, run.REPORT, run.CARD, "history.csv"}
-    foreign = sorted(path.name for path in out.iterdir() if path.name.removesuffix(".part") not in known)
-    if foreign:
-        raise click.UsageError(
-            f"--overwrite replaces a model folder, and {out} holds something else: {', '.join(foreign[:3])}"
-        )
-    shutil.rmtree(out)
-
-
 def _announce(session: Session) -> None:
-    from likely.surfaces.cli.progress import console
+    from likely.surfaces.cli.problems import say
+    from likely.surfaces.cli.screen import console
 
     parts, dataset = session.parts, session.dataset
     counts = (
@@ -145,14 +149,11 @@ def _announce(session: Session) -> None:
     shape = " × ".join(map(str, parts.train.images.shape))
     aside = f", {len(parts.test):,} set aside to test" if parts.test is not None else ""
     console.print(f"{len(dataset.classes)} classes, images of {shape}: {counts}{aside}")
-    for problem in dataset.problems[:10]:
-        console.print(f"[yellow]left out:[/] {problem.sentence}", soft_wrap=True)
-    if len(dataset.problems) > 10:
-        console.print(f"[yellow]left out:[/] {len(dataset.problems) - 10} more; `likely data check` names them all")
+    say(dataset.problems, all_named_by=shlex.join(["likely", "info", str(session.out), "--json"]))
 
 
 def _conclude(content: ReportContent, session: Session) -> None:
-    from likely.surfaces.cli.progress import console
+    from likely.surfaces.cli.screen import console
 
     out = session.out
     if content.figures is not None:
@@ -160,9 +161,10 @@ def _conclude(content: ReportContent, session: Session) -> None:
         console.print(f"[bold]accuracy {content.figures.accuracy:.4f}[/] on {content.figures.n:,} {where}")
     if content.provenance is not None:
         console.print(f"trained for {content.provenance.minutes:.1f} minutes")
-    console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True)
+    console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True, markup=False)
     if not session.is_complete:
-        console.print(f"To go on: likely train {session.run.data} --out {out} --resume", soft_wrap=True)
+        again = shlex.join(["likely", "train", session.run.data, "--out", str(out), "--resume"])
+        console.print(f"To go on: {again}", soft_wrap=True, markup=False)
     if session.dataset.problems:
         sys.exit(1)
 
@@ -177,7 +179,8 @@ def _family_in(args: list[str]) -> str:
     return DEFAULT_MODEL
 
 
-def _more_flags(family: str) -> dict[str, list[click.Option]]:
+@cache  # click tells parameters apart by identity
+def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     """The flags of every training, and of the family, under their headings."""
     from likely.data.images import ImageOptions
     from likely.models import FAMILIES
@@ -187,4 +190,4 @@ def _more_flags(family: str) -> dict[str, list[click.Option]]:
     groups: dict[str, type[Options]] = {"Training": TrainingOptions, "Images": ImageOptions}
     if family in FAMILIES:
         groups[f"Model {family}"] = FAMILIES[family].options_type
-    return {title: list(flags(options)) for title, options in groups.items()}
+    return {title: tuple(flags(options)) for title, options in groups.items()}

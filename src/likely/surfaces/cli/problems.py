@@ -1,0 +1,25 @@
+"""What was left out of DATA, on stderr: the first few on a terminal, every one where a file or a program reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from likely.data.listing import Problem
+
+SHOWN = 10
+
+
+def say(problems: Sequence[Problem], *, all_named_by: str) -> None:
+    """A line a problem; where there are too many for a terminal, how many more, and the command that names them all."""
+    from rich.text import Text
+
+    from likely.surfaces.cli.screen import console
+
+    shown = problems[:SHOWN] if console.is_terminal else problems
+    lines = [problem.sentence for problem in shown]
+    if len(problems) > len(shown):
+        lines.append(f"{len(problems) - len(shown):,} more; `{all_named_by}` names them all")
+    for line in lines:
+        console.print(Text.assemble(("left out:", "yellow"), " ", line), soft_wrap=True)

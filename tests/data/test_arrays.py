@@ -1,0 +1,196 @@
+"""Images and vectors that a program holds: read alike whatever they are held in, and refused in sentences."""
+
+from __future__ import annotations
+
+import tracemalloc
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from likely.data import arrays
+from likely.data.collection import CachedImages, StreamedImages, Vectors
+from likely.data.decoding import ImageError
+from likely.data.images import ImageFormat, ImageOptions, read
+
+GREY = ImageFormat(channels=1, height=6, width=5)
+COLOUR = ImageFormat(channels=3, height=6, width=5)
+
+
+def noise(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def pixels(X, format=GREY) -> np.ndarray:
+    images = arrays.images(X, format)
+    return images.batch(np.arange(len(images))).numpy()
+
+
+# ---- one image, and none
+
+
+def test_a_single_path_bytes_or_picture_is_a_list_of_one(tmp_path) -> None:
+    image, buffer = Image.fromarray(noise(6, 5)), BytesIO()
+    image.save(tmp_path / "a.png")
+    image.save(buffer, "PNG")
+    for single in (tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), image):
+        assert np.array_equal(pixels(single), noise(6, 5)[None, None])
+        assert arrays.readable(single, GREY)[1] == [None]
+
+
+def test_a_missing_path_alone_is_one_problem() -> None:
+    images, (problem,) = arrays.readable("/no/such/a.png", GREY)
+    assert len(images) == 0
+    assert problem is not None
+    assert problem.source == "/no/such/a.png"
+
+
+@pytest.mark.parametrize(
+    "none", [[], np.zeros((0, 6, 5), np.uint8), np.array([], object)], ids=["list", "array", "paths"]
+)
+def test_no_images_are_refused_or_answered_by_none(none) -> None:
+    assert not arrays.are_images(none) or len(none.shape) == 3
+    with pytest.raises(ValueError, match="no images"):
+        arrays.images(none, GREY)
+    with pytest.raises(ValueError, match="no images"):
+        arrays.dataset(none, np.zeros(0, np.int64), ["a"], ImageOptions())
+    images, problems = arrays.readable(none, GREY)
+    assert (len(images), problems) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("shape", "way_out"),
+    [
+        ((6, 5), r"image\[None\]"),
+        ((28, 30, 3), r"image\[None\]"),
+        ((4, 6, 5, 2), "1|3|4"),
+        ((4, 2, 6, 5), "1|3|4"),
+        ((2, 4, 6, 5, 3), "1|3|4"),
+        ((4, 0, 5), "height"),
+        ((5,), "height"),
+    ],
+)
+def test_an_array_that_makes_no_images_is_refused_as_a_whole(shape, way_out) -> None:
+    for take in (arrays.images, arrays.readable):
+        with pytest.raises(ValueError, match=way_out) as refusal:
+            take(np.zeros(shape), GREY)
+        assert str(shape) in str(refusal.value)
+
+
+def test_what_is_no_image_is_said_to_be_none() -> None:
+    _, (problem,) = arrays.readable([3.5], GREY)
+    assert problem is not None
+    assert "is a float" in problem.sentence
+
+
+# ---- vectors
+
+
+@pytest.mark.parametrize(
+    "images",
+    [np.zeros((3, 6, 5)), ["a.png"], "a.png", Image.new("L", (5, 6)), [np.zeros((6, 5))], torch.zeros(3, 1, 6, 5)],
+)
+def test_images_shown_to_a_model_of_vectors_are_refused(images) -> None:
+    with pytest.raises(ValueError, match="trained on vectors"):
+        arrays.readable(images, None, width=30)
+
+
+@pytest.mark.parametrize("X", [np.zeros((2, 4)), [[1.0, 2.0]], np.zeros(3), [1.0, 2.0, 3.0], np.zeros((0, 2))])
+def test_vectors_of_another_width_are_refused(X) -> None:
+    with pytest.raises(ValueError, match=r"vectors \(N, 3\) were expected"):
+        arrays.readable(X, None, width=3)
+
+
+def test_words_are_no_vectors() -> None:
+    with pytest.raises(ValueError, match="no vectors of numbers"):
+        arrays.readable([["a", "b"], ["c", "d"]], None, width=2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_vectors_keep_their_own_precision(dtype) -> None:
+    X = (np.random.default_rng(0).normal(size=(4, 3)) + 1e8).astype(dtype)
+    for given in (X, torch.from_numpy(X)):
+        images = arrays.images(given, None)
+        assert isinstance(images, Vectors)
+        assert np.array_equal(images.batch([2, 0]).numpy(), X[[2, 0]])
+        assert images.batch([0]).numpy().dtype == dtype
+
+
+def test_lists_of_numbers_are_vectors() -> None:
+    images, problems = arrays.readable([[1, 2, 3], [4, 5, np.inf]], None, width=3)
+    assert images.batch([0]).tolist() == [[1, 2, 3]]
+    assert [p is None for p in problems] == [True, False]
+
+
+# ---- pixels, each way they are held
+
+
+def test_the_same_pixels_however_an_array_holds_them() -> None:
+    colours = noise(70, 6, 5, 3)
+    expected = colours.transpose(0, 3, 1, 2)
+    held = [colours, colours / 255, (colours / 255).astype(np.float32), colours.astype(np.uint16) * 257, expected]
+    held += [torch.from_numpy(expected.copy()), list(colours), list(torch.from_numpy(expected / 255))]
+    for X in held:
+        assert np.array_equal(pixels(X, COLOUR), expected)
+    assert np.array_equal(pixels(noise(4, 6, 5) > 99), np.where(noise(4, 6, 5) > 99, 255, 0)[:, None])
+
+
+def test_an_array_of_floats_is_turned_into_pixels_at_once(monkeypatch) -> None:
+    monkeypatch.setattr("likely.data.reading.read", None)  # would be called for every image
+    X = np.random.default_rng(0).random((200, 6, 5))
+    assert np.array_equal(pixels(X), np.stack([read(x, GREY) for x in X]))
+
+
+def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
+    X = np.full((4, 6, 5), 0.5)
+    X[2, 1, 1] = 1.5
+    X[3, 0, 0] = np.nan
+    images, problems = arrays.readable(X, GREY)
+    assert len(images) == 2
+    assert [problem is None for problem in problems] == [True, True, False, False]
+    with pytest.raises(ImageError, match=r"image\[2\].*1\.5"):
+        arrays.images(X, GREY)
+
+
+# ---- no more work than there is
+
+
+def test_only_training_images_are_hashed(monkeypatch) -> None:
+    hashed = []
+    monkeypatch.setattr(arrays, "fingerprint", lambda image: hashed.append(image) or bytes(8))
+    arrays.images(noise(9, 6, 5), GREY)
+    arrays.readable(list(noise(9, 6, 5)), GREY)
+    arrays.readable(np.zeros((9, 2)), None)
+    assert not hashed
+    arrays.dataset(noise(9, 6, 5), np.zeros(9, np.int64), ["a"], ImageOptions())
+    assert len(hashed) == 9
+
+
+def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
+    monkeypatch.setattr(arrays, "MEMORY", 100)
+    decoded = []
+    monkeypatch.setattr("likely.data.collection.read", lambda *a, **kw: decoded.append(1) or read(*a, **kw))
+    monkeypatch.setattr("likely.data.reading.read", lambda *a, **kw: decoded.append(1) or read(*a, **kw))
+    X = [Image.fromarray(image) for image in noise(9, 6, 5)]
+    images = arrays.images(X, GREY)
+    assert isinstance(images, StreamedImages)
+    assert np.array_equal(images.batch(np.arange(9)).numpy()[:, 0], noise(9, 6, 5))
+    assert len(decoded) == 9
+    broken = arrays.images([*X, b"broken"], GREY)
+    with pytest.raises(ImageError, match=r"image\[9\]"):
+        broken.batch([9])
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)])
+def test_a_batch_is_a_copy_and_the_only_one(order) -> None:
+    held = np.ascontiguousarray(noise(20, 3, 60, 50).transpose(order)).transpose(np.argsort(order))
+    wanted = np.arange(19, -1, -1)
+    tracemalloc.start()
+    batch = CachedImages(held, str).batch(wanted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * held.nbytes
+    assert np.array_equal(batch.numpy(), held[wanted])
+    assert not np.shares_memory(batch.numpy(), held)

@@ -1,0 +1,117 @@
+"""Answers say what the judgement says, and None where nothing can be promised."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from small_judge import LOG_PRIOR, K, examined, judge
+
+from likely.answer import Answer, Calibration, Status
+from likely.inference.answers import Naming, answers
+from likely.inference.judgement import Judgement
+
+LABELS = ("boot", "coat", "dress")
+N = 12
+NAMES = [f"{i}.png" for i in range(N)]
+
+
+def judged(seed, n_calibration=25, shift=0.0):
+    return judge(seed, n_calibration)(examined(seed + 2, N, shift)[0], LOG_PRIOR, 0.05)
+
+
+def answered(judgement, *, top_k=None, bits=None):
+    return list(answers(judgement, NAMES, bits, Naming(LABELS, "fashion@3f2a", top_k)))
+
+
+judgements = st.builds(judged, st.integers(0, 1000), st.sampled_from([0, 25, 200]), st.sampled_from([0.0, 3.0, 30.0]))
+
+
+@given(judgements)
+def test_an_answer_says_what_the_judgement_says(judgement):
+    given = answered(judgement)
+    assert [answer.input for answer in given] == NAMES
+    assert [answer.status for answer in given] == judgement.statuses
+    for i, answer in enumerate(given):
+        assert answer.label == LABELS[judgement.best[i]]
+        assert answer.probability == pytest.approx(judgement.log_posterior[i].exp().max().item())
+        assert answer.set == tuple(LABELS[c] for c in range(K) if judgement.sets[i, c])
+        assert answer.model == "fashion@3f2a"
+        assert answer.error is None
+
+
+@given(judgements)
+def test_a_p_value_is_a_number_unless_there_is_no_promise(judgement):
+    for i, answer in enumerate(answered(judgement)):
+        none = answer.status is Status.UNCALIBRATED
+        assert answer.p_value == (None if none else judgement.p_value[i].item())
+        assert all((each.p_value is None) == none for each in answer.classes)
+        assert none == (answer.calibration is Calibration.NONE)
+
+
+@given(judgements)
+def test_every_class_the_most_probable_first(judgement):
+    for i, answer in enumerate(answered(judgement)):
+        assert sorted(each.label for each in answer.classes) == sorted(LABELS)
+        probabilities = [each.probability for each in answer.classes]
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert sum(probabilities) == pytest.approx(1)
+        assert answer.classes[0].label == answer.label
+        for each in answer.classes:
+            c = LABELS.index(each.label)
+            assert each.log_likelihood == judgement.log_likelihood[i, c].item()
+            assert each.probability == pytest.approx(judgement.log_posterior[i, c].exp().item())
+
+
+@given(judgements, st.integers(1, K + 2))
+def test_top_k_shortens_the_classes_and_nothing_else(judgement, top_k):
+    for short, whole in zip(answered(judgement, top_k=top_k), answered(judgement), strict=True):
+        assert short == whole.model_copy(update={"classes": whole.classes[:top_k]})
+
+
+@given(judgements)
+def test_answers_survive_json(judgement):
+    for answer in answered(judgement):
+        assert Answer.model_validate_json(answer.model_dump_json()) == answer
+
+
+def test_bits_per_dim_where_there_are_any():
+    judgement = judged(0)
+    assert all(answer.bits_per_dim is None for answer in answered(judgement))
+    bits = torch.arange(N) / 4
+    assert [answer.bits_per_dim for answer in answered(judgement, bits=bits)] == bits.tolist()
+
+
+def test_a_model_without_likelihoods():
+    judgement = dataclasses.replace(judged(0), log_likelihood=None)
+    assert all(each.log_likelihood is None for answer in answered(judgement) for each in answer.classes)
+
+
+def test_no_images_no_answers():
+    judgement = judge(0, 25)(examined(2, 0)[0], LOG_PRIOR, 0.05)
+    assert list(answers(judgement, [], None, Naming(LABELS, None, None))) == []
+
+
+@pytest.mark.parametrize(
+    ("p_values", "set_p_values", "expected"),
+    [
+        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.0], Calibration.PER_CLASS),  # label, p-value and set are all of class 0
+        ([0.2, 0.9, 0.2], [0.9, 0.0, 0.0], Calibration.POOLED),  # the p-value is of class 1
+        ([0.9, 0.2, 0.2], [0.9, 0.9, 0.0], Calibration.POOLED),  # class 1 is in the set
+        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.9], Calibration.PER_CLASS),  # class 2 is in the set, and has images of its own
+        ([0.0, 0.01, 0.0], [0.9, 0.9, 0.0], Calibration.POOLED),  # unknown, by the p-value of class 1
+    ],
+)
+def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, set_p_values, expected):
+    judgement = Judgement(
+        alpha=0.05,
+        calibration=(Calibration.PER_CLASS, Calibration.POOLED, Calibration.PER_CLASS),
+        log_posterior=torch.tensor([[0.8, 0.1, 0.1]]).log(),
+        log_likelihood=None,
+        strangeness=torch.zeros(1, K),
+        p_values=torch.tensor([p_values]),
+        set_p_values=torch.tensor([set_p_values]),
+    )
+    (answer,) = answers(judgement, ["a.png"], None, Naming(LABELS, None, None))
+    assert answer.calibration is expected

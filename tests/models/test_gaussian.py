@@ -1,0 +1,118 @@
+"""The Gaussian far from zero, with few images, and too large for memory."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.naive_bayes import GaussianNB
+from torch.testing import assert_close
+
+from likely import Classifier
+from likely.contract import Task
+from likely.models.gaussian import Gaussian, GaussianOptions
+
+COVARIANCES = ["tied", "per_class", "diagonal"]
+
+
+def fitted(x, y, batch_size=16, **options):
+    model = Gaussian(Task(tuple(x.shape[1:]), tuple(torch.bincount(y).tolist())), GaussianOptions(**options))
+    for start in range(0, len(x), batch_size):
+        model.measure(x[start : start + batch_size], y[start : start + batch_size])
+    model.conclude()
+    return model.eval()
+
+
+def two_classes(offset, n=400, apart=2.0, n_dims=1):
+    """Unit normals whose means are `apart`, in float64: x (n, D), y (n,)."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 2
+    x = torch.randn(n, n_dims, generator=rng, dtype=torch.float64)
+    return offset + x + apart * y[:, None] / n_dims**0.5, y
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("offset", [1e8, -1e10])
+def test_an_offset_changes_nothing(covariance, offset):
+    x, y = two_classes(0.0, n_dims=3)
+    near, far = (fitted(x + shift, y, covariance=covariance) for shift in (0.0, offset))
+    assert_close(far.log_scores(x + offset), near.log_scores(x), rtol=1e-3, atol=1e-3)
+    assert_close(far.log_likelihood(x + offset), near.log_likelihood(x), rtol=1e-3, atol=1e-3)
+    c = torch.zeros(500, dtype=torch.long)
+    drawn = far.sample(c, rng=torch.Generator().manual_seed(1)) - offset
+    assert_close(drawn, near.sample(c, rng=torch.Generator().manual_seed(1)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["gaussian", "vae", "discriminative"])
+def test_vectors_far_from_zero_are_learned_as_naive_bayes_learns_them(model):
+    x, y = (t.numpy() for t in two_classes(1e8, n=600, apart=3.0, n_dims=2))
+    rest, last = slice(400), slice(400, None)
+    expected = GaussianNB().fit(x[rest] - 1e8, y[rest]).score(x[last] - 1e8, y[last])
+    classifier = Classifier(model, training={"epochs": 10}).fit(x[rest], y[rest])
+    assert classifier.score(x[last], y[last]) >= expected - 0.03
+    assert all(parameter.dtype == torch.float32 for parameter in classifier.model_.parameters())
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_the_batches_are_no_matter(covariance):
+    x, y = two_classes(1e4, n=60, n_dims=4)
+    y[::3] = 1  # of other sizes, and batches of one class alone among them
+    whole = fitted(x, y, batch_size=60, covariance=covariance)
+    for batch_size in (1, 7):
+        assert_close(fitted(x, y, batch_size, covariance=covariance).state_dict(), whole.state_dict())
+
+
+def test_a_tied_covariance_is_not_too_small_with_few_images_a_class():
+    rng, K = torch.Generator().manual_seed(0), 2000
+    y = torch.arange(2 * K) % K
+    x = torch.randn(2 * K, 2, generator=rng, dtype=torch.float64) + 10 * torch.randn(K, 2, generator=rng)[y]
+    whitening = fitted(x, y, shrinkage=0.0).whitening[0]
+    variances = torch.linalg.inv(whitening.T @ whitening).diagonal()
+    # The pooled variance of 2000 degrees of freedom: standard error (2 / 2000)^1/2, four of them.
+    assert_close(variances, torch.ones(2, dtype=torch.float64), rtol=0, atol=4 * (2 / K) ** 0.5)
+    assert_close(
+        torch.linalg.inv(whitening.T @ whitening),
+        torch.from_numpy(LinearDiscriminantAnalysis(store_covariance=True).fit(x, y).covariance_) * 2,
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_one_image_a_class_is_enough_for_finite_figures(covariance):
+    x, y = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), torch.arange(3)
+    assert fitted(x, y, covariance=covariance).log_likelihood(x).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("task", "covariance", "gigabytes", "ways_out"),
+    [
+        (Task((3000,), (5,) * 100), "per_class", "7.2 GB", ("'tied'", "'diagonal'", "smaller size")),
+        (Task((3, 64, 64), (5, 5)), "tied", "1.2 GB", ("'diagonal'", "smaller size")),
+        (Task((3, 64, 64), (5, 5)), "per_class", "2.4 GB", ("'diagonal'", "smaller size")),
+    ],
+)
+def test_covariances_that_would_fill_the_memory_are_refused_with_their_true_size(task, covariance, gigabytes, ways_out):
+    with pytest.raises(ValueError, match=gigabytes) as refusal:
+        Gaussian(task, GaussianOptions(covariance=covariance))
+    assert all(way in str(refusal.value) for way in ways_out)
+
+
+def test_the_sums_are_there_only_while_they_are_needed():
+    x, y = two_classes(0.0, n=20)
+    model = Gaussian(Task((1,), (10, 10)), GaussianOptions())
+    assert model._sums is None
+    model.measure(x, y)
+    assert model._sums is not None
+    model.conclude()
+    assert model._sums is None
+
+
+def test_a_wide_diagonal_needs_no_permission():
+    assert Gaussian(Task((3, 64, 64), (5, 5)), GaussianOptions(covariance="diagonal")).whitening.shape == (2, 12288)
+
+
+def test_the_variances_of_naive_bayes_are_these_without_shrinkage_and_borrowing():
+    x, y = two_classes(1e6, n=20_000, n_dims=2)
+    model, reference = fitted(x, y, 256, covariance="diagonal", shrinkage=0.0), GaussianNB().fit(x - 1e6, y)
+    np.testing.assert_allclose(model.whitening.square().reciprocal(), reference.var_, rtol=1e-3)
+    np.testing.assert_allclose(model.mean - 1e6, reference.theta_, atol=1e-9)
