@@ -80,7 +80,8 @@ def append(row: dict[str, object]) -> None:
 def table() -> str:
     """A row a family: the mean over seeds, and the range of the accuracy."""
     lines = [
-        "| family | accuracy | least to most | nll | ece | bits/dim | false alarms at 0.05 | classes above their bound | seconds |",
+        "| family | accuracy | least to most | nll | ece | bits/dim "
+        "| false alarms at 0.05 | classes above their bound | seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for family in FAMILIES:

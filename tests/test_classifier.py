@@ -298,6 +298,12 @@ def test_fit_steps_yields_the_steps_that_fit_drains(digits):
     np.testing.assert_array_equal(whole.predict_proba(images[:5]), classifier.predict_proba(images[:5]))
 
 
+@pytest.mark.parametrize("wrong", [{"alpha": 0}, {"alpha": 1.5}, {"top_k": 0}])
+def test_a_request_out_of_range_is_refused_by_name(gaussian, digits, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        gaussian.answer(digits[0][:1], **wrong)
+
+
 def test_labels_and_images_must_go_together(digits):
     with pytest.raises(ValueError, match="one label an image"):
         Classifier("gaussian").fit(digits[0][:10], digits[1][:9])

@@ -53,7 +53,9 @@ def _verify(folder: Path, document: Mapping[str, Any]) -> None:
     if not path.exists():
         raise CheckpointError(f"{path} is missing; copy the model folder again, whole")
     if hashlib.sha256(path.read_bytes()).hexdigest() != document.get("sha256"):
-        raise CheckpointError(f"{path} is not the file that {folder / DOCUMENT} describes; copy the model folder again, whole")
+        raise CheckpointError(
+            f"{path} is not the file that {folder / DOCUMENT} describes; copy the model folder again, whole"
+        )
 
 
 def read_document(folder: Path) -> dict[str, Any]:

@@ -211,7 +211,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         probable classes.
         """
         check_is_fitted(self, "judge_")
-        images, problems = arrays.readable(inputs, self.format_, names)
+        if not 0 < alpha < 1:
+            raise ValueError(
+                f"alpha {alpha:g} is no share of images; a number between 0 and 1 was expected, such as 0.05"
+            )
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k {top_k} names no class; at least 1 was expected")
+        width = None if self.format_ is not None else self.model_.task.n_dims
+        images, problems = arrays.readable(inputs, self.format_, names, width=width)
         given = (answer for block in self._blocks(images) for answer in self._answers(block, alpha, top_k))
         failed = (Answer.failed(p.source, p.sentence, model=self.id) if p is not None else None for p in problems)
         return [failure or next(given) for failure in failed]

@@ -62,7 +62,7 @@ def test_a_model_of_other_data_is_kept(earlier):
 def test_the_demo_tells_its_story_in_order(tmp_path):
     command = [sys.executable, "-m", "likely", "demo", "--out", str(tmp_path / "demo")]
     told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
-    words = ["1  Train", "epoch", "2  Evaluate", "accuracy", "3  Classify", "a-3.png", "Look at"]
+    words = ["1  Train", "epoch", "2  Evaluate", "False alarms", "3  Classify", "a-3.png", "Look at"]
     places = [told.index(word) for word in words]
     assert places == sorted(places)
     status = {line.split()[0].rpartition("/")[2]: line.split()[1:3] for line in told.splitlines() if ".png" in line}

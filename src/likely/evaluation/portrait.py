@@ -19,7 +19,6 @@ from likely.data.parts import Part
 from likely.evaluation import metrics
 from likely.evaluation.assessment import Assessment
 from likely.evaluation.record import Record, Row, curves, read_history
-from likely.evaluation.report import render
 from likely.evaluation.report.content import (
     FalseAlarms,
     Header,
@@ -56,10 +55,10 @@ def portrait(
     return content if measured is None else _with_measurement(content, classifier, *measured)
 
 
-def published(classifier: Classifier, folder: Path, found: Assessment, part: Part) -> str:
-    """The HTML report of a saved model with figures measured just now."""
+def measured(classifier: Classifier, folder: Path, found: Assessment, part: Part) -> ReportContent:
+    """The report of a saved model with figures measured just now."""
     record = Record.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
-    return render(portrait(classifier, record, read_history(folder), (found, part)))
+    return portrait(classifier, record, read_history(folder), (found, part))
 
 
 def with_suspects(content: ReportContent, suspects: Mislabelled) -> ReportContent:

@@ -173,7 +173,6 @@ def _roll_back(state: TrainingState, good: tuple[Tensors, dict[str, Any]], losse
         )
     state.restore(*good)
     state.progress = replace(state.progress, rollbacks=rollbacks, rate_scale=scale, elapsed=elapsed)
-    good[1]["progress"] |= {"rollbacks": rollbacks, "rate_scale": scale}
     return f"the loss ({bad}) went astray at {where}: back to step {state.progress.step}, learning rate halved"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,8 @@ import click
 import numpy as np
 
 if TYPE_CHECKING:
-    from likely.classifier import Classifier
     from likely.data.parts import Part
+    from likely.run import Session
 
 DATA, EPOCHS = "digits", 60
 MODEL, PICTURES = "model", "pictures"  # the folders that a demo makes
@@ -41,9 +42,9 @@ def command(out: Path) -> None:
     began = time.monotonic()
     model = out / MODEL
     _make_way(out)
-    classifier, test = _train(model)
-    _measure(classifier, model, test)
-    _classify(classifier, model, out / PICTURES, test)
+    session, test = _train(model)
+    _measure(session, test)
+    _classify(session, out / PICTURES, test)
     screen.print(f"\n[bold]Look at[/]  {model / 'report.html'}", soft_wrap=True)
     screen.print(
         f"[bold]Next[/]     likely train YOUR-FOLDER --out my-model     [dim]({time.monotonic() - began:.0f} s in all)"
@@ -82,7 +83,7 @@ def _source(model: Path) -> str | None:
     return run.stored(model).data if (model / run.UNFINISHED).exists() else None
 
 
-def _train(model: Path) -> tuple[Classifier, Part]:
+def _train(model: Path) -> tuple[Session, Part]:
     from likely.data.dataset import load
     from likely.run import Run, begin
     from likely.surfaces.cli.progress import watched
@@ -99,31 +100,32 @@ def _train(model: Path) -> tuple[Classifier, Part]:
         pass
     test = load(DATA, session.dataset.format or run.images, parts=("test",)).test
     assert test is not None  # the digits have a test part, and the training has not read it
-    return session.classifier, test
+    return session, test
 
 
-def _measure(classifier: Classifier, model: Path, test: Part) -> None:
+def _measure(session: Session, test: Part) -> None:
     from likely.evaluation.assessment import assess
-    from likely.evaluation.portrait import published
-    from likely.run import ALPHA, REPORT
+    from likely.evaluation.portrait import measured
+    from likely.run import ALPHA, write_pages
     from likely.surfaces.cli.evaluate import show
     from likely.surfaces.cli.screen import screen
 
     screen.print(f"\n[bold]2  Evaluate[/] on {len(test)} digits that it has never seen")
-    found = assess(classifier, test, alpha=ALPHA)
-    (model / REPORT).write_text(published(classifier, model, found, test), encoding="utf-8")
+    found = assess(session.classifier, test, alpha=ALPHA)
+    content = measured(session.classifier, session.out, found, test)
+    write_pages(session.out, replace(content, mislabelled=session.content.mislabelled))
     show(found)
 
 
-def _classify(classifier: Classifier, model: Path, folder: Path, test: Part) -> None:
+def _classify(session: Session, folder: Path, test: Part) -> None:
     import sys
 
     from likely.surfaces.cli.answers import table
     from likely.surfaces.cli.screen import screen
 
-    screen.print(f"\n[bold]3  Classify[/] three pictures: likely classify {model} {folder}", soft_wrap=True)
+    screen.print(f"\n[bold]3  Classify[/] three pictures: likely classify {session.out} {folder}", soft_wrap=True)
     write = table(sys.stdout.buffer)
-    for answer in [*classifier.answer(_pictures(folder, test)), None]:
+    for answer in [*session.classifier.answer(_pictures(folder, test)), None]:
         write(answer)
 
 

@@ -37,7 +37,8 @@ def command(
 
     Images that the model was trained on are skipped and counted; exit code 2 if nothing is left.
     """
-    from likely.evaluation.portrait import published
+    from likely.evaluation.portrait import measured as portrayed
+    from likely.evaluation.report import render
     from likely.surfaces.cli.problems import say
     from likely.surfaces.cli.screen import console
 
@@ -51,7 +52,8 @@ def command(
     else:
         show(found)
     if report is not None:
-        report.write_text(published(classifier, model.folder, found, chosen.part), encoding="utf-8")
+        page = render(portrayed(classifier, model.folder, found, chosen.part))
+        report.write_text(page, encoding="utf-8")
         console.print(f"report {report}", soft_wrap=True, markup=False)
     sys.exit(1 if problems else 0)
 

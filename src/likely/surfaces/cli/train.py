@@ -31,7 +31,8 @@ class TrainCommand(click.Command):
         return [*super().get_params(ctx), *(flag for flags in self._groups(ctx).values() for flag in flags)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, params in {"Options": super().get_params(ctx), **self._groups(ctx)}.items():
+        own = [param for param in super().get_params(ctx) if isinstance(param, click.Option)]
+        for title, params in {"Options": own, **self._groups(ctx)}.items():
             with formatter.section(title):
                 formatter.write_dl([row for param in params if (row := param.get_help_record(ctx))])
 
