@@ -24,7 +24,8 @@ import torch
 from promises import alarms, n_above
 
 from likely import Classifier
-from likely.evaluation.assessment import assess
+from likely.evaluation.assessment import Assessment, assess
+from likely.evaluation.metrics import paired_bootstrap
 from likely.evaluation.selection import Selection, select
 from likely.training import hardware
 
@@ -68,6 +69,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
         "twin_seconds": float(history(twin)[-1]["seconds"]),
         "peak_memory_gb": memory,
         **{name: {k: v for k, v in a.as_json().items() if k != "per_class"} for name, a in found.items()},
+        "ahead_of_twin": ahead(found["vae"], found["twin"]),
         "alarms": alarms(models["vae"], chosen.part),
         **throughput(models, chosen),
     }
@@ -86,6 +88,12 @@ def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
 def history(folder: Path) -> list[dict[str, str]]:
     with (folder / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def ahead(a: Assessment, b: Assessment) -> list[float]:
+    """How much more accurate a is than b on the same images, and the 95 % interval of the paired bootstrap."""
+    right = [found.log_posterior.argmax(1) == found.labels for found in (a, b)]
+    return [float(right[0].mean() - right[1].mean()), *paired_bootstrap(*right, np.random.default_rng(0))]
 
 
 def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 7) -> dict[str, object]:
@@ -140,12 +148,15 @@ def table() -> str:
         "answer, images/s": lambda r: (r["answer_per_second"], ",.0f"),
         "peak memory, GB": lambda r: (r["peak_memory_gb"], ".2f"),
     }
-    lines = ["| seed | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
+    titles = [*columns, "ahead of the twin (95 % interval)"]
+    lines = ["| seed | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
     for row in found:
         cells = [format(*column(row)) for column in columns.values()]
+        cells.append("{:+.4f} ({:+.4f} to {:+.4f})".format(*row["ahead_of_twin"]))
         lines.append(f"| {row['seed']} | " + " | ".join(cells) + " |")
     if len(found) > 1:
         means = [format(np.mean([c(r)[0] for r in found]), c(found[0])[1]) for c in columns.values()]
+        means.append(format(np.mean([row["ahead_of_twin"][0] for row in found]), "+.4f"))
         lines.append("| mean | " + " | ".join(means) + " |")
     machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
     minutes = sorted({row["minutes"] for row in found})

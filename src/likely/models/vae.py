@@ -41,7 +41,7 @@ class VaeOptions(Options):
     )
     depth: int = Field(1, ge=0, description="Residual blocks on the coarsest map, of the encoder and of the decoder.")
     class_weight: float = Field(
-        1.0,
+        3.0,
         ge=0,
         description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
     )
