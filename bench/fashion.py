@@ -96,7 +96,7 @@ def ahead(a: Assessment, b: Assessment) -> list[float]:
     return [float(right[0].mean() - right[1].mean()), *paired_bootstrap(*right, np.random.default_rng(0))]
 
 
-def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 7) -> dict[str, object]:
+def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 25) -> dict[str, object]:
     """Images a second of predict_proba for both, in turn, and of answer; medians, and the ratio pair by pair."""
     images = chosen.part.images.batch(np.arange(4000)).permute(0, 2, 3, 1).numpy()
     calls = {
