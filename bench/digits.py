@@ -8,13 +8,11 @@ Appends a line for each seed and family to bench/results/digits.jsonl, unless it
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from ledger import RESULTS, append, commit, rows
 from promises import alarms, n_above
 
 from likely import Classifier
@@ -24,7 +22,7 @@ from likely.evaluation.assessment import assess
 from likely.surfaces.cli.demo import EPOCHS
 from likely.training import hardware
 
-RESULTS = Path(__file__).parent / "results" / "digits.jsonl"
+LEDGER = RESULTS / "digits.jsonl"
 FAMILIES = {"vae": {}, "gaussian": {}, "discriminative": {}}
 
 
@@ -36,9 +34,9 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
         for family in FAMILIES:
-            if not any((row["seed"], row["family"]) == (seed, family) for row in rows()):
-                append(measured(family, seed, asked.threads))
-    RESULTS.with_suffix(".md").write_text(table(), encoding="utf-8")
+            if not any((row["seed"], row["family"]) == (seed, family) for row in rows(LEDGER)):
+                append(LEDGER, measured(family, seed, asked.threads))
+    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
     print(table())
 
 
@@ -56,7 +54,7 @@ def measured(family: str, seed: int, threads: int) -> dict[str, object]:
     assert test is not None
     found = assess(classifier, test, alpha=0.05).as_json()
     return {
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "commit": commit(),
         "machine": hardware.describe(),
         "threads": threads,
         "family": family,
@@ -67,16 +65,6 @@ def measured(family: str, seed: int, threads: int) -> dict[str, object]:
     }
 
 
-def rows() -> list[dict[str, object]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
-def append(row: dict[str, object]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
 def table() -> str:
     """A row a family: the mean over seeds, and the range of the accuracy."""
     lines = [
@@ -85,7 +73,7 @@ def table() -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for family in FAMILIES:
-        found = [row for row in rows() if row["family"] == family]
+        found = [row for row in rows(LEDGER) if row["family"] == family]
         mean = {
             name: np.mean([row[name] for row in found])
             for name in ("accuracy", "nll", "ece", "false_alarm_rate", "seconds")
@@ -97,9 +85,9 @@ def table() -> str:
             f"| {family} | {mean['accuracy']:.4f} | {spread} | {mean['nll']:.4f} | {mean['ece']:.4f} | {bits} | "
             f"{mean['false_alarm_rate']:.4f} | {above} | {mean['seconds']:.1f} |"
         )
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows()}))
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows(LEDGER)}))
     machines = sorted(
-        {f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in rows()}
+        {f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in rows(LEDGER)}
     )
     lines += [
         "",

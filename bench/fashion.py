@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import os
 import resource
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ledger import RESULTS, append, commit, rows
 from promises import alarms, n_above
 
 from likely import Classifier
@@ -29,7 +28,7 @@ from likely.evaluation.metrics import paired_bootstrap
 from likely.evaluation.selection import Selection, select
 from likely.training import hardware
 
-RESULTS = Path(__file__).parent / "results" / "fashion.jsonl"
+LEDGER = RESULTS / "fashion.jsonl"
 
 
 def main() -> None:
@@ -41,9 +40,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     for seed in asked.seeds:
-        if not any(row["seed"] == seed and row["minutes"] == asked.minutes for row in rows()):
-            append(measured(asked.data, seed, asked.minutes, asked.threads, asked.out))
-    (RESULTS.with_suffix(".md")).write_text(table(), encoding="utf-8")
+        if not any(row["seed"] == seed and row["minutes"] == asked.minutes for row in rows(LEDGER)):
+            append(LEDGER, measured(asked.data, seed, asked.minutes, asked.threads, asked.out))
+    (LEDGER.with_suffix(".md")).write_text(table(), encoding="utf-8")
     print(table())
 
 
@@ -60,7 +59,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
     chosen = select(models["vae"], data)
     found = {name: assess(model, chosen.part, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()}
     return {
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip(),
+        "commit": commit(),
         "machine": hardware.describe(),
         "threads": threads,
         "seed": seed,
@@ -120,20 +119,9 @@ def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 
     }
 
 
-def rows() -> list[dict[str, object]]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-
-
-def append(row: dict[str, object]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
-        os.fsync(file.fileno())
-
-
 def table() -> str:
     """The results as Markdown: a row a seed, then the mean and the range over seeds."""
-    found = rows()
+    found = rows(LEDGER)
     columns = {
         "accuracy": lambda r: (r["vae"]["accuracy"], ".4f"),
         "twin's": lambda r: (r["twin"]["accuracy"], ".4f"),
