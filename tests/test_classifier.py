@@ -236,6 +236,18 @@ def test_a_saved_model_moved_and_loaded_in_a_new_process_answers_the_same_to_the
     assert [json.loads(line) for line in printed] == [a.model_dump(mode="json") for a in classifier.answer(images)]
 
 
+def test_a_loaded_model_asks_for_the_same_images_when_it_is_fitted_anew(digits, tmp_path):
+    first = Classifier("gaussian", images={"size": 6, "resize": "stretch"}).fit(digits[0][:200], digits[1][:200])
+    first.save(tmp_path)
+    again = Classifier.load(tmp_path).fit(digits[0][:200], digits[1][:200])
+    assert again.format_ == first.format_
+
+
+def test_labels_that_are_all_none_are_a_sentence(digits):
+    with pytest.raises(ValueError, match="20 times None"):
+        Classifier("gaussian").fit(digits[0][:20], np.array([None] * 20))
+
+
 def test_a_loaded_model_keeps_its_classes_and_options(vae, tmp_path):
     vae.save(tmp_path / "m")
     loaded = Classifier.load(tmp_path / "m")

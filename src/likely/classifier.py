@@ -257,9 +257,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         family = models.family(document["family"])
         options = family.options_type.model_validate(document["options"])
         training = TrainingOptions.model_validate(document["training"])
-        self = cls(document["family"], options=options, training=training, random_state=document["seed"])
-        self.training_ = training
-        self.format_ = ImageFormat.model_validate(document["images"]) if document["images"] else None
+        format = ImageFormat.model_validate(document["images"]) if document["images"] else None
+        asked: dict[str, Any] = {"options": options, "training": training, "images": format and format.options}
+        self = cls(document["family"], **asked, random_state=document["seed"])
+        self.training_, self.format_ = training, format
         self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
         if self.format_ is None:
             self.n_features_in_ = document["task"]["shape"][0]
@@ -372,7 +373,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if not arrays.are_images(X):
             X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         y = column_or_1d(y, warn=True)
-        check_classification_targets([label for label in y if label is not None])
+        labels = [label for label in y if label is not None]
+        if not labels:
+            raise ValueError(
+                f"y holds {len(y)} times None and no label; a label for some images of each class was expected"
+            )
+        check_classification_targets(labels)
         if len(X) != len(y):
             raise ValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
         return X, y

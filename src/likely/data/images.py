@@ -67,6 +67,12 @@ class ImageFormat(Options):
         return self.channels, self.height, self.width
 
     @property
+    def options(self) -> ImageOptions:
+        """What asks for this format."""
+        colour: Colour = "grey" if self.channels == 1 else "rgb"
+        return ImageOptions(size=(self.height, self.width), resize=self.resize, colour=colour)
+
+    @property
     def mode(self) -> Mode:
         """The Pillow mode of such an image."""
         return "L" if self.channels == 1 else "RGB"

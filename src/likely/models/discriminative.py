@@ -8,24 +8,20 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import Measured, Objective, Options, Scorer, Space, Task
-from likely.nets.blocks import trunk
-from likely.nets.standardise import Standardise
+from likely.contract import Objective, Scorer, Task
+from likely.nets.blocks import TrunkOptions, trunk
+from likely.nets.standardise import Standardise, Standardised
 
 
-class DiscriminativeOptions(Options):
+class DiscriminativeOptions(TrunkOptions):
     """Options of `discriminative`."""
 
-    width: int = Field(
-        32, ge=4, description="Channels of the first convolution; vectors get eight times as many units."
-    )
-    depth: int = Field(1, ge=0, description="Residual blocks on the coarsest map.")
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
     )
 
 
-class Discriminative(Scorer, Measured):
+class Discriminative(Scorer, Standardised):
     """p(c | x) = softmax(logits), so log_scores = logits − log π_train: the training prior that it learned is taken out."""
 
     options_type = DiscriminativeOptions
@@ -33,7 +29,7 @@ class Discriminative(Scorer, Measured):
     def __init__(self, task: Task, options: DiscriminativeOptions) -> None:
         super().__init__(task, options)
         self.label_smoothing = options.label_smoothing
-        self.standardise = Standardise(task.n_dims if task.space is Space.FEATURES else 0)
+        self.standardise = Standardise.of(task)
         self.trunk = trunk(task.shape, width=options.width, depth=options.depth)
         self.to_logits = nn.Linear(self.trunk.n_features, task.n_classes)
 
@@ -43,17 +39,8 @@ class Discriminative(Scorer, Measured):
     def objectives(self) -> Sequence[Objective]:
         return (Objective("cross_entropy", tuple(self.parameters()), self._loss),)
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
-        if self.task.space is Space.FEATURES:
-            self.standardise.measure(x)
-
-    def conclude(self) -> None:
-        if self.task.space is Space.FEATURES:
-            self.standardise.conclude()
-
     def _logits(self, x: Tensor) -> Tensor:
-        x = self.standardise(x) if self.task.space is Space.FEATURES else x
-        logits: Tensor = self.to_logits(self.trunk(x)).float()
+        logits: Tensor = self.to_logits(self.trunk(self.standardise(x))).float()
         return logits
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:

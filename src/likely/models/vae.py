@@ -21,25 +21,19 @@ from likely.contract import (
     GenerativeModel,
     ImportanceWeighted,
     LatentClassMixture,
-    Measured,
     Objective,
-    Options,
     Space,
     Task,
 )
-from likely.nets.blocks import head, standard_normal, trunk
+from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
 from likely.nets.likelihoods import discretised_logistic, normal, normal_divergence
-from likely.nets.standardise import Standardise
+from likely.nets.standardise import Standardise, Standardised
 
 
-class VaeOptions(Options):
+class VaeOptions(TrunkOptions):
     """Options of `vae`."""
 
     latent_dims: int = Field(32, ge=1, description="Dimensions of the latent space.")
-    width: int = Field(
-        32, ge=4, description="Channels of the first convolution; vectors get eight times as many units."
-    )
-    depth: int = Field(1, ge=0, description="Residual blocks on the coarsest map, of the encoder and of the decoder.")
     class_weight: float = Field(
         3.0,
         ge=0,
@@ -50,7 +44,7 @@ class VaeOptions(Options):
     )
 
 
-class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, Measured):
+class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, Standardised):
     """L_c = E_q(z|x) log p(x | z) − KL(q(z | x) ‖ p(z | c)), p(z | c) = N(mean_c, scale_c²)  (Kingma & Welling 2014, eq. 3).
 
     Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train): maximum likelihood alone hardly notices
@@ -71,9 +65,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         directions = torch.randn(K, d)
         self.component_mean = nn.Parameter(2 * directions / directions.norm(dim=1, keepdim=True))
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))
-        self.standardise = Standardise(
-            task.n_dims if task.space is Space.FEATURES else 0
-        )  # for vectors: pixels have a scale of their own
+        self.standardise = Standardise.of(task)
 
     @property
     def evidence(self) -> Evidence:
@@ -134,14 +126,6 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
     def objectives(self) -> Sequence[Objective]:
         return (Objective("bound", tuple(self.parameters()), self._loss),)
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
-        if self.task.space is Space.FEATURES:
-            self.standardise.measure(x)
-
-    def conclude(self) -> None:
-        if self.task.space is Space.FEATURES:
-            self.standardise.conclude()
-
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
         mean, log_scale = self._posterior(x)
@@ -160,7 +144,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of q(z | x), (B, d) each."""
-        features = self.trunk(self.standardise(x) if self.task.space is Space.FEATURES else x)
+        features = self.trunk(self.standardise(x))
         mean, log_scale = self.to_latent(features).float().chunk(2, 1)
         return mean, _bounded(log_scale, -7, 3)
 

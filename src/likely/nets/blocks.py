@@ -7,11 +7,23 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from likely.contract import Options
+
 COARSEST = 8  # pixels: below this a convolution sees the whole image at once and further halving only loses detail
 FINE = 16  # pixels a side: images of up to so many squared are cheap to look at in full, and lose too much in a first halving
+
+
+class TrunkOptions(Options):
+    """How large the networks of a family are."""
+
+    width: int = Field(
+        32, ge=4, description="Channels of the first convolution; vectors get eight times as many units."
+    )
+    depth: int = Field(1, ge=0, description="Residual blocks on the coarsest map.")
 
 
 def pyramid(height: int, width: int) -> list[tuple[int, int]]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from likely.contract import Measured, Space, Task
+
 
 class Standardise(nn.Module):
-    """z = (x − location) / scale, dimension by dimension; `measure` every batch, then `conclude`."""
+    """z = (x − location) / scale, dimension by dimension; `measure` every batch, then `conclude`.
+
+    Of 0 dimensions it stands before an image model and changes nothing: pixels have a scale of their own.
+    """
 
     def __init__(self, n_dims: int) -> None:
         super().__init__()
         self.location: Tensor
         self.scale: Tensor
+        self.n_dims = n_dims
         # A large offset needs every digit. Image models, of 0 dimensions here, may go where there is no float64.
         self.register_buffer("location", torch.zeros(n_dims, dtype=torch.float64 if n_dims else torch.float32))
         self.register_buffer("scale", torch.ones(n_dims))
@@ -20,12 +26,21 @@ class Standardise(nn.Module):
         self._mean = torch.zeros(n_dims, dtype=torch.float64)
         self._scatter = torch.zeros(n_dims, dtype=torch.float64)
 
+    @classmethod
+    def of(cls, task: Task) -> Standardise:
+        """What stands before a network of the task: of its dimensions for vectors, of none for pixels."""
+        return cls(task.n_dims if task.space is Space.FEATURES else 0)
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D) of any precision -> float32, rounded only once the offset has gone."""
+        """(B, D) of any precision -> float32, rounded only once the offset has gone; pixels as they are."""
+        if not self.n_dims:
+            return x
         return (x - self.location).float() / self.scale
 
     def inverse(self, z: Tensor) -> Tensor:
         """x = z scale + location, in float64: a small scale is not lost beside a large location."""
+        if not self.n_dims:
+            return z
         return z * self.scale + self.location
 
     def measure(self, x: Tensor) -> None:
@@ -33,6 +48,8 @@ class Standardise(nn.Module):
 
         E x² − (E x)² would lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
         """
+        if not self.n_dims:
+            return
         x = x.cpu().double()  # in this order: not every device has float64
         n, mean = self._n + len(x), x.mean(0)
         apart = mean - self._mean
@@ -42,8 +59,22 @@ class Standardise(nn.Module):
 
     def conclude(self) -> None:
         """Set location and scale; a dimension that never changes keeps the scale 1."""
+        if not self.n_dims:
+            return
         scale = (self._scatter / self._n).sqrt()
         still = scale <= 1e-12 * self._mean.abs()  # what rounding leaves of a constant
         self.location.copy_(self._mean)
         self.scale.copy_(torch.where(still, 1.0, scale))
         self._n, self._mean, self._scatter = 0, torch.zeros_like(self._mean), torch.zeros_like(self._scatter)
+
+
+class Standardised(Measured):
+    """A model that looks at its vectors through `standardise`."""
+
+    standardise: Standardise
+
+    def measure(self, x: Tensor, y: Tensor) -> None:
+        self.standardise.measure(x)
+
+    def conclude(self) -> None:
+        self.standardise.conclude()
