@@ -21,7 +21,7 @@ from torch import Tensor
 
 from likely import checkpoint, models
 from likely.answer import Answer
-from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Measured, Options, Task
+from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Latent, Measured, Options, Task
 from likely.data import arrays
 from likely.data.collection import Images
 from likely.data.images import ImageFormat, ImageOptions
@@ -194,13 +194,25 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
-    def sample(self, label: Any, n: int = 1, *, seed: int = 0) -> NDArray[Any]:
-        """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D)."""
+    def sample(self, label: Any, n: int = 1, *, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
+        """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D).
+
+        `truncation` scales the noise that they come from: below 1 they are more typical and less varied.
+        """
         check_is_fitted(self, "judge_")
         model = self._generative("sample")
-        c = torch.full((n,), self.index(label), device=self.device)
-        x = model.sample(c, rng=torch.Generator(self.device).manual_seed(seed)).cpu()
-        return (x if self.format_ is None else to_eight_bit(x)).numpy()
+        rng = torch.Generator(self.device).manual_seed(seed)
+        blocks = torch.full((n,), self.index(label), device=self.device).split(BATCH)
+        if truncation == 1:
+            return np.concatenate([self.pixels(model.sample(c, rng=rng)) for c in blocks])
+        if not isinstance(model, Latent):
+            raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {self.model!r} has none")
+        latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
+        return np.concatenate([self.pixels(model.decode(z)) for z in latents])
+
+    def pixels(self, x: Tensor) -> NDArray[Any]:
+        """A model's images as people keep them: in [0, 1] -> uint8; vectors as they are."""
+        return (x if self.format_ is None else to_eight_bit(x)).cpu().numpy()
 
     def answer(
         self, inputs: Any, *, alpha: float = 0.05, top_k: int | None = None, names: Sequence[str] | None = None

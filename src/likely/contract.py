@@ -142,11 +142,24 @@ class Diagnostics(ABC):
         """Named (B,) or (B, K) tensors, of comparable size whatever the image's: what rejection looks at.
 
         `log_scores` and `log_likelihood`, (B, K) nats as the methods of these names give them, are always among them, so that
-        one pass through the networks serves for all.
+        one pass through the networks serves for all. `log_odds_real`, (B,) nats, is there if the model has a discriminator:
+        log p(real | x) / p(made | x).
         """
 
 
-class LatentClassMixture(ABC):
+class Latent(ABC):
+    """Ability: an image comes from a vector z, so that one can walk from one image to another, or stay near the typical."""
+
+    @abstractmethod
+    def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
+        """z ~ p(z | c) with its noise scaled by `truncation`: (B,) class indices -> (B, d); without `rng`, the mean."""
+
+    @abstractmethod
+    def decode(self, z: Tensor) -> Tensor:
+        """The image of a latent vector: (B, d) -> (B, C, H, W) in [0, 1]."""
+
+
+class LatentClassMixture(Latent):
     """Ability: one latent space in which every class is one component, p(z | c) = N(mean_c, diag exp(2 log_scale_c))."""
 
     @abstractmethod
@@ -154,12 +167,23 @@ class LatentClassMixture(ABC):
         """The mean of q(z | x): (B, C, H, W) -> (B, d)."""
 
     @abstractmethod
-    def decode(self, z: Tensor) -> Tensor:
-        """The mean of p(x | z): (B, d) -> (B, C, H, W) in [0, 1]."""
-
-    @abstractmethod
     def components(self) -> tuple[Tensor, Tensor]:
         """The components' means and log scales, (K, d) each."""
+
+    def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
+        mean, log_scale = (part[c] for part in self.components())
+        if rng is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=rng, device=rng.device, dtype=mean.dtype).to(mean.device)
+        return mean + truncation * log_scale.exp() * noise
+
+
+class Featured(ABC):
+    """Ability: a few hundred learned features of an image, before any class is decided: what fidelity is measured in."""
+
+    @abstractmethod
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, F)."""
 
 
 class ImportanceWeighted(ABC):

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import Objective, Scorer, Task
+from likely.contract import Featured, Objective, Scorer, Task
 from likely.nets.blocks import TrunkOptions, trunk
 from likely.nets.standardise import Standardise, Standardised
 
@@ -21,7 +21,7 @@ class DiscriminativeOptions(TrunkOptions):
     )
 
 
-class Discriminative(Scorer, Standardised):
+class Discriminative(Scorer, Featured, Standardised):
     """p(c | x) = softmax(logits), so log_scores = logits − log π_train: the training prior that it learned is taken out."""
 
     options_type = DiscriminativeOptions
@@ -35,6 +35,9 @@ class Discriminative(Scorer, Standardised):
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._logits(x) - self.log_prior
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.trunk.pooled(self.standardise(x))
 
     def objectives(self) -> Sequence[Objective]:
         return (Objective("cross_entropy", tuple(self.parameters()), self._loss),)

@@ -18,6 +18,7 @@ from likely.contract import (
     Diagnostics,
     Evidence,
     EvidenceKind,
+    Featured,
     GenerativeModel,
     ImportanceWeighted,
     LatentClassMixture,
@@ -44,7 +45,7 @@ class VaeOptions(TrunkOptions):
     )
 
 
-class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, Standardised):
+class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, Featured, Standardised):
     """L_c = E_q(z|x) log p(x | z) − KL(q(z | x) ‖ p(z | c)), p(z | c) = N(mean_c, scale_c²)  (Kingma & Welling 2014, eq. 3).
 
     Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train): maximum likelihood alone hardly notices
@@ -108,10 +109,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         }
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
-        z = self.component_mean[c]
-        if rng is not None:
-            z = z + self.component_log_scale[c].exp() * standard_normal(z, rng)
-        return self.decode(z)
+        return self.decode(self.latent(c, rng=rng))
 
     def encode(self, x: Tensor) -> Tensor:
         return self._posterior(x)[0]
@@ -119,6 +117,9 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
     def decode(self, z: Tensor) -> Tensor:
         mean, _ = self._pixels(z)
         return mean.clamp(0, 1) if self.task.space is Space.PIXELS8 else self.standardise.inverse(mean)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.trunk.pooled(self.standardise(x))
 
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, self.component_log_scale

@@ -93,8 +93,15 @@ class ImageTrunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, n_features)."""
-        features: Tensor = self.body(x - 0.5).flatten(1)
-        return features
+        return self._maps(x).flatten(1)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, channels): the coarsest maps' means, in float32."""
+        return self._maps(x).float().mean((2, 3))
+
+    def _maps(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.body(x - 0.5)
+        return maps
 
 
 class ImageHead(nn.Module):
@@ -145,6 +152,11 @@ class VectorTrunk(nn.Module):
         """(B, D) -> (B, n_features)."""
         features: Tensor = self.body(x)
         return features
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The same, in float32."""
+        features: Tensor = self.body(x)
+        return features.float()
 
 
 def trunk(shape: Sequence[int], *, width: int, depth: int) -> ImageTrunk | VectorTrunk:
