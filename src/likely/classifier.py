@@ -202,7 +202,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         check_is_fitted(self, "judge_")
         model = self._generative("sample")
         rng = torch.Generator(self.device).manual_seed(seed)
-        blocks = torch.full((n,), self.index(label), device=self.device).split(BATCH)
+        c = torch.full((n,), self.index(label), device=self.device)
+        blocks = [c[start : start + BATCH] for start in range(0, n, BATCH)]
         if truncation == 1:
             return np.concatenate([self.pixels(model.sample(c, rng=rng)) for c in blocks])
         if not isinstance(model, Latent):
