@@ -23,6 +23,15 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class FamilyOptions(Options):
+    """The options of a family."""
+
+    @property
+    def training_defaults(self) -> Mapping[str, object]:
+        """The training options that the family does better with than with the general ones, which a user may still change."""
+        return {}
+
+
 class EvidenceKind(StrEnum):
     """What a log-likelihood is: the value itself, a bound from below, or known only up to a constant."""
 
@@ -84,21 +93,23 @@ class Task:
 class Objective:
     """What to minimise, over which parameters: a likelihood model has one, a GAN two, a VAE-GAN three.
 
-    `loss(x, y, rng)` is a scalar; y = -1 marks an unlabelled image. `every` counts the steps from one update to the next.
+    `loss(x, y, rng)` is a scalar; y = -1 marks an unlabelled image. `every` counts the steps from one update to the next,
+    `rate` is the objective's share of the learning rate (Heusel 2017: two networks that play against each other need two).
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
     loss: Callable[[Tensor, Tensor, Generator], Tensor]
     every: int = 1
+    rate: float = 1.0
 
 
 class Scorer(nn.Module, ABC):
     """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
 
-    options_type: ClassVar[type[Options]]
+    options_type: ClassVar[type[FamilyOptions]]
 
-    def __init__(self, task: Task, options: Options) -> None:
+    def __init__(self, task: Task, options: FamilyOptions) -> None:
         super().__init__()
         self.task = task
         self.options = options

@@ -1,5 +1,6 @@
 """The loop: its length, its Steps, its way back from a bad loss, and a resumption that leaves no trace."""
 
+import dataclasses
 import json
 import math
 
@@ -176,6 +177,17 @@ def test_an_objective_has_its_turn_every_so_many_steps():
         assert now[0] != before[0]
         assert (now[1] != before[1]) == turn
         before = now
+
+
+def test_an_objective_may_learn_at_a_share_of_the_rate():
+    class Uneven(Weights):
+        def objectives(self):
+            first, second = super().objectives()
+            return first, dataclasses.replace(second, rate=0.25)
+
+    training = state(Uneven(every=(1, 1)), epochs=1, learning_rate=0.5, schedule="constant")
+    next(fit(training, feed(8)))
+    assert [each.param_groups[0]["lr"] for each in training.optimisers] == [0.5, 0.125]
 
 
 def test_every_loss_has_noise_of_its_own_and_always_the_same():

@@ -66,6 +66,12 @@ def test_vectors_alone_and_matrices_alone(kept):
     assert len(optimiser(parameters()[kept : kept + 2], TrainingOptions()).param_groups) == 1
 
 
+def test_momentum_is_that_of_sgd_and_the_first_of_adams():
+    groups = {name: optimiser(parameters(), TrainingOptions(optimiser=name, momentum=0.5)) for name in NAMES}
+    assert groups["sgd"].param_groups[0]["momentum"] == 0.5
+    assert groups["adam"].param_groups[0]["betas"][0] == groups["adamw"].param_groups[0]["betas"][0] == 0.5
+
+
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(ValidationError, match="adamw"):
         TrainingOptions(optimiser="adamm")

@@ -81,3 +81,17 @@ def test_options_are_frozen_and_survive_json():
 def test_every_option_is_described():
     for kind in (TrainingOptions, AugmentOptions):
         assert all(field.description for field in kind.model_fields.values())
+
+
+def test_what_suits_a_family_gives_way_to_what_was_asked_for():
+    better = {"learning_rate": 1e-4, "momentum": 0.5}
+    found = TrainingOptions(learning_rate=4e-3, augment=AugmentOptions(flip=True)).suited(better)
+    assert (found.learning_rate, found.momentum) == (4e-3, 0.5)
+    assert found.augment.flip
+    assert found.schedule == TrainingOptions().schedule
+
+
+def test_what_suits_stays_what_it_is_when_it_is_stored_and_read():
+    found = TrainingOptions(epochs=3).suited({"momentum": 0.5})
+    stored = TrainingOptions.model_validate(found.model_dump())
+    assert stored.suited({"momentum": 0.1}) == found

@@ -15,10 +15,10 @@ from likely.contract import (
     Diagnostics,
     Evidence,
     EvidenceKind,
+    FamilyOptions,
     GenerativeModel,
     Measured,
     Objective,
-    Options,
     Space,
     Task,
 )
@@ -28,7 +28,7 @@ from likely.nets.likelihoods import BIN
 LARGEST = 1 << 30  # bytes of covariances; fitting them takes a few times as many
 
 
-class GaussianOptions(Options):
+class GaussianOptions(FamilyOptions):
     """Options of `gaussian`."""
 
     covariance: Literal["tied", "per_class", "diagonal"] = Field(

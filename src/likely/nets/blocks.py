@@ -11,13 +11,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import Options
+from likely.contract import FamilyOptions
 
 COARSEST = 8  # pixels: below this a convolution sees the whole image at once and further halving only loses detail
 FINE = 16  # pixels a side: images of up to so many squared are cheap to look at in full, and lose too much in a first halving
 
 
-class TrunkOptions(Options):
+class TrunkOptions(FamilyOptions):
     """How large the networks of a family are."""
 
     width: int = Field(
@@ -86,7 +86,7 @@ class ImageTrunk(nn.Module):
         n_channels, *size = shape
         sizes = pyramid(*size)
         channels = [n_channels, *widths(len(sizes) - 1, width)]
-        strides = [_ratio(fine, coarse) for fine, coarse in pairwise(sizes)]
+        strides = [ratio(fine, coarse) for fine, coarse in pairwise(sizes)]
         steps = [convolution(a, b, stride=stride) for (a, b), stride in zip(pairwise(channels), strides, strict=True)]
         self.body = nn.Sequential(*steps, *(Residual(channels[-1]) for _ in range(depth)))
         self.n_features = channels[-1] * math.prod(sizes[-1])
@@ -113,7 +113,7 @@ class ImageHead(nn.Module):
         self.sizes = pyramid(*size)[::-1]  # coarsest first
         channels = [*widths(len(self.sizes) - 1, width)[::-1], n_channels]
         self.coarsest = (channels[0], *self.sizes[0])
-        self.factors = [_ratio(fine, coarse) for coarse, fine in pairwise(self.sizes)]
+        self.factors = [ratio(fine, coarse) for coarse, fine in pairwise(self.sizes)]
         outputs = [b * math.prod(factors) for b, factors in zip(channels[1:], self.factors, strict=True)]
         self.widen = nn.Linear(n_features, math.prod(self.coarsest))
         self.body = nn.Sequential(
@@ -175,7 +175,7 @@ def head(n_features: int, shape: Sequence[int], *, width: int, depth: int) -> nn
     return ImageHead(n_features, shape, width=width, depth=depth)
 
 
-def _ratio(fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[int, int]:
+def ratio(fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[int, int]:
     """What each side is divided by from one size to the next: 2 if it is halved, 1 if it stays."""
     return 1 + (fine[0] > coarse[0]), 1 + (fine[1] > coarse[1])
 

@@ -28,10 +28,21 @@ class ImageStore(Protocol):
 
 
 class Batches:
-    """A Feed of one part of the data; the same epoch and position always give the same batch."""
+    """A Feed of one part of the data; the same epoch and position always give the same batch.
+
+    An epoch shows every image once. Where fewer than `labelled_share` of them have a label, every batch is filled up to that
+    share with labelled images, which then come round more than once an epoch, each time augmented anew.
+    """
 
     def __init__(
-        self, images: ImageStore, labels: Indices, *, batch_size: int, seed: int, augment: AugmentOptions | None
+        self,
+        images: ImageStore,
+        labels: Indices,
+        *,
+        batch_size: int,
+        seed: int,
+        augment: AugmentOptions | None,
+        labelled_share: float = 0.0,
     ) -> None:
         self.images = images
         self.labels = torch.from_numpy(labels)
@@ -39,6 +50,9 @@ class Batches:
         self.seed = seed
         self.augment = augment
         self.device = torch.device("cpu")
+        self.rare = _rare(labels, labelled_share)
+        self.common = np.flatnonzero(labels < 0) if len(self.rare) else np.arange(len(labels))
+        self.n_rare = min(round(labelled_share * batch_size), batch_size - 1) if len(self.rare) else 0
 
     def to(self, device: torch.device) -> Batches:
         """Send the batches to a device from now on."""
@@ -48,21 +62,37 @@ class Batches:
     @property
     def n_batches(self) -> int:
         """A single image left over joins the last batch: alone it would have no variance to normalise by."""
-        full, rest = divmod(len(self.images), self.batch_size)
+        full, rest = divmod(len(self.common), self.batch_size - self.n_rare)
         return max(1, full + (rest > 1))
 
     def __call__(self, epoch: int, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffled = order(self.seed, epoch, len(self.images))
+        shuffled = self.common[order(self.seed, epoch, len(self.common))]
+        step = self.batch_size - self.n_rare
         for i in range(position, self.n_batches):
-            end = (i + 1) * self.batch_size if i + 1 < self.n_batches else None
-            indices = shuffled[i * self.batch_size : end]
-            yield self._images(epoch, indices), self.labels[indices].to(self.device)
+            end = (i + 1) * step if i + 1 < self.n_batches else None
+            rare, rounds = self._rare_ones(epoch, i)
+            indices = np.concatenate([rare, shuffled[i * step : end]])
+            rounds = np.concatenate([rounds, np.zeros(len(indices) - len(rare), np.int64)])
+            yield self._images(epoch, indices, rounds), self.labels[indices].to(self.device)
 
-    def _images(self, epoch: int, indices: Indices) -> Tensor:
+    def _rare_ones(self, epoch: int, i: int) -> tuple[Indices, Indices]:
+        """The labelled images of batch i, and how often each has been round before; every round in another order."""
+        rounds, places = np.divmod(np.arange(i * self.n_rare, (i + 1) * self.n_rare), max(1, len(self.rare)))
+        orders = {r: order(self.seed, epoch, len(self.rare), r) for r in set(rounds.tolist())}
+        return self.rare[[orders[r][place] for r, place in zip(rounds.tolist(), places, strict=True)]], rounds
+
+    def _images(self, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
         images = self.images.batch(indices)
         if images.dtype != torch.uint8:
             return images.to(self.device)
         images = images.to(self.device)
         if self.augment is not None:
-            images = augment(images, uniforms(self.seed, epoch, indices, N_UNIFORMS), self.augment)
+            seen = indices + len(self.images) * rounds
+            images = augment(images, uniforms(self.seed, epoch, seen, N_UNIFORMS), self.augment)
         return to_unit(images).contiguous(memory_format=torch.channels_last)
+
+
+def _rare(labels: Indices, share: float) -> Indices:
+    """The labelled images, if they are fewer than their share beside unlabelled ones; else none."""
+    labelled = np.flatnonzero(labels >= 0)
+    return labelled if len(labelled) < share * len(labels) else labelled[:0]

@@ -114,9 +114,9 @@ def _fraction(state: TrainingState, feed: Feed) -> float:
 def _set_rate(state: TrainingState, fraction: float) -> float:
     schedule = SCHEDULES[state.options.schedule]
     rate = state.options.learning_rate * schedule(fraction) * state.progress.rate_scale
-    for optimiser in state.optimisers:
+    for objective, optimiser in zip(state.objectives, state.optimisers, strict=True):
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * objective.rate
     return rate
 
 

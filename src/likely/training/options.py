@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -39,6 +40,9 @@ class TrainingOptions(Options):
     minutes: float | None = Field(None, gt=0, description="Train for so many minutes instead.")
     batch_size: int | None = Field(None, ge=2, description="Images a step; chosen by their number when left out.")
     optimiser: Literal["adamw", "adam", "adagrad", "sgd"] = Field("adamw", description="How gradients become steps.")
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="How long gradients are remembered: momentum of SGD, β₁ of Adam."
+    )
     schedule: Literal["one_cycle", "cosine", "step", "constant"] = Field(
         "one_cycle", description="How the learning rate runs from the first step to the last."
     )
@@ -47,6 +51,9 @@ class TrainingOptions(Options):
     clip: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
     ema: float = Field(0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept.")
     patience: int = Field(30, ge=1, description="Epochs without a better validation score before training stops early.")
+    labelled_share: float = Field(
+        0.25, ge=0, lt=1, description="Least share of a batch that is labelled, where there are unlabelled images."
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to compute; auto: a GPU if there is one."
     )
@@ -63,6 +70,10 @@ class TrainingOptions(Options):
                 f"epochs ({self.epochs}) and minutes ({self.minutes:g}) both say how long to train; give one"
             )
         return self
+
+    def suited(self, better: Mapping[str, object]) -> TrainingOptions:
+        """The same with what a family does better with, wherever nothing else was asked for."""
+        return self.model_validate(dict(better) | self.model_dump(exclude_unset=True))
 
     def resolved(self, n_images: int) -> TrainingOptions:
         """The same with batch size and length filled in: a batch of about a thirtieth of the images, about 4,000 steps."""

@@ -21,9 +21,9 @@ def uniforms(seed: int, epoch: int, indices: NDArray[np.int64], n: int) -> torch
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24))
 
 
-def order(seed: int, epoch: int, n_images: int) -> NDArray[np.int64]:
-    """The order in which an epoch sees the images: a permutation from the seed and the epoch."""
-    return np.random.default_rng((seed, epoch)).permutation(n_images)
+def order(seed: int, epoch: int, n_images: int, *more: int) -> NDArray[np.int64]:
+    """The order in which an epoch sees the images: a permutation from the seed, the epoch and any further numbers."""
+    return np.random.default_rng((seed, epoch, *more)).permutation(n_images)
 
 
 def generator(seed: int, step: int, device: torch.device) -> torch.Generator:
