@@ -52,6 +52,9 @@ class Answer(BaseModel):
     set: tuple[str, ...] = ()
     classes: tuple[ClassAnswer, ...] = ()
     bits_per_dim: float | None = None
+    p_real: float | None = (
+        None  # of a model with a discriminator: is the image real, rather than made by its generator?
+    )
     calibration: Calibration = Calibration.NONE
     model: str | None = None
     error: str | None = None

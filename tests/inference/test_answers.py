@@ -83,6 +83,13 @@ def test_bits_per_dim_where_there_are_any():
     assert [answer.bits_per_dim for answer in answered(judgement, bits=bits)] == bits.tolist()
 
 
+def test_how_real_an_image_is_where_there_is_a_discriminator():
+    judgement = judged(0)
+    assert all(answer.p_real is None for answer in answered(judgement))
+    real = torch.linspace(0, 1, N)
+    assert [answer.p_real for answer in answered(dataclasses.replace(judgement, p_real=real))] == real.tolist()
+
+
 def test_a_model_without_likelihoods():
     judgement = dataclasses.replace(judged(0), log_likelihood=None)
     assert all(each.log_likelihood is None for answer in answered(judgement) for each in answer.classes)

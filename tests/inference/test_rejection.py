@@ -112,11 +112,11 @@ def test_of_no_image_at_all_it_is_a_plain_distance():
 
 def test_stacked_in_the_order_of_names_whatever_the_order_given():
     first, second = torch.randn(4, generator=generator(0)), torch.randn(4, 3, generator=generator(1))
-    t = stacked({"b": second, "a": first})
+    t = stacked({"b": second, "a": first}, 3)
     assert t.shape == (4, 3, 2)
     assert torch.equal(t[..., 0], first[:, None].expand(-1, 3))
     assert torch.equal(t[..., 1], second)
-    assert torch.equal(t, stacked({"a": first, "b": second}))
+    assert torch.equal(t, stacked({"a": first, "b": second}, 3))
 
 
 # --- p-values -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def answers(
     """One Answer an image, in order; `names` (N,) are the inputs, `bits_per_dim` (N,) or None."""
     best, states, p_values = judgement.best.tolist(), judgement.statuses, judgement.p_value.tolist()
     sets = [row.nonzero().flatten().tolist() for row in judgement.sets]
-    bits = [None] * len(names) if bits_per_dim is None else bits_per_dim.tolist()
+    bits, real = _listed(bits_per_dim, len(names)), _listed(judgement.p_real, len(names))
     calibration = [_weakest(judgement, i, sets[i]) for i in range(len(names))]
     for i, classes in enumerate(_class_answers(judgement, naming)):
         yield Answer(
@@ -42,6 +42,7 @@ def answers(
             set=tuple(naming.labels[c] for c in sets[i]),
             classes=classes,
             bits_per_dim=bits[i],
+            p_real=real[i],
             calibration=calibration[i],
             model=naming.model,
         )
@@ -66,6 +67,12 @@ def _weakest(judgement: Judgement, i: int, in_set: Sequence[int]) -> Calibration
     typical = int(torch.nan_to_num(judgement.p_values[i], nan=-1.0).argmax())
     kinds = {judgement.calibration[c] for c in (int(judgement.best[i]), typical, *in_set)}
     return next(kind for kind in WEAKEST_FIRST if kind in kinds)
+
+
+def _listed(values: Tensor | None, n: int) -> list[float | None]:
+    """(n,) numbers, or as many times nothing."""
+    listed: list[float | None] = [None] * n if values is None else values.tolist()
+    return listed
 
 
 def _known(p: float) -> float | None:

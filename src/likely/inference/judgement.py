@@ -15,11 +15,15 @@ from likely.inference.rejection import ConformalScores, Strangeness, prediction_
 
 @dataclass(frozen=True)
 class Examination:
-    """What a model says of N images: scores (N, K), log p(x | c) (N, K) or None, and statistics (N, K, n)."""
+    """What a model says of N images: scores (N, K), log p(x | c) (N, K) or None, and statistics (N, K, n).
+
+    `log_odds_real` (N,) is log p(real | x) / p(made | x) of a model with a discriminator, None of others.
+    """
 
     log_scores: Tensor
     log_likelihood: Tensor | None
     statistics: Tensor
+    log_odds_real: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Judgement:
     strangeness: Tensor
     p_values: Tensor  # is the image like those of class c? NaN without calibration
     set_p_values: Tensor  # is the posterior of c as high as that of c's own images?
+    p_real: Tensor | None = (
+        None  # (N,): does the discriminator take the image for real, rather than made by its generator?
+    )
 
     @cached_property
     def best(self) -> Tensor:
@@ -93,6 +100,7 @@ class Judge:
         """Judge N images under a class prior (K,) at a false-alarm rate."""
         strange = self.strangeness(examination.statistics)
         improbable = -_under_uniform_prior(examination.log_scores, self.temperature)
+        odds = examination.log_odds_real
         return Judgement(
             alpha=alpha,
             calibration=self.typicality.calibration(alpha),
@@ -101,6 +109,7 @@ class Judge:
             strangeness=strange,
             p_values=self.typicality.p_values(strange, alpha),
             set_p_values=self.posterior.p_values(improbable, alpha),
+            p_real=None if odds is None else odds.sigmoid(),
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -47,9 +47,8 @@ class Strangeness:
         return ((t.double() - self.mean) @ self.whitening.mT).square().sum(2)
 
 
-def stacked(statistics: Mapping[str, Tensor]) -> Tensor:
+def stacked(statistics: Mapping[str, Tensor], K: int) -> Tensor:
     """Named (B,) or (B, K) tensors as one, (B, K, n), in the order of their names."""
-    K = max(t.shape[1] for t in statistics.values() if t.ndim == 2)
     columns = [statistics[name] for name in sorted(statistics)]
     return torch.stack([t if t.ndim == 2 else t[:, None].expand(-1, K) for t in columns], 2)
 

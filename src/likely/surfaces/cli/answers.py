@@ -27,7 +27,10 @@ COLOURS = {
     Status.ERROR: "bold red",
 }
 WIDEST = 1000  # characters: enough that a file or a pipe gets every row on one line
-COLUMNS = ("input", "status", "label", "probability", "p_value", "set", "bits_per_dim", "calibration", "model", "error")
+COLUMNS = (
+    *("input", "status", "label", "probability", "p_value", "set"),
+    *("bits_per_dim", "p_real", "calibration", "model", "error"),
+)
 
 
 def table(stream: IO[bytes]) -> Writer:

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from likely import checkpoint, models
 from likely.answer import Answer
-from likely.contract import Diagnostics, GenerativeModel, ImportanceWeighted, Latent, Measured, Options, Task
+from likely.classifier.examining import examine
+from likely.contract import GenerativeModel, ImportanceWeighted, Latent, Measured, Options, Task
 from likely.data import arrays
 from likely.data.collection import Images
 from likely.data.images import ImageFormat, ImageOptions
@@ -30,8 +31,7 @@ from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
 from likely.inference.judgement import Examination, Judge, Judgement
-from likely.inference.posterior import log_evidence, log_posterior, uniform
-from likely.inference.rejection import stacked
+from likely.inference.posterior import log_evidence, log_posterior
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training import hardware
 from likely.training.feed import Batches
@@ -118,7 +118,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             measure(self.model_, self._feed(parts.train, BATCH, None))
             state.follow_model()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)
-        feed = self._feed(parts.train, options.batch_size or BATCH, options.augment)
+        feed = self._feed(parts.train, options.batch_size or BATCH, options.augment, options.labelled_share)
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end
             return
         for step in fit(state, feed, dtype=dtype):
@@ -304,19 +304,24 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> None:
         """An untrained model for the data at hand."""
         family = models.family(self.model)
-        self.training_ = _validated(TrainingOptions, self.training).resolved(len(parts.train))
+        options = _validated(family.options_type, self.options)
+        asked = _validated(TrainingOptions, self.training)
+        self.training_ = asked.suited(options.training_defaults).resolved(len(parts.train))
         self.classes_ = np.asarray(classes)
         self.format_ = format
         task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            model = family(task, _validated(family.options_type, self.options))
+            model = family(task, options)
         self.model_ = hardware.placed(model, hardware.device(self.training_.device))
         self.log_prior_ = task.log_prior
         self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
 
-    def _feed(self, part: Part, batch_size: int, augment: AugmentOptions | None) -> Batches:
-        return Batches(part.images, part.labels, batch_size=batch_size, seed=self.seed, augment=augment).to(self.device)
+    def _feed(
+        self, part: Part, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
+    ) -> Batches:
+        how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labelled_share": labelled_share}
+        return Batches(part.images, part.labels, seed=self.seed, **how).to(self.device)
 
     @torch.inference_mode()
     def _validate(self, part: Part) -> dict[str, float]:
@@ -348,26 +353,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     @torch.inference_mode()
     def _examine(self, images: Images) -> Examination:
-        """Every figure of the model that a judgement takes, for a whole collection."""
-        K, pieces = len(self.classes_), [self._figures(x) for x in self._inputs(images)]
-        if not pieces:
-            return Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
-        scores, L, statistics = zip(*pieces, strict=True)
-        return Examination(torch.cat(scores), None if L[0] is None else torch.cat(L), torch.cat(statistics))
-
-    def _figures(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """log_scores (B, K), L (B, K) or None, and the statistics that strangeness is measured by (B, K, n)."""
-        model = self.model_
-        if isinstance(model, Diagnostics):
-            found = dict(model.statistics(x))
-            scores, L = found.pop("log_scores"), found.pop("log_likelihood")
-            return scores.cpu(), L.cpu(), stacked(found).cpu()
-        scores = model.log_scores(x).cpu()
-        if isinstance(model, GenerativeModel):
-            L = model.log_likelihood(x).cpu()
-            return scores, L, L[..., None] / model.task.n_dims
-        # All that a softmax has to tell the unknown by.
-        return scores, None, log_posterior(scores, uniform(len(self.classes_)))[..., None]
+        return examine(self.model_, self._inputs(images))
 
     def _answers(self, images: Images, alpha: float, top_k: int | None) -> Iterator[Answer]:
         judgement = self.judge(images, alpha=alpha)
@@ -416,4 +402,4 @@ def _seed(random_state: Any) -> int:
 
 def _validated(kind: type[T], given: Mapping[str, Any] | Options | None) -> T:
     """Options from a mapping, an options object, or nothing."""
-    return kind.model_validate(given.model_dump() if isinstance(given, Options) else given or {})
+    return kind.model_validate(given.model_dump(exclude_unset=True) if isinstance(given, Options) else given or {})
