@@ -6,8 +6,10 @@ import torch
 from likely.contract import (
     Diagnostics,
     EvidenceKind,
+    Featured,
     GenerativeModel,
     ImportanceWeighted,
+    Latent,
     LatentClassMixture,
     Measured,
     Space,
@@ -16,13 +18,28 @@ from likely.contract import (
 from likely.evaluation.metrics import bits_per_dim
 from likely.inference.posterior import log_posterior
 from likely.models import FAMILIES, family
+from likely.models.gan import Gan
 
 K = 3
-SMALL = {"vae": {"latent_dims": 4, "width": 4}, "discriminative": {"width": 4}, "gaussian": {}}
+SMALL = {
+    "vae": {"latent_dims": 4, "width": 4},
+    "vaegan": {"latent_dims": 4, "width": 4},
+    "gan": {"latent_dims": 4, "width": 4},
+    "flow": {"n_couplings": 1, "width": 4},
+    "discriminative": {"width": 4},
+    "gaussian": {},
+}
 VARIANTS = [
     ("gaussian", {"covariance": "per_class"}),
     ("gaussian", {"covariance": "diagonal"}),
     ("vae", {"class_weight": 0}),
+    ("vaegan", {"loss": "hinge", "diff_augment": "colour,shift,cutout"}),
+    ("gan", {"preset": "classifier"}),
+    ("gan", {"preset": "classifier", "architecture": "dense"}),
+    ("gan", {"loss": "hinge", "norm": "spectral", "updates": "alternating", "feature_matching": 1.0}),
+    ("gan", {"loss": "wgan-gp", "head": "auxiliary", "updates": "alternating", "n_critic": 2}),
+    ("gan", {"loss": "wgan-gp", "head": "auxiliary", "norm": "weight", "noise": 0.1}),
+    ("flow", {"class_weight": 0}),
 ]
 CASES = [(name, {}) for name in FAMILIES] + VARIANTS
 SHAPES = {"grey": (1, 9, 6), "colour": (3, 8, 8), "vectors": (5,)}
@@ -158,6 +175,37 @@ def test_a_latent_mixture_encodes_and_decodes(model, shape):
     mean, log_scale = model.components()
     assert mean.shape == log_scale.shape == (K, z.shape[1])
     assert model.decode(z).shape == (8, *shape)
+
+
+def test_latents_are_decoded_to_samples_and_truncation_draws_them_to_the_mean(model, shape):
+    if not isinstance(model, Latent):
+        pytest.skip("no latent vectors")
+    c = torch.tensor([0, 1, 2, 2])
+    mean, drawn, truncated = (
+        model.latent(c, rng=rng and torch.Generator().manual_seed(0), truncation=t)
+        for rng, t in ((None, 1.0), (True, 1.0), (True, 0.5))
+    )
+    torch.testing.assert_close(truncated - mean, (drawn - mean) / 2)
+    torch.testing.assert_close(model.decode(drawn), model.sample(c, rng=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(model.decode(mean), model.sample(c))
+
+
+def test_features_are_a_vector_an_image(model, shape):
+    if not isinstance(model, Featured):
+        pytest.skip("no features")
+    features = model.features(images(shape))
+    assert features.dtype == torch.float32
+    assert features.ndim == 2
+    assert len(features) == 8
+    assert features.isfinite().all()
+
+
+def test_the_evidence_of_a_discriminator_is_the_odds_of_being_real(model, shape):
+    if not isinstance(model, Gan):
+        pytest.skip("not the discriminator's own evidence")
+    found = model.statistics(images(shape))
+    evidence = (found["log_likelihood"] + model.log_prior).logsumexp(1)
+    torch.testing.assert_close(evidence, found["log_odds_real"])
 
 
 def test_a_state_dict_is_all_there_is_to_a_model(case, shape):

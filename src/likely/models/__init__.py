@@ -7,12 +7,18 @@ import sys
 
 from likely.contract import Scorer
 from likely.models.discriminative import Discriminative
+from likely.models.flow import Flow
+from likely.models.gan import Gan
 from likely.models.gaussian import Gaussian
 from likely.models.vae import Vae
+from likely.models.vaegan import Vaegan
 
 FAMILIES: dict[str, type[Scorer]] = {
     "gaussian": Gaussian,
     "vae": Vae,
+    "vaegan": Vaegan,
+    "gan": Gan,
+    "flow": Flow,
     "discriminative": Discriminative,
 }
 

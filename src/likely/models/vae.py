@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from pydantic import Field
@@ -30,6 +31,8 @@ from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
 from likely.nets.likelihoods import discretised_logistic, normal, normal_divergence
 from likely.nets.standardise import Standardise, Standardised
 
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
 
 class VaeOptions(TrunkOptions):
     """Options of `vae`."""
@@ -39,6 +42,12 @@ class VaeOptions(TrunkOptions):
         3.0,
         ge=0,
         description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
+    )
+    component_weight: float = Field(
+        0.1,
+        ge=0,
+        description="Weight of fitting each class's component to where its images lie: more makes better samples, less "
+        "a better classifier.",
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
@@ -50,6 +59,8 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
 
     Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train): maximum likelihood alone hardly notices
     the class, a handful of nats among thousands (Ardizzone 2020, Training Normalizing Flows with the Information Bottleneck).
+    The cross-entropy would pull the components away from the images of their class, and what is drawn from them would be of
+    no class; component_weight · KL(q ‖ p(z | y)), whose gradient goes to the components alone, holds them there.
     """
 
     options_type = VaeOptions
@@ -57,7 +68,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
     def __init__(self, task: Task, options: VaeOptions) -> None:
         super().__init__(task, options)
         d, K = options.latent_dims, task.n_classes
-        self.class_weight = options.class_weight
+        self.class_weight, self.component_weight = options.class_weight, options.component_weight
         self.label_smoothing = options.label_smoothing
         self.trunk = trunk(task.shape, width=options.width, depth=options.depth)
         self.to_latent = nn.Linear(self.trunk.n_features, 2 * d)
@@ -131,13 +142,22 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
         mean, log_scale = self._posterior(x)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
-        divergence = self._divergence(mean, log_scale)
+        return self._bound_loss(x, y, (mean, log_scale), self._pixels(z))
+
+    def _bound_loss(self, x: Tensor, y: Tensor, posterior: Pair, pixels: Pair) -> Tensor:
+        """The same, given means and log scales of q(z | x) and of p(x | z)."""
+        divergence = self._divergence(*posterior)
         log_joint = self.log_prior - divergence  # (B, K)
         labelled = y >= 0
         own = divergence.gather(1, y.clamp_min(0)[:, None])[:, 0]
-        bound = self._reconstruction(x, z) - torch.where(labelled, own, -log_joint.logsumexp(1))
+        bound = self._density(x, *pixels) - torch.where(labelled, own, -log_joint.logsumexp(1))
         loss = -bound.mean() / self.task.n_dims
-        if self.class_weight == 0 or not labelled.any():
+        if not labelled.any():
+            return loss
+        if self.component_weight:
+            fixed = self._divergence(*(part.detach() for part in posterior))
+            loss = loss + self.component_weight * fixed.gather(1, y.clamp_min(0)[:, None])[labelled].mean()
+        if self.class_weight == 0:
             return loss
         return loss + self.class_weight * F.cross_entropy(
             log_joint[labelled], y[labelled], label_smoothing=self.label_smoothing
@@ -161,7 +181,10 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
 
     def _reconstruction(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z), (B,) nats."""
-        mean, log_scale = self._pixels(z)
+        return self._density(x, *self._pixels(z))
+
+    def _density(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """log p(x | z) of a mean and log scale for every pixel or dimension, (B,) nats."""
         if self.task.space is Space.PIXELS8:
             return discretised_logistic(x, mean, log_scale).flatten(1).sum(1)
         return (normal(self.standardise(x), mean, log_scale) - self.standardise.scale.log()).sum(1)

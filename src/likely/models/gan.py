@@ -1,0 +1,252 @@
+"""The adversarial classifier: a generator G(z, c), and a discriminator whose K logits say which class, and how real.
+
+With the logit of "made" fixed at 0, p(c | x) = softmax l(x) and p(real | x) = Z / (Z + 1), Z = Σ_c exp l_c(x)
+(Salimans 2016, Improved Techniques for Training GANs, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from likely.contract import (
+    Diagnostics,
+    Evidence,
+    EvidenceKind,
+    Featured,
+    GenerativeModel,
+    Latent,
+    Objective,
+    Space,
+    Task,
+)
+from likely.nets import discriminator
+from likely.nets.adversarial import ADVERSARIAL, slope_penalty
+from likely.nets.blocks import TrunkOptions, head, standard_normal
+from likely.nets.diff_augment import PATTERN, diff_augment
+from likely.nets.standardise import Standardise, Standardised
+
+PRESETS: dict[str, dict[str, object]] = {
+    "generator": {},
+    "classifier": {"feature_matching": 1.0, "adversarial": 0.0, "noise": 0.5, "norm": "weight", "diff_augment": "none"},
+}
+PRESET_TRAINING: dict[str, dict[str, object]] = {
+    "generator": {"optimiser": "adam", "learning_rate": 2e-3, "momentum": 0.5, "clip": 10.0, "batch_size": 64},
+    "classifier": {
+        "optimiser": "adam",
+        "learning_rate": 3e-3,
+        "momentum": 0.5,
+        "clip": 10.0,
+        "batch_size": 200,
+        "labelled_share": 0.5,
+    },
+}
+
+
+class GanOptions(TrunkOptions):
+    """Options of `gan`."""
+
+    preset: Literal["generator", "classifier"] = Field(
+        "generator",
+        description="What it is to be good at; a preset sets what is not set by hand. classifier: the generator matches "
+        "features, the discriminator has noise and weight norm, for few labels among many images without.",
+    )
+    architecture: Literal["convolutional", "dense"] = Field(
+        "convolutional", description="Convolutions, or fully connected layers; vectors always take the latter."
+    )
+    latent_dims: int = Field(64, ge=1, description="Dimensions of the noise that an image is made from.")
+    loss: Literal["bce", "hinge", "wgan-gp"] = Field("bce", description="The adversarial loss.")
+    head: Literal["semi_supervised", "auxiliary"] = Field(
+        "semi_supervised",
+        description="One logit a class, whose sum says how real; or class logits beside one for how real (ACGAN).",
+    )
+    adversarial: float = Field(1.0, ge=0, description="Weight of the adversarial loss for the generator.")
+    feature_matching: float = Field(
+        0.0, ge=0, description="Weight of the distance between the mean features of real and made images."
+    )
+    class_weight: float = Field(2.0, ge=0, description="Weight of the classes' cross-entropy, for both networks.")
+    updates: Literal["joint", "alternating"] = Field("joint", description="Both networks in one step, or in turn.")
+    n_critic: int = Field(1, ge=1, description="Discriminator steps for each generator step, in alternating training.")
+    noise: float = Field(0.0, ge=0, description="Standard deviation of noise on the discriminator's hidden layers.")
+    norm: Literal["none", "weight", "spectral", "group"] = Field(
+        "group", description="What is normalised in the discriminator: its weights in two ways, or groups of features."
+    )
+    diff_augment: str = Field(
+        "shift",
+        pattern=PATTERN,
+        description="Changes to real and made images alike, against learning a small set by heart: none, or any of "
+        "colour, shift, cutout with commas between.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        return PRESETS.get(str(given.get("preset", "generator")), {}) | dict(given)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GanOptions:
+        if self.loss == "wgan-gp" and self.head != "auxiliary":
+            raise ValueError(
+                "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
+            )
+        return self
+
+    @property
+    def training_defaults(self) -> Mapping[str, object]:
+        return PRESET_TRAINING[self.preset]
+
+
+class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
+    """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z: the evidence is the odds of being real.
+
+    The discriminator learns to tell real images from made ones and the classes of labelled ones apart; the generator to be
+    taken for real, and for the class that it was asked for. Unlabelled images (y = -1) are real all the same.
+    """
+
+    options_type = GanOptions
+
+    def __init__(self, task: Task, options: GanOptions) -> None:
+        super().__init__(task, options)
+        self.settings = options
+        self.standardise = Standardise.of(task)
+        n_latent, width = options.latent_dims + task.n_classes, options.width
+        how: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
+        if options.architecture == "dense" or task.space is Space.FEATURES:
+            self.generator = discriminator.dense_generator(n_latent, task.shape, width=width)
+            trunk = discriminator.dense(task.n_dims, **how)
+        else:
+            self.generator = head(n_latent, task.shape, width=width, depth=options.depth)
+            trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
+        self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
+
+    @property
+    def evidence(self) -> Evidence:
+        return Evidence(EvidenceKind.UNNORMALISED, self.task.space)
+
+    def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
+        return self._judged(x)[1] - self.log_prior
+
+    def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
+        return self.log_scores(x)
+
+    def statistics(self, x: Tensor) -> dict[str, Tensor]:
+        features, logits = self._judged(x)
+        scores = logits - self.log_prior
+        return {
+            "log_scores": scores,
+            "log_likelihood": scores,
+            "log_odds_real": logits.logsumexp(1),
+            "size": features.square().mean(1).sqrt(),
+        }
+
+    def features(self, x: Tensor) -> Tensor:
+        return self._judged(x)[0]
+
+    def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+        return self.decode(self.latent(c, rng=rng))
+
+    def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
+        """Noise, and the class as one-hot beside it: between two classes lies a mixture of their codes."""
+        code = F.one_hot(c, self.task.n_classes).to(self.log_prior.dtype)
+        noise = code.new_zeros(len(c), self.settings.latent_dims)
+        if rng is not None:
+            noise = truncation * standard_normal(noise, rng)
+        return torch.cat([noise, code], 1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        x = self.generator(z).float()
+        return x.sigmoid() if self.task.space is Space.PIXELS8 else self.standardise.inverse(x)
+
+    def objectives(self) -> Sequence[Objective]:
+        ours, theirs = tuple(self.discriminator.parameters()), tuple(self.generator.parameters())
+        if self.settings.updates == "joint":
+            return (Objective("joint", (*ours, *theirs), self._joint_loss),)
+        return (
+            Objective("discriminator", ours, self._discriminator_loss),
+            Objective("generator", theirs, self._generator_loss, every=self.settings.n_critic),
+        )
+
+    def _joint_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """Both losses of one batch; each network learns from its own alone."""
+        real, made, c = self._shown(x, rng), *self._made(y, rng)
+        features, logits = self.discriminator(real, rng)
+        loss = self._telling_apart(real, logits, y, made.detach(), c, rng)
+        fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        judged = torch.func.functional_call(self.discriminator, fixed, (made, rng))
+        return loss + self._deceiving(judged, c, features[_adversaries(y)].detach())
+
+    def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        with torch.no_grad():
+            made, c = self._made(y, rng)
+        real = self._shown(x, rng)
+        _, logits = self.discriminator(real, rng)
+        return self._telling_apart(real, logits, y, made, c, rng)
+
+    def _generator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        made, c = self._made(y, rng)
+        with torch.no_grad():
+            features, _ = self.discriminator(self._shown(x[_adversaries(y)], rng), rng)
+        return self._deceiving(self.discriminator(made, rng), c, features)
+
+    def _telling_apart(
+        self, real: Tensor, logits: Tensor, y: Tensor, made: Tensor, c: Tensor, rng: Generator
+    ) -> Tensor:
+        """What the discriminator minimises, given real images and their logits, and made images of the classes c."""
+        chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
+        _, made_logits = self.discriminator(made, rng)
+        total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.made(made_logits.logsumexp(1))
+        labelled = y >= 0
+        if labelled.any():
+            total = total + chosen.class_weight * F.cross_entropy(logits[labelled], y[labelled])
+        if chosen.head == "auxiliary":
+            total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
+        if chosen.loss == "wgan-gp":
+            total = total + slope_penalty(self._realness, real[_adversaries(y)], made, rng)
+        return total
+
+    def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
+        """What the generator minimises, given what the discriminator makes of its images of the classes c."""
+        (features, logits), chosen = judged, self.settings
+        total = chosen.class_weight * F.cross_entropy(logits, c)
+        if chosen.adversarial:
+            total = total + chosen.adversarial * ADVERSARIAL[chosen.loss].generator(logits.logsumexp(1))
+        if chosen.feature_matching:
+            apart = real_features.mean(0) - features.mean(0)
+            total = total + chosen.feature_matching * apart.square().mean()
+        return total
+
+    def _realness(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.discriminator(x)[1]
+        return logits.logsumexp(1)
+
+    def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """New images as the discriminator sees them, as many as there are real ones to tell them from, and their classes."""
+        n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalise by
+        c = torch.multinomial(self.log_prior.exp().to(rng.device), n, True, generator=rng).to(y.device)
+        x = self.generator(self.latent(c, rng=rng)).float()
+        return (self._shown(x.sigmoid(), rng) if self.task.space is Space.PIXELS8 else x), c
+
+    def _shown(self, x: Tensor, rng: Generator) -> Tensor:
+        return self._seen(diff_augment(x, self.settings.diff_augment, rng))
+
+    def _judged(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.discriminator(self._seen(x))
+        return features, logits
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the discriminator looks at: pixels in [-1, 1], vectors standardised."""
+        return 2 * x - 1 if self.task.space is Space.PIXELS8 else self.standardise(x)
+
+
+def _adversaries(y: Tensor) -> Tensor:
+    """The images that the adversarial loss looks at, (B,): unlabelled ones where there are any, for the labelled among them
+    come round more often."""
+    unlabelled = y < 0
+    return unlabelled if unlabelled.sum() > 1 else torch.ones_like(unlabelled)

@@ -1,0 +1,128 @@
+"""The mixture-prior autoencoder whose decoder is also a generator: L_total = L_GAN + L_VAE.
+
+Larsen 2016, Autoencoding beyond Pixels using a Learned Similarity Metric. Classes, likelihoods and one encoder pass for all
+of them are the autoencoder's; the discriminator teaches the decoder what the likelihood of single pixels cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from likely.contract import Objective, Space, Task
+from likely.models.vae import Vae, VaeOptions
+from likely.nets import discriminator
+from likely.nets.adversarial import ADVERSARIAL
+from likely.nets.blocks import standard_normal
+from likely.nets.diff_augment import PATTERN, diff_augment
+
+
+class VaeganOptions(VaeOptions):
+    """Options of `vaegan`."""
+
+    component_weight: float = Field(
+        0.3, ge=0, description="As for vae; the decoder learns to draw from the components, so they should lie well."
+    )
+    adversarial: float = Field(0.3, ge=0, description="Weight of L_GAN for the decoder.")
+    feature_weight: float = Field(
+        0.1, ge=0, description="Weight of the reconstruction measured in the discriminator's features."
+    )
+    loss: Literal["bce", "hinge"] = Field("bce", description="The adversarial loss.")
+    made_share: float = Field(
+        0.25, gt=0, le=1, description="Images that are made at each step, as a share of the batch: more cost more time."
+    )
+    discriminator_rate: float = Field(0.1, gt=0, description="The discriminator's share of the learning rate.")
+    diff_augment: str = Field(
+        "shift",
+        pattern=PATTERN,
+        description="Changes to real and made images alike before the discriminator: none, or any of colour, shift, "
+        "cutout with commas between.",
+    )
+
+
+class Vaegan(Vae):
+    """L_VAE as in `vae`, and for the decoder alone L_GAN on images drawn from p(z | c), z and the classes held fixed.
+
+    A subclass, for whatever it is asked after training it is the autoencoder. The discriminator has a logit for every class:
+    the decoder is to be taken for real, and for the class that it was asked for.
+    """
+
+    options_type = VaeganOptions
+
+    def __init__(self, task: Task, options: VaeganOptions) -> None:
+        super().__init__(task, options)
+        self.settings = options
+        if task.space is Space.PIXELS8:
+            trunk = discriminator.convolutional(
+                task.shape, width=options.width, depth=options.depth, noise=0.0, norm="none"
+            )
+        else:
+            trunk = discriminator.dense(task.n_dims, width=options.width, noise=0.0, norm="none")
+        self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=False)
+        self._made = torch.zeros(0)  # the images of the step under way
+
+    def statistics(self, x: Tensor) -> dict[str, Tensor]:
+        _, logits = self.discriminator(self._seen(self.standardise(x)))
+        return super().statistics(x) | {"log_odds_real": logits.logsumexp(1)}
+
+    def objectives(self) -> Sequence[Objective]:
+        theirs = tuple(self.discriminator.parameters())
+        ours = tuple(p for name, p in self.named_parameters() if not name.startswith("discriminator."))
+        return (
+            Objective("autoencoder", ours, self._autoencoder_loss),
+            Objective("discriminator", theirs, self._discriminator_loss, rate=self.settings.discriminator_rate),
+        )
+
+    def _autoencoder_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """L_VAE, and for the decoder what the discriminator says of images drawn from the classes."""
+        c, chosen = self._classes(x, rng), self.settings
+        n = len(c)
+        mean, log_scale = self._posterior(x)
+        z = mean + log_scale.exp() * standard_normal(mean, rng)
+        # One pass for both: normalised apart, made images would be made otherwise in training than later.
+        pixels, pixel_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng).detach()]))
+        remade, made = pixels[: len(x)], self._changed(pixels[len(x) :], rng)
+        self._made = made.detach()
+        loss = self._bound_loss(x, y, (mean, log_scale), (remade, pixel_scale[: len(x)]))
+        originals = self._seen(self.standardise(x[:n]))
+        features, logits = self.discriminator(torch.cat([made, self._seen(remade[:n]), originals]))
+        deceiving = ADVERSARIAL[chosen.loss].generator(logits[:n].logsumexp(1)) + F.cross_entropy(logits[:n], c)
+        return loss + chosen.adversarial * deceiving + chosen.feature_weight * _apart(*features[n:].chunk(2))
+
+    def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """Real images from those that the decoder has just made, and the classes of labelled images from one another."""
+        made = self._made if len(self._made) else self._decoded(x, rng)
+        n, loss = len(made), ADVERSARIAL[self.settings.loss]
+        real = self._changed(self.standardise(x[:n]), rng)
+        _, logits = self.discriminator(torch.cat([real, made]))
+        total = loss.real(logits[:n].logsumexp(1)) + loss.made(logits[n:].logsumexp(1))
+        labelled = y[:n] >= 0
+        return total + F.cross_entropy(logits[:n][labelled], y[:n][labelled]) if labelled.any() else total
+
+    @torch.no_grad()
+    def _decoded(self, x: Tensor, rng: Generator) -> Tensor:
+        """Made images where the decoder has not made any at this step."""
+        return self._changed(self._pixels(self.latent(self._classes(x, rng), rng=rng))[0], rng)
+
+    def _classes(self, x: Tensor, rng: Generator) -> Tensor:
+        """The classes of as many images as are to be made beside a batch."""
+        n = max(2, round(self.settings.made_share * len(x)))
+        return torch.multinomial(self.log_prior.exp().to(rng.device), n, True, generator=rng).to(x.device)
+
+    def _changed(self, x: Tensor, rng: Generator) -> Tensor:
+        return self._seen(diff_augment(x, self.settings.diff_augment, rng))
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the discriminator looks at: pixels in [-1, 1], vectors standardised."""
+        return 2 * x - 1 if self.task.space is Space.PIXELS8 else x
+
+
+def _apart(remade: Tensor, original: Tensor) -> Tensor:
+    """The mean squared distance of features (B, F), as a share of the originals' mean square."""
+    original = original.detach()
+    return (remade - original).square().mean() / (original.square().mean() + 1e-6)
