@@ -1,0 +1,278 @@
+"""Extractors: what turns images into the features that fidelity is measured in, each with a name that tells which it is.
+
+Figures of two extractors have nothing to do with each other, so an extractor's name carries a hash of its weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from torch import Tensor
+
+from likely import checkpoint
+from likely.classifier import Classifier
+from likely.contract import Featured
+from likely.data.collection import CachedImages, Images
+from likely.data.images import ImageFormat, read
+from likely.evaluation.metrics import Floats
+from likely.nets.scaling import to_unit
+
+BACKBONE = "config.json"  # what a pretrained backbone's folder is known by
+PREPROCESSOR = "preprocessor_config.json"
+TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
+KINDS = (
+    f"a model folder of Likely ({checkpoint.DOCUMENT}), a folder of a pretrained backbone ({BACKBONE} and *.safetensors) "
+    f"or a TorchScript file ({', '.join(TORCHSCRIPT)}) was expected"
+)
+# What a network that somebody else wrote may raise when it is shown images that it was not made for.
+FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, torch.jit.Error)
+Pixels = NDArray[np.uint8]
+
+
+class ExtractorError(ValueError):
+    """What was named is no extractor, or one that cannot be used; the message says what was expected."""
+
+
+class Extractor(ABC):
+    """Images to features; `name` says which extractor it is, with the first digits of its weights' hash."""
+
+    name: str
+    batch: ClassVar[int] = 256  # images that go through together
+
+    def __call__(self, images: Pixels) -> NDArray[np.float32]:
+        """uint8 (N, C, H, W) of any size, grey or colour -> (N, F)."""
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
+            raise ExtractorError(
+                f"images of the shape {images.shape} and the type {images.dtype} were given; "
+                "at least one image, uint8 (N, 1|3, height, width), was expected"
+            )
+        return np.concatenate([self._checked(images[i : i + self.batch]) for i in range(0, len(images), self.batch)])
+
+    def over(self, images: Images) -> NDArray[np.float32]:
+        """The same for a collection, of which no more than a batch is decoded at a time."""
+        blocks = (np.arange(i, min(i + self.batch, len(images))) for i in range(0, len(images), self.batch))
+        return np.concatenate([self(images.batch(block).numpy()) for block in blocks])
+
+    @abstractmethod
+    def _features(self, images: Pixels) -> Tensor:
+        """One batch: uint8 (B, C, H, W) -> (B, F)."""
+
+    @torch.inference_mode()
+    def _checked(self, images: Pixels) -> NDArray[np.float32]:
+        try:
+            found: object = self._features(images.copy())  # torch warns of arrays that are not its to write on
+        except FAILURES as error:
+            raise ExtractorError(
+                f"{self.name} fails on uint8 images of the shape {images.shape}: {_last_line(error)}"
+            ) from error
+        shape = tuple(found.shape) if isinstance(found, Tensor) else ()
+        if not isinstance(found, Tensor) or len(shape) < 2 or shape != (len(images), shape[1], *(1 for _ in shape[2:])):
+            given = f"the shape {shape}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise ExtractorError(f"{self.name} gives {given} for {len(images)} images; (images, features) was expected")
+        if not found.isfinite().all():
+            raise ExtractorError(f"{self.name} gives features that are no numbers (NaN or infinite)")
+        return found.flatten(1).float().cpu().numpy()
+
+
+class ModelExtractor(Extractor):
+    """The features of a model of Likely; as it is a classifier as well, it is also a judge of its classes."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        if not isinstance(classifier.model_, Featured):
+            raise ExtractorError(
+                f"a {classifier.model!r} model has no features to measure in; a 'discriminative' one has"
+            )
+        if classifier.format_ is None:
+            raise ExtractorError("the model was trained on vectors; a model of images was expected")
+        self.classifier, self.model, self.format = classifier, classifier.model_, classifier.format_
+        self.name = classifier.id or f"unsaved {classifier.model}"
+
+    @property
+    def id(self) -> str:
+        """Its name, as a judge."""
+        return self.name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes that it tells apart."""
+        return self.classifier.labels
+
+    def log_posterior(self, images: Images) -> Floats:
+        """log p(c | x), (N, K), of images that need not have the model's own size and colour."""
+        blocks = (np.arange(i, min(i + self.batch, len(images))) for i in range(0, len(images), self.batch))
+        return np.concatenate([self._log_posterior(images.batch(block).numpy()) for block in blocks])
+
+    def _log_posterior(self, images: Pixels) -> Floats:
+        return self.classifier.log_posterior(CachedImages(resized(images, self.format), str))
+
+    def _features(self, images: Pixels) -> Tensor:
+        x = to_unit(torch.from_numpy(resized(images, self.format)).to(self.classifier.device))
+        return self.model.features(x.contiguous(memory_format=torch.channels_last))
+
+
+class BackboneExtractor(Extractor):
+    """The mean over the last map of a pretrained network, which sees each image whole, stretched to its own square."""
+
+    batch = 32  # of images this large
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        settings = _settings(folder)
+        side, mean, deviation = _side(settings), settings.get("image_mean"), settings.get("image_std")
+        if side is None or not mean or not deviation:
+            raise ExtractorError(
+                f"{folder / PREPROCESSOR} gives no size, image_mean or image_std; all three were expected"
+            )
+        self.format = ImageFormat(channels=3, height=side, width=side, resize="stretch")
+        self.mean, self.deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, deviation))
+        self.model = _pretrained(folder).to(device)
+        digest = _digest(sorted(folder.glob("*.safetensors")))
+        self.name = f"{folder.resolve().name}@{digest} at {side} pixels"
+
+    def _features(self, images: Pixels) -> Tensor:
+        x = to_unit(torch.from_numpy(resized(images, self.format)).to(self.mean.device))
+        last: Tensor = self.model((x - self.mean) / self.deviation)["last_hidden_state"]
+        return last.mean((2, 3)) if last.ndim == 4 else last.mean(1)  # maps (B, F, H, W), or a transformer's tokens
+
+
+class TorchScriptExtractor(Extractor):
+    """A program that the user supplies: colour images as they are, uint8 (B, 3, H, W), to features (B, F).
+
+    It resizes as it needs. One with an option `return_features`, as the Inception network for FIDs is passed around with,
+    is asked for them.
+    """
+
+    batch = 64
+
+    def __init__(self, path: Path, device: str = "cpu") -> None:
+        self.model, self.device = _program(path, device), device
+        arguments = {argument.name for argument in self.model._c._get_method("forward").schema.arguments}
+        self.asked = {"return_features": True} if "return_features" in arguments else {}
+        self.name = f"{path.name}@{_digest([path])}"
+
+    def _features(self, images: Pixels) -> Tensor:
+        coloured = images.repeat(3 // images.shape[1], axis=1)
+        found: Tensor = self.model(torch.from_numpy(coloured).to(self.device), **self.asked)
+        return found
+
+
+def extractor(path: str | Path, *, device: str = "cpu") -> Extractor:
+    """The extractor that a path names, by what is there; an ExtractorError or a CheckpointError if it is none."""
+    path = Path(path)
+    if (path / checkpoint.DOCUMENT).exists():
+        return ModelExtractor(Classifier.load(path, device=device))
+    if (path / BACKBONE).exists():
+        return BackboneExtractor(path, device)
+    if path.is_file() and path.suffix.lower() in TORCHSCRIPT:
+        return TorchScriptExtractor(path, device)
+    what = "there is no such file or folder" if not path.exists() else "this is no extractor"
+    raise ExtractorError(f"{path}: {what}; {KINDS}")
+
+
+def resized(images: Pixels, format: ImageFormat) -> Pixels:
+    """uint8 (N, C, H, W) in the format, (N, C', H', W'); those that are in it already stay as they are, bit for bit."""
+    if images.shape[1:] == format.shape:
+        return images
+    return np.stack([read(image.transpose(1, 2, 0), format) for image in images])
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    path = folder / PREPROCESSOR
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ExtractorError(
+            f"{folder} has no {PREPROCESSOR}, which says what size and colours the network is used to; "
+            "copy the backbone's folder again, whole"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise ExtractorError(f"{path} is damaged ({error}); copy the backbone's folder again, whole") from None
+
+
+def _side(settings: Mapping[str, Any]) -> int | None:
+    """The side of the square that the network is used to: of the crop where there is one, else the size."""
+    size = (settings.get("do_center_crop") and settings.get("crop_size")) or settings.get("size")
+    if isinstance(size, Mapping):
+        size = size.get("height", size.get("shortest_edge"))
+    return size if isinstance(size, int) else None
+
+
+def _pretrained(folder: Path) -> Any:
+    """The network of a folder, every weight of it read from there and none made up; nothing is executed or fetched."""
+    transformers = _transformers(folder)
+    how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    try:
+        with _quiet(transformers.utils.logging):
+            model, found = transformers.AutoModel.from_pretrained(folder, **how)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ExtractorError(f"{folder} cannot be read as a pretrained backbone: {_first_line(error)}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise ExtractorError(
+            f"{folder} lacks {len(missing)} of its network's weights, such as {missing[0]}; copy the folder again, whole"
+        )
+    return model.float().eval()
+
+
+def _transformers(folder: Path) -> Any:
+    """The package, which is large and asked of those alone who bring a backbone."""
+    try:
+        return import_module("transformers")
+    except ImportError:
+        raise ExtractorError(
+            f"{folder} is a pretrained backbone, and reading it needs the package transformers: pip install 'likely[backbone]'"
+        ) from None
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Without the bars and tables of transformers, whose settings are then as they were."""
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _program(path: Path, device: str) -> torch.jit.ScriptModule:
+    try:
+        with warnings.catch_warnings():
+            # torch would have people export programs in another form; this is the one that they have on disk.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            program: torch.jit.ScriptModule = torch.jit.load(path, map_location=device)  # type: ignore[no-untyped-call]
+            return program.eval()
+    except RuntimeError:
+        raise ExtractorError(
+            f"{path} holds no TorchScript program; one that torch.jit.save wrote was expected, not weights alone"
+        ) from None
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """The first hexadecimal digits of the hash of some files, as a model's id has them."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:4]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().rpartition("\n")[2]

@@ -1,0 +1,171 @@
+"""Fréchet and kernel distances: closed forms, an independent implementation, and what must hold for any two sets."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from likely.evaluation import distances
+from likely.evaluation.distances import frechet_distance, frechet_distances_within, kernel_distance, kernel_distances
+from likely.evaluation.metrics import Floats
+
+seeds = st.integers(0, 10_000)
+
+
+def features(seed: int, n: int = 40, f: int = 6) -> Floats:
+    """Correlated features, not all of one size, away from 0."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, f)) @ rng.normal(size=(f, f)) + rng.normal(size=f)
+
+
+def exact(mean: Floats, covariance: Floats, n: int = 50) -> Floats:
+    """A set whose mean and covariance are these to the last digit."""
+    f = len(mean)
+    orthonormal, _ = np.linalg.qr(np.column_stack([np.ones(n), np.random.default_rng(0).normal(size=(n, f))]))
+    return math.sqrt(n - 1) * orthonormal[:, 1:] @ np.linalg.cholesky(covariance).T + mean
+
+
+def test_frechet_distance_of_gaussians_with_the_same_axes() -> None:
+    a, b, means = np.array([1.0, 4.0, 0.25]), np.array([9.0, 1.0, 0.25]), np.array([1.0, -2.0, 0.5])
+    expected = float(means @ means + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum())
+    assert frechet_distance(exact(means, np.diag(a)), exact(0 * means, np.diag(b))) == pytest.approx(expected)
+
+
+def test_frechet_distance_of_gaussians_with_other_axes() -> None:
+    S, T = np.array([[2.0, 0.8], [0.8, 1.0]]), np.array([[1.0, -0.5], [-0.5, 3.0]])
+    # tr √(ST) of two rows and columns: its square is tr ST + 2 √det ST.
+    root = math.sqrt(np.trace(S @ T) + 2 * math.sqrt(np.linalg.det(S @ T)))
+    expected = 1 + 4 + np.trace(S) + np.trace(T) - 2 * root
+    assert frechet_distance(exact(np.array([1.0, 2.0]), S), exact(np.zeros(2), T)) == pytest.approx(expected)
+
+
+@given(seeds, st.integers(2, 12))
+def test_frechet_distance_of_a_set_to_itself_is_nothing(seed: int, n: int) -> None:
+    a = features(seed, n)
+    scale = float(a.var(axis=0, ddof=1).sum())
+    assert frechet_distance(a, a[::-1]) == pytest.approx(0, abs=1e-6 * scale)
+
+
+@given(seeds)
+def test_frechet_distance_is_symmetric_and_turns_with_the_features(seed: int) -> None:
+    a, b = features(seed), features(seed + 1, n=25)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))
+    distance = frechet_distance(a, b)
+    assert frechet_distance(b, a) == pytest.approx(distance)
+    assert frechet_distance(a @ rotation, b @ rotation) == pytest.approx(distance)
+    assert frechet_distance(a + 3, b + 3) == pytest.approx(distance)
+    assert frechet_distance(2 * a, 2 * b) == pytest.approx(4 * distance)
+
+
+def test_frechet_distance_is_the_same_by_a_symmetric_root() -> None:
+    for n in (5, 40):  # fewer images than features, and more
+        a, b = features(0, n), features(1, n)
+        S, T = np.cov(a.T), np.cov(b.T)
+        values, vectors = np.linalg.eigh(S)
+        root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+        shared = np.sqrt(np.linalg.eigvalsh(root @ T @ root).clip(0)).sum()
+        apart = a.mean(0) - b.mean(0)
+        assert frechet_distance(a, b) == pytest.approx(apart @ apart + np.trace(S) + np.trace(T) - 2 * shared, rel=1e-5)
+
+
+def test_a_feature_that_never_changes_does_no_harm() -> None:
+    a, b = features(0), features(1)
+    still = np.full((40, 1), 7.0)
+    assert frechet_distance(np.hstack([a, still]), np.hstack([b, still])) == pytest.approx(frechet_distance(a, b))
+
+
+def test_frechet_distance_agrees_with_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    a, b = features(0, n=200), features(1, n=150)
+    theirs = fid.FrechetInceptionDistance(feature=passing(6))
+    theirs.set_dtype(torch.float64)
+    theirs.update(torch.from_numpy(a), real=True)
+    theirs.update(torch.from_numpy(b), real=False)
+    assert frechet_distance(a, b) == pytest.approx(float(theirs.compute()), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save")
+def test_kernel_distance_agrees_with_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    a, b = features(0, n=60), features(1, n=60)
+    theirs = kid.KernelInceptionDistance(feature=passing(6), subsets=1, subset_size=60)
+    theirs.update(torch.from_numpy(a), real=True)
+    theirs.update(torch.from_numpy(b), real=False)
+    assert kernel_distance(a, b) == pytest.approx(float(theirs.compute()[0]), rel=1e-6)
+
+
+def passing(n_features: int):  # type: ignore[no-untyped-def]
+    """What torchmetrics takes for a network; the features go through as they are."""
+    from torch import nn
+
+    network = nn.Identity()
+    network.num_features = n_features  # type: ignore[assignment]
+    return network
+
+
+def test_kernel_distance_by_its_definition() -> None:
+    a, b = features(0, n=7, f=3), features(1, n=5, f=3)
+
+    def k(x: Floats, y: Floats) -> float:
+        return float((x @ y / 3 + 1) ** 3)
+
+    within = [np.mean([k(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    between = np.mean([k(x, y) for x in a for y in b])
+    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * between)
+
+
+def test_kernel_distance_of_sets_that_are_drawn_alike_is_nothing_on_average() -> None:
+    rng = np.random.default_rng(0)
+    found = [kernel_distance(rng.normal(size=(20, 3)), rng.normal(size=(30, 3))) for _ in range(300)]
+    assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(len(found))
+    assert min(found) < 0  # unbiased, so sometimes below
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = features(0, n=23), features(1, n=17)
+    whole = kernel_distance(a, b)
+    monkeypatch.setattr(distances, "BLOCK", 40)
+    assert [rows.stop - rows.start for rows in distances.blocks(5, 17)] == [2, 2, 1]
+    assert kernel_distance(a, b) == pytest.approx(whole)
+
+
+def test_subsets_have_the_distance_of_the_whole_on_average() -> None:
+    a, b = features(0, n=60), features(1, n=60)
+    found = kernel_distances(a, b, n_subsets=200, size=20, rng=np.random.default_rng(0))
+    assert found.shape == (200,)
+    assert abs(found.mean() - kernel_distance(a, b)) < 4 * found.std() / math.sqrt(200)
+    again = kernel_distances(a, b, n_subsets=200, size=20, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(found, again)
+
+
+def test_each_class_is_measured_by_itself_and_small_ones_are_not() -> None:
+    real, made = features(0, n=60), features(1, n=60)
+    labels = np.repeat([0, 1, 2], [25, 30, 5])
+    found = frechet_distances_within((real, labels), (made, labels), 4, fewest=10)
+    assert found[0] == pytest.approx(frechet_distance(real[:25], made[:25]))
+    assert found[1] == pytest.approx(frechet_distance(real[25:55], made[25:55]))
+    assert np.isnan(found[2:]).all()
+
+
+def test_single_precision_is_taken_in_double() -> None:
+    a, b = (features(seed).astype(np.float32) for seed in (0, 1))
+    doubles = a.astype(np.float64), b.astype(np.float64)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(*doubles), rel=1e-12)
+    assert kernel_distance(a, b) == pytest.approx(kernel_distance(*doubles), rel=1e-12)
+
+
+def test_what_cannot_be_measured_is_refused() -> None:
+    a = features(0)
+    for distance in (frechet_distance, kernel_distance):
+        with pytest.raises(ValueError, match="40 real and 1 generated images; at least 2"):
+            distance(a, a[:1])
+        with pytest.raises(ValueError, match=r"features of shape \(6,\), generated ones of \(5,\)"):
+            distance(a, a[:, :5])
+    with pytest.raises(ValueError, match="subsets of 50 were asked for; there are only 40"):
+        kernel_distances(a, a, n_subsets=1, size=50, rng=np.random.default_rng(0))
