@@ -1,8 +1,10 @@
-"""likely generate: new images of the classes."""
+"""likely generate: new images of the classes, and walks from one to another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,24 @@ from likely.surfaces.cli.opening import Opening, opens_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
-SMALLEST = 64  # pixels a side: an image on a sheet is enlarged to about this
+    from likely.classifier import Classifier
+
+STEPS = 10
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn: images of classes, or walks if there is a `start`."""
+
+    names: tuple[str, ...]
+    n: int
+    start: str | None
+    stops: tuple[str, ...]
+    steps: int | None
+    truncation: float
+    seed: int
 
 
 @click.command()
@@ -21,24 +39,111 @@ SMALLEST = 64  # pixels a side: an image on a sheet is enlarged to about this
 @click.option(
     "--class", "names", multiple=True, metavar="NAME", help="Draw this class; may be given again. All, if left out."
 )
-@click.option("-n", "n", type=click.IntRange(1), default=8, show_default=True, help="Images a class.")
+@click.option("-n", "n", type=click.IntRange(1), default=8, show_default=True, help="Images of each class, or walks.")
+@click.option(
+    "--from",
+    "start",
+    metavar="NAME",
+    help="Walk from an image of this class, in small steps, to one of the class --to, or to another of its own.",
+)
+@click.option(
+    "--to", "stops", multiple=True, metavar="NAME", help="Where a walk leads; given again, it goes on to there."
+)
+@click.option(
+    "--steps", type=click.IntRange(2), help=f"Images from one class of a walk to the next; {STEPS} if left out."
+)
+@click.option(
+    "--truncation",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    help="Below 1: images closer to their class's most typical one, cleaner and more alike.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="FILE.png for one picture, or a folder.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
 @click.option("--overwrite", is_flag=True, help="Replace what --out names.")
-def command(model: Opening, names: tuple[str, ...], n: int, out: Path, seed: int, overwrite: bool) -> None:
-    """Draw new images: one picture with a row a class, or single files in a folder for each class."""
+def command(model: Opening, out: Path, overwrite: bool, **asked: Any) -> None:
+    """Draw new images, or walks from one to another: one picture, or single files in a folder.
+
+    \b
+    likely generate model --out all.png                          each class a row
+    likely generate model --class boot -n 100 --out photos       photos/boot/0000.png and 99 more
+    likely generate model --from sandal --to boot --out walk.png
+    """
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} exists; --overwrite replaces it")
+    request = Request(**asked)
+    _refuse_contradictions(request)
     classifier = model.classifier_of_images("sample")
-    chosen = list(dict.fromkeys(names or classifier.labels))
-    write = _write_sheet if out.suffix else _write_files
-    if write is _write_files:
-        _refuse_ways_out(chosen, out)
-    write(out, {name: classifier.sample(name, n, seed=seed + i) for i, name in enumerate(chosen)})
-    click.echo(f"{n} images of {len(chosen)} classes: {out}", err=True)
+    _refuse_families(classifier, request)
+    draw = _draw_images if request.start is None else _draw_walks
+    click.echo(f"{draw(classifier, request, out)}: {out}", err=True)
 
 
-def _refuse_ways_out(names: list[str], out: Path) -> None:
+def _draw_images(classifier: Classifier, request: Request, out: Path) -> str:
+    """Images of the classes: a sheet, or a folder for each class. Returns what was drawn, in words."""
+    from likely.evaluation.phrases import plural
+
+    names = list(dict.fromkeys(request.names or classifier.labels))
+    for name in names:
+        classifier.index(name)  # a class that there is not is named before any is drawn
+    if not out.suffix:
+        _refuse_ways_out(names, out)
+    asked = {"truncation": request.truncation}
+    images = [classifier.sample(name, request.n, seed=request.seed + i, **asked) for i, name in enumerate(names)]
+    if out.suffix:
+        _write_sheet(out, _sheet(images, names))
+    else:
+        for name, drawn in zip(names, images, strict=True):
+            _write_files(out / name, drawn)
+    said = plural(request.n, "image")
+    return f"{said} of {names[0]}" if len(names) == 1 else f"{said} of each of {len(names)} classes"
+
+
+def _draw_walks(classifier: Classifier, request: Request, out: Path) -> str:
+    """Walks: a sheet with a strip from each class to the next, or a folder for each walk."""
+    from likely.evaluation.phrases import plural
+    from likely.evaluation.sheets import strips
+    from likely.evaluation.walks import Route, frames, walks
+
+    assert request.start is not None
+    route = Route((request.start, *(request.stops or (request.start,))), request.steps or STEPS)
+    drawn = walks(classifier, route, request.n, seed=request.seed, truncation=request.truncation)
+    if out.suffix:
+        legs = [leg for walk in drawn for leg in walk]
+        _write_sheet(out, strips([leg.images for leg in legs], [(leg.start, leg.end) for leg in legs]))
+    else:
+        for i, walk in enumerate(drawn):
+            _write_files(out / f"{i:04d}", frames(walk))
+    return f"{plural(request.n, 'walk')} {' → '.join(route.names)}"
+
+
+def _refuse_contradictions(request: Request) -> None:
+    if request.start is None and (request.stops or request.steps):
+        raise click.UsageError("--to and --steps are for a walk, and a walk starts with --from NAME")
+    if request.start is not None and request.names:
+        raise click.UsageError("--class is for images and --from for walks; one of them was expected")
+    if not math.isfinite(request.truncation):
+        raise click.UsageError(
+            f"--truncation {request.truncation} is no number to scale with; one like 0.7 was expected"
+        )
+
+
+def _refuse_families(classifier: Classifier, request: Request) -> None:
+    from likely.contract import GenerativeModel, Latent
+    from likely.evaluation.abilities import able
+
+    if not isinstance(classifier.model_, GenerativeModel):
+        raise click.UsageError(
+            f"{classifier.model!r} only tells classes apart and draws nothing; families that draw: {able(GenerativeModel)}"
+        )
+    if request.truncation != 1 and not isinstance(classifier.model_, Latent):
+        raise click.UsageError(
+            f"--truncation needs latent vectors, and {classifier.model!r} has none; families that have: {able(Latent)}"
+        )
+
+
+def _refuse_ways_out(names: Sequence[str], out: Path) -> None:
     """A class becomes a folder inside `out`, and a model that someone else made may call its classes anything."""
     for name in names:
         if PurePath(name).anchor or ".." in PurePath(name).parts:
@@ -47,21 +152,23 @@ def _refuse_ways_out(names: list[str], out: Path) -> None:
             )
 
 
-def _write_sheet(out: Path, images: Mapping[str, NDArray[Any]]) -> None:
-    import numpy as np
+def _sheet(images: Sequence[NDArray[Any]], names: Sequence[str]) -> Image.Image:
+    """A row for each class, or all lines of a single one under its name."""
+    from likely.evaluation.sheets import grid, sheet
 
-    from likely.data.images import grid, write
-
-    drawn = list(images.values())
-    n, _, *sides = drawn[0].shape
-    write(out, grid(np.concatenate(drawn), n, scale=max(1, SMALLEST // max(sides))))
+    return grid(images[0], names[0]) if len(names) == 1 else sheet({"": images}, names)
 
 
-def _write_files(out: Path, images: Mapping[str, NDArray[Any]]) -> None:
+def _write_sheet(out: Path, sheet: Image.Image) -> None:
+    from likely.data.images import write
+    from likely.evaluation.sheets import CLEAR_KINDS, opaque
+
+    write(out, sheet if out.suffix.lower() in CLEAR_KINDS else opaque(sheet))
+
+
+def _write_files(folder: Path, images: NDArray[Any]) -> None:
     from likely.data.images import write
 
-    for name, drawn in images.items():
-        folder = out / name
-        folder.mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(drawn):
-            write(folder / f"{i:04d}.png", image)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, image in enumerate(images):
+        write(folder / f"{i:04d}.png", image)
