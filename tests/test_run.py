@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from likely.checkpoint import read_document
 from likely.classifier import Classifier
-from likely.run import UNFINISHED, Run, RunError, begin, resume
+from likely.evaluation.record import Record
+from likely.run import N_JUDGED, UNFINISHED, Run, RunError, begin, resume
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -166,6 +168,24 @@ def test_wrong_labels_are_doubted(tmp_path):
         pass
     named = {int(name.split("[")[1][:-1]) for name in session.content.mislabelled.files[:6]}
     assert len(named & set(flipped.tolist())) >= 4
+
+
+def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
+    training = TrainingOptions(epochs=2, batch_size=64, threads=1)
+    session = begin(Run(data="digits", options=TINY, training=training), tmp_path / "m")
+    for _ in session.steps():
+        pass
+    session.finish()
+    before = session.classifier.id
+    for _ in session.check_labels():
+        pass
+    found = Record.model_validate(read_document(tmp_path / "m")["record"]).honesty
+    assert found.classes.n_drawn == (N_JUDGED,) * 10
+    assert found.classes.real_accuracy > 0.5
+    assert found.copies.n == 10 * N_JUDGED
+    assert "discriminative" in found.classes.judge
+    assert Classifier.load(tmp_path / "m").id == before
+    assert "Are its images any good?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
 
 
 def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from likely import __version__, checkpoint
+from likely import __version__, checkpoint, models
 from likely.classifier import Classifier, Snapshot
-from likely.contract import Options
+from likely.contract import FamilyOptions, GenerativeModel, Options
 from likely.data.dataset import load
 from likely.data.images import ImageOptions
 from likely.data.parts import Dataset, Part
@@ -30,6 +30,8 @@ from likely.evaluation.portrait import portrait, with_suspects
 from likely.evaluation.record import Record, write_history
 from likely.evaluation.report import render
 from likely.evaluation.report.content import Mislabelled, ReportContent
+from likely.evaluation.report.sections.fidelity import generated
+from likely.evaluation.samples import Panel, drawn, honesty
 from likely.training import hardware
 from likely.training.loop import Diverged, Step, is_snapshot_point
 from likely.training.options import TrainingOptions
@@ -38,6 +40,8 @@ UNFINISHED = "unfinished.safetensors"
 REPORT, CARD = "report.html", "README.md"
 SAVE_EVERY = 30.0  # seconds: how much training a crash can cost
 FOLD_SHARE = 0.05  # of the training's length, for each fold that looks for wrong labels
+JUDGE = "discriminative"  # the family that doubts labels and judges samples: quick, and not the one that drew them
+N_JUDGED = 100  # samples of each class
 N_SUSPECTS = 24  # pictures of training images whose label is in doubt
 ALPHA = 0.05  # the false-alarm rate of a report
 AFTER_TRAINING = (
@@ -80,7 +84,9 @@ class Session:
     ) -> None:
         self.out, self.command, self.snapshot = out, command, snapshot
         threads = run.training.threads or hardware.free_cores()
-        self.run = run.model_copy(update={"training": run.training.model_copy(update={"threads": threads})})
+        training = run.training.model_copy(update={"threads": threads})
+        # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
+        self.run = run.model_copy(update={"training": training.suited(_family_options(run).training_defaults)})
         self.dataset = _learnable(
             load(run.data, run.images, parts=("train", "validation"), progress=progress), run.seed
         )
@@ -122,43 +128,73 @@ class Session:
         if not self.is_complete:
             self.save_progress()
         self.classifier.finish(self.parts)
-        record = self._record(progress.elapsed / 60)
-        self.classifier.save(self.out, extra={"run": self.run.model_dump(), "record": record.model_dump()})
+        self.record = self._record(progress.elapsed / 60)
+        self._save()
         write_history(self.out, self.history)
         if self.is_complete:
             (self.out / UNFINISHED).unlink(missing_ok=True)
         part = self._measurable()
         measured = (self._assessed(part), part) if len(part) else None
-        self.content = portrait(self.classifier, record, self.history, measured)
+        self.content = portrait(self.classifier, self.record, self.history, measured)
         write_pages(self.out, self.content)
         return self.content
 
+    def _save(self) -> None:
+        self.classifier.save(self.out, extra={"run": self.run.model_dump(), "record": self.record.model_dump()})
+
     def check_labels(self) -> Iterator[Step]:
-        """Short trainings, each without one fold of the training images, whose labels it then doubts or not."""
+        """Short trainings of softmax classifiers, each without one fold of the training images, whose labels it then doubts.
+
+        Together they also judge whether the images that the model draws show what they should.
+        """
         if not self.run.folds or self.dataset.format is None:
             return
         try:
-            posterior = yield from self._held_out_posterior()
+            judges = yield from self._judges()
         except Diverged as error:
             self.content = replace(self.content, notes=(*self.content.notes, f"Labels were not checked: {error}"))
         else:
-            doubted = _doubted(posterior, self.parts.train)
+            doubted = _doubted(self._held_out_posterior(judges), self.parts.train)
             self.content = self.content if doubted is None else with_suspects(self.content, doubted)
+            if isinstance(self.classifier.model_, GenerativeModel):
+                self._judge_samples(judges)
         write_pages(self.out, self.content)
 
-    def _held_out_posterior(self) -> Generator[Step, None, NDArray[np.float64]]:
-        """p(c | x) of every training image by a model that has not seen it, (N, K)."""
-        train, folds = self.parts.train, self.run.folds
-        fold_of = np.random.default_rng(self.run.seed).permutation(len(train)) % folds
-        posterior = np.zeros((len(train), len(self.dataset.classes)))
-        for fold in range(folds):
-            held_out, rest = np.flatnonzero(fold_of == fold), np.flatnonzero(fold_of != fold)
-            classifier = self._classifier(_shortened(self.run.training))
-            parts = replace(self.parts, train=train.subset(rest))
+    def _judges(self) -> Generator[Step, None, list[Classifier]]:
+        """A classifier for each fold, which has not seen it."""
+        judges = []
+        for held_out in self._folds():
+            classifier = Classifier(
+                JUDGE, training=_shortened(self.run.training), images=self.run.images, random_state=self.run.seed
+            )
+            rest = np.setdiff1d(np.arange(len(self.parts.train)), held_out)
+            parts = replace(self.parts, train=self.parts.train.subset(rest))
             yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
             classifier.finish(parts)
-            posterior[held_out] = np.exp(classifier.log_posterior(train.subset(held_out).images))
+            judges.append(classifier)
+        return judges
+
+    def _held_out_posterior(self, judges: Sequence[Classifier]) -> NDArray[np.float64]:
+        """p(c | x) of every training image by the judge that has not seen it, (N, K)."""
+        posterior = np.zeros((len(self.parts.train), len(self.dataset.classes)))
+        for held_out, judge in zip(self._folds(), judges, strict=True):
+            posterior[held_out] = np.exp(judge.log_posterior(self.parts.train.subset(held_out).images))
         return posterior
+
+    def _folds(self) -> list[NDArray[np.int64]]:
+        """The training images dealt out, by their indices."""
+        order = np.random.default_rng(self.run.seed).permutation(len(self.parts.train))
+        return [np.sort(order[fold :: self.run.folds]) for fold in range(self.run.folds)]
+
+    def _judge_samples(self, judges: Sequence[Classifier]) -> None:
+        """Remember, in the model and in its report, what the judges say of images that the model draws."""
+        id = f"{len(judges)} short trainings of {JUDGE!r}, each without one of {self.run.folds} folds of the training images"
+        made = drawn(self.classifier, N_JUDGED, self.run.seed)
+        found = honesty(made, Panel(id, judges), self.parts.train, self._measurable(), seed=self.run.seed)
+        self.record = self.record.model_copy(update={"honesty": found})
+        self._save()
+        section = generated(found, None, self.classifier.labels)
+        self.content = replace(self.content, extra=(*self.content.extra, *([section] if section else [])))
 
     def _classifier(self, training: TrainingOptions) -> Classifier:
         run = self.run
@@ -229,6 +265,10 @@ def write_pages(folder: Path, content: ReportContent) -> None:
     checkpoint.write_text(folder / CARD, card(content))
 
 
+def _family_options(run: Run) -> FamilyOptions:
+    return models.family(run.model).options_type.model_validate(run.options)
+
+
 def _learnable(dataset: Dataset, seed: int) -> Dataset:
     """The same without classes that have no image to train on; what is left out is among its problems."""
     counts = divide(dataset, seed).train.class_counts(len(dataset.classes))
@@ -274,11 +314,12 @@ def _without_folds(run: Run) -> TrainingOptions:
 
 
 def _shortened(training: TrainingOptions) -> TrainingOptions:
-    """A training that is long enough to tell a wrong label from a right one, and no longer."""
+    """A training that is long enough to tell a wrong label from a right one, and no longer; the rest is as usual."""
+    kept = {name: getattr(training, name) for name in ("batch_size", "device", "precision", "threads", "augment")}
     if training.minutes is not None:
-        return training.model_copy(update={"minutes": FOLD_SHARE * training.minutes})
+        return TrainingOptions(minutes=FOLD_SHARE * training.minutes, **kept)
     epochs = training.epochs and max(2, math.ceil(FOLD_SHARE * training.epochs))
-    return training.model_copy(update={"epochs": epochs or 10})
+    return TrainingOptions(epochs=epochs or 10, **kept)
 
 
 def _doubted(posterior: NDArray[np.float64], train: Part) -> Mislabelled | None:

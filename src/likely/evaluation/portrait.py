@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from likely.answer import Calibration
 from likely.checkpoint import read_document
 from likely.classifier import Classifier
-from likely.contract import GenerativeModel, LatentClassMixture, Options
+from likely.contract import GenerativeModel, Latent, LatentClassMixture, Options
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation import metrics
 from likely.evaluation.assessment import Assessment
+from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.record import Record, Row, curves, read_history
+from likely.evaluation.report.blocks import Section
 from likely.evaluation.report.content import (
     FalseAlarms,
     Header,
@@ -31,6 +33,9 @@ from likely.evaluation.report.content import (
     Samples,
     Strangest,
 )
+from likely.evaluation.report.sections.fidelity import generated
+from likely.evaluation.report.sections.walks import walks as walk_section
+from likely.evaluation.walks import Route, walks
 from likely.nets.scaling import to_eight_bit, to_unit
 
 N_PICTURES = 12  # of the strangest, the most wrong, the reconstructed
@@ -39,9 +44,14 @@ SAMPLE_SEED = 0
 
 
 def portrait(
-    classifier: Classifier, record: Record, history: Sequence[Row], measured: tuple[Assessment, Part] | None
+    classifier: Classifier,
+    record: Record,
+    history: Sequence[Row],
+    measured: tuple[Assessment, Part] | None,
+    fidelity: Fidelity | None = None,
 ) -> ReportContent:
     """The report of a classifier, with what was measured on a part of labelled images if anything was."""
+    pages = (generated(record.honesty, fidelity, classifier.labels), _tour(classifier))
     content = ReportContent(
         header=_header(classifier, record),
         class_names=classifier.labels,
@@ -51,14 +61,17 @@ def portrait(
         options=options_of(classifier),
         provenance=record.provenance(),
         notes=(record.note,) if record.note else (),
+        extra=tuple(page for page in pages if page is not None),
     )
     return content if measured is None else _with_measurement(content, classifier, *measured)
 
 
-def measured(classifier: Classifier, folder: Path, found: Assessment, part: Part) -> ReportContent:
+def measured(
+    classifier: Classifier, folder: Path, found: Assessment, part: Part, fidelity: Fidelity | None = None
+) -> ReportContent:
     """The report of a saved model with figures measured just now."""
     record = Record.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
-    return portrait(classifier, record, read_history(folder), (found, part))
+    return portrait(classifier, record, read_history(folder), (found, part), fidelity)
 
 
 def with_suspects(content: ReportContent, suspects: Mislabelled) -> ReportContent:
@@ -146,6 +159,13 @@ def _samples(classifier: Classifier) -> Samples | None:
     n = max(1, min(12, MOST_SAMPLES // K))
     images = [classifier.sample(name, n, seed=SAMPLE_SEED) for name in classifier.labels]
     return Samples(np.concatenate(images), np.repeat(np.arange(K), n))
+
+
+def _tour(classifier: Classifier) -> Section | None:
+    """A walk from class to class, where images come from a latent space that can be walked through."""
+    if classifier.format_ is None or not isinstance(classifier.model_, Latent):
+        return None
+    return walk_section(walks(classifier, Route.tour(classifier.labels), seed=SAMPLE_SEED)[0])
 
 
 def _reconstructions(classifier: Classifier, part: Part) -> Reconstructions | None:

@@ -13,6 +13,7 @@ from pydantic import Field
 from likely.checkpoint import write_text
 from likely.contract import Options
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
+from likely.evaluation.samples import Honesty
 
 HISTORY = "history.csv"
 Row = Mapping[str, float]
@@ -34,6 +35,8 @@ class Record(Options):
     threads: int = 1
     precision: str = "float32"
     note: str = Field("", description="What the report's figures were measured on, where that needs saying.")
+
+    honesty: Honesty | None = Field(None, description="What judges say of the images that the model draws.")
 
     def provenance(self) -> Provenance:
         """What it takes to make the model again."""
