@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "Learn the classes of DATA and write a model folder.",
     "classify": "Say what images show, or that they show nothing known.",
     "evaluate": "Measure a model on labelled images that it has not seen.",
+    "benchmark": "Compare model families, trained for as long each, beside a discriminative twin.",
     "generate": "Draw new images of the classes.",
     "data": "Look at DATA before training.",
     "models": "List the model families and their options.",

@@ -1,0 +1,67 @@
+"""Images a second: of plain classification beside the twin's, taken in turn, for machines are noisy, and of answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.classifier import Classifier
+from likely.data.collection import Images
+
+MOST = 1000  # images that are timed together
+REPEATS = 9
+
+
+class Speed(NamedTuple):
+    """Medians over the repeats; `of_twin` of the ratios pair by pair, None without a twin."""
+
+    images_per_second: float
+    of_twin: float | None
+    answers_per_second: float
+    n_timed: int
+    n_repeats: int
+
+
+def speed(classifier: Classifier, twin: Classifier | None, images: Images, repeats: int = REPEATS) -> Speed:
+    """Time a classifier, and its twin in turn with it, on the same images in memory."""
+    X = _inputs(images)
+    calls = {"own": lambda: classifier.predict_proba(X)}
+    if twin is not None and twin is not classifier:
+        calls["twin"] = lambda: twin.predict_proba(X)
+    seconds = timed(calls, repeats)
+    # Answers come after all the pairs: their figures by the thousand would leave the next call a cold memory.
+    answering = timed({"answer": lambda: classifier.answer(X)}, max(3, repeats // 3))["answer"]
+    ratio = None if twin is None else float(np.median(seconds.get("twin", seconds["own"]) / seconds["own"]))
+    return Speed(len(X) / _median(seconds["own"]), ratio, len(X) / _median(answering), len(X), repeats)
+
+
+def timed(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
+    """The seconds of each call, (repeats,): all in turn, in one order and then the other, after one that does not count."""
+    names = list(calls)
+    for name in names:
+        calls[name]()
+    rounds = [_round(calls, names if i % 2 else names[::-1]) for i in range(repeats)]
+    return {name: np.array([seconds[name] for seconds in rounds]) for name in names}
+
+
+def _round(calls: Mapping[str, Callable[[], object]], names: Sequence[str]) -> dict[str, float]:
+    seconds = {}
+    for name in names:
+        start = time.perf_counter()
+        calls[name]()
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
+def _inputs(images: Images) -> NDArray[Any]:
+    """The first images as a program would hold them: (N, H, W, C), or vectors (N, D)."""
+    batch = images.batch(np.arange(min(MOST, len(images))))
+    return (batch.permute(0, 2, 3, 1) if batch.ndim == 4 else batch).numpy()
+
+
+def _median(seconds: NDArray[np.float64]) -> float:
+    return max(float(np.median(seconds)), 1e-9)

@@ -1,0 +1,102 @@
+"""A comparison as Markdown: three tables, and what their figures never stand without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from likely.evaluation.card import plain
+from likely.evaluation.phrases import breadth, listing
+from likely.evaluation.report.comparison.content import Comparison
+from likely.evaluation.report.comparison.figures import (
+    ACCURACY,
+    AHEAD,
+    ANSWERS,
+    COSTS,
+    FID,
+    LIKENESS,
+    Figure,
+    Row,
+    family_rows,
+    said,
+    seed_rows,
+    shown,
+)
+from likely.evaluation.report.comparison.likeness import between_seeds, measurements, problem
+from likely.evaluation.report.comparison.render import name
+from likely.evaluation.report.comparison.sections import facts, likeness_remarks
+from likely.evaluation.report.comparison.verdict import concerns, manner, summary
+
+WITH_RANGE = (ACCURACY, AHEAD, FID)  # a text has no room for the range of every figure
+
+
+def table(comparison: Comparison) -> str:
+    """table.md: families, the mean over seeds first and each seed after it, by answers, costs and likeness."""
+    return "\n".join(_lines(comparison)) + "\n"
+
+
+def _lines(comparison: Comparison) -> Iterator[str]:
+    yield from (
+        f"# {plain(name(comparison))}: {listing(comparison.tried, 9)}",
+        "",
+        summary(comparison),
+        manner(comparison),
+        "",
+    )
+    yield from ("## Answers", "", *_table(comparison, ANSWERS))
+    yield from ("## Costs", "", *_table(comparison, COSTS))
+    yield from _likeness(comparison)
+    if said := concerns(comparison):
+        yield from ("## Before you trust it", "", *(f"- {plain(words)}" for words in said), "")
+    yield "; ".join(f"{title}: {plain(value)}" for title, value in facts(comparison)) + "."
+
+
+def _likeness(comparison: Comparison) -> Iterator[str]:
+    groups = measurements(comparison)
+    if not groups:
+        return
+    yield from ("## Likeness", "")
+    if (why_not := problem(comparison)) is not None:
+        yield from (plain(why_not), "")
+        return
+    apart, found = between_seeds(comparison), next(iter(groups.values()))[0]
+    yield from _table(comparison, LIKENESS, with_means=apart is None)
+    yield from (*(f"- {plain(words)}" for words in likeness_remarks(comparison, found, apart)), "")
+
+
+def _table(comparison: Comparison, figures: Sequence[Figure], *, with_means: bool = True) -> Iterator[str]:
+    figures = shown(figures, comparison)
+    several = len(comparison.seeds) > 1
+    rows = family_rows(comparison, figures) if with_means or not several else []
+    rows += seed_rows(comparison, figures) if several else []
+    body = [_words(row, figures) for row in said(rows)]
+    widths = [max(map(_width, column)) for column in zip(_head(figures), *body, strict=True)]
+    yield _aligned(_head(figures), widths)
+    yield "|" + "|".join("-" * (width + 1) + (":" if i > 1 else "-") for i, width in enumerate(widths)) + "|"
+    yield from (_aligned(cells, widths) for cells in body)
+    yield ""
+
+
+def _head(figures: Sequence[Figure]) -> list[str]:
+    return ["family", "seeds", *(figure.title for figure in figures)]
+
+
+def _words(row: Row, figures: Sequence[Figure]) -> list[str]:
+    cells = []
+    for figure, cell in zip(figures, row.cells, strict=True):
+        words = f"**{cell.words}**" if cell.is_best else cell.words
+        cells.append(f"{words} ({cell.range})" if cell.range and figure in WITH_RANGE else words)
+    return [plain(row.family), row.seeds, *cells]
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Words from the left, figures from the right."""
+    spaces = [width - _width(cell) for cell, width in zip(cells, widths, strict=True)]
+    padded = [
+        f"{' ' * space}{cell}" if i > 1 else f"{cell}{' ' * space}"
+        for i, (cell, space) in enumerate(zip(cells, spaces, strict=True))
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def _width(words: str) -> int:
+    return round(sum(2 if breadth(letter) == 1 else 1 for letter in words))

@@ -1,0 +1,31 @@
+"""A comparison as one HTML page."""
+
+from __future__ import annotations
+
+from likely.evaluation.report.comparison.content import Comparison
+from likely.evaluation.report.comparison.sections import chapters
+from likely.evaluation.report.comparison.verdict import concerns, headlines, manner, summary
+from likely.evaluation.report.page import page
+
+STYLES = ("style.css", "comparison.css")
+
+
+def render(comparison: Comparison) -> str:
+    """The comparison as HTML: no script, no request, images and styles inside; text from the content is escaped."""
+    return page(
+        "comparison.html",
+        STYLES,
+        name=name(comparison),
+        data=comparison.data,
+        date=max(result.date for result in comparison.results),
+        summary=summary(comparison),
+        manner=manner(comparison),
+        headlines=headlines(comparison),
+        concerns=concerns(comparison),
+        groups=chapters(comparison),
+    )
+
+
+def name(comparison: Comparison) -> str:
+    """What the page is called: the data, without the folders that they are in."""
+    return comparison.data.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or comparison.data

@@ -1,0 +1,319 @@
+"""A benchmark: every family and the twin measured alike, nothing twice, and nothing lost to whoever interrupts it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from likely import models
+from likely.benchmark import TWIN, Benchmark, BenchmarkError, Plan, Stopped, Watch, compared, write
+from likely.benchmark.circumstances import Memory, commit
+from likely.benchmark.ledger import Ledger
+from likely.benchmark.plan import Entry
+from likely.benchmark.speed import timed
+from likely.classifier import Classifier
+from likely.data.images import ImageOptions
+from likely.evaluation.assessment import assess
+from likely.evaluation.fidelity import require_comparable
+from likely.evaluation.report.comparison import Key, table
+from likely.evaluation.report.comparison.likeness import between_seeds
+from likely.evaluation.selection import select
+from likely.models.gaussian import Gaussian
+from likely.training.loop import Diverged
+from likely.training.options import TrainingOptions
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three classes of digits, with a test part of their own."""
+    digits = load_digits(n_class=3)
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    np.savez(path, x_train=pixels[:400], y_train=digits.target[:400], x_test=pixels[400:], y_test=digits.target[400:])
+    return path
+
+
+def plan(data, *families, epochs=1, **changes):
+    training = TrainingOptions(epochs=epochs, threads=1)
+    return Plan(data=str(data), families=families or ("gaussian",), training=training, options=NARROW, **changes)
+
+
+NARROW = {"discriminative": {"width": 4}, "vae": {"width": 4, "latent_dims": 4}}
+
+
+def carried_out(plan, out, **how):
+    benchmark = Benchmark(plan, out, **how)
+    return benchmark, list(benchmark.outcomes())
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Two families over two seeds: the folder, the benchmark, its outcomes."""
+    out = tmp_path_factory.mktemp("benchmark") / "results"
+    return out, *carried_out(plan(data, "vae", "gaussian", seeds=(0, 1)), out)
+
+
+class StopsIn(Watch):
+    """Somebody who presses Ctrl-C in the third step of a training."""
+
+    def __init__(self, entry):
+        self.entry = entry
+
+    def steps(self, steps, entry):
+        for step in steps:
+            yield step
+            if entry == self.entry and step.number == 3:
+                return
+
+
+def test_every_family_is_measured_with_every_seed_the_twin_first(whole):
+    out, _, outcomes = whole
+    assert [outcome.entry for outcome in outcomes] == [
+        Entry(family, seed) for seed in (0, 1) for family in (TWIN, "vae", "gaussian")
+    ]
+    assert all(outcome.is_new and outcome.result.error is None for outcome in outcomes)
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [(line["family"], line["seed"]) for line in lines] == [tuple(outcome.entry) for outcome in outcomes]
+    assert {(line["threads"], line["commit"], line["version"]) for line in lines} == {(1, commit(), "0.1.0")}
+
+
+def test_the_figures_are_those_of_evaluate(whole, data):
+    out, _, outcomes = whole
+    classifier = Classifier.load(out / "models" / "vae-1")
+    found = assess(classifier, select(classifier, str(data)).part, alpha=0.05).as_json()
+    result = next(outcome.result for outcome in outcomes if outcome.entry == Entry("vae", 1))
+    for name in ("n", "accuracy", "balanced_accuracy", "nll", "ece", "brier", "bits_per_dim", "false_alarm_rate"):
+        assert getattr(result.quality, name) == pytest.approx(found[name], rel=1e-5), name
+    assert result.quality.reliability.reliability.ece == pytest.approx(found["ece"])
+    assert result.model == classifier.id
+
+
+def test_all_are_held_against_the_twin_of_their_seed(whole):
+    _, _, outcomes = whole
+    accuracy = {outcome.entry: outcome.result.quality.accuracy for outcome in outcomes}
+    for entry, result, _ in outcomes:
+        ahead, interval = result.quality.ahead_of_twin, result.quality.ahead_interval
+        if entry.family == TWIN:
+            assert ahead is None
+            assert result.cost.of_twin == 1
+        else:
+            assert ahead == pytest.approx(accuracy[entry] - accuracy[Entry(TWIN, entry.seed)])
+            assert interval[0] <= ahead <= interval[1]
+            assert result.cost.of_twin > 0
+
+
+def test_likeness_is_measured_alike_in_the_features_of_the_first_twin(whole):
+    _, _, outcomes = whole
+    found = [outcome.result.fidelity for outcome in outcomes if outcome.result.fidelity]
+    assert len(found) == 4
+    assert {fidelity.extractor.partition(",")[0] for fidelity in found} == {outcomes[0].result.model}
+    for fidelity in found[1:]:
+        require_comparable(found[0], fidelity)
+    judges = {outcome.entry: outcome.result.honesty.classes.judge for outcome in outcomes if outcome.result.honesty}
+    twins = {outcome.entry.seed: outcome.result.model for outcome in outcomes if outcome.entry.family == TWIN}
+    assert judges == {Entry(family, seed): twins[seed] for seed in (0, 1) for family in ("vae", "gaussian")}
+
+
+def test_the_cost_tells_how_far_a_training_got(whole):
+    _, _, outcomes = whole
+    for outcome in outcomes:
+        spent = outcome.result.cost
+        assert spent.n_parameters > 0
+        if outcome.entry.family == "gaussian":
+            assert spent.epochs_done is None
+        else:
+            assert spent.epochs_done == pytest.approx(1)
+            assert spent.train_images_per_second > 0
+
+
+def test_what_is_there_is_neither_trained_nor_measured_again(whole, data):
+    out, _, outcomes = whole
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
+    _, again = carried_out(plan(data, "vae", "gaussian", seeds=(0, 1)), out)
+    assert not any(outcome.is_new for outcome in again)
+    assert [outcome.result for outcome in again] == [outcome.result for outcome in outcomes]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_the_table_the_page_and_the_picture_are_written(whole):
+    out, benchmark, outcomes = whole
+    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    write(benchmark, comparison)
+    assert (out / "table.md").read_text() == table(comparison)
+    assert (out / "index.html").read_text().startswith("<!doctype html>")
+    assert (out / "samples.png").stat().st_size > 1000
+    assert list(comparison.panels) == ["real", "vae", "gaussian"]
+    assert set(comparison.courses) == {TWIN, "vae"}
+    assert comparison.settings["vae"] == "width=4, latent_dims=4"
+    assert between_seeds(comparison) is None
+    benchmark_again = Benchmark(benchmark.plan, out)  # what it wrote is not foreign to it
+    assert benchmark_again.known(Entry("vae", 0)) is not None
+
+
+def test_an_interrupted_benchmark_goes_on_to_the_same_bits(whole, data, tmp_path):
+    stopping = Benchmark(plan(data, "vae", "gaussian"), tmp_path / "b", watch=StopsIn(Entry("vae", 0)))
+    outcomes = stopping.outcomes()
+    assert next(outcomes).entry == Entry(TWIN, 0)
+    with pytest.raises(Stopped, match="vae, seed 0"):
+        next(outcomes)
+    assert (tmp_path / "b" / "models" / "vae-0" / "unfinished.safetensors").exists()
+    _, again = carried_out(plan(data, "vae", "gaussian"), tmp_path / "b")
+    assert [outcome.is_new for outcome in again] == [False, True, True]
+    ours, theirs = (load_file(out / "models/vae-0/model.safetensors") for out in (tmp_path / "b", whole[0]))
+    assert all(ours[name].equal(value) for name, value in theirs.items())
+
+
+class Astray(Gaussian):
+    """A family whose training comes to nothing."""
+
+    def conclude(self):
+        raise Diverged("the loss went astray\n\nand more")
+
+
+def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.FAMILIES, "astray", Astray)
+    asked = plan(data, "astray", "gaussian")
+    benchmark, outcomes = carried_out(asked, tmp_path)
+    assert [outcome.result.error for outcome in outcomes] == [None, "the loss went astray", None]
+    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    text = table(comparison)
+    assert "astray failed with seed 0: the loss went astray" in text
+    assert "| astray " in text
+    monkeypatch.setitem(models.FAMILIES, "astray", Gaussian)
+    _, again = carried_out(asked, tmp_path)
+    assert [(outcome.is_new, outcome.result.error) for outcome in again] == [(False, None), (True, None), (False, None)]
+
+
+def test_without_a_twin_the_others_are_measured_as_far_as_can_be(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.FAMILIES, TWIN, Astray)
+    asked = plan(data).model_copy(update={"options": {}})
+    _, (twin, other) = carried_out(asked, tmp_path)
+    assert twin.result.error is not None
+    assert other.result.error is None
+    assert other.result.quality.accuracy > 0.8
+    assert other.result.fidelity is other.result.honesty is other.result.cost.of_twin is None
+
+
+def test_lines_that_were_measured_otherwise_are_left_alone(data, tmp_path):
+    carried_out(plan(data, samples=20), tmp_path)
+    benchmark, outcomes = carried_out(plan(data, samples=30), tmp_path)
+    assert [(outcome.entry.family, outcome.is_new) for outcome in outcomes] == [(TWIN, False), ("gaussian", True)]
+    assert outcomes[1].result.fidelity.n_drawn == 30
+    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    assert "1 line of results.jsonl was measured otherwise (samples)" in comparison.notes[0]
+    assert len(comparison.results) == 2
+
+
+def test_a_line_counts_only_for_the_model_that_is_there(data, tmp_path):
+    carried_out(plan(data), tmp_path)
+    for path in (tmp_path / "models" / "gaussian-0").iterdir():
+        path.unlink()
+    _, outcomes = carried_out(plan(data), tmp_path)
+    assert [outcome.is_new for outcome in outcomes] == [False, True]
+
+
+def test_models_that_were_trained_otherwise_are_refused_before_anything_is_done(whole, data):
+    out = whole[0]
+    with pytest.raises(BenchmarkError, match="epochs was 1 and is now 2"):
+        Benchmark(plan(data, epochs=2), out)
+    with pytest.raises(BenchmarkError, match="width was 4 and is now 32"):
+        Benchmark(plan(data).model_copy(update={"options": {}}), out)
+    with pytest.raises(BenchmarkError, match="size was None"):
+        Benchmark(plan(data, images=ImageOptions(size=(6, 6))), out)
+
+
+def test_models_of_a_version_with_other_options_are_refused(data, tmp_path):
+    carried_out(plan(data), tmp_path)
+    path = tmp_path / "models" / "gaussian-0" / "model.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"options": document["options"] | {"forgotten": 3}}))
+    with pytest.raises(BenchmarkError, match="forgotten was 3 and is now None"):
+        Benchmark(plan(data), tmp_path)
+
+
+def test_what_no_benchmark_wrote_is_left_alone(data, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(BenchmarkError, match=r"precious\.txt"):
+        Benchmark(plan(data), tmp_path)
+    with pytest.raises(BenchmarkError, match="is a file"):
+        Benchmark(plan(data), tmp_path / "precious.txt")
+    (tmp_path / "results" / "models" / "gaussian-0" / "mine").mkdir(parents=True)
+    with pytest.raises(BenchmarkError, match="neither a model"):
+        Benchmark(plan(data), tmp_path / "results")
+
+
+def test_more_samples_than_there_are_real_images_are_refused_at_once(data, tmp_path):
+    with pytest.raises(BenchmarkError, match="137 labelled test images"):
+        Benchmark(plan(data, samples=138), tmp_path)
+
+
+def test_who_names_no_threads_gets_those_of_the_models_before(whole, data):
+    asked = plan(data, "vae").model_copy(update={"training": TrainingOptions(epochs=1)})
+    assert Benchmark(asked, whole[0]).plan.training.threads == 1
+
+
+def test_data_without_a_test_part_have_other_real_images_with_every_seed(tmp_path):
+    digits = load_digits(n_class=3)
+    np.savez(tmp_path / "some.npz", x=digits.images.astype(np.uint8), y=digits.target)
+    benchmark, outcomes = carried_out(plan(tmp_path / "some.npz", seeds=(0, 1)), tmp_path / "b")
+    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    assert "real images" in between_seeds(comparison)
+    likeness = table(comparison).partition("## Likeness")[2]
+    assert "mean of" not in likeness
+    assert "Compare families of one seed, not seeds" in likeness
+
+
+def test_vectors_are_compared_without_pictures(tmp_path):
+    digits = load_digits(n_class=3)
+    np.savez(tmp_path / "some.npz", x=digits.data, y=digits.target)
+    benchmark, outcomes = carried_out(plan(tmp_path / "some.npz"), tmp_path / "b")
+    assert all(outcome.result.error is None for outcome in outcomes), outcomes
+    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    write(benchmark, comparison)
+    assert not comparison.panels
+    assert not (tmp_path / "b" / "samples.png").exists()
+    assert "Likeness" not in table(comparison)
+
+
+def test_a_plan_has_the_twin_first_and_everything_once(data):
+    asked = plan(data, "vae", TWIN, "vae", seeds=(3, 3, 1))
+    assert asked.families == (TWIN, "vae")
+    assert asked.seeds == (3, 1)
+    assert plan(f"{data.parent}/./{data.name}").data == str(data)
+    with pytest.raises(ValueError, match="how long"):
+        Plan(data="digits", families=("vae",), training=TrainingOptions())
+    with pytest.raises(ValueError, match="did you mean 'vae'"):
+        plan(data, "vea")
+
+
+def test_a_torn_line_costs_nothing_but_itself(whole, tmp_path):
+    result = whole[2][0].result
+    ledger = Ledger(tmp_path / "results.jsonl")
+    ledger.append(result)
+    with ledger.path.open("a") as file:
+        file.write(result.line()[:100])
+    Ledger(ledger.path).append(result)
+    again = Ledger(ledger.path)
+    assert (again.results, again.n_unreadable) == ([result, result], 1)
+    assert again.last(result.key) == result
+    assert again.last(Key(**{**result.key.model_dump(), "seed": 9})) is None
+
+
+def test_calls_are_timed_in_turn_in_both_orders():
+    called = []
+    seconds = timed({name: lambda name=name: called.append(name) for name in "ab"}, 3)
+    assert "".join(called) == "ab" + "ba" + "ab" + "ba"
+    assert {len(values) for values in seconds.values()} == {3}
+
+
+def test_the_peak_of_the_memory_is_of_the_time_since():
+    memory = Memory()
+    if memory.peak_gb is None:
+        pytest.skip("this system keeps no peak")
+    before = memory.peak_gb
+    np.ones(200_000_000 // 8)
+    assert memory.peak_gb >= before + 0.15
