@@ -164,13 +164,13 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
         self.standardise.conclude()
         assert self._first is not None  # the contract: measured before concluded
         if self.is_image:
-            measure(self.flow, self._continuous(self._first, None))
+            # With the noise of a training step: filled-up pixels and constant ones have no other variance to go by.
+            measure(self.flow, self._noisy(self._first, torch.Generator(self._first.device).manual_seed(0)))
         self._first = None
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
-        v = self._continuous(x, rng)
-        z, log_det = self.flow(v + self.noise * standard_normal(v, rng))
+        z, log_det = self.flow(self._noisy(x, rng))
         log_joint = self.log_prior + self._nearness(z)  # (B, K)
         labelled = y >= 0
         own = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]
@@ -181,6 +181,11 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
         return loss + self.class_weight * F.cross_entropy(
             log_joint[labelled], y[labelled], label_smoothing=self.label_smoothing
         )
+
+    def _noisy(self, x: Tensor, rng: Generator) -> Tensor:
+        """What the flow is trained on."""
+        v = self._continuous(x, rng)
+        return v + self.noise * standard_normal(v, rng)
 
     def _continuous(self, x: Tensor, rng: Generator | None) -> Tensor:
         """8-bit pixels with noise within their bins, about 0, filled up to the flow's shape; vectors standardised."""

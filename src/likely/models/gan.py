@@ -33,18 +33,20 @@ from likely.nets.standardise import Standardise, Standardised
 
 PRESETS: dict[str, dict[str, object]] = {
     "generator": {},
-    "classifier": {"feature_matching": 1.0, "adversarial": 0.0, "noise": 0.5, "norm": "weight", "diff_augment": "none"},
-}
-PRESET_TRAINING: dict[str, dict[str, object]] = {
-    "generator": {"optimiser": "adam", "learning_rate": 2e-3, "momentum": 0.5, "clip": 10.0, "batch_size": 64},
     "classifier": {
-        "optimiser": "adam",
-        "learning_rate": 3e-3,
-        "momentum": 0.5,
-        "clip": 10.0,
-        "batch_size": 200,
-        "labelled_share": 0.5,
+        "feature_matching": 1.0,
+        "adversarial": 0.0,
+        "class_weight_made": 0.0,
+        "noise": 0.5,
+        "norm": "weight",
+        "diff_augment": "none",
     },
+}
+# Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
+_ADVERSARIAL_TRAINING = {"optimiser": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
+PRESET_TRAINING: dict[str, dict[str, object]] = {
+    "generator": _ADVERSARIAL_TRAINING | {"learning_rate": 2e-3, "batch_size": 64},
+    "classifier": _ADVERSARIAL_TRAINING | {"learning_rate": 3e-3, "batch_size": 200, "labelled_share": 0.5},
 }
 
 
@@ -69,12 +71,15 @@ class GanOptions(TrunkOptions):
     feature_matching: float = Field(
         0.0, ge=0, description="Weight of the distance between the mean features of real and made images."
     )
-    class_weight: float = Field(2.0, ge=0, description="Weight of the classes' cross-entropy, for both networks.")
+    class_weight: float = Field(2.0, ge=0, description="Weight of the classes' cross-entropy for the discriminator.")
+    class_weight_made: float = Field(
+        0.2, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
+    )
     updates: Literal["joint", "alternating"] = Field("joint", description="Both networks in one step, or in turn.")
     n_critic: int = Field(1, ge=1, description="Discriminator steps for each generator step, in alternating training.")
     noise: float = Field(0.0, ge=0, description="Standard deviation of noise on the discriminator's hidden layers.")
-    norm: Literal["none", "weight", "spectral", "group"] = Field(
-        "group", description="What is normalised in the discriminator: its weights in two ways, or groups of features."
+    norm: Literal["none", "weight", "spectral", "layer"] = Field(
+        "layer", description="What is normalised in the discriminator: its weights, in one of two ways, or its layers."
     )
     diff_augment: str = Field(
         "shift",
@@ -214,7 +219,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
         """What the generator minimises, given what the discriminator makes of its images of the classes c."""
         (features, logits), chosen = judged, self.settings
-        total = chosen.class_weight * F.cross_entropy(logits, c)
+        total = chosen.class_weight_made * F.cross_entropy(logits, c)
         if chosen.adversarial:
             total = total + chosen.adversarial * ADVERSARIAL[chosen.loss].generator(logits.logsumexp(1))
         if chosen.feature_matching:

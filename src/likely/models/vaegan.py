@@ -46,7 +46,9 @@ class VaeganOptions(VaeOptions):
 
 
 class Vaegan(Vae):
-    """L_VAE as in `vae`, and for the decoder alone L_GAN on images drawn from p(z | c), z and the classes held fixed.
+    """L_VAE as in `vae`, and for the decoder L_GAN on images drawn from p(z | c), z held fixed.
+
+    All that reaches the encoder of L_GAN goes through the decoder's batch statistics, which both kinds of images share.
 
     A subclass, for whatever it is asked after training it is the autoencoder. The discriminator has a logit for every class:
     the decoder is to be taken for real, and for the class that it was asked for.

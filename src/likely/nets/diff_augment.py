@@ -65,7 +65,7 @@ def _uniform(x: Tensor, n: int, rng: Generator) -> tuple[Tensor, ...]:
 
 def _source(side: int, n: int, device: torch.device, rng: Generator) -> Tensor:
     """Where each row or column of the shifted images comes from, in the padded image: (n, side)."""
-    largest = round(SHIFT * side)
+    largest = int(SHIFT * side)
     moved = torch.randint(-largest, largest + 1, (n, 1), generator=rng, device=rng.device).to(device)
     return (torch.arange(side, device=device) + moved + 1).clamp(0, side + 1)
 

@@ -16,13 +16,11 @@ from likely.nets.blocks import pyramid, ratio, standard_normal, widths
 SLOPE = 0.2  # of the leaky rectifier (Radford 2015)
 ON_IMAGE = 1.0  # of the hidden layers' noise, on the image itself, in [-1, 1]
 
-GROUPS = 4  # of a layer's channels that are normalised together
-
 NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
     "spectral": parametrizations.spectral_norm,
-    "group": lambda layer: nn.Sequential(layer, nn.GroupNorm(GROUPS, _n_out(layer))),
+    "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, of all maps together
 }
 
 

@@ -1,0 +1,174 @@
+"""The adversarial classifier: one set of logits for class and realness, presets, and who learns from which loss."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likely.contract import Task
+from likely.models.gan import PRESET_TRAINING, PRESETS, Gan, GanOptions
+from likely.nets.adversarial import ADVERSARIAL
+
+LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
+SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
+HEADS = ["semi_supervised", "auxiliary"]
+CALM = {"latent_dims": 3, "width": 4, "diff_augment": "none", "noise": 0.0}  # draws the made images and nothing else
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(shape, n=8, seed=0):
+    if len(shape) == 1:
+        return 3 + 10 * torch.randn(n, *shape, generator=generator(seed))
+    return torch.rand(n, *shape, generator=generator(seed))
+
+
+def built(shape, **options):
+    torch.manual_seed(0)
+    model = Gan(Task(shape, (4, 2, 6)), GanOptions(**CALM | options))
+    model.measure(images(shape), LABELS)
+    model.conclude()
+    return model
+
+
+def gradients(loss, network):
+    return torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def shape(request):
+    return request.param
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", HEADS)
+def test_scores_are_logits_without_the_prior(shape, head):
+    model, x = built(shape, head=head).eval(), images(shape)
+    _, logits = model.discriminator(2 * x - 1 if len(shape) == 3 else model.standardise(x))
+    assert_close(model.log_scores(x) + model.log_prior, logits)
+    assert_close((model.log_scores(x) + model.log_prior).softmax(1), logits.softmax(1))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("head", HEADS)
+def test_how_real_is_what_the_logits_sum_to_beside_a_zero_for_made(shape, head):
+    model, x = built(shape, head=head).eval(), images(shape)
+    logits = model.log_scores(x) + model.log_prior
+    with_made = torch.cat([logits, torch.zeros(8, 1)], 1).softmax(1)
+    odds = model.statistics(x)["log_odds_real"]
+    assert_close(odds.sigmoid(), logits.logsumexp(1).sigmoid())
+    assert_close(odds.sigmoid(), with_made[:, :-1].sum(1))
+
+
+@pytest.mark.parametrize("given", [{}, {"head": "semi_supervised"}])
+def test_a_critic_without_odds_is_refused_for_classes_that_share_them(given):
+    with pytest.raises(ValueError, match="loss 'wgan-gp' needs head 'auxiliary'"):
+        GanOptions(loss="wgan-gp", **given)
+    assert GanOptions(loss="wgan-gp", head="auxiliary").loss == "wgan-gp"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_fills_in_what_is_not_set_by_hand(preset):
+    options, plain = GanOptions(preset=preset), GanOptions()
+    for name in GanOptions.model_fields:
+        expected = preset if name == "preset" else PRESETS[preset].get(name, getattr(plain, name))
+        assert getattr(options, name) == expected, name
+    assert options.training_defaults == PRESET_TRAINING[preset]
+
+
+@pytest.mark.parametrize("by_hand", [{"noise": 0.0}, {"norm": "spectral"}, {"adversarial": 1.0, "width": 8}])
+def test_what_is_set_by_hand_wins_over_the_preset(by_hand):
+    chosen, preset = GanOptions(preset="classifier", **by_hand), GanOptions(preset="classifier")
+    for name in GanOptions.model_fields:
+        assert getattr(chosen, name) == by_hand.get(name, getattr(preset, name)), name
+
+
+def test_options_written_out_and_read_back_are_the_same():
+    options = GanOptions(preset="classifier", noise=0.0)
+    assert GanOptions(**options.model_dump()) == options
+
+
+OTHERS = [{"feature_matching": 1.0}, {"loss": "hinge", "head": "auxiliary"}, {"adversarial": 0.0, "norm": "weight"}]
+
+
+@pytest.mark.parametrize("options", OTHERS, ids=lambda options: "-".join(map(str, options.values())))
+def test_in_one_step_each_network_learns_what_it_would_in_turn(shape, options):
+    model, x = built(shape, **options).train(), images(shape)
+    joint = model._joint_loss(x, LABELS, generator(1))
+    apart = {
+        model.discriminator: model._discriminator_loss(x, LABELS, generator(1)),
+        model.generator: model._generator_loss(x, LABELS, generator(1)),
+    }
+    for network, loss in apart.items():
+        own = gradients(loss, network)
+        assert any(each.abs().sum() > 0 for each in own)
+        for found, expected in zip(gradients(joint, network), own, strict=True):
+            assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    assert_close(joint, sum(apart.values()))
+
+
+def test_what_the_generator_is_after_does_not_move_the_discriminator(shape):
+    x, found = images(shape), []
+    for weight in (0.0, 5.0):
+        model = built(shape, adversarial=weight, feature_matching=weight).train()
+        found.append(gradients(model._joint_loss(x, LABELS, generator(1)), model.discriminator))
+    for without, with_ in zip(*found, strict=True):
+        assert torch.equal(without, with_)
+
+
+def test_what_the_discriminator_is_after_does_not_move_the_generator(shape, monkeypatch):
+    model, x = built(shape, feature_matching=1.0).train(), images(shape)
+    expected = gradients(model._joint_loss(x, LABELS, generator(1)), model.generator)
+    monkeypatch.setattr(model, "_telling_apart", lambda *_: torch.zeros(()))
+    for without, with_ in zip(
+        gradients(model._joint_loss(x, LABELS, generator(1)), model.generator), expected, strict=True
+    ):
+        assert torch.equal(without, with_)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("class_weight_made", [0.0, 2.0])
+def test_features_that_agree_in_the_mean_match(shape, class_weight_made):
+    model = built(shape, adversarial=0.0, feature_matching=1.0, class_weight_made=class_weight_made)
+    features, logits, c = torch.randn(6, 4, generator=generator(0)), torch.zeros(6, 3), torch.zeros(6).long()
+    matched = model._deceiving((features, logits), c, features.flip(0))
+    assert matched.item() == pytest.approx(class_weight_made * torch.tensor(3.0).log().item(), abs=1e-6)
+    apart = model._deceiving((features, logits), c, features + 2)
+    assert (apart - matched).item() == pytest.approx(4, rel=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("y", "looked_at"),
+    [([0, 1, -1, 2, -1], [2, 4]), ([0, 1, 2, 2, 0], range(5)), ([0, 1, -1, 2, 0], range(5)), ([-1] * 5, range(5))],
+)
+def test_real_images_are_the_unlabelled_ones_where_there_are_some(shape, y, looked_at):
+    model, y, x = built(shape, class_weight=0.0), torch.tensor(y), images(shape, n=5)
+    before = model._discriminator_loss(x, y, generator(1))
+    for i in range(5):
+        other = x.clone()
+        other[i] = images(shape, n=1, seed=9)[0]
+        after = model._discriminator_loss(other, y, generator(1))
+        assert (after != before).item() == (i in looked_at), i
+
+
+@torch.no_grad()
+def test_there_are_as_many_made_images_as_real_ones_to_tell_them_from(shape):
+    model = built(shape)
+    for y, n in ((LABELS, 2), (LABELS.clamp_min(0), 8), (LABELS[:1], 2)):
+        x, c = model._made(y, generator(0))
+        assert x.shape == (n, *shape)
+        assert c.shape == (n,)
+
+
+@torch.no_grad()
+def test_the_discriminators_loss_is_its_parts(shape):
+    model, x = built(shape, class_weight=3.0).train(), images(shape)
+    real, (made, _) = model._shown(x, generator(1)), model._made(LABELS, generator(1))
+    _, logits = model.discriminator(real)
+    _, made_logits = model.discriminator(made)
+    adversarial = ADVERSARIAL["bce"].real(logits[LABELS < 0].logsumexp(1))
+    adversarial = adversarial + ADVERSARIAL["bce"].made(made_logits.logsumexp(1))
+    classes = torch.nn.functional.cross_entropy(logits, LABELS, ignore_index=-1)
+    assert_close(model._discriminator_loss(x, LABELS, generator(1)), adversarial + 3 * classes)

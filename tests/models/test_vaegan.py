@@ -1,0 +1,147 @@
+"""The autoencoder with a discriminator: who learns from which of the two losses."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likely.contract import Task
+from likely.models.vae import Vae, VaeOptions
+from likely.models.vaegan import Vaegan, VaeganOptions
+
+LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
+SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
+SMALL = {"latent_dims": 3, "width": 4}
+ENCODER = ("trunk.", "to_latent.")
+DECODER = ("head.",)
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(shape, n=8):
+    if len(shape) == 1:
+        return 3 + 10 * torch.randn(n, *shape, generator=generator(0))
+    return torch.randint(0, 256, (n, *shape), generator=generator(0)) / 255
+
+
+def built(shape, **options):
+    """In evaluation mode: batch normalisation would tie the images that are made to those that are remade."""
+    torch.manual_seed(0)
+    model = Vaegan(Task(shape, (4, 2, 6)), VaeganOptions(**SMALL | options))
+    model.measure(images(shape), LABELS)
+    model.conclude()
+    return model.eval()
+
+
+def gradients(loss, model, prefixes=("",)):
+    named = {name: p for name, p in model.named_parameters() if name.startswith(prefixes)}
+    found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+    return dict(zip(named, found, strict=True))
+
+
+def autoencoder_gradients(shape, prefixes, **options):
+    model = built(shape, **options)
+    return gradients(model._autoencoder_loss(images(shape), LABELS, generator(1)), model, prefixes)
+
+
+@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
+def shape(request):
+    return request.param
+
+
+def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
+    model, x = built(shape, adversarial=0.0, feature_weight=0.0), images(shape)
+    plain = Vae(model.task, VaeOptions(**SMALL, component_weight=model.component_weight)).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
+    rng = generator(1)
+    model._classes(x, rng)  # what the larger model draws before the noise on z
+    expected = plain._loss(x, LABELS, rng)
+    loss = model._autoencoder_loss(x, LABELS, generator(1))
+    assert_close(loss, expected)
+    found, own = gradients(loss, model), gradients(expected, plain)
+    for name, gradient in own.items():
+        assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["bce", "hinge"])
+def test_the_adversarial_loss_teaches_the_decoder_alone(shape, loss):
+    prefixes = (*ENCODER, "component_", *DECODER)
+    without, with_ = (
+        autoencoder_gradients(shape, prefixes, adversarial=weight, feature_weight=0.0, loss=loss)
+        for weight in (0.0, 10.0)
+    )
+    for name in without:
+        if not name.startswith(DECODER):
+            assert_close(with_[name], without[name], rtol=1e-4, atol=1e-6, msg=name)
+    assert any(not torch.allclose(with_[name], without[name]) for name in without if name.startswith(DECODER))
+
+
+def test_the_distance_of_features_teaches_encoder_and_decoder(shape):
+    for part in (ENCODER, DECODER):
+        without, with_ = (
+            autoencoder_gradients(shape, part, adversarial=0.0, feature_weight=weight) for weight in (0.0, 10.0)
+        )
+        assert any(not torch.allclose(with_[name], without[name]) for name in without)
+
+
+@pytest.mark.parametrize("after_a_step", [True, False])
+def test_the_discriminators_loss_teaches_the_discriminator_alone(shape, after_a_step):
+    model, x = built(shape), images(shape)
+    if after_a_step:
+        model._autoencoder_loss(x, LABELS, generator(1))
+    found = gradients(model._discriminator_loss(x, LABELS, generator(2)), model)
+    for name, gradient in found.items():
+        if name.startswith("discriminator."):
+            assert gradient is not None, name
+            assert gradient.abs().sum() > 0, name
+        else:
+            assert gradient is None, name
+
+
+def test_the_objectives_share_out_the_parameters(shape):
+    model = built(shape, discriminator_rate=0.25)
+    ours, theirs = model.objectives()
+    assert not {id(p) for p in ours.parameters} & {id(p) for p in theirs.parameters}
+    assert len(ours.parameters) + len(theirs.parameters) == len(list(model.parameters()))
+    assert (ours.rate, theirs.rate) == (1.0, 0.25)
+
+
+def test_the_discriminator_sees_the_images_that_the_decoder_has_just_made(shape):
+    model, x = built(shape, made_share=0.5), images(shape)
+    model._autoencoder_loss(x, LABELS, generator(1))
+    seen = []
+    model.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    model._discriminator_loss(x, LABELS, generator(2))
+    (both,) = seen
+    assert len(both) == 8  # four real, four made
+    assert torch.equal(both[4:], model._made)
+    assert not model._made.requires_grad
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("share", "n", "expected"), [(0.25, 8, 2), (1.0, 8, 8), (0.01, 8, 2), (0.5, 6, 3)])
+def test_the_share_of_made_images(share, n, expected):
+    model = built((5,), made_share=share)
+    c = model._classes(images((5,), n=n), generator(0))
+    assert c.shape == (expected,)
+    assert set(c.tolist()) <= {0, 1, 2}
+
+
+@torch.no_grad()
+def test_what_is_made_is_no_part_of_the_model(shape):
+    model = built(shape)
+    names = set(model.state_dict())
+    model._autoencoder_loss(images(shape), LABELS, generator(1))
+    assert set(model.state_dict()) == names
+
+
+@torch.no_grad()
+def test_asked_for_classes_it_is_the_autoencoder(shape):
+    model, x = built(shape), images(shape)
+    plain = Vae(model.task, VaeOptions(**SMALL)).eval()
+    plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
+    assert torch.equal(model.log_scores(x), plain.log_scores(x))
+    assert torch.equal(model.log_likelihood(x), plain.log_likelihood(x))
+    extra = set(model.statistics(x)) - set(plain.statistics(x))
+    assert extra == {"log_odds_real"}

@@ -1,0 +1,135 @@
+"""Random changes to images: which, how far, and gradients through them."""
+
+import math
+import re
+from itertools import product
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likely.nets.diff_augment import CHANGES, HOLE, PATTERN, colour, cutout, diff_augment, shift
+
+SHAPES = [(1, 8, 8), (3, 16, 8), (3, 9, 7)]
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(shape, n=12):
+    """No two values alike, and none of them 0."""
+    numbers = torch.randperm(n * math.prod(shape), generator=generator(0)) + 1
+    return numbers.float().reshape(n, *shape) / (numbers.numel() + 1)
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def shape(request):
+    return request.param
+
+
+@pytest.fixture(params=[*CHANGES, "colour,shift,cutout"])
+def changes(request):
+    return request.param
+
+
+def test_none_and_vectors_are_as_they_are(shape):
+    x = images(shape)
+    assert diff_augment(x, "none", generator(0)) is x
+    vectors = torch.randn(4, 5, generator=generator(1))
+    assert torch.equal(diff_augment(vectors, "colour,shift,cutout", generator(0)), vectors)
+
+
+def test_the_same_generator_gives_the_same_and_another_another(shape, changes):
+    first, again, other = (diff_augment(images(shape), changes, generator(seed)) for seed in (1, 1, 2))
+    assert first.shape == images(shape).shape
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_several_changes_are_made_in_turn(shape):
+    rng = generator(3)
+    expected = cutout(shift(images(shape), rng), rng)
+    assert torch.equal(diff_augment(images(shape), "shift,cutout", generator(3)), expected)
+
+
+def test_gradients_flow_to_the_images(shape, changes):
+    x = images(shape).requires_grad_()
+    diff_augment(x, changes, generator(0)).square().sum().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.flatten(1).any(1).all()
+
+
+def test_each_image_changes_in_its_own_way(shape, changes):
+    same = images(shape)[:1].expand(12, -1, -1, -1)
+    changed = diff_augment(same, changes, generator(0))
+    assert len({tuple(image.flatten().tolist()) for image in changed}) > 1
+
+
+def moved(image, down, right):
+    """An image (C, H, W) moved by whole pixels, one pixel after the other."""
+    _, H, W = image.shape
+    out = torch.zeros_like(image)
+    for row, column in product(range(H), range(W)):
+        if 0 <= row - down < H and 0 <= column - right < W:
+            out[:, row, column] = image[:, row - down, column - right]
+    return out
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 16, 8)], ids=str)
+def test_a_shift_moves_by_whole_pixels_and_at_most_an_eighth_of_a_side(shape):
+    _, H, W = shape
+    x, seen = images(shape, n=40), set()
+    ways = list(product(range(-H // 8, H // 8 + 1), range(-W // 8, W // 8 + 1)))
+    for before, after in zip(x, shift(x, generator(0)), strict=True):
+        found = [way for way in ways if torch.equal(moved(before, *way), after)]
+        assert len(found) == 1
+        seen.update(found)
+    for axis in range(2):  # as far as that, either way
+        assert {way[axis] for way in seen} >= {-shape[axis + 1] // 8, shape[axis + 1] // 8}
+
+
+def test_a_shift_makes_no_new_values(shape):
+    x = images(shape)
+    values = set(x.flatten().tolist()) | {0.0}
+    assert set(shift(x, generator(1)).flatten().tolist()) <= values
+
+
+def test_a_hole_is_at_most_half_as_high_and_as_wide(shape):
+    x = images(shape, n=40)
+    y = cutout(x, generator(0))
+    assert ((y == x) | (y == 0)).all()
+    hole = (y == 0).all(1)
+    assert torch.equal(hole, (y == 0).any(1))  # in every channel alike
+    rows, columns = hole.any(2), hole.any(1)
+    assert torch.equal(hole, rows[:, :, None] & columns[:, None, :])
+    for within, side in ((rows, shape[1]), (columns, shape[2])):
+        assert within.sum(1).max() <= math.ceil(HOLE * side)
+        assert ((within[:, 1:] != within[:, :-1]).sum(1) <= 2).all()  # in one piece
+    assert (hole.flatten(1).sum(1) > 0).all()
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_colour_is_one_straight_line_an_image_on_grey_ones(n_channels):
+    grey = images((1, 6, 5), n=20)
+    x = grey.expand(-1, n_channels, -1, -1)
+    y = colour(x, generator(0))
+    assert_close(y, y[:, :1].expand_as(y))  # grey stays grey
+    a, b = x.flatten(1), y.flatten(1)
+    centred = a - a.mean(1, keepdim=True)
+    slope = (centred * b).sum(1, keepdim=True) / centred.square().sum(1, keepdim=True)
+    assert_close(b, b.mean(1, keepdim=True) + slope * centred, rtol=0, atol=1e-4)
+    assert slope.min() >= 0.5 - 1e-4
+    assert slope.max() <= 1.5 + 1e-4
+    assert slope.std() > 0.05
+    assert (b.mean(1) - a.mean(1)).abs().max() <= 0.5 + 1e-4
+
+
+@pytest.mark.parametrize("name", ["none", "colour", "shift,cutout", "colour,shift,cutout"])
+def test_the_pattern_takes_what_can_be_done(name):
+    assert re.fullmatch(PATTERN, name)
+
+
+@pytest.mark.parametrize("name", ["", "none,shift", "shift,", "color", "shift cutout"])
+def test_the_pattern_takes_nothing_else(name):
+    assert not re.fullmatch(PATTERN, name)

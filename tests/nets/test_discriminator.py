@@ -1,0 +1,123 @@
+"""Discriminators: one image like many, noise only in training, and every norm."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likely.nets.discriminator import NORMS, Discriminator, convolutional, dense, dense_generator
+
+SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]
+WIDTH = 6
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(shape, n=4):
+    return 2 * torch.rand(n, *shape, generator=generator(0)) - 1
+
+
+def built(shape, norm="none", noise=0.0, *, auxiliary=False):
+    torch.manual_seed(0)
+    if len(shape) == 1:
+        trunk = dense(shape[0], width=WIDTH, noise=noise, norm=norm)
+    else:
+        trunk = convolutional(shape, width=WIDTH, depth=1, noise=noise, norm=norm)
+    return Discriminator(trunk, 3, auxiliary=auxiliary)
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def shape(request):
+    return request.param
+
+
+@pytest.fixture(params=NORMS)
+def norm(request):
+    return request.param
+
+
+def test_features_and_a_logit_a_class(shape, norm):
+    network = built(shape, norm)
+    features, logits = network(images(shape))
+    assert features.shape == (4, network.trunk.n_features)
+    assert logits.shape == (4, 3)
+
+
+def test_every_parameter_gets_a_gradient(shape, norm):
+    network = built(shape, norm)
+    network(images(shape))[1].square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@torch.no_grad()
+def test_one_image_is_as_one_of_many(shape, norm):
+    network = built(shape, norm)
+    network(images(shape))
+    network.train(norm != "spectral")  # of which every pass in training is a step; the others are the same in training
+    together = network(images(shape))[1]
+    alone = torch.cat([network(each[None])[1] for each in images(shape)])
+    assert_close(alone, together, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_noise_comes_with_a_generator_only(shape):
+    x, network = images(shape), built(shape, noise=0.5)
+    calm = network(x)[1]
+    assert torch.equal(calm, network(x)[1])
+    assert torch.equal(network(x, generator(1))[1], network(x, generator(1))[1])
+    assert not torch.allclose(network(x, generator(1))[1], calm)
+    assert not torch.allclose(network(x, generator(1))[1], network(x, generator(2))[1])
+
+
+@torch.no_grad()
+def test_without_noise_a_generator_is_not_drawn_from(shape):
+    rng, network = generator(1), built(shape)
+    assert torch.equal(network(images(shape), rng)[1], network(images(shape))[1])
+    assert torch.equal(rng.get_state(), generator(1).get_state())
+
+
+@torch.no_grad()
+def test_a_spectral_norm_holds_every_layers_largest_singular_value_at_one():
+    network = built((5,), "spectral")
+    for _ in range(30):  # an iteration of the power method each
+        network(images((5,)))
+    layers = [layer for layer in network.trunk.modules() if isinstance(layer, torch.nn.Linear)]
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=0.05)
+
+
+@torch.no_grad()
+def test_a_weight_norm_changes_nothing_at_first():
+    assert_close(built((1, 8, 8), "weight")(images((1, 8, 8)))[1], built((1, 8, 8))(images((1, 8, 8)))[1])
+
+
+@torch.no_grad()
+def test_a_group_norm_does_not_see_how_strong_a_layers_features_are():
+    network = built((1, 8, 8), "layer")
+    before = network(images((1, 8, 8)))[1]
+    for layer in network.trunk.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.weight *= 3
+    assert_close(network(images((1, 8, 8)))[1], before, rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_auxiliary_head_says_how_real_and_which_class_apart(shape):
+    network, x = built(shape, auxiliary=True), images(shape)
+    features, logits = network(x)
+    raw = network.to_logits(features)
+    assert raw.shape == (4, 4)
+    assert_close(logits.logsumexp(1), raw[:, 0], rtol=1e-4, atol=1e-5)
+    assert_close(logits.softmax(1), raw[:, 1:].softmax(1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("made", [(1, 3, 2), (5,)], ids=str)
+def test_a_dense_generator_makes_any_shape(made):
+    network = dense_generator(6, made, width=WIDTH)
+    x = network(torch.randn(4, 6, generator=generator(0)))
+    assert x.shape == (4, *made)
+    (x * torch.randn(x.shape, generator=generator(1))).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())

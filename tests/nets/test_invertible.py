@@ -1,0 +1,224 @@
+"""Invertible layers: there and back, and the determinant that autograd finds."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from likely.nets import invertible
+from likely.nets.invertible import (
+    ActNorm,
+    Chain,
+    Coupling,
+    Flatten,
+    Mix,
+    Split,
+    Squeeze,
+    convolutional,
+    dense,
+    halvings,
+    measure,
+    multi_scale,
+)
+
+CLAMP = 2.0
+SHAPES = [(1, 4, 4), (2, 4, 4), (1, 2, 6), (3, 2, 2)]
+LAYERS = {
+    "squeeze": ((2, 4, 2), lambda: Squeeze()),
+    "flatten": ((2, 3, 2), lambda: Flatten((2, 3, 2))),
+    "norm-of-maps": ((3, 2, 3), lambda: ActNorm(3)),
+    "norm-of-vectors": ((5,), lambda: ActNorm(5)),
+    "mix-of-maps": ((3, 2, 3), lambda: Mix(3)),
+    "mix-of-vectors": ((5,), lambda: Mix(5)),
+    "coupling-of-maps": ((3, 2, 3), lambda: Coupling(3, convolutional(2, 2, 4), clamp=CLAMP)),
+    "coupling-of-vectors": ((5,), lambda: Coupling(5, dense(3, 4, 8), clamp=CLAMP)),
+    "split": ((3, 2, 2), lambda: Split((3, 2, 2), Chain([ActNorm(2), Mix(2), Flatten((2, 2, 2))]))),
+    "chain": ((4, 2, 2), lambda: Chain([ActNorm(4), Mix(4), Coupling(4, convolutional(2, 4, 4), clamp=CLAMP)])),
+}
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def images(shape, n=16):
+    """Smooth images with some noise, of 8 bits about zero: neighbours are alike, as in photographs."""
+    x = torch.rand(n, *shape[:1], *[1] * (len(shape) - 1), generator=generator(0))
+    x = x + 0.2 * torch.randn(n, *shape, generator=generator(1))
+    return x.clamp(0, 1).mul(255).round() / 256 - 0.5
+
+
+def far_from_the_identity(flow, shape):
+    """The flow with random weights in every coupling's last layer, measured on images."""
+    for layer in flow.modules():
+        if isinstance(layer, Coupling):
+            torch.nn.init.normal_(layer.network[-1].weight, std=0.2, generator=generator(2))
+            torch.nn.init.normal_(layer.network[-1].bias, std=0.2, generator=generator(3))
+    measure(flow, images(shape))
+    return flow
+
+
+def in_float64(flow):
+    """The flow in double precision, its rotations orthogonal to the last of the digits."""
+    for layer in flow.double().modules():
+        if isinstance(layer, Mix):
+            layer.rotation = torch.linalg.qr(layer.rotation)[0]
+    return flow
+
+
+def log_determinants(flow, x):
+    """log |det ∂z/∂x| by autograd, image by image."""
+
+    def one(image):
+        return flow(image[None])[0][0].flatten()
+
+    d = x[0].numel()
+    return torch.stack([torch.func.jacrev(one)(each).reshape(d, d).slogdet()[1] for each in x])
+
+
+@pytest.fixture(params=LAYERS.values(), ids=LAYERS)
+def layer_and_shape(request):
+    shape, build = request.param
+    torch.manual_seed(0)
+    return far_from_the_identity(build(), shape), shape
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def shape(request):
+    return request.param
+
+
+def flow_of(shape, n_couplings=2, width=4):
+    torch.manual_seed(0)
+    return far_from_the_identity(multi_scale(shape, n_couplings=n_couplings, width=width, clamp=CLAMP), shape)
+
+
+@torch.no_grad()
+def test_every_layer_finds_its_way_back(layer_and_shape):
+    layer, shape = layer_and_shape
+    y, log_det = layer(images(shape))
+    assert log_det.shape == (16,)
+    assert y[0].numel() == images(shape)[0].numel()
+    assert_close(layer.inverse(y), images(shape), rtol=0, atol=1e-4)
+
+
+def test_every_layers_determinant_is_that_of_its_jacobian(layer_and_shape):
+    layer, shape = layer_and_shape
+    layer, x = in_float64(layer), images(shape, n=3).double()
+    assert_close(layer(x)[1], log_determinants(layer, x), rtol=1e-9, atol=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 16, 16), (3, 20, 12), (1, 32, 32)], ids=str)
+def test_all_scales_together_find_their_way_back(shape):
+    flow = flow_of(shape)
+    z, _ = flow(images(shape))
+    assert z.shape == (16, images(shape)[0].numel())
+    assert not torch.allclose(z, images(shape).flatten(1), atol=0.1)
+    assert_close(flow.inverse(z), images(shape), rtol=0, atol=1e-4)
+
+
+def test_the_determinant_of_one_scale_is_that_of_its_jacobian(shape):
+    flow, x = in_float64(flow_of(shape)), images(shape, n=3).double()
+    assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
+
+
+def test_the_determinant_of_several_scales_is_that_of_their_jacobian(monkeypatch):
+    monkeypatch.setattr(invertible, "COARSEST", 2)
+    flow, x = in_float64(flow_of((1, 8, 8))), images((1, 8, 8), n=2).double()
+    assert sum(isinstance(layer, Split) for layer in flow.modules()) == halvings(8, 8) - 1 == 1
+    assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_long_vector_goes_through_no_couplings_of_all_with_all(monkeypatch):
+    monkeypatch.setattr(invertible, "LARGEST_DENSE", 15)
+    flow = in_float64(flow_of((1, 4, 4)))
+    assert not any(isinstance(layer, torch.nn.Linear) for layer in flow.modules())
+    x = images((1, 4, 4), n=3).double()
+    assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
+
+
+def test_a_flow_begins_near_a_linear_map():
+    """Couplings begin near the identity: the same log-determinant for every image."""
+    torch.manual_seed(0)
+    flow = multi_scale((1, 8, 8), n_couplings=2, width=4, clamp=CLAMP)
+    x = images((1, 8, 8))
+    measure(flow, x)
+    log_det = flow(x)[1]
+    assert log_det.std() < 1e-2 * log_det.mean().abs()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=str)
+def test_a_norm_has_mean_0_and_variance_1_on_the_first_images(shape):
+    norm, x = ActNorm(shape[0]), 3 + 7 * images(shape)
+    norm.measure(x)
+    y = norm(x)[0].transpose(0, 1).flatten(1)
+    assert_close(y.mean(1), torch.zeros(shape[0]), rtol=0, atol=1e-4)
+    assert_close(y.var(1, correction=0), torch.ones(shape[0]), rtol=1e-3, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_channel_that_never_changes_stays_finite():
+    norm, x = ActNorm(2), torch.full((4, 2, 3, 3), 0.25)
+    norm.measure(x)
+    assert norm(x)[0].isfinite().all()
+    assert_close(norm.inverse(norm(x)[0]), x)
+
+
+@torch.no_grad()
+def test_measuring_reaches_every_norm_and_says_what_the_images_become():
+    x = images((2, 24, 24))
+    torch.manual_seed(0)
+    flow = multi_scale((2, 24, 24), n_couplings=1, width=4, clamp=CLAMP)
+    assert_close(measure(flow, x), flow(x)[0])
+    assert all(layer.log_scale.any() for layer in flow.modules() if isinstance(layer, ActNorm))
+
+
+def test_a_mix_is_a_rotation_or_a_reflection():
+    torch.manual_seed(0)
+    rotation = Mix(7).rotation
+    assert_close(rotation @ rotation.mT, torch.eye(7), rtol=0, atol=1e-5)
+    assert not torch.allclose(rotation.abs(), torch.eye(7), atol=0.1)
+
+
+def test_a_mix_is_of_the_state_and_is_not_learned():
+    assert set(Mix(3).state_dict()) == {"rotation"}
+    assert not list(Mix(3).parameters())
+
+
+@torch.no_grad()
+@given(st.floats(0.1, 5.0), st.floats(-1e6, 1e6))
+def test_a_couplings_scale_never_exceeds_the_clamp(clamp, raw):
+    coupling = Coupling(2, torch.nn.Linear(1, 2), clamp=clamp)
+    torch.nn.init.zeros_(coupling.network.weight)
+    coupling.network.bias.copy_(torch.tensor([raw, 0.0]))
+    _, log_det = coupling(torch.ones(1, 2))
+    assert log_det.abs() <= clamp * (1 + 1e-6)
+    assert log_det * raw >= 0
+
+
+@torch.no_grad()
+def test_the_first_half_of_a_coupling_passes_as_it_is():
+    coupling = far_from_the_identity(Coupling(5, dense(3, 4, 8), clamp=CLAMP), (5,))
+    x = images((5,))
+    assert torch.equal(coupling(x)[0][:, :3], x[:, :3])
+    assert not torch.allclose(coupling(x)[0][:, 3:], x[:, 3:])
+
+
+@given(st.integers(1, 1000), st.integers(1, 1000))
+def test_padded_sides_halve_evenly_down_to_the_coarsest(height, width):
+    n = halvings(height, width)
+    assert n >= 1
+    coarse = [-(-side // 2**n) for side in (height, width)]  # of the padded side, a multiple of 2 ** n
+    assert max(coarse) <= invertible.COARSEST
+    assert n == 1 or max(height, width) > invertible.COARSEST * 2 ** (n - 1)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (9, 6), (17, 3), (33, 20)])
+def test_the_flow_halves_as_often_as_it_says(sides):
+    n = halvings(*sides)
+    padded = [2**n * -(-side // 2**n) for side in sides]
+    flow = multi_scale((1, *padded), n_couplings=1, width=4, clamp=CLAMP)
+    assert sum(isinstance(layer, Squeeze) for layer in flow.modules()) == n
