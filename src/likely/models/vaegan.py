@@ -21,6 +21,10 @@ from likely.nets.adversarial import ADVERSARIAL
 from likely.nets.blocks import standard_normal
 from likely.nets.diff_augment import PATTERN, diff_augment
 
+CLASS_WEIGHT = (
+    0.2  # in L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike
+)
+
 
 class VaeganOptions(VaeOptions):
     """Options of `vaegan`."""
@@ -93,7 +97,8 @@ class Vaegan(Vae):
         loss = self._bound_loss(x, y, (mean, log_scale), (remade, pixel_scale[: len(x)]))
         originals = self._seen(self.standardise(x[:n]))
         features, logits = self.discriminator(torch.cat([made, self._seen(remade[:n]), originals]))
-        deceiving = ADVERSARIAL[chosen.loss].generator(logits[:n].logsumexp(1)) + F.cross_entropy(logits[:n], c)
+        as_asked = CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
+        deceiving = ADVERSARIAL[chosen.loss].generator(logits[:n].logsumexp(1)) + as_asked
         return loss + chosen.adversarial * deceiving + chosen.feature_weight * _apart(*features[n:].chunk(2))
 
     def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:

@@ -1,0 +1,118 @@
+"""Ten labels a class: `gan` in its classifier preset beside unlabelled images, and the twin on the same labels alone.
+
+    python bench/few_labels.py $DATA/mnist --minutes 30 --seeds 0 1 2
+
+Nothing is set aside and nothing is chosen by test images: the last averaged weights are measured, once, on the test part.
+Appends a line for each seed and family to bench/results/few_labels.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, commit, rows
+
+from likely import Classifier
+from likely.data.dataset import load
+from likely.data.parts import Dataset, Part
+from likely.data.splits import Parts
+from likely.training import hardware
+
+LEDGER = RESULTS / "few_labels.jsonl"
+FAMILIES = {
+    "gan": {"preset": "classifier", "architecture": "dense"},
+    "discriminative": {},
+}
+TWIN_EPOCHS = 500  # of the 100 labelled images
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--labels", type=int, default=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    for seed in asked.seeds:
+        for family in FAMILIES:
+            known = [(row["seed"], row["family"], row["minutes"], row["labels"]) for row in rows(LEDGER)]
+            if (seed, family, asked.minutes, asked.labels) not in known:
+                append(LEDGER, measured(family, seed, asked))
+    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
+    print(table())
+
+
+def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
+    dataset = load(asked.data)
+    train = few_labelled(dataset, asked.labels, seed)
+    length = {"minutes": asked.minutes}
+    if family == "discriminative":
+        train, length = train.labelled(), {"epochs": TWIN_EPOCHS}
+    nothing = train.subset(np.zeros(0, np.int64))
+    parts = Parts(train=train, validation=nothing, calibration=nothing, test=None, n_removed=0)
+    classifier = Classifier(
+        family, options=FAMILIES[family], training=length | {"threads": asked.threads}, random_state=seed
+    )
+    notes, start = [], time.perf_counter()
+    for step in classifier.fit_steps(parts, dataset.classes, dataset.format):
+        notes += [step.note] if step.note else []
+        if step.ends_epoch and family == "gan":
+            print(f"seed {seed}  epoch {step.epoch + 1}  {step.elapsed:,.0f} s  {dict(step.losses)}", flush=True)
+    classifier.finish(parts)
+    test = dataset.test
+    assert test is not None
+    wrong = int((classifier.log_posterior(test.images).argmax(1) != test.labels).sum())
+    return {
+        "commit": commit(),
+        "machine": hardware.describe(),
+        "threads": asked.threads,
+        "family": family,
+        "options": FAMILIES[family],
+        "seed": seed,
+        "labels": asked.labels,
+        "minutes": asked.minutes,
+        "seconds": time.perf_counter() - start,
+        "epochs": step.epoch + 1,
+        "rollbacks": notes,
+        "n_test": len(test.labels),
+        "wrong": wrong,
+    }
+
+
+def few_labelled(dataset: Dataset, n: int, seed: int) -> Part:
+    """The training images, of which n of each class, drawn by the seed, keep their label."""
+    assert dataset.train is not None
+    labels, rng = np.full(len(dataset.train), -1, np.int64), np.random.default_rng(seed)
+    for c in range(len(dataset.classes)):
+        labels[rng.choice(np.flatnonzero(dataset.train.labels == c), n, replace=False)] = c
+    return replace(dataset.train, labels=labels)
+
+
+def table() -> str:
+    """The results as Markdown: a row a family, over seeds."""
+    lines = [
+        "| family | labels a class | test error | least to most | minutes | seeds |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    found = rows(LEDGER)
+    groups = {(row["family"], row["labels"], row["minutes"]): [] for row in found}
+    for row in found:
+        groups[row["family"], row["labels"], row["minutes"]].append(row)
+    for (family, labels, _), group in groups.items():
+        errors = [row["wrong"] / row["n_test"] for row in group]
+        minutes = np.mean([row["seconds"] for row in group]) / 60
+        seeds = ", ".join(str(row["seed"]) for row in group)
+        spread = f"{min(errors):.2%} to {max(errors):.2%}"
+        lines.append(f"| {family} | {labels} | {np.mean(errors):.2%} | {spread} | {minutes:.1f} | {seeds} |")
+    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
+    return "\n".join([*lines, "", "; ".join(machines) + "."]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
