@@ -44,7 +44,7 @@ class VaeOptions(TrunkOptions):
         description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
     )
     component_weight: float = Field(
-        0.1,
+        0.0,
         ge=0,
         description="Weight of fitting each class's component to where its images lie: more makes better samples, less "
         "a better classifier.",
