@@ -13,7 +13,6 @@ import torch
 import zuko
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from likely.contract import (
     Diagnostics,
@@ -27,8 +26,9 @@ from likely.contract import (
     Space,
     Task,
 )
-from likely.nets.blocks import standard_normal
+from likely.nets.blocks import standard_normal, uniform
 from likely.nets.invertible import Invertible, halvings, measure, multi_scale
+from likely.nets.likelihoods import class_cross_entropy
 from likely.nets.standardise import Standardise
 
 LEVELS = 256  # of an 8-bit pixel
@@ -176,11 +176,9 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
         own = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]
         bound = torch.where(labelled, own, log_joint.logsumexp(1)) + self._shared(z, log_det)
         loss: Tensor = -bound.mean() / z.shape[1]
-        if self.class_weight == 0 or not labelled.any():
+        if self.class_weight == 0:
             return loss
-        return loss + self.class_weight * F.cross_entropy(
-            log_joint[labelled], y[labelled], label_smoothing=self.label_smoothing
-        )
+        return loss + self.class_weight * class_cross_entropy(log_joint, y, smoothing=self.label_smoothing)
 
     def _noisy(self, x: Tensor, rng: Generator) -> Tensor:
         """What the flow is trained on."""
@@ -192,13 +190,13 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
         if not self.is_image:
             standardised: Tensor = self.standardise(x)
             return standardised
-        u = 0.5 if rng is None else _uniform(x.shape, x, rng)
+        u = 0.5 if rng is None else uniform(x.shape, x, rng)
         v = (x * (LEVELS - 1) + u) / LEVELS - 0.5
         _, H, W = self.padded
         if tuple(v.shape[2:]) == (H, W):
             return v
         shape = (len(x), *self.padded)
-        filled = x.new_zeros(shape) if rng is None else _uniform(shape, x, rng) - 0.5
+        filled = x.new_zeros(shape) if rng is None else uniform(shape, x, rng) - 0.5
         filled[..., : v.shape[2], : v.shape[3]] = v
         return filled
 
@@ -222,7 +220,3 @@ def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
     C, *sides = shape
     unit = 2 ** halvings(*sides)
     return (C, *(unit * math.ceil(side / unit) for side in sides))
-
-
-def _uniform(shape: Sequence[int], like: Tensor, rng: Generator) -> Tensor:
-    return torch.rand(tuple(shape), generator=rng, device=rng.device).to(like.device)

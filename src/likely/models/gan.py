@@ -27,7 +27,7 @@ from likely.contract import (
 )
 from likely.nets import discriminator
 from likely.nets.adversarial import ADVERSARIAL, slope_penalty
-from likely.nets.blocks import TrunkOptions, head, standard_normal
+from likely.nets.blocks import TrunkOptions, drawn_classes, head, standard_normal
 from likely.nets.diff_augment import PATTERN, diff_augment
 from likely.nets.standardise import Standardise, Standardised
 
@@ -234,7 +234,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """New images as the discriminator sees them, as many as there are real ones to tell them from, and their classes."""
         n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalise by
-        c = torch.multinomial(self.log_prior.exp().to(rng.device), n, True, generator=rng).to(y.device)
+        c = drawn_classes(self.log_prior, n, rng)
         x = self.generator(self.latent(c, rng=rng)).float()
         return (self._shown(x.sigmoid(), rng) if self.task.space is Space.PIXELS8 else x), c
 

@@ -13,7 +13,6 @@ from typing import TypeAlias
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from likely.contract import (
     Diagnostics,
@@ -28,7 +27,7 @@ from likely.contract import (
     Task,
 )
 from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
-from likely.nets.likelihoods import discretised_logistic, normal, normal_divergence
+from likely.nets.likelihoods import class_cross_entropy, discretised_logistic, normal, normal_divergence
 from likely.nets.standardise import Standardise, Standardised
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -152,16 +151,12 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         own = divergence.gather(1, y.clamp_min(0)[:, None])[:, 0]
         bound = self._density(x, *pixels) - torch.where(labelled, own, -log_joint.logsumexp(1))
         loss = -bound.mean() / self.task.n_dims
-        if not labelled.any():
-            return loss
-        if self.component_weight:
+        if self.component_weight and labelled.any():
             fixed = self._divergence(*(part.detach() for part in posterior))
             loss = loss + self.component_weight * fixed.gather(1, y.clamp_min(0)[:, None])[labelled].mean()
         if self.class_weight == 0:
             return loss
-        return loss + self.class_weight * F.cross_entropy(
-            log_joint[labelled], y[labelled], label_smoothing=self.label_smoothing
-        )
+        return loss + self.class_weight * class_cross_entropy(log_joint, y, smoothing=self.label_smoothing)
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of q(z | x), (B, d) each."""

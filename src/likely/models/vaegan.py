@@ -18,7 +18,7 @@ from likely.contract import Objective, Space, Task
 from likely.models.vae import Vae, VaeOptions
 from likely.nets import discriminator
 from likely.nets.adversarial import ADVERSARIAL
-from likely.nets.blocks import standard_normal
+from likely.nets.blocks import drawn_classes, standard_normal
 from likely.nets.diff_augment import PATTERN, diff_augment
 
 CLASS_WEIGHT = (
@@ -119,7 +119,7 @@ class Vaegan(Vae):
     def _classes(self, x: Tensor, rng: Generator) -> Tensor:
         """The classes of as many images as are to be made beside a batch."""
         n = max(2, round(self.settings.made_share * len(x)))
-        return torch.multinomial(self.log_prior.exp().to(rng.device), n, True, generator=rng).to(x.device)
+        return drawn_classes(self.log_prior, n, rng)
 
     def _changed(self, x: Tensor, rng: Generator) -> Tensor:
         return self._seen(diff_augment(x, self.settings.diff_augment, rng))

@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from likely.nets.blocks import uniform
+
 SLOPE_WEIGHT = 10.0  # of the gradient penalty (Gulrajani 2017)
 
 
@@ -37,7 +39,7 @@ def slope_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor
     """10 E (‖∇r(x̂)‖ − 1)², x̂ anywhere between a real and a made image (Gulrajani 2017, eq. 3)."""
     n = min(len(real), len(made))
     real, made = real[:n], made[:n]
-    share = torch.rand(n, *[1] * (real.ndim - 1), generator=rng, device=rng.device).to(real.device)
+    share = uniform((n, *[1] * (real.ndim - 1)), real, rng)
     between = (share * real + (1 - share) * made).detach().requires_grad_()
     # In float32: a slope of bfloat16 numbers is too rough to be held to 1.
     with torch.autocast(real.device.type, enabled=False):

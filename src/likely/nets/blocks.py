@@ -187,3 +187,13 @@ def _dense(n_in: int, n_out: int) -> list[nn.Module]:
 def standard_normal(like: Tensor, rng: torch.Generator) -> Tensor:
     """ε ~ N(0, 1) of the given tensor's shape, drawn from `rng`."""
     return torch.randn(like.shape, generator=rng, device=rng.device, dtype=like.dtype).to(like.device)
+
+
+def uniform(shape: Sequence[int], like: Tensor, rng: torch.Generator) -> Tensor:
+    """u ~ U(0, 1) of a shape, drawn from `rng`, where the given tensor is."""
+    return torch.rand(tuple(shape), generator=rng, device=rng.device).to(like.device)
+
+
+def drawn_classes(log_prior: Tensor, n: int, rng: torch.Generator) -> Tensor:
+    """n class indices from a prior (K,), drawn from `rng`, where the prior is: (n,)."""
+    return torch.multinomial(log_prior.exp().to(rng.device), n, True, generator=rng).to(log_prior.device)

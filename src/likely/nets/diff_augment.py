@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from likely.nets.blocks import uniform
+
 SHIFT = 1 / 8  # of a side, at most
 HOLE = 1 / 2  # of a side
 
@@ -59,8 +61,7 @@ def diff_augment(x: Tensor, changes: str, rng: Generator) -> Tensor:
 
 def _uniform(x: Tensor, n: int, rng: Generator) -> tuple[Tensor, ...]:
     """n numbers in [0, 1) an image, each (B, 1, 1, 1)."""
-    u = torch.rand(n, len(x), 1, 1, 1, generator=rng, device=rng.device).to(x.device)
-    return tuple(u)
+    return tuple(uniform((n, len(x), 1, 1, 1), x, rng))
 
 
 def _source(side: int, n: int, device: torch.device, rng: Generator) -> Tensor:

@@ -47,6 +47,14 @@ def normal_divergence(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior
         return 0.5 * quadratic - cross + constant - entropy
 
 
+def class_cross_entropy(log_joint: Tensor, y: Tensor, *, smoothing: float) -> Tensor:
+    """Cross-entropy of p(c | x) over the labelled images: log p(x, c) (B, K), y (B,) with -1 for unlabelled; 0 without any."""
+    labelled = y >= 0
+    if not labelled.any():
+        return log_joint.new_zeros(())
+    return F.cross_entropy(log_joint[labelled], y[labelled], label_smoothing=smoothing)
+
+
 def _single(x: Tensor) -> Tensor:
     """x in float32, or in float64 if it is that."""
     return x if x.dtype == torch.float64 else x.float()
