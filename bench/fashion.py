@@ -14,7 +14,6 @@ import csv
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ledger import RESULTS, append, commit, rows
 from promises import alarms, n_above
 
 from likely import Classifier
+from likely.benchmark.speed import timed
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.metrics import paired_bootstrap
 from likely.evaluation.selection import Selection, select
@@ -104,18 +104,9 @@ def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 
     calls = {
         "vae": lambda: models["vae"].predict_proba(images),
         "twin": lambda: models["twin"].predict_proba(images),
-        "answer": lambda: models["vae"].answer(images),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for names in (("vae", "twin"), ("answer",)):
-        for name in names:
-            calls[name]()
-        for i in range(repeats):
-            for name in names if i % 2 else names[::-1]:
-                start = time.perf_counter()
-                calls[name]()
-                seconds[name].append(time.perf_counter() - start)
-    ratios = np.array(seconds["twin"]) / np.array(seconds["vae"])
+    seconds = timed(calls, repeats) | timed({"answer": lambda: models["vae"].answer(images)}, repeats)
+    ratios = seconds["twin"] / seconds["vae"]
     return {
         "predict_proba_per_second": {name: len(images) / float(np.median(seconds[name])) for name in ("vae", "twin")},
         "answer_per_second": len(images) / float(np.median(seconds["answer"])),
