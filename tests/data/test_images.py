@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from likely.data.decoding import ORIENTATION, decode
-from likely.data.images import ImageError, ImageFormat, ImageOptions, find, grid, read, to_pil, write
+from likely.data.images import ImageError, ImageFormat, ImageOptions, find, read, to_pil, write
 from likely.nets.scaling import to_eight_bit, to_unit
 
 POLICIES = ("fit", "crop", "stretch")
@@ -379,16 +379,6 @@ def test_find_expands_folders_and_keeps_the_rest(tmp_path) -> None:
     given_first = [Path("missing.png"), tmp_path / "a/notes.txt"]
     assert find([*map(str, given_first), tmp_path / "b"]) == [*given_first, *inside[1:]]
     assert find([]) == []
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_grid_holds_every_image_in_its_place(channels) -> None:
-    images = noise(9, 5, channels, 4, 6)
-    sheet = np.asarray(grid(images, 3, scale=2, pad=1).convert("RGB"))
-    assert sheet.shape == (1 + 2 * 9, 1 + 3 * 13, 3)
-    assert (sheet[0] == 255).all()
-    last = sheet[10:18:2, 14:26:2].transpose(2, 0, 1)
-    assert np.array_equal(last, np.broadcast_to(images[4], last.shape))
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 5), (3, 7, 5), (3, 1, 1), (1, 1, 1)])

@@ -101,18 +101,6 @@ def to_pil(pixels: Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def grid(images: Array, columns: int, *, scale: int = 1, pad: int = 2) -> Image.Image:
-    """uint8 (N, C, H, W) -> one picture, row by row on white, each image `scale` times its size, `pad` pixels apart."""
-    n, channels, height, width = images.shape
-    rows, down, across = -(-n // columns), height * scale + pad, width * scale + pad
-    sheet = np.full((channels, rows * down + pad, columns * across + pad), 255, np.uint8)
-    for i, image in enumerate(images):
-        top, left = i // columns * down + pad, i % columns * across + pad
-        enlarged = image.repeat(scale, axis=1).repeat(scale, axis=2)
-        sheet[:, top : top + height * scale, left : left + width * scale] = enlarged
-    return to_pil(sheet)
-
-
 def write(path: str | Path, image: Image.Image | Array) -> None:
     """Save a picture, or uint8 (C, H, W) pixels, in the format that the file's name ends in; raises ImageError."""
     path = Path(path)

@@ -17,6 +17,7 @@ from likely.contract import GenerativeModel, Options
 from likely.data.collection import CachedImages, Images
 from likely.data.likeness import Looks, looks, twins
 from likely.data.parts import Part, fingerprint, hashes_of
+from likely.evaluation.abilities import able
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
 
 
@@ -111,7 +112,9 @@ def drawn(classifier: Classifier, n_per_class: int | Sequence[int], seed: int) -
     They are those of `likely generate` with the same seed. A ValueError if the model draws no images.
     """
     if not isinstance(classifier.model_, GenerativeModel):
-        raise ValueError(f"{classifier.model!r} only tells classes apart; a family that draws images was expected: vae")
+        raise ValueError(
+            f"{classifier.model!r} only tells classes apart; families that draw images: {able(GenerativeModel)}"
+        )
     if classifier.format_ is None:
         raise ValueError("the model was trained on vectors and draws vectors; a model of images was expected")
     counts = np.broadcast_to(n_per_class, len(classifier.labels)).tolist()
