@@ -181,8 +181,12 @@ class LatentClassMixture(Latent):
     def components(self) -> tuple[Tensor, Tensor]:
         """The components' means and log scales, (K, d) each."""
 
+    def drawn_from(self) -> tuple[Tensor, Tensor]:
+        """Means and log scales (K, d) of what images are drawn from: the components, unless a family knows better."""
+        return self.components()
+
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        mean, log_scale = (part[c] for part in self.components())
+        mean, log_scale = (part[c] for part in self.drawn_from())
         if rng is None:
             return mean
         noise = torch.randn(mean.shape, generator=rng, device=rng.device, dtype=mean.dtype).to(mean.device)

@@ -52,7 +52,7 @@ def shape(request):
 
 def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
     model, x = built(shape, adversarial=0.0, feature_weight=0.0), images(shape)
-    plain = Vae(model.task, VaeOptions(**SMALL, component_weight=model.component_weight)).eval()
+    plain = Vae(model.task, VaeOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
     rng = generator(1)
     model._classes(x, rng)  # what the larger model draws before the noise on z
@@ -145,3 +145,21 @@ def test_asked_for_classes_it_is_the_autoencoder(shape):
     assert torch.equal(model.log_likelihood(x), plain.log_likelihood(x))
     extra = set(model.statistics(x)) - set(plain.statistics(x))
     assert extra == {"log_odds_real"}
+
+
+def test_the_discriminator_sees_made_pixels_as_a_sample_shows_them():
+    model, x = built(SHAPES["images"]), images(SHAPES["images"])
+    with torch.no_grad():  # every pixel a little blacker than black
+        for layer in model.head.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                last = layer
+        last.weight.zero_()
+        last.bias.fill_(-9.0)
+    seen = []
+    model.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    model._autoencoder_loss(x, LABELS, generator(1))
+    model._made = torch.zeros(0)
+    model._discriminator_loss(x, LABELS, generator(2))
+    for shown in seen:
+        assert shown.min() == -1
+    assert model.sample(torch.tensor([0])).max() == 0

@@ -26,6 +26,7 @@ from likely.contract import (
     Space,
     Task,
 )
+from likely.nets.aggregate import Aggregate
 from likely.nets.blocks import standard_normal, uniform
 from likely.nets.invertible import Invertible, halvings, measure, multi_scale
 from likely.nets.likelihoods import class_cross_entropy
@@ -88,7 +89,8 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
     eq. 4); without noise u = ½. Sides that do not halve evenly are filled up with pixels of pure noise, whose density
     is 1: they cost nothing and say nothing.
 
-    Trained on −L_y / D + class_weight · cross-entropy of softmax(L + log π_train) (Ardizzone 2020, eq. 9).
+    Trained on −L_y / D + class_weight · cross-entropy of softmax(L + log π_train) (Ardizzone 2020, eq. 9), which pulls the
+    components apart as in `vae`; images are drawn from where the latents of a class lie.
     """
 
     options_type = FlowOptions
@@ -109,6 +111,7 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
         # Components start a few standard deviations apart, however many dimensions there are.
         d = math.prod(self.padded)
         self.component_mean = nn.Parameter(3 * torch.randn(task.n_classes, d) / math.sqrt(d))
+        self.aggregate = Aggregate(self.component_mean)
         self._first: Tensor | None = None
 
     @property
@@ -152,6 +155,9 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, torch.zeros_like(self.component_mean)
 
+    def drawn_from(self) -> tuple[Tensor, Tensor]:
+        return self.aggregate.gaussians()
+
     def objectives(self) -> Sequence[Objective]:
         return (Objective("bound", tuple(self.parameters()), self._loss),)
 
@@ -171,6 +177,7 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
         z, log_det = self.flow(self._noisy(x, rng))
+        self.aggregate.follow(z.detach(), torch.zeros_like(z), y)
         log_joint = self.log_prior + self._nearness(z)  # (B, K)
         labelled = y >= 0
         own = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]

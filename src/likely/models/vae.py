@@ -26,6 +26,7 @@ from likely.contract import (
     Space,
     Task,
 )
+from likely.nets.aggregate import Aggregate
 from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
 from likely.nets.likelihoods import class_cross_entropy, discretised_logistic, normal, normal_divergence
 from likely.nets.standardise import Standardise, Standardised
@@ -42,12 +43,6 @@ class VaeOptions(TrunkOptions):
         ge=0,
         description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
     )
-    component_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of fitting each class's component to where its images lie: more makes better samples, less "
-        "a better classifier.",
-    )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
     )
@@ -58,8 +53,9 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
 
     Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train): maximum likelihood alone hardly notices
     the class, a handful of nats among thousands (Ardizzone 2020, Training Normalizing Flows with the Information Bottleneck).
-    The cross-entropy would pull the components away from the images of their class, and what is drawn from them would be of
-    no class; component_weight · KL(q ‖ p(z | y)), whose gradient goes to the components alone, holds them there.
+    The cross-entropy pulls the components away from the images of their class, to where a class is told best, and what is
+    decoded there is of no class. Images are drawn from where the images of the class do lie: from the Gaussian nearest the
+    aggregated posterior q(z | c) (Ghosh 2020, From Variational to Deterministic Autoencoders, section 4).
     """
 
     options_type = VaeOptions
@@ -67,8 +63,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
     def __init__(self, task: Task, options: VaeOptions) -> None:
         super().__init__(task, options)
         d, K = options.latent_dims, task.n_classes
-        self.class_weight, self.component_weight = options.class_weight, options.component_weight
-        self.label_smoothing = options.label_smoothing
+        self.class_weight, self.label_smoothing = options.class_weight, options.label_smoothing
         self.trunk = trunk(task.shape, width=options.width, depth=options.depth)
         self.to_latent = nn.Linear(self.trunk.n_features, 2 * d)
         self.head = head(d, (2 * task.shape[0], *task.shape[1:]), width=options.width, depth=options.depth)
@@ -76,6 +71,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         directions = torch.randn(K, d)
         self.component_mean = nn.Parameter(2 * directions / directions.norm(dim=1, keepdim=True))
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))
+        self.aggregate = Aggregate(self.component_mean)
         self.standardise = Standardise.of(task)
 
     @property
@@ -134,12 +130,16 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, self.component_log_scale
 
+    def drawn_from(self) -> tuple[Tensor, Tensor]:
+        return self.aggregate.gaussians()
+
     def objectives(self) -> Sequence[Objective]:
         return (Objective("bound", tuple(self.parameters()), self._loss),)
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
         mean, log_scale = self._posterior(x)
+        self.aggregate.follow(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         return self._bound_loss(x, y, (mean, log_scale), self._pixels(z))
 
@@ -151,9 +151,6 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         own = divergence.gather(1, y.clamp_min(0)[:, None])[:, 0]
         bound = self._density(x, *pixels) - torch.where(labelled, own, -log_joint.logsumexp(1))
         loss = -bound.mean() / self.task.n_dims
-        if self.component_weight and labelled.any():
-            fixed = self._divergence(*(part.detach() for part in posterior))
-            loss = loss + self.component_weight * fixed.gather(1, y.clamp_min(0)[:, None])[labelled].mean()
         if self.class_weight == 0:
             return loss
         return loss + self.class_weight * class_cross_entropy(log_joint, y, smoothing=self.label_smoothing)

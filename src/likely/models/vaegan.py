@@ -21,18 +21,14 @@ from likely.nets.adversarial import ADVERSARIAL
 from likely.nets.blocks import drawn_classes, standard_normal
 from likely.nets.diff_augment import PATTERN, diff_augment
 
-CLASS_WEIGHT = (
-    0.2  # in L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike
-)
+# In L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike.
+CLASS_WEIGHT = 0.2
 
 
 class VaeganOptions(VaeOptions):
     """Options of `vaegan`."""
 
-    component_weight: float = Field(
-        0.3, ge=0, description="As for vae; the decoder learns to draw from the components, so they should lie well."
-    )
-    adversarial: float = Field(0.3, ge=0, description="Weight of L_GAN for the decoder.")
+    adversarial: float = Field(0.1, ge=0, description="Weight of L_GAN for the decoder.")
     feature_weight: float = Field(
         0.1, ge=0, description="Weight of the reconstruction measured in the discriminator's features."
     )
@@ -40,7 +36,7 @@ class VaeganOptions(VaeOptions):
     made_share: float = Field(
         0.25, gt=0, le=1, description="Images that are made at each step, as a share of the batch: more cost more time."
     )
-    discriminator_rate: float = Field(0.1, gt=0, description="The discriminator's share of the learning rate.")
+    discriminator_rate: float = Field(0.5, gt=0, description="The discriminator's share of the learning rate.")
     diff_augment: str = Field(
         "shift",
         pattern=PATTERN,
@@ -50,7 +46,7 @@ class VaeganOptions(VaeOptions):
 
 
 class Vaegan(Vae):
-    """L_VAE as in `vae`, and for the decoder L_GAN on images drawn from p(z | c), z held fixed.
+    """L_VAE as in `vae`, and for the decoder L_GAN on images drawn as `sample` draws them.
 
     All that reaches the encoder of L_GAN goes through the decoder's batch statistics, which both kinds of images share.
 
@@ -65,10 +61,10 @@ class Vaegan(Vae):
         self.settings = options
         if task.space is Space.PIXELS8:
             trunk = discriminator.convolutional(
-                task.shape, width=options.width, depth=options.depth, noise=0.0, norm="none"
+                task.shape, width=options.width, depth=options.depth, noise=0.0, norm="layer"
             )
         else:
-            trunk = discriminator.dense(task.n_dims, width=options.width, noise=0.0, norm="none")
+            trunk = discriminator.dense(task.n_dims, width=options.width, noise=0.0, norm="layer")
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=False)
         self._made = torch.zeros(0)  # the images of the step under way
 
@@ -89,17 +85,23 @@ class Vaegan(Vae):
         c, chosen = self._classes(x, rng), self.settings
         n = len(c)
         mean, log_scale = self._posterior(x)
+        self.aggregate.follow(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         # One pass for both: normalised apart, made images would be made otherwise in training than later.
-        pixels, pixel_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng).detach()]))
-        remade, made = pixels[: len(x)], self._changed(pixels[len(x) :], rng)
+        pixels, pixel_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng)]))
+        remade, made = pixels[: len(x)], self._changed(self._cut(pixels[len(x) :]), rng)
         self._made = made.detach()
         loss = self._bound_loss(x, y, (mean, log_scale), (remade, pixel_scale[: len(x)]))
-        originals = self._seen(self.standardise(x[:n]))
-        features, logits = self.discriminator(torch.cat([made, self._seen(remade[:n]), originals]))
+        shown = [made]
+        if chosen.feature_weight:
+            shown += [self._seen(self._cut(remade[:n])), self._seen(self.standardise(x[:n]))]
+        features, logits = self.discriminator(torch.cat(shown))
         as_asked = CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
         deceiving = ADVERSARIAL[chosen.loss].generator(logits[:n].logsumexp(1)) + as_asked
-        return loss + chosen.adversarial * deceiving + chosen.feature_weight * _apart(*features[n:].chunk(2))
+        loss = loss + chosen.adversarial * deceiving
+        if chosen.feature_weight:
+            loss = loss + chosen.feature_weight * _apart(*features[n:].chunk(2))
+        return loss
 
     def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Real images from those that the decoder has just made, and the classes of labelled images from one another."""
@@ -114,12 +116,17 @@ class Vaegan(Vae):
     @torch.no_grad()
     def _decoded(self, x: Tensor, rng: Generator) -> Tensor:
         """Made images where the decoder has not made any at this step."""
-        return self._changed(self._pixels(self.latent(self._classes(x, rng), rng=rng))[0], rng)
+        pixels, _ = self._pixels(self.latent(self._classes(x, rng), rng=rng))
+        return self._changed(self._cut(pixels), rng)
 
     def _classes(self, x: Tensor, rng: Generator) -> Tensor:
         """The classes of as many images as are to be made beside a batch."""
         n = max(2, round(self.settings.made_share * len(x)))
         return drawn_classes(self.log_prior, n, rng)
+
+    def _cut(self, x: Tensor) -> Tensor:
+        """What a sample would show: a black that is a little less than black would give every made image away."""
+        return x.clamp(0, 1) if self.task.space is Space.PIXELS8 else x
 
     def _changed(self, x: Tensor, rng: Generator) -> Tensor:
         return self._seen(diff_augment(x, self.settings.diff_augment, rng))
