@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from likely.classifier import Classifier as Classifier
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Classifier", "__version__"]
+DEFAULT_MODEL = "vaegan"  # the family of whoever names none
+__all__ = ["DEFAULT_MODEL", "Answer", "Classifier", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from likely import __version__, checkpoint, models
+from likely import DEFAULT_MODEL, __version__, checkpoint, models
 from likely.classifier import Classifier, Snapshot
 from likely.contract import FamilyOptions, GenerativeModel, Options
 from likely.data.dataset import load
@@ -58,7 +58,7 @@ class Run(Options):
     """Everything that a training is made of."""
 
     data: str = Field(description="DATA, as it was named.")
-    model: str = Field("vae", description="The family.")
+    model: str = Field(DEFAULT_MODEL, description="The family.")
     options: dict[str, Any] = Field({}, description="The family's options, where they are not its defaults.")
     training: TrainingOptions = TrainingOptions()
     images: ImageOptions = ImageOptions()

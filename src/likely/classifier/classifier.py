@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from likely import checkpoint, models
+from likely import DEFAULT_MODEL, checkpoint, models
 from likely.answer import Answer
 from likely.classifier.examining import examine
 from likely.contract import GenerativeModel, ImportanceWeighted, Latent, Measured, Options, Task
@@ -49,7 +49,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     Parameters
     ----------
-    model : the family: "gaussian", "vae" or "discriminative".
+    model : the name of a family; `likely models` lists them.
     options : the family's own options, a mapping or its options object.
     training : TrainingOptions, or a mapping such as {"epochs": 20}.
     images : ImageOptions, or a mapping: the size and colour that images are brought to.
@@ -70,7 +70,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def __init__(
         self,
-        model: str = "vae",
+        model: str = DEFAULT_MODEL,
         *,
         options: Mapping[str, Any] | Options | None = None,
         training: Mapping[str, Any] | TrainingOptions | None = None,

@@ -72,6 +72,12 @@ class GanOptions(TrunkOptions):
         0.0, ge=0, description="Weight of the distance between the mean features of real and made images."
     )
     class_weight: float = Field(2.0, ge=0, description="Weight of the classes' cross-entropy for the discriminator.")
+    entropy_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of the entropy of p(c | x) of unlabelled images for the discriminator: it is to make up its mind "
+        "on each.",
+    )
     class_weight_made: float = Field(
         0.2, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
     )
@@ -210,6 +216,9 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         labelled = y >= 0
         if labelled.any():
             total = total + chosen.class_weight * F.cross_entropy(logits[labelled], y[labelled])
+        if chosen.entropy_weight and not labelled.all():
+            log_p = logits[~labelled].log_softmax(1)
+            total = total - chosen.entropy_weight * (log_p.exp() * log_p).sum(1).mean()
         if chosen.head == "auxiliary":
             total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
         if chosen.loss == "wgan-gp":

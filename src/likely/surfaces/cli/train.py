@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from likely import DEFAULT_MODEL
+
 if TYPE_CHECKING:
     from likely.contract import Options
     from likely.evaluation.report.content import ReportContent
     from likely.run import Run, Session
 
-DEFAULT_MODEL = "vae"
 FAMILY = f"{__name__}.family"  # where a context keeps the family whose flags are asked for
 
 
