@@ -73,7 +73,11 @@ class TrainingOptions(Options):
 
     def suited(self, better: Mapping[str, object]) -> TrainingOptions:
         """The same with what a family does better with, wherever nothing else was asked for."""
-        return self.model_validate(dict(better) | self.model_dump(exclude_unset=True))
+        asked, better = self.model_dump(exclude_unset=True), dict(better)
+        for name, group in better.items():
+            if isinstance(group, Mapping):
+                asked[name] = {**group, **asked.get(name, {})}
+        return self.model_validate(better | asked)
 
     def resolved(self, n_images: int) -> TrainingOptions:
         """The same with batch size and length filled in: a batch of about a thirtieth of the images, about 4,000 steps."""
