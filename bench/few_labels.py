@@ -24,7 +24,7 @@ from likely.training import hardware
 
 LEDGER = RESULTS / "few_labels.jsonl"
 FAMILIES = {
-    "gan": {"preset": "classifier", "architecture": "dense"},
+    "gan": {"preset": "classifier"},
     "discriminative": {},
 }
 TWIN_EPOCHS = 500  # of the 100 labelled images

@@ -1,0 +1,186 @@
+"""Every option of `gan` on the embedded digits: one option changed at a time, with all labels and with ten a class.
+
+    python bench/gan_options.py --seeds 0 1
+
+Appends a line for each variant and seed to bench/results/gan_options.jsonl, unless it is there, and writes the table beside
+it. Nothing is chosen by the test images that it measures on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from few_labels import few_labelled
+from ledger import RESULTS, append, commit, rows
+
+from likely import Classifier
+from likely.data.dataset import load
+from likely.data.parts import Dataset, Part
+from likely.data.splits import Parts, divide
+from likely.evaluation.extractors import ModelExtractor
+from likely.evaluation.fidelity import fidelity
+from likely.training import hardware
+from likely.training.loop import Diverged
+
+LEDGER = RESULTS / "gan_options.jsonl"
+EPOCHS, LABELS = 40, 10
+# What a row is called, the options and what the training does otherwise.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "preset generator": ({}, {}),
+    "preset classifier": ({"preset": "classifier"}, {}),
+    "architecture dense": ({"architecture": "dense"}, {}),
+    "loss hinge": ({"loss": "hinge"}, {}),
+    "head auxiliary": ({"head": "auxiliary"}, {}),
+    "head auxiliary, loss wgan-gp": ({"head": "auxiliary", "loss": "wgan-gp"}, {}),
+    "adversarial 0, feature_matching 1": ({"adversarial": 0.0, "feature_matching": 1.0}, {}),
+    "feature_matching 1": ({"feature_matching": 1.0}, {}),
+    "class_weight 1": ({"class_weight": 1.0}, {}),
+    "class_weight_made 0": ({"class_weight_made": 0.0}, {}),
+    "class_weight_made 1": ({"class_weight_made": 1.0}, {}),
+    "entropy_weight 1": ({"entropy_weight": 1.0}, {}),
+    "updates joint": ({"updates": "joint"}, {}),
+    "n_critic 2": ({"n_critic": 2}, {}),
+    "generator_rate 1": ({"generator_rate": 1.0}, {}),
+    "noise 0.3": ({"noise": 0.3}, {}),
+    "norm none": ({"norm": "none"}, {}),
+    "norm weight": ({"norm": "weight"}, {}),
+    "norm spectral": ({"norm": "spectral"}, {}),
+    "diff_augment none": ({"diff_augment": "none"}, {}),
+    "diff_augment colour,shift,cutout": ({"diff_augment": "colour,shift,cutout"}, {}),
+    "latent_dims 8": ({"latent_dims": 8}, {}),
+    "without moving average (ema 0)": ({}, {"ema": 0.0}),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--threads", type=int, default=2)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    dataset = load("digits")
+    todo = [(variant, seed) for seed in asked.seeds for variant in VARIANTS if not _known(variant, seed)]
+    if todo:
+        with TemporaryDirectory() as folder:
+            judge = extractor(dataset, Path(folder))
+            for variant, seed in todo:
+                append(LEDGER, measured(variant, seed, dataset, judge, asked.threads))
+                print(f"{variant}, seed {seed}", flush=True)
+    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
+    print(table())
+
+
+def extractor(dataset: Dataset, folder: Path) -> ModelExtractor:
+    """The softmax twin, trained once on all labels, by whose features and judgement samples are measured."""
+    twin = Classifier("discriminative", training={"epochs": EPOCHS}, random_state=0)
+    _train(twin, divide(dataset, 0), dataset)
+    twin.save(folder / "twin")
+    return ModelExtractor(twin)
+
+
+def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, threads: int) -> dict[str, object]:
+    """Train with all labels and draw; train with ten labels a class among unlabelled images; both measured on test."""
+    options, training = VARIANTS[variant]
+    test = dataset.test
+    assert test is not None
+    row: dict[str, object] = {
+        "commit": commit(),
+        "machine": hardware.describe(),
+        "threads": threads,
+        "variant": variant,
+        "seed": seed,
+        "epochs": EPOCHS,
+        "n_test": len(test.labels),
+    }
+    start = time.perf_counter()
+    whole = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
+    row["rollbacks"] = _train(whole, divide(dataset, seed), dataset)
+    row["seconds"] = time.perf_counter() - start
+    if row["rollbacks"] is not None:
+        found = fidelity(whole, test, judge, seed=seed)
+        assert found.classes is not None
+        row |= {
+            "accuracy": _accuracy(whole, test),
+            "frechet": found.frechet,
+            "extractor": found.extractor,
+            "recall": found.recall,
+            "right": sum(found.classes.n_right) / found.classes.n,
+        }
+    train = few_labelled(dataset, LABELS, seed)
+    nothing = train.subset(np.zeros(0, np.int64))
+    few = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
+    parts = Parts(train=train, validation=nothing, calibration=nothing, test=None, n_removed=0)
+    row["few_rollbacks"] = _train(few, parts, dataset)
+    if row["few_rollbacks"] is not None:
+        row["few_accuracy"] = _accuracy(few, test)
+    return row
+
+
+def _train(classifier: Classifier, parts: Parts, dataset: Dataset) -> int | None:
+    """How often the training had to be rolled back; None if it was given up."""
+    notes = 0
+    try:
+        for step in classifier.fit_steps(parts, dataset.classes, dataset.format):
+            notes += step.note is not None
+    except Diverged:
+        return None
+    classifier.finish(parts)
+    return notes
+
+
+def _accuracy(classifier: Classifier, test: Part) -> float:
+    return float((classifier.log_posterior(test.images).argmax(1) == test.labels).mean())
+
+
+def _known(variant: str, seed: int) -> bool:
+    return any((row["variant"], row["seed"]) == (variant, seed) for row in rows(LEDGER))
+
+
+def table() -> str:
+    """A row a variant, means over seeds; the accuracies' least and most beside them."""
+    lines = [
+        "| changed | accuracy | with 10 labels a class | samples of the right class | FID | recall | seconds | roll-backs |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = rows(LEDGER)
+    for variant in VARIANTS:
+        group = [row for row in found if row["variant"] == variant]
+        if group:
+            cells = [_spread(group, "accuracy"), _spread(group, "few_accuracy")]
+            cells += [
+                _mean(group, name, form) for name, form in (("right", ".2f"), ("frechet", ".3f"), ("recall", ".2f"))
+            ]
+            turns = [row[name] for row in group for name in ("rollbacks", "few_rollbacks")]
+            given_up = sum(turn is None for turn in turns)
+            cells += [_mean(group, "seconds", ".0f"), str(sum(turn or 0 for turn in turns))]
+            cells[-1] += f", {given_up} given up" if given_up else ""
+            lines.append(f"| {variant} | {' | '.join(cells)} |")
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in found}))
+    extractors = sorted({row["extractor"] for row in found if "extractor" in row})
+    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
+    lines += [
+        "",
+        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n_test']} test images, as many generated ones for FID and recall, in the "
+        f"features of {'; '.join(extractors)}. {'; '.join(machines)}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _mean(group: list[dict[str, Any]], name: str, form: str) -> str:
+    values = [row[name] for row in group if name in row]
+    return format(np.mean(values), form) if values else ""
+
+
+def _spread(group: list[dict[str, Any]], name: str) -> str:
+    values = [row[name] for row in group if name in row]
+    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if values else ""
+
+
+if __name__ == "__main__":
+    main()

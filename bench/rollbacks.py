@@ -1,0 +1,116 @@
+"""Many tiny trainings of `gan` and `flow` on the embedded digits, one seed after the other: how often one goes astray.
+
+    python bench/rollbacks.py --seeds 200
+
+A training whose loss turns NaN or explodes is rolled back with half the learning rate; one that does so again and again is
+given up with a sentence. Whatever ends otherwise must have finite weights and answers: that is checked of every run. Appends
+a line for each family and seed to bench/results/rollbacks.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import torch
+from ledger import RESULTS, append, commit, rows
+
+from likely import Classifier, models
+from likely.data.dataset import load
+from likely.data.parts import Dataset
+from likely.data.splits import divide
+from likely.evaluation.metrics import clopper_pearson
+from likely.training import hardware
+from likely.training.loop import Diverged
+from likely.training.options import TrainingOptions
+
+LEDGER = RESULTS / "rollbacks.jsonl"
+EPOCHS = 3
+# At the default rate, and at ten times that, where trouble is likelier.
+RUNS = {
+    "gan": ("gan", {"width": 8}, 1.0),
+    "gan, ten times the rate": ("gan", {"width": 8}, 10.0),
+    "flow": ("flow", {"width": 8, "n_couplings": 2}, 1.0),
+    "flow, ten times the rate": ("flow", {"width": 8, "n_couplings": 2}, 10.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=200, help="How many: 0, 1, 2 and so on.")
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    dataset, known = load("digits"), {(row["run"], row["seed"]) for row in rows(LEDGER)}
+    for seed in range(asked.seeds):
+        for run in RUNS:
+            if (run, seed) not in known:
+                append(LEDGER, measured(run, seed, dataset, asked.threads))
+    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
+    print(table())
+
+
+def measured(run: str, seed: int, dataset: Dataset, threads: int) -> dict[str, object]:
+    """One training, and whether it ended with finite numbers, with how many roll-backs, or given up."""
+    family, options, times = RUNS[run]
+    parts, start = divide(dataset, seed), time.perf_counter()
+    better = models.family(family).options_type(**options).training_defaults
+    rate = TrainingOptions().suited(better).learning_rate * times
+    classifier = Classifier(
+        family, options=options, training={"epochs": EPOCHS, "learning_rate": rate}, random_state=seed
+    )
+    notes: list[str] = []
+    given_up, unreported = None, 0
+    try:
+        for step in classifier.fit_steps(parts, dataset.classes, dataset.format):
+            notes += [step.note] if step.note else []
+            unreported += step.note is None and not all(math.isfinite(loss) for loss in step.losses.values())
+        classifier.finish(parts)
+        weights = all(t.isfinite().all() for t in classifier.model_.state_dict().values())
+        test = dataset.test
+        assert test is not None
+        unreported += not (
+            weights and bool(torch.isfinite(torch.from_numpy(classifier.log_posterior(test.images))).all())
+        )
+    except Diverged as error:
+        given_up = str(error)
+    return {
+        "commit": commit(),
+        "machine": hardware.describe(),
+        "threads": threads,
+        "run": run,
+        "seed": seed,
+        "epochs": EPOCHS,
+        "learning_rate": rate,
+        "rollbacks": notes,
+        "given_up": given_up,
+        "unreported": unreported,
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def table() -> str:
+    """A row a kind of run."""
+    lines = [
+        "| run | seeds | rolled back | 95 % interval | given up with a sentence | NaN unreported | seconds a run |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = rows(LEDGER)
+    for run in RUNS:
+        group = [row for row in found if row["run"] == run]
+        if group:
+            n, back = len(group), sum(bool(row["rollbacks"]) or row["given_up"] is not None for row in group)
+            sure = clopper_pearson(back, n)
+            cells = [str(n), f"{back / n:.1%}", f"{sure.low:.1%} to {sure.high:.1%}"]
+            cells += [
+                str(sum(row["given_up"] is not None for row in group)),
+                str(sum(row["unreported"] for row in group)),
+            ]
+            lines.append(f"| {run} | {' | '.join(cells)} | {sum(row['seconds'] for row in group) / n:.1f} |")
+    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
+    return "\n".join([*lines, "", f"{EPOCHS} epochs of the digits. {'; '.join(machines)}."]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
