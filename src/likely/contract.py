@@ -95,6 +95,7 @@ class Objective:
 
     `loss(x, y, rng)` is a scalar; y = -1 marks an unlabelled image. `every` counts the steps from one update to the next,
     `rate` is the objective's share of the learning rate (Heusel 2017: two networks that play against each other need two).
+    A loss that is not `bounded` below, as a critic's, may rise far from where it was and all is well.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Objective:
     loss: Callable[[Tensor, Tensor, Generator], Tensor]
     every: int = 1
     rate: float = 1.0
+    bounded: bool = True
 
 
 class Scorer(nn.Module, ABC):
@@ -153,7 +155,7 @@ class Diagnostics(ABC):
         """Named (B,) or (B, K) tensors, of comparable size whatever the image's: what rejection looks at.
 
         `log_scores` and `log_likelihood`, (B, K) nats as the methods of these names give them, are always among them, so that
-        one pass through the networks serves for all. `log_odds_real`, (B,) nats, is there if the model has a discriminator:
+        one pass through the networks serves for all. `log_odds_real`, (B,) nats, is there if a discriminator says as much:
         log p(real | x) / p(made | x).
         """
 

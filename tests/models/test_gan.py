@@ -68,6 +68,24 @@ def test_a_critic_without_odds_is_refused_for_classes_that_share_them(given):
     assert GanOptions(loss="wgan-gp", head="auxiliary").loss == "wgan-gp"
 
 
+def test_a_generator_with_nothing_to_learn_is_refused():
+    with pytest.raises(ValueError, match="the generator would learn nothing"):
+        GanOptions(adversarial=0.0, feature_matching=0.0, class_weight_made=0.0)
+
+
+def test_a_calm_look_teaches_only_what_it_is_sure_of(shape):
+    model, x, y = built(shape, consistency=1.0, noise=0.5), images(shape), torch.full((8,), -1)
+    with torch.no_grad():
+        logits = model._judged(x)[1]
+    assert model._agreeing(x, logits, y) == 0  # untrained, it is sure of nothing
+    assert model._agreeing(x, logits, torch.zeros(8, dtype=torch.long)) == 0  # labels teach for themselves
+    with torch.no_grad():
+        model.discriminator.to_logits.weight.mul_(1e4)
+    logits = model._judged(x)[1]
+    found = model._agreeing(x, -logits, y)
+    assert_close(found, torch.nn.functional.cross_entropy(-logits, logits.argmax(1)))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fills_in_what_is_not_set_by_hand(preset):
     options, plain = GanOptions(preset=preset), GanOptions()
@@ -141,9 +159,9 @@ def test_features_that_agree_in_the_mean_match(shape, class_weight_made):
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("y", "looked_at"),
-    [([0, 1, -1, 2, -1], [2, 4]), ([0, 1, 2, 2, 0], range(5)), ([0, 1, -1, 2, 0], range(5)), ([-1] * 5, range(5))],
+    [([0, -1, -1, 2, -1], [1, 2, 4]), ([0, 1, 2, 2, 0], range(5)), ([0, 1, -1, 2, -1], range(5)), ([-1] * 5, range(5))],
 )
-def test_real_images_are_the_unlabelled_ones_where_there_are_some(shape, y, looked_at):
+def test_real_images_are_the_unlabelled_ones_where_they_are_most(shape, y, looked_at):
     model, y, x = built(shape, class_weight=0.0), torch.tensor(y), images(shape, n=5)
     before = model._discriminator_loss(x, y, generator(1))
     for i in range(5):
@@ -156,7 +174,7 @@ def test_real_images_are_the_unlabelled_ones_where_there_are_some(shape, y, look
 @torch.no_grad()
 def test_there_are_as_many_made_images_as_real_ones_to_tell_them_from(shape):
     model = built(shape)
-    for y, n in ((LABELS, 2), (LABELS.clamp_min(0), 8), (LABELS[:1], 2)):
+    for y, n in ((LABELS, 8), (torch.where(LABELS == 1, -1, LABELS), 5), (LABELS.clamp_min(0), 8), (LABELS[:1], 2)):
         x, c = model._made(y, generator(0))
         assert x.shape == (n, *shape)
         assert c.shape == (n,)
@@ -165,10 +183,11 @@ def test_there_are_as_many_made_images_as_real_ones_to_tell_them_from(shape):
 @torch.no_grad()
 def test_the_discriminators_loss_is_its_parts(shape):
     model, x = built(shape, class_weight=3.0).train(), images(shape)
-    real, (made, _) = model._shown(x, generator(1)), model._made(LABELS, generator(1))
+    y = torch.where(LABELS == 1, -1, LABELS)
+    real, (made, _) = model._shown(x, generator(1)), model._made(y, generator(1))
     _, logits = model.discriminator(real)
     _, made_logits = model.discriminator(made)
-    adversarial = ADVERSARIAL["bce"].real(logits[LABELS < 0].logsumexp(1))
+    adversarial = ADVERSARIAL["bce"].real(logits[y < 0].logsumexp(1))
     adversarial = adversarial + ADVERSARIAL["bce"].made(made_logits.logsumexp(1))
-    classes = torch.nn.functional.cross_entropy(logits, LABELS, ignore_index=-1)
-    assert_close(model._discriminator_loss(x, LABELS, generator(1)), adversarial + 3 * classes)
+    classes = torch.nn.functional.cross_entropy(logits, y, ignore_index=-1)
+    assert_close(model._discriminator_loss(x, y, generator(1)), adversarial + 3 * classes)

@@ -5,6 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from likely.nets.discriminator import NORMS, Discriminator, convolutional, dense, dense_generator
+from likely.training.ema import averaged
 
 SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]
 WIDTH = 6
@@ -89,7 +90,27 @@ def test_a_spectral_norm_holds_every_layers_largest_singular_value_at_one():
         assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=0.05)
 
 
-@torch.no_grad()
+def test_a_moving_average_of_spectrally_normed_weights_is_normed_too():
+    network = built((1, 8, 8), "spectral")
+    average = averaged(network, 0.9)
+    for seed in range(20):
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator(seed)))
+        network(images((1, 8, 8)))
+        average.update_parameters(network)
+    for layer in average.module.eval().trunk.layers:
+        assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0))
+
+
+def test_pooled_features_are_the_means_of_the_last_maps(shape):
+    network = built(shape).eval()
+    features, _ = network(images(shape))
+    pooled = network.pooled(images(shape))
+    assert pooled.shape == (4, network.trunk.n_maps)
+    assert_close(pooled.mean(1), features.mean(1))
+
+
 def test_a_weight_norm_changes_nothing_at_first():
     assert_close(built((1, 8, 8), "weight")(images((1, 8, 8)))[1], built((1, 8, 8))(images((1, 8, 8)))[1])
 

@@ -130,6 +130,17 @@ def test_labelled_images_take_turns(n, n_labelled, batch_size):
     assert counts.max() - counts.min() <= 1
 
 
+def test_every_batch_has_a_labelled_image_however_small_their_share():
+    for x, y in partly_labelled(40, 2, 4, 0.1)(0, 0):
+        assert int((y >= 0).sum()) == 1
+        assert len(x) > 1
+
+
+def test_labelled_images_lie_anywhere_in_a_batch():
+    places = [(y >= 0).nonzero().flatten().tolist() for _, y in partly_labelled(400, 4, 8, 0.25)(0, 0)]
+    assert {place for found in places for place in found} == set(range(8))
+
+
 def test_enough_labelled_images_are_shuffled_with_the_others():
     batches = partly_labelled(40, 20, 8, 0.25)
     numbers = torch.cat([x[:, 0] for x, _ in batches(0, 0)]).long()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -265,6 +266,12 @@ def test_everything_goes_back_moments_average_and_counters_too():
 def test_a_loss_may_rise_within_reason():
     rising = Weights(lambda loss, weight, n: loss + n)
     assert all(step.note is None for step in run(state(rising)))
+
+
+def test_a_loss_without_a_bound_may_rise_without_reason_but_must_be_finite():
+    model = Weights(lambda loss, weight, n: loss + 1e4 * n if n != 5 else loss * math.nan)
+    model.objectives = lambda: tuple(replace(objective, bounded=False) for objective in Weights.objectives(model))
+    assert [step.number for step in run(state(model)) if step.note] == [3]
 
 
 @pytest.mark.parametrize("bad", BAD)

@@ -89,8 +89,8 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
     eq. 4); without noise u = ½. Sides that do not halve evenly are filled up with pixels of pure noise, whose density
     is 1: they cost nothing and say nothing.
 
-    Trained on −L_y / D + class_weight · cross-entropy of softmax(L + log π_train) (Ardizzone 2020, eq. 9), which pulls the
-    components apart as in `vae`; images are drawn from where the latents of a class lie.
+    Trained on −L_y / d + class_weight · cross-entropy of softmax(L + log π_train), d the numbers after filling up (Ardizzone
+    2020, eq. 9). That pulls the components apart as in `vae`; images are drawn from where the latents of a class lie.
     """
 
     options_type = FlowOptions

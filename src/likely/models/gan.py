@@ -45,6 +45,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "diff_augment": "none",
     },
 }
+SURE = 0.95  # how probable a class must be to count as known of an unlabelled image (Sohn 2020)
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
 _ADVERSARIAL_TRAINING = {"optimiser": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
 PRESET_TRAINING: dict[str, dict[str, object]] = {
@@ -83,6 +84,12 @@ class GanOptions(TrunkOptions):
         description="Weight of the entropy of p(c | x) of unlabelled images for the discriminator: it is to make up its mind "
         "on each.",
     )
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        description="Weight, for unlabelled images, of agreeing under noise and changes with what the discriminator is sure of "
+        "without them.",
+    )
     class_weight_made: float = Field(
         0.1, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
     )
@@ -119,6 +126,11 @@ class GanOptions(TrunkOptions):
         if self.loss == "wgan-gp" and self.head != "auxiliary":
             raise ValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
+            )
+        if not (self.adversarial or self.feature_matching or self.class_weight_made):
+            raise ValueError(
+                "adversarial, feature_matching and class_weight_made are all 0, and the generator would learn nothing; "
+                "at least one of them above 0 was expected"
             )
         return self
 
@@ -163,15 +175,12 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         features, logits = self._judged(x)
         scores = logits - self.log_prior
-        return {
-            "log_scores": scores,
-            "log_likelihood": scores,
-            "log_odds_real": logits.logsumexp(1),
-            "size": features.square().mean(1).sqrt(),
-        }
+        found = {"log_scores": scores, "log_likelihood": scores, "size": features.square().mean(1).sqrt()}
+        # Of the other losses Z is no odds, only larger for what is more real.
+        return found | ({"log_odds_real": logits.logsumexp(1)} if self.settings.loss == "bce" else {})
 
     def features(self, x: Tensor) -> Tensor:
-        return self._judged(x)[0]
+        return self.discriminator.pooled(self._seen(x))
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.decode(self.latent(c, rng=rng))
@@ -190,24 +199,20 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
 
     def objectives(self) -> Sequence[Objective]:
         ours, theirs = tuple(self.discriminator.parameters()), tuple(self.generator.parameters())
-        if self.settings.updates == "joint":
-            return (Objective("joint", (*ours, *theirs), self._joint_loss),)
+        chosen = self.settings
+        if chosen.updates == "joint":
+            return (Objective("joint", (*ours, *theirs), self._joint_loss, bounded=chosen.loss == "bce"),)
+        how: dict[str, Any] = {"every": chosen.n_critic, "rate": chosen.generator_rate}
         return (
-            Objective("discriminator", ours, self._discriminator_loss),
-            Objective(
-                "generator",
-                theirs,
-                self._generator_loss,
-                every=self.settings.n_critic,
-                rate=self.settings.generator_rate,
-            ),
+            Objective("discriminator", ours, self._discriminator_loss, bounded=chosen.loss != "wgan-gp"),
+            Objective("generator", theirs, self._generator_loss, bounded=chosen.loss == "bce", **how),
         )
 
     def _joint_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Both losses of one batch; each network learns from its own alone."""
         real, made, c = self._shown(x, rng), *self._made(y, rng)
         features, logits = self.discriminator(real, rng)
-        loss = self._telling_apart(real, logits, y, made.detach(), c, rng)
+        loss = self._telling_apart(real, logits, y, made.detach(), c, rng) + self._agreeing(x, logits, y)
         fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         judged = torch.func.functional_call(self.discriminator, fixed, (made, rng))
         return loss + self._deceiving(judged, c, features[_adversaries(y)].detach())
@@ -217,7 +222,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
             made, c = self._made(y, rng)
         real = self._shown(x, rng)
         _, logits = self.discriminator(real, rng)
-        return self._telling_apart(real, logits, y, made, c, rng)
+        return self._telling_apart(real, logits, y, made, c, rng) + self._agreeing(x, logits, y)
 
     def _generator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         made, c = self._made(y, rng)
@@ -245,6 +250,20 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         if chosen.loss == "wgan-gp":
             total = total + slope_penalty(self._realness, real[_adversaries(y)], made, rng)
         return total
+
+    def _agreeing(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
+        """Cross-entropy of the noisy logits with what a calm look at the same unlabelled images is sure of.
+
+        Targets as in Sohn 2020, FixMatch, eq. 4, from a look without noise and changes (Sajjadi 2016).
+        """
+        unlabelled = y < 0
+        if self.settings.consistency == 0 or not unlabelled.any():
+            return logits.new_zeros(())
+        with torch.no_grad():
+            calm = self._judged(x[unlabelled])[1].softmax(1)
+        sure = calm.amax(1) > SURE
+        losses = F.cross_entropy(logits[unlabelled], calm.argmax(1), reduction="none")
+        return self.settings.consistency * (sure * losses).mean()
 
     def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
         """What the generator minimises, given what the discriminator makes of its images of the classes c."""
@@ -281,7 +300,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
 
 
 def _adversaries(y: Tensor) -> Tensor:
-    """The images that the adversarial loss looks at, (B,): unlabelled ones where there are any, for the labelled among them
-    come round more often."""
+    """The images that the adversarial loss looks at, (B,): the unlabelled ones where they are most, for the labelled among
+    them come round more often; else all."""
     unlabelled = y < 0
-    return unlabelled if unlabelled.sum() > 1 else torch.ones_like(unlabelled)
+    return unlabelled if 2 * unlabelled.sum() > len(y) else torch.ones_like(unlabelled)

@@ -67,7 +67,7 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         self.trunk = trunk(task.shape, width=options.width, depth=options.depth)
         self.to_latent = nn.Linear(self.trunk.n_features, 2 * d)
         self.head = head(d, (2 * task.shape[0], *task.shape[1:]), width=options.width, depth=options.depth)
-        # Components start apart, a distance of about two standard deviations: from one point they would have to break a tie.
+        # Components start apart, about three standard deviations: from one point they would have to break a tie.
         directions = torch.randn(K, d)
         self.component_mean = nn.Parameter(2 * directions / directions.norm(dim=1, keepdim=True))
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))

@@ -69,14 +69,17 @@ class Vaegan(Vae):
         self._made = torch.zeros(0)  # the images of the step under way
 
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
+        found = super().statistics(x)
+        if self.settings.loss != "bce":  # of the other loss it is no odds
+            return found
         _, logits = self.discriminator(self._seen(self.standardise(x)))
-        return super().statistics(x) | {"log_odds_real": logits.logsumexp(1)}
+        return found | {"log_odds_real": logits.logsumexp(1)}
 
     def objectives(self) -> Sequence[Objective]:
         theirs = tuple(self.discriminator.parameters())
         ours = tuple(p for name, p in self.named_parameters() if not name.startswith("discriminator."))
         return (
-            Objective("autoencoder", ours, self._autoencoder_loss),
+            Objective("autoencoder", ours, self._autoencoder_loss, bounded=self.settings.loss == "bce"),
             Objective("discriminator", theirs, self._discriminator_loss, rate=self.settings.discriminator_rate),
         )
 

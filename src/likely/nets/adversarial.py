@@ -1,4 +1,7 @@
-"""The adversarial losses, on r(x) = log p(real | x) / p(made | x), one number an image."""
+"""The adversarial losses, on one number an image: r(x), larger for what is more real.
+
+Of cross-entropy alone r(x) is log p(real | x) / p(made | x), and its logistic a probability.
+"""
 
 from __future__ import annotations
 

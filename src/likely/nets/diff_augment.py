@@ -18,9 +18,9 @@ HOLE = 1 / 2  # of a side
 
 
 def colour(x: Tensor, rng: Generator) -> Tensor:
-    """Brightness by up to ±0.5, saturation from 0 to 2 times, contrast from 0.5 to 1.5 times: (B, C, H, W) -> the same."""
+    """Brightness by up to ±0.25, saturation from 0 to 2 times, contrast from 0.5 to 1.5 times: (B, C, H, W) -> the same."""
     brightness, saturation, contrast = _uniform(x, 3, rng)
-    x = x + brightness - 0.5
+    x = x + (brightness - 0.5) / 2
     grey = x.mean(1, keepdim=True)
     x = grey + (x - grey) * 2 * saturation
     middle = x.mean((1, 2, 3), keepdim=True)

@@ -7,19 +7,50 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
+import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from likely.nets.blocks import pyramid, ratio, standard_normal, widths
 
 SLOPE = 0.2  # of the leaky rectifier (Radford 2015)
 ON_IMAGE = 1.0  # of the hidden layers' noise, on the image itself, in [-1, 1]
 
+
+class Spectral(nn.Module):
+    """W / σ(W), σ the largest singular value (Miyato 2018, Spectral Normalization, eq. 8).
+
+    In training σ is followed by one step of the power method at a time; afterwards it is computed, for the moving average
+    of the weights is kept, and an average of singular vectors would be none.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.left: Tensor
+        self.register_buffer("left", F.normalize(torch.randn(len(weight)), dim=0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        matrix = weight.flatten(1)
+        if not self.training:
+            largest: Tensor = torch.linalg.matrix_norm(matrix, 2)
+            return weight / largest
+        with torch.no_grad():
+            right = F.normalize(matrix.mT @ self.left, dim=0)
+            left = F.normalize(matrix @ right, dim=0)
+            self.left.copy_(left)
+        return weight / (left @ matrix @ right)
+
+
+def _spectral(layer: nn.Module) -> nn.Module:
+    parametrize.register_parametrization(layer, "weight", Spectral(layer.weight))  # type: ignore[arg-type]
+    return layer
+
+
 NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
-    "spectral": parametrizations.spectral_norm,
+    "spectral": _spectral,
     "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, of all maps together
 }
 
@@ -27,10 +58,10 @@ NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
 class DiscriminatorTrunk(nn.Module):
     """Layers with leaky rectifiers; Gaussian noise of standard deviation `noise` before every one while `rng` is given."""
 
-    def __init__(self, layers: Sequence[nn.Module], n_features: int, *, noise: float) -> None:
+    def __init__(self, layers: Sequence[nn.Module], n_maps: int, size: int, *, noise: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.n_features = n_features
+        self.n_maps, self.n_features = n_maps, n_maps * size
         self.noise = noise
 
     def forward(self, x: Tensor, rng: Generator | None = None) -> Tensor:
@@ -55,11 +86,17 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
         """(B, ...) -> features (B, F) and logits (B, K), in float32."""
-        features = self.trunk(x, rng)
-        logits = self.to_logits(features).float()
+        features = self.trunk(x, rng).float()
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.to_logits(features)
         if logits.shape[1] > self.n_classes:
             logits = logits[:, :1] + logits[:, 1:].log_softmax(1)
-        return features.float(), logits
+        return features, logits
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, C): the mean of each of the last maps."""
+        maps: Tensor = self.trunk(x).float().unflatten(1, (self.trunk.n_maps, -1))
+        return maps.mean(2)
 
 
 def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> DiscriminatorTrunk:
@@ -70,14 +107,14 @@ def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float,
     steps = zip(pairwise(channels), pairwise(sizes), strict=True)
     layers = [_normed(nn.Conv2d(a, b, 3, ratio(*pair), 1), norm) for (a, b), pair in steps]
     layers += [_normed(nn.Conv2d(channels[-1], channels[-1], 3, 1, 1), norm) for _ in range(depth)]
-    return DiscriminatorTrunk(layers, channels[-1] * math.prod(sizes[-1]), noise=noise)
+    return DiscriminatorTrunk(layers, channels[-1], math.prod(sizes[-1]), noise=noise)
 
 
 def dense(n_in: int, *, width: int, noise: float, norm: str) -> DiscriminatorTrunk:
     """Five fully connected layers (Salimans 2016): 32, 16 and three times 8 times the width."""
     units = [n_in, *(width * times for times in (32, 16, 8, 8, 8))]
     layers = [_normed(nn.Linear(a, b), norm) for a, b in pairwise(units)]
-    return DiscriminatorTrunk([nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], units[-1], noise=noise)
+    return DiscriminatorTrunk([nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], units[-1], 1, noise=noise)
 
 
 def dense_generator(n_in: int, shape: Sequence[int], *, width: int) -> nn.Module:

@@ -72,7 +72,7 @@ class Flatten(Invertible):
 
 
 class ActNorm(Invertible):
-    """y = (x − location) exp(log_scale) by channel, set to mean 0 and variance 1 on the first images (Kingma 2018, eq. 1)."""
+    """y = (x − location) exp(log_scale) by channel, of mean 0 and variance 1 on the first images (Kingma 2018, section 3.1)."""
 
     def __init__(self, n_channels: int) -> None:
         super().__init__()
@@ -116,7 +116,9 @@ class Mix(Invertible):
 
     @staticmethod
     def _turned(x: Tensor, rotation: Tensor) -> Tensor:
-        return F.linear(x, rotation) if x.ndim == 2 else F.conv2d(x, rotation[:, :, None, None])
+        # Numbers on their way through the flow stay float32: what bfloat16 rounds off, the density would be of.
+        with torch.autocast(x.device.type, enabled=False):
+            return F.linear(x, rotation) if x.ndim == 2 else F.conv2d(x, rotation[:, :, None, None])
 
 
 class Coupling(Invertible):

@@ -52,7 +52,7 @@ class Batches:
         self.device = torch.device("cpu")
         self.rare = _rare(labels, labelled_share)
         self.common = np.flatnonzero(labels < 0) if len(self.rare) else np.arange(len(labels))
-        self.n_rare = min(round(labelled_share * batch_size), batch_size - 1) if len(self.rare) else 0
+        self.n_rare = min(max(1, round(labelled_share * batch_size)), batch_size - 1) if len(self.rare) else 0
 
     def to(self, device: torch.device) -> Batches:
         """Send the batches to a device from now on."""
@@ -73,6 +73,9 @@ class Batches:
             rare, rounds = self._rare_ones(epoch, i)
             indices = np.concatenate([rare, shuffled[i * step : end]])
             rounds = np.concatenate([rounds, np.zeros(len(indices) - len(rare), np.int64)])
+            if len(rare):  # a model that looks at the first few of a batch would see labelled ones alone
+                mixed = order(self.seed, epoch, len(indices), i, len(self.labels))
+                indices, rounds = indices[mixed], rounds[mixed]
             yield self._images(epoch, indices, rounds), self.labels[indices].to(self.device)
 
     def _rare_ones(self, epoch: int, i: int) -> tuple[Indices, Indices]:

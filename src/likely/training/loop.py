@@ -74,7 +74,7 @@ def fit(state: TrainingState, feed: Feed, *, dtype: torch.dtype = torch.float32)
             rate = _set_rate(state, fraction)
             losses = _update(state, x, y, dtype)
             state.progress.elapsed = clock.read()
-            if not _healthy(state.progress, losses):
+            if not _healthy(state, losses):
                 note = _roll_back(state, good, losses)
                 yield _step(state, fraction, losses, rate, note=note)
                 break
@@ -151,11 +151,12 @@ def _descend(objective: Objective, optimiser: torch.optim.Optimizer, loss: Tenso
     return length
 
 
-def _healthy(progress: Progress, losses: Mapping[str, float]) -> bool:
-    """Whether every loss is finite and within ten times the first loss's size of the lowest so far."""
+def _healthy(state: TrainingState, losses: Mapping[str, float]) -> bool:
+    """Whether every loss is finite and, if bounded, within ten times the first loss's size of the lowest so far."""
+    bounded = {objective.name for objective in state.objectives if objective.bounded}
     for name, loss in losses.items():
-        room = 10 * (abs(progress.first.get(name, loss)) + 1)
-        if not math.isfinite(loss) or loss > progress.lowest.get(name, loss) + room:
+        room = 10 * (abs(state.progress.first.get(name, loss)) + 1)
+        if not math.isfinite(loss) or (name in bounded and loss > state.progress.lowest.get(name, loss) + room):
             return False
     return True
 
