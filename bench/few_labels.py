@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from ledger import RESULTS, append, commit, rows
 
-from likely import Classifier
+from likely import Classifier, models
 from likely.data.dataset import load
 from likely.data.parts import Dataset, Part
 from likely.data.splits import Parts
@@ -41,11 +41,18 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
         for family in FAMILIES:
-            known = [(row["seed"], row["family"], row["minutes"], row["labels"]) for row in rows(LEDGER)]
-            if (seed, family, asked.minutes, asked.labels) not in known:
-                append(LEDGER, measured(family, seed, asked))
+            how = resolved(family)
+            known = [(row["seed"], row["family"], row["minutes"], row["labels"], row["how"]) for row in rows(LEDGER)]
+            if (seed, family, asked.minutes, asked.labels, how) not in known:
+                append(LEDGER, measured(family, seed, asked) | {"how": how})
     LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
     print(table())
+
+
+def resolved(family: str) -> dict[str, object]:
+    """Every option, a preset's and those left out included: what was measured with others has to be measured anew."""
+    options = models.family(family).options_type.model_validate(FAMILIES[family])
+    return options.model_dump() | {"training": dict(options.training_defaults)}
 
 
 def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
@@ -73,7 +80,6 @@ def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, obj
         "machine": hardware.describe(),
         "threads": asked.threads,
         "family": family,
-        "options": FAMILIES[family],
         "seed": seed,
         "labels": asked.labels,
         "minutes": asked.minutes,
