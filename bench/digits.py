@@ -7,12 +7,11 @@ Appends a line for each seed and family to bench/results/digits.jsonl, unless it
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, commit, rows
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 from promises import alarms, n_above
 
 from likely import Classifier
@@ -20,24 +19,20 @@ from likely.data.dataset import load
 from likely.data.splits import divide
 from likely.evaluation.assessment import assess
 from likely.surfaces.cli.demo import EPOCHS
-from likely.training import hardware
 
 LEDGER = RESULTS / "digits.jsonl"
 FAMILIES = {"vae": {}, "gaussian": {}, "discriminative": {}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = arguments(__doc__)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
         for family in FAMILIES:
             if not any((row["seed"], row["family"]) == (seed, family) for row in rows(LEDGER)):
                 append(LEDGER, measured(family, seed, asked.threads))
-    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
-    print(table())
+    write_table(LEDGER, table())
 
 
 def measured(family: str, seed: int, threads: int) -> dict[str, object]:
@@ -54,9 +49,7 @@ def measured(family: str, seed: int, threads: int) -> dict[str, object]:
     assert test is not None
     found = assess(classifier, test, alpha=0.05).as_json()
     return {
-        "commit": commit(),
-        "machine": hardware.describe(),
-        "threads": threads,
+        **circumstances(threads),
         "family": family,
         "seed": seed,
         "seconds": seconds,
@@ -86,12 +79,9 @@ def table() -> str:
             f"{mean['false_alarm_rate']:.4f} | {above} | {mean['seconds']:.1f} |"
         )
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows(LEDGER)}))
-    machines = sorted(
-        {f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in rows(LEDGER)}
-    )
     lines += [
         "",
-        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n']} test images. " + "; ".join(machines) + ".",
+        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n']} test images. " + provenance(rows(LEDGER)),
     ]
     return "\n".join(lines) + "\n"
 

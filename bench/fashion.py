@@ -9,7 +9,6 @@ and a training that was interrupted goes on.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import resource
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, commit, rows
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 from promises import alarms, n_above
 
 from likely import Classifier
@@ -26,24 +25,20 @@ from likely.benchmark.speed import timed
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.metrics import paired_bootstrap
 from likely.evaluation.selection import Selection, select
-from likely.training import hardware
 
 LEDGER = RESULTS / "fashion.jsonl"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=10.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     for seed in asked.seeds:
         if not any(row["seed"] == seed and row["minutes"] == asked.minutes for row in rows(LEDGER)):
             append(LEDGER, measured(asked.data, seed, asked.minutes, asked.threads, asked.out))
-    (LEDGER.with_suffix(".md")).write_text(table(), encoding="utf-8")
-    print(table())
+    write_table(LEDGER, table())
 
 
 def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> dict[str, object]:
@@ -59,9 +54,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
     chosen = select(models["vae"], data)
     found = {name: assess(model, chosen.part, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()}
     return {
-        "commit": commit(),
-        "machine": hardware.describe(),
-        "threads": threads,
+        **circumstances(threads),
         "seed": seed,
         "minutes": minutes,
         "epochs": epochs,
@@ -141,9 +134,8 @@ def table() -> str:
         means = [format(np.mean([c(r)[0] for r in found]), c(found[0])[1]) for c in columns.values()]
         means.append(format(np.mean([row["ahead_of_twin"][0] for row in found]), "+.4f"))
         lines.append("| mean | " + " | ".join(means) + " |")
-    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
     minutes = sorted({row["minutes"] for row in found})
-    lines += ["", f"{'/'.join(f'{m:g}' for m in minutes)} minutes of training. " + "; ".join(machines) + "."]
+    lines += ["", f"{'/'.join(f'{m:g}' for m in minutes)} minutes of training. " + provenance(found)]
     return "\n".join(lines) + "\n"
 
 

@@ -14,13 +14,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, commit, rows
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 
 from likely import Classifier, models
 from likely.data.dataset import load
-from likely.data.parts import Dataset, Part
+from likely.data.parts import Dataset
 from likely.data.splits import Parts
-from likely.training import hardware
 
 LEDGER = RESULTS / "few_labels.jsonl"
 FAMILIES = {
@@ -31,12 +30,10 @@ TWIN_EPOCHS = 500  # of the 100 labelled images
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--labels", type=int, default=10)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=2)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
@@ -45,8 +42,7 @@ def main() -> None:
             known = [(row["seed"], row["family"], row["minutes"], row["labels"], row["how"]) for row in rows(LEDGER)]
             if (seed, family, asked.minutes, asked.labels, how) not in known:
                 append(LEDGER, measured(family, seed, asked) | {"how": how})
-    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
-    print(table())
+    write_table(LEDGER, table())
 
 
 def resolved(family: str) -> dict[str, object]:
@@ -57,12 +53,9 @@ def resolved(family: str) -> dict[str, object]:
 
 def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
     dataset = load(asked.data)
-    train = few_labelled(dataset, asked.labels, seed)
-    length = {"minutes": asked.minutes}
+    parts, length = few_labelled(dataset, asked.labels, seed), {"minutes": asked.minutes}
     if family == "discriminative":
-        train, length = train.labelled(), {"epochs": TWIN_EPOCHS}
-    nothing = train.subset(np.zeros(0, np.int64))
-    parts = Parts(train=train, validation=nothing, calibration=nothing, test=None, n_removed=0)
+        parts, length = replace(parts, train=parts.train.labelled()), {"epochs": TWIN_EPOCHS}
     classifier = Classifier(
         family, options=FAMILIES[family], training=length | {"threads": asked.threads}, random_state=seed
     )
@@ -76,9 +69,7 @@ def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, obj
     assert test is not None
     wrong = int((classifier.log_posterior(test.images).argmax(1) != test.labels).sum())
     return {
-        "commit": commit(),
-        "machine": hardware.describe(),
-        "threads": asked.threads,
+        **circumstances(asked.threads),
         "family": family,
         "seed": seed,
         "labels": asked.labels,
@@ -91,13 +82,15 @@ def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, obj
     }
 
 
-def few_labelled(dataset: Dataset, n: int, seed: int) -> Part:
-    """The training images, of which n of each class, drawn by the seed, keep their label."""
+def few_labelled(dataset: Dataset, n: int, seed: int) -> Parts:
+    """The training images, of which n of each class, drawn by the seed, keep their label; nothing is set aside."""
     assert dataset.train is not None
     labels, rng = np.full(len(dataset.train), -1, np.int64), np.random.default_rng(seed)
     for c in range(len(dataset.classes)):
         labels[rng.choice(np.flatnonzero(dataset.train.labels == c), n, replace=False)] = c
-    return replace(dataset.train, labels=labels)
+    train = replace(dataset.train, labels=labels)
+    nothing = train.subset(np.zeros(0, np.int64))
+    return Parts(train=train, validation=nothing, calibration=nothing, test=None, n_removed=0)
 
 
 def table() -> str:
@@ -116,8 +109,7 @@ def table() -> str:
         seeds = ", ".join(str(row["seed"]) for row in group)
         spread = f"{min(errors):.2%} to {max(errors):.2%}"
         lines.append(f"| {family} | {labels} | {np.mean(errors):.2%} | {spread} | {minutes:.1f} | {seeds} |")
-    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
-    return "\n".join([*lines, "", "; ".join(machines) + "."]) + "\n"
+    return "\n".join([*lines, "", provenance(found)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from likely.training import hardware
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -24,6 +28,27 @@ def append(path: Path, row: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def commit() -> str:
-    """The version that is measured."""
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+def arguments(what: str | None) -> argparse.ArgumentParser:
+    """The options that every benchmark has, under what its script says of itself."""
+    found = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--seeds", type=int, nargs="+", default=[0])
+    found.add_argument("--threads", type=int, default=2)
+    return found
+
+
+def circumstances(threads: int) -> dict[str, object]:
+    """What version is measured, and on what."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    return {"commit": head, "machine": hardware.describe(), "threads": threads}
+
+
+def provenance(found: Sequence[dict[str, Any]]) -> str:
+    """The circumstances of the measurements of a table, in a line below it."""
+    each = {f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found}
+    return "; ".join(sorted(each)) + "."
+
+
+def write_table(path: Path, table: str) -> None:
+    """The table beside its measurements, and on the terminal."""
+    path.with_suffix(".md").write_text(table, encoding="utf-8")
+    print(table)

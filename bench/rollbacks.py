@@ -1,6 +1,6 @@
 """Many tiny trainings of `gan` and `flow` on the embedded digits, one seed after the other: how often one goes astray.
 
-    python bench/rollbacks.py --seeds 200
+    python bench/rollbacks.py --seeds $(seq 0 199)
 
 A training whose loss turns NaN or explodes is rolled back with half the learning rate; one that does so again and again is
 given up with a sentence. Whatever ends otherwise must have finite weights and answers: that is checked of every run. Appends
@@ -9,19 +9,17 @@ a line for each family and seed to bench/results/rollbacks.jsonl, unless it is t
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 
 import torch
-from ledger import RESULTS, append, commit, rows
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 
 from likely import Classifier, models
 from likely.data.dataset import load
 from likely.data.parts import Dataset
 from likely.data.splits import divide
 from likely.evaluation.metrics import clopper_pearson
-from likely.training import hardware
 from likely.training.loop import Diverged
 from likely.training.options import TrainingOptions
 
@@ -37,18 +35,16 @@ RUNS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=200, help="How many: 0, 1, 2 and so on.")
-    parser.add_argument("--threads", type=int, default=1)
+    parser = arguments(__doc__)
+    parser.set_defaults(seeds=range(200), threads=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     dataset, known = load("digits"), {(row["run"], row["seed"]) for row in rows(LEDGER)}
-    for seed in range(asked.seeds):
+    for seed in asked.seeds:
         for run in RUNS:
             if (run, seed) not in known:
                 append(LEDGER, measured(run, seed, dataset, asked.threads))
-    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
-    print(table())
+    write_table(LEDGER, table())
 
 
 def measured(run: str, seed: int, dataset: Dataset, threads: int) -> dict[str, object]:
@@ -76,9 +72,7 @@ def measured(run: str, seed: int, dataset: Dataset, threads: int) -> dict[str, o
     except Diverged as error:
         given_up = str(error)
     return {
-        "commit": commit(),
-        "machine": hardware.describe(),
-        "threads": threads,
+        **circumstances(threads),
         "run": run,
         "seed": seed,
         "epochs": EPOCHS,
@@ -108,8 +102,7 @@ def table() -> str:
                 str(sum(row["unreported"] for row in group)),
             ]
             lines.append(f"| {run} | {' | '.join(cells)} | {sum(row['seconds'] for row in group) / n:.1f} |")
-    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
-    return "\n".join([*lines, "", f"{EPOCHS} epochs of the digits. {'; '.join(machines)}."]) + "\n"
+    return "\n".join([*lines, "", f"{EPOCHS} epochs of the digits. {provenance(found)}"]) + "\n"
 
 
 if __name__ == "__main__":
