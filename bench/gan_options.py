@@ -8,7 +8,6 @@ it. Nothing is chosen by the test images that it measures on.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from few_labels import few_labelled
-from ledger import RESULTS, append, commit, rows
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
@@ -25,7 +24,6 @@ from likely.data.parts import Dataset, Part
 from likely.data.splits import Parts, divide
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
-from likely.training import hardware
 from likely.training.loop import Diverged
 
 LEDGER = RESULTS / "gan_options.jsonl"
@@ -36,6 +34,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "preset generator": ({}, {}),
     "preset classifier, as many steps": ({"preset": "classifier"}, {"epochs": 3 * EPOCHS}),
     "architecture dense": ({"architecture": "dense"}, {}),
+    "generator_architecture dense": ({"generator_architecture": "dense"}, {}),
+    "both dense": ({"architecture": "dense", "generator_architecture": "dense"}, {}),
+    "generator_width 16": ({"generator_width": 16}, {}),
     "loss hinge": ({"loss": "hinge"}, {}),
     "head auxiliary": ({"head": "auxiliary"}, {}),
     "head auxiliary, loss wgan-gp": ({"head": "auxiliary", "loss": "wgan-gp"}, {}),
@@ -45,13 +46,17 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "class_weight_made 0": ({"class_weight_made": 0.0}, {}),
     "class_weight_made 1": ({"class_weight_made": 1.0}, {}),
     "entropy_weight 1": ({"entropy_weight": 1.0}, {}),
+    "entropy_weight 1, entropy_ramp 500": ({"entropy_weight": 1.0, "entropy_ramp": 500}, {}),
     "consistency 1": ({"consistency": 1.0}, {}),
     "updates joint, hence generator_rate 1": ({"updates": "joint"}, {}),
+    "made_share 0.5": ({"made_share": 0.5}, {}),
     "n_critic 2": ({"n_critic": 2}, {}),
     "generator_rate 1": ({"generator_rate": 1.0}, {}),
     "noise 0.3": ({"noise": 0.3}, {}),
     "norm none": ({"norm": "none"}, {}),
     "norm weight": ({"norm": "weight"}, {}),
+    "norm length": ({"norm": "length"}, {}),
+    "norm length, noise 0.5": ({"norm": "length", "noise": 0.5}, {}),
     "norm spectral": ({"norm": "spectral"}, {}),
     "diff_augment none": ({"diff_augment": "none"}, {}),
     "diff_augment colour,shift,cutout": ({"diff_augment": "colour,shift,cutout"}, {}),
@@ -61,9 +66,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser = arguments(__doc__)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     dataset = load("digits")
@@ -74,8 +77,7 @@ def main() -> None:
             for variant, seed in todo:
                 append(LEDGER, measured(variant, seed, dataset, judge, asked.threads))
                 print(f"{variant}, seed {seed}", flush=True)
-    LEDGER.with_suffix(".md").write_text(table(), encoding="utf-8")
-    print(table())
+    write_table(LEDGER, table())
 
 
 def extractor(dataset: Dataset, folder: Path) -> ModelExtractor:
@@ -92,9 +94,7 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     test = dataset.test
     assert test is not None
     row: dict[str, object] = {
-        "commit": commit(),
-        "machine": hardware.describe(),
-        "threads": threads,
+        **circumstances(threads),
         "variant": variant,
         "seed": seed,
         "epochs": EPOCHS,
@@ -102,12 +102,12 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     }
     if not options.keys() & set(UNLABELLED_ONLY):
         row |= with_all_labels(variant, seed, dataset, judge)
-    train = few_labelled(dataset, LABELS, seed)
-    nothing = train.subset(np.zeros(0, np.int64))
     few = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
-    parts = Parts(train=train, validation=nothing, calibration=nothing, test=None, n_removed=0)
     start = time.perf_counter()
-    row["few_rollbacks"], row["seconds"] = _train(few, parts, dataset), time.perf_counter() - start
+    row["few_rollbacks"], row["seconds"] = (
+        _train(few, few_labelled(dataset, LABELS, seed), dataset),
+        time.perf_counter() - start,
+    )
     if row["few_rollbacks"] is not None:
         row["few_accuracy"] = _accuracy(few, test)
     return row
@@ -175,11 +175,10 @@ def table() -> str:
             lines.append(f"| {variant} | {' | '.join(cells)} |")
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in found}))
     extractors = sorted({row["extractor"] for row in found if "extractor" in row})
-    machines = sorted({f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found})
     lines += [
         "",
         f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n_test']} test images, as many generated ones for FID and recall, in the "
-        f"features of {'; '.join(extractors)}. {'; '.join(machines)}.",
+        f"features of {'; '.join(extractors)}. {provenance(found)}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -178,6 +178,28 @@ def test_there_are_as_many_made_images_as_real_ones_to_tell_them_from(shape):
         x, c = model._made(y, generator(0))
         assert x.shape == (n, *shape)
         assert c.shape == (n,)
+    assert len(built(shape, made_share=0.5)._made(LABELS, generator(0))[0]) == 4
+
+
+@torch.no_grad()
+def test_the_weight_of_the_entropy_rises_with_the_steps_of_the_discriminator(shape):
+    x, unlabelled = images(shape), torch.where(LABELS == 1, -1, LABELS)
+    how = {"entropy_weight": 2.0, "class_weight": 0.0}
+    rising, whole, none = (
+        built(shape, **how | more).train() for more in ({"entropy_ramp": 4}, {}, {"entropy_weight": 0.0})
+    )
+    bounds = [float(model._discriminator_loss(x, unlabelled, generator(1))) for model in (none, whole)]
+    found = [float(rising._discriminator_loss(x, unlabelled, generator(1))) for _ in range(6)]
+    shares = torch.tensor([(loss - bounds[0]) / (bounds[1] - bounds[0]) for loss in found])
+    assert_close(shares, torch.tensor([0.25, 0.5, 0.75, 1, 1, 1]), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "bounded"),
+    [({}, [True, True]), ({"feature_matching": 1.0}, [True, False]), ({"loss": "hinge"}, [True, False])],
+)
+def test_only_losses_that_cannot_grow_without_end_are_watched_for_growing(given, bounded):
+    assert [objective.bounded for objective in built((1, 8, 8), **given).objectives()] == bounded
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.discriminator import NORMS, Discriminator, convolutional, dense, dense_generator
+from likely.nets.discriminator import LOGITS, NORMS, DenseGenerator, Discriminator, convolutional, dense
 from likely.training.ema import averaged
 
 SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]
@@ -22,10 +22,10 @@ def images(shape, n=4):
 def built(shape, norm="none", noise=0.0, *, auxiliary=False):
     torch.manual_seed(0)
     if len(shape) == 1:
-        trunk = dense(shape[0], width=WIDTH, noise=noise, norm=norm)
+        trunk = dense(shape, width=WIDTH, noise=noise, norm=norm)
     else:
         trunk = convolutional(shape, width=WIDTH, depth=1, noise=noise, norm=norm)
-    return Discriminator(trunk, 3, auxiliary=auxiliary)
+    return Discriminator(trunk, 3, auxiliary=auxiliary, norm=norm)
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
@@ -111,8 +111,52 @@ def test_pooled_features_are_the_means_of_the_last_maps(shape):
     assert_close(pooled.mean(1), features.mean(1))
 
 
-def test_a_weight_norm_changes_nothing_at_first():
-    assert_close(built((1, 8, 8), "weight")(images((1, 8, 8)))[1], built((1, 8, 8))(images((1, 8, 8)))[1])
+@pytest.mark.parametrize("of_weights", ["weight", "length"])
+def test_a_norm_of_weights_changes_nothing_at_first(of_weights):
+    assert_close(built((1, 8, 8), of_weights)(images((1, 8, 8)))[1], built((1, 8, 8))(images((1, 8, 8)))[1])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_images(shape, noise):
+    network, x = built(shape, "length", noise), images(shape, 64)
+    network.measure(x, generator(1))
+    found = []
+    features = network.trunk(x, generator(1), first=lambda layer, h: found.append(layer(h)))
+    for outputs in [*found, network.to_logits(features) / LOGITS]:
+        by_output = outputs.movedim(1, 0).flatten(1)
+        assert_close(by_output.mean(1), torch.zeros(len(by_output)), rtol=0, atol=1e-3)
+        assert_close(by_output.std(1), torch.ones(len(by_output)), rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_background_is_taken_off():
+    network = built((2, 8, 8), "length")
+    x = torch.full((9, 2, 8, 8), -1.0)
+    x[:, 1] = 0.25
+    x[:, :, 2:4] = torch.rand(9, 2, 2, 8)
+    network.measure(x, generator(1))
+    assert network.trunk.background.tolist() == [-1.0, 0.25]
+
+
+def test_the_lengths_of_weights_are_not_learned():
+    network = built((1, 8, 8), "length")
+    network.measure(images((1, 8, 8)), generator(1))
+    before = network(images((1, 8, 8)))[1]
+    assert not [name for name, _ in network.named_parameters() if "length" in name]
+    with torch.no_grad():
+        for layer in network.trunk.layers:
+            layer.parametrizations.weight.original.mul_(3)
+    assert_close(network(images((1, 8, 8)))[1], before)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("other", sorted(set(NORMS) - {"length"}))
+def test_no_other_norm_is_set_by_the_first_images(other):
+    network = built((1, 8, 8), other).eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network.measure(images((1, 8, 8)), generator(1))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 @torch.no_grad()
@@ -137,8 +181,17 @@ def test_the_auxiliary_head_says_how_real_and_which_class_apart(shape):
 
 @pytest.mark.parametrize("made", [(1, 3, 2), (5,)], ids=str)
 def test_a_dense_generator_makes_any_shape(made):
-    network = dense_generator(6, made, width=WIDTH)
+    network = DenseGenerator(6, made, width=WIDTH)
     x = network(torch.randn(4, 6, generator=generator(0)))
     assert x.shape == (4, *made)
     (x * torch.randn(x.shape, generator=generator(1))).sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+@torch.no_grad()
+def test_a_dense_generator_starts_where_it_is_told_to():
+    network, wanted = DenseGenerator(6, (1, 3, 2), width=WIDTH).eval(), images((1, 3, 2), 1)[0]
+    network.start_at(wanted)
+    made = network(torch.randn(500, 6, generator=generator(0)))
+    network.start_at(torch.zeros(1, 3, 2))
+    assert_close(made - wanted, network(torch.randn(500, 6, generator=generator(0))))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.contract import (
@@ -39,12 +39,15 @@ PRESETS: dict[str, dict[str, object]] = {
         "class_weight": 2.0,
         "class_weight_made": 0.0,
         "entropy_weight": 1.0,
+        "entropy_ramp": 4000,
+        "made_share": 0.5,
         "updates": "joint",
         "noise": 0.3,
         "norm": "weight",
         "diff_augment": "none",
     },
 }
+DARKEST = 0.01  # of the image that a fully connected generator begins with: from black no slope leads away
 SURE = 0.95  # how probable a class must be to count as known of an unlabelled image (Sohn 2020)
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
 _ADVERSARIAL_TRAINING = {"optimiser": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
@@ -52,7 +55,13 @@ PRESET_TRAINING: dict[str, dict[str, object]] = {
     # Shifts are left to diff_augment, which does not teach the generator to shift.
     "generator": _ADVERSARIAL_TRAINING | {"learning_rate": 2e-3, "batch_size": 64, "augment": {"shift": 0.0}},
     "classifier": _ADVERSARIAL_TRAINING
-    | {"learning_rate": 3e-3, "batch_size": 200, "schedule": "constant", "ema": 0.999},
+    | {
+        "learning_rate": 3e-3,
+        "batch_size": 200,
+        "schedule": "cosine",
+        "ema": 0.999,
+        "augment": {"rotate": 10.0, "scale": 0.1},
+    },
 }
 
 
@@ -65,7 +74,12 @@ class GanOptions(TrunkOptions):
         "features, the discriminator has noise and weight norm, for few labels among many images without.",
     )
     architecture: Literal["convolutional", "dense"] = Field(
-        "convolutional", description="Convolutions, or fully connected layers; vectors always take the latter."
+        "convolutional",
+        description="Convolutions in the discriminator, or fully connected layers; vectors always take the latter.",
+    )
+    generator_width: int | None = Field(None, ge=1, description="As `width`, of the generator; the same when left out.")
+    generator_architecture: Literal["convolutional", "dense"] = Field(
+        "convolutional", description="The same of the generator."
     )
     latent_dims: int = Field(64, ge=1, description="Dimensions of the noise that an image is made from.")
     loss: Literal["bce", "hinge", "wgan-gp"] = Field("bce", description="The adversarial loss.")
@@ -84,6 +98,12 @@ class GanOptions(TrunkOptions):
         description="Weight of the entropy of p(c | x) of unlabelled images for the discriminator: it is to make up its mind "
         "on each.",
     )
+    entropy_ramp: int = Field(
+        0,
+        ge=0,
+        description="Training steps over which that weight rises: whole groups of images that are decided at once are decided "
+        "by chance.",
+    )
     consistency: float = Field(
         0.0,
         ge=0,
@@ -92,6 +112,9 @@ class GanOptions(TrunkOptions):
     )
     class_weight_made: float = Field(
         0.1, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
+    )
+    made_share: float = Field(
+        1.0, gt=0, le=1, description="Made images for each real one that the discriminator tells them from."
     )
     updates: Literal["joint", "alternating"] = Field(
         "alternating", description="Both networks in one step, or in turn."
@@ -104,8 +127,10 @@ class GanOptions(TrunkOptions):
         "to make the same image of a class again and again.",
     )
     noise: float = Field(0.0, ge=0, description="Standard deviation of noise on the discriminator's hidden layers.")
-    norm: Literal["none", "weight", "spectral", "layer"] = Field(
-        "layer", description="What is normalised in the discriminator: its weights, in one of two ways, or its layers."
+    norm: Literal["none", "weight", "length", "spectral", "layer"] = Field(
+        "layer",
+        description="What is normalised in the discriminator: its weights, their length being learned (weight) or set by the "
+        "first images (length), or by their largest singular value (spectral); or its layers.",
     )
     diff_augment: str = Field(
         "shift",
@@ -153,14 +178,24 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         self.settings = options
         self.standardise = Standardise.of(task)
         n_latent, width = options.latent_dims + task.n_classes, options.width
+        generator_width = options.generator_width or width
         how: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
-        if options.architecture == "dense" or task.space is Space.FEATURES:
-            self.generator = discriminator.dense_generator(n_latent, task.shape, width=width)
-            trunk = discriminator.dense(task.n_dims, **how)
+        vectors = task.space is Space.FEATURES
+        self.generator: nn.Module
+        if vectors or options.generator_architecture == "dense":
+            self.generator = discriminator.DenseGenerator(n_latent, task.shape, width=generator_width)
         else:
-            self.generator = head(n_latent, task.shape, width=width, depth=options.depth)
+            self.generator = head(n_latent, task.shape, width=generator_width, depth=options.depth)
+        if vectors or options.architecture == "dense":
+            trunk = discriminator.dense(task.shape, **how)
+        else:
             trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
-        self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
+        self.discriminator = discriminator.Discriminator(
+            trunk, task.n_classes, auxiliary=options.head == "auxiliary", norm=options.norm
+        )
+        self._first: Tensor | None = None
+        self.n_steps: Tensor
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))  # of the discriminator
 
     @property
     def evidence(self) -> Evidence:
@@ -178,6 +213,20 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         found = {"log_scores": scores, "log_likelihood": scores, "size": features.square().mean(1).sqrt()}
         # Of the other losses Z is no odds, only larger for what is more real.
         return found | ({"log_odds_real": logits.logsumexp(1)} if self.settings.loss == "bce" else {})
+
+    def measure(self, x: Tensor, y: Tensor) -> None:
+        super().measure(x, y)
+        self._first = x if self._first is None else self._first
+
+    @torch.no_grad()
+    def conclude(self) -> None:
+        super().conclude()
+        assert self._first is not None
+        rng = torch.Generator(self._first.device).manual_seed(0)
+        self.discriminator.measure(self._seen(self._first), rng)
+        if isinstance(self.generator, discriminator.DenseGenerator) and self.task.space is Space.PIXELS8:
+            self.generator.start_at(self._first.mean(0).clamp(DARKEST, 1 - DARKEST).logit())
+        self._first = None
 
     def features(self, x: Tensor) -> Tensor:
         return self.discriminator.pooled(self._seen(x))
@@ -200,12 +249,13 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     def objectives(self) -> Sequence[Objective]:
         ours, theirs = tuple(self.discriminator.parameters()), tuple(self.generator.parameters())
         chosen = self.settings
+        bounded = chosen.loss == "bce" and not chosen.feature_matching  # features have no bounds
         if chosen.updates == "joint":
-            return (Objective("joint", (*ours, *theirs), self._joint_loss, bounded=chosen.loss == "bce"),)
+            return (Objective("joint", (*ours, *theirs), self._joint_loss, bounded=bounded),)
         how: dict[str, Any] = {"every": chosen.n_critic, "rate": chosen.generator_rate}
         return (
             Objective("discriminator", ours, self._discriminator_loss, bounded=chosen.loss != "wgan-gp"),
-            Objective("generator", theirs, self._generator_loss, bounded=chosen.loss == "bce", **how),
+            Objective("generator", theirs, self._generator_loss, bounded=bounded, **how),
         )
 
     def _joint_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
@@ -237,6 +287,8 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     ) -> Tensor:
         """What the discriminator minimises, given real images and their logits, and made images of the classes c."""
         chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
+        if self.training:
+            self.n_steps += 1
         _, made_logits = self.discriminator(made, rng)
         total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.made(made_logits.logsumexp(1))
         labelled = y >= 0
@@ -244,12 +296,16 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
             total = total + chosen.class_weight * F.cross_entropy(logits[labelled], y[labelled])
         if chosen.entropy_weight and not labelled.all():
             log_p = logits[~labelled].log_softmax(1)
-            total = total - chosen.entropy_weight * (log_p.exp() * log_p).sum(1).mean()
+            total = total - self._entropy_weight() * (log_p.exp() * log_p).sum(1).mean()
         if chosen.head == "auxiliary":
             total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
         if chosen.loss == "wgan-gp":
             total = total + slope_penalty(self._realness, real[_adversaries(y)], made, rng)
         return total
+
+    def _entropy_weight(self) -> Tensor | float:
+        whole = self.settings.entropy_weight
+        return whole * (self.n_steps / self.settings.entropy_ramp).clamp(max=1) if self.settings.entropy_ramp else whole
 
     def _agreeing(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the noisy logits with what a calm look at the same unlabelled images is sure of.
@@ -281,8 +337,9 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         return logits.logsumexp(1)
 
     def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """New images as the discriminator sees them, as many as there are real ones to tell them from, and their classes."""
-        n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalise by
+        """New images as the discriminator sees them, for a share of the real ones to tell them from, and their classes."""
+        n_real = int(_adversaries(y).sum())
+        n = max(2, round(self.settings.made_share * n_real))  # of a single image there is no variance to normalise by
         c = drawn_classes(self.log_prior, n, rng)
         x = self.generator(self.latent(c, rng=rng)).float()
         return (self._shown(x.sigmoid(), rng) if self.task.space is Space.PIXELS8 else x), c

@@ -64,7 +64,7 @@ class Vaegan(Vae):
                 task.shape, width=options.width, depth=options.depth, noise=0.0, norm="layer"
             )
         else:
-            trunk = discriminator.dense(task.n_dims, width=options.width, noise=0.0, norm="layer")
+            trunk = discriminator.dense(task.shape, width=options.width, noise=0.0, norm="layer")
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=False)
         self._made = torch.zeros(0)  # the images of the step under way
 

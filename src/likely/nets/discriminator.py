@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,8 +15,10 @@ from torch.nn.utils import parametrizations, parametrize
 
 from likely.nets.blocks import pyramid, ratio, standard_normal, widths
 
+LOGITS = 0.1  # the scale of the logits on the first images, where lengths are fixed
+TINY = 1e-6  # the least scale that anything is divided by
 SLOPE = 0.2  # of the leaky rectifier (Radford 2015)
-ON_IMAGE = 1.0  # of the hidden layers' noise, on the image itself, in [-1, 1]
+ON_IMAGE = 1.2  # of the hidden layers' noise, on the image itself, in [-1, 1] (Salimans 2016: 0.3 of 0.5, in [0, 1])
 
 
 class Spectral(nn.Module):
@@ -42,6 +45,40 @@ class Spectral(nn.Module):
         return weight / (left @ matrix @ right)
 
 
+class FixedLength(nn.Module):
+    """ℓ_k w_k / ‖w_k‖ for the k-th output (Salimans & Kingma 2016, Weight Normalization, eq. 2).
+
+    The lengths ℓ are set by the first images, in `measure`, and not learned: a network that can raise what it says outgrows
+    noise of a fixed size.
+    """
+
+    length: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("length", weight.detach().flatten(1).norm(dim=1))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        times = self.length / weight.flatten(1).norm(dim=1).clamp_min(TINY)
+        fixed: Tensor = weight * times.reshape(-1, *[1] * (weight.ndim - 1))
+        return fixed
+
+
+def _fixed_length(layer: nn.Module) -> nn.Module:
+    parametrize.register_parametrization(layer, "weight", FixedLength(layer.weight))  # type: ignore[arg-type]
+    return layer
+
+
+def _fit_length(layer: nn.Module, x: Tensor, *, scale: float) -> None:
+    """Let each output of a layer of fixed length, which may stand behind others, have mean 0 and that scale on x."""
+    h = layer(x)
+    of_an_output = [0, *range(2, h.ndim)]
+    times = scale / h.std(of_an_output).clamp_min(TINY)
+    (inner,) = (module for module in layer.modules() if parametrize.is_parametrized(module, "weight"))
+    inner.parametrizations.weight[0].length *= times  # type: ignore[union-attr,index]
+    inner.bias.copy_((inner.bias - h.mean(of_an_output)) * times)  # type: ignore[operator]
+
+
 def _spectral(layer: nn.Module) -> nn.Module:
     parametrize.register_parametrization(layer, "weight", Spectral(layer.weight))  # type: ignore[arg-type]
     return layer
@@ -50,25 +87,37 @@ def _spectral(layer: nn.Module) -> nn.Module:
 NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
+    "length": _fixed_length,
     "spectral": _spectral,
     "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, of all maps together
 }
 
 
 class DiscriminatorTrunk(nn.Module):
-    """Layers with leaky rectifiers; Gaussian noise of standard deviation `noise` before every one while `rng` is given."""
+    """Layers with leaky rectifiers; Gaussian noise of standard deviation `noise` before every one while `rng` is given.
 
-    def __init__(self, layers: Sequence[nn.Module], n_maps: int, size: int, *, noise: float) -> None:
+    With lengths fixed, channels count from the background, their median on the first images: what most pixels always show
+    would else outweigh the noise.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], n_channels: int, n_maps: int, size: int, *, noise: float) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.n_maps, self.n_features = n_maps, n_maps * size
         self.noise = noise
+        self.background: Tensor
+        self.register_buffer("background", torch.zeros(n_channels))
 
-    def forward(self, x: Tensor, rng: Generator | None = None) -> Tensor:
-        """(B, C, H, W) or (B, D) -> (B, n_features)."""
-        h = _noisy(x, ON_IMAGE * self.noise, rng)
+    def forward(
+        self, x: Tensor, rng: Generator | None = None, *, first: Callable[[nn.Module, Tensor], None] | None = None
+    ) -> Tensor:
+        """(B, C, H, W) or (B, D) -> (B, n_features). `first` sees every layer, with what it is given, before it is used."""
+        h = _noisy(x - self.background.reshape(-1, *[1] * (x.ndim - 2)), ON_IMAGE * self.noise, rng)
         for i, layer in enumerate(self.layers):
-            h = F.leaky_relu(layer(h if i == 0 else _noisy(h, self.noise, rng)), SLOPE)
+            h = h if i == 0 else _noisy(h, self.noise, rng)
+            if first is not None:
+                first(layer, h)
+            h = F.leaky_relu(layer(h), SLOPE)
         return h.flatten(1)
 
 
@@ -78,11 +127,13 @@ class Discriminator(nn.Module):
     The auxiliary head has r(x) and class logits a_c(x) apart; l_c = r + log softmax(a)_c then says the same.
     """
 
-    def __init__(self, trunk: DiscriminatorTrunk, n_classes: int, *, auxiliary: bool) -> None:
+    def __init__(self, trunk: DiscriminatorTrunk, n_classes: int, *, auxiliary: bool, norm: str = "none") -> None:
         super().__init__()
         self.trunk = trunk
         self.to_logits = nn.Linear(trunk.n_features, n_classes + auxiliary)
-        self.n_classes = n_classes
+        if norm == "length":
+            _fixed_length(self.to_logits)
+        self.n_classes, self.norm = n_classes, norm
 
     def forward(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
         """(B, ...) -> features (B, F) and logits (B, K), in float32."""
@@ -92,6 +143,17 @@ class Discriminator(nn.Module):
         if logits.shape[1] > self.n_classes:
             logits = logits[:, :1] + logits[:, 1:].log_softmax(1)
         return features, logits
+
+    @torch.no_grad()
+    def measure(self, x: Tensor, rng: Generator) -> None:
+        """Set fixed lengths and biases so that on these images (B, ...) every output of a layer has mean 0 and variance 1,
+        noise included (Salimans & Kingma 2016, section 3), and the logits are small."""
+        if self.norm != "length":
+            return
+        by_channel = x.transpose(0, 1).flatten(1)
+        self.trunk.background.copy_(by_channel.sort(1).values[:, by_channel.shape[1] // 2])
+        features = self.trunk(x, rng, first=partial(_fit_length, scale=1.0))
+        _fit_length(self.to_logits, features, scale=LOGITS)
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, C): the mean of each of the last maps."""
@@ -107,28 +169,43 @@ def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float,
     steps = zip(pairwise(channels), pairwise(sizes), strict=True)
     layers = [_normed(nn.Conv2d(a, b, 3, ratio(*pair), 1), norm) for (a, b), pair in steps]
     layers += [_normed(nn.Conv2d(channels[-1], channels[-1], 3, 1, 1), norm) for _ in range(depth)]
-    return DiscriminatorTrunk(layers, channels[-1], math.prod(sizes[-1]), noise=noise)
+    return DiscriminatorTrunk(layers, n_channels, channels[-1], math.prod(sizes[-1]), noise=noise)
 
 
-def dense(n_in: int, *, width: int, noise: float, norm: str) -> DiscriminatorTrunk:
+def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> DiscriminatorTrunk:
     """Five fully connected layers (Salimans 2016): 32, 16 and three times 8 times the width."""
-    units = [n_in, *(width * times for times in (32, 16, 8, 8, 8))]
+    units = [math.prod(shape), *(width * times for times in (32, 16, 8, 8, 8))]
     layers = [_normed(nn.Linear(a, b), norm) for a, b in pairwise(units)]
-    return DiscriminatorTrunk([nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], units[-1], 1, noise=noise)
-
-
-def dense_generator(n_in: int, shape: Sequence[int], *, width: int) -> nn.Module:
-    """Two hidden layers, batch-normalised (Salimans 2016): (B, n_in) -> (B, *shape), unbounded."""
-    return nn.Sequential(
-        *_hidden(n_in, 16 * width),
-        *_hidden(16 * width, 16 * width),
-        nn.Linear(16 * width, math.prod(shape)),
-        nn.Unflatten(1, tuple(shape)),
+    return DiscriminatorTrunk(
+        [nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], shape[0], units[-1], 1, noise=noise
     )
 
 
+class DenseGenerator(nn.Module):
+    """Two hidden layers, batch-normalised: (B, n_in) -> (B, *shape), unbounded.
+
+    Normalised after the rectifier, and the last layer by its weights: hundreds of inputs that are all positive would let the
+    first steps turn every pixel black or white for good.
+    """
+
+    def __init__(self, n_in: int, shape: Sequence[int], *, width: int) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(*_hidden(n_in, 16 * width), *_hidden(16 * width, 16 * width))
+        self.last = parametrizations.weight_norm(nn.Linear(16 * width, math.prod(shape)))
+        self.shape = tuple(shape)
+
+    def forward(self, z: Tensor) -> Tensor:
+        made: Tensor = self.last(self.hidden(z))
+        return made.reshape(len(z), *self.shape)
+
+    @torch.no_grad()
+    def start_at(self, x: Tensor) -> None:
+        """Begin near this output (*shape): images that differ from real ones in every pixel teach nothing but that."""
+        self.last.bias.copy_(x.flatten())
+
+
 def _hidden(n_in: int, n_out: int) -> Iterator[nn.Module]:
-    yield from (nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.Softplus())
+    yield from (nn.Linear(n_in, n_out), nn.Softplus(), nn.BatchNorm1d(n_out))
 
 
 def _normed(layer: nn.Conv2d | nn.Linear, norm: str) -> nn.Module:

@@ -43,7 +43,7 @@ class TrainingOptions(Options):
     momentum: float = Field(
         0.9, ge=0, lt=1, description="How long gradients are remembered: momentum of SGD, β₁ of Adam."
     )
-    schedule: Literal["one_cycle", "cosine", "step", "constant"] = Field(
+    schedule: Literal["one_cycle", "cosine", "step", "constant", "hold"] = Field(
         "one_cycle", description="How the learning rate runs from the first step to the last."
     )
     learning_rate: float = Field(4e-3, gt=0, description="The schedule's largest learning rate.")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 WARM_UP = 0.2  # of the training: the share in which one_cycle climbs
+COOL_DOWN = 0.3  # the share in which hold descends
 
 
 def one_cycle(fraction: float) -> float:
@@ -34,6 +35,16 @@ def constant(fraction: float) -> float:
     return 1.0
 
 
+def hold(fraction: float) -> float:
+    """The same for most of the training, then down in a straight line (Hägele 2024, Scaling Laws and Compute-Optimal Training
+    Beyond Fixed Training Durations).
+
+    >>> hold(0.0), hold(0.7), round(hold(0.85), 3)
+    (1.0, 1.0, 0.5)
+    """
+    return max(min(1.0, (1 - fraction) / COOL_DOWN), 1e-3)
+
+
 def _half_cosine(fraction: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(max(fraction, 0.0), 1.0)))
 
@@ -43,4 +54,5 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
     "step": step,
     "constant": constant,
+    "hold": hold,
 }
