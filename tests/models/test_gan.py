@@ -213,3 +213,26 @@ def test_the_discriminators_loss_is_its_parts(shape):
     adversarial = adversarial + ADVERSARIAL["bce"].made(made_logits.logsumexp(1))
     classes = torch.nn.functional.cross_entropy(logits, y, ignore_index=-1)
     assert_close(model._discriminator_loss(x, y, generator(1)), adversarial + 3 * classes)
+
+
+@torch.no_grad()
+def test_a_generator_that_knows_no_class_is_asked_by_what_the_discriminator_says(shape):
+    """Among many images of no class there are some of each, as long as the discriminator tells any apart."""
+    model = built(shape, adversarial=0.0, feature_matching=1.0, class_weight_made=0.0).eval()
+    plain = model._noise_and_class(torch.zeros(200, dtype=torch.int64), generator(1))
+    logits = model._judged(model.decode(plain))[1]
+    last = model.discriminator.to_logits
+    last.bias -= logits.mean(0)
+    for parameter in (last.weight, last.bias):
+        parameter *= 20 / logits.std(0).min()
+    asked = torch.tensor([0, 2, 1, 2, 1, 0] * 5)
+    found = model.log_scores(model.sample(asked, rng=generator(2))) + model.log_prior
+    assert (found.argmax(1) == asked).float().mean() > 0.8
+    assert len(model.latent(asked, rng=generator(2)).unique(dim=0)) == len(asked)
+    assert_close(model.latent(asked, rng=generator(2)), model.latent(asked, rng=generator(2)))
+
+
+@torch.no_grad()
+def test_a_generator_that_knows_its_classes_is_asked_for_them(shape):
+    model, asked = built(shape), torch.tensor([0, 2, 1])
+    assert_close(model.latent(asked, rng=generator(2)), model._noise_and_class(asked, generator(2)))

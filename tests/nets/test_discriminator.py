@@ -25,7 +25,7 @@ def built(shape, norm="none", noise=0.0, *, auxiliary=False):
         trunk = dense(shape, width=WIDTH, noise=noise, norm=norm)
     else:
         trunk = convolutional(shape, width=WIDTH, depth=1, noise=noise, norm=norm)
-    return Discriminator(trunk, 3, auxiliary=auxiliary, norm=norm)
+    return Discriminator(trunk, 3, auxiliary=auxiliary)
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))

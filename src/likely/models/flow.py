@@ -21,7 +21,6 @@ from likely.contract import (
     FamilyOptions,
     GenerativeModel,
     LatentClassMixture,
-    Measured,
     Objective,
     Space,
     Task,
@@ -30,7 +29,7 @@ from likely.nets.aggregate import Aggregate
 from likely.nets.blocks import standard_normal, uniform
 from likely.nets.invertible import Invertible, halvings, measure, multi_scale
 from likely.nets.likelihoods import class_cross_entropy
-from likely.nets.standardise import Standardise
+from likely.nets.standardise import Standardise, Standardised
 
 LEVELS = 256  # of an 8-bit pixel
 
@@ -82,7 +81,7 @@ class VectorFlow(Invertible):
         return x
 
 
-class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
+class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Standardised):
     """L_c = log N(z; mean_c, 1) + log |det ∂z/∂x|, exact on vectors.
 
     On 8-bit pixels k, v = (k + u) / 256 with u ~ U(0, 1), and E_u log p(v) − D log 256 bounds log p(k) from below (Theis 2016,
@@ -112,7 +111,6 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
         d = math.prod(self.padded)
         self.component_mean = nn.Parameter(3 * torch.randn(task.n_classes, d) / math.sqrt(d))
         self.aggregate = Aggregate(self.component_mean)
-        self._first: Tensor | None = None
 
     @property
     def evidence(self) -> Evidence:
@@ -161,18 +159,10 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Measured):
     def objectives(self) -> Sequence[Objective]:
         return (Objective("bound", tuple(self.parameters()), self._loss),)
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
-        self.standardise.measure(x)
-        self._first = x if self._first is None else self._first
-
-    @torch.no_grad()
-    def conclude(self) -> None:
-        self.standardise.conclude()
-        assert self._first is not None  # the contract: measured before concluded
+    def begin(self, x: Tensor) -> None:
         if self.is_image:
             # With the noise of a training step: filled-up pixels and constant ones have no other variance to go by.
-            measure(self.flow, self._noisy(self._first, torch.Generator(self._first.device).manual_seed(0)))
-        self._first = None
+            measure(self.flow, self._noisy(x, torch.Generator(x.device).manual_seed(0)))
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""

@@ -27,7 +27,7 @@ from likely.contract import (
 )
 from likely.nets import discriminator
 from likely.nets.adversarial import ADVERSARIAL, slope_penalty
-from likely.nets.blocks import TrunkOptions, drawn_classes, head, standard_normal
+from likely.nets.blocks import TrunkOptions, drawn_classes, head, standard_normal, uniform
 from likely.nets.diff_augment import PATTERN, diff_augment
 from likely.nets.standardise import Standardise, Standardised
 
@@ -48,6 +48,8 @@ PRESETS: dict[str, dict[str, object]] = {
     },
 }
 DARKEST = 0.01  # of the image that a fully connected generator begins with: from black no slope leads away
+CANDIDATES = 4  # drawn for each image of a class that a generator cannot be asked for, times the number of classes
+CHUNK = 256  # of them are judged at a time
 SURE = 0.95  # how probable a class must be to count as known of an unlabelled image (Sohn 2020)
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
 _ADVERSARIAL_TRAINING = {"optimiser": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
@@ -190,10 +192,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
             trunk = discriminator.dense(task.shape, **how)
         else:
             trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
-        self.discriminator = discriminator.Discriminator(
-            trunk, task.n_classes, auxiliary=options.head == "auxiliary", norm=options.norm
-        )
-        self._first: Tensor | None = None
+        self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
         self.n_steps: Tensor
         self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))  # of the discriminator
 
@@ -214,19 +213,10 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         # Of the other losses Z is no odds, only larger for what is more real.
         return found | ({"log_odds_real": logits.logsumexp(1)} if self.settings.loss == "bce" else {})
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
-        super().measure(x, y)
-        self._first = x if self._first is None else self._first
-
-    @torch.no_grad()
-    def conclude(self) -> None:
-        super().conclude()
-        assert self._first is not None
-        rng = torch.Generator(self._first.device).manual_seed(0)
-        self.discriminator.measure(self._seen(self._first), rng)
+    def begin(self, x: Tensor) -> None:
+        self.discriminator.measure(self._seen(x), torch.Generator(x.device).manual_seed(0))
         if isinstance(self.generator, discriminator.DenseGenerator) and self.task.space is Space.PIXELS8:
-            self.generator.start_at(self._first.mean(0).clamp(DARKEST, 1 - DARKEST).logit())
-        self._first = None
+            self.generator.start_at(x.mean(0).clamp(DARKEST, 1 - DARKEST).logit())
 
     def features(self, x: Tensor) -> Tensor:
         return self.discriminator.pooled(self._seen(x))
@@ -235,7 +225,25 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         return self.decode(self.latent(c, rng=rng))
 
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        """Noise, and the class as one-hot beside it: between two classes lies a mixture of their codes."""
+        """Noise, and the class as one-hot beside it: between two classes lies a mixture of their codes.
+
+        A generator that was never asked for a class (class_weight_made 0) draws from p(x) alone. Of many such draws some are
+        picked with probabilities as p(c | x), since p(x | c) ∝ p(c | x) p(x) (importance resampling, Rubin 1988).
+        """
+        if rng is None or self.settings.class_weight_made:
+            return self._noise_and_class(c, rng, truncation)
+        n_asked = torch.bincount(c)
+        n = CANDIDATES * self.task.n_classes * int(n_asked.max())
+        candidates = self._noise_and_class(drawn_classes(self.log_prior, n, rng), rng, truncation)
+        log_p = torch.cat([self._judged(self.decode(z))[1].log_softmax(1) for z in torch.split(candidates, CHUNK)])
+        picked = candidates.new_zeros(len(c), candidates.shape[1])
+        for each in n_asked.nonzero()[:, 0].tolist():
+            # The largest of log p plus Gumbel noise are a draw without replacement (Kool 2019, Gumbel-Top-k).
+            gumbel = -uniform((n,), log_p, rng).clamp_min(1e-10).log().neg().log()
+            picked[c == each] = candidates[(log_p[:, each] + gumbel).topk(int(n_asked[each])).indices]
+        return picked
+
+    def _noise_and_class(self, c: Tensor, rng: Generator | None, truncation: float = 1.0) -> Tensor:
         code = F.one_hot(c, self.task.n_classes).to(self.log_prior.dtype)
         noise = code.new_zeros(len(c), self.settings.latent_dims)
         if rng is not None:
@@ -341,7 +349,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         n_real = int(_adversaries(y).sum())
         n = max(2, round(self.settings.made_share * n_real))  # of a single image there is no variance to normalise by
         c = drawn_classes(self.log_prior, n, rng)
-        x = self.generator(self.latent(c, rng=rng)).float()
+        x = self.generator(self._noise_and_class(c, rng)).float()
         return (self._shown(x.sigmoid(), rng) if self.task.space is Space.PIXELS8 else x), c
 
     def _shown(self, x: Tensor, rng: Generator) -> Tensor:

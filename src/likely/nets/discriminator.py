@@ -100,11 +100,13 @@ class DiscriminatorTrunk(nn.Module):
     would else outweigh the noise.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], n_channels: int, n_maps: int, size: int, *, noise: float) -> None:
+    def __init__(
+        self, layers: Sequence[nn.Module], n_channels: int, n_maps: int, size: int, *, noise: float, norm: str
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.n_maps, self.n_features = n_maps, n_maps * size
-        self.noise = noise
+        self.noise, self.norm = noise, norm
         self.background: Tensor
         self.register_buffer("background", torch.zeros(n_channels))
 
@@ -127,13 +129,13 @@ class Discriminator(nn.Module):
     The auxiliary head has r(x) and class logits a_c(x) apart; l_c = r + log softmax(a)_c then says the same.
     """
 
-    def __init__(self, trunk: DiscriminatorTrunk, n_classes: int, *, auxiliary: bool, norm: str = "none") -> None:
+    def __init__(self, trunk: DiscriminatorTrunk, n_classes: int, *, auxiliary: bool) -> None:
         super().__init__()
         self.trunk = trunk
         self.to_logits = nn.Linear(trunk.n_features, n_classes + auxiliary)
-        if norm == "length":
+        if trunk.norm == "length":
             _fixed_length(self.to_logits)
-        self.n_classes, self.norm = n_classes, norm
+        self.n_classes = n_classes
 
     def forward(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
         """(B, ...) -> features (B, F) and logits (B, K), in float32."""
@@ -148,7 +150,7 @@ class Discriminator(nn.Module):
     def measure(self, x: Tensor, rng: Generator) -> None:
         """Set fixed lengths and biases so that on these images (B, ...) every output of a layer has mean 0 and variance 1,
         noise included (Salimans & Kingma 2016, section 3), and the logits are small."""
-        if self.norm != "length":
+        if self.trunk.norm != "length":
             return
         by_channel = x.transpose(0, 1).flatten(1)
         self.trunk.background.copy_(by_channel.sort(1).values[:, by_channel.shape[1] // 2])
@@ -169,7 +171,7 @@ def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float,
     steps = zip(pairwise(channels), pairwise(sizes), strict=True)
     layers = [_normed(nn.Conv2d(a, b, 3, ratio(*pair), 1), norm) for (a, b), pair in steps]
     layers += [_normed(nn.Conv2d(channels[-1], channels[-1], 3, 1, 1), norm) for _ in range(depth)]
-    return DiscriminatorTrunk(layers, n_channels, channels[-1], math.prod(sizes[-1]), noise=noise)
+    return DiscriminatorTrunk(layers, n_channels, channels[-1], math.prod(sizes[-1]), noise=noise, norm=norm)
 
 
 def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> DiscriminatorTrunk:
@@ -177,7 +179,7 @@ def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> Discr
     units = [math.prod(shape), *(width * times for times in (32, 16, 8, 8, 8))]
     layers = [_normed(nn.Linear(a, b), norm) for a, b in pairwise(units)]
     return DiscriminatorTrunk(
-        [nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], shape[0], units[-1], 1, noise=noise
+        [nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], shape[0], units[-1], 1, noise=noise, norm=norm
     )
 
 

@@ -69,12 +69,21 @@ class Standardise(nn.Module):
 
 
 class Standardised(Measured):
-    """A model that looks at its vectors through `standardise`."""
+    """A model that looks at its vectors through `standardise`, and may begin where its first images are."""
 
     standardise: Standardise
+    _first: Tensor | None = None
 
     def measure(self, x: Tensor, y: Tensor) -> None:
         self.standardise.measure(x)
+        self._first = x if self._first is None else self._first
 
+    @torch.no_grad()
     def conclude(self) -> None:
         self.standardise.conclude()
+        first, self._first = self._first, None
+        assert first is not None  # the contract: measured before concluded
+        self.begin(first)
+
+    def begin(self, x: Tensor) -> None:  # most models begin anywhere
+        """Set what depends on the first batch (B, ...), once `standardise` is ready."""
