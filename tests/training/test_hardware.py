@@ -71,3 +71,10 @@ def test_the_machine_in_a_line():
     line = hardware.describe()
     assert f"{os.cpu_count()} cores" in line
     assert "\n" not in line
+
+
+def test_memory_is_kept_where_glibc_manages_it_and_nothing_is_asked_elsewhere(monkeypatch):
+    hardware.keep_memory()
+    monkeypatch.setattr(hardware.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(hardware.ctypes, "CDLL", None)
+    hardware.keep_memory()

@@ -67,9 +67,10 @@ def test_vectors_alone_and_matrices_alone(kept):
 
 
 def test_momentum_is_that_of_sgd_and_the_first_of_adams():
-    groups = {name: optimiser(parameters(), TrainingOptions(optimiser=name, momentum=0.5)) for name in NAMES}
-    assert groups["sgd"].param_groups[0]["momentum"] == 0.5
-    assert groups["adam"].param_groups[0]["betas"][0] == groups["adamw"].param_groups[0]["betas"][0] == 0.5
+    asked = {name: TrainingOptions(optimiser=name, momentum=0.5, beta2=0.75) for name in NAMES}
+    groups = {name: optimiser(parameters(), options).param_groups[0] for name, options in asked.items()}
+    assert groups["sgd"]["momentum"] == 0.5
+    assert groups["adam"]["betas"] == groups["adamw"]["betas"] == (0.5, 0.75)
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():

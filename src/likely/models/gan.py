@@ -34,16 +34,16 @@ from likely.nets.standardise import Standardise, Standardised
 PRESETS: dict[str, dict[str, object]] = {
     "generator": {},
     "classifier": {
+        "architecture": "dense",
+        "generator_width": 16,
+        "latent_dims": 100,
         "feature_matching": 1.0,
         "adversarial": 0.0,
         "class_weight": 2.0,
         "class_weight_made": 0.0,
-        "entropy_weight": 1.0,
-        "entropy_ramp": 4000,
-        "made_share": 0.5,
         "updates": "joint",
-        "noise": 0.3,
-        "norm": "weight",
+        "noise": 0.5,
+        "norm": "length",
         "diff_augment": "none",
     },
 }
@@ -59,10 +59,12 @@ PRESET_TRAINING: dict[str, dict[str, object]] = {
     "classifier": _ADVERSARIAL_TRAINING
     | {
         "learning_rate": 3e-3,
-        "batch_size": 200,
-        "schedule": "cosine",
-        "ema": 0.999,
-        "augment": {"rotate": 10.0, "scale": 0.1},
+        "batch_size": 128,
+        "schedule": "hold",
+        "ema": 0.9995,
+        "beta2": 0.999,
+        "clip": 1000.0,  # a difference of mean features may be as long as it likes
+        "augment": {"shift": 0.0},
     },
 }
 
@@ -73,7 +75,7 @@ class GanOptions(TrunkOptions):
     preset: Literal["generator", "classifier"] = Field(
         "generator",
         description="What it is to be good at; a preset sets what is not set by hand. classifier: the generator matches "
-        "features, the discriminator has noise and weight norm, for few labels among many images without.",
+        "features, the discriminator is fully connected, with noise, for few labels among many small images without.",
     )
     architecture: Literal["convolutional", "dense"] = Field(
         "convolutional",

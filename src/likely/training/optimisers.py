@@ -16,11 +16,11 @@ def optimiser(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> o
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    rate, momentum = options.learning_rate, options.momentum
+    rate, momentum, betas = options.learning_rate, options.momentum, (options.momentum, options.beta2)
     if options.optimiser == "sgd":
         return optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)
     if options.optimiser == "adagrad":
         return optim.Adagrad(groups, lr=rate)
     if options.optimiser == "adam":
-        return optim.Adam(groups, lr=rate, betas=(momentum, 0.99))
-    return optim.AdamW(groups, lr=rate, betas=(momentum, 0.99))
+        return optim.Adam(groups, lr=rate, betas=betas)
+    return optim.AdamW(groups, lr=rate, betas=betas)

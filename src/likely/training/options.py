@@ -43,6 +43,7 @@ class TrainingOptions(Options):
     momentum: float = Field(
         0.9, ge=0, lt=1, description="How long gradients are remembered: momentum of SGD, β₁ of Adam."
     )
+    beta2: float = Field(0.99, ge=0, lt=1, description="How long the squares of gradients are remembered: β₂ of Adam.")
     schedule: Literal["one_cycle", "cosine", "step", "constant", "hold"] = Field(
         "one_cycle", description="How the learning rate runs from the first step to the last."
     )
