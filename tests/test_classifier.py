@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
-from likely import Classifier
+from likely import Classifier, checkpoint
 from likely.answer import Calibration, Status
 from likely.checkpoint import CheckpointError
 from likely.contract import Evidence, EvidenceKind, Space
@@ -283,6 +283,15 @@ def test_damaged_model_files_say_so(gaussian, tmp_path):
     (tmp_path / "m" / "model.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"model\.json"):
         Classifier.load(tmp_path / "m")
+
+
+def test_a_model_with_other_weights_than_its_family_has_says_so(vae, tmp_path):
+    vae.save(tmp_path / "m")
+    tensors, document = checkpoint.load(tmp_path / "m")
+    del document["sha256"]
+    checkpoint.save(tmp_path / "older", {k: t for k, t in tensors.items() if "component" not in k}, document)
+    with pytest.raises(CheckpointError, match="open it with the version of Likely that wrote it"):
+        Classifier.load(tmp_path / "older")
 
 
 def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):

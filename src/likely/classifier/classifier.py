@@ -280,7 +280,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             self.n_features_in_ = document["task"]["shape"][0]
         task = Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"]))
         self.model_ = family(task, options)
-        self.model_.load_state_dict({k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")})
+        weights = {k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")}
+        try:
+            self.model_.load_state_dict(weights)
+        except RuntimeError as error:  # other names or shapes than this version's
+            raise checkpoint.CheckpointError(
+                f"{folder} holds other weights than a {document['family']} of this version has; open it with the version of "
+                "Likely that wrote it, or train it anew with `likely train`"
+            ) from error
         self.model_ = hardware.placed(self.model_.eval(), hardware.device(device))
         self.judge_ = Judge.from_tensors(tensors, document["temperature"])
         self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]

@@ -195,8 +195,8 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         else:
             trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
-        self.n_steps: Tensor
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64))  # of the discriminator
+        self.n_steps: Tensor | None  # of the discriminator, while something depends on them
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64) if options.entropy_ramp else None)
 
     @property
     def evidence(self) -> Evidence:
@@ -297,7 +297,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     ) -> Tensor:
         """What the discriminator minimises, given real images and their logits, and made images of the classes c."""
         chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
-        if self.training:
+        if self.training and self.n_steps is not None:
             self.n_steps += 1
         _, made_logits = self.discriminator(made, rng)
         total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.made(made_logits.logsumexp(1))
@@ -315,7 +315,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
 
     def _entropy_weight(self) -> Tensor | float:
         whole = self.settings.entropy_weight
-        return whole * (self.n_steps / self.settings.entropy_ramp).clamp(max=1) if self.settings.entropy_ramp else whole
+        return whole if self.n_steps is None else whole * (self.n_steps / self.settings.entropy_ramp).clamp(max=1)
 
     def _agreeing(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
         """Cross-entropy of the noisy logits with what a calm look at the same unlabelled images is sure of.

@@ -107,14 +107,16 @@ class DiscriminatorTrunk(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.n_maps, self.n_features = n_maps, n_maps * size
         self.noise, self.norm = noise, norm
-        self.background: Tensor
-        self.register_buffer("background", torch.zeros(n_channels))
+        self.background: Tensor | None
+        self.register_buffer("background", torch.zeros(n_channels) if norm == "length" else None)
 
     def forward(
         self, x: Tensor, rng: Generator | None = None, *, first: Callable[[nn.Module, Tensor], None] | None = None
     ) -> Tensor:
         """(B, C, H, W) or (B, D) -> (B, n_features). `first` sees every layer, with what it is given, before it is used."""
-        h = _noisy(x - self.background.reshape(-1, *[1] * (x.ndim - 2)), ON_IMAGE * self.noise, rng)
+        if self.background is not None:
+            x = x - self.background.reshape(-1, *[1] * (x.ndim - 2))
+        h = _noisy(x, ON_IMAGE * self.noise, rng)
         for i, layer in enumerate(self.layers):
             h = h if i == 0 else _noisy(h, self.noise, rng)
             if first is not None:
@@ -150,7 +152,7 @@ class Discriminator(nn.Module):
     def measure(self, x: Tensor, rng: Generator) -> None:
         """Set fixed lengths and biases so that on these images (B, ...) every output of a layer has mean 0 and variance 1,
         noise included (Salimans & Kingma 2016, section 3), and the logits are small."""
-        if self.trunk.norm != "length":
+        if self.trunk.background is None:  # no lengths to fix
             return
         by_channel = x.transpose(0, 1).flatten(1)
         self.trunk.background.copy_(by_channel.sort(1).values[:, by_channel.shape[1] // 2])
