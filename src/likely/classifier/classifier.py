@@ -22,6 +22,7 @@ from torch import Tensor
 from likely import DEFAULT_MODEL, checkpoint, models
 from likely.answer import Answer
 from likely.classifier.examining import examine
+from likely.classifier.keeping import put_together, taken_apart
 from likely.contract import GenerativeModel, ImportanceWeighted, Latent, Measured, Options, Task
 from likely.data import arrays
 from likely.data.collection import Images
@@ -258,56 +259,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def save(self, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write model.safetensors and model.json; `extra` adds to the latter, for people and programs to read."""
         check_is_fitted(self, "judge_")
-        folder = Path(folder)
-        tensors = {f"model/{name}": t for name, t in self.model_.state_dict().items()} | self.judge_.tensors()
-        tensors |= {"hashes": torch.from_numpy(self.hashes_), "log_prior": self.log_prior_}
-        digest = checkpoint.save(folder, tensors, {**self._document(), "name": folder.resolve().name, **(extra or {})})
+        folder, (tensors, document) = Path(folder), taken_apart(self)
+        digest = checkpoint.save(folder, tensors, {**document, "name": folder.resolve().name, **(extra or {})})
         self.id_ = f"{folder.resolve().name}@{digest}"
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "cpu") -> Self:
         """Read a model folder; a CheckpointError says what is wrong with it."""
         tensors, document = checkpoint.load(Path(folder))
-        family = models.family(document["family"])
-        options = family.options_type.model_validate(document["options"])
-        training = TrainingOptions.model_validate(document["training"])
-        format = ImageFormat.model_validate(document["images"]) if document["images"] else None
-        asked: dict[str, Any] = {"options": options, "training": training, "images": format and format.options}
-        self = cls(document["family"], **asked, random_state=document["seed"])
-        self.training_, self.format_ = training, format
-        self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
-        if self.format_ is None:
-            self.n_features_in_ = document["task"]["shape"][0]
-        task = Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"]))
-        self.model_ = family(task, options)
-        weights = {k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")}
-        try:
-            self.model_.load_state_dict(weights)
-        except RuntimeError as error:  # other names or shapes than this version's
-            raise checkpoint.CheckpointError(
-                f"{folder} holds other weights than a {document['family']} of this version has; open it with the version of "
-                "Likely that wrote it, or train it anew with `likely train`"
-            ) from error
-        self.model_ = hardware.placed(self.model_.eval(), hardware.device(device))
-        self.judge_ = Judge.from_tensors(tensors, document["temperature"])
-        self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
-        self.id_ = f"{document['name']}@{document['sha256'][:4]}"
-        return self
-
-    def _document(self) -> dict[str, Any]:
-        model = self.model_
-        return {
-            "family": self.model,
-            "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
-            "classes": self.classes_.tolist(),
-            "classes_dtype": self.classes_.dtype.str,
-            "images": self.format_.model_dump() if self.format_ else None,
-            "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
-            "temperature": self.judge_.temperature,
-            "seed": self.seed,
-            "options": model.options.model_dump(),
-            "training": self.training_.model_dump(),
-        }
+        return put_together(cls, tensors, document, device)
 
     def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> None:
         """An untrained model for the data at hand."""

@@ -1,0 +1,70 @@
+"""A fitted classifier as tensors and one JSON document, and back: what a model folder holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likely import models
+from likely.checkpoint import CheckpointError
+from likely.contract import GenerativeModel, Task
+from likely.data.images import ImageFormat
+from likely.inference.judgement import Judge
+from likely.training import hardware
+from likely.training.options import TrainingOptions
+
+if TYPE_CHECKING:
+    from likely.classifier.classifier import Classifier
+
+C = TypeVar("C", bound="Classifier")
+Tensors = dict[str, Tensor]
+
+
+def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
+    """Everything that the classifier's answers depend on."""
+    model = classifier.model_
+    tensors = {f"model/{name}": t for name, t in model.state_dict().items()} | classifier.judge_.tensors()
+    tensors |= {"hashes": torch.from_numpy(classifier.hashes_), "log_prior": classifier.log_prior_}
+    return tensors, {
+        "family": classifier.model,
+        "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
+        "classes": classifier.classes_.tolist(),
+        "classes_dtype": classifier.classes_.dtype.str,
+        "images": classifier.format_.model_dump() if classifier.format_ else None,
+        "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
+        "temperature": classifier.judge_.temperature,
+        "seed": classifier.seed,
+        "options": model.options.model_dump(),
+        "training": classifier.training_.model_dump(),
+    }
+
+
+def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> C:
+    """The classifier that was taken apart; a CheckpointError if this version's family has other weights."""
+    family = models.family(document["family"])
+    options = family.options_type.model_validate(document["options"])
+    training = TrainingOptions.model_validate(document["training"])
+    format = ImageFormat.model_validate(document["images"]) if document["images"] else None
+    asked: dict[str, Any] = {"options": options, "training": training, "images": format and format.options}
+    self = kind(document["family"], **asked, random_state=document["seed"])
+    self.training_, self.format_ = training, format
+    self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
+    if self.format_ is None:
+        self.n_features_in_ = document["task"]["shape"][0]
+    model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
+    try:
+        model.load_state_dict({k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")})
+    except RuntimeError as error:  # other names or shapes than this version's
+        raise CheckpointError(
+            f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
+            "version of Likely that wrote it, or train it anew with `likely train`"
+        ) from error
+    self.model_ = hardware.placed(model.eval(), hardware.device(device))
+    self.judge_ = Judge.from_tensors(tensors, document["temperature"])
+    self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
+    self.id_ = f"{document['name']}@{document['sha256'][:4]}"
+    return self
