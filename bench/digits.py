@@ -1,4 +1,4 @@
-"""The embedded digits, as `likely demo` trains them, over seeds: accuracy, calibration, false alarms, seconds.
+"""The embedded digits, for as many epochs as `likely demo` takes, over seeds: accuracy, calibration, false alarms, seconds.
 
     python bench/digits.py --seeds 0 1 2 3 4
 

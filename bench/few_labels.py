@@ -46,7 +46,8 @@ def main() -> None:
 
 
 def resolved(family: str) -> dict[str, object]:
-    """Every option, a preset's and those left out included: what was measured with others has to be measured anew."""
+    """The family's options, a preset's and those left out included, and how it likes to be trained: what was measured
+    otherwise has to be measured anew, and is left out of the table."""
     options = models.family(family).options_type.model_validate(FAMILIES[family])
     return options.model_dump() | {"training": dict(options.training_defaults)}
 
@@ -99,7 +100,7 @@ def table() -> str:
         "| family | labels a class | test error | least to most | minutes | seeds |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    found = rows(LEDGER)
+    found = [row for row in rows(LEDGER) if row["how"] == resolved(row["family"])]
     groups = {(row["family"], row["labels"], row["minutes"]): [] for row in found}
     for row in found:
         groups[row["family"], row["labels"], row["minutes"]].append(row)

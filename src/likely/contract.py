@@ -16,6 +16,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Generator, Tensor, nn
 
+STORED = (
+    "stored"  # in the context of a validation: the options are a model's own, and no preset of today is to change them
+)
+
 
 class Options(BaseModel):
     """The options of a family or of a procedure: frozen, validated, and refusing words that it does not know."""
@@ -95,7 +99,7 @@ class Objective:
 
     `loss(x, y, rng)` is a scalar; y = -1 marks an unlabelled image. `every` counts the steps from one update to the next,
     `rate` is the objective's share of the learning rate (Heusel 2017: two networks that play against each other need two).
-    A loss that is not `bounded` below, as a critic's, may rise far from where it was and all is well.
+    A loss that is not `bounded`, as a critic's or a distance between features, may rise far from where it was and all is well.
     """
 
     name: str

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
-from likely.contract import Task
+from likely.contract import STORED, Task
 from likely.models.gan import PRESET_TRAINING, PRESETS, Gan, GanOptions
 from likely.nets.adversarial import ADVERSARIAL
+from likely.nets.blocks import ImageHead
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
@@ -215,24 +217,80 @@ def test_the_discriminators_loss_is_its_parts(shape):
     assert_close(model._discriminator_loss(x, y, generator(1)), adversarial + 3 * classes)
 
 
+def blind(shape, **options):
+    """A model whose generator knows no class, while its discriminator is sure of each image's."""
+    model = built(shape, adversarial=0.0, feature_matching=1.0, class_weight_made=0.0, **options).eval()
+    with torch.no_grad():
+        plain = model._noise_and_class(torch.arange(3).repeat(70), generator(1))
+        logits, last = model._judged(model.decode(plain))[1], model.discriminator.to_logits
+        last.bias -= logits.mean(0)
+        for parameter in (last.weight, last.bias):
+            parameter *= 50 / logits.std(0).min()
+    return model
+
+
 @torch.no_grad()
 def test_a_generator_that_knows_no_class_is_asked_by_what_the_discriminator_says(shape):
     """Among many images of no class there are some of each, as long as the discriminator tells any apart."""
-    model = built(shape, adversarial=0.0, feature_matching=1.0, class_weight_made=0.0).eval()
-    plain = model._noise_and_class(torch.zeros(200, dtype=torch.int64), generator(1))
-    logits = model._judged(model.decode(plain))[1]
-    last = model.discriminator.to_logits
-    last.bias -= logits.mean(0)
-    for parameter in (last.weight, last.bias):
-        parameter *= 20 / logits.std(0).min()
-    asked = torch.tensor([0, 2, 1, 2, 1, 0] * 5)
+    model, asked = blind(shape), torch.tensor([0, 2, 1, 2, 1, 0] * 5)
     found = model.log_scores(model.sample(asked, rng=generator(2))) + model.log_prior
     assert (found.argmax(1) == asked).float().mean() > 0.8
-    assert len(model.latent(asked, rng=generator(2)).unique(dim=0)) == len(asked)
-    assert_close(model.latent(asked, rng=generator(2)), model.latent(asked, rng=generator(2)))
+    drawn = model.latent(asked, rng=generator(2))
+    assert len(drawn.unique(dim=0)) == len(asked)
+    assert_close(model.latent(asked, rng=generator(2)), drawn)
+    mean = model.latent(asked)
+    assert_close(model.latent(asked, rng=generator(2), truncation=0.5), (drawn + mean) / 2)
+
+
+@torch.no_grad()
+def test_of_a_rare_class_there_are_as_many_candidates_as_of_any(shape, monkeypatch):
+    """Four are expected for each image that is asked for, whatever the class's share; up to a limit."""
+    model, n_made = blind(shape), []
+    monkeypatch.setattr(model, "decode", lambda z: n_made.append(len(z)) or Gan.decode(model, z))
+    for c, share in ((0, 4 / 12), (1, 2 / 12), (2, 6 / 12)):
+        n_made.clear()
+        model.latent(torch.full((10,), c), rng=generator(0))
+        assert sum(n_made) == pytest.approx(4 * 10 / share, abs=1)
+    n_made.clear()
+    monkeypatch.setattr("likely.models.gan.MOST_CANDIDATES", 30)
+    model.latent(torch.full((10,), 1), rng=generator(0))
+    assert sum(n_made) == 30
 
 
 @torch.no_grad()
 def test_a_generator_that_knows_its_classes_is_asked_for_them(shape):
     model, asked = built(shape), torch.tensor([0, 2, 1])
     assert_close(model.latent(asked, rng=generator(2)), model._noise_and_class(asked, generator(2)))
+
+
+@torch.no_grad()
+def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
+    model = built(shape, norm="length", generator_architecture="dense")
+    torch.manual_seed(0)
+    before = Gan(model.task, model.settings)
+    first, last = (m.discriminator.to_logits.parametrizations.weight[0].length for m in (before, model))
+    assert not torch.equal(first, last)
+    if len(shape) == 3:
+        assert_close(model.generator.last.bias, images(shape).mean(0).clamp(0.01, 0.99).logit().flatten())
+
+
+def test_the_classifier_preset_is_of_the_kind_that_it_says():
+    model = built((1, 8, 8), preset="classifier", noise=0.5)
+    assert isinstance(model.generator, ImageHead)
+    assert all(isinstance(layer, nn.Linear | nn.Sequential) for layer in model.discriminator.trunk.layers)
+    assert model.discriminator.trunk.norm == "length"
+
+
+def test_a_single_first_image_leaves_a_model_that_can_learn(shape):
+    model = Gan(Task(shape, (1, 0, 0)), GanOptions(preset="classifier", latent_dims=3, width=4, generator_width=4))
+    model.measure(images(shape, n=1), torch.tensor([0]))
+    model.conclude()
+    assert all(t.isfinite().all() for t in model.state_dict().values())
+
+
+def test_a_stored_model_keeps_the_options_of_its_time():
+    """An option that came later has its default, not what a preset has come to mean."""
+    written = GanOptions(preset="classifier").model_dump()
+    del written["generator_width"]
+    assert GanOptions.model_validate(written).generator_width == 16
+    assert GanOptions.model_validate(written, context={STORED: True}).generator_width is None

@@ -74,7 +74,7 @@ def test_the_machine_in_a_line():
 
 
 def test_memory_is_kept_where_glibc_manages_it_and_nothing_is_asked_elsewhere(monkeypatch):
-    hardware.keep_memory()
+    assert hardware.keep_memory() == (hardware.platform.libc_ver()[0] == "glibc")
     monkeypatch.setattr(hardware.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(hardware.ctypes, "CDLL", None)
-    hardware.keep_memory()
+    assert not hardware.keep_memory()

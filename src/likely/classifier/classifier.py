@@ -118,7 +118,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         elif isinstance(self.model_, Measured):
             measure(self.model_, self._feed(parts.train, BATCH, None))
             state.follow_model()
-        hardware.keep_memory()
+        if state.objectives and self.device.type == "cpu":
+            hardware.keep_memory()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)
         feed = self._feed(parts.train, options.batch_size or BATCH, options.augment, options.labelled_share)
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end

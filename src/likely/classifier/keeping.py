@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likely import models
 from likely.checkpoint import CheckpointError
-from likely.contract import GenerativeModel, Task
+from likely.contract import STORED, GenerativeModel, Task
 from likely.data.images import ImageFormat
 from likely.inference.judgement import Judge
 from likely.training import hardware
@@ -46,7 +46,7 @@ def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
 def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> C:
     """The classifier that was taken apart; a CheckpointError if this version's family has other weights."""
     family = models.family(document["family"])
-    options = family.options_type.model_validate(document["options"])
+    options = family.options_type.model_validate(document["options"], context={STORED: True})
     training = TrainingOptions.model_validate(document["training"])
     format = ImageFormat.model_validate(document["images"]) if document["images"] else None
     asked: dict[str, Any] = {"options": options, "training": training, "images": format and format.options}

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.contract import (
+    STORED,
     Diagnostics,
     Evidence,
     EvidenceKind,
@@ -48,7 +49,8 @@ PRESETS: dict[str, dict[str, object]] = {
     },
 }
 DARKEST = 0.01  # of the image that a fully connected generator begins with: from black no slope leads away
-CANDIDATES = 4  # drawn for each image of a class that a generator cannot be asked for, times the number of classes
+CANDIDATES = 4  # expected of a class, for each image that is drawn of it by a generator that knows no classes
+MOST_CANDIDATES = 16_384  # of all classes; of a very rare one some images will then be of others
 CHUNK = 256  # of them are judged at a time
 SURE = 0.95  # how probable a class must be to count as known of an unlabelled image (Sohn 2020)
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
@@ -81,9 +83,9 @@ class GanOptions(TrunkOptions):
         "convolutional",
         description="Convolutions in the discriminator, or fully connected layers; vectors always take the latter.",
     )
-    generator_width: int | None = Field(None, ge=1, description="As `width`, of the generator; the same when left out.")
+    generator_width: int | None = Field(None, ge=4, description="As `width`, of the generator; the same when left out.")
     generator_architecture: Literal["convolutional", "dense"] = Field(
-        "convolutional", description="The same of the generator."
+        "convolutional", description="As `architecture`, of the generator."
     )
     latent_dims: int = Field(64, ge=1, description="Dimensions of the noise that an image is made from.")
     loss: Literal["bce", "hinge", "wgan-gp"] = Field("bce", description="The adversarial loss.")
@@ -130,7 +132,11 @@ class GanOptions(TrunkOptions):
         description="The generator's share of the learning rate, in alternating training (Heusel 2017): a quick one comes "
         "to make the same image of a class again and again.",
     )
-    noise: float = Field(0.0, ge=0, description="Standard deviation of noise on the discriminator's hidden layers.")
+    noise: float = Field(
+        0.0,
+        ge=0,
+        description="Standard deviation of noise on the discriminator's hidden layers; on the image a fifth more.",
+    )
     norm: Literal["none", "weight", "length", "spectral", "layer"] = Field(
         "layer",
         description="What is normalised in the discriminator: its weights, their length being learned (weight) or set by the "
@@ -145,8 +151,8 @@ class GanOptions(TrunkOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
+    def _fill_in(cls, given: Any, info: ValidationInfo) -> Any:
+        if not isinstance(given, Mapping) or (info.context or {}).get(STORED):
             return given
         return PRESETS.get(str(given.get("preset", "generator")), {}) | dict(given)
 
@@ -181,22 +187,23 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         super().__init__(task, options)
         self.settings = options
         self.standardise = Standardise.of(task)
-        n_latent, width = options.latent_dims + task.n_classes, options.width
+        self._n_latent, width = options.latent_dims + task.n_classes, options.width
         generator_width = options.generator_width or width
         how: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
         vectors = task.space is Space.FEATURES
         self.generator: nn.Module
         if vectors or options.generator_architecture == "dense":
-            self.generator = discriminator.DenseGenerator(n_latent, task.shape, width=generator_width)
+            self.generator = discriminator.DenseGenerator(self._n_latent, task.shape, width=generator_width)
         else:
-            self.generator = head(n_latent, task.shape, width=generator_width, depth=options.depth)
+            self.generator = head(self._n_latent, task.shape, width=generator_width, depth=options.depth)
         if vectors or options.architecture == "dense":
             trunk = discriminator.dense(task.shape, **how)
         else:
             trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
-        self.n_steps: Tensor | None  # of the discriminator, while something depends on them
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64) if options.entropy_ramp else None)
+        counts = options.entropy_weight and options.entropy_ramp
+        self.n_steps: Tensor | None  # of the discriminator
+        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64) if counts else None)
 
     @property
     def evidence(self) -> Evidence:
@@ -230,19 +237,30 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         """Noise, and the class as one-hot beside it: between two classes lies a mixture of their codes.
 
         A generator that was never asked for a class (class_weight_made 0) draws from p(x) alone. Of many such draws some are
-        picked with probabilities as p(c | x), since p(x | c) ∝ p(c | x) p(x) (importance resampling, Rubin 1988).
+        picked with probabilities as p(c | x), since p(x | c) ∝ p(c | x) p(x) (importance resampling, Rubin 1988); its mean
+        is of no class.
         """
-        if rng is None or self.settings.class_weight_made:
+        if self.settings.class_weight_made:
             return self._noise_and_class(c, rng, truncation)
-        n_asked = torch.bincount(c)
-        n = CANDIDATES * self.task.n_classes * int(n_asked.max())
-        candidates = self._noise_and_class(drawn_classes(self.log_prior, n, rng), rng, truncation)
-        log_p = torch.cat([self._judged(self.decode(z))[1].log_softmax(1) for z in torch.split(candidates, CHUNK)])
-        picked = candidates.new_zeros(len(c), candidates.shape[1])
-        for each in n_asked.nonzero()[:, 0].tolist():
-            # The largest of log p plus Gumbel noise are a draw without replacement (Kool 2019, Gumbel-Top-k).
-            gumbel = -uniform((n,), log_p, rng).clamp_min(1e-10).log().neg().log()
-            picked[c == each] = candidates[(log_p[:, each] + gumbel).topk(int(n_asked[each])).indices]
+        mean = torch.cat([c.new_zeros(self.settings.latent_dims), self.log_prior.exp()]).expand(len(c), -1)
+        return mean if rng is None else mean + truncation * (self._picked(c, rng) - mean)
+
+    def _picked(self, c: Tensor, rng: Generator) -> Tensor:
+        """Without replacement: the largest of log p(c | x) plus Gumbel noise (Kool 2019, Gumbel-Top-k), a chunk at a time."""
+        asked = torch.bincount(c, minlength=self.task.n_classes)
+        n = min(MOST_CANDIDATES, int((CANDIDATES * asked / self.log_prior.exp()).max().ceil()))
+        best = {each: (self.log_prior[:0], self.log_prior.new_zeros(0, self._n_latent)) for each in set(c.tolist())}
+        for start in range(0, n, CHUNK):
+            z = self._noise_and_class(drawn_classes(self.log_prior, min(CHUNK, n - start), rng), rng)
+            log_p = self._judged(self.decode(z))[1].log_softmax(1)
+            for each, (scores, kept) in best.items():
+                gumbel = -uniform((len(z),), log_p, rng).clamp_min(1e-10).log().neg().log()
+                scores, kept = torch.cat([scores, log_p[:, each] + gumbel]), torch.cat([kept, z])
+                order = scores.argsort(descending=True)[: asked[each]]
+                best[each] = scores[order], kept[order]
+        picked = self.log_prior.new_zeros(len(c), self._n_latent)
+        for each, (_, kept) in best.items():
+            picked[c == each] = kept
         return picked
 
     def _noise_and_class(self, c: Tensor, rng: Generator | None, truncation: float = 1.0) -> Tensor:

@@ -16,7 +16,8 @@ from torch.nn.utils import parametrizations, parametrize
 from likely.nets.blocks import pyramid, ratio, standard_normal, widths
 
 LOGITS = 0.1  # the scale of the logits on the first images, where lengths are fixed
-TINY = 1e-6  # the least scale that anything is divided by
+TINY = 1e-6  # the least length that anything is divided by
+STILL = 1e-3  # the least deviation: what varies by less on the first images is not blown up to vary by 1
 SLOPE = 0.2  # of the leaky rectifier (Radford 2015)
 ON_IMAGE = 1.2  # of the hidden layers' noise, on the image itself, in [-1, 1] (Salimans 2016: 0.3 of 0.5, in [0, 1])
 
@@ -73,7 +74,8 @@ def _fit_length(layer: nn.Module, x: Tensor, *, scale: float) -> None:
     """Let each output of a layer of fixed length, which may stand behind others, have mean 0 and that scale on x."""
     h = layer(x)
     of_an_output = [0, *range(2, h.ndim)]
-    times = scale / h.std(of_an_output).clamp_min(TINY)
+    single = h.numel() == h.shape[1]  # of one value there is no deviation
+    times = scale / h.std(of_an_output, correction=0 if single else 1).clamp_min(STILL)
     (inner,) = (module for module in layer.modules() if parametrize.is_parametrized(module, "weight"))
     inner.parametrizations.weight[0].length *= times  # type: ignore[union-attr,index]
     inner.bias.copy_((inner.bias - h.mean(of_an_output)) * times)  # type: ignore[operator]
@@ -127,6 +129,8 @@ class DiscriminatorTrunk(nn.Module):
 
 class Discriminator(nn.Module):
     """Features f(x) and K logits l_c(x) beside a fixed 0 for "made": log Σ_c exp l_c is how real x is (Salimans 2016).
+
+    Where lengths are fixed, those of the logits' weights are too; Salimans 2016 learns these.
 
     The auxiliary head has r(x) and class logits a_c(x) apart; l_c = r + log softmax(a)_c then says the same.
     """

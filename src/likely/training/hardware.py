@@ -14,8 +14,8 @@ from likely.contract import Scorer
 from likely.training.options import TrainingOptions
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEPT = 512 * 2**20  # bytes that the process may hold for its next step
-LARGEST = 32 * 2**20  # bytes of a block that comes from them; glibc takes no more
+KEPT = 512 * 2**20  # bytes at the top of the heap
+LARGEST = 32 * 2**20  # bytes of a block on the heap; glibc takes no more
 SMALL = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
 
 
@@ -56,16 +56,15 @@ def free_cores() -> int:
     return max(1, cores - round(busy))
 
 
-def keep_memory() -> None:
-    """Keep what a step of training frees for the next one, where glibc manages memory.
+def keep_memory() -> bool:
+    """Keep what a step of training frees for the next one, for good; whether that could be had, which takes glibc.
 
-    It would else give every block of more than a few hundred kB back to the kernel, which hands it out again page by page:
-    a quarter of the time of a fully connected network on two cores.
+    glibc would else return the top of its heap to the kernel at every step, which hands it out again page by page: a third
+    of the time of a fully connected network on two cores. The process then holds up to half a gigabyte more.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, LARGEST)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
+    # Either of them alone would stop glibc from adapting the other.
+    return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, KEPT))
 
 
 def describe() -> str:

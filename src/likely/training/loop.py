@@ -144,9 +144,8 @@ def _descend(objective: Objective, optimiser: torch.optim.Optimizer, loss: Tenso
     norm = torch.nn.utils.get_total_norm(gradients)
     length = norm.item()
     if math.isfinite(length):
-        shorter = min(1.0, clip / (length + 1e-6))
         for parameter, gradient in zip(objective.parameters, gradients, strict=True):
-            parameter.grad = gradient * shorter if shorter < 1 else gradient
+            parameter.grad = gradient * min(1.0, clip / (length + 1e-6))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return length
