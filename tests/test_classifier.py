@@ -16,7 +16,9 @@ from likely import Classifier, checkpoint
 from likely.answer import Calibration, Status
 from likely.checkpoint import CheckpointError
 from likely.contract import Evidence, EvidenceKind, Space
-from likely.data.images import ImageError
+from likely.data import arrays
+from likely.data.images import ImageError, ImageOptions
+from likely.data.splits import divide
 
 TINY = {"latent_dims": 4, "width": 4}
 BRIEF = {"epochs": 2, "batch_size": 32}
@@ -292,6 +294,22 @@ def test_a_model_with_other_weights_than_its_family_has_says_so(vae, tmp_path):
     checkpoint.save(tmp_path / "older", {k: t for k, t in tensors.items() if "component" not in k}, document)
     with pytest.raises(CheckpointError, match="open it with the version of Likely that wrote it"):
         Classifier.load(tmp_path / "older")
+
+
+def test_an_unfinished_training_of_other_weights_says_so(digits):
+    dataset, _ = arrays.dataset(digits[0][:200], digits[1][:200], list("0123456789"), ImageOptions())
+    parts = divide(dataset, 0)
+    begun = Classifier("vae", options=TINY, training=BRIEF)
+    next(steps := begun.fit_steps(parts, dataset.classes, dataset.format))
+    tensors, document = begun.training_state_.snapshot()
+    steps.close()
+    other = {name: t for name, t in tensors.items() if not name.startswith("model/component")}
+    with pytest.raises(CheckpointError, match="the version of Likely that began it"):
+        next(
+            Classifier("vae", options=TINY, training=BRIEF).fit_steps(
+                parts, dataset.classes, dataset.format, resume=(other, document)
+            )
+        )
 
 
 def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):

@@ -114,7 +114,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self._begin(parts, classes, format)
         state, options = self.training_state_, self.training_
         if resume is not None:
-            state.restore(*resume)
+            self._restore(resume)
         elif isinstance(self.model_, Measured):
             measure(self.model_, self._feed(parts.train, BATCH, None))
             state.follow_model()
@@ -285,6 +285,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.model_ = hardware.placed(model, hardware.device(self.training_.device))
         self.log_prior_ = task.log_prior
         self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        try:
+            self.training_state_.restore(*snapshot)
+        except (KeyError, RuntimeError, ValueError) as error:  # other names or shapes than this version's
+            raise checkpoint.CheckpointError(
+                f"the unfinished training is of another {self.model} than this version's; go on with the version of Likely "
+                "that began it, or train anew"
+            ) from error
 
     def _feed(
         self, part: Part, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
