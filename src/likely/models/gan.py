@@ -242,13 +242,14 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         """
         if self.settings.class_weight_made:
             return self._noise_and_class(c, rng, truncation)
-        mean = torch.cat([c.new_zeros(self.settings.latent_dims), self.log_prior.exp()]).expand(len(c), -1)
+        mean = torch.cat([self.log_prior.new_zeros(self.settings.latent_dims), self.log_prior.exp()]).expand(len(c), -1)
         return mean if rng is None else mean + truncation * (self._picked(c, rng) - mean)
 
     def _picked(self, c: Tensor, rng: Generator) -> Tensor:
         """Without replacement: the largest of log p(c | x) plus Gumbel noise (Kool 2019, Gumbel-Top-k), a chunk at a time."""
         asked = torch.bincount(c, minlength=self.task.n_classes)
-        n = min(MOST_CANDIDATES, int((CANDIDATES * asked / self.log_prior.exp()).max().ceil()))
+        enough = int((CANDIDATES * asked / self.log_prior.exp().clamp_min(1e-6)).max().ceil())
+        n = max(min(MOST_CANDIDATES, enough), int(asked.max()))
         best = {each: (self.log_prior[:0], self.log_prior.new_zeros(0, self._n_latent)) for each in set(c.tolist())}
         for start in range(0, n, CHUNK):
             z = self._noise_and_class(drawn_classes(self.log_prior, min(CHUNK, n - start), rng), rng)
