@@ -14,15 +14,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
 
-from likely import Classifier, models
+from likely import Classifier
 from likely.data.dataset import load
 from likely.data.parts import Dataset
 from likely.data.splits import Parts
 
 LEDGER = RESULTS / "few_labels.jsonl"
-FAMILIES = {
+FAMILIES: dict[str, dict[str, object]] = {
     "gan": {"preset": "classifier"},
     "discriminative": {},
 }
@@ -38,18 +38,11 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
         for family in FAMILIES:
-            how = resolved(family)
+            how = resolved(family, FAMILIES[family], {})
             known = [(row["seed"], row["family"], row["minutes"], row["labels"], row["how"]) for row in rows(LEDGER)]
             if (seed, family, asked.minutes, asked.labels, how) not in known:
                 append(LEDGER, measured(family, seed, asked) | {"how": how})
     write_table(LEDGER, table())
-
-
-def resolved(family: str) -> dict[str, object]:
-    """The family's options, a preset's and those left out included, and how it likes to be trained: what was measured
-    otherwise has to be measured anew, and is left out of the table."""
-    options = models.family(family).options_type.model_validate(FAMILIES[family])
-    return options.model_dump() | {"training": dict(options.training_defaults)}
 
 
 def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
@@ -100,7 +93,7 @@ def table() -> str:
         "| family | labels a class | test error | least to most | minutes | seeds |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    found = [row for row in rows(LEDGER) if row["how"] == resolved(row["family"])]
+    found = [row for row in rows(LEDGER) if row["how"] == resolved(row["family"], FAMILIES[row["family"]], {})]
     groups = {(row["family"], row["labels"], row["minutes"]): [] for row in found}
     for row in found:
         groups[row["family"], row["labels"], row["minutes"]].append(row)

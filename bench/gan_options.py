@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from few_labels import few_labelled
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
@@ -24,7 +24,6 @@ from likely.data.parts import Dataset, Part
 from likely.data.splits import Parts, divide
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
-from likely.models.gan import GanOptions
 from likely.training.loop import Diverged
 
 LEDGER = RESULTS / "gan_options.jsonl"
@@ -153,11 +152,10 @@ def _accuracy(classifier: Classifier, test: Part) -> float:
     return float((classifier.log_posterior(test.images).argmax(1) == test.labels).mean())
 
 
-def how(variant: str) -> dict[str, object]:
-    """The family's options, a preset's and those left out included, and how it is trained."""
+def how(variant: str) -> dict[str, Any]:
+    """All that a variant's measurement is of."""
     options, training = VARIANTS[variant]
-    whole = GanOptions.model_validate(options)
-    return whole.model_dump() | {"training": {"epochs": EPOCHS, **whole.training_defaults, **training}}
+    return resolved("gan", options, {"epochs": EPOCHS} | training)
 
 
 def _measured(variant: str) -> list[dict[str, Any]]:

@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from likely import models
 from likely.training import hardware
 
 RESULTS = Path(__file__).parent / "results"
@@ -42,10 +43,23 @@ def circumstances(threads: int) -> dict[str, object]:
     return {"commit": head, "machine": hardware.describe(), "threads": threads}
 
 
+def resolved(family: str, options: Mapping[str, object], training: Mapping[str, object]) -> dict[str, Any]:
+    """What a measurement was of: all options, a preset's and those left out included, and how the family was trained as far
+    as it or the benchmark has a say. What was measured otherwise has to be measured anew, and is left out of the table."""
+    whole = models.family(family).options_type.model_validate(options)
+    return whole.model_dump() | {"training": {**whole.training_defaults, **training}}
+
+
 def provenance(found: Sequence[dict[str, Any]]) -> str:
     """The circumstances of the measurements of a table, in a line below it."""
-    each = {f"{row['machine']}, {row['threads']} threads, commit {str(row['commit'])[:7]}" for row in found}
-    return "; ".join(sorted(each)) + "."
+    commits: dict[str, set[str]] = {}
+    for row in found:
+        where = f"{row['machine']}, {row['threads']} thread{'s' * (row['threads'] != 1)}"
+        commits.setdefault(where, set()).add(str(row["commit"])[:7])
+    return (
+        "; ".join(f"{where}, commit{'s' * (len(of) != 1)} {', '.join(sorted(of))}" for where, of in commits.items())
+        + "."
+    )
 
 
 def write_table(path: Path, table: str) -> None:
