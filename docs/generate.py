@@ -114,7 +114,8 @@ def _filled(match: re.Match[str]) -> str:
     table = TABLES / match[2]
     if not table.exists():  # as in a checkout without measurements: then what was published stands
         return match[0]
-    return match[1] + table.read_text(encoding="utf-8").strip() + "\n" + match[3]
+    words = re.sub("^#", "###", table.read_text(encoding="utf-8").strip(), flags=re.MULTILINE)  # below the page's own
+    return match[1] + words + "\n" + match[3]
 
 
 PAGES = {"options.md": options_page, "cli.md": commands_page, "benchmarks.md": benchmarks_page}

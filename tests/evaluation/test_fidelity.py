@@ -186,7 +186,7 @@ def test_figures_are_compared_only_if_they_were_measured_alike() -> None:
 
 def test_every_figure_is_shown_with_its_number_of_images() -> None:
     lines = {line.label: line for line in (*honesty_lines(HONESTY), *fidelity_lines(FIDELITY))}
-    assert lines["FID"].value == "12.345"
+    assert lines["FID"].value == "12.35"
     assert lines["KID"].value == "0.0123"
     assert lines["Copies"].value == "0.0%"
     assert "of 100 generated images" in lines["Copies"].note

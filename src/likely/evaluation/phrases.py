@@ -42,6 +42,15 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{digits}f}" if math.isfinite(value) else "–"
 
 
+def distance(value: float) -> str:
+    """A Fréchet distance: Inception's features make hundreds of it, those of a small classifier thousandths.
+
+    >>> distance(0.00312), distance(12.3456), distance(212.3456)
+    ('0.0031', '12.35', '212.3')
+    """
+    return number(value, 4 if value < 1 else 2 if value < 100 else 1)
+
+
 def rate(per_second: float) -> str:
     """A speed with about three digits: nobody reads the decimals of 1,204 images a second."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"

@@ -15,7 +15,7 @@ import numpy as np
 from likely.contract import EvidenceKind
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.metrics import Interval, clopper_pearson
-from likely.evaluation.phrases import number, percent, rate
+from likely.evaluation.phrases import distance, number, percent, rate
 from likely.evaluation.report.comparison.content import Comparison, Cost, Quality, Result
 
 Value = Callable[[Result], float | None]
@@ -218,7 +218,7 @@ def _copies(result: Result) -> float | None:
     return None if result.honesty is None else result.honesty.copies.share
 
 
-FID = Figure("FID", likeness(lambda f: f.frechet), lambda v: number(v, 2 if v < 100 else 1), "least")
+FID = Figure("FID", likeness(lambda f: f.frechet), distance, "least")
 LIKENESS = (
     FID,
     Figure("KID", likeness(lambda f: f.kernel.distance), lambda v: number(v, 4), "least"),
@@ -226,7 +226,7 @@ LIKENESS = (
     Figure("Recall", likeness(lambda f: f.recall), percent, "most"),
     Figure("Density", likeness(lambda f: f.density), lambda v: number(v, 2)),
     Figure("Coverage", likeness(lambda f: f.coverage), percent, "most"),
-    Figure("FID in classes", likeness(lambda f: f.within.frechet), number, "least"),
+    Figure("FID in classes", likeness(lambda f: f.within.frechet), distance, "least"),
     Figure("Right class", right_class, percent),
     Figure("Copies", _copies, percent),
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.figures import Headline
-from likely.evaluation.phrases import interval, number, percent, plural
+from likely.evaluation.phrases import distance, interval, number, percent, plural
 from likely.evaluation.report.blocks import Block, Cell, Column, Group, Remark, Section, Table
 from likely.evaluation.report.charts import meter
 from likely.evaluation.samples import Copies, Honesty, Judged
@@ -118,7 +118,7 @@ def _class_row(found: Judged, c: int, name: str) -> tuple[Cell, ...]:
 
 def _fidelity_lines(found: Fidelity) -> Iterator[Headline]:
     yield Headline(
-        "FID", number(found.frechet), "Fréchet distance of the features; lower is better, 0 is no difference"
+        "FID", distance(found.frechet), "Fréchet distance of the features; lower is better, 0 is no difference"
     )
     kernel = found.kernel
     spread = f"{plural(kernel.n_subsets, 'random subset')} of {kernel.subset_size:,} have {number(kernel.mean, 4)}"
@@ -143,4 +143,4 @@ def _within_line(found: Fidelity) -> Headline:
         return Headline(title, "–", f"no class has {within.fewest} images among the real ones")
     few = f"; {plural(within.n_excluded, 'class')} with fewer than {within.fewest} images left out"
     note = f"mean over {plural(within.n_classes, 'class')} of each one's own FID{few if within.n_excluded else ''}"
-    return Headline(title, number(within.frechet), note)
+    return Headline(title, distance(within.frechet), note)
