@@ -157,7 +157,7 @@ def _samples(classifier: Classifier) -> Samples | None:
         return None
     K = len(classifier.labels)
     n = max(1, min(12, MOST_SAMPLES // K))
-    images = [classifier.sample(name, n, seed=SAMPLE_SEED) for name in classifier.labels]
+    images = [classifier.sample(name, n, seed=SAMPLE_SEED + c) for c, name in enumerate(classifier.labels)]
     return Samples(np.concatenate(images), np.repeat(np.arange(K), n))
 
 
