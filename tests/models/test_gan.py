@@ -9,6 +9,7 @@ from likely.contract import STORED, Task
 from likely.models.gan import PRESET_TRAINING, PRESETS, Gan, GanOptions
 from likely.nets.adversarial import ADVERSARIAL
 from likely.nets.blocks import ImageHead
+from likely.nets.discriminator import FixedLength
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
@@ -278,7 +279,8 @@ def test_the_classifier_preset_is_of_the_kind_that_it_says():
     model = built((1, 8, 8), preset="classifier", noise=0.5)
     assert isinstance(model.generator, ImageHead)
     assert all(isinstance(layer, nn.Linear | nn.Sequential) for layer in model.discriminator.trunk.layers)
-    assert model.discriminator.trunk.norm == "length"
+    assert sum(isinstance(module, FixedLength) for module in model.discriminator.trunk.modules()) == 5
+    assert isinstance(model.discriminator.to_logits.parametrizations.weight[0], FixedLength)
 
 
 def test_a_single_first_image_leaves_a_model_that_can_learn(shape):

@@ -108,7 +108,7 @@ class DiscriminatorTrunk(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.n_maps, self.n_features = n_maps, n_maps * size
-        self.noise, self.norm = noise, norm
+        self.noise = noise
         self.background: Tensor | None
         self.register_buffer("background", torch.zeros(n_channels) if norm == "length" else None)
 
@@ -139,7 +139,7 @@ class Discriminator(nn.Module):
         super().__init__()
         self.trunk = trunk
         self.to_logits = nn.Linear(trunk.n_features, n_classes + auxiliary)
-        if trunk.norm == "length":
+        if trunk.background is not None:
             _fixed_length(self.to_logits)
         self.n_classes = n_classes
 
