@@ -275,6 +275,13 @@ def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
         assert_close(model.generator.last.bias, images(shape).mean(0).clamp(0.01, 0.99).logit().flatten())
 
 
+@pytest.mark.parametrize("turns", [{"n_critic": 2}, {"generator_rate": 1.0}])
+def test_networks_that_take_no_turns_are_not_told_how_to(turns):
+    with pytest.raises(ValueError, match=f"{next(iter(turns))} say how the networks take turns"):
+        GanOptions(preset="classifier", **turns)
+    GanOptions(**turns)
+
+
 def test_the_classifier_preset_is_of_the_kind_that_it_says():
     model = built((1, 8, 8), preset="classifier", noise=0.5)
     assert isinstance(model.generator, ImageHead)

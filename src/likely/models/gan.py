@@ -162,6 +162,13 @@ class GanOptions(TrunkOptions):
             raise ValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
             )
+        turns = {name: getattr(self, name) for name in ("n_critic", "generator_rate")}
+        asked = [name for name, value in turns.items() if value != type(self).model_fields[name].default]
+        if self.updates == "joint" and asked:
+            raise ValueError(
+                f"{' and '.join(asked)} say how the networks take turns, and with updates 'joint' they take none; leave them "
+                "out, or use updates 'alternating'"
+            )
         if not (self.adversarial or self.feature_matching or self.class_weight_made):
             raise ValueError(
                 "adversarial, feature_matching and class_weight_made are all 0, and the generator would learn nothing; "
