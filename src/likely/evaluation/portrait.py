@@ -35,6 +35,7 @@ from likely.evaluation.report.content import (
 )
 from likely.evaluation.report.sections.fidelity import generated
 from likely.evaluation.report.sections.walks import walks as walk_section
+from likely.evaluation.samples import drawn
 from likely.evaluation.walks import Route, walks
 from likely.nets.scaling import to_eight_bit, to_unit
 
@@ -155,10 +156,9 @@ def _p_values(found: Assessment) -> PValues:
 def _samples(classifier: Classifier) -> Samples | None:
     if classifier.format_ is None or not isinstance(classifier.model_, GenerativeModel):
         return None
-    K = len(classifier.labels)
-    n = max(1, min(12, MOST_SAMPLES // K))
-    images = [classifier.sample(name, n, seed=SAMPLE_SEED + c) for c, name in enumerate(classifier.labels)]
-    return Samples(np.concatenate(images), np.repeat(np.arange(K), n))
+    n = max(1, min(12, MOST_SAMPLES // len(classifier.labels)))
+    made = drawn(classifier, n, SAMPLE_SEED)
+    return Samples(made.images.batch(np.arange(len(made))).numpy(), made.labels)
 
 
 def _tour(classifier: Classifier) -> Section | None:
