@@ -26,6 +26,7 @@ FAMILIES: dict[str, dict[str, object]] = {
     "gan": {"preset": "classifier"},
     "discriminative": {},
 }
+HOW = {family: resolved(family, options, {}) for family, options in FAMILIES.items()}
 TWIN_EPOCHS = 500  # of the 100 labelled images
 
 
@@ -38,10 +39,9 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
         for family in FAMILIES:
-            how = resolved(family, FAMILIES[family], {})
             known = [(row["seed"], row["family"], row["minutes"], row["labels"], row["how"]) for row in rows(LEDGER)]
-            if (seed, family, asked.minutes, asked.labels, how) not in known:
-                append(LEDGER, measured(family, seed, asked) | {"how": how})
+            if (seed, family, asked.minutes, asked.labels, HOW[family]) not in known:
+                append(LEDGER, measured(family, seed, asked) | {"how": HOW[family]})
     write_table(LEDGER, table())
 
 
@@ -93,7 +93,7 @@ def table() -> str:
         "| family | labels a class | test error | least to most | minutes | seeds |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    found = [row for row in rows(LEDGER) if row["how"] == resolved(row["family"], FAMILIES[row["family"]], {})]
+    found = [row for row in rows(LEDGER) if row["how"] == HOW[row["family"]]]
     groups = {(row["family"], row["labels"], row["minutes"]): [] for row in found}
     for row in found:
         groups[row["family"], row["labels"], row["minutes"]].append(row)

@@ -63,6 +63,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "latent_dims 8": ({"latent_dims": 8}, {}),
     "without moving average (ema 0)": ({}, {"ema": 0.0}),
 }
+HOW = {
+    variant: resolved("gan", options, {"epochs": EPOCHS} | training)
+    for variant, (options, training) in VARIANTS.items()
+}
 
 
 def main() -> None:
@@ -70,7 +74,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     dataset = load("digits")
-    known = {(variant, row["seed"]) for variant in VARIANTS for row in _measured(variant)}
+    known = {(variant, row["seed"]) for variant, group in _measured().items() for row in group}
     todo = [(variant, seed) for seed in asked.seeds for variant in VARIANTS if (variant, seed) not in known]
     if todo:
         with TemporaryDirectory() as folder:
@@ -97,7 +101,7 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     row: dict[str, object] = {
         **circumstances(threads),
         "variant": variant,
-        "how": how(variant),
+        "how": HOW[variant],
         "seed": seed,
         "epochs": EPOCHS,
         "n_test": len(test.labels),
@@ -152,15 +156,13 @@ def _accuracy(classifier: Classifier, test: Part) -> float:
     return float((classifier.log_posterior(test.images).argmax(1) == test.labels).mean())
 
 
-def how(variant: str) -> dict[str, Any]:
-    """All that a variant's measurement is of."""
-    options, training = VARIANTS[variant]
-    return resolved("gan", options, {"epochs": EPOCHS} | training)
-
-
-def _measured(variant: str) -> list[dict[str, Any]]:
-    """What is known of a variant as it is today."""
-    return [row for row in rows(LEDGER) if row["variant"] == variant and row["how"] == how(variant)]
+def _measured() -> dict[str, list[dict[str, Any]]]:
+    """What is known of each variant as it is today."""
+    found = rows(LEDGER)
+    return {
+        variant: [row for row in found if (row["variant"], row["how"]) == (variant, how)]
+        for variant, how in HOW.items()
+    }
 
 
 def table() -> str:
@@ -169,7 +171,7 @@ def table() -> str:
         "| changed | accuracy | with 10 labels a class | samples of the right class | FID | recall | seconds | roll-backs |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    groups = {variant: _measured(variant) for variant in VARIANTS}
+    groups = _measured()
     found = [row for group in groups.values() for row in group]
     for variant, group in groups.items():
         if group:

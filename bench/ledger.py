@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from likely import models
+from likely.evaluation.phrases import plural
 from likely.training import hardware
 
 RESULTS = Path(__file__).parent / "results"
@@ -54,12 +55,10 @@ def provenance(found: Sequence[dict[str, Any]]) -> str:
     """The circumstances of the measurements of a table, in a line below it."""
     commits: dict[str, set[str]] = {}
     for row in found:
-        where = f"{row['machine']}, {row['threads']} thread{'s' * (row['threads'] != 1)}"
+        where = f"{row['machine']}, {plural(row['threads'], 'thread')}, commit"
         commits.setdefault(where, set()).add(str(row["commit"])[:7])
-    return (
-        "; ".join(f"{where}, commit{'s' * (len(of) != 1)} {', '.join(sorted(of))}" for where, of in commits.items())
-        + "."
-    )
+    each = (f"{where}{'s' * (len(of) > 1)} {', '.join(sorted(of))}" for where, of in commits.items())
+    return "; ".join(each) + "."
 
 
 def write_table(path: Path, table: str) -> None:
