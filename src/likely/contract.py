@@ -16,9 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Generator, Tensor, nn
 
-STORED = (
-    "stored"  # in the context of a validation: the options are a model's own, and no preset of today is to change them
-)
+# In the context of a validation: the options are a model's own, and nothing of today is to change or to refuse them.
+STORED = "stored"
 
 
 class Options(BaseModel):

@@ -303,3 +303,5 @@ def test_a_stored_model_keeps_the_options_of_its_time():
     del written["generator_width"]
     assert GanOptions.model_validate(written).generator_width == 16
     assert GanOptions.model_validate(written, context={STORED: True}).generator_width is None
+    turns = {"n_critic": 2, "generator_rate": 1.0}  # under joint updates, which were allowed once
+    assert GanOptions.model_validate(written | turns, context={STORED: True}).n_critic == 2

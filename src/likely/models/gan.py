@@ -152,19 +152,19 @@ class GanOptions(TrunkOptions):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any, info: ValidationInfo) -> Any:
-        if not isinstance(given, Mapping) or (info.context or {}).get(STORED):
+        if not isinstance(given, Mapping) or _is_stored(info):
             return given
         return PRESETS.get(str(given.get("preset", "generator")), {}) | dict(given)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> GanOptions:
+    def _fits_together(self, info: ValidationInfo) -> GanOptions:
         if self.loss == "wgan-gp" and self.head != "auxiliary":
             raise ValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
             )
         turns = {name: getattr(self, name) for name in ("n_critic", "generator_rate")}
         asked = [name for name, value in turns.items() if value != type(self).model_fields[name].default]
-        if self.updates == "joint" and asked:
+        if self.updates == "joint" and asked and not _is_stored(info):
             raise ValueError(
                 f"{' and '.join(asked)} say how the networks take turns, and with updates 'joint' they take none; leave them "
                 "out, or use updates 'alternating'"
@@ -397,3 +397,8 @@ def _adversaries(y: Tensor) -> Tensor:
     them come round more often; else all."""
     unlabelled = y < 0
     return unlabelled if 2 * unlabelled.sum() > len(y) else torch.ones_like(unlabelled)
+
+
+def _is_stored(info: ValidationInfo) -> bool:
+    """Whether the options are those of a model that was trained with them, which nobody can take back."""
+    return bool(info.context and info.context.get(STORED))
