@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 from likely.training.augment import N_UNIFORMS, augment
 from likely.training.options import AugmentOptions
 
-OFF = {"shift": 0.0, "flip": False, "rotate": 0.0, "scale": 0.0, "crop": 0.0, "colour": 0.0}
+OFF = {"shift": 0.0, "flip": False, "rotate": 0.0, "scale": 0.0, "crop": 0.0, "erase": 0.0, "colour": 0.0}
 # What each of an image's uniform numbers decides.
 PLACES = ["rows", "columns", "flip"]
 PLACES += ["angle", "size", "crop", "crop_x", "crop_y"]
 PLACES += ["brightness", "contrast", "saturation"]
+PLACES += ["area", "aspect", "erased_y", "erased_x"]
 
 
 def options(**on):
@@ -43,6 +44,7 @@ any_options = st.builds(
     scale=st.sampled_from([0.0, 0.5, 0.99]),
     crop=st.sampled_from([0.0, 0.5, 0.99]),
     colour=st.sampled_from([0.0, 0.5, 0.99]),
+    erase=st.sampled_from([0.0, 0.5, 0.99]),
 )
 shapes = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9))
 
@@ -232,3 +234,21 @@ def test_each_image_is_changed_by_its_own_numbers():
     x = images(n=1).expand(20, -1, -1, -1)
     changed = augment(x, uniforms(20), options(rotate=90, colour=0.5))
     assert len(changed.unique(dim=0)) == 20
+
+
+@given(st.floats(0.05, 0.9), st.integers(0, 100))
+def test_what_is_erased_is_a_rectangle_of_the_mean_colour_of_the_rest(erase, seed):
+    x = images((3, 12, 10), n=4, seed=seed)
+    erased = augment(x, uniforms(4, seed), options(erase=erase))
+    for before, after in zip(x.float(), erased.float(), strict=True):
+        hidden = (before != after).any(0)
+        rows, columns = hidden.any(1).nonzero(), hidden.any(0).nonzero()
+        if not len(rows):
+            continue
+        top, bottom, left, right = int(rows.min()), int(rows.max()) + 1, int(columns.min()), int(columns.max()) + 1
+        inside = torch.zeros_like(hidden)
+        inside[top:bottom, left:right] = True
+        assert (bottom - top - 1) * (right - left - 1) <= erase * 120
+        mean = before[:, ~inside].mean(1)
+        # A border pixel that had the mean colour before does not count as hidden: then a little more was left.
+        assert (after[:, inside] - mean[:, None]).abs().max() <= 3

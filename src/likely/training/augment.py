@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,20 +12,23 @@ from torch.nn import functional as F
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training.options import AugmentOptions
 
-N_UNIFORMS = 11  # what one image's changes take, whichever are on, so that one option leaves the others' draws alone
+ASPECT = 3.0  # of a hidden rectangle's sides, at most
+N_UNIFORMS = 15  # what one image's changes take, whichever are on, so that one option leaves the others' draws alone
 
 
 def augment(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     """Changed copies of uint8 images: (B, C, H, W) and uniforms (B, N_UNIFORMS) -> (B, C, H, W) uint8."""
     u = u.to(images.device)
     images = _shift_and_flip(images, u[:, :3], options)
-    if not (options.rotate or options.scale or options.crop or options.colour):
+    if not (options.rotate or options.scale or options.crop or options.colour or options.erase):
         return images
     x = to_unit(images)
     if options.rotate or options.scale or options.crop:
         x = _warp(x, u[:, 3:8], options)
     if options.colour:
         x = _recolour(x, u[:, 8:11], options.colour)
+    if options.erase:
+        x = filled(x, ~_rectangles(u[:, 11:15], x.shape[2:], options.erase))
     return to_eight_bit(x)  # the nearest 8-bit image: the discretised likelihoods know no values in between
 
 
@@ -70,3 +74,22 @@ def _recolour(x: Tensor, u: Tensor, strength: float) -> Tensor:
     x = grey + change[:, 2] * (x - grey)
     mean = x.mean((1, 2, 3), keepdim=True)
     return ((mean + change[:, 1] * (x - mean)) * change[:, 0]).clamp(0, 1)
+
+
+def filled(x: Tensor, observed: Tensor) -> Tensor:
+    """Images with the mean colour of what is observed, (B, H, W) bool, wherever nothing is: (B, C, H, W) -> the same."""
+    seen = observed[:, None].to(x.dtype)
+    mean = (x * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp_min(1)
+    return torch.where(observed[:, None], x, mean)
+
+
+def _rectangles(u: Tensor, size: Sequence[int], largest: float) -> Tensor:
+    """A rectangle an image, of up to that share of it, of any place and of sides up to 3 to 1 (Zhong 2020): (B, H, W)."""
+    share, aspect = (u[:, 0] * largest).sqrt(), ASPECT ** (u[:, 1] - 0.5)
+    inside = []
+    for side, length, at in zip(size, (share * aspect, share / aspect), (u[:, 2], u[:, 3]), strict=True):
+        length = length.clamp_max(1) * side
+        start = at * (side - length)
+        middles = torch.arange(side, device=u.device) + 0.5
+        inside.append((middles >= start[:, None]) & (middles < (start + length)[:, None]))
+    return inside[0][:, :, None] & inside[1][:, None, :]

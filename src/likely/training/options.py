@@ -26,6 +26,9 @@ class AugmentOptions(Options):
     crop: float = Field(
         0.0, ge=0, lt=1, description="Largest share of the image's area cut away before it is enlarged again."
     )
+    erase: float = Field(
+        0.0, ge=0, lt=1, description="Largest share of the image that a rectangle of the mean colour of the rest hides."
+    )
     colour: float = Field(
         0.0, ge=0, lt=1, description="Largest change of brightness, contrast and saturation, as a share."
     )
