@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test slow check docs clean
+.PHONY: demo test slow coverage check docs clean
 
 demo: $(VENV)/likely
 	$(BIN)/likely demo
@@ -15,6 +15,11 @@ test: $(VENV)/developer
 
 slow: $(VENV)/developer
 	$(BIN)/python -m pytest -m slow
+
+# Inference is arithmetic, and its own tests reach every line of it.
+coverage: $(VENV)/developer
+	$(BIN)/coverage run -m pytest tests/inference
+	$(BIN)/coverage report
 
 check: $(VENV)/developer
 	$(BIN)/ruff check .

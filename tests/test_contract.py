@@ -6,12 +6,14 @@ import torch
 from likely.contract import (
     Diagnostics,
     EvidenceKind,
+    Extensible,
     Featured,
     GenerativeModel,
     ImportanceWeighted,
     Latent,
     LatentClassMixture,
     Measured,
+    PartialEvidence,
     Space,
     Task,
 )
@@ -163,6 +165,10 @@ def test_statistics_are_named_and_have_a_row_an_image(model, shape):
         pytest.skip("no diagnostics")
     x = images(shape)
     statistics = model.statistics(x)
+    description = statistics.pop("description", torch.zeros(8, 0))
+    assert description.ndim == 2
+    assert len(description) == 8
+    assert description.isfinite().all()
     assert all(t.shape in {(8,), (8, K)} and t.isfinite().all() for t in statistics.values())
     torch.testing.assert_close(statistics["log_likelihood"], model.log_likelihood(x), rtol=1e-5, atol=1e-3)
     assert torch.equal(statistics["log_scores"], model.log_scores(x))
@@ -188,6 +194,47 @@ def test_latents_are_decoded_to_samples_and_truncation_draws_them_to_the_mean(mo
     torch.testing.assert_close(truncated - mean, (drawn - mean) / 2)
     torch.testing.assert_close(model.decode(drawn), model.sample(c, rng=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(model.decode(mean), model.sample(c))
+
+
+def test_what_is_hidden_of_an_image_has_no_say(model, shape):
+    if not isinstance(model, PartialEvidence) or len(shape) == 1:
+        return
+    x, c = images(shape), LABELS.clamp_min(0)
+    observed = torch.rand(8, *shape[1:], generator=torch.Generator().manual_seed(1)) < 0.5
+    observed[0] = False
+    with torch.no_grad():
+        found = model.observed_log_likelihood(x, observed)
+        other = torch.where(observed[:, None], x, images(shape, seed=2))
+        torch.testing.assert_close(model.observed_log_likelihood(other, observed), found, rtol=1e-5, atol=1e-4)
+        one_by_one = [model.observed_log_likelihood(x[i : i + 1], observed[i : i + 1]) for i in range(8)]
+        torch.testing.assert_close(torch.cat(one_by_one), found, rtol=1e-4, atol=1e-3)
+        assert found.shape == (8, K)
+        assert found.isfinite().all()
+        assert found[0].eq(0).all()
+        whole = model.imagined(x, observed, c)
+    assert torch.equal(torch.where(observed[:, None], whole, 0), torch.where(observed[:, None], x, 0))
+    assert 0 <= whole.min() <= whole.max() <= 1
+
+
+def test_a_class_more_changes_nothing_about_the_others(model, shape):
+    if not isinstance(model, Extensible):
+        return
+    few, x = images(shape, n=5, seed=3), images(shape)
+    for n in (1, 5):
+        larger = model.extended(few[:n])
+        assert larger.task.class_counts == (4, 2, 6, n)
+        assert larger.evidence == model.evidence
+        with torch.no_grad():
+            assert torch.isfinite(larger.log_likelihood(x)).all()
+            torch.testing.assert_close(larger.log_likelihood(x)[:, :K], model.log_likelihood(x), rtol=1e-5, atol=1e-5)
+            old, new = model.log_scores(x), larger.log_scores(x)[:, :K]
+            torch.testing.assert_close((new - new[:, :1]).double(), (old - old[:, :1]).double(), rtol=1e-5, atol=1e-4)
+            assert larger.sample(torch.tensor([K]), rng=torch.Generator().manual_seed(0)).shape == (1, *shape)
+        state = larger.state_dict()
+        for name, before in model.state_dict().items():
+            assert torch.equal(state[name][: len(before)] if before.ndim else state[name], before)
+        if isinstance(model, Diagnostics) and "log_odds_real" in model.statistics(x):
+            torch.testing.assert_close(larger.statistics(x)["log_odds_real"], model.statistics(x)["log_odds_real"])
 
 
 def test_features_are_a_vector_an_image(model, shape):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
 
 
@@ -58,8 +58,8 @@ def _verify(folder: Path, document: Mapping[str, Any]) -> None:
         )
 
 
-def read_document(folder: Path) -> dict[str, Any]:
-    """model.json alone, its format_version checked."""
+def read_document(folder: Path, *, of_any_version: bool = False) -> dict[str, Any]:
+    """model.json alone, its format_version checked unless it may be `of_any_version`."""
     try:
         document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def read_document(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / DOCUMENT} is damaged ({error}); copy the model folder again, whole") from None
     version = document.get("format_version")
-    if version != FORMAT_VERSION:
+    if version != FORMAT_VERSION and not of_any_version:
         raise CheckpointError(_other_version(folder, version))
     return dict(document)
 

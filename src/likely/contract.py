@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -159,7 +159,7 @@ class Diagnostics(ABC):
 
         `log_scores` and `log_likelihood`, (B, K) nats as the methods of these names give them, are always among them, so that
         one pass through the networks serves for all. `log_odds_real`, (B,) nats, is there if a discriminator says as much:
-        log p(real | x) / p(made | x).
+        log p(real | x) / p(made | x). `description`, (B, F), may be: all that the networks see in an image, whatever its class.
         """
 
 
@@ -212,6 +212,29 @@ class ImportanceWeighted(ABC):
     @abstractmethod
     def importance_weighted(self, x: Tensor, n_samples: int, *, rng: Generator) -> Tensor:
         """log 1/S Σ_s p(x | z_s) p(z_s | c) / q(z_s | x), z_s ~ q(z | x): (B, C, H, W) -> (B, K) nats."""
+
+
+class PartialEvidence(ABC):
+    """Ability: p(x_o | c), the likelihood of the observed pixels o alone, whatever the hidden ones may show."""
+
+    @abstractmethod
+    def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """log p(x_o | c): (B, C, H, W) in [0, 1], (B, H, W) bool -> (B, K) nats; 0 where nothing is observed.
+
+        Hidden pixels may hold anything finite.
+        """
+
+    @abstractmethod
+    def imagined(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """The images with what class c (B,) would most likely have behind the mask: (B, C, H, W) in [0, 1]."""
+
+
+class Extensible(ABC):
+    """Ability: one more class from a few images of it, while everything that was learned before stays as it is."""
+
+    @abstractmethod
+    def extended(self, x: Tensor) -> Self:
+        """A model of one class more, the last, learned from its images x (n, C, H, W) alone; the same L of the others."""
 
 
 class Measured(ABC):

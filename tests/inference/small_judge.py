@@ -20,4 +20,4 @@ def examined(seed, n, shift=0.0):
 
 def judge(seed, n_calibration, temperature=1.5):
     held_out, calibration = examined(seed, 60), examined(seed + 1, n_calibration)
-    return Judge.fit(*held_out, *calibration, temperature)
+    return Judge.fit(*held_out, *calibration, LOG_PRIOR, temperature)

@@ -121,7 +121,7 @@ def test_a_model_without_likelihoods_is_judged_all_the_same():
 def test_without_calibration_images_whatever_their_statistics():
     """An empty collection has figures of no width."""
     empty = Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
-    fitted = Judge.fit(*examined(7, 60), empty, torch.zeros(0, dtype=torch.long), 1.0)
+    fitted = Judge.fit(*examined(7, 60), empty, torch.zeros(0, dtype=torch.long), LOG_PRIOR, 1.0)
     judgement = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
     assert set(judgement.statuses) == {Status.UNCALIBRATED}
     assert torch.equal(judgement.sets.sum(1), torch.ones(20, dtype=torch.long))
@@ -146,3 +146,58 @@ def test_both_promises_from_end_to_end(n_calibration, alpha):
 def test_images_unlike_any_class_are_unknown():
     examination, _ = examined(9, 100, shift=30.0)
     assert set(judge(10, 300)(examination, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
+
+
+# --- a class that comes later ---------------------------------------------------------------------------------------
+
+
+def with_a_class_more(examination, seed=9):
+    """The same images under one class more, which none of them is of."""
+    n, rng = len(examination.log_scores), torch.Generator().manual_seed(seed)
+    low = examination.log_scores.amin(1, keepdim=True) - 3 - torch.rand(n, 1, generator=rng)
+    statistics = torch.cat([examination.statistics, torch.randn(n, 1, 4, generator=rng) + 9], 1)
+    return Examination(torch.cat([examination.log_scores, low], 1), None, statistics)
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 40])
+def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(n):
+    before, (images, _) = judge(3, 200), examined(5, 30)
+    few = with_a_class_more(examined(6, n)[0])
+    after = before.of_one_class_more(few)
+    prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
+    was, now = before(images, LOG_PRIOR, 0.05), after(with_a_class_more(images), prior, 0.05)
+    assert_close(now.p_values[:, :K], was.p_values)
+    assert now.calibration == (*was.calibration, Calibration.PER_CLASS if n >= 20 else Calibration.POOLED)
+    assert after.typicality.n_missing(0.05) == (*before.typicality.n_missing(0.05), max(0, 20 - n))
+    assert after.offsets.values[-1] == 0
+    assert_close(after.offsets.covariance[:K, :K], before.offsets.covariance)
+    assert (after.offsets.covariance[-1, :K] == 0).all()
+
+
+def test_judgements_join_as_if_made_at_once():
+    whole, (images, _) = judge(4, 200), examined(7, 25)
+    pieces = [whole(images.subset(torch.arange(a, b)), LOG_PRIOR, 0.1) for a, b in ((0, 10), (10, 25))]
+    together, at_once = type(pieces[0]).joined(pieces), whole(images, LOG_PRIOR, 0.1)
+    for name in ("log_posterior", "strangeness", "p_values", "set_p_values", "log_likelihood"):
+        assert_close(getattr(together, name), getattr(at_once, name))
+    assert together.calibration == at_once.calibration
+    assert together.p_real is None
+
+
+def test_without_promises_there_are_posteriors_alone():
+    images, _ = examined(8, 12)
+    plain = Judge.without_promises(K, 1.5)(Examination(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05)
+    assert_close(plain.log_posterior, log_posterior(images.log_scores, LOG_PRIOR, 1.5))
+    assert plain.p_values.isnan().all()
+    assert set(plain.statuses) == {Status.UNCALIBRATED}
+
+
+def test_a_class_more_does_not_join_the_pool_of_those_before():
+    before, (images, _) = judge(3, 60), examined(5, 30)
+    after = before.of_one_class_more(with_a_class_more(examined(6, 15)[0]))
+    prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
+    alpha = 0.02
+    was, now = before(images, LOG_PRIOR, alpha), after(with_a_class_more(images), prior, alpha)
+    assert set(was.calibration) == {Calibration.POOLED}
+    assert_close(now.p_values[:, :K], was.p_values)
+    assert now.calibration[K] is Calibration.POOLED

@@ -1,4 +1,4 @@
-"""Strangeness and conformal p-values: by hand, against mapie, and by simulation within the promise's own bound."""
+"""Conformal p-values: by hand, against mapie, and by simulation within the promise's own bound."""
 
 import math
 
@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from mapie.classification import SplitConformalClassifier
 from scipy.stats import betabinom
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
 
 from likely.answer import Calibration, Status
 from likely.inference.posterior import log_posterior, uniform
-from likely.inference.rejection import BORROWED, RIDGE, ConformalScores, Strangeness, prediction_set, stacked, status
+from likely.inference.rejection import ConformalScores, prediction_set, status
 
 CHANCE = 1e-7  # that a simulation fails though the code is right
 ALPHAS = [0.01, 0.05, 0.1, 0.3]
@@ -25,100 +24,6 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-# --- strangeness ----------------------------------------------------------------------------------------------------
-
-
-def statistics(seed, n, n_classes=3, n_statistics=2):
-    """Correlated statistics (n, K, n_statistics) whose means differ by class, and labels that take turns."""
-    rng = generator(seed)
-    mix = torch.tensor([[1.0, 0.8], [0.0, 0.5]])[:n_statistics, :n_statistics]
-    t = torch.randn(n, n_classes, n_statistics, generator=rng) @ mix
-    return t + torch.arange(n_classes)[:, None], torch.arange(n) % n_classes
-
-
-def test_strangeness_is_the_squared_mahalanobis_distance():
-    t, y = statistics(0, 30_000)
-    strangeness = Strangeness.fit(t, y)
-    own = t[torch.arange(len(y)), y].double()
-    centred = own - strangeness.mean[y]
-    reference = EmpiricalCovariance(assume_centered=True).fit(centred.numpy())
-    expected = torch.tensor(reference.mahalanobis(centred.numpy()))
-    # The ridge lengthens the correlation matrix's axes by RIDGE, so it shortens distances by at most that over the least.
-    axes = np.linalg.eigvalsh(np.corrcoef(centred.numpy().T))
-    assert_close(strangeness(t)[torch.arange(len(y)), y], expected, rtol=RIDGE / axes.min(), atol=1e-6)
-
-
-def test_a_class_mean_borrows_from_the_mean_of_all():
-    t = torch.tensor([[[1.0], [0.0]], [[3.0], [0.0]], [[0.0], [8.0]]])
-    mean = Strangeness.fit(t, torch.tensor([0, 0, 1])).mean[:, 0]
-    everyone = (1 + 3 + 8) / 3
-    assert mean.tolist() == pytest.approx(
-        [(1 + 3 + BORROWED * everyone) / (2 + BORROWED), (8 + BORROWED * everyone) / (1 + BORROWED)]
-    )
-
-
-def test_a_class_without_held_out_images_takes_the_mean_of_all():
-    t, y = statistics(1, 50)
-    strangeness = Strangeness.fit(t, y % 2)
-    own = t[torch.arange(50), y % 2].double()
-    assert_close(strangeness.mean[2], own.mean(0))
-    assert strangeness(t).isfinite().all()
-
-
-@given(st.integers(0, 100), st.lists(st.floats(-6, 6).map(lambda power: 10**power), min_size=2, max_size=2))
-def test_units_of_the_statistics_do_not_matter(seed, units):
-    t, y = statistics(seed, 40)
-    t, units = t.double(), torch.tensor(units, dtype=torch.float64)
-    assert_close(Strangeness.fit(t * units, y)(t * units), Strangeness.fit(t, y)(t))
-
-
-def test_too_likely_is_as_strange_as_too_unlikely():
-    t, y = statistics(2, 300, n_statistics=1)
-    strangeness = Strangeness.fit(t, y)
-    away = torch.tensor([-3.0, 3.0], dtype=torch.float64)[:, None, None]
-    low, high = strangeness(strangeness.mean + away)
-    assert_close(low, high)
-
-
-@pytest.mark.parametrize("value", [0.0, 0.7, -1e4])
-def test_a_constant_statistic_does_not_drown_the_others(value):
-    t, y = statistics(3, 60)
-    t[..., 1] = value
-    strangeness, without = Strangeness.fit(t, y), Strangeness.fit(t[..., :1], y)(t[..., :1])
-    assert_close(strangeness(t), without, rtol=1e-6, atol=1e-6)
-    t[..., 1] *= 1 + 1e-6  # as the same image may be, alone and in a batch
-    assert_close(strangeness(t), without, rtol=0.01, atol=0.01)
-
-
-def test_two_statistics_that_say_the_same_stay_finite():
-    t, y = statistics(4, 60)
-    strangeness = Strangeness.fit(t[..., :1].expand(-1, -1, 2), y)(t[..., :1].expand(-1, -1, 2))
-    assert strangeness.isfinite().all()
-    assert_close(strangeness, Strangeness.fit(t[..., :1], y)(t[..., :1]), rtol=2 * RIDGE, atol=1e-6)
-
-
-def test_of_a_single_image_that_image_is_the_least_strange():
-    t, y = statistics(5, 20)
-    s = Strangeness.fit(t[:1], y[:1])(t)[:, y[0]]
-    assert s.isfinite().all()
-    assert s.argmin() == 0
-
-
-def test_of_no_image_at_all_it_is_a_plain_distance():
-    t, _ = statistics(6, 5)
-    strangeness = Strangeness.fit(torch.zeros(0, 3, 2), torch.zeros(0, dtype=torch.long))
-    assert_close(strangeness(t), t.double().square().sum(2) / RIDGE)
-
-
-def test_stacked_in_the_order_of_names_whatever_the_order_given():
-    first, second = torch.randn(4, generator=generator(0)), torch.randn(4, 3, generator=generator(1))
-    t = stacked({"b": second, "a": first}, 3)
-    assert t.shape == (4, 3, 2)
-    assert torch.equal(t[..., 0], first[:, None].expand(-1, 3))
-    assert torch.equal(t[..., 1], second)
-    assert torch.equal(t, stacked({"a": first, "b": second}, 3))
-
-
 # --- p-values -------------------------------------------------------------------------------------------------------
 
 
@@ -126,7 +31,11 @@ def of_one_class(scores):
     """Conformal scores of a single class, calibrated on `scores`."""
     n = len(scores)
     return ConformalScores(
-        torch.as_tensor(scores, dtype=torch.float64), torch.zeros(n, dtype=torch.long), torch.zeros(1), torch.ones(1)
+        torch.as_tensor(scores, dtype=torch.float64),
+        torch.zeros(n, dtype=torch.long),
+        torch.zeros(1),
+        torch.ones(1),
+        torch.tensor(1),
     )
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.naive_bayes import GaussianNB
+from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from likely import Classifier
@@ -116,3 +117,66 @@ def test_the_variances_of_naive_bayes_are_these_without_shrinkage_and_borrowing(
     model, reference = fitted(x, y, 256, covariance="diagonal", shrinkage=0.0), GaussianNB().fit(x - 1e6, y)
     np.testing.assert_allclose(model.whitening.square().reciprocal(), reference.var_, rtol=1e-3)
     np.testing.assert_allclose(model.mean - 1e6, reference.theta_, atol=1e-9)
+
+
+@pytest.fixture(params=COVARIANCES)
+def small_images(request):
+    """A model of 2x3 images with two channels, fitted on 90 of them, and images with random masks."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(90) % 3
+    mixing = torch.randn(12, 12, generator=rng) / 4
+    x = (torch.randn(90, 12, generator=rng) @ mixing * 0.2 + 0.3 + 0.1 * y[:, None]).reshape(90, 2, 2, 3).clamp(0, 1)
+    model = fitted(x, y, covariance=request.param)
+    return model, x[:7], torch.rand(7, 2, 3, generator=rng) < 0.6
+
+
+def test_what_is_hidden_of_vectors_is_integrated_away():
+    x, y = two_classes(0.0, n_dims=4)
+    model = fitted(
+        x @ torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double(), y, covariance="per_class"
+    )
+    observed = torch.tensor([True, False, True, False])
+    precision = model.whitening.mT @ model.whitening
+    marginals = [
+        MultivariateNormal(mean[observed], P.inverse()[observed][:, observed])
+        for mean, P in zip(model.mean, precision, strict=True)
+    ]
+    expected = torch.stack([marginal.log_prob(x[:9][:, observed]) for marginal in marginals], 1)
+    found = model.observed_log_likelihood(x[:9], observed.expand(9, 4))
+    assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_with_everything_observed_likelihoods_are_as_ever(small_images):
+    model, x, observed = small_images
+    assert_close(
+        model.observed_log_likelihood(x, torch.ones_like(observed)), model.log_likelihood(x), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_with_nothing_observed_all_classes_are_alike(small_images):
+    model, x, observed = small_images
+    assert model.observed_log_likelihood(x, torch.zeros_like(observed)).eq(0).all()
+
+
+def test_what_hidden_pixels_hold_changes_nothing(small_images):
+    model, x, observed = small_images
+    other = torch.where(observed[:, None], x, 1 - x)
+    assert_close(model.observed_log_likelihood(other, observed), model.observed_log_likelihood(x, observed))
+    c = torch.tensor([0, 1, 2, 2, 1, 0, 1])
+    assert_close(model.imagined(other, observed, c), model.imagined(x, observed, c))
+
+
+def test_an_image_is_imagined_around_what_is_observed(small_images):
+    """Observed pixels stay, and of all images with them the one that is imagined is likeliest."""
+    model, x, observed = small_images
+    c = torch.tensor([0, 1, 2, 2, 1, 0, 1])
+    whole = model.imagined(x, observed, c)
+    shown = observed[:, None].expand_as(x)
+    assert_close(whole[shown], x[shown])
+    inside = ((whole > 0) & (whole < 1)).flatten(1).all(1)  # elsewhere the edge of the scale came in between
+    best = model.log_likelihood(whole).gather(1, c[:, None])
+    for seed in range(5):
+        nudge = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+        other = model.log_likelihood(torch.where(shown, whole, whole + nudge)).gather(1, c[:, None])
+        assert (other <= best + 1e-3)[inside].all()
+    assert inside.any()

@@ -7,6 +7,7 @@ import sys
 import click
 import pytest
 
+from likely.checkpoint import FORMAT_VERSION
 from likely.run import UNFINISHED
 from likely.surfaces.cli.demo import DIGITS, NO_DIGIT, _make_way
 
@@ -22,15 +23,18 @@ def earlier(tmp_path):
     return tmp_path
 
 
-def written_from(out, source):
-    (out / "model" / "model.json").write_text(json.dumps({"format_version": 1, "record": {"source": source}}))
+def written_from(out, source, version=FORMAT_VERSION):
+    document = {"format_version": version, "record": {"source": source}}
+    (out / "model" / "model.json").write_text(json.dumps(document))
 
 
 def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_an_earlier_demo_makes_way(earlier):
+@pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION])
+def test_an_earlier_demo_makes_way(earlier, version):
+    written_from(earlier, "digits", version)
     _make_way(earlier)
     assert files(earlier) == []
 

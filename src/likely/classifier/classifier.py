@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
@@ -21,13 +21,27 @@ from torch import Tensor
 
 from likely import DEFAULT_MODEL, checkpoint, models
 from likely.answer import Answer
-from likely.classifier.examining import examine
+from likely.classifier.adapting import Adaptation, adaptation
+from likely.classifier.examining import examine, examine_part, own_traits
+from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
+from likely.classifier.extending import extended, prior_of_one_class_more
 from likely.classifier.keeping import put_together, taken_apart
-from likely.contract import GenerativeModel, ImportanceWeighted, Latent, Measured, Options, Task
+from likely.contract import (
+    Extensible,
+    GenerativeModel,
+    ImportanceWeighted,
+    Latent,
+    Measured,
+    Options,
+    PartialEvidence,
+    Task,
+)
 from likely.data import arrays
 from likely.data.collection import Images
+from likely.data.decoding import ImageWarning
 from likely.data.images import ImageFormat, ImageOptions
-from likely.data.parts import Part
+from likely.data.listing import Problem
+from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
@@ -40,9 +54,21 @@ from likely.training.loop import Step, fit, measure
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 
+MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
+MOST_OF_A_CLASS = 100  # of each class, if that is more
 BATCH = 256  # images that go through a network together when nothing is learned
 T = TypeVar("T", bound=Options)
 Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What all answers of one question have in common."""
+
+    alpha: float
+    log_prior: Tensor
+    naming: Naming
+    judge_of_part: Judge
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -94,7 +120,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         numbers[~unlabelled] = labels
         dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], _validated(ImageOptions, self.images))
         for problem in problems:
-            warnings.warn(problem.sentence, stacklevel=2)
+            warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
         parts = divide(dataset, self.seed)
         for _ in self.fit_steps(parts, dataset.classes, dataset.format):
             pass
@@ -143,9 +169,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             torch.from_numpy(held_out.labels),
             self._examine(parts.calibration.images),
             torch.from_numpy(parts.calibration.labels),
+            self.log_prior_,
             T if enough else max(1.0, T),  # sureness on the images of the training itself is no measure
+            # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
+            self._trained_traits(parts.train) if examined.description is not None else None,
         )
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
+
+    @torch.inference_mode()
+    def _trained_traits(self, train: Part) -> tuple[Tensor, Tensor]:
+        """Of the labelled images, or of so many of each class drawn by the seed."""
+        rng, labels = np.random.default_rng(self.seed), train.labels
+        each = max(MOST_OF_A_CLASS, MOST_TRAITS // len(self.labels))
+        chosen = [rng.permutation(np.flatnonzero(labels == c))[:each] for c in range(len(self.labels))]
+        part = train.subset(np.sort(np.concatenate(chosen)))
+        batches = zip(self._inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
+        return own_traits(self.model_, batches)
 
     @property
     def seed(self) -> int:
@@ -219,12 +258,23 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return (x if self.format_ is None else to_eight_bit(x)).cpu().numpy()
 
     def answer(
-        self, inputs: Any, *, alpha: float = 0.05, top_k: int | None = None, names: Sequence[str] | None = None
+        self,
+        inputs: Any,
+        *,
+        alpha: float = 0.05,
+        top_k: int | None = None,
+        names: Sequence[str] | None = None,
+        log_prior: Tensor | None = None,
+        observed: ArrayLike | None = None,
+        judge: Judge | None = None,
     ) -> list[Answer]:
         """One Answer an input, in order. An image that cannot be read is answered by the sentence that says why.
 
         `alpha` is the share of the known classes' own images that may be turned away as unknown; `top_k` keeps the most
-        probable classes.
+        probable classes. `log_prior`, log π (K,), is that of the training if left out; `adapt` estimates another.
+
+        `observed`, (H, W) or (N, H, W) bool, says which pixels to go by; the others may hold anything. An image of which
+        something is hidden has no p-values, unless `judge` knows the mask: see `judge_of_part`.
         """
         check_is_fitted(self, "judge_")
         if not 0 < alpha < 1:
@@ -233,15 +283,109 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             )
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k {top_k} names no class; at least 1 was expected")
-        width = None if self.format_ is not None else self.model_.task.n_dims
-        images, problems = arrays.readable(inputs, self.format_, names, width=width)
-        given = (answer for block in self._blocks(images) for answer in self._answers(block, alpha, top_k))
+        images, problems = self._readable(inputs, names)
+        prior = self.log_prior_ if log_prior is None else log_prior
+        masks = None if observed is None else self._masks(observed, problems)
+        if judge is None:
+            judge = self.judge_ if masks is None else Judge.without_promises(len(self.labels), self.judge_.temperature)
+        asked = _Asked(alpha, prior, Naming(self.labels, self.id, top_k), judge)
+        given = (
+            answer for start, block in self._numbered(images) for answer in self._answers(start, block, masks, asked)
+        )
         failed = (Answer.failed(p.source, p.sentence, model=self.id) if p is not None else None for p in problems)
         return [failure or next(given) for failure in failed]
 
-    def judge(self, images: Images, *, alpha: float) -> Judgement:
+    def adapt(self, inputs: Any, *, alpha: float = 0.05) -> Adaptation:
+        """Estimate the class mix π of unlabelled images, of which those that are unknown at `alpha` are left out.
+
+        Its `mix.log_prior` is for `answer`: the training's own prior unless the images refute that (Saerens 2002).
+        """
+        check_is_fitted(self, "judge_")
+        images, _ = self._readable(inputs)
+        examined = (self._examine(block) for block in self._blocks(images))
+        return adaptation(self.judge_, examined, self.log_prior_, alpha)
+
+    def explain(self, image: Any, *, against: Any = None) -> Explanation:
+        """Why an image is of its most probable class rather than of another one; rather than of the runner-up, if left out.
+
+        `image` is anything that `answer` takes. A ValueError if it cannot be read.
+        """
+        check_is_fitted(self, "judge_")
+        if len(self.labels) < 2:
+            raise ValueError(
+                f"{self.labels[0]!r} is the only class that the model knows; an answer takes two to be explained"
+            )
+        x = self._input(image)
+        with torch.inference_mode():
+            found = log_posterior(self.model_.log_scores(x).cpu(), self.log_prior_, self.judge_.temperature)[0]
+        label, runner_up = found.topk(2).indices.tolist()
+        other = runner_up if against is None else self.index(against)
+        if other == label:
+            raise ValueError(
+                f"{against!r} is the answer itself; another class was expected, such as {self.labels[runner_up]!r}"
+            )
+        return explanation(self.model_, x, Rivals(label, other, self.log_prior_, self.judge_.temperature))
+
+    def imagine(self, image: Any, observed: ArrayLike, *, judge: Judge | None = None) -> Imagined:
+        """What each class would most likely have behind a mask, and how probable each is by what is `observed`, (H, W) bool.
+
+        `image` is anything that `answer` takes, and `judge` one that knows the mask. A ValueError if the image cannot be
+        read, or if the family needs the whole of it.
+        """
+        check_is_fitted(self, "judge_")
+        x = self._input(image)
+        mask = self._checked_masks(observed, 1).expand(1, *x.shape[2:]).to(self.device)
+        assert isinstance(self.model_, PartialEvidence)
+        return imagined(self.model_, x, mask, self.log_prior_, (judge or self.judge_).temperature)
+
+    def extend(self, name: Any, inputs: Any) -> Self:
+        """A classifier of one class more, learned from its images alone; what this one knows of the others stays as it is.
+
+        The class is expected as often as the others in the mean. A ValueError if the family cannot learn a class apart.
+        """
+        check_is_fitted(self, "judge_")
+        if not isinstance(self.model_, Extensible):
+            raise ValueError(
+                f"{self.model!r} learns its classes from each other, and none apart; train it anew with {name!r}"
+            )
+        if str(name) in self.labels:
+            raise ValueError(f"there is a class {name!r} already; the name of a new one was expected")
+        images, problems = self._readable(inputs)
+        for problem in filter(None, problems):
+            warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
+        if not len(images):
+            raise ValueError(f"no image of {name!r} could be read; at least one was expected")
+        new: Self = clone(self)
+        new.__dict__.update(self.__dict__)
+        new.model_, new.judge_ = extended(self.model_, self.judge_, torch.cat(list(self._inputs(images))))
+        new.classes_ = np.append(self.classes_, [name])
+        new.log_prior_ = prior_of_one_class_more(self.log_prior_)
+        seen = images.batch(np.arange(len(images))).numpy()
+        new.hashes_ = np.concatenate([self.hashes_, hashes_of(map(fingerprint, seen))])
+        new.__dict__.pop("id_", None)
+        return new
+
+    def n_missing(self, label: Any, alpha: float) -> int:
+        """How many images more a class would have to have set aside for p-values of its own at `alpha`; 0 if it has enough."""
+        return self.judge_.typicality.n_missing(alpha)[self.index(label)]
+
+    def judge(self, images: Images, *, alpha: float, log_prior: Tensor | None = None) -> Judgement:
         """Everything that answers rest on, as arrays, for a whole collection."""
-        return self.judge_(self._examine(images), self.log_prior_, alpha)
+        prior = self.log_prior_ if log_prior is None else log_prior
+        blocks = self._blocks(images) if len(images) else [images]
+        # A block at a time: what is seen of an image is far more than what is answered.
+        return Judgement.joined([self.judge_(self._examine(block), prior, alpha) for block in blocks])
+
+    def judge_of_part(self, observed: ArrayLike, validation: Part, calibration: Part) -> Judge:
+        """What makes answers of images of which `observed`, (H, W) bool, is seen: fitted on others behind the same mask.
+
+        Neither part may hold images of the training; the classifier's own splits do.
+        """
+        masks = [self._masks(observed, [None] * len(part)) for part in (validation, calibration)]
+        before, now = (self._examine(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
+        labels = [torch.from_numpy(part.labels) for part in (validation, calibration)]
+        T = fit_temperature(before.log_scores, labels[0], self.log_prior_)
+        return Judge.fit(before, labels[0], now, labels[1], self.log_prior_, T)
 
     @property
     def id(self) -> str | None:
@@ -318,10 +462,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.training_state_.keep_if_better(figures["nll"])
         return figures
 
+    def _readable(self, inputs: Any, names: Sequence[str] | None = None) -> tuple[Images, list[Problem | None]]:
+        """The inputs that can be read, in this classifier's format, and for each input what is wrong with it, if anything."""
+        width = None if self.format_ is not None else self.model_.task.n_dims
+        return arrays.readable(inputs, self.format_, names, width=width)
+
     def _blocks(self, images: Images) -> Iterator[Images]:
         """A collection in pieces that fit through a network, and whose figures fit into memory."""
+        return (block for _, block in self._numbered(images))
+
+    def _numbered(self, images: Images) -> Iterator[tuple[int, Images]]:
+        """The same, each piece with the number of its first image."""
         for start in range(0, len(images), BATCH):
-            yield images.subset(np.arange(start, min(start + BATCH, len(images))))
+            yield start, images.subset(np.arange(start, min(start + BATCH, len(images))))
 
     def _inputs(self, images: Images) -> Iterator[Tensor]:
         """Batches as the model takes them."""
@@ -330,14 +483,56 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             yield to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
     @torch.inference_mode()
-    def _examine(self, images: Images) -> Examination:
-        return examine(self.model_, self._inputs(images))
+    def _examine(self, images: Images, masks: Tensor | None = None) -> Examination:
+        """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
+        if masks is None:
+            return examine(self.model_, self._inputs(images))
+        each = torch.split(masks.to(self.device), BATCH) if len(masks) else ()
+        return examine_part(self.model_, zip(self._inputs(images), each, strict=True))
 
-    def _answers(self, images: Images, alpha: float, top_k: int | None) -> Iterator[Answer]:
-        judgement = self.judge(images, alpha=alpha)
-        names = [images.name(i) for i in range(len(images))]
-        bits = self._bits_per_dim(judgement.log_likelihood)
-        return answers(judgement, names, bits, Naming(self.labels, self.id, top_k))
+    def _input(self, image: Any) -> Tensor:
+        """One image as the model takes it, (1, ...); a ValueError if it cannot be read."""
+        images, problems = self._readable([image])
+        for problem in filter(None, problems):
+            raise ValueError(problem.sentence)
+        (x,) = self._inputs(images)
+        return x
+
+    def _masks(self, observed: ArrayLike, problems: Sequence[Problem | None]) -> Tensor:
+        """(N, H, W) bool of the inputs that can be read."""
+        masks, n = self._checked_masks(observed, len(problems)), len(problems)
+        readable = torch.tensor([problem is None for problem in problems], dtype=torch.bool)
+        return masks.expand(n, *masks.shape[-2:])[readable]
+
+    def _checked_masks(self, observed: ArrayLike, n: int) -> Tensor:
+        """One mask (H, W) bool or n of them, (n, H, W).
+
+        A ValueError if they are no masks of the model's images, or if the family cannot use them.
+        """
+        if not isinstance(self.model_, PartialEvidence):
+            able = models.able(PartialEvidence)
+            raise ValueError(f"{self.model!r} needs the whole image; families that can go by a part of it: {able}")
+        masks, size = torch.from_numpy(np.array(observed, dtype=bool)), self.model_.task.shape[1:]
+        if len(size) != 2 or masks.shape not in (size, (n, *size)):
+            raise ValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
+        return masks
+
+    def _answers(self, start: int, block: Images, masks: Tensor | None, asked: _Asked) -> Iterator[Answer]:
+        """To some images, the first of which has the number `start`: each as if it were alone, by all of it or by a part."""
+        here = None if masks is None else masks[start : start + len(block)]
+        whole = torch.ones(len(block), dtype=torch.bool) if here is None else here.flatten(1).all(1)
+        found: list[Answer | None] = [None] * len(block)
+        for chosen in (np.flatnonzero(whole), np.flatnonzero(~whole)):
+            if not len(chosen):
+                continue
+            some, is_whole = block.subset(chosen), bool(whole[chosen[0]])
+            examined = self._examine(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
+            judgement = (self.judge_ if is_whole else asked.judge_of_part)(examined, asked.log_prior, asked.alpha)
+            names = [some.name(i) for i in range(len(some))]
+            bits = self._bits_per_dim(judgement.log_likelihood) if is_whole else None  # a part has fewer dimensions
+            for i, answer in zip(chosen.tolist(), answers(judgement, names, bits, asked.naming), strict=True):
+                found[i] = answer
+        return filter(None, found)
 
     def _bits_per_dim(self, L: Tensor | None) -> Tensor | None:
         """−log2 p(x) / D, (N,), where the model's likelihood is one of 8-bit pixels."""

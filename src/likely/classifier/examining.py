@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor
 
-from likely.contract import Diagnostics, GenerativeModel, Scorer
+from likely.contract import Diagnostics, GenerativeModel, PartialEvidence, Scorer
 from likely.inference.judgement import Examination
 from likely.inference.posterior import log_posterior, uniform
-from likely.inference.rejection import stacked
+from likely.inference.strangeness import stacked
+from likely.nets.scaling import to_eight_bit
+
+PACKING = 6  # of zlib's levels, the usual one
 
 
 def examine(model: Scorer, batches: Iterable[Tensor]) -> Examination:
@@ -23,7 +27,15 @@ def examine(model: Scorer, batches: Iterable[Tensor]) -> Examination:
         log_likelihood=_joined([piece.log_likelihood for piece in pieces]),
         statistics=torch.cat([piece.statistics for piece in pieces]),
         log_odds_real=_joined([piece.log_odds_real for piece in pieces]),
+        description=_joined([piece.description for piece in pieces]),
     )
+
+
+def own_traits(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The traits (N, D) of images under their own classes, and these (N,), a batch of images and labels at a time."""
+    pieces = [(_examined(model, x).traits.own(y), y) for x, y in batches]
+    traits, labels = (torch.cat(part) for part in zip(*pieces, strict=True))
+    return traits, labels
 
 
 def _examined(model: Scorer, x: Tensor) -> Examination:
@@ -31,13 +43,40 @@ def _examined(model: Scorer, x: Tensor) -> Examination:
     if isinstance(model, Diagnostics):
         found = {name: value.cpu() for name, value in model.statistics(x).items()}
         scores, L = found.pop("log_scores"), found.pop("log_likelihood")
-        return Examination(scores, L, stacked(found, K), found.get("log_odds_real"))
+        description = found.pop("description", None)
+        if description is not None and x.ndim == 4:
+            description = torch.cat([description.float(), _complexity(x)], 1)
+        return Examination(scores, L, stacked(found, K), found.get("log_odds_real"), description)
     scores = model.log_scores(x).cpu()
     if isinstance(model, GenerativeModel):
         L = model.log_likelihood(x).cpu()
         return Examination(scores, L, L[..., None] / model.task.n_dims)
     # All that a softmax has to tell the unknown by.
     return Examination(scores, None, log_posterior(scores, uniform(K))[..., None])
+
+
+def examine_part(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> Examination:
+    """The same of images of which only a part is observed, given batches of images and masks (B, H, W) bool."""
+    assert isinstance(model, PartialEvidence)
+    pieces = []
+    for x, observed in batches:
+        L = model.observed_log_likelihood(x, observed).cpu()
+        n = observed.flatten(1).sum(1, keepdim=True).cpu() * x.shape[1]
+        pieces.append((L, L / n.clamp_min(1)))
+    if not pieces:
+        return Examination(torch.zeros(0, model.task.n_classes), None, torch.zeros(0, model.task.n_classes, 1))
+    L, by_dimension = (torch.cat(part) for part in zip(*pieces, strict=True))
+    return Examination(L, L, by_dimension[:, :, None])
+
+
+def _complexity(x: Tensor) -> Tensor:
+    """Bits a dimension that the images take when they are packed without loss, (B, 1) (Serrà 2020, section 3).
+
+    What is simple is likely under any model of images. There is no gradient through a packer.
+    """
+    pixels = to_eight_bit(x.detach()).cpu().numpy()
+    packed = [8 * len(zlib.compress(image.tobytes(), PACKING)) / image.size for image in pixels]
+    return torch.tensor(packed, dtype=torch.float32)[:, None]
 
 
 def _joined(pieces: list[Tensor | None]) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import final
 
@@ -143,3 +143,38 @@ class Subset(Images):
 
     def subset(self, indices: ArrayLike) -> Images:
         return Subset(self._images, self._indices[np.asarray(indices, np.int64)])
+
+
+@final
+class Joined(Images):
+    """Several collections of images of one shape, one after the other."""
+
+    def __init__(self, collections: Sequence[Images]) -> None:
+        self._collections = collections
+        self._ends = np.cumsum([len(images) for images in collections])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._collections[0].shape
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        wanted = np.asarray(indices, np.int64)
+        which = np.searchsorted(self._ends, wanted, side="right")
+        pieces, places = [], []
+        for k in np.unique(which):
+            at = np.flatnonzero(which == k)
+            pieces.append(self._collections[k].batch(wanted[at] - self._start(k)))
+            places.append(at)
+        if not pieces:
+            return self._collections[0].batch(wanted)
+        return torch.cat(pieces)[torch.from_numpy(np.argsort(np.concatenate(places)))]
+
+    def name(self, i: int) -> str:
+        k = int(np.searchsorted(self._ends, i, side="right"))
+        return self._collections[k].name(i - self._start(k))
+
+    def _start(self, k: int) -> int:
+        return int(self._ends[k - 1]) if k else 0

@@ -52,6 +52,10 @@ class ImageError(ValueError):
     """One image could not be read or written; the message is a sentence for the user and names the image."""
 
 
+class ImageWarning(UserWarning):
+    """One image could not be read and is passed over; the message is as that of an ImageError."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What an image says of itself before it is decoded: its size once upright, and whether it must be grey."""
@@ -88,6 +92,17 @@ def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Imag
         image.load()
         turn = UPRIGHT.get(_orientation(image))
         return _converted(image if turn is None else image.transpose(turn), mode, name)
+
+
+def opacity(source: Source, name: str) -> Image.Image | None:
+    """How opaque each pixel is, upright, "L" from 0 to 255; None if the image knows no transparency. Raises ImageError."""
+    with opened(source, name) as image:
+        if not image.has_transparency_data:
+            return None
+        image.load()
+        turn = UPRIGHT.get(_orientation(image))
+        alpha = image.convert("LA" if image.mode == "La" else "RGBA").getchannel("A")
+        return alpha if turn is None else alpha.transpose(turn)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from likely.contract import Options
-from likely.data.decoding import Array, ImageError, Mode, Source, decode, eight_bit, name_of
+from likely.data.decoding import Array, ImageError, Mode, Source, decode, eight_bit, name_of, opacity
 from likely.data.files import find as find
 from likely.data.nearest import suggestion
 
@@ -24,6 +24,7 @@ Colour: TypeAlias = Literal["auto", "grey", "rgb"]
 Size: TypeAlias = tuple[int, int]
 
 LARGEST_SIDE = 4096
+HALF = 128  # of 255
 WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 # How far `reduce`, which is fast, may go before Lanczos: Pillow's own choice for results that look the same.
 REDUCING_GAP = 3.0
@@ -92,6 +93,15 @@ def read(source: Source, format: ImageFormat, *, name: str | None = None) -> Arr
     size = format.width, format.height
     image = decode(source, format.mode, size, name)
     return _channels_first(np.asarray(image if image.size == size else RESIZES[format.resize](image, size)))
+
+
+def observed(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
+    """Which pixels of an image in the model's format are rather opaque: (H, W) bool; all, if it knows no transparency."""
+    alpha = opacity(source, name_of(source) if name is None else name)
+    if alpha is None:
+        return np.ones((format.height, format.width), np.bool_)
+    shown: Array = read(alpha, format.model_copy(update={"channels": 1}))[0] >= HALF
+    return shown
 
 
 def to_pil(pixels: Array) -> Image.Image:

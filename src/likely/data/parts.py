@@ -10,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.data.collection import Images
+from likely.data.collection import Images, Joined
 from likely.data.decoding import Array
 from likely.data.findings import counted
 from likely.data.images import ImageFormat
@@ -53,6 +53,12 @@ class Part:
     def class_counts(self, n_classes: int) -> tuple[int, ...]:
         """How many images each class has, (K,)."""
         return tuple(np.bincount(self.labels[self.labels >= 0], minlength=n_classes).tolist())
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """All images of some parts of the same data, one part after the other; nothing is copied but labels and hashes."""
+    labels, hashes = (np.concatenate(each) for each in ([p.labels for p in parts], [p.hashes for p in parts]))
+    return Part(Joined([part.images for part in parts]), labels, hashes)
 
 
 @dataclass(frozen=True, eq=False)

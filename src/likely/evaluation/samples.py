@@ -17,8 +17,8 @@ from likely.contract import GenerativeModel, Options
 from likely.data.collection import CachedImages, Images
 from likely.data.likeness import Looks, looks, twins
 from likely.data.parts import Part, fingerprint, hashes_of
-from likely.evaluation.abilities import able
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
+from likely.models import able
 
 
 class ClassJudge(Protocol):

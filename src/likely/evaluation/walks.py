@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from likely.classifier import BATCH, Classifier
 from likely.contract import Latent
-from likely.evaluation.abilities import able
+from likely.models import able
 
 
 @dataclass(frozen=True)

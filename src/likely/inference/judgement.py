@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from likely.answer import Calibration, Status
+from likely.inference.label_shift import Offsets
 from likely.inference.posterior import log_posterior, uniform
-from likely.inference.rejection import ConformalScores, Strangeness, prediction_set, status
+from likely.inference.rejection import ConformalScores, prediction_set, status
+from likely.inference.strangeness import Strangeness, Traits
 
 
 @dataclass(frozen=True)
 class Examination:
     """What a model says of N images: scores (N, K), log p(x | c) (N, K) or None, and statistics (N, K, n).
 
-    `log_odds_real` (N,) is log p(real | x) / p(made | x) of a model with a discriminator, None of others.
+    `description` (N, F) is what else it sees in them, whatever the class. `log_odds_real` (N,) is log p(real | x) /
+    p(made | x) of a model with a discriminator, None of others.
     """
 
     log_scores: Tensor
     log_likelihood: Tensor | None
     statistics: Tensor
     log_odds_real: Tensor | None = None
+    description: Tensor | None = None
+
+    def subset(self, indices: Tensor) -> Examination:
+        """Of the images at `indices` alone."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        chosen: dict[str, Any] = {name: None if value is None else value[indices] for name, value in values.items()}
+        return Examination(**chosen)
+
+    @property
+    def traits(self) -> Traits:
+        """All that strangeness goes by."""
+        nothing = self.statistics.new_zeros(len(self.statistics), 0)
+        return Traits(nothing if self.description is None else self.description, self.statistics)
 
 
 @dataclass(frozen=True)
@@ -40,6 +58,15 @@ class Judgement:
     p_real: Tensor | None = (
         None  # (N,): does the discriminator take the image for real, rather than made by its generator?
     )
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Judgement]) -> Judgement:
+        """Of the images of all pieces, at least one, judged alike."""
+        values: dict[str, Any] = {}
+        for f in fields(cls):
+            each = [getattr(piece, f.name) for piece in pieces]
+            values[f.name] = torch.cat(each) if isinstance(each[0], Tensor) else each[0]
+        return cls(**values)
 
     @cached_property
     def best(self) -> Tensor:
@@ -72,6 +99,7 @@ class Judge:
     strangeness: Strangeness
     typicality: ConformalScores
     posterior: ConformalScores
+    offsets: Offsets  # the scores' own bias, for whoever estimates another class mix
 
     @classmethod
     def fit(
@@ -80,13 +108,18 @@ class Judge:
         held_out_labels: Tensor,
         calibration: Examination,
         labels: Tensor,
+        log_prior: Tensor,
         temperature: float,
+        trained: tuple[Tensor, Tensor] | None = None,
     ) -> Judge:
-        """Strangeness from held-out images, p-values from calibration images: neither has seen the other's."""
-        strangeness = Strangeness.fit(held_out.statistics, held_out_labels)
+        """Strangeness from trained and held-out images, p-values from calibration images: neither has seen the other's.
+
+        `log_prior` (K,) is that of the training; `trained` are the traits (N, D) of many images of the training under their
+        own classes (N,), without which the held-out ones have to do.
+        """
+        strangeness = Strangeness.fit(trained, held_out.traits, held_out_labels)
         scores = [
-            (strangeness(e.statistics), -_under_uniform_prior(e.log_scores, temperature))
-            for e in (calibration, held_out)
+            (strangeness(e.traits), -_under_uniform_prior(e.log_scores, temperature)) for e in (calibration, held_out)
         ]
         (strange, improbable), (strange_before, improbable_before) = scores
         return cls(
@@ -94,11 +127,19 @@ class Judge:
             strangeness,
             ConformalScores.fit(strange, labels, strange_before, held_out_labels),
             ConformalScores.fit(improbable, labels, improbable_before, held_out_labels),
+            Offsets.fit(calibration.log_scores, labels, log_prior, temperature),
         )
+
+    @classmethod
+    def without_promises(cls, K: int, temperature: float) -> Judge:
+        """Of K classes, for figures of a kind that nothing was calibrated for: posteriors, and no p-values."""
+        nothing = Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
+        none = torch.zeros(0, dtype=torch.int64)
+        return cls.fit(nothing, none, nothing, none, uniform(K), temperature)
 
     def __call__(self, examination: Examination, log_prior: Tensor, alpha: float) -> Judgement:
         """Judge N images under a class prior (K,) at a false-alarm rate."""
-        strange = self.strangeness(examination.statistics)
+        strange = self.strangeness(examination.traits)
         improbable = -_under_uniform_prior(examination.log_scores, self.temperature)
         odds = examination.log_odds_real
         return Judgement(
@@ -110,6 +151,22 @@ class Judge:
             p_values=self.typicality.p_values(strange, alpha),
             set_p_values=self.posterior.p_values(improbable, alpha),
             p_real=None if odds is None else odds.sigmoid(),
+        )
+
+    def of_one_class_more(self, found: Examination) -> Judge:
+        """With a class besides, the last: from figures for some of its images by models that learned it without them.
+
+        What was calibrated for the other classes is as before.
+        """
+        last = torch.full((len(found.log_scores),), found.log_scores.shape[1] - 1)
+        strangeness, strange = self.strangeness.of_one_class_more(found.traits.own(last))
+        improbable = -_under_uniform_prior(found.log_scores, self.temperature)[:, -1]
+        return Judge(
+            self.temperature,
+            strangeness,
+            self.typicality.of_one_class_more(strange),
+            self.posterior.of_one_class_more(improbable),
+            self.offsets.of_one_class_more(),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -126,11 +183,15 @@ class Judge:
             part: {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}
             for part in _PARTS
         }
-        strangeness = Strangeness(**fields["strangeness"])
-        return cls(temperature, strangeness, *(ConformalScores(**fields[part]) for part in _PARTS[1:]))
+        return cls(temperature, *(kind(**fields[part]) for part, kind in _PARTS.items()))
 
 
-_PARTS = ("strangeness", "typicality", "posterior")
+_PARTS: dict[str, Callable[..., Any]] = {
+    "strangeness": Strangeness,
+    "typicality": ConformalScores,
+    "posterior": ConformalScores,
+    "offsets": Offsets,
+}
 
 
 def _under_uniform_prior(log_scores: Tensor, temperature: float) -> Tensor:

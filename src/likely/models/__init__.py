@@ -31,6 +31,11 @@ def family(name: str) -> type[Scorer]:
     raise ValueError(f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}")
 
 
+def able(ability: type) -> str:
+    """The names of the families with an ability of the contract's, for a sentence to somebody whose model has it not."""
+    return ", ".join(name for name, kind in FAMILIES.items() if issubclass(kind, ability))
+
+
 def summary(kind: type[Scorer]) -> str:
     """The sentence that says what a family is: the first of its module's documentation."""
     module = sys.modules[kind.__module__]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 import zuko
@@ -18,6 +19,7 @@ from likely.contract import (
     Diagnostics,
     Evidence,
     EvidenceKind,
+    Extensible,
     FamilyOptions,
     GenerativeModel,
     LatentClassMixture,
@@ -27,6 +29,7 @@ from likely.contract import (
 )
 from likely.nets.aggregate import Aggregate
 from likely.nets.blocks import standard_normal, uniform
+from likely.nets.growth import AT_ONCE, component_at, place_of_few, take_over, told_apart
 from likely.nets.invertible import Invertible, halvings, measure, multi_scale
 from likely.nets.likelihoods import class_cross_entropy
 from likely.nets.standardise import Standardise, Standardised
@@ -81,7 +84,7 @@ class VectorFlow(Invertible):
         return x
 
 
-class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Standardised):
+class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standardised):
     """L_c = log N(z; mean_c, 1) + log |det ∂z/∂x|, exact on vectors.
 
     On 8-bit pixels k, v = (k + u) / 256 with u ~ U(0, 1), and E_u log p(v) − D log 256 bounds log p(k) from below (Theis 2016,
@@ -96,6 +99,7 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Standardised):
 
     def __init__(self, task: Task, options: FlowOptions) -> None:
         super().__init__(task, options)
+        self.settings = options
         self.class_weight, self.label_smoothing = options.class_weight, options.label_smoothing
         self.standardise = Standardise.of(task)
         self.is_image = task.space is Space.PIXELS8
@@ -155,6 +159,20 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Standardised):
 
     def drawn_from(self) -> tuple[Tensor, Tensor]:
         return self.aggregate.gaussians()
+
+    @torch.no_grad()
+    def extended(self, x: Tensor) -> Self:
+        z = torch.cat([self.encode(block) for block in torch.split(x, AT_ONCE)])
+        place = place_of_few(z, torch.zeros_like(z), self.drawn_from())
+        with torch.random.fork_rng(devices=[]):
+            new = type(self)(Task(self.task.shape, (*self.task.class_counts, len(x))), self.settings)
+        new.to(z.device).train(self.training)
+        take_over(new, self)
+        new.aggregate.set_last(*place)
+        start = component_at(place, self.components(), self.drawn_from())
+        posteriors = z, torch.full_like(z, -torch.inf)
+        new.component_mean[-1], _ = told_apart(start, posteriors, self.components(), self.drawn_from(), scales=False)
+        return new
 
     def objectives(self) -> Sequence[Objective]:
         return (Objective("bound", tuple(self.parameters()), self._loss),)

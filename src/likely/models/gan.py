@@ -225,7 +225,12 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         features, logits = self._judged(x)
         scores = logits - self.log_prior
-        found = {"log_scores": scores, "log_likelihood": scores, "size": features.square().mean(1).sqrt()}
+        found = {
+            "log_scores": scores,
+            "log_likelihood": scores,
+            "size": features.square().mean(1).sqrt(),
+            "description": torch.cat([*self.discriminator.trunk.summed_up(features), logits], 1),
+        }
         # Of the other losses Z is no odds, only larger for what is more real.
         return found | ({"log_odds_real": logits.logsumexp(1)} if self.settings.loss == "bce" else {})
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -15,16 +15,19 @@ from likely.contract import (
     Diagnostics,
     Evidence,
     EvidenceKind,
+    Extensible,
     FamilyOptions,
     GenerativeModel,
     Measured,
     Objective,
+    PartialEvidence,
     Space,
     Task,
 )
 from likely.nets.blocks import standard_normal
 from likely.nets.likelihoods import BIN
 
+BORROWED = 10.0  # images' worth of trust in the variances of all classes, when those of one are estimated
 LARGEST = 1 << 30  # bytes of covariances; fitting them takes a few times as many
 
 
@@ -39,7 +42,7 @@ class GaussianOptions(FamilyOptions):
     )
 
 
-class Gaussian(GenerativeModel, Diagnostics, Measured):
+class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
@@ -50,7 +53,7 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
 
     def __init__(self, task: Task, options: GaussianOptions) -> None:
         super().__init__(task, options)
-        self.covariance = options.covariance
+        self.settings, self.covariance = options, options.covariance
         self.shrinkage = options.shrinkage
         K, D = task.n_classes, task.n_dims
         n_covariances = 1 if self.covariance == "tied" else K
@@ -89,6 +92,71 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         x = (mean + noise).reshape(-1, *self.task.shape)
         # Vectors stay in float64, or a large offset would swallow the noise.
         return x.float().clamp(0, 1) if self.task.space is Space.PIXELS8 else x
+
+    @torch.no_grad()
+    def extended(self, x: Tensor) -> Self:
+        """A class of few images has its own mean; of its covariance it knows as much as they tell beside the others'."""
+        n, seen = len(x), x.flatten(1).to(self.mean)
+        mean = seen.mean(0)
+        new = type(self)(Task(self.task.shape, (*self.task.class_counts, n)), self.settings)
+        new.mean.copy_(torch.cat([self.mean, mean[None]]))
+        rows = [] if self.covariance == "tied" else [self._whitening_of_few(seen - mean)[None]]
+        new.whitening.copy_(torch.cat([self.whitening, *rows]))
+        return new.to(self.mean.device).train(self.training)
+
+    def _whitening_of_few(self, apart: Tensor) -> Tensor:
+        """Of a class whose images lie so far apart from their mean, (n, D): (D,) or (D, D)."""
+        n = apart.new_tensor(float(len(apart)))
+        weight = n / (n + BORROWED)
+        if self.covariance == "diagonal":
+            usual = self.whitening.square().reciprocal().mean(0)
+            variance = weight * apart.square().mean(0) + (1 - weight) * usual
+            return self._shrunk_variance(variance[None], n[None, None])[0].rsqrt()
+        usual = torch.stack(self._covariances()).mean(0)
+        return _inverse_root(self._shrunk(weight * (apart.mT @ apart) / n + (1 - weight) * usual, n))
+
+    def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """In closed form: what is hidden of a Gaussian is integrated away by leaving out its rows and columns."""
+        L = torch.zeros(len(x), self.task.n_classes, device=x.device)
+        noisy = self.task.space is Space.PIXELS8
+        for shown, rows in self._by_mask(observed):
+            seen, mean = x[rows].flatten(1)[:, shown].double(), self.mean[:, shown]
+            if self.covariance == "diagonal":
+                marginals = [_Marginal(m, W[shown]) for m, W in zip(mean, self.whitening, strict=True)]
+            else:
+                roots = [_inverse_root(S[shown][:, shown]) for S in self._covariances()]
+                marginals = [_Marginal(m, roots[c % len(roots)]) for c, m in enumerate(mean)]
+            L[rows] = torch.stack([each.log_density(seen, noisy=noisy) for each in marginals], 1).float()
+        return L
+
+    def imagined(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """The mean of what is hidden given what is not: mean_h + Σ_ho Σ_oo⁻¹ (x_o − mean_o)."""
+        whole = torch.where(self._every_number(observed), x.flatten(1).double(), self.mean[c])
+        for shown, rows in self._by_mask(observed) if self.covariance != "diagonal" else ():
+            covariances = self._covariances()
+            for k in set(c[rows].tolist()):
+                mean, S, these = self.mean[k], covariances[k % len(covariances)], rows[c[rows] == k]
+                weights = torch.linalg.solve(S[shown][:, shown], S[shown][:, ~shown])  # (n_o, n_h)
+                away = (whole[these][:, shown] - mean[shown]) @ weights
+                whole[these[:, None], (~shown).nonzero()[:, 0]] += away
+        images = whole.reshape(x.shape)
+        return images.float().clamp(0, 1) if self.task.space is Space.PIXELS8 else images
+
+    def _covariances(self) -> list[Tensor]:
+        """Those that are not diagonal, (D, D) each: of every class, or the one that all share."""
+        roots = [_inverse(W) for W in self.whitening]
+        return [root @ root.mT for root in roots]
+
+    def _every_number(self, observed: Tensor) -> Tensor:
+        """A mask of pixels (B, H, W) as one of numbers, (B, D): channels lie one after another."""
+        mask = observed.flatten(1)
+        return mask.repeat(1, self.task.n_dims // mask.shape[1])
+
+    def _by_mask(self, observed: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Which of an image's numbers each mask shows, (D,) bool, and the images that have it."""
+        masks, which = torch.unique(self._every_number(observed), dim=0, return_inverse=True)
+        for i, mask in enumerate(masks):
+            yield mask, (which == i).nonzero()[:, 0]
 
     def objectives(self) -> Sequence[Objective]:
         return ()  # nothing is learned by gradient: the maximum of the likelihood is known in closed form
@@ -152,7 +220,7 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
         D = len(S)
         rho = _oracle_shrinkage(S, n) if self.shrinkage is None else S.new_tensor(self.shrinkage)
         scale = S.diagonal().mean()
-        identity = torch.eye(D, dtype=S.dtype)
+        identity = torch.eye(D, dtype=S.dtype, device=S.device)
         return (1 - rho) * S + (rho * scale + self._floor(scale)) * identity
 
     def _shrunk_variance(self, variance: Tensor, n: Tensor) -> Tensor:
@@ -176,6 +244,24 @@ class Gaussian(GenerativeModel, Diagnostics, Measured):
             f"covariance {self.covariance!r} over {D:,} numbers an image would need {n_bytes / 1e9:.1f} GB for {of}, and "
             f"{LARGEST / 1e9:.1f} GB are allowed; use covariance {tied}'diagonal', or images of a smaller size"
         )
+
+
+@dataclass(frozen=True)
+class _Marginal:
+    """N(mean, Σ) of some of an image's numbers, (n,) and Wᵀ W = Σ⁻¹, (n, n), or its diagonal (n,)."""
+
+    mean: Tensor
+    whitening: Tensor
+
+    def log_density(self, x: Tensor, *, noisy: bool) -> Tensor:
+        """(B, n) -> (B,) nats; averaged over the noise within a pixel's bin, and with its volume, if `noisy`."""
+        W, n = self.whitening, len(self.mean)
+        scale = W if W.ndim == 1 else W.diagonal()
+        log_normaliser = scale.log().sum() - 0.5 * n * math.log(2 * math.pi)
+        if noisy:
+            log_normaliser = log_normaliser + n * math.log(BIN) - W.square().sum() * BIN**2 / 24
+        away = x - self.mean
+        return log_normaliser - 0.5 * (away * W if W.ndim == 1 else away @ W.mT).square().sum(1)
 
 
 @dataclass
@@ -225,7 +311,7 @@ def _freedom(sums: Sums) -> Tensor:
 def _borrowed(sums: Sums) -> Tensor:
     """Each class's variances, (K, D), drawn towards those of all classes the more, the fewer images it has."""
     pooled = sums.scatter.sum(0) / _freedom(sums)
-    weight = (sums.count / (sums.count + 10))[:, None]
+    weight = (sums.count / (sums.count + BORROWED))[:, None]
     return weight * sums.scatter / sums.count.clamp_min(1)[:, None] + (1 - weight) * pooled
 
 
@@ -236,9 +322,13 @@ def _centred(L: Tensor) -> Tensor:
 
 def _inverse_root(covariance: Tensor) -> Tensor:
     """W, lower triangular, with Wᵀ W = Σ⁻¹."""
-    cholesky = torch.linalg.cholesky(covariance)
-    identity = torch.eye(len(covariance), dtype=covariance.dtype)
-    inverse: Tensor = torch.linalg.solve_triangular(cholesky, identity, upper=False)
+    return _inverse(torch.linalg.cholesky(covariance))
+
+
+def _inverse(lower: Tensor) -> Tensor:
+    """That of a lower triangular matrix, (D, D)."""
+    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
+    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
     return inverse
 
 

@@ -8,30 +8,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Self, TypeAlias
 
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from likely.contract import (
     Diagnostics,
     Evidence,
     EvidenceKind,
+    Extensible,
     Featured,
     GenerativeModel,
     ImportanceWeighted,
     LatentClassMixture,
     Objective,
+    PartialEvidence,
     Space,
     Task,
 )
 from likely.nets.aggregate import Aggregate
+from likely.nets.background import Background
 from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
+from likely.nets.growth import AT_ONCE, component_at, place_of_few, take_over, told_apart
 from likely.nets.likelihoods import class_cross_entropy, discretised_logistic, normal, normal_divergence
+from likely.nets.masked import MaskedEncoder, Proposal, flattened, random_masks
 from likely.nets.standardise import Standardise, Standardised
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
+N_REGIONS = 4  # a side, in which an image's reconstruction is looked at
+ONLOOKERS = ("background", "masked_encoder")  # networks that others learn nothing from
+BACKGROUND_EVERY = 2  # steps
+N_PROPOSED = 64  # latents that may explain what is seen of an image
 
 
 class VaeOptions(TrunkOptions):
@@ -46,9 +57,24 @@ class VaeOptions(TrunkOptions):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
     )
+    masked_every: int = Field(
+        2,
+        ge=0,
+        description="Steps from one to the next in which an encoder learns what images of which a part is hidden may be; "
+        "0: never, and such images are not classified.",
+    )
 
 
-class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, Featured, Standardised):
+class Vae(
+    GenerativeModel,
+    LatentClassMixture,
+    Diagnostics,
+    ImportanceWeighted,
+    Featured,
+    PartialEvidence,
+    Extensible,
+    Standardised,
+):
     """L_c = E_q(z|x) log p(x | z) − KL(q(z | x) ‖ p(z | c)), p(z | c) = N(mean_c, scale_c²)  (Kingma & Welling 2014, eq. 3).
 
     Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train): maximum likelihood alone hardly notices
@@ -73,6 +99,12 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))
         self.aggregate = Aggregate(self.component_mean)
         self.standardise = Standardise.of(task)
+        self.background = Background(task.shape[0]) if task.space is Space.PIXELS8 else None
+        self.masked_every = options.masked_every if task.space is Space.PIXELS8 else 0
+        self.masked_encoder = (
+            MaskedEncoder(task.shape, K, d, width=options.width, depth=options.depth) if self.masked_every else None
+        )
+        self._latest: Pair | None = None  # q(z | x) of the step under way
 
     @property
     def evidence(self) -> Evidence:
@@ -98,8 +130,11 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         return torch.stack(log_weights).logsumexp(0) - math.log(n_samples)
 
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
-        mean, log_scale = self._posterior(x)
-        reconstruction = self._reconstruction(x, mean)
+        features, description = self.trunk.described(self.standardise(x))
+        mean, log_scale = self._posterior_of(features)
+        pixels = self._pixels(mean)
+        by_region = self._density_by_region(x, *pixels)
+        reconstruction = self._density(x, *pixels)
         divergence = self._divergence(mean, log_scale)
         d, D = mean.shape[1], self.task.n_dims
         # A point's squared distance is the divergence of a distribution without a width, up to the widths' own terms.
@@ -112,7 +147,64 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
             "reconstruction": reconstruction / D,
             "divergence": divergence / d,
             "mahalanobis": (squared.clamp_min(0) / d).sqrt(),
+            "description": torch.cat([description, mean, log_scale, by_region], 1),
         }
+
+    def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """log p(x_o) + log Σ_s w_s p(z_s | c) / p(z_s), of latents z_s that the masked encoder proposes.
+
+        Importance sampling: v_s = p(x_o | z_s) p(z_s) / r(z_s), p(x_o) = 1/S Σ_s v_s (Burda 2016, eq. 8) and w = v / Σ v,
+        flattened to v^β where a few samples would decide alone.
+        """
+        z, log_weight = self._weighed(x, observed, rng)
+        log_p = self._log_components(z)  # (B, S, K)
+        log_marginal = (log_p + self.log_prior).logsumexp(2, keepdim=True)
+        L = (flattened(log_weight)[:, :, None] + log_p - log_marginal).logsumexp(1)
+        L = L + log_weight.logsumexp(1, keepdim=True) - math.log(N_PROPOSED)
+        return L * observed.flatten(1).any(1)[:, None]
+
+    def imagined(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+        """Decoded from the latent vector, of those proposed for the class, that explains best what is seen."""
+        proposed = self._proposed(x, observed)
+        one = F.one_hot(c, self.task.n_classes).bool()
+        z = replace(proposed, log_weight=torch.where(one, 0.0, -torch.inf)).drawn(*self._noise(x, rng))
+        log_own = self._log_components(z).gather(2, c[:, None, None].expand(-1, z.shape[1], 1))[:, :, 0]
+        best = (self._observed_density(x, observed, z) + log_own).argmax(1)
+        made = self.decode(z[torch.arange(len(x), device=x.device), best])
+        return torch.where(observed[:, None], x, made)
+
+    def _weighed(self, x: Tensor, observed: Tensor, rng: Generator | None) -> Pair:
+        """Latents z (B, S, d) and log p(x_o | z) p(z) / r(z), (B, S)."""
+        proposed = self._proposed(x, observed)
+        z = proposed.drawn(*self._noise(x, rng))
+        log_prior = (self._log_components(z) + self.log_prior).logsumexp(2)
+        return z, self._observed_density(x, observed, z) + log_prior - proposed.log_joint(z).logsumexp(2)
+
+    def _proposed(self, x: Tensor, observed: Tensor) -> Proposal:
+        if self.masked_encoder is None:
+            raise ValueError(
+                "this model has not learned to look at a part of an image; train it with masked_every above 0, such as 4"
+            )
+        proposed: Proposal = self.masked_encoder(x, observed, self.drawn_from()[0])
+        return proposed
+
+    def _noise(self, x: Tensor, rng: Generator | None) -> Pair:
+        """The same for all images, so that one alone and among others is judged alike: (S,) evenly spread, (S, d)."""
+        rng = torch.Generator(x.device).manual_seed(0) if rng is None else rng
+        like = x.new_zeros(N_PROPOSED, self.component_mean.shape[1], dtype=torch.float32)
+        u = (torch.arange(N_PROPOSED, device=x.device) + 0.5) / N_PROPOSED
+        return u, standard_normal(like, rng)
+
+    def _log_components(self, z: Tensor) -> Tensor:
+        """log p(z | c): (B, S, d) -> (B, S, K)."""
+        precision = (-2 * self.component_log_scale).exp()
+        squared = z.square() @ precision.mT - 2 * z @ (precision * self.component_mean).mT
+        constant = (precision * self.component_mean.square() / 2 + self.component_log_scale).sum(1)
+        return -squared / 2 - constant - 0.5 * math.log(2 * math.pi) * z.shape[2]
+
+    def _observed_density(self, x: Tensor, observed: Tensor, z: Tensor) -> Tensor:
+        """log p(x_o | z), (B, S): a sample at a time, for each is a pass of all images through the decoder."""
+        return torch.stack([self._density(x, *self._pixels(each), observed) for each in z.unbind(1)], 1)
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.decode(self.latent(c, rng=rng))
@@ -124,6 +216,29 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         mean, _ = self._pixels(z)
         return mean.clamp(0, 1) if self.task.space is Space.PIXELS8 else self.standardise.inverse(mean)
 
+    @torch.no_grad()
+    def extended(self, x: Tensor) -> Self:
+        each = zip(*(self._posterior(block) for block in torch.split(x, AT_ONCE)), strict=True)
+        mean, log_scale = (torch.cat(part) for part in each)
+        place = place_of_few(mean, (2 * log_scale).exp(), self.drawn_from())
+        start = component_at(place, self.components(), self.drawn_from())
+        posteriors = mean, log_scale
+        component = told_apart(start, posteriors, self.components(), self.drawn_from(), scales=True)
+        new = self._of_one_class_more(len(x))
+        new.aggregate.set_last(*place)
+        new.component_mean[-1], new.component_log_scale[-1] = component
+        return new
+
+    def _of_one_class_more(self, n: int) -> Self:
+        """The same model with a class besides, of n images, about which nothing is known."""
+        with torch.random.fork_rng(devices=[]):
+            new = type(self)(Task(self.task.shape, (*self.task.class_counts, n)), self.options)  # type: ignore[arg-type]
+        new.to(self.component_mean.device).train(self.training)
+        take_over(new, self)
+        if new.masked_encoder is not None:
+            new.masked_encoder.know_last()
+        return new
+
     def features(self, x: Tensor) -> Tensor:
         return self.trunk.pooled(self.standardise(x))
 
@@ -134,11 +249,51 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         return self.aggregate.gaussians()
 
     def objectives(self) -> Sequence[Objective]:
-        return (Objective("bound", tuple(self.parameters()), self._loss),)
+        return (Objective("bound", self._parameters_but(), self._loss), *self._beside())
+
+    def _parameters_but(self, *others: str) -> tuple[nn.Parameter, ...]:
+        """What is learned together; apart from it are networks that only look on, and these others."""
+        apart = tuple(f"{name}." for name in (*ONLOOKERS, *others))
+        return tuple(p for name, p in self.named_parameters() if not name.startswith(apart))
+
+    def _beside(self) -> Sequence[Objective]:
+        """Of the networks that look on, and that nothing else learns from."""
+        found = []
+        if self.background is not None:
+            theirs = tuple(self.background.parameters())
+            found.append(Objective("background", theirs, self._background_loss, every=BACKGROUND_EVERY))
+        if self.masked_encoder is not None:
+            theirs = tuple(self.masked_encoder.parameters())
+            # A density may be as high as it likes.
+            found.append(Objective("masked", theirs, self._masked_loss, every=self.masked_every, bounded=False))
+        return found
+
+    def _background_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        assert self.background is not None
+        return self.background.loss(x, rng)
+
+    def _masked_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """−E [log r(z | y, x_o) / d + log r(y | x_o)] with z ~ q(z | x): of a part, foretell what is made of the whole.
+
+        Both expectations over images, masks and z are divergences up to a constant, KL(p(z, y | x_o) ‖ r) by the chain rule
+        but for the weight of z, which would drown the class: least where r is the posterior.
+        """
+        if self._latest is None:  # as the bound's turn is every step, a step has it
+            with torch.no_grad():
+                self._latest = self._posterior(x)
+        mean, log_scale = self._latest
+        z = mean + log_scale.exp() * standard_normal(mean, rng)
+        proposed = self._proposed(x, random_masks(len(x), x.shape[2], x.shape[3], x, rng))
+        log_joint = proposed.log_joint(z[:, None])[:, 0]  # (B, K)
+        own = y.clamp_min(0)[:, None]
+        log_class = proposed.log_weight.gather(1, own)[:, 0]
+        labelled = (log_joint.gather(1, own)[:, 0] - log_class) / z.shape[1] + log_class
+        return -torch.where(y >= 0, labelled, log_joint.logsumexp(1) / z.shape[1]).mean()
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
         mean, log_scale = self._posterior(x)
+        self._latest = mean.detach(), log_scale.detach()
         self.aggregate.follow(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         return self._bound_loss(x, y, (mean, log_scale), self._pixels(z))
@@ -157,7 +312,9 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of q(z | x), (B, d) each."""
-        features = self.trunk(self.standardise(x))
+        return self._posterior_of(self.trunk(self.standardise(x)))
+
+    def _posterior_of(self, features: Tensor) -> Pair:
         mean, log_scale = self.to_latent(features).float().chunk(2, 1)
         return mean, _bounded(log_scale, -7, 3)
 
@@ -175,10 +332,19 @@ class Vae(GenerativeModel, LatentClassMixture, Diagnostics, ImportanceWeighted, 
         """log p(x | z), (B,) nats."""
         return self._density(x, *self._pixels(z))
 
-    def _density(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """log p(x | z) of a mean and log scale for every pixel or dimension, (B,) nats."""
+    def _density_by_region(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """How well each part of an image is explained, how well the decoder thinks it is, and how well neighbours alone
+        explain it: (B, R)."""
+        if self.background is None:
+            return log_scale.mean(1, keepdim=True)
+        each = torch.cat([discretised_logistic(x, mean, log_scale), (x - mean).abs(), log_scale, self.background(x)], 1)
+        return F.adaptive_avg_pool2d(each, N_REGIONS).flatten(1)
+
+    def _density(self, x: Tensor, mean: Tensor, log_scale: Tensor, observed: Tensor | None = None) -> Tensor:
+        """log p(x | z) of a mean and log scale for every pixel or dimension, (B,) nats; of the `observed` pixels (B, H, W)."""
         if self.task.space is Space.PIXELS8:
-            return discretised_logistic(x, mean, log_scale).flatten(1).sum(1)
+            each = discretised_logistic(x, mean, log_scale)
+            return (each if observed is None else each * observed[:, None]).flatten(1).sum(1)
         return (normal(self.standardise(x), mean, log_scale) - self.standardise.scale.log()).sum(1)
 
 

@@ -7,7 +7,7 @@ of them are the autoencoder's; the discriminator teaches the decoder what the li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -23,6 +23,7 @@ from likely.nets.diff_augment import PATTERN, diff_augment
 
 # In L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike.
 CLASS_WEIGHT = 0.2
+SILENT = -1e4  # a logit that adds nothing to the sum of the others
 
 
 class VaeganOptions(VaeOptions):
@@ -75,12 +76,21 @@ class Vaegan(Vae):
         _, logits = self.discriminator(self._seen(self.standardise(x)))
         return found | {"log_odds_real": logits.logsumexp(1)}
 
+    @torch.no_grad()
+    def _of_one_class_more(self, n: int) -> Self:
+        """What its discriminator takes for real is as before: it has never seen the class, and is silent about it."""
+        new = super()._of_one_class_more(n)
+        last = new.discriminator.to_logits
+        last.weight[-1], last.bias[-1] = 0, SILENT
+        return new
+
     def objectives(self) -> Sequence[Objective]:
         theirs = tuple(self.discriminator.parameters())
-        ours = tuple(p for name, p in self.named_parameters() if not name.startswith("discriminator."))
+        ours = self._parameters_but("discriminator")
         return (
             Objective("autoencoder", ours, self._autoencoder_loss, bounded=self.settings.loss == "bce"),
             Objective("discriminator", theirs, self._discriminator_loss, rate=self.settings.discriminator_rate),
+            *self._beside(),
         )
 
     def _autoencoder_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
@@ -88,6 +98,7 @@ class Vaegan(Vae):
         c, chosen = self._classes(x, rng), self.settings
         n = len(c)
         mean, log_scale = self._posterior(x)
+        self._latest = mean.detach(), log_scale.detach()
         self.aggregate.follow(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         # One pass for both: normalised apart, made images would be made otherwise in training than later.

@@ -35,6 +35,12 @@ class Aggregate(nn.Module):
             # In place, as buffers that live in a snapshot and on their device have to be.
             kept.mul_(KEPT**n).add_(share * torch.zeros_like(kept).index_add_(0, y, seen))
 
+    @torch.no_grad()
+    def set_last(self, mean: Tensor, log_scale: Tensor) -> None:
+        """Let the last class lie there, (d,) each."""
+        self.mean[-1] = mean
+        self.square[-1] = mean.square() + (2 * log_scale).exp()
+
     def gaussians(self) -> tuple[Tensor, Tensor]:
         """Means and log scales, (K, d) each."""
         variance = (self.square - self.mean.square()).clamp_min(TINY)

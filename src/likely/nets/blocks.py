@@ -99,6 +99,15 @@ class ImageTrunk(nn.Module):
         """(B, C, H, W) -> (B, channels): the coarsest maps' means, in float32."""
         return self._maps(x).float().mean((2, 3))
 
+    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, n_features), and what every layer makes of the images: mean and size of each map, and the coarsest
+        maps by quarters of the image, (B, F) in float32."""
+        h, seen = x - 0.5, []
+        for layer in self.body:
+            h = layer(h)
+            seen += [h.float().mean((2, 3)), h.float().square().mean((2, 3)).sqrt()]
+        return h.flatten(1), torch.cat([F.adaptive_avg_pool2d(h.float(), 2).flatten(1), *seen], 1)
+
     def _maps(self, x: Tensor) -> Tensor:
         maps: Tensor = self.body(x - 0.5)
         return maps
@@ -152,6 +161,11 @@ class VectorTrunk(nn.Module):
         """(B, D) -> (B, n_features)."""
         features: Tensor = self.body(x)
         return features
+
+    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features, twice, the second time in float32: (B, D) -> (B, n_features) each."""
+        h: Tensor = self(x)
+        return h, h.float()
 
     def pooled(self, x: Tensor) -> Tensor:
         """The same, in float32."""

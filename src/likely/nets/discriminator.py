@@ -126,6 +126,11 @@ class DiscriminatorTrunk(nn.Module):
             h = F.leaky_relu(layer(h), SLOPE)
         return h.flatten(1)
 
+    def summed_up(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the size of each of the last maps: (B, n_features) -> (B, n_maps) each."""
+        maps = features.float().reshape(len(features), self.n_maps, -1)
+        return maps.mean(2), maps.square().mean(2).sqrt()
+
 
 class Discriminator(nn.Module):
     """Features f(x) and K logits l_c(x) beside a fixed 0 for "made": log Σ_c exp l_c is how real x is (Salimans 2016).
@@ -165,8 +170,7 @@ class Discriminator(nn.Module):
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, C): the mean of each of the last maps."""
-        maps: Tensor = self.trunk(x).float().unflatten(1, (self.trunk.n_maps, -1))
-        return maps.mean(2)
+        return self.trunk.summed_up(self.trunk(x))[0]
 
 
 def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> DiscriminatorTrunk:

@@ -78,7 +78,8 @@ def _source(model: Path) -> str | None:
     from likely import checkpoint, run
 
     if (model / checkpoint.DOCUMENT).exists():
-        source: str | None = checkpoint.read_document(model).get("record", {}).get("source")
+        document = checkpoint.read_document(model, of_any_version=True)
+        source: str | None = document.get("record", {}).get("source")
         return source
     return run.stored(model).data if (model / run.UNFINISHED).exists() else None
 

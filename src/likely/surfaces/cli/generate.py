@@ -131,7 +131,7 @@ def _refuse_contradictions(request: Request) -> None:
 
 def _refuse_families(classifier: Classifier, request: Request) -> None:
     from likely.contract import GenerativeModel, Latent
-    from likely.evaluation.abilities import able
+    from likely.models import able
 
     if not isinstance(classifier.model_, GenerativeModel):
         raise click.UsageError(

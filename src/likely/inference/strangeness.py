@@ -1,0 +1,354 @@
+"""How strange an image is to each class: how far what a model sees in it lies from what it sees in that class's images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from likely.inference.rejection import BORROWED, middle_and_spread
+from likely.inference.sinh_arcsinh import SinhArcsinh
+
+N_FOLDS = 5  # of a few images, to judge each by the others
+CONSTANT = 1e-6  # of a trait's size: what varies by less varies by the rounding of float32
+FEWEST = 200  # images that tell what curve makes a trait normal
+LARGEST = 1 << 23  # numbers in the covariances of single classes; for more, all classes share one
+OWN = (1.0, 0.5)  # how much of a class's covariance may be its own, beside the mean of all
+SHRUNK = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6)  # towards uncorrelated traits
+N_AXES = 30  # of a class, along which it is divided
+TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is known of N images: `shared` (N, F) whatever the class, `by_class` (N, K, n); D = F + n together."""
+
+    shared: Tensor
+    by_class: Tensor
+
+    def own(self, y: Tensor) -> Tensor:
+        """Each image's traits under its own class y (N,): (N, D)."""
+        return torch.cat([self.shared, self.by_class[torch.arange(len(y)), y]], 1)
+
+
+@dataclass(frozen=True)
+class Strangeness:
+    """How far the traits v_c of an image x are from those of class c's images, by a mixture of Gaussians a class.
+
+    s_c(x) = (log d_c − a_c) / b_c,  d_c = −2 log Σ_j ρ_j exp(−‖W_j (t_c − n_j)‖² / 2),  t_c = T((v_c − m_c) / u),
+
+    j over the class's parts, ρ_j = w_j |W_j| / max_i |W_i|: of one part d_c is the squared Mahalanobis distance (Lee 2018, A
+    Simple Unified Framework for Detecting Out-of-Distribution Samples, eq. 2), here over many traits at once, not of the
+    likelihood alone: too likely is as strange as too unlikely (Morningstar 2021).
+
+    `mean` m (K, D) and `scale` u (D,) standardise the traits; T makes each of them normal, with `curves` for parameters
+    (4, D), or (4, 0) if they are well as they are. P parts in all belong to the classes `owner` (P,) and have `log_weight`
+    log ρ (P,), `centre` n (P, D) and `packed`, the rows of lower triangular W one after another, (P, D (D + 1) / 2), Wᵀ W the
+    inverse covariance; (1, D (D + 1) / 2) of all parts alike. `middle` a and `spread` b (K,) make the distances of different
+    classes comparable.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    curves: Tensor
+    owner: Tensor
+    log_weight: Tensor
+    centre: Tensor
+    packed: Tensor
+    middle: Tensor
+    spread: Tensor
+
+    @classmethod
+    def fit(cls, trained: tuple[Tensor, Tensor] | None, held_out: Traits, labels: Tensor) -> Strangeness:
+        """Means, curves and covariances from `trained`, images' own traits (N, D) and labels (N,), most of them trained on.
+
+        Held-out images choose by their likelihood whether the traits are made normal, whether a class has one part or two,
+        what of a covariance is its own and how far it is shrunk; and they say what distance is usual. Where they have to do
+        alone, every class is one part, without curves: who is learned from cannot judge what is richer.
+        """
+        K, own = held_out.by_class.shape[1], held_out.own(labels)
+        v, y = (own, labels) if trained is None else trained
+        mean, scale = _means_and_scale(v, y, K)
+        z, held_out_z = ((t.double() - mean[c]).div_(scale).float() for t, c in ((v, y), (own, labels)))
+        shares_alone = K * len(scale) ** 2 > LARGEST
+        found = _best(SinhArcsinh.none(), _Parts.of_classes(z, y, K, shares_alone), held_out_z, labels)
+        # Of a covariance that all classes share, products are made once for all: no curve, which would be each class's own.
+        if trained is not None and len(z) >= FEWEST and not shares_alone:
+            curve = SinhArcsinh.fit(z)
+            bent = _best(curve, _Parts.of_classes(curve(z), y, K, shares_alone), held_out_z, labels)
+            found = max(found, bent, key=lambda choice: choice.likelihood)
+            halved = _best(found.curve, found.parts.halved(found.curve(z), y), held_out_z, labels)
+            found = max(found, halved, key=lambda choice: choice.likelihood)
+        parts = found.parts
+        root = parts.roots(found.own, found.shrunk)
+        fitted = cls(
+            mean,
+            scale,
+            found.curve.parameters,
+            parts.owner,
+            parts.log_weight(root).float(),
+            parts.centre.float(),
+            _packed(root).float(),
+            torch.zeros(K),
+            torch.ones(K),
+        )
+        return fitted._with_usual(fitted.own(own, labels), labels)
+
+    def __call__(self, traits: Traits) -> Tensor:
+        """(B, K)."""
+        alike = len(self.packed) == 1 and not self._normal.changes
+        squared = self._shared_root(traits) if alike else self._own_roots(traits)
+        return (squared.clamp_min(TINY).log() - self.middle) / self.spread
+
+    def own(self, v: Tensor, y: Tensor) -> Tensor:
+        """log d of traits (N, D) for the classes y (N,), not yet compared with what is usual: (N,)."""
+        found = torch.zeros(len(v))
+        for c in set(y.tolist()):
+            found[y == c] = self._squared(v[y == c], c).clamp_min(TINY).log()
+        return found
+
+    def of_one_class_more(self, v: Tensor) -> tuple[Strangeness, Tensor]:
+        """With a class besides, of which a few images have the traits v (N, D); and the strangeness of each, (N,).
+
+        Its covariance is as much its own as N images tell of D traits. An image's own strangeness is that to a class which
+        the other folds of the few make up.
+        """
+        usual, n, K = self._usual_covariance(), len(v), len(self.mean)
+        part = torch.arange(n) % N_FOLDS
+        apart = torch.zeros(n)
+        for k in range(min(N_FOLDS, n) if n > 1 else 0):
+            without = self._with_few(v[part != k], usual)
+            apart[part == k] = without._squared(v[part == k], K).clamp_min(TINY).log()
+        larger = self._with_few(v, usual)
+        middle, spread = self.middle.mean(), self.spread.mean()
+        if n > 1:
+            own = apart.median()
+            middle = (n * own + BORROWED * middle) / (n + BORROWED)
+            spread = (n * (apart - own).abs().mean() + BORROWED * spread) / (n + BORROWED)
+        compared = {
+            "middle": torch.cat([self.middle, middle[None]]),
+            "spread": torch.cat([self.spread, spread[None]]),
+        }
+        return replace(larger, **compared), (apart - middle) / spread
+
+    def _with_few(self, v: Tensor, usual: Tensor) -> Strangeness:
+        """With a class besides, the last, of a few images; as yet without what distance is usual in it."""
+        n = len(v)
+        mean = (v.double().sum(0) + BORROWED * self.mean.mean(0)) / (n + BORROWED)
+        t = self._normal(self._standardised(v, mean))
+        centre = (t.sum(0) + BORROWED * self.centre.mean(0)) / (n + BORROWED)
+        packed = self.packed
+        if len(packed) > 1:
+            weight = n / (n + len(usual))
+            covariance = weight * _outer((t - centre).double()) + (1 - weight) * usual
+            packed = torch.cat([packed, _packed(_inverse_root(covariance)[None]).float()])
+        return replace(
+            self,
+            mean=torch.cat([self.mean, mean[None]]),
+            owner=torch.cat([self.owner, self.owner.new_tensor([len(self.mean)])]),
+            log_weight=torch.cat([self.log_weight, torch.zeros(1)]),
+            centre=torch.cat([self.centre, centre[None]]),
+            packed=packed,
+        )
+
+    def _usual_covariance(self) -> Tensor:
+        inverses = [
+            torch.linalg.solve_triangular(W, torch.eye(len(W)).double(), upper=False) for W in self._roots.double()
+        ]
+        return torch.stack([root @ root.mT for root in inverses]).mean(0)
+
+    def _with_usual(self, apart: Tensor, y: Tensor) -> Strangeness:
+        scales = [middle_and_spread(apart[y == c].double(), apart.double()) for c in range(len(self.mean))]
+        middle, spread = torch.tensor(scales, dtype=torch.float32).reshape(-1, 2).unbind(1)
+        return replace(self, middle=middle.contiguous(), spread=spread.contiguous())
+
+    @property
+    def _normal(self) -> SinhArcsinh:
+        return SinhArcsinh(self.curves)
+
+    @cached_property
+    def _roots(self) -> Tensor:
+        """W, (P, D, D) or (1, D, D)."""
+        D = len(self.scale)
+        rows, columns = torch.tril_indices(D, D)
+        roots = self.packed.new_zeros(len(self.packed), D, D)
+        roots[:, rows, columns] = self.packed
+        return roots
+
+    def _standardised(self, v: Tensor, mean: Tensor) -> Tensor:
+        """In float32 from here on: what lies far from zero has its digits where they matter now."""
+        return ((v.double() - mean) / self.scale).float()
+
+    def _squared(self, v: Tensor, c: int) -> Tensor:
+        """d_c: (N, D) -> (N,)."""
+        t = self._normal(self._standardised(v, self.mean[c]))
+        squared = []
+        for j in (self.owner == c).nonzero()[:, 0].tolist():
+            root = self._roots[j if len(self._roots) > 1 else 0]
+            squared.append(((t - self.centre[j]) @ root.mT).square().sum(1) - 2 * self.log_weight[j])
+        return squared[0] if len(squared) == 1 else -2 * (-torch.stack(squared) / 2).logsumexp(0)
+
+    def _own_roots(self, traits: Traits) -> Tensor:
+        each = (torch.cat([traits.shared, by_class], 1) for by_class in traits.by_class.unbind(1))
+        return torch.stack([self._squared(v, c) for c, v in enumerate(each)], 1)
+
+    def _shared_root(self, traits: Traits) -> Tensor:
+        """‖W v‖² = ‖A s‖² + ‖B s + C t_c‖²: of the shared traits s the product is the same for all classes."""
+        F, W = traits.shared.shape[1], self._roots[0]
+        middle = self.mean.mean(0)  # products of what lies far from zero would lose the digits that matter
+        shared = ((traits.shared.double() - middle[:F]) / self.scale[:F]).float()
+        mean = ((self.mean - middle) / self.scale).float() + self.centre
+        first, places = shared @ W[:F, :F].mT, mean[:, :F] @ W[:F, :F].mT
+        squared = torch.cdist(first, places, compute_mode="donot_use_mm_for_euclid_dist").square()
+        by_class = ((traits.by_class.double() - middle[F:]) / self.scale[F:]).float()
+        rest = (shared @ W[F:, :F].mT)[:, None] + by_class @ W[F:, F:].mT - mean @ W[F:].mT
+        return squared + rest.square().sum(2)
+
+
+class _Choice(NamedTuple):
+    """What a mixture is made of, and how likely it makes held-out images, nats an image up to a constant."""
+
+    likelihood: float
+    curve: SinhArcsinh
+    parts: _Parts
+    own: float
+    shrunk: float
+
+
+def _best(curve: SinhArcsinh, parts: _Parts, z: Tensor, y: Tensor) -> _Choice:
+    """How much of a covariance is best the part's own, and how much it is best shrunk, by held-out numbers (N, D)."""
+    t, slope = curve(z), float(curve.log_slope(z).sum(1).double().mean()) if len(z) else 0.0
+    tried = (
+        _Choice(slope + parts.mean_log_density(own, shrunk, t, y), curve, parts, own, shrunk)
+        for own, shrunk in parts.candidates()
+    )
+    return max(tried, key=lambda choice: choice.likelihood)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """How numbers lie about the centres (P, D) of parts of classes: how many, of which class, the covariance of each part,
+    None where all are to share one, and the covariance that it is drawn to, (D, D) or (P, D, D)."""
+
+    count: Tensor
+    owner: Tensor
+    centre: Tensor
+    of_part: Tensor | None
+    usual: Tensor
+
+    @classmethod
+    def of_classes(cls, t: Tensor, y: Tensor, K: int, shares_alone: bool) -> _Parts:
+        """Each class is a part, and drawn to the mean of all."""
+        centre, count = _centres(t, y, torch.zeros(K, t.shape[1]))
+        away = t - centre[y]
+        each = None if shares_alone else _covariances(away, y, K)
+        return cls(count, torch.arange(K), centre, each, _outer(away.double()))
+
+    def halved(self, t: Tensor, y: Tensor) -> _Parts:
+        """Each class in two parts, drawn to the mean of both: two means (Lloyd 1982) along the class's longest axes."""
+        from sklearn.cluster import KMeans
+
+        assert self.of_part is not None
+        part = 2 * y
+        for c in self.owner.tolist():
+            axes = torch.linalg.eigh(self.of_part[c]).eigenvectors[:, -N_AXES:].float()
+            of_class = y == c
+            if of_class.sum() >= 2:
+                along = ((t[of_class] - self.centre[c]) @ axes).numpy()
+                part[of_class] += torch.from_numpy(KMeans(2, n_init=4, random_state=0).fit_predict(along)).long()
+        owner = self.owner.repeat_interleave(2)
+        centre, count = _centres(t, part, self.centre[owner])
+        away = t - centre[part]
+        return _Parts(
+            count, owner, centre, _covariances(away, part, len(owner)), _covariances(away, y, len(self.owner))[owner]
+        )
+
+    def candidates(self) -> list[tuple[float, float]]:
+        """How much of a covariance may be the part's own, and how much it may be shrunk; the safest first."""
+        owns = (0.0,) if self.of_part is None else (0.0, *OWN) if self.usual.ndim == 2 else OWN
+        return [(own, shrunk) for own in owns for shrunk in SHRUNK[::-1]]
+
+    def roots(self, own: float, shrunk: float) -> Tensor:
+        """(P, D, D), or (1, D, D) where nothing is a part's own."""
+        mixed = self.usual if self.of_part is None or own == 0 else own * self.of_part + (1 - own) * self.usual
+        eye = torch.eye(self.usual.shape[-1], dtype=torch.float64)
+        return _inverse_root((1 - shrunk) * mixed + shrunk * eye).reshape(-1, *eye.shape)
+
+    def log_weight(self, root: Tensor) -> Tensor:
+        """log ρ (P,)."""
+        log_size = _log_size(root, len(self.owner))
+        largest = torch.full_like(log_size, -torch.inf).scatter_reduce(0, self.owner, log_size, "amax")
+        return self._log_share + log_size - largest[self.owner]
+
+    def mean_log_density(self, own: float, shrunk: float, t: Tensor, y: Tensor) -> float:
+        """Of numbers (N, D) under the mixtures of their classes, nats up to a constant."""
+        root = self.roots(own, shrunk)
+        constant, root, total = self._log_share + _log_size(root, len(self.owner)), root.float(), 0.0
+        for c in set(y.tolist()):
+            each = []
+            for j in (self.owner == c).nonzero()[:, 0].tolist():
+                squared = ((t[y == c] - self.centre[j]) @ root[j if len(root) > 1 else 0].mT).square().sum(1)
+                each.append(constant[j] - squared.double() / 2)
+            total += float(torch.stack(each).logsumexp(0).sum())
+        return total / max(1, len(y))
+
+    @property
+    def _log_share(self) -> Tensor:
+        """Of each part in its class, (P,)."""
+        count = self.count + TINY
+        return (count / torch.zeros_like(count).index_add_(0, self.owner, count)[self.owner]).log()
+
+
+def _means_and_scale(v: Tensor, y: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    """Of traits (N, D) the means by class (K, D) and the spread about them (D,), in float64."""
+    v, n = v.double(), torch.bincount(y, minlength=K).double()
+    total = torch.zeros(K, v.shape[1], dtype=torch.float64).index_add_(0, y, v)
+    mean = (total + BORROWED * v.sum(0) / max(1, len(v))) / (n + BORROWED)[:, None]
+    spread, size = ((t.square().sum(0) / max(1, len(v))).sqrt() for t in (v - mean[y], v))
+    # A trait that was the same for every image is measured by its size: in units of its spread, rounding is strange.
+    return mean, torch.where(spread > CONSTANT * size, spread, torch.where(size > 0, size, 1.0))
+
+
+def _centres(t: Tensor, y: Tensor, usual: Tensor) -> tuple[Tensor, Tensor]:
+    """Of numbers (N, D) the means by part (P, D), drawn to what is usual (P, D), and how many are of each, (P,)."""
+    count = torch.bincount(y, minlength=len(usual))[:, None]
+    total = torch.zeros_like(usual).index_add_(0, y, t)
+    return (total + BORROWED * usual) / (count + BORROWED), count[:, 0].double()
+
+
+def _covariances(away: Tensor, y: Tensor, P: int) -> Tensor:
+    """Of numbers about their centres (N, D), by part: (P, D, D)."""
+    return torch.stack([_outer(away[y == j].double()) for j in range(P)])
+
+
+def _outer(z: Tensor) -> Tensor:
+    return z.mT @ z / max(1, len(z))
+
+
+def _inverse_root(S: Tensor) -> Tensor:
+    """Lower triangular W with Wᵀ W = S⁻¹ of positive definite S (..., D, D), in float64."""
+    inverse: Tensor = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(S), torch.eye(S.shape[-1], dtype=S.dtype), upper=False
+    )
+    return inverse
+
+
+def _log_size(root: Tensor, P: int) -> Tensor:
+    """log |W| of P parts, (P,), which may share one (1, D, D)."""
+    return root.diagonal(dim1=1, dim2=2).log().sum(1).expand(P)
+
+
+def _packed(root: Tensor) -> Tensor:
+    """Lower triangles (P, D, D), their rows one after another: (P, D (D + 1) / 2)."""
+    rows, columns = torch.tril_indices(*root.shape[1:])
+    return root[:, rows, columns].contiguous()
+
+
+def stacked(statistics: Mapping[str, Tensor], K: int) -> Tensor:
+    """Named (B,) or (B, K) tensors as one, (B, K, n), in the order of their names."""
+    columns = [statistics[name] for name in sorted(statistics)]
+    return torch.stack([t if t.ndim == 2 else t[:, None].expand(-1, K) for t in columns], 2)

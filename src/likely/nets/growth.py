@@ -1,0 +1,109 @@
+"""One class more than a network was built for: its tensors with a row added, and where the new class lies among latents."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TINY = 1e-6  # a length that has no direction
+BORROWED = 10.0  # images' worth of trust in the usual spread of a class, when that of a new one is estimated
+
+AT_ONCE = 256  # of a new class's images that go through a network together
+N_DRAWN = 200  # latents of each older class that a new component is to be told from
+N_ITERATIONS = 60  # of L-BFGS, for a few dozen numbers
+
+Gaussians = tuple[Tensor, Tensor]  # means and log scales
+
+
+@torch.no_grad()
+def take_over(new: nn.Module, old: nn.Module) -> None:
+    """Give a network the tensors of one with fewer classes; the rows that the new classes add stay as they are."""
+    tensors = dict(new.state_dict())
+    for name, before in old.state_dict().items():
+        now = tensors[name]
+        if now.shape == before.shape:
+            now.copy_(before)
+        else:
+            now[: len(before)] = before
+
+
+@torch.no_grad()
+def place_of_few(z: Tensor, variance: Tensor, drawn_from: Gaussians) -> Gaussians:
+    """The Gaussian of a class of which a few posteriors are known, means and variances (n, d): mean and log scale (d,).
+
+    Its variance is drawn towards the mean variance v̄ of the classes that are known well (K, d), and widened by v̄ / n, for
+    that is how uncertain a mean of n is: (n v + BORROWED v̄) / (n + BORROWED) + v̄ / n.
+    """
+    n, mean = len(z), z.mean(0)
+    own = (z - mean).square().mean(0) + variance.mean(0)
+    usual = (2 * drawn_from[1]).exp().mean(0)
+    return mean, 0.5 * ((n * own + BORROWED * usual) / (n + BORROWED) + usual / n).log()
+
+
+@torch.no_grad()
+def component_at(place: Gaussians, components: Gaussians, drawn_from: Gaussians) -> Gaussians:
+    """The component of a class that lies at a place (d,), had it been learned beside the others: mean and log scale (d,).
+
+    Training pulls components away from where the images of their class lie, for classes are told better so. The new one is
+    moved as far as the others are, ‖mean_c − m_c‖² in the mean, away from the middle of all: an image then fits the
+    component of its own class equally badly, whichever class it is. Unmoved, a new component would win too often.
+    """
+    (mean, log_scale), (means, log_scales) = place, drawn_from
+    away = mean - means.mean(0)
+    distance = (components[0] - means).square().sum(1).mean().sqrt()
+    return mean + distance * away / away.norm().clamp_min(TINY), log_scale + (components[1] - log_scales).mean(0)
+
+
+def told_apart(
+    start: Gaussians, posteriors: Gaussians, components: Gaussians, drawn_from: Gaussians, *, scales: bool
+) -> Gaussians:
+    """The component of a new class, learned from `start` so that its images are told from those of the classes before:
+    mean and log scale (d,); the latter as it was unless `scales`.
+
+    The cross-entropy of softmax_c E_q log N(z; mean_c, scale_c²), classes weighing alike, over the new images' posteriors
+    q, means and log scales (n, d), and over latents drawn from where the other classes lie (K, d), whose components stay.
+    It starts where the class lies and is held there by a Gaussian prior of the component's own scale, so that a few images
+    move it little: the largest a posteriori.
+    """
+    mean, log_scale = start
+    means, log_scales = drawn_from
+    rng = torch.Generator(mean.device).manual_seed(0)
+    K, n = len(means), len(posteriors[0])
+    z = means[:, None] + log_scales.exp()[:, None] * torch.randn(
+        (K, N_DRAWN, len(mean)), generator=rng, device=mean.device
+    )
+    z = z.flatten(0, 1)
+    m = torch.cat([z, posteriors[0]])
+    square = torch.cat([z.square(), posteriors[0].square() + (2 * posteriors[1]).exp()])
+    older = _expected_log_density(m, square, *components)
+    y = torch.cat([torch.arange(K, device=m.device).repeat_interleave(N_DRAWN), torch.full((n,), K, device=m.device)])
+    weight = torch.where(y < K, 1 / N_DRAWN, 1 / n) / (K + 1)
+    moved = torch.zeros(2, len(mean), device=m.device, requires_grad=True)
+
+    def component() -> Gaussians:
+        return mean + log_scale.exp() * moved[0], log_scale + (moved[1] if scales else 0)
+
+    def loss() -> Tensor:
+        new = _expected_log_density(m, square, *(part[None] for part in component()))
+        entropy = F.cross_entropy(torch.cat([older, new], 1), y, reduction="none")
+        return (weight * entropy).sum() + moved.square().sum() / (2 * n * (K + 1))
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser = torch.optim.LBFGS([moved], max_iter=N_ITERATIONS, line_search_fn="strong_wolfe")
+    with torch.enable_grad():
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        return component()
+
+
+def _expected_log_density(m: Tensor, square: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """E log N(z; mean_c, scale_c²) of z with these first and second moments, up to a constant: (B, d), (K, d) -> (B, K)."""
+    precision = (-2 * log_scale).exp()
+    squared = square @ precision.mT - 2 * m @ (precision * mean).mT + (precision * mean.square()).sum(1)
+    return -squared / 2 - log_scale.sum(1)

@@ -1,0 +1,48 @@
+"""A class that comes later: where it lies, and how it is pulled as the others were."""
+
+import torch
+from torch.testing import assert_close
+
+from likely.nets.growth import BORROWED, component_at, place_of_few
+
+K, D = 5, 3
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_many_images_say_where_a_class_lies():
+    z, variance = 2 + 0.5 * normal(200_000, D, seed=1), torch.full((200_000, D), 0.11, dtype=torch.float64)
+    mean, log_scale = place_of_few(z, variance, (normal(K, D), normal(K, D, seed=2)))
+    assert_close(mean, torch.full_like(mean, 2), atol=0.01, rtol=0)
+    assert_close((2 * log_scale).exp(), torch.full_like(mean, 0.25 + 0.11), atol=0.01, rtol=0)
+
+
+def test_a_single_image_has_the_spread_that_classes_usually_have_and_the_doubt_about_its_mean():
+    scales = normal(K, D, seed=2)
+    usual = (2 * scales).exp().mean(0)
+    mean, log_scale = place_of_few(normal(1, D, seed=3), torch.zeros(1, D, dtype=torch.float64), (normal(K, D), scales))
+    assert_close(mean, normal(1, D, seed=3)[0])
+    assert_close((2 * log_scale).exp(), usual * (BORROWED / (1 + BORROWED) + 1))
+
+
+def test_a_new_component_is_moved_as_far_as_the_others_are_and_away_from_them():
+    means, scales, place = normal(K, D, seed=4), normal(K, D, seed=5), (normal(D, seed=6), normal(D, seed=7))
+    moves = normal(K, D, seed=8)
+    mean, log_scale = component_at(place, (means + moves, scales - 0.2), (means, scales))
+    assert_close((mean - place[0]).square().sum(), moves.square().sum(1).mean())
+    away = place[0] - means.mean(0)
+    assert_close(torch.cosine_similarity(mean - place[0], away, dim=0), away.new_ones(()))
+    assert_close(log_scale, place[1] - 0.2)
+
+
+def test_where_nothing_was_pulled_a_component_is_where_its_images_lie():
+    drawn_from, place = (normal(K, D, seed=8), normal(K, D, seed=9)), (normal(D, seed=10), normal(D, seed=11))
+    for part, expected in zip(component_at(place, drawn_from, drawn_from), place, strict=True):
+        assert_close(part, expected)
+
+
+def test_where_the_only_other_class_lies_there_is_no_direction_to_move_in():
+    only = normal(1, D), normal(1, D, seed=1)
+    assert_close(component_at((only[0][0], only[1][0]), (only[0] + 1, only[1]), only)[0], only[0][0])

@@ -1,0 +1,57 @@
+"""Classifier.explain: evidence that adds up to the lead, and a way that ends in the other class, of images and of vectors."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from likely import Classifier
+from likely.classifier.explaining import neutral
+
+FAMILIES = {
+    "gaussian": ({}, {}),
+    "vae": ({"latent_dims": 4, "width": 8}, {"epochs": 12}),
+    "flow": ({"width": 8, "n_couplings": 2}, {"epochs": 12}),
+    "discriminative": ({"width": 4}, {"epochs": 3}),
+}
+
+
+@pytest.fixture(scope="module", params=["images", "vectors"])
+def data(request):
+    if request.param == "vectors":
+        rng, labels = np.random.default_rng(0), np.arange(300) % 3
+        return rng.normal(size=(300, 5)) + 2 * rng.normal(size=(3, 5))[labels], labels
+    digits = load_digits(n_class=3)
+    return (digits.images * 255 / 16).round().astype(np.uint8), digits.target
+
+
+@pytest.fixture(scope="module", params=FAMILIES.items(), ids=FAMILIES)
+def classifier(request, data):
+    family, (options, training) = request.param
+    return Classifier(family, options=options, training=training).fit(*data)
+
+
+def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier, data):
+    found = classifier.explain(data[0][0])
+    assert found.label == classifier.predict(data[0][:1])[0]
+    model = classifier.model_
+    with torch.no_grad():
+        scores = model.log_scores(neutral(model, found.image[None])[None])[0] / classifier.judge_.temperature
+    expected = found.lead - float(scores[found.label] - scores[found.against])
+    assert float(found.evidence.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.lead)))
+    assert found.evidence.shape == found.image.shape
+
+
+def test_a_way_begins_at_the_image_and_leads_to_the_other_class(classifier, data):
+    way = classifier.explain(data[0][0]).way
+    assert (way is None) == (classifier.model in {"gaussian", "discriminative"})
+    if way is not None:
+        torch.testing.assert_close(way.images[0], classifier.explain(data[0][0]).image, atol=1e-4, rtol=1e-4)
+        assert way.turn is None or way.probability[-1] > 1 / 3
+
+
+def test_one_class_alone_has_no_other():
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+    classifier = Classifier("gaussian", options={"covariance": "diagonal"}).fit(images, np.zeros(12))
+    with pytest.raises(ValueError, match="only class"):
+        classifier.explain(images[0])
