@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from likely.checkpoint import read_document
 from likely.classifier import Classifier
+from likely.data.listing import DataError
 from likely.evaluation.record import Record
-from likely.run import N_JUDGED, UNFINISHED, Run, RunError, begin, resume
+from likely.run import N_JUDGED, UNFINISHED, Run, RunError, begin, resume, set_aside
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -195,3 +196,38 @@ def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
     assert steps[-1].fraction == 1
     assert "nll" in steps[-1].validation
     assert len(session.history) == sum(step.ends_epoch for step in steps) >= 1
+
+
+def test_what_a_model_knows_by_heart_is_measured_on_images_it_never_saw(uninterrupted):
+    found = Record.model_validate(read_document(uninterrupted)["record"]).memorisation
+    assert found.told.low <= found.told.auroc <= found.told.high
+    assert found.reminded.n == 10 * N_JUDGED
+    assert found.reminded.expected < found.reminded.n_nearest
+    assert "Does it know its images by heart?" in (uninterrupted / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path):
+    training = TrainingOptions(epochs=1, batch_size=64, threads=1)
+    run = Run(data="digits", model="gaussian", training=training, folds=0, repeats=3)
+    session = begin(run, tmp_path / "m")
+    for _ in session.steps():
+        pass
+    session.finish()
+    for _ in session.repeat():
+        pass
+    trials = Record.model_validate(read_document(tmp_path / "m")["record"]).trials
+    assert [trial.seed for trial in trials] == [1, 2, 3]
+    assert len({trial.accuracy for trial in trials}) > 1
+    n = trials[0].n_train + trials[0].n_test
+    assert 0.15 < trials[0].n_test / n < 0.35  # a fifth, of what calibration and validation leave
+    assert "How much is chance?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_was_set_aside_is_found_again_or_said_to_have_gone(uninterrupted, tmp_path):
+    classifier = Classifier.load(uninterrupted)
+    parts = set_aside(classifier, uninterrupted)
+    assert np.isin(parts.calibration.hashes, classifier.hashes_).all()
+    images = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]
+    np.savez(tmp_path / "other.npz", x=images, y=np.arange(40) % 10)
+    with pytest.raises(DataError, match="does not hold the images"):
+        set_aside(classifier, uninterrupted, str(tmp_path / "other.npz"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import platform
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -14,23 +14,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from likely import DEFAULT_MODEL, __version__, checkpoint, models
 from likely.classifier import Classifier, Snapshot
 from likely.contract import FamilyOptions, GenerativeModel, Options
 from likely.data.dataset import load
 from likely.data.images import ImageOptions
-from likely.data.parts import Dataset, Part
+from likely.data.listing import DataError
+from likely.data.parts import Dataset, Part, joined
 from likely.data.splits import Parts, divide
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.card import card
 from likely.evaluation.label_noise import suspects
+from likely.evaluation.memorisation import Memorisation, memorisation
 from likely.evaluation.portrait import portrait, with_suspects
-from likely.evaluation.record import Record, write_history
+from likely.evaluation.record import Record, read_history, write_history
+from likely.evaluation.repeats import Trial
 from likely.evaluation.report import render
 from likely.evaluation.report.content import Mislabelled, ReportContent
 from likely.evaluation.report.sections.fidelity import generated
+from likely.evaluation.report.sections.repeats import repeats
 from likely.evaluation.samples import Panel, drawn, honesty
 from likely.training import hardware
 from likely.training.loop import Diverged, Step, is_snapshot_point
@@ -68,6 +72,20 @@ class Run(Options):
     folds: int = Field(
         2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look."
     )
+    repeats: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Further trainings, each as long and on another split of the training images, for honest intervals; at "
+        "least 2.",
+    )
+
+    @field_validator("repeats")
+    @classmethod
+    def _show_a_spread(cls, repeats: int) -> int:
+        if repeats == 1:
+            raise ValueError("a single training shows no spread; at least 2 were expected, such as 5")
+        return repeats
 
 
 class Session:
@@ -92,7 +110,7 @@ class Session:
         )
         self.parts = divide(self.dataset, run.seed)
         _refuse_other_data(self.parts, snapshot, run.data)
-        self.classifier = self._classifier(_without_folds(self.run))
+        self.classifier = self._classifier(_without_folds(self.run), run.seed)
         self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []
         self.is_complete = False
         torch.set_num_threads(threads)
@@ -128,7 +146,7 @@ class Session:
         if not self.is_complete:
             self.save_progress()
         self.classifier.finish(self.parts)
-        self.record = self._record(progress.elapsed / 60)
+        self.record = self._record(progress.elapsed / 60).model_copy(update={"memorisation": self._memorisation()})
         self._save()
         write_history(self.out, self.history)
         if self.is_complete:
@@ -159,6 +177,46 @@ class Session:
             if isinstance(self.classifier.model_, GenerativeModel):
                 self._judge_samples(judges)
         write_pages(self.out, self.content)
+
+    def repeat(self) -> Iterator[Step]:
+        """The same training on other splits of the training images, each measured on a fifth that it set aside.
+
+        Each is remembered, in the model and in its report, when it is done.
+        """
+        available = tuple(part for part in self.dataset.available if part != "test")  # so that a test part is set aside
+        for i in range(self.run.repeats):
+            seed = self.run.seed + 1 + i
+            parts = divide(replace(self.dataset, available=available), seed)
+            classifier = self._classifier(_without_folds(self.run), seed)
+            try:
+                yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
+            except Diverged as error:
+                self.content = replace(
+                    self.content, notes=(*self.content.notes, f"Training {i + 2} of {self.run.repeats + 1}: {error}")
+                )
+                continue
+            classifier.finish(parts)
+            assert parts.test is not None
+            if not len(parts.test.labelled()):
+                few = "Repeated trainings were not measured: there are too few images to set some aside for it."
+                self.content = replace(self.content, notes=(*self.content.notes, few))
+                return
+            found = assess(classifier, parts.test.labelled(), alpha=ALPHA)
+            trial = Trial.of(found, seed, len(parts.train))
+            self.record = self.record.model_copy(update={"trials": (*self.record.trials, trial)})
+            self._save()
+        section = repeats(self.record.trials)
+        self.content = replace(self.content, extra=(*self.content.extra, *([section] if section else [])))
+        write_pages(self.out, self.content)
+
+    def _memorisation(self) -> Memorisation | None:
+        """By the calibration images, and those set aside for a test: neither had any say in the training."""
+        model = self.classifier.model_
+        if not isinstance(model, GenerativeModel):
+            return None
+        kept = [self.parts.calibration, *([self.parts.test] if self.parts.test is not None else [])]
+        made = None if self.dataset.format is None else drawn(self.classifier, N_JUDGED, self.run.seed)
+        return memorisation(self.classifier, self.parts.train, joined(kept), made, seed=self.run.seed)
 
     def _judges(self) -> Generator[Step, None, list[Classifier]]:
         """A classifier for each fold, which has not seen it."""
@@ -196,9 +254,9 @@ class Session:
         section = generated(found, None, self.classifier.labels)
         self.content = replace(self.content, extra=(*self.content.extra, *([section] if section else [])))
 
-    def _classifier(self, training: TrainingOptions) -> Classifier:
+    def _classifier(self, training: TrainingOptions, seed: int) -> Classifier:
         run = self.run
-        return Classifier(run.model, options=run.options, training=training, images=run.images, random_state=run.seed)
+        return Classifier(run.model, options=run.options, training=training, images=run.images, random_state=seed)
 
     def _measurable(self) -> Part:
         """The test images set aside, or else the validation images: DATA's own test part is not for a training to read."""
@@ -257,6 +315,82 @@ def resume(
 def stored(out: Path) -> Run:
     """The options of a folder's unfinished run."""
     return Run.model_validate(checkpoint.read_tensors(out / UNFINISHED)[1]["run"])
+
+
+def run_of(folder: Path) -> Run:
+    """The run that made a model folder; a DataError if it was saved from Python, which keeps none."""
+    return Run.model_validate(_kept(folder, "run"))
+
+
+def record_of(folder: Path) -> Record:
+    """What is remembered of a model folder's making; a DataError if it was saved from Python."""
+    return Record.model_validate(_kept(folder, "record"))
+
+
+def _kept(folder: Path, name: str) -> Any:
+    document = checkpoint.read_document(folder)
+    if name not in document:
+        raise DataError(
+            f"{folder} was saved from Python, and does not say what it was trained on; `likely train` would"
+        )
+    return document[name]
+
+
+def set_aside(
+    classifier: Classifier, folder: Path, data: str | None = None, progress: Callable[[int, int], None] | None = None
+) -> Parts:
+    """The images that a model folder's training set aside, read again from where they were, or from `data`; a DataError if
+    they are not there any more."""
+    run = run_of(folder)
+    added = record_of(folder).added
+    if added:
+        raise DataError(
+            f"{folder} has learned {', '.join(map(repr, added))} since, from images that nobody kept count of"
+        )
+    source = data or run.data
+    dataset = _learnable(load(source, run.images, parts=("train", "validation"), progress=progress), run.seed)
+    parts = divide(dataset, run.seed)
+    known = [np.isin(part.hashes, classifier.hashes_) for part in (parts.train, parts.validation, parts.calibration)]
+    if dataset.classes != classifier.labels or not all(found.all() for found in known):
+        raise DataError(f"{source} does not hold the images that {folder} was trained on, as they were then")
+    return parts
+
+
+def twin_of(
+    folder: Path, out: Path, *, data: str | None = None, progress: Callable[[int, int], None] | None = None
+) -> Session:
+    """A training of the discriminative twin of a model folder: the same data, trunk, length and seed."""
+    run, added = run_of(folder), record_of(folder).added
+    if added:
+        raise DataError(f"{folder} has learned {', '.join(map(repr, added))} since, and a twin of it cannot")
+    training = _without_folds(run)
+    shared = {name: run.options[name] for name in ("width", "depth") if name in run.options}
+    kept = {
+        name: getattr(training, name) for name in ("epochs", "minutes", "threads", "device", "precision", "augment")
+    }
+    twin = Run(
+        data=data or run.data,
+        model=JUDGE,
+        options=shared,
+        training=TrainingOptions(**{name: value for name, value in kept.items() if value is not None}),
+        images=run.images,
+        seed=run.seed,
+        folds=0,
+    )
+    return begin(twin, out, command=f"twin of {folder}", progress=progress)
+
+
+def save_extended(classifier: Classifier, counts: Mapping[str, int], folder: Path, out: Path, *, command: str) -> None:
+    """Write a model folder for the classifier of another one that has learned classes besides, from so many images each."""
+    record, run = record_of(folder), run_of(folder)
+    for name, n in counts.items():
+        record = record.with_class(name, n)
+    of_the_old = {"honesty": None, "memorisation": None, "trials": ()}
+    record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **of_the_old})
+    classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
+    history = read_history(folder)
+    write_history(out, history)
+    write_pages(out, portrait(classifier, record, history, None))
 
 
 def write_pages(folder: Path, content: ReportContent) -> None:

@@ -155,6 +155,7 @@ def _limits(content: ReportContent) -> Iterator[str]:
     yield f"- **False alarms.** {_promise(content.false_alarms)}"
     yield "- **Unknown images** are recognised as often as the figures say: there is no promise about them."
     yield "- **Probabilities** compare the classes above with each other, at the class shares of the training images."
+    yield from (f"- {plain(note)}" for note in content.notes)
 
 
 def _promise(alarms: FalseAlarms | None) -> str:

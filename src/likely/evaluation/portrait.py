@@ -34,6 +34,8 @@ from likely.evaluation.report.content import (
     Strangest,
 )
 from likely.evaluation.report.sections.fidelity import generated
+from likely.evaluation.report.sections.memory import memory, warnings
+from likely.evaluation.report.sections.repeats import repeats
 from likely.evaluation.report.sections.walks import walks as walk_section
 from likely.evaluation.samples import drawn
 from likely.evaluation.walks import Route, walks
@@ -52,7 +54,12 @@ def portrait(
     fidelity: Fidelity | None = None,
 ) -> ReportContent:
     """The report of a classifier, with what was measured on a part of labelled images if anything was."""
-    pages = (generated(record.honesty, fidelity, classifier.labels), _tour(classifier))
+    pages = (
+        generated(record.honesty, fidelity, classifier.labels),
+        _tour(classifier),
+        memory(record.memorisation),
+        repeats(record.trials),
+    )
     content = ReportContent(
         header=_header(classifier, record),
         class_names=classifier.labels,
@@ -61,7 +68,7 @@ def portrait(
         data=record.data(classifier.model_.task.shape),
         options=options_of(classifier),
         provenance=record.provenance(),
-        notes=(record.note,) if record.note else (),
+        notes=(*record.notes, *(warnings(record.memorisation) if record.memorisation else ())),
         extra=tuple(page for page in pages if page is not None),
     )
     return content if measured is None else _with_measurement(content, classifier, *measured)

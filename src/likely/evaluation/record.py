@@ -12,6 +12,8 @@ from pydantic import Field
 
 from likely.checkpoint import write_text
 from likely.contract import Options
+from likely.evaluation.memorisation import Memorisation
+from likely.evaluation.repeats import Trial
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
 from likely.evaluation.samples import Honesty
 
@@ -36,12 +38,29 @@ class Record(Options):
     precision: str = "float32"
     note: str = Field("", description="What the report's figures were measured on, where that needs saying.")
 
+    added: dict[str, int] = Field(
+        {}, description="Classes that were learned later, without another training, and from how many images each."
+    )
     honesty: Honesty | None = Field(None, description="What judges say of the images that the model draws.")
+    trials: tuple[Trial, ...] = Field((), description="The same training on other splits, if it was repeated.")
+    memorisation: Memorisation | None = Field(None, description="How well the model gives its training images away.")
 
     def provenance(self) -> Provenance:
         """What it takes to make the model again."""
         kept = ("command", "versions", "machine", "seed", "minutes", "threads", "precision")
         return Provenance(**{name: getattr(self, name) for name in kept})
+
+    def with_class(self, name: str, n: int) -> Record:
+        """The same with a class besides, the last, that was learned later from n images."""
+        counts = {part: [*of, n if part == "train" else 0] for part, of in self.counts.items()}
+        return self.model_copy(update={"counts": counts, "added": self.added | {name: n}})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of its figures has to know."""
+        later = ", ".join(f"{name} (from {n:,} images)" for name, n in self.added.items())
+        said = f"Learned later, without training the rest again: {later}." if later else ""
+        return tuple(filter(None, (self.note, said)))
 
     def data(self, shape: tuple[int, ...]) -> DataSummary:
         """What was read."""

@@ -46,6 +46,15 @@ def select(classifier: Classifier, data: str, progress: Progress | None = None) 
     return Selection(part.subset(fresh), len(part) - len(fresh), dataset.problems)
 
 
+def learned_from(classifier: Classifier, data: str, progress: Progress | None = None) -> Part:
+    """The labelled images of DATA that the model was trained on; a DataError if there are none."""
+    dataset = load(data, classifier.format_ or ImageOptions(), parts=("train",), progress=progress, fewest_classes=0)
+    part = dataset.relabelled(classifier.labels).train
+    if part is None or not np.isin(part.hashes, classifier.hashes_).any():
+        raise DataError(f"{data}: holds none of the images that the model was trained on")
+    return part.subset(np.flatnonzero(np.isin(part.hashes, classifier.hashes_))).labelled()
+
+
 def unlabelled(classifier: Classifier, data: str, progress: Progress | None = None) -> Strangers:
     """Images whatever their labels."""
     dataset = _loaded(classifier, data, progress)

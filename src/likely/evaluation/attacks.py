@@ -1,0 +1,177 @@
+"""Attacks: the smallest changes that somebody who knows the model makes to images so that it answers wrongly and unsuspecting.
+
+A change succeeds if the most probable class is wrong and the image is still taken for known: a classifier that can say
+"none of these" has to be deceived twice (Carlini & Wagner 2017, Adversarial Examples Are Not Easily Detected).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+
+from likely.classifier import Classifier
+from likely.classifier.examining import examine
+from likely.contract import Options
+from likely.data.parts import Part
+from likely.inference.judgement import Judgement
+from likely.nets.scaling import to_eight_bit, to_unit
+
+N_STEPS = 40  # of gradient ascent
+N_RESTARTS = 2  # beginning elsewhere
+STEP = 2.5  # times the budget over the number of steps: the whole budget can be crossed (Madry 2018)
+N_TRIES = 400  # images shown to the model by the attack that sees answers alone, for each image attacked
+AT_ONCE = 64  # images attacked together
+
+Progress = Callable[[int, int], None]
+
+
+class Attacked(Options):
+    """What became of labelled images under one attack."""
+
+    attack: str
+    budget: float = Field(description="The largest change of a pixel, of 255.")
+    n: int = Field(description="Images that were attacked: all, whatever the answer was before.")
+    accuracy: float = Field(description="The share whose most probable class is still their label.")
+    deceived: float = Field(description="The share answered wrongly and taken for known.")
+    turned_away: float = Field(description="The share taken for unknown.")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A classifier as an attacker sees it, at one false-alarm rate."""
+
+    classifier: Classifier
+    alpha: float
+
+    def judged(self, x: Tensor) -> Judgement:
+        """Everything that an answer rests on, with gradients where there are any."""
+        classifier = self.classifier
+        return classifier.judge_(examine(classifier.model_, [x]), classifier.log_prior_, self.alpha)
+
+    @torch.no_grad()
+    def verdict(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of images as a file would hold them: whether the class is wrong, and whether they are taken for unknown, (B,)."""
+        judgement = self.judged(to_unit(to_eight_bit(x)))
+        return judgement.best != y.cpu(), judgement.p_value <= self.alpha
+
+
+def attacked(
+    classifier: Classifier,
+    part: Part,
+    *,
+    budget: float,
+    alpha: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> tuple[Attacked, ...]:
+    """The images as they are, under gradient ascent, and under an attack that is told nothing but answers.
+
+    `budget` is the largest change of a pixel, of 255. A ValueError if no image has a label, or the model takes vectors.
+    """
+    if classifier.format_ is None:
+        raise ValueError(f"{classifier.model!r} was trained on vectors; a model of images was expected")
+    known = part.labelled()
+    if not len(known):
+        raise ValueError(f"none of {len(part)} images has a label; at least one image of a known class was expected")
+    target, rng = Target(classifier, alpha), torch.Generator().manual_seed(seed)
+    size = budget / 255
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ATTACKS}
+    for start in range(0, len(known), AT_ONCE):
+        block = range(start, min(start + AT_ONCE, len(known)))
+        x = to_unit(known.images.batch(block)).to(classifier.device)
+        y = torch.from_numpy(known.labels[block.start : block.stop])
+        for name, attack in ATTACKS.items():
+            found[name].append(target.verdict(attack(target, x, y, size, rng), y))
+        if progress is not None:
+            progress(block.stop, len(known))
+    return tuple(_counted(name, budget, verdicts) for name, verdicts in found.items())
+
+
+def _counted(name: str, budget: float, verdicts: list[tuple[Tensor, Tensor]]) -> Attacked:
+    wrong, unknown = (torch.cat(part).double() for part in zip(*verdicts, strict=True))
+    return Attacked(
+        attack=name,
+        budget=0.0 if name == "none" else budget,
+        n=len(wrong),
+        accuracy=float(1 - wrong.mean()),
+        deceived=float((wrong * (1 - unknown)).mean()),
+        turned_away=float(unknown.mean()),
+    )
+
+
+def nothing(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
+    """The images as they are."""
+    return x
+
+
+def gradient(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
+    """Projected gradient ascent within ±size of each pixel (Madry 2018), through the posterior and through the strangeness.
+
+    While an image is of its class, the lead of another one is raised; once it is not, its strangeness to the class that
+    leads is lowered (selective ascent, Bryniarski 2022, Evading Adversarial Example Detection Defenses). Of all images on
+    the way the best is kept, judged as a file would hold it; what has no gradient, as a file's size, is taken as it is
+    there. The model is asked without noise, as it is when it answers.
+    """
+    best, worth = x.clone(), _worth(*target.verdict(x, y))
+    own = torch.nn.functional.one_hot(y, len(target.classifier.labels)).bool()
+    for _ in range(N_RESTARTS):
+        moved = (x + size * (2 * torch.rand(x.shape, generator=rng).to(x) - 1)).clamp(0, 1)
+        for _ in range(N_STEPS):
+            slope = _slope(target, moved, own)
+            moved = torch.clamp(moved + STEP * size / N_STEPS * slope.sign(), x - size, x + size).clamp(0, 1)
+            found = _worth(*target.verdict(moved, y))
+            better = found > worth
+            best[better], worth[better] = moved[better], found[better]
+    return best
+
+
+def _slope(target: Target, x: Tensor, own: Tensor) -> Tensor:
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        judgement = target.judged(x)
+        others = judgement.log_posterior.masked_fill(own, -torch.inf)
+        lead, rival = others.max(1)
+        lead = lead - judgement.log_posterior[own]
+        strange = judgement.strangeness.gather(1, rival[:, None])[:, 0]
+        (slope,) = torch.autograd.grad(torch.where(lead < 0, lead, -strange).sum(), x)
+    return slope
+
+
+def answers_alone(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
+    """A walk by decisions only: squares of ±size at random places, kept where the image fares no better for it.
+
+    The proposals are those of Andriushchenko 2020 (Square Attack), which is told scores; this one hears "right", "wrong" and
+    "unknown". It needs no gradient: where it does better than `gradient`, that one was blinded.
+    """
+    B, C, H, W = x.shape
+    stripes = size * (2 * torch.randint(0, 2, (B, C, 1, W), generator=rng).to(x) - 1)
+    best, worth = x.clone(), _worth(*target.verdict(x, y))
+    moved = (x + stripes).clamp(0, 1)
+    for i in range(N_TRIES):
+        found = _worth(*target.verdict(moved, y))
+        better = found >= worth
+        best[better], worth[better] = moved[better], found[better]
+        side = max(1, round(min(H, W) * (0.5 * (1 - i / N_TRIES)) ** 0.5))
+        moved = best.clone()
+        for b in range(B):
+            top, left = (int(torch.randint(0, length - side + 1, (1,), generator=rng)) for length in (H, W))
+            sign = size * (2 * torch.randint(0, 2, (C, 1, 1), generator=rng).to(x) - 1)
+            rows, columns = slice(top, top + side), slice(left, left + side)
+            moved[b, :, rows, columns] = (x[b, :, rows, columns] + sign).clamp(0, 1)
+    return best
+
+
+def _worth(wrong: Tensor, unknown: Tensor) -> Tensor:
+    """What an attacker wants most: wrong and known, 2; then wrong, 1."""
+    return wrong.long() + (wrong & ~unknown).long()
+
+
+ATTACKS: dict[str, Callable[[Target, Tensor, Tensor, float, Generator], Tensor]] = {
+    "none": nothing,
+    "gradient": gradient,
+    "answers alone": answers_alone,
+}

@@ -1,0 +1,35 @@
+"""The training images of a class that are most like an image, as the model sees them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likely.classifier import BATCH, Classifier
+from likely.contract import Featured
+from likely.data.parts import Part
+from likely.nets.scaling import to_unit
+
+
+@torch.inference_mode()
+def nearest(classifier: Classifier, x: Tensor, part: Part, c: int, n: int) -> Part:
+    """The n images of class c in a part that are nearest to x (C, H, W), in [0, 1], the nearest first.
+
+    Distances are those of the model's features, each in units of its spread within the class; of pixels where a family has
+    no features.
+    """
+    of_class = part.subset(np.flatnonzero(part.labels == c))
+    if not len(of_class):
+        return of_class
+    blocks = np.split(np.arange(len(of_class)), range(BATCH, len(of_class), BATCH))
+    theirs = torch.cat([_seen(classifier, to_unit(of_class.images.batch(block))) for block in blocks])
+    spread = theirs.std(0, correction=0).clamp_min(1e-6)
+    apart = ((theirs - _seen(classifier, x[None])) / spread).square().sum(1)
+    return of_class.subset(apart.argsort()[:n].numpy())
+
+
+def _seen(classifier: Classifier, x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, F)."""
+    model = classifier.model_
+    return model.features(x.to(classifier.device)).cpu() if isinstance(model, Featured) else x.flatten(1)

@@ -1,0 +1,70 @@
+"""Attacks: within their budget, never worse for the attacker than no attack, and stronger the more they may change."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from likely import Classifier
+from likely.data.collection import CachedImages
+from likely.data.parts import Part
+from likely.evaluation.attacks import ATTACKS, Target, attacked
+from likely.nets.scaling import to_unit
+
+ALPHA = 0.1
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_digits(n_class=4)
+    images = (data.images * 255 / 16).round().astype(np.uint8)
+    return images, data.target
+
+
+@pytest.fixture(scope="module", params=["gaussian", "vae", "discriminative"])
+def classifier(request, digits):
+    images, labels = digits
+    options = {"vae": {"width": 4, "latent_dims": 4}, "discriminative": {"width": 4}}.get(request.param, {})
+    return Classifier(request.param, options=options, training={"epochs": 5}).fit(images[:500], labels[:500])
+
+
+@pytest.fixture(scope="module")
+def part(digits):
+    images, labels = digits
+    pixels = images[500:524, None]
+    return Part(CachedImages(pixels, str), labels[500:524].astype(np.int64), np.arange(24))
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_no_pixel_changes_by_more_than_the_budget(classifier, part, attack):
+    x, y = to_unit(part.images.batch(range(24))), torch.from_numpy(part.labels)
+    found = attack(Target(classifier, ALPHA), x, y, 16 / 255, torch.Generator().manual_seed(0))
+    assert (found - x).abs().max() <= 16 / 255 + 1e-6
+    assert 0 <= found.min() <= found.max() <= 1
+
+
+def test_attacks_only_make_things_worse_and_gradients_make_them_bad(classifier, part):
+    found = {row.attack: row for row in attacked(classifier, part, budget=64, alpha=ALPHA, seed=0)}
+    clean, gradient, blind = (found[name] for name in ("none", "gradient", "answers alone"))
+    judgement = classifier.judge(part.images, alpha=ALPHA)
+    assert clean.accuracy == pytest.approx(float((judgement.best.numpy() == part.labels).mean()))
+    assert clean.budget == 0
+    for row in (gradient, blind):
+        assert row.deceived >= clean.deceived
+        assert row.accuracy <= clean.accuracy
+        assert row.deceived <= 1 - row.accuracy
+        assert row.n == 24
+    assert gradient.accuracy < clean.accuracy - 0.3
+
+
+def test_without_labels_there_is_nothing_to_attack(classifier, part):
+    nothing = Part(part.images, np.full(24, -1), part.hashes)
+    with pytest.raises(ValueError, match="label"):
+        attacked(classifier, nothing, budget=8, alpha=ALPHA, seed=0)
+
+
+def test_vectors_are_not_attacked(part):
+    vectors = np.random.default_rng(0).normal(size=(40, 3))
+    classifier = Classifier("gaussian").fit(vectors, np.arange(40) % 2)
+    with pytest.raises(ValueError, match="model of images"):
+        attacked(classifier, part, budget=8, alpha=ALPHA, seed=0)

@@ -1,0 +1,27 @@
+"""Repeated trainings: intervals wider than those of independent ones, and as wide as they should be."""
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from likely.evaluation.repeats import spread
+
+
+def test_without_test_images_the_interval_is_students():
+    values = [0.9, 0.92, 0.94, 0.91]
+    found = spread(values, n_train=10**9, n_test=1)
+    low, high = t.interval(0.95, 3, np.mean(values), np.std(values, ddof=1) / 2)
+    assert found.low == pytest.approx(low)
+    assert found.high == pytest.approx(high)
+    assert found.mean == pytest.approx(np.mean(values))
+
+
+def test_shared_images_widen_it_as_nadeau_and_bengio_say():
+    values = [0.9, 0.92, 0.94, 0.91]
+    alone, shared = (spread(values, n_train=400, n_test=n) for n in (0, 100))
+    assert (shared.high - shared.mean) / (alone.high - alone.mean) == pytest.approx(((1 / 4 + 1 / 4) / (1 / 4)) ** 0.5)
+
+
+def test_trainings_that_all_end_alike_leave_no_doubt():
+    found = spread([0.5, 0.5, 0.5], n_train=10, n_test=5)
+    assert found.low == found.high == 0.5
