@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -36,7 +37,7 @@ def options_page() -> str:
     lines += ["A flag of `likely train`; in Python, a key of `Classifier(options=…, training=…, images=…)`.", ""]
     for name, kind in FAMILIES.items():
         lines += [f"## {name}", "", summary(kind), "", *table(rows(kind.options_type)), ""]
-    own = {name: Run.model_fields[name] for name in ("seed", "folds")}
+    own = {name: Run.model_fields[name] for name in ("seed", "folds", "repeats")}
     lines += ["## every run", "", "In Python the seed is `Classifier(random_state=…)`.", "", *table(own.items()), ""]
     for title, options in (("training", TrainingOptions), ("images", ImageOptions)):
         lines += [f"## {title}", "", (options.__doc__ or "").strip(), "", *table(rows(options)), ""]
@@ -104,9 +105,9 @@ def walk(context: click.Context) -> Iterator[click.Context]:
             yield from walk(click.Context(below, parent=context, info_name=name))
 
 
-def benchmarks_page() -> str:
-    """docs/benchmarks.md with the committed tables of bench/results in their places."""
-    text = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+def with_tables(name: str) -> str:
+    """A page with the committed tables of bench/results in their places."""
+    text = (DOCS / name).read_text(encoding="utf-8")
     return re.sub(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", _filled, text, flags=re.DOTALL)
 
 
@@ -118,7 +119,11 @@ def _filled(match: re.Match[str]) -> str:
     return match[1] + words + "\n" + match[3]
 
 
-PAGES = {"options.md": options_page, "cli.md": commands_page, "benchmarks.md": benchmarks_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "options.md": options_page,
+    "cli.md": commands_page,
+    **{name: partial(with_tables, name) for name in ("benchmarks.md", "trust.md")},
+}
 
 
 def main() -> int:

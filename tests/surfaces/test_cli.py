@@ -438,7 +438,7 @@ def test_a_fault_of_the_program_itself_is_a_sentence_too(model, picture, monkeyp
     def broken(*args, **kwargs):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(Classifier, "judge", broken)
+    monkeypatch.setattr(Classifier, "answer", broken)
     code, _, err = called("classify", model, picture)
     assert code == 1
     assert "report" in err

@@ -19,6 +19,8 @@ COMMANDS = {
     "evaluate": "Measure a model on labelled images that it has not seen.",
     "benchmark": "Compare model families, trained for as long each, beside a discriminative twin.",
     "generate": "Draw new images of the classes.",
+    "explain": "Show why an image is of one class rather than another, and what would change that.",
+    "extend": "Teach a model new classes without training it again.",
     "data": "Look at DATA before training.",
     "models": "List the model families and their options.",
     "info": "Show a model's card.",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from likely.surfaces.cli.opening import ALPHA, Opening, opens_model
+from likely.surfaces.cli.priors import ADAPT, log_prior
 
 if TYPE_CHECKING:
     from likely.answer import Answer
     from likely.classifier import Classifier
     from likely.surfaces.cli.answers import Writer
 
+Masking = Callable[[list[Path]], Mapping[str, Any]]
 CHUNK = 256  # images that are read, answered and written before the next
 
 
@@ -33,18 +36,54 @@ CHUNK = 256  # images that are read, answered and written before the next
     "--alpha", type=ALPHA, default=0.05, show_default=True, help="Share of known images that may be called unknown."
 )
 @click.option("--top-k", type=click.IntRange(1), help="Name so many classes an image.")
-def command(model: Opening, inputs: tuple[str, ...], alpha: float, top_k: int | None, **written: Any) -> None:
+@click.option(
+    "--prior",
+    metavar="uniform|FILE|adapt",
+    help="The mix that the classes come in: all alike, as a .json or .csv file says, or as these images show; that of the "
+    "training if left out.",
+)
+@click.option(
+    "--observed",
+    metavar="MASK|transparent",
+    help="Go by a part of each image alone: the white pixels of the picture MASK, or those of each image that are not "
+    "transparent.",
+)
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="Where the training images are now, if p-values behind a mask are to be had from them.",
+)
+def command(
+    model: Opening,
+    inputs: tuple[str, ...],
+    alpha: float,
+    top_k: int | None,
+    prior: str | None,
+    observed: str | None,
+    data: str | None,
+    **written: Any,
+) -> None:
     """Say what each INPUT, an image or a folder of images, shows, or that it shows nothing known."""
     from likely.data.images import find
 
+    if prior == ADAPT and observed is not None:
+        raise click.UsageError(
+            "--prior adapt looks at whole images; with --observed give the shares in a file, or uniform"
+        )
+    if data is not None and observed is None:
+        raise click.UsageError("--data is for p-values behind a mask; name one with --observed, or leave --data out")
     destination = Destination(**written)
     classifier = model.classifier_of_images("answer")
     paths = find(inputs)
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")
+    asked = {"alpha": alpha, "top_k": top_k, "log_prior": log_prior(classifier, prior, paths, alpha)}
+    masking = _masking(classifier, model.folder, observed, data)
+    for sentence in _shortfall(classifier, alpha) if observed is None else ():
+        click.echo(sentence, err=True)
     failed = 0
     with destination.writer() as write:
-        for answer in _answers(classifier, paths, alpha, top_k):
+        for answer in _answers(classifier, paths, asked, masking):
             failed += answer.error is not None
             if answer.error is not None and not destination.shows_errors:
                 click.echo(answer.error, err=True)
@@ -88,11 +127,43 @@ class Destination:
             yield WRITERS[self.format](stream)
 
 
-def _answers(classifier: Classifier, paths: list[Path], alpha: float, top_k: int | None) -> Iterator[Answer]:
+def _shortfall(classifier: Classifier, alpha: float) -> Iterator[str]:
+    """What the p-values can promise where a class has too few calibration images for its own."""
+    from likely.answer import Calibration
+    from likely.evaluation.phrases import listing, plural
+
+    kinds, missing = classifier.judge_.typicality.calibration(alpha), classifier.judge_.typicality.n_missing(alpha)
+    few = [c for c, kind in enumerate(kinds) if kind is not Calibration.PER_CLASS]
+    if not few:
+        return
+    named = listing(tuple(f"{classifier.labels[c]} {missing[c]:,}" for c in few))
+    if kinds[few[0]] is Calibration.POOLED:
+        yield f"p-values are pooled over classes that have too few images of their own at alpha {alpha:g}; missing: {named}"
+    else:
+        have = plural(len(classifier.judge_.typicality.labels), "calibration image")
+        yield f"without p-values: {have} in all, and alpha {alpha:g} takes {math.ceil(1 / alpha - 1e-9)}; missing: {named}"
+
+
+def _masking(classifier: Classifier, folder: Path, observed: str | None, data: str | None) -> Masking:
+    """What goes with a chunk of images: nothing, one mask and what was calibrated behind it, or a mask for each."""
+    from likely.surfaces.cli.masks import TRANSPARENT, judge_of_part, mask_of_file, masks_of_images
+
+    if observed is None:
+        return lambda chunk: {}
+    if observed == TRANSPARENT:
+        return lambda chunk: {"observed": masks_of_images(classifier, chunk)}
+    mask = mask_of_file(classifier, Path(observed))
+    if mask.all():
+        return lambda chunk: {}
+    judge = judge_of_part(classifier, mask, folder, data)
+    return lambda chunk: {"observed": mask, "judge": judge}
+
+
+def _answers(classifier: Classifier, paths: list[Path], asked: Mapping[str, Any], masking: Masking) -> Iterator[Answer]:
     from likely.surfaces.cli.progress import counting
 
     with counting("classifying") as progress:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
-            yield from classifier.answer(chunk, alpha=alpha, top_k=top_k)
+            yield from classifier.answer(chunk, **asked, **masking(chunk))
             progress(start + len(chunk), len(paths))

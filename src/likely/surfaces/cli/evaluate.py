@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from likely.classifier import Classifier
     from likely.data.parts import Part
     from likely.evaluation.assessment import Assessment
+    from likely.evaluation.attacks import Attacked
     from likely.evaluation.fidelity import Fidelity
+    from likely.evaluation.robustness import Robustness
     from likely.evaluation.selection import Selection, Strangers
 
 
@@ -40,6 +44,24 @@ if TYPE_CHECKING:
     help="Also hold generated images against the real ones, in the features of another model folder, of a pretrained "
     "backbone's folder, or of a TorchScript file such as Inception's.",
 )
+@click.option("--corruptions", is_flag=True, help="Also damage the images in eight ways at five strengths.")
+@click.option(
+    "--attack",
+    is_flag=True,
+    help="Also change images so as to deceive, within --budget, as somebody would who knows the model.",
+)
+@click.option(
+    "--budget", type=click.IntRange(0, 255), default=8, show_default=True, help="Largest change of a pixel, of 255."
+)
+@click.option(
+    "--attacked", "n_attacked", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
+)
+@click.option(
+    "--twin",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The discriminative twin's model folder, to stand beside MODEL where images are damaged or changed; it is trained "
+    "there, for as long as MODEL was, if there is none.",
+)
 def command(
     model: Opening,
     data: str,
@@ -47,6 +69,11 @@ def command(
     as_json: bool,
     report: Path | None,
     extractor: Path | None,
+    corruptions: bool,
+    attack: bool,
+    budget: int,
+    n_attacked: int,
+    twin: Path | None,
     **measured: Any,
 ) -> None:
     """Measure MODEL on the test part of DATA, or on all of DATA where it has none.
@@ -55,22 +82,36 @@ def command(
     """
     from likely.evaluation.portrait import measured as portrayed
     from likely.evaluation.report import render
+    from likely.evaluation.report.sections.robustness import robustness
     from likely.surfaces.cli.problems import say
     from likely.surfaces.cli.screen import console
 
+    if (corruptions or attack) and twin is None:
+        raise click.UsageError(
+            "--corruptions and --attack are measured beside the discriminative twin: name its folder with --twin; where there "
+            "is none it is trained, for as long as the model was"
+        )
     classifier = model.classifier()
     chosen, strangers = _read(classifier, data, unknown)
     problems = (*chosen.problems, *(strangers.problems if strangers else ()))
     say(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
     found = _measured(classifier, chosen, strangers, **measured)
     likeness = _fidelity(classifier, chosen.part, extractor) if extractor else None
+    pair = [classifier, _twin(model, twin)] if twin is not None else []
+    damaged = _damaged(pair, chosen.part, found.judgement.alpha) if corruptions else []
+    deceived = _deceived(pair, chosen.part, found.judgement.alpha, budget, n_attacked) if attack else []
     if as_json:
-        more = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
+        more: dict[str, Any] = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
+        more |= {"corruptions": [each.model_dump(mode="json") for each in damaged]} if damaged else {}
+        more |= {"attacks": {name: [row.model_dump() for row in rows] for name, rows in deceived}} if deceived else {}
         click.echo(json.dumps(found.as_json() | more, ensure_ascii=False))
     else:
         show(found, likeness)
+        _show_damage(damaged, deceived)
     if report is not None:
-        page = render(portrayed(classifier, model.folder, found, chosen.part, likeness))
+        more_of_it = robustness(damaged, deceived)
+        content = portrayed(classifier, model.folder, found, chosen.part, likeness)
+        page = render(replace(content, extra=(*content.extra, *([more_of_it] if more_of_it else []))))
         report.write_text(page, encoding="utf-8")
         console.print(f"report {report}", soft_wrap=True, markup=False)
     sys.exit(1 if problems else 0)
@@ -97,6 +138,83 @@ def show(found: Assessment, likeness: Fidelity | None = None) -> None:
         screen.print(measured_with(likeness))
     if found.skipped:
         screen.print(f"{found.skipped:,} images skipped: the model was trained on them")
+
+
+def _twin(model: Opening, folder: Path) -> Classifier:
+    """The twin, trained now if there is none."""
+    from likely.checkpoint import DOCUMENT
+    from likely.contract import GenerativeModel
+    from likely.run import UNFINISHED, resume, twin_of
+    from likely.surfaces.cli.progress import counting, watched
+
+    if not (folder / DOCUMENT).exists():
+        with counting("reading images") as progress:
+            begun = (folder / UNFINISHED).exists()
+            session = resume(folder, progress=progress) if begun else twin_of(model.folder, folder, progress=progress)
+        for _ in watched(session.steps(), "training the twin"):
+            pass
+        session.finish()
+    twin, own = replace(model, folder=folder).classifier(), model.classifier()
+    if (twin.labels, twin.format_) != (own.labels, own.format_) or isinstance(twin.model_, GenerativeModel):
+        raise click.UsageError(
+            f"--twin {folder} is no twin of {model.folder}: a softmax classifier of the same classes and "
+            "images was expected; name a folder that does not exist, and one is trained there"
+        )
+    return twin
+
+
+def _damaged(pair: Sequence[Classifier], part: Part, alpha: float) -> list[Robustness]:
+    from likely.evaluation.robustness import robustness
+    from likely.surfaces.cli.progress import counting
+
+    found = []
+    for classifier in pair:
+        with counting(f"damaging images, {classifier.id}") as progress:
+            found.append(robustness(classifier, part, seed=0, alpha=alpha, progress=progress))
+    return found
+
+
+def _deceived(
+    pair: Sequence[Classifier], part: Part, alpha: float, budget: float, n: int
+) -> list[tuple[str, tuple[Attacked, ...]]]:
+    """Of the first few images in an order drawn at random, the same for both."""
+    import numpy as np
+
+    from likely.evaluation.attacks import attacked
+    from likely.surfaces.cli.progress import counting
+
+    some = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:n]))
+    found = []
+    for classifier in pair:
+        with counting(f"attacking {classifier.id}") as progress:
+            rows = attacked(classifier, some, budget=budget, alpha=alpha, seed=0, progress=progress)
+        found.append((classifier.id or classifier.model, rows))
+    return found
+
+
+def _show_damage(damaged: Sequence[Robustness], deceived: Sequence[tuple[str, Sequence[Attacked]]]) -> None:
+    """The tables of the report, on stdout."""
+    from rich.table import Table
+
+    from likely.evaluation.report.sections import robustness as section
+    from likely.surfaces.cli.screen import screen
+
+    for columns, rows, words in (
+        (section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.reading(damaged))
+        if damaged
+        else ((), (), ""),
+        (section.ATTACK_COLUMNS, section.attack_rows(deceived), section.reading_attacks(deceived))
+        if deceived
+        else ((), (), ""),
+    ):
+        if rows:
+            table = Table(box=None, pad_edge=False)
+            for column in columns:
+                table.add_column(column.title, justify="right" if column.align == "number" else "left")
+            for row in rows:
+                table.add_row(*map(str, row))
+            screen.print(table)
+            screen.print(words)
 
 
 def _fidelity(classifier: Classifier, part: Part, path: Path) -> Fidelity:

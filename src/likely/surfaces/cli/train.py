@@ -47,6 +47,12 @@ class TrainCommand(click.Command):
 @click.option("--model", help=f"The family; `likely models` lists them.  [default: {DEFAULT_MODEL}]")
 @click.option("--seed", type=int, default=None, help="Seed of everything random.  [default: 0]")
 @click.option("--folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]")
+@click.option(
+    "--repeats",
+    type=click.IntRange(0),
+    default=None,
+    help="Train so many times more, each as long and on another split, for honest intervals.  [default: 0]",
+)
 @click.option("--resume", is_flag=True, help="Go on with the unfinished training in --out, exactly as it would have.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
 @click.pass_context
@@ -68,6 +74,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
         console.print("Stopped. Keeping the best weights so far.")
     else:
         for _ in watched(session.check_labels(), "checking labels", lines=False):
+            pass
+        for _ in watched(session.repeat(), "repeating", lines=False):
             pass
     _conclude(content, session)
 
@@ -115,7 +123,7 @@ def _run(given: dict[str, Any]) -> Run:
         options=kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
         training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
-        **{name: given[name] for name in ("model", "seed", "folds") if given[name] is not None},
+        **{name: given[name] for name in ("model", "seed", "folds", "repeats") if given[name] is not None},
     )
 
 

@@ -1,0 +1,81 @@
+"""--observed: which pixels of the images a command is to go by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from likely.classifier import Classifier
+    from likely.inference.judgement import Judge
+
+    Mask = NDArray[np.bool_]
+
+TRANSPARENT = "transparent"
+
+
+def mask_of(classifier: Classifier, observed: str, path: Path) -> Mask:
+    """What --observed leaves of one image, (H, W)."""
+    if observed != TRANSPARENT:
+        return mask_of_file(classifier, Path(observed))
+    mask: Mask = masks_of_images(classifier, [path])[0]
+    return mask
+
+
+def mask_of_file(classifier: Classifier, path: Path) -> Mask:
+    """(H, W): the white or opaque pixels of a picture; a UsageError if it cannot be read."""
+    from likely.data.decoding import ImageError
+    from likely.data.images import HALF, observed, read
+
+    assert classifier.format_ is not None
+    try:
+        grey = read(path, classifier.format_.model_copy(update={"channels": 1}))[0]
+        mask: Mask = (grey >= HALF) & observed(path, classifier.format_)
+        return mask
+    except ImageError as error:
+        raise click.UsageError(
+            f"--observed {error}; a picture that is white where the images are to be looked at was expected, or {TRANSPARENT!r}"
+        ) from error
+
+
+def masks_of_images(classifier: Classifier, paths: Sequence[Path]) -> Mask:
+    """(N, H, W): the opaque pixels of each image; all of one that cannot be read, of which the answer will say so."""
+    import numpy as np
+
+    from likely.data.decoding import ImageError
+    from likely.data.images import observed
+
+    assert classifier.format_ is not None
+    whole = np.ones(classifier.format_.shape[1:], np.bool_)
+    masks = []
+    for path in paths:
+        try:
+            masks.append(observed(path, classifier.format_))
+        except ImageError:
+            masks.append(whole)
+    return np.stack(masks)
+
+
+def judge_of_part(classifier: Classifier, mask: Mask, folder: Path, data: str | None) -> Judge | None:
+    """P-values behind one mask, from the images that the training set aside, if they are still to be found."""
+    from likely.data.listing import DataError
+    from likely.run import set_aside
+    from likely.surfaces.cli.progress import counting
+    from likely.surfaces.cli.screen import console
+
+    try:
+        with counting("reading images") as progress:
+            parts = set_aside(classifier, folder, data, progress)
+    except DataError as error:
+        if data is not None:
+            raise
+        click.echo(f"without p-values: {error}; --data names where they are now", err=True)
+        return None
+    with console.status("calibrating behind the mask"):
+        return classifier.judge_of_part(mask, parts.validation, parts.calibration)
