@@ -9,16 +9,13 @@ and a training that was interrupted goes on.
 
 from __future__ import annotations
 
-import csv
-import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 from promises import alarms, n_above
+from trained import history, trained
 
 from likely import Classifier
 from likely.benchmark.speed import timed
@@ -65,21 +62,6 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
         "alarms": alarms(models["vae"], chosen.part),
         **throughput(models, chosen),
     }
-
-
-def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
-    """A model folder, trained unless it is there already, and the peak memory of the training in GB."""
-    if not (out / "model.json").exists():
-        resumed = ["--resume"] if (out / "unfinished.safetensors").exists() else []
-        command = [sys.executable, "-m", "likely", "train", data, "--out", str(out), *map(str, words), *resumed]
-        print(" ".join(command[2:]), flush=True)
-        subprocess.run(command, check=True)
-    return out, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
-
-
-def history(folder: Path) -> list[dict[str, str]]:
-    with (folder / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def ahead(a: Assessment, b: Assessment) -> list[float]:

@@ -1,0 +1,65 @@
+"""How honest the probabilities of every family are, before and after temperature, and whether that changes any answer.
+
+    python bench/calibration.py $DATA/fashion-mnist --minutes 2 --seeds 0 --out /tmp/trust
+
+Appends a line for each model to bench/results/calibration.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, circumstances, provenance, rows, write_table
+from trained import model_arguments, unmeasured
+
+from likely import Classifier
+from likely.evaluation import metrics
+from likely.evaluation.selection import select
+from likely.inference.posterior import log_posterior, uniform
+from likely.models import FAMILIES
+
+LEDGER = RESULTS / "calibration.jsonl"
+
+
+def main() -> None:
+    asked = model_arguments(__doc__, ",".join(FAMILIES), 2).parse_args()
+    for key, folder in unmeasured(asked, LEDGER):
+        append(LEDGER, {**circumstances(asked.threads), **key, **measured(Classifier.load(folder), asked.data)})
+    write_table(LEDGER, table())
+
+
+@torch.inference_mode()
+def measured(classifier: Classifier, data: str) -> dict[str, object]:
+    """On test images; the temperature was fitted to validation images."""
+    part, T = select(classifier, data).part, classifier.judge_.temperature
+    scores = classifier._examine(part.images).log_scores
+    before, after = (log_posterior(scores, classifier.log_prior_, each).numpy() for each in (1.0, T))
+    alike = [log_posterior(scores, uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
+    return {
+        "n": len(part),
+        "accuracy": metrics.accuracy(after, part.labels),
+        "temperature": T,
+        "ece_before": metrics.ece(before, part.labels),
+        "ece": metrics.ece(after, part.labels),
+        "changed": int(np.sum(alike[0] != alike[1])),
+    }
+
+
+def table() -> str:
+    lines = [
+        "| data | classifier | seed | minutes | accuracy | temperature | ece at temperature 1 | ece | answers changed by "
+        "temperature under a uniform prior |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = rows(LEDGER)
+    for row in found:
+        start = f"| {row['data']} | {row['kind']} | {row['seed']} | {row['minutes']:g} | {row['accuracy']:.4f}"
+        rest = (
+            f"{row['temperature']:.2f} | {row['ece_before']:.4f} | {row['ece']:.4f} | {row['changed']} of {row['n']:,}"
+        )
+        lines.append(f"{start} | {rest} |")
+    return "\n".join([*lines, "", provenance(found)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

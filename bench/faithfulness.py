@@ -1,0 +1,83 @@
+"""Is the evidence map true to the model? The answer has to flip sooner when pixels go in its order than in any other.
+
+    python bench/faithfulness.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
+
+Pixels of test images are replaced by those of the image that speaks for no class, the most important first, by four rankings:
+evidence for the answer against the runner-up, the size of the slope, how much a pixel varies over training images, and chance.
+Appends a line for each model to bench/results/faithfulness.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, circumstances, provenance, rows, write_table
+from trained import model_arguments, unmeasured
+
+from likely import Classifier
+from likely.classifier.explaining import neutral
+from likely.evaluation.faithfulness import flips, rankings
+from likely.evaluation.selection import learned_from, select
+from likely.nets.scaling import to_unit
+
+LEDGER = RESULTS / "faithfulness.jsonl"
+N_IMAGES, BLOCK = 500, 20
+N_BOOTSTRAP = 10_000
+
+
+def main() -> None:
+    asked = model_arguments(__doc__, "vaegan,gaussian,discriminative", 10).parse_args()
+    for key, folder in unmeasured(asked, LEDGER):
+        found = measured(Classifier.load(folder), asked.data, int(str(key["seed"])))
+        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    write_table(LEDGER, table())
+
+
+def measured(classifier: Classifier, data: str, seed: int) -> dict[str, Any]:
+    """For every ranking, the share of pixels of each image that have gone when the answer flips."""
+    part, trained_on = select(classifier, data).part, learned_from(classifier, data)
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.permutation(len(part))[:N_IMAGES])
+    some = np.sort(rng.permutation(len(trained_on))[:5000])
+    variance = to_unit(trained_on.images.batch(some)).var(0)
+    shares: dict[str, list[float]] = {}
+    for start in range(0, len(chosen), BLOCK):
+        x = to_unit(part.images.batch(chosen[start : start + BLOCK]))
+        baseline = neutral(classifier.model_, x)
+        scores = scores_of(classifier)
+        noise = torch.Generator().manual_seed(seed + start)
+        for name, importance in rankings(scores, x, baseline, variance, rng=noise).items():
+            shares.setdefault(name, []).extend(flips(scores, x, importance, baseline).tolist())
+    return {"n": len(chosen), "shares": shares}
+
+
+def scores_of(classifier: Classifier) -> Any:
+    """What answers rest on, priors included: the class that leads is the answer."""
+    model, T, prior = classifier.model_, classifier.judge_.temperature, classifier.log_prior_
+    return lambda x: model.log_scores(x) / T + prior.to(x)
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    names = list(found[0]["shares"])
+    lines = [
+        f"| data | classifier | seed | {' | '.join(names)} | sooner than the next best, points (95 % interval) |",
+        "|---|---|---:|" + "---:|" * (len(names) + 1),
+    ]
+    for row in found:
+        each = {name: np.array(shares) for name, shares in row["shares"].items()}
+        means = " | ".join(f"{values.mean():.3f}" for values in each.values())
+        rival = min((name for name in names if name != "evidence"), key=lambda name: each[name].mean())
+        ahead = 100 * (each[rival] - each["evidence"])
+        again = np.random.default_rng(0).integers(len(ahead), size=(N_BOOTSTRAP, len(ahead)))
+        low, high = np.quantile(ahead[again].mean(1), [0.025, 0.975])
+        start = f"| {row['data']} | {row['kind']} | {row['seed']} | {means}"
+        lines.append(f"{start} | {ahead.mean():.1f} ({low:.1f} to {high:.1f}), {rival} |")
+    note = f"Mean share of the pixels that have gone when the answer flips, {found[0]['n']} test images. {provenance(found)}"
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Another class mix: what `--prior adapt` gains over the training's, beside what the true mix would.
+
+    python bench/label_shift.py $DATA/fashion-mnist --models vaegan,discriminative --minutes 10 --seeds 0 --out /tmp/trust
+
+Twenty mixes from Dirichlet(0.3), each a draw of test images in that mix, whose labels `adapt` does not see; and twenty draws in
+the training's own mix, where there is nothing to gain. Appends a line for each model to bench/results/label_shift.jsonl, unless
+it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, circumstances, provenance, rows, write_table
+from trained import model_arguments, unmeasured
+
+from likely import Classifier
+from likely.classifier.adapting import adaptation
+from likely.evaluation.selection import select
+from likely.inference.judgement import Examination
+from likely.inference.posterior import log_posterior
+
+LEDGER = RESULTS / "label_shift.jsonl"
+N_DRAWS, CONCENTRATION, SHARE = 20, 0.3, 0.25  # of the test images are in a draw
+ALPHA = 0.05
+N_BOOTSTRAP = 10_000
+
+
+def main() -> None:
+    asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
+    for key, folder in unmeasured(asked, LEDGER):
+        found = measured(Classifier.load(folder), asked.data, int(str(key["seed"])))
+        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    write_table(LEDGER, table())
+
+
+def measured(classifier: Classifier, data: str, seed: int) -> dict[str, object]:
+    """Accuracy of every draw under the training's mix, the estimated one and the true one."""
+    part, rng = select(classifier, data).part, np.random.default_rng(seed)
+    examined, K = classifier._examine(part.images), len(classifier.labels)
+    found: dict[str, Any] = {}
+    usual = np.exp(classifier.log_prior_.numpy())
+    for kind in ("shifted", "unshifted"):
+        draws = []
+        for _ in range(N_DRAWS):
+            mix = rng.dirichlet(np.full(K, CONCENTRATION)) if kind == "shifted" else usual
+            chosen = drawn(part.labels, mix, rng)
+            draws.append(accuracies(classifier, examined, part.labels, chosen, mix))
+        found[kind] = draws
+    return {"n_draw": len(chosen), **found}
+
+
+def drawn(labels: np.ndarray, mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images in a mix, none of them twice: as many as the share, or as the rarest class allows."""
+    counts = np.bincount(labels, minlength=len(mix))
+    n = int(min(SHARE * len(labels), (counts / np.maximum(mix, 1e-9)).min()))
+    wanted = np.minimum(rng.multinomial(n, mix / mix.sum()), counts)
+    return np.concatenate([rng.choice(np.flatnonzero(labels == c), n, replace=False) for c, n in enumerate(wanted)])
+
+
+def accuracies(
+    classifier: Classifier, examined: Examination, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
+) -> dict[str, float]:
+    these = torch.from_numpy(chosen)
+    part = examined.subset(these)
+    found = adaptation(classifier.judge_, [part], classifier.log_prior_, ALPHA)
+    priors = {"trained": classifier.log_prior_, "adapted": found.mix.log_prior, "true": torch.from_numpy(mix).log()}
+    right = {}
+    for name, prior in priors.items():
+        posterior = log_posterior(part.log_scores, prior, classifier.judge_.temperature)
+        right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
+    return {**right, "off": float(np.abs(found.mix.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
+
+
+def table() -> str:
+    lines = [
+        "| data | classifier | seed | accuracy, training's mix | adapted | true mix | share of the possible gain (95 % "
+        "interval) | mean loss where nothing shifted, points |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = rows(LEDGER)
+    for row in found:
+        each = {name: np.array([draw[name] for draw in row["shifted"]]) for name in ("trained", "adapted", "true")}
+        gains, possible = each["adapted"] - each["trained"], each["true"] - each["trained"]
+        rng = np.random.default_rng(0)
+        again = rng.integers(len(gains), size=(N_BOOTSTRAP, len(gains)))
+        low, high = np.quantile(gains[again].sum(1) / possible[again].sum(1), [0.025, 0.975])
+        loss = 100 * np.mean([draw["trained"] - draw["adapted"] for draw in row["unshifted"]])
+        means = " | ".join(f"{values.mean():.4f}" for values in each.values())
+        lines.append(
+            f"| {row['data']} | {row['kind']} | {row['seed']} | {means} | "
+            f"{gains.sum() / possible.sum():.2f} ({low:.2f} to {high:.2f}) | {loss:.2f} |"
+        )
+    note = f"{N_DRAWS} mixes from Dirichlet({CONCENTRATION:g}), means over them. {provenance(found)}"
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Half of every image hidden: a generative classifier that goes by what is seen, beside twins that are shown a filled-up image.
+
+    python bench/occlusion.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
+
+The twin is trained as ever, and once more with random erasing (Zhong 2020), discriminative+erasing; hidden pixels are filled
+with the mean colour of the rest, as that training fills them. Masks: a square of half the area at a random place, and the left
+half. Appends a line for each model to bench/results/occlusion.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, circumstances, provenance, rows, write_table
+from trained import model_arguments, unmeasured
+
+from likely import Classifier
+from likely.contract import PartialEvidence
+from likely.data.parts import Part
+from likely.evaluation import metrics
+from likely.evaluation.selection import select
+from likely.inference.posterior import log_posterior
+from likely.nets.scaling import to_eight_bit, to_unit
+from likely.training.augment import filled
+
+LEDGER = RESULTS / "occlusion.jsonl"
+MASKS = ("nothing", "square", "left half")
+BLOCK = 250
+
+
+def main() -> None:
+    asked = model_arguments(__doc__, "vaegan,discriminative,discriminative+erasing", 10).parse_args()
+    for key, folder in unmeasured(asked, LEDGER):
+        classifier = Classifier.load(folder)
+        part = select(classifier, asked.data).part
+        found = {mask: measured(classifier, part, mask) for mask in MASKS}
+        append(LEDGER, {**circumstances(asked.threads), **key, "n": len(part), **found})
+    write_table(LEDGER, table())
+
+
+@torch.inference_mode()
+def measured(classifier: Classifier, part: Part, mask: str) -> dict[str, float]:
+    """Accuracy and calibration error under a mask, and images a second."""
+    scores, start = [], time.perf_counter()
+    masks = hidden_by(mask, len(part), *part.images.shape[1:])
+    for at in range(0, len(part), BLOCK):
+        block = np.arange(at, min(at + BLOCK, len(part)))
+        x, observed = to_unit(part.images.batch(block)), ~masks[torch.from_numpy(block)]
+        model = classifier.model_
+        if mask == "nothing":
+            scores.append(model.log_scores(x))
+        elif isinstance(model, PartialEvidence):
+            scores.append(model.observed_log_likelihood(x, observed))
+        else:
+            scores.append(model.log_scores(to_unit(to_eight_bit(filled(x, observed)))))
+    found = log_posterior(torch.cat(scores), classifier.log_prior_, classifier.judge_.temperature).numpy()
+    return {
+        "accuracy": metrics.accuracy(found, part.labels),
+        "ece": metrics.ece(found, part.labels),
+        "per_second": len(part) / (time.perf_counter() - start),
+    }
+
+
+def hidden_by(mask: str, n: int, H: int, W: int) -> torch.Tensor:
+    """What is hidden of n images, (n, H, W) bool; the same for every model."""
+    hidden = torch.zeros(n, H, W, dtype=torch.bool)
+    if mask == "left half":
+        hidden[:, :, : W // 2] = True
+    elif mask == "square":
+        rng, height, width = np.random.default_rng(0), round(H / 2**0.5), round(W / 2**0.5)
+        for i in range(n):
+            top, left = rng.integers(H - height + 1), rng.integers(W - width + 1)
+            hidden[i, top : top + height, left : left + width] = True
+    return hidden
+
+
+def table() -> str:
+    lines = [
+        "| data | classifier | seed | accuracy, whole image | square hidden | left half hidden | ece, square | ece, left half "
+        "| images/s, half hidden |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    found = rows(LEDGER)
+    for row in found:
+        accuracy = " | ".join(f"{row[mask]['accuracy']:.4f}" for mask in MASKS)
+        ece = " | ".join(f"{row[mask]['ece']:.4f}" for mask in MASKS[1:])
+        per_second = row["square"]["per_second"]
+        lines.append(f"| {row['data']} | {row['kind']} | {row['seed']} | {accuracy} | {ece} | {per_second:,.0f} |")
+    return "\n".join([*lines, "", provenance(found)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Images of no known class, made from those of a known one or drawn: what a classifier has to turn away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from likely.data.dataset import load
+from likely.data.images import ImageFormat
+from likely.evaluation.lettering import FACES
+
+Pixels = NDArray[np.uint8]  # (N, C, H, W)
+MOST = 5000  # of a kind
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def constant(known: Pixels, rng: np.random.Generator) -> Pixels:
+    """One colour all over, each image its own."""
+    colours = rng.integers(256, size=(1000, known.shape[1], 1, 1), dtype=np.uint8)
+    return np.broadcast_to(colours, (1000, *known.shape[1:])).copy()
+
+
+def noise(known: Pixels, rng: np.random.Generator) -> Pixels:
+    """Every pixel any value."""
+    return rng.integers(256, size=(1000, *known.shape[1:]), dtype=np.uint8)
+
+
+def inverted(known: Pixels, rng: np.random.Generator) -> Pixels:
+    return 255 - known
+
+
+def half_shuffled(known: Pixels, rng: np.random.Generator) -> Pixels:
+    """The pixels of the right half in another order, each image its own."""
+    made, middle = known.copy(), known.shape[3] // 2
+    right = made[:, :, :, middle:]
+    for i, half in enumerate(right):
+        order = rng.permutation(half[0].size)
+        right[i] = half.reshape(len(half), -1)[:, order].reshape(half.shape)
+    return made
+
+
+def upside_down(known: Pixels, rng: np.random.Generator) -> Pixels:
+    return known[:, :, ::-1].copy()
+
+
+def quarter_turn(known: Pixels, rng: np.random.Generator) -> Pixels:
+    return np.rot90(known, axes=(2, 3)).copy()
+
+
+MADE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
+    "constant": constant,
+    "noise": noise,
+    "inverted": inverted,
+    "half shuffled": half_shuffled,
+    "upside down": upside_down,
+}
+
+
+def letters(height: int, width: int) -> Pixels:
+    """Letters in every face that there is, upright and slanted, white on black as the digits are: (N, 1, height, width)."""
+    drawn, large = [], 8
+    for face in ("", *FACES):
+        for letter in LETTERS:
+            for weight in (0, 2):
+                try:
+                    font = ImageFont.truetype(face, large * height) if face else ImageFont.load_default(large * height)
+                except OSError:
+                    break
+                paper = Image.new("L", (2 * large * width, 2 * large * height), 0)
+                ImageDraw.Draw(paper).text(
+                    (large * width, large * height), letter, 255, font, anchor="mm", stroke_width=weight
+                )
+                box = paper.getbbox()
+                assert box is not None
+                tall = paper.crop(box)
+                scale = large * height / tall.height
+                tall = tall.resize((max(1, min(large * width, round(tall.width * scale))), large * height))
+                whole = Image.new("L", (large * width, large * height), 0)
+                whole.paste(tall, ((whole.width - tall.width) // 2, 0))
+                drawn.append(np.asarray(whole.resize((width, height), Image.Resampling.BOX))[None])
+    return np.stack(drawn)
+
+
+def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, Pixels]:
+    """Every kind of stranger to the data of that name, whose test images are `known`; other data are looked for beside it."""
+    rng = np.random.default_rng(seed)
+    found = {name: make(known, rng) for name, make in MADE.items()}
+    if data.name == "digits":
+        return found | {"letters": letters(format.height, format.width)}
+    if data.name.startswith("fashion"):
+        return found | {"MNIST": _other(data.parent / "mnist", format, rng)}
+    others = {"Fashion-MNIST": data.parent / "fashion-mnist", "grocery": data.parent / "grocery"}
+    return (
+        found
+        | {name: _other(path, format, rng) for name, path in others.items()}
+        | {"quarter turn": quarter_turn(known, rng)}
+    )
+
+
+def _other(path: Path, format: ImageFormat, rng: np.random.Generator) -> Pixels:
+    """Test images of other data in the model's format, or any if it has no test part."""
+    for part in ("test", "train"):
+        dataset = load(str(path), format, parts=(part,), fewest_classes=0)
+        if dataset.parts:
+            break
+    images = dataset.parts[part].images
+    chosen = rng.permutation(len(images))[:MOST]
+    return images.batch(np.sort(chosen)).numpy()

@@ -1,0 +1,64 @@
+"""Models for benchmarks, trained by the command line, once: a training that was interrupted goes on."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from ledger import arguments, rows
+
+EXTRAS = {"erasing": ["--augment-erase", 0.6]}  # ways of training a family that have a name of their own
+
+
+def model_arguments(what: str | None, families: str, minutes: float) -> argparse.ArgumentParser:
+    """The options of a benchmark of models that it trains, or finds trained, in a folder."""
+    found = arguments(what)
+    found.add_argument("data")
+    found.add_argument(
+        "--models", default=families, help="families, with commas between; discriminative+erasing is one"
+    )
+    found.add_argument("--minutes", type=float, default=minutes)
+    found.add_argument("--out", type=Path, required=True)
+    return found
+
+
+def unmeasured(asked: argparse.Namespace, ledger: Path) -> Iterator[tuple[dict[str, object], Path]]:
+    """Every model asked for of which the ledger has no line: what it is known by there, and its folder, trained."""
+    name = Path(asked.data).stem
+    for seed in asked.seeds:
+        for kind in asked.models.split(","):
+            key = {"data": name, "kind": kind, "seed": seed, "minutes": asked.minutes}
+            if any(key.items() <= row.items() for row in rows(ledger)):
+                continue
+            folder = asked.out / f"{name}-{kind}-{seed}-{asked.minutes:g}"
+            trained(asked.data, folder, *words(kind, seed, asked.minutes, asked.threads))
+            torch.set_num_threads(asked.threads)
+            yield key, folder
+
+
+def words(kind: str, seed: int, minutes: float, threads: int) -> list[object]:
+    """What `likely train` is told."""
+    family, *extras = kind.split("+")
+    asked = ["--model", family, "--minutes", minutes, "--seed", seed, "--threads", threads, "--folds", 0]
+    return [*asked, *(word for extra in extras for word in EXTRAS[extra])]
+
+
+def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
+    """A model folder, trained unless it is there already, and the peak memory of the training in GB."""
+    if not (out / "model.json").exists():
+        resumed = ["--resume"] if (out / "unfinished.safetensors").exists() else []
+        command = [sys.executable, "-m", "likely", "train", data, "--out", str(out), *map(str, words), *resumed]
+        print(" ".join(command[2:]), flush=True)
+        subprocess.run(command, check=True)
+    return out, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1024 if sys.platform == "linux" else 1) / 1e9
+
+
+def history(folder: Path) -> list[dict[str, str]]:
+    with (folder / "history.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

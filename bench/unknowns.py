@@ -1,0 +1,116 @@
+"""None of these: how well images of no known class are told from those of known ones, and what that costs in false alarms.
+
+    python bench/unknowns.py $DATA/fashion-mnist --models vaegan,discriminative --minutes 10 --seeds 0 --out /tmp/trust
+
+Strangers play no part in training, choice or calibration. The calibration is repeated on ten random halves of the images that
+the training set aside, the other half fitting the strangeness. Appends a line for each model to bench/results/unknowns.jsonl,
+unless it is there, and writes the tables beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import strangers
+import torch
+from ledger import RESULTS, append, circumstances, provenance, rows, write_table
+from trained import model_arguments, unmeasured
+
+from likely import Classifier
+from likely.data.collection import CachedImages
+from likely.data.parts import joined
+from likely.evaluation.metrics import auroc, beta_binomial_bound
+from likely.evaluation.selection import select
+from likely.inference.judgement import Examination, Judge
+from likely.run import set_aside
+
+LEDGER = RESULTS / "unknowns.jsonl"
+N_SPLITS = 10
+ALPHAS = (0.01, 0.05, 0.1)
+
+
+def main() -> None:
+    asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
+    for key, folder in unmeasured(asked, LEDGER):
+        found = measured(folder, asked.data, int(str(key["seed"])))
+        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    write_table(LEDGER, table())
+
+
+def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
+    classifier = Classifier.load(folder)
+    part = select(classifier, data).part
+    known = part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy()
+    assert classifier.format_ is not None
+    kinds = strangers.of(Path(data), known, classifier.format_, seed)
+    examined = {name: classifier._examine(CachedImages(pixels, str)) for name, pixels in kinds.items()}
+    own, judge = classifier._examine(part.images), classifier.judge_
+    sureness = -judge(own, classifier.log_prior_, 0.05).strangeness.amin(1).numpy()
+    found: dict[str, Any] = {"n": len(part), "strangers": {}}
+    for name, each in examined.items():
+        strange = -judge(each, classifier.log_prior_, 0.05).strangeness.amin(1).numpy()
+        rates = {str(a): float((judge(each, classifier.log_prior_, a).p_value <= a).double().mean()) for a in ALPHAS}
+        found["strangers"][name] = {"n": len(strange), "auroc": auroc(sureness, strange), "unknown_rate": rates}
+    return found | {"splits": splits(classifier, folder, own, part.labels)}
+
+
+def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.ndarray) -> list[dict[str, Any]]:
+    """False alarms on the test images, over all and class by class, of ten calibrations; and how many classes have more of
+    them than the beta-binomial explains at 95 % over all classes, alphas and splits."""
+    parts = set_aside(classifier, folder)
+    held_out = joined([parts.validation, parts.calibration])
+    examined, rng = classifier._examine(held_out.images), np.random.default_rng(0)
+    trained = classifier._trained_traits(parts.train) if examined.description is not None else None
+    K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
+    alphas = [alpha for alpha in ALPHAS if np.bincount(held_out.labels).min() / 2 >= 1 / alpha]
+    level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
+    for _ in range(N_SPLITS):
+        half = rng.permutation(len(held_out)) % 2 == 0
+        fitted, calibrated = (examined.subset(torch.from_numpy(np.flatnonzero(h))) for h in (half, ~half))
+        y = [torch.from_numpy(held_out.labels[h]) for h in (half, ~half)]
+        T = classifier.judge_.temperature
+        judge = Judge.fit(fitted, y[0], calibrated, y[1], classifier.log_prior_, T, trained)
+        counts = np.bincount(y[1].numpy(), minlength=K)
+        for alpha in alphas:
+            judgement = judge(own, classifier.log_prior_, alpha)
+            p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]
+            raised = np.bincount(labels[p_own <= alpha], minlength=K)
+            bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, counts, strict=True)]
+            turned_away = float((judgement.p_value <= alpha).double().mean())
+            found.append({"alpha": alpha, "raised": raised.tolist(), "bound": bounds, "turned_away": turned_away})
+    return found
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    lines = [
+        "| data | classifier | seed | minutes | strangers | n | AUROC | turned away at alpha 0.01 | at 0.05 | at 0.1 |",
+        "|---|---|---:|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        for name, each in row["strangers"].items():
+            rates = " | ".join(f"{each['unknown_rate'][str(alpha)]:.4f}" for alpha in ALPHAS)
+            start = f"| {row['data']} | {row['kind']} | {row['seed']} | {row['minutes']:g} | {name}"
+            lines.append(f"{start} | {each['n']:,} | {each['auroc']:.4f} | {rates} |")
+    lines += ["", f"The known images' own, over {N_SPLITS} calibrations:", ""]
+    lines += [
+        "| data | classifier | seed | alpha | false alarms | least to most | classes above their bound |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        for alpha in ALPHAS:
+            of = [split for split in row["splits"] if split["alpha"] == alpha]
+            if of:
+                rates = [sum(split["raised"]) / row["n"] for split in of]
+                above = sum(a > b for split in of for a, b in zip(split["raised"], split["bound"], strict=True))
+                start = f"| {row['data']} | {row['kind']} | {row['seed']} | {alpha:g} | {np.mean(rates):.4f}"
+                lines.append(
+                    f"{start} | {min(rates):.4f} to {max(rates):.4f} | {above} of {len(of) * len(of[0]['raised'])} |"
+                )
+    return "\n".join([*lines, "", provenance(found)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
