@@ -10,9 +10,9 @@ from likely.classifier.explaining import neutral
 
 FAMILIES = {
     "gaussian": ({}, {}),
-    "vae": ({"latent_dims": 4, "width": 8}, {"epochs": 12}),
-    "flow": ({"width": 8, "n_couplings": 2}, {"epochs": 12}),
-    "discriminative": ({"width": 4}, {"epochs": 3}),
+    "vae": ({"latent_dims": 4, "width": 4}, {"epochs": 5}),
+    "flow": ({"width": 8, "n_couplings": 1}, {"epochs": 5}),
+    "discriminative": ({"width": 4}, {"epochs": 2}),
 }
 
 

@@ -1,5 +1,7 @@
 """A judge of three classes, fitted on figures drawn at random, and figures for it to judge."""
 
+from functools import cache
+
 import torch
 
 from likely.inference.judgement import Examination, Judge
@@ -18,6 +20,7 @@ def examined(seed, n, shift=0.0):
     return Examination(log_scores, log_scores - 700, statistics), y
 
 
+@cache
 def judge(seed, n_calibration, temperature=1.5):
     held_out, calibration = examined(seed, 60), examined(seed + 1, n_calibration)
     return Judge.fit(*held_out, *calibration, LOG_PRIOR, temperature)

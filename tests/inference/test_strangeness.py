@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
@@ -112,6 +112,7 @@ def test_a_distance_is_the_log_density_of_a_mixture():
         )
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 100), st.lists(st.floats(-6, 6).map(lambda power: 10**power), min_size=5, max_size=5))
 def test_units_of_the_traits_do_not_matter(seed, units):
     t, y = traits(seed, 60)
