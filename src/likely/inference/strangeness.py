@@ -17,8 +17,8 @@ N_FOLDS = 5  # of a few images, to judge each by the others
 CONSTANT = 1e-6  # of a trait's size: what varies by less varies by the rounding of float32
 FEWEST = 200  # images that tell what curve makes a trait normal
 LARGEST = 1 << 23  # numbers in the covariances of single classes; for more, all classes share one
-OWN = (1.0, 0.5)  # how much of a class's covariance may be its own, beside the mean of all
-SHRUNK = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.6)  # towards uncorrelated traits
+OWN = (0.5, 1.0)  # how much of a class's covariance may be its own, beside the mean of all
+SHRUNK = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # towards uncorrelated traits; the safest first
 N_AXES = 30  # of a class, along which it is divided
 TINY = 1e-12
 
@@ -220,13 +220,25 @@ class _Choice(NamedTuple):
 
 
 def _best(curve: SinhArcsinh, parts: _Parts, z: Tensor, y: Tensor) -> _Choice:
-    """How much of a covariance is best the part's own, and how much it is best shrunk, by held-out numbers (N, D)."""
+    """How much of a covariance is best the part's own, and how much it is best shrunk, by held-out numbers (N, D).
+
+    From the safest on, as long as it helps: every try takes as many decompositions as there are parts.
+    """
     t, slope = curve(z), float(curve.log_slope(z).sum(1).double().mean()) if len(z) else 0.0
-    tried = (
-        _Choice(slope + parts.mean_log_density(own, shrunk, t, y), curve, parts, own, shrunk)
-        for own, shrunk in parts.candidates()
-    )
-    return max(tried, key=lambda choice: choice.likelihood)
+    best: _Choice | None = None
+    for own in parts.shares():
+        of_own: _Choice | None = None
+        for shrunk in SHRUNK:
+            choice = _Choice(slope + parts.mean_log_density(own, shrunk, t, y), curve, parts, own, shrunk)
+            if of_own is not None and choice.likelihood <= of_own.likelihood:
+                break
+            of_own = choice
+        assert of_own is not None
+        if best is not None and of_own.likelihood <= best.likelihood:
+            break
+        best = of_own
+    assert best is not None
+    return best
 
 
 @dataclass(frozen=True)
@@ -267,10 +279,9 @@ class _Parts:
             count, owner, centre, _covariances(away, part, len(owner)), _covariances(away, y, len(self.owner))[owner]
         )
 
-    def candidates(self) -> list[tuple[float, float]]:
-        """How much of a covariance may be the part's own, and how much it may be shrunk; the safest first."""
-        owns = (0.0,) if self.of_part is None else (0.0, *OWN) if self.usual.ndim == 2 else OWN
-        return [(own, shrunk) for own in owns for shrunk in SHRUNK[::-1]]
+    def shares(self) -> tuple[float, ...]:
+        """How much of a covariance may be the part's own, the safest first."""
+        return (0.0,) if self.of_part is None else (0.0, *OWN) if self.usual.ndim == 2 else OWN
 
     def roots(self, own: float, shrunk: float) -> Tensor:
         """(P, D, D), or (1, D, D) where nothing is a part's own."""
