@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from likely.data.parts import Part
     from likely.run import Session
 
-DATA, EPOCHS = "digits", 60
+DATA, EPOCHS = "digits", 45
 MODEL, PICTURES = "model", "pictures"  # the folders that a demo makes
 DIGITS = {"a-3.png": 3, "an-8.png": 8}
 NO_DIGIT = "no-digit.png"
