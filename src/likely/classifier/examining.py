@@ -19,16 +19,7 @@ PACKING = 6  # of zlib's levels, the usual one
 
 def examine(model: Scorer, batches: Iterable[Tensor]) -> Examination:
     """Every figure of the model that a judgement takes, for all images together."""
-    K, pieces = model.task.n_classes, [_examined(model, x) for x in batches]
-    if not pieces:
-        return Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
-    return Examination(
-        log_scores=torch.cat([piece.log_scores for piece in pieces]),
-        log_likelihood=_joined([piece.log_likelihood for piece in pieces]),
-        statistics=torch.cat([piece.statistics for piece in pieces]),
-        log_odds_real=_joined([piece.log_odds_real for piece in pieces]),
-        description=_joined([piece.description for piece in pieces]),
-    )
+    return Examination.joined([_examined(model, x) for x in batches], model.task.n_classes)
 
 
 def own_traits(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -62,11 +53,8 @@ def examine_part(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> Exa
     for x, observed in batches:
         L = model.observed_log_likelihood(x, observed).cpu()
         n = observed.flatten(1).sum(1, keepdim=True).cpu() * x.shape[1]
-        pieces.append((L, L / n.clamp_min(1)))
-    if not pieces:
-        return Examination(torch.zeros(0, model.task.n_classes), None, torch.zeros(0, model.task.n_classes, 1))
-    L, by_dimension = (torch.cat(part) for part in zip(*pieces, strict=True))
-    return Examination(L, L, by_dimension[:, :, None])
+        pieces.append(Examination(L, L, (L / n.clamp_min(1))[:, :, None]))
+    return Examination.joined(pieces, model.task.n_classes)
 
 
 def _complexity(x: Tensor) -> Tensor:
@@ -77,9 +65,3 @@ def _complexity(x: Tensor) -> Tensor:
     pixels = to_eight_bit(x.detach()).cpu().numpy()
     packed = [8 * len(zlib.compress(image.tobytes(), PACKING)) / image.size for image in pixels]
     return torch.tensor(packed, dtype=torch.float32)[:, None]
-
-
-def _joined(pieces: list[Tensor | None]) -> Tensor | None:
-    """One tensor of all pieces, or None where the model has no such figure."""
-    there = [piece for piece in pieces if piece is not None]
-    return torch.cat(there) if there else None

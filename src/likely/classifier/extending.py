@@ -27,19 +27,8 @@ def extended(model: Scorer, judge: Judge, x: Tensor) -> tuple[Scorer, Judge]:
         without = model.extended(x[part != k])
         found.append(examine(without, torch.split(x[part == k], AT_ONCE)))
     larger = model.extended(x)
-    return larger, judge.of_one_class_more(_together(found, model.task.n_classes + 1, judge))
-
-
-def _together(found: list[Examination], K: int, judge: Judge) -> Examination:
-    if not found:
-        return Examination(torch.zeros(0, K), None, torch.zeros(0, K, judge.strangeness.mean.shape[1]))
-    descriptions = [one.description for one in found if one.description is not None]
-    return Examination(
-        torch.cat([one.log_scores for one in found]),
-        None,
-        torch.cat([one.statistics for one in found]),
-        description=torch.cat(descriptions) if descriptions else None,
-    )
+    together = Examination.joined(found, model.task.n_classes + 1, judge.strangeness.mean.shape[1])
+    return larger, judge.of_one_class_more(together)
 
 
 def prior_of_one_class_more(log_prior: Tensor) -> Tensor:

@@ -31,6 +31,13 @@ class Examination:
     log_odds_real: Tensor | None = None
     description: Tensor | None = None
 
+    @classmethod
+    def joined(cls, pieces: Sequence[Examination], K: int, n: int = 1) -> Examination:
+        """Of the images of all pieces; of none, with K classes and n statistics, if there are no pieces."""
+        if not pieces:
+            return cls(torch.zeros(0, K), None, torch.zeros(0, K, n))
+        return cls(*(_together([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
+
     def subset(self, indices: Tensor) -> Examination:
         """Of the images at `indices` alone."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -133,7 +140,7 @@ class Judge:
     @classmethod
     def without_promises(cls, K: int, temperature: float) -> Judge:
         """Of K classes, for figures of a kind that nothing was calibrated for: posteriors, and no p-values."""
-        nothing = Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
+        nothing = Examination.joined([], K)
         none = torch.zeros(0, dtype=torch.int64)
         return cls.fit(nothing, none, nothing, none, uniform(K), temperature)
 
@@ -192,6 +199,12 @@ _PARTS: dict[str, Callable[..., Any]] = {
     "posterior": ConformalScores,
     "offsets": Offsets,
 }
+
+
+def _together(parts: Sequence[Tensor | None]) -> Any:
+    """One tensor of all parts, or None where a model has no such figure."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def _under_uniform_prior(log_scores: Tensor, temperature: float) -> Tensor:
