@@ -44,25 +44,20 @@ class ConformalScores:
 
     def of_one_class_more(self, own: Tensor) -> ConformalScores:
         """With a class besides, of which calibration images have these scores (N,)."""
-        scales = torch.stack([self.middle.mean(), self.spread.mean()])
-        if len(own):
-            middle = own.median()
-            found = torch.stack([middle, (own - middle).abs().mean()])
-            scales = (len(own) * found + BORROWED * scales) / (len(own) + BORROWED)
+        middle, spread = of_few(own, self.middle.mean().item(), self.spread.mean().item())
         labels = self.labels.new_full((len(own),), len(self.middle))
         return ConformalScores(
             torch.cat([self.scores, own]),
             torch.cat([self.labels, labels]),
-            torch.cat([self.middle, scales[:1]]),
-            torch.cat([self.spread, scales[1:]]),
+            torch.cat([self.middle, self.middle.new_tensor([middle])]),
+            torch.cat([self.spread, self.spread.new_tensor([spread])]),
             self.n_first,
         )
 
     def calibration(self, alpha: float) -> tuple[Calibration, ...]:
         """What each class's p-values can promise at `alpha`: it takes 1/alpha images to be that sure of anything."""
-        enough = [len(self._pooled(alpha, c)) >= 1 / alpha for c in (0, len(self._counts) - 1)]
-        kinds = [Calibration.POOLED if each else Calibration.NONE for each in enough]
-        n_first = int(self.n_first)
+        n_first, lent = int(self.n_first), [int(self._lent(alpha, later).sum()) for later in (False, True)]
+        kinds = [Calibration.POOLED if n >= 1 / alpha else Calibration.NONE for n in lent]
         return tuple(
             Calibration.PER_CLASS if n >= 1 / alpha else kinds[c >= n_first]
             for c, n in enumerate(self._counts.tolist())
@@ -76,13 +71,15 @@ class ConformalScores:
         """p_c = (1 + #{calibration scores of c at least as large}) / (n_c + 1): (B, K) -> (B, K); NaN without a promise."""
         scores = scores.double()
         standardised = (scores - self.middle) / self.spread
-        pools = [self._pooled(alpha, c) for c in (0, len(self._counts) - 1)]  # of the first classes, and of later ones
+        kinds, later = self.calibration(alpha), [c >= int(self.n_first) for c in range(len(self._counts))]
+        needed = {late for late, kind in zip(later, kinds, strict=True) if kind is Calibration.POOLED}
+        pools = {late: self._pool(alpha, late) for late in needed}
         p = torch.full_like(scores, torch.nan)
-        for c, kind in enumerate(self.calibration(alpha)):
+        for c, kind in enumerate(kinds):
             if kind is Calibration.PER_CLASS:
                 p[:, c] = _conformal(scores[:, c], self._by_class[c])
             elif kind is Calibration.POOLED:
-                p[:, c] = _conformal(standardised[:, c], pools[c >= int(self.n_first)])
+                p[:, c] = _conformal(standardised[:, c], pools[later[c]])
         return p
 
     @cached_property
@@ -96,17 +93,21 @@ class ConformalScores:
         order = order[self.labels[order].argsort(stable=True)]
         return torch.split(self.scores[order], self._counts.tolist())
 
-    def _pooled(self, alpha: float, c: int) -> Tensor:
-        """Standardised scores of the classes that have too few of their own, ascending, for a class that has too few.
+    def _pool(self, alpha: float, later: bool) -> Tensor:
+        """Standardised scores that classes with too few of their own share, ascending."""
+        chosen = self._lent(alpha, later)
+        labels = self.labels[chosen]
+        return ((self.scores[chosen] - self.middle[labels]) / self.spread[labels]).sort().values
+
+    def _lent(self, alpha: float, later: bool) -> Tensor:
+        """Which scores these are, (N,) bool: those of the classes that have too few, for classes that came later or did not.
 
         Those alone: among the many images of large classes, which do not use the pool, small ones would drown, and with them
         the promise. Only where all small classes together are too few as well does every class lend its images.
         """
-        there = (self.labels < self.n_first) | (c >= int(self.n_first))
+        there = torch.ones_like(self.labels, dtype=torch.bool) if later else self.labels < self.n_first
         few = there & (self._counts[self.labels] < 1 / alpha)
-        chosen = few if few.sum() >= 1 / alpha else there
-        labels = self.labels[chosen]
-        return ((self.scores[chosen] - self.middle[labels]) / self.spread[labels]).sort().values
+        return few if few.sum() >= 1 / alpha else there
 
 
 def status(p_value: float, n_in_set: int, alpha: float) -> Status:
@@ -141,9 +142,14 @@ def middle_and_spread(own: Tensor, everyone: Tensor) -> tuple[float, float]:
         return 0.0, 1.0
     middle = everyone.median().item()
     spread = (everyone - middle).abs().mean().item()
-    if len(own):
-        weight = len(own) / (len(own) + BORROWED)
-        own_middle = own.median().item()
-        middle = weight * own_middle + (1 - weight) * middle
-        spread = weight * (own - own_middle).abs().mean().item() + (1 - weight) * spread
+    middle, spread = of_few(own, middle, spread)
     return middle, max(spread, 1e-12)
+
+
+def of_few(own: Tensor, middle: float, spread: float) -> tuple[float, float]:
+    """Median and mean absolute deviation of a class's scores (n,), drawn to what is usual by as much as BORROWED images."""
+    if not len(own):
+        return middle, spread
+    weight, own_middle = len(own) / (len(own) + BORROWED), own.median().item()
+    own_spread = (own - own_middle).abs().mean().item()
+    return weight * own_middle + (1 - weight) * middle, weight * own_spread + (1 - weight) * spread

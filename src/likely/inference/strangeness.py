@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from likely.inference.rejection import BORROWED, middle_and_spread
+from likely.inference.rejection import BORROWED, middle_and_spread, of_few
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
 N_FOLDS = 5  # of a few images, to judge each by the others
@@ -124,14 +124,11 @@ class Strangeness:
             without = self._with_few(v[part != k], usual)
             apart[part == k] = without._squared(v[part == k], K).clamp_min(TINY).log()
         larger = self._with_few(v, usual)
-        middle, spread = self.middle.mean(), self.spread.mean()
-        if n > 1:
-            own = apart.median()
-            middle = (n * own + BORROWED * middle) / (n + BORROWED)
-            spread = (n * (apart - own).abs().mean() + BORROWED * spread) / (n + BORROWED)
+        usual_distance = self.middle.mean().item(), self.spread.mean().item()
+        middle, spread = of_few(apart if n > 1 else apart[:0], *usual_distance)
         compared = {
-            "middle": torch.cat([self.middle, middle[None]]),
-            "spread": torch.cat([self.spread, spread[None]]),
+            "middle": torch.cat([self.middle, torch.tensor([middle])]),
+            "spread": torch.cat([self.spread, torch.tensor([spread])]),
         }
         return replace(larger, **compared), (apart - middle) / spread
 
