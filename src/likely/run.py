@@ -170,7 +170,7 @@ class Session:
         try:
             judges = yield from self._judges()
         except Diverged as error:
-            self.content = replace(self.content, notes=(*self.content.notes, f"Labels were not checked: {error}"))
+            self.content = self.content.with_note(f"Labels were not checked: {error}")
         else:
             doubted = _doubted(self._held_out_posterior(judges), self.parts.train)
             self.content = self.content if doubted is None else with_suspects(self.content, doubted)
@@ -191,22 +191,19 @@ class Session:
             try:
                 yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
             except Diverged as error:
-                self.content = replace(
-                    self.content, notes=(*self.content.notes, f"Training {i + 2} of {self.run.repeats + 1}: {error}")
-                )
+                self.content = self.content.with_note(f"Training {i + 2} of {self.run.repeats + 1}: {error}")
                 continue
             classifier.finish(parts)
             assert parts.test is not None
             if not len(parts.test.labelled()):
                 few = "Repeated trainings were not measured: there are too few images to set some aside for it."
-                self.content = replace(self.content, notes=(*self.content.notes, few))
+                self.content = self.content.with_note(few)
                 return
             found = assess(classifier, parts.test.labelled(), alpha=ALPHA)
             trial = Trial.of(found, seed, len(parts.train))
             self.record = self.record.model_copy(update={"trials": (*self.record.trials, trial)})
             self._save()
-        section = repeats(self.record.trials)
-        self.content = replace(self.content, extra=(*self.content.extra, *([section] if section else [])))
+        self.content = self.content.with_section(repeats(self.record.trials))
         write_pages(self.out, self.content)
 
     def _memorisation(self) -> Memorisation | None:
@@ -251,8 +248,7 @@ class Session:
         found = honesty(made, Panel(id, judges), self.parts.train, self._measurable(), seed=self.run.seed)
         self.record = self.record.model_copy(update={"honesty": found})
         self._save()
-        section = generated(found, None, self.classifier.labels)
-        self.content = replace(self.content, extra=(*self.content.extra, *([section] if section else [])))
+        self.content = self.content.with_section(generated(found, None, self.classifier.labels))
 
     def _classifier(self, training: TrainingOptions, seed: int) -> Classifier:
         run = self.run

@@ -7,7 +7,7 @@ ReportContent after the class names may be absent, and its section is absent wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -182,3 +182,11 @@ class ReportContent:
     provenance: Provenance | None = None
     notes: tuple[str, ...] = ()
     extra: tuple[Section, ...] = ()
+
+    def with_note(self, note: str) -> ReportContent:
+        """The same with one warning more."""
+        return replace(self, notes=(*self.notes, note))
+
+    def with_section(self, section: Section | None) -> ReportContent:
+        """The same with one section more, if there is one."""
+        return self if section is None else replace(self, extra=(*self.extra, section))
