@@ -369,12 +369,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """How many images more a class would have to have set aside for p-values of its own at `alpha`; 0 if it has enough."""
         return self.judge_.typicality.n_missing(alpha)[self.index(label)]
 
-    def judge(self, images: Images, *, alpha: float, log_prior: Tensor | None = None) -> Judgement:
+    def judge(self, images: Images, *, alpha: float) -> Judgement:
         """Everything that answers rest on, as arrays, for a whole collection."""
-        prior = self.log_prior_ if log_prior is None else log_prior
         blocks = self._blocks(images) if len(images) else [images]
         # A block at a time: what is seen of an image is far more than what is answered.
-        return Judgement.joined([self.judge_(self._examine(block), prior, alpha) for block in blocks])
+        return Judgement.joined([self.judge_(self._examine(block), self.log_prior_, alpha) for block in blocks])
 
     def judge_of_part(self, observed: ArrayLike, validation: Part, calibration: Part) -> Judge:
         """What makes answers of images of which `observed`, (H, W) bool, is seen: fitted on others behind the same mask.

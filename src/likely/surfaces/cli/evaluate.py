@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from likely.evaluation.assessment import Assessment
     from likely.evaluation.attacks import Attacked
     from likely.evaluation.fidelity import Fidelity
+    from likely.evaluation.report.blocks import Column
     from likely.evaluation.robustness import Robustness
     from likely.evaluation.selection import Selection, Strangers
 
@@ -97,7 +98,7 @@ def command(
     say(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
     found = _measured(classifier, chosen, strangers, **measured)
     likeness = _fidelity(classifier, chosen.part, extractor) if extractor else None
-    pair = [classifier, _twin(model, twin)] if twin is not None else []
+    pair = [classifier, _twin(model, classifier, twin)] if twin is not None else []
     damaged = _damaged(pair, chosen.part, found.judgement.alpha) if corruptions else []
     deceived = _deceived(pair, chosen.part, found.judgement.alpha, budget, n_attacked) if attack else []
     if as_json:
@@ -109,9 +110,8 @@ def command(
         show(found, likeness)
         _show_damage(damaged, deceived)
     if report is not None:
-        more_of_it = robustness(damaged, deceived)
         content = portrayed(classifier, model.folder, found, chosen.part, likeness)
-        page = render(replace(content, extra=(*content.extra, *([more_of_it] if more_of_it else []))))
+        page = render(content.with_section(robustness(damaged, deceived)))
         report.write_text(page, encoding="utf-8")
         console.print(f"report {report}", soft_wrap=True, markup=False)
     sys.exit(1 if problems else 0)
@@ -140,8 +140,8 @@ def show(found: Assessment, likeness: Fidelity | None = None) -> None:
         screen.print(f"{found.skipped:,} images skipped: the model was trained on them")
 
 
-def _twin(model: Opening, folder: Path) -> Classifier:
-    """The twin, trained now if there is none."""
+def _twin(model: Opening, own: Classifier, folder: Path) -> Classifier:
+    """The twin of a model that is open, trained now if there is none."""
     from likely.checkpoint import DOCUMENT
     from likely.contract import GenerativeModel
     from likely.run import UNFINISHED, resume, twin_of
@@ -154,7 +154,7 @@ def _twin(model: Opening, folder: Path) -> Classifier:
         for _ in watched(session.steps(), "training the twin"):
             pass
         session.finish()
-    twin, own = replace(model, folder=folder).classifier(), model.classifier()
+    twin = replace(model, folder=folder).classifier()
     if (twin.labels, twin.format_) != (own.labels, own.format_) or isinstance(twin.model_, GenerativeModel):
         raise click.UsageError(
             f"--twin {folder} is no twin of {model.folder}: a softmax classifier of the same classes and "
@@ -194,27 +194,26 @@ def _deceived(
 
 def _show_damage(damaged: Sequence[Robustness], deceived: Sequence[tuple[str, Sequence[Attacked]]]) -> None:
     """The tables of the report, on stdout."""
+    from likely.evaluation.report.sections import robustness as section
+
+    if damaged:
+        _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.reading(damaged))
+    if deceived:
+        _show_table(section.ATTACK_COLUMNS, section.attack_rows(deceived), section.reading_attacks(deceived))
+
+
+def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], words: str) -> None:
     from rich.table import Table
 
-    from likely.evaluation.report.sections import robustness as section
     from likely.surfaces.cli.screen import screen
 
-    for columns, rows, words in (
-        (section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.reading(damaged))
-        if damaged
-        else ((), (), ""),
-        (section.ATTACK_COLUMNS, section.attack_rows(deceived), section.reading_attacks(deceived))
-        if deceived
-        else ((), (), ""),
-    ):
-        if rows:
-            table = Table(box=None, pad_edge=False)
-            for column in columns:
-                table.add_column(column.title, justify="right" if column.align == "number" else "left")
-            for row in rows:
-                table.add_row(*map(str, row))
-            screen.print(table)
-            screen.print(words)
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.align == "number" else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    screen.print(table)
+    screen.print(words)
 
 
 def _fidelity(classifier: Classifier, part: Part, path: Path) -> Fidelity:
