@@ -7,10 +7,12 @@ Appends a line for each model to bench/results/calibration.jsonl, unless it is t
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from ledger import RESULTS, provenance, rows, write_table
+from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.evaluation import metrics
@@ -23,14 +25,14 @@ LEDGER = RESULTS / "calibration.jsonl"
 
 def main() -> None:
     asked = model_arguments(__doc__, ",".join(FAMILIES), 2).parse_args()
-    for key, folder in unmeasured(asked, LEDGER):
-        append(LEDGER, {**circumstances(asked.threads), **key, **measured(Classifier.load(folder), asked.data)})
+    complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
 
 @torch.inference_mode()
-def measured(classifier: Classifier, data: str) -> dict[str, object]:
+def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
+    classifier = Classifier.load(folder)
     part, T = select(classifier, data).part, classifier.judge_.temperature
     scores = classifier._examine(part.images).log_scores
     before, after = (log_posterior(scores, classifier.log_prior_, each).numpy() for each in (1.0, T))

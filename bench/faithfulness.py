@@ -9,12 +9,13 @@ Appends a line for each model to bench/results/faithfulness.jsonl, unless it is 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from ledger import RESULTS, provenance, rows, write_table
+from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.classifier.explaining import neutral
@@ -29,14 +30,13 @@ N_BOOTSTRAP = 10_000
 
 def main() -> None:
     asked = model_arguments(__doc__, "vaegan,gaussian,discriminative", 10).parse_args()
-    for key, folder in unmeasured(asked, LEDGER):
-        found = measured(Classifier.load(folder), asked.data, int(str(key["seed"])))
-        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
 
-def measured(classifier: Classifier, data: str, seed: int) -> dict[str, Any]:
+def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     """For every ranking, the share of pixels of each image that have gone when the answer flips."""
+    classifier = Classifier.load(folder)
     part, trained_on = select(classifier, data).part, learned_from(classifier, data)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(part))[:N_IMAGES])

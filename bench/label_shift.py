@@ -9,12 +9,13 @@ it is there, and writes the table beside it.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from ledger import RESULTS, provenance, rows, write_table
+from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.classifier.adapting import adaptation
@@ -30,14 +31,13 @@ N_BOOTSTRAP = 10_000
 
 def main() -> None:
     asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
-    for key, folder in unmeasured(asked, LEDGER):
-        found = measured(Classifier.load(folder), asked.data, int(str(key["seed"])))
-        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
 
-def measured(classifier: Classifier, data: str, seed: int) -> dict[str, object]:
+def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """Accuracy of every draw under the training's mix, the estimated one and the true one."""
+    classifier = Classifier.load(folder)
     part, rng = select(classifier, data).part, np.random.default_rng(seed)
     examined, K = classifier._examine(part.images), len(classifier.labels)
     found: dict[str, Any] = {}

@@ -10,11 +10,13 @@ half. Appends a line for each model to bench/results/occlusion.jsonl, unless it 
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from ledger import RESULTS, provenance, rows, write_table
+from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.contract import PartialEvidence
@@ -32,16 +34,19 @@ BLOCK = 250
 
 def main() -> None:
     asked = model_arguments(__doc__, "vaegan,discriminative,discriminative+erasing", 10).parse_args()
-    for key, folder in unmeasured(asked, LEDGER):
-        classifier = Classifier.load(folder)
-        part = select(classifier, asked.data).part
-        found = {mask: measured(classifier, part, mask) for mask in MASKS}
-        append(LEDGER, {**circumstances(asked.threads), **key, "n": len(part), **found})
+    complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
 
+def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
+    """Under every mask."""
+    classifier = Classifier.load(folder)
+    part = select(classifier, data).part
+    return {"n": len(part), **{mask: behind(mask, classifier, part) for mask in MASKS}}
+
+
 @torch.inference_mode()
-def measured(classifier: Classifier, part: Part, mask: str) -> dict[str, float]:
+def behind(mask: str, classifier: Classifier, part: Part) -> dict[str, float]:
     """Accuracy and calibration error under a mask, and images a second."""
     scores, start = [], time.perf_counter()
     masks = hidden_by(mask, len(part), *part.images.shape[1:])

@@ -7,11 +7,12 @@ Appends a line for each model to bench/results/robustness.jsonl, unless it is th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from ledger import RESULTS, provenance, rows, write_table
+from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.evaluation.attacks import attacked
@@ -27,13 +28,12 @@ ALPHA = 0.05
 
 def main() -> None:
     asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
-    for key, folder in unmeasured(asked, LEDGER):
-        found = measured(Classifier.load(folder), asked.data, int(str(key["seed"])))
-        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
 
-def measured(classifier: Classifier, data: str, seed: int) -> dict[str, Any]:
+def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
+    classifier = Classifier.load(folder)
     part = select(classifier, data).part
     order = np.random.default_rng(seed).permutation(len(part))
     damaged = robustness(classifier, part.subset(np.sort(order[:N_DAMAGED])), seed=seed, alpha=ALPHA)

@@ -7,11 +7,12 @@ import csv
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from ledger import arguments, rows
+from ledger import append, arguments, circumstances, rows
 
 EXTRAS = {"erasing": ["--augment-erase", 0.6]}  # ways of training a family that have a name of their own
 
@@ -40,6 +41,13 @@ def unmeasured(asked: argparse.Namespace, ledger: Path) -> Iterator[tuple[dict[s
             trained(asked.data, folder, *words(kind, seed, asked.minutes, asked.threads))
             torch.set_num_threads(asked.threads)
             yield key, folder
+
+
+def complete(asked: argparse.Namespace, ledger: Path, measured: Callable[[Path, str, int], Mapping[str, Any]]) -> None:
+    """Measure every model asked for that the ledger has no line for, from its folder, the data and the seed."""
+    for key, folder in unmeasured(asked, ledger):
+        found = measured(folder, asked.data, int(str(key["seed"])))
+        append(ledger, {**circumstances(asked.threads), **key, **found})
 
 
 def words(kind: str, seed: int, minutes: float, threads: int) -> list[object]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import strangers
 import torch
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from ledger import RESULTS, provenance, rows, write_table
+from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.data.collection import CachedImages
@@ -34,9 +34,7 @@ ALPHAS = (0.01, 0.05, 0.1)
 
 def main() -> None:
     asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
-    for key, folder in unmeasured(asked, LEDGER):
-        found = measured(folder, asked.data, int(str(key["seed"])))
-        append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
 
