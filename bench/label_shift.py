@@ -84,17 +84,23 @@ def table() -> str:
     for row in found:
         each = {name: np.array([draw[name] for draw in row["shifted"]]) for name in ("trained", "adapted", "true")}
         gains, possible = each["adapted"] - each["trained"], each["true"] - each["trained"]
-        rng = np.random.default_rng(0)
-        again = rng.integers(len(gains), size=(N_BOOTSTRAP, len(gains)))
-        low, high = np.quantile(gains[again].sum(1) / possible[again].sum(1), [0.025, 0.975])
         loss = 100 * np.mean([draw["trained"] - draw["adapted"] for draw in row["unshifted"]])
         means = " | ".join(f"{values.mean():.4f}" for values in each.values())
         lines.append(
-            f"| {row['data']} | {row['kind']} | {row['seed']} | {means} | "
-            f"{gains.sum() / possible.sum():.2f} ({low:.2f} to {high:.2f}) | {loss:.2f} |"
+            f"| {row['data']} | {row['kind']} | {row['seed']} | {means} | {share(gains, possible)} | {loss:.2f} |"
         )
     note = f"{N_DRAWS} mixes from Dirichlet({CONCENTRATION:g}), means over them. {provenance(found)}"
     return "\n".join([*lines, "", note]) + "\n"
+
+
+def share(gains: np.ndarray, possible: np.ndarray) -> str:
+    """Of the sums, with its bootstrap interval where every resample leaves something to gain."""
+    again = np.random.default_rng(0).integers(len(gains), size=(N_BOOTSTRAP, len(gains)))
+    total = possible[again].sum(1)
+    if (total <= 0).any():
+        return f"{gains.sum() / possible.sum():.2f} (too little to gain for an interval)"
+    low, high = np.quantile(gains[again].sum(1) / total, [0.025, 0.975])
+    return f"{gains.sum() / possible.sum():.2f} ({low:.2f} to {high:.2f})"
 
 
 if __name__ == "__main__":

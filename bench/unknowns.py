@@ -74,15 +74,19 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     examined, rng = classifier._examine(held_out.images), np.random.default_rng(0)
     trained = classifier._trained_traits(parts.train) if examined.description is not None else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
-    alphas = [alpha for alpha in ALPHAS if np.bincount(held_out.labels).min() / 2 >= 1 / alpha]
+    counts = parts.calibration.class_counts(K)
+    alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for _ in range(N_SPLITS):
-        half = rng.permutation(len(held_out)) % 2 == 0
-        fitted, calibrated = (examined.subset(torch.from_numpy(np.flatnonzero(h))) for h in (half, ~half))
-        y = [torch.from_numpy(held_out.labels[h]) for h in (half, ~half)]
+        # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
+        drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
+        calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
+        fitted, calibrated = (
+            examined.subset(torch.from_numpy(np.flatnonzero(which))) for which in (~calibrates, calibrates)
+        )
+        y = [torch.from_numpy(held_out.labels[which]) for which in (~calibrates, calibrates)]
         T = classifier.judge_.temperature
         judge = Judge.fit(fitted, y[0], calibrated, y[1], classifier.log_prior_, T, trained)
-        counts = np.bincount(y[1].numpy(), minlength=K)
         for alpha in alphas:
             judgement = judge(own, classifier.log_prior_, alpha)
             p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]
