@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -18,6 +18,10 @@ from torch import Generator, Tensor, nn
 
 # In the context of a validation: the options are a model's own, and nothing of today is to change or to refuse them.
 STORED = "stored"
+
+
+# Features of length 1; their principal components, of variance 1; as they are.
+FeatureScaling: TypeAlias = Literal["l2", "whiten", "none"]
 
 
 class Options(BaseModel):
@@ -33,6 +37,11 @@ class FamilyOptions(Options):
     def training_defaults(self) -> Mapping[str, object]:
         """The training options that the family does better with than with the general ones, which a user may still change."""
         return {}
+
+    @property
+    def feature_scaling(self) -> FeatureScaling:
+        """What the family would have features scaled to, where it is a density of features."""
+        return "whiten"
 
 
 class EvidenceKind(StrEnum):

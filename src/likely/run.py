@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from likely import DEFAULT_MODEL, __version__, checkpoint, models
 from likely.classifier import Classifier, Snapshot
+from likely.classifier.featuring import suited
 from likely.contract import FamilyOptions, GenerativeModel, Options
 from likely.data.dataset import load
 from likely.data.images import ImageOptions
@@ -36,6 +37,7 @@ from likely.evaluation.report.content import Mislabelled, ReportContent
 from likely.evaluation.report.sections.fidelity import generated
 from likely.evaluation.report.sections.repeats import repeats
 from likely.evaluation.samples import Panel, drawn, honesty
+from likely.nets.features import FeatureOptions
 from likely.training import hardware
 from likely.training.loop import Diverged, Step, is_snapshot_point
 from likely.training.options import TrainingOptions
@@ -66,6 +68,7 @@ class Run(Options):
     options: dict[str, Any] = Field({}, description="The family's options, where they are not its defaults.")
     training: TrainingOptions = TrainingOptions()
     images: ImageOptions = ImageOptions()
+    features: FeatureOptions = FeatureOptions()
     seed: int = Field(
         0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
     )
@@ -106,7 +109,7 @@ class Session:
         # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
         self.run = run.model_copy(update={"training": training.suited(_family_options(run).training_defaults)})
         self.dataset = _learnable(
-            load(run.data, run.images, parts=("train", "validation"), progress=progress), run.seed
+            load(run.data, suited(run.images, run.features), parts=("train", "validation"), progress=progress), run.seed
         )
         self.parts = divide(self.dataset, run.seed)
         _refuse_other_data(self.parts, snapshot, run.data)
@@ -114,6 +117,10 @@ class Session:
         self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []
         self.is_complete = False
         torch.set_num_threads(threads)
+
+    def see(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Make the features that the model is to be a density of, if it is one of features; `steps` would, unwatched."""
+        self.classifier.see(self.parts, progress)
 
     def steps(self) -> Iterator[Step]:
         """Train, saving from time to time what it takes to go on after a crash."""
@@ -174,7 +181,7 @@ class Session:
         else:
             doubted = _doubted(self._held_out_posterior(judges), self.parts.train)
             self.content = self.content if doubted is None else with_suspects(self.content, doubted)
-            if isinstance(self.classifier.model_, GenerativeModel):
+            if self.classifier.draws_images:
                 self._judge_samples(judges)
         write_pages(self.out, self.content)
 
@@ -212,7 +219,7 @@ class Session:
         if not isinstance(model, GenerativeModel):
             return None
         kept = [self.parts.calibration, *([self.parts.test] if self.parts.test is not None else [])]
-        made = None if self.dataset.format is None else drawn(self.classifier, N_JUDGED, self.run.seed)
+        made = drawn(self.classifier, N_JUDGED, self.run.seed) if self.classifier.draws_images else None
         return memorisation(self.classifier, self.parts.train, joined(kept), made, seed=self.run.seed)
 
     def _judges(self) -> Generator[Step, None, list[Classifier]]:
@@ -220,7 +227,11 @@ class Session:
         judges = []
         for held_out in self._folds():
             classifier = Classifier(
-                JUDGE, training=_shortened(self.run.training), images=self.run.images, random_state=self.run.seed
+                JUDGE,
+                training=_shortened(self.run.training),
+                images=self.run.images,
+                features=self.run.features,
+                random_state=self.run.seed,
             )
             rest = np.setdiff1d(np.arange(len(self.parts.train)), held_out)
             parts = replace(self.parts, train=self.parts.train.subset(rest))
@@ -252,7 +263,8 @@ class Session:
 
     def _classifier(self, training: TrainingOptions, seed: int) -> Classifier:
         run = self.run
-        return Classifier(run.model, options=run.options, training=training, images=run.images, random_state=seed)
+        asked: dict[str, Any] = {"options": run.options, "training": training, "images": run.images}
+        return Classifier(run.model, **asked, features=run.features, random_state=seed)
 
     def _measurable(self) -> Part:
         """The test images set aside, or else the validation images: DATA's own test part is not for a training to read."""

@@ -11,7 +11,6 @@ import numpy as np
 from likely.benchmark.speed import speed
 from likely.checkpoint import read_document
 from likely.classifier import Classifier
-from likely.contract import GenerativeModel
 from likely.data.parts import Part
 from likely.evaluation.assessment import assess
 from likely.evaluation.extractors import Extractor
@@ -64,21 +63,17 @@ def cost(classifier: Classifier, folder: Path, bench: Bench, peak_gb: float | No
 
 def likeness(classifier: Classifier, bench: Bench) -> Fidelity | None:
     """How like real ones its images are; None if it draws none, or there is nothing to measure them with."""
-    if not _draws(classifier) or bench.extractor is None:
+    if not classifier.draws_images or bench.extractor is None:
         return None
     return fidelity(classifier, bench.chosen.part, bench.extractor, bench.samples, DRAWING_SEED)
 
 
 def candour(classifier: Classifier, bench: Bench) -> Honesty | None:
     """Whether its images show what they should, by the twin's judgement, and are no training images again."""
-    if not _draws(classifier) or bench.twin is None:
+    if not classifier.draws_images or bench.twin is None:
         return None
     made = drawn(classifier, N_JUDGED, DRAWING_SEED)
     return honesty(made, bench.twin, bench.train, bench.chosen.part, seed=DRAWING_SEED)
-
-
-def _draws(classifier: Classifier) -> bool:
-    return isinstance(classifier.model_, GenerativeModel) and classifier.format_ is not None
 
 
 def _beside(classifier: Classifier, log_posterior: Floats, bench: Bench) -> dict[str, object]:

@@ -25,6 +25,7 @@ from likely.classifier.adapting import Adaptation, adaptation
 from likely.classifier.examining import examine, examine_part, own_traits
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more
+from likely.classifier.featuring import Features, Progress, Sighted, suited
 from likely.classifier.keeping import put_together, taken_apart
 from likely.contract import (
     Extensible,
@@ -47,6 +48,7 @@ from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
 from likely.inference.judgement import Examination, Judge, Judgement
 from likely.inference.posterior import log_evidence, log_posterior
+from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training import hardware
 from likely.training.feed import Batches
@@ -80,6 +82,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     options : the family's own options, a mapping or its options object.
     training : TrainingOptions, or a mapping such as {"epochs": 20}.
     images : ImageOptions, or a mapping: the size and colour that images are brought to.
+    features : FeatureOptions, or a mapping such as {"backbone": "resnet"}: what the model sees in place of pixels.
     random_state : seed of the weights, the splits, the order and the noise.
 
     `fit` takes 2-D arrays as vectors of any range, and arrays (N, H, W[, C]) or lists of paths, Pillow images or arrays as
@@ -102,12 +105,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         options: Mapping[str, Any] | Options | None = None,
         training: Mapping[str, Any] | TrainingOptions | None = None,
         images: Mapping[str, Any] | ImageOptions | None = None,
+        features: Mapping[str, Any] | FeatureOptions | None = None,
         random_state: Any = 0,
     ) -> None:
         self.model = model
         self.options = options
         self.training = training
         self.images = images
+        self.features = features
         self.random_state = random_state
 
     def fit(self, X: Any, y: ArrayLike) -> Self:
@@ -118,7 +123,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         classes, labels = np.unique(y[~unlabelled], return_inverse=True)
         numbers = np.full(len(y), -1, np.int64)
         numbers[~unlabelled] = labels
-        dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], _validated(ImageOptions, self.images))
+        asked = suited(_validated(ImageOptions, self.images), _validated(FeatureOptions, self.features))
+        dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], asked)
         for problem in problems:
             warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
         parts = divide(dataset, self.seed)
@@ -133,11 +139,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     ) -> Iterator[Step]:
         """Train step by step; whoever stops before the end, or reaches it, calls `finish`.
 
-        `resume` is a snapshot of `training_state_`, from which the training goes on exactly as it would have.
+        `resume` is a snapshot of `training_state_`, from which the training goes on exactly as it would have. `see` may be
+        called before with the same parts, for features take their time.
         """
         if isinstance(self.random_state, Integral):
             self.seed_ = int(self.random_state)
-        self._begin(parts, classes, format)
+        if getattr(self, "_seen", None) is not parts:
+            self.see(parts)
+        parts = self._begin(parts, classes, format)
         state, options = self.training_state_, self.training_
         if resume is not None:
             self._restore(resume)
@@ -175,6 +184,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             self._trained_traits(parts.train) if examined.description is not None else None,
         )
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
+        del self._seen
+        if self.features_ is not None:
+            self.features_.let_go()
 
     @torch.inference_mode()
     def _trained_traits(self, train: Part) -> tuple[Tensor, Tensor]:
@@ -242,7 +254,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         `truncation` scales the noise that they come from: below 1 they are more typical and less varied.
         """
         check_is_fitted(self, "judge_")
-        model = self._generative("sample")
+        model = self._artist()
         rng = torch.Generator(self.device).manual_seed(seed)
         c = torch.full((n,), self.index(label), device=self.device)
         blocks = [c[start : start + BATCH] for start in range(0, n, BATCH)]
@@ -252,6 +264,20 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {self.model!r} has none")
         latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
         return np.concatenate([self.pixels(model.decode(z)) for z in latents])
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether `sample` gives images."""
+        return isinstance(self.model_, GenerativeModel) and self.format_ is not None and self.features_ is None
+
+    def _artist(self) -> GenerativeModel:
+        model = self._generative("sample")
+        if self.features_ is not None:
+            raise ValueError(
+                f"this {self.model!r} knows features of images and cannot draw them; a model of pixels can: train one without "
+                "--features and --backbone"
+            )
+        return model
 
     def pixels(self, x: Tensor) -> NDArray[Any]:
         """A model's images as people keep them: in [0, 1] -> uint8; vectors as they are."""
@@ -315,16 +341,16 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(
                 f"{self.labels[0]!r} is the only class that the model knows; an answer takes two to be explained"
             )
-        x = self._input(image)
+        model, x = self.model_ if self.features_ is None else Sighted(self.features_, self.model_), self._pixels(image)
         with torch.inference_mode():
-            found = log_posterior(self.model_.log_scores(x).cpu(), self.log_prior_, self.judge_.temperature)[0]
+            found = log_posterior(model.log_scores(x).cpu(), self.log_prior_, self.judge_.temperature)[0]
         label, runner_up = found.topk(2).indices.tolist()
         other = runner_up if against is None else self.index(against)
         if other == label:
             raise ValueError(
                 f"{against!r} is the answer itself; another class was expected, such as {self.labels[runner_up]!r}"
             )
-        return explanation(self.model_, x, Rivals(label, other, self.log_prior_, self.judge_.temperature))
+        return explanation(model, x, Rivals(label, other, self.log_prior_, self.judge_.temperature))
 
     def imagine(self, image: Any, observed: ArrayLike, *, judge: Judge | None = None) -> Imagined:
         """What each class would most likely have behind a mask, and how probable each is by what is `observed`, (H, W) bool.
@@ -333,7 +359,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         read, or if the family needs the whole of it.
         """
         check_is_fitted(self, "judge_")
-        x = self._input(image)
+        x = self._pixels(image)
         mask = self._checked_masks(observed, 1).expand(1, *x.shape[2:]).to(self.device)
         assert isinstance(self.model_, PartialEvidence)
         return imagined(self.model_, x, mask, self.log_prior_, (judge or self.judge_).temperature)
@@ -396,6 +422,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """The classes' names."""
         return tuple(map(str, self.classes_))
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What one input is: an image (C, H, W), or a vector (D,)."""
+        return self.model_.task.shape if self.format_ is None else self.format_.shape
+
     def index(self, label: Any) -> int:
         """The place of a class, by its name; a ValueError names the nearest."""
         return arrays.class_index(self.labels, str(label))
@@ -413,14 +444,29 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         tensors, document = checkpoint.load(Path(folder))
         return put_together(cls, tensors, document, device)
 
-    def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> None:
-        """An untrained model for the data at hand."""
+    def see(self, parts: Parts, progress: Progress | None = None) -> None:
+        """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
+        options = _validated(models.family(self.model).options_type, self.options)
+        asked, shape = _validated(FeatureOptions, self.features), parts.train.images.shape
+        self.features_ = Features.chosen(asked, options, shape, self.seed) if len(shape) == 3 else None
+        if self.features_ is not None:
+            training = _validated(TrainingOptions, self.training)
+            hardware.placed(self.features_, hardware.device(training.device))
+            self.features_.keep()
+            self.features_.measure(parts.train.images, progress)
+        self._seen = parts
+
+    def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> Parts:
+        """An untrained model for the data at hand, and the data as it sees them."""
         family = models.family(self.model)
         options = _validated(family.options_type, self.options)
         asked = _validated(TrainingOptions, self.training)
         self.training_ = asked.suited(options.training_defaults).resolved(len(parts.train))
         self.classes_ = np.asarray(classes)
         self.format_ = format
+        if self.features_ is not None:
+            over = self.features_.over
+            parts = replace(parts, train=over(parts.train), validation=over(parts.validation))
         task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -428,6 +474,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.model_ = hardware.placed(model, hardware.device(self.training_.device))
         self.log_prior_ = task.log_prior
         self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
+        return parts
 
     def _restore(self, snapshot: Snapshot) -> None:
         try:
@@ -442,6 +489,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self, part: Part, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
     ) -> Batches:
         how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labelled_share": labelled_share}
+        how["noise"] = 0.0 if self.features_ is None or augment is None else self.features_.noise
         return Batches(part.images, part.labels, seed=self.seed, **how).to(self.device)
 
     @torch.inference_mode()
@@ -478,8 +526,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def _inputs(self, images: Images) -> Iterator[Tensor]:
         """Batches as the model takes them."""
         for block in self._blocks(images):
-            batch = block.batch(np.arange(len(block))).to(self.device)
-            yield to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+            batch = block.batch(np.arange(len(block)))
+            features = self.features_ if batch.ndim == 4 else None
+            yield self._unit(batch) if features is None else features.of(batch)
+
+    def _unit(self, batch: Tensor) -> Tensor:
+        """8-bit images in [0, 1], vectors as they are, on the device."""
+        batch = batch.to(self.device)
+        return to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
+
+    def seen(self, x: Tensor) -> Tensor:
+        """What the model is shown of images x (B, C, H, W) in [0, 1]: those themselves, or their features (B, D)."""
+        return x if self.features_ is None else self.features_(x)
 
     @torch.inference_mode()
     def _examine(self, images: Images, masks: Tensor | None = None) -> Examination:
@@ -489,13 +547,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         each = torch.split(masks.to(self.device), BATCH) if len(masks) else ()
         return examine_part(self.model_, zip(self._inputs(images), each, strict=True))
 
-    def _input(self, image: Any) -> Tensor:
-        """One image as the model takes it, (1, ...); a ValueError if it cannot be read."""
+    def _pixels(self, image: Any) -> Tensor:
+        """One image (1, C, H, W) in [0, 1], or a vector (1, D); a ValueError if it cannot be read."""
         images, problems = self._readable([image])
         for problem in filter(None, problems):
             raise ValueError(problem.sentence)
-        (x,) = self._inputs(images)
-        return x
+        return self._unit(images.batch([0]))
 
     def _masks(self, observed: ArrayLike, problems: Sequence[Problem | None]) -> Tensor:
         """(N, H, W) bool of the inputs that can be read."""
@@ -508,10 +565,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
         A ValueError if they are no masks of the model's images, or if the family cannot use them.
         """
+        if self.features_ is not None:
+            raise ValueError("features are made of whole images; a model of pixels can go by a part of one")
         if not isinstance(self.model_, PartialEvidence):
             able = models.able(PartialEvidence)
             raise ValueError(f"{self.model!r} needs the whole image; families that can go by a part of it: {able}")
-        masks, size = torch.from_numpy(np.array(observed, dtype=bool)), self.model_.task.shape[1:]
+        masks, size = torch.from_numpy(np.array(observed, dtype=bool)), self.shape[1:]
         if len(size) != 2 or masks.shape not in (size, (n, *size)):
             raise ValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
         return masks

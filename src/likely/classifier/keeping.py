@@ -11,6 +11,7 @@ from torch import Tensor
 
 from likely import models
 from likely.checkpoint import CheckpointError
+from likely.classifier.featuring import Features
 from likely.contract import STORED, GenerativeModel, Task
 from likely.data.images import ImageFormat
 from likely.inference.judgement import Judge
@@ -29,12 +30,15 @@ def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
     model = classifier.model_
     tensors = {f"model/{name}": t for name, t in model.state_dict().items()} | classifier.judge_.tensors()
     tensors |= {"hashes": torch.from_numpy(classifier.hashes_), "log_prior": classifier.log_prior_}
+    features = classifier.features_
+    tensors |= {f"features/{name}": t for name, t in features.state_dict().items()} if features is not None else {}
     return tensors, {
         "family": classifier.model,
         "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
         "classes": classifier.classes_.tolist(),
         "classes_dtype": classifier.classes_.dtype.str,
         "images": classifier.format_.model_dump() if classifier.format_ else None,
+        "features": features.document() if features is not None else None,
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
         "temperature": classifier.judge_.temperature,
         "seed": classifier.seed,
@@ -53,6 +57,7 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
     self = kind(document["family"], **asked, random_state=document["seed"])
     self.training_, self.format_ = training, format
     self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
+    self.features_ = _features(tensors, document, device)
     if self.format_ is None:
         self.n_features_in_ = document["task"]["shape"][0]
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
@@ -68,3 +73,11 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
     self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
     self.id_ = f"{document['name']}@{document['sha256'][:4]}"
     return self
+
+
+def _features(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> Features | None:
+    said = document.get("features")
+    if said is None:
+        return None
+    weights = {k.removeprefix("features/"): t for k, t in tensors.items() if k.startswith("features/")}
+    return hardware.placed(Features.rebuilt(said, weights).eval(), hardware.device(device))

@@ -6,19 +6,15 @@ Figures of two extractors have nothing to do with each other, so an extractor's 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from torch import Tensor
 
 from likely import checkpoint
@@ -27,13 +23,12 @@ from likely.contract import Featured
 from likely.data.collection import CachedImages, Images
 from likely.data.images import ImageFormat, read
 from likely.evaluation.metrics import Floats
+from likely.nets.backbone import CONFIG, Backbone, BackboneError
 from likely.nets.scaling import to_unit
 
-BACKBONE = "config.json"  # what a pretrained backbone's folder is known by
-PREPROCESSOR = "preprocessor_config.json"
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 KINDS = (
-    f"a model folder of Likely ({checkpoint.DOCUMENT}), a folder of a pretrained backbone ({BACKBONE} and *.safetensors) "
+    f"a model folder of Likely ({checkpoint.DOCUMENT}), a folder of a pretrained backbone ({CONFIG} and *.safetensors) "
     f"or a TorchScript file ({', '.join(TORCHSCRIPT)}) was expected"
 )
 # What a network that somebody else wrote may raise when it is shown images that it was not made for.
@@ -128,22 +123,18 @@ class BackboneExtractor(Extractor):
     batch = 32  # of images this large
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        settings = _settings(folder)
-        side, mean, deviation = _side(settings), settings.get("image_mean"), settings.get("image_std")
-        if side is None or not mean or not deviation:
-            raise ExtractorError(
-                f"{folder / PREPROCESSOR} gives no size, image_mean or image_std; all three were expected"
-            )
+        try:
+            self.backbone = Backbone.pretrained(str(folder)).to(device)
+        except BackboneError as error:
+            raise ExtractorError(str(error)) from error
+        side = self.backbone.side
         self.format = ImageFormat(channels=3, height=side, width=side, resize="stretch")
-        self.mean, self.deviation = (torch.tensor(v, device=device).view(3, 1, 1) for v in (mean, deviation))
-        self.model = _pretrained(folder).to(device)
-        digest = _digest(sorted(folder.glob("*.safetensors")))
-        self.name = f"{folder.resolve().name}@{digest} at {side} pixels"
+        self.name = f"{self.backbone.name} at {side} pixels"
 
     def _features(self, images: Pixels) -> Tensor:
-        x = to_unit(torch.from_numpy(resized(images, self.format)).to(self.mean.device))
-        last: Tensor = self.model((x - self.mean) / self.deviation)["last_hidden_state"]
-        return last.mean((2, 3)) if last.ndim == 4 else last.mean(1)  # maps (B, F, H, W), or a transformer's tokens
+        x = to_unit(torch.from_numpy(resized(images, self.format)).to(self.backbone.mean.device))
+        found: Tensor = self.backbone(x)
+        return found
 
 
 class TorchScriptExtractor(Extractor):
@@ -172,7 +163,7 @@ def extractor(path: str | Path, *, device: str = "cpu") -> Extractor:
     path = Path(path)
     if (path / checkpoint.DOCUMENT).exists():
         return ModelExtractor(Classifier.load(path, device=device))
-    if (path / BACKBONE).exists():
+    if (path / CONFIG).exists():
         return BackboneExtractor(path, device)
     if path.is_file() and path.suffix.lower() in TORCHSCRIPT:
         return TorchScriptExtractor(path, device)
@@ -185,67 +176,6 @@ def resized(images: Pixels, format: ImageFormat) -> Pixels:
     if images.shape[1:] == format.shape:
         return images
     return np.stack([read(image.transpose(1, 2, 0), format) for image in images])
-
-
-def _settings(folder: Path) -> Mapping[str, Any]:
-    path = folder / PREPROCESSOR
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ExtractorError(
-            f"{folder} has no {PREPROCESSOR}, which says what size and colours the network is used to; "
-            "copy the backbone's folder again, whole"
-        ) from None
-    except (ValueError, TypeError) as error:
-        raise ExtractorError(f"{path} is damaged ({error}); copy the backbone's folder again, whole") from None
-
-
-def _side(settings: Mapping[str, Any]) -> int | None:
-    """The side of the square that the network is used to: of the crop where there is one, else the size."""
-    size = (settings.get("do_center_crop") and settings.get("crop_size")) or settings.get("size")
-    if isinstance(size, Mapping):
-        size = size.get("height", size.get("shortest_edge"))
-    return size if isinstance(size, int) else None
-
-
-def _pretrained(folder: Path) -> Any:
-    """The network of a folder, every weight of it read from there and none made up; nothing is executed or fetched."""
-    transformers = _transformers(folder)
-    how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    try:
-        with _quiet(transformers.utils.logging):
-            model, found = transformers.AutoModel.from_pretrained(folder, **how)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ExtractorError(f"{folder} cannot be read as a pretrained backbone: {_first_line(error)}") from error
-    if missing := sorted(found["missing_keys"]):
-        raise ExtractorError(
-            f"{folder} lacks {len(missing)} of its network's weights, such as {missing[0]}; copy the folder again, whole"
-        )
-    return model.float().eval()
-
-
-def _transformers(folder: Path) -> Any:
-    """The package, which is large and asked of those alone who bring a backbone."""
-    try:
-        return import_module("transformers")
-    except ImportError:
-        raise ExtractorError(
-            f"{folder} is a pretrained backbone, and reading it needs the package transformers: pip install 'likely[backbone]'"
-        ) from None
-
-
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without the bars and tables of transformers, whose settings are then as they were."""
-    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if has_bars:
-            logging.enable_progress_bar()
 
 
 def _program(path: Path, device: str) -> torch.jit.ScriptModule:
@@ -268,10 +198,6 @@ def _digest(paths: Sequence[Path]) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:4]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _last_line(error: Exception) -> str:

@@ -31,5 +31,8 @@ def nearest(classifier: Classifier, x: Tensor, part: Part, c: int, n: int) -> Pa
 
 def _seen(classifier: Classifier, x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, F)."""
-    model = classifier.model_
+    model, features = classifier.model_, classifier.features_
+    if features is not None:
+        seen: Tensor = features(x.to(classifier.device)).cpu()
+        return seen
     return model.features(x.to(classifier.device)).cpu() if isinstance(model, Featured) else x.flatten(1)

@@ -94,6 +94,7 @@ def options_of(classifier: Classifier) -> dict[str, tuple[Option, ...]]:
         "training": classifier.training_,
         "augmentation": classifier.training_.augment,
         "images": classifier.format_,
+        "features": classifier.features_.options if classifier.features_ is not None else None,
     }
     return {title: tuple(_rows(options)) for title, options in groups.items() if options is not None}
 
@@ -161,7 +162,7 @@ def _p_values(found: Assessment) -> PValues:
 
 
 def _samples(classifier: Classifier) -> Samples | None:
-    if classifier.format_ is None or not isinstance(classifier.model_, GenerativeModel):
+    if not classifier.draws_images:
         return None
     n = max(1, min(12, MOST_SAMPLES // len(classifier.labels)))
     made = drawn(classifier, n, SAMPLE_SEED)
@@ -170,14 +171,14 @@ def _samples(classifier: Classifier) -> Samples | None:
 
 def _tour(classifier: Classifier) -> Section | None:
     """A walk from class to class, where images come from a latent space that can be walked through."""
-    if classifier.format_ is None or not isinstance(classifier.model_, Latent):
+    if not classifier.draws_images or not isinstance(classifier.model_, Latent):
         return None
     return walk_section(walks(classifier, Route.tour(classifier.labels), seed=SAMPLE_SEED)[0])
 
 
 def _reconstructions(classifier: Classifier, part: Part) -> Reconstructions | None:
     model = classifier.model_
-    if not isinstance(model, LatentClassMixture):
+    if not classifier.draws_images or not isinstance(model, LatentClassMixture):
         return None
     chosen = np.linspace(0, len(part) - 1, min(N_PICTURES, len(part))).astype(np.int64)
     originals = part.images.batch(chosen)

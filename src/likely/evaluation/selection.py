@@ -70,8 +70,6 @@ def _loaded(classifier: Classifier, data: str, progress: Progress | None) -> Dat
             break
     else:
         raise DataError(f"{data}: holds no images")
-    if next(iter(dataset.parts.values())).images.shape != classifier.model_.task.shape:
-        raise DataError(
-            f"{data}: holds vectors or images of another kind than the model's, {classifier.model_.task.shape}"
-        )
+    if next(iter(dataset.parts.values())).images.shape != classifier.shape:
+        raise DataError(f"{data}: holds vectors or images of another kind than the model's, {classifier.shape}")
     return dataset

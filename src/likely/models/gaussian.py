@@ -17,6 +17,7 @@ from likely.contract import (
     EvidenceKind,
     Extensible,
     FamilyOptions,
+    FeatureScaling,
     GenerativeModel,
     Measured,
     Objective,
@@ -40,6 +41,11 @@ class GaussianOptions(FamilyOptions):
     shrinkage: float | None = Field(
         None, ge=0, le=1, description="Share of a multiple of the identity in the covariance; estimated when left out."
     )
+
+    @property
+    def feature_scaling(self) -> FeatureScaling:
+        """Mueller & Hein 2025, Mahalanobis++: Gaussians fit directions better than lengths."""
+        return "l2"
 
 
 class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured):

@@ -31,7 +31,8 @@ class Batches:
     """A Feed of one part of the data; the same epoch and position always give the same batch.
 
     An epoch shows every image once. Where fewer than `labelled_share` of them have a label, every batch is filled up to that
-    share with labelled images, which then come round more than once an epoch, each time augmented anew.
+    share with labelled images, which then come round more than once an epoch, each time augmented anew. `noise` is the
+    standard deviation of what is added to vectors.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class Batches:
         seed: int,
         augment: AugmentOptions | None,
         labelled_share: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         self.images = images
         self.labels = torch.from_numpy(labels)
         self.batch_size = batch_size
         self.seed = seed
         self.augment = augment
+        self.noise = noise
         self.device = torch.device("cpu")
         self.rare = _rare(labels, labelled_share)
         self.common = np.flatnonzero(labels < 0) if len(self.rare) else np.arange(len(labels))
@@ -87,12 +90,19 @@ class Batches:
     def _images(self, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
         images = self.images.batch(indices)
         if images.dtype != torch.uint8:
-            return images.to(self.device)
+            return (self._noisy(images, epoch, indices, rounds) if self.noise else images).to(self.device)
         images = images.to(self.device)
         if self.augment is not None:
             seen = indices + len(self.images) * rounds
             images = augment(images, uniforms(self.seed, epoch, seen, N_UNIFORMS), self.augment)
         return to_unit(images).contiguous(memory_format=torch.channels_last)
+
+    def _noisy(self, vectors: Tensor, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
+        """With normal noise, drawn anew for every vector and epoch."""
+        u = uniforms(self.seed, epoch, indices + len(self.images) * rounds, vectors.shape[1])
+        inner = u.double() + 2**-25  # of (0, 1), whose ends no normal number has
+        noise: Tensor = torch.special.ndtri(inner).to(vectors)
+        return vectors + self.noise * noise
 
 
 def _rare(labels: Indices, share: float) -> Indices:

@@ -7,15 +7,17 @@ import os
 import platform
 import time
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
-from likely.contract import Scorer
 from likely.training.options import TrainingOptions
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT = 512 * 2**20  # bytes at the top of the heap
 LARGEST = 32 * 2**20  # bytes of a block on the heap; glibc takes no more
+N = TypeVar("N", bound=nn.Module)
 SMALL = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
 
 
@@ -30,7 +32,7 @@ def device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def placed(model: Scorer, on: torch.device) -> Scorer:
+def placed(model: N, on: torch.device) -> N:
     """The model on the device, its images' channels last, which is how convolutions there and on processors run fastest.
 
     Apple's devices have no float64: a model that needs it stays on the processor.

@@ -62,11 +62,13 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     DATA is a folder with a folder of images for each class (nested, or with train, val and test), idx files, an .npz, a
     manifest (CSV, JSONL or Parquet with file_name and label), or `digits`.
     """
-    from likely.surfaces.cli.progress import watched
+    from likely.surfaces.cli.progress import counting, watched
     from likely.surfaces.cli.screen import console
 
     session = _session(given)
     _announce(session)
+    with counting("computing features") as progress:
+        session.see(progress)
     for _ in watched(session.steps(), "training"):
         pass
     content = session.finish()
@@ -113,6 +115,7 @@ def _run(given: dict[str, Any]) -> Run:
     """What was typed, validated."""
     from likely.data.images import ImageOptions
     from likely.models import family
+    from likely.nets.features import FeatureOptions
     from likely.run import Run
     from likely.surfaces.cli.flags import chosen
     from likely.training.options import TrainingOptions
@@ -123,6 +126,7 @@ def _run(given: dict[str, Any]) -> Run:
         options=kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
         training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
+        features=FeatureOptions.model_validate(chosen(FeatureOptions, given)),
         **{name: given[name] for name in ("model", "seed", "folds", "repeats") if given[name] is not None},
     )
 
@@ -194,10 +198,15 @@ def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     """The flags of every training, and of the family, under their headings."""
     from likely.data.images import ImageOptions
     from likely.models import FAMILIES
+    from likely.nets.features import FeatureOptions
     from likely.surfaces.cli.flags import flags
     from likely.training.options import TrainingOptions
 
-    groups: dict[str, type[Options]] = {"Training": TrainingOptions, "Images": ImageOptions}
+    groups: dict[str, type[Options]] = {
+        "Training": TrainingOptions,
+        "Images": ImageOptions,
+        "Features": FeatureOptions,
+    }
     if family in FAMILIES:
         groups[f"Model {family}"] = FAMILIES[family].options_type
     return {title: tuple(flags(options)) for title, options in groups.items()}

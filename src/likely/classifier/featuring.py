@@ -1,0 +1,163 @@
+"""What a model sees instead of pixels: features, computed once an image and scaled as the model's family likes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+
+from likely.contract import FamilyOptions, Objective, Scorer
+from likely.data.collection import Images, Vectors
+from likely.data.images import ImageOptions
+from likely.data.parts import Part, fingerprint, hashes_of
+from likely.data.store import VectorStore
+from likely.nets.backbone import Backbone, side_of
+from likely.nets.features import FeatureMap, FeatureOptions, RandomConvolutions, Scaling, rebuilt
+from likely.nets.scaling import to_unit
+
+AT_ONCE = 32  # images of a backbone's size that go through it together
+
+Progress = Callable[[int, int], None]
+
+
+class Features(nn.Module):
+    """f(x) of images x, scaled: what a density is of where it is not one of pixels."""
+
+    def __init__(self, map: FeatureMap, options: FeatureOptions) -> None:
+        """Of options with nothing left open; what the scaling learns is not measured yet."""
+        super().__init__()
+        self.map, self.options = map, options
+        assert options.feature_scaling is not None
+        self.scaling = Scaling(options.feature_scaling, map.groups, options.feature_components)
+        self._kept: _Kept | None = None
+
+    @classmethod
+    def chosen(cls, asked: FeatureOptions, family: FamilyOptions, shape: Sequence[int], seed: int) -> Self | None:
+        """What was asked for of images (C, H, W), None for pixels; its scaling is not measured yet."""
+        map: FeatureMap
+        match asked.kind:
+            case "backbone":
+                assert asked.backbone is not None
+                map = Backbone.pretrained(asked.backbone, asked.backbone_stages)
+            case "random":
+                map = RandomConvolutions(shape, seed=seed)
+            case _:
+                return None
+        chosen = {"features": asked.kind, "feature_scaling": asked.feature_scaling or family.feature_scaling}
+        return cls(map, asked.model_copy(update=chosen))
+
+    @classmethod
+    def rebuilt(cls, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
+        """What `document` and the weights describe."""
+        self = cls(rebuilt(document["map"]), FeatureOptions.model_validate(document["options"]))
+        self.load_state_dict(tensors)
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """What it takes besides the weights."""
+        return {"map": self.map.document(), "options": self.options.model_dump()}
+
+    @property
+    def noise(self) -> float:
+        """What training adds to the features."""
+        return self.options.feature_noise if self.scaling.kind == "whiten" else 0.0
+
+    @property
+    def n_features(self) -> int:
+        return self.scaling.n_features
+
+    @property
+    def device(self) -> torch.device:
+        return next(t.device for t in (*self.parameters(), *self.buffers()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in [0, 1] -> (B, D), with gradients."""
+        features: Tensor = self.scaling(self.map(x))
+        return features
+
+    @torch.inference_mode()
+    def of(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) -> (B, D) on the device."""
+        features: Tensor = self.scaling(self._unscaled(pixels).to(self.device))
+        return features
+
+    @torch.inference_mode()
+    def measure(self, images: Images, progress: Progress | None = None) -> None:
+        """Learn from the features of training images how to scale."""
+        self.scaling.measure(self._over(images, progress).to(self.device))
+
+    @torch.inference_mode()
+    def over(self, part: Part) -> Part:
+        """The same part, of vectors."""
+        rows = self.scaling(self._over(part.images, None).to(self.device)).cpu().numpy()
+        return replace(part, images=Vectors(rows, part.images.name))
+
+    def keep(self) -> None:
+        """From now on compute an image's features once, and look on the disk whether that was done before."""
+        self._kept = self._kept or _Kept(VectorStore(self.map.digest()[:16]))
+
+    def let_go(self) -> None:
+        """Of what was kept in memory."""
+        self._kept = None
+
+    def _over(self, images: Images, progress: Progress | None) -> Tensor:
+        found = []
+        for start in range(0, len(images), AT_ONCE):
+            end = min(start + AT_ONCE, len(images))
+            found.append(self._unscaled(images.batch(np.arange(start, end))))
+            if progress is not None:
+                progress(end, len(images))
+        return torch.cat(found) if found else torch.zeros(0, self.map.n_features)
+
+    def _unscaled(self, pixels: Tensor) -> Tensor:
+        """(B, D) on the processor."""
+        return self._computed(pixels) if self._kept is None else self._kept(pixels, self._computed)
+
+    def _computed(self, pixels: Tensor) -> Tensor:
+        blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, AT_ONCE))
+        made = [self.map(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
+        return torch.cat(made) if made else torch.zeros(0, self.map.n_features)
+
+
+class Sighted(Scorer):
+    """A model of features, asked about images."""
+
+    def __init__(self, features: Features, model: Scorer) -> None:
+        super().__init__(model.task, model.options)
+        self.features, self.model = features, model
+
+    def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
+        return self.model.log_scores(self.features(x), rng=rng)
+
+    def objectives(self) -> Sequence[Objective]:
+        return self.model.objectives()
+
+
+class _Kept:
+    """Features by their images' hashes, in memory and on the disk."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self.store, self.rows = store, dict[int, Tensor]()
+
+    def __call__(self, pixels: Tensor, computed: Callable[[Tensor], Tensor]) -> Tensor:
+        keys = hashes_of(fingerprint(image) for image in pixels.numpy()).tolist()
+        place = {key: i for i, key in enumerate(keys) if key not in self.rows}
+        self.rows |= {key: torch.from_numpy(row.copy()) for key, row in self.store.get(place).items()}
+        if missing := [key for key in place if key not in self.rows]:
+            made = computed(pixels[[place[key] for key in missing]])
+            self.rows |= dict(zip(missing, made.clone(), strict=True))
+            self.store.put({key: self.rows[key].numpy() for key in missing})
+        return torch.stack([self.rows[key] for key in keys])
+
+
+def suited(images: ImageOptions, asked: FeatureOptions) -> ImageOptions:
+    """The images that features are to be made of, where nothing else was asked for: a backbone's own size, in colour."""
+    if asked.kind != "backbone":
+        return images
+    assert asked.backbone is not None
+    own = {"size": side_of(asked.backbone), "colour": "rgb"}
+    return ImageOptions.model_validate(own | images.model_dump(exclude_unset=True))

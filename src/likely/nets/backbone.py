@@ -1,0 +1,241 @@
+"""Backbones: networks that others trained on many photographs, read from where they lie; nothing of them is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from likely.nets.features import FeatureMap
+
+CONFIG = "config.json"  # what a backbone's folder is known by
+PREPROCESSOR = "preprocessor_config.json"
+WEIGHTS = "*.safetensors"
+TOLERANCE = 1e-4  # between colours as the backbone's own processor scales them and as they are scaled here
+FORGOTTEN = ("_name_or_path", "transformers_version", "id2label", "label2id", "architectures")
+
+
+class BackboneError(ValueError):
+    """What was named is no backbone, or one that cannot be used; the message says what was expected."""
+
+
+class Backbone(FeatureMap):
+    """Means over space of a pretrained network's last map, and of the last maps of so many stages in all before it.
+
+    A stage are the maps of one size. What gives tokens instead of maps has a stage at every layer.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        mean: tuple[float, ...],
+        deviation: tuple[float, ...],
+        side: int,
+        stages: int = 1,
+        source: str = "",
+        sha256: str = "",
+    ) -> None:
+        """An untrained network of a `config`; colours have this `mean` and `deviation`, images this `side`."""
+        super().__init__()
+        self.config, self.side, self.stages = dict(config), side, stages
+        self.source, self.sha256 = source, sha256
+        self.colours = tuple(mean), tuple(deviation)
+        self.network = _built(self.config)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
+        self.eval().requires_grad_(False)
+        with torch.inference_mode():
+            self.groups = tuple(f.shape[1] for f in self.by_stage(torch.zeros(1, 3, side, side)))
+
+    @classmethod
+    def pretrained(cls, source: str, stages: int = 1) -> Self:
+        """From a folder, or by its name on the hub, every weight read from there and none made up; a BackboneError if not."""
+        folder = located(source)
+        settings = _settings(folder)
+        network = _pretrained(folder)
+        config = {name: value for name, value in network.config.to_dict().items() if name not in FORGOTTEN}
+        # Through JSON: what is stored and what is computed with are to be the same.
+        self = cls(
+            json.loads(json.dumps(config)),
+            *_colours(folder, settings),
+            _side(folder, settings),
+            stages,
+            source,
+            digest(folder),
+        )
+        self.network.load_state_dict(network.state_dict())
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(self.by_stage(x), 1)
+
+    def by_stage(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> (B, D) of each stage, the last one last."""
+        x = x.expand(-1, 3, -1, -1)
+        found = self.network((x - self.mean) / self.deviation, output_hidden_states=self.stages > 1)
+        maps = [found.last_hidden_state]
+        if self.stages > 1:
+            maps = [*_ends(found.hidden_states), *maps]
+            if len(maps) > 1 and maps[-2].shape == maps[-1].shape:
+                del maps[-2]  # the last map, told twice, or before its last scaling
+        if self.stages > len(maps):
+            raise BackboneError(
+                f"{self.source or 'the backbone'} has {len(maps)} stages, and {self.stages} were asked for"
+            )
+        return [h.float().mean((2, 3)) if h.ndim == 4 else h.float().mean(1) for h in maps[-self.stages :]]
+
+    def document(self) -> dict[str, Any]:
+        mean, deviation = self.colours
+        return {
+            "kind": "backbone",
+            "config": self.config,
+            "mean": mean,
+            "deviation": deviation,
+            "side": self.side,
+            "stages": self.stages,
+            "source": self.source,
+            "sha256": self.sha256,
+        }
+
+    @property
+    def name(self) -> str:
+        """The folder's name with the first digits of its weights' hash."""
+        return f"{Path(self.source).name}@{self.sha256[:4]}"
+
+
+def located(source: str) -> Path:
+    """The folder of a backbone: the one named, or the one that a name on the hub was fetched to.
+
+    Nothing is fetched here: a program that waits for a network that is not there would seem to hang.
+    """
+    folder = Path(source).expanduser()
+    if (folder / CONFIG).exists():
+        return folder.resolve()
+    if folder.exists():
+        raise BackboneError(f"{source} is no backbone: {CONFIG} and {WEIGHTS} were expected in it")
+    hub = _package("huggingface_hub", source)
+    try:
+        found: str = hub.snapshot_download(source, local_files_only=True)
+    except (OSError, ValueError):  # no such name, or none that was fetched
+        fetch = f"hf download {source} --include '*.json' '{WEIGHTS}'"
+        raise BackboneError(
+            f"{source} is neither a folder nor a backbone that was fetched from the hub to this machine; where there is a "
+            f"network, `{fetch}` fetches it, and with `--local-dir FOLDER` to a folder that can be carried here"
+        ) from None
+    return Path(found)
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the hashes of all its weights' files."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob(WEIGHTS)):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _ends(hidden: tuple[Tensor, ...]) -> list[Tensor]:
+    """The last map of each size; of tokens, every layer."""
+    ends = [h for h, after in pairwise(hidden) if h.ndim != 4 or after.shape[2:] != h.shape[2:]]
+    return [*ends, hidden[-1]]
+
+
+def _settings(folder: Path) -> Mapping[str, Any]:
+    path = folder / PREPROCESSOR
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise BackboneError(
+            f"{folder} has no {PREPROCESSOR}, which says what size and colours the network is used to; "
+            "copy the backbone's folder again, whole"
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise BackboneError(f"{path} is damaged ({error}); copy the backbone's folder again, whole") from None
+
+
+def side_of(source: str) -> int:
+    """The side of the square images that a backbone is used to."""
+    folder = located(source)
+    return _side(folder, _settings(folder))
+
+
+def _side(folder: Path, settings: Mapping[str, Any]) -> int:
+    """Of the crop where there is one, else the size."""
+    size = (settings.get("do_center_crop") and settings.get("crop_size")) or settings.get("size")
+    if isinstance(size, Mapping):
+        size = size.get("height", size.get("shortest_edge"))
+    if not isinstance(size, int):
+        raise _incomplete(folder)
+    return size
+
+
+def _colours(folder: Path, settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean, deviation = settings.get("image_mean"), settings.get("image_std")
+    if not mean or not deviation:
+        raise _incomplete(folder)
+    return tuple(mean), tuple(deviation)
+
+
+def _incomplete(folder: Path) -> BackboneError:
+    return BackboneError(f"{folder / PREPROCESSOR} gives no size, image_mean or image_std; all three were expected")
+
+
+def _pretrained(folder: Path) -> Any:
+    transformers = _package("transformers", str(folder))
+    how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    try:
+        with _quiet(transformers.utils.logging):
+            model, found = transformers.AutoModel.from_pretrained(folder, **how)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise BackboneError(f"{folder} cannot be read as a pretrained backbone: {_first_line(error)}") from error
+    if missing := sorted(found["missing_keys"]):
+        raise BackboneError(
+            f"{folder} lacks {len(missing)} of its network's weights, such as {missing[0]}; copy the folder again, whole"
+        )
+    return model.float().eval()
+
+
+def _built(config: Mapping[str, Any]) -> Any:
+    """The network that a config describes, with weights that mean nothing yet."""
+    transformers = _package("transformers", "the model")
+    with _quiet(transformers.utils.logging), torch.random.fork_rng(devices=[]):
+        return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)).float().eval()
+
+
+def _package(name: str, for_what: str) -> Any:
+    """A package, which is large and asked of those alone who bring a backbone."""
+    try:
+        return import_module(name)
+    except ImportError:
+        raise BackboneError(
+            f"{for_what} takes a pretrained backbone, and reading one needs the package {name}: pip install 'likely[photos]'"
+        ) from None
+
+
+@contextmanager
+def _quiet(logging: Any) -> Iterator[None]:
+    """Without the bars and tables of transformers, whose settings are then as they were."""
+    level, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
