@@ -23,7 +23,7 @@ from likely.data.collection import CachedImages
 from likely.data.parts import joined
 from likely.evaluation.metrics import auroc, beta_binomial_bound
 from likely.evaluation.selection import select
-from likely.inference.judgement import Examination, Judge
+from likely.inference.judgement import Examination, Judge, Labelled
 from likely.inference.posterior import log_posterior
 from likely.run import set_aside
 
@@ -81,12 +81,12 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
         # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
         drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
         calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
-        fitted, calibrated = (
-            examined.subset(torch.from_numpy(np.flatnonzero(which))) for which in (~calibrates, calibrates)
-        )
-        y = [torch.from_numpy(held_out.labels[which]) for which in (~calibrates, calibrates)]
         T = classifier.judge_.temperature
-        judge = Judge.fit(fitted, y[0], calibrated, y[1], classifier.log_prior_, T, trained)
+        fitted, calibrated = (
+            Labelled.of(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
+            for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
+        )
+        judge = Judge.fit(fitted, calibrated, classifier.log_prior_, T, trained)
         for alpha in alphas:
             judgement = judge(own, classifier.log_prior_, alpha)
             p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from likely.inference.judgement import Examination, Judge
+from likely.inference.judgement import Examination, Judge, Labelled
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
@@ -22,5 +22,7 @@ def examined(seed, n, shift=0.0):
 
 @cache
 def judge(seed, n_calibration, temperature=1.5):
-    held_out, calibration = examined(seed, 60), examined(seed + 1, n_calibration)
-    return Judge.fit(*held_out, *calibration, LOG_PRIOR, temperature)
+    held_out, calibration = (
+        Labelled.of(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
+    )
+    return Judge.fit(held_out, calibration, LOG_PRIOR, temperature)

@@ -12,7 +12,7 @@ from small_judge import LOG_PRIOR, K, examined, judge
 from torch.testing import assert_close
 
 from likely.answer import Calibration, Status
-from likely.inference.judgement import Examination, Judge
+from likely.inference.judgement import Examination, Judge, Labelled
 from likely.inference.posterior import log_posterior, uniform
 from likely.inference.rejection import prediction_set, status
 
@@ -121,7 +121,8 @@ def test_a_model_without_likelihoods_is_judged_all_the_same():
 def test_without_calibration_images_whatever_their_statistics():
     """An empty collection has figures of no width."""
     empty = Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
-    fitted = Judge.fit(*examined(7, 60), empty, torch.zeros(0, dtype=torch.long), LOG_PRIOR, 1.0)
+    nothing = Labelled.of(empty, torch.zeros(0, dtype=torch.long), 1.0)
+    fitted = Judge.fit(Labelled.of(*examined(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
     judgement = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
     assert set(judgement.statuses) == {Status.UNCALIBRATED}
     assert torch.equal(judgement.sets.sum(1), torch.ones(20, dtype=torch.long))

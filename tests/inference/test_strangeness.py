@@ -31,7 +31,7 @@ def traits(seed, n, n_classes=3, n_shared=3, n_by_class=2):
 
 def fitted(seed=0, n=3000, **kinds):
     t, y = traits(seed, n, **kinds)
-    return Strangeness.fit((t.own(y), y), t, y)
+    return Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])
 
 
 def distances(strangeness, t):
@@ -40,7 +40,7 @@ def distances(strangeness, t):
 
 def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_does():
     t, y = traits(0, 9000)
-    found = distances(Strangeness.fit((t.own(y), y), t, y), t)
+    found = distances(Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1]), t)
     for c in range(3):
         v = torch.cat([t.shared, t.by_class[:, c]], 1).double().numpy()
         expected = EmpiricalCovariance().fit(v[y == c]).mahalanobis(v)
@@ -49,7 +49,7 @@ def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_do
 
 def test_of_its_own_class_half_the_images_are_stranger_than_usual():
     t, y = traits(1, 6000)
-    own = Strangeness.fit((t.own(y), y), t, y)(t)[torch.arange(6000), y]
+    own = Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])(t)[torch.arange(6000), y]
     for c in range(3):
         assert own[y == c].median().abs() < 1e-3
         assert (own[y == c] - own[y == c].median()).abs().mean() == pytest.approx(1, abs=0.01)
@@ -68,7 +68,7 @@ def test_traits_that_are_not_normal_are_made_so(bent):
     """What is usual in heavy tails is usual, and what is not remains strange."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
     t, held_out = (Traits(v.shared, bent(v.by_class)) for v in (t, held_out))
-    strangeness = Strangeness.fit((t.own(y), y), held_out, labels)
+    strangeness = Strangeness.fit((t.own(y), y), (held_out.own(labels), labels), held_out.by_class.shape[1])
     assert strangeness.curves.shape[1] > 0 or bent is not torch.sinh
     far = Traits(torch.zeros(1, 0), bent(torch.full((1, 3, 2), 30.0)))
     assert (strangeness(far) > strangeness(held_out)[torch.arange(3000), labels].max()).all()
@@ -84,7 +84,7 @@ def in_lumps(seed, n):
 
 def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_strange():
     (t, y), (held_out, labels) = in_lumps(0, 2000), in_lumps(1, 500)
-    strangeness = Strangeness.fit((t.own(y), y), held_out, labels)
+    strangeness = Strangeness.fit((t.own(y), y), (held_out.own(labels), labels), held_out.by_class.shape[1])
     assert strangeness.owner.tolist() == [0, 0, 1, 1]
     own = strangeness(held_out)[torch.arange(500), labels]
     between = strangeness(Traits(torch.zeros(1, 0), torch.zeros(1, 2, 2)))
@@ -94,7 +94,7 @@ def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_st
 def test_a_distance_is_the_log_density_of_a_mixture():
     """Up to the largest density that a part has."""
     (t, y), (held_out, labels) = in_lumps(2, 2000), in_lumps(3, 500)
-    s = Strangeness.fit((t.own(y), y), held_out, labels)
+    s = Strangeness.fit((t.own(y), y), (held_out.own(labels), labels), held_out.by_class.shape[1])
     for c in range(2):
         parts = s.owner == c
         precision = s._roots[parts].double().mT @ s._roots[parts].double()
@@ -118,7 +118,7 @@ def test_units_of_the_traits_do_not_matter(seed, units):
     t, y = traits(seed, 60)
     units = torch.tensor(units)
     changed = Traits(t.shared * units[:3], t.by_class * units[3:])
-    before, after = (Strangeness.fit((v.own(y), y), v, y)(v) for v in (t, changed))
+    before, after = (Strangeness.fit((v.own(y), y), (v.own(y), y), v.by_class.shape[1])(v) for v in (t, changed))
     assert_close(after, before, rtol=1e-2, atol=1e-2)
 
 
@@ -126,7 +126,7 @@ def test_a_covariance_that_all_classes_share_says_the_same_either_way(monkeypatc
     """Of many classes the product with what they share is made once; of few, class by class."""
     t, y = traits(3, 500)
     monkeypatch.setattr(room, "LARGEST", 0)
-    shared = Strangeness.fit((t.own(y), y), t, y)
+    shared = Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])
     assert len(shared.packed) == 1
     alike = replace(shared, packed=shared.packed.expand(3, -1).contiguous())
     assert_close(shared(t), alike(t), rtol=1e-3, atol=1e-3)
@@ -140,7 +140,8 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
     for n in (60, 6000):
         t, y = traits(4, 900 + n, n_shared=30)
         few = slice(900, None)
-        root = Strangeness.fit((t.own(y)[few], y[few]), held_out, labels)._roots[0].double()
+        fitted = Strangeness.fit((t.own(y)[few], y[few]), (held_out.own(labels), labels), 3)
+        root = fitted._roots[0].double()
         eigenvalues.append(torch.linalg.eigvalsh(root.mT @ root).max())
     assert eigenvalues[0] < eigenvalues[1]
 
@@ -149,7 +150,7 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
 def test_a_constant_trait_does_not_drown_the_others(value):
     t, y = traits(5, 90, n_shared=0)
     constant = Traits(t.shared, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
-    strangeness, without = (Strangeness.fit((v.own(y), y), v, y) for v in (constant, t))
+    strangeness, without = (Strangeness.fit((v.own(y), y), (v.own(y), y), v.by_class.shape[1]) for v in (constant, t))
     found, expected = strangeness(constant), without(t)
     assert found.isfinite().all()
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.98
@@ -160,13 +161,13 @@ def test_a_constant_trait_does_not_drown_the_others(value):
 def test_two_traits_that_say_the_same_stay_finite():
     t, y = traits(6, 60, n_shared=0, n_by_class=1)
     twice = Traits(t.shared, t.by_class.expand(-1, -1, 2))
-    assert Strangeness.fit((twice.own(y), y), twice, y)(twice).isfinite().all()
+    assert Strangeness.fit((twice.own(y), y), (twice.own(y), y), twice.by_class.shape[1])(twice).isfinite().all()
 
 
 def test_a_class_without_images_takes_the_mean_of_all():
     t, _ = traits(7, 50)
     y = torch.arange(50) % 2
-    strangeness = Strangeness.fit((t.own(y), y), t, y)
+    strangeness = Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])
     assert_close(strangeness.mean[2], t.own(y).double().mean(0))
     assert strangeness(t).isfinite().all()
 
@@ -174,7 +175,7 @@ def test_a_class_without_images_takes_the_mean_of_all():
 def test_of_no_image_at_all_there_is_still_an_answer():
     t, _ = traits(8, 5)
     nothing, none = Traits(torch.zeros(0, 3), torch.zeros(0, 3, 2)), torch.zeros(0, dtype=torch.long)
-    assert Strangeness.fit(None, nothing, none)(t).isfinite().all()
+    assert Strangeness.fit(None, (nothing.own(none), none), nothing.by_class.shape[1])(t).isfinite().all()
 
 
 def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by_one_another():

@@ -46,7 +46,7 @@ from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
-from likely.inference.judgement import Examination, Judge, Judgement
+from likely.inference.judgement import Examination, Judge, Judgement, Labelled
 from likely.inference.posterior import log_evidence, log_posterior
 from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit, to_unit
@@ -58,6 +58,8 @@ from likely.training.state import TrainingState
 
 MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
 MOST_OF_A_CLASS = 100  # of each class, if that is more
+MOST_SCORES = 50_000_000  # of images under all classes that are kept together
+LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
 BATCH = 256  # images that go through a network together when nothing is learned
 T = TypeVar("T", bound=Options)
 Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -171,22 +173,34 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.model_.eval()
         enough = len(parts.validation) > 0
         held_out = parts.validation if enough else parts.train.labelled()
-        examined = self._examine(held_out.images)
-        T = fit_temperature(examined.log_scores, torch.from_numpy(held_out.labels), self.log_prior_)
-        self.judge_ = Judge.fit(
-            examined,
-            torch.from_numpy(held_out.labels),
-            self._examine(parts.calibration.images),
-            torch.from_numpy(parts.calibration.labels),
-            self.log_prior_,
-            T if enough else max(1.0, T),  # sureness on the images of the training itself is no measure
-            # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
-            self._trained_traits(parts.train) if examined.description is not None else None,
-        )
+        T = self._temperature(held_out)
+        T = T if enough else max(1.0, T)  # sureness on the images of the training itself is no measure
+        # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
+        described = self._examine(held_out.images.subset([0])).description is not None
+        trained = self._trained_traits(parts.train) if described else None
+        before, now = (self._labelled(part, T) for part in (held_out, parts.calibration))
+        self.judge_ = Judge.fit(before, now, self.log_prior_, T, trained)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._seen
         if self.features_ is not None:
             self.features_.let_go()
+
+    def _temperature(self, held_out: Part) -> float:
+        """By labelled images, or so many of them, drawn by the seed, as have figures that fit into memory."""
+        n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // len(self.labels))
+        if len(held_out) > n:
+            held_out = held_out.subset(np.random.default_rng(self.seed).permutation(len(held_out))[:n])
+        scores = self._examine(held_out.images).log_scores
+        return fit_temperature(scores, torch.from_numpy(held_out.labels), self.log_prior_)
+
+    def _labelled(self, part: Part, temperature: float) -> Labelled:
+        """What a judge learns from, of labelled images."""
+        few, pieces = len(part) * len(self.labels) <= MOST_SCORES, []
+        for start, block in self._numbered(part.images) if len(part) else [(0, part.images)]:
+            labels = torch.from_numpy(part.labels[start : start + len(block)])
+            piece = Labelled.of(self._examine(block), labels, temperature)
+            pieces.append(piece if few else piece.without_scores())
+        return Labelled.joined(pieces)
 
     @torch.inference_mode()
     def _trained_traits(self, train: Part) -> tuple[Tensor, Tensor]:
@@ -410,7 +424,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         before, now = (self._examine(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
         labels = [torch.from_numpy(part.labels) for part in (validation, calibration)]
         T = fit_temperature(before.log_scores, labels[0], self.log_prior_)
-        return Judge.fit(before, labels[0], now, labels[1], self.log_prior_, T)
+        return Judge.fit(Labelled.of(before, labels[0], T), Labelled.of(now, labels[1], T), self.log_prior_, T)
 
     @property
     def id(self) -> str | None:

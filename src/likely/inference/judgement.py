@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -49,6 +49,32 @@ class Examination:
         """All that strangeness goes by."""
         nothing = self.statistics.new_zeros(len(self.statistics), 0)
         return Traits(nothing if self.description is None else self.description, self.statistics)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a judge learns from: of N images under their own classes `labels` (N,), the traits (N, D), and how `improbable`
+    these classes are, −log p(y | x) under a uniform prior (N,). `log_scores` (N, K) are left out where they are too many."""
+
+    labels: Tensor
+    traits: Tensor
+    improbable: Tensor
+    log_scores: Tensor | None
+
+    @classmethod
+    def of(cls, found: Examination, labels: Tensor, temperature: float) -> Labelled:
+        """Of the figures for images, under a temperature."""
+        improbable = -_under_uniform_prior(found.log_scores, temperature).gather(1, labels[:, None])[:, 0]
+        return cls(labels, found.traits.own(labels), improbable, found.log_scores)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Labelled]) -> Labelled:
+        """Of the images of all pieces, at least one."""
+        return cls(*(_together([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
+
+    def without_scores(self) -> Labelled:
+        """The same, small whatever the number of classes."""
+        return replace(self, log_scores=None)
 
 
 @dataclass(frozen=True)
@@ -111,10 +137,8 @@ class Judge:
     @classmethod
     def fit(
         cls,
-        held_out: Examination,
-        held_out_labels: Tensor,
-        calibration: Examination,
-        labels: Tensor,
+        held_out: Labelled,
+        calibration: Labelled,
         log_prior: Tensor,
         temperature: float,
         trained: tuple[Tensor, Tensor] | None = None,
@@ -124,25 +148,23 @@ class Judge:
         `log_prior` (K,) is that of the training; `trained` are the traits (N, D) of many images of the training under their
         own classes (N,), without which the held-out ones have to do.
         """
-        strangeness = Strangeness.fit(trained, held_out.traits, held_out_labels)
-        scores = [
-            (strangeness(e.traits), -_under_uniform_prior(e.log_scores, temperature)) for e in (calibration, held_out)
-        ]
-        (strange, improbable), (strange_before, improbable_before) = scores
+        K, (before, now) = len(log_prior), (held_out.labels, calibration.labels)
+        strangeness = Strangeness.fit(trained, (held_out.traits, before), K)
+        strange, strange_before = (strangeness.compared(each.traits, each.labels) for each in (calibration, held_out))
+        scores = calibration.log_scores
         return cls(
             temperature,
             strangeness,
-            ConformalScores.fit(strange, labels, strange_before, held_out_labels),
-            ConformalScores.fit(improbable, labels, improbable_before, held_out_labels),
-            Offsets.fit(calibration.log_scores, labels, log_prior, temperature),
+            ConformalScores.of_own(strange, now, strange_before, before, K),
+            ConformalScores.of_own(calibration.improbable, now, held_out.improbable, before, K),
+            Offsets.unknown(K) if scores is None else Offsets.fit(scores, now, log_prior, temperature),
         )
 
     @classmethod
     def without_promises(cls, K: int, temperature: float) -> Judge:
         """Of K classes, for figures of a kind that nothing was calibrated for: posteriors, and no p-values."""
-        nothing = Examination.joined([], K)
-        none = torch.zeros(0, dtype=torch.int64)
-        return cls.fit(nothing, none, nothing, none, uniform(K), temperature)
+        nothing = Labelled.of(Examination.joined([], K), torch.zeros(0, dtype=torch.int64), temperature)
+        return cls.fit(nothing, nothing, uniform(K), temperature)
 
     def __call__(self, examination: Examination, log_prior: Tensor, alpha: float) -> Judgement:
         """Judge N images under a class prior (K,) at a false-alarm rate."""

@@ -41,6 +41,8 @@ class Offsets:
     def of_one_class_more(self) -> Offsets:
         """With a class besides, of which no bias is known."""
         K = len(self.values)
+        if not len(self.covariance):
+            return Offsets.unknown(K + 1)
         covariance = self.covariance.new_zeros(K + 1, K + 1)
         covariance[:K, :K] = self.covariance
         covariance[K, K] = OFFSET**2
@@ -51,6 +53,11 @@ class Offsets:
         """Scores taken as they are."""
         nothing = torch.zeros(K, dtype=torch.float64)
         return cls(nothing, nothing.diag())
+
+    @classmethod
+    def unknown(cls, K: int) -> Offsets:
+        """Of so many classes that their covariance is not kept, and no mix of theirs estimated."""
+        return cls(torch.zeros(K, dtype=torch.float64), torch.zeros(0, 0, dtype=torch.float64))
 
     @classmethod
     def fit(cls, log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> Offsets:
@@ -121,6 +128,10 @@ def class_mix(
     """
     if len(log_scores) == 0:
         raise ValueError("0 images say nothing about a class mix: expected at least one")
+    if offsets is not None and not len(offsets.covariance):
+        raise ValueError(
+            f"a mix of {len(log_prior):,} classes has too many shares to be estimated; give it as a file, or use uniform"
+        )
     if not log_prior.isfinite().all():
         raise ValueError(f"the training shares are {log_prior.exp().tolist()}: expected more than 0 for every class")
     images = _Unlabelled.of(log_scores.double() / temperature, log_prior.double().exp(), offsets)

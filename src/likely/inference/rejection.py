@@ -37,10 +37,16 @@ class ConformalScores:
     @classmethod
     def fit(cls, calibration: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> ConformalScores:
         """From scores (N, K) of calibration images and of other held-out images, with their labels."""
-        own, other = _own(calibration, labels), _own(held_out, held_out_labels)
-        scales = [middle_and_spread(other[held_out_labels == c], other) for c in range(calibration.shape[1])]
+        K = calibration.shape[1]
+        return cls.of_own(_own(calibration, labels), labels, _own(held_out, held_out_labels), held_out_labels, K)
+
+    @classmethod
+    def of_own(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalScores:
+        """The same from the scores (N,) that images have under their own classes."""
+        held_out = held_out.double()
+        scales = [middle_and_spread(held_out[held_out_labels == c], held_out) for c in range(K)]
         middle, spread = torch.tensor(scales, dtype=torch.float64).unbind(1)
-        return cls(own, labels, middle, spread, torch.tensor(len(middle)))
+        return cls(own.double(), labels, middle, spread, torch.tensor(K))
 
     def of_one_class_more(self, own: Tensor) -> ConformalScores:
         """With a class besides, of which calibration images have these scores (N,)."""
@@ -71,15 +77,16 @@ class ConformalScores:
         """p_c = (1 + #{calibration scores of c at least as large}) / (n_c + 1): (B, K) -> (B, K); NaN without a promise."""
         scores = scores.double()
         standardised = (scores - self.middle) / self.spread
-        kinds, later = self.calibration(alpha), [c >= int(self.n_first) for c in range(len(self._counts))]
-        needed = {late for late, kind in zip(later, kinds, strict=True) if kind is Calibration.POOLED}
-        pools = {late: self._pool(alpha, late) for late in needed}
+        kinds, later = self.calibration(alpha), torch.arange(len(self._counts)) >= self.n_first
         p = torch.full_like(scores, torch.nan)
-        for c, kind in enumerate(kinds):
-            if kind is Calibration.PER_CLASS:
-                p[:, c] = _conformal(scores[:, c], self._by_class[c])
-            elif kind is Calibration.POOLED:
-                p[:, c] = _conformal(standardised[:, c], pools[later[c]])
+        alone, pooled = (
+            torch.tensor([k is kind for k in kinds]) for kind in (Calibration.PER_CLASS, Calibration.POOLED)
+        )
+        p[:, alone] = _conformal(scores[:, alone].mT, self._by_class[alone], self._counts[alone]).mT
+        for late in (False, True):
+            if (chosen := pooled & (later == late)).any():
+                pool = self._pool(alpha, late)
+                p[:, chosen] = _conformal(standardised[:, chosen], pool, torch.tensor([len(pool)]))
         return p
 
     @cached_property
@@ -87,11 +94,12 @@ class ConformalScores:
         return torch.bincount(self.labels, minlength=len(self.middle))
 
     @cached_property
-    def _by_class(self) -> tuple[Tensor, ...]:
-        """Each class's scores, ascending."""
+    def _by_class(self) -> Tensor:
+        """Each class's scores, ascending, and then as many times infinity as the largest class has more: (K, n)."""
         order = self.scores.argsort()
         order = order[self.labels[order].argsort(stable=True)]
-        return torch.split(self.scores[order], self._counts.tolist())
+        own = list(torch.split(self.scores[order], self._counts.tolist()))
+        return torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=torch.inf)
 
     def _pool(self, alpha: float, later: bool) -> Tensor:
         """Standardised scores that classes with too few of their own share, ascending."""
@@ -130,10 +138,11 @@ def _own(scores: Tensor, labels: Tensor) -> Tensor:
     return scores.double().gather(1, labels[:, None])[:, 0]
 
 
-def _conformal(scores: Tensor, ordered: Tensor) -> Tensor:
-    """(1 + #{calibration ≥ score}) / (n + 1), from the calibration scores in ascending order."""
-    n_below = torch.searchsorted(ordered, scores.contiguous())
-    return (1 + len(ordered) - n_below).double() / (len(ordered) + 1)
+def _conformal(scores: Tensor, ordered: Tensor, n: Tensor) -> Tensor:
+    """(1 + #{calibration ≥ score}) / (n + 1) of scores (R, B), from rows (R, m) of calibration scores in ascending order, or
+    one row (m,) for all, of which the first n (R,) or (1,) are there."""
+    n_below = torch.searchsorted(ordered, scores.contiguous()).clamp_max(n[:, None])
+    return (1 + n[:, None] - n_below).double() / (n[:, None] + 1)
 
 
 def middle_and_spread(own: Tensor, everyone: Tensor) -> tuple[float, float]:

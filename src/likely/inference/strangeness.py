@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ N_FOLDS = 5  # of a few images, to judge each by the others
 CONSTANT = 1e-6  # of a trait's size: what varies by less varies by the rounding of float32
 FEWEST = 200  # images that tell what curve makes a trait normal
 LARGEST = 1 << 23  # numbers in the covariances of single classes; for more, all classes share one
+MOST_CLASSES = 1000  # with covariances of their own: so many are seldom known by images enough for it
 OWN = (0.5, 1.0)  # how much of a class's covariance may be its own, beside the mean of all
 SHRUNK = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # towards uncorrelated traits; the safest first
 N_AXES = 30  # of a class, along which it is divided
@@ -33,6 +34,10 @@ class Traits:
     def own(self, y: Tensor) -> Tensor:
         """Each image's traits under its own class y (N,): (N, D)."""
         return torch.cat([self.shared, self.by_class[torch.arange(len(y)), y]], 1)
+
+
+# Images' traits under their own classes, (N, D), and these, (N,).
+OwnTraits: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,18 +68,18 @@ class Strangeness:
     spread: Tensor
 
     @classmethod
-    def fit(cls, trained: tuple[Tensor, Tensor] | None, held_out: Traits, labels: Tensor) -> Strangeness:
+    def fit(cls, trained: OwnTraits | None, held_out: OwnTraits, K: int) -> Strangeness:
         """Means, curves and covariances from `trained`, images' own traits (N, D) and labels (N,), most of them trained on.
 
         Held-out images choose by their likelihood whether the traits are made normal, whether a class has one part or two,
         what of a covariance is its own and how far it is shrunk; and they say what distance is usual. Where they have to do
         alone, every class is one part, without curves: who is learned from cannot judge what is richer.
         """
-        K, own = held_out.by_class.shape[1], held_out.own(labels)
-        v, y = (own, labels) if trained is None else trained
+        own, labels = held_out
+        v, y = held_out if trained is None else trained
         mean, scale = _means_and_scale(v, y, K)
         z, held_out_z = ((t.double() - mean[c]).div_(scale).float() for t, c in ((v, y), (own, labels)))
-        shares_alone = K * len(scale) ** 2 > LARGEST
+        shares_alone = K * len(scale) ** 2 > LARGEST or K > MOST_CLASSES
         found = _best(SinhArcsinh.none(), _Parts.of_classes(z, y, K, shares_alone), held_out_z, labels)
         # Of a covariance that all classes share, products are made once for all: no curve, which would be each class's own.
         if trained is not None and len(z) >= FEWEST and not shares_alone:
@@ -110,6 +115,10 @@ class Strangeness:
         for c in set(y.tolist()):
             found[y == c] = self._squared(v[y == c], c).clamp_min(TINY).log()
         return found
+
+    def compared(self, v: Tensor, y: Tensor) -> Tensor:
+        """s of traits (N, D) to the classes y (N,): (N,)."""
+        return (self.own(v, y) - self.middle[y]) / self.spread[y]
 
     def of_one_class_more(self, v: Tensor) -> tuple[Strangeness, Tensor]:
         """With a class besides, of which a few images have the traits v (N, D); and the strangeness of each, (N,).
@@ -190,8 +199,12 @@ class Strangeness:
         return squared[0] if len(squared) == 1 else -2 * (-torch.stack(squared) / 2).logsumexp(0)
 
     def _own_roots(self, traits: Traits) -> Tensor:
-        each = (torch.cat([traits.shared, by_class], 1) for by_class in traits.by_class.unbind(1))
-        return torch.stack([self._squared(v, c) for c, v in enumerate(each)], 1)
+        K = len(self.mean)
+        v = torch.cat([traits.shared[None].expand(K, -1, -1), traits.by_class.transpose(0, 1)], 2)  # (K, B, D)
+        t = self._normal(self._standardised(v, self.mean[:, None]))
+        away = t[self.owner] - self.centre[:, None]  # (P, B, D)
+        squared = (away @ self._roots.mT).square().sum(2) - 2 * self.log_weight[:, None]
+        return -2 * _logsumexp_by(-squared / 2, self.owner, K).mT
 
     def _shared_root(self, traits: Traits) -> Tensor:
         """‖W v‖² = ‖A s‖² + ‖B s + C t_c‖²: of the shared traits s the product is the same for all classes."""
@@ -348,6 +361,15 @@ def _inverse_root(S: Tensor) -> Tensor:
 def _log_size(root: Tensor, P: int) -> Tensor:
     """log |W| of P parts, (P,), which may share one (1, D, D)."""
     return root.diagonal(dim1=1, dim2=2).log().sum(1).expand(P)
+
+
+def _logsumexp_by(values: Tensor, owner: Tensor, K: int) -> Tensor:
+    """log Σ_{j of k} exp(values_j): (P, B), (P,) -> (K, B)."""
+    rows = owner[:, None].expand_as(values)
+    largest = values.new_full((K, values.shape[1]), -torch.inf).scatter_reduce(0, rows, values, "amax")
+    finite = largest.clamp_min(torch.finfo(values.dtype).min)  # what is infinitely far from all parts is no number less
+    total = torch.zeros_like(largest).scatter_add(0, rows, (values - finite[owner]).exp())
+    return largest + total.log()
 
 
 def _packed(root: Tensor) -> Tensor:
