@@ -4,9 +4,34 @@ import os
 
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # read when scipy is first imported; lets scikit-learn's array checks run
 
+import json
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
 torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and tests may run side by side
 settings.register_profile("likely", deadline=None)  # a busy machine is no failure
 settings.load_profile("likely")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is kept between runs of the program goes where nothing is kept."""
+    os.environ["LIKELY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny pretrained network of two stages, which was trained on nothing."""
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("backbones") / "tiny"
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
+    transformers.utils.logging.disable_progress_bar()
+    torch.manual_seed(0)
+    transformers.ResNetModel(config).save_pretrained(folder)
+    transformers.utils.logging.enable_progress_bar()
+    settings = {"size": {"shortest_edge": 32}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    return folder

@@ -102,18 +102,6 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("backbones") / "tiny"
-    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4, 6], depths=[1, 1], layer_type="basic")
-    transformers.utils.logging.disable_progress_bar()
-    transformers.ResNetModel(config).save_pretrained(folder)
-    transformers.utils.logging.enable_progress_bar()
-    preprocess(folder, size={"shortest_edge": 32}, image_mean=[0.5, 0.4, 0.3], image_std=[0.2, 0.3, 0.4])
-    return folder
-
-
 def preprocess(folder: Path, **settings: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
@@ -231,7 +219,7 @@ def test_a_backbone_needs_a_package_and_says_which(tmp_path: Path, monkeypatch: 
     (tmp_path / "config.json").write_text("{}")
     preprocess(tmp_path, size=32, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ExtractorError, match=r"needs the package transformers: pip install 'likely\[backbone\]'"):
+    with pytest.raises(ExtractorError, match=r"needs the package transformers: pip install 'likely\[photos\]'"):
         extractor(tmp_path)
 
 

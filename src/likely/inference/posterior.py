@@ -12,6 +12,16 @@ def log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float = 1.
     return torch.log_softmax(logits, dim=1)
 
 
+def top_log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest log p(c | x) of each image, the largest first, and their classes: (B, K), (K,) -> (B, k), (B, k).
+
+    In float32: of thousands of classes hardly more work than their scores are.
+    """
+    logits = torch.add(log_prior.float(), log_scores.float(), alpha=1 / temperature)
+    values, classes = logits.topk(min(k, logits.shape[1]), 1)
+    return values - logits.logsumexp(1, keepdim=True), classes
+
+
 def log_evidence(L: Tensor, log_prior: Tensor) -> Tensor:
     """log p(x) = log Σ_c p(x | c) π_c: (B, K), (K,) -> (B,) float64 nats."""
     return torch.logsumexp(L.double() + log_prior.double(), dim=1)

@@ -29,6 +29,7 @@ from likely.nets.blocks import standard_normal
 from likely.nets.likelihoods import BIN
 
 BORROWED = 10.0  # images' worth of trust in the variances of all classes, when those of one are estimated
+LINEAR = 1 << 20  # numbers in all means, from which on float32 has to do
 LARGEST = 1 << 30  # bytes of covariances; fitting them takes a few times as many
 
 
@@ -71,6 +72,15 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         self.register_buffer("mean", torch.zeros(K, D, dtype=torch.float64))
         self.register_buffer("whitening", torch.zeros(whitening, dtype=torch.float64))
         self._sums: Sums | None = None
+        # Of many classes with one covariance a linear layer is all that scores take; float32 will do for features.
+        self.is_linear = options.covariance == "tied" and task.space is Space.FEATURES and K * D > LINEAR
+        self.weight: Tensor
+        self.bias: Tensor
+        self.register_buffer("weight", torch.zeros(K if self.is_linear else 0, D), persistent=False)
+        self.register_buffer("bias", torch.zeros(K if self.is_linear else 0), persistent=False)
+        self.middle: Tensor
+        self.register_buffer("middle", torch.zeros(D, dtype=torch.float64), persistent=False)
+        self.register_load_state_dict_post_hook(lambda model, _: model._make_linear())  # type: ignore[no-untyped-call]
 
     @property
     def evidence(self) -> Evidence:
@@ -81,7 +91,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         return self._log_density(x).float()  # (B, K)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        return _centred(self._log_density(x))
+        return self._linear(self._about_the_middle(x)) if self.is_linear else _centred(self._log_density(x))
 
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         squared = self._squared_distance(x)
@@ -108,6 +118,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         new.mean.copy_(torch.cat([self.mean, mean[None]]))
         rows = [] if self.covariance == "tied" else [self._whitening_of_few(seen - mean)[None]]
         new.whitening.copy_(torch.cat([self.whitening, *rows]))
+        new._make_linear()
         return new.to(self.mean.device).train(self.training)
 
     def _whitening_of_few(self, apart: Tensor) -> Tensor:
@@ -186,13 +197,33 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             whitening = torch.stack([_inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
+        self._make_linear()
         self._sums = None
+
+    @torch.no_grad()
+    def _make_linear(self) -> None:
+        """−½ ‖W (x − mean_c)‖² + ½ ‖W x‖² = a_c · x + b_c of x about the middle of all means: a = Wᵀ W mean_c."""
+        if self.is_linear:
+            self.middle.copy_(self.mean.mean(0))
+            places = (self.mean - self.middle) @ self.whitening[0].mT
+            self.weight.copy_(places @ self.whitening[0])
+            self.bias.copy_(-0.5 * places.square().sum(1))
+
+    def _about_the_middle(self, x: Tensor) -> Tensor:
+        """In float32 only once the offset has gone."""
+        return (x.flatten(1).double() - self.middle).float()
+
+    def _linear(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, self.weight, self.bias)
 
     def _log_density(self, x: Tensor) -> Tensor:
         return self._log_normaliser() - 0.5 * self._squared_distance(x)  # (B, K)
 
     def _squared_distance(self, x: Tensor) -> Tensor:
         """‖W_c (x − mean_c)‖², (B, K)."""
+        if self.is_linear:
+            x = self._about_the_middle(x)
+            return ((x @ self.whitening[0].mT.float()).square().sum(1, keepdim=True) - 2 * self._linear(x)).clamp_min(0)
         location = self.mean.mean(0)  # products of what lies far from zero would lose the digits that matter
         x, mean = x.flatten(1).double() - location, self.mean - location
         if self.covariance == "diagonal":
@@ -289,23 +320,24 @@ class Sums:
 
     def take(self, x: Tensor, y: Tensor) -> None:
         """Take in a batch, x (B, D) and y (B,): its scatter about its own means, and that of its means about those so far."""
-        n = torch.bincount(y, minlength=len(self.count)).double()  # (K,)
-        total = (self.count + n).clamp_min(1)
-        mean = torch.zeros_like(self.mean).index_add_(0, y, x) / n.clamp_min(1)[:, None]
-        apart = mean - self.mean
-        self._scatter(x - mean[y], y, apart * (self.count * n / total).sqrt()[:, None])
-        self.mean += apart * (n / total)[:, None]
-        self.count += n
+        there, place, n = torch.unique(y, return_inverse=True, return_counts=True)  # (k,), (B,), (k,)
+        before = self.count[there]
+        mean = x.new_zeros(len(there), x.shape[1]).index_add_(0, place, x) / n[:, None]
+        apart, total = mean - self.mean[there], before + n
+        self._scatter(x - mean[place], place, apart * (before * n / total).sqrt()[:, None], there)
+        self.mean[there] += apart * (n / total)[:, None]
+        self.count[there] = total
 
-    def _scatter(self, within: Tensor, y: Tensor, between: Tensor) -> None:
-        """Add the outer products, or squares, of (B, D) by class and of (K, D)."""
+    def _scatter(self, within: Tensor, place: Tensor, between: Tensor, there: Tensor) -> None:
+        """Add the outer products, or squares, of (B, D) and of (k, D) of the classes that are `there` (k,)."""
         if self.scatter.ndim == 2:
-            self.scatter.index_add_(0, y, within.square()).add_(between.square())
+            self.scatter[there] += between.square().index_add_(0, place, within.square())
         elif len(self.scatter) == 1:
             self.scatter[0] += within.mT @ within + between.mT @ between
         else:
-            for c in set(y.tolist()):
-                self.scatter[c] += within[y == c].mT @ within[y == c] + torch.outer(between[c], between[c])
+            for i, c in enumerate(there.tolist()):
+                own = within[place == i]
+                self.scatter[c] += own.mT @ own + torch.outer(between[i], between[i])
 
 
 def _freedom(sums: Sums) -> Tensor:

@@ -1,0 +1,87 @@
+"""Feature maps: the same image, the same features, in any batch; scalings that do what they say."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from likely.nets.features import FeatureOptions, RandomConvolutions, Scaling, rebuilt
+
+
+def images(n, *shape, seed=0):
+    return torch.rand(n, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 24), (1, 2, 2)])
+def test_random_convolutions_take_images_of_any_shape(shape):
+    f, x = RandomConvolutions(shape, n_filters=6), images(4, *shape)
+    assert f(x).shape == (4, f.n_features)
+    assert_close(f(x[:1]), f(x)[:1], rtol=1e-4, atol=1e-5)
+
+
+def test_the_seed_is_the_map():
+    x = images(2, 1, 8, 8)
+    a, again, other = (RandomConvolutions((1, 8, 8), seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(a(x), again(x))
+    assert a.digest() == again.digest() != other.digest()
+
+
+def test_brightness_alone_is_no_feature():
+    x = images(2, 1, 8, 8) / 2
+    f = RandomConvolutions((1, 8, 8))
+    inner = slice(3, 5)  # the border of what is padded sees an edge
+    assert_close(f(x)[:, inner], f(x + 0.3)[:, inner], rtol=0.2, atol=0.2)
+
+
+def test_a_map_is_rebuilt_from_its_document():
+    f = RandomConvolutions((3, 8, 8), n_filters=4, seed=3)
+    again = rebuilt(f.document())
+    again.load_state_dict(f.state_dict())
+    assert torch.equal(f(images(2, 3, 8, 8)), again(images(2, 3, 8, 8)))
+    assert f.digest() == again.digest()
+    with pytest.raises(ValueError, match="another version"):
+        rebuilt({"kind": "of tomorrow"})
+
+
+@given(st.integers(0, 50), st.floats(0.1, 100))
+def test_l2_keeps_directions_and_forgets_lengths(seed, factor):
+    f = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
+    scaling = Scaling("l2", (4, 2), 10)
+    assert_close(scaling(factor * f), scaling(f))
+    assert_close(scaling(f)[:, :4].norm(dim=1), torch.ones(5))
+    assert_close(scaling(f)[:, 4:].norm(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("n_components", [3, 6, 20])
+def test_whitened_features_are_uncorrelated_and_of_variance_one(n_components):
+    rng = torch.Generator().manual_seed(0)
+    f = torch.randn(400, 6, generator=rng) @ torch.randn(6, 6, generator=rng) + 5
+    scaling = Scaling("whiten", (6,), n_components)
+    scaling.measure(f)
+    z = scaling(f).double()
+    assert z.shape == (400, min(6, n_components))
+    assert_close(z.mT.cov(), torch.eye(z.shape[1]).double(), atol=1e-4, rtol=0)
+    assert_close(z.mean(0), torch.zeros_like(z[0]), atol=1e-4, rtol=0)
+
+
+def test_components_that_do_not_vary_are_left_out():
+    f = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 5)
+    scaling = Scaling("whiten", (5,), 5)
+    scaling.measure(f)
+    assert scaling(f).isfinite().all()
+    assert (scaling(f)[:, 1:] == 0).all()
+
+
+def test_as_they_are():
+    f = images(3, 7)
+    assert torch.equal(Scaling("none", (7,), 2)(f), f)
+
+
+def test_a_backbone_says_which_features_are_meant():
+    assert FeatureOptions().kind == "pixels"
+    assert FeatureOptions(backbone="somewhere").kind == "backbone"
+    with pytest.raises(ValueError, match="no use for a backbone"):
+        FeatureOptions(features="random", backbone="somewhere")
+    with pytest.raises(ValueError, match="need one"):
+        FeatureOptions(features="backbone")

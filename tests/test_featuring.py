@@ -1,0 +1,85 @@
+"""Models of features: whatever the map and the family, a classifier of images like any other."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from sklearn.datasets import load_digits
+
+from likely import Classifier
+from likely.nets.features import RandomConvolutions
+
+IMAGES, LABELS = (part[:500] for part in (load_digits().images / 16, load_digits().target))
+SHORT = {"epochs": 3, "threads": 1}
+
+
+@pytest.fixture(scope="module", params=["random", "backbone"])
+def features(request, backbone):
+    return {"features": request.param, **({"backbone": str(backbone)} if request.param == "backbone" else {})}
+
+
+@pytest.fixture(scope="module")
+def classifier(features):
+    return Classifier("gaussian", features=features).fit(IMAGES, LABELS)
+
+
+def test_it_classifies(classifier, features):
+    assert classifier.score(IMAGES, LABELS) > (0.95 if features["features"] == "random" else 0.3)
+    assert_allclose(classifier.predict_proba(IMAGES[:9]).sum(1), 1)
+
+
+def test_a_model_folder_holds_all_that_it_takes(classifier, tmp_path):
+    classifier.save(tmp_path / "model")
+    again = Classifier.load(tmp_path / "model")
+    assert_allclose(again.predict_log_proba(IMAGES[:20]), classifier.predict_log_proba(IMAGES[:20]), rtol=1e-5)
+    assert again.answer(IMAGES[:2])[0].status is classifier.answer(IMAGES[:2])[0].status
+
+
+def test_a_class_can_be_added(classifier):
+    larger = classifier.extend("noise", np.random.default_rng(0).random((12, 8, 8)))
+    assert larger.labels[-1] == "noise"
+    assert_allclose(
+        larger.model_.log_likelihood(torch.zeros(1, classifier.model_.task.n_dims))[:, :10],
+        classifier.model_.log_likelihood(torch.zeros(1, classifier.model_.task.n_dims)),
+        rtol=1e-5,
+    )
+
+
+def test_reasons_are_told_pixel_by_pixel(classifier):
+    found = classifier.explain(IMAGES[0])
+    assert found.evidence.shape == classifier.shape
+    assert found.way is None
+
+
+def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
+    with pytest.raises(ValueError, match="cannot draw"):
+        classifier.sample(3)
+    with pytest.raises(ValueError, match="whole images"):
+        classifier.answer(IMAGES[:1], observed=np.zeros(classifier.shape[1:], bool))
+
+
+@pytest.mark.parametrize("family", ["vae", "flow", "discriminative"])
+def test_other_families_see_principal_components(family):
+    classifier = Classifier(family, features={"features": "random"}, training=SHORT, options={"width": 8})
+    classifier.fit(IMAGES, LABELS)
+    assert classifier.model_.task.shape == (128,)
+    assert classifier.features_.scaling.kind == "whiten"
+    assert classifier.predict(IMAGES[:3]).shape == (3,)
+
+
+def test_features_are_computed_once_in_an_images_life(monkeypatch):
+    seen = []
+    forward = RandomConvolutions.forward
+    monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
+    asked = {"features": {"features": "random"}, "random_state": 5}
+    first = Classifier("gaussian", **asked).fit(IMAGES, LABELS)
+    assert sum(seen) == len(IMAGES)
+    again = Classifier("gaussian", **asked).fit(IMAGES, LABELS)
+    assert sum(seen) == len(IMAGES)
+    assert_allclose(again.predict_log_proba(IMAGES[:5]), first.predict_log_proba(IMAGES[:5]), rtol=1e-6)
+    assert sum(seen) == len(IMAGES) + 10  # what is asked of a model is nobody's business afterwards
+
+
+def test_vectors_have_no_features_but_their_own():
+    classifier = Classifier("gaussian", features={"features": "random"}).fit(IMAGES.reshape(500, -1), LABELS)
+    assert classifier.features_ is None
