@@ -39,6 +39,15 @@ class ClassAnswer(BaseModel):
     log_likelihood: float | None
 
 
+class GroupAnswer(BaseModel):
+    """A group of classes, as their names tell it, and what its classes' probabilities come to together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    probability: float
+
+
 class Answer(BaseModel):
     """What the model says of one image; `classes` are sorted, the most probable first."""
 
@@ -51,6 +60,9 @@ class Answer(BaseModel):
     p_value: float | None = None
     set: tuple[str, ...] = ()
     classes: tuple[ClassAnswer, ...] = ()
+    groups: tuple[
+        GroupAnswer, ...
+    ] = ()  # the most probable of each depth, from coarse to fine; of nested classes alone
     bits_per_dim: float | None = None
     p_real: float | None = (
         None  # of a model with a discriminator: is the image real, rather than made by its generator?

@@ -17,8 +17,9 @@ from likely.contract import Evidence, GenerativeModel, ImportanceWeighted
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation import metrics
-from likely.evaluation.figures import Figures, RejectionFigures, UnknownFigures
+from likely.evaluation.figures import CoarseFigures, Figures, RejectionFigures, UnknownFigures
 from likely.evaluation.metrics import Floats, Ints
+from likely.inference.hierarchy import Level, levels
 from likely.inference.judgement import Judgement
 
 BOUND_SEED = 0  # of the noise in a sampled bound: the same images have the same bits/dim
@@ -85,6 +86,7 @@ class Assessment:
             images_per_second=len(self.labels) / self.seconds,
             rejection=rejection if self.is_calibrated else None,
             unknown=self._unknown_figures() if self.unknown is not None else None,
+            coarse=tuple(self._coarse(level) for level in levels(self.classes)),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -106,6 +108,10 @@ class Assessment:
             "images_per_second": figures.images_per_second,
             "per_class": self._per_class(),
         }
+        if figures.coarse:
+            found["coarse"] = [
+                {"groups": level.n_groups, "accuracy": level.n_correct / figures.n} for level in figures.coarse
+            ]
         if self.importance_weighted is not None:
             found["bits_per_dim_importance_weighted"] = metrics.bits_per_dim(self.importance_weighted, self.n_dims)
         if (unknown := figures.unknown) is not None:
@@ -115,6 +121,11 @@ class Assessment:
                 "unknown_rate": unknown.n_rejected / unknown.n,
             }
         return found
+
+    def _coarse(self, level: Level) -> CoarseFigures:
+        best = level.log_posterior(self.judgement.log_posterior).argmax(1)
+        right = best == level.group[torch.from_numpy(self.labels)]
+        return CoarseFigures(len(level.names), int(right.sum()))
 
     def _per_class(self) -> list[dict[str, Any]]:
         table = metrics.per_class(self.log_posterior, self.labels)

@@ -33,6 +33,14 @@ class UnknownFigures:
 
 
 @dataclass(frozen=True)
+class CoarseFigures:
+    """How many images were put into the right one of the groups that classes lie in, at one depth."""
+
+    n_groups: int
+    n_correct: int
+
+
+@dataclass(frozen=True)
 class Figures:
     """One evaluation in numbers, of n images of a `part` of the data; None where there is no such figure."""
 
@@ -48,6 +56,7 @@ class Figures:
     rejection: RejectionFigures | None = None
     unknown: UnknownFigures | None = None
     part: str = "test"
+    coarse: tuple[CoarseFigures, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -82,6 +91,12 @@ def _answers(figures: Figures, n_classes: int) -> Iterator[Headline]:
     yield Headline(
         "Accuracy", percent(figures.accuracy), f"of {plural(figures.n, f'{figures.part} image')}; 95% interval {sure}"
     )
+    for level in figures.coarse:
+        yield Headline(
+            "Coarse accuracy",
+            percent(level.n_correct / figures.n),
+            f"of the {level.n_groups} groups that classes lie in",
+        )
     yield Headline("Balanced accuracy", percent(figures.balanced_accuracy), "every class counts the same")
     guess = f"a blind guess has {math.log(n_classes):.2f}"
     yield Headline("Log loss", number(figures.nll), f"nats per image; lower is better, {guess}")

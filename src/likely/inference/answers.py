@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from likely.answer import Answer, Calibration, ClassAnswer
+from likely.answer import Answer, Calibration, ClassAnswer, GroupAnswer
+from likely.inference.hierarchy import Level, levels
 from likely.inference.judgement import Judgement
 
 WEAKEST_FIRST = (Calibration.NONE, Calibration.POOLED, Calibration.PER_CLASS)
@@ -23,6 +25,11 @@ class Naming:
     model: str | None
     top_k: int | None
 
+    @cached_property
+    def levels(self) -> tuple[Level, ...]:
+        """The groups that the names tell."""
+        return levels(self.labels)
+
 
 def answers(
     judgement: Judgement, names: Sequence[str], bits_per_dim: Tensor | None, naming: Naming
@@ -32,6 +39,7 @@ def answers(
     sets = [row.nonzero().flatten().tolist() for row in judgement.sets]
     bits, real = _listed(bits_per_dim, len(names)), _listed(judgement.p_real, len(names))
     calibration = [_weakest(judgement, i, sets[i]) for i in range(len(names))]
+    groups = _groups(judgement, naming.levels)
     for i, classes in enumerate(_class_answers(judgement, naming)):
         yield Answer(
             input=names[i],
@@ -41,6 +49,7 @@ def answers(
             p_value=_known(p_values[i]),
             set=tuple(naming.labels[c] for c in sets[i]),
             classes=classes,
+            groups=groups[i],
             bits_per_dim=bits[i],
             p_real=real[i],
             calibration=calibration[i],
@@ -60,6 +69,16 @@ def _class_answers(judgement: Judgement, naming: Naming) -> Iterator[tuple[Class
             ClassAnswer(label=naming.labels[c], probability=p, p_value=_known(p_value), log_likelihood=l)
             for c, p, p_value, l in zip(*rows, strict=True)
         )
+
+
+def _groups(judgement: Judgement, levels: Sequence[Level]) -> list[tuple[GroupAnswer, ...]]:
+    """For every image the most probable group of each level."""
+    found: list[list[GroupAnswer]] = [[] for _ in range(len(judgement.log_posterior))]
+    for level in levels:
+        values, best = level.log_posterior(judgement.log_posterior).max(1)
+        for each, p, g in zip(found, values.exp().tolist(), best.tolist(), strict=True):
+            each.append(GroupAnswer(label=level.names[g], probability=min(p, 1.0)))
+    return [tuple(each) for each in found]
 
 
 def _weakest(judgement: Judgement, i: int, in_set: Sequence[int]) -> Calibration:

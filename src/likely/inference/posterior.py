@@ -22,6 +22,15 @@ def top_log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float,
     return values - logits.logsumexp(1, keepdim=True), classes
 
 
+def log_sum_by(values: Tensor, group: Tensor, n: int) -> Tensor:
+    """log Σ_{j of g} exp(values_j) for each of n groups: (P, B), (P,) -> (n, B)."""
+    rows = group[:, None].expand_as(values)
+    largest = values.new_full((n, values.shape[1]), -torch.inf).scatter_reduce(0, rows, values, "amax")
+    finite = largest.clamp_min(torch.finfo(values.dtype).min)  # a group of nothing but -inf has no number less
+    total = torch.zeros_like(largest).scatter_add(0, rows, (values - finite[group]).exp())
+    return largest + total.log()
+
+
 def log_evidence(L: Tensor, log_prior: Tensor) -> Tensor:
     """log p(x) = log Σ_c p(x | c) π_c: (B, K), (K,) -> (B,) float64 nats."""
     return torch.logsumexp(L.double() + log_prior.double(), dim=1)

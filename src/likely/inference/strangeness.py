@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from likely.inference.posterior import log_sum_by
 from likely.inference.rejection import BORROWED, middle_and_spread, of_few
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
@@ -204,7 +205,7 @@ class Strangeness:
         t = self._normal(self._standardised(v, self.mean[:, None]))
         away = t[self.owner] - self.centre[:, None]  # (P, B, D)
         squared = (away @ self._roots.mT).square().sum(2) - 2 * self.log_weight[:, None]
-        return -2 * _logsumexp_by(-squared / 2, self.owner, K).mT
+        return -2 * log_sum_by(-squared / 2, self.owner, K).mT
 
     def _shared_root(self, traits: Traits) -> Tensor:
         """‖W v‖² = ‖A s‖² + ‖B s + C t_c‖²: of the shared traits s the product is the same for all classes."""
@@ -361,15 +362,6 @@ def _inverse_root(S: Tensor) -> Tensor:
 def _log_size(root: Tensor, P: int) -> Tensor:
     """log |W| of P parts, (P,), which may share one (1, D, D)."""
     return root.diagonal(dim1=1, dim2=2).log().sum(1).expand(P)
-
-
-def _logsumexp_by(values: Tensor, owner: Tensor, K: int) -> Tensor:
-    """log Σ_{j of k} exp(values_j): (P, B), (P,) -> (K, B)."""
-    rows = owner[:, None].expand_as(values)
-    largest = values.new_full((K, values.shape[1]), -torch.inf).scatter_reduce(0, rows, values, "amax")
-    finite = largest.clamp_min(torch.finfo(values.dtype).min)  # what is infinitely far from all parts is no number less
-    total = torch.zeros_like(largest).scatter_add(0, rows, (values - finite[owner]).exp())
-    return largest + total.log()
 
 
 def _packed(root: Tensor) -> Tensor:

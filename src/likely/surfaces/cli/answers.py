@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ COLOURS = {
     Status.UNCALIBRATED: "dim",
     Status.ERROR: "bold red",
 }
+SURE = 0.9  # the probability of a group from which on it is worth a word
 WIDEST = 1000  # characters: enough that a file or a pipe gets every row on one line
 COLUMNS = (
     *("input", "status", "label", "probability", "p_value", "set"),
@@ -35,16 +36,14 @@ COLUMNS = (
 
 def table(stream: IO[bytes]) -> Writer:
     """A table, drawn at the end, when the widths are known; in colour on a terminal, unbroken elsewhere."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("input", "status", "label", "probability", "p-value", "or else"):
-        drawn.add_column(name, justify="right" if name in ("probability", "p-value") else "left", overflow="fold")
+    answers: list[Answer] = []
 
     def write(answer: Answer | None) -> None:
         if answer is None:
-            stream.write(_drawn(drawn, on_terminal=stream.isatty()).encode())
+            stream.write(_drawn(_table(answers), on_terminal=stream.isatty()).encode())
             stream.flush()
         else:
-            drawn.add_row(*_cells(answer))
+            answers.append(answer)
 
     return write
 
@@ -113,6 +112,22 @@ def _drawn(table: Table, *, on_terminal: bool) -> str:
     text = io.StringIO()
     Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+
+
+def _table(answers: Sequence[Answer]) -> Table:
+    """With a column of the finest groups that are rather sure, where classes are nested."""
+    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    nested = any(answer.groups for answer in answers)
+    for name in ("input", "status", "label", "probability", "p-value", "or else", *(["surely"] if nested else [])):
+        drawn.add_column(name, justify="right" if name in ("probability", "p-value") else "left", overflow="fold")
+    for answer in answers:
+        drawn.add_row(*_cells(answer), *([_surely(answer)] if nested else []))
+    return drawn
+
+
+def _surely(answer: Answer) -> str:
+    sure = [group for group in answer.groups if group.probability >= SURE]
+    return f"{sure[-1].label} {sure[-1].probability:.3f}" if sure and answer.status is not Status.UNKNOWN else ""
 
 
 def _cells(answer: Answer) -> list[Text | str]:
