@@ -122,6 +122,7 @@ class Scorer(nn.Module, ABC):
     """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
 
     options_type: ClassVar[type[FamilyOptions]]
+    learns_by_gradient: ClassVar[bool] = True  # else all that it knows is measured, in one pass over the images
 
     def __init__(self, task: Task, options: FamilyOptions) -> None:
         super().__init__()

@@ -107,9 +107,10 @@ class Session:
         threads = run.training.threads or hardware.free_cores()
         training = run.training.model_copy(update={"threads": threads})
         # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
-        self.run = run.model_copy(update={"training": training.suited(_family_options(run).training_defaults)})
+        training = training.suited(_family_options(run).training_defaults)
+        self.run = run.model_copy(update={"training": training, "images": suited(run.images, run.features)})
         self.dataset = _learnable(
-            load(run.data, suited(run.images, run.features), parts=("train", "validation"), progress=progress), run.seed
+            load(run.data, self.run.images, parts=("train", "validation"), progress=progress), run.seed
         )
         self.parts = divide(self.dataset, run.seed)
         _refuse_other_data(self.parts, snapshot, run.data)
@@ -214,11 +215,15 @@ class Session:
         write_pages(self.out, self.content)
 
     def _memorisation(self) -> Memorisation | None:
-        """By the calibration images, and those set aside for a test: neither had any say in the training."""
+        """By the calibration images, and those set aside for a test: neither had any say in the training.
+
+        Where calibration images were learned from, validation images stand in, which had the least of a say.
+        """
         model = self.classifier.model_
         if not isinstance(model, GenerativeModel):
             return None
-        kept = [self.parts.calibration, *([self.parts.test] if self.parts.test is not None else [])]
+        unseen = self.parts.validation if self.classifier.crosses(self.classifier.shape) else self.parts.calibration
+        kept = [unseen, *([self.parts.test] if self.parts.test is not None else [])]
         made = drawn(self.classifier, N_JUDGED, self.run.seed) if self.classifier.draws_images else None
         return memorisation(self.classifier, self.parts.train, joined(kept), made, seed=self.run.seed)
 

@@ -35,6 +35,7 @@ from likely.contract import (
     Measured,
     Options,
     PartialEvidence,
+    Scorer,
     Task,
 )
 from likely.data import arrays
@@ -42,7 +43,7 @@ from likely.data.collection import Images
 from likely.data.decoding import ImageWarning
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.listing import Problem
-from likely.data.parts import Part, fingerprint, hashes_of
+from likely.data.parts import Part, fingerprint, hashes_of, joined
 from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
@@ -60,6 +61,7 @@ MOST_TRAITS = 30_000  # images of the training that strangeness is learned from,
 MOST_OF_A_CLASS = 100  # of each class, if that is more
 MOST_SCORES = 50_000_000  # of images under all classes that are kept together
 LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
+N_FOLDS = 5  # of the images of a model that is measured in one pass
 BATCH = 256  # images that go through a network together when nothing is learned
 T = TypeVar("T", bound=Options)
 Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -178,7 +180,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
         described = self._examine(held_out.images.subset([0])).description is not None
         trained = self._trained_traits(parts.train) if described else None
-        before, now = (self._labelled(part, T) for part in (held_out, parts.calibration))
+        before = self._labelled(self.model_, held_out, T)
+        now = self._crossed(parts, T) if self.crosses(self.shape) else self._labelled(self.model_, parts.calibration, T)
         self.judge_ = Judge.fit(before, now, self.log_prior_, T, trained)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._seen
@@ -193,12 +196,43 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         scores = self._examine(held_out.images).log_scores
         return fit_temperature(scores, torch.from_numpy(held_out.labels), self.log_prior_)
 
-    def _labelled(self, part: Part, temperature: float) -> Labelled:
+    def crosses(self, shape: Sequence[int]) -> bool:
+        """Whether it learns from images (C, H, W), or vectors (D,), that calibrate as well: a fifth is then judged by a model
+        of the rest (cross-conformal prediction, Vovk 2015). What is measured in one pass can be measured in six."""
+        of_features = len(shape) == 1 or _validated(FeatureOptions, self.features).kind != "pixels"
+        return of_features and not models.family(self.model).learns_by_gradient
+
+    def _crossed(self, parts: Parts, temperature: float) -> Labelled:
+        """What a judge learns from, of all images of the training: each judged by a model that has not seen it.
+
+        A class of a single image is left out, for without it nothing is known of the class.
+        """
+        pool = joined([parts.train, parts.calibration]).labelled()
+        pool = pool if self.features_ is None else self.features_.over(pool)
+        fold, several = _dealt(pool.labels, self.seed), np.bincount(pool.labels)[pool.labels] > 1
+        models_without = (self._measured(pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
+        pieces = [
+            self._labelled(model, pool.subset(np.flatnonzero((fold == k) & several)), temperature)
+            for k, model in enumerate(models_without)
+        ]
+        scores_fit = sum(len(piece.labels) for piece in pieces) * len(self.labels) <= MOST_SCORES
+        return Labelled.joined(pieces if scores_fit else [piece.without_scores() for piece in pieces])
+
+    def _measured(self, part: Part) -> Scorer:
+        """A model like this one of a part of the images, vectors all."""
+        model = type(self.model_)(Task(part.images.shape, part.class_counts(len(self.labels))), self.model_.options)
+        assert isinstance(model, Measured)
+        hardware.placed(model, self.device)
+        measure(model, self._feed(part, BATCH, None))
+        return model.eval()
+
+    def _labelled(self, model: Scorer, part: Part, temperature: float) -> Labelled:
         """What a judge learns from, of labelled images."""
         few, pieces = len(part) * len(self.labels) <= MOST_SCORES, []
         for start, block in self._numbered(part.images) if len(part) else [(0, part.images)]:
             labels = torch.from_numpy(part.labels[start : start + len(block)])
-            piece = Labelled.of(self._examine(block), labels, temperature)
+            with torch.inference_mode():
+                piece = Labelled.of(examine(model, self._inputs(block)), labels, temperature)
             pieces.append(piece if few else piece.without_scores())
         return Labelled.joined(pieces)
 
@@ -481,6 +515,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if self.features_ is not None:
             over = self.features_.over
             parts = replace(parts, train=over(parts.train), validation=over(parts.validation))
+            parts = replace(parts, calibration=over(parts.calibration)) if self.crosses(self.format_.shape) else parts
+        if self.crosses(parts.train.images.shape):
+            parts = replace(parts, train=joined([parts.train, parts.calibration]))
         task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -637,6 +674,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if not isinstance(self.model_, GenerativeModel):
             raise AttributeError(f"{what} needs a generative model; {self.model!r} only tells classes apart")
         return self.model_
+
+
+def _dealt(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A fold for every image, the images of each class dealt out evenly: (N,) -> (N,)."""
+    fold, rng = np.zeros(len(labels), np.int64), np.random.default_rng(seed)
+    for c in np.unique(labels):
+        of_class = rng.permutation(np.flatnonzero(labels == c))
+        fold[of_class] = (np.arange(len(of_class)) + rng.integers(N_FOLDS)) % N_FOLDS
+    return fold
 
 
 def _seed(random_state: Any) -> int:

@@ -57,6 +57,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
     """
 
     options_type = GaussianOptions
+    learns_by_gradient = False
 
     def __init__(self, task: Task, options: GaussianOptions) -> None:
         super().__init__(task, options)

@@ -157,9 +157,11 @@ def _announce(session: Session) -> None:
     from likely.surfaces.cli.screen import console
 
     parts, dataset = session.parts, session.dataset
-    counts = (
-        f"{len(parts.train):,} to train, {len(parts.validation):,} to validate, {len(parts.calibration):,} to calibrate"
-    )
+    n, n_more = len(parts.train), len(parts.calibration)
+    learning = f"{n:,} to train, {n_more:,} to calibrate"
+    if session.classifier.crosses(parts.train.images.shape):
+        learning = f"{n + n_more:,} to train and calibrate"
+    counts = f"{learning}, {len(parts.validation):,} to validate"
     shape = " × ".join(map(str, parts.train.images.shape))
     aside = f", {len(parts.test):,} set aside to test" if parts.test is not None else ""
     console.print(f"{len(dataset.classes)} classes, images of {shape}: {counts}{aside}")
