@@ -512,11 +512,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.training_ = asked.suited(options.training_defaults).resolved(len(parts.train))
         self.classes_ = np.asarray(classes)
         self.format_ = format
+        crosses = self.crosses(parts.train.images.shape)
         if self.features_ is not None:
             over = self.features_.over
             parts = replace(parts, train=over(parts.train), validation=over(parts.validation))
-            parts = replace(parts, calibration=over(parts.calibration)) if self.crosses(self.format_.shape) else parts
-        if self.crosses(parts.train.images.shape):
+            parts = replace(parts, calibration=over(parts.calibration)) if crosses else parts
+        if crosses:
             parts = replace(parts, train=joined([parts.train, parts.calibration]))
         task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
         with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,256 @@
+"""Products of a shop: our density of a backbone's features beside scikit-learn's classifiers of the same features, on photographs
+of 81 products in 43 kinds (Klasson 2019), by the data's own training, validation and test part.
+
+    python bench/grocery.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
+
+Rivals are tuned on the validation part, ours has nothing to tune. Appends a line for each seed to bench/results/grocery.jsonl,
+unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from scipy.special import logsumexp
+from sklearn.base import ClassifierMixin
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from trained import trained
+
+from likely import Classifier
+from likely.data.dataset import load
+from likely.data.parts import Part
+from likely.evaluation import metrics
+from likely.inference.hierarchy import levels
+
+LEDGER = RESULTS / "grocery.jsonl"
+N_BOOTSTRAP = 10_000
+N_RESAMPLED = 1000
+N_CLASSES = 81
+N_LEFT_OUT = 10  # products that are nobody's
+Scores: TypeAlias = Sequence[np.ndarray]  # of known images and of strange ones
+ALPHA = 0.05
+SCALINGS: Mapping[str, Callable[[], Any]] = {
+    "as they are": lambda: "passthrough",
+    "l2": Normalizer,
+    "standard": StandardScaler,
+}
+RIVALS: Mapping[str, tuple[Callable[[float], ClassifierMixin], tuple[float, ...]]] = {
+    "LogisticRegression": (lambda C: LogisticRegression(C=C, max_iter=300), (0.01, 0.1, 1.0, 10.0, 100.0)),
+    "LDA": (lambda s: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s), (0.01, 0.03, 0.1, 0.2, 0.3, 0.5)),
+    "kNN": (lambda k: KNeighborsClassifier(int(k)), (1, 3, 5, 9, 15)),
+}
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--stages", type=int, default=4)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    os.environ["LIKELY_CACHE"] = str(asked.out / "cache")  # as on a machine that has never seen these images
+    for seed in asked.seeds:
+        key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
+        if not any(key.items() <= row.items() for row in rows(LEDGER)):
+            append(LEDGER, {**circumstances(asked.threads), **key, **measured(asked, seed)})
+    write_table(LEDGER, table())
+
+
+def measured(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """All products, and then all but ten."""
+    data = manifest(asked.data, asked.out)
+    classifier, seconds = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
+    known = beside(classifier, seen(classifier, data))
+    return {"seconds": seconds, "known": known, "unknown": left_out(asked, data, seed)}
+
+
+def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
+    """Our classifier, trained by the command line, and the seconds that this took."""
+    words = ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", asked.stages, "--folds", 0]
+    words += ["--seed", seed, "--threads", asked.threads]
+    start = time.perf_counter()
+    folder, _ = trained(str(data), asked.out / name, *words)
+    seconds = time.perf_counter() - start
+    classifier = Classifier.load(folder)
+    assert classifier.features_ is not None
+    classifier.features_.keep()
+    return classifier, seconds
+
+
+def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
+    """Every part of the data."""
+    whole = load(str(data), classifier.format_).relabelled(classifier.labels)
+    return {name: Seen(classifier, part) for name, part in whole.parts.items()}
+
+
+class Seen:
+    """A part's images as everybody here sees them: unscaled features, (N, D), and labels."""
+
+    def __init__(self, classifier: Classifier, part: Part) -> None:
+        assert classifier.features_ is not None
+        self.part = part
+        self.X = classifier.features_._over(part.images, None).numpy()
+        self.y = part.labels
+
+
+def manifest(data: Path, out: Path) -> Path:
+    """The data's own lists as one table, products named "Apple/Golden-Delicious"."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not (out / "images").exists():
+        (out / "images").symlink_to(data.resolve())
+    with (data / "classes.csv").open(newline="") as file:
+        names = {int(row["Class ID (int)"]): _name(row) for row in csv.DictReader(file)}
+    path = out / "grocery.csv"
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["file_name", "label", "split"])
+        for split in ("train", "val", "test"):
+            for line in (data / f"{split}.txt").read_text().splitlines():
+                name, fine, _ = (word.strip() for word in line.split(","))
+                table.writerow([f"images/{name}", names[int(fine)], split])
+    return path
+
+
+def _name(row: Mapping[str, str]) -> str:
+    fine, coarse = row["Class Name (str)"], row["Coarse Class Name (str)"]
+    return fine if fine == coarse else f"{coarse}/{fine}"
+
+
+def rivals(found: Mapping[str, Seen]) -> Iterator[tuple[str, str, ClassifierMixin]]:
+    """Each rival as it does best on the validation part, and how that is."""
+    for name, (make, values) in RIVALS.items():
+        tried = []
+        for scaling, scale in SCALINGS.items():
+            for value in values:
+                rival = make_pipeline(scale(), make(value)).fit(found["train"].X, found["train"].y)
+                tried.append((rival.score(found["validation"].X, found["validation"].y), scaling, value, rival))
+        _, scaling, value, best = max(tried, key=lambda each: each[0])
+        yield name, f"{scaling}, {value:g}", best
+
+
+def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
+    """Accuracy on the test part, fine and coarse, and the paired difference to each rival."""
+    test = found["test"]
+    (level,) = levels(classifier.labels)
+    coarse = level.group.numpy()
+    log_p = classifier.log_posterior(test.part.images)
+    ours = log_p.argmax(1) == test.y
+    summed = level.log_posterior(torch.from_numpy(log_p)).argmax(1).numpy() == coarse[test.y]
+    answer: dict[str, Any] = {"n": len(test.y), "fine": float(ours.mean()), "coarse": float(summed.mean())}
+    answer["ece"] = metrics.ece(log_p, test.y)
+    for name, how, rival in rivals(found):
+        theirs = rival.predict(test.X)
+        right, p = theirs == test.y, rival.predict_proba(test.X)
+        by_group = np.stack([p[:, coarse == g].sum(1) for g in range(len(level.names))], 1).argmax(1)
+        answer[name] = {
+            "chosen": how,
+            "fine": float(right.mean()),
+            "coarse": float((by_group == coarse[test.y]).mean()),
+            "ece": metrics.ece(np.log(p + 1e-300), test.y),
+            "lead": interval(ours.astype(float) - right),
+        }
+    return answer
+
+
+def interval(differences: np.ndarray) -> list[float]:
+    """Mean of paired differences with its bootstrap interval, 95 %."""
+    again = np.random.default_rng(0).integers(len(differences), size=(N_BOOTSTRAP, len(differences)))
+    low, high = np.quantile(differences[again].mean(1), [0.025, 0.975])
+    return [float(differences.mean()), float(low), float(high)]
+
+
+def left_out(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
+    """Ten products that neither our model nor a logistic regression was shown: who tells them from the other 71?"""
+    with data.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    names = sorted({line["label"] for line in lines})
+    strange = {names[c] for c in np.random.default_rng(seed).permutation(len(names))[:N_LEFT_OUT]}
+    paths = {}
+    for name, wanted in (("known", False), ("strange", True)):
+        paths[name] = asked.out / f"{name}-{seed}.csv"
+        with paths[name].open("w", newline="") as file:
+            table = csv.DictWriter(file, ["file_name", "label", "split"])
+            table.writeheader()
+            table.writerows(line for line in lines if (line["label"] in strange) == wanted)
+    classifier, _ = ours(asked, paths["known"], f"known-{asked.stages}-{seed}", seed)
+    found = seen(classifier, paths["known"])
+    others = Seen(classifier, load(str(paths["strange"]), classifier.format_, parts=("test",)).parts["test"])
+    judged = [classifier.judge(each.part.images, alpha=ALPHA) for each in (found["test"], others)]
+    answer: dict[str, Any] = {
+        "n_known": len(found["test"].y),
+        "n_strange": len(others.y),
+        "false_alarms": float((judged[0].p_value <= ALPHA).double().mean()),
+        "turned_away": float((judged[1].p_value <= ALPHA).double().mean()),
+    }
+    scores = {"strangeness": [-judgement.strangeness.amin(1).numpy() for judgement in judged]}
+    name, how, rival = next(rivals(found))
+    logits = [rival.decision_function(each.X) for each in (found["test"], others)]
+    scores["softmax"] = [(l - logsumexp(l, 1, keepdims=True)).max(1) for l in logits]
+    scores["energy"] = [logsumexp(l, 1) for l in logits]
+    answer["auroc"] = {name: metrics.auroc(known, unknown) for name, (known, unknown) in scores.items()}
+    answer["lead"] = {other: paired_auroc(scores["strangeness"], scores[other]) for other in ("softmax", "energy")}
+    return answer | {"rival": f"{name}, {how}"}
+
+
+def paired_auroc(ours: Scores, theirs: Scores) -> list[float]:
+    """How far the AUROC of ours is above that of theirs on the same images, with its bootstrap interval, 95 %."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(N_RESAMPLED):
+        these = [rng.integers(len(scores), size=len(scores)) for scores in ours]
+        a, b = (metrics.auroc(each[0][these[0]], each[1][these[1]]) for each in (ours, theirs))
+        found.append(a - b)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return [metrics.auroc(*ours) - metrics.auroc(*theirs), float(low), float(high)]
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    lines = [
+        "| classifier | backbone | stages | seed | tuned to | fine | coarse | ece | ours is ahead by, points (95 % interval) |",
+        "|---|---|---:|---:|---|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        known, start = row["known"], f"| {row['backbone']} | {row['stages']} | {row['seed']}"
+        lines.append(f"| gaussian {start} | | {known['fine']:.4f} | {known['coarse']:.4f} | {known['ece']:.4f} | |")
+        for name in RIVALS:
+            each = known[name]
+            lead = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["lead"]))
+            verdict = "ahead" if each["lead"][1] > 0 else "behind" if each["lead"][2] < 0 else "a tie"
+            lines.append(
+                f"| {name} {start} | {each['chosen']} | {each['fine']:.4f} | {each['coarse']:.4f} | {each['ece']:.4f} | {lead}: {verdict} |"
+            )
+    lines += ["", f"Ten of the {N_CLASSES} products left out of the training:", ""]
+    lines += [
+        "| stages | seed | n known, strange | false alarms at alpha 0.05 | strange turned away | AUROC, strangeness | largest "
+        "probability of LogisticRegression | its energy | ahead of the better one by (95 % interval) |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        each = row["unknown"]
+        auroc, best = each["auroc"], min(each["lead"].values(), key=lambda lead: lead[0])
+        lines.append(
+            f"| {row['stages']} | {row['seed']} | {each['n_known']:,}, {each['n_strange']:,} | {each['false_alarms']:.4f} | "
+            f"{each['turned_away']:.4f} | {auroc['strangeness']:.4f} | {auroc['softmax']:.4f} | {auroc['energy']:.4f} | "
+            f"{best[0]:.4f} ({best[1]:.4f} to {best[2]:.4f}) |"
+        )
+    seconds = ", ".join(f"{row['seconds']:.0f}" for row in found)
+    lines += ["", f"Features and training of all products: {seconds} seconds. {provenance(found)}"]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
