@@ -1,5 +1,6 @@
-"""Products of a shop: our density of a backbone's features beside scikit-learn's classifiers of the same features, on photographs
-of 81 products in 43 kinds (Klasson 2019), by the data's own training, validation and test part.
+"""Products of a shop: our density of a backbone's features beside scikit-learn's classifiers of the same features.
+
+The photographs are of 81 products of 43 kinds (Klasson 2019), in a training, a validation and a test part of their own.
 
     python bench/grocery.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
 
@@ -230,9 +231,8 @@ def table() -> str:
             each = known[name]
             lead = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["lead"]))
             verdict = "ahead" if each["lead"][1] > 0 else "behind" if each["lead"][2] < 0 else "a tie"
-            lines.append(
-                f"| {name} {start} | {each['chosen']} | {each['fine']:.4f} | {each['coarse']:.4f} | {each['ece']:.4f} | {lead}: {verdict} |"
-            )
+            figures = " | ".join(f"{each[figure]:.4f}" for figure in ("fine", "coarse", "ece"))
+            lines.append(f"| {name} {start} | {each['chosen']} | {figures} | {lead}: {verdict} |")
     lines += ["", f"Ten of the {N_CLASSES} products left out of the training:", ""]
     lines += [
         "| stages | seed | n known, strange | false alarms at alpha 0.05 | strange turned away | AUROC, strangeness | largest "

@@ -14,7 +14,12 @@ from typing import Any
 import torch
 from ledger import append, arguments, circumstances, rows
 
-EXTRAS = {"erasing": ["--augment-erase", 0.6]}  # ways of training a family that have a name of their own
+# Ways of training a family that have a name of their own; {backbone} is the folder that --backbone names.
+EXTRAS = {
+    "erasing": ["--augment-erase", 0.6],
+    "backbone": ["--backbone", "{backbone}", "--backbone-stages", 4],
+    "backbone96": ["--backbone", "{backbone}", "--backbone-stages", 4, "--size", 96],
+}
 
 
 def model_arguments(what: str | None, families: str, minutes: float) -> argparse.ArgumentParser:
@@ -24,6 +29,7 @@ def model_arguments(what: str | None, families: str, minutes: float) -> argparse
     found.add_argument(
         "--models", default=families, help="families, with commas between; discriminative+erasing is one"
     )
+    found.add_argument("--backbone", help="a pretrained network's folder, for those that are called +backbone")
     found.add_argument("--minutes", type=float, default=minutes)
     found.add_argument("--out", type=Path, required=True)
     return found
@@ -38,7 +44,7 @@ def unmeasured(asked: argparse.Namespace, ledger: Path) -> Iterator[tuple[dict[s
             if any(key.items() <= row.items() for row in rows(ledger)):
                 continue
             folder = asked.out / f"{name}-{kind}-{seed}-{asked.minutes:g}"
-            trained(asked.data, folder, *words(kind, seed, asked.minutes, asked.threads))
+            trained(asked.data, folder, *words(kind, seed, asked))
             torch.set_num_threads(asked.threads)
             yield key, folder
 
@@ -50,11 +56,11 @@ def complete(asked: argparse.Namespace, ledger: Path, measured: Callable[[Path, 
         append(ledger, {**circumstances(asked.threads), **key, **found})
 
 
-def words(kind: str, seed: int, minutes: float, threads: int) -> list[object]:
+def words(kind: str, seed: int, asked: argparse.Namespace) -> list[object]:
     """What `likely train` is told."""
     family, *extras = kind.split("+")
-    asked = ["--model", family, "--minutes", minutes, "--seed", seed, "--threads", threads, "--folds", 0]
-    return [*asked, *(word for extra in extras for word in EXTRAS[extra])]
+    said = ["--model", family, "--minutes", asked.minutes, "--seed", seed, "--threads", asked.threads, "--folds", 0]
+    return [*said, *(str(word).format(backbone=asked.backbone) for extra in extras for word in EXTRAS[extra])]
 
 
 def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:

@@ -74,19 +74,23 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     examined, rng = classifier._examine(held_out.images), np.random.default_rng(0)
     trained = classifier._trained_traits(parts.train) if examined.description is not None else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
-    counts = parts.calibration.class_counts(K)
+    T, crosses = classifier.judge_.temperature, classifier.crosses(classifier.shape)
+    counts = np.array(parts.calibration.class_counts(K)) + np.array(parts.train.class_counts(K)) * crosses
     alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
-    for _ in range(N_SPLITS):
-        # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
-        drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
-        calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
-        T = classifier.judge_.temperature
-        fitted, calibrated = (
-            Labelled.of(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
-            for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
-        )
-        judge = Judge.fit(fitted, calibrated, classifier.log_prior_, T, trained)
+    for i in range(N_SPLITS):
+        if crosses:  # every image calibrates; other folds each time
+            validation = classifier._labelled(classifier.model_, parts.validation, T)
+            judge = Judge.fit(validation, classifier._crossed(parts, T, i), classifier.log_prior_, T)
+        else:
+            # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
+            drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
+            calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
+            fitted, calibrated = (
+                Labelled.of(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
+                for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
+            )
+            judge = Judge.fit(fitted, calibrated, classifier.log_prior_, T, trained)
         for alpha in alphas:
             judgement = judge(own, classifier.log_prior_, alpha)
             p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]

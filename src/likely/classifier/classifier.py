@@ -181,7 +181,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         described = self._examine(held_out.images.subset([0])).description is not None
         trained = self._trained_traits(parts.train) if described else None
         before = self._labelled(self.model_, held_out, T)
-        now = self._crossed(parts, T) if self.crosses(self.shape) else self._labelled(self.model_, parts.calibration, T)
+        now = (
+            self._crossed(parts, T, self.seed)
+            if self.crosses(self.shape)
+            else self._labelled(self.model_, parts.calibration, T)
+        )
         self.judge_ = Judge.fit(before, now, self.log_prior_, T, trained)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._seen
@@ -202,14 +206,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         of_features = len(shape) == 1 or _validated(FeatureOptions, self.features).kind != "pixels"
         return of_features and not models.family(self.model).learns_by_gradient
 
-    def _crossed(self, parts: Parts, temperature: float) -> Labelled:
+    def _crossed(self, parts: Parts, temperature: float, seed: int) -> Labelled:
         """What a judge learns from, of all images of the training: each judged by a model that has not seen it.
 
         A class of a single image is left out, for without it nothing is known of the class.
         """
         pool = joined([parts.train, parts.calibration]).labelled()
         pool = pool if self.features_ is None else self.features_.over(pool)
-        fold, several = _dealt(pool.labels, self.seed), np.bincount(pool.labels)[pool.labels] > 1
+        fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
         models_without = (self._measured(pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
         pieces = [
             self._labelled(model, pool.subset(np.flatnonzero((fold == k) & several)), temperature)
