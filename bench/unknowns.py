@@ -40,6 +40,8 @@ def main() -> None:
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     classifier = Classifier.load(folder)
+    if classifier.features_ is not None:
+        classifier.features_.keep()
     part = select(classifier, data).part
     known = part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy()
     assert classifier.format_ is not None

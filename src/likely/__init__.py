@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from likely.classifier import Classifier as Classifier
 
 __version__ = "0.1.0"
-DEFAULT_MODEL = "vaegan"  # the family of whoever names none
-__all__ = ["DEFAULT_MODEL", "Answer", "Classifier", "__version__"]
+AUTO = "auto"  # the family is chosen by the data
+DEFAULT_MODEL = AUTO  # of whoever names none
+__all__ = ["AUTO", "DEFAULT_MODEL", "Answer", "Classifier", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 
 from likely import DEFAULT_MODEL, __version__, checkpoint, models
 from likely.classifier import Classifier, Snapshot
+from likely.classifier.choosing import at_hand, choice_of
 from likely.classifier.featuring import suited
 from likely.contract import FamilyOptions, GenerativeModel, Options
 from likely.data.dataset import load
@@ -107,12 +108,14 @@ class Session:
         threads = run.training.threads or hardware.free_cores()
         training = run.training.model_copy(update={"threads": threads})
         # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
-        training = training.suited(_family_options(run).training_defaults)
-        self.run = run.model_copy(update={"training": training, "images": suited(run.images, run.features)})
-        self.dataset = _learnable(
-            load(run.data, self.run.images, parts=("train", "validation"), progress=progress), run.seed
-        )
+        features = at_hand(run.model, run.features, run.data)
+        images = suited(run.images, features)
+        self.dataset = _learnable(load(run.data, images, parts=("train", "validation"), progress=progress), run.seed)
         self.parts = divide(self.dataset, run.seed)
+        train = self.parts.train
+        self.choice = choice_of(run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes)))
+        run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
+        self.run = run.model_copy(update={"training": training.suited(_family_options(run).training_defaults)})
         _refuse_other_data(self.parts, snapshot, run.data)
         self.classifier = self._classifier(_without_folds(self.run), run.seed)
         self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []

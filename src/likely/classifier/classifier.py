@@ -22,6 +22,7 @@ from torch import Tensor
 from likely import DEFAULT_MODEL, checkpoint, models
 from likely.answer import Answer
 from likely.classifier.adapting import Adaptation, adaptation
+from likely.classifier.choosing import choice_of
 from likely.classifier.examining import examine, examine_part, own_traits
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more
@@ -82,7 +83,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     Parameters
     ----------
-    model : the name of a family; `likely models` lists them.
+    model : the name of a family, which `likely models` lists, or "auto": chosen by what the images are and how many.
     options : the family's own options, a mapping or its options object.
     training : TrainingOptions, or a mapping such as {"epochs": 20}.
     images : ImageOptions, or a mapping: the size and colour that images are brought to.
@@ -203,8 +204,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def crosses(self, shape: Sequence[int]) -> bool:
         """Whether it learns from images (C, H, W), or vectors (D,), that calibrate as well: a fifth is then judged by a model
         of the rest (cross-conformal prediction, Vovk 2015). What is measured in one pass can be measured in six."""
-        of_features = len(shape) == 1 or _validated(FeatureOptions, self.features).kind != "pixels"
-        return of_features and not models.family(self.model).learns_by_gradient
+        features = self.choice_.features if hasattr(self, "choice_") else _validated(FeatureOptions, self.features)
+        of_features = len(shape) == 1 or features.kind != "pixels"
+        return of_features and not models.family(self.family).learns_by_gradient
 
     def _crossed(self, parts: Parts, temperature: float, seed: int) -> Labelled:
         """What a judge learns from, of all images of the training: each judged by a model that has not seen it.
@@ -249,6 +251,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         part = train.subset(np.sort(np.concatenate(chosen)))
         batches = zip(self._inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
         return own_traits(self.model_, batches)
+
+    @property
+    def family(self) -> str:
+        """The model's family: the one asked for, or what `auto` chose."""
+        return self.choice_.family if hasattr(self, "choice_") else self.model
 
     @property
     def seed(self) -> int:
@@ -313,7 +320,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if truncation == 1:
             return np.concatenate([self.pixels(model.sample(c, rng=rng)) for c in blocks])
         if not isinstance(model, Latent):
-            raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {self.model!r} has none")
+            raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {self.family!r} has none")
         latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
         return np.concatenate([self.pixels(model.decode(z)) for z in latents])
 
@@ -326,7 +333,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         model = self._generative("sample")
         if self.features_ is not None:
             raise ValueError(
-                f"this {self.model!r} knows features of images and cannot draw them; a model of pixels can: train one without "
+                f"this {self.family!r} knows features of images and cannot draw them; a model of pixels can: train one without "
                 "--features and --backbone"
             )
         return model
@@ -424,7 +431,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         check_is_fitted(self, "judge_")
         if not isinstance(self.model_, Extensible):
             raise ValueError(
-                f"{self.model!r} learns its classes from each other, and none apart; train it anew with {name!r}"
+                f"{self.family!r} learns its classes from each other, and none apart; train it anew with {name!r}"
             )
         if str(name) in self.labels:
             raise ValueError(f"there is a class {name!r} already; the name of a new one was expected")
@@ -498,9 +505,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def see(self, parts: Parts, progress: Progress | None = None) -> None:
         """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
-        options = _validated(models.family(self.model).options_type, self.options)
         asked, shape = _validated(FeatureOptions, self.features), parts.train.images.shape
-        self.features_ = Features.chosen(asked, options, shape, self.seed) if len(shape) == 3 else None
+        self.choice_ = choice_of(self.model, asked, shape, parts.train.class_counts(int(parts.train.labels.max()) + 1))
+        options = _validated(models.family(self.family).options_type, self.options)
+        self.features_ = Features.chosen(self.choice_.features, options, shape, self.seed) if len(shape) == 3 else None
         if self.features_ is not None:
             training = _validated(TrainingOptions, self.training)
             hardware.placed(self.features_, hardware.device(training.device))
@@ -510,7 +518,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> Parts:
         """An untrained model for the data at hand, and the data as it sees them."""
-        family = models.family(self.model)
+        family = models.family(self.family)
         options = _validated(family.options_type, self.options)
         asked = _validated(TrainingOptions, self.training)
         self.training_ = asked.suited(options.training_defaults).resolved(len(parts.train))
@@ -537,7 +545,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             self.training_state_.restore(*snapshot)
         except (KeyError, RuntimeError, ValueError) as error:  # other names or shapes than this version's
             raise checkpoint.CheckpointError(
-                f"the unfinished training is of another {self.model} than this version's; go on with the version of Likely "
+                f"the unfinished training is of another {self.family} than this version's; go on with the version of Likely "
                 "that began it, or train anew"
             ) from error
 
@@ -625,7 +633,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError("features are made of whole images; a model of pixels can go by a part of one")
         if not isinstance(self.model_, PartialEvidence):
             able = models.able(PartialEvidence)
-            raise ValueError(f"{self.model!r} needs the whole image; families that can go by a part of it: {able}")
+            raise ValueError(f"{self.family!r} needs the whole image; families that can go by a part of it: {able}")
         masks, size = torch.from_numpy(np.array(observed, dtype=bool)), self.shape[1:]
         if len(size) != 2 or masks.shape not in (size, (n, *size)):
             raise ValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
@@ -677,7 +685,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def _generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.model_, GenerativeModel):
-            raise AttributeError(f"{what} needs a generative model; {self.model!r} only tells classes apart")
+            raise AttributeError(f"{what} needs a generative model; {self.family!r} only tells classes apart")
         return self.model_
 
 

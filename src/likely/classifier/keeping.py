@@ -33,7 +33,7 @@ def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
     features = classifier.features_
     tensors |= {f"features/{name}": t for name, t in features.state_dict().items()} if features is not None else {}
     return tensors, {
-        "family": classifier.model,
+        "family": classifier.family,
         "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
         "classes": classifier.classes_.tolist(),
         "classes_dtype": classifier.classes_.dtype.str,

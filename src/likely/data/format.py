@@ -39,6 +39,15 @@ def resolve(images: ImageOptions | ImageFormat, listings: Listings, name: str) -
     return ImageFormat(channels=1 if grey else 3, height=height, width=width, resize=images.resize)
 
 
+def native_size(listings: Listings) -> tuple[int, int] | None:
+    """The median height and width of the listed images as they lie there; None for vectors, or if none can be read."""
+    sample = () if _are_vectors(listings, "") else _sample(listings)
+    if not sample:
+        return None
+    heights, widths = zip(*((one.header.height, one.header.width) for one in sample), strict=True)
+    return int(np.median(heights)), int(np.median(widths))
+
+
 def _are_vectors(listings: Listings, name: str) -> bool:
     shapes = {part: listing.items.shape for part, listing in listings.items() if isinstance(listing.items, Rows)}
     widths = {shape[1] if len(shape) == 2 else None for shape in shapes.values()}

@@ -202,7 +202,7 @@ def _log_evidence(classifier: Classifier, images: Images) -> Floats | None:
 def _importance_weighted(classifier: Classifier, images: Images, n_samples: int) -> Floats:
     if not isinstance(classifier.model_, ImportanceWeighted):
         raise ValueError(
-            f"--importance-samples: {classifier.model!r} has no bound by importance weighting; vae has one"
+            f"--importance-samples: {classifier.family!r} has no bound by importance weighting; vae has one"
         )
     rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
     return classifier.importance_weighted(images, n_samples, rng=rng)

@@ -73,7 +73,7 @@ def attacked(
     `budget` is the largest change of a pixel, of 255. A ValueError if no image has a label, or the model takes vectors.
     """
     if classifier.format_ is None:
-        raise ValueError(f"{classifier.model!r} was trained on vectors; a model of images was expected")
+        raise ValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
     known = part.labelled()
     if not len(known):
         raise ValueError(f"none of {len(part)} images has a label; at least one image of a known class was expected")

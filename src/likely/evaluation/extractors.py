@@ -87,12 +87,12 @@ class ModelExtractor(Extractor):
     def __init__(self, classifier: Classifier) -> None:
         if not isinstance(classifier.model_, Featured):
             raise ExtractorError(
-                f"a {classifier.model!r} model has no features to measure in; a 'discriminative' one has"
+                f"a {classifier.family!r} model has no features to measure in; a 'discriminative' one has"
             )
         if classifier.format_ is None:
             raise ExtractorError("the model was trained on vectors; a model of images was expected")
         self.classifier, self.model, self.format = classifier, classifier.model_, classifier.format_
-        self.name = classifier.id or f"unsaved {classifier.model}"
+        self.name = classifier.id or f"unsaved {classifier.family}"
 
     @property
     def id(self) -> str:

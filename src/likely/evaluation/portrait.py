@@ -90,7 +90,7 @@ def with_suspects(content: ReportContent, suspects: Mislabelled) -> ReportConten
 def options_of(classifier: Classifier) -> dict[str, tuple[Option, ...]]:
     """Every option as it was set, by what it belongs to."""
     groups: Mapping[str, Options | None] = {
-        classifier.model: classifier.model_.options,
+        classifier.family: classifier.model_.options,
         "training": classifier.training_,
         "augmentation": classifier.training_.augment,
         "images": classifier.format_,
@@ -116,7 +116,7 @@ def _header(classifier: Classifier, record: Record) -> Header:
     return Header(
         name=id.partition("@")[0],
         id=id,
-        family=classifier.model,
+        family=classifier.family,
         date=record.date,
         summary=f"{kind} of {K} classes, learned from {sum(record.counts['train']):,} images of {record.source}.",
         evidence=model.evidence if isinstance(model, GenerativeModel) else None,

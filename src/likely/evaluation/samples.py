@@ -113,7 +113,7 @@ def drawn(classifier: Classifier, n_per_class: int | Sequence[int], seed: int) -
     """
     if not isinstance(classifier.model_, GenerativeModel):
         raise ValueError(
-            f"{classifier.model!r} only tells classes apart; families that draw images: {able(GenerativeModel)}"
+            f"{classifier.family!r} only tells classes apart; families that draw images: {able(GenerativeModel)}"
         )
     if classifier.format_ is None:
         raise ValueError("the model was trained on vectors and draws vectors; a model of images was expected")

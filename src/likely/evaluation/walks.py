@@ -67,7 +67,7 @@ def walks(
     model = classifier.model_
     if not isinstance(model, Latent):
         raise ValueError(
-            f"a walk leads through latent vectors, and {classifier.model!r} has none; families that have: {able(Latent)}"
+            f"a walk leads through latent vectors, and {classifier.family!r} has none; families that have: {able(Latent)}"
         )
     classes = [torch.full((n,), classifier.index(name), device=classifier.device) for name in route.names]
     generators = [Generator(classifier.device).manual_seed(seed + i) for i in range(len(classes))]

@@ -188,7 +188,7 @@ def _deceived(
     for classifier in pair:
         with counting(f"attacking {classifier.id}") as progress:
             rows = attacked(classifier, some, budget=budget, alpha=alpha, seed=0, progress=progress)
-        found.append((classifier.id or classifier.model, rows))
+        found.append((classifier.id or classifier.family, rows))
     return found
 
 

@@ -112,7 +112,7 @@ def _sentences(classifier: Classifier, image: Path, found: Explanation) -> list[
             f"none of the classes finds the image typical (p = {answer.p_value:.2g}); what follows is why {a} leads"
         )
     if found.way is None:
-        said.append(f"{classifier.model!r} has no latent space of all classes, and so no way from {a} to {b} to show")
+        said.append(f"{classifier.family!r} has no latent space of all classes, and so no way from {a} to {b} to show")
     elif found.way.turn is None:
         said.append(f"the way to {b} never comes to be one for the model")
     return said

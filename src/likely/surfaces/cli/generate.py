@@ -135,11 +135,11 @@ def _refuse_families(classifier: Classifier, request: Request) -> None:
 
     if not isinstance(classifier.model_, GenerativeModel):
         raise click.UsageError(
-            f"{classifier.model!r} only tells classes apart and draws nothing; families that draw: {able(GenerativeModel)}"
+            f"{classifier.family!r} only tells classes apart and draws nothing; families that draw: {able(GenerativeModel)}"
         )
     if request.truncation != 1 and not isinstance(classifier.model_, Latent):
         raise click.UsageError(
-            f"--truncation needs latent vectors, and {classifier.model!r} has none; families that have: {able(Latent)}"
+            f"--truncation needs latent vectors, and {classifier.family!r} has none; families that have: {able(Latent)}"
         )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely import DEFAULT_MODEL
+from likely import AUTO, DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from likely.contract import Options
@@ -26,7 +27,10 @@ class TrainCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[FAMILY] = _family_in(args)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _of_another_family(error, ctx) from None
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*super().get_params(ctx), *(flag for flags in self._groups(ctx).values() for flag in flags)]
@@ -120,10 +124,11 @@ def _run(given: dict[str, Any]) -> Run:
     from likely.surfaces.cli.flags import chosen
     from likely.training.options import TrainingOptions
 
-    kind = family(given["model"] or DEFAULT_MODEL).options_type
+    name = given["model"] or DEFAULT_MODEL
+    kind = None if name == AUTO else family(name).options_type
     return Run(
         data=given["data"],
-        options=kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
+        options={} if kind is None else kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
         training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
         features=FeatureOptions.model_validate(chosen(FeatureOptions, given)),
@@ -136,7 +141,7 @@ def _refuse_changes(asked: Run, before: Run) -> None:
 
     DATA may be spelled in another way: whether the images are the same, `run.resume` sees by the images.
     """
-    typed = asked.model_dump(exclude_unset=True, exclude={"data"})
+    typed = asked.model_dump(exclude_unset=True, exclude={"data", *(["model"] if asked.model == AUTO else [])})
     for name, now, then in _differences(typed, before.model_dump()):
         raise click.UsageError(
             f"--resume keeps the options of the unfinished training: {name} was {then!r} and is now {now!r}"
@@ -165,6 +170,8 @@ def _announce(session: Session) -> None:
     shape = " × ".join(map(str, parts.train.images.shape))
     aside = f", {len(parts.test):,} set aside to test" if parts.test is not None else ""
     console.print(f"{len(dataset.classes)} classes, images of {shape}: {counts}{aside}")
+    if session.choice.why:
+        console.print(session.choice.why, soft_wrap=True, markup=False)
     say(dataset.problems, all_named_by=shlex.join(["likely", "info", str(session.out), "--json"]))
 
 
@@ -193,6 +200,25 @@ def _family_in(args: list[str]) -> str:
         if word.startswith("--model="):
             return word.partition("=")[2]
     return DEFAULT_MODEL
+
+
+def _of_another_family(error: click.NoSuchOption, ctx: click.Context) -> click.UsageError:
+    """The same error, or if the nearest option is one of other families, that and which."""
+    from likely.models import FAMILIES
+
+    owners: dict[str, list[str]] = {}
+    for family in FAMILIES:
+        for flag in _more_flags(family)[f"Model {family}"]:
+            owners.setdefault(flag.opts[0], []).append(family)
+    known = {opt for param in ctx.command.get_params(ctx) for opt in param.opts}
+    nearest = get_close_matches(error.option_name, {*known, *owners}, 1)
+    if not nearest or nearest[0] in known:
+        return error
+    right = "" if nearest[0] == error.option_name else f"{error.option_name} is no option; did you mean {nearest[0]}? "
+    families = ", ".join(owners[nearest[0]])
+    return click.UsageError(
+        f"{right}{nearest[0]} is an option of {families}, and the model is {ctx.meta[FAMILY]}; say --model NAME", ctx
+    )
 
 
 @cache  # click tells parameters apart by identity
