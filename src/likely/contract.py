@@ -118,7 +118,15 @@ class Objective:
     bounded: bool = True
 
 
-class Scorer(nn.Module, ABC):
+class Learner(nn.Module, ABC):
+    """Anything that the training loop can train."""
+
+    @abstractmethod
+    def objectives(self) -> Sequence[Objective]:
+        """What to minimise, over which parameters."""
+
+
+class Scorer(Learner):
     """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
 
     options_type: ClassVar[type[FamilyOptions]]
@@ -134,10 +142,6 @@ class Scorer(nn.Module, ABC):
     @abstractmethod
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         """log p(x | c) up to one constant per image, the training prior removed: (B, C, H, W) in [0, 1] -> (B, K) nats."""
-
-    @abstractmethod
-    def objectives(self) -> Sequence[Objective]:
-        """What to minimise, over which parameters."""
 
 
 class GenerativeModel(Scorer):

@@ -30,7 +30,7 @@ from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.card import card
 from likely.evaluation.label_noise import suspects
 from likely.evaluation.memorisation import Memorisation, memorisation
-from likely.evaluation.portrait import portrait, with_suspects
+from likely.evaluation.portrait import portrait, with_samples, with_suspects
 from likely.evaluation.record import Record, read_history, write_history
 from likely.evaluation.repeats import Trial
 from likely.evaluation.report import render
@@ -38,6 +38,7 @@ from likely.evaluation.report.content import Mislabelled, ReportContent
 from likely.evaluation.report.sections.fidelity import generated
 from likely.evaluation.report.sections.repeats import repeats
 from likely.evaluation.samples import Panel, drawn, honesty
+from likely.models.artist import ArtistOptions
 from likely.nets.features import FeatureOptions
 from likely.training import hardware
 from likely.training.loop import Diverged, Step, is_snapshot_point
@@ -70,6 +71,7 @@ class Run(Options):
     training: TrainingOptions = TrainingOptions()
     images: ImageOptions = ImageOptions()
     features: FeatureOptions = FeatureOptions()
+    draw: ArtistOptions = ArtistOptions()
     seed: int = Field(
         0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
     )
@@ -112,6 +114,8 @@ class Session:
         images = suited(run.images, features)
         self.dataset = _learnable(load(run.data, images, parts=("train", "validation"), progress=progress), run.seed)
         self.parts = divide(self.dataset, run.seed)
+        if run.draw.minutes is not None and features.kind != "backbone":
+            raise RunError("--draw-minutes is for models of a backbone's features; name one with --backbone FOLDER")
         train = self.parts.train
         self.choice = choice_of(run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes)))
         run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
@@ -216,6 +220,18 @@ class Session:
             self._save()
         self.content = self.content.with_section(repeats(self.record.trials))
         write_pages(self.out, self.content)
+
+    def draw(self) -> Iterator[Step]:
+        """Teach a model of a backbone's features to draw, if it was asked for."""
+        if self.run.draw.minutes is not None:
+            yield from self.classifier.learn_to_draw(self.parts.train, self.run.draw)
+
+    def show_drawings(self) -> None:
+        """Keep what was learned of drawing so far, and show it in the report."""
+        if self.classifier.artist is not None:
+            self._save()
+            self.content = with_samples(self.content, self.classifier)
+            write_pages(self.out, self.content)
 
     def _memorisation(self) -> Memorisation | None:
         """By the calibration images, and those set aside for a test: neither had any say in the training.

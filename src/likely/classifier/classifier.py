@@ -23,6 +23,7 @@ from likely import DEFAULT_MODEL, checkpoint, models
 from likely.answer import Answer
 from likely.classifier.adapting import Adaptation, adaptation
 from likely.classifier.choosing import choice_of
+from likely.classifier.drawing import Drawing, drawn
 from likely.classifier.examining import examine, examine_part, own_traits
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more
@@ -50,6 +51,7 @@ from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
 from likely.inference.judgement import Examination, Judge, Judgement, Labelled
 from likely.inference.posterior import log_evidence, log_posterior
+from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training import hardware
@@ -193,6 +195,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if self.features_ is not None:
             self.features_.let_go()
 
+    def learn_to_draw(self, part: Part, options: ArtistOptions) -> Iterator[Step]:
+        """Teach a model of a backbone's features to draw, from labelled images; whoever has had enough may stop.
+
+        A ValueError if there is no backbone to teach it.
+        """
+        if self.features_ is None:
+            raise ValueError(f"{self.family!r} is a model of pixels and needs no lessons in drawing")
+        self.features_.keep()
+        drawing = Drawing(self.features_, part, len(self.labels), options, seed=self.seed)
+        self.features_.let_go()
+        try:
+            yield from drawing.steps()
+        finally:
+            self.artist_ = drawing.artist
+
     def _temperature(self, held_out: Part) -> float:
         """By labelled images, or so many of them, drawn by the seed, as have figures that fit into memory."""
         n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // len(self.labels))
@@ -313,10 +330,15 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         `truncation` scales the noise that they come from: below 1 they are more typical and less varied.
         """
         check_is_fitted(self, "judge_")
-        model = self._artist()
+        model = self._generative("sample")
         rng = torch.Generator(self.device).manual_seed(seed)
         c = torch.full((n,), self.index(label), device=self.device)
         blocks = [c[start : start + BATCH] for start in range(0, n, BATCH)]
+        if self.features_ is not None:
+            artist = self._artist()
+            return np.concatenate(
+                [to_eight_bit(drawn(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks]
+            )
         if truncation == 1:
             return np.concatenate([self.pixels(model.sample(c, rng=rng)) for c in blocks])
         if not isinstance(model, Latent):
@@ -324,19 +346,29 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
         return np.concatenate([self.pixels(model.decode(z)) for z in latents])
 
+    def _artist(self) -> Artist:
+        if self.artist is None:
+            raise ValueError(
+                f"this {self.family!r} knows features of images and has not learned to draw them; train it with "
+                "--draw-minutes, such as 10, beside --backbone"
+            )
+        return self.artist
+
     @property
     def draws_images(self) -> bool:
         """Whether `sample` gives images."""
-        return isinstance(self.model_, GenerativeModel) and self.format_ is not None and self.features_ is None
+        of_pixels = isinstance(self.model_, GenerativeModel) and self.features_ is None
+        return self.format_ is not None and (of_pixels or self.artist is not None)
 
-    def _artist(self) -> GenerativeModel:
-        model = self._generative("sample")
-        if self.features_ is not None:
-            raise ValueError(
-                f"this {self.family!r} knows features of images and cannot draw them; a model of pixels can: train one without "
-                "--features and --backbone"
-            )
-        return model
+    @property
+    def artist(self) -> Artist | None:
+        """What draws for a model of features, if it has learned to."""
+        return getattr(self, "artist_", None)
+
+    @property
+    def latent(self) -> Latent | None:
+        """The model, if its images come from latent vectors."""
+        return self.model_ if isinstance(self.model_, Latent) and self.features_ is None else None
 
     def pixels(self, x: Tensor) -> NDArray[Any]:
         """A model's images as people keep them: in [0, 1] -> uint8; vectors as they are."""
@@ -563,6 +595,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             return {}
         labels = torch.from_numpy(part.labels)
         averaged = self.training_state_.averaged.eval()
+        assert isinstance(averaged, Scorer)
         scores = torch.cat([averaged.log_scores(x).cpu() for x in self._inputs(part.images)])
         T = fit_temperature(scores, labels, self.log_prior_)
         right = (scores / T + self.log_prior_).argmax(1) == labels

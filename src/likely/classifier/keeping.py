@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ from likely.classifier.featuring import Features
 from likely.contract import STORED, GenerativeModel, Task
 from likely.data.images import ImageFormat
 from likely.inference.judgement import Judge
+from likely.models.artist import Artist, ArtistOptions
 from likely.training import hardware
 from likely.training.options import TrainingOptions
 
@@ -32,6 +34,8 @@ def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
     tensors |= {"hashes": torch.from_numpy(classifier.hashes_), "log_prior": classifier.log_prior_}
     features = classifier.features_
     tensors |= {f"features/{name}": t for name, t in features.state_dict().items()} if features is not None else {}
+    artist = classifier.artist
+    tensors |= {f"artist/{name}": t for name, t in artist.finished().items()} if artist is not None else {}
     return tensors, {
         "family": classifier.family,
         "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
@@ -39,6 +43,7 @@ def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
         "classes_dtype": classifier.classes_.dtype.str,
         "images": classifier.format_.model_dump() if classifier.format_ else None,
         "features": features.document() if features is not None else None,
+        "artist": artist.options.model_dump() if artist is not None else None,
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
         "temperature": classifier.judge_.temperature,
         "seed": classifier.seed,
@@ -58,11 +63,13 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
     self.training_, self.format_ = training, format
     self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
     self.features_ = _features(tensors, document, device)
+    if document.get("artist") is not None:
+        self.artist_ = _artist(tensors, document, device)
     if self.format_ is None:
         self.n_features_in_ = document["task"]["shape"][0]
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
     try:
-        model.load_state_dict({k.removeprefix("model/"): t for k, t in tensors.items() if k.startswith("model/")})
+        model.load_state_dict(_under("model", tensors))
     except RuntimeError as error:  # other names or shapes than this version's
         raise CheckpointError(
             f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
@@ -79,5 +86,17 @@ def _features(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device
     said = document.get("features")
     if said is None:
         return None
-    weights = {k.removeprefix("features/"): t for k, t in tensors.items() if k.startswith("features/")}
-    return hardware.placed(Features.rebuilt(said, weights).eval(), hardware.device(device))
+    return hardware.placed(Features.rebuilt(said, _under("features", tensors)).eval(), hardware.device(device))
+
+
+def _artist(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> Artist:
+    options = ArtistOptions.model_validate(document["artist"], context={STORED: True})
+    task = document["task"]
+    artist = Artist(math.prod(task["shape"]), len(task["class_counts"]), options)
+    artist.load_state_dict(_under("artist", tensors))
+    return hardware.placed(artist.eval(), hardware.device(device))
+
+
+def _under(part: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """The tensors of a part, by their own names."""
+    return {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from likely.answer import Calibration
 from likely.checkpoint import read_document
 from likely.classifier import Classifier
-from likely.contract import GenerativeModel, Latent, LatentClassMixture, Options
+from likely.contract import GenerativeModel, LatentClassMixture, Options
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation import metrics
@@ -87,6 +87,11 @@ def with_suspects(content: ReportContent, suspects: Mislabelled) -> ReportConten
     return replace(content, mislabelled=suspects)
 
 
+def with_samples(content: ReportContent, classifier: Classifier) -> ReportContent:
+    """The same report with images that the classifier draws by now."""
+    return replace(content, samples=_samples(classifier))
+
+
 def options_of(classifier: Classifier) -> dict[str, tuple[Option, ...]]:
     """Every option as it was set, by what it belongs to."""
     groups: Mapping[str, Options | None] = {
@@ -94,6 +99,7 @@ def options_of(classifier: Classifier) -> dict[str, tuple[Option, ...]]:
         "training": classifier.training_,
         "augmentation": classifier.training_.augment,
         "images": classifier.format_,
+        "drawing": classifier.artist.options if classifier.artist is not None else None,
         "features": classifier.features_.options if classifier.features_ is not None else None,
     }
     return {title: tuple(_rows(options)) for title, options in groups.items() if options is not None}
@@ -171,14 +177,14 @@ def _samples(classifier: Classifier) -> Samples | None:
 
 def _tour(classifier: Classifier) -> Section | None:
     """A walk from class to class, where images come from a latent space that can be walked through."""
-    if not classifier.draws_images or not isinstance(classifier.model_, Latent):
+    if classifier.latent is None or not classifier.draws_images:
         return None
     return walk_section(walks(classifier, Route.tour(classifier.labels), seed=SAMPLE_SEED)[0])
 
 
 def _reconstructions(classifier: Classifier, part: Part) -> Reconstructions | None:
     model = classifier.model_
-    if not classifier.draws_images or not isinstance(model, LatentClassMixture):
+    if not isinstance(model, LatentClassMixture) or classifier.latent is None:
         return None
     chosen = np.linspace(0, len(part) - 1, min(N_PICTURES, len(part))).astype(np.int64)
     originals = part.images.batch(chosen)

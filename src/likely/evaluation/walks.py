@@ -64,8 +64,8 @@ def walks(
     They lead over the images that `Classifier.sample` draws of these classes with the seeds seed, seed + 1, …
     A ValueError if the model has no latent vectors, or names the class nearest to one that it does not know.
     """
-    model = classifier.model_
-    if not isinstance(model, Latent):
+    model = classifier.latent
+    if model is None:
         raise ValueError(
             f"a walk leads through latent vectors, and {classifier.family!r} has none; families that have: {able(Latent)}"
         )

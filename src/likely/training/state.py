@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, optim
 
-from likely.contract import Objective, Scorer
+from likely.contract import Learner, Objective
 from likely.training.ema import averaged
 from likely.training.optimisers import optimiser
 from likely.training.options import TrainingOptions
@@ -37,7 +37,7 @@ class Progress:
 class TrainingState:
     """Model, moving average, optimisers and progress; `snapshot` and `restore` turn them into tensors and JSON, and back."""
 
-    def __init__(self, model: Scorer, options: TrainingOptions, *, seed: int) -> None:
+    def __init__(self, model: Learner, options: TrainingOptions, *, seed: int) -> None:
         self.model = model
         self.options = options
         self.seed = seed
@@ -51,9 +51,9 @@ class TrainingState:
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @property
-    def averaged(self) -> Scorer:
+    def averaged(self) -> Learner:
         """The model with averaged weights: what is evaluated and kept."""
-        return cast(Scorer, self.ema.module)
+        return cast(Learner, self.ema.module)
 
     def follow_model(self) -> None:
         """Start the moving average anew from the model as it is now."""

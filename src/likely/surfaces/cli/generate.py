@@ -137,7 +137,7 @@ def _refuse_families(classifier: Classifier, request: Request) -> None:
         raise click.UsageError(
             f"{classifier.family!r} only tells classes apart and draws nothing; families that draw: {able(GenerativeModel)}"
         )
-    if request.truncation != 1 and not isinstance(classifier.model_, Latent):
+    if request.truncation != 1 and classifier.latent is None and classifier.artist is None:
         raise click.UsageError(
             f"--truncation needs latent vectors, and {classifier.family!r} has none; families that have: {able(Latent)}"
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from likely.evaluation.report.content import ReportContent
     from likely.run import Run, Session
 
+DRAW = "draw__"  # before the names of what is said about drawing
 FAMILY = f"{__name__}.family"  # where a context keeps the family whose flags are asked for
 
 
@@ -79,6 +80,9 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     if not session.is_complete:
         console.print("Stopped. Keeping the best weights so far.")
     else:
+        for _ in watched(session.draw(), "learning to draw", lines=False):
+            pass
+        session.show_drawings()
         for _ in watched(session.check_labels(), "checking labels", lines=False):
             pass
         for _ in watched(session.repeat(), "repeating", lines=False):
@@ -119,6 +123,7 @@ def _run(given: dict[str, Any]) -> Run:
     """What was typed, validated."""
     from likely.data.images import ImageOptions
     from likely.models import family
+    from likely.models.artist import ArtistOptions
     from likely.nets.features import FeatureOptions
     from likely.run import Run
     from likely.surfaces.cli.flags import chosen
@@ -132,6 +137,7 @@ def _run(given: dict[str, Any]) -> Run:
         training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
         features=FeatureOptions.model_validate(chosen(FeatureOptions, given)),
+        draw=ArtistOptions.model_validate(chosen(ArtistOptions, given, prefix=DRAW)),
         **{name: given[name] for name in ("model", "seed", "folds", "repeats") if given[name] is not None},
     )
 
@@ -226,6 +232,7 @@ def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     """The flags of every training, and of the family, under their headings."""
     from likely.data.images import ImageOptions
     from likely.models import FAMILIES
+    from likely.models.artist import ArtistOptions
     from likely.nets.features import FeatureOptions
     from likely.surfaces.cli.flags import flags
     from likely.training.options import TrainingOptions
@@ -237,4 +244,5 @@ def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     }
     if family in FAMILIES:
         groups[f"Model {family}"] = FAMILIES[family].options_type
-    return {title: tuple(flags(options)) for title, options in groups.items()}
+    found = {title: tuple(flags(options)) for title, options in groups.items()}
+    return found | {"Drawing": tuple(flags(ArtistOptions, prefix=DRAW))}
