@@ -26,6 +26,7 @@ from likely.data.images import ImageOptions
 from likely.data.listing import DataError
 from likely.data.parts import Dataset, Part, joined
 from likely.data.splits import Parts, divide
+from likely.evaluation import augmentation
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.card import card
 from likely.evaluation.label_noise import suspects
@@ -72,6 +73,11 @@ class Run(Options):
     images: ImageOptions = ImageOptions()
     features: FeatureOptions = FeatureOptions()
     draw: ArtistOptions = ArtistOptions()
+    augment_with: str | None = Field(
+        None,
+        description="MODEL or MODEL:n: train once more with n images of each class (100) that this model draws; keep "
+        "what comes of it if held-out accuracy rises beyond its interval.",
+    )
     seed: int = Field(
         0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
     )
@@ -166,11 +172,14 @@ class Session:
         write_history(self.out, self.history)
         if self.is_complete:
             (self.out / UNFINISHED).unlink(missing_ok=True)
+        self._portray()
+        return self.content
+
+    def _portray(self) -> None:
         part = self._measurable()
         measured = (self._assessed(part), part) if len(part) else None
         self.content = portrait(self.classifier, self.record, self.history, measured)
         write_pages(self.out, self.content)
-        return self.content
 
     def _save(self) -> None:
         self.classifier.save(self.out, extra={"run": self.run.model_dump(), "record": self.record.model_dump()})
@@ -221,6 +230,32 @@ class Session:
         self.content = self.content.with_section(repeats(self.record.trials))
         write_pages(self.out, self.content)
 
+    def augment(self) -> Iterator[Step]:
+        """The same training with images that another model draws; its model is kept if held-out accuracy rises for it.
+
+        A ValueError if that model draws no images, or of other classes.
+        """
+        if self.run.augment_with is None or self.dataset.format is None:
+            return
+        folder, n = augmentation.asked(self.run.augment_with)
+        artist = Classifier.load(folder)
+        made = augmentation.made_by(artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed)
+        parts = replace(self.parts, train=joined([self.parts.train, made]))
+        other = self._classifier(_without_folds(self.run), self.run.seed)
+        yield from other.fit_steps(parts, self.dataset.classes, self.dataset.format)
+        other.finish(parts)
+        held_out = self._unseen()
+        before, after = (
+            c.log_posterior(held_out.images).argmax(1) == held_out.labels for c in (self.classifier, other)
+        )
+        found = augmentation.compared(artist.id or str(folder), len(made), before, after)
+        self.record = self.record.model_copy(update={"augmented": found})
+        if found.kept:
+            self.classifier = other
+            self.record = self.record.model_copy(update={"memorisation": self._memorisation()})
+        self._save()
+        self._portray()
+
     def draw(self) -> Iterator[Step]:
         """Teach a model of a backbone's features to draw, if it was asked for."""
         if self.run.draw.minutes is not None:
@@ -233,6 +268,11 @@ class Session:
             self.content = with_samples(self.content, self.classifier)
             write_pages(self.out, self.content)
 
+    def _unseen(self) -> Part:
+        """Images that were kept from the training, and as far as there are such from every choice in it."""
+        crosses = self.classifier.crosses(self.classifier.shape)
+        return self.parts.validation if crosses else self.parts.calibration
+
     def _memorisation(self) -> Memorisation | None:
         """By the calibration images, and those set aside for a test: neither had any say in the training.
 
@@ -241,8 +281,7 @@ class Session:
         model = self.classifier.model_
         if not isinstance(model, GenerativeModel):
             return None
-        unseen = self.parts.validation if self.classifier.crosses(self.classifier.shape) else self.parts.calibration
-        kept = [unseen, *([self.parts.test] if self.parts.test is not None else [])]
+        kept = [self._unseen(), *([self.parts.test] if self.parts.test is not None else [])]
         made = drawn(self.classifier, N_JUDGED, self.run.seed) if self.classifier.draws_images else None
         return memorisation(self.classifier, self.parts.train, joined(kept), made, seed=self.run.seed)
 

@@ -33,6 +33,7 @@ from likely.evaluation.report.content import (
     Samples,
     Strangest,
 )
+from likely.evaluation.report.sections.augmented import augmented
 from likely.evaluation.report.sections.fidelity import generated
 from likely.evaluation.report.sections.memory import memory, warnings
 from likely.evaluation.report.sections.repeats import repeats
@@ -59,6 +60,7 @@ def portrait(
         _tour(classifier),
         memory(record.memorisation),
         repeats(record.trials),
+        augmented(record.augmented),
     )
     content = ReportContent(
         header=_header(classifier, record),

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from likely.checkpoint import write_text
 from likely.contract import Options
+from likely.evaluation.augmentation import Augmented
 from likely.evaluation.memorisation import Memorisation
 from likely.evaluation.repeats import Trial
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
@@ -43,6 +44,7 @@ class Record(Options):
     )
     honesty: Honesty | None = Field(None, description="What judges say of the images that the model draws.")
     trials: tuple[Trial, ...] = Field((), description="The same training on other splits, if it was repeated.")
+    augmented: Augmented | None = Field(None, description="What generated images did to it, if some were tried.")
     memorisation: Memorisation | None = Field(None, description="How well the model gives its training images away.")
 
     def provenance(self) -> Provenance:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from likely.classifier import Classifier
 
 STEPS = 10
+IN_A_PICTURE, IN_A_DATASET = 8, 100  # images of each class, unless a number is given
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Request:
     steps: int | None
     truncation: float
     seed: int
+    in_one_picture: bool
 
 
 @click.command()
@@ -39,7 +41,7 @@ class Request:
 @click.option(
     "--class", "names", multiple=True, metavar="NAME", help="Draw this class; may be given again. All, if left out."
 )
-@click.option("-n", "n", type=click.IntRange(1), default=8, show_default=True, help="Images of each class, or walks.")
+@click.option("-n", "n", type=click.IntRange(1), help="Images of each class, or walks.  [default: 8, of a dataset 100]")
 @click.option(
     "--from",
     "start",
@@ -59,25 +61,37 @@ class Request:
     show_default=True,
     help="Below 1: images closer to their class's most typical one, cleaner and more alike.",
 )
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="FILE.png for one picture, or a folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="FILE.png for one picture, or a folder.")
+@click.option(
+    "--dataset", type=click.Path(path_type=Path), help="A folder of class folders, which `likely train` reads."
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
-@click.option("--overwrite", is_flag=True, help="Replace what --out names.")
-def command(model: Opening, out: Path, overwrite: bool, **asked: Any) -> None:
+@click.option("--overwrite", is_flag=True, help="Replace what --out or --dataset names.")
+def command(
+    model: Opening, out: Path | None, dataset: Path | None, overwrite: bool, n: int | None, **asked: Any
+) -> None:
     """Draw new images, or walks from one to another: one picture, or single files in a folder.
 
     \b
     likely generate model --out all.png                          each class a row
     likely generate model --class boot -n 100 --out photos       photos/boot/0000.png and 99 more
     likely generate model --from sandal --to boot --out walk.png
+    likely generate model --dataset made                         made/boot/0000.png …: 100 of every class
     """
-    if out.exists() and not overwrite:
-        raise click.UsageError(f"{out} exists; --overwrite replaces it")
-    request = Request(**asked)
+    place = out or dataset
+    if place is None or (out is not None and dataset is not None):
+        raise click.UsageError("where to? --out FILE.png, --out FOLDER or --dataset FOLDER was expected, one of them")
+    if place.exists() and not overwrite:
+        raise click.UsageError(f"{place} exists; --overwrite replaces it")
+    asked["n"] = n or (IN_A_DATASET if dataset is not None else IN_A_PICTURE)
+    request = Request(**asked, in_one_picture=dataset is None and bool(place.suffix))
+    if dataset is not None and request.start is not None:
+        raise click.UsageError("--dataset is of images, and a walk is none; use --out")
     _refuse_contradictions(request)
     classifier = model.classifier_of_images("sample")
     _refuse_families(classifier, request)
     draw = _draw_images if request.start is None else _draw_walks
-    click.echo(f"{draw(classifier, request, out)}: {out}", err=True)
+    click.echo(f"{draw(classifier, request, place)}: {place}", err=True)
 
 
 def _draw_images(classifier: Classifier, request: Request, out: Path) -> str:
@@ -87,11 +101,11 @@ def _draw_images(classifier: Classifier, request: Request, out: Path) -> str:
     names = list(dict.fromkeys(request.names or classifier.labels))
     for name in names:
         classifier.index(name)  # a class that there is not is named before any is drawn
-    if not out.suffix:
+    if not request.in_one_picture:
         _refuse_ways_out(names, out)
     asked = {"truncation": request.truncation}
     images = [classifier.sample(name, request.n, seed=request.seed + i, **asked) for i, name in enumerate(names)]
-    if out.suffix:
+    if request.in_one_picture:
         _write_sheet(out, _sheet(images, names))
     else:
         for name, drawn in zip(names, images, strict=True):
@@ -109,7 +123,7 @@ def _draw_walks(classifier: Classifier, request: Request, out: Path) -> str:
     assert request.start is not None
     route = Route((request.start, *(request.stops or (request.start,))), request.steps or STEPS)
     drawn = walks(classifier, route, request.n, seed=request.seed, truncation=request.truncation)
-    if out.suffix:
+    if request.in_one_picture:
         legs = [leg for walk in drawn for leg in walk]
         _write_sheet(out, strips([leg.images for leg in legs], [(leg.start, leg.end) for leg in legs]))
     else:

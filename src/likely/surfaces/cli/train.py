@@ -58,6 +58,11 @@ class TrainCommand(click.Command):
     default=None,
     help="Train so many times more, each as long and on another split, for honest intervals.  [default: 0]",
 )
+@click.option(
+    "--augment-with",
+    metavar="MODEL[:n]",
+    help="Train once more with n images a class (100) that MODEL draws, and keep that if held-out accuracy rises for it.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the unfinished training in --out, exactly as it would have.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in --out.")
 @click.pass_context
@@ -80,6 +85,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     if not session.is_complete:
         console.print("Stopped. Keeping the best weights so far.")
     else:
+        for _ in watched(session.augment(), "training with generated images", lines=False):
+            pass
         for _ in watched(session.draw(), "learning to draw", lines=False):
             pass
         session.show_drawings()
@@ -138,7 +145,11 @@ def _run(given: dict[str, Any]) -> Run:
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
         features=FeatureOptions.model_validate(chosen(FeatureOptions, given)),
         draw=ArtistOptions.model_validate(chosen(ArtistOptions, given, prefix=DRAW)),
-        **{name: given[name] for name in ("model", "seed", "folds", "repeats") if given[name] is not None},
+        **{
+            name: given[name]
+            for name in ("model", "seed", "folds", "repeats", "augment_with")
+            if given[name] is not None
+        },
     )
 
 

@@ -1,0 +1,73 @@
+"""Generated images among those that are learned from: whether they help, on images that neither training saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from likely.classifier import Classifier
+from likely.contract import Options
+from likely.data.collection import CachedImages
+from likely.data.images import ImageFormat
+from likely.data.parts import Part, fingerprint, hashes_of
+from likely.evaluation.extractors import resized
+from likely.evaluation.metrics import Floats
+from likely.evaluation.samples import drawn
+
+N_BOOTSTRAP = 10_000
+LEVEL = 0.95
+PER_CLASS = 100  # generated images, where no number is given
+
+
+class Augmented(Options):
+    """What generated images did to the accuracy on held-out images; they stay only if it rose beyond its interval."""
+
+    source: str = Field(description="The model that drew them.")
+    n_made: int
+    n: int = Field(description="Held-out images.")
+    before: float = Field(description="Accuracy without generated images.")
+    after: float = Field(description="Accuracy with them.")
+    low: float = Field(description="The difference's lower end, at 95 %.")
+    high: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether the model is the one that learned from generated images as well."""
+        return self.low > 0
+
+
+def asked(words: str) -> tuple[Path, int]:
+    """MODEL[:n]: the model's folder, and how many images of each class it is to draw.
+
+    >>> asked("fashion:50")
+    (PosixPath('fashion'), 50)
+    """
+    folder, colon, n = words.rpartition(":")
+    if colon and n.isdecimal() and int(n) > 0:
+        return Path(folder), int(n)
+    return Path(words), PER_CLASS
+
+
+def made_by(artist: Classifier, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int) -> Part:
+    """n generated images of each class, in the format of those that are learned from; a ValueError if classes differ."""
+    if set(artist.labels) != set(classes):
+        strange = sorted(set(artist.labels) ^ set(classes))
+        raise ValueError(
+            f"{artist.id} draws other classes than there are to learn; {strange[0]!r} is of one of them alone"
+        )
+    part = drawn(artist, n, seed)
+    pixels = resized(part.images.batch(np.arange(len(part))).numpy(), format)
+    place = np.array([classes.index(name) for name in artist.labels], np.int64)
+    images = CachedImages(pixels, lambda i: f"generated image {i}")
+    return Part(images, place[part.labels], hashes_of(fingerprint(image) for image in pixels))
+
+
+def compared(source: str, n_made: int, before: Floats, after: Floats, *, seed: int = 0) -> Augmented:
+    """From which held-out images were answered rightly, (N,) each: the paired bootstrap of the difference."""
+    difference = after.astype(float) - before
+    again = np.random.default_rng(seed).integers(len(difference), size=(N_BOOTSTRAP, len(difference)))
+    low, high = np.quantile(difference[again].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    figures = {"before": float(before.mean()), "after": float(after.mean()), "low": float(low), "high": float(high)}
+    return Augmented(source=source, n_made=n_made, n=len(difference), **figures)

@@ -1,0 +1,34 @@
+"""Whether generated images helped to learn."""
+
+from __future__ import annotations
+
+from likely.evaluation.augmentation import Augmented
+from likely.evaluation.phrases import percent
+from likely.evaluation.report.blocks import Column, Group, Remark, Section, Table
+
+_COLUMNS = (Column("Learned from"), Column("Accuracy", "number"))
+
+
+def augmented(found: Augmented | None) -> Section | None:
+    """The section on augmentation by generation; None if none was asked for."""
+    if found is None:
+        return None
+    rows = (
+        ("the images alone", percent(found.before, 2)),
+        (f"them and {found.n_made:,} images drawn by {found.source}", percent(found.after, 2)),
+    )
+    lead = (
+        f"The same training twice, with and without generated images, on {found.n:,} images that neither saw. They help."
+        if found.kept
+        else f"The same training twice, with and without generated images, on {found.n:,} images that neither saw. They do not "
+        "help beyond what chance explains, and the model is the one without them."
+    )
+    points = f"{100 * found.low:.2f} to {100 * found.high:.2f} points"
+    remark = Remark(f"The difference has a 95% interval of {points}, from resampling the images.")
+    return Section(
+        Group.QUALITY,
+        "augmented",
+        "Do generated images help?",
+        lead,
+        (Table("Held-out images", _COLUMNS, rows), remark),
+    )
