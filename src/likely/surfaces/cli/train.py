@@ -87,6 +87,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     else:
         for _ in watched(session.augment(), "training with generated images", lines=False):
             pass
+        if session.record.augmented is not None:
+            console.print(session.record.augmented.sentence, soft_wrap=True, markup=False)
         for _ in watched(session.draw(), "learning to draw", lines=False):
             pass
         session.show_drawings()

@@ -17,14 +17,8 @@ def augmented(found: Augmented | None) -> Section | None:
         ("the images alone", percent(found.before, 2)),
         (f"them and {found.n_made:,} images drawn by {found.source}", percent(found.after, 2)),
     )
-    lead = (
-        f"The same training twice, with and without generated images, on {found.n:,} images that neither saw. They help."
-        if found.kept
-        else f"The same training twice, with and without generated images, on {found.n:,} images that neither saw. They do not "
-        "help beyond what chance explains, and the model is the one without them."
-    )
-    points = f"{100 * found.low:.2f} to {100 * found.high:.2f} points"
-    remark = Remark(f"The difference has a 95% interval of {points}, from resampling the images.")
+    lead = "The same training twice, with and without generated images, on images that neither saw."
+    remark = Remark(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
     return Section(
         Group.QUALITY,
         "augmented",
