@@ -132,6 +132,10 @@ class Session:
         self.is_complete = False
         torch.set_num_threads(threads)
 
+    def learn_features(self) -> Iterator[Step]:
+        """Train what makes the features, if that is learned."""
+        yield from self.classifier.learn_features(self.parts)
+
     def see(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Make the features that the model is to be a density of, if it is one of features; `steps` would, unwatched."""
         self.classifier.see(self.parts, progress)

@@ -72,3 +72,21 @@ def test_what_is_no_backbone_is_told_at_once(tmp_path):
 
 def test_how_large_its_images_are(backbone):
     assert side_of(str(backbone)) == 32
+
+
+@pytest.mark.parametrize("stages", [1])
+def test_only_the_last_stages_learn(backbone, x, stages):
+    f = Backbone.pretrained(str(backbone))
+    before = f.maps(x, 2)
+    tuning = f.tuning(3, stages, 0.1).train()
+    y = torch.tensor([0, 1, 2])
+    for objective in tuning.objectives():
+        loss = objective.loss(x, y, torch.Generator())
+        slopes = torch.autograd.grad(loss, list(objective.parameters))
+        assert any(slope.abs().sum() > 0 for slope in slopes)
+        with torch.no_grad():
+            for p, slope in zip(objective.parameters, slopes, strict=True):
+                p -= 0.1 * slope
+    after = f.maps(x, 2)
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])

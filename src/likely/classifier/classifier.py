@@ -64,6 +64,7 @@ MOST_TRAITS = 30_000  # images of the training that strangeness is learned from,
 MOST_OF_A_CLASS = 100  # of each class, if that is more
 MOST_SCORES = 50_000_000  # of images under all classes that are kept together
 LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
+LESSON = 64  # images of a batch by which features are learned
 N_FOLDS = 5  # of the images of a model that is measured in one pass
 BATCH = 256  # images that go through a network together when nothing is learned
 T = TypeVar("T", bound=Options)
@@ -158,12 +159,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if resume is not None:
             self._restore(resume)
         elif isinstance(self.model_, Measured):
-            measure(self.model_, self._feed(parts.train, BATCH, None))
+            measure(self.model_, self._feed(parts.train, BATCH, None).to(self.device))
             state.follow_model()
         if state.objectives and self.device.type == "cpu":
             hardware.keep_memory()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)
         feed = self._feed(parts.train, options.batch_size or BATCH, options.augment, options.labelled_share)
+        feed = feed.to(self.device)
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end
             return
         for step in fit(state, feed, dtype=dtype):
@@ -191,7 +193,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         )
         self.judge_ = Judge.fit(before, now, self.log_prior_, T, trained)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
-        del self._seen
+        del self._seen, self._learned
         if self.features_ is not None:
             self.features_.let_go()
 
@@ -246,7 +248,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         model = type(self.model_)(Task(part.images.shape, part.class_counts(len(self.labels))), self.model_.options)
         assert isinstance(model, Measured)
         hardware.placed(model, self.device)
-        measure(model, self._feed(part, BATCH, None))
+        measure(model, self._feed(part, BATCH, None).to(self.device))
         return model.eval()
 
     def _labelled(self, model: Scorer, part: Part, temperature: float) -> Labelled:
@@ -535,15 +537,37 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         tensors, document = checkpoint.load(Path(folder))
         return put_together(cls, tensors, document, device)
 
-    def see(self, parts: Parts, progress: Progress | None = None) -> None:
-        """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
+    def learn_features(self, parts: Parts) -> Iterator[Step]:
+        """Train what makes the features, if that is learned; whoever has had enough may stop. `see` comes next."""
+        counts = parts.train.class_counts(int(parts.train.labels.max()) + 1)
         asked, shape = _validated(FeatureOptions, self.features), parts.train.images.shape
-        self.choice_ = choice_of(self.model, asked, shape, parts.train.class_counts(int(parts.train.labels.max()) + 1))
+        self.choice_ = choice_of(self.model, asked, shape, counts)
         options = _validated(models.family(self.family).options_type, self.options)
         self.features_ = Features.chosen(self.choice_.features, options, shape, self.seed) if len(shape) == 3 else None
+        self._learned = parts
+        if self.features_ is None:
+            return
+        training = _validated(TrainingOptions, self.training)
+        hardware.placed(self.features_, hardware.device(training.device))
+        length = {"epochs": self.features_.options.feature_epochs, "minutes": None}
+        training = training.model_copy(update=length).resolved(len(parts.train))
+        lesson = self.features_.lesson(len(counts), training.learning_rate)
+        if lesson is None:
+            return
+        state = TrainingState(hardware.placed(lesson, self.features_.device), training, seed=self.seed)
+        try:
+            feed = self._feed(parts.train, min(training.batch_size or BATCH, LESSON), training.augment)
+            yield from fit(state, feed.to(self.features_.device))
+        finally:
+            state.use_best()
+            self.features_.requires_grad_(False).eval()
+
+    def see(self, parts: Parts, progress: Progress | None = None) -> None:
+        """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
+        if getattr(self, "_learned", None) is not parts:
+            for _ in self.learn_features(parts):
+                pass
         if self.features_ is not None:
-            training = _validated(TrainingOptions, self.training)
-            hardware.placed(self.features_, hardware.device(training.device))
             self.features_.keep()
             self.features_.measure(parts.train.images, progress)
         self._seen = parts
@@ -586,7 +610,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     ) -> Batches:
         how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labelled_share": labelled_share}
         how["noise"] = 0.0 if self.features_ is None or augment is None else self.features_.noise
-        return Batches(part.images, part.labels, seed=self.seed, **how).to(self.device)
+        return Batches(part.images, part.labels, seed=self.seed, **how)
 
     @torch.inference_mode()
     def _validate(self, part: Part) -> dict[str, float]:

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from likely.contract import FamilyOptions, Objective, Scorer
+from likely.contract import FamilyOptions, Learner, Objective, Scorer
 from likely.data.collection import Images, Vectors
 from likely.data.images import ImageOptions
 from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.store import VectorStore
 from likely.nets.backbone import Backbone, side_of
-from likely.nets.features import FeatureMap, FeatureOptions, RandomConvolutions, Scaling, rebuilt
+from likely.nets.features import Autoencoder, FeatureMap, FeatureOptions, RandomConvolutions, Scaling, rebuilt
 from likely.nets.scaling import to_unit
 
 AT_ONCE = 32  # images of a backbone's size that go through it together
@@ -45,6 +45,10 @@ class Features(nn.Module):
                 map = Backbone.pretrained(asked.backbone, asked.backbone_stages)
             case "random":
                 map = RandomConvolutions(shape, seed=seed)
+            case "autoencoder":
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(seed)
+                    map = Autoencoder(shape, n_code=asked.feature_components)
             case _:
                 return None
         chosen = {"features": asked.kind, "feature_scaling": asked.feature_scaling or family.feature_scaling}
@@ -65,6 +69,12 @@ class Features(nn.Module):
     def noise(self) -> float:
         """What training adds to the features."""
         return self.options.feature_noise if self.scaling.kind == "whiten" else 0.0
+
+    def lesson(self, n_classes: int, rate: float) -> Learner | None:
+        """What trains the map before anything is made of its features, at most at a `rate`; None if it stays as it is."""
+        if isinstance(self.map, Backbone) and self.options.finetune_stages:
+            return self.map.tuning(n_classes, self.options.finetune_stages, self.options.finetune_rate / rate)
+        return self.map.lesson(n_classes)
 
     @property
     def n_features(self) -> int:

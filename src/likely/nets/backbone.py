@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
@@ -13,8 +13,10 @@ from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
+from likely.contract import Learner, Objective
 from likely.nets.features import FeatureMap
 
 CONFIG = "config.json"  # what a backbone's folder is known by
@@ -97,6 +99,23 @@ class Backbone(FeatureMap):
             raise BackboneError(f"{self.source or 'the backbone'} has {len(maps)} stages, and {stages} were asked for")
         return maps[-stages:]
 
+    def tuning(self, n_classes: int, stages: int, rate: float) -> Tuning:
+        """What trains the last stages, at a share `rate` of the learning rate, to tell classes apart."""
+        return Tuning(self, n_classes, stages, rate)
+
+    def behind(self, stages: int) -> list[nn.Parameter]:
+        """The parameters that only the last stages have a use for: those on which the maps before do not depend."""
+        parameters = list(self.parameters())
+        with torch.enable_grad():
+            x = torch.zeros(1, 3, self.side, self.side)
+            x = x.to(self.mean)
+            for p in parameters:
+                p.requires_grad_()
+            last, *_ = self.maps(x, stages + 1)
+            slopes = torch.autograd.grad(last.sum(), parameters, allow_unused=True)
+        self.requires_grad_(False)
+        return [p for p, slope in zip(parameters, slopes, strict=True) if slope is None]
+
     def document(self) -> dict[str, Any]:
         mean, deviation = self.colours
         return {
@@ -114,6 +133,47 @@ class Backbone(FeatureMap):
     def name(self) -> str:
         """The folder's name with the first digits of its weights' hash."""
         return f"{Path(self.source).name}@{self.sha256[:4]}"
+
+
+class Tuning(Learner):
+    """The cross-entropy of a linear layer on a backbone's features, by which its last stages go on learning.
+
+    What they normalise by stays as it was: a few images of a batch are no measure of photographs.
+    """
+
+    def __init__(self, backbone: Backbone, n_classes: int, stages: int, rate: float) -> None:
+        super().__init__()
+        self.backbone, self.rate = backbone, rate
+        self.learning = backbone.behind(stages)
+        self.to_logits = nn.Linear(backbone.n_features, n_classes)
+        self._features: tuple[Tensor, Tensor] | None = None
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def objectives(self) -> Sequence[Objective]:
+        for p in self.learning:
+            p.requires_grad_()
+        return (
+            Objective("tuning", self.learning, self._loss, rate=self.rate),
+            Objective("telling apart", tuple(self.to_logits.parameters()), self._loss_of_logits),
+        )
+
+    def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        features = self.backbone(x)
+        self._features = features.detach(), y
+        return self._entropy(features, y)
+
+    def _loss_of_logits(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        """On the features of the step under way."""
+        assert self._features is not None
+        return self._entropy(*self._features)
+
+    def _entropy(self, features: Tensor, y: Tensor) -> Tensor:
+        known = y >= 0
+        return F.cross_entropy(self.to_logits(features[known]), y[known])
 
 
 def located(source: str) -> Path:

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import FeatureScaling, Options
+from likely.contract import FeatureScaling, Learner, Objective, Options
+from likely.nets.blocks import head, trunk
 
 Kind = Literal["pixels", "random", "autoencoder", "backbone"]
 
@@ -38,7 +39,9 @@ class FeatureOptions(Options):
         description="l2: each stage's features to length 1; whiten: to their principal components of variance 1, with "
         "noise; the family chooses when left out.",
     )
-    feature_components: int = Field(128, ge=1, description="Principal components that are kept by whitening.")
+    feature_components: int = Field(
+        128, ge=1, description="Principal components that whitening keeps, or the numbers of an autoencoder's code."
+    )
     feature_noise: float = Field(
         0.1,
         ge=0,
@@ -46,10 +49,22 @@ class FeatureOptions(Options):
         "without end.",
     )
 
+    feature_epochs: int = Field(
+        10,
+        ge=1,
+        description="Passes over the training images in which features are learned, where they are, before the model.",
+    )
+    finetune_stages: int = Field(
+        0, ge=0, description="How many of the backbone's last stages go on learning, to tell the classes at hand apart."
+    )
+    finetune_rate: float = Field(1e-4, gt=0, description="The largest learning rate of these stages.")
+
     @model_validator(mode="after")
     def _agree(self) -> FeatureOptions:
         if self.backbone is not None and self.features not in (None, "backbone"):
             raise ValueError(f"features {self.features!r} have no use for a backbone; leave out one of the two")
+        if self.finetune_stages and self.backbone is None:
+            raise ValueError("finetune_stages are a backbone's; name one")
         if self.features == "backbone" and self.backbone is None:
             raise ValueError("features 'backbone' need one: a folder with config.json and model.safetensors")
         return self
@@ -76,6 +91,10 @@ class FeatureMap(nn.Module, ABC):
     @property
     def n_features(self) -> int:
         return sum(self.groups)
+
+    def lesson(self, n_classes: int) -> Learner | None:
+        """What trains this map, in place, before anything is made of its features; None if there is nothing to learn."""
+        return None
 
     def digest(self) -> str:
         """A hash of everything that the features depend on."""
@@ -108,6 +127,41 @@ class RandomConvolutions(FeatureMap):
 
     def document(self) -> dict[str, Any]:
         return {"kind": "random", "shape": self.shape, "n_filters": len(self.filters), "seed": self.seed}
+
+
+class Autoencoder(FeatureMap):
+    """The code of an autoencoder: what it takes to make an image again, E ‖x − d(e(x))‖² (Hinton & Salakhutdinov 2006)."""
+
+    def __init__(self, shape: Sequence[int], *, n_code: int = 128, width: int = 32) -> None:
+        super().__init__()
+        self.shape, self.width = tuple(shape), width
+        self.trunk = trunk(shape, width=width, depth=1)
+        self.to_code = nn.Linear(self.trunk.n_features, n_code)
+        self.head = head(n_code, shape, width=width, depth=1)
+        self.groups = (n_code,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        code: Tensor = self.to_code(self.trunk(x))
+        return code
+
+    def lesson(self, n_classes: int) -> Learner:
+        return _Reconstruction(self)
+
+    def document(self) -> dict[str, Any]:
+        return {"kind": "autoencoder", "shape": self.shape, "n_code": self.n_features, "width": self.width}
+
+
+class _Reconstruction(Learner):
+    def __init__(self, map: Autoencoder) -> None:
+        super().__init__()
+        self.map = map
+
+    def objectives(self) -> Sequence[Objective]:
+        return (Objective("reconstruction", tuple(self.map.parameters()), self._loss),)
+
+    def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
+        loss: Tensor = (self.map.head(self.map(x)).sigmoid() - x).square().mean()
+        return loss
 
 
 class Scaling(nn.Module):
@@ -158,6 +212,8 @@ def rebuilt(document: Mapping[str, Any]) -> FeatureMap:
     match said.pop("kind"):
         case "random":
             return RandomConvolutions(**said)
+        case "autoencoder":
+            return Autoencoder(**said)
         case "backbone":
             from likely.nets.backbone import Backbone
 

@@ -77,6 +77,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
 
     session = _session(given)
     _announce(session)
+    for _ in watched(session.learn_features(), "learning features", lines=False):
+        pass
     with counting("computing features") as progress:
         session.see(progress)
     for _ in watched(session.steps(), "training"):
