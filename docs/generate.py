@@ -19,9 +19,12 @@ from pydantic.fields import FieldInfo
 from likely.contract import Options
 from likely.data.images import ImageOptions
 from likely.models import FAMILIES, summary
+from likely.models.artist import ArtistOptions
+from likely.nets.features import FeatureOptions
 from likely.run import Run
 from likely.surfaces.cli import cli
 from likely.surfaces.cli.flags import spelled, without_none
+from likely.surfaces.cli.train import DRAW
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent
@@ -34,13 +37,18 @@ NOTE = "<!-- Written by docs/generate.py: change the code, then `make docs`. -->
 def options_page() -> str:
     """docs/options.md: every option of every family, of training and of images."""
     lines = ["# Options", "", NOTE, ""]
-    lines += ["A flag of `likely train`; in Python, a key of `Classifier(options=…, training=…, images=…)`.", ""]
+    lines += [
+        "A flag of `likely train`; in Python, a key of `Classifier(options=…, training=…, images=…, features=…)`.",
+        "",
+    ]
     for name, kind in FAMILIES.items():
         lines += [f"## {name}", "", summary(kind), "", *table(rows(kind.options_type)), ""]
-    own = {name: Run.model_fields[name] for name in ("seed", "folds", "repeats")}
+    own = {name: Run.model_fields[name] for name in ("seed", "folds", "repeats", "augment_with")}
     lines += ["## every run", "", "In Python the seed is `Classifier(random_state=…)`.", "", *table(own.items()), ""]
-    for title, options in (("training", TrainingOptions), ("images", ImageOptions)):
+    groups = {"training": TrainingOptions, "images": ImageOptions, "features": FeatureOptions}
+    for title, options in groups.items():
         lines += [f"## {title}", "", (options.__doc__ or "").strip(), "", *table(rows(options)), ""]
+    lines += ["## drawing", "", (ArtistOptions.__doc__ or "").strip(), "", *table(rows(ArtistOptions, DRAW)), ""]
     return "\n".join(lines)
 
 
