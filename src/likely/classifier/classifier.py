@@ -50,7 +50,7 @@ from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
 from likely.inference.judgement import Examination, Judge, Judgement, Labelled
-from likely.inference.posterior import log_evidence, log_posterior
+from likely.inference.posterior import log_evidence, log_posterior, top_log_posterior
 from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit, to_unit
@@ -305,6 +305,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         best = self.predict_log_proba(X).argmax(1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
+
+    @torch.inference_mode()
+    def top(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """The k most probable classes of each image, the first the best, and their log p(c | x): (N, k) each.
+
+        Of thousands of classes no more is kept than is asked for.
+        """
+        images, found = self._images(X), []
+        for x in self._inputs(images):
+            scores = self.model_.log_scores(x)
+            found.append(top_log_posterior(scores, self.log_prior_.to(scores.device), self.judge_.temperature, k))
+        values, classes = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+        return self.classes_[classes], values
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
         """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""

@@ -1,0 +1,108 @@
+"""Ten thousand classes of 1,280 numbers: training, and the five most probable classes of ten thousand images.
+
+    python bench/many_classes.py --seeds 0
+
+The numbers are drawn: a Gaussian for each class, all of one covariance, ten images each. Posteriors are timed against one linear
+layer of the same size, in turns. Appends a line for each seed to bench/results/many_classes.jsonl, unless it is there, and writes
+the table beside it.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+
+from likely import Classifier
+from likely.training import hardware
+
+LEDGER = RESULTS / "many_classes.jsonl"
+K, D, PER_CLASS, N, TOP = 10_000, 1280, 10, 10_000, 5
+N_TURNS, AT_ONCE = 5, 256
+APART = 0.35  # the spread of the means, in units of the spread within: such that not all are told apart
+
+
+def main() -> None:
+    asked = arguments(__doc__).parse_args()
+    torch.set_num_threads(asked.threads)
+    for seed in asked.seeds:
+        if not any(row["seed"] == seed for row in rows(LEDGER)):
+            append(LEDGER, {**circumstances(asked.threads), "seed": seed, **measured(seed)})
+    write_table(LEDGER, table())
+
+
+def measured(seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    means = APART * rng.standard_normal((K, D), np.float32)
+    y = np.repeat(np.arange(K), PER_CLASS)
+    X = means[y] + rng.standard_normal((len(y), D), np.float32)
+    y_new = rng.integers(K, size=N)
+    X_new = means[y_new] + rng.standard_normal((N, D), np.float32)
+    before, start = peak(), time.perf_counter()
+    classifier = Classifier("gaussian", random_state=seed).fit(X, y)
+    seconds, after = time.perf_counter() - start, peak()
+    hardware.keep_memory()
+    weight = torch.randn(K, D)
+
+    def ours() -> None:
+        classifier.top(X_new, TOP)
+
+    def linear() -> None:
+        for x in torch.split(torch.from_numpy(X_new), AT_ONCE):
+            torch.nn.functional.linear(x, weight)
+
+    turns = [(timed(ours), timed(linear)) for _ in range(N_TURNS)]
+    labels, log_p = classifier.top(X_new, TOP)
+    return {
+        "fit_seconds": seconds,
+        "data_gb": X.nbytes / 1e9,
+        "peak_gb_before": before,
+        "peak_gb_fit": after,
+        "peak_gb": peak(),
+        "top_seconds": median(a for a, _ in turns),
+        "linear_seconds": median(b for _, b in turns),
+        "ratio": median(a / b for a, b in turns),
+        "accuracy": float((labels[:, 0] == y_new).mean()),
+        "among_five": float((labels == y_new[:, None]).any(1).mean()),
+        "sure_of_five": float(np.exp(log_p).sum(1).mean()),
+    }
+
+
+def timed(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    with torch.inference_mode():
+        work()
+    return time.perf_counter() - start
+
+
+def peak() -> float:
+    """The most memory that the process has held so far, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    lines = [
+        "| seed | training, s | data, GB | peak memory, GB | top five of 10,000, s | a linear layer, s | ratio | accuracy | among "
+        "the five | p of the five |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        lines.append(
+            f"| {row['seed']} | {row['fit_seconds']:.0f} | {row['data_gb']:.2f} | {row['peak_gb']:.2f} | "
+            f"{row['top_seconds']:.2f} | {row['linear_seconds']:.2f} | {row['ratio']:.2f} | {row['accuracy']:.4f} | "
+            f"{row['among_five']:.4f} | {row['sure_of_five']:.4f} |"
+        )
+    note = f"{K:,} classes, {D:,} numbers, {PER_CLASS} images a class; medians of {N_TURNS} turns. {provenance(found)}"
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
