@@ -2,9 +2,9 @@
 
     python bench/many_classes.py --seeds 0
 
-The numbers are drawn: a Gaussian for each class, all of one covariance, ten images each. Posteriors are timed against one linear
-layer of the same size, in turns. Appends a line for each seed to bench/results/many_classes.jsonl, unless it is there, and writes
-the table beside it.
+The numbers are drawn: a Gaussian for each class, all of one covariance, ten images each. Posteriors are timed against one
+linear layer of the same size, in turns. Appends a line for each seed to bench/results/many_classes.jsonl, unless it is there,
+and writes the table beside it.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def peak() -> float:
 def table() -> str:
     found = rows(LEDGER)
     lines = [
-        "| seed | training, s | data, GB | peak memory, GB | top five of 10,000, s | a linear layer, s | ratio | accuracy | among "
-        "the five | p of the five |",
+        "| seed | training, s | data, GB | peak memory, GB | top five of 10,000, s | a linear layer, s | ratio | accuracy | "
+        "among the five | p of the five |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:

@@ -44,8 +44,7 @@ class ConformalScores:
     def of_own(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalScores:
         """The same from the scores (N,) that images have under their own classes."""
         held_out = held_out.double()
-        scales = [middle_and_spread(held_out[held_out_labels == c], held_out) for c in range(K)]
-        middle, spread = torch.tensor(scales, dtype=torch.float64).unbind(1)
+        middle, spread = middles_and_spreads(held_out, held_out_labels, K)
         return cls(own.double(), labels, middle, spread, torch.tensor(K))
 
     def of_one_class_more(self, own: Tensor) -> ConformalScores:
@@ -145,14 +144,17 @@ def _conformal(scores: Tensor, ordered: Tensor, n: Tensor) -> Tensor:
     return (1 + n[:, None] - n_below).double() / (n[:, None] + 1)
 
 
-def middle_and_spread(own: Tensor, everyone: Tensor) -> tuple[float, float]:
-    """Median and mean absolute deviation of a class's scores, borrowing from all classes where it has few."""
-    if len(everyone) == 0:
-        return 0.0, 1.0
-    middle = everyone.median().item()
-    spread = (everyone - middle).abs().mean().item()
-    middle, spread = of_few(own, middle, spread)
-    return middle, max(spread, 1e-12)
+def middles_and_spreads(scores: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+    """Median and mean absolute deviation of each class's scores, borrowing from all classes where it has few: (N,) -> (K,)."""
+    if len(scores) == 0:
+        return torch.zeros(K, dtype=torch.float64), torch.ones(K, dtype=torch.float64)
+    scores = scores.double()
+    middle = scores.median().item()
+    usual = middle, (scores - middle).abs().mean().item()
+    order = labels.argsort(stable=True)
+    own = torch.split(scores[order], torch.bincount(labels, minlength=K).tolist())
+    found = torch.tensor([of_few(each, *usual) for each in own], dtype=torch.float64).reshape(-1, 2)
+    return found[:, 0].contiguous(), found[:, 1].clamp_min(1e-12)
 
 
 def of_few(own: Tensor, middle: float, spread: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likely.inference.posterior import log_sum_by
-from likely.inference.rejection import BORROWED, middle_and_spread, of_few
+from likely.inference.rejection import BORROWED, middles_and_spreads, of_few
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
 N_FOLDS = 5  # of a few images, to judge each by the others
@@ -169,9 +169,8 @@ class Strangeness:
         return torch.stack([root @ root.mT for root in inverses]).mean(0)
 
     def _with_usual(self, apart: Tensor, y: Tensor) -> Strangeness:
-        scales = [middle_and_spread(apart[y == c].double(), apart.double()) for c in range(len(self.mean))]
-        middle, spread = torch.tensor(scales, dtype=torch.float32).reshape(-1, 2).unbind(1)
-        return replace(self, middle=middle.contiguous(), spread=spread.contiguous())
+        middle, spread = middles_and_spreads(apart, y, len(self.mean))
+        return replace(self, middle=middle.float(), spread=spread.float())
 
     @property
     def _normal(self) -> SinhArcsinh:
