@@ -65,6 +65,7 @@ MOST_OF_A_CLASS = 100  # of each class, if that is more
 MOST_SCORES = 50_000_000  # of images under all classes that are kept together
 LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
 LESSON = 64  # images of a batch by which features are learned
+MOST_CROSSED = 20_000  # images of such a model that calibrate, or one of each class
 N_FOLDS = 5  # of the images of a model that is measured in one pass
 BATCH = 256  # images that go through a network together when nothing is learned
 T = TypeVar("T", bound=Options)
@@ -228,16 +229,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return of_features and not models.family(self.family).learns_by_gradient
 
     def _crossed(self, parts: Parts, temperature: float, seed: int) -> Labelled:
-        """What a judge learns from, of all images of the training: each judged by a model that has not seen it.
+        """What a judge learns from, of images of the training: each judged by a model that has not seen it.
 
-        A class of a single image is left out, for without it nothing is known of the class.
+        A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of
+        each class calibrate.
         """
         pool = joined([parts.train, parts.calibration]).labelled()
         pool = pool if self.features_ is None else self.features_.over(pool)
         fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
+        calibrates = several & _among_the_first(pool.labels, max(1, MOST_CROSSED // len(self.labels)), seed)
         models_without = (self._measured(pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
         pieces = [
-            self._labelled(model, pool.subset(np.flatnonzero((fold == k) & several)), temperature)
+            self._labelled(model, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
             for k, model in enumerate(models_without)
         ]
         scores_fit = sum(len(piece.labels) for piece in pieces) * len(self.labels) <= MOST_SCORES
@@ -757,6 +760,16 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if not isinstance(self.model_, GenerativeModel):
             raise AttributeError(f"{what} needs a generative model; {self.family!r} only tells classes apart")
         return self.model_
+
+
+def _among_the_first(labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
+    """Which images are among n of their class, drawn by the seed: (N,) -> (N,)."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    start = np.searchsorted(labels[order], labels[order])
+    found = np.zeros(len(labels), np.bool_)
+    found[order] = np.arange(len(labels)) - start < n
+    return found
 
 
 def _dealt(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
