@@ -86,6 +86,13 @@ def test_classes_are_added_one_after_the_other_and_kept(nine, digits, tmp_path):
     assert len(loaded.hashes_) == len(nine.hashes_) + 23
 
 
+def test_a_saved_model_learns_a_class_as_the_same_model_would_unsaved(nine, digits, tmp_path):
+    nine.save(tmp_path / "nine")
+    ten, again = (each.extend(NEW, of_the_new(digits, 20)) for each in (nine, Classifier.load(tmp_path / "nine")))
+    for a, b in zip(ten.model_.state_dict().values(), again.model_.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_a_single_image_is_enough_to_be_answered_for(nine, digits):
     ten = nine.extend(NEW, of_the_new(digits, 1))
     assert ten.answer(of_the_new(digits, 2))[1].classes[-1].probability >= 0

@@ -246,9 +246,16 @@ class PartialEvidence(ABC):
 class Extensible(ABC):
     """Ability: one more class from a few images of it, while everything that was learned before stays as it is."""
 
+    def remembered(self, x: Tensor) -> Tensor:
+        """What is worth keeping of images (B, C, H, W), so that classes that come later are told from theirs: (B, F)."""
+        return x.new_zeros(len(x), 0)
+
     @abstractmethod
-    def extended(self, x: Tensor) -> Self:
-        """A model of one class more, the last, learned from its images x (n, C, H, W) alone; the same L of the others."""
+    def extended(self, x: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Self:
+        """A model of one class more, the last, learned from its images x (n, C, H, W); the same L of the others.
+
+        `known` is what is `remembered` of some images of the other classes, (N, F), and these, (N,).
+        """
 
 
 class Measured(ABC):

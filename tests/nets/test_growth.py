@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from likely.nets.growth import BORROWED, component_at, place_of_few
+from likely.nets.growth import BORROWED, component_at, drawn, place_of_few, told_apart
 
 K, D = 5, 3
 
@@ -46,3 +46,27 @@ def test_where_nothing_was_pulled_a_component_is_where_its_images_lie():
 def test_where_the_only_other_class_lies_there_is_no_direction_to_move_in():
     only = normal(1, D), normal(1, D, seed=1)
     assert_close(component_at((only[0][0], only[1][0]), (only[0] + 1, only[1]), only)[0], only[0][0])
+
+
+def crowd(centre, n, seed):
+    """Latents about a centre, known exactly."""
+    z = torch.tensor(centre) + 0.5 * torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+    return z, torch.full_like(z, -torch.inf)
+
+
+def test_a_new_class_is_told_from_the_images_of_others_and_not_from_where_they_should_lie():
+    """The other class says that it lies on the left, and half of its images lie in the middle, next to the new one's."""
+    components = torch.tensor([[-2.0, 0.0]]), torch.zeros(1, 2)
+    start, new = (torch.tensor([1.0, 0.0]), torch.zeros(2)), crowd([1.0, 0.0], 300, 0)
+    theirs = torch.cat([crowd([-2.0, 0.0], 300, 1)[0], crowd([0.0, 0.0], 300, 2)[0]])
+    others = (theirs, torch.full_like(theirs, -torch.inf)), torch.zeros(600, dtype=torch.long)
+
+    def lost(component):
+        """The share of the other class's images that the new one claims."""
+        every = [torch.cat([before, one[None]]) for before, one in zip(components, component, strict=True)]
+        distance = ((theirs[:, None] - every[0]) / every[1].exp()).square().sum(2) / 2 + every[1].sum(1)
+        return (distance.argmin(1) == 1).double().mean()
+
+    by_images = told_apart(start, new, others, components, scales=True)
+    by_place = told_apart(start, new, drawn(components), components, scales=True)
+    assert lost(by_images) < 0.7 * lost(by_place)

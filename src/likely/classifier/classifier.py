@@ -26,7 +26,7 @@ from likely.classifier.choosing import choice_of
 from likely.classifier.drawing import Drawing, drawn
 from likely.classifier.examining import examine, examine_part, own_traits
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
-from likely.classifier.extending import extended, prior_of_one_class_more
+from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
 from likely.classifier.featuring import Features, Progress, Sighted, suited
 from likely.classifier.keeping import put_together, taken_apart
 from likely.contract import (
@@ -193,6 +193,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             else self._labelled(self.model_, parts.calibration, T)
         )
         self.judge_ = Judge.fit(before, now, self.log_prior_, T, trained)
+        calibration = parts.calibration
+        labels = torch.from_numpy(calibration.labels)
+        self.remembered_ = remembered(self.model_, self._inputs(calibration.images), labels)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._seen, self._learned
         if self.features_ is not None:
@@ -492,7 +495,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(f"no image of {name!r} could be read; at least one was expected")
         new: Self = clone(self)
         new.__dict__.update(self.__dict__)
-        new.model_, new.judge_ = extended(self.model_, self.judge_, torch.cat(list(self._inputs(images))))
+        x = torch.cat(list(self._inputs(images)))
+        new.model_, new.judge_ = extended(self.model_, self.judge_, x, self.remembered_)
+        new.remembered_ = with_class(self.remembered_, new.model_, x)
         new.classes_ = np.append(self.classes_, [name])
         new.log_prior_ = prior_of_one_class_more(self.log_prior_)
         seen = images.batch(np.arange(len(images))).numpy()

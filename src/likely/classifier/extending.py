@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -11,11 +13,13 @@ from likely.inference.judgement import Examination, Judge
 from likely.nets.growth import AT_ONCE
 
 N_FOLDS = 5
+Known = tuple[Tensor, Tensor]  # what a model remembers of images, (N, F), and their classes, (N,)
 
 
 @torch.no_grad()
-def extended(model: Scorer, judge: Judge, x: Tensor) -> tuple[Scorer, Judge]:
-    """Model and judge of one class more, from its images x (n, C, H, W), all of them and each once.
+def extended(model: Scorer, judge: Judge, x: Tensor, known: Known | None) -> tuple[Scorer, Judge]:
+    """Model and judge of one class more, from its images x (n, C, H, W), all of them and each once, and what is `known` of
+    images of the other classes.
 
     The figures that calibrate are of images that the class was learned without: a fifth at a time is left out and judged by
     what the others teach (cross-conformal prediction, Vovk 2015).
@@ -24,11 +28,29 @@ def extended(model: Scorer, judge: Judge, x: Tensor) -> tuple[Scorer, Judge]:
     part = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)) % N_FOLDS
     found = []
     for k in range(min(N_FOLDS, len(x)) if len(x) > 1 else 0):
-        without = model.extended(x[part != k])
+        without = model.extended(x[part != k], known)
         found.append(examine(without, torch.split(x[part == k], AT_ONCE)))
-    larger = model.extended(x)
+    larger = model.extended(x, known)
     together = Examination.joined(found, model.task.n_classes + 1, judge.strangeness.mean.shape[1])
     return larger, judge.of_one_class_more(together)
+
+
+@torch.inference_mode()
+def remembered(model: Scorer, batches: Iterable[Tensor], labels: Tensor) -> Known | None:
+    """What a model keeps of images, in case another class comes; None if it has no use for that."""
+    if not isinstance(model, Extensible):
+        return None
+    found = [model.remembered(x).cpu() for x in batches]
+    return (torch.cat(found), labels) if found and found[0].shape[1] else None
+
+
+def with_class(known: Known | None, model: Scorer, x: Tensor) -> Known | None:
+    """The same with the images x of the model's last class."""
+    last = torch.full((len(x),), model.task.n_classes - 1)
+    of_last = remembered(model, torch.split(x, AT_ONCE), last)
+    if known is None or of_last is None:
+        return None
+    return torch.cat([known[0], of_last[0]]), torch.cat([known[1], of_last[1]])
 
 
 def prior_of_one_class_more(log_prior: Tensor) -> Tensor:

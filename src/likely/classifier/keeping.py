@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="Classifier")
 Tensors = dict[str, Tensor]
+REMEMBERED = ("remembered/values", "remembered/labels")
 
 
 def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
@@ -36,6 +37,8 @@ def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
     tensors |= {f"features/{name}": t for name, t in features.state_dict().items()} if features is not None else {}
     artist = classifier.artist
     tensors |= {f"artist/{name}": t for name, t in artist.finished().items()} if artist is not None else {}
+    if classifier.remembered_ is not None:
+        tensors |= dict(zip(REMEMBERED, classifier.remembered_, strict=True))
     return tensors, {
         "family": classifier.family,
         "evidence": str(model.evidence) if isinstance(model, GenerativeModel) else None,
@@ -77,6 +80,7 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
         ) from error
     self.model_ = hardware.placed(model.eval(), hardware.device(device))
     self.judge_ = Judge.from_tensors(tensors, document["temperature"])
+    self.remembered_ = (tensors[REMEMBERED[0]], tensors[REMEMBERED[1]]) if REMEMBERED[0] in tensors else None
     self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
     self.id_ = f"{document['name']}@{document['sha256'][:4]}"
     return self

@@ -29,7 +29,7 @@ from likely.contract import (
 )
 from likely.nets.aggregate import Aggregate
 from likely.nets.blocks import standard_normal, uniform
-from likely.nets.growth import AT_ONCE, component_at, place_of_few, take_over, told_apart
+from likely.nets.growth import AT_ONCE, component_at, drawn, place_of_few, take_over, told_apart
 from likely.nets.invertible import Invertible, halvings, measure, multi_scale
 from likely.nets.likelihoods import class_cross_entropy
 from likely.nets.standardise import Standardise, Standardised
@@ -160,8 +160,12 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
     def drawn_from(self) -> tuple[Tensor, Tensor]:
         return self.aggregate.gaussians()
 
+    def remembered(self, x: Tensor) -> Tensor:
+        """z."""
+        return self.encode(x)
+
     @torch.no_grad()
-    def extended(self, x: Tensor) -> Self:
+    def extended(self, x: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Self:
         z = torch.cat([self.encode(block) for block in torch.split(x, AT_ONCE)])
         place = place_of_few(z, torch.zeros_like(z), self.drawn_from())
         with torch.random.fork_rng(devices=[]):
@@ -171,7 +175,11 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
         new.aggregate.set_last(*place)
         start = component_at(place, self.components(), self.drawn_from())
         posteriors = z, torch.full_like(z, -torch.inf)
-        new.component_mean[-1], _ = told_apart(start, posteriors, self.components(), self.drawn_from(), scales=False)
+        others = drawn(self.drawn_from())
+        if known is not None:
+            points = known[0].to(z)
+            others = (points, torch.full_like(points, -torch.inf)), known[1].to(z.device)
+        new.component_mean[-1], _ = told_apart(start, posteriors, others, self.components(), scales=False)
         return new
 
     def objectives(self) -> Sequence[Objective]:

@@ -111,7 +111,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         return x.float().clamp(0, 1) if self.task.space is Space.PIXELS8 else x
 
     @torch.no_grad()
-    def extended(self, x: Tensor) -> Self:
+    def extended(self, x: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Self:
         """A class of few images has its own mean; of its covariance it knows as much as they tell beside the others'."""
         n, seen = len(x), x.flatten(1).to(self.mean)
         mean = seen.mean(0)

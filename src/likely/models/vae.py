@@ -33,7 +33,7 @@ from likely.contract import (
 from likely.nets.aggregate import Aggregate
 from likely.nets.background import Background
 from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
-from likely.nets.growth import AT_ONCE, component_at, place_of_few, take_over, told_apart
+from likely.nets.growth import AT_ONCE, component_at, drawn, place_of_few, take_over, told_apart
 from likely.nets.likelihoods import class_cross_entropy, discretised_logistic, normal, normal_divergence
 from likely.nets.masked import MaskedEncoder, Proposal, flattened, random_masks
 from likely.nets.standardise import Standardise, Standardised
@@ -216,14 +216,22 @@ class Vae(
         mean, _ = self._pixels(z)
         return mean.clamp(0, 1) if self.task.space is Space.PIXELS8 else self.standardise.inverse(mean)
 
+    def remembered(self, x: Tensor) -> Tensor:
+        """q(z | x): mean and log scale."""
+        return torch.cat(self._posterior(x), 1)
+
     @torch.no_grad()
-    def extended(self, x: Tensor) -> Self:
+    def extended(self, x: Tensor, known: Pair | None = None) -> Self:
         each = zip(*(self._posterior(block) for block in torch.split(x, AT_ONCE)), strict=True)
         mean, log_scale = (torch.cat(part) for part in each)
         place = place_of_few(mean, (2 * log_scale).exp(), self.drawn_from())
         start = component_at(place, self.components(), self.drawn_from())
         posteriors = mean, log_scale
-        component = told_apart(start, posteriors, self.components(), self.drawn_from(), scales=True)
+        others = drawn(self.drawn_from())
+        if known is not None:
+            known_mean, known_log_scale = known[0].to(mean).chunk(2, 1)
+            others = (known_mean, known_log_scale), known[1].to(mean.device)
+        component = told_apart(start, posteriors, others, self.components(), scales=True)
         new = self._of_one_class_more(len(x))
         new.aggregate.set_last(*place)
         new.component_mean[-1], new.component_log_scale[-1] = component

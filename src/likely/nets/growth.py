@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TINY = 1e-6  # a length that has no direction
+HARM = 0.5  # more that each class of before weighs than a new one that is well known: it is to cost them little
 BORROWED = 10.0  # images' worth of trust in the usual spread of a class, when that of a new one is estimated
 
 AT_ONCE = 256  # of a new class's images that go through a network together
@@ -14,6 +15,7 @@ N_DRAWN = 200  # latents of each older class that a new component is to be told 
 N_ITERATIONS = 60  # of L-BFGS, for a few dozen numbers
 
 Gaussians = tuple[Tensor, Tensor]  # means and log scales
+Others = tuple[Gaussians, Tensor]  # posteriors (N, d) of images of the classes that are there, and their classes (N,)
 
 
 @torch.no_grad()
@@ -55,30 +57,35 @@ def component_at(place: Gaussians, components: Gaussians, drawn_from: Gaussians)
     return mean + distance * away / away.norm().clamp_min(TINY), log_scale + (components[1] - log_scales).mean(0)
 
 
+def drawn(drawn_from: Gaussians) -> Others:
+    """Latents of the other classes where no images are known: N_DRAWN of each, from where they lie (K, d)."""
+    means, log_scales = drawn_from
+    K, rng = len(means), torch.Generator(means.device).manual_seed(0)
+    noise = torch.randn((K, N_DRAWN, means.shape[1]), generator=rng, device=means.device)
+    z = (means[:, None] + log_scales.exp()[:, None] * noise).flatten(0, 1)
+    return (z, torch.full_like(z, -torch.inf)), torch.arange(K, device=z.device).repeat_interleave(N_DRAWN)
+
+
 def told_apart(
-    start: Gaussians, posteriors: Gaussians, components: Gaussians, drawn_from: Gaussians, *, scales: bool
+    start: Gaussians, posteriors: Gaussians, others: Others, components: Gaussians, *, scales: bool
 ) -> Gaussians:
     """The component of a new class, learned from `start` so that its images are told from those of the classes before:
     mean and log scale (d,); the latter as it was unless `scales`.
 
-    The cross-entropy of softmax_c E_q log N(z; mean_c, scale_c²), classes weighing alike, over the new images' posteriors
-    q, means and log scales (n, d), and over latents drawn from where the other classes lie (K, d), whose components stay.
-    It starts where the class lies and is held there by a Gaussian prior of the component's own scale, so that a few images
-    move it little: the largest a posteriori.
+    The cross-entropy of softmax_c E_q log N(z; mean_c, scale_c²), each class's images weighing alike together, over the new
+    images' posteriors q, means and log scales (n, d), and over those of the others, whose components (K, d) stay. It starts
+    where the class lies and is held there by a Gaussian prior of the component's own scale, so that a few images move it
+    little: the largest a posteriori.
     """
     mean, log_scale = start
-    means, log_scales = drawn_from
-    rng = torch.Generator(mean.device).manual_seed(0)
-    K, n = len(means), len(posteriors[0])
-    z = means[:, None] + log_scales.exp()[:, None] * torch.randn(
-        (K, N_DRAWN, len(mean)), generator=rng, device=mean.device
-    )
-    z = z.flatten(0, 1)
-    m = torch.cat([z, posteriors[0]])
-    square = torch.cat([z.square(), posteriors[0].square() + (2 * posteriors[1]).exp()])
+    (other_mean, other_log_scale), of_class = others
+    K, n = len(components[0]), len(posteriors[0])
+    m = torch.cat([other_mean, posteriors[0]])
+    square = m.square() + (2 * torch.cat([other_log_scale, posteriors[1]])).exp()
     older = _expected_log_density(m, square, *components)
-    y = torch.cat([torch.arange(K, device=m.device).repeat_interleave(N_DRAWN), torch.full((n,), K, device=m.device)])
-    weight = torch.where(y < K, 1 / N_DRAWN, 1 / n) / (K + 1)
+    y = torch.cat([of_class, of_class.new_full((n,), K)])
+    count = torch.bincount(y, minlength=K + 1)[y]
+    weight = torch.where(y < K, 1 + HARM * n / (n + BORROWED), 1) / (count * (K + 1))
     moved = torch.zeros(2, len(mean), device=m.device, requires_grad=True)
 
     def component() -> Gaussians:
