@@ -34,7 +34,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
     classifier = Classifier.load(folder)
     part, T = select(classifier, data).part, classifier.judge_.temperature
-    scores = classifier._examine(part.images).log_scores
+    scores = classifier.examine(part.images).log_scores
     before, after = (log_posterior(scores, classifier.log_prior_, each).numpy() for each in (1.0, T))
     alike = [log_posterior(scores, uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
     return {

@@ -39,7 +39,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """Accuracy of every draw under the training's mix, the estimated one and the true one."""
     classifier = Classifier.load(folder)
     part, rng = select(classifier, data).part, np.random.default_rng(seed)
-    examined, K = classifier._examine(part.images), len(classifier.labels)
+    examined, K = classifier.examine(part.images), len(classifier.labels)
     found: dict[str, Any] = {}
     usual = np.exp(classifier.log_prior_.numpy())
     for kind in ("shifted", "unshifted"):

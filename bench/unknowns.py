@@ -19,6 +19,7 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
+from likely.classifier.judging import crossed, labelled, trained_traits
 from likely.data.collection import CachedImages
 from likely.data.parts import joined
 from likely.evaluation.metrics import auroc, beta_binomial_bound
@@ -46,8 +47,8 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     known = part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy()
     assert classifier.format_ is not None
     kinds = strangers.of(Path(data), known, classifier.format_, seed)
-    examined = {name: classifier._examine(CachedImages(pixels, str)) for name, pixels in kinds.items()}
-    own, judge = classifier._examine(part.images), classifier.judge_
+    examined = {name: classifier.examine(CachedImages(pixels, str)) for name, pixels in kinds.items()}
+    own, judge = classifier.examine(part.images), classifier.judge_
     sureness = -judge(own, classifier.log_prior_, 0.05).strangeness.amin(1).numpy()
     found: dict[str, Any] = {"n": len(part), "strangers": {}}
     for name, each in examined.items():
@@ -73,8 +74,8 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     them than the beta-binomial explains at 95 % over all classes, alphas and splits."""
     parts = set_aside(classifier, folder)
     held_out = joined([parts.validation, parts.calibration])
-    examined, rng = classifier._examine(held_out.images), np.random.default_rng(0)
-    trained = classifier._trained_traits(parts.train) if examined.description is not None else None
+    examined, rng = classifier.examine(held_out.images), np.random.default_rng(0)
+    trained = trained_traits(classifier, parts.train) if examined.description is not None else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
     T, crosses = classifier.judge_.temperature, classifier.crosses(classifier.shape)
     counts = np.array(parts.calibration.class_counts(K)) + np.array(parts.train.class_counts(K)) * crosses
@@ -82,8 +83,8 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
-            validation = classifier._labelled(classifier.model_, parts.validation, T)
-            judge = Judge.fit(validation, classifier._crossed(parts, T, i), classifier.log_prior_, T)
+            validation = labelled(classifier, classifier.model_, parts.validation, T)
+            judge = Judge.fit(validation, crossed(classifier, parts, T, i), classifier.log_prior_, T)
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
             drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]

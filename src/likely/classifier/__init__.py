@@ -1,5 +1,6 @@
 """Classifier: a model with a prior, a temperature and calibration scores, behind scikit-learn's contract."""
 
-from likely.classifier.classifier import BATCH, Classifier, Snapshot
+from likely.classifier.classifier import Classifier, Snapshot
+from likely.classifier.judging import BATCH
 
 __all__ = ["BATCH", "Classifier", "Snapshot"]

@@ -24,10 +24,11 @@ from likely.answer import Answer
 from likely.classifier.adapting import Adaptation, adaptation
 from likely.classifier.choosing import choice_of
 from likely.classifier.drawing import Drawing, drawn
-from likely.classifier.examining import examine, examine_part, own_traits
+from likely.classifier.examining import examine, examine_part
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
 from likely.classifier.featuring import Features, Progress, Sighted, suited
+from likely.classifier.judging import BATCH, judge_of
 from likely.classifier.keeping import put_together, taken_apart
 from likely.contract import (
     Extensible,
@@ -60,14 +61,7 @@ from likely.training.loop import Step, fit, measure
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 
-MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
-MOST_OF_A_CLASS = 100  # of each class, if that is more
-MOST_SCORES = 50_000_000  # of images under all classes that are kept together
-LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
 LESSON = 64  # images of a batch by which features are learned
-MOST_CROSSED = 20_000  # images of such a model that calibrate, or one of each class
-N_FOLDS = 5  # of the images of a model that is measured in one pass
-BATCH = 256  # images that go through a network together when nothing is learned
 T = TypeVar("T", bound=Options)
 Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
@@ -179,23 +173,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.training_state_.use_best()
         del self.training_state_  # moments and averages have served
         self.model_.eval()
-        enough = len(parts.validation) > 0
-        held_out = parts.validation if enough else parts.train.labelled()
-        T = self._temperature(held_out)
-        T = T if enough else max(1.0, T)  # sureness on the images of the training itself is no measure
-        # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
-        described = self._examine(held_out.images.subset([0])).description is not None
-        trained = self._trained_traits(parts.train) if described else None
-        before = self._labelled(self.model_, held_out, T)
-        now = (
-            self._crossed(parts, T, self.seed)
-            if self.crosses(self.shape)
-            else self._labelled(self.model_, parts.calibration, T)
-        )
-        self.judge_ = Judge.fit(before, now, self.log_prior_, T, trained)
+        self.judge_ = judge_of(self, parts)
         calibration = parts.calibration
         labels = torch.from_numpy(calibration.labels)
-        self.remembered_ = remembered(self.model_, self._inputs(calibration.images), labels)
+        self.remembered_ = remembered(self.model_, self.inputs(calibration.images), labels)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._seen, self._learned
         if self.features_ is not None:
@@ -216,66 +197,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         finally:
             self.artist_ = drawing.artist
 
-    def _temperature(self, held_out: Part) -> float:
-        """By labelled images, or so many of them, drawn by the seed, as have figures that fit into memory."""
-        n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // len(self.labels))
-        if len(held_out) > n:
-            held_out = held_out.subset(np.random.default_rng(self.seed).permutation(len(held_out))[:n])
-        scores = self._examine(held_out.images).log_scores
-        return fit_temperature(scores, torch.from_numpy(held_out.labels), self.log_prior_)
-
     def crosses(self, shape: Sequence[int]) -> bool:
         """Whether it learns from images (C, H, W), or vectors (D,), that calibrate as well: a fifth is then judged by a model
         of the rest (cross-conformal prediction, Vovk 2015). What is measured in one pass can be measured in six."""
         features = self.choice_.features if hasattr(self, "choice_") else _validated(FeatureOptions, self.features)
         of_features = len(shape) == 1 or features.kind != "pixels"
         return of_features and not models.family(self.family).learns_by_gradient
-
-    def _crossed(self, parts: Parts, temperature: float, seed: int) -> Labelled:
-        """What a judge learns from, of images of the training: each judged by a model that has not seen it.
-
-        A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of
-        each class calibrate.
-        """
-        pool = joined([parts.train, parts.calibration]).labelled()
-        pool = pool if self.features_ is None else self.features_.over(pool)
-        fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
-        calibrates = several & _among_the_first(pool.labels, max(1, MOST_CROSSED // len(self.labels)), seed)
-        models_without = (self._measured(pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
-        pieces = [
-            self._labelled(model, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
-            for k, model in enumerate(models_without)
-        ]
-        scores_fit = sum(len(piece.labels) for piece in pieces) * len(self.labels) <= MOST_SCORES
-        return Labelled.joined(pieces if scores_fit else [piece.without_scores() for piece in pieces])
-
-    def _measured(self, part: Part) -> Scorer:
-        """A model like this one of a part of the images, vectors all."""
-        model = type(self.model_)(Task(part.images.shape, part.class_counts(len(self.labels))), self.model_.options)
-        assert isinstance(model, Measured)
-        hardware.placed(model, self.device)
-        measure(model, self._feed(part, BATCH, None).to(self.device))
-        return model.eval()
-
-    def _labelled(self, model: Scorer, part: Part, temperature: float) -> Labelled:
-        """What a judge learns from, of labelled images."""
-        few, pieces = len(part) * len(self.labels) <= MOST_SCORES, []
-        for start, block in self._numbered(part.images) if len(part) else [(0, part.images)]:
-            labels = torch.from_numpy(part.labels[start : start + len(block)])
-            with torch.inference_mode():
-                piece = Labelled.of(examine(model, self._inputs(block)), labels, temperature)
-            pieces.append(piece if few else piece.without_scores())
-        return Labelled.joined(pieces)
-
-    @torch.inference_mode()
-    def _trained_traits(self, train: Part) -> tuple[Tensor, Tensor]:
-        """Of the labelled images, or of so many of each class drawn by the seed."""
-        rng, labels = np.random.default_rng(self.seed), train.labels
-        each = max(MOST_OF_A_CLASS, MOST_TRAITS // len(self.labels))
-        chosen = [rng.permutation(np.flatnonzero(labels == c))[:each] for c in range(len(self.labels))]
-        part = train.subset(np.sort(np.concatenate(chosen)))
-        batches = zip(self._inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
-        return own_traits(self.model_, batches)
 
     @property
     def family(self) -> str:
@@ -299,7 +226,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @torch.inference_mode()
     def log_posterior(self, images: Images) -> NDArray[np.float64]:
         """log p(c | x) of a collection under the training prior: (N, K)."""
-        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self._inputs(images)])
+        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self.inputs(images)])
         return log_posterior(log_scores, self.log_prior_, self.judge_.temperature).numpy()
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -319,7 +246,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         Of thousands of classes no more is kept than is asked for.
         """
         images, found = self._images(X), []
-        for x in self._inputs(images):
+        for x in self.inputs(images):
             scores = self.model_.log_scores(x)
             found.append(top_log_posterior(scores, self.log_prior_.to(scores.device), self.judge_.temperature, k))
         values, classes = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
@@ -333,7 +260,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def log_evidence(self, images: Images, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
         """log p(x) of a collection, (N,) nats; with `rng`, a bound by sampling is sampled, and a bound indeed."""
         model = self._generative("log p(x)")
-        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self._inputs(images)])
+        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self.inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
@@ -341,7 +268,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """A tighter bound on log p(x) than `log_evidence`, (N,) nats, where the family has one."""
         model = self.model_
         assert isinstance(model, ImportanceWeighted)
-        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self._inputs(images)])
+        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
@@ -440,7 +367,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """
         check_is_fitted(self, "judge_")
         images, _ = self._readable(inputs)
-        examined = (self._examine(block) for block in self._blocks(images))
+        examined = (self.examine(block) for block in self._blocks(images))
         return adaptation(self.judge_, examined, self.log_prior_, alpha)
 
     def explain(self, image: Any, *, against: Any = None) -> Explanation:
@@ -495,7 +422,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(f"no image of {name!r} could be read; at least one was expected")
         new: Self = clone(self)
         new.__dict__.update(self.__dict__)
-        x = torch.cat(list(self._inputs(images)))
+        x = torch.cat(list(self.inputs(images)))
         new.model_, new.judge_ = extended(self.model_, self.judge_, x, self.remembered_)
         new.remembered_ = with_class(self.remembered_, new.model_, x)
         new.classes_ = np.append(self.classes_, [name])
@@ -513,7 +440,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Everything that answers rest on, as arrays, for a whole collection."""
         blocks = self._blocks(images) if len(images) else [images]
         # A block at a time: what is seen of an image is far more than what is answered.
-        return Judgement.joined([self.judge_(self._examine(block), self.log_prior_, alpha) for block in blocks])
+        return Judgement.joined([self.judge_(self.examine(block), self.log_prior_, alpha) for block in blocks])
 
     def judge_of_part(self, observed: ArrayLike, validation: Part, calibration: Part) -> Judge:
         """What makes answers of images of which `observed`, (H, W) bool, is seen: fitted on others behind the same mask.
@@ -521,7 +448,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         Neither part may hold images of the training; the classifier's own splits do.
         """
         masks = [self._masks(observed, [None] * len(part)) for part in (validation, calibration)]
-        before, now = (self._examine(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
+        before, now = (self.examine(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
         labels = [torch.from_numpy(part.labels) for part in (validation, calibration)]
         T = fit_temperature(before.log_scores, labels[0], self.log_prior_)
         return Judge.fit(Labelled.of(before, labels[0], T), Labelled.of(now, labels[1], T), self.log_prior_, T)
@@ -641,7 +568,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         labels = torch.from_numpy(part.labels)
         averaged = self.training_state_.averaged.eval()
         assert isinstance(averaged, Scorer)
-        scores = torch.cat([averaged.log_scores(x).cpu() for x in self._inputs(part.images)])
+        scores = torch.cat([averaged.log_scores(x).cpu() for x in self.inputs(part.images)])
         T = fit_temperature(scores, labels, self.log_prior_)
         right = (scores / T + self.log_prior_).argmax(1) == labels
         figures = {
@@ -665,7 +592,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         for start in range(0, len(images), BATCH):
             yield start, images.subset(np.arange(start, min(start + BATCH, len(images))))
 
-    def _inputs(self, images: Images) -> Iterator[Tensor]:
+    def inputs(self, images: Images) -> Iterator[Tensor]:
         """Batches as the model takes them."""
         for block in self._blocks(images):
             batch = block.batch(np.arange(len(block)))
@@ -682,12 +609,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return x if self.features_ is None else self.features_(x)
 
     @torch.inference_mode()
-    def _examine(self, images: Images, masks: Tensor | None = None) -> Examination:
+    def examine(self, images: Images, masks: Tensor | None = None) -> Examination:
         """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
         if masks is None:
-            return examine(self.model_, self._inputs(images))
+            return examine(self.model_, self.inputs(images))
         each = torch.split(masks.to(self.device), BATCH) if len(masks) else ()
-        return examine_part(self.model_, zip(self._inputs(images), each, strict=True))
+        return examine_part(self.model_, zip(self.inputs(images), each, strict=True))
 
     def _pixels(self, image: Any) -> Tensor:
         """One image (1, C, H, W) in [0, 1], or a vector (1, D); a ValueError if it cannot be read."""
@@ -726,7 +653,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             if not len(chosen):
                 continue
             some, is_whole = block.subset(chosen), bool(whole[chosen[0]])
-            examined = self._examine(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
+            examined = self.examine(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
             judgement = (self.judge_ if is_whole else asked.judge_of_part)(examined, asked.log_prior, asked.alpha)
             names = [some.name(i) for i in range(len(some))]
             bits = self._bits_per_dim(judgement.log_likelihood) if is_whole else None  # a part has fewer dimensions
@@ -765,25 +692,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if not isinstance(self.model_, GenerativeModel):
             raise AttributeError(f"{what} needs a generative model; {self.family!r} only tells classes apart")
         return self.model_
-
-
-def _among_the_first(labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
-    """Which images are among n of their class, drawn by the seed: (N,) -> (N,)."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    start = np.searchsorted(labels[order], labels[order])
-    found = np.zeros(len(labels), np.bool_)
-    found[order] = np.arange(len(labels)) - start < n
-    return found
-
-
-def _dealt(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A fold for every image, the images of each class dealt out evenly: (N,) -> (N,)."""
-    fold, rng = np.zeros(len(labels), np.int64), np.random.default_rng(seed)
-    for c in np.unique(labels):
-        of_class = rng.permutation(np.flatnonzero(labels == c))
-        fold[of_class] = (np.arange(len(of_class)) + rng.integers(N_FOLDS)) % N_FOLDS
-    return fold
 
 
 def _seed(random_state: Any) -> int:

@@ -17,6 +17,7 @@ from likely.contract import STORED, GenerativeModel, Task
 from likely.data.images import ImageFormat
 from likely.inference.judgement import Judge
 from likely.models.artist import Artist, ArtistOptions
+from likely.nets.features import FeatureOptions
 from likely.training import hardware
 from likely.training.options import TrainingOptions
 
@@ -62,6 +63,8 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
     training = TrainingOptions.model_validate(document["training"])
     format = ImageFormat.model_validate(document["images"]) if document["images"] else None
     asked: dict[str, Any] = {"options": options, "training": training, "images": format and format.options}
+    if document.get("features") is not None:
+        asked["features"] = FeatureOptions.model_validate(document["features"]["options"])
     self = kind(document["family"], **asked, random_state=document["seed"])
     self.training_, self.format_ = training, format
     self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])

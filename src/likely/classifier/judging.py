@@ -1,0 +1,129 @@
+"""From a trained model to the judge of its answers: what held-out and calibration images say of its figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from likely.classifier.examining import examine, own_traits
+from likely.contract import Measured, Scorer, Task
+from likely.data.parts import Part, joined
+from likely.data.splits import Parts
+from likely.inference.calibration import fit_temperature
+from likely.inference.judgement import Judge, Labelled
+from likely.training import hardware
+from likely.training.feed import Batches
+from likely.training.loop import measure
+
+if TYPE_CHECKING:
+    from likely.classifier.classifier import Classifier
+
+MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
+MOST_OF_A_CLASS = 100  # of each class, if that is more
+MOST_SCORES = 50_000_000  # of images under all classes that are kept together
+LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
+MOST_CROSSED = 20_000  # images that calibrate although they are learned from, or one of each class
+N_FOLDS = 5  # of these
+BATCH = 256  # images that go through a network together when nothing is learned
+
+
+def judge_of(classifier: Classifier, parts: Parts) -> Judge:
+    """Temperature, strangeness and p-values: from validation images, from calibration images, and from those trained on."""
+    enough = len(parts.validation) > 0
+    held_out = parts.validation if enough else parts.train.labelled()
+    T = _temperature(classifier, held_out)
+    T = T if enough else max(1.0, T)  # sureness on the images of the training itself is no measure
+    # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
+    described = classifier.examine(held_out.images.subset([0])).description is not None
+    trained = trained_traits(classifier, parts.train) if described else None
+    before = labelled(classifier, classifier.model_, held_out, T)
+    if classifier.crosses(classifier.shape):
+        now = crossed(classifier, parts, T, classifier.seed)
+    else:
+        now = labelled(classifier, classifier.model_, parts.calibration, T)
+    return Judge.fit(before, now, classifier.log_prior_, T, trained)
+
+
+def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: float) -> Labelled:
+    """What a judge learns from, of labelled images as a model of the classifier's kind sees them."""
+    few, pieces = len(part) * len(classifier.labels) <= MOST_SCORES, []
+    for start in range(0, max(1, len(part)), BATCH):
+        block = part.subset(np.arange(start, min(start + BATCH, len(part))))
+        with torch.inference_mode():
+            found = examine(model, classifier.inputs(block.images))
+        piece = Labelled.of(found, torch.from_numpy(block.labels), temperature)
+        pieces.append(piece if few else piece.without_scores())
+    return Labelled.joined(pieces)
+
+
+def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int) -> Labelled:
+    """What a judge learns from, of images of the training: each judged by a model that has not seen it.
+
+    A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of each
+    class calibrate.
+    """
+    pool = joined([parts.train, parts.calibration]).labelled()
+    pool = pool if classifier.features_ is None else classifier.features_.over(pool)
+    fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
+    calibrates = several & _among_the_first(pool.labels, max(1, MOST_CROSSED // len(classifier.labels)), seed)
+    models_without = (_measured(classifier, pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
+    pieces = [
+        labelled(classifier, model, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
+        for k, model in enumerate(models_without)
+    ]
+    scores_fit = sum(len(piece.labels) for piece in pieces) * len(classifier.labels) <= MOST_SCORES
+    return Labelled.joined(pieces if scores_fit else [piece.without_scores() for piece in pieces])
+
+
+@torch.inference_mode()
+def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]:
+    """Of the labelled images, or of so many of each class drawn by the seed."""
+    rng, labels, K = np.random.default_rng(classifier.seed), train.labels, len(classifier.labels)
+    each = max(MOST_OF_A_CLASS, MOST_TRAITS // K)
+    chosen = [rng.permutation(np.flatnonzero(labels == c))[:each] for c in range(K)]
+    part = train.subset(np.sort(np.concatenate(chosen)))
+    batches = zip(classifier.inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
+    return own_traits(classifier.model_, batches)
+
+
+def _temperature(classifier: Classifier, held_out: Part) -> float:
+    """By labelled images, or so many of them, drawn by the seed, as have figures that fit into memory."""
+    n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // len(classifier.labels))
+    if len(held_out) > n:
+        held_out = held_out.subset(np.random.default_rng(classifier.seed).permutation(len(held_out))[:n])
+    scores = classifier.examine(held_out.images).log_scores
+    return fit_temperature(scores, torch.from_numpy(held_out.labels), classifier.log_prior_)
+
+
+def _measured(classifier: Classifier, part: Part) -> Scorer:
+    """A model like the classifier's of other images, vectors all."""
+    like = classifier.model_
+    model = type(like)(Task(part.images.shape, part.class_counts(len(classifier.labels))), like.options)
+    assert isinstance(model, Measured)
+    hardware.placed(model, classifier.device)
+    feed = Batches(part.images, part.labels, batch_size=BATCH, seed=classifier.seed, augment=None)
+    measure(model, feed.to(classifier.device))
+    return model.eval()
+
+
+def _among_the_first(labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
+    """Which images are among n of their class, drawn by the seed: (N,) -> (N,)."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    start = np.searchsorted(labels[order], labels[order])
+    found = np.zeros(len(labels), np.bool_)
+    found[order] = np.arange(len(labels)) - start < n
+    return found
+
+
+def _dealt(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """A fold for every image, the images of each class dealt out evenly: (N,) -> (N,)."""
+    fold, rng = np.zeros(len(labels), np.int64), np.random.default_rng(seed)
+    for c in np.unique(labels):
+        of_class = rng.permutation(np.flatnonzero(labels == c))
+        fold[of_class] = (np.arange(len(of_class)) + rng.integers(N_FOLDS)) % N_FOLDS
+    return fold
