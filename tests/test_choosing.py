@@ -49,7 +49,7 @@ def test_a_backbone_at_hand_is_for_photographs(tmp_path, monkeypatch, side, kind
 
 def test_a_classifier_says_what_it_chose():
     digits = load_digits()
-    classifier = Classifier().fit(digits.images[:300] / 16, digits.target[:300])
+    classifier = Classifier(AUTO).fit(digits.images[:300] / 16, digits.target[:300])
     assert classifier.model == AUTO
     assert classifier.family == "gaussian"
     assert classifier.score(digits.images[300:600] / 16, digits.target[300:600]) > 0.8

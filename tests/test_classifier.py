@@ -104,7 +104,14 @@ def test_fitting_does_not_disturb_the_global_random_numbers(digits):
 
 
 def test_parameters_are_kept_as_given_and_cloned():
-    given = {"model": "vae", "options": TINY, "training": BRIEF, "images": {"size": 16}, "random_state": 3}
+    given = {
+        "model": "vae",
+        "options": TINY,
+        "training": BRIEF,
+        "images": {"size": 16},
+        "features": {"features": "pixels"},
+        "random_state": 3,
+    }
     classifier = Classifier(**given)
     assert classifier.get_params() == given
     assert clone(classifier).get_params() == given

@@ -80,7 +80,8 @@ def generate():
 def test_the_generated_pages_name_every_flag(generate):
     commands = generate.commands_page()
     assert all(
-        flag in commands for flag in ("--learning-rate", "--augment-flip", "--latent-dims", "--colour", "-h, --help")
+        flag in commands
+        for flag in ("--learning-rate", "--augment-flip", "--backbone-stages", "--latent-dims", "-h, --help")
     )
     options = generate.options_page()
     assert "| `--seed` | whole number ≥ 0 | `0` |" in options

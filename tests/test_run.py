@@ -22,7 +22,7 @@ TINY = {"latent_dims": 4, "width": 4}
 
 def tiny_run(**changes):
     training = TrainingOptions(epochs=4, batch_size=64, threads=1)
-    return Run(data="digits", options=TINY, training=training, folds=0, **changes)
+    return Run(data="digits", model="vaegan", options=TINY, training=training, folds=0, **changes)
 
 
 def drained(session):
@@ -107,7 +107,7 @@ def test_a_training_does_not_go_on_with_other_data(tmp_path):
     data, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     np.savez(data, x=images, y=np.arange(60) % 3)
     training = TrainingOptions(epochs=3, batch_size=16, threads=1)
-    session = begin(Run(data=str(data), options=TINY, training=training, folds=0), tmp_path / "m")
+    session = begin(Run(data=str(data), model="vaegan", options=TINY, training=training, folds=0), tmp_path / "m")
     next(iter(session.steps()))
     session.save_progress()
     np.savez(data, x=255 - images, y=np.arange(60) % 3)
@@ -117,7 +117,7 @@ def test_a_training_does_not_go_on_with_other_data(tmp_path):
 
 def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path):
     training = TrainingOptions(minutes=0.03, batch_size=64, threads=1)
-    session = begin(Run(data="digits", options=TINY, training=training, folds=0), tmp_path / "m")
+    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training, folds=0), tmp_path / "m")
     for step in session.steps():
         if step.fraction > 0.4:
             session.save_progress()
@@ -173,7 +173,7 @@ def test_wrong_labels_are_doubted(tmp_path):
 
 def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
     training = TrainingOptions(epochs=2, batch_size=64, threads=1)
-    session = begin(Run(data="digits", options=TINY, training=training), tmp_path / "m")
+    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
     for _ in session.steps():
         pass
     session.finish()
@@ -191,7 +191,7 @@ def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tm
 
 def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
     training = TrainingOptions(minutes=0.002, batch_size=16, threads=1)
-    session = begin(Run(data="digits", options=TINY, training=training, folds=0), tmp_path / "m")
+    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training, folds=0), tmp_path / "m")
     steps = list(session.steps())
     assert steps[-1].fraction == 1
     assert "nll" in steps[-1].validation

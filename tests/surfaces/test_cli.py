@@ -191,7 +191,8 @@ def test_resume_refuses_other_options_and_says_which(folder, tmp_path):
     from likely.training.options import TrainingOptions
 
     session = begin(
-        Run(data=str(folder), options={"width": 4}, training=TrainingOptions(epochs=3), folds=0), tmp_path / "m"
+        Run(data=str(folder), model="vae", options={"width": 4}, training=TrainingOptions(epochs=3), folds=0),
+        tmp_path / "m",
     )
     for step in session.steps():
         if step.number == 2:
@@ -450,7 +451,19 @@ def test_an_interrupted_training_keeps_the_best_so_far(folder, tmp_path):
     import signal
 
     out = tmp_path / "m"
-    words = ["train", str(folder), "--out", str(out), *BRIEF[2:], "--epochs", "100000", "--patience", "100000"]
+    words = [
+        "train",
+        str(folder),
+        "--out",
+        str(out),
+        "--model",
+        "vaegan",
+        *BRIEF[2:],
+        "--epochs",
+        "100000",
+        "--patience",
+        "100000",
+    ]
     with subprocess.Popen([sys.executable, "-m", "likely", *words], stderr=subprocess.PIPE, text=True) as process:
         next(line for line in process.stderr if line.startswith("epoch"))
         process.send_signal(signal.SIGINT)

@@ -15,9 +15,7 @@ from likely.nets.features import FeatureOptions
 
 BACKBONE = "LIKELY_BACKBONE"  # in the environment: a backbone that is at hand for every training
 SMALLEST = 48  # pixels of the shorter side: in smaller images a backbone for photographs sees little
-MANY = (
-    100  # images of a class, by half of the classes, from which on a deep model of pixels learns more than it guesses
-)
+MANY = 50  # images of a class, by half of the classes, from which on a deep model of pixels pays
 
 
 @dataclass(frozen=True)

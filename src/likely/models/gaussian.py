@@ -81,7 +81,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         self.register_buffer("bias", torch.zeros(K if self.is_linear else 0), persistent=False)
         self.middle: Tensor
         self.register_buffer("middle", torch.zeros(D, dtype=torch.float64), persistent=False)
-        self.register_load_state_dict_post_hook(lambda model, _: model._make_linear())  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
 
     @property
     def evidence(self) -> Evidence:
@@ -282,6 +282,10 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             f"covariance {self.covariance!r} over {D:,} numbers an image would need {n_bytes / 1e9:.1f} GB for {of}, and "
             f"{LARGEST / 1e9:.1f} GB are allowed; use covariance {tied}'diagonal', or images of a smaller size"
         )
+
+
+def _after_loading(model: Gaussian, _: object) -> None:  # a function that can be pickled, unlike a lambda
+    model._make_linear()
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     DATA is a folder with a folder of images for each class (nested, or with train, val and test), idx files, an .npz, a
     manifest (CSV, JSONL or Parquet with file_name and label), or `digits`.
 
-    Without --model the family is chosen by the images and how many there are. A family's own options: `likely train --model
+    With --model auto the family is chosen by the images and how many there are. A family's own options: `likely train --model
     NAME --help`.
     """
     from likely.surfaces.cli.progress import counting, watched
