@@ -122,3 +122,15 @@ def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, s
     )
     (answer,) = answers(judgement, ["a.png"], None, Naming(LABELS, None, None))
     assert answer.calibration is expected
+
+
+def test_nested_classes_are_answered_by_their_groups_as_well():
+    judgement, names = judged(3), ("fruit/apple", "fruit/pear", "milk")
+    given = list(answers(judgement, NAMES, None, Naming(names, None, None)))
+    p = judgement.log_posterior.exp()
+    for i, answer in enumerate(given):
+        (group,) = answer.groups
+        fruit = (p[i, 0] + p[i, 1]).item()
+        assert group.label == ("fruit" if fruit > p[i, 2] else "milk")
+        assert group.probability == pytest.approx(max(fruit, p[i, 2].item()))
+    assert all(answer.groups == () for answer in answered(judgement))

@@ -202,3 +202,30 @@ def test_a_class_more_does_not_join_the_pool_of_those_before():
     assert set(was.calibration) == {Calibration.POOLED}
     assert_close(now.p_values[:, :K], was.p_values)
     assert now.calibration[K] is Calibration.POOLED
+
+
+def test_pieces_are_joined_as_if_they_had_never_been_apart():
+    whole, y = examined(3, 30)
+    pieces = [whole.subset(rows) for rows in torch.arange(30).split(11)]
+    joined = Examination.joined(pieces, K)
+    assert torch.equal(joined.log_scores, whole.log_scores)
+    assert torch.equal(joined.statistics, whole.statistics)
+    assert joined.description is None
+    assert Examination.joined([], K, 4).statistics.shape == (0, K, 4)
+    each = [Labelled.of(piece, labels, 2.0) for piece, labels in zip(pieces, y.split(11), strict=True)]
+    for found, expected in zip(
+        vars(Labelled.joined(each)).values(), vars(Labelled.of(whole, y, 2.0)).values(), strict=True
+    ):
+        assert_close(found, expected)
+
+
+def test_a_judge_of_very_many_classes_knows_all_but_the_bias_of_their_scores():
+    held_out, calibration = (Labelled.of(*examined(*which), 1.5) for which in ((1, 60), (2, 80)))
+    full, small = (
+        Judge.fit(a, b, LOG_PRIOR, 1.5)
+        for a, b in ((held_out, calibration), (held_out.without_scores(), calibration.without_scores()))
+    )
+    judged = [judge(examined(3, 20)[0], LOG_PRIOR, 0.05) for judge in (full, small)]
+    assert_close(judged[0].p_values, judged[1].p_values, equal_nan=True)
+    assert_close(judged[0].set_p_values, judged[1].set_p_values, equal_nan=True)
+    assert not small.offsets.covariance.numel()

@@ -372,3 +372,11 @@ def test_shares_that_are_none_are_refused(shares, sentence):
     with pytest.raises(ValueError) as refusal:
         log_prior_of(shares, ["boot", "coat", "shirt"])
     assert str(refusal.value) == sentence
+
+
+def test_a_mix_of_very_many_classes_is_not_estimated():
+    offsets = Offsets.unknown(K)
+    assert not offsets.of_one_class_more().covariance.numel()
+    assert len(offsets.of_one_class_more().values) == K + 1
+    with pytest.raises(ValueError, match="a mix of 10 classes has too many shares"):
+        class_mix(torch.zeros(5, K), uniform(K), 1.0, offsets)

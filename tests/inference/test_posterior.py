@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.posterior import log_evidence, log_posterior, uniform
+from likely.inference.posterior import log_evidence, log_posterior, top_log_posterior, uniform
 
 
 @st.composite
@@ -90,3 +90,13 @@ def test_uniform_classes_are_equally_likely(n_classes):
     log_prior = uniform(n_classes)
     assert log_prior.shape == (n_classes,)
     assert log_prior.tolist() == pytest.approx([-math.log(n_classes)] * n_classes)
+
+
+@given(st.integers(0, 20), st.integers(1, 40), st.sampled_from([0.5, 1.0, 3.0]))
+def test_the_few_largest_are_the_largest(seed, k, temperature):
+    rng = torch.Generator().manual_seed(seed)
+    scores, prior = 5 * torch.randn(6, 30, generator=rng), torch.rand(30, generator=rng).log_softmax(0)
+    values, classes = top_log_posterior(scores, prior, temperature, k)
+    expected = log_posterior(scores, prior, temperature).topk(min(k, 30))
+    assert_close(values.double(), expected.values, rtol=1e-4, atol=1e-4)
+    assert torch.equal(classes, expected.indices)

@@ -58,6 +58,9 @@ def test_a_reader_that_leaves_early_is_no_fault(words):
 def test_ctrl_c_says_so_and_leaves_with_130(tmp_path):
     """While something is read, from a pipe that nobody writes to."""
     script = "import os, signal, likely.surfaces.cli as c, likely.surfaces.cli.info as i\n"
+    script += (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # who runs tests in the background ignores it
+    )
     script += "i.command.callback = lambda **_: os.kill(os.getpid(), signal.SIGINT)\nc.main(['info', '.'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 130
