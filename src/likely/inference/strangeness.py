@@ -293,11 +293,16 @@ class _Parts:
         """How much of a covariance may be the part's own, the safest first."""
         return (0.0,) if self.of_part is None else (0.0, *OWN) if self.usual.ndim == 2 else OWN
 
-    def roots(self, own: float, shrunk: float) -> Tensor:
+    def covariances(self, own: float, shrunk: float) -> Tensor:
         """(P, D, D), or (1, D, D) where nothing is a part's own."""
         mixed = self.usual if self.of_part is None or own == 0 else own * self.of_part + (1 - own) * self.usual
-        eye = torch.eye(self.usual.shape[-1], dtype=torch.float64)
-        return _inverse_root((1 - shrunk) * mixed + shrunk * eye).reshape(-1, *eye.shape)
+        found = (1 - shrunk) * mixed
+        found.diagonal(dim1=-2, dim2=-1).add_(shrunk)
+        return found.reshape(-1, *self.usual.shape[-2:])
+
+    def roots(self, own: float, shrunk: float) -> Tensor:
+        """W of each, lower triangular, with Wᵀ W the inverse covariance."""
+        return _inverse_root(self.covariances(own, shrunk))
 
     def log_weight(self, root: Tensor) -> Tensor:
         """log ρ (P,)."""
@@ -307,13 +312,15 @@ class _Parts:
 
     def mean_log_density(self, own: float, shrunk: float, t: Tensor, y: Tensor) -> float:
         """Of numbers (N, D) under the mixtures of their classes, nats up to a constant."""
-        root = self.roots(own, shrunk)
-        constant, root, total = self._log_share + _log_size(root, len(self.owner)), root.float(), 0.0
+        # A held-out image more costs less than a matrix inverted, of which there are many to be tried.
+        lower, total = torch.linalg.cholesky(self.covariances(own, shrunk)), 0.0
+        constant = self._log_share - _log_size(lower, len(self.owner))
         for c in set(y.tolist()):
-            each = []
+            each, of_class = [], t[y == c]
             for j in (self.owner == c).nonzero()[:, 0].tolist():
-                squared = ((t[y == c] - self.centre[j]) @ root[j if len(root) > 1 else 0].mT).square().sum(1)
-                each.append(constant[j] - squared.double() / 2)
+                away = (of_class - self.centre[j]).double().mT
+                found = torch.linalg.solve_triangular(lower[j if len(lower) > 1 else 0], away, upper=False)
+                each.append(constant[j] - found.square().sum(0) / 2)
             total += float(torch.stack(each).logsumexp(0).sum())
         return total / max(1, len(y))
 
