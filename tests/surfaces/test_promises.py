@@ -332,7 +332,7 @@ def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likel
         "--corruptions",
         "--attack",
         "--attacked",
-        4,
+        2,
     )
     code, out, err = likely(*asked, "--json")
     assert code == 0, err
