@@ -37,7 +37,6 @@ from likely.evaluation import metrics
 from likely.inference.hierarchy import levels
 
 LEDGER = RESULTS / "grocery.jsonl"
-N_BOOTSTRAP = 10_000
 N_RESAMPLED = 1000
 N_CLASSES = 81
 N_LEFT_OUT = 10  # products that are nobody's
@@ -162,16 +161,12 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
             "fine": float(right.mean()),
             "coarse": float((by_group == coarse[test.y]).mean()),
             "ece": metrics.ece(np.log(p + 1e-300), test.y),
-            "lead": interval(ours.astype(float) - right),
+            "lead": [
+                float(ours.mean() - right.mean()),
+                *metrics.paired_bootstrap(ours, right, np.random.default_rng(0)),
+            ],
         }
     return answer
-
-
-def interval(differences: np.ndarray) -> list[float]:
-    """Mean of paired differences with its bootstrap interval, 95 %."""
-    again = np.random.default_rng(0).integers(len(differences), size=(N_BOOTSTRAP, len(differences)))
-    low, high = np.quantile(differences[again].mean(1), [0.025, 0.975])
-    return [float(differences.mean()), float(low), float(high)]
 
 
 def left_out(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:

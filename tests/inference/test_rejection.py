@@ -20,6 +20,15 @@ CHANCE = 1e-7  # that a simulation fails though the code is right
 ALPHAS = [0.01, 0.05, 0.1, 0.3]
 
 
+def fitted_to(calibration, labels, held_out, held_out_labels):
+    """From scores (N, K) of which each image's own class has one."""
+    own = [
+        scores.double().gather(1, y[:, None])[:, 0]
+        for scores, y in ((calibration, labels), (held_out, held_out_labels))
+    ]
+    return ConformalScores.fit(own[0], labels, own[1], held_out_labels, calibration.shape[1])
+
+
 def generator(seed):
     return torch.Generator().manual_seed(seed)
 
@@ -80,7 +89,7 @@ def calibrated(draw):
     y = torch.arange(3).repeat_interleave(torch.tensor(counts))
     rng = generator(draw(st.integers(0, 1000)))
     held_out, held_out_y = torch.randn(9, 3, generator=rng), torch.arange(9) % 3
-    fitted = ConformalScores.fit(torch.randn(len(y), 3, generator=rng), y, held_out, held_out_y)
+    fitted = fitted_to(torch.randn(len(y), 3, generator=rng), y, held_out, held_out_y)
     return fitted, torch.randn(7, 3, generator=rng), draw(st.sampled_from([0.1, 0.2, 0.5]))
 
 
@@ -119,7 +128,7 @@ def test_p_values_exist_for_every_class_or_for_none(case):
 def test_tiny_classes_that_are_too_few_together_borrow_from_all():
     y = torch.tensor([0, 1] + [2] * 30)
     scores = torch.randn(32, 3, generator=generator(0))
-    fitted = ConformalScores.fit(scores, y, scores, y)
+    fitted = fitted_to(scores, y, scores, y)
     assert fitted.calibration(0.1) == (Calibration.POOLED, Calibration.POOLED, Calibration.PER_CLASS)
     strangest = fitted.p_values(torch.full((1, 3), 1e9), 0.1)
     assert_close(strangest, torch.tensor([[1 / 33, 1 / 33, 1 / 31]], dtype=torch.float64))
@@ -132,7 +141,7 @@ def test_pooled_scores_are_put_on_one_scale():
     y = torch.arange(2).repeat_interleave(3000)
     own = torch.tensor([0.1, 0.5, 2.0, -3.0])
     calibration = torch.stack([own, 100 + 20 * own], 1).repeat(2, 1)
-    fitted = ConformalScores.fit(calibration, torch.arange(2).repeat_interleave(4), both, y)
+    fitted = fitted_to(calibration, torch.arange(2).repeat_interleave(4), both, y)
     assert fitted.calibration(0.15) == (Calibration.POOLED, Calibration.POOLED)
     p = fitted.p_values(torch.tensor([[1.0, 120.0], [-5.0, 0.0]]), 0.15)
     assert_close(p[:, 0], p[:, 1])
@@ -140,7 +149,7 @@ def test_pooled_scores_are_put_on_one_scale():
 
 def test_a_class_without_held_out_images_is_scaled_as_all_of_them():
     scores, y = torch.randn(40, 3, generator=generator(1)), torch.arange(40) % 2
-    fitted = ConformalScores.fit(scores, y, scores, y)
+    fitted = fitted_to(scores, y, scores, y)
     own = scores.double()[torch.arange(40), y]
     assert fitted.middle[2] == own.median()
     assert_close(fitted.spread[2], (own - own.median()).abs().mean())
@@ -148,7 +157,7 @@ def test_a_class_without_held_out_images_is_scaled_as_all_of_them():
 
 def test_without_held_out_images_the_pool_is_of_raw_scores():
     calibration, y = torch.randn(9, 3, generator=generator(0)), torch.arange(9) % 3
-    fitted = ConformalScores.fit(calibration, y, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
+    fitted = fitted_to(calibration, y, torch.zeros(0, 3), torch.zeros(0, dtype=torch.long))
     raw = of_one_class(calibration.double()[torch.arange(9), y])
     assert_close(fitted.p_values(torch.ones(1, 3), 0.2), raw.p_values(torch.ones(1, 1), 0.2).expand(1, 3))
 
@@ -199,7 +208,7 @@ def test_sets_agree_with_mapie_over_all_classes(alpha):
 def test_sets_agree_with_mapie_class_by_class(alpha):
     log_p, y = answers(2, 300)
     new, _ = answers(3, 200)
-    fitted = ConformalScores.fit(-log_p, y, -log_p, y)
+    fitted = fitted_to(-log_p, y, -log_p, y)
     ours = fitted.p_values(-new, alpha) > alpha
     for c in range(6):
         theirs = sets_of_mapie(log_p[y == c], y[y == c], new, alpha)
@@ -234,7 +243,7 @@ def allowed(n_images, n_calibration, alpha):
 def test_the_promise_of_each_class(alpha, seed):
     calibration, y = scores_of(seed, 1000)
     held_out, held_out_y = scores_of(seed + 100, 100)
-    fitted = ConformalScores.fit(calibration, y, held_out, held_out_y)
+    fitted = fitted_to(calibration, y, held_out, held_out_y)
     assert set(fitted.calibration(alpha)) == {Calibration.PER_CLASS}
     new, new_y = scores_of(seed + 200, 20_000)
     away = turned_away(fitted, new, new_y, alpha)
@@ -249,7 +258,7 @@ def test_the_promise_of_all_tiny_classes_together(alpha, seed):
     n = math.ceil(1.5 / alpha)
     calibration, y = scores_of(seed, n)
     held_out, held_out_y = scores_of(seed + 100, 30)
-    fitted = ConformalScores.fit(calibration, y, held_out, held_out_y)
+    fitted = fitted_to(calibration, y, held_out, held_out_y)
     assert set(fitted.calibration(alpha)) == {Calibration.POOLED}
     new, new_y = scores_of(seed + 200, 20_000)
     fewest, most = allowed(20_000, n, alpha)
@@ -268,7 +277,7 @@ def test_the_promise_of_tiny_classes_beside_a_large_one(seed):
 
     alpha = 0.1
     (calibration, y), held_out = drawn(seed, 20, 400), drawn(seed + 100, 0, 100)  # which show the large class alone
-    fitted = ConformalScores.fit(calibration, y, *held_out)
+    fitted = fitted_to(calibration, y, *held_out)
     assert fitted.calibration(alpha) == (*[Calibration.POOLED] * 9, Calibration.PER_CLASS)
     new, new_y = drawn(seed + 200, 20_000, 20_000)
     away = turned_away(fitted, new, new_y, alpha)
@@ -280,7 +289,7 @@ def test_the_promise_of_tiny_classes_beside_a_large_one(seed):
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_ties_keep_the_promise(alpha):
     calibration, y = scores_of(0, 1000)
-    fitted = ConformalScores.fit(calibration.round(), y, calibration.round(), y)
+    fitted = fitted_to(calibration.round(), y, calibration.round(), y)
     new, new_y = scores_of(1, 20_000)
     away = turned_away(fitted, new.round(), new_y, alpha)
     for c in range(4):

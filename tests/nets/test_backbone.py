@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.backbone import Backbone, BackboneError, located, side_of
+from likely.nets.backbone import Backbone, BackboneError, Tuning, located, side_of
 from likely.nets.features import rebuilt
 
 
@@ -78,7 +78,7 @@ def test_how_large_its_images_are(backbone):
 def test_only_the_last_stages_learn(backbone, x, stages):
     f = Backbone.pretrained(str(backbone))
     before = f.maps(x, 2)
-    tuning = f.tuning(3, stages, 0.1).train()
+    tuning = Tuning(f, 3, stages, 0.1).train()
     y = torch.tensor([0, 1, 2])
     for objective in tuning.objectives():
         loss = objective.loss(x, y, torch.Generator())

@@ -499,7 +499,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         hardware.placed(self.features_, hardware.device(training.device))
         length = {"epochs": self.features_.options.feature_epochs, "minutes": None}
         training = training.model_copy(update=length).resolved(len(parts.train))
-        lesson = self.features_.lesson(len(counts), training.learning_rate)
+        lesson = self.features_.map.lesson(self.features_.options, len(counts), training.learning_rate)
         if lesson is None:
             return
         state = TrainingState(hardware.placed(lesson, self.features_.device), training, seed=self.seed)

@@ -40,8 +40,12 @@ def remembered(model: Scorer, batches: Iterable[Tensor], labels: Tensor) -> Know
     """What a model keeps of images, in case another class comes; None if it has no use for that."""
     if not isinstance(model, Extensible):
         return None
-    found = [model.remembered(x).cpu() for x in batches]
-    return (torch.cat(found), labels) if found and found[0].shape[1] else None
+    found = []
+    for x in batches:
+        found.append(model.remembered(x).cpu())
+        if not found[0].shape[1]:  # nor need the others be looked at
+            return None
+    return (torch.cat(found), labels) if found else None
 
 
 def with_class(known: Known | None, model: Scorer, x: Tensor) -> Known | None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from likely.contract import FamilyOptions, Learner, Objective, Scorer
+from likely.contract import FamilyOptions, Objective, Scorer
 from likely.data.collection import Images, Vectors
 from likely.data.images import ImageOptions
 from likely.data.parts import Part, fingerprint, hashes_of
@@ -69,16 +69,6 @@ class Features(nn.Module):
     def noise(self) -> float:
         """What training adds to the features."""
         return self.options.feature_noise if self.scaling.kind == "whiten" else 0.0
-
-    def lesson(self, n_classes: int, rate: float) -> Learner | None:
-        """What trains the map before anything is made of its features, at most at a `rate`; None if it stays as it is."""
-        if isinstance(self.map, Backbone) and self.options.finetune_stages:
-            return self.map.tuning(n_classes, self.options.finetune_stages, self.options.finetune_rate / rate)
-        return self.map.lesson(n_classes)
-
-    @property
-    def n_features(self) -> int:
-        return self.scaling.n_features
 
     @property
     def device(self) -> torch.device:

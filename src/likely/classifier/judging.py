@@ -69,23 +69,22 @@ def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int)
     pool = joined([parts.train, parts.calibration]).labelled()
     pool = pool if classifier.features_ is None else classifier.features_.over(pool)
     fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
-    calibrates = several & _among_the_first(pool.labels, max(1, MOST_CROSSED // len(classifier.labels)), seed)
+    K = len(classifier.labels)
+    calibrates = several & np.isin(np.arange(len(pool)), _of_each(pool.labels, K, max(1, MOST_CROSSED // K), seed))
     models_without = (_measured(classifier, pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
     pieces = [
         labelled(classifier, model, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
         for k, model in enumerate(models_without)
     ]
-    scores_fit = sum(len(piece.labels) for piece in pieces) * len(classifier.labels) <= MOST_SCORES
+    scores_fit = sum(len(piece.labels) for piece in pieces) * K <= MOST_SCORES
     return Labelled.joined(pieces if scores_fit else [piece.without_scores() for piece in pieces])
 
 
 @torch.inference_mode()
 def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]:
     """Of the labelled images, or of so many of each class drawn by the seed."""
-    rng, labels, K = np.random.default_rng(classifier.seed), train.labels, len(classifier.labels)
-    each = max(MOST_OF_A_CLASS, MOST_TRAITS // K)
-    chosen = [rng.permutation(np.flatnonzero(labels == c))[:each] for c in range(K)]
-    part = train.subset(np.sort(np.concatenate(chosen)))
+    K = len(classifier.labels)
+    part = train.subset(_of_each(train.labels, K, max(MOST_OF_A_CLASS, MOST_TRAITS // K), classifier.seed))
     batches = zip(classifier.inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
     return own_traits(classifier.model_, batches)
 
@@ -110,14 +109,10 @@ def _measured(classifier: Classifier, part: Part) -> Scorer:
     return model.eval()
 
 
-def _among_the_first(labels: NDArray[np.int64], n: int, seed: int) -> NDArray[np.bool_]:
-    """Which images are among n of their class, drawn by the seed: (N,) -> (N,)."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    order = order[np.argsort(labels[order], kind="stable")]
-    start = np.searchsorted(labels[order], labels[order])
-    found = np.zeros(len(labels), np.bool_)
-    found[order] = np.arange(len(labels)) - start < n
-    return found
+def _of_each(labels: NDArray[np.int64], K: int, n: int, seed: int) -> NDArray[np.int64]:
+    """Which images are drawn if n of each class are, or all that it has: indices, ascending."""
+    rng = np.random.default_rng(seed)
+    return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c in range(K)]))
 
 
 def _dealt(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
 from likely.training import hardware
 from likely.training.options import TrainingOptions
+from likely.training.state import prefixed, under
 
 if TYPE_CHECKING:
     from likely.classifier.classifier import Classifier
@@ -32,12 +33,12 @@ REMEMBERED = ("remembered/values", "remembered/labels")
 def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
     """Everything that the classifier's answers depend on."""
     model = classifier.model_
-    tensors = {f"model/{name}": t for name, t in model.state_dict().items()} | classifier.judge_.tensors()
+    tensors = prefixed("model", model.state_dict()) | classifier.judge_.tensors()
     tensors |= {"hashes": torch.from_numpy(classifier.hashes_), "log_prior": classifier.log_prior_}
     features = classifier.features_
-    tensors |= {f"features/{name}": t for name, t in features.state_dict().items()} if features is not None else {}
+    tensors |= prefixed("features", features.state_dict()) if features is not None else {}
     artist = classifier.artist
-    tensors |= {f"artist/{name}": t for name, t in artist.finished().items()} if artist is not None else {}
+    tensors |= prefixed("artist", artist.finished()) if artist is not None else {}
     if classifier.remembered_ is not None:
         tensors |= dict(zip(REMEMBERED, classifier.remembered_, strict=True))
     return tensors, {
@@ -75,7 +76,7 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
         self.n_features_in_ = document["task"]["shape"][0]
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
     try:
-        model.load_state_dict(_under("model", tensors))
+        model.load_state_dict(under("model", tensors))
     except RuntimeError as error:  # other names or shapes than this version's
         raise CheckpointError(
             f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
@@ -93,17 +94,12 @@ def _features(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device
     said = document.get("features")
     if said is None:
         return None
-    return hardware.placed(Features.rebuilt(said, _under("features", tensors)).eval(), hardware.device(device))
+    return hardware.placed(Features.rebuilt(said, under("features", tensors)).eval(), hardware.device(device))
 
 
 def _artist(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> Artist:
     options = ArtistOptions.model_validate(document["artist"], context={STORED: True})
     task = document["task"]
     artist = Artist(math.prod(task["shape"]), len(task["class_counts"]), options)
-    artist.load_state_dict(_under("artist", tensors))
+    artist.load_state_dict(under("artist", tensors))
     return hardware.placed(artist.eval(), hardware.device(device))
-
-
-def _under(part: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """The tensors of a part, by their own names."""
-    return {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}

@@ -13,11 +13,9 @@ from likely.data.collection import CachedImages
 from likely.data.images import ImageFormat
 from likely.data.parts import Part, fingerprint, hashes_of
 from likely.evaluation.extractors import resized
-from likely.evaluation.metrics import Floats
+from likely.evaluation.metrics import Bools, paired_bootstrap
 from likely.evaluation.samples import drawn
 
-N_BOOTSTRAP = 10_000
-LEVEL = 0.95
 PER_CLASS = 100  # generated images, where no number is given
 
 
@@ -74,10 +72,8 @@ def made_by(artist: Classifier, n: int, classes: tuple[str, ...], format: ImageF
     return Part(images, place[part.labels], hashes_of(fingerprint(image) for image in pixels))
 
 
-def compared(source: str, n_made: int, before: Floats, after: Floats, *, seed: int = 0) -> Augmented:
-    """From which held-out images were answered rightly, (N,) each: the paired bootstrap of the difference."""
-    difference = after.astype(float) - before
-    again = np.random.default_rng(seed).integers(len(difference), size=(N_BOOTSTRAP, len(difference)))
-    low, high = np.quantile(difference[again].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    figures = {"before": float(before.mean()), "after": float(after.mean()), "low": float(low), "high": float(high)}
-    return Augmented(source=source, n_made=n_made, n=len(difference), **figures)
+def compared(source: str, n_made: int, before: Bools, after: Bools, *, seed: int = 0) -> Augmented:
+    """From which held-out images were answered rightly, (N,) each."""
+    sure = paired_bootstrap(after, before, np.random.default_rng(seed))
+    figures = {"before": float(before.mean()), "after": float(after.mean()), "low": sure.low, "high": sure.high}
+    return Augmented(source=source, n_made=n_made, n=len(before), **figures)

@@ -5,10 +5,8 @@ Figures of two extractors have nothing to do with each other, so an extractor's 
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +21,7 @@ from likely.contract import Featured
 from likely.data.collection import CachedImages, Images
 from likely.data.images import ImageFormat, read
 from likely.evaluation.metrics import Floats
-from likely.nets.backbone import CONFIG, Backbone, BackboneError
+from likely.nets.backbone import CONFIG, Backbone, BackboneError, digest
 from likely.nets.scaling import to_unit
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
@@ -150,7 +148,7 @@ class TorchScriptExtractor(Extractor):
         self.model, self.device = _program(path, device), device
         arguments = {argument.name for argument in self.model._c._get_method("forward").schema.arguments}
         self.asked = {"return_features": True} if "return_features" in arguments else {}
-        self.name = f"{path.name}@{_digest([path])}"
+        self.name = f"{path.name}@{digest([path])[:4]}"
 
     def _features(self, images: Pixels) -> Tensor:
         coloured = images.repeat(3 // images.shape[1], axis=1)
@@ -189,15 +187,6 @@ def _program(path: Path, device: str) -> torch.jit.ScriptModule:
         raise ExtractorError(
             f"{path} holds no TorchScript program; one that torch.jit.save wrote was expected, not weights alone"
         ) from None
-
-
-def _digest(paths: Sequence[Path]) -> str:
-    """The first hexadecimal digits of the hash of some files, as a model's id has them."""
-    whole = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()[:4]
 
 
 def _last_line(error: Exception) -> str:

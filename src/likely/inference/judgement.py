@@ -155,8 +155,8 @@ class Judge:
         return cls(
             temperature,
             strangeness,
-            ConformalScores.of_own(strange, now, strange_before, before, K),
-            ConformalScores.of_own(calibration.improbable, now, held_out.improbable, before, K),
+            ConformalScores.fit(strange, now, strange_before, before, K),
+            ConformalScores.fit(calibration.improbable, now, held_out.improbable, before, K),
             Offsets.unknown(K) if scores is None else Offsets.fit(scores, now, log_prior, temperature),
         )
 

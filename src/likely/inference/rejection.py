@@ -35,16 +35,9 @@ class ConformalScores:
     n_first: Tensor
 
     @classmethod
-    def fit(cls, calibration: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor) -> ConformalScores:
-        """From scores (N, K) of calibration images and of other held-out images, with their labels."""
-        K = calibration.shape[1]
-        return cls.of_own(_own(calibration, labels), labels, _own(held_out, held_out_labels), held_out_labels, K)
-
-    @classmethod
-    def of_own(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalScores:
-        """The same from the scores (N,) that images have under their own classes."""
-        held_out = held_out.double()
-        middle, spread = middles_and_spreads(held_out, held_out_labels, K)
+    def fit(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalScores:
+        """From the scores (N,) that calibration images and other held-out images have under their own classes, of K."""
+        middle, spread = middles_and_spreads(held_out.double(), held_out_labels, K)
         return cls(own.double(), labels, middle, spread, torch.tensor(K))
 
     def of_one_class_more(self, own: Tensor) -> ConformalScores:
@@ -130,11 +123,6 @@ def prediction_set(log_posterior: Tensor, set_p_values: Tensor, alpha: float) ->
     """Which classes an answer names: the argmax, and every class whose conformal p exceeds `alpha`: (B, K) bool."""
     best = torch.nn.functional.one_hot(log_posterior.argmax(1), log_posterior.shape[1]).bool()
     return best | (set_p_values > alpha)  # NaN compares false
-
-
-def _own(scores: Tensor, labels: Tensor) -> Tensor:
-    """Each image's score under its own class: (N, K), (N,) -> (N,)."""
-    return scores.double().gather(1, labels[:, None])[:, 0]
 
 
 def _conformal(scores: Tensor, ordered: Tensor, n: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.contract import Learner, Objective
-from likely.nets.features import FeatureMap
+from likely.nets.features import FeatureMap, FeatureOptions
 
 CONFIG = "config.json"  # what a backbone's folder is known by
 PREPROCESSOR = "preprocessor_config.json"
@@ -74,7 +74,7 @@ class Backbone(FeatureMap):
             _side(folder, settings),
             stages,
             source,
-            digest(folder),
+            digest(sorted(folder.glob(WEIGHTS))),
         )
         self.network.load_state_dict(network.state_dict())
         return self
@@ -99,9 +99,9 @@ class Backbone(FeatureMap):
             raise BackboneError(f"{self.source or 'the backbone'} has {len(maps)} stages, and {stages} were asked for")
         return maps[-stages:]
 
-    def tuning(self, n_classes: int, stages: int, rate: float) -> Tuning:
-        """What trains the last stages, at a share `rate` of the learning rate, to tell classes apart."""
-        return Tuning(self, n_classes, stages, rate)
+    def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Tuning | None:
+        stages = options.finetune_stages
+        return Tuning(self, n_classes, stages, options.finetune_rate / rate) if stages else None
 
     def behind(self, stages: int) -> list[nn.Parameter]:
         """The parameters that only the last stages have a use for: those on which the maps before do not depend."""
@@ -198,10 +198,10 @@ def located(source: str) -> Path:
     return Path(found)
 
 
-def digest(folder: Path) -> str:
-    """SHA-256 of the hashes of all its weights' files."""
+def digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of the hashes of some files."""
     whole = hashlib.sha256()
-    for path in sorted(folder.glob(WEIGHTS)):
+    for path in paths:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()

@@ -81,7 +81,7 @@ def _fit_length(layer: nn.Module, x: Tensor, *, scale: float) -> None:
     inner.bias.copy_((inner.bias - h.mean(of_an_output)) * times)  # type: ignore[operator]
 
 
-def _spectral(layer: nn.Module) -> nn.Module:
+def spectral(layer: nn.Module) -> nn.Module:
     parametrize.register_parametrization(layer, "weight", Spectral(layer.weight))  # type: ignore[arg-type]
     return layer
 
@@ -90,7 +90,7 @@ NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
     "length": _fixed_length,
-    "spectral": _spectral,
+    "spectral": spectral,
     "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, of all maps together
 }
 

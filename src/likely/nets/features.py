@@ -92,8 +92,9 @@ class FeatureMap(nn.Module, ABC):
     def n_features(self) -> int:
         return sum(self.groups)
 
-    def lesson(self, n_classes: int) -> Learner | None:
-        """What trains this map, in place, before anything is made of its features; None if there is nothing to learn."""
+    def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Learner | None:
+        """What trains this map, in place and at most at a learning `rate`, before anything is made of its features; None if
+        there is nothing to learn."""
         return None
 
     def digest(self) -> str:
@@ -144,7 +145,7 @@ class Autoencoder(FeatureMap):
         code: Tensor = self.to_code(self.trunk(x))
         return code
 
-    def lesson(self, n_classes: int) -> Learner:
+    def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Learner:
         return _Reconstruction(self)
 
     def document(self) -> dict[str, Any]:

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
-from likely.nets.discriminator import Spectral
+from likely.nets.discriminator import SLOPE, spectral
 
-SLOPE = 0.2  # of the leaky rectifier
 SMALLEST = 4  # pixels a side: maps below tell of an image what the next larger ones do
 
 
@@ -49,9 +47,9 @@ class Judges(nn.Module):
 
     def __init__(self, n_maps: int, width: int, n_classes: int) -> None:
         super().__init__()
-        self.inner = nn.ModuleList(_spectral(nn.Conv2d(width, width, 3, padding=1)) for _ in range(n_maps))
-        self.outer = nn.ModuleList(_spectral(nn.Conv2d(width, 1, 1)) for _ in range(n_maps))
-        self.classes = nn.ModuleList(_spectral(nn.Embedding(n_classes, width)) for _ in range(n_maps))
+        self.inner = nn.ModuleList(spectral(nn.Conv2d(width, width, 3, padding=1)) for _ in range(n_maps))
+        self.outer = nn.ModuleList(spectral(nn.Conv2d(width, 1, 1)) for _ in range(n_maps))
+        self.classes = nn.ModuleList(spectral(nn.Embedding(n_classes, width)) for _ in range(n_maps))
 
     def forward(self, maps: Sequence[Tensor], c: Tensor) -> Tensor:
         found = []
@@ -78,8 +76,3 @@ def distance(made: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
         spread = b.detach().float().std((0, 2, 3), keepdim=True).clamp_min(1e-3)
         each.append(((a - b.detach()).float().abs() / spread).mean())
     return torch.stack(each).mean()
-
-
-def _spectral(layer: nn.Module) -> nn.Module:
-    parametrize.register_parametrization(layer, "weight", Spectral(layer.weight))  # type: ignore[arg-type]
-    return layer

@@ -75,22 +75,22 @@ class TrainingState:
 
     def snapshot(self) -> tuple[Tensors, dict[str, Any]]:
         """Everything as tensors by name and one JSON document; the tensors are copies."""
-        tensors = _prefixed("model", self.model.state_dict()) | _prefixed("ema", self.ema.state_dict())
-        tensors |= _prefixed("best", self.best)
+        tensors = prefixed("model", self.model.state_dict()) | prefixed("ema", self.ema.state_dict())
+        tensors |= prefixed("best", self.best)
         rest = []
         for i, each in enumerate(self.optimisers):
             moments, plain = _taken_apart(each.state_dict())
-            tensors |= _prefixed(f"optimiser{i}", moments)
+            tensors |= prefixed(f"optimiser{i}", moments)
             rest.append(plain)
         return _copied(tensors), {"progress": asdict(self.progress), "optimisers": rest, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """The state of a snapshot."""
-        self.model.load_state_dict(_under("model", tensors))
-        self.ema.load_state_dict(_under("ema", tensors))
-        self.best = _copied(_under("best", tensors))
+        self.model.load_state_dict(under("model", tensors))
+        self.ema.load_state_dict(under("ema", tensors))
+        self.best = _copied(under("best", tensors))
         for i, (each, plain) in enumerate(zip(self.optimisers, document["optimisers"], strict=True)):
-            each.load_state_dict(_put_together(_under(f"optimiser{i}", tensors), plain))
+            each.load_state_dict(_put_together(under(f"optimiser{i}", tensors), plain))
         self.progress = Progress(**deepcopy(document["progress"]))
         self.seed = document["seed"]
 
@@ -99,11 +99,13 @@ def _copied(tensors: Mapping[str, Tensor]) -> Tensors:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Tensors by their names, behind that of what they belong to."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    """Those that `prefixed` marked so, by their own names."""
     return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
 
 
