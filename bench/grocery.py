@@ -103,7 +103,7 @@ class Seen:
     def __init__(self, classifier: Classifier, part: Part) -> None:
         assert classifier.features_ is not None
         self.part = part
-        self.X = classifier.features_._over(part.images, None).numpy()
+        self.X = classifier.features_.unscaled(part.images).numpy()
         self.y = part.labels
 
 

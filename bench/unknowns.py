@@ -20,8 +20,11 @@ from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.classifier.judging import crossed, labelled, trained_traits
-from likely.data.collection import CachedImages
-from likely.data.parts import joined
+from likely.data import arrays
+from likely.data.collection import CachedImages, Images
+from likely.data.dataset import load
+from likely.data.images import ImageFormat
+from likely.data.parts import Part, joined
 from likely.evaluation.metrics import auroc, beta_binomial_bound
 from likely.evaluation.selection import select
 from likely.inference.judgement import Examination, Judge, Labelled
@@ -44,10 +47,8 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     if classifier.features_ is not None:
         classifier.features_.keep()
     part = select(classifier, data).part
-    known = part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy()
-    assert classifier.format_ is not None
-    kinds = strangers.of(Path(data), known, classifier.format_, seed)
-    examined = {name: classifier.examine(CachedImages(pixels, str)) for name, pixels in kinds.items()}
+    kinds = strangers.of(Path(data), *as_they_are(classifier, part, data), seed)
+    examined = {name: classifier.examine(brought_to(classifier.format_, pixels)) for name, pixels in kinds.items()}
     own, judge = classifier.examine(part.images), classifier.judge_
     sureness = -judge(own, classifier.log_prior_, 0.05).strangeness.amin(1).numpy()
     found: dict[str, Any] = {"n": len(part), "strangers": {}}
@@ -61,6 +62,27 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
             "unknown_rate": rates,
         }
     return found | {"splits": splits(classifier, folder, own, part.labels)}
+
+
+def as_they_are(classifier: Classifier, part: Part, data: str) -> tuple[np.ndarray, ImageFormat]:
+    """Known images (N, C, H, W) and their format: the data's own, if a model has them enlarged.
+
+    A stranger of the same size is enlarged as they are. Otherwise it would be told by how fine its detail is.
+    """
+    if data != "digits":
+        own = load(data, parts=("test",))
+        if own.format != classifier.format_ and own.test is not None:
+            assert own.format is not None
+            return own.test.images.batch(np.arange(min(len(own.test), strangers.MOST))).numpy(), own.format
+    assert classifier.format_ is not None
+    return part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy(), classifier.format_
+
+
+def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> Images:
+    """Images (N, C, H, W) as a model takes them."""
+    if format is not None and pixels.shape[1:] == format.shape:
+        return CachedImages(pixels, str)
+    return arrays.images(pixels.transpose(0, 2, 3, 1), format)
 
 
 def largest_probability(classifier: Classifier, examined: Examination) -> np.ndarray:
@@ -84,7 +106,7 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
             validation = labelled(classifier, classifier.model_, parts.validation, T)
-            judge = Judge.fit(validation, crossed(classifier, parts, T, i), classifier.log_prior_, T)
+            judge = Judge.fit(validation, crossed(classifier, parts, T, i), classifier.log_prior_, T, trained)
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
             drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.data.arrays import readable
 from likely.nets.features import RandomConvolutions
 
 IMAGES, LABELS = (part[:500] for part in (load_digits().images / 16, load_digits().target))
@@ -86,3 +87,31 @@ def test_features_are_computed_once_in_an_images_life(monkeypatch):
 def test_vectors_have_no_features_but_their_own():
     classifier = Classifier("gaussian", features={"features": "random"}).fit(IMAGES.reshape(500, -1), LABELS)
     assert classifier.features_ is None
+
+
+def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier):
+    # Half as bright, the direction of most features is the same; their length is not.
+    features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
+    described = features.seen(pixels).description
+    assert described.shape == (5, len(features.map.groups) + 1)
+    assert (features.seen(pixels // 2).description[:, :-1] < described[:, :-1]).all()
+    examined = classifier.examine(readable(IMAGES[:5], classifier.format_)[0])
+    assert examined.traits.shared.shape == described.shape
+
+
+def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier):
+    features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
+    plain, felt = features.seen(pixels), features.differentiable(pixels / 255)
+    features.keep()
+    kept, again = features.seen(pixels), features.seen(pixels)
+    features.let_go()
+    for other in (felt, kept, again):
+        assert_allclose(other.x.detach(), plain.x, rtol=1e-4, atol=1e-5)
+        assert_allclose(other.description.detach(), plain.description, rtol=1e-4, atol=1e-5)
+
+
+def test_noise_and_plain_colours_are_strange(classifier, features):
+    rng = np.random.default_rng(0)
+    strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
+    unknown = [answer.status.value == "unknown" for answer in classifier.answer(strangers, alpha=0.05)]
+    assert np.mean(unknown) > 0.9

@@ -24,7 +24,7 @@ from likely.answer import Answer
 from likely.classifier.adapting import Adaptation, adaptation
 from likely.classifier.choosing import choice_of
 from likely.classifier.drawing import Drawing, drawn
-from likely.classifier.examining import examine, examine_part
+from likely.classifier.examining import Seen, examine, examine_part
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
 from likely.classifier.featuring import Features, Progress, Sighted, suited
@@ -422,13 +422,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(f"no image of {name!r} could be read; at least one was expected")
         new: Self = clone(self)
         new.__dict__.update(self.__dict__)
-        x = torch.cat(list(self.inputs(images)))
-        new.model_, new.judge_ = extended(self.model_, self.judge_, x, self.remembered_)
-        new.remembered_ = with_class(self.remembered_, new.model_, x)
+        seen = Seen.joined(list(self.seen(images)))
+        new.model_, new.judge_ = extended(self.model_, self.judge_, seen, self.remembered_)
+        new.remembered_ = with_class(self.remembered_, new.model_, seen.x)
         new.classes_ = np.append(self.classes_, [name])
         new.log_prior_ = prior_of_one_class_more(self.log_prior_)
-        seen = images.batch(np.arange(len(images))).numpy()
-        new.hashes_ = np.concatenate([self.hashes_, hashes_of(map(fingerprint, seen))])
+        pixels = images.batch(np.arange(len(images))).numpy()
+        new.hashes_ = np.concatenate([self.hashes_, hashes_of(map(fingerprint, pixels))])
         new.__dict__.pop("id_", None)
         return new
 
@@ -599,20 +599,27 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             features = self.features_ if batch.ndim == 4 else None
             yield self._unit(batch) if features is None else features.of(batch)
 
+    def seen(self, images: Images) -> Iterator[Seen]:
+        """The same, with all that is known of the images besides."""
+        for block in self._blocks(images):
+            batch = block.batch(np.arange(len(block)))
+            features = self.features_ if batch.ndim == 4 else None
+            yield Seen(self._unit(batch)) if features is None else features.seen(batch)
+
     def _unit(self, batch: Tensor) -> Tensor:
         """8-bit images in [0, 1], vectors as they are, on the device."""
         batch = batch.to(self.device)
         return to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
-    def seen(self, x: Tensor) -> Tensor:
-        """What the model is shown of images x (B, C, H, W) in [0, 1]: those themselves, or their features (B, D)."""
-        return x if self.features_ is None else self.features_(x)
+    def differentiable(self, x: Tensor) -> Seen:
+        """What the model is shown of images x (B, C, H, W) in [0, 1], with gradients."""
+        return Seen(x) if self.features_ is None else self.features_.differentiable(x)
 
     @torch.inference_mode()
     def examine(self, images: Images, masks: Tensor | None = None) -> Examination:
         """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
         if masks is None:
-            return examine(self.model_, self.inputs(images))
+            return examine(self.model_, self.seen(images))
         each = torch.split(masks.to(self.device), BATCH) if len(masks) else ()
         return examine_part(self.model_, zip(self.inputs(images), each, strict=True))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,26 +19,55 @@ from likely.nets.scaling import to_eight_bit
 PACKING = 6  # of zlib's levels, the usual one
 
 
-def examine(model: Scorer, batches: Iterable[Tensor]) -> Examination:
+class Seen(NamedTuple):
+    """What a model is shown of a batch of images: the images or vectors `x` themselves, or features of them.
+
+    What features leave out is in the `description` (B, F); a model of images describes them itself.
+    """
+
+    x: Tensor
+    description: Tensor | None = None
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Seen]) -> Seen:
+        """All batches, at least one, as one."""
+        x, described = zip(*pieces, strict=True)
+        return cls(torch.cat(x), None if described[0] is None else torch.cat(described))
+
+    def subset(self, chosen: Tensor) -> Seen:
+        """Of the images at `chosen` alone, indices or booleans."""
+        return Seen(self.x[chosen], None if self.description is None else self.description[chosen])
+
+    def split(self, n: int) -> list[Seen]:
+        """In batches of n."""
+        return [self.subset(part) for part in torch.split(torch.arange(len(self.x)), n)]
+
+
+def examine(model: Scorer, batches: Iterable[Seen]) -> Examination:
     """Every figure of the model that a judgement takes, for all images together."""
-    return Examination.joined([_examined(model, x) for x in batches], model.task.n_classes)
+    return Examination.joined([_examined(model, seen) for seen in batches], model.task.n_classes)
 
 
-def own_traits(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def own_traits(model: Scorer, batches: Iterable[tuple[Seen, Tensor]]) -> tuple[Tensor, Tensor]:
     """The traits (N, D) of images under their own classes, and these (N,), a batch of images and labels at a time."""
-    pieces = [(_examined(model, x).traits.own(y), y) for x, y in batches]
+    pieces = [(_examined(model, seen).traits.own(y), y) for seen, y in batches]
     traits, labels = (torch.cat(part) for part in zip(*pieces, strict=True))
     return traits, labels
 
 
-def _examined(model: Scorer, x: Tensor) -> Examination:
+def _examined(model: Scorer, seen: Seen) -> Examination:
+    found = _found(model, seen.x)
+    return found if seen.description is None else replace(found, description=seen.description)
+
+
+def _found(model: Scorer, x: Tensor) -> Examination:
     K = model.task.n_classes
     if isinstance(model, Diagnostics):
         found = {name: value.cpu() for name, value in model.statistics(x).items()}
         scores, L = found.pop("log_scores"), found.pop("log_likelihood")
         description = found.pop("description", None)
         if description is not None and x.ndim == 4:
-            description = torch.cat([description.float(), _complexity(x)], 1)
+            description = torch.cat([description.float(), complexity(to_eight_bit(x.detach()))], 1)
         return Examination(scores, L, stacked(found, K), found.get("log_odds_real"), description)
     scores = model.log_scores(x).cpu()
     if isinstance(model, GenerativeModel):
@@ -57,11 +88,10 @@ def examine_part(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> Exa
     return Examination.joined(pieces, model.task.n_classes)
 
 
-def _complexity(x: Tensor) -> Tensor:
-    """Bits a dimension that the images take when they are packed without loss, (B, 1) (Serrà 2020, section 3).
+def complexity(pixels: Tensor) -> Tensor:
+    """Bits a dimension that images, uint8 (B, C, H, W), take when they are packed without loss: (B, 1) (Serrà 2020, section 3).
 
     What is simple is likely under any model of images. There is no gradient through a packer.
     """
-    pixels = to_eight_bit(x.detach()).cpu().numpy()
-    packed = [8 * len(zlib.compress(image.tobytes(), PACKING)) / image.size for image in pixels]
-    return torch.tensor(packed, dtype=torch.float32)[:, None]
+    packed = [8 * len(zlib.compress(image.tobytes(), PACKING)) / image.size for image in pixels.cpu().numpy()]
+    return torch.tensor(packed, dtype=torch.float32).reshape(-1, 1)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from likely.classifier.examining import examine
+from likely.classifier.examining import Seen, examine
 from likely.contract import Extensible, Scorer
 from likely.inference.judgement import Examination, Judge
 from likely.nets.growth import AT_ONCE
@@ -17,20 +17,21 @@ Known = tuple[Tensor, Tensor]  # what a model remembers of images, (N, F), and t
 
 
 @torch.no_grad()
-def extended(model: Scorer, judge: Judge, x: Tensor, known: Known | None) -> tuple[Scorer, Judge]:
-    """Model and judge of one class more, from its images x (n, C, H, W), all of them and each once, and what is `known` of
+def extended(model: Scorer, judge: Judge, seen: Seen, known: Known | None) -> tuple[Scorer, Judge]:
+    """Model and judge of one class more, from what is seen of its images, all of them and each once, and what is `known` of
     images of the other classes.
 
     The figures that calibrate are of images that the class was learned without: a fifth at a time is left out and judged by
     what the others teach (cross-conformal prediction, Vovk 2015).
     """
     assert isinstance(model, Extensible)
-    part = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)) % N_FOLDS
+    n = len(seen.x)
+    part = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % N_FOLDS
     found = []
-    for k in range(min(N_FOLDS, len(x)) if len(x) > 1 else 0):
-        without = model.extended(x[part != k], known)
-        found.append(examine(without, torch.split(x[part == k], AT_ONCE)))
-    larger = model.extended(x, known)
+    for k in range(min(N_FOLDS, n) if n > 1 else 0):
+        without = model.extended(seen.x[part != k], known)
+        found.append(examine(without, seen.subset(part == k).split(AT_ONCE)))
+    larger = model.extended(seen.x, known)
     together = Examination.joined(found, model.task.n_classes + 1, judge.strangeness.mean.shape[1])
     return larger, judge.of_one_class_more(together)
 

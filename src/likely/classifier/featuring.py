@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from likely.classifier.examining import Seen, complexity
 from likely.contract import FamilyOptions, Objective, Scorer
 from likely.data.collection import Images, Vectors
 from likely.data.images import ImageOptions
@@ -17,9 +18,10 @@ from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.store import VectorStore
 from likely.nets.backbone import Backbone, side_of
 from likely.nets.features import Autoencoder, FeatureMap, FeatureOptions, RandomConvolutions, Scaling, rebuilt
-from likely.nets.scaling import to_unit
+from likely.nets.scaling import to_eight_bit, to_unit
 
 AT_ONCE = 32  # images of a backbone's size that go through it together
+TINY = 1e-12
 
 Progress = Callable[[int, int], None]
 
@@ -82,18 +84,36 @@ class Features(nn.Module):
     @torch.inference_mode()
     def of(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> (B, D) on the device."""
-        features: Tensor = self.scaling(self._unscaled(pixels).to(self.device))
+        # What was kept has the image's complexity behind its features.
+        made = self._made(pixels) if self._kept is None else self._kept(pixels, self._described)[:, :-1]
+        features: Tensor = self.scaling(made.to(self.device))
         return features
+
+    @torch.inference_mode()
+    def seen(self, pixels: Tensor) -> Seen:
+        """uint8 (B, C, H, W) -> the same features, and what they leave out."""
+        row = self._described(pixels) if self._kept is None else self._kept(pixels, self._described)
+        return self._seen(row[:, :-1], row[:, -1:])
+
+    def differentiable(self, x: Tensor) -> Seen:
+        """The same of images (B, C, H, W) in [0, 1], with gradients."""
+        return self._seen(self.map(x), complexity(to_eight_bit(x.detach())))
+
+    def _seen(self, made: Tensor, packed: Tensor) -> Seen:
+        """log ‖f_g‖ of each group of unscaled features, which scaling takes away, and the image's complexity."""
+        lengths = [group.norm(dim=1, keepdim=True) for group in torch.split(made, list(self.map.groups), 1)]
+        described = torch.cat([*(length.clamp_min(TINY).log().cpu() for length in lengths), packed], 1)
+        return Seen(self.scaling(made.to(self.device)), described)
 
     @torch.inference_mode()
     def measure(self, images: Images, progress: Progress | None = None) -> None:
         """Learn from the features of training images how to scale."""
-        self.scaling.measure(self._over(images, progress).to(self.device))
+        self.scaling.measure(self.unscaled(images, progress).to(self.device))
 
     @torch.inference_mode()
     def over(self, part: Part) -> Part:
         """The same part, of vectors."""
-        rows = self.scaling(self._over(part.images, None).to(self.device)).cpu().numpy()
+        rows = self.scaling(self.unscaled(part.images).to(self.device)).cpu().numpy()
         return replace(part, images=Vectors(rows, part.images.name))
 
     def keep(self) -> None:
@@ -104,20 +124,24 @@ class Features(nn.Module):
         """Of what was kept in memory."""
         self._kept = None
 
-    def _over(self, images: Images, progress: Progress | None) -> Tensor:
+    @torch.inference_mode()
+    def unscaled(self, images: Images, progress: Progress | None = None) -> Tensor:
+        """The map's own features of all images, (N, D) on the processor."""
         found = []
         for start in range(0, len(images), AT_ONCE):
             end = min(start + AT_ONCE, len(images))
-            found.append(self._unscaled(images.batch(np.arange(start, end))))
+            pixels = images.batch(np.arange(start, end))
+            found.append(self._made(pixels) if self._kept is None else self._kept(pixels, self._described)[:, :-1])
             if progress is not None:
                 progress(end, len(images))
         return torch.cat(found) if found else torch.zeros(0, self.map.n_features)
 
-    def _unscaled(self, pixels: Tensor) -> Tensor:
-        """(B, D) on the processor."""
-        return self._computed(pixels) if self._kept is None else self._kept(pixels, self._computed)
+    def _described(self, pixels: Tensor) -> Tensor:
+        """(B, D + 1) on the processor: features, and the image's complexity behind them."""
+        return torch.cat([self._made(pixels), complexity(pixels)], 1)
 
-    def _computed(self, pixels: Tensor) -> Tensor:
+    def _made(self, pixels: Tensor) -> Tensor:
+        """(B, D) on the processor."""
         blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, AT_ONCE))
         made = [self.map(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
         return torch.cat(made) if made else torch.zeros(0, self.map.n_features)

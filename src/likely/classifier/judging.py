@@ -54,7 +54,7 @@ def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: flo
     for start in range(0, max(1, len(part)), BATCH):
         block = part.subset(np.arange(start, min(start + BATCH, len(part))))
         with torch.inference_mode():
-            found = examine(model, classifier.inputs(block.images))
+            found = examine(model, classifier.seen(block.images))
         piece = Labelled.of(found, torch.from_numpy(block.labels), temperature)
         pieces.append(piece if few else piece.without_scores())
     return Labelled.joined(pieces)
@@ -67,11 +67,11 @@ def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int)
     class calibrate.
     """
     pool = joined([parts.train, parts.calibration]).labelled()
-    pool = pool if classifier.features_ is None else classifier.features_.over(pool)
+    vectors = pool if classifier.features_ is None else classifier.features_.over(pool)
     fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
     K = len(classifier.labels)
     calibrates = several & np.isin(np.arange(len(pool)), _of_each(pool.labels, K, max(1, MOST_CROSSED // K), seed))
-    models_without = (_measured(classifier, pool.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
+    models_without = (_measured(classifier, vectors.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
     pieces = [
         labelled(classifier, model, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
         for k, model in enumerate(models_without)
@@ -85,7 +85,7 @@ def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]
     """Of the labelled images, or of so many of each class drawn by the seed."""
     K = len(classifier.labels)
     part = train.subset(_of_each(train.labels, K, max(MOST_OF_A_CLASS, MOST_TRAITS // K), classifier.seed))
-    batches = zip(classifier.inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
+    batches = zip(classifier.seen(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
     return own_traits(classifier.model_, batches)
 
 
