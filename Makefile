@@ -10,8 +10,9 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 demo: $(VENV)/likely
 	$(BIN)/likely demo
 
+# Two files at a time: each takes a single thread.
 test: $(VENV)/developer
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(VENV)/developer
 	$(BIN)/python -m pytest -m slow

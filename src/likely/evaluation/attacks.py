@@ -50,7 +50,9 @@ class Target:
     def judged(self, x: Tensor) -> Judgement:
         """Everything that an answer rests on, with gradients where there are any."""
         classifier = self.classifier
-        return classifier.judge_(examine(classifier.model_, [classifier.differentiable(x)]), classifier.log_prior_, self.alpha)
+        return classifier.judge_(
+            examine(classifier.model_, [classifier.differentiable(x)]), classifier.log_prior_, self.alpha
+        )
 
     @torch.no_grad()
     def verdict(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
