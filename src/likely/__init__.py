@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 AUTO = "auto"  # the family is chosen by the data
-DEFAULT_MODEL = "vaegan"  # of whoever names none
+DEFAULT_MODEL = AUTO  # of whoever names none
 __all__ = ["AUTO", "DEFAULT_MODEL", "Answer", "Classifier", "__version__"]
 
 

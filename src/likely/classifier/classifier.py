@@ -298,7 +298,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if self.artist is None:
             raise ValueError(
                 f"this {self.family!r} knows features of images and has not learned to draw them; train it with "
-                "--draw-minutes, such as 10, beside --backbone"
+                "--draw-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
             )
         return self.artist
 
