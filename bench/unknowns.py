@@ -106,7 +106,7 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
             validation = labelled(classifier, classifier.model_, parts.validation, T)
-            judge = Judge.fit(validation, crossed(classifier, parts, T, i), classifier.log_prior_, T, trained)
+            judge = Judge.fit_crossed(validation, crossed(classifier, parts, T, i), classifier.log_prior_, T)
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
             drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]

@@ -26,3 +26,20 @@ def judge(seed, n_calibration, temperature=1.5):
         Labelled.of(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
     )
     return Judge.fit(held_out, calibration, LOG_PRIOR, temperature)
+
+
+@cache
+def crossed_judge(seed, n, temperature=1.5):
+    """One that learns what is strange from five folds of n images, which calibrate as well."""
+    held_out = Labelled.of(*examined(seed, 60), temperature)
+    folds = [Labelled.of(*examined(seed + 1 + k, n // 5), temperature) for k in range(5)]
+    return Judge.fit_crossed(held_out, folds, LOG_PRIOR, temperature)
+
+
+@cache
+def contrasted_judge(seed, n_calibration, temperature=1.5):
+    """One to which an image is strange as well if it is as near to every class."""
+    held_out, calibration = (
+        Labelled.of(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
+    )
+    return Judge.fit(held_out, calibration, LOG_PRIOR, temperature, contrasted=True)

@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom
-from small_judge import LOG_PRIOR, K, examined, judge
+from scipy.stats import betabinom, binom
+from small_judge import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
 from torch.testing import assert_close
 
 from likely.answer import Calibration, Status
@@ -85,8 +85,9 @@ def test_neither_p_value_sees_the_prior():
 
 
 @pytest.mark.parametrize("n_calibration", [0, 5, 200])
-def test_tensors_round_trip_through_a_file(n_calibration):
-    fitted, (examination, _) = judge(3, n_calibration), examined(4, 20)
+@pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
+def test_tensors_round_trip_through_a_file(kind, n_calibration):
+    fitted, (examination, _) = kind(3, n_calibration), examined(4, 20)
     read = Judge.from_tensors(safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature)
     before, after = (each(examination, LOG_PRIOR, 0.05) for each in (fitted, read))
     for field in dataclasses.fields(before):
@@ -144,9 +145,35 @@ def test_both_promises_from_end_to_end(n_calibration, alpha):
     assert left_out <= most
 
 
-def test_images_unlike_any_class_are_unknown():
+@pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
+def test_images_unlike_any_class_are_unknown(kind):
     examination, _ = examined(9, 100, shift=30.0)
-    assert set(judge(10, 300)(examination, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
+    assert set(kind(10, 300)(examination, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
+
+
+@pytest.mark.parametrize("kind", [contrasted_judge, crossed_judge])
+def test_images_as_near_to_every_class_are_stranger_to_who_contrasts(kind):
+    """And more than that is not seen in them: their traits are those of known images."""
+    known, y = examined(9, 300)
+    between = dataclasses.replace(known, log_scores=known.log_scores - 4 * torch.nn.functional.one_hot(y, K))
+    strange = [kind(10, 300)(each, LOG_PRIOR, 0.05).strangeness.amin(1).median() for each in (known, between)]
+    assert strange[1] > strange[0] + 0.2
+    before, after = (judge(10, 300)(each, LOG_PRIOR, 0.05).strangeness for each in (known, between))
+    assert_close(before, after)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2])
+@pytest.mark.parametrize("n", [60, 900])
+def test_a_judge_that_learns_from_what_calibrates_it_keeps_its_promise(n, alpha):
+    for seed in (100, 200, 300):
+        examination, y = examined(seed + 50, 2000)
+        judgement = crossed_judge(seed, n)(examination, uniform(K), alpha)
+        for c in range(K):
+            own = judgement.p_values[y == c, c]
+            n_c = n // K
+            k = int(alpha * (n_c + 1))
+            most = betabinom(len(own), max(k, 1), n_c + 1 - max(k, 1)).isf(1e-5)
+            assert (own <= alpha).sum() <= most
 
 
 # --- a class that comes later ---------------------------------------------------------------------------------------
@@ -161,8 +188,9 @@ def with_a_class_more(examination, seed=9):
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 40])
-def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(n):
-    before, (images, _) = judge(3, 200), examined(5, 30)
+@pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
+def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(kind, n):
+    before, (images, _) = kind(3, 200), examined(5, 30)
     few = with_a_class_more(examined(6, n)[0])
     after = before.of_one_class_more(few)
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely.classifier.examining import examine, own_traits
-from likely.contract import Measured, Scorer, Task
+from likely.contract import Measured, Scorer, Space, Task
 from likely.data.parts import Part, joined
 from likely.data.splits import Parts
 from likely.inference.calibration import fit_temperature
@@ -37,15 +37,15 @@ def judge_of(classifier: Classifier, parts: Parts) -> Judge:
     held_out = parts.validation if enough else parts.train.labelled()
     T = _temperature(classifier, held_out)
     T = T if enough else max(1.0, T)  # sureness on the images of the training itself is no measure
+    before = labelled(classifier, classifier.model_, held_out, T)
+    if classifier.crosses(classifier.shape):
+        return Judge.fit_crossed(before, crossed(classifier, parts, T, classifier.seed), classifier.log_prior_, T)
     # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
     described = classifier.examine(held_out.images.subset([0])).description is not None
     trained = trained_traits(classifier, parts.train) if described else None
-    before = labelled(classifier, classifier.model_, held_out, T)
-    if classifier.crosses(classifier.shape):
-        now = crossed(classifier, parts, T, classifier.seed)
-    else:
-        now = labelled(classifier, classifier.model_, parts.calibration, T)
-    return Judge.fit(before, now, classifier.log_prior_, T, trained)
+    now = labelled(classifier, classifier.model_, parts.calibration, T)
+    contrasted = classifier.model_.task.space is Space.FEATURES
+    return Judge.fit(before, now, classifier.log_prior_, T, trained, contrasted=contrasted)
 
 
 def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: float) -> Labelled:
@@ -60,8 +60,8 @@ def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: flo
     return Labelled.joined(pieces)
 
 
-def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int) -> Labelled:
-    """What a judge learns from, of images of the training: each judged by a model that has not seen it.
+def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int) -> list[Labelled]:
+    """What a judge learns from, of images of the training, in folds: each is examined by a model that has not seen it.
 
     A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of each
     class calibrate.
@@ -77,7 +77,7 @@ def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int)
         for k, model in enumerate(models_without)
     ]
     scores_fit = sum(len(piece.labels) for piece in pieces) * K <= MOST_SCORES
-    return Labelled.joined(pieces if scores_fit else [piece.without_scores() for piece in pieces])
+    return pieces if scores_fit else [piece.without_scores() for piece in pieces]
 
 
 @torch.inference_mode()

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from likely.answer import Calibration, Status
+from likely.inference.contrast import Contrast, contrasts
 from likely.inference.label_shift import Offsets
 from likely.inference.posterior import log_posterior, uniform
 from likely.inference.rejection import ConformalScores, prediction_set, status
-from likely.inference.strangeness import Strangeness, Traits
+from likely.inference.strangeness import OwnTraits, Strangeness, Traits
 
 
 @dataclass(frozen=True)
@@ -53,24 +54,39 @@ class Examination:
 
 @dataclass(frozen=True)
 class Labelled:
-    """What a judge learns from: of N images under their own classes `labels` (N,), the traits (N, D), and how `improbable`
-    these classes are, −log p(y | x) under a uniform prior (N,). `log_scores` (N, K) are left out where they are too many."""
+    """What a judge learns from: of N images under their own classes `labels` (N,), the traits (N, D), how `improbable` these
+    classes are, −log p(y | x) under a uniform prior (N,), and how they `contrast` with the rest, (N, 1).
+
+    `log_scores` (N, K) are left out where they are too many."""
 
     labels: Tensor
     traits: Tensor
     improbable: Tensor
+    contrast: Tensor
     log_scores: Tensor | None
 
     @classmethod
     def of(cls, found: Examination, labels: Tensor, temperature: float) -> Labelled:
         """Of the figures for images, under a temperature."""
-        improbable = -_under_uniform_prior(found.log_scores, temperature).gather(1, labels[:, None])[:, 0]
-        return cls(labels, found.traits.own(labels), improbable, found.log_scores)
+        scores, own = found.log_scores, labels[:, None]
+        improbable = -_under_uniform_prior(scores, temperature).gather(1, own)[:, 0]
+        contrast = contrasts(scores, scores.shape[1]).gather(1, own)
+        return cls(labels, found.traits.own(labels), improbable, contrast, scores)
 
     @classmethod
     def joined(cls, pieces: Sequence[Labelled]) -> Labelled:
         """Of the images of all pieces, at least one."""
         return cls(*(_together([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
+
+    @property
+    def own(self) -> OwnTraits:
+        """What strangeness is learned from."""
+        return self.traits, self.labels
+
+    @property
+    def contrasted(self) -> OwnTraits:
+        """What the contrast is learned from."""
+        return self.contrast, self.labels
 
     def without_scores(self) -> Labelled:
         """The same, small whatever the number of classes."""
@@ -133,6 +149,7 @@ class Judge:
     typicality: ConformalScores
     posterior: ConformalScores
     offsets: Offsets  # the scores' own bias, for whoever estimates another class mix
+    contrast: Contrast | None = None
 
     @classmethod
     def fit(
@@ -141,23 +158,59 @@ class Judge:
         calibration: Labelled,
         log_prior: Tensor,
         temperature: float,
-        trained: tuple[Tensor, Tensor] | None = None,
+        trained: OwnTraits | None = None,
+        *,
+        contrasted: bool = False,
     ) -> Judge:
         """Strangeness from trained and held-out images, p-values from calibration images: neither has seen the other's.
 
         `log_prior` (K,) is that of the training; `trained` are the traits (N, D) of many images of the training under their
-        own classes (N,), without which the held-out ones have to do.
+        own classes (N,), without which the held-out ones have to do. With `contrasted`, what is as near to every class is
+        strange as well.
         """
+        K = len(log_prior)
+        contrast = Contrast.fit(None, held_out.contrasted, K) if contrasted else None
+        learned = Strangeness.fit(trained, held_out.own, K), contrast
+        return cls._of(learned, _strange(*learned, calibration), held_out, calibration, log_prior, temperature)
+
+    @classmethod
+    def fit_crossed(cls, held_out: Labelled, folds: Sequence[Labelled], log_prior: Tensor, temperature: float) -> Judge:
+        """Strangeness and p-values both from images of the training, in folds, each examined by a model of the other folds.
+
+        What is strange to an image's class is again learned from the other folds alone (Vovk 2015).
+        """
+
+        def learned(trained: Labelled) -> tuple[Strangeness, Contrast]:
+            K = len(log_prior)
+            strangeness = Strangeness.fit(trained.own, held_out.own, K)
+            return strangeness, Contrast.fit(trained.contrasted, held_out.contrasted, K)
+
+        others = (Labelled.joined([other for other in folds if other is not fold]) for fold in folds)
+        strange = torch.cat([_strange(*learned(each), fold) for each, fold in zip(others, folds, strict=True)])
+        whole = Labelled.joined(folds)
+        return cls._of(learned(whole), strange, held_out, whole, log_prior, temperature)
+
+    @classmethod
+    def _of(
+        cls,
+        learned: tuple[Strangeness, Contrast | None],
+        strange: Tensor,
+        held_out: Labelled,
+        calibration: Labelled,
+        log_prior: Tensor,
+        temperature: float,
+    ) -> Judge:
+        """Given how strange the calibration images are to their own classes, (N,)."""
         K, (before, now) = len(log_prior), (held_out.labels, calibration.labels)
-        strangeness = Strangeness.fit(trained, (held_out.traits, before), K)
-        strange, strange_before = (strangeness.compared(each.traits, each.labels) for each in (calibration, held_out))
+        strangeness, contrast = learned
         scores = calibration.log_scores
         return cls(
             temperature,
             strangeness,
-            ConformalScores.fit(strange, now, strange_before, before, K),
+            ConformalScores.fit(strange, now, _strange(*learned, held_out), before, K),
             ConformalScores.fit(calibration.improbable, now, held_out.improbable, before, K),
             Offsets.unknown(K) if scores is None else Offsets.fit(scores, now, log_prior, temperature),
+            contrast,
         )
 
     @classmethod
@@ -169,6 +222,8 @@ class Judge:
     def __call__(self, examination: Examination, log_prior: Tensor, alpha: float) -> Judgement:
         """Judge N images under a class prior (K,) at a false-alarm rate."""
         strange = self.strangeness(examination.traits)
+        if self.contrast is not None:
+            strange = torch.maximum(strange, self.contrast(examination.log_scores))
         improbable = -_under_uniform_prior(examination.log_scores, self.temperature)
         odds = examination.log_odds_real
         return Judgement(
@@ -189,6 +244,10 @@ class Judge:
         """
         last = torch.full((len(found.log_scores),), found.log_scores.shape[1] - 1)
         strangeness, strange = self.strangeness.of_one_class_more(found.traits.own(last))
+        contrast = None
+        if self.contrast is not None:
+            contrast, plain = self.contrast.of_one_class_more(found.log_scores)
+            strange = torch.maximum(strange, plain)
         improbable = -_under_uniform_prior(found.log_scores, self.temperature)[:, -1]
         return Judge(
             self.temperature,
@@ -196,31 +255,42 @@ class Judge:
             self.typicality.of_one_class_more(strange),
             self.posterior.of_one_class_more(improbable),
             self.offsets.of_one_class_more(),
+            contrast,
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but the temperature, by name, for a checkpoint."""
         parts = {part: getattr(self, part) for part in _PARTS}
-        return {
-            f"{part}/{f.name}": getattr(value, f.name).clone() for part, value in parts.items() for f in fields(value)
-        }
+        named = {f"{part}/{f.name}": getattr(value, f.name) for part, value in parts.items() for f in fields(value)}
+        if self.contrast is not None:
+            named |= {f"{CONTRAST}/{name}": tensor for name, tensor in self.contrast.tensors().items()}
+        return {name: tensor.clone() for name, tensor in named.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], temperature: float) -> Judge:
         """What `tensors` wrote."""
-        fields = {
-            part: {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}
-            for part in _PARTS
-        }
-        return cls(temperature, *(kind(**fields[part]) for part, kind in _PARTS.items()))
+
+        def of(part: str) -> dict[str, Tensor]:
+            return {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}
+
+        parts = {part: kind(**of(part)) for part, kind in _PARTS.items()}
+        contrast = Contrast.from_tensors(of(CONTRAST)) if of(CONTRAST) else None
+        return cls(temperature=temperature, contrast=contrast, **parts)
 
 
+CONTRAST = "contrast"
 _PARTS: dict[str, Callable[..., Any]] = {
     "strangeness": Strangeness,
     "typicality": ConformalScores,
     "posterior": ConformalScores,
     "offsets": Offsets,
 }
+
+
+def _strange(strangeness: Strangeness, contrast: Contrast | None, images: Labelled) -> Tensor:
+    """Of images to their own classes, (N,)."""
+    strange = strangeness.compared(*images.own)
+    return strange if contrast is None else torch.maximum(strange, contrast.compared(*images.contrasted))
 
 
 def _together(parts: Sequence[Tensor | None]) -> Any:

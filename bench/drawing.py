@@ -1,0 +1,141 @@
+"""Images of products: drawn by a model whose backbone taught it, and by models of pixels, after the same minutes.
+
+    python bench/drawing.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 \
+        --judge $DATA/backbones/resnet18_stages3 --minutes 10 --out /tmp/photos
+
+Everything that the first one takes, its features included, is granted to the others as well. The judge is another network than
+the teacher. Appends a line for each model to bench/results/drawing.jsonl, unless it is there, writes the table beside it, and a
+picture to --picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from grocery import manifest
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from trained import trained
+
+from likely import Classifier
+from likely.data.dataset import load
+from likely.data.images import ImageOptions, write
+from likely.data.parts import Part
+from likely.evaluation.distances import frechet_distance
+from likely.evaluation.extractors import extractor
+from likely.evaluation.fidelity import fidelity
+from likely.evaluation.sheets import sheet
+
+LEDGER = RESULTS / "drawing.jsonl"
+TAUGHT, PIXELS = "gaussian, taught to draw by its backbone", ("vaegan", "gan")
+SIDE = 64
+SHOWN = ("Banana", "Lemon", "Carrots", "Red-Beet", "Kiwi", "Aubergine", "Orange", "Cucumber")
+N_SHOWN = 6
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--judge", required=True)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--picture", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    data = manifest(asked.data, asked.out)
+    photographs = load(str(data), ImageOptions(size=SIDE, colour="rgb"))
+    folders = {}
+    for seed in asked.seeds:
+        for kind in (TAUGHT, *PIXELS):
+            folders[kind], minutes = learned(kind, data, seed, asked)
+            key = {"kind": kind, "seed": seed, "minutes": asked.minutes}
+            if not any(key.items() <= row.items() for row in rows(LEDGER)):
+                classifier = Classifier.load(folders[kind])
+                whole = photographs.relabelled(classifier.labels)
+                found = measured(classifier, whole.parts["train"], whole.parts["test"], asked.judge, seed)
+                append(LEDGER, {**circumstances(asked.threads), **key, "took": minutes, **found})
+    write_table(LEDGER, table())
+    if asked.picture is not None:
+        draw(folders, asked.picture)
+
+
+def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace) -> tuple[Path, float]:
+    """The folder of a model and the minutes that its training took, or was given."""
+    taught = asked.out / f"drawing-taught-{seed}-{asked.minutes:g}"
+    note = taught.with_suffix(".minutes")
+    if kind == TAUGHT:
+        words = ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", 4]
+        words += ["--draw-minutes", asked.minutes, "--draw-side", SIDE, "--folds", 0]
+        begun = time.perf_counter()
+        fresh = not (taught / "model.json").exists()
+        trained(str(data), taught, *words, "--seed", seed, "--threads", asked.threads)
+        if fresh:
+            note.write_text(f"{(time.perf_counter() - begun) / 60:.2f}")
+        return taught, float(note.read_text())
+    minutes = float(note.read_text())
+    words = [
+        "--model",
+        kind,
+        "--size",
+        SIDE,
+        "--colour",
+        "rgb",
+        "--minutes",
+        minutes,
+        "--patience",
+        10_000,
+        "--folds",
+        0,
+    ]
+    out = asked.out / f"drawing-{kind}-{seed}-{asked.minutes:g}"
+    return trained(str(data), out, *words, "--seed", seed, "--threads", asked.threads)[0], minutes
+
+
+def measured(classifier: Classifier, train: Part, test: Part, judge: str, seed: int) -> dict[str, Any]:
+    """How like the photographs of the test part the drawn ones are, to the judge; and how like those of the training are."""
+    seen = extractor(judge)
+    found = fidelity(classifier, test, seen, seed=seed)
+    real = frechet_distance(seen.over(train.images), seen.over(test.images))
+    figures = found.model_dump(include={"frechet", "precision", "recall", "density", "coverage", "n_real", "extractor"})
+    return {**figures, "kernel": found.kernel.distance, "frechet_of_training": real}
+
+
+def draw(folders: dict[str, Path], path: Path) -> None:
+    """A few products, a row each, a panel for each model."""
+    panels = {}
+    for kind, folder in folders.items():
+        classifier = Classifier.load(folder)
+        names = [name for wanted in SHOWN for name in classifier.labels if name.split("/")[-1] == wanted]
+        panels[kind] = np.stack([classifier.sample(name, N_SHOWN, seed=i) for i, name in enumerate(names)])
+    write(str(path), sheet(panels, [name.split("/")[-1] for name in names]))
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    lines = [
+        "| model | seed | minutes in all | Fréchet distance | kernel distance | precision | recall | density | coverage |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        figures = " | ".join(f"{row[name]:.3f}" for name in ("kernel", "precision", "recall", "density", "coverage"))
+        lines.append(f"| {row['kind']} | {row['seed']} | {row['took']:.1f} | {row['frechet']:.1f} | {figures} |")
+    if found:
+        first = found[0]
+        lines += [
+            "",
+            f"{first['n_real']:,} photographs of the test part and as many drawn, {SIDE} pixels a side, in the",
+        ]
+        lines[-1] += (
+            f" features of {first['extractor']}. The photographs of the training part are at a Fréchet distance of"
+        )
+        lines[-1] += f" {first['frechet_of_training']:.1f} from those of the test part. {provenance(found)}"
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

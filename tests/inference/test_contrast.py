@@ -1,0 +1,51 @@
+"""Contrast: what moves an image away from every class alike is none of it, and what is as near to all classes is strange."""
+
+import torch
+
+from likely.inference.contrast import Contrast, contrasts
+
+K = 3
+
+
+def drawn(n, seed=0):
+    """Scores (n, K) of images that are about 10 nats nearer to their own classes (n,)."""
+    rng = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % K
+    scores = torch.randn(n, K, generator=rng)
+    scores[torch.arange(n), y] += 10 + torch.randn(n, generator=rng)
+    return scores, y
+
+
+def learned(n=300):
+    scores, y = drawn(n)
+    return Contrast.fit(None, (contrasts(scores, K).gather(1, y[:, None]), y), K)
+
+
+def test_what_all_classes_have_in_common_does_not_show():
+    scores, _ = drawn(20, seed=1)
+    torch.testing.assert_close(contrasts(scores + 1000 * torch.rand(20, 1), K), contrasts(scores, K), rtol=0, atol=1e-3)
+    torch.testing.assert_close(contrasts(scores, K).sum(1), torch.zeros(20), rtol=0, atol=1e-4)
+
+
+def test_an_image_as_near_to_every_class_is_strange_to_each():
+    contrast, (scores, y) = learned(), drawn(100, seed=2)
+    own = contrast(scores).gather(1, y[:, None])
+    between = contrast(torch.randn(100, K, generator=torch.Generator().manual_seed(3)))
+    assert (between.amin(1).median() > own.quantile(0.99)).all()
+    torch.testing.assert_close(own[:, 0], contrast.compared(contrasts(scores, K).gather(1, y[:, None]), y))
+
+
+def test_a_later_class_is_nobodys_rival():
+    contrast, (scores, _) = learned(), drawn(40, seed=4)
+    last = torch.cat([torch.zeros(12, K), torch.full((12, 1), 8.0)], 1) + torch.randn(12, 1)
+    larger, strange = contrast.of_one_class_more(last)
+    assert strange.shape == (12,)
+    more = torch.cat([scores, 100 * torch.ones(40, 1)], 1)
+    torch.testing.assert_close(larger(more)[:, :K], contrast(scores))
+
+
+def test_what_is_written_is_read_again():
+    contrast, (scores, _) = learned(), drawn(9, seed=5)
+    again = Contrast.from_tensors(contrast.tensors())
+    assert again.n_rivals == K
+    torch.testing.assert_close(again(scores), contrast(scores), rtol=0, atol=0)
