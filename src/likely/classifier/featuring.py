@@ -19,8 +19,12 @@ from likely.data.store import VectorStore
 from likely.nets.backbone import Backbone, side_of
 from likely.nets.features import Autoencoder, FeatureMap, FeatureOptions, RandomConvolutions, Scaling, rebuilt
 from likely.nets.scaling import to_eight_bit, to_unit
+from likely.training import hardware
 
-AT_ONCE = 32  # images of a backbone's size that go through it together
+AT_ONCE = (
+    8  # images of a backbone's size that go through it together: of more, the maps do not stay in a processor's cache
+)
+LOOKED_UP = 64  # images whose features are looked for on the disk together
 TINY = 1e-12
 
 Progress = Callable[[int, int], None]
@@ -118,6 +122,8 @@ class Features(nn.Module):
 
     def keep(self) -> None:
         """From now on compute an image's features once, and look on the disk whether that was done before."""
+        if self.device.type == "cpu":
+            hardware.keep_memory()
         self._kept = self._kept or _Kept(VectorStore(self.map.digest()[:16]))
 
     def let_go(self) -> None:
@@ -128,8 +134,8 @@ class Features(nn.Module):
     def unscaled(self, images: Images, progress: Progress | None = None) -> Tensor:
         """The map's own features of all images, (N, D) on the processor."""
         found = []
-        for start in range(0, len(images), AT_ONCE):
-            end = min(start + AT_ONCE, len(images))
+        for start in range(0, len(images), LOOKED_UP):
+            end = min(start + LOOKED_UP, len(images))
             pixels = images.batch(np.arange(start, end))
             found.append(self._made(pixels) if self._kept is None else self._kept(pixels, self._described)[:, :-1])
             if progress is not None:

@@ -1,0 +1,105 @@
+"""A product more in a shop's model, from a few photographs: what it costs, and what it does to the others.
+
+    python bench/new_products.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
+
+Four of the 81 products in turn are left out of the training and added from 5 of their training photographs, then from all.
+Beside them stands the model that was trained on all products together. Appends a line for each product to
+bench/results/new_products.jsonl, unless it is there, and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from grocery import manifest, ours
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+
+from likely import Classifier
+from likely.data.dataset import load
+from likely.data.parts import Part
+
+LEDGER = RESULTS / "new_products.jsonl"
+N_NEW = 4
+SIZES = (5, None)  # photographs; None for all
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--stages", type=int, default=4)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    os.environ["LIKELY_CACHE"] = str(asked.out / "cache")
+    data = manifest(asked.data, asked.out)
+    for seed in asked.seeds:
+        joint, _ = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
+        whole = load(str(data), joint.format_).relabelled(joint.labels)
+        for c in np.random.default_rng(seed).permutation(len(joint.labels))[:N_NEW]:
+            key = {"seed": seed, "product": joint.labels[c], "backbone": Path(asked.backbone).name}
+            if not any(key.items() <= row.items() for row in rows(LEDGER)):
+                found = added(asked, data, joint, whole.parts["train"], whole.parts["test"], int(c), seed)
+                append(LEDGER, {**circumstances(asked.threads), **key, **found})
+    write_table(LEDGER, table())
+
+
+def added(
+    asked: argparse.Namespace, data: Path, joint: Classifier, train: Part, test: Part, c: int, seed: int
+) -> dict[str, Any]:
+    """A model of all products but c, to which c is added."""
+    name = joint.labels[c]
+    without = asked.out / f"without-{c}-{seed}.csv"
+    with data.open(newline="") as file, without.open("w", newline="") as chosen:
+        lines = csv.DictReader(file)
+        table = csv.DictWriter(chosen, ["file_name", "label", "split"])
+        table.writeheader()
+        table.writerows(line for line in lines if line["label"] != name)
+    before, _ = ours(asked, without, f"without-{asked.stages}-{c}-{seed}", seed)
+    of_class = np.flatnonzero(train.labels == c)
+    together = rates(joint, test, joint.labels, c)
+    answer: dict[str, Any] = {"n_train": len(of_class), "n_test": int((test.labels == c).sum()), "joint": together}
+    for n in SIZES:
+        drawn = np.random.default_rng(seed).permutation(of_class)[:n]
+        pixels = train.images.batch(drawn).numpy().transpose(0, 2, 3, 1)
+        before.features_.unscaled(train.subset(drawn).images)  # features are there before the clock starts
+        start = time.perf_counter()
+        larger = before.extend(name, list(pixels))
+        seconds = time.perf_counter() - start
+        answer[str(n or "all")] = {"n": len(drawn), "seconds": seconds, **rates(larger, test, joint.labels, c)}
+    return answer
+
+
+def rates(classifier: Classifier, test: Part, names: Sequence[str], c: int) -> dict[str, float]:
+    """Accuracy on the photographs of product c, on the others', and on all; the test part's labels are places in `names`."""
+    answers = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
+    right, new = answers == np.array(names)[test.labels], test.labels == c
+    return {"new": float(right[new].mean()), "old": float(right[~new].mean()), "all": float(right.mean())}
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    lines = [
+        "| product | from | seconds | it is recognised | jointly trained | the other 80 are | jointly trained |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in found:
+        for size in (str(n or "all") for n in SIZES):
+            each = row[size]
+            lines.append(
+                f"| {row['product']} | {each['n']} | {each['seconds']:.2f} | {each['new']:.3f} | {row['joint']['new']:.3f} | "
+                f"{each['old']:.4f} | {row['joint']['old']:.4f} |"
+            )
+    return "\n".join([*lines, "", provenance(found)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
