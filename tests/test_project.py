@@ -81,9 +81,10 @@ def test_the_generated_pages_name_every_flag(generate):
     commands = generate.commands_page()
     assert all(
         flag in commands
-        for flag in ("--learning-rate", "--augment-flip", "--backbone-stages", "--latent-dims", "-h, --help")
+        for flag in ("--learning-rate", "--augment-flip", "--backbone-stages", "--draw-minutes", "-h, --help")
     )
     options = generate.options_page()
+    assert "| `--latent-dims` |" in options
     assert "| `--seed` | whole number ≥ 0 | `0` |" in options
     assert "| `--folds` |" in options
     assert "`one_cycle`, `cosine`" in options
