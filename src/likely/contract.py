@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Literal, Self, TypeAlias
@@ -261,7 +261,8 @@ class Extensible(ABC):
 class Measured(ABC):
     """Ability: statistics of the training images that are computed, not learned (a mean, a covariance, a scale).
 
-    One pass calls `measure` with every labelled batch, then `conclude` once; gradient steps, if any, come after.
+    One pass calls `measure` with every labelled batch, then `conclude` once; gradient steps, if any, come after. What may be
+    concluded in several ways is so by `conclusions`, and who trains keeps what explains held-out images best.
     """
 
     @abstractmethod
@@ -271,3 +272,12 @@ class Measured(ABC):
     @abstractmethod
     def conclude(self) -> None:
         """Turn the sums into the model's buffers and forget the sums."""
+
+    def conclusions(self) -> Iterator[None]:
+        """Conclude, and then anew for every other way to do so."""
+        self.conclude()
+        yield
+
+    def settled(self, options: FamilyOptions) -> FamilyOptions:
+        """The options by which a model of other images would be concluded as this one is."""
+        return options

@@ -10,7 +10,10 @@ from torch.testing import assert_close
 
 from likely import Classifier
 from likely.contract import Task
-from likely.models.gaussian import Gaussian, GaussianOptions
+from likely.data.arrays import dataset
+from likely.data.images import ImageOptions
+from likely.data.splits import divide
+from likely.models.gaussian import SHRINKAGES, Gaussian, GaussianOptions
 
 COVARIANCES = ["tied", "per_class", "diagonal"]
 
@@ -180,3 +183,26 @@ def test_an_image_is_imagined_around_what_is_observed(small_images):
         other = model.log_likelihood(torch.where(shown, whole, whole + nudge)).gather(1, c[:, None])
         assert (other <= best + 1e-3)[inside].all()
     assert inside.any()
+
+
+def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_best():
+    """Few images in many dimensions, with heavy tails that an estimate for normal ones does not allow for."""
+    rng = np.random.default_rng(0)
+    means, y = rng.standard_normal((6, 60)), np.arange(300) % 6
+    X = 0.5 * means[y] + rng.standard_normal((300, 60)) @ rng.standard_normal((60, 60)) / np.sqrt(
+        rng.gamma(1, size=(300, 1))
+    )
+    parts = divide(dataset(X, y, list("012345"), ImageOptions())[0], 0)
+
+    def nll(**options):
+        classifier = Classifier("gaussian", options=options)
+        for _ in classifier.fit_steps(parts, list("012345"), None):
+            pass
+        found = classifier.training_state_.progress.best_score
+        classifier.finish(parts)
+        return found, float(classifier.model_.chosen_shrinkage)
+
+    best, chosen = nll()
+    assert chosen in SHRINKAGES
+    assert best == pytest.approx(min(nll(shrinkage=s)[0] for s in SHRINKAGES))
+    assert nll(shrinkage=chosen)[0] == pytest.approx(best)

@@ -154,8 +154,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if resume is not None:
             self._restore(resume)
         elif isinstance(self.model_, Measured):
-            measure(self.model_, self._feed(parts.train, BATCH, None).to(self.device))
-            state.follow_model()
+            for _ in measure(self.model_, self._feed(parts.train, BATCH, None).to(self.device)):
+                state.follow_model()
+                if not state.objectives:
+                    self._validate(parts.validation)
         if state.objectives and self.device.type == "cpu":
             hardware.keep_memory()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)

@@ -101,11 +101,12 @@ def _temperature(classifier: Classifier, held_out: Part) -> float:
 def _measured(classifier: Classifier, part: Part) -> Scorer:
     """A model like the classifier's of other images, vectors all."""
     like = classifier.model_
-    model = type(like)(Task(part.images.shape, part.class_counts(len(classifier.labels))), like.options)
-    assert isinstance(model, Measured)
-    hardware.placed(model, classifier.device)
+    assert isinstance(like, Measured)
+    task = Task(part.images.shape, part.class_counts(len(classifier.labels)))
+    model = hardware.placed(type(like)(task, like.settled(like.options)), classifier.device)
     feed = Batches(part.images, part.labels, batch_size=BATCH, seed=classifier.seed, augment=None)
-    measure(model, feed.to(classifier.device))
+    for _ in measure(model, feed.to(classifier.device)):
+        pass
     return model.eval()
 
 

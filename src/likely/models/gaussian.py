@@ -28,6 +28,8 @@ from likely.contract import (
 from likely.nets.blocks import standard_normal
 from likely.nets.likelihoods import BIN
 
+SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7)  # to be tried beside the estimate
+ESTIMATED = -1.0  # instead of a shrinkage
 BORROWED = 10.0  # images' worth of trust in the variances of all classes, when those of one are estimated
 LINEAR = 1 << 20  # numbers in all means, from which on float32 has to do
 LARGEST = 1 << 30  # bytes of covariances; fitting them takes a few times as many
@@ -40,7 +42,11 @@ class GaussianOptions(FamilyOptions):
         "tied", description="One covariance for all classes, one for each, or variances alone."
     )
     shrinkage: float | None = Field(
-        None, ge=0, le=1, description="Share of a multiple of the identity in the covariance; estimated when left out."
+        None,
+        ge=0,
+        le=1,
+        description="Share of a multiple of the identity in the covariance; when left out it is estimated, and of features "
+        "chosen by validation images.",
     )
 
     @property
@@ -72,6 +78,8 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         # float64: a quadratic form of hundreds of dimensions loses the digits that tell near classes apart in float32.
         self.register_buffer("mean", torch.zeros(K, D, dtype=torch.float64))
         self.register_buffer("whitening", torch.zeros(whitening, dtype=torch.float64))
+        self.chosen_shrinkage: Tensor
+        self.register_buffer("chosen_shrinkage", torch.tensor(ESTIMATED, dtype=torch.float64))
         self._sums: Sums | None = None
         # Of many classes with one covariance a linear layer is all that scores take; float32 will do for features.
         self.is_linear = options.covariance == "tied" and task.space is Space.FEATURES and K * D > LINEAR
@@ -119,6 +127,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         new.mean.copy_(torch.cat([self.mean, mean[None]]))
         rows = [] if self.covariance == "tied" else [self._whitening_of_few(seen - mean)[None]]
         new.whitening.copy_(torch.cat([self.whitening, *rows]))
+        new.chosen_shrinkage.copy_(self.chosen_shrinkage)
         new._make_linear()
         return new.to(self.mean.device).train(self.training)
 
@@ -186,8 +195,31 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         self._sums.take(x[y >= 0].flatten(1).cpu().double(), y[y >= 0].cpu())
 
     def conclude(self) -> None:
+        assert self._sums is not None  # the contract: measured before concluded
+        self._conclude(self._sums)
+        self._sums = None
+
+    def conclusions(self) -> Iterator[None]:
+        """With the shrinkage that is estimated; of features then with others, for the estimate takes them for normal, and the
+        fewer images there are the worse is what that costs."""
         sums = self._sums
-        assert sums is not None  # the contract: measured before concluded
+        yield from super().conclusions()
+        if (
+            sums is not None
+            and self.settings.shrinkage is None
+            and self.covariance == "tied"
+            and self.task.space is Space.FEATURES
+        ):
+            for self.shrinkage in SHRINKAGES:
+                self._conclude(sums)
+                yield
+
+    def settled(self, options: FamilyOptions) -> FamilyOptions:
+        """With the shrinkage of this model, if one was chosen."""
+        chosen = float(self.chosen_shrinkage)
+        return options if chosen == ESTIMATED else options.model_copy(update={"shrinkage": chosen})
+
+    def _conclude(self, sums: Sums) -> None:
         if self.covariance == "diagonal":
             # With few images a class's own variances are noise: it borrows those of all classes together.
             n = sums.count.clamp_min(1)[:, None]
@@ -198,8 +230,8 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             whitening = torch.stack([_inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
+        self.chosen_shrinkage.fill_(ESTIMATED if self.shrinkage is None else self.shrinkage)
         self._make_linear()
-        self._sums = None
 
     @torch.no_grad()
     def _make_linear(self) -> None:

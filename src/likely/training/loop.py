@@ -51,11 +51,11 @@ class Step:
     validation: Mapping[str, float] = field(default_factory=dict)  # what the caller measured at the epoch's end
 
 
-def measure(model: Measured, feed: Feed) -> None:
-    """The pass over the training images in which a model computes what it does not learn."""
+def measure(model: Measured, feed: Feed) -> Iterator[None]:
+    """The pass over the training images in which a model computes what it does not learn; as often as it may be concluded."""
     for x, y in feed(0, 0):
         model.measure(x, y)
-    model.conclude()
+    yield from model.conclusions()
 
 
 def fit(state: TrainingState, feed: Feed, *, dtype: torch.dtype = torch.float32) -> Iterator[Step]:
