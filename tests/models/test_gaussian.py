@@ -13,7 +13,7 @@ from likely.contract import Task
 from likely.data.arrays import dataset
 from likely.data.images import ImageOptions
 from likely.data.splits import divide
-from likely.models.gaussian import SHRINKAGES, Gaussian, GaussianOptions
+from likely.models.gaussian import ESTIMATED, SHRINKAGES, Gaussian, GaussianOptions
 
 COVARIANCES = ["tied", "per_class", "diagonal"]
 
@@ -206,3 +206,8 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
     assert chosen in SHRINKAGES
     assert best == pytest.approx(min(nll(shrinkage=s)[0] for s in SHRINKAGES))
     assert nll(shrinkage=chosen)[0] == pytest.approx(best)
+
+
+def test_without_validation_images_the_shrinkage_is_the_estimate():
+    X, y = np.random.default_rng(0).standard_normal((9, 5)), np.arange(9) % 3
+    assert float(Classifier("gaussian").fit(X, y).model_.chosen_shrinkage) == ESTIMATED

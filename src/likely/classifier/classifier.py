@@ -156,8 +156,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         elif isinstance(self.model_, Measured):
             for _ in measure(self.model_, self._feed(parts.train, BATCH, None).to(self.device)):
                 state.follow_model()
-                if not state.objectives:
-                    self._validate(parts.validation)
+                if not state.objectives and not self._validate(parts.validation):
+                    break  # nobody can choose
         if state.objectives and self.device.type == "cpu":
             hardware.keep_memory()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)
