@@ -4,8 +4,8 @@ The photographs are of 81 products of 43 kinds (Klasson 2019), in a training, a 
 
     python bench/grocery.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
 
-Rivals are tuned on the validation part, ours has nothing to tune. Appends a line for each seed to bench/results/grocery.jsonl,
-unless it is there, and writes the table beside it.
+Rivals are tuned on the validation part, and ours chooses its shrinkage by it. Appends a line for each seed to
+bench/results/grocery.jsonl, unless it is there, and writes the table beside it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.judging import crossed, labelled, trained_traits
+from likely.classifier.judging import contrasts, crossed, describes, labelled, trained_traits
 from likely.data import arrays
 from likely.data.collection import CachedImages, Images
 from likely.data.dataset import load
@@ -97,7 +97,7 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
     parts = set_aside(classifier, folder)
     held_out = joined([parts.validation, parts.calibration])
     examined, rng = classifier.examine(held_out.images), np.random.default_rng(0)
-    trained = trained_traits(classifier, parts.train) if examined.description is not None else None
+    trained = trained_traits(classifier, parts.train) if describes(classifier, parts.train) else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
     T, crosses = classifier.judge_.temperature, classifier.crosses(classifier.shape)
     counts = np.array(parts.calibration.class_counts(K)) + np.array(parts.train.class_counts(K)) * crosses
@@ -115,7 +115,7 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
                 Labelled.of(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
                 for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
             )
-            judge = Judge.fit(fitted, calibrated, classifier.log_prior_, T, trained)
+            judge = Judge.fit(fitted, calibrated, classifier.log_prior_, T, trained, contrasted=contrasts(classifier))
         for alpha in alphas:
             judgement = judge(own, classifier.log_prior_, alpha)
             p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]

@@ -7,6 +7,7 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier.featuring import LAYOUT
 from likely.data.arrays import readable
 from likely.evaluation.metrics import auroc
 from likely.nets.features import RandomConvolutions
@@ -120,3 +121,19 @@ def test_noise_and_plain_colours_are_strange(classifier):
         for images in (NEW, strangers)
     )
     assert auroc(-known, -strange) > 0.98
+
+
+@pytest.mark.parametrize(("n_classes", "n"), [(2, 1), (2, 2), (2, 3), (3, 4), (10, 1)])
+def test_very_few_images_are_learned_from_and_promise_nothing(n_classes, n):
+    chosen = np.concatenate([np.flatnonzero(c == LABELS)[:n] for c in range(n_classes)])
+    classifier = Classifier().fit(IMAGES[chosen], LABELS[chosen])
+    assert classifier.family == "gaussian"
+    assert_allclose(classifier.predict_proba(NEW[:5]).sum(1), 1)
+    assert len(classifier.answer(NEW[:5])) == 5
+
+
+def test_what_is_kept_of_features_is_of_this_version(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIKELY_CACHE", str(tmp_path))
+    Classifier("gaussian", features={"features": "random"}).fit(IMAGES, LABELS)
+    (store,) = (tmp_path / "features").iterdir()
+    assert LAYOUT in store.name

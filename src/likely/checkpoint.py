@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialised
 from torch import Tensor
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
 
 

@@ -261,7 +261,7 @@ class Extensible(ABC):
 class Measured(ABC):
     """Ability: statistics of the training images that are computed, not learned (a mean, a covariance, a scale).
 
-    One pass calls `measure` with every labelled batch, then `conclude` once; gradient steps, if any, come after. What may be
+    One pass calls `measure` with every labelled batch, then `conclude`; gradient steps, if any, come after. What may be
     concluded in several ways is so by `conclusions`, and who trains keeps what explains held-out images best.
     """
 

@@ -28,7 +28,7 @@ from likely.classifier.examining import Seen, examine, examine_part
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
 from likely.classifier.featuring import Features, Progress, Sighted, suited
-from likely.classifier.judging import BATCH, judge_of
+from likely.classifier.judging import BATCH, judge_of, not_too_many
 from likely.classifier.keeping import put_together, taken_apart
 from likely.contract import (
     Extensible,
@@ -203,7 +203,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Whether it learns from images (C, H, W), or vectors (D,), that calibrate as well: a fifth is then judged by a model
         of the rest (cross-conformal prediction, Vovk 2015). What is measured in one pass can be measured in six."""
         features = self.choice_.features if hasattr(self, "choice_") else _validated(FeatureOptions, self.features)
-        of_features = len(shape) == 1 or features.kind != "pixels"
+        of_features = len(shape) == 1 or (features.kind != "pixels" and not features.learns)
         return of_features and not models.family(self.family).learns_by_gradient
 
     @property
@@ -567,6 +567,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Score the averaged weights on the validation images and keep them if they are the best so far."""
         if not len(part):
             return {}
+        part = not_too_many(part, len(self.labels), self.seed)
         labels = torch.from_numpy(part.labels)
         averaged = self.training_state_.averaged.eval()
         assert isinstance(averaged, Scorer)

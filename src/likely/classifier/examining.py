@@ -57,7 +57,8 @@ def own_traits(model: Scorer, batches: Iterable[tuple[Seen, Tensor]]) -> tuple[T
 
 def _examined(model: Scorer, seen: Seen) -> Examination:
     found = _found(model, seen.x)
-    return found if seen.description is None else replace(found, description=seen.description)
+    both = [each for each in (found.description, seen.description) if each is not None]
+    return replace(found, description=torch.cat(both, 1)) if both else found
 
 
 def _found(model: Scorer, x: Tensor) -> Examination:
@@ -73,7 +74,7 @@ def _found(model: Scorer, x: Tensor) -> Examination:
     if isinstance(model, GenerativeModel):
         L = model.log_likelihood(x).cpu()
         return Examination(scores, L, L[..., None] / model.task.n_dims)
-    # All that a softmax has to tell the unknown by.
+    # All that a softmax itself has to tell the unknown by.
     return Examination(scores, None, log_posterior(scores, uniform(K))[..., None])
 
 

@@ -21,10 +21,10 @@ from likely.nets.features import Autoencoder, FeatureMap, FeatureOptions, Random
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training import hardware
 
-AT_ONCE = (
-    8  # images of a backbone's size that go through it together: of more, the maps do not stay in a processor's cache
-)
+AT_ONCE = 8 * 224 * 224  # pixels that go through together: of more, the maps of a backbone leave a processor's cache
+ON_A_GPU = 16  # times as many
 LOOKED_UP = 64  # images whose features are looked for on the disk together
+LAYOUT = "described"  # of what is kept: features, and the image's complexity behind them
 TINY = 1e-12
 
 Progress = Callable[[int, int], None]
@@ -124,7 +124,7 @@ class Features(nn.Module):
         """From now on compute an image's features once, and look on the disk whether that was done before."""
         if self.device.type == "cpu":
             hardware.keep_memory()
-        self._kept = self._kept or _Kept(VectorStore(self.map.digest()[:16]))
+        self._kept = self._kept or _Kept(VectorStore(f"{self.map.digest()[:16]}-{LAYOUT}"))
 
     def let_go(self) -> None:
         """Of what was kept in memory."""
@@ -148,7 +148,9 @@ class Features(nn.Module):
 
     def _made(self, pixels: Tensor) -> Tensor:
         """(B, D) on the processor."""
-        blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, AT_ONCE))
+        at_once = AT_ONCE * (1 if self.device.type == "cpu" else ON_A_GPU)
+        n = max(1, at_once // (pixels.shape[2] * pixels.shape[3]))
+        blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, n))
         made = [self.map(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
         return torch.cat(made) if made else torch.zeros(0, self.map.n_features)
 

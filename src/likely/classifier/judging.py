@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likely.classifier.examining import examine, own_traits
+from likely.classifier.examining import Seen, examine, own_traits
 from likely.contract import Measured, Scorer, Space, Task
 from likely.data.parts import Part, joined
 from likely.data.splits import Parts
@@ -38,14 +38,28 @@ def judge_of(classifier: Classifier, parts: Parts) -> Judge:
     T = _temperature(classifier, held_out)
     T = T if enough else max(1.0, T)  # sureness on the images of the training itself is no measure
     before = labelled(classifier, classifier.model_, held_out, T)
+    calibration = parts.calibration
     if classifier.crosses(classifier.shape):
-        return Judge.fit_crossed(before, crossed(classifier, parts, T, classifier.seed), classifier.log_prior_, T)
-    # What is seen of an image differs little between those trained on and others, unlike how well they are explained.
-    described = classifier.examine(held_out.images.subset([0])).description is not None
-    trained = trained_traits(classifier, parts.train) if described else None
-    now = labelled(classifier, classifier.model_, parts.calibration, T)
-    contrasted = classifier.model_.task.space is Space.FEATURES
-    return Judge.fit(before, now, classifier.log_prior_, T, trained, contrasted=contrasted)
+        folds = crossed(classifier, parts, T, classifier.seed)
+        if len(folds) > 1:
+            return Judge.fit_crossed(before if enough else None, folds, classifier.log_prior_, T)
+        calibration = calibration.subset([])  # of so few images each is needed to learn from
+    now = labelled(classifier, classifier.model_, calibration, T)
+    trained = trained_traits(classifier, parts.train) if describes(classifier, held_out) else None
+    return Judge.fit(before, now, classifier.log_prior_, T, trained, contrasted=contrasts(classifier))
+
+
+def describes(classifier: Classifier, part: Part) -> bool:
+    """Whether the model itself says what it sees in an image: that differs little between images trained on and others,
+    unlike how well they are explained."""
+    one = next(classifier.inputs(part.images.subset([0])))
+    with torch.inference_mode():
+        return examine(classifier.model_, [Seen(one)]).description is not None
+
+
+def contrasts(classifier: Classifier) -> bool:
+    """Whether what is as near to every class is strange: in features, where much moves an image away from all alike."""
+    return classifier.model_.task.space is Space.FEATURES
 
 
 def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: float) -> Labelled:
@@ -61,21 +75,21 @@ def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: flo
 
 
 def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int) -> list[Labelled]:
-    """What a judge learns from, of images of the training, in folds: each is examined by a model that has not seen it.
+    """What a judge learns from, of images of the training, in folds: each is examined by a model that has not seen it, nor a
+    copy of it. Folds without an image are left out.
 
     A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of each
     class calibrate.
     """
     pool = joined([parts.train, parts.calibration]).labelled()
     vectors = pool if classifier.features_ is None else classifier.features_.over(pool)
-    fold, several = _dealt(pool.labels, seed), np.bincount(pool.labels)[pool.labels] > 1
+    fold, several = _dealt(pool, seed), np.bincount(pool.labels)[pool.labels] > 1
     K = len(classifier.labels)
     calibrates = several & np.isin(np.arange(len(pool)), _of_each(pool.labels, K, max(1, MOST_CROSSED // K), seed))
-    models_without = (_measured(classifier, vectors.subset(np.flatnonzero(fold != k))) for k in range(N_FOLDS))
-    pieces = [
-        labelled(classifier, model, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
-        for k, model in enumerate(models_without)
-    ]
+    pieces = []
+    for k in np.unique(fold[calibrates]):
+        without = _measured(classifier, vectors.subset(np.flatnonzero(fold != k)))
+        pieces.append(labelled(classifier, without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature))
     scores_fit = sum(len(piece.labels) for piece in pieces) * K <= MOST_SCORES
     return pieces if scores_fit else [piece.without_scores() for piece in pieces]
 
@@ -90,12 +104,15 @@ def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]
 
 
 def _temperature(classifier: Classifier, held_out: Part) -> float:
-    """By labelled images, or so many of them, drawn by the seed, as have figures that fit into memory."""
-    n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // len(classifier.labels))
-    if len(held_out) > n:
-        held_out = held_out.subset(np.random.default_rng(classifier.seed).permutation(len(held_out))[:n])
+    held_out = not_too_many(held_out, len(classifier.labels), classifier.seed)
     scores = classifier.examine(held_out.images).log_scores
     return fit_temperature(scores, torch.from_numpy(held_out.labels), classifier.log_prior_)
+
+
+def not_too_many(part: Part, K: int, seed: int) -> Part:
+    """The part, or so many of its images, drawn by the seed, as have scores under K classes that fit into memory."""
+    n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // K)
+    return part if len(part) <= n else part.subset(np.random.default_rng(seed).permutation(len(part))[:n])
 
 
 def _measured(classifier: Classifier, part: Part) -> Scorer:
@@ -116,10 +133,13 @@ def _of_each(labels: NDArray[np.int64], K: int, n: int, seed: int) -> NDArray[np
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c in range(K)]))
 
 
-def _dealt(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """A fold for every image, the images of each class dealt out evenly: (N,) -> (N,)."""
-    fold, rng = np.zeros(len(labels), np.int64), np.random.default_rng(seed)
-    for c in np.unique(labels):
-        of_class = rng.permutation(np.flatnonzero(labels == c))
+def _dealt(part: Part, seed: int) -> NDArray[np.int64]:
+    """A fold for every image, (N,): the images of each class are dealt out evenly, copies of one together."""
+    fold, rng = np.zeros(len(part), np.int64), np.random.default_rng(seed)
+    _, first, copy_of = np.unique(part.hashes, return_index=True, return_inverse=True)
+    is_first = np.zeros(len(part), np.bool_)
+    is_first[first] = True
+    for c in np.unique(part.labels):
+        of_class = rng.permutation(np.flatnonzero((part.labels == c) & is_first))
         fold[of_class] = (np.arange(len(of_class)) + rng.integers(N_FOLDS)) % N_FOLDS
-    return fold
+    return fold[first][copy_of]

@@ -169,26 +169,34 @@ class Judge:
         strange as well.
         """
         K = len(log_prior)
-        contrast = Contrast.fit(None, held_out.contrasted, K) if contrasted else None
+        contrast = Contrast.fit(None, held_out.contrasted, K) if contrasted and K > 1 else None
         learned = Strangeness.fit(trained, held_out.own, K), contrast
         return cls._of(learned, _strange(*learned, calibration), held_out, calibration, log_prior, temperature)
 
     @classmethod
-    def fit_crossed(cls, held_out: Labelled, folds: Sequence[Labelled], log_prior: Tensor, temperature: float) -> Judge:
-        """Strangeness and p-values both from images of the training, in folds, each examined by a model of the other folds.
+    def fit_crossed(
+        cls, held_out: Labelled | None, folds: Sequence[Labelled], log_prior: Tensor, temperature: float
+    ) -> Judge:
+        """Strangeness and p-values both from images of the training, in two or more folds, each examined by a model of the
+        other folds.
 
-        What is strange to an image's class is again learned from the other folds alone (Vovk 2015).
+        What is strange to an image's class is again learned from the other folds alone (Vovk 2015), and where no images are
+        held out, what is usual as well.
         """
+        K = len(log_prior)
 
-        def learned(trained: Labelled) -> tuple[Strangeness, Contrast]:
-            K = len(log_prior)
-            strangeness = Strangeness.fit(trained.own, held_out.own, K)
-            return strangeness, Contrast.fit(trained.contrasted, held_out.contrasted, K)
+        def learned(trained: Labelled) -> tuple[Strangeness, Contrast | None]:
+            aspects: list[tuple[OwnTraits | None, OwnTraits]]
+            if held_out is None:
+                aspects = [(None, trained.own), (None, trained.contrasted)]
+            else:
+                aspects = [(trained.own, held_out.own), (trained.contrasted, held_out.contrasted)]
+            return Strangeness.fit(*aspects[0], K), Contrast.fit(*aspects[1], K) if K > 1 else None
 
-        others = (Labelled.joined([other for other in folds if other is not fold]) for fold in folds)
+        others = (Labelled.joined([each.without_scores() for each in folds if each is not fold]) for fold in folds)
         strange = torch.cat([_strange(*learned(each), fold) for each, fold in zip(others, folds, strict=True)])
         whole = Labelled.joined(folds)
-        return cls._of(learned(whole), strange, held_out, whole, log_prior, temperature)
+        return cls._of(learned(whole), strange, held_out or whole, whole, log_prior, temperature)
 
     @classmethod
     def _of(

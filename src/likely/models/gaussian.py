@@ -46,7 +46,7 @@ class GaussianOptions(FamilyOptions):
         ge=0,
         le=1,
         description="Share of a multiple of the identity in the covariance; when left out it is estimated, and of features "
-        "chosen by validation images.",
+        "under one covariance chosen by validation images.",
     )
 
     @property

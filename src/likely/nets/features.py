@@ -74,6 +74,11 @@ class FeatureOptions(Options):
         """Which features, with what was left open filled in."""
         return self.features or ("pixels" if self.backbone is None else "backbone")
 
+    @property
+    def learns(self) -> bool:
+        """Whether the features themselves are learned from the training images."""
+        return self.kind == "autoencoder" or self.finetune_stages > 0
+
 
 class FeatureMap(nn.Module, ABC):
     """f(x): images to vectors, made of one or more groups of numbers that are scaled apart."""
