@@ -257,3 +257,13 @@ def test_a_judge_of_very_many_classes_knows_all_but_the_bias_of_their_scores():
     assert_close(judged[0].p_values, judged[1].p_values, equal_nan=True)
     assert_close(judged[0].set_p_values, judged[1].set_p_values, equal_nan=True)
     assert not small.offsets.covariance.numel()
+
+
+def test_without_held_out_images_the_other_folds_say_what_is_usual():
+    folds = [Labelled.of(*examined(1 + k, 60), 1.5) for k in range(5)]
+    fitted = Judge.fit_crossed(None, folds, LOG_PRIOR, 1.5)
+    known, y = examined(50, 2000)
+    own = fitted(known, uniform(K), 0.1).p_values[torch.arange(2000), y]
+    assert 0.04 < (own <= 0.1).double().mean() < 0.16
+    strangers, _ = examined(51, 100, shift=30.0)
+    assert set(fitted(strangers, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
