@@ -14,7 +14,7 @@ import argparse
 import csv
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,7 +55,17 @@ RIVALS: Mapping[str, tuple[Callable[[float], ClassifierMixin], tuple[float, ...]
 
 
 def main() -> None:
-    parser = arguments(__doc__)
+    asked = shop_arguments(__doc__)
+    for seed in asked.seeds:
+        key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
+        if not any(key.items() <= row.items() for row in rows(LEDGER)):
+            append(LEDGER, {**circumstances(asked.threads), **key, **measured(asked, seed)})
+    write_table(LEDGER, table())
+
+
+def shop_arguments(what: str | None) -> argparse.Namespace:
+    """What was asked of a benchmark of products, its threads and its own cache set."""
+    parser = arguments(what)
     parser.add_argument("data", type=Path)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--stages", type=int, default=4)
@@ -63,11 +73,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     os.environ["LIKELY_CACHE"] = str(asked.out / "cache")  # as on a machine that has never seen these images
-    for seed in asked.seeds:
-        key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
-        if not any(key.items() <= row.items() for row in rows(LEDGER)):
-            append(LEDGER, {**circumstances(asked.threads), **key, **measured(asked, seed)})
-    write_table(LEDGER, table())
+    return asked
 
 
 def measured(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
@@ -125,6 +131,14 @@ def manifest(data: Path, out: Path) -> Path:
     return path
 
 
+def write_manifest(path: Path, lines: Iterable[Mapping[str, str]]) -> None:
+    """Some lines of a manifest as one of their own."""
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, ["file_name", "label", "split"])
+        table.writeheader()
+        table.writerows(lines)
+
+
 def _name(row: Mapping[str, str]) -> str:
     fine, coarse = row["Class Name (str)"], row["Coarse Class Name (str)"]
     return fine if fine == coarse else f"{coarse}/{fine}"
@@ -178,10 +192,7 @@ def left_out(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]
     paths = {}
     for name, wanted in (("known", False), ("strange", True)):
         paths[name] = asked.out / f"{name}-{seed}.csv"
-        with paths[name].open("w", newline="") as file:
-            table = csv.DictWriter(file, ["file_name", "label", "split"])
-            table.writeheader()
-            table.writerows(line for line in lines if (line["label"] in strange) == wanted)
+        write_manifest(paths[name], (line for line in lines if (line["label"] in strange) == wanted))
     classifier, _ = ours(asked, paths["known"], f"known-{asked.stages}-{seed}", seed)
     found = seen(classifier, paths["known"])
     others = Seen(classifier, load(str(paths["strange"]), classifier.format_, parts=("test",)).parts["test"])

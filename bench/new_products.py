@@ -11,16 +11,14 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from grocery import manifest, ours
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from grocery import manifest, ours, shop_arguments, write_manifest
+from ledger import RESULTS, append, circumstances, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
@@ -32,14 +30,7 @@ SIZES = (5, None)  # photographs; None for all
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--backbone", required=True)
-    parser.add_argument("--stages", type=int, default=4)
-    parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    os.environ["LIKELY_CACHE"] = str(asked.out / "cache")
+    asked = shop_arguments(__doc__)
     data = manifest(asked.data, asked.out)
     for seed in asked.seeds:
         joint, _ = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
@@ -58,11 +49,8 @@ def added(
     """A model of all products but c, to which c is added."""
     name = joint.labels[c]
     without = asked.out / f"without-{c}-{seed}.csv"
-    with data.open(newline="") as file, without.open("w", newline="") as chosen:
-        lines = csv.DictReader(file)
-        table = csv.DictWriter(chosen, ["file_name", "label", "split"])
-        table.writeheader()
-        table.writerows(line for line in lines if line["label"] != name)
+    with data.open(newline="") as file:
+        write_manifest(without, (line for line in csv.DictReader(file) if line["label"] != name))
     before, _ = ours(asked, without, f"without-{asked.stages}-{c}-{seed}", seed)
     of_class = np.flatnonzero(train.labels == c)
     together = rates(joint, test, joint.labels, c)

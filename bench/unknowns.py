@@ -19,7 +19,7 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.judging import contrasts, crossed, describes, labelled, trained_traits
+from likely.classifier.judging import crossed, describes, is_contrasted, labelled, trained_traits
 from likely.data import arrays
 from likely.data.collection import CachedImages, Images
 from likely.data.dataset import load
@@ -115,7 +115,9 @@ def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.nd
                 Labelled.of(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
                 for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
             )
-            judge = Judge.fit(fitted, calibrated, classifier.log_prior_, T, trained, contrasted=contrasts(classifier))
+            judge = Judge.fit(
+                fitted, calibrated, classifier.log_prior_, T, trained, contrasted=is_contrasted(classifier)
+            )
         for alpha in alphas:
             judgement = judge(own, classifier.log_prior_, alpha)
             p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]

@@ -597,17 +597,19 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def inputs(self, images: Images) -> Iterator[Tensor]:
         """Batches as the model takes them."""
-        for block in self._blocks(images):
-            batch = block.batch(np.arange(len(block)))
-            features = self.features_ if batch.ndim == 4 else None
+        for batch, features in self._batches(images):
             yield self._unit(batch) if features is None else features.of(batch)
 
     def seen(self, images: Images) -> Iterator[Seen]:
         """The same, with all that is known of the images besides."""
+        for batch, features in self._batches(images):
+            yield Seen(self._unit(batch)) if features is None else features.seen(batch)
+
+    def _batches(self, images: Images) -> Iterator[tuple[Tensor, Features | None]]:
+        """Images or vectors, and what makes features of them: nothing if they are features already, or none are wanted."""
         for block in self._blocks(images):
             batch = block.batch(np.arange(len(block)))
-            features = self.features_ if batch.ndim == 4 else None
-            yield Seen(self._unit(batch)) if features is None else features.seen(batch)
+            yield batch, self.features_ if batch.ndim == 4 else None
 
     def _unit(self, batch: Tensor) -> Tensor:
         """8-bit images in [0, 1], vectors as they are, on the device."""

@@ -88,9 +88,7 @@ class Features(nn.Module):
     @torch.inference_mode()
     def of(self, pixels: Tensor) -> Tensor:
         """uint8 (B, C, H, W) -> (B, D) on the device."""
-        # What was kept has the image's complexity behind its features.
-        made = self._made(pixels) if self._kept is None else self._kept(pixels, self._described)[:, :-1]
-        features: Tensor = self.scaling(made.to(self.device))
+        features: Tensor = self.scaling(self._undescribed(pixels).to(self.device))
         return features
 
     @torch.inference_mode()
@@ -136,11 +134,14 @@ class Features(nn.Module):
         found = []
         for start in range(0, len(images), LOOKED_UP):
             end = min(start + LOOKED_UP, len(images))
-            pixels = images.batch(np.arange(start, end))
-            found.append(self._made(pixels) if self._kept is None else self._kept(pixels, self._described)[:, :-1])
+            found.append(self._undescribed(images.batch(np.arange(start, end))))
             if progress is not None:
                 progress(end, len(images))
         return torch.cat(found) if found else torch.zeros(0, self.map.n_features)
+
+    def _undescribed(self, pixels: Tensor) -> Tensor:
+        """(B, D) on the processor. What is kept has the image's complexity behind its features."""
+        return self._made(pixels) if self._kept is None else self._kept(pixels, self._described)[:, :-1]
 
     def _described(self, pixels: Tensor) -> Tensor:
         """(B, D + 1) on the processor: features, and the image's complexity behind them."""

@@ -46,7 +46,7 @@ def judge_of(classifier: Classifier, parts: Parts) -> Judge:
         calibration = calibration.subset([])  # of so few images each is needed to learn from
     now = labelled(classifier, classifier.model_, calibration, T)
     trained = trained_traits(classifier, parts.train) if describes(classifier, held_out) else None
-    return Judge.fit(before, now, classifier.log_prior_, T, trained, contrasted=contrasts(classifier))
+    return Judge.fit(before, now, classifier.log_prior_, T, trained, contrasted=is_contrasted(classifier))
 
 
 def describes(classifier: Classifier, part: Part) -> bool:
@@ -57,7 +57,7 @@ def describes(classifier: Classifier, part: Part) -> bool:
         return examine(classifier.model_, [Seen(one)]).description is not None
 
 
-def contrasts(classifier: Classifier) -> bool:
+def is_contrasted(classifier: Classifier) -> bool:
     """Whether what is as near to every class is strange: in features, where much moves an image away from all alike."""
     return classifier.model_.task.space is Space.FEATURES
 

@@ -186,12 +186,10 @@ class Judge:
         K = len(log_prior)
 
         def learned(trained: Labelled) -> tuple[Strangeness, Contrast | None]:
-            aspects: list[tuple[OwnTraits | None, OwnTraits]]
-            if held_out is None:
-                aspects = [(None, trained.own), (None, trained.contrasted)]
-            else:
-                aspects = [(trained.own, held_out.own), (trained.contrasted, held_out.contrasted)]
-            return Strangeness.fit(*aspects[0], K), Contrast.fit(*aspects[1], K) if K > 1 else None
+            usual, alone = held_out or trained, held_out is None
+            strangeness = Strangeness.fit(None if alone else trained.own, usual.own, K)
+            contrast = Contrast.fit(None if alone else trained.contrasted, usual.contrasted, K) if K > 1 else None
+            return strangeness, contrast
 
         others = (Labelled.joined([each.without_scores() for each in folds if each is not fold]) for fold in folds)
         strange = torch.cat([_strange(*learned(each), fold) for each, fold in zip(others, folds, strict=True)])

@@ -68,7 +68,6 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
     def __init__(self, task: Task, options: GaussianOptions) -> None:
         super().__init__(task, options)
         self.settings, self.covariance = options, options.covariance
-        self.shrinkage = options.shrinkage
         K, D = task.n_classes, task.n_dims
         n_covariances = 1 if self.covariance == "tied" else K
         self._refuse_too_large(n_covariances, D)
@@ -79,7 +78,8 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         self.register_buffer("mean", torch.zeros(K, D, dtype=torch.float64))
         self.register_buffer("whitening", torch.zeros(whitening, dtype=torch.float64))
         self.chosen_shrinkage: Tensor
-        self.register_buffer("chosen_shrinkage", torch.tensor(ESTIMATED, dtype=torch.float64))
+        self.register_buffer("chosen_shrinkage", torch.tensor(0.0, dtype=torch.float64))
+        self.chosen_shrinkage.fill_(ESTIMATED if options.shrinkage is None else options.shrinkage)
         self._sums: Sums | None = None
         # Of many classes with one covariance a linear layer is all that scores take; float32 will do for features.
         self.is_linear = options.covariance == "tied" and task.space is Space.FEATURES and K * D > LINEAR
@@ -90,6 +90,12 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         self.middle: Tensor
         self.register_buffer("middle", torch.zeros(D, dtype=torch.float64), persistent=False)
         self.register_load_state_dict_post_hook(_after_loading)  # type: ignore[no-untyped-call]
+
+    @property
+    def shrinkage(self) -> float | None:
+        """The one that was asked for or chosen; None if it is estimated."""
+        found = float(self.chosen_shrinkage)
+        return None if found == ESTIMATED else found
 
     @property
     def evidence(self) -> Evidence:
@@ -210,14 +216,14 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             and self.covariance == "tied"
             and self.task.space is Space.FEATURES
         ):
-            for self.shrinkage in SHRINKAGES:
+            for shrinkage in SHRINKAGES:
+                self.chosen_shrinkage.fill_(shrinkage)
                 self._conclude(sums)
                 yield
 
     def settled(self, options: FamilyOptions) -> FamilyOptions:
         """With the shrinkage of this model, if one was chosen."""
-        chosen = float(self.chosen_shrinkage)
-        return options if chosen == ESTIMATED else options.model_copy(update={"shrinkage": chosen})
+        return options.model_copy(update={"shrinkage": self.shrinkage})
 
     def _conclude(self, sums: Sums) -> None:
         if self.covariance == "diagonal":
@@ -230,7 +236,6 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             whitening = torch.stack([_inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
-        self.chosen_shrinkage.fill_(ESTIMATED if self.shrinkage is None else self.shrinkage)
         self._make_linear()
 
     @torch.no_grad()
