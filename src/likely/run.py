@@ -244,7 +244,7 @@ class Session:
         folder, n = augmentation.asked(self.run.augment_with)
         artist = Classifier.load(folder)
         made = augmentation.made_by(artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed)
-        parts = replace(self.parts, train=joined([self.parts.train, made]))
+        parts = replace(self.parts, generated=made)
         other = self._classifier(_without_folds(self.run), self.run.seed)
         yield from other.fit_steps(parts, self.dataset.classes, self.dataset.format)
         other.finish(parts)
@@ -280,7 +280,8 @@ class Session:
     def _memorisation(self) -> Memorisation | None:
         """By the calibration images, and those set aside for a test: neither had any say in the training.
 
-        Where calibration images were learned from, validation images stand in, which had the least of a say.
+        Where calibration images were learned from, validation images stand in, by which no more than a few settings were
+        chosen.
         """
         model = self.classifier.model_
         if not isinstance(model, GenerativeModel):

@@ -46,7 +46,7 @@ from likely.data.collection import Images
 from likely.data.decoding import ImageWarning
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.listing import Problem
-from likely.data.parts import Part, fingerprint, hashes_of, joined
+from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming, answers
 from likely.inference.calibration import fit_temperature, nll, weights
@@ -149,24 +149,24 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             self.seed_ = int(self.random_state)
         if getattr(self, "_seen", None) is not parts:
             self.see(parts)
-        parts = self._begin(parts, classes, format)
+        lesson, validation = self._begin(parts, classes, format)
         state, options = self.training_state_, self.training_
         if resume is not None:
             self._restore(resume)
         elif isinstance(self.model_, Measured):
-            for _ in measure(self.model_, self._feed(parts.train, BATCH, None).to(self.device)):
+            for _ in measure(self.model_, self._feed(lesson, BATCH, None).to(self.device)):
                 state.follow_model()
-                if not state.objectives and not self._validate(parts.validation):
+                if not state.objectives and not self._validate(validation):
                     break  # nobody can choose
         if state.objectives and self.device.type == "cpu":
             hardware.keep_memory()
         dtype = hardware.dtype(options, self.device, self.model_.task.shape)
-        feed = self._feed(parts.train, options.batch_size or BATCH, options.augment, options.labelled_share)
+        feed = self._feed(lesson, options.batch_size or BATCH, options.augment, options.labelled_share)
         feed = feed.to(self.device)
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end
             return
         for step in fit(state, feed, dtype=dtype):
-            yield replace(step, validation=self._validate(parts.validation)) if step.ends_epoch else step
+            yield replace(step, validation=self._validate(validation)) if step.ends_epoch else step
             if state.progress.stale >= options.patience:
                 return
 
@@ -522,29 +522,27 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             self.features_.measure(parts.train.images, progress)
         self._seen = parts
 
-    def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> Parts:
-        """An untrained model for the data at hand, and the data as it sees them."""
+    def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> tuple[Part, Part]:
+        """An untrained model for the data at hand; what it learns from and the validation images, as it sees them."""
         family = models.family(self.family)
         options = _validated(family.options_type, self.options)
         asked = _validated(TrainingOptions, self.training)
-        self.training_ = asked.suited(options.training_defaults).resolved(len(parts.train))
+        crosses, K = self.crosses(parts.train.images.shape), len(classes)
+        photographed = parts.lesson(calibration=crosses, generated=False).class_counts(K)
+        lesson, validation = parts.lesson(calibration=crosses), parts.validation
+        self.training_ = asked.suited(options.training_defaults).resolved(len(lesson))
         self.classes_ = np.asarray(classes)
         self.format_ = format
-        crosses = self.crosses(parts.train.images.shape)
         if self.features_ is not None:
-            over = self.features_.over
-            parts = replace(parts, train=over(parts.train), validation=over(parts.validation))
-            parts = replace(parts, calibration=over(parts.calibration)) if crosses else parts
-        if crosses:
-            parts = replace(parts, train=joined([parts.train, parts.calibration]))
-        task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
+            lesson, validation = self.features_.over(lesson), self.features_.over(validation)
+        task = Task(lesson.images.shape, lesson.class_counts(K))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             model = family(task, options)
         self.model_ = hardware.placed(model, hardware.device(self.training_.device))
-        self.log_prior_ = task.log_prior
+        self.log_prior_ = replace(task, class_counts=photographed).log_prior
         self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
-        return parts
+        return lesson, validation
 
     def _restore(self, snapshot: Snapshot) -> None:
         try:

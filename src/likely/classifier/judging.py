@@ -81,14 +81,15 @@ def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int)
     A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of each
     class calibrate.
     """
-    pool = joined([parts.train, parts.calibration]).labelled()
-    vectors = pool if classifier.features_ is None else classifier.features_.over(pool)
+    pool = parts.lesson(calibration=True, generated=False).labelled()
+    vectors = _seen_by(classifier, pool)
+    added = [] if parts.generated is None else [_seen_by(classifier, parts.generated)]
     fold, several = _dealt(pool, seed), np.bincount(pool.labels)[pool.labels] > 1
     K = len(classifier.labels)
     calibrates = several & np.isin(np.arange(len(pool)), _of_each(pool.labels, K, max(1, MOST_CROSSED // K), seed))
     pieces = []
     for k in np.unique(fold[calibrates]):
-        without = _measured(classifier, vectors.subset(np.flatnonzero(fold != k)))
+        without = _measured(classifier, joined([vectors.subset(np.flatnonzero(fold != k)), *added]))
         pieces.append(labelled(classifier, without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature))
     scores_fit = sum(len(piece.labels) for piece in pieces) * K <= MOST_SCORES
     return pieces if scores_fit else [piece.without_scores() for piece in pieces]
@@ -113,6 +114,11 @@ def not_too_many(part: Part, K: int, seed: int) -> Part:
     """The part, or so many of its images, drawn by the seed, as have scores under K classes that fit into memory."""
     n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // K)
     return part if len(part) <= n else part.subset(np.random.default_rng(seed).permutation(len(part))[:n])
+
+
+def _seen_by(classifier: Classifier, part: Part) -> Part:
+    """The part as vectors, which the classifier's model is of."""
+    return part if classifier.features_ is None else classifier.features_.over(part)
 
 
 def _measured(classifier: Classifier, part: Part) -> Scorer:
