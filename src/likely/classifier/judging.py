@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely.classifier.examining import Seen, examine, own_traits
+from likely.classifier.sight import BATCH
 from likely.contract import Measured, Scorer, Space, Task
 from likely.data.parts import Part, joined
 from likely.data.splits import Parts
@@ -28,7 +29,6 @@ MOST_SCORES = 50_000_000  # of images under all classes that are kept together
 LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
 MOST_CROSSED = 20_000  # images that calibrate although they are learned from, or one of each class
 N_FOLDS = 5  # of these
-BATCH = 256  # images that go through a network together when nothing is learned
 
 
 def judge_of(classifier: Classifier, parts: Parts) -> Judge:
@@ -52,7 +52,7 @@ def judge_of(classifier: Classifier, parts: Parts) -> Judge:
 def describes(classifier: Classifier, part: Part) -> bool:
     """Whether the model itself says what it sees in an image: that differs little between images trained on and others,
     unlike how well they are explained."""
-    one = next(classifier.inputs(part.images.subset([0])))
+    one = next(classifier.sight.inputs(part.images.subset([0])))
     with torch.inference_mode():
         return examine(classifier.model_, [Seen(one)]).description is not None
 
@@ -68,7 +68,7 @@ def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: flo
     for start in range(0, max(1, len(part)), BATCH):
         block = part.subset(np.arange(start, min(start + BATCH, len(part))))
         with torch.inference_mode():
-            found = examine(model, classifier.seen(block.images))
+            found = examine(model, classifier.sight.seen(block.images))
         piece = Labelled.of(found, torch.from_numpy(block.labels), temperature)
         pieces.append(piece if few else piece.without_scores())
     return Labelled.joined(pieces)
@@ -100,7 +100,7 @@ def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]
     """Of the labelled images, or of so many of each class drawn by the seed."""
     K = len(classifier.labels)
     part = train.subset(_of_each(train.labels, K, max(MOST_OF_A_CLASS, MOST_TRAITS // K), classifier.seed))
-    batches = zip(classifier.seen(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
+    batches = zip(classifier.sight.seen(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
     return own_traits(classifier.model_, batches)
 
 

@@ -51,7 +51,7 @@ class Target:
         """Everything that an answer rests on, with gradients where there are any."""
         classifier = self.classifier
         return classifier.judge_(
-            examine(classifier.model_, [classifier.differentiable(x)]), classifier.log_prior_, self.alpha
+            examine(classifier.model_, [classifier.sight.differentiable(x)]), classifier.log_prior_, self.alpha
         )
 
     @torch.no_grad()
