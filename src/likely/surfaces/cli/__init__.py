@@ -21,6 +21,7 @@ COMMANDS = {
     "generate": "Draw new images of the classes.",
     "explain": "Show why an image is of one class rather than another, and what would change that.",
     "extend": "Teach a model new classes without training it again.",
+    "serve": "Answer over HTTP, with pages for people and a store of what was answered.",
     "data": "Look at DATA before training.",
     "models": "List the model families and their options.",
     "info": "Show a model's card.",

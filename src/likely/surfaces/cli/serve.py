@@ -1,0 +1,104 @@
+"""likely serve: models behind HTTP and pages, with a store beside them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from likely.surfaces.cli.opening import DEVICES
+
+if TYPE_CHECKING:
+    from likely.surfaces.store import Store
+
+STORE = "likely-store"
+EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
+GRACE = 20  # seconds in which those who wait are answered when the service is told to stop
+
+
+class ServeCommand(click.Command):
+    """A command that has a flag for each of the service's settings, declared where they are and loaded when needed."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_setting_flags()]
+
+
+@click.command(cls=ServeCommand)
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all of them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen at.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=STORE,
+    show_default=True,
+    help="Folder of what was answered, with its images.",
+)
+@click.option("--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store.")
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute.")
+def command(
+    models: tuple[Path, ...],
+    host: str,
+    port: int,
+    store: Path,
+    database: str | None,
+    threads: int | None,
+    device: str,
+    **given: Any,
+) -> None:
+    """Answer over HTTP, and show pages to people, with every MODEL folder."""
+    import logging
+
+    try:
+        import uvicorn
+
+        from likely.surfaces.http.app import application
+        from likely.surfaces.http.fleet import Fleet
+        from likely.surfaces.http.gate import Lines
+        from likely.surfaces.http.settings import Settings
+        from likely.surfaces.store import Store
+    except ImportError as error:
+        raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
+    import torch
+
+    from likely.surfaces.cli.flags import chosen
+    from likely.training import hardware
+
+    settings = Settings(**chosen(Settings, given))
+    torch.set_num_threads(threads or hardware.free_cores())
+    fleet = Fleet(models, hardware.device(device).type)
+    opened = Store.open(store, database)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    logging.getLogger("likely").addHandler(handler)
+    logging.getLogger("likely").setLevel(logging.INFO)
+    for line in _welcome(opened, fleet.models[0].id, host, port):
+        click.echo(line, err=True)
+    app = application(fleet, opened, settings)
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+
+
+def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
+    """What to do next; the first key of a new store is told here and nowhere else."""
+    from likely.surfaces.store import Scope
+
+    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    lines = [f"{model} answers at {address}"]
+    if not store.all_keys():
+        key, secret = store.add_key("the first", [Scope.ADMIN])
+        store.note("key added", f"{key.id} {key.name}", key=None, address="")
+        lines += ["", "The first key, for everything, shown this once:", "", f"    {secret}", ""]
+        lines += [f"Log in with it at {address}, or:", ""]
+        lines += [f'    curl -H "Authorization: Bearer {secret}" -F image=@photo.jpg {address}/v1/classify', ""]
+    return lines
+
+
+@cache
+def _setting_flags() -> tuple[click.Option, ...]:
+    from likely.surfaces.cli.flags import flags
+    from likely.surfaces.http.settings import Settings
+
+    return tuple(flags(Settings))

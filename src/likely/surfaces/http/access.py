@@ -1,0 +1,96 @@
+"""Access: who asks, by an API key or by the session of a browser, and whether they may."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from fastapi import HTTPException, Request
+
+from likely.surfaces.store import Key, Scope, Store
+from likely.surfaces.store.identity import sha256
+
+COOKIE, CSRF = "likely_session", "X-CSRF-Token"
+SAFE = ("GET", "HEAD", "OPTIONS")
+WINDOW = 10.0  # seconds of a key's rate that may come at once
+MOST_KEYS = 10_000  # whose rate is remembered
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `csrf` is what a browser has to say beside its cookie when it wants something changed."""
+
+    key: Key
+    csrf: str | None = None
+
+
+def csrf_of(session: str) -> str:
+    """What proves that a request is of our own page: others can make a browser send the cookie, and cannot read it."""
+    return sha256(b"csrf:" + session.encode())
+
+
+def caller_of(store: Store, request: Request) -> Caller:
+    """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
+    if secret := _secret_of(request):
+        return Caller(_open(store.key_of(secret)))
+    session = request.cookies.get(COOKIE)
+    if session is None:
+        raise unauthorised("a key is needed: Authorization: Bearer lk_…")
+    key, csrf = _open(store.logged_in(session)), csrf_of(session)
+    if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, ""), csrf):
+        raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
+    return Caller(key, csrf)
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """An HTTPException of 403 if the key is not for that."""
+    if not caller.key.may(scope):
+        has = ", ".join(sorted(caller.key.scopes)) or "nothing"
+        raise HTTPException(403, f"the key {caller.key.id} is for {has}; this needs {scope.value}")
+
+
+def unauthorised(sentence: str) -> HTTPException:
+    """401, which has to say how it would be done."""
+    return HTTPException(401, sentence, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _secret_of(request: Request) -> str | None:
+    header = re.fullmatch(r"Bearer\s+(\S+)", request.headers.get("Authorization", ""), re.IGNORECASE)
+    return header[1] if header else request.headers.get("X-API-Key")
+
+
+def _open(key: Key | None) -> Key:
+    if key is None:
+        raise unauthorised("there is no such key")
+    if key.fault is not None:
+        raise unauthorised(key.fault)
+    return key
+
+
+class Rates:
+    """A bucket of images for each key, which fills at `rate` a second up to what comes in ten."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.most = rate, max(1.0, rate * WINDOW)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
+        self._lock = threading.Lock()
+
+    def take(self, key: str, n: int) -> None:
+        """An HTTPException of 429 if the key has had so many of late."""
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._buckets.pop(key, (self.most, now))
+            left = min(self.most, left + (now - then) * self.rate)
+            enough = left >= min(n, self.most)
+            self._buckets[key] = (left - n if enough else left, now)
+            if len(self._buckets) > MOST_KEYS:
+                self._buckets.popitem(last=False)
+        if not enough:
+            seconds = math.ceil((min(n, self.most) - left) / self.rate)
+            limit = f"{self.rate:g} images a second are what a key may ask for; come again in {seconds} s"
+            raise HTTPException(429, limit, headers={"Retry-After": str(seconds)})

@@ -1,0 +1,83 @@
+"""The models that are served: by name, and each in the versions that were loaded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from likely.classifier import Classifier
+from likely.data.images import ImageFormat
+from likely.data.nearest import suggestion
+
+KEPT = 2  # versions of a model: the one that answers, and the one before
+
+
+class UnknownModelError(LookupError):
+    """There is no such model; the message names the nearest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A version of a model, loaded."""
+
+    folder: Path
+    classifier: Classifier
+    format: ImageFormat
+
+    @property
+    def id(self) -> str:
+        """ "fashion@3f2a"."""
+        assert self.classifier.id is not None
+        return self.classifier.id
+
+    @property
+    def name(self) -> str:
+        return self.id.rpartition("@")[0]
+
+    @property
+    def version(self) -> str:
+        return self.id.rpartition("@")[2]
+
+
+class Fleet:
+    """Models by their names; whoever has got a version may go on with it while others are loaded."""
+
+    def __init__(self, folders: Sequence[Path], device: str = "cpu") -> None:
+        self.device = device
+        self._models: dict[str, tuple[Served, ...]] = {}  # the newest version last
+        self._changing = threading.Lock()
+        for folder in folders:
+            self.load(folder)
+
+    def load(self, folder: Path) -> Served:
+        """Load a folder, or load it again; the version that was there before stays for those who name it."""
+        classifier = Classifier.load(folder, device=self.device)
+        if classifier.format_ is None:
+            raise ValueError(f"{folder} was trained on vectors; a service is asked about images")
+        new = Served(folder.resolve(), classifier, classifier.format_)
+        with self._changing:
+            others = tuple(each for each in self._models.get(new.name, ()) if each.version != new.version)
+            self._models = {**self._models, new.name: (*others, new)[-KEPT:]}
+        return new
+
+    def __getitem__(self, id: str | None) -> Served:
+        """By "name", which is its newest version, or "name@version"; without either, the first. An UnknownModelError if
+        there is none."""
+        if id is None:
+            return next(iter(self._models.values()))[-1]
+        name, _, version = id.partition("@")
+        if name not in self._models:
+            raise UnknownModelError(f"there is no model {name!r}{suggestion(name, list(self._models))}")
+        versions = self._models[name]
+        found = [each for each in versions if not version or each.version == version]
+        if not found:
+            there = ", ".join(each.version for each in versions)
+            raise UnknownModelError(f"there is no version {version!r} of {name!r}; there is {there}")
+        return found[-1]
+
+    @property
+    def models(self) -> list[Served]:
+        """All versions, the newest of each model last."""
+        return [each for versions in self._models.values() for each in versions]

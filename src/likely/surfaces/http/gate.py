@@ -1,0 +1,139 @@
+"""The gate that every request goes through: an id, a line in the log, figures, headers, and no more bytes than allowed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from likely.surfaces.http.metrics import Metrics
+
+REQUEST_ID = "X-Request-ID"
+LOG = logging.getLogger("likely.requests")
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "manifest-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+
+
+class TooLargeError(Exception):
+    """More bytes came than were allowed."""
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int) -> None:
+        self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        id = scope.setdefault("state", {})["request_id"] = _id_of(scope)
+        begun, status = time.monotonic(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            if _told_length(scope) > self.max_bytes:
+                raise TooLargeError
+            await self.app(scope, self._limited(receive), answer)
+        except TooLargeError:
+            detail = f"the request has more than {self.max_bytes / 1e6:.0f} MB"
+            await JSONResponse({"detail": detail}, 413)(scope, receive, answer)
+        except Exception:
+            LOG.exception("fault", extra={"request": id})
+            await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(scope, receive, answer)
+        finally:
+            seconds = time.monotonic() - begun
+            route = _route_of(scope)
+            self.metrics.request(scope["method"], route, status, seconds)
+            LOG.info("request", extra={"fields": _fields(scope, id, route, status, seconds)})
+
+    def _limited(self, receive: Receive) -> Receive:
+        came = 0
+
+        async def limited() -> Message:
+            nonlocal came
+            message = await receive()
+            came += len(message.get("body", b""))
+            if came > self.max_bytes:
+                raise TooLargeError
+            return message
+
+        return limited
+
+
+class Lines(logging.Formatter):
+    """A line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+        }
+        line |= {"what": record.getMessage(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> dict[str, Any]:
+    """Of a line in the log; nothing that a client wrote but the method, for secrets travel in headers and in queries."""
+    client = scope.get("client") or ("", 0)
+    key = scope.get("state", {}).get("key")
+    return {
+        "request": id,
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "ms": round(1000 * seconds, 2),
+        "address": client[0],
+        "key": key,
+    }
+
+
+def _route_of(scope: Scope) -> str:
+    """The path's pattern, for there are as many paths as images."""
+    return str(getattr(scope.get("route"), "path", "other"))
+
+
+def _id_of(scope: Scope) -> str:
+    """The one that came along, if it is harmless in a log."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID.lower().encode() and re.fullmatch(rb"[\w.:-]{1,64}", value):
+            return str(value.decode("ascii"))
+    return uuid.uuid4().hex
+
+
+def _told_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,0 +1,86 @@
+"""The pages' own addresses: where they are, and what they offer to take away."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException
+from fastapi import Path as InPath
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse
+
+from likely.run import REPORT
+from likely.surfaces import web
+from likely.surfaces.http.bodies import Responses, problems
+from likely.surfaces.http.dependencies import Reader, ServiceHere, served
+from likely.surfaces.store import Selection, Store
+
+PAGES = Path(web.__file__).parent / "pages"
+# A report holds its pictures and its style in itself, and runs nothing.
+REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+ROUTER = APIRouter()
+HTML: Responses = {200: {"content": {"text/html": {}}, "description": "The page."}}
+ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A folder for each class."}}
+SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp"}
+
+
+@ROUTER.get("/", include_in_schema=False)
+async def index() -> FileResponse:
+    """The pages for people."""
+    return FileResponse(PAGES / "index.html")
+
+
+@ROUTER.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    """The addresses, from /openapi.json."""
+    return FileResponse(PAGES / "docs.html")
+
+
+@ROUTER.get(
+    "/v1/models/{model}/report",
+    tags=["models"],
+    responses={**HTML, **problems(401, 403, 404, 422, 503)},
+    response_class=FileResponse,
+)
+def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> FileResponse:
+    """The report of a model's training."""
+    path = served(service, model).folder / REPORT
+    if not path.exists():
+        raise HTTPException(404, f"{model} has no report; it was saved from Python")
+    return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+@ROUTER.get(
+    "/v1/predictions/folder",
+    tags=["predictions"],
+    responses={**ZIP, **problems(401, 403, 422, 503)},
+    response_class=FileResponse,
+)
+def folder(service: ServiceHere, caller: Reader) -> FileResponse:
+    """Everything that people have labelled, as a training folder: an archive with a folder for each class."""
+    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
+        write_folder(service.store, Path(file.name))
+    away = BackgroundTask(Path(file.name).unlink, missing_ok=True)
+    return FileResponse(file.name, media_type="application/zip", filename="labelled.zip", background=away)
+
+
+def write_folder(store: Store, path: Path) -> None:
+    """An archive of class folders; an image that several predictions are about is there once, under its last label."""
+    written = set[str]()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for each in store.every(Selection(labelled=True)):
+            picture = store.picture(each.image) if each.image not in written else None
+            if picture is not None and each.true_label is not None:
+                written.add(each.image)
+                name = each.image[:16] + SUFFIXES.get(picture.media_type, "")
+                archive.writestr(f"{_folder(each.true_label)}/{name}", picture.content)
+
+
+def _folder(label: str) -> str:
+    """A class as folders within folders, and nowhere else."""
+    ways = [re.sub(r"[^\w .()+-]", "_", way).strip(". ") or "_" for way in label.split("/")]
+    return "/".join(ways)

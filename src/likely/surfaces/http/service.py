@@ -1,0 +1,159 @@
+"""The service: models, a store and processes that decode, and what becomes of images that come in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from starlette.concurrency import run_in_threadpool
+
+from likely.answer import Answer
+from likely.classifier.explaining import Explanation
+from likely.data.decoding import Array, ImageError
+from likely.surfaces.http.batching import Batched, Batcher, FullError
+from likely.surfaces.http.decoding import Decoders, Order, Picture, stacked
+from likely.surfaces.http.fleet import Fleet, Served
+from likely.surfaces.http.settings import Settings
+from likely.surfaces.store import Given, Key, Store
+from likely.surfaces.store import Picture as Stored
+from likely.surfaces.store.schema import ModelRow
+
+RECORDED = 256  # answers that are written together
+MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
+
+
+class Upload(NamedTuple):
+    """An image as it came."""
+
+    name: str
+    content: bytes
+
+
+class Asked(NamedTuple):
+    """How images are to be answered, and for whom."""
+
+    model: Served
+    alpha: float
+    request: str
+    key: Key | None
+
+
+class Kept(NamedTuple):
+    """An answer, and under what id it is in the store; an image that could not be read has none."""
+
+    id: str | None
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is answered together."""
+
+    model: Served
+    alpha: float
+
+
+class Service:
+    """What all requests share; `close` answers all who wait."""
+
+    def __init__(
+        self, fleet: Fleet, store: Store, settings: Settings, told: Callable[[Batched], None] = lambda batched: None
+    ) -> None:
+        self.fleet, self.store, self.settings = fleet, store, settings
+        self.decoders = Decoders(settings)
+        how = {"most": settings.max_batch, "capacity": settings.max_queue}
+        self._answering: Batcher[tuple[Picture, str], Answer] = Batcher(
+            _answers, wait=settings.max_wait, told=told, **how
+        )
+        self._recording: Batcher[Given, str] = Batcher(
+            lambda _, given: store.add(given), most=RECORDED, wait=0.0, capacity=settings.max_queue
+        )
+        self.n_inside = 0
+        self._slow = asyncio.Semaphore(1)  # of what takes long one at a time: answers come first
+        for model in fleet.models:
+            self.know(model)
+
+    def know(self, model: Served) -> None:
+        """A version of a model answers from now on."""
+        labels, family = list(model.classifier.labels), model.classifier.family
+        row = ModelRow(id=model.id, name=model.name, family=family, labels=labels, first_served=datetime.now(UTC))
+        self.store.know(row)
+
+    async def classify(self, uploads: Sequence[Upload], asked: Asked) -> list[Kept]:
+        """An answer to each image, in the store before it is given. A FullError if too many wait."""
+        with self._inside(len(uploads)):
+            decoding = (self._decoded(upload, asked.model) for upload in uploads)
+            found = await asyncio.gather(*decoding)
+            good = [
+                (picture, upload)
+                for picture, upload in zip(found, uploads, strict=True)
+                if isinstance(picture, Picture)
+            ]
+            jobs = [(picture, upload.name) for picture, upload in good]
+            answers = await self._answering.submit(_Kind(asked.model, asked.alpha), jobs)
+            given = [
+                _given(picture, upload, answer, asked) for (picture, upload), answer in zip(good, answers, strict=True)
+            ]
+            kept = map(Kept, await self._recording.submit(None, given), answers)
+        return [next(kept) if isinstance(each, Picture) else Kept(None, each) for each in found]
+
+    async def explain(self, upload: Upload, model: Served, against: str | None) -> Explanation:
+        """Why an image is of its class; an ImageError or a ValueError if it cannot be told."""
+        with self._inside(1):
+            picture = await self._decoded(upload, model)
+            if isinstance(picture, Answer):
+                raise ImageError(picture.error)
+            (pixels,) = stacked([picture])
+            async with self._slow:
+                return await run_in_threadpool(model.classifier.explain, pixels, against=against)
+
+    async def draw(self, model: Served, label: str, n: int, seed: int) -> Array:
+        """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""
+        if not model.classifier.draws_images:
+            raise ValueError(f"{model.id} draws no images")
+        with self._inside(1):
+            async with self._slow:
+                return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
+
+    def close(self) -> None:
+        """Answer all who wait, take nobody more, and let go of everything."""
+        self._answering.close()
+        self._recording.close()
+        self.decoders.close()
+        self.store.close()
+
+    @contextmanager
+    def _inside(self, n: int) -> Iterator[None]:
+        """While so many images are on their way through."""
+        if self.n_inside + n > self.settings.max_queue:
+            raise FullError(1.0)
+        self.n_inside += n
+        try:
+            yield
+        finally:
+            self.n_inside -= n
+
+    async def _decoded(self, upload: Upload, model: Served) -> Picture | Answer:
+        if len(upload.content) > self.settings.max_bytes:
+            size = f"{len(upload.content) / 1e6:.1f} MB; {self.settings.max_bytes / 1e6:.1f} MB at most were expected"
+            return Answer.failed(upload.name, f"{upload.name}: has {size}", model=model.id)
+        try:
+            return await self.decoders.decode(Order(upload.content, upload.name, model.format))
+        except ImageError as error:
+            return Answer.failed(upload.name, str(error), model=model.id)
+
+
+def _answers(kind: object, jobs: Sequence[tuple[Picture, str]]) -> list[Answer]:
+    assert isinstance(kind, _Kind)
+    pictures, names = zip(*jobs, strict=True)
+    return kind.model.classifier.answer(stacked(pictures), alpha=kind.alpha, names=names)
+
+
+def _given(picture: Picture, upload: Upload, answer: Answer, asked: Asked) -> Given:
+    stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
+    short = answer.model_copy(update={"classes": answer.classes[:MOST_CLASSES]})
+    return Given(stored, short, asked.model.id, asked.alpha, asked.request, None if asked.key is None else asked.key.id)

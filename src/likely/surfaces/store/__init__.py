@@ -1,0 +1,8 @@
+"""The store of the service: predictions, images, labels, keys and the audit log, in SQLite or PostgreSQL."""
+
+from likely.surfaces.store.engine import StoreError
+from likely.surfaces.store.keys import Key, Scope
+from likely.surfaces.store.selection import Prediction, Selection
+from likely.surfaces.store.store import Given, Picture, Store
+
+__all__ = ["Given", "Key", "Picture", "Prediction", "Scope", "Selection", "Store", "StoreError"]

@@ -1,0 +1,60 @@
+"""Databases: SQLite in a file unless told otherwise, brought to this version's tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+BUSY_SECONDS = 30  # for which a writer waits until another process has written
+
+
+class StoreError(ValueError):
+    """A store that cannot be opened or used; the message says what to do."""
+
+
+def connected(url: str) -> Engine:
+    """An engine for `url`; a StoreError if there is no such kind of database here."""
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+            event.listen(engine, "connect", _set_up_sqlite)
+            return engine
+        return create_engine(parsed, pool_pre_ping=True)
+    except ArgumentError:
+        raise StoreError(f"{url!r} is no address of a database; postgresql://USER@HOST/NAME is one") from None
+    except ImportError:
+        raise StoreError("PostgreSQL takes a driver: pip install 'likely[postgresql]'") from None
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables to this version; a StoreError if a later version has been there."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with engine.begin() as connection:
+        here = MigrationContext.configure(connection).get_current_revision()
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if here is not None and here not in known:
+            raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
+    cursor.execute("PRAGMA synchronous=FULL")  # what was committed survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

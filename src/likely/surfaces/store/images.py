@@ -1,0 +1,75 @@
+"""Image files, named by what is in them: written whole or not at all, and never twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+INCOMING = "incoming"
+
+
+class ImageFiles:
+    """A folder of files, each by its SHA-256 in a folder of the first two digits.
+
+    Files come in two steps, around the rows that name them: `receiving` lays them aside, and puts them in their places once
+    the rows are there. What a crash leaves `waiting` is to be settled or forgotten, so that there is no file without a row.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.incoming = folder, folder / INCOMING
+        self.incoming.mkdir(parents=True, exist_ok=True)
+
+    def place(self, sha256: str) -> Path:
+        """Where the file is, or would be."""
+        return self.folder / sha256[:2] / sha256
+
+    @contextmanager
+    def receiving(self, contents: Mapping[str, bytes]) -> Iterator[None]:
+        """While files wait for their rows: they are on the disk, and gone again if the rows do not come."""
+        try:
+            for sha256, content in contents.items():
+                self._lay_aside(sha256, content)
+            yield
+        except BaseException:
+            for sha256 in contents:
+                (self.incoming / sha256).unlink(missing_ok=True)
+            raise
+        self.settle(contents)
+
+    def _lay_aside(self, sha256: str, content: bytes) -> None:
+        with (self.incoming / sha256).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def settle(self, sha256s: Iterable[str]) -> None:
+        """Put files that were received in their places."""
+        for sha256 in sha256s:
+            place = self.place(sha256)
+            place.parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # it is there already
+                (self.incoming / sha256).replace(place)
+
+    def waiting(self) -> list[str]:
+        """The files that were received and not settled."""
+        return sorted(path.name for path in self.incoming.iterdir())
+
+    def forget(self, sha256: str) -> None:
+        """Delete a file, wherever it is."""
+        (self.incoming / sha256).unlink(missing_ok=True)
+        self.place(sha256).unlink(missing_ok=True)
+
+    def read(self, sha256: str) -> bytes:
+        """Its content; a FileNotFoundError if it is not there."""
+        try:
+            return self.place(sha256).read_bytes()
+        except FileNotFoundError:
+            return (self.incoming / sha256).read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        """The files that are in their places."""
+        for folder in sorted(self.folder.iterdir()):
+            if folder.name != INCOMING and folder.is_dir():
+                yield from sorted(path.name for path in folder.iterdir())

@@ -1,0 +1,86 @@
+"""Which predictions are meant: a filter, and a page of what it lets through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Select, select
+
+from likely.answer import Answer, Status
+from likely.surfaces.store.schema import PredictionRow
+
+MOST = 500  # predictions of a page
+
+
+class Selection(BaseModel):
+    """A filter of predictions; what is left out lets all through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Annotated[list[Status], Field(description="One of these.")] = []
+    label: Annotated[str | None, Field(max_length=255, description="The most probable class.")] = None
+    true_label: Annotated[str | None, Field(max_length=255, description="What people say it shows.")] = None
+    labelled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
+    changed: Annotated[bool | None, Field(description="Whether another version of the model said otherwise.")] = None
+    model: Annotated[str | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
+    since: Annotated[datetime | None, Field(description="At this time or later.")] = None
+    until: Annotated[datetime | None, Field(description="Before this time.")] = None
+
+    @property
+    def rows(self) -> Select[Any]:
+        """Those of the table."""
+        return select(PredictionRow).where(*self._conditions())
+
+    def page(self, *, before: str | None, limit: int) -> Select[Any]:
+        """The newest of them, or those older than the prediction `before`."""
+        rows = self.rows.order_by(PredictionRow.id.desc()).limit(limit)
+        return rows if before is None else rows.where(PredictionRow.id < before)
+
+    def _conditions(self) -> Iterator[ColumnElement[bool]]:
+        table = PredictionRow
+        if self.status:
+            yield table.status.in_([status.value for status in self.status])
+        for name in ("label", "true_label", "changed"):
+            if (wanted := getattr(self, name)) is not None:
+                yield getattr(table, name) == wanted
+        if self.labelled is not None:
+            yield table.true_label.is_not(None) if self.labelled else table.true_label.is_(None)
+        if self.model is not None:
+            yield table.model == self.model if "@" in self.model else of_name(self.model)
+        if self.since is not None:
+            yield table.created >= self.since
+        if self.until is not None:
+            yield table.created < self.until
+
+
+def of_name(name: str) -> ColumnElement[bool]:
+    """Predictions by any version of a model."""
+    return PredictionRow.model.startswith(f"{name}@", autoescape=True)
+
+
+class Prediction(BaseModel):
+    """An answer that was given, and what people said since."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    created: datetime
+    image: Annotated[str, Field(description="The image's SHA-256; /v1/images/{image} shows it.")]
+    model: str
+    alpha: float
+    changed: Annotated[
+        bool, Field(description="Whether another version of the model said otherwise of this image before.")
+    ]
+    true_label: Annotated[str | None, Field(description="What people say it shows.")]
+    answer: Answer
+
+    @classmethod
+    def of(cls, row: PredictionRow) -> Prediction:
+        """As the table has it."""
+        figures = {
+            name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "changed", "true_label")
+        }
+        return cls(**figures, answer=Answer.model_validate(row.answer))

@@ -1,0 +1,24 @@
+// What is known of the model itself.
+
+import { ask } from './api.js';
+import { make, percent, trying } from './make.js';
+
+export function model(page, { model: shown }) {
+  const table = make('table', {}, make('tbody', {}, [
+    ['Name', `${shown.name}@${shown.version}`],
+    ['Family', shown.family],
+    ['Loaded versions', shown.versions.join(', ')],
+    ['Images', `${shown.size[0]} × ${shown.size[1]} pixels, ${shown.channels === 1 ? 'grey' : 'colour'}`],
+    ['Classes', shown.labels.join(', ')],
+  ].map(([what, value]) => make('tr', {}, make('th', { scope: 'row' }, what), make('td', {}, value)))));
+  const answers = make('div', {});
+  page.append(
+    make('h1', {}, 'Model'),
+    make('div', { class: 'card' }, table, make('p', {}, make('a', { class: 'button quiet', href: `/v1/models/${encodeURIComponent(shown.name)}/report`, target: '_blank', rel: 'noopener' }, 'Its report'))),
+    make('h2', {}, 'What it has answered'), answers);
+  trying(async () => {
+    const { counts } = await ask('/v1/predictions', { query: { model: shown.name, limit: 1 } });
+    const all = Object.values(counts).reduce((a, b) => a + b, 0);
+    answers.append(all ? make('table', { class: 'card' }, make('tbody', {}, Object.entries(counts).map(([status, n]) => make('tr', {}, make('th', { scope: 'row' }, status), make('td', {}, n.toLocaleString()), make('td', {}, percent(n / all)))))) : make('p', { class: 'soft' }, 'Nothing yet.'));
+  });
+}

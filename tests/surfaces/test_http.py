@@ -1,0 +1,376 @@
+"""The service over HTTP: the same answers as from Python, in the store before they are given, and for nobody without a key."""
+
+import base64
+import json
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from starlette.testclient import TestClient
+
+from likely import Classifier
+from likely.surfaces.http.app import application
+from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.settings import Settings
+from likely.surfaces.store import Scope, Selection, Store
+
+SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, max_wait=0, rate=1000)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    digits = load_digits()
+    folder = tmp_path_factory.mktemp("models") / "digits"
+    Classifier("gaussian").fit(digits.images[:1200] / 16, digits.target[:1200].astype(str)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder, tmp_path_factory):
+    store = Store.open(tmp_path_factory.mktemp("service") / "store")
+    app = application(Fleet([folder]), store, SETTINGS)
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def store(service):
+    return service.app.state.likely.service.store
+
+
+@pytest.fixture
+def client(service, store):
+    """Which may do everything."""
+    return asking(service, store, Scope.ADMIN)
+
+
+def asking(service, store, *scopes, **how):
+    _, secret = store.add_key("test", scopes, **how)
+    client = TestClient(service.app, headers={"Authorization": f"Bearer {secret}"})
+    client.secret = secret
+    return client
+
+
+def drawn(i):
+    """A digit as a PNG."""
+    file = BytesIO()
+    Image.fromarray((load_digits().images[i] * 255 / 16).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def noise():
+    file = BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def classified(client, *contents, **query):
+    files = [("image", (f"{i}.png", content, "image/png")) for i, content in enumerate(contents)]
+    response = client.post("/v1/classify", files=files, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()["answers"]
+
+
+# ---- answers
+
+
+def test_an_answer_is_the_one_that_python_gives_and_is_in_the_store(client, folder, store):
+    contents = [drawn(1300), drawn(1301), noise()]
+    found = classified(client, *contents)
+    expected = Classifier.load(folder).answer(contents, names=["0.png", "1.png", "2.png"])
+    for one, other in zip(found, expected, strict=True):
+        assert one["label"] == other.label
+        assert one["status"] == other.status.value
+        assert one["probability"] == pytest.approx(other.probability, rel=1e-4)
+        assert one["p_value"] == pytest.approx(other.p_value, abs=1e-6)
+        kept = store.prediction(one["id"])
+        assert kept.answer.label == other.label
+    assert found[2]["status"] == "unknown"
+    assert store.picture(kept.image).content == contents[2]
+
+
+def test_images_come_as_a_form_as_bytes_or_as_json(client):
+    content = drawn(1302)
+    whole = classified(client, content)[0]["classes"]
+    raw = client.post("/v1/classify?name=a.png", content=content, headers={"Content-Type": "image/png"}).json()
+    images = [{"data": base64.b64encode(content).decode(), "name": "a.png"}]
+    told = client.post("/v1/classify", json={"images": images}).json()
+    assert raw["answers"][0]["classes"] == told["answers"][0]["classes"] == whole
+    assert raw["answers"][0]["input"] == told["answers"][0]["input"] == "a.png"
+
+
+def test_one_bad_image_is_named_and_the_rest_is_answered(client):
+    good, bad = classified(client, drawn(1303), b"no image")
+    assert good["status"] != "error"
+    assert (bad["status"], bad["id"]) == ("error", None)
+    assert "1.png" in bad["error"]
+
+
+def test_top_k_and_alpha_are_heard(client):
+    (found,) = classified(client, drawn(1304), top_k=2, alpha=0.3)
+    assert len(found["classes"]) == 2
+
+
+def test_why_is_told_with_pictures(client):
+    response = client.post("/v1/explain", files={"image": drawn(1305)})
+    told = response.json()
+    assert response.status_code == 200, told
+    assert told["label"] != told["against"]
+    assert Image.open(BytesIO(base64.b64decode(told["evidence"]))).size == (8, 8)
+    refused = client.post("/v1/explain", files={"image": drawn(1305)}, params={"against": "eleven"})
+    assert refused.status_code == 422
+    assert "eleven" in refused.json()["detail"]
+
+
+def test_a_class_is_drawn(client):
+    told = client.post("/v1/generate", json={"label": "3", "n": 2}).json()
+    assert [Image.open(BytesIO(base64.b64decode(each))).size for each in told["images"]] == [(8, 8)] * 2
+    picture = client.get("/v1/models/digits/classes/3/sample?seed=1")
+    assert picture.headers["content-type"] == "image/png"
+    assert client.get("/v1/models/digits/classes/99/sample").status_code == 404
+    assert client.post("/v1/generate", json={"label": "eleven"}).status_code == 422
+
+
+def test_the_models_are_told(client, folder):
+    (told,) = client.get("/v1/models").json()["models"]
+    assert (told["name"], told["labels"], told["size"]) == ("digits", [str(i) for i in range(10)], [8, 8])
+
+
+# ---- what is not right
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "word"),
+    [
+        ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "text/plain"),
+        ({"content": b"", "headers": {"Content-Type": "image/png"}}, 422, "empty"),
+        ({"json": {"pictures": []}}, 422, "images"),
+        ({"json": {"images": [{"data": "§"}]}}, 422, "base64"),
+        ({"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 422, "JSON"),
+        ({"files": [("image", b"x")] * 9}, 413, "many"),
+        ({"files": {"image": b"x"}, "params": {"model": "digit"}}, 404, "did you mean 'digits'"),
+        ({"files": {"image": b"x"}, "params": {"model": "digits@0"}}, 404, "version"),
+        ({"files": {"image": b"x"}, "params": {"alpha": "7"}}, 422, "alpha"),
+        ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422, "no image"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "form"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_told_why(client, request_, status, word):
+    response = client.post("/v1/classify", **request_)
+    assert response.status_code == status, response.text
+    assert word in response.json()["detail"]
+
+
+def test_too_many_bytes_are_refused_while_they_come(client):
+    response = client.post("/v1/classify", files={"image": bytes(8_000_000)})
+    assert response.status_code == 413
+    assert "MB" in response.json()["detail"]
+    (found,) = classified(client, bytes(600_000))
+    assert "0.5 MB at most" in found["error"]
+
+
+def test_who_comes_when_it_is_full_is_told_when_to_come_again(client, service):
+    inside = service.app.state.likely.service
+    inside.n_inside = SETTINGS.max_queue
+    try:
+        response = client.post("/v1/classify", files={"image": drawn(1)})
+    finally:
+        inside.n_inside = 0
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_a_store_that_cannot_be_written_answers_nothing(client, store, monkeypatch):
+    def broken(given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "add", broken)
+    response = client.post("/v1/classify", files={"image": drawn(1)})
+    assert response.status_code == 503
+    assert "store" in response.json()["detail"]
+    assert "Retry-After" in response.headers
+    monkeypatch.undo()
+    assert classified(client, drawn(1))
+
+
+def test_a_key_that_asks_too_much_waits(service, store, folder, tmp_path):
+    slow = application(Fleet([folder]), Store.open(tmp_path / "slow"), Settings(rate=0.1))
+    with TestClient(slow) as client:
+        _, secret = slow.state.likely.service.store.add_key("one", [Scope.CLASSIFY])
+        ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(2)}}
+        assert client.post("/v1/classify", **ask).status_code == 200
+        refused = client.post("/v1/classify", **ask)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= 10
+
+
+# ---- predictions
+
+
+def test_predictions_are_listed_labelled_and_taken_away_as_a_folder(client, store):
+    answers = classified(client, drawn(1310), drawn(1311), drawn(1312))
+    ids = [answer["id"] for answer in answers]
+    assert client.post("/v1/predictions/label", json={"ids": ids[:2], "label": "a/b"}).json()["ids"] == ids[:2]
+    assert client.post(f"/v1/predictions/{ids[2]}/label", json={"label": "../c"}).status_code == 200
+    page = client.get("/v1/predictions", params={"labelled": True, "limit": 2}).json()
+    assert [each["id"] for each in page["predictions"]] == [ids[2], ids[1]]
+    rest = client.get("/v1/predictions", params={"labelled": True, "before": page["before"]}).json()
+    assert rest["predictions"][0]["id"] == ids[0]
+    archive = zipfile.ZipFile(BytesIO(client.get("/v1/predictions/folder").content))
+    assert sorted({name.rpartition("/")[0] for name in archive.namelist()}) == ["_/c", "a/b"]
+    lines = client.get("/v1/predictions/export", params={"true_label": "a/b"}).text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ids[1::-1]
+    assert client.get(f"/v1/images/{page['predictions'][0]['image']}").content == drawn(1312)
+    assert client.post(f"/v1/predictions/{ids[2]}/label", json={"label": None}).status_code == 200
+    assert store.prediction(ids[2]).true_label is None
+    assert client.get("/v1/predictions/nobody").status_code == 404
+    assert client.post("/v1/predictions/nobody/label", json={"label": "x"}).status_code == 404
+    assert client.get("/v1/images/nothing").status_code == 404
+
+
+# ---- who may
+
+
+ROUTES = [
+    ("GET", "/v1/models", Scope.READ),
+    ("POST", "/v1/classify", Scope.CLASSIFY),
+    ("POST", "/v1/explain", Scope.CLASSIFY),
+    ("POST", "/v1/generate", Scope.CLASSIFY),
+    ("GET", "/v1/models/digits/report", Scope.READ),
+    ("GET", "/v1/models/digits/classes/0/sample", Scope.READ),
+    ("GET", "/v1/predictions", Scope.READ),
+    ("GET", "/v1/predictions/export", Scope.READ),
+    ("GET", "/v1/predictions/folder", Scope.READ),
+    ("GET", "/v1/predictions/x", Scope.READ),
+    ("POST", "/v1/predictions/label", Scope.LABEL),
+    ("POST", "/v1/predictions/x/label", Scope.LABEL),
+    ("GET", "/v1/images/x", Scope.READ),
+    ("GET", "/v1/session", Scope.READ),
+    ("DELETE", "/v1/session", Scope.READ),
+    ("GET", "/v1/keys", Scope.ADMIN),
+    ("POST", "/v1/keys", Scope.ADMIN),
+    ("DELETE", "/v1/keys/x", Scope.ADMIN),
+    ("GET", "/metrics", Scope.READ),
+]
+OPEN = {("GET", "/health/live"), ("GET", "/health/ready"), ("POST", "/v1/session")}
+
+
+def test_every_route_is_among_those_tried(service):
+    told = service.get("/openapi.json").json()["paths"]
+    found = {(method.upper(), path) for path, methods in told.items() for method in methods}
+    pattern = {"x": ("{id}", "{sha256}"), "digits": ("{model}",), "0": ("{index}",)}
+
+    def spelled(path):
+        ways = [""]
+        for part in path.split("/")[1:]:
+            ways = [f"{way}/{each}" for way in ways for each in (*pattern.get(part, ()), part)]
+        return set(ways)
+
+    tried = {(method, way) for method, path, _ in ROUTES for way in spelled(path)}
+    assert found - OPEN <= tried
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_no_route_opens_without_a_key_that_is_for_it(service, store, method, path, scope):
+    assert service.request(method, path).status_code == 401
+    for headers in ({"Authorization": "Bearer lk_nobody"}, {"X-API-Key": "lk_nobody"}, {"Cookie": "likely_session=x"}):
+        assert service.request(method, path, headers=headers).status_code == 401, headers
+    others = [each for each in Scope if each not in (scope, Scope.ADMIN)]
+    wrong = asking(service, store, *others).request(method, path)
+    assert wrong.status_code == 403
+    assert scope.value in wrong.json()["detail"]
+    assert "expired" in asking(service, store, scope, days=1e-9).request(method, path).json()["detail"]
+    revoked = asking(service, store, scope)
+    store.revoke(store.key_of(revoked.secret).id)
+    response = revoked.request(method, path)
+    assert response.status_code == 401
+    assert "revoked" in response.json()["detail"]
+    assert asking(service, store, scope).request(method, path).status_code not in (401, 403)
+
+
+def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_token(service, store):
+    _, secret = store.add_key("person", [Scope.ADMIN])
+    browser = TestClient(service.app)
+    assert browser.post("/v1/session", json={"key": secret + "x"}).status_code == 401
+    entered = browser.post("/v1/session", json={"key": secret})
+    cookie = entered.headers["set-cookie"].lower()
+    assert all(word in cookie for word in ("httponly", "samesite=strict"))
+    assert secret not in cookie
+    assert browser.get("/v1/predictions").status_code == 200
+    assert browser.post("/v1/generate", json={"label": "1"}).status_code == 403
+    token = {"X-CSRF-Token": entered.json()["csrf"]}
+    assert browser.post("/v1/generate", json={"label": "1"}, headers=token).status_code == 200
+    assert browser.delete("/v1/session", headers=token).status_code == 204
+    assert browser.get("/v1/predictions").status_code == 401
+
+
+def test_keys_are_made_listed_and_revoked(client, service):
+    made = client.post("/v1/keys", json={"name": "till", "scopes": ["classify"], "days": 30}).json()
+    till = TestClient(service.app, headers={"X-API-Key": made["secret"]})
+    assert till.post("/v1/classify", files={"image": drawn(3)}).status_code == 200
+    listed = client.get("/v1/keys").json()
+    assert made["id"] in [key["id"] for key in listed]
+    assert "secret" not in listed[0]
+    assert client.delete(f"/v1/keys/{made['id']}").status_code == 204
+    assert till.post("/v1/classify", files={"image": drawn(3)}).status_code == 401
+
+
+# ---- around all of it
+
+
+def test_headers_and_request_ids_are_on_every_answer(client):
+    for response in (client.get("/"), client.get("/nowhere"), client.get("/v1/models", headers={"Authorization": ""})):
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["X-Request-ID"]
+    assert client.get("/health/live", headers={"X-Request-ID": "mine-1"}).headers["X-Request-ID"] == "mine-1"
+    assert client.get("/health/live", headers={"X-Request-ID": "a b\tc"}).headers["X-Request-ID"] != "a b\tc"
+
+
+def test_the_log_has_a_line_for_each_request_and_no_secret(client, caplog):
+    with caplog.at_level("INFO", logger="likely"):
+        client.get("/v1/predictions", params={"label": client.secret})
+        client.get("/v1/nowhere/" + client.secret)
+    assert [record.fields["status"] for record in caplog.records] == [200, 404]
+    assert not any(client.secret in json.dumps(record.fields) for record in caplog.records)
+
+
+def test_figures_are_counted(client):
+    classified(client, drawn(4))
+    text = client.get("/metrics").text
+    assert 'likely_answers_total{model="digits@' in text
+    assert "likely_batch_images_bucket" in text
+
+
+def test_health_is_told_to_anybody(service, store, monkeypatch):
+    assert service.get("/health/live").json() == {"status": "alive"}
+    assert service.get("/health/ready").status_code == 200
+
+    def gone():
+        raise OSError("gone")
+
+    monkeypatch.setattr(store, "ping", gone)
+    assert service.get("/health/ready").status_code == 503
+    assert service.get("/health/live").status_code == 200
+
+
+def test_the_pages_are_there_and_need_nothing_from_elsewhere(service):
+    for path in ("/", "/docs", "/pages/main.js", "/pages/style.css"):
+        response = service.get(path)
+        assert response.status_code == 200
+        assert "http://" not in response.text.replace("http://www.w3.org", "")
+        assert "https://" not in response.text
+
+
+def test_ending_answers_those_who_wait(folder, tmp_path):
+    app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(max_wait=0.5))
+    with TestClient(app) as client:
+        _, secret = app.state.likely.service.store.add_key("one", [Scope.ADMIN])
+        ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(5)}}
+        assert client.post("/v1/classify", **ask).status_code == 200
+    again = Store.open(tmp_path / "store")
+    assert len(again.predictions(Selection())) == 1
+    again.close()

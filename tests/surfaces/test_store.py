@@ -1,0 +1,179 @@
+"""The store: what it took in it has, and after a crash there is neither a row without a file nor a file without a row."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from likely.answer import Answer, Status
+from likely.surfaces.store import Given, Picture, Scope, Selection, Store, StoreError
+from likely.surfaces.store.identity import row_id, sha256
+from likely.surfaces.store.schema import ModelRow, PredictionRow
+
+STATUSES = (Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN)
+
+
+@pytest.fixture
+def store(tmp_path):
+    opened = filled(Store.open(tmp_path / "store"))
+    yield opened
+    opened.close()
+
+
+def filled(store):
+    for version in ("a@1", "a@2", "b@1"):
+        now = datetime.now(UTC)
+        store.know(ModelRow(id=version, name=version[0], family="vae", labels=["cat", "dog"], first_served=now))
+    return store
+
+
+def answered(content, label="cat", status=Status.KNOWN, model="a@1"):
+    answer = Answer(input="x.png", status=status, label=label, probability=0.9, p_value=0.5)
+    return Given(Picture(content, "image/png", 2, 3), answer, model, 0.05, "request")
+
+
+def test_what_went_in_comes_out(store):
+    (id,) = store.add([answered(b"one")])
+    found = store.prediction(id)
+    assert (found.answer.label, found.model, found.true_label) == ("cat", "a@1", None)
+    assert store.picture(found.image) == Picture(b"one", "image/png", 2, 3)
+    assert store.prediction("nobody") is None
+    assert store.picture("0" * 64) is None
+
+
+def test_an_image_is_kept_once(store):
+    store.add([answered(b"same"), answered(b"same"), answered(b"other")])
+    store.add([answered(b"same")])
+    assert sorted(store.files) == sorted({sha256(b"same"), sha256(b"other")})
+    assert len(store.predictions(Selection())) == 4
+
+
+def test_pages_hold_everything_once_and_the_newest_first(store):
+    ids = [id for i in range(7) for id in store.add([answered(b"%d" % j) for j in range(i)])]
+    found, before = [], None
+    while page := store.predictions(Selection(), before=before, limit=4):
+        found += [each.id for each in page]
+        before = page[-1].id
+    assert found == ids[::-1]
+    assert [each.id for each in store.every(Selection())] == ids[::-1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sampled_from(STATUSES), min_size=1), st.data())
+def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, statuses, data):
+    store = filled(Store.open(tmp_path_factory.mktemp("store")))
+    ids = store.add([answered(b"%d" % i, status=status) for i, status in enumerate(statuses)])
+    labelled = data.draw(st.sets(st.sampled_from(ids)))
+    store.label(sorted(labelled), "dog", None)
+    wanted, said = data.draw(st.sets(st.sampled_from(STATUSES))), data.draw(st.none() | st.booleans())
+    found = {each.id for each in store.every(Selection(status=sorted(wanted), labelled=said))}
+    through = {id for id, status in zip(ids, statuses, strict=True) if not wanted or status in wanted}
+    assert found == {id for id in through if said is None or (id in labelled) == said}
+    store.close()
+
+
+def test_models_are_filtered_by_name_and_by_version(store):
+    store.add([answered(b"1", model=model) for model in ("a@1", "a@2", "b@1")])
+    assert {each.model for each in store.every(Selection(model="a"))} == {"a@1", "a@2"}
+    assert {each.model for each in store.every(Selection(model="a@2"))} == {"a@2"}
+    assert not list(store.every(Selection(model="_")))
+
+
+def test_what_another_version_says_otherwise_is_marked(store):
+    store.add([answered(b"1", "cat", model="a@1"), answered(b"2", "cat", model="a@1")])
+    store.add([answered(b"1", "dog", model="b@1")])  # another model, and no change of this one
+    ids = store.add([answered(b"1", "dog", model="a@2"), answered(b"2", "cat", model="a@2")])
+    assert [store.prediction(id).changed for id in ids] == [True, False]
+    assert [each.id for each in store.every(Selection(changed=True))] == ids[:1]
+
+
+def test_labels_are_given_and_taken_back(store):
+    ids = store.add([answered(b"1"), answered(b"2")])
+    assert store.label([*ids, "nobody"], "dog", None) == ids
+    assert store.count(Selection(true_label="dog")) == {"known": 2}
+    store.label(ids[:1], None, None)
+    assert [each.id for each in store.every(Selection(labelled=True))] == ids[1:]
+
+
+def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_place(store, tmp_path):
+    (id,) = store.add([answered(b"whole")])
+    key = store.prediction(id).image
+    store.files.place(key).rename(store.files.incoming / key)  # as if killed before it was settled
+    (store.files.incoming / sha256(b"half")).write_bytes(b"ha")  # as if killed before the row was there
+    assert store.picture(key).content == b"whole"
+    again = Store.open(tmp_path / "store")
+    assert again.files.waiting() == []
+    assert list(again.files) == [key]
+    again.close()
+
+
+def test_nothing_is_left_of_answers_that_could_not_be_written(store):
+    with pytest.raises(Exception, match="FOREIGN KEY"):
+        store.add([answered(b"1", model="nobody@1")])
+    assert store.files.waiting() == []
+    assert list(store.files) == []
+    assert store.predictions(Selection()) == []
+
+
+def test_old_predictions_that_nobody_labelled_are_forgotten_with_their_images(store):
+    ids = store.add([answered(b"old"), answered(b"old and labelled"), answered(b"new")])
+    store.label(ids[1:2], "dog", None)
+    with Session(store.engine) as session, session.begin():
+        for id in ids[:2]:
+            session.get(PredictionRow, id).created -= timedelta(days=40)
+    assert store.retain(30) == 1
+    assert {each.id for each in store.every(Selection())} == set(ids[1:])
+    assert sorted(store.files) == sorted({sha256(b"old and labelled"), sha256(b"new")})
+
+
+def test_a_key_opens_until_it_is_revoked_or_expires(store):
+    key, secret = store.add_key("reader", [Scope.READ])
+    assert store.key_of(secret) == key
+    assert key.may(Scope.READ)
+    assert not key.may(Scope.LABEL)
+    assert store.key_of(secret + "x") is None
+    assert store.revoke(key.id)
+    assert "revoked" in store.key_of(secret).fault
+    _, short = store.add_key("short", [Scope.ADMIN], days=1e-9)
+    assert "expired" in store.key_of(short).fault
+    assert not store.revoke("nobody")
+
+
+def test_secrets_are_not_in_the_store(store, tmp_path):
+    key, secret = store.add_key("first", [Scope.ADMIN])
+    session = store.log_in(key, 1)
+    files = [path.read_bytes() for path in (tmp_path / "store").iterdir() if path.is_file()]
+    assert files
+    assert not any(word.encode() in content for word in (secret, session) for content in files)
+
+
+def test_a_session_ends_with_its_time_its_log_out_or_its_key(store):
+    key, _ = store.add_key("first", [Scope.ADMIN])
+    one, two, over = store.log_in(key, 1), store.log_in(key, 1), store.log_in(key, -1)
+    assert store.logged_in(one) == key
+    assert store.logged_in(over) is None
+    store.log_out(one)
+    assert store.logged_in(one) is None
+    store.revoke(key.id)
+    assert store.logged_in(two) is None
+
+
+def test_a_store_of_a_later_version_is_left_alone(store, tmp_path):
+    with store.engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreError, match="later version"):
+        Store.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize("url", ["mysql://x/y", "nonsense"])
+def test_other_databases_are_refused_with_a_sentence(tmp_path, url):
+    with pytest.raises(StoreError, match=r"database"):
+        Store.open(tmp_path / "store", url)
+
+
+def test_ids_ascend():
+    ids = [row_id() for _ in range(5000)]
+    assert ids == sorted(set(ids))
