@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
 from likely import Classifier
+from likely.run import Run, begin
 from likely.surfaces.http.app import application
 from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.settings import Settings
@@ -26,6 +27,17 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "digits"
     Classifier("gaussian").fit(digits.images[:1200] / 16, digits.target[:1200].astype(str)).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """As the command line leaves it, with all that is remembered of its training."""
+    out = tmp_path_factory.mktemp("trained") / "digits"
+    session = begin(Run(data="digits", model="gaussian", folds=0), out)
+    for _ in session.steps():
+        pass
+    session.finish()
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +73,9 @@ def drawn(i):
     return file.getvalue()
 
 
-def noise():
+def noise(seed=0):
     file = BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -132,6 +144,37 @@ def test_a_class_is_drawn(client):
     assert picture.headers["content-type"] == "image/png"
     assert client.get("/v1/models/digits/classes/99/sample").status_code == 404
     assert client.post("/v1/generate", json={"label": "eleven"}).status_code == 422
+
+
+def test_images_and_classes_have_places_on_a_map(client, folder, store):
+    told = client.get("/v1/models/digits/map").json()
+    assert [each["label"] for each in told["classes"]] == [str(i) for i in range(10)]
+    (answer,) = classified(client, drawn(1306))
+    x, y = store.prediction(answer["id"]).place
+    near = min(told["classes"], key=lambda each: (each["x"] - x) ** 2 + (each["y"] - y) ** 2)
+    assert np.isfinite([x, y]).all()
+    assert near["label"] in [each["label"] for each in answer["classes"]]
+
+
+def test_a_class_more_is_learned_and_answers(trained, tmp_path):
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        told = client.post("/v1/models/digits/classes?label=noise", files=images)
+        assert told.status_code == 201, told.text
+        assert told.json()["labels"][-1] == "noise"
+        assert len(told.json()["versions"]) == 2
+        (answer,) = classified(client, noise(7))
+        assert answer["label"] == "noise"
+        (before,) = classified(client, noise(7), model="digits@" + told.json()["versions"][0])
+        assert before["label"] != "noise"
+        again = client.post("/v1/models/digits/classes?label=noise", files=images)
+        assert "already" in again.json()["detail"]
+    reopened = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), reopened, SETTINGS)) as service:  # and it is not forgotten
+        (model,) = asking(service, reopened, Scope.READ).get("/v1/models").json()["models"]
+        assert model["labels"][-1] == "noise"
 
 
 def test_the_models_are_told(client, folder):
@@ -240,6 +283,8 @@ ROUTES = [
     ("POST", "/v1/explain", Scope.CLASSIFY),
     ("POST", "/v1/generate", Scope.CLASSIFY),
     ("GET", "/v1/models/digits/report", Scope.READ),
+    ("GET", "/v1/models/digits/map", Scope.READ),
+    ("POST", "/v1/models/digits/classes", Scope.ADMIN),
     ("GET", "/v1/models/digits/classes/0/sample", Scope.READ),
     ("GET", "/v1/predictions", Scope.READ),
     ("GET", "/v1/predictions/export", Scope.READ),

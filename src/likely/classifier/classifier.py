@@ -39,6 +39,7 @@ from likely.contract import (
     Latent,
     Options,
     PartialEvidence,
+    Placing,
     Scorer,
 )
 from likely.data import arrays
@@ -51,6 +52,7 @@ from likely.data.splits import Parts, divide
 from likely.inference.answers import Naming
 from likely.inference.calibration import fit_temperature
 from likely.inference.judgement import Examination, Judge, Judgement, Labelled
+from likely.inference.plane import Plane
 from likely.inference.posterior import log_evidence, log_posterior, top_log_posterior
 from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
@@ -407,6 +409,24 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         new.hashes_ = np.concatenate([self.hashes_, hashes_of(map(fingerprint, pixels))])
         new.__dict__.pop("id_", None)
         return new
+
+    @torch.inference_mode()
+    def map(self) -> Plane | None:
+        """A plane through the space in which the model sees images and classes, if it has one."""
+        return Plane.through(self.model_.class_places().cpu()) if isinstance(self.model_, Placing) else None
+
+    @torch.inference_mode()
+    def class_places(self, plane: Plane) -> Tensor:
+        """Where classes are on that plane: (K, 2)."""
+        assert isinstance(self.model_, Placing)
+        return plane(self.model_.class_places().cpu())
+
+    @torch.inference_mode()
+    def places(self, images: Images, plane: Plane) -> Tensor:
+        """Where images are on that plane: (N, 2)."""
+        assert isinstance(self.model_, Placing)
+        found = [plane(self.model_.placed(x).cpu()) for x in self.sight.inputs(images)]
+        return torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.float64)
 
     def n_missing(self, label: Any, alpha: float) -> int:
         """How many images more a class would have to have set aside for p-values of its own at `alpha`; 0 if it has enough."""

@@ -22,6 +22,7 @@ from likely.contract import (
     Measured,
     Objective,
     PartialEvidence,
+    Placing,
     Space,
     Task,
 )
@@ -55,7 +56,7 @@ class GaussianOptions(FamilyOptions):
         return "l2"
 
 
-class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured):
+class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured, Placing):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
@@ -136,6 +137,17 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         new.chosen_shrinkage.copy_(self.chosen_shrinkage)
         new._make_linear()
         return new.to(self.mean.device).train(self.training)
+
+    def placed(self, x: Tensor) -> Tensor:
+        return self._usually_whitened(x.flatten(1).double())
+
+    def class_places(self) -> Tensor:
+        return self._usually_whitened(self.mean)
+
+    def _usually_whitened(self, x: Tensor) -> Tensor:
+        """By what all classes' covariances have in common: (N, D) -> (N, D)."""
+        usual = self.whitening.mean(0)
+        return x * usual if self.covariance == "diagonal" else x @ usual.mT
 
     def _whitening_of_few(self, apart: Tensor) -> Tensor:
         """Of a class whose images lie so far apart from their mean, (n, D): (D,) or (D, D)."""

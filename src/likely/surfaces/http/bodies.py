@@ -94,6 +94,21 @@ class Drawn(BaseModel):
     images: list[str]
 
 
+class PlacedClass(BaseModel):
+    """A class on a model's map."""
+
+    label: str
+    x: float
+    y: float
+
+
+class ClassMap(BaseModel):
+    """A model's map; without classes if the model has no space that they lie in."""
+
+    model: str
+    classes: list[PlacedClass]
+
+
 class PageAsked(Selection):
     """A filter of predictions, and which page of what it lets through."""
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+
+from torch import Tensor
 
 from likely.classifier import Classifier
 from likely.data.images import ImageFormat
 from likely.data.nearest import suggestion
+from likely.inference.plane import Plane
 
 KEPT = 2  # versions of a model: the one that answers, and the one before
 
@@ -31,6 +35,17 @@ class Served:
         """ "fashion@3f2a"."""
         assert self.classifier.id is not None
         return self.classifier.id
+
+    @cached_property
+    def plane(self) -> Plane | None:
+        """What its map is drawn on, if it has one."""
+        return self.classifier.map()
+
+    @cached_property
+    def class_places(self) -> Tensor:
+        """Where classes are on it, (K, 2)."""
+        assert self.plane is not None
+        return self.classifier.class_places(self.plane)
 
     @property
     def name(self) -> str:

@@ -13,16 +13,20 @@ from starlette.concurrency import run_in_threadpool
 
 from likely.answer import Answer
 from likely.classifier.explaining import Explanation
+from likely.data import arrays
 from likely.data.decoding import Array, ImageError
+from likely.run import save_extended
 from likely.surfaces.http.batching import Batched, Batcher, FullError
 from likely.surfaces.http.decoding import Decoders, Order, Picture, stacked
 from likely.surfaces.http.fleet import Fleet, Served
 from likely.surfaces.http.settings import Settings
 from likely.surfaces.store import Given, Key, Store
 from likely.surfaces.store import Picture as Stored
+from likely.surfaces.store.identity import row_id
 from likely.surfaces.store.schema import ModelRow
 
 RECORDED = 256  # answers that are written together
+GROWN = "models"  # in the store: versions that have learned classes here
 MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
 
 
@@ -40,6 +44,13 @@ class Asked(NamedTuple):
     alpha: float
     request: str
     key: Key | None
+
+
+class Placed(NamedTuple):
+    """An answer, and where the image is on the model's map, if it has one."""
+
+    answer: Answer
+    place: tuple[float, float] | None
 
 
 class Kept(NamedTuple):
@@ -66,7 +77,7 @@ class Service:
         self.fleet, self.store, self.settings = fleet, store, settings
         self.decoders = Decoders(settings)
         how = {"most": settings.max_batch, "capacity": settings.max_queue}
-        self._answering: Batcher[tuple[Picture, str], Answer] = Batcher(
+        self._answering: Batcher[tuple[Picture, str], Placed] = Batcher(
             _answers, wait=settings.max_wait, told=told, **how
         )
         self._recording: Batcher[Given, str] = Batcher(
@@ -74,6 +85,11 @@ class Service:
         )
         self.n_inside = 0
         self._slow = asyncio.Semaphore(1)  # of what takes long one at a time: answers come first
+        for grown in sorted(
+            (store.folder / GROWN).glob("*/*")
+        ):  # the versions of before come before those that are newer
+            if any(model.name == grown.name for model in fleet.models):
+                fleet.load(grown)
         for model in fleet.models:
             self.know(model)
 
@@ -94,22 +110,35 @@ class Service:
                 if isinstance(picture, Picture)
             ]
             jobs = [(picture, upload.name) for picture, upload in good]
-            answers = await self._answering.submit(_Kind(asked.model, asked.alpha), jobs)
-            given = [
-                _given(picture, upload, answer, asked) for (picture, upload), answer in zip(good, answers, strict=True)
-            ]
-            kept = map(Kept, await self._recording.submit(None, given), answers)
+            placed = await self._answering.submit(_Kind(asked.model, asked.alpha), jobs)
+            given = [_given(*one, found, asked) for one, found in zip(good, placed, strict=True)]
+            ids = await self._recording.submit(None, given)
+            kept = map(Kept, ids, (each.answer for each in placed))
         return [next(kept) if isinstance(each, Picture) else Kept(None, each) for each in found]
 
     async def explain(self, upload: Upload, model: Served, against: str | None) -> Explanation:
         """Why an image is of its class; an ImageError or a ValueError if it cannot be told."""
         with self._inside(1):
-            picture = await self._decoded(upload, model)
-            if isinstance(picture, Answer):
-                raise ImageError(picture.error)
-            (pixels,) = stacked([picture])
+            (pixels,) = stacked([await self._picture(upload, model)])
             async with self._slow:
                 return await run_in_threadpool(model.classifier.explain, pixels, against=against)
+
+    async def extend(self, model: Served, label: str, uploads: Sequence[Upload]) -> Served:
+        """A version of a model that knows a class more, from images of it; it answers from now on. A ValueError if the model
+        cannot learn it, and an ImageError names an image that cannot be read."""
+        with self._inside(len(uploads)):
+            pictures = [await self._picture(upload, model) for upload in uploads]
+            async with self._slow:
+                return await run_in_threadpool(self._extended, model, label, stacked(pictures))
+
+    def _extended(self, model: Served, label: str, pixels: Array) -> Served:
+        larger = model.classifier.extend(label, pixels)
+        folder = self.store.folder / GROWN / row_id() / model.name
+        command = f"a class added to {model.id} over HTTP"
+        save_extended(larger, {label: len(pixels)}, model.folder, folder, command=command)
+        new = self.fleet.load(folder)
+        self.know(new)
+        return new
 
     async def draw(self, model: Served, label: str, n: int, seed: int) -> Array:
         """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""
@@ -137,6 +166,13 @@ class Service:
         finally:
             self.n_inside -= n
 
+    async def _picture(self, upload: Upload, model: Served) -> Picture:
+        """An ImageError if it cannot be read."""
+        found = await self._decoded(upload, model)
+        if isinstance(found, Answer):
+            raise ImageError(found.error)
+        return found
+
     async def _decoded(self, upload: Upload, model: Served) -> Picture | Answer:
         if len(upload.content) > self.settings.max_bytes:
             size = f"{len(upload.content) / 1e6:.1f} MB; {self.settings.max_bytes / 1e6:.1f} MB at most were expected"
@@ -147,13 +183,28 @@ class Service:
             return Answer.failed(upload.name, str(error), model=model.id)
 
 
-def _answers(kind: object, jobs: Sequence[tuple[Picture, str]]) -> list[Answer]:
+def _answers(kind: object, jobs: Sequence[tuple[Picture, str]]) -> list[Placed]:
     assert isinstance(kind, _Kind)
-    pictures, names = zip(*jobs, strict=True)
-    return kind.model.classifier.answer(stacked(pictures), alpha=kind.alpha, names=names)
+    model, (pictures, names) = kind.model, zip(*jobs, strict=True)
+    pixels = stacked(pictures)
+    answers = model.classifier.answer(pixels, alpha=kind.alpha, names=names)
+    if model.plane is None:
+        return [Placed(answer, None) for answer in answers]
+    images, _ = arrays.readable(pixels, model.format)
+    places = model.classifier.places(images, model.plane).tolist()
+    return [Placed(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
 
 
-def _given(picture: Picture, upload: Upload, answer: Answer, asked: Asked) -> Given:
+def _given(picture: Picture, upload: Upload, placed: Placed, asked: Asked) -> Given:
+    answer = placed.answer
     stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
     short = answer.model_copy(update={"classes": answer.classes[:MOST_CLASSES]})
-    return Given(stored, short, asked.model.id, asked.alpha, asked.request, None if asked.key is None else asked.key.id)
+    return Given(
+        stored,
+        short,
+        asked.model.id,
+        asked.alpha,
+        asked.request,
+        None if asked.key is None else asked.key.id,
+        placed.place,
+    )

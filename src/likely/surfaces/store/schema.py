@@ -105,6 +105,8 @@ class PredictionRow(Base):
     probability: Mapped[float | None]
     p_value: Mapped[float | None]
     changed: Mapped[bool]  # whether another version of the model has said otherwise of the same image before
+    map_x: Mapped[float | None]  # where the image is on the model's map
+    map_y: Mapped[float | None]
     true_label: Mapped[str | None] = mapped_column(WORD)  # what people say it shows: the last of its labels
     answer: Mapped[dict[str, Any]] = mapped_column(JSON)
 

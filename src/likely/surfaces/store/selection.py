@@ -74,6 +74,7 @@ class Prediction(BaseModel):
     changed: Annotated[
         bool, Field(description="Whether another version of the model said otherwise of this image before.")
     ]
+    place: Annotated[tuple[float, float] | None, Field(description="Where the image is on the model's map.")]
     true_label: Annotated[str | None, Field(description="What people say it shows.")]
     answer: Answer
 
@@ -83,4 +84,5 @@ class Prediction(BaseModel):
         figures = {
             name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "changed", "true_label")
         }
-        return cls(**figures, answer=Answer.model_validate(row.answer))
+        place = None if row.map_x is None or row.map_y is None else (row.map_x, row.map_y)
+        return cls(**figures, place=place, answer=Answer.model_validate(row.answer))

@@ -46,22 +46,23 @@ class Given:
     alpha: float
     request: str
     key: str | None = None
+    place: tuple[float, float] | None = None  # on the model's map
 
 
 class Store:
     """A database and a folder of image files; `open` makes what is missing of them."""
 
-    def __init__(self, engine: Engine, files: ImageFiles) -> None:
-        self.engine, self.files = engine, files
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        self.folder, self.engine, self.files = folder, engine, ImageFiles(folder / IMAGES)
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
     @classmethod
     def open(cls, folder: Path, url: str | None = None) -> Self:
         """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached."""
-        files = ImageFiles(folder / IMAGES)
+        folder.mkdir(parents=True, exist_ok=True)
         engine = connected(url or f"sqlite:///{folder / DATABASE}")
         migrate(engine)
-        self = cls(engine, files)
+        self = cls(folder, engine)
         self._recover()
         return self
 
@@ -272,6 +273,8 @@ def _row(image: str, given: Given, before: tuple[str | None, str] | None, now: d
         alpha=given.alpha,
         status=answer.status.value,
         changed=changed,
+        map_x=None if given.place is None else given.place[0],
+        map_y=None if given.place is None else given.place[1],
         answer=answer.model_dump(mode="json"),
         **figures,
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
 
-from likely.surfaces.http.bodies import Classified, Given, Models, ModelShown, problems
-from likely.surfaces.http.dependencies import Asker, Reader, ServiceHere, StateHere, served
+from likely.surfaces.http.bodies import Classified, ClassMap, Given, Models, ModelShown, PlacedClass, problems
+from likely.surfaces.http.dependencies import Admin, Asker, Reader, ServiceHere, StateHere, address_of, served
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.service import Asked, Kept
 from likely.surfaces.http.uploads import SCHEMA, uploads_of
 
 ROUTER = APIRouter(prefix="/v1", tags=["models"])
+ModelPath = Annotated[str, Path(max_length=255)]
 Name = Annotated[
     str | None, Query(max_length=255, description='"name" or "name@version"; the first model if left out.')
 ]
@@ -52,6 +54,39 @@ async def classify(
         for each in kept
     ]
     return Classified(model=asked.model.id, request=asked.request, answers=answers)
+
+
+@ROUTER.get("/models/{model}/map", responses=problems(401, 403, 404, 422, 503))
+def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> ClassMap:
+    """Where classes are on the model's map; predictions say where images are."""
+    found = served(service, model)
+    places = [] if found.plane is None else found.class_places.tolist()
+    named = zip(found.classifier.labels, places, strict=False)
+    return ClassMap(model=found.id, classes=[PlacedClass(label=label, x=x, y=y) for label, (x, y) in named])
+
+
+@ROUTER.post(
+    "/models/{model}/classes",
+    status_code=201,
+    responses=problems(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": SCHEMA},
+)
+async def add_class(
+    request: Request,
+    state: StateHere,
+    caller: Admin,
+    model: ModelPath,
+    label: Annotated[str, Query(min_length=1, max_length=255, description="The new class's name.")],
+) -> ModelShown:
+    """Teach a model a class more from images of it. The version that knows it answers from now on."""
+    service = state.service
+    uploads = await uploads_of(request, service.settings)
+    state.rates.take(caller.key.id, len(uploads))
+    old = served(service, model)
+    new = await service.extend(old, label, uploads)
+    subject = f"{new.id} from {old.id}: {label!r} of {len(uploads)} images"
+    await run_in_threadpool(service.store.note, "class added", subject, key=caller.key.id, address=address_of(request))
+    return _shown([each for each in service.fleet.models if each.name == new.name])
 
 
 def _given(kept: Kept, top_k: int | None) -> Given:

@@ -1,14 +1,15 @@
 // What the model thinks that its classes look like, beside images that were classified as such.
 
-import { ask } from './api.js';
-import { make, trying } from './make.js';
+import { ask, formOf } from './api.js';
+import { make, say, trying } from './make.js';
 
 const N = 6;
 
-export function classes(page, { model }) {
+export function classes(page, { me, model, reload }) {
   page.append(
     make('h1', {}, 'Classes'),
     make('p', { class: 'lead' }, `What each of the ${model.labels.length} classes looks like to ${model.name}: drawn by it above, and below images that it was shown of late and knew.`));
+  if (me.scopes.includes('admin')) page.append(adding(model, reload));
   const gallery = make('div', { class: 'gallery' });
   page.append(gallery);
   const seen = new IntersectionObserver((entries) => {
@@ -23,6 +24,37 @@ export function classes(page, { model }) {
     gallery.append(card);
     seen.observe(card);
   }
+}
+
+// A class more from a few images: the model learns it by itself, and keeps what it knows of the others.
+function adding(model, reload) {
+  let files = [];
+  const name = make('input', { type: 'text', required: true, maxlength: '255', placeholder: 'its name', 'aria-label': 'Name of the new class' });
+  const file = make('input', { type: 'file', accept: 'image/*', multiple: true, hidden: true, onchange: () => chosen(file.files) });
+  const count = make('span', { class: 'soft', role: 'status' }, 'drop a few images here');
+  const send = make('button', { disabled: true }, 'Add');
+  const chosen = (some) => {
+    files = [...some];
+    count.textContent = `${files.length} image${files.length === 1 ? '' : 's'}`;
+    send.disabled = !files.length;
+  };
+  const form = make('form', { class: 'card row add', 'aria-label': 'Add a class', onsubmit: (event) => {
+    event.preventDefault();
+    const busy = make('progress', { 'aria-label': 'learning' });
+    form.append(busy);
+    send.disabled = true;
+    trying(async () => {
+      const told = await ask(`/v1/models/${encodeURIComponent(model.name)}/classes`, { method: 'POST', query: { label: name.value.trim() }, form: formOf(files) });
+      say(`${told.name}@${told.version} knows ${name.value.trim()} now.`);
+      await reload();
+    }).finally(() => { busy.remove(); send.disabled = false; });
+  } }, make('strong', {}, 'Add a class'), name,
+  make('button', { type: 'button', class: 'quiet', onclick: () => file.click() }, 'Choose images'), count, file, send);
+  for (const kind of ['dragover', 'drop']) form.addEventListener(kind, (event) => {
+    event.preventDefault();
+    if (kind === 'drop') chosen(event.dataTransfer.files);
+  });
+  return form;
 }
 
 async function fill(card, model) {

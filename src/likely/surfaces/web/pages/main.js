@@ -4,10 +4,11 @@ import { ask, logIn, logOut, whoAmI } from './api.js';
 import { classes } from './classes.js';
 import { classify } from './classify.js';
 import { make, say, trying } from './make.js';
+import { map } from './map.js';
 import { model } from './model.js';
 import { review } from './review.js';
 
-const PAGES = { classify, classes, review, model };
+const PAGES = { classify, classes, map, review, model };
 const page = document.getElementById('page');
 const which = document.getElementById('which');
 const state = { me: null, models: [] };
@@ -21,9 +22,15 @@ async function begin() {
     if (error.status !== 401) say(error.message, true);
     return showLogIn();
   }
-  state.models = (await ask('/v1/models')).models;
-  which.replaceChildren(...state.models.map((each) => make('option', { value: each.name }, `${each.name}@${each.version}`)));
   for (const part of document.querySelectorAll('header [hidden]')) part.hidden = false;
+  await reload();
+}
+
+// The models may have changed.
+async function reload() {
+  const before = which.value;
+  state.models = (await ask('/v1/models')).models;
+  which.replaceChildren(...state.models.map((each) => make('option', { value: each.name, selected: each.name === before }, `${each.name}@${each.version}`)));
   show();
 }
 
@@ -34,7 +41,7 @@ function show() {
     else link.removeAttribute('aria-current');
   document.title = `${name[0].toUpperCase()}${name.slice(1)} · Likely`;
   page.replaceChildren();
-  PAGES[name](page, { me: state.me, model: chosen() });
+  PAGES[name](page, { me: state.me, model: chosen(), reload });
 }
 
 function showLogIn() {

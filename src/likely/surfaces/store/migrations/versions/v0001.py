@@ -72,6 +72,8 @@ def upgrade() -> None:
         sa.Column("probability", sa.Double(), nullable=True),
         sa.Column("p_value", sa.Double(), nullable=True),
         sa.Column("changed", sa.Boolean(), nullable=False),
+        sa.Column("map_x", sa.Float(), nullable=True),
+        sa.Column("map_y", sa.Float(), nullable=True),
         sa.Column("true_label", sa.String(length=255), nullable=True),
         sa.Column("answer", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["image"], ["images.sha256"], name=op.f("fk_predictions_image_images")),
