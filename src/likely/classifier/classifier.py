@@ -476,9 +476,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.id_ = f"{folder.resolve().name}@{digest}"
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu") -> Self:
-        """Read a model folder; a CheckpointError says what is wrong with it."""
-        tensors, document = checkpoint.load(Path(folder))
+    def load(cls, folder: str | Path, *, device: str = "cpu", trust: checkpoint.Trust | None = None) -> Self:
+        """Read a model folder, one of those that are to be trusted; a CheckpointError says what is wrong with it."""
+        tensors, document = checkpoint.load(Path(folder), trust)
         return put_together(cls, tensors, document, device)
 
     def _readable(self, inputs: Any, names: Sequence[str] | None = None) -> tuple[Images, list[Problem | None]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.surfaces.cli.opening import DEVICES
+from likely.surfaces.cli.opening import DEVICES, PUBLIC_KEY, SIGNED
 
 if TYPE_CHECKING:
     from likely.surfaces.store import Store
@@ -37,6 +37,7 @@ class ServeCommand(click.Command):
     help="Folder of what was answered, with its images.",
 )
 @click.option("--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store.")
+@click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED)
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute.")
 def command(
@@ -45,6 +46,7 @@ def command(
     port: int,
     store: Path,
     database: str | None,
+    signer: Path | None,
     threads: int | None,
     device: str,
     **given: Any,
@@ -64,12 +66,13 @@ def command(
         raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
     import torch
 
+    from likely.checkpoint import Trust
     from likely.surfaces.cli.flags import chosen
     from likely.training import hardware
 
     settings = Settings(**chosen(Settings, given))
     torch.set_num_threads(threads or hardware.free_cores())
-    fleet = Fleet(models, hardware.device(device).type)
+    fleet = Fleet(models, hardware.device(device).type, Trust(signer))
     opened = Store.open(store, database)
     handler = logging.StreamHandler()
     handler.setFormatter(Lines())

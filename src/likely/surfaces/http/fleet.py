@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from likely.checkpoint import Trust
 from likely.classifier import Classifier
 from likely.data.images import ImageFormat
 from likely.data.nearest import suggestion
@@ -59,8 +60,8 @@ class Served:
 class Fleet:
     """Models by their names; whoever has got a version may go on with it while others are loaded."""
 
-    def __init__(self, folders: Sequence[Path], device: str = "cpu") -> None:
-        self.device = device
+    def __init__(self, folders: Sequence[Path], device: str = "cpu", trust: Trust | None = None) -> None:
+        self.device, self.trust = device, trust
         self._models: dict[str, tuple[Served, ...]] = {}  # the newest version last
         self._changing = threading.Lock()
         for folder in folders:
@@ -68,7 +69,7 @@ class Fleet:
 
     def load(self, folder: Path) -> Served:
         """Load a folder, or load it again; the version that was there before stays for those who name it."""
-        classifier = Classifier.load(folder, device=self.device)
+        classifier = Classifier.load(folder, device=self.device, trust=self.trust)
         if classifier.format_ is None:
             raise ValueError(f"{folder} was trained on vectors; a service is asked about images")
         new = Served(folder.resolve(), classifier, classifier.format_)

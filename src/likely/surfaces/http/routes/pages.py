@@ -11,8 +11,9 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException
 from fastapi import Path as InPath
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, HTMLResponse
 
+from likely.checkpoint import ModelFolder
 from likely.run import REPORT
 from likely.surfaces import web
 from likely.surfaces.http.bodies import Responses, problems
@@ -44,14 +45,14 @@ async def docs() -> FileResponse:
     "/v1/models/{model}/report",
     tags=["models"],
     responses={**HTML, **problems(401, 403, 404, 422, 503)},
-    response_class=FileResponse,
+    response_class=HTMLResponse,
 )
-def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> FileResponse:
+def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> HTMLResponse:
     """The report of a model's training."""
-    path = served(service, model).folder / REPORT
-    if not path.exists():
+    files = ModelFolder(served(service, model).folder, service.fleet.trust)
+    if not files.has(REPORT):
         raise HTTPException(404, f"{model} has no report; it was saved from Python")
-    return FileResponse(path, media_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+    return HTMLResponse(files.read(REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
 
 
 @ROUTER.get(
