@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from likely.answer import Answer, Status
 from likely.surfaces.store import Given, Picture, Scope, Selection, Store, StoreError
+from likely.surfaces.store.copying import backup, restore
 from likely.surfaces.store.identity import row_id, sha256
 from likely.surfaces.store.schema import ModelRow, PredictionRow
 
@@ -172,6 +173,24 @@ def test_a_store_of_a_later_version_is_left_alone(store, tmp_path):
 def test_other_databases_are_refused_with_a_sentence(tmp_path, url):
     with pytest.raises(StoreError, match=r"database"):
         Store.open(tmp_path / "store", url)
+
+
+def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_path):
+    ids = store.add([answered(b"1"), answered(b"2")])
+    store.label(ids[:1], "dog", None)
+    key, secret = store.add_key("first", [Scope.ADMIN])
+    assert backup(store, tmp_path / "backup") == 2
+    with pytest.raises(StoreError, match="not empty"):
+        backup(Store.open(tmp_path / "store"), tmp_path / "backup")
+    assert restore(tmp_path / "backup", tmp_path / "again", None) == 2
+    again = Store.open(tmp_path / "again")
+    assert [each.id for each in again.every(Selection())] == ids[::-1]
+    assert again.prediction(ids[0]).true_label == "dog"
+    assert again.picture(again.prediction(ids[1]).image).content == b"2"
+    assert again.key_of(secret) == key
+    again.close()
+    with pytest.raises(StoreError, match="no backup"):
+        restore(tmp_path, tmp_path / "other", None)
 
 
 def test_ids_ascend():

@@ -22,6 +22,8 @@ COMMANDS = {
     "explain": "Show why an image is of one class rather than another, and what would change that.",
     "extend": "Teach a model new classes without training it again.",
     "serve": "Answer over HTTP, with pages for people and a store of what was answered.",
+    "keys": "Make, list and revoke the keys of a service.",
+    "store": "Copy, bring back and thin out what a service has answered.",
     "sign": "Sign a model, so that nobody can change it unseen.",
     "verify": "Say whether a model is what its maker signed.",
     "encrypt": "Encrypt a model, so that nobody without the key can read it.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 STORE = "likely-store"
 EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
+DATABASE = click.option(
+    "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."
+)
 GRACE = 20  # seconds in which those who wait are answered when the service is told to stop
 
 
@@ -36,7 +41,7 @@ class ServeCommand(click.Command):
     show_default=True,
     help="Folder of what was answered, with its images.",
 )
-@click.option("--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store.")
+@DATABASE
 @click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED)
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute.")
@@ -54,7 +59,7 @@ def command(
     """Answer over HTTP, and show pages to people, with every MODEL folder."""
     import logging
 
-    try:
+    with needs_packages():
         import uvicorn
 
         from likely.surfaces.http.app import application
@@ -62,8 +67,6 @@ def command(
         from likely.surfaces.http.gate import Lines
         from likely.surfaces.http.settings import Settings
         from likely.surfaces.store import Store
-    except ImportError as error:
-        raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
     import torch
 
     from likely.checkpoint import Trust
@@ -82,6 +85,15 @@ def command(
         click.echo(line, err=True)
     app = application(fleet, opened, settings)
     uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+
+
+@contextmanager
+def needs_packages() -> Iterator[None]:
+    """A UsageError if what the service takes is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
 
 
 def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:

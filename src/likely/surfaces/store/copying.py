@@ -1,0 +1,73 @@
+"""Backup and restore: a store into another one, whatever databases they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, select
+
+from likely.surfaces.store.engine import StoreError
+from likely.surfaces.store.images import ImageFiles
+from likely.surfaces.store.schema import Base, ImageRow
+from likely.surfaces.store.store import Store
+
+AT_ONCE = 1000  # rows
+
+
+def backup(store: Store, out: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+    """Everything of a store, as it is at one moment, as a store in a new folder, with its database in it: how many images.
+
+    The service may go on meanwhile. A StoreError if the folder holds something.
+    """
+    return _copied(store, _new(out, None), progress)
+
+
+def restore(
+    source: Path, folder: Path, url: str | None, progress: Callable[[int, int], None] = lambda done, of: None
+) -> int:
+    """A backup into a new store, in a folder or with its database at `url`; a StoreError if there is something already."""
+    if not (source / "likely.sqlite").exists():
+        raise StoreError(f"{source} is no backup: likely.sqlite was expected in it")
+    return _copied(Store.open(source), _new(folder, url), progress)
+
+
+def _new(folder: Path, url: str | None) -> Store:
+    if folder.exists() and any(folder.iterdir()):
+        raise StoreError(f"{folder} is not empty; name a new folder")
+    store = Store.open(folder, url)
+    with store.engine.connect() as connection:
+        for table in Base.metadata.sorted_tables:
+            if connection.scalar(select(func.count()).select_from(table)):
+                raise StoreError(f"the database at {url} is not empty; name an empty one")
+    return store
+
+
+def _copied(source: Store, target: Store, progress: Callable[[int, int], None]) -> int:
+    isolation = "REPEATABLE READ" if source.engine.dialect.name == "postgresql" else "SERIALIZABLE"
+    with source.engine.connect().execution_options(isolation_level=isolation) as old, target.engine.begin() as new:
+        _copy_rows(old, new)
+        images = list(new.scalars(select(ImageRow.sha256)))
+        for i, key in enumerate(images):
+            _copy_file(source.files, target.files, key)
+            progress(i + 1, len(images))
+    for grown in sorted((source.folder / "models").glob("*")):
+        shutil.copytree(grown, target.folder / "models" / grown.name)
+    source.close()
+    target.close()
+    return len(images)
+
+
+def _copy_rows(old: Connection, new: Connection) -> None:
+    """Tables in the order in which they need each other."""
+    for table in Base.metadata.sorted_tables:
+        rows = old.execution_options(stream_results=True).execute(select(table))
+        for some in rows.partitions(AT_ONCE):
+            new.execute(insert(table), [row._asdict() for row in some])
+
+
+def _copy_file(source: ImageFiles, target: ImageFiles, key: str) -> None:
+    place = target.place(key)
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(source.read(key))
