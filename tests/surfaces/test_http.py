@@ -156,6 +156,19 @@ def test_images_and_classes_have_places_on_a_map(client, folder, store):
     assert near["label"] in [each["label"] for each in answer["classes"]]
 
 
+def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), store, SETTINGS.model_copy(update={"rate": 1e6}))) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.get("/v1/models/digits/drift").json()["drifted"] is None
+        for start in range(0, 64, 8):
+            classified(client, *(noise(start + i) for i in range(8)))
+        told = client.get("/v1/models/digits/drift").json()
+        assert told["drifted"] is True
+        assert told["n"] == 64
+        assert "likely_drifted{" in client.get("/metrics").text
+
+
 def test_a_class_more_is_learned_and_answers(trained, tmp_path):
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
@@ -284,6 +297,7 @@ ROUTES = [
     ("POST", "/v1/generate", Scope.CLASSIFY),
     ("GET", "/v1/models/digits/report", Scope.READ),
     ("GET", "/v1/models/digits/map", Scope.READ),
+    ("GET", "/v1/models/digits/drift", Scope.READ),
     ("POST", "/v1/models/digits/classes", Scope.ADMIN),
     ("GET", "/v1/models/digits/classes/0/sample", Scope.READ),
     ("GET", "/v1/predictions", Scope.READ),

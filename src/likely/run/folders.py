@@ -120,7 +120,7 @@ def save_extended(classifier: Classifier, counts: Mapping[str, int], folder: Pat
     record, run = record_of(folder), run_of(folder)
     for name, n in counts.items():
         record = record.with_class(name, n)
-    of_the_old = {"honesty": None, "memorisation": None, "trials": ()}
+    of_the_old = {"honesty": None, "memorisation": None, "typicality": None, "trials": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **of_the_old})
     classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
     history = read_history(folder)

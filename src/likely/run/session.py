@@ -24,7 +24,7 @@ from likely.evaluation import augmentation
 from likely.evaluation.assessment import Assessment, assess
 from likely.evaluation.memorisation import Memorisation, memorisation
 from likely.evaluation.portrait import portrait, with_samples, with_suspects
-from likely.evaluation.record import Record, write_history
+from likely.evaluation.record import Record, Typicality, write_history
 from likely.evaluation.repeats import Trial
 from likely.evaluation.report.content import ReportContent
 from likely.evaluation.report.sections.fidelity import generated
@@ -117,7 +117,7 @@ class Session:
         if not self.is_complete:
             self.save_progress()
         self.classifier.finish(self.parts)
-        self.record = self._record(progress.elapsed / 60).model_copy(update={"memorisation": self._memorisation()})
+        self.record = self._record(progress.elapsed / 60).model_copy(update=self._looked_at())
         self._save()
         write_history(self.out, self.history)
         if self.is_complete:
@@ -203,7 +203,7 @@ class Session:
         self.record = self.record.model_copy(update={"augmented": found})
         if found.kept:
             self.classifier = other
-            self.record = self.record.model_copy(update={"memorisation": self._memorisation()})
+            self.record = self.record.model_copy(update=self._looked_at())
         self._save()
         self._portray()
 
@@ -223,6 +223,14 @@ class Session:
         """Images that were kept from the training, and as far as there are such from every choice in it."""
         crosses = self.classifier.crosses(self.classifier.shape)
         return self.parts.validation if crosses else self.parts.calibration
+
+    def _looked_at(self) -> dict[str, object]:
+        """What is remembered of the classifier besides how it was made."""
+        return {"memorisation": self._memorisation(), "typicality": self._typicality()}
+
+    def _typicality(self) -> Typicality | None:
+        images = self.parts.validation.images
+        return Typicality.of(self.classifier.judge(images, alpha=ALPHA).p_value) if len(images) else None
 
     def _memorisation(self) -> Memorisation | None:
         """By the calibration images, and those set aside for a test: neither had any say in the training.

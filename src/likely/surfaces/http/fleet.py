@@ -14,7 +14,9 @@ from likely.checkpoint import Trust
 from likely.classifier import Classifier
 from likely.data.images import ImageFormat
 from likely.data.nearest import suggestion
+from likely.evaluation.record import Typicality
 from likely.inference.plane import Plane
+from likely.run import record_of
 
 KEPT = 2  # versions of a model: the one that answers, and the one before
 
@@ -41,6 +43,14 @@ class Served:
     def plane(self) -> Plane | None:
         """What its map is drawn on, if it has one."""
         return self.classifier.map()
+
+    @cached_property
+    def typicality(self) -> Typicality | None:
+        """What p-values were like when it was validated, if that was remembered."""
+        try:
+            return record_of(self.folder).typicality
+        except ValueError:  # saved from Python, or by another version
+            return None
 
     @cached_property
     def class_places(self) -> Tensor:

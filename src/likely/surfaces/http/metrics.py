@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from likely.answer import Answer
+from likely.inference.drift import Drift
 from likely.surfaces.http.batching import Batched
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -30,6 +31,8 @@ class Metrics:
             "likely_wait_seconds", "How long the first of a batch waited.", buckets=SECONDS, registry=here
         )
         self._answers = Counter("likely_answers", "Answers.", ["model", "status"], registry=here)
+        self._drift = Gauge("likely_drift", "Largest difference of p-values from validation.", ["model"], registry=here)
+        self._has_drifted = Gauge("likely_drifted", "Whether it is sure and large.", ["model"], registry=here)
         queue = Gauge("likely_images_inside", "Images on their way through.", registry=here)
         queue.set_function(waiting)
 
@@ -47,6 +50,11 @@ class Metrics:
         """By a version of a model."""
         for answer in answers:
             self._answers.labels(model, answer.status.value).inc()
+
+    def drifted(self, model: str, drift: Drift) -> None:
+        """How far a model's images of late are from those of its validation."""
+        self._drift.labels(model).set(drift.difference)
+        self._has_drifted.labels(model).set(drift.has_drifted)
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

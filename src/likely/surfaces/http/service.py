@@ -15,6 +15,7 @@ from likely.answer import Answer
 from likely.classifier.explaining import Explanation
 from likely.data import arrays
 from likely.data.decoding import Array, ImageError
+from likely.inference.drift import Drift, drift
 from likely.run import save_extended
 from likely.surfaces.http.batching import Batched, Batcher, FullError
 from likely.surfaces.http.decoding import Decoders, Order, Picture, stacked
@@ -27,6 +28,7 @@ from likely.surfaces.store.schema import ModelRow
 
 RECORDED = 256  # answers that are written together
 GROWN = "models"  # in the store: versions that have learned classes here
+LOOKED_AT = 1000  # images of late, for drift
 MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
 
 
@@ -139,6 +141,13 @@ class Service:
         new = self.fleet.load(folder)
         self.know(new)
         return new
+
+    def drift(self, model: Served) -> Drift | None:
+        """Of the images that a model was shown of late, from those that it was validated on; None if nothing is known."""
+        kept = model.typicality
+        if kept is None:
+            return None
+        return drift(self.store.latest_p_values(model.id, LOOKED_AT), kept.quantiles, kept.n)
 
     async def draw(self, model: Served, label: str, n: int, seed: int) -> Array:
         """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""

@@ -119,6 +119,15 @@ class Store:
             found = session.execute(select(rows.c.status, func.count().label("n")).group_by(rows.c.status))
             return {row.status: row.n for row in found}
 
+    def latest_p_values(self, model: str, n: int) -> list[float]:
+        """Of the last n images that a version of a model answered."""
+        known = (PredictionRow.model == model) & PredictionRow.p_value.is_not(None)
+        with Session(self.engine) as session:
+            found = session.scalars(
+                select(PredictionRow.p_value).where(known).order_by(PredictionRow.id.desc()).limit(n)
+            )
+            return [p for p in found if p is not None]
+
     def prediction(self, id: str) -> Prediction | None:
         """One of them."""
         with Session(self.engine) as session:

@@ -32,4 +32,7 @@ async def ready(service: ServiceHere) -> dict[str, str]:
 @ROUTER.get("/metrics", responses={**TEXT, **problems(401, 403, 503)}, response_class=Response)
 def metrics(state: StateHere, caller: Reader) -> Response:
     """Figures for Prometheus."""
+    for model in state.service.fleet.models:
+        if (found := state.service.drift(model)) is not None:
+            state.metrics.drifted(model.id, found)
     return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")

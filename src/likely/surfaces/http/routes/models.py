@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
-from likely.surfaces.http.bodies import Classified, ClassMap, Given, Models, ModelShown, PlacedClass, problems
+from likely.surfaces.http.bodies import (
+    Classified,
+    ClassMap,
+    DriftShown,
+    Given,
+    Models,
+    ModelShown,
+    PlacedClass,
+    problems,
+)
 from likely.surfaces.http.dependencies import Admin, Asker, Reader, ServiceHere, StateHere, address_of, served
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.service import Asked, Kept
@@ -54,6 +64,16 @@ async def classify(
         for each in kept
     ]
     return Classified(model=asked.model.id, request=asked.request, answers=answers)
+
+
+@ROUTER.get("/models/{model}/drift", responses=problems(401, 403, 404, 422, 503))
+def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> DriftShown:
+    """Whether the images of late are like those that the model was validated on, by how typical it finds them."""
+    found = served(service, model)
+    told = service.drift(found)
+    if told is None:
+        return DriftShown(model=found.id)
+    return DriftShown(model=found.id, drifted=told.has_drifted, **asdict(told))
 
 
 @ROUTER.get("/models/{model}/map", responses=problems(401, 403, 404, 422, 503))

@@ -35,8 +35,8 @@ export const percent = (p) => (p > 0.9995 && p < 1 ? '> 99.9 %' : p > 0 && p < 0
 export const pValue = (p) => (p === null ? 'none' : p < 0.001 ? '< 0.001' : p.toFixed(3));
 export const png = (base64) => `data:image/png;base64,${base64}`;
 
-export function badge(status) {
-  return make('span', { class: `badge ${status}` }, status);
+export function badge(status, words = status) {
+  return make('span', { class: `badge ${status}` }, words);
 }
 
 // The most probable classes as bars; the numbers stand beside them for those who cannot see bars.

@@ -1,7 +1,7 @@
 // What is known of the model itself.
 
 import { ask } from './api.js';
-import { make, percent, trying } from './make.js';
+import { badge, make, percent, pValue, trying } from './make.js';
 
 export function model(page, { model: shown }) {
   const table = make('table', {}, make('tbody', {}, [
@@ -16,6 +16,13 @@ export function model(page, { model: shown }) {
     make('h1', {}, 'Model'),
     make('div', { class: 'card' }, table, make('p', {}, make('a', { class: 'button quiet', href: `/v1/models/${encodeURIComponent(shown.name)}/report`, target: '_blank', rel: 'noopener' }, 'Its report'))),
     make('h2', {}, 'What it has answered'), answers);
+  const drift = make('p', { class: 'soft' });
+  answers.before(drift);
+  trying(async () => {
+    const told = await ask(`/v1/models/${encodeURIComponent(`${shown.name}@${shown.version}`)}/drift`);
+    if (told.drifted === null) drift.textContent = 'Whether its images drift is not known yet.';
+    else drift.replaceChildren(badge(told.drifted ? 'unknown' : 'known', told.drifted ? 'drifting' : 'steady'), ` The last ${told.n} images are ${told.drifted ? 'unlike' : 'like'} those that it was validated on (difference ${told.difference.toFixed(2)}, p = ${pValue(told.p_value)}).`);
+  });
   trying(async () => {
     const { counts } = await ask('/v1/predictions', { query: { model: shown.name, limit: 1 } });
     const all = Object.values(counts).reduce((a, b) => a + b, 0);
