@@ -195,6 +195,53 @@ def test_the_models_are_told(client, folder):
     assert (told["name"], told["labels"], told["size"]) == ("digits", [str(i) for i in range(10)], [8, 8])
 
 
+def test_the_open_inference_protocol_gives_the_same_answers(client, service, folder):
+    told = client.get("/v2/models/digits").json()
+    labels = told["outputs"][-1]["parameters"]["labels"]
+    pixels = (load_digits().images[1315:1317] * 255 / 16).astype(np.uint8)
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 8, 8, 1], "data": pixels.ravel().tolist()}
+    files = {"name": "image", "datatype": "BYTES", "shape": [2]}
+    files["data"] = [base64.b64encode(drawn(i)).decode() for i in (1315, 1316)]
+    found = [
+        client.post(f"/v2/models/digits{version}/infer", json={"id": "mine", "inputs": [one]})
+        for one, version in ((tensor, ""), (files, f"/versions/{told['versions'][0]}"))
+    ]
+    outputs = []
+    for response in found:
+        assert response.status_code == 200, response.text
+        assert response.json()["id"] == "mine"
+        outputs.append({each["name"]: each for each in response.json()["outputs"]})
+    assert outputs[0]["probability"] == outputs[1]["probability"]
+    p = np.array(outputs[0]["probability"]["data"]).reshape(2, 10)
+    np.testing.assert_allclose(p, Classifier.load(folder).predict_proba(pixels), atol=1e-5)
+    assert [labels[c] for c in p.argmax(1)] == outputs[0]["label"]["data"]
+    assert service.get("/v2").json()["name"] == "likely"
+    assert service.get("/v2/health/live").status_code == service.get("/v2/health/ready").status_code == 200
+    assert client.get("/v2/models/digits/ready").json()["ready"] is True
+    assert client.get(f"/v2/models/digits/versions/{told['versions'][0]}/ready").json()["ready"] is True
+    assert client.get("/v2/models/digits/versions/0000").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"datatype": "UINT8", "shape": [1, 8, 8], "data": [0] * 64},
+        {"datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0] * 63},
+        {"datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [256] * 64},
+        {"datatype": "UINT8", "shape": [1, 2, 2, 1], "data": [[1, 2], [3]]},
+        {"datatype": "UINT8", "shape": [1, 1, 1, 1], "data": ["a"]},
+        {"datatype": "BYTES", "shape": [2], "data": ["YQ=="]},
+        {"datatype": "BYTES", "shape": [1], "data": ["§"]},
+        {"datatype": "BYTES", "shape": [1], "data": ["bm8gaW1hZ2U="]},
+        {"datatype": "FP32", "shape": [1], "data": [0]},
+    ],
+)
+def test_tensors_that_hold_no_images_are_told_why(client, wrong):
+    response = client.post("/v2/models/digits/infer", json={"inputs": [{"name": "image", **wrong}]})
+    assert response.status_code == 422
+    assert response.json()["detail"]
+
+
 # ---- what is not right
 
 
@@ -313,14 +360,21 @@ ROUTES = [
     ("POST", "/v1/keys", Scope.ADMIN),
     ("DELETE", "/v1/keys/x", Scope.ADMIN),
     ("GET", "/metrics", Scope.READ),
+    ("GET", "/v2/models/digits", Scope.READ),
+    ("GET", "/v2/models/digits/ready", Scope.READ),
+    ("GET", "/v2/models/digits/versions/v", Scope.READ),
+    ("GET", "/v2/models/digits/versions/v/ready", Scope.READ),
+    ("POST", "/v2/models/digits/infer", Scope.CLASSIFY),
+    ("POST", "/v2/models/digits/versions/v/infer", Scope.CLASSIFY),
 ]
-OPEN = {("GET", "/health/live"), ("GET", "/health/ready"), ("POST", "/v1/session")}
+OPEN = {("GET", path) for path in ("/health/live", "/health/ready", "/v2", "/v2/health/live", "/v2/health/ready")}
+OPEN.add(("POST", "/v1/session"))
 
 
 def test_every_route_is_among_those_tried(service):
     told = service.get("/openapi.json").json()["paths"]
     found = {(method.upper(), path) for path, methods in told.items() for method in methods}
-    pattern = {"x": ("{id}", "{sha256}"), "digits": ("{model}",), "0": ("{index}",)}
+    pattern = {"x": ("{id}", "{sha256}"), "digits": ("{model}",), "0": ("{index}",), "v": ("{version}",)}
 
     def spelled(path):
         ways = [""]

@@ -17,12 +17,12 @@ from likely.surfaces.http.dependencies import State
 from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.gate import Gate
 from likely.surfaces.http.metrics import Metrics
-from likely.surfaces.http.routes import access, health, models, pages, predictions, reasons
+from likely.surfaces.http.routes import access, health, kserve, models, pages, predictions, reasons
 from likely.surfaces.http.service import Service
 from likely.surfaces.http.settings import Settings
 from likely.surfaces.store import Store
 
-ROUTERS = (pages.ROUTER, models.ROUTER, reasons.ROUTER, predictions.ROUTER, access.ROUTER, health.ROUTER)
+ROUTERS = (pages.ROUTER, models.ROUTER, reasons.ROUTER, predictions.ROUTER, access.ROUTER, health.ROUTER, kserve.ROUTER)
 OVERHEAD = 1.4  # of base64 and of a form
 
 

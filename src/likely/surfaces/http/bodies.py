@@ -213,4 +213,5 @@ def problems(*codes: int) -> Responses:
         429: "More than the key may ask for; come again after Retry-After.",
         503: "Too many wait, or the store cannot be written; come again after Retry-After.",
     }
-    return {code: {"model": Problem, "description": told[code]} for code in codes}
+    content = {"application/json": {"schema": Problem.model_json_schema()}}  # whatever a success is made of
+    return {code: {"content": content, "description": told[code]} for code in codes}
