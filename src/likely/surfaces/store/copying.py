@@ -38,9 +38,11 @@ def _new(folder: Path, url: str | None) -> Store:
         raise StoreError(f"{folder} is not empty; name a new folder")
     store = Store.open(folder, url)
     with store.engine.connect() as connection:
-        for table in Base.metadata.sorted_tables:
-            if connection.scalar(select(func.count()).select_from(table)):
-                raise StoreError(f"the database at {url} is not empty; name an empty one")
+        tables = Base.metadata.sorted_tables
+        is_empty = not any(connection.scalar(select(func.count()).select_from(table)) for table in tables)
+    if not is_empty:
+        store.close()
+        raise StoreError(f"the database that --database names is not empty; {folder} needs one that is")
     return store
 
 

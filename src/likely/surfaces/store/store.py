@@ -61,9 +61,13 @@ class Store:
         """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached."""
         folder.mkdir(parents=True, exist_ok=True)
         engine = connected(url or f"sqlite:///{folder / DATABASE}")
-        migrate(engine)
         self = cls(folder, engine)
-        self._recover()
+        try:
+            migrate(engine)
+            self._recover()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def ping(self) -> None:
