@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
 from likely import Classifier
-from likely.run import Run, begin
 from likely.surfaces.http.app import application
 from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.settings import Settings
@@ -27,17 +26,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "digits"
     Classifier("gaussian").fit(digits.images[:1200] / 16, digits.target[:1200].astype(str)).save(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory):
-    """As the command line leaves it, with all that is remembered of its training."""
-    out = tmp_path_factory.mktemp("trained") / "digits"
-    session = begin(Run(data="digits", model="gaussian", folds=0), out)
-    for _ in session.steps():
-        pass
-    session.finish()
-    return out
 
 
 @pytest.fixture(scope="module")
