@@ -178,6 +178,28 @@ def test_a_class_more_is_learned_and_answers(trained, tmp_path):
         assert model["labels"][-1] == "noise"
 
 
+def test_a_folder_is_read_again_while_the_version_of_before_goes_on(tmp_path):
+    digits, out, store = load_digits(), tmp_path / "digits", Store.open(tmp_path / "store")
+    Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        (before,) = client.get("/v1/models").json()["models"]
+        Classifier("gaussian").fit(digits.images[:900] / 16, digits.target[:900]).save(out)
+        now = client.post("/v1/models/digits/reload").json()
+        assert now["versions"] == [before["version"], now["version"]]
+        assert len(set(now["versions"])) == 2
+        for version in now["versions"]:
+            (answer,) = classified(client, drawn(1), model=f"digits@{version}")
+            assert answer["model"] == f"digits@{version}"
+        (answer,) = classified(client, drawn(1))
+        assert answer["model"] == f"digits@{now['version']}"
+
+
+def test_few_bytes_are_taken_where_no_images_come(service):
+    response = service.post("/v1/generate", content=b" " * 1_000_001, headers={"Content-Type": "application/json"})
+    assert response.status_code == 413
+
+
 def test_the_models_are_told(client, folder):
     (told,) = client.get("/v1/models").json()["models"]
     assert (told["name"], told["labels"], told["size"]) == ("digits", [str(i) for i in range(10)], [8, 8])
@@ -334,6 +356,7 @@ ROUTES = [
     ("GET", "/v1/models/digits/map", Scope.READ),
     ("GET", "/v1/models/digits/drift", Scope.READ),
     ("POST", "/v1/models/digits/classes", Scope.ADMIN),
+    ("POST", "/v1/models/digits/reload", Scope.ADMIN),
     ("GET", "/v1/models/digits/classes/0/sample", Scope.READ),
     ("GET", "/v1/predictions", Scope.READ),
     ("GET", "/v1/predictions/export", Scope.READ),

@@ -11,6 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from likely.answer import Answer, Status
+from likely.checkpoint import CheckpointError
+from likely.checkpoint.sealing import Keys
 from likely.surfaces.store import Given, Picture, Scope, Selection, Store, StoreError
 from likely.surfaces.store.copying import backup, restore
 from likely.surfaces.store.identity import row_id, sha256
@@ -214,6 +216,27 @@ def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_pat
     again.close()
     with pytest.raises(StoreError, match="no backup"):
         restore(tmp_path, tmp_path / "other", None)
+
+
+def test_images_are_sealed_on_the_disk_and_their_key_can_be_changed(tmp_path):
+    old, new = Keys([bytes(32)]), Keys([bytes([1]) * 32])
+    store = filled(Store.open(tmp_path / "store", keys=old))
+    (id,) = store.add([answered(b"secret picture")])
+    key = store.prediction(id).image
+    assert b"secret" not in store.files.place(key).read_bytes()
+    assert store.picture(key).content == b"secret picture"
+    store.close()
+    store = Store.open(tmp_path / "store", keys=Keys([bytes([1]) * 32, bytes(32)]))
+    assert store.files.seal_anew() == 1
+    store.close()
+    for keys, opens in ((new, True), (old, False), (None, False)):
+        store = Store.open(tmp_path / "store", keys=keys)
+        if opens:
+            assert store.picture(key).content == b"secret picture"
+        else:
+            with pytest.raises(CheckpointError):
+                store.picture(key)
+        store.close()
 
 
 def test_ids_ascend():

@@ -42,6 +42,13 @@ class ServeCommand(click.Command):
     help="Folder of what was answered, with its images.",
 )
 @DATABASE
+@click.option(
+    "--image-key",
+    type=PUBLIC_KEY,
+    multiple=True,
+    help="Encrypt images on the disk with the key in this file (`likely encrypt --new-key` makes one); more keys open what "
+    "older ones have encrypted.",
+)
 @click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED)
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute.")
@@ -51,6 +58,7 @@ def command(
     port: int,
     store: Path,
     database: str | None,
+    image_key: tuple[Path, ...],
     signer: Path | None,
     threads: int | None,
     device: str,
@@ -70,13 +78,14 @@ def command(
     import torch
 
     from likely.checkpoint import Trust
+    from likely.checkpoint.sealing import Keys
     from likely.surfaces.cli.flags import chosen
     from likely.training import hardware
 
     settings = Settings(**chosen(Settings, given))
     torch.set_num_threads(threads or hardware.free_cores())
     fleet = Fleet(models, hardware.device(device).type, Trust(signer))
-    opened = Store.open(store, database)
+    opened = Store.open(store, database, Keys.of_files(image_key))
     handler = logging.StreamHandler()
     handler.setFormatter(Lines())
     logging.getLogger("likely").addHandler(handler)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from likely.surfaces.cli.encrypt import KEY_FILE
 from likely.surfaces.cli.serve import DATABASE, STORE, needs_packages
 
 if TYPE_CHECKING:
+    from likely.checkpoint.sealing import Keys
     from likely.surfaces.store import Store
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -64,10 +66,24 @@ def retain(days: float, folder: Path, database: str | None) -> None:
     click.echo(f"{n:,} predictions forgotten", err=True)
 
 
-def existing(folder: Path, database: str | None) -> Store:
+@command.command(name="encrypt")
+@click.option("--image-key", type=KEY_FILE, multiple=True, required=True, help="The first encrypts, all open.")
+@WHICH
+@DATABASE
+def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) -> None:
+    """Encrypt all images on the disk, those that are already with a new key; the service must not run meanwhile."""
+    from likely.checkpoint.sealing import Keys
+
+    opened = existing(folder, database, Keys.of_files(image_key))
+    n = opened.files.seal_anew()
+    opened.note("images encrypted", f"{n}", key=None, address="")
+    click.echo(f"{n:,} images encrypted", err=True)
+
+
+def existing(folder: Path, database: str | None, keys: Keys | None = None) -> Store:
     """The store in a folder; a UsageError if there is none."""
     with needs_packages():
         from likely.surfaces.store import Store
     if database is None and not (folder / "likely.sqlite").exists():
         raise click.UsageError(f"{folder} holds no store; `likely serve MODEL --store {folder}` begins one")
-    return Store.open(folder, database)
+    return Store.open(folder, database, keys)

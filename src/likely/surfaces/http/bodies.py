@@ -200,6 +200,22 @@ class KeyMade(KeyShown):
     secret: str
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """A model's JSON schema with all that it refers to in its place, for where FastAPI does not write it."""
+    whole = model.model_json_schema()
+    named = whole.pop("$defs", {})
+
+    def resolved(part: Any) -> Any:
+        if isinstance(part, dict):
+            if "$ref" in part:
+                return resolved(named[part["$ref"].rpartition("/")[2]])
+            return {key: resolved(value) for key, value in part.items()}
+        return [resolved(each) for each in part] if isinstance(part, list) else part
+
+    found: dict[str, Any] = resolved(whole)
+    return found
+
+
 def problems(*codes: int) -> Responses:
     """The responses of a route that are none of success."""
     told = {
@@ -213,5 +229,5 @@ def problems(*codes: int) -> Responses:
         429: "More than the key may ask for; come again after Retry-After.",
         503: "Too many wait, or the store cannot be written; come again after Retry-After.",
     }
-    content = {"application/json": {"schema": Problem.model_json_schema()}}  # whatever a success is made of
+    content = {"application/json": {"schema": schema_of(Problem)}}  # whatever a success is made of
     return {code: {"content": content, "description": told[code]} for code in codes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -32,7 +32,7 @@ def explain(app: FastAPI) -> None:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _told(422, "; ".join(map(_fault, error.errors())))
+    return _told(422, "; ".join(map(fault, error.errors())))
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
@@ -67,7 +67,8 @@ def _told(status: int, detail: str, retry_after: int | None = None) -> JSONRespo
     return JSONResponse({"detail": detail}, status, headers=headers)
 
 
-def _fault(fault: dict[str, Any]) -> str:
-    place: Sequence[Any] = [part for part in fault["loc"] if part not in ("query", "body", "path")]
-    message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+def fault(found: Mapping[str, Any]) -> str:
+    """What pydantic says of one field, as a sentence."""
+    place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
+    message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{'.'.join(map(str, place))} {message}" if place else message

@@ -17,6 +17,8 @@ from likely.surfaces.http.metrics import Metrics
 
 REQUEST_ID = "X-Request-ID"
 LOG = logging.getLogger("likely.requests")
+IMAGES = re.compile(r"/v1/(classify|explain|models/[^/]+/classes)|/v2/models/.+/infer")  # where images come
+SMALL = 1_000_000  # bytes of a request elsewhere
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "manifest-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -41,6 +43,7 @@ class Gate:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int) -> None:
+        """At most so many bytes where images come, which read none before they know who asks; elsewhere few."""
         self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,12 +63,13 @@ class Gate:
                     headers.setdefault(name, value)
             await send(message)
 
+        most = self.max_bytes if IMAGES.fullmatch(scope["path"]) else SMALL
         try:
-            if _told_length(scope) > self.max_bytes:
+            if _told_length(scope) > most:
                 raise TooLargeError
-            await self.app(scope, self._limited(receive), answer)
+            await self.app(scope, _limited(receive, most), answer)
         except TooLargeError:
-            detail = f"the request has more than {self.max_bytes / 1e6:.0f} MB"
+            detail = f"the request has more than {most / 1e6:.0f} MB"
             await JSONResponse({"detail": detail}, 413)(scope, receive, answer)
         except Exception:
             LOG.exception("fault", extra={"request": id})
@@ -75,19 +79,6 @@ class Gate:
             route = _route_of(scope)
             self.metrics.request(scope["method"], route, status, seconds)
             LOG.info("request", extra={"fields": _fields(scope, id, route, status, seconds)})
-
-    def _limited(self, receive: Receive) -> Receive:
-        came = 0
-
-        async def limited() -> Message:
-            nonlocal came
-            message = await receive()
-            came += len(message.get("body", b""))
-            if came > self.max_bytes:
-                raise TooLargeError
-            return message
-
-        return limited
 
 
 class Lines(logging.Formatter):
@@ -102,6 +93,20 @@ class Lines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    came = 0
+
+    async def limited() -> Message:
+        nonlocal came
+        message = await receive()
+        came += len(message.get("body", b""))
+        if came > most:
+            raise TooLargeError
+        return message
+
+    return limited
 
 
 def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> dict[str, Any]:

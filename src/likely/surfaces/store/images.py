@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from likely.checkpoint.sealing import MAGIC, Keys
+
 INCOMING = "incoming"
+ANEW = ".anew"  # a file that is about to take the place of another
 
 
 class ImageFiles:
@@ -17,8 +20,9 @@ class ImageFiles:
     the rows are there. What a crash leaves `waiting` is to be settled or forgotten, so that there is no file without a row.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.incoming = folder, folder / INCOMING
+    def __init__(self, folder: Path, keys: Keys | None = None) -> None:
+        """With `keys` files are sealed by the first of them, and opened by any."""
+        self.folder, self.incoming, self.keys = folder, folder / INCOMING, keys
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def place(self, sha256: str) -> Path:
@@ -40,7 +44,7 @@ class ImageFiles:
 
     def _lay_aside(self, sha256: str, content: bytes) -> None:
         with (self.incoming / sha256).open("wb") as file:
-            file.write(content)
+            file.write(self.keys.seal(content, sha256) if self.keys else content)
             file.flush()
             os.fsync(file.fileno())
 
@@ -54,6 +58,8 @@ class ImageFiles:
 
     def waiting(self) -> list[str]:
         """The files that were received and not settled."""
+        for path in self.incoming.glob(f"*{ANEW}"):
+            path.unlink()  # its old form is in its place still
         return sorted(path.name for path in self.incoming.iterdir())
 
     def forget(self, sha256: str) -> None:
@@ -62,11 +68,22 @@ class ImageFiles:
         self.place(sha256).unlink(missing_ok=True)
 
     def read(self, sha256: str) -> bytes:
-        """Its content; a FileNotFoundError if it is not there."""
+        """Its content; a FileNotFoundError if it is not there, a CheckpointError if it cannot be opened."""
         try:
-            return self.place(sha256).read_bytes()
+            content = self.place(sha256).read_bytes()
         except FileNotFoundError:
-            return (self.incoming / sha256).read_bytes()
+            content = (self.incoming / sha256).read_bytes()
+        return (self.keys or Keys()).open(content, sha256) if content.startswith(MAGIC) else content
+
+    def seal_anew(self) -> int:
+        """Seal every file by the first key; how many."""
+        assert self.keys
+        names = list(self)
+        for sha256 in names:
+            beside = self.incoming / f"{sha256}{ANEW}"
+            beside.write_bytes(self.keys.seal(self.read(sha256), sha256))
+            beside.replace(self.place(sha256))
+        return len(names)
 
     def __iter__(self) -> Iterator[str]:
         """The files that are in their places."""

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, delete, exists, func, select, text, update
 from sqlalchemy.orm import Session
 
 from likely.answer import Answer
+from likely.checkpoint.sealing import Keys
 from likely.surfaces.store import keys
 from likely.surfaces.store.engine import connected, migrate
 from likely.surfaces.store.identity import row_id, sha256
@@ -52,16 +53,19 @@ class Given:
 class Store:
     """A database and a folder of image files; `open` makes what is missing of them."""
 
-    def __init__(self, folder: Path, engine: Engine) -> None:
-        self.folder, self.engine, self.files = folder, engine, ImageFiles(folder / IMAGES)
+    def __init__(self, folder: Path, engine: Engine, keys: Keys | None = None) -> None:
+        self.folder, self.engine, self.files = folder, engine, ImageFiles(folder / IMAGES, keys)
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
     @classmethod
-    def open(cls, folder: Path, url: str | None = None) -> Self:
-        """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached."""
+    def open(cls, folder: Path, url: str | None = None, keys: Keys | None = None) -> Self:
+        """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached.
+
+        With `keys` images are encrypted on the disk.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         engine = connected(url or f"sqlite:///{folder / DATABASE}")
-        self = cls(folder, engine)
+        self = cls(folder, engine, keys)
         try:
             migrate(engine)
             self._recover()

@@ -14,12 +14,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, HTTPException, Path, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from likely import __version__
-from likely.surfaces.http.bodies import problems
+from likely.surfaces.http.bodies import problems, schema_of
 from likely.surfaces.http.dependencies import Asker, Reader, ServiceHere, StateHere, served
+from likely.surfaces.http.faults import fault
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.pictures import png
 from likely.surfaces.http.service import Asked, Kept, Upload
@@ -102,6 +103,9 @@ class Inferred(BaseModel):
     outputs: list[OutputTensor]
 
 
+BODY = {"required": True, "content": {"application/json": {"schema": schema_of(Inference)}}}
+
+
 @ROUTER.get("")
 async def server() -> ServerInfo:
     """What answers here."""
@@ -145,21 +149,30 @@ def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, versio
     return Ready(name=served(service, f"{model}@{version}").name, ready=True)
 
 
-@ROUTER.post("/models/{model}/infer", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))
-async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath, body: Inference) -> Inferred:
+@ROUTER.post(
+    "/models/{model}/infer",
+    responses=problems(400, 401, 403, 404, 413, 422, 429, 503),
+    openapi_extra={"requestBody": BODY},
+)
+async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> Inferred:
     """Answer images."""
-    return await _infer(request, state, caller, served(state.service, model), body)
+    return await _infer(request, state, caller, served(state.service, model))
 
 
-@ROUTER.post("/models/{model}/versions/{version}/infer", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))
+@ROUTER.post(
+    "/models/{model}/versions/{version}/infer",
+    responses=problems(400, 401, 403, 404, 413, 422, 429, 503),
+    openapi_extra={"requestBody": BODY},
+)
 async def infer_with_version(
-    request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath, body: Inference
+    request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath
 ) -> Inferred:
     """Answer images by a version."""
-    return await _infer(request, state, caller, served(state.service, f"{model}@{version}"), body)
+    return await _infer(request, state, caller, served(state.service, f"{model}@{version}"))
 
 
-async def _infer(request: Request, state: StateHere, caller: Asker, model: Served, body: Inference) -> Inferred:
+async def _infer(request: Request, state: StateHere, caller: Asker, model: Served) -> Inferred:
+    body = await _asked(request)
     service, (tensor,) = state.service, body.inputs
     uploads = await run_in_threadpool(_uploads, tensor)
     if len(uploads) > service.settings.max_images:
@@ -174,6 +187,14 @@ async def _infer(request: Request, state: StateHere, caller: Asker, model: Serve
             raise HTTPException(422, each.answer.error)
     state.metrics.answered(model.id, [each.answer for each in kept])
     return Inferred(model_name=model.name, model_version=model.version, id=body.id or id, outputs=_outputs(model, kept))
+
+
+async def _asked(request: Request) -> Inference:
+    """Read only now that it is known who asks."""
+    try:
+        return Inference.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise HTTPException(422, "; ".join(map(fault, error.errors()))) from None
 
 
 def _uploads(tensor: InputTensor) -> list[Upload]:

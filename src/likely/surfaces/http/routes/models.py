@@ -109,6 +109,16 @@ async def add_class(
     return _shown([each for each in service.fleet.models if each.name == new.name])
 
 
+@ROUTER.post("/models/{model}/reload", responses=problems(401, 403, 404, 422, 503))
+def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelShown:
+    """Read a model's folder again. Requests under way are answered by the version that they asked."""
+    old = served(service, model)
+    new = service.fleet.load(old.folder)
+    service.know(new)
+    service.store.note("model loaded", f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
+    return _shown([each for each in service.fleet.models if each.name == new.name])
+
+
 def _given(kept: Kept, top_k: int | None) -> Given:
     return Given(id=kept.id, **kept.answer.model_copy(update={"classes": kept.answer.classes[:top_k]}).model_dump())
 
