@@ -66,6 +66,20 @@ async def load(asked: Asked, clients: int, seconds: float, *, keep: bool = False
     return told, time.perf_counter() - begun
 
 
+async def once(asked: Asked, told: Told) -> None:
+    """One request on a connection of its own."""
+    start = time.perf_counter()
+    try:
+        reader, writer = await asyncio.open_connection(asked.host, asked.port)
+        writer.write(asked.request(0))
+        status, _, _ = await _response(reader)
+        writer.close()
+    except (OSError, asyncio.IncompleteReadError):
+        told.broken += 1
+    else:
+        told.add(status, time.perf_counter() - start)
+
+
 async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool) -> None:
     i, writer = first * 7919, None
     while (start := time.perf_counter()) < until:
