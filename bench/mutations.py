@@ -2,8 +2,8 @@
 
     python bench/mutations.py MODEL --n 20000 --out /tmp/mutations
 
-Cut short, bits flipped, bytes put in or taken out, named as what they are not, far larger inside than outside, two formats in one
-file. Appends a line to bench/results/mutations.jsonl and writes the table beside it.
+Cut short, bits flipped, bytes put in or taken out, named as what they are not, far larger inside than outside, two formats in
+one file. Appends a line to bench/results/mutations.jsonl and writes the table beside it.
 """
 
 from __future__ import annotations
