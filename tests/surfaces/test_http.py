@@ -17,7 +17,7 @@ from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.settings import Settings
 from likely.surfaces.store import Scope, Selection, Store
 
-SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, max_wait=0, rate=1000)
+SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, max_wait=0, rate=1000, log_ins=1e6)
 
 
 @pytest.fixture(scope="session")
@@ -429,6 +429,13 @@ def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_
     assert browser.post("/v1/generate", json={"label": "1"}, headers=token).status_code == 200
     assert browser.delete("/v1/session", headers=token).status_code == 204
     assert browser.get("/v1/predictions").status_code == 401
+
+
+def test_log_ins_are_tried_slowly(folder, tmp_path):
+    app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(log_ins=0.2))
+    with TestClient(app) as browser:
+        codes = [browser.post("/v1/session", json={"key": f"lk_{i}"}).status_code for i in range(4)]
+    assert codes == [401, 401, 429, 429]
 
 
 def test_keys_are_made_listed_and_revoked(client, service):

@@ -43,7 +43,7 @@ def service(trained, tmp_path_factory):
     """A service that answers at an address: (store, address, key)."""
     store = Store.open(tmp_path_factory.mktemp("pages") / "store")
     _, secret = store.add_key("person", [Scope.ADMIN])
-    app = application(Fleet([trained]), store, Settings())
+    app = application(Fleet([trained]), store, Settings(log_ins=1e6))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()

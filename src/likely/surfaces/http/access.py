@@ -73,7 +73,7 @@ def _open(key: Key | None) -> Key:
 
 
 class Rates:
-    """A bucket of images for each key, which fills at `rate` a second up to what comes in ten."""
+    """A bucket for each key, or address, which fills at `rate` a second up to what comes in ten."""
 
     def __init__(self, rate: float) -> None:
         self.rate, self.most = rate, max(1.0, rate * WINDOW)
@@ -92,5 +92,5 @@ class Rates:
                 self._buckets.popitem(last=False)
         if not enough:
             seconds = math.ceil((min(n, self.most) - left) / self.rate)
-            limit = f"{self.rate:g} images a second are what a key may ask for; come again in {seconds} s"
+            limit = f"more than {self.rate:g} a second were asked for; come again in {seconds} s"
             raise HTTPException(429, limit, headers={"Retry-After": str(seconds)})

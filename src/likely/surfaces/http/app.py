@@ -39,7 +39,7 @@ def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."
     app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
-    app.state.likely = State(service, metrics, Rates(settings.rate))
+    app.state.likely = State(service, metrics, Rates(settings.rate), Rates(settings.log_ins))
     app.state.log = logging.getLogger("likely")
     faults.explain(app)
     for router in ROUTERS:

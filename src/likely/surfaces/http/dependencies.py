@@ -23,6 +23,7 @@ class State:
     service: Service
     metrics: Metrics
     rates: Rates
+    log_ins: Rates  # by address
 
 
 def state_of(request: Request) -> State:

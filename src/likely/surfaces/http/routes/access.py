@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 
 from likely.surfaces.http.access import COOKIE, csrf_of, unauthorised
 from likely.surfaces.http.bodies import KeyMade, KeyShown, LogIn, Me, NewKey, problems
-from likely.surfaces.http.dependencies import Admin, Reader, ServiceHere, address_of
+from likely.surfaces.http.dependencies import Admin, Reader, ServiceHere, StateHere, address_of
 from likely.surfaces.store import Key
 
 ROUTER = APIRouter(prefix="/v1", tags=["access"])
@@ -21,9 +21,11 @@ def me(caller: Reader) -> Me:
     return _me(caller.key, caller.csrf)
 
 
-@ROUTER.post("/session", responses=problems(400, 401, 422, 503))
-def log_in(request: Request, response: Response, service: ServiceHere, body: LogIn) -> Me:
+@ROUTER.post("/session", responses=problems(400, 401, 413, 422, 429, 503))
+def log_in(request: Request, response: Response, state: StateHere, body: LogIn) -> Me:
     """A cookie for a browser, in exchange for a key."""
+    service = state.service
+    state.log_ins.take(address_of(request), 1)  # or the audit log could be filled by anybody
     key = service.store.key_of(body.key)
     if key is None or key.fault is not None:
         service.store.note("log in refused", key.id if key else "", key=None, address=address_of(request))
