@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
@@ -46,7 +46,7 @@ def main() -> None:
                     "per_class": n,
                     "minutes": asked.minutes,
                 }
-                if not any(key.items() <= row.items() for row in rows(LEDGER)):
+                if not has_row(LEDGER, key):
                     training = {"minutes": asked.minutes, "threads": asked.threads}
                     found = measured(kind, lesson, answered, training, seed)
                     append(LEDGER, {**circumstances(asked.threads), **key, **found})

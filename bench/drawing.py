@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from grocery import manifest
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
 from trained import trained
 
 from likely import Classifier
@@ -59,7 +59,7 @@ def main() -> None:
         for kind in (TAUGHT, *PIXELS):
             folders[kind], minutes = learned(kind, data, seed, asked, minutes)
             key = {"kind": kind, "seed": seed, "minutes": asked.minutes}
-            if not any(key.items() <= row.items() for row in rows(LEDGER)):
+            if not has_row(LEDGER, key):
                 classifier = Classifier.load(folders[kind])
                 whole = photographs.relabelled(classifier.labels)
                 found = measured(classifier, whole.parts["train"], whole.parts["test"], asked.judge, seed)

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
 from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -61,7 +61,7 @@ def main() -> None:
     asked = shop_arguments(__doc__)
     for seed in asked.seeds:
         key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
-        if not any(key.items() <= row.items() for row in rows(LEDGER)):
+        if not has_row(LEDGER, key):
             append(LEDGER, {**circumstances(asked.threads), **key, **measured(asked, seed)})
     write_table(LEDGER, table())
 

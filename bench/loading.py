@@ -25,9 +25,17 @@ class Told:
     seconds: dict[int, list[float]] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
     broken: int = 0
+    moments: list[tuple[float, int]] = field(default_factory=list)  # when, by the clock of this process, and the status
 
     def add(self, status: int, seconds: float) -> None:
         self.seconds.setdefault(status, []).append(seconds)
+        self.moments.append((time.perf_counter(), status))
+
+    def first(self, status: int, since: float) -> float:
+        """Seconds from then until the first answer of that status; infinity if there is none."""
+        return min(
+            (moment - since for moment, each in self.moments if each == status and moment > since), default=float("inf")
+        )
 
     @property
     def statuses(self) -> dict[str, int]:

@@ -130,7 +130,7 @@ def _filled(match: re.Match[str]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "options.md": options_page,
     "cli.md": commands_page,
-    **{name: partial(with_tables, name) for name in ("benchmarks.md", "trust.md")},
+    **{name: partial(with_tables, name) for name in ("benchmarks.md", "trust.md", "photos.md")},
 }
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,58 +22,71 @@ def program(name):
     return shutil.which(name) or (str(elsewhere[-1]) if elsewhere else None)
 
 
+class Server:
+    """A server with its files in a folder, which may be stopped and begun again."""
+
+    def __init__(self, folder):
+        self.folder, self.how = folder, {"cwd": folder}
+        if os.geteuid() == 0:
+            shutil.chown(folder, OWNER, OWNER)
+            self.how |= {"user": OWNER, "group": OWNER, "extra_groups": []}
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        words = ["-D", "data", "-U", OWNER, "-A", "trust", "-N"]
+        subprocess.run([program("initdb"), *words], check=True, capture_output=True, **self.how)
+
+    @property
+    def address(self):
+        """To which a database's name is to be added."""
+        return f"postgresql://{OWNER}@127.0.0.1:{self.port}"
+
+    def start(self):
+        settings = {"listen_addresses": "127.0.0.1", "fsync": "off", "unix_socket_directories": str(self.folder)}
+        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with (self.folder / "log").open("ab") as log:
+            command = [program("postgres"), "-D", "data", "-p", str(self.port), *words]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, **self.how)
+        self._wait()
+
+    def stop(self, how=signal.SIGINT):
+        """SIGTERM would wait for everybody to leave; SIGQUIT is a crash, from which the next start recovers."""
+        self.process.send_signal(how)
+        self.process.wait(20)
+
+    def created(self, name):
+        """The address of a new, empty database."""
+        import psycopg
+
+        with psycopg.connect(f"{self.address}/postgres", autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"')
+        return f"{self.address}/{name}"
+
+    def _wait(self):
+        import psycopg
+
+        for _ in range(200):
+            assert self.process.poll() is None, "the server has ended"
+            try:
+                psycopg.connect(f"{self.address}/postgres").close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        raise TimeoutError("the server does not answer")
+
+
 @contextmanager
 def postgresql():
-    """The address of a server, to which a database's name is to be added."""
+    """A server that runs."""
     if program("initdb") is None or program("postgres") is None:
         if os.environ.get("LIKELY_SYSTEM_TESTS"):
             pytest.fail(MISSING)
         pytest.skip(MISSING)
     folder = Path(tempfile.mkdtemp(prefix="likely-postgresql-"))
-    how = {"cwd": folder}
-    if os.geteuid() == 0:
-        shutil.chown(folder, OWNER, OWNER)
-        how |= {"user": OWNER, "group": OWNER, "extra_groups": []}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    subprocess.run(
-        [program("initdb"), "-D", "data", "-U", OWNER, "-A", "trust", "-N"], check=True, capture_output=True, **how
-    )
-    settings = {"listen_addresses": "127.0.0.1", "fsync": "off", "unix_socket_directories": str(folder)}
-    words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [program("postgres"), "-D", "data", "-p", str(port), *words], stdout=log, stderr=log, **how
-        )
+    server = Server(folder)
+    server.start()
     try:
-        _wait(port, server)
-        yield f"postgresql://{OWNER}@127.0.0.1:{port}"
+        yield server
     finally:
-        server.send_signal(signal.SIGINT)  # SIGTERM would wait for everybody to leave
-        server.wait(20)
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def created(server, name):
-    """The address of a new, empty database."""
-    import psycopg
-
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{name}"')
-    return f"{server}/{name}"
-
-
-def _wait(port, server):
-    import time
-
-    import psycopg
-
-    for _ in range(200):
-        assert server.poll() is None, "the server has ended"
-        try:
-            psycopg.connect(f"postgresql://{OWNER}@127.0.0.1:{port}/postgres").close()
-            return
-        except psycopg.OperationalError:
-            time.sleep(0.05)
-    raise TimeoutError("the server does not answer")

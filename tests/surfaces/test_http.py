@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import zipfile
 from io import BytesIO
 
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
 from likely import Classifier
+from likely.checkpoint import Trust, encrypt, sealing, signing
 from likely.surfaces.http.app import application
 from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.settings import Settings
@@ -176,6 +178,74 @@ def test_a_class_more_is_learned_and_answers(trained, tmp_path):
     with TestClient(application(Fleet([trained]), reopened, SETTINGS)) as service:  # and it is not forgotten
         (model,) = asking(service, reopened, Scope.READ).get("/v1/models").json()["models"]
         assert model["labels"][-1] == "noise"
+
+
+def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):
+    out, key = tmp_path / "digits", tmp_path / "key"
+    shutil.copytree(trained, out)
+    public = signing.new_key(key)
+    signing.sign(out, key)
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([out], trust=Trust(public)), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        told = client.post("/v1/models/digits/classes?label=noise", files=images)
+        assert told.status_code == 422
+        assert "likely sign" in told.json()["detail"]
+        assert "# digits" in client.get("/v1/models/digits/card").text
+        (out / "README.md").write_text("changed since")
+        assert client.get("/v1/models/digits/card").status_code == 422
+
+
+def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monkeypatch):
+    out, key = tmp_path / "digits", tmp_path / "key"
+    shutil.copytree(trained, out)
+    sealing.new_key(key)
+    monkeypatch.setenv("LIKELY_KEY", str(key))
+    encrypt(out, Trust().keys)
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
+        (answer,) = classified(client, noise(7))
+        assert answer["label"] == "noise"
+    written = [path for path in (tmp_path / "store" / "models").rglob("*") if path.is_file()]
+    assert written
+    assert all(path.name.endswith(sealing.SUFFIX) for path in written)
+
+
+def test_a_class_that_could_not_be_written_leaves_nothing_behind(trained, tmp_path, monkeypatch):
+    def full(*args, **how):
+        how_far = args[3] / "model.json"
+        how_far.parent.mkdir(parents=True)
+        how_far.write_text("{")
+        raise OSError(28, "No space left on device")
+
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        monkeypatch.setattr("likely.surfaces.http.service.save_extended", full)
+        told = asking(service, store, Scope.ADMIN).post("/v1/models/digits/classes?label=noise", files=images)
+        assert told.status_code == 503
+    again = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), again, SETTINGS)) as service:
+        (model,) = asking(service, again, Scope.READ).get("/v1/models").json()["models"]
+        assert "noise" not in model["labels"]
+
+
+def test_classes_are_told_with_what_they_were_learned_from_and_what_came_of_them(trained, tmp_path):
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        (answer,) = classified(client, drawn(1307))
+        store.label([answer["id"]], answer["label"], None)
+        told = client.get("/v1/models/digits/classes").json()["classes"]
+    found = {each["label"]: each for each in told}
+    assert list(found) == [str(i) for i in range(10)]
+    assert sum(each["n_known"] + each["n_ambiguous"] + each["n_unknown"] for each in told) == 1
+    assert found[answer["label"]]["n_right"] == (answer["status"] == "known")
+    assert all(each["n_learned"] > 10 for each in told)
 
 
 def test_a_folder_is_read_again_while_the_version_of_before_goes_on(tmp_path):
@@ -353,6 +423,8 @@ ROUTES = [
     ("POST", "/v1/explain", Scope.CLASSIFY),
     ("POST", "/v1/generate", Scope.CLASSIFY),
     ("GET", "/v1/models/digits/report", Scope.READ),
+    ("GET", "/v1/models/digits/card", Scope.READ),
+    ("GET", "/v1/models/digits/classes", Scope.READ),
     ("GET", "/v1/models/digits/map", Scope.READ),
     ("GET", "/v1/models/digits/drift", Scope.READ),
     ("POST", "/v1/models/digits/classes", Scope.ADMIN),

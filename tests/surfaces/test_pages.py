@@ -21,7 +21,6 @@ from likely.surfaces.store import Scope, Selection, Store
 CHROMIUM = shutil.which("chromium")
 MISSING = "there is no Chromium here; `make test-system` brings one by the system's packages"
 LIGHT = {"viewport": {"width": 1200, "height": 860}}
-DARK = {**LIGHT, "color_scheme": "dark"}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
 
 
@@ -98,10 +97,19 @@ def go(page, name):
 
 
 def keep(page, name):
-    """A picture of the page, if pictures are wanted."""
-    if folder := os.environ.get("LIKELY_SCREENSHOTS"):
-        page.wait_for_timeout(400)
-        page.screenshot(path=Path(folder) / f"page-{name}.png")
+    """Looks at the page as it is, by night and on a telephone, where it must not be wider than the screen; and keeps pictures
+    of that if they are wanted."""
+    folder, light = os.environ.get("LIKELY_SCREENSHOTS"), page.viewport_size
+    for look, scheme, size in (("", "light", light), ("-dark", "dark", light), ("-phone", "light", PHONE["viewport"])):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(size)
+        if folder:
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(600)
+            page.screenshot(path=Path(folder) / f"page-{name}{look}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(light)
 
 
 def classify(page, images):
@@ -123,11 +131,9 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     assert len(store.predictions(Selection(true_label="7"))) == 1
     page.evaluate("scrollTo(0, 0)")
     keep(page, "classify")
-    for name, how in (("classify-dark", DARK), ("classify-phone", PHONE)):
-        other = opened(how)
-        classify(other, images[:4])
-        keep(other, name)
-        assert other.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+    phone = opened(PHONE)  # where fingers touch
+    classify(phone, images[:4])
+    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
 
 
 def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images):
@@ -153,20 +159,6 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     assert download.value.suggested_filename == "labelled.zip"
 
 
-def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
-    page = opened()
-    go(page, "Classes")
-    page.get_by_alt_text("0, drawn by the model").first.wait_for()
-    keep(page, "classes")
-    for i in range(6):
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
-    page.get_by_label("Name of the new class").fill("noise")
-    page.locator("form.add input[type=file]").set_input_files(sorted(map(str, tmp_path.iterdir())))
-    page.get_by_role("button", name="Add", exact=True).click()
-    page.get_by_text("knows noise now").wait_for()
-    page.get_by_role("heading", name="noise", exact=True).wait_for()
-
-
 def test_new_images_come_onto_the_map_by_themselves(opened, images):
     page, other = opened(), opened()
     go(page, "Map")
@@ -182,6 +174,21 @@ def test_new_images_come_onto_the_map_by_themselves(opened, images):
     assert page.locator(".map .place").first.get_attribute("transform") != where
 
 
+def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
+    page = opened()
+    go(page, "Classes")
+    page.get_by_alt_text("0, drawn by the model").first.wait_for()
+    page.get_by_text("learned from").first.wait_for()
+    keep(page, "classes")
+    for i in range(6):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
+    page.get_by_label("Name of the new class").fill("noise")
+    page.locator("form.add input[type=file]").set_input_files(sorted(map(str, tmp_path.iterdir())))
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_text("knows noise now").wait_for()
+    page.get_by_role("heading", name="noise", exact=True).wait_for()
+
+
 def test_the_model_tells_of_itself(opened):
     page = opened()
     go(page, "Model")
@@ -190,6 +197,9 @@ def test_the_model_tells_of_itself(opened):
     with page.context.expect_page() as report:
         page.get_by_role("link", name="Its report").click()
     report.value.get_by_role("heading").first.wait_for()
+    with page.context.expect_page() as card:
+        page.get_by_role("link", name="Its card").click()
+    card.value.get_by_text("## ").first.wait_for()
 
 
 def test_who_has_no_key_is_asked_for_one(browser, service):

@@ -4,7 +4,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from databases import created, postgresql
+from databases import postgresql
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
@@ -23,8 +23,8 @@ STATUSES = (Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN)
 
 @pytest.fixture(scope="session")
 def server():
-    with postgresql() as address:
-        yield address
+    with postgresql() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -32,7 +32,7 @@ def opened(request, tmp_path):
     """What opens the store of a test, again and again."""
     url = None
     if request.param == "postgresql":
-        url = created(request.getfixturevalue("server"), uuid.uuid4().hex)
+        url = request.getfixturevalue("server").created(uuid.uuid4().hex)
     made = []
 
     def again():
@@ -75,6 +75,14 @@ def test_an_image_is_kept_once(store):
     store.add([answered(b"same")])
     assert sorted(store.files) == sorted({sha256(b"same"), sha256(b"other")})
     assert len(store.predictions(Selection())) == 4
+
+
+def test_an_image_that_was_changed_on_the_disk_is_not_shown(store):
+    (id,) = store.add([answered(b"as it came")])
+    key = store.prediction(id).image
+    store.files.place(key).write_bytes(b"as it is")
+    with pytest.raises(CheckpointError, match=key):
+        store.picture(key)
 
 
 def test_pages_hold_everything_once_and_the_newest_first(store):
@@ -122,6 +130,21 @@ def test_labels_are_given_and_taken_back(store):
     assert store.count(Selection(true_label="dog")) == {"known": 2}
     store.label(ids[:1], None, None)
     assert [each.id for each in store.every(Selection(labelled=True))] == ids[1:]
+
+
+def test_what_people_found_of_a_class_is_counted(store):
+    known, other, doubt, strange = store.add(
+        [answered(b"1"), answered(b"2"), answered(b"3", status=Status.AMBIGUOUS), answered(b"4", "dog", Status.UNKNOWN)]
+    )
+    store.add([answered(b"5", model="b@1")])
+    store.label([known], "cat", None)
+    store.label([other], "dog", None)
+    store.label([doubt, strange], "cat", None)
+    figures = store.class_figures("a")
+    assert set(figures) == {"cat", "dog"}
+    cat, dog = figures["cat"], figures["dog"]
+    assert (cat.n_known, cat.n_ambiguous, cat.n_unknown, cat.n_right, cat.n_wrong, cat.n_missed) == (2, 1, 0, 1, 1, 2)
+    assert (dog.n_known, dog.n_unknown, dog.n_missed) == (0, 1, 1)
 
 
 def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_place(store, opened):

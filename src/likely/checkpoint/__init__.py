@@ -12,7 +12,7 @@ from likely.checkpoint.files import (
     write_tensors,
     write_text,
 )
-from likely.checkpoint.folder import ModelFolder, Trust, decrypt, encrypt
+from likely.checkpoint.folder import ModelFolder, Trust, decrypt, encrypt, is_sealed
 
 __all__ = [
     "DOCUMENT",
@@ -23,6 +23,7 @@ __all__ = [
     "Trust",
     "decrypt",
     "encrypt",
+    "is_sealed",
     "load",
     "read_document",
     "read_tensors",

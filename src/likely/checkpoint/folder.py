@@ -50,6 +50,11 @@ class ModelFolder:
         return None if self.trust.signer is None else signing.verified(self.path, self.trust.signer)
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether a model folder is encrypted."""
+    return any(path.glob(f"*{SUFFIX}"))
+
+
 def encrypt(path: Path, keys: Keys) -> int:
     """Seal all files of a folder, sealed ones anew; how many. A signature is over other bytes then, and goes."""
     contents = _contents(path, keys)

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from likely.checkpoint import write_text
+from likely.checkpoint import ModelFolder, write_text
 from likely.contract import Options
 from likely.evaluation.augmentation import Augmented
 from likely.evaluation.memorisation import Memorisation
@@ -99,11 +99,11 @@ def write_history(folder: Path, rows: Sequence[Row]) -> None:
 
 def read_history(folder: Path) -> list[dict[str, float]]:
     """What `write_history` wrote; nothing where there is no such file."""
-    path = folder / HISTORY
-    if not path.exists():
+    files = ModelFolder(folder)
+    if not files.has(HISTORY):
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    lines = io.StringIO(files.read(HISTORY).decode(), newline="")
+    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
 
 
 def curves(rows: Sequence[Row]) -> Curves | None:

@@ -116,7 +116,8 @@ def twin_of(
 
 
 def save_extended(classifier: Classifier, counts: Mapping[str, int], folder: Path, out: Path, *, command: str) -> None:
-    """Write a model folder for the classifier of another one that has learned classes besides, from so many images each."""
+    """Write a model folder for the classifier of another one that has learned classes besides, from so many images each;
+    encrypted if the other one is."""
     record, run = record_of(folder), run_of(folder)
     for name, n in counts.items():
         record = record.with_class(name, n)
@@ -126,3 +127,5 @@ def save_extended(classifier: Classifier, counts: Mapping[str, int], folder: Pat
     history = read_history(folder)
     write_history(out, history)
     write_pages(out, portrait(classifier, record, history, None))
+    if checkpoint.is_sealed(folder):
+        checkpoint.encrypt(out, checkpoint.Trust().keys)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from likely.answer import Answer
-from likely.surfaces.store import Prediction, Scope, Selection
+from likely.surfaces.store import ClassFigures, Prediction, Scope, Selection
 from likely.surfaces.store.selection import MOST
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
@@ -104,6 +104,21 @@ class DriftShown(BaseModel):
     difference: Annotated[float | None, Field(description="The largest, between the shares below a p-value.")] = None
     p_value: Annotated[float | None, Field(description="How often it is as large where nothing has drifted.")] = None
     n: Annotated[int | None, Field(description="Images of late.")] = None
+
+
+class ClassShown(ClassFigures):
+    """A class of a model."""
+
+    n_learned: Annotated[
+        int | None, Field(description="Images that it was learned from; null if nobody wrote that down.")
+    ]
+
+
+class Classes(BaseModel):
+    """All classes of a model, in its order."""
+
+    model: str
+    classes: list[ClassShown]
 
 
 class PlacedClass(BaseModel):

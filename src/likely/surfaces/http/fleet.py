@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from likely.checkpoint import Trust
 from likely.classifier import Classifier
 from likely.data.images import ImageFormat
 from likely.data.nearest import suggestion
-from likely.evaluation.record import Typicality
+from likely.evaluation.record import Record, Typicality
 from likely.inference.plane import Plane
 from likely.run import record_of
 
@@ -45,12 +45,23 @@ class Served:
         return self.classifier.map()
 
     @cached_property
-    def typicality(self) -> Typicality | None:
-        """What p-values were like when it was validated, if that was remembered."""
+    def record(self) -> Record | None:
+        """What is remembered of its making."""
         try:
-            return record_of(self.folder).typicality
+            return record_of(self.folder)
         except ValueError:  # saved from Python, or by another version
             return None
+
+    @property
+    def typicality(self) -> Typicality | None:
+        """What p-values were like when it was validated, if that was remembered."""
+        return None if self.record is None else self.record.typicality
+
+    @property
+    def n_learned(self) -> Mapping[str, int]:
+        """Images that each class was learned from, if that was remembered."""
+        counts = [] if self.record is None else self.record.counts.get("train", [])
+        return dict(zip(self.classifier.labels, counts, strict=False))
 
     @cached_property
     def class_places(self) -> Tensor:
@@ -102,6 +113,11 @@ class Fleet:
             there = ", ".join(each.version for each in versions)
             raise UnknownModelError(f"there is no version {version!r} of {name!r}; there is {there}")
         return found[-1]
+
+    @property
+    def takes_signed_only(self) -> bool:
+        """Whether a model needs a signature to be loaded."""
+        return self.trust is not None and self.trust.signer is not None
 
     @property
     def models(self) -> list[Served]:

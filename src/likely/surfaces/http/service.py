@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from likely.surfaces.store.schema import ModelRow
 
 RECORDED = 256  # answers that are written together
 GROWN = "models"  # in the store: versions that have learned classes here
+GROWING = "models.part"  # where they are written
 LOOKED_AT = 1000  # images of late, for drift
 MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
 
@@ -87,9 +89,8 @@ class Service:
         )
         self.n_inside = 0
         self._slow = asyncio.Semaphore(1)  # of what takes long one at a time: answers come first
-        for grown in sorted(
-            (store.folder / GROWN).glob("*/*")
-        ):  # the versions of before come before those that are newer
+        shutil.rmtree(store.folder / GROWING, ignore_errors=True)
+        for grown in sorted((store.folder / GROWN).glob("*/*")):  # by time
             if any(model.name == grown.name for model in fleet.models):
                 fleet.load(grown)
         for model in fleet.models:
@@ -134,11 +135,20 @@ class Service:
                 return await run_in_threadpool(self._extended, model, label, stacked(pictures))
 
     def _extended(self, model: Served, label: str, pixels: Array) -> Served:
+        if self.fleet.takes_signed_only:
+            raise ValueError(
+                "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
+            )
         larger = model.classifier.extend(label, pixels)
-        folder = self.store.folder / GROWN / row_id() / model.name
+        growing, grown = self.store.folder / GROWING, self.store.folder / GROWN / row_id()
         command = f"a class added to {model.id} over HTTP"
-        save_extended(larger, {label: len(pixels)}, model.folder, folder, command=command)
-        new = self.fleet.load(folder)
+        try:
+            save_extended(larger, {label: len(pixels)}, model.folder, growing / model.name, command=command)
+            grown.parent.mkdir(exist_ok=True)
+            growing.replace(grown)  # whole or not at all: what is there is loaded when the service begins again
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+        new = self.fleet.load(grown / model.name)
         self.know(new)
         return new
 

@@ -2,7 +2,7 @@
 
 from likely.surfaces.store.engine import StoreError
 from likely.surfaces.store.keys import Key, Scope
-from likely.surfaces.store.selection import Prediction, Selection
+from likely.surfaces.store.selection import ClassFigures, Prediction, Selection
 from likely.surfaces.store.store import Given, Picture, Store
 
-__all__ = ["Given", "Key", "Picture", "Prediction", "Scope", "Selection", "Store", "StoreError"]
+__all__ = ["ClassFigures", "Given", "Key", "Picture", "Prediction", "Scope", "Selection", "Store", "StoreError"]

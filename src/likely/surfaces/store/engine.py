@@ -14,6 +14,13 @@ from sqlalchemy.exc import ArgumentError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30  # for which a writer waits until another process has written
+PATIENCE = {  # with a database elsewhere, seconds and the last milliseconds: one that is gone must not be waited for forever
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 
 
 class StoreError(ValueError):
@@ -32,7 +39,7 @@ def connected(url: str) -> Engine:
             engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
             event.listen(engine, "connect", _set_up_sqlite)
             return engine
-        return create_engine(parsed, pool_pre_ping=True)
+        return create_engine(parsed, pool_pre_ping=True, connect_args=PATIENCE)
     except ArgumentError:
         raise StoreError(f"{url!r} is no address of a database; postgresql://USER@HOST/NAME is one") from None
     except ImportError:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from likely.checkpoint import CheckpointError
 from likely.checkpoint.sealing import MAGIC, Keys
+from likely.surfaces.store import identity
 
 INCOMING = "incoming"
 ANEW = ".anew"  # a file that is about to take the place of another
@@ -35,6 +38,8 @@ class ImageFiles:
         try:
             for sha256, content in contents.items():
                 self._lay_aside(sha256, content)
+            if contents:
+                _keep(self.incoming)
             yield
         except BaseException:
             for sha256 in contents:
@@ -68,12 +73,16 @@ class ImageFiles:
         self.place(sha256).unlink(missing_ok=True)
 
     def read(self, sha256: str) -> bytes:
-        """Its content; a FileNotFoundError if it is not there, a CheckpointError if it cannot be opened."""
+        """Its content; a FileNotFoundError if it is not there, a CheckpointError if it cannot be opened or is another."""
         try:
             content = self.place(sha256).read_bytes()
         except FileNotFoundError:
             content = (self.incoming / sha256).read_bytes()
-        return (self.keys or Keys()).open(content, sha256) if content.startswith(MAGIC) else content
+        if content.startswith(MAGIC):
+            content = (self.keys or Keys()).open(content, sha256)
+        if identity.sha256(content) != sha256:
+            raise CheckpointError(f"the image {sha256} is not what it was when it came")
+        return content
 
     def seal_anew(self) -> int:
         """Seal every file by the first key; how many."""
@@ -90,3 +99,14 @@ class ImageFiles:
         for folder in sorted(self.folder.iterdir()):
             if folder.name != INCOMING and folder.is_dir():
                 yield from sorted(path.name for path in folder.iterdir())
+
+
+def _keep(folder: Path) -> None:
+    """Have a folder's list of files on the disk as well: a power cut would lose a new name otherwise."""
+    if sys.platform == "win32":  # which opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Select, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from likely.answer import Answer, Status
 from likely.surfaces.store.schema import PredictionRow
@@ -59,6 +60,46 @@ class Selection(BaseModel):
 def of_name(name: str) -> ColumnElement[bool]:
     """Predictions by any version of a model."""
     return PredictionRow.model.startswith(f"{name}@", autoescape=True)
+
+
+class ClassFigures(BaseModel):
+    """What was answered of a class, and what people said of that."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    n_known: Annotated[int, Field(description="Images that were said to be of it, without doubt.")] = 0
+    n_ambiguous: Annotated[int, Field(description="Images of which it is the most probable class of several.")] = 0
+    n_unknown: Annotated[
+        int, Field(description="Images that are of no known class, and of this one rather than another.")
+    ] = 0
+    n_right: Annotated[int, Field(description="Of those that are known, how many people say are of it.")] = 0
+    n_wrong: Annotated[int, Field(description="Of those that are known, how many people say are of another.")] = 0
+    n_missed: Annotated[
+        int, Field(description="Images that people say are of it, and that were not known as such.")
+    ] = 0
+
+
+def class_figures(model: str) -> Select[str | None, str | None, str, int]:
+    """How many predictions any version of a model has made of each class, by status and by what people say."""
+    table = PredictionRow
+    by = (table.label, table.true_label, table.status)
+    return select(*by, func.count()).where(of_name(model)).group_by(*by)
+
+
+def of_classes(rows: Iterable[Any]) -> dict[str, ClassFigures]:
+    """The rows of `class_figures`, class by class."""
+    found: dict[str, Counter[str]] = {}
+    for label, true_label, status, n in rows:
+        of_label, known = found.setdefault(label, Counter()), status == Status.KNOWN
+        of_label[f"n_{status}"] += n
+        if true_label is None:
+            continue
+        if known:
+            of_label["n_right" if true_label == label else "n_wrong"] += n
+        if not known or true_label != label:
+            found.setdefault(true_label, Counter())["n_missed"] += n
+    return {label: ClassFigures(label=label, **counts) for label, counts in found.items() if label is not None}
 
 
 class Prediction(BaseModel):

@@ -21,7 +21,7 @@ from likely.surfaces.store.identity import row_id, sha256
 from likely.surfaces.store.images import ImageFiles
 from likely.surfaces.store.keys import Key, Scope
 from likely.surfaces.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
-from likely.surfaces.store.selection import Prediction, Selection, of_name
+from likely.surfaces.store.selection import ClassFigures, Prediction, Selection, class_figures, of_classes, of_name
 
 DATABASE, IMAGES = "likely.sqlite", "images"
 AT_ONCE = 500  # rows that are asked about together
@@ -126,6 +126,11 @@ class Store:
         with Session(self.engine) as session:
             found = session.execute(select(rows.c.status, func.count().label("n")).group_by(rows.c.status))
             return {row.status: row.n for row in found}
+
+    def class_figures(self, model: str) -> dict[str, ClassFigures]:
+        """What was answered of each class by any version of a model, and what people said of that."""
+        with Session(self.engine) as session:
+            return of_classes(session.execute(class_figures(model)))
 
     def latest_p_values(self, model: str, n: int) -> list[float]:
         """Of the last n images that a version of a model answered."""

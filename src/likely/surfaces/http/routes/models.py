@@ -9,8 +9,10 @@ from fastapi import APIRouter, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 
 from likely.surfaces.http.bodies import (
+    Classes,
     Classified,
     ClassMap,
+    ClassShown,
     DriftShown,
     Given,
     Models,
@@ -22,6 +24,7 @@ from likely.surfaces.http.dependencies import Admin, Asker, Reader, ServiceHere,
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.service import Asked, Kept
 from likely.surfaces.http.uploads import SCHEMA, uploads_of
+from likely.surfaces.store import ClassFigures
 
 ROUTER = APIRouter(prefix="/v1", tags=["models"])
 ModelPath = Annotated[str, Path(max_length=255)]
@@ -59,11 +62,7 @@ async def classify(
     asked = Asked(served(service, model), alpha or service.settings.alpha, request.state.request_id, caller.key)
     kept = await service.classify(uploads, asked)
     state.metrics.answered(asked.model.id, [each.answer for each in kept])
-    answers = [
-        Given(id=each.id, **each.answer.model_copy(update={"classes": each.answer.classes[:top_k]}).model_dump())
-        for each in kept
-    ]
-    return Classified(model=asked.model.id, request=asked.request, answers=answers)
+    return Classified(model=asked.model.id, request=asked.request, answers=[_given(each, top_k) for each in kept])
 
 
 @ROUTER.get("/models/{model}/drift", responses=problems(401, 403, 404, 422, 503))
@@ -74,6 +73,18 @@ def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> Drift
     if told is None:
         return DriftShown(model=found.id)
     return DriftShown(model=found.id, drifted=told.has_drifted, **asdict(told))
+
+
+@ROUTER.get("/models/{model}/classes", responses=problems(401, 403, 404, 422, 503))
+def classes(service: ServiceHere, caller: Reader, model: ModelPath) -> Classes:
+    """What each class was learned from, how often it was answered by any version, and how often people found that right."""
+    found = served(service, model)
+    figures = service.store.class_figures(found.name)
+    shown = [
+        ClassShown(**dict(figures.get(label, ClassFigures(label=label))), n_learned=found.n_learned.get(label))
+        for label in found.classifier.labels
+    ]
+    return Classes(model=found.id, classes=shown)
 
 
 @ROUTER.get("/models/{model}/map", responses=problems(401, 403, 404, 422, 503))

@@ -11,13 +11,14 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException
 from fastapi import Path as InPath
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, HTMLResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
 
 from likely.checkpoint import ModelFolder
-from likely.run import REPORT
+from likely.run import CARD, REPORT
 from likely.surfaces import web
 from likely.surfaces.http.bodies import Responses, problems
 from likely.surfaces.http.dependencies import Reader, ServiceHere, served
+from likely.surfaces.http.service import Service
 from likely.surfaces.store import Selection, Store
 
 PAGES = Path(web.__file__).parent / "pages"
@@ -25,6 +26,7 @@ PAGES = Path(web.__file__).parent / "pages"
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 ROUTER = APIRouter()
 HTML: Responses = {200: {"content": {"text/html": {}}, "description": "The page."}}
+TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "Markdown."}}
 ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A folder for each class."}}
 SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp"}
 
@@ -49,10 +51,18 @@ async def docs() -> FileResponse:
 )
 def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> HTMLResponse:
     """The report of a model's training."""
-    files = ModelFolder(served(service, model).folder, service.fleet.trust)
-    if not files.has(REPORT):
-        raise HTTPException(404, f"{model} has no report; it was saved from Python")
-    return HTMLResponse(files.read(REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
+    return HTMLResponse(_page(service, model, REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+@ROUTER.get(
+    "/v1/models/{model}/card",
+    tags=["models"],
+    responses={**TEXT, **problems(401, 403, 404, 422, 503)},
+    response_class=PlainTextResponse,
+)
+def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> PlainTextResponse:
+    """What a person needs to know before using the model, in Markdown."""
+    return PlainTextResponse(_page(service, model, CARD))
 
 
 @ROUTER.get(
@@ -67,6 +77,14 @@ def folder(service: ServiceHere, caller: Reader) -> FileResponse:
         write_folder(service.store, Path(file.name))
     away = BackgroundTask(Path(file.name).unlink, missing_ok=True)
     return FileResponse(file.name, media_type="application/zip", filename="labelled.zip", background=away)
+
+
+def _page(service: Service, model: str, name: str) -> bytes:
+    """A file of a model folder that is there for people."""
+    files = ModelFolder(served(service, model).folder, service.fleet.trust)
+    if not files.has(name):
+        raise HTTPException(404, f"{model} has no {name}; it was saved from Python")
+    return files.read(name)
 
 
 def write_folder(store: Store, path: Path) -> None:

@@ -20,10 +20,28 @@ export function classes(page, { me, model, reload }) {
   }, { rootMargin: '300px' });
   for (const [index, label] of model.labels.entries()) {
     const card = make('section', { class: 'card class', 'data-index': String(index), 'aria-label': label },
-      make('div', {}, make('h2', {}, label)), make('div', { class: 'pictures' }));
+      make('div', {}, make('h2', {}, label), make('ul', { class: 'figures' })), make('div', { class: 'pictures' }));
     gallery.append(card);
     seen.observe(card);
   }
+  trying(async () => {
+    const told = await ask(`/v1/models/${encodeURIComponent(`${model.name}@${model.version}`)}/classes`);
+    const lists = gallery.querySelectorAll('.figures');
+    for (const [index, each] of told.classes.entries()) lists[index].append(...figures(each).map((line) => make('li', {}, line)));
+  });
+}
+
+const images = (n) => `${n.toLocaleString()} image${n === 1 ? '' : 's'}`;
+
+// What is known of a class by numbers: what it was learned from, what was answered, and what people found of that.
+function figures(each) {
+  const answered = each.n_known + each.n_ambiguous, checked = each.n_right + each.n_wrong;
+  return [
+    each.n_learned === null ? null : `learned from ${images(each.n_learned)}`,
+    answered ? `answered for ${images(answered)}${each.n_ambiguous ? `, ${each.n_ambiguous.toLocaleString()} of them ambiguous` : ''}` : null,
+    checked ? `${each.n_right.toLocaleString()} of ${checked.toLocaleString()} that people looked at are right` : null,
+    each.n_missed ? `${each.n_missed.toLocaleString()} of it not recognised` : null,
+  ].filter(Boolean);
 }
 
 // A class more from a few images: the model learns it by itself, and keeps what it knows of the others.

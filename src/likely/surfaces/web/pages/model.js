@@ -3,6 +3,8 @@
 import { ask } from './api.js';
 import { badge, make, percent, pValue, trying } from './make.js';
 
+const pageOf = (shown, what, words) => make('a', { class: 'button quiet', href: `/v1/models/${encodeURIComponent(shown.name)}/${what}`, target: '_blank', rel: 'noopener' }, words);
+
 export function model(page, { model: shown }) {
   const table = make('table', {}, make('tbody', {}, [
     ['Name', `${shown.name}@${shown.version}`],
@@ -14,7 +16,8 @@ export function model(page, { model: shown }) {
   const answers = make('div', {});
   page.append(
     make('h1', {}, 'Model'),
-    make('div', { class: 'card' }, table, make('p', {}, make('a', { class: 'button quiet', href: `/v1/models/${encodeURIComponent(shown.name)}/report`, target: '_blank', rel: 'noopener' }, 'Its report'))),
+    make('div', { class: 'card' }, table, 
+      make('div', { class: 'row' }, pageOf(shown, 'report', 'Its report'), pageOf(shown, 'card', 'Its card'))),
     make('h2', {}, 'What it has answered'), answers);
   const drift = make('p', { class: 'soft' });
   answers.before(drift);
