@@ -127,6 +127,13 @@ def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
     encrypt(folder, Keys.of_files(paths[1:]))
     monkeypatch.setenv(sealing.ENVIRONMENT, os.pathsep.join(map(str, paths)))
     assert opened(folder) == (list(range(20)), "gaussian")
+    held = paths[1].read_text().strip()
+    monkeypatch.setenv(sealing.ENVIRONMENT, held)
+    assert opened(folder) == (list(range(20)), "gaussian")
+    monkeypatch.setenv(sealing.ENVIRONMENT, held[:30])
+    with pytest.raises(CheckpointError, match="neither a file nor a key") as refused:
+        opened(folder)
+    assert held[:30] not in str(refused.value)
 
 
 def test_every_flip_of_a_sealed_model_is_refused(folder, keys):

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+import time
 import zipfile
 from io import BytesIO
 
@@ -566,6 +567,22 @@ def test_the_pages_are_there_and_need_nothing_from_elsewhere(service):
         assert response.status_code == 200
         assert "http://" not in response.text.replace("http://www.w3.org", "")
         assert "https://" not in response.text
+
+
+def test_what_is_too_old_is_forgotten_by_itself(folder, tmp_path):
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([folder]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        old, labelled = (answer["id"] for answer in classified(client, drawn(6), drawn(7)))
+    again = Store.open(tmp_path / "store")
+    again.label([labelled], "7", None)
+    time.sleep(0.01)
+    with TestClient(application(Fleet([folder]), again, SETTINGS.model_copy(update={"keep_days": 1e-9}))):
+        for _ in range(200):
+            if again.prediction(old) is None:
+                break
+            time.sleep(0.05)
+        assert [each.id for each in again.every(Selection())] == [labelled]
 
 
 def test_ending_answers_those_who_wait(folder, tmp_path):

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 SUFFIX = ".sealed"
-ENVIRONMENT = "LIKELY_KEY"  # key files, with the system's path separator between; the first one seals
+# Variables of key files, or of keys in base64, with the system's path separator between; the first one seals.
+ENVIRONMENT, OF_IMAGES = "LIKELY_KEY", "LIKELY_IMAGE_KEY"
 MAGIC = b"likely-sealed-1\n"
 N_KEY, N_ID, N_NONCE, N_TAG = 32, 8, 12, 16
 
@@ -38,10 +39,14 @@ class Keys:
         return cls(_read(path) for path in paths)
 
     @classmethod
-    def of_environment(cls) -> Keys:
-        """From the files that LIKELY_KEY names; none without it."""
-        named = os.environ.get(ENVIRONMENT, "")
-        return cls.of_files(Path(name) for name in named.split(os.pathsep) if name)
+    def of_environment(cls, variable: str = ENVIRONMENT) -> Keys:
+        """From the files that a variable names, or the keys that it holds; none without it."""
+        words = [word for word in os.environ.get(variable, "").split(os.pathsep) if word]
+        if not all(
+            _secret(word.encode()) or Path(word).is_file() for word in words
+        ):  # it might be half a key: do not tell
+            raise CheckpointError(f"what {variable} holds is neither a file nor a key of {N_KEY} bytes in base64")
+        return cls(_secret(word.encode()) or _read(Path(word)) for word in words)
 
     def __bool__(self) -> bool:
         return bool(self._by_id)
@@ -75,12 +80,18 @@ def new_key(path: Path) -> None:
     write_secret(path, base64.b64encode(os.urandom(N_KEY)) + b"\n")
 
 
-def _read(path: Path) -> bytes:
+def _secret(text: bytes) -> bytes | None:
+    """The key that a text is; None if it is none."""
     try:
-        secret = base64.b64decode(path.read_bytes().strip(), validate=True)
+        secret = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
-        secret = b""
-    if len(secret) != N_KEY:
+        return None
+    return secret if len(secret) == N_KEY else None
+
+
+def _read(path: Path) -> bytes:
+    secret = _secret(path.read_bytes())
+    if secret is None:
         raise CheckpointError(
             f"{path} holds no key; {N_KEY} bytes in base64 were expected, as `likely encrypt --new-key` makes"
         )

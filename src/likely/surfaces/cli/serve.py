@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 from likely.surfaces.cli.opening import DEVICES, PUBLIC_KEY, SIGNED
 
 if TYPE_CHECKING:
+    from likely.checkpoint.sealing import Keys
     from likely.surfaces.store import Store
 
 STORE = "likely-store"
@@ -47,7 +48,7 @@ class ServeCommand(click.Command):
     type=PUBLIC_KEY,
     multiple=True,
     help="Encrypt images on the disk with the key in this file (`likely encrypt --new-key` makes one); more keys open what "
-    "older ones have encrypted.",
+    "older ones have encrypted. Without it LIKELY_IMAGE_KEY names the files, or holds the keys.",
 )
 @click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED)
 @click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")
@@ -78,14 +79,13 @@ def command(
     import torch
 
     from likely.checkpoint import Trust
-    from likely.checkpoint.sealing import Keys
     from likely.surfaces.cli.flags import chosen
     from likely.training import hardware
 
     settings = Settings(**chosen(Settings, given))
     torch.set_num_threads(threads or hardware.free_cores())
     fleet = Fleet(models, hardware.device(device).type, Trust(signer))
-    opened = Store.open(store, database, Keys.of_files(image_key))
+    opened = Store.open(store, database, image_keys(image_key))
     handler = logging.StreamHandler()
     handler.setFormatter(Lines())
     logging.getLogger("likely").addHandler(handler)
@@ -103,6 +103,13 @@ def needs_packages() -> Iterator[None]:
         yield
     except ImportError as error:
         raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
+
+
+def image_keys(files: Sequence[Path]) -> Keys:
+    """Those of the files, or of the environment."""
+    from likely.checkpoint.sealing import OF_IMAGES, Keys
+
+    return Keys.of_files(files) if files else Keys.of_environment(OF_IMAGES)
 
 
 def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:

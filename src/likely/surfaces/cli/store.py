@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from likely.surfaces.cli.encrypt import KEY_FILE
-from likely.surfaces.cli.serve import DATABASE, STORE, needs_packages
+from likely.surfaces.cli.serve import DATABASE, STORE, image_keys, needs_packages
 
 if TYPE_CHECKING:
     from likely.checkpoint.sealing import Keys
@@ -67,14 +67,20 @@ def retain(days: float, folder: Path, database: str | None) -> None:
 
 
 @command.command(name="encrypt")
-@click.option("--image-key", type=KEY_FILE, multiple=True, required=True, help="The first encrypts, all open.")
+@click.option(
+    "--image-key",
+    type=KEY_FILE,
+    multiple=True,
+    help="The first encrypts, all open; without it those of LIKELY_IMAGE_KEY.",
+)
 @WHICH
 @DATABASE
 def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) -> None:
     """Encrypt all images on the disk, those that are already with a new key; the service must not run meanwhile."""
-    from likely.checkpoint.sealing import Keys
-
-    opened = existing(folder, database, Keys.of_files(image_key))
+    keys = image_keys(image_key)
+    if not keys:
+        raise click.UsageError("a key is needed: --image-key FILE, or LIKELY_IMAGE_KEY")
+    opened = existing(folder, database, keys)
     n = opened.files.seal_anew()
     opened.note("images encrypted", f"{n}", key=None, address="")
     click.echo(f"{n:,} images encrypted", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,7 +35,9 @@ def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
+        retaining = asyncio.create_task(service.retain())
         yield
+        retaining.cancel()
         await run_in_threadpool(service.close)
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."

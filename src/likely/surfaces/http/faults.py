@@ -8,14 +8,13 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
 from likely.surfaces.blame import is_ours
 from likely.surfaces.http.batching import ClosingError, FullError
+from likely.surfaces.store import STORE_FAULTS
 
-STORE_FAULTS = (SQLAlchemyError, OSError)
 SECONDS = 5  # after which a store that cannot be written may be tried again
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from likely.surfaces.http.batching import Batched, Batcher, FullError
 from likely.surfaces.http.decoding import Decoders, Order, Picture, stacked
 from likely.surfaces.http.fleet import Fleet, Served
 from likely.surfaces.http.settings import Settings
-from likely.surfaces.store import Given, Key, Store
+from likely.surfaces.store import STORE_FAULTS, Given, Key, Store
 from likely.surfaces.store import Picture as Stored
 from likely.surfaces.store.identity import row_id
 from likely.surfaces.store.schema import ModelRow
@@ -31,7 +32,11 @@ RECORDED = 256  # answers that are written together
 GROWN = "models"  # in the store: versions that have learned classes here
 GROWING = "models.part"  # where they are written
 LOOKED_AT = 1000  # images of late, for drift
+HOUR = 3600.0  # seconds
 MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
+
+
+LOG = logging.getLogger("likely.service")
 
 
 class Upload(NamedTuple):
@@ -166,6 +171,19 @@ class Service:
         with self._inside(1):
             async with self._slow:
                 return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
+
+    async def retain(self) -> None:
+        """Forget what is too old, again and again; nothing if nothing ever is."""
+        while self.settings.keep_days is not None:
+            try:
+                await run_in_threadpool(self._forget, self.settings.keep_days)
+            except STORE_FAULTS:
+                LOG.exception("retention")  # an hour later it is tried again
+            await asyncio.sleep(HOUR)
+
+    def _forget(self, days: float) -> None:
+        if n := self.store.retain(days):
+            self.store.note("retention", f"{n} predictions older than {days:g} days", key=None, address="")
 
     def close(self) -> None:
         """Answer all who wait, take nobody more, and let go of everything."""

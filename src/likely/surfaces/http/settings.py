@@ -26,6 +26,11 @@ class Settings(Options):
     decode_megabytes: int = Field(1024, ge=64, description="Memory that decoding one image may take.")
     rate: float = Field(1000.0, gt=0, description="Images a second of one key, over ten seconds.")
     log_ins: float = Field(1.0, gt=0, description="Log-ins a second from one address, over ten seconds.")
+    keep_days: float | None = Field(
+        None,
+        gt=0,
+        description="Forget answers that are older and that nobody labelled, with their images, hour by hour.",
+    )
     session_hours: float = Field(12.0, gt=0, description="How long a browser stays logged in.")
 
     @property

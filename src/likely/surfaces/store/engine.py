@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_SECONDS = 30  # for which a writer waits until another process has written
@@ -21,6 +21,9 @@ PATIENCE = {  # with a database elsewhere, seconds and the last milliseconds: on
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
+
+
+STORE_FAULTS = (SQLAlchemyError, OSError)  # what comes of a full disk or a database that is gone
 
 
 class StoreError(ValueError):

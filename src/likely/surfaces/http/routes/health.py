@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 
 from likely.surfaces.http.bodies import Responses, problems
 from likely.surfaces.http.dependencies import Reader, ServiceHere, StateHere
-from likely.surfaces.http.faults import STORE_FAULTS
+from likely.surfaces.store import STORE_FAULTS
 
 ROUTER = APIRouter(tags=["operations"])
 TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "As Prometheus reads it."}}
