@@ -171,7 +171,7 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
         log_p = log_posterior(scores, log_prior, classifier.judge_.temperature)
         answer[name], rights[name] = figures(log_p, test.y, level)
     for name, how, rival in rivals(found):
-        theirs, right = figures(torch.from_numpy(rival.predict_log_proba(test.X)), test.y, level)
+        theirs, right = figures(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)
         sure = metrics.paired_bootstrap(rights[OURS], right, np.random.default_rng(0))
         answer[name] = {"chosen": how, **theirs, "lead": [answer[OURS]["fine"] - theirs["fine"], *sure]}
     return answer
