@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
 MOST_OF_A_CLASS = 100  # of each class, if that is more
 MOST_SCORES = 50_000_000  # of images under all classes that are kept together
-LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
+LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes, or
+MOST_FOR_TEMPERATURE = 10_000_000  # scores of images under all classes, if these are more
 MOST_CROSSED = 20_000  # images that calibrate although they are learned from, or one of each class
 N_FOLDS = 5  # of these
 
@@ -112,7 +113,7 @@ def _temperature(classifier: Classifier, held_out: Part) -> float:
 
 def not_too_many(part: Part, K: int, seed: int) -> Part:
     """The part, or so many of its images, drawn by the seed, as have scores under K classes that fit into memory."""
-    n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // K)
+    n = max(LEAST_FOR_TEMPERATURE, MOST_FOR_TEMPERATURE // K)
     return part if len(part) <= n else part.subset(np.random.default_rng(seed).permutation(len(part))[:n])
 
 
