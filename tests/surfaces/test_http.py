@@ -17,6 +17,7 @@ from likely import Classifier
 from likely.checkpoint import Trust, encrypt, sealing, signing
 from likely.surfaces.http.app import application
 from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.gate import Gate
 from likely.surfaces.http.settings import Settings
 from likely.surfaces.store import Scope, Selection, Store
 
@@ -211,9 +212,39 @@ def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monk
         assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
         (answer,) = classified(client, noise(7))
         assert answer["label"] == "noise"
-    written = [path for path in (tmp_path / "store" / "models").rglob("*") if path.is_file()]
+    written = list((tmp_path / "store" / "models").glob("*/digits/*"))
     assert written
     assert all(path.name.endswith(sealing.SUFFIX) for path in written)
+
+
+def test_a_class_that_was_learned_gives_way_to_a_model_that_was_trained_anew(trained, tmp_path, caplog):
+    out, images = tmp_path / "digits", [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    shutil.copytree(trained, out)
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
+        assert "noise" not in client.post("/v1/models/digits/reload").json()["labels"]
+    shutil.rmtree(out)
+    digits = load_digits()
+    Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
+    again = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([out]), again, SETTINGS)) as service:
+        (model,) = asking(service, again, Scope.READ).get("/v1/models").json()["models"]
+        assert "noise" not in model["labels"]
+    assert "not served any more" in caplog.text
+
+
+def test_a_version_that_the_store_does_not_know_answers_nothing(trained, tmp_path, monkeypatch):
+    out, digits = tmp_path / "digits", load_digits()
+    shutil.copytree(trained, out)
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
+        monkeypatch.setattr(store, "know", lambda model: (_ for _ in ()).throw(OSError("gone")))
+        assert client.post("/v1/models/digits/reload").status_code == 503
+        assert classified(client, drawn(1))[0]["status"] != "error"
 
 
 def test_a_class_that_could_not_be_written_leaves_nothing_behind(trained, tmp_path, monkeypatch):
@@ -354,6 +385,57 @@ def test_too_many_bytes_are_refused_while_they_come(client):
     assert "MB" in response.json()["detail"]
     (found,) = classified(client, bytes(600_000))
     assert "0.5 MB at most" in found["error"]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "", "x" * 1000, "\u202egnp.exe"])
+def test_a_name_that_cannot_be_written_spoils_nothing(client, store, name):
+    images = [
+        {"data": base64.b64encode(drawn(1400 + i)).decode(), "name": each} for i, each in enumerate((name, "b.png"))
+    ]
+    body = json.dumps({"images": images})
+    response = client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200, response.text
+    first, second = response.json()["answers"]
+    assert second["input"] == "b.png"
+    assert first["input"].isprintable()
+    assert store.prediction(first["id"]).answer.input == first["input"]
+
+
+@pytest.mark.parametrize("label", ["\ud800", "a\0b"])
+def test_a_label_that_cannot_be_written_is_refused(client, label):
+    (answer,) = classified(client, drawn(1402))
+    body = json.dumps({"label": label})
+    path, kind = f"/v1/predictions/{answer['id']}/label", {"Content-Type": "application/json"}
+    assert client.post(path, content=body, headers=kind).status_code == 422
+
+
+def test_too_many_bytes_of_all_requests_together_wait(client, service):
+    gate = service.app.middleware_stack
+    while not isinstance(gate, Gate):
+        gate = gate.app
+    gate.n_inside, before = gate.max_inside, gate.n_inside
+    try:
+        response = client.post("/v1/classify", files={"image": drawn(1)})
+    finally:
+        gate.n_inside = before
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert gate.n_inside == 0
+    assert classified(client, drawn(1))
+
+
+def test_methods_that_somebody_invents_are_counted_together(client, service):
+    for method in ("BREW", "WHEN"):
+        service.request(method, "/v1/models")
+    text = client.get("/metrics").text
+    assert 'method="other"' in text
+    assert "BREW" not in text
+
+
+def test_what_takes_long_does_not_keep_answers_waiting(client, service, monkeypatch):
+    inside = service.app.state.likely.service
+    monkeypatch.setattr(inside, "_n_slow", 10_000)
+    assert client.get("/v1/models/digits/classes/3/sample").status_code == 503
+    assert classified(client, drawn(1))
 
 
 def test_who_comes_when_it_is_full_is_told_when_to_come_again(client, service):
@@ -498,6 +580,8 @@ def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_
     assert secret not in cookie
     assert browser.get("/v1/predictions").status_code == 200
     assert browser.post("/v1/generate", json={"label": "1"}).status_code == 403
+    wrong = {"X-CSRF-Token": "é".encode()}
+    assert browser.post("/v1/generate", json={"label": "1"}, headers=wrong).status_code == 403
     token = {"X-CSRF-Token": entered.json()["csrf"]}
     assert browser.post("/v1/generate", json={"label": "1"}, headers=token).status_code == 200
     assert browser.delete("/v1/session", headers=token).status_code == 204

@@ -7,16 +7,16 @@ import pytest
 from databases import postgresql
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from likely.answer import Answer, Status
 from likely.checkpoint import CheckpointError
 from likely.checkpoint.sealing import Keys
 from likely.surfaces.store import Given, Picture, Scope, Selection, Store, StoreError
-from likely.surfaces.store.copying import backup, restore
+from likely.surfaces.store.copying import at_one_moment, backup, restore
 from likely.surfaces.store.identity import row_id, sha256
-from likely.surfaces.store.schema import ModelRow, PredictionRow
+from likely.surfaces.store.schema import ImageRow, ModelRow, PredictionRow
 
 STATUSES = (Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN)
 
@@ -35,8 +35,8 @@ def opened(request, tmp_path):
         url = request.getfixturevalue("server").created(uuid.uuid4().hex)
     made = []
 
-    def again():
-        made.append(Store.open(tmp_path / "store", url))
+    def again(**how):
+        made.append(Store.open(tmp_path / "store", url, **how))
         return made[-1]
 
     yield again
@@ -150,18 +150,65 @@ def test_what_people_found_of_a_class_is_counted(store):
 def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_place(store, opened):
     (id,) = store.add([answered(b"whole")])
     key = store.prediction(id).image
-    store.files.place(key).rename(store.files.incoming / key)  # as if killed before it was settled
-    (store.files.incoming / sha256(b"half")).write_bytes(b"ha")  # as if killed before the row was there
+    store.files.place(key).rename(store.files.incoming / f"{key}.1")  # as if killed before it was settled
+    (store.files.incoming / f"{sha256(b'half')}.2").write_bytes(b"ha")  # as if killed before the row was there
+    (store.files.incoming / f"{sha256(b'old')}.gone").write_bytes(b"old")  # as if killed once the row was gone
     assert store.picture(key).content == b"whole"
-    again = opened()
-    assert again.files.waiting() == []
+    assert opened().files.waiting(), "who only looks leaves a service's files alone"
+    again = opened(exclusive=True)
+    assert again.files.waiting() == {}
     assert list(again.files) == [key]
+
+
+def test_one_at_a_time_puts_a_store_in_order(opened):
+    first = opened(exclusive=True)
+    with pytest.raises(StoreError, match="in use by another process"):
+        opened(exclusive=True)
+    opened().add_key("beside", [Scope.READ])
+    first.close()
+    opened(exclusive=True)
+
+
+def test_an_image_that_was_lost_is_kept_when_it_comes_again(store):
+    (id,) = store.add([answered(b"lost")])
+    key = store.prediction(id).image
+    store.files.place(key).unlink()
+    store.add([answered(b"lost")])
+    assert store.picture(key).content == b"lost"
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_files_wait_if_nobody_knows_whether_their_rows_are_there(opened, monkeypatch, committed):
+    store, commit = filled(opened()), Session.commit
+
+    def lost(session):
+        if committed:
+            commit(session)
+        raise OSError("the line is dead")
+
+    monkeypatch.setattr(Session, "commit", lost)
+    with pytest.raises(OSError, match="dead"):
+        store.add([answered(b"1")])
+    monkeypatch.undo()
+    store.close()
+    again = opened(exclusive=True)
+    assert list(again.files) == ([sha256(b"1")] if committed else [])
+    assert len(again.predictions(Selection())) == committed
+    assert again.files.waiting() == {}
+
+
+def test_forgetting_that_fails_forgets_nothing(store, monkeypatch):
+    (id,) = store.add([answered(b"1")])
+    monkeypatch.setattr(Session, "commit", lambda session: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        store.retain(-1)
+    assert store.picture(store.prediction(id).image).content == b"1"
 
 
 def test_nothing_is_left_of_answers_that_could_not_be_written(store):
     with pytest.raises(Exception, match=r"(?i)foreign key"):
         store.add([answered(b"1", model="nobody@1")])
-    assert store.files.waiting() == []
+    assert store.files.waiting() == {}
     assert list(store.files) == []
     assert store.predictions(Selection()) == []
 
@@ -239,6 +286,37 @@ def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_pat
     again.close()
     with pytest.raises(StoreError, match="no backup"):
         restore(tmp_path, tmp_path / "other", None)
+
+
+def test_what_comes_while_a_backup_is_made_is_not_in_it(store):
+    store.add([answered(b"1")])
+    with store.engine.connect() as connection:
+        at_one_moment(connection)
+        before = connection.scalar(select(func.count()).select_from(ImageRow))
+        store.add([answered(b"2")])
+        assert connection.scalar(select(func.count()).select_from(PredictionRow)) == before == 1
+
+
+def test_a_backup_of_sealed_images_is_sealed(tmp_path):
+    keys = Keys([bytes(32)])
+    store = filled(Store.open(tmp_path / "store", keys=keys))
+    (id,) = store.add([answered(b"secret picture")])
+    key = store.prediction(id).image
+    store.close()
+    backup(Store.open(tmp_path / "store"), tmp_path / "backup")
+    again = Store.open(tmp_path / "backup", keys=keys)
+    assert b"secret" not in again.files.place(key).read_bytes()
+    assert again.picture(key).content == b"secret picture"
+    again.close()
+
+
+def test_a_database_that_is_not_there_is_told_without_its_password(tmp_path):
+    with pytest.raises(StoreError, match="cannot be reached") as told:
+        Store.open(tmp_path / "store", "postgresql://me:hunter2@127.0.0.1:1/likely")
+    assert "hunter2" not in str(told.value)
+    with pytest.raises(StoreError) as told:
+        Store.open(tmp_path / "store", "postgresql//me:hunter2@here")
+    assert "hunter2" not in str(told.value)
 
 
 def test_images_are_sealed_on_the_disk_and_their_key_can_be_changed(tmp_path):

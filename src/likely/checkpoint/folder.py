@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -87,7 +88,10 @@ def _contents(path: Path, keys: Keys) -> dict[str, bytes]:
 
 def _put(path: Path, content: bytes) -> None:
     beside = path.with_name(path.name + signing.PART)
-    beside.write_bytes(content)
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # before what it stands for goes
     beside.replace(path)
 
 

@@ -86,9 +86,10 @@ def write_secret(path: Path, content: bytes) -> None:
 
 
 def _private(path: Path) -> Any:
+    content, serialization = path.read_bytes(), _crypto("serialization", str(path))
     try:
-        key = _crypto("serialization", str(path)).load_pem_private_key(path.read_bytes(), password=None)
-    except (ValueError, TypeError):
+        key = serialization.load_pem_private_key(content, password=None)
+    except Exception:  # of a damaged file the parser raises whatever it likes
         raise CheckpointError(f"{path} holds no private key; `likely sign --new-key {path}` makes one") from None
     if not isinstance(key, _crypto("ed25519", str(path)).Ed25519PrivateKey):
         raise CheckpointError(f"{path} holds a key of another kind; an Ed25519 key was expected")
@@ -96,9 +97,10 @@ def _private(path: Path) -> Any:
 
 
 def _public(path: Path) -> Any:
+    content, serialization = path.read_bytes(), _crypto("serialization", str(path))
     try:
-        key = _crypto("serialization", str(path)).load_pem_public_key(path.read_bytes())
-    except ValueError:
+        key = serialization.load_pem_public_key(content)
+    except Exception:  # as above
         raise CheckpointError(f"{path} holds no public key; the .pub beside the private one was expected") from None
     if not isinstance(key, _crypto("ed25519", str(path)).Ed25519PublicKey):
         raise CheckpointError(f"{path} holds a key of another kind; an Ed25519 key was expected")

@@ -54,7 +54,7 @@ def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
 def _slope(log_scores: Tensor, y: Tensor, weight: Tensor, log_prior: Tensor, inverse_temperature: float) -> float:
     """d nll / d(1/T) = weighted mean of E_{c ~ p(c|x)} score_c − score_y."""
     total, n = 0.0, max(1, AT_ONCE // len(log_prior))
-    for block, own, each in zip(log_scores.split(n), y.split(n), weight.split(n), strict=True):
+    for block, own, each in zip(*(torch.split(each, n) for each in (log_scores, y, weight)), strict=True):
         scores = block.double()
         p = log_posterior(scores, log_prior, 1 / inverse_temperature).exp_()
         gap = torch.linalg.vecdot(p, scores) - scores.gather(1, own[:, None])[:, 0]

@@ -57,9 +57,9 @@ def run_of(folder: Path) -> Run:
     return Run.model_validate(_kept(folder, "run"))
 
 
-def record_of(folder: Path) -> Record:
+def record_of(folder: Path, trust: checkpoint.Trust | None = None) -> Record:
     """What is remembered of a model folder's making; a DataError if it was saved from Python."""
-    return Record.model_validate(_kept(folder, "record"))
+    return Record.model_validate(_kept(folder, "record", trust))
 
 
 def _run_of_all_classes(folder: Path, otherwise: str) -> Run:
@@ -69,8 +69,8 @@ def _run_of_all_classes(folder: Path, otherwise: str) -> Run:
     return run_of(folder)
 
 
-def _kept(folder: Path, name: str) -> Any:
-    document = checkpoint.read_document(folder)
+def _kept(folder: Path, name: str, trust: checkpoint.Trust | None = None) -> Any:
+    document = checkpoint.read_document(folder, trust)
     if name not in document:
         raise DataError(
             f"{folder} was saved from Python, and does not say what it was trained on; `likely train` would"

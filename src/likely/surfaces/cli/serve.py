@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from likely.surfaces.store import Store
 
 STORE = "likely-store"
+FIRST_KEY = "first-key"  # in the store, where nobody watches
 EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
 DATABASE = click.option(
     "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."
@@ -85,7 +87,7 @@ def command(
     settings = Settings(**chosen(Settings, given))
     torch.set_num_threads(threads or hardware.free_cores())
     fleet = Fleet(models, hardware.device(device).type, Trust(signer))
-    opened = Store.open(store, database, image_keys(image_key))
+    opened = Store.open(store, database, image_keys(image_key), exclusive=True)
     handler = logging.StreamHandler()
     handler.setFormatter(Lines())
     logging.getLogger("likely").addHandler(handler)
@@ -114,6 +116,7 @@ def image_keys(files: Sequence[Path]) -> Keys:
 
 def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
     """What to do next; the first key of a new store is told here and nowhere else."""
+    from likely.checkpoint.signing import write_secret
     from likely.surfaces.store import Scope
 
     address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
@@ -121,9 +124,14 @@ def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
     if not store.all_keys():
         key, secret = store.add_key("the first", [Scope.ADMIN])
         store.note("key added", f"{key.id} {key.name}", key=None, address="")
-        lines += ["", "The first key, for everything, shown this once:", "", f"    {secret}", ""]
-        lines += [f"Log in with it at {address}, or:", ""]
-        lines += [f'    curl -H "Authorization: Bearer {secret}" -F image=@photo.jpg {address}/v1/classify', ""]
+        if sys.stderr.isatty():
+            lines += ["", "The first key, for everything, shown this once:", "", f"    {secret}", ""]
+            lines += [f"Log in with it at {address}, or:", ""]
+            lines += [f'    curl -H "Authorization: Bearer {secret}" -F image=@photo.jpg {address}/v1/classify', ""]
+        else:  # what is written here is kept in a log
+            path = store.folder / FIRST_KEY
+            write_secret(path, f"{secret}\n".encode())
+            lines.append(f"the first key, for everything, is in {path}; delete the file once you have it")
     return lines
 
 

@@ -59,8 +59,11 @@ def restore(backup: Path, folder: Path, database: str | None) -> None:
 @WHICH
 @DATABASE
 def retain(days: float, folder: Path, database: str | None) -> None:
-    """Forget what was answered more than DAYS ago and that nobody labelled, with images that nothing is left of."""
-    opened = existing(folder, database)
+    """Forget what was answered more than DAYS ago and that nobody labelled, with images that nothing is left of.
+
+    No service must run meanwhile; `likely serve --keep-days` does the same by itself.
+    """
+    opened = existing(folder, database, exclusive=True)
     n = opened.retain(days)
     opened.note("retention", f"{n} predictions older than {days:g} days", key=None, address="")
     click.echo(f"{n:,} predictions forgotten", err=True)
@@ -80,16 +83,18 @@ def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) ->
     keys = image_keys(image_key)
     if not keys:
         raise click.UsageError("a key is needed: --image-key FILE, or LIKELY_IMAGE_KEY")
-    opened = existing(folder, database, keys)
+    opened = existing(folder, database, keys, exclusive=True)
     n = opened.files.seal_anew()
     opened.note("images encrypted", f"{n}", key=None, address="")
     click.echo(f"{n:,} images encrypted", err=True)
 
 
-def existing(folder: Path, database: str | None, keys: Keys | None = None) -> Store:
-    """The store in a folder; a UsageError if there is none."""
+def existing(folder: Path, database: str | None, keys: Keys | None = None, *, exclusive: bool = False) -> Store:
+    """The store in a folder, open as long as the command runs; a UsageError if there is none."""
     with needs_packages():
         from likely.surfaces.store import Store
     if database is None and not (folder / "likely.sqlite").exists():
         raise click.UsageError(f"{folder} holds no store; `likely serve MODEL --store {folder}` begins one")
-    return Store.open(folder, database, keys)
+    opened = Store.open(folder, database, keys, exclusive=exclusive)
+    click.get_current_context().call_on_close(opened.close)
+    return opened

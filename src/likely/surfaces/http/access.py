@@ -42,7 +42,7 @@ def caller_of(store: Store, request: Request) -> Caller:
     if session is None:
         raise unauthorised("a key is needed: Authorization: Bearer lk_…")
     key, csrf = _open(store.logged_in(session)), csrf_of(session)
-    if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, ""), csrf):
+    if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
         raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
     return Caller(key, csrf)
 

@@ -25,6 +25,7 @@ from likely.surfaces.store import Store
 
 ROUTERS = (pages.ROUTER, models.ROUTER, reasons.ROUTER, predictions.ROUTER, access.ROUTER, health.ROUTER, kserve.ROUTER)
 OVERHEAD = 1.4  # of base64 and of a form
+INSIDE = 4  # requests of the largest size that may be under way
 
 
 def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
@@ -48,5 +49,6 @@ def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/pages", StaticFiles(directory=pages.PAGES), "pages")
-    app.add_middleware(Gate, metrics=metrics, max_bytes=int(OVERHEAD * settings.max_images * settings.max_bytes))
+    most = min(settings.max_request_bytes, int(OVERHEAD * settings.max_images * settings.max_bytes))
+    app.add_middleware(Gate, metrics=metrics, max_bytes=most, max_inside=INSIDE * settings.max_request_bytes)
     return app

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from likely.answer import Answer
 from likely.surfaces.store import ClassFigures, Prediction, Scope, Selection
-from likely.surfaces.store.selection import MOST
+from likely.surfaces.store.selection import MOST, Word
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 MOST_IDS = 10_000  # predictions that are labelled together
@@ -156,7 +156,7 @@ class Labelling(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    label: Annotated[str | None, Field(min_length=1, max_length=255)]
+    label: Annotated[Word | None, Field(min_length=1, max_length=255)]
 
 
 class BulkLabelling(Labelling):
@@ -204,7 +204,7 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: Annotated[str, Field(min_length=1, max_length=255)]
+    name: Annotated[Word, Field(min_length=1, max_length=255)]
     scopes: Annotated[list[Scope], Field(min_length=1)]
     days: Annotated[float | None, Field(gt=0, le=36500, description="Until it expires; null: never.")] = None
 

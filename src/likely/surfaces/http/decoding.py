@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import queue
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,9 @@ class Decoders:
 
     def _decode(self, order: Order) -> Picture:
         worker = self._idle.get()
+        if not worker.process.is_alive():  # whatever ended it, it was not this image
+            worker.end()
+            worker = _Worker(self._context, self.limits)
         try:
             found = worker.ask(order, self.seconds)
         except (EOFError, OSError, TimeoutError) as error:
@@ -128,7 +132,9 @@ class _Worker:
 
 
 def _work(line: Connection, limits: Limits) -> None:
-    """Until the line is closed."""
+    """Until the line is closed: when the service is told to stop, those who wait are answered first."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     limits.apply()
     while True:
         try:

@@ -32,6 +32,7 @@ class Served:
     folder: Path
     classifier: Classifier
     format: ImageFormat
+    trust: Trust | None = None
 
     @property
     def id(self) -> str:
@@ -48,7 +49,7 @@ class Served:
     def record(self) -> Record | None:
         """What is remembered of its making."""
         try:
-            return record_of(self.folder)
+            return record_of(self.folder, self.trust)
         except ValueError:  # saved from Python, or by another version
             return None
 
@@ -85,19 +86,24 @@ class Fleet:
         self.device, self.trust = device, trust
         self._models: dict[str, tuple[Served, ...]] = {}  # the newest version last
         self._changing = threading.Lock()
+        self.sources: dict[str, Path] = {}  # where the models came from that it began with
         for folder in folders:
-            self.load(folder)
+            new = self.read(folder)
+            self.sources[new.name] = new.folder
+            self.publish(new)
 
-    def load(self, folder: Path) -> Served:
-        """Load a folder, or load it again; the version that was there before stays for those who name it."""
+    def read(self, folder: Path) -> Served:
+        """Load a folder, or load it again, without having it answer yet."""
         classifier = Classifier.load(folder, device=self.device, trust=self.trust)
         if classifier.format_ is None:
             raise ValueError(f"{folder} was trained on vectors; a service is asked about images")
-        new = Served(folder.resolve(), classifier, classifier.format_)
+        return Served(folder.resolve(), classifier, classifier.format_, self.trust)
+
+    def publish(self, new: Served) -> None:
+        """Have it answer; the version that was there before stays for those who name it."""
         with self._changing:
             others = tuple(each for each in self._models.get(new.name, ()) if each.version != new.version)
             self._models = {**self._models, new.name: (*others, new)[-KEPT:]}
-        return new
 
     def __getitem__(self, id: str | None) -> Served:
         """By "name", which is its newest version, or "name@version"; without either, the first. An UnknownModelError if

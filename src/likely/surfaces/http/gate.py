@@ -35,16 +35,26 @@ HEADERS = {
 }
 
 
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+SECONDS = 1  # after which requests that were too large together may come again
+
+
 class TooLargeError(Exception):
     """More bytes came than were allowed."""
+
+
+class TooManyError(Exception):
+    """More bytes are under way, in all requests together, than are allowed."""
 
 
 class Gate:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int) -> None:
-        """At most so many bytes where images come, which read none before they know who asks; elsewhere few."""
-        self.app, self.metrics, self.max_bytes = app, metrics, max_bytes
+    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, max_inside: int) -> None:
+        """At most so many bytes where images come, which read none before they know who asks, and elsewhere few; at most
+        `max_inside` of all requests that are under way."""
+        self.app, self.metrics, self.max_bytes, self.max_inside = app, metrics, max_bytes, max_inside
+        self.n_inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,20 +74,40 @@ class Gate:
             await send(message)
 
         most = self.max_bytes if IMAGES.fullmatch(scope["path"]) else SMALL
+        came = 0
+
+        async def limited() -> Message:
+            nonlocal came
+            message = await receive()
+            n = len(message.get("body", b""))
+            came += n
+            self.n_inside += n
+            if came > most:
+                raise TooLargeError
+            if self.n_inside > self.max_inside:
+                raise TooManyError
+            return message
+
         try:
             if _told_length(scope) > most:
                 raise TooLargeError
-            await self.app(scope, _limited(receive, most), answer)
+            await self.app(scope, limited, answer)
+        except TooManyError:
+            detail = f"requests under way have more than {self.max_inside / 1e6:.0f} MB together"
+            headers = {"Retry-After": str(SECONDS)}
+            await JSONResponse({"detail": detail}, 503, headers)(scope, receive, answer)
         except TooLargeError:
             detail = f"the request has more than {most / 1e6:.0f} MB"
             await JSONResponse({"detail": detail}, 413)(scope, receive, answer)
         except Exception:
-            LOG.exception("fault", extra={"request": id})
+            LOG.exception("fault", extra={"fields": {"request": id}})
             await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(scope, receive, answer)
         finally:
+            self.n_inside -= came
             seconds = time.monotonic() - begun
             route = _route_of(scope)
-            self.metrics.request(scope["method"], route, status, seconds)
+            method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
+            self.metrics.request(method, route, status, seconds)
             LOG.info("request", extra={"fields": _fields(scope, id, route, status, seconds)})
 
 
@@ -93,20 +123,6 @@ class Lines(logging.Formatter):
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    came = 0
-
-    async def limited() -> Message:
-        nonlocal came
-        message = await receive()
-        came += len(message.get("body", b""))
-        if came > most:
-            raise TooLargeError
-        return message
-
-    return limited
 
 
 def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
@@ -26,13 +27,16 @@ from likely.surfaces.http.settings import Settings
 from likely.surfaces.store import STORE_FAULTS, Given, Key, Store
 from likely.surfaces.store import Picture as Stored
 from likely.surfaces.store.identity import row_id
+from likely.surfaces.store.images import synced
 from likely.surfaces.store.schema import ModelRow
 
 RECORDED = 256  # answers that are written together
 GROWN = "models"  # in the store: versions that have learned classes here
 GROWING = "models.part"  # where they are written
+PARENT = "parent"  # beside each: which version it comes from
 LOOKED_AT = 1000  # images of late, for drift
 HOUR = 3600.0  # seconds
+MOST_SLOW = 128  # explanations, drawings and lessons that may wait
 MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
 
 
@@ -93,19 +97,39 @@ class Service:
             lambda _, given: store.add(given), most=RECORDED, wait=0.0, capacity=settings.max_queue
         )
         self.n_inside = 0
-        self._slow = asyncio.Semaphore(1)  # of what takes long one at a time: answers come first
+        self._slow, self._n_slow = asyncio.Semaphore(1), 0  # of what takes long one at a time: answers come first
         shutil.rmtree(store.folder / GROWING, ignore_errors=True)
-        for grown in sorted((store.folder / GROWN).glob("*/*")):  # by time
-            if any(model.name == grown.name for model in fleet.models):
-                fleet.load(grown)
         for model in fleet.models:
             self.know(model)
+        for folder in sorted((store.folder / GROWN).glob("*")):  # by time
+            self._load_again(folder)
 
     def know(self, model: Served) -> None:
         """A version of a model answers from now on."""
         labels, family = list(model.classifier.labels), model.classifier.family
         row = ModelRow(id=model.id, name=model.name, family=family, labels=labels, first_served=datetime.now(UTC))
         self.store.know(row)
+
+    def load(self, folder: Path) -> Served:
+        """Read a model folder; what it says from now on has a model in the store."""
+        new = self.fleet.read(folder)
+        self.know(new)
+        self.fleet.publish(new)
+        return new
+
+    def _load_again(self, folder: Path) -> None:
+        """A version that learned a class here, if it comes from what is served, and not from what was trained anew since."""
+        try:
+            (model,) = (path for path in folder.iterdir() if path.is_dir())
+            parent = (folder / PARENT).read_text()
+            if any(each.id == parent for each in self.fleet.models):
+                self.load(model)
+            else:
+                LOG.warning(
+                    "not loaded: %s has learned a class, but its parent %s is not served any more", model, parent
+                )
+        except (ValueError, OSError) as error:
+            LOG.warning("not loaded: %s: %s", folder, error)
 
     async def classify(self, uploads: Sequence[Upload], asked: Asked) -> list[Kept]:
         """An answer to each image, in the store before it is given. A FullError if too many wait."""
@@ -126,18 +150,16 @@ class Service:
 
     async def explain(self, upload: Upload, model: Served, against: str | None) -> Explanation:
         """Why an image is of its class; an ImageError or a ValueError if it cannot be told."""
-        with self._inside(1):
+        async with self._slowly():
             (pixels,) = stacked([await self._picture(upload, model)])
-            async with self._slow:
-                return await run_in_threadpool(model.classifier.explain, pixels, against=against)
+            return await run_in_threadpool(model.classifier.explain, pixels, against=against)
 
     async def extend(self, model: Served, label: str, uploads: Sequence[Upload]) -> Served:
         """A version of a model that knows a class more, from images of it; it answers from now on. A ValueError if the model
         cannot learn it, and an ImageError names an image that cannot be read."""
-        with self._inside(len(uploads)):
+        async with self._slowly():
             pictures = [await self._picture(upload, model) for upload in uploads]
-            async with self._slow:
-                return await run_in_threadpool(self._extended, model, label, stacked(pictures))
+            return await run_in_threadpool(self._extended, model, label, stacked(pictures))
 
     def _extended(self, model: Served, label: str, pixels: Array) -> Served:
         if self.fleet.takes_signed_only:
@@ -149,13 +171,13 @@ class Service:
         command = f"a class added to {model.id} over HTTP"
         try:
             save_extended(larger, {label: len(pixels)}, model.folder, growing / model.name, command=command)
+            (growing / PARENT).write_text(model.id)
+            synced(growing)
             grown.parent.mkdir(exist_ok=True)
             growing.replace(grown)  # whole or not at all: what is there is loaded when the service begins again
         finally:
             shutil.rmtree(growing, ignore_errors=True)
-        new = self.fleet.load(grown / model.name)
-        self.know(new)
-        return new
+        return self.load(grown / model.name)
 
     def drift(self, model: Served) -> Drift | None:
         """Of the images that a model was shown of late, from those that it was validated on; None if nothing is known."""
@@ -168,9 +190,8 @@ class Service:
         """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""
         if not model.classifier.draws_images:
             raise ValueError(f"{model.id} draws no images")
-        with self._inside(1):
-            async with self._slow:
-                return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
+        async with self._slowly():
+            return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
 
     async def retain(self) -> None:
         """Forget what is too old, again and again; nothing if nothing ever is."""
@@ -191,6 +212,18 @@ class Service:
         self._recording.close()
         self.decoders.close()
         self.store.close()
+
+    @asynccontextmanager
+    async def _slowly(self) -> AsyncIterator[None]:
+        """In its turn among what takes long, which does not count among the images that wait for answers."""
+        if self._n_slow >= MOST_SLOW:
+            raise FullError(1.0)
+        self._n_slow += 1
+        try:
+            async with self._slow:
+                yield
+        finally:
+            self._n_slow -= 1
 
     @contextmanager
     def _inside(self, n: int) -> Iterator[None]:

@@ -20,6 +20,7 @@ class Settings(Options):
     max_queue: int = Field(256, ge=1, description="Images that may wait; who comes later is told when to come again.")
     max_images: int = Field(64, ge=1, description="Images of one request.")
     max_megabytes: float = Field(10.0, gt=0, description="Size of one image.")
+    max_request_megabytes: float = Field(100.0, gt=0, description="Size of one request.")
     max_pixels: int = Field(50_000_000, ge=1, description="Height times width of one image.")
     decoders: int = Field(1, ge=1, le=64, description="Processes that decode images.")
     decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one image may take.")
@@ -32,6 +33,11 @@ class Settings(Options):
         description="Forget answers that are older and that nobody labelled, with their images, hour by hour.",
     )
     session_hours: float = Field(12.0, gt=0, description="How long a browser stays logged in.")
+
+    @property
+    def max_request_bytes(self) -> int:
+        """Of one request."""
+        return int(self.max_request_megabytes * MB)
 
     @property
     def max_bytes(self) -> int:

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from fastapi import HTTPException, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as Refused
 from starlette.formparsers import MultiPartException
@@ -63,9 +64,9 @@ async def uploads_of(request: Request, settings: Settings) -> list[Upload]:
     if kind == "multipart/form-data":
         found = await _of_form(request, settings)
     elif kind == "application/json":
-        found = _of_json(await request.body())
+        found = await run_in_threadpool(_of_json, await request.body())
     elif kind == "application/octet-stream" or kind.startswith("image/"):
-        found = [Upload(request.query_params.get("name", "image"), await request.body())]
+        found = [Upload(_name(request.query_params.get("name"), 0), await request.body())]
     else:
         raise HTTPException(415, f"{kind or 'no content type'!r} is not understood; {EXPECTED} were expected")
     if not found or not all(upload.content for upload in found):
@@ -99,4 +100,6 @@ def _of_json(body: bytes) -> list[Upload]:
 
 
 def _name(given: object, i: int) -> str:
-    return str(given)[:255] if isinstance(given, str) and given else f"image {i + 1}"
+    """One that can be written anywhere: half a surrogate or a zero byte would spoil the answers beside it."""
+    name = "".join(each for each in given[:255] if each.isprintable()) if isinstance(given, str) else ""
+    return name or f"image {i + 1}"

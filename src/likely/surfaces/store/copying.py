@@ -47,8 +47,8 @@ def _new(folder: Path, url: str | None) -> Store:
 
 
 def _copied(source: Store, target: Store, progress: Callable[[int, int], None]) -> int:
-    isolation = "REPEATABLE READ" if source.engine.dialect.name == "postgresql" else "SERIALIZABLE"
-    with source.engine.connect().execution_options(isolation_level=isolation) as old, target.engine.begin() as new:
+    with source.engine.connect() as old, target.engine.begin() as new:
+        at_one_moment(old)
         _copy_rows(old, new)
         images = list(new.scalars(select(ImageRow.sha256)))
         for i, key in enumerate(images):
@@ -59,6 +59,14 @@ def _copied(source: Store, target: Store, progress: Callable[[int, int], None]) 
     source.close()
     target.close()
     return len(images)
+
+
+def at_one_moment(connection: Connection) -> None:
+    """Let all that is read from now on be as it is now."""
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ")
+    else:
+        connection.exec_driver_sql("BEGIN")  # the driver begins by itself with writing alone
 
 
 def _copy_rows(old: Connection, new: Connection) -> None:
@@ -72,4 +80,4 @@ def _copy_rows(old: Connection, new: Connection) -> None:
 def _copy_file(source: ImageFiles, target: ImageFiles, key: str) -> None:
     place = target.place(key)
     place.parent.mkdir(exist_ok=True)
-    place.write_bytes(source.read(key))
+    place.write_bytes(source.as_it_lies(key))

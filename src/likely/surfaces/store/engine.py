@@ -13,7 +13,10 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-BUSY_SECONDS = 30  # for which a writer waits until another process has written
+SHARED = {
+    "timeout": 30,
+    "check_same_thread": False,
+}  # seconds for which a writer waits until another process has written
 PATIENCE = {  # with a database elsewhere, seconds and the last milliseconds: one that is gone must not be waited for forever
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -39,27 +42,42 @@ def connected(url: str) -> Engine:
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
         if parsed.get_backend_name() == "sqlite":
-            engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+            engine = create_engine(parsed, hide_parameters=True, connect_args=SHARED)
             event.listen(engine, "connect", _set_up_sqlite)
             return engine
-        return create_engine(parsed, pool_pre_ping=True, connect_args=PATIENCE)
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=PATIENCE)
     except ArgumentError:
-        raise StoreError(f"{url!r} is no address of a database; postgresql://USER@HOST/NAME is one") from None
+        # It may hold a password.
+        raise StoreError(
+            "what --database names is no address of a database; postgresql://USER@HOST/NAME is one"
+        ) from None
     except ImportError:
         raise StoreError("PostgreSQL takes a driver: pip install 'likely[postgresql]'") from None
 
 
+def is_current(engine: Engine) -> bool:
+    """Whether the tables are this version's; a StoreError if a later version has been there."""
+    scripts = ScriptDirectory.from_config(_config())
+    with engine.connect() as connection:
+        here = MigrationContext.configure(connection).get_current_revision()
+    if here is not None and here not in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
+    return here == scripts.get_current_head()
+
+
 def migrate(engine: Engine) -> None:
     """Bring the tables to this version; a StoreError if a later version has been there."""
+    if not is_current(engine):
+        config = _config()
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
-        here = MigrationContext.configure(connection).get_current_revision()
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        if here is not None and here not in known:
-            raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    return config
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

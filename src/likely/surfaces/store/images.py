@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,14 +14,15 @@ from likely.checkpoint.sealing import MAGIC, Keys
 from likely.surfaces.store import identity
 
 INCOMING = "incoming"
-ANEW = ".anew"  # a file that is about to take the place of another
+GONE, ANEW = "gone", "anew"  # endings of files that are about to go, and of those that are to take the place of another
 
 
 class ImageFiles:
     """A folder of files, each by its SHA-256 in a folder of the first two digits.
 
-    Files come in two steps, around the rows that name them: `receiving` lays them aside, and puts them in their places once
-    the rows are there. What a crash leaves `waiting` is to be settled or forgotten, so that there is no file without a row.
+    Files come and go in two steps, around the rows that name them: `receiving` and `parting` lay them aside, and put them in
+    their places, or away, once the rows are there, or gone. What a crash leaves `waiting` is settled or dropped by whether
+    there is a row, so that there is no file without one.
     """
 
     def __init__(self, folder: Path, keys: Keys | None = None) -> None:
@@ -33,64 +35,102 @@ class ImageFiles:
         return self.folder / sha256[:2] / sha256
 
     @contextmanager
-    def receiving(self, contents: Mapping[str, bytes]) -> Iterator[None]:
-        """While files wait for their rows: they are on the disk, and gone again if the rows do not come."""
-        try:
+    def receiving(self, contents: Mapping[str, bytes]) -> Iterator[Callable[[], None]]:
+        """While files wait for their rows: they are on the disk, and gone again if the rows do not come.
+
+        What is yielded is to be called right before the rows are committed: if that fails, nobody knows whether they are
+        there, and the files stay waiting.
+        """
+        names = {sha256: f"{sha256}.{uuid.uuid4().hex}" for sha256 in contents}
+        with self._until_committed(names.values(), self.drop) as commits:
             for sha256, content in contents.items():
-                self._lay_aside(sha256, content)
-            if contents:
+                _write(self.incoming / names[sha256], self.keys.seal(content, sha256) if self.keys else content)
+            if names:
                 _keep(self.incoming)
-            yield
+            yield commits
+        self.settle(names.values())
+
+    @contextmanager
+    def parting(self, sha256s: Iterable[str]) -> Iterator[Callable[[], None]]:
+        """While files wait for their rows to go: they are away afterwards, and in their places again if the rows stay.
+
+        What is yielded is to be called right before the rows' going is committed.
+        """
+        names = [f"{sha256}.{GONE}" for sha256 in sha256s]
+        with self._until_committed(names, self.settle) as commits:
+            for name in names:
+                with suppress(FileNotFoundError):
+                    self.place(_sha256_of(name)).replace(self.incoming / name)
+            yield commits
+        self.drop(names)
+
+    @contextmanager
+    def _until_committed(
+        self, names: Iterable[str], back: Callable[[Iterable[str]], None]
+    ) -> Iterator[Callable[[], None]]:
+        committing = False
+
+        def commits() -> None:
+            nonlocal committing
+            committing = True
+
+        try:
+            yield commits
         except BaseException:
-            for sha256 in contents:
-                (self.incoming / sha256).unlink(missing_ok=True)
+            if not committing:
+                back(names)
             raise
-        self.settle(contents)
 
-    def _lay_aside(self, sha256: str, content: bytes) -> None:
-        with (self.incoming / sha256).open("wb") as file:
-            file.write(self.keys.seal(content, sha256) if self.keys else content)
-            file.flush()
-            os.fsync(file.fileno())
+    def waiting(self) -> dict[str, str]:
+        """The files that were laid aside, by their names there: what they are the SHA-256 of."""
+        for path in self.incoming.glob(f"*.{ANEW}"):
+            path.unlink()  # its old form is in its place still
+        return {path.name: _sha256_of(path.name) for path in sorted(self.incoming.iterdir())}
 
-    def settle(self, sha256s: Iterable[str]) -> None:
-        """Put files that were received in their places."""
-        for sha256 in sha256s:
-            place = self.place(sha256)
+    def settle(self, names: Iterable[str]) -> None:
+        """Put files that were laid aside in their places."""
+        for name in names:
+            place = self.place(_sha256_of(name))
             place.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # it is there already
-                (self.incoming / sha256).replace(place)
+                (self.incoming / name).replace(place)
 
-    def waiting(self) -> list[str]:
-        """The files that were received and not settled."""
-        for path in self.incoming.glob(f"*{ANEW}"):
-            path.unlink()  # its old form is in its place still
-        return sorted(path.name for path in self.incoming.iterdir())
+    def drop(self, names: Iterable[str]) -> None:
+        """Delete files that were laid aside."""
+        for name in names:
+            (self.incoming / name).unlink(missing_ok=True)
 
-    def forget(self, sha256: str) -> None:
-        """Delete a file, wherever it is."""
-        (self.incoming / sha256).unlink(missing_ok=True)
-        self.place(sha256).unlink(missing_ok=True)
+    def __contains__(self, sha256: str) -> bool:
+        """Whether the file is in its place."""
+        return self.place(sha256).exists()
 
     def read(self, sha256: str) -> bytes:
         """Its content; a FileNotFoundError if it is not there, a CheckpointError if it cannot be opened or is another."""
-        try:
-            content = self.place(sha256).read_bytes()
-        except FileNotFoundError:
-            content = (self.incoming / sha256).read_bytes()
+        content = self.as_it_lies(sha256)
         if content.startswith(MAGIC):
             content = (self.keys or Keys()).open(content, sha256)
         if identity.sha256(content) != sha256:
             raise CheckpointError(f"the image {sha256} is not what it was when it came")
         return content
 
+    def as_it_lies(self, sha256: str) -> bytes:
+        """Its content, sealed or not."""
+        for path in (
+            self.place(sha256),
+            *self.incoming.glob(f"{sha256}.*"),
+            self.place(sha256),
+        ):  # it may move meanwhile
+            with suppress(FileNotFoundError):
+                return path.read_bytes()
+        raise FileNotFoundError(self.place(sha256))
+
     def seal_anew(self) -> int:
         """Seal every file by the first key; how many."""
         assert self.keys
         names = list(self)
         for sha256 in names:
-            beside = self.incoming / f"{sha256}{ANEW}"
-            beside.write_bytes(self.keys.seal(self.read(sha256), sha256))
+            beside = self.incoming / f"{sha256}.{ANEW}"
+            _write(beside, self.keys.seal(self.read(sha256), sha256))
             beside.replace(self.place(sha256))
         return len(names)
 
@@ -101,11 +141,29 @@ class ImageFiles:
                 yield from sorted(path.name for path in folder.iterdir())
 
 
-def _keep(folder: Path) -> None:
-    """Have a folder's list of files on the disk as well: a power cut would lose a new name otherwise."""
+def _sha256_of(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """So that it is on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def synced(path: Path) -> None:
+    """Have a file, or a folder's names and all that is in it, on the disk: a power cut would lose what is new otherwise."""
+    for inside in path.iterdir() if path.is_dir() else ():
+        synced(inside)
+    _keep(path)
+
+
+def _keep(path: Path) -> None:
     if sys.platform == "win32":  # which opens no folders
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select
 
 from likely.answer import Answer, Status
@@ -16,17 +16,26 @@ from likely.surfaces.store.schema import PredictionRow
 MOST = 500  # predictions of a page
 
 
+def _writable(word: str) -> str:
+    if not all(each.isprintable() for each in word):  # a database may not take a zero byte or half a surrogate
+        raise ValueError("should be made of printable characters")
+    return word
+
+
+Word = Annotated[str, AfterValidator(_writable)]
+
+
 class Selection(BaseModel):
     """A filter of predictions; what is left out lets all through."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: Annotated[list[Status], Field(description="One of these.")] = []
-    label: Annotated[str | None, Field(max_length=255, description="The most probable class.")] = None
-    true_label: Annotated[str | None, Field(max_length=255, description="What people say it shows.")] = None
+    label: Annotated[Word | None, Field(max_length=255, description="The most probable class.")] = None
+    true_label: Annotated[Word | None, Field(max_length=255, description="What people say it shows.")] = None
     labelled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
     changed: Annotated[bool | None, Field(description="Whether another version of the model said otherwise.")] = None
-    model: Annotated[str | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
+    model: Annotated[Word | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
     since: Annotated[datetime | None, Field(description="At this time or later.")] = None
     until: Annotated[datetime | None, Field(description="Before this time.")] = None
 

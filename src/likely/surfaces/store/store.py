@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Self
 
 from sqlalchemy import Engine, delete, exists, func, select, text, update
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from likely.answer import Answer
 from likely.checkpoint.sealing import Keys
 from likely.surfaces.store import keys
-from likely.surfaces.store.engine import connected, migrate
+from likely.surfaces.store.claim import Claim
+from likely.surfaces.store.engine import StoreError, connected, is_current, migrate
 from likely.surfaces.store.identity import row_id, sha256
 from likely.surfaces.store.images import ImageFiles
 from likely.surfaces.store.keys import Key, Scope
@@ -55,24 +57,48 @@ class Store:
 
     def __init__(self, folder: Path, engine: Engine, keys: Keys | None = None) -> None:
         self.folder, self.engine, self.files = folder, engine, ImageFiles(folder / IMAGES, keys)
+        self._claim: Claim | None = None
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
     @classmethod
-    def open(cls, folder: Path, url: str | None = None, keys: Keys | None = None) -> Self:
+    def open(cls, folder: Path, url: str | None = None, keys: Keys | None = None, *, exclusive: bool = False) -> Self:
         """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached.
 
-        With `keys` images are encrypted on the disk.
+        With `keys` images are encrypted on the disk. Who is `exclusive`, as a service is, puts in order what a crash has left;
+        a StoreError if another process is already.
         """
         folder.mkdir(parents=True, exist_ok=True)
         engine = connected(url or f"sqlite:///{folder / DATABASE}")
         self = cls(folder, engine, keys)
         try:
-            migrate(engine)
-            self._recover()
+            if exclusive or not is_current(engine):
+                self._put_in_order()
+            if not exclusive:
+                self._give_up_claim()
+        except OperationalError as error:
+            self.close()
+            where = engine.url.render_as_string(hide_password=True)
+            raise StoreError(f"the database {where} cannot be reached: {str(error.orig).strip()}") from None
         except BaseException:
             self.close()
             raise
         return self
+
+    def _put_in_order(self) -> None:
+        try:
+            self._claim = Claim(self.folder, self.engine)
+        except BlockingIOError:
+            raise StoreError(
+                f"the store {self.folder} is in use by another process, which has to be alone for that, as this one would have "
+                "to be; stop the service first, or name another --store"
+            ) from None
+        migrate(self.engine)
+        self._recover()
+
+    def _give_up_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.end()
+            self._claim = None
 
     def ping(self) -> None:
         """Whether the database answers; it raises if not."""
@@ -81,6 +107,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the database."""
+        self._give_up_claim()
         self.engine.dispose()
 
     # ---- predictions
@@ -99,12 +126,16 @@ class Store:
         with self._write() as session:
             there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(pictures))))
             new = {key: picture for key, picture in pictures.items() if key not in there}
-            with self.files.receiving({key: picture.content for key, picture in new.items()}):
+            lost = {key for key in there if key not in self.files}  # by whatever happened to the disk: here it is again
+            contents = {key: pictures[key].content for key in (*new, *lost)}
+            with self.files.receiving(contents) as commits:
                 session.add_all(_image_row(key, picture, now) for key, picture in new.items())
                 session.flush()
                 before = {model: _said_before(session, there, model) for model in {given.model for given in answers}}
                 rows = [_row(key, g, before[g.model].get(key), now) for key, g in zip(hashes, answers, strict=True)]
                 session.add_all(rows)
+                session.flush()
+                commits()
                 session.commit()
         return [row.id for row in rows]
 
@@ -169,20 +200,26 @@ class Store:
 
     def retain(self, days: float) -> int:
         """Forget predictions that are older and that nobody labelled, and images that no prediction is left of: how many."""
-        until = datetime.now(UTC) - timedelta(days=days)
-        with self._write() as session:
-            old = (PredictionRow.created < until) & PredictionRow.true_label.is_(None)
-            ids = select(PredictionRow.id).where(old)
-            session.execute(delete(LabelRow).where(LabelRow.prediction.in_(ids)))
-            n = session.scalar(select(func.count()).select_from(PredictionRow).where(old)) or 0
-            session.execute(delete(PredictionRow).where(old))
-            orphaned = ~exists().where(PredictionRow.image == ImageRow.sha256)
-            gone = list(session.scalars(select(ImageRow.sha256).where(orphaned)))
-            session.execute(delete(ImageRow).where(orphaned))
-            session.commit()  # rows first: a file without a row is found again, a row without a file is a lie
-            for key in gone:
-                self.files.forget(key)
+        until, n = datetime.now(UTC) - timedelta(days=days), 0
+        while some := self._forget(until):
+            n += some
         return n
+
+    def _forget(self, until: datetime) -> int:
+        """Some of them, so that who waits to write waits little."""
+        old = (PredictionRow.created < until) & PredictionRow.true_label.is_(None)
+        with self._write() as session:
+            found = session.execute(select(PredictionRow.id, PredictionRow.image).where(old).limit(AT_ONCE)).all()
+            ids, images = [id for id, _ in found], {image for _, image in found}
+            session.execute(delete(LabelRow).where(LabelRow.prediction.in_(ids)))
+            session.execute(delete(PredictionRow).where(PredictionRow.id.in_(ids)))
+            is_left = exists().where(PredictionRow.image == ImageRow.sha256)
+            gone = list(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(images), ~is_left)))
+            session.execute(delete(ImageRow).where(ImageRow.sha256.in_(gone)))
+            with self.files.parting(gone) as commits:
+                commits()
+                session.commit()
+        return len(found)
 
     # ---- keys and sessions
 
@@ -256,14 +293,13 @@ class Store:
 
     def _recover(self) -> None:
         """After a crash: files whose row is there go to their place, those without one go."""
-        waiting = self.files.waiting()
+        waiting = list(self.files.waiting().items())
         for start in range(0, len(waiting), AT_ONCE):
-            some = waiting[start : start + AT_ONCE]
+            some = dict(waiting[start : start + AT_ONCE])
             with Session(self.engine) as session:
-                there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some))))
-            self.files.settle(there)
-            for key in set(some) - there:
-                self.files.forget(key)
+                there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some.values()))))
+            self.files.settle(name for name, sha256 in some.items() if sha256 in there)
+            self.files.drop(some)  # what is left
 
 
 def _said_before(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:

@@ -174,12 +174,11 @@ async def infer_with_version(
 async def _infer(request: Request, state: StateHere, caller: Asker, model: Served) -> Inferred:
     body = await _asked(request)
     service, (tensor,) = state.service, body.inputs
+    n, most = tensor.shape[0], service.settings.max_images
+    if n > most:
+        raise HTTPException(413, f"{n} images are too many; {most} at most were expected")
+    state.rates.take(caller.key.id, n)
     uploads = await run_in_threadpool(_uploads, tensor)
-    if len(uploads) > service.settings.max_images:
-        raise HTTPException(
-            413, f"{len(uploads)} images are too many; {service.settings.max_images} at most were expected"
-        )
-    state.rates.take(caller.key.id, len(uploads))
     id = request.state.request_id
     kept = await service.classify(uploads, Asked(model, service.settings.alpha, id, caller.key))
     for each in kept:
@@ -192,7 +191,7 @@ async def _infer(request: Request, state: StateHere, caller: Asker, model: Serve
 async def _asked(request: Request) -> Inference:
     """Read only now that it is known who asks."""
     try:
-        return Inference.model_validate_json(await request.body())
+        return await run_in_threadpool(Inference.model_validate_json, await request.body())
     except ValidationError as error:
         raise HTTPException(422, "; ".join(map(fault, error.errors()))) from None
 

@@ -25,6 +25,7 @@ from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.service import Asked, Kept
 from likely.surfaces.http.uploads import SCHEMA, uploads_of
 from likely.surfaces.store import ClassFigures
+from likely.surfaces.store.selection import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["models"])
 ModelPath = Annotated[str, Path(max_length=255)]
@@ -107,7 +108,7 @@ async def add_class(
     state: StateHere,
     caller: Admin,
     model: ModelPath,
-    label: Annotated[str, Query(min_length=1, max_length=255, description="The new class's name.")],
+    label: Annotated[Word, Query(min_length=1, max_length=255, description="The new class's name.")],
 ) -> ModelShown:
     """Teach a model a class more from images of it. The version that knows it answers from now on."""
     service = state.service
@@ -122,10 +123,9 @@ async def add_class(
 
 @ROUTER.post("/models/{model}/reload", responses=problems(401, 403, 404, 422, 503))
 def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelShown:
-    """Read a model's folder again. Requests under way are answered by the version that they asked."""
+    """Read a model's folder, that the service was started with, again. Requests under way are answered by the version asked."""
     old = served(service, model)
-    new = service.fleet.load(old.folder)
-    service.know(new)
+    new = service.load(service.fleet.sources[old.name])
     service.store.note("model loaded", f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
     return _shown([each for each in service.fleet.models if each.name == new.name])
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 from fastapi import APIRouter, HTTPException
 from fastapi import Path as InPath
 from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, StreamingResponse
 
 from likely.checkpoint import ModelFolder
 from likely.run import CARD, REPORT
@@ -28,6 +29,8 @@ ROUTER = APIRouter()
 HTML: Responses = {200: {"content": {"text/html": {}}, "description": "The page."}}
 TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "Markdown."}}
 ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A folder for each class."}}
+BLOCK = 1 << 16  # bytes
+EXPORTING = threading.Lock()  # one after another, for they take long
 SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp"}
 
 
@@ -69,14 +72,23 @@ def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_
     "/v1/predictions/folder",
     tags=["predictions"],
     responses={**ZIP, **problems(401, 403, 422, 503)},
-    response_class=FileResponse,
+    response_class=StreamingResponse,
 )
-def folder(service: ServiceHere, caller: Reader) -> FileResponse:
+def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
     """Everything that people have labelled, as a training folder: an archive with a folder for each class."""
-    with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
-        write_folder(service.store, Path(file.name))
-    away = BackgroundTask(Path(file.name).unlink, missing_ok=True)
-    return FileResponse(file.name, media_type="application/zip", filename="labelled.zip", background=away)
+    file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # without a name: it is gone with the process
+    try:
+        with EXPORTING:
+            write_folder(service.store, file)
+        n = file.tell()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    headers = {"Content-Disposition": 'attachment; filename="labelled.zip"', "Content-Length": str(n)}
+    blocks = iter(lambda: file.read(BLOCK), b"")
+    away = BackgroundTask(file.close)
+    return StreamingResponse(blocks, media_type="application/zip", headers=headers, background=away)
 
 
 def _page(service: Service, model: str, name: str) -> bytes:
@@ -87,10 +99,10 @@ def _page(service: Service, model: str, name: str) -> bytes:
     return files.read(name)
 
 
-def write_folder(store: Store, path: Path) -> None:
+def write_folder(store: Store, file: BinaryIO) -> None:
     """An archive of class folders; an image that several predictions are about is there once, under its last label."""
     written = set[str]()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for each in store.every(Selection(labelled=True)):
             picture = store.picture(each.image) if each.image not in written else None
             if picture is not None and each.true_label is not None:

@@ -11,7 +11,7 @@ from likely.classifier.explaining import Explanation
 from likely.evaluation.reasons import evidence, stops
 from likely.nets.scaling import to_eight_bit
 from likely.surfaces.http.bodies import Drawn, Explained, Generate, Responses, Stop, problems
-from likely.surfaces.http.dependencies import Asker, Reader, ServiceHere, StateHere, served
+from likely.surfaces.http.dependencies import Asker, Reader, StateHere, served
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.pictures import encoded, png
 from likely.surfaces.http.routes.models import Name
@@ -53,17 +53,19 @@ async def generate(state: StateHere, caller: Asker, body: Generate) -> Drawn:
 
 @ROUTER.get(
     "/models/{model}/classes/{index}/sample",
-    responses={**PICTURE, **problems(401, 403, 404, 422, 503)},
+    responses={**PICTURE, **problems(401, 403, 404, 422, 429, 503)},
     response_class=Response,
 )
 async def sample(
-    service: ServiceHere,
+    state: StateHere,
     caller: Reader,
     model: Annotated[str, Path(max_length=255)],
     index: Annotated[int, Path(ge=0, le=1_000_000)],
     seed: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
 ) -> Response:
     """A new image of a class, by the class's place among the model's labels."""
+    service = state.service
+    state.rates.take(caller.key.id, 1)
     found = served(service, model)
     if index >= len(found.classifier.labels):
         raise HTTPException(404, f"{found.name} has {len(found.classifier.labels)} classes")

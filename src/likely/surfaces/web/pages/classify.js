@@ -6,7 +6,7 @@ import { badge, bars, make, png, pValue, percent, say, trying } from './make.js'
 const AT_ONCE = 16; // images of one request
 const SMALL = 64; // pixels, below which an image is shown in squares rather than blurred
 
-export function classify(page, { me, model }) {
+export function classify(page, { me, model, left }) {
   const answers = make('section', { class: 'answers', 'aria-label': 'Answers' });
   const file = make('input', { type: 'file', accept: 'image/*', multiple: true, hidden: true, onchange: () => { take(file.files); file.value = ''; } });
   const drop = make('section', { class: 'drop', 'aria-label': 'Images' },
@@ -24,24 +24,39 @@ export function classify(page, { me, model }) {
       if (kind === 'drop') take(event.dataTransfer.files);
     });
   const paste = (event) => event.clipboardData?.files.length && take(event.clipboardData.files);
-  addEventListener('paste', paste);
-  addEventListener('hashchange', () => removeEventListener('paste', paste), { once: true });
+  addEventListener('paste', paste, { signal: left });
   page.append(
     make('h1', {}, 'What is it, and is it anything known at all?'),
     make('p', { class: 'lead' }, `${model.name} knows ${model.labels.length} classes: ${listed(model.labels)}.`),
     drop, answers);
 }
 
+function counted(answers) {
+  const n = {};
+  for (const { status } of answers) n[status] = (n[status] ?? 0) + 1;
+  return Object.entries(n).map(([status, many]) => `${many} ${status}`).join(', ');
+}
+
 const listed = (labels) => (labels.length > 12 ? `${labels.slice(0, 10).join(', ')} and ${labels.length - 10} more` : labels.join(', '));
 
 async function answered(files, answers, me, model) {
   if (!files.length) return say('there was no image among these', true);
-  for (let start = 0; start < files.length; start += AT_ONCE) {
-    const some = files.slice(start, start + AT_ONCE);
-    const found = await ask('/v1/classify', { method: 'POST', query: { model: model.name }, form: formOf(some) });
-    for (const [i, answer] of found.answers.entries()) answers.prepend(shown(answer, some[i], me, model));
+  const busy = make('progress', { max: files.length, value: 0, 'aria-label': 'Images answered' }), all = [];
+  answers.before(busy);
+  answers.setAttribute('aria-busy', 'true');
+  try {
+    for (let start = 0; start < files.length; start += AT_ONCE) {
+      const some = files.slice(start, start + AT_ONCE);
+      const found = await ask('/v1/classify', { method: 'POST', query: { model: model.name }, form: formOf(some) });
+      for (const [i, answer] of found.answers.entries()) answers.prepend(shown(answer, some[i], me, model));
+      all.push(...found.answers);
+      busy.value = all.length;
+    }
+  } finally {
+    busy.remove();
+    answers.removeAttribute('aria-busy');
   }
-  return undefined;
+  return say(all.length === 1 ? `${all[0].input}: ${title(all[0])}, ${all[0].status}` : `${all.length} images answered: ${counted(all)}`);
 }
 
 function shown(answer, file, me, model) {

@@ -12,6 +12,7 @@ const PAGES = { classify, classes, map, review, model };
 const page = document.getElementById('page');
 const which = document.getElementById('which');
 const state = { me: null, models: [] };
+let leaving = new AbortController();
 
 export const chosen = () => state.models.find((each) => each.name === which.value) ?? state.models[0];
 
@@ -41,7 +42,9 @@ function show() {
     else link.removeAttribute('aria-current');
   document.title = `${name[0].toUpperCase()}${name.slice(1)} · Likely`;
   page.replaceChildren();
-  PAGES[name](page, { me: state.me, model: chosen(), reload });
+  leaving.abort(); // what the page before listens to and waits for
+  leaving = new AbortController();
+  PAGES[name](page, { me: state.me, model: chosen(), reload, left: leaving.signal });
 }
 
 function showLogIn() {

@@ -8,7 +8,7 @@ const MOST = 300; // images on the map
 const EVERY = 3000; // milliseconds between looks for new ones
 const SIDE = 28; // of a thumbnail, in pixels of the screen
 
-export function map(page, { model }) {
+export function map(page, { model, left }) {
   const svg = drawn('svg', { class: 'map', role: 'application', tabindex: '0', 'aria-label': 'Map of classes and images; arrows move it, plus and minus zoom' });
   const layer = drawn('g'), about = make('div', { class: 'card about-image', hidden: true });
   const state = { x: 0, y: 0, scale: 1, newest: null, shown: new Map() };
@@ -124,8 +124,9 @@ export function map(page, { model }) {
     classes.forEach(addClass);
     await look();
     fit();
+    if (left.aborted) return;
     const timer = setInterval(() => trying(look), EVERY);
-    addEventListener('hashchange', () => clearInterval(timer), { once: true });
+    left.addEventListener('abort', () => clearInterval(timer));
   });
 }
 

@@ -25,7 +25,7 @@ export function review(page, { me, model }) {
     make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = false; changed(); } }, 'None'));
   const boxes = () => [...tiles.querySelectorAll('input')];
   const chosen = () => boxes().filter((box) => box.checked);
-  let view = 'Unknown', before = null, last = null;
+  let view = 'Unknown', before = null, last = null, asked = 0;
 
   function pick(name) {
     view = name;
@@ -35,7 +35,9 @@ export function review(page, { me, model }) {
 
   async function load(anew) {
     if (anew) { before = null; tiles.replaceChildren(); }
+    const mine = ++asked;
     const found = await ask('/v1/predictions', { query: { ...VIEWS[view], model: model.name, before, limit: PAGE } });
+    if (mine !== asked) return; // another view was wanted meanwhile
     before = found.before;
     tiles.append(...found.predictions.map(tile));
     more.hidden = !before;
