@@ -86,8 +86,8 @@ class Served:
         return running(self.words, self.asked.port, self.log)
 
     def kept(self, answered: set[str]) -> dict[str, int]:
-        """What of that is in the store, and whether images and rows belong together."""
-        store = Store.open(self.folder, self.url)
+        """What of that is in the store once it was put in order, and whether images and rows belong together."""
+        store = Store.open(self.folder, self.url, exclusive=True)
         there = {each.id for each in store.every(Selection())}
         with Session(store.engine) as session:
             known = set(session.scalars(select(ImageRow.sha256)))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from likely.data.decoding import ImageError
 from likely.data.images import ImageFormat, read
+from likely.surfaces.http import decoding
 from likely.surfaces.http.decoding import Decoders, Order
 from likely.surfaces.http.settings import Settings
 
@@ -67,7 +68,15 @@ def test_a_process_that_is_killed_is_replaced(decoders):
     for worker in workers:
         os.kill(worker.process.pid, signal.SIGKILL)
         decoders._idle.put(worker)
-    for _ in workers:
+        worker.process.join()
+    for _ in range(3):
+        assert decode(decoders, content).width == 4
+
+
+def test_an_image_that_ends_its_process_is_named(decoders, monkeypatch):
+    content = encoded(np.zeros((4, 4, 3), np.uint8))
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding._Worker, "ask", lambda self, order, seconds: (_ for _ in ()).throw(EOFError))
         with pytest.raises(ImageError, match="broke what decodes it"):
             decode(decoders, content)
     assert decode(decoders, content).width == 4

@@ -225,4 +225,4 @@ def test_a_picture_is_pasted(opened):
         }""",
         list(file.getvalue()),
     )
-    page.get_by_text("pasted.png").wait_for()
+    page.get_by_text("pasted.png", exact=True).wait_for()
