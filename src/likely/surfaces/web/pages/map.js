@@ -124,6 +124,7 @@ export function map(page, { model, left }) {
     classes.forEach(addClass);
     await look();
     fit();
+    addEventListener('resize', fit, { signal: left });
     if (left.aborted) return;
     const timer = setInterval(() => trying(look), EVERY);
     left.addEventListener('abort', () => clearInterval(timer));
