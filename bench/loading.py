@@ -67,10 +67,14 @@ class Asked:
         return head.encode() + image
 
 
-async def load(asked: Asked, clients: int, seconds: float, *, keep: bool = False) -> tuple[Told, float]:
-    """So many clients at a time, each asking again as soon as it is answered; and the seconds that this took."""
+async def load(
+    asked: Asked, clients: int, seconds: float, *, keep: bool = False, rate: float | None = None
+) -> tuple[Told, float]:
+    """So many clients at a time, each asking again as soon as it is answered, or all together at a `rate`, requests a second,
+    as far as they are answered in time; and the seconds that this took."""
     told, begun = Told(), time.perf_counter()
-    await asyncio.gather(*(_client(asked, i, begun + seconds, told, keep) for i in range(clients)))
+    every = 0.0 if rate is None else clients / rate
+    await asyncio.gather(*(_client(asked, i, begun + seconds, told, keep, every) for i in range(clients)))
     return told, time.perf_counter() - begun
 
 
@@ -88,9 +92,15 @@ async def once(asked: Asked, told: Told) -> None:
         told.add(status, time.perf_counter() - start)
 
 
-async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool) -> None:
-    i, writer = first * 7919, None
-    while (start := time.perf_counter()) < until:
+async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool, every: float) -> None:
+    i, writer, start = first * 7919, None, 0.0
+    while True:
+        # Clients that come at a rate do not come together.
+        await asyncio.sleep(
+            max(0.0, start + every - time.perf_counter()) if start else np.random.default_rng(i).uniform(0, every)
+        )
+        if (start := time.perf_counter()) >= until:
+            break
         try:
             if writer is None:
                 reader, writer = await asyncio.open_connection(asked.host, asked.port)
@@ -107,7 +117,7 @@ async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool
         if closes:
             writer.close()
             writer = None
-        if status == 503:
+        if status == 503 and not every:
             await asyncio.sleep(0.05)  # sooner than told, or nothing would be above capacity
         i += 1
     if writer is not None:

@@ -23,6 +23,7 @@ EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
 DATABASE = click.option(
     "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."
 )
+SWITCH = 0.001  # seconds that a thread may keep the others waiting: one of them answers for all that come
 GRACE = 20  # seconds in which those who wait are answered when the service is told to stop
 
 
@@ -94,6 +95,7 @@ def command(
     logging.getLogger("likely").setLevel(logging.INFO)
     for line in _welcome(opened, fleet.models[0].id, host, port):
         click.echo(line, err=True)
+    sys.setswitchinterval(SWITCH)
     app = application(fleet, opened, settings)
     uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
 

@@ -50,5 +50,6 @@ def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
         app.include_router(router)
     app.mount("/pages", StaticFiles(directory=pages.PAGES), "pages")
     most = min(settings.max_request_bytes, int(OVERHEAD * settings.max_images * settings.max_bytes))
-    app.add_middleware(Gate, metrics=metrics, max_bytes=most, max_inside=INSIDE * settings.max_request_bytes)
+    limits = {"max_bytes": most, "max_inside": INSIDE * settings.max_request_bytes}
+    app.add_middleware(Gate, metrics=metrics, is_full=lambda: service.is_full, **limits)
     return app

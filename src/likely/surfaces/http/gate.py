@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import MutableHeaders
@@ -43,18 +44,21 @@ class TooLargeError(Exception):
     """More bytes came than were allowed."""
 
 
-class TooManyError(Exception):
-    """More bytes are under way, in all requests together, than are allowed."""
+class BusyError(Exception):
+    """There is no room now; the message says of what there is too much."""
 
 
 class Gate:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, max_inside: int) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, max_inside: int, is_full: Callable[[], bool]
+    ) -> None:
         """At most so many bytes where images come, which read none before they know who asks, and elsewhere few; at most
-        `max_inside` of all requests that are under way."""
+        `max_inside` of all requests that are under way; and no images while it `is_full`, for to say so has to cost less
+        than what there is too much of already."""
         self.app, self.metrics, self.max_bytes, self.max_inside = app, metrics, max_bytes, max_inside
-        self.n_inside = 0
+        self.is_full, self.n_inside = is_full, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -73,7 +77,8 @@ class Gate:
                     headers.setdefault(name, value)
             await send(message)
 
-        most = self.max_bytes if IMAGES.fullmatch(scope["path"]) else SMALL
+        takes_images = IMAGES.fullmatch(scope["path"]) is not None
+        most = self.max_bytes if takes_images else SMALL
         came = 0
 
         async def limited() -> Message:
@@ -85,17 +90,18 @@ class Gate:
             if came > most:
                 raise TooLargeError
             if self.n_inside > self.max_inside:
-                raise TooManyError
+                raise BusyError(f"requests under way have more than {self.max_inside / 1e6:.0f} MB together")
             return message
 
         try:
             if _told_length(scope) > most:
                 raise TooLargeError
+            if takes_images and self.is_full():
+                raise BusyError("too many images are waiting; come again in a second")
             await self.app(scope, limited, answer)
-        except TooManyError:
-            detail = f"requests under way have more than {self.max_inside / 1e6:.0f} MB together"
+        except BusyError as busy:
             headers = {"Retry-After": str(SECONDS)}
-            await JSONResponse({"detail": detail}, 503, headers)(scope, receive, answer)
+            await JSONResponse({"detail": str(busy)}, 503, headers)(scope, receive, answer)
         except TooLargeError:
             detail = f"the request has more than {most / 1e6:.0f} MB"
             await JSONResponse({"detail": detail}, 413)(scope, receive, answer)

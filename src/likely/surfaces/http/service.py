@@ -110,6 +110,11 @@ class Service:
         row = ModelRow(id=model.id, name=model.name, family=family, labels=labels, first_served=datetime.now(UTC))
         self.store.know(row)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether not one image more may wait."""
+        return self.n_inside >= self.settings.max_queue
+
     def load(self, folder: Path) -> Served:
         """Read a model folder; what it says from now on has a model in the store."""
         new = self.fleet.read(folder)
