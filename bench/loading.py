@@ -93,14 +93,15 @@ async def once(asked: Asked, told: Told) -> None:
 
 
 async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool, every: float) -> None:
-    i, writer, start = first * 7919, None, 0.0
+    i, writer = first * 7919, None
+    due = time.perf_counter() + float(
+        np.random.default_rng(i).uniform(0, every)
+    )  # clients at a rate do not come together
     while True:
-        # Clients that come at a rate do not come together.
-        await asyncio.sleep(
-            max(0.0, start + every - time.perf_counter()) if start else np.random.default_rng(i).uniform(0, every)
-        )
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if (start := time.perf_counter()) >= until:
             break
+        due = start + every
         try:
             if writer is None:
                 reader, writer = await asyncio.open_connection(asked.host, asked.port)

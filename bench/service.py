@@ -121,7 +121,8 @@ def table() -> str:
     last = found[-1]
     health = last["4 times as much"]
     said = [
-        f"While four times as much is asked as was answered, health answers within {health['health_p99_ms']:.0f} ms in 99 of 100 cases, "
+        f"While four times as much is asked as was answered, health answers within "
+        f"{health['health_p99_ms']:.0f} ms in 99 of 100 cases, "
         f"{health['health_most_ms']:.0f} ms at most.",
         f"Memory after each minute of 64 clients, MB: {', '.join(f'{mb:.0f}' for mb in last['memory_mb'])}.",
         "Clients and service share two cores. " + provenance([last]),
