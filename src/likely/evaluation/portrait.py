@@ -67,7 +67,7 @@ def portrait(
         class_names=classifier.labels,
         curves=curves(history),
         samples=_samples(classifier),
-        data=record.data(classifier.model_.task.shape),
+        data=record.data(classifier.shape),
         options=options_of(classifier),
         provenance=record.provenance(),
         notes=(*record.notes, *(warnings(record.memorisation) if record.memorisation else ())),
