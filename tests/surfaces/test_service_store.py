@@ -162,7 +162,7 @@ def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_
 
 def test_one_at_a_time_puts_a_store_in_order(opened):
     first = opened(exclusive=True)
-    with pytest.raises(StoreError, match="in use by another process"):
+    with pytest.raises(StoreError, match="has the store"):
         opened(exclusive=True)
     opened().add_key("beside", [Scope.READ])
     first.close()

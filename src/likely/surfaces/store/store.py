@@ -89,8 +89,7 @@ class Store:
             self._claim = Claim(self.folder, self.engine)
         except BlockingIOError:
             raise StoreError(
-                f"the store {self.folder} is in use by another process, which has to be alone for that, as this one would have "
-                "to be; stop the service first, or name another --store"
+                f"another process, such as a service, has the store {self.folder} to itself; stop that first, or name another --store"
             ) from None
         migrate(self.engine)
         self._recover()
