@@ -89,7 +89,8 @@ class Store:
             self._claim = Claim(self.folder, self.engine)
         except BlockingIOError:
             raise StoreError(
-                f"another process, such as a service, has the store {self.folder} to itself; stop that first, or name another --store"
+                f"another process, such as a service, has the store {self.folder} to itself; stop that first, or "
+                "name another --store"
             ) from None
         migrate(self.engine)
         self._recover()
