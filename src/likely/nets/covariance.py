@@ -46,7 +46,9 @@ class Sums:
         if self.scatter.ndim == 2:
             self.scatter[there] += between.square().index_add_(0, place, within.square())
         elif len(self.scatter) == 1:
-            self.scatter[0] += within.mT @ within + between.mT @ between
+            several = within[torch.bincount(place)[place] > 1]  # one image of a class lies at its own mean
+            rows = torch.cat([several, between])
+            self.scatter[0].addmm_(rows.mT, rows)
         else:
             for i, c in enumerate(there.tolist()):
                 own = within[place == i]
