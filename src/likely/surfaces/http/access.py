@@ -19,6 +19,7 @@ COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
 WINDOW = 10.0  # seconds of a key's rate that may come at once
 MOST_KEYS = 10_000  # whose rate is remembered
+FRESH = 1.0  # seconds for which it is known whose a secret is
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,60 @@ class Caller:
     csrf: str | None = None
 
 
+class Known:
+    """Whose secrets are whose, asked of the store once a second at most: what another process revokes opens nothing after
+    that, and what is revoked here at once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._found: OrderedDict[str, tuple[Key, float]] = OrderedDict()  # by the secret's hash, and until when
+        self._lock = threading.Lock()
+
+    def is_fresh(self, request: Request) -> bool:
+        """Whether nobody has to wait for the store to learn who asks."""
+        secret = _secret_of(request) or request.cookies.get(COOKIE)
+        return secret is not None and self._remembered(secret) is not None
+
+    def key_of(self, secret: str) -> Key | None:
+        """As the store's."""
+        return self._remembered(secret) or self._learned(secret, self.store.key_of(secret))
+
+    def logged_in(self, session: str) -> Key | None:
+        """As the store's."""
+        return self._remembered(session) or self._learned(session, self.store.logged_in(session))
+
+    def forget(self) -> None:
+        """Ask the store again."""
+        with self._lock:
+            self._found.clear()
+
+    def _remembered(self, secret: str) -> Key | None:
+        with self._lock:
+            key, until = self._found.get(sha256(secret.encode()), (None, 0.0))
+        return key if time.monotonic() < until else None
+
+    def _learned(self, secret: str, key: Key | None) -> Key | None:
+        if key is not None:  # what opens nothing is not worth the room
+            with self._lock:
+                self._found[sha256(secret.encode())] = key, time.monotonic() + FRESH
+                if len(self._found) > MOST_KEYS:
+                    self._found.popitem(last=False)
+        return key
+
+
 def csrf_of(session: str) -> str:
     """What proves that a request is of our own page: others can make a browser send the cookie, and cannot read it."""
     return sha256(b"csrf:" + session.encode())
 
 
-def caller_of(store: Store, request: Request) -> Caller:
+def caller_of(known: Known, request: Request) -> Caller:
     """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
     if secret := _secret_of(request):
-        return Caller(_open(store.key_of(secret)))
+        return Caller(_open(known.key_of(secret)))
     session = request.cookies.get(COOKIE)
     if session is None:
         raise unauthorised("a key is needed: Authorization: Bearer lk_…")
-    key, csrf = _open(store.logged_in(session)), csrf_of(session)
+    key, csrf = _open(known.logged_in(session)), csrf_of(session)
     if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
         raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
     return Caller(key, csrf)

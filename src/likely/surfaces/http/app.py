@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 
 from likely import __version__
 from likely.surfaces.http import faults
-from likely.surfaces.http.access import Rates
+from likely.surfaces.http.access import Known, Rates
 from likely.surfaces.http.dependencies import State
 from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.gate import Gate
@@ -43,7 +43,7 @@ def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."
     app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
-    app.state.likely = State(service, metrics, Rates(settings.rate), Rates(settings.log_ins))
+    app.state.likely = State(service, metrics, Rates(settings.rate), Rates(settings.log_ins), Known(store))
     app.state.log = logging.getLogger("likely")
     faults.explain(app)
     for router in ROUTERS:

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from starlette.concurrency import run_in_threadpool
 
-from likely.surfaces.http.access import Caller, Rates, caller_of, require
+from likely.surfaces.http.access import Caller, Known, Rates, caller_of, require
 from likely.surfaces.http.fleet import Served, UnknownModelError
 from likely.surfaces.http.metrics import Metrics
 from likely.surfaces.http.service import Service
@@ -24,6 +24,7 @@ class State:
     metrics: Metrics
     rates: Rates
     log_ins: Rates  # by address
+    known: Known
 
 
 def state_of(request: Request) -> State:
@@ -41,7 +42,11 @@ def needs(scope: Scope) -> Callable[[Request], Caller]:
     """Whoever asks has to have a key for that."""
 
     async def caller(request: Request) -> Caller:
-        found = await run_in_threadpool(caller_of, service_of(request).store, request)
+        known = state_of(request).known
+        if known.is_fresh(request):
+            found = caller_of(known, request)
+        else:
+            found = await run_in_threadpool(caller_of, known, request)
         request.state.key = found.key.id
         require(found, scope)
         return found

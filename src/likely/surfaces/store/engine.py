@@ -13,6 +13,7 @@ from sqlalchemy import Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+N_CONNECTIONS = 48  # to a file, kept open: as many as threads may ask at a time
 SHARED = {
     "timeout": 30,
     "check_same_thread": False,
@@ -42,7 +43,7 @@ def connected(url: str) -> Engine:
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
         if parsed.get_backend_name() == "sqlite":
-            engine = create_engine(parsed, hide_parameters=True, connect_args=SHARED)
+            engine = create_engine(parsed, hide_parameters=True, pool_size=N_CONNECTIONS, connect_args=SHARED)
             event.listen(engine, "connect", _set_up_sqlite)
             return engine
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=PATIENCE)

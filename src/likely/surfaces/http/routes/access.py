@@ -40,10 +40,11 @@ def log_in(request: Request, response: Response, state: StateHere, body: LogIn) 
 
 
 @ROUTER.delete("/session", status_code=204, responses=problems(401, 403, 503))
-def log_out(request: Request, response: Response, service: ServiceHere, caller: Reader) -> None:
+def log_out(request: Request, response: Response, state: StateHere, caller: Reader) -> None:
     """End the browser's session."""
     if secret := request.cookies.get(COOKIE):
-        service.store.log_out(secret)
+        state.service.store.log_out(secret)
+        state.known.forget()
     response.delete_cookie(COOKIE)
 
 
@@ -62,11 +63,12 @@ def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKey)
 
 
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problems(401, 403, 404, 422, 503))
-def revoke(request: Request, service: ServiceHere, caller: Admin, id: Annotated[str, Path(max_length=16)]) -> None:
+def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[str, Path(max_length=16)]) -> None:
     """From now on the key opens nothing, nor does a session that was opened with it."""
-    if not service.store.revoke(id):
+    if not state.service.store.revoke(id):
         raise HTTPException(404, "there is no such key")
-    service.store.note("key revoked", id, key=caller.key.id, address=address_of(request))
+    state.known.forget()
+    state.service.store.note("key revoked", id, key=caller.key.id, address=address_of(request))
 
 
 def _me(key: Key, csrf: str | None) -> Me:
