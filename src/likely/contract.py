@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import ClassVar, Literal, Self, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Generator, Tensor, nn
+
+from likely.options import Options
 
 # In the context of a validation: the options are a model's own, and nothing of today is to change or to refuse them.
 STORED = "stored"
@@ -22,17 +23,6 @@ STORED = "stored"
 
 # Features of length 1; their principal components, of variance 1; as they are.
 FeatureScaling: TypeAlias = Literal["l2", "whiten", "none"]
-
-
-class Options(BaseModel):
-    """The options of a family or of a procedure: frozen, validated, and refusing words that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def validated(cls, given: Mapping[str, Any] | Options | None) -> Self:
-        """From a mapping, an options object of which what was set counts, or nothing."""
-        return cls.model_validate(given.model_dump(exclude_unset=True) if isinstance(given, Options) else given or {})
 
 
 class FamilyOptions(Options):

@@ -37,7 +37,6 @@ from likely.contract import (
     GenerativeModel,
     ImportanceWeighted,
     Latent,
-    Options,
     PartialEvidence,
     Placing,
     Scorer,
@@ -57,6 +56,7 @@ from likely.inference.posterior import log_evidence, log_posterior, top_log_post
 from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit
+from likely.options import Options
 from likely.training.loop import Step
 from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState

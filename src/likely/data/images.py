@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
-from likely.contract import Options
 from likely.data.decoding import Array, ImageError, Mode, Source, decode, eight_bit, name_of, opacity
 from likely.data.files import find as find
 from likely.data.nearest import suggestion
+from likely.options import Options
 
 Resize: TypeAlias = Literal["fit", "crop", "stretch"]
 Colour: TypeAlias = Literal["auto", "grey", "rgb"]

@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 
 from likely.classifier import Classifier
 from likely.classifier.examining import examine
-from likely.contract import Options
 from likely.data.parts import Part
 from likely.inference.judgement import Judgement
 from likely.nets.scaling import to_eight_bit, to_unit
+from likely.options import Options
 
 N_STEPS = 40  # of gradient ascent
 N_RESTARTS = 2  # beginning elsewhere

@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from likely.checkpoint import ModelFolder, write_text
-from likely.contract import Options
 from likely.evaluation.augmentation import Augmented
 from likely.evaluation.memorisation import Memorisation
 from likely.evaluation.repeats import Trial
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
 from likely.evaluation.samples import Honesty
 from likely.inference.drift import quantiles
+from likely.options import Options
 
 HISTORY = "history.csv"
 Row = Mapping[str, float]

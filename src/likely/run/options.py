@@ -8,10 +8,10 @@ from pydantic import Field, field_validator
 
 from likely import DEFAULT_MODEL
 from likely.classifier import Classifier
-from likely.contract import Options
 from likely.data.images import ImageOptions
 from likely.models.artist import ArtistOptions
 from likely.nets.features import FeatureOptions
+from likely.options import Options
 from likely.training.options import TrainingOptions
 
 FOLD_SHARE = 0.05  # of the training's length, for each fold that looks for wrong labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from likely.contract import Options
+from likely.options import Options
 
 MB = 1 << 20
 
