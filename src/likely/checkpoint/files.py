@@ -15,6 +15,7 @@ from torch import Tensor
 
 from likely.checkpoint.errors import CheckpointError
 from likely.checkpoint.folder import ModelFolder, Trust
+from likely.checkpoint.writing import write_whole
 
 FORMAT_VERSION = 3
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
@@ -74,13 +75,11 @@ def _document(files: ModelFolder, *, of_any_version: bool = False) -> dict[str, 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
     """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
-    beside = path.with_name(path.name + ".part")
     metadata = {"document": json.dumps(document)} if document is not None else None
     # As bytes through open(): save_file would leave a file that no one else may read.
-    beside.write_bytes(
-        serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    write_whole(
+        path, serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     )
-    beside.replace(path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -95,9 +94,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def write_text(path: Path, text: str) -> None:
     """A text file that is complete at any moment."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8", newline="")
-    beside.replace(path)
+    write_whole(path, text.encode())
 
 
 def _no_model(folder: Path) -> str:

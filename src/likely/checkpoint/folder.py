@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 from likely.checkpoint import signing
 from likely.checkpoint.errors import CheckpointError
 from likely.checkpoint.sealing import SUFFIX, Keys
+from likely.checkpoint.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def encrypt(path: Path, keys: Keys) -> int:
     contents = _contents(path, keys)
     sealed = {name: keys.seal(content, name) for name, content in contents.items()}
     for name, content in sealed.items():
-        _put(path / (name + SUFFIX), content)
+        write_whole(path / (name + SUFFIX), content)
     _forget(path, [*sealed, signing.MANIFEST, signing.SIGNATURE])
     return len(sealed)
 
@@ -70,7 +70,7 @@ def decrypt(path: Path, keys: Keys) -> int:
     """The files of a folder as they were; how many. A signature goes as well."""
     contents = _contents(path, keys)
     for name, content in contents.items():
-        _put(path / name, content)
+        write_whole(path / name, content)
     _forget(path, [*(name + SUFFIX for name in contents), signing.MANIFEST, signing.SIGNATURE])
     return len(contents)
 
@@ -84,15 +84,6 @@ def _contents(path: Path, keys: Keys) -> dict[str, bytes]:
     if not names:
         raise CheckpointError(f"{path} holds no files")
     return {name: folder.read(name) for name in sorted(names)}
-
-
-def _put(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + signing.PART)
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())  # before what it stands for goes
-    beside.replace(path)
 
 
 def _forget(path: Path, names: list[str]) -> None:

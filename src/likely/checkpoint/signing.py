@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from likely.checkpoint.errors import CheckpointError, security
+from likely.checkpoint.writing import PART, write_whole
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-PART = ".part"  # of a file that is being written
 OWN = {MANIFEST, SIGNATURE, MANIFEST + PART, SIGNATURE + PART}  # files of the signature itself
 
 
@@ -26,9 +26,7 @@ def sign(folder: Path, key: Path) -> None:
     manifest = json.dumps({"files": listed}, indent=2, sort_keys=True).encode() + b"\n"
     signature = _private(key).sign(manifest)
     for name, content in ((SIGNATURE, signature), (MANIFEST, manifest)):
-        beside = folder / (name + PART)
-        beside.write_bytes(content)
-        beside.replace(folder / name)
+        write_whole(folder / name, content)
 
 
 def verified(folder: Path, signer: Path) -> Mapping[str, str]:
