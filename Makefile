@@ -1,11 +1,12 @@
 # Everything happens in .venv; `make clean` forgets it. TORCH_INDEX may name a package index that has the torch build wanted.
 PYTHON ?= python3
 TORCH_INDEX ?=
+SUDO ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test slow coverage check docs clean
+.PHONY: demo test test-system slow coverage check docs clean
 
 demo: $(VENV)/likely
 	$(BIN)/likely demo
@@ -13,6 +14,11 @@ demo: $(VENV)/likely
 # Two files at a time: each takes a single thread.
 test: $(VENV)/developer
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A browser and a database server by the system's packages, for the tests that need them; without them these are skipped.
+test-system:
+	@command -v chromium > /dev/null && ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 \
+	  || { $(SUDO) apt-get update --quiet=2 && $(SUDO) apt-get install --yes --quiet=2 chromium postgresql; }
 
 slow: $(VENV)/developer
 	$(BIN)/python -m pytest -m slow

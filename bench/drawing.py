@@ -11,6 +11,8 @@ picture to --picture.
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from grocery import manifest
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
 from trained import trained
 
 from likely import Classifier
@@ -33,6 +35,7 @@ from likely.evaluation.sheets import sheet
 LEDGER = RESULTS / "drawing.jsonl"
 TAUGHT, PIXELS = "gaussian, taught to draw by its backbone", ("vaegan", "gan")
 SIDE = 64
+NEVER = 10_000  # epochs without a gain, until which models of pixels use all their minutes
 SHOWN = ("Banana", "Lemon", "Carrots", "Red-Beet", "Kiwi", "Aubergine", "Orange", "Cucumber")
 N_SHOWN = 6
 
@@ -47,14 +50,16 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    os.environ["LIKELY_CACHE"] = str(asked.out / "drawing-cache")  # as on a machine that has never seen these images
     data = manifest(asked.data, asked.out)
     photographs = load(str(data), ImageOptions(size=SIDE, colour="rgb"))
     folders = {}
     for seed in asked.seeds:
+        minutes = 0.0
         for kind in (TAUGHT, *PIXELS):
-            folders[kind], minutes = learned(kind, data, seed, asked)
+            folders[kind], minutes = learned(kind, data, seed, asked, minutes)
             key = {"kind": kind, "seed": seed, "minutes": asked.minutes}
-            if not any(key.items() <= row.items() for row in rows(LEDGER)):
+            if not has_row(LEDGER, key):
                 classifier = Classifier.load(folders[kind])
                 whole = photographs.relabelled(classifier.labels)
                 found = measured(classifier, whole.parts["train"], whole.parts["test"], asked.judge, seed)
@@ -64,36 +69,22 @@ def main() -> None:
         draw(folders, asked.picture)
 
 
-def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace) -> tuple[Path, float]:
-    """The folder of a model and the minutes that its training took, or was given."""
-    taught = asked.out / f"drawing-taught-{seed}-{asked.minutes:g}"
-    note = taught.with_suffix(".minutes")
-    if kind == TAUGHT:
-        words = ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", 4]
-        words += ["--draw-minutes", asked.minutes, "--draw-side", SIDE, "--folds", 0]
-        begun = time.perf_counter()
-        fresh = not (taught / "model.json").exists()
-        trained(str(data), taught, *words, "--seed", seed, "--threads", asked.threads)
-        if fresh:
-            note.write_text(f"{(time.perf_counter() - begun) / 60:.2f}")
-        return taught, float(note.read_text())
-    minutes = float(note.read_text())
-    words = [
-        "--model",
-        kind,
-        "--size",
-        SIDE,
-        "--colour",
-        "rgb",
-        "--minutes",
-        minutes,
-        "--patience",
-        10_000,
-        "--folds",
-        0,
-    ]
-    out = asked.out / f"drawing-{kind}-{seed}-{asked.minutes:g}"
-    return trained(str(data), out, *words, "--seed", seed, "--threads", asked.threads)[0], minutes
+def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted: float) -> tuple[Path, float]:
+    """The folder of a model, trained unless it is there, and the minutes that this took; a model of pixels is `granted` its."""
+    out = asked.out / f"drawing-{'taught' if kind == TAUGHT else kind}-{seed}-{asked.minutes:g}"
+    said: list[object] = ["--folds", 0, "--seed", seed, "--threads", asked.threads]
+    if kind != TAUGHT:
+        said += ["--model", kind, "--size", SIDE, "--colour", "rgb", "--minutes", granted, "--patience", NEVER]
+        return trained(str(data), out, *said)[0], granted
+    said += ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", 4]
+    said += ["--draw-minutes", asked.minutes, "--draw-side", SIDE]
+    begun, note = time.perf_counter(), out.with_suffix(".minutes")
+    if not note.exists():
+        for begun_before in (out, os.environ["LIKELY_CACHE"]):  # of a training cut short nobody knows how long it took
+            shutil.rmtree(begun_before, ignore_errors=True)
+        trained(str(data), out, *said)
+        note.write_text(f"{(time.perf_counter() - begun) / 60:.2f}")
+    return out, float(note.read_text())
 
 
 def measured(classifier: Classifier, train: Part, test: Part, judge: str, seed: int) -> dict[str, Any]:
@@ -124,17 +115,12 @@ def table() -> str:
     for row in found:
         figures = " | ".join(f"{row[name]:.3f}" for name in ("kernel", "precision", "recall", "density", "coverage"))
         lines.append(f"| {row['kind']} | {row['seed']} | {row['took']:.1f} | {row['frechet']:.1f} | {figures} |")
-    if found:
-        first = found[0]
-        lines += [
-            "",
-            f"{first['n_real']:,} photographs of the test part and as many drawn, {SIDE} pixels a side, in the",
-        ]
-        lines[-1] += (
-            f" features of {first['extractor']}. The photographs of the training part are at a Fréchet distance of"
-        )
-        lines[-1] += f" {first['frechet_of_training']:.1f} from those of the test part. {provenance(found)}"
-    return "\n".join(lines) + "\n"
+    for seed, row in {row["seed"]: row for row in found}.items():
+        real = f"{row['frechet_of_training']:.1f}"
+        lines.append(f"| the photographs of the training part | {seed} | | {real} | | | | | |")
+    n, judge = (found[0]["n_real"], found[0]["extractor"]) if found else (0, "")
+    note = f"Beside {n:,} photographs of the test part, as many drawn, {SIDE} pixels a side, as {judge} sees them."
+    return "\n".join([*lines, "", f"{note} {provenance(found)}"]) + "\n"
 
 
 if __name__ == "__main__":

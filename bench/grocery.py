@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
 from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -34,7 +34,8 @@ from likely import Classifier
 from likely.data.dataset import load
 from likely.data.parts import Part
 from likely.evaluation import metrics
-from likely.inference.hierarchy import levels
+from likely.inference.hierarchy import Level, levels
+from likely.inference.posterior import log_posterior, uniform
 
 LEDGER = RESULTS / "grocery.jsonl"
 N_RESAMPLED = 1000
@@ -42,6 +43,8 @@ N_CLASSES = 81
 N_LEFT_OUT = 10  # products that are nobody's
 Scores: TypeAlias = Sequence[np.ndarray]  # of known images and of strange ones
 ALPHA = 0.05
+OURS, UNIFORM = "gaussian", "gaussian, --prior uniform"
+SMALLEST = -690.0  # nats: a probability of zero, as kNN has it, is none to take means of
 SCALINGS: Mapping[str, Callable[[], Any]] = {
     "as they are": lambda: "passthrough",
     "l2": Normalizer,
@@ -58,7 +61,7 @@ def main() -> None:
     asked = shop_arguments(__doc__)
     for seed in asked.seeds:
         key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
-        if not any(key.items() <= row.items() for row in rows(LEDGER)):
+        if not has_row(LEDGER, key):
             append(LEDGER, {**circumstances(asked.threads), **key, **measured(asked, seed)})
     write_table(LEDGER, table())
 
@@ -160,27 +163,26 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
     """Accuracy on the test part, fine and coarse, and the paired difference to each rival."""
     test = found["test"]
     (level,) = levels(classifier.labels)
-    coarse = level.group.numpy()
-    log_p = classifier.log_posterior(test.part.images)
-    ours = log_p.argmax(1) == test.y
-    summed = level.log_posterior(torch.from_numpy(log_p)).argmax(1).numpy() == coarse[test.y]
-    answer: dict[str, Any] = {"n": len(test.y), "fine": float(ours.mean()), "coarse": float(summed.mean())}
-    answer["ece"] = metrics.ece(log_p, test.y)
+    scores = classifier.examine(test.part.images).log_scores
+    priors = {OURS: classifier.log_prior_, UNIFORM: uniform(len(classifier.labels))}
+    answer: dict[str, Any] = {"n": len(test.y)}
+    rights = {}
+    for name, log_prior in priors.items():
+        log_p = log_posterior(scores, log_prior, classifier.judge_.temperature)
+        answer[name], rights[name] = figures(log_p, test.y, level)
     for name, how, rival in rivals(found):
-        theirs = rival.predict(test.X)
-        right, p = theirs == test.y, rival.predict_proba(test.X)
-        by_group = np.stack([p[:, coarse == g].sum(1) for g in range(len(level.names))], 1).argmax(1)
-        answer[name] = {
-            "chosen": how,
-            "fine": float(right.mean()),
-            "coarse": float((by_group == coarse[test.y]).mean()),
-            "ece": metrics.ece(np.log(p + 1e-300), test.y),
-            "lead": [
-                float(ours.mean() - right.mean()),
-                *metrics.paired_bootstrap(ours, right, np.random.default_rng(0)),
-            ],
-        }
+        theirs, right = figures(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)
+        sure = metrics.paired_bootstrap(rights[OURS], right, np.random.default_rng(0))
+        answer[name] = {"chosen": how, **theirs, "lead": [answer[OURS]["fine"] - theirs["fine"], *sure]}
     return answer
+
+
+def figures(log_p: torch.Tensor, y: np.ndarray, level: Level) -> tuple[dict[str, float], np.ndarray]:
+    """Of posteriors (N, K): accuracy, that of the groups that classes belong to, ece; and which answers are right, (N,)."""
+    log_p = log_p.clamp_min(SMALLEST)
+    right, group = log_p.argmax(1).numpy() == y, level.group.numpy()
+    by_group = level.log_posterior(log_p).argmax(1).numpy() == group[y]
+    return {"fine": float(right.mean()), "coarse": float(by_group.mean()), "ece": metrics.ece(log_p.numpy(), y)}, right
 
 
 def left_out(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
@@ -224,6 +226,11 @@ def paired_auroc(ours: Scores, theirs: Scores) -> list[float]:
     return [metrics.auroc(*ours) - metrics.auroc(*theirs), float(low), float(high)]
 
 
+def shown(found: Mapping[str, float]) -> str:
+    """Three cells of the table."""
+    return " | ".join(f"{found[name]:.4f}" for name in ("fine", "coarse", "ece"))
+
+
 def table() -> str:
     found = rows(LEDGER)
     lines = [
@@ -232,13 +239,13 @@ def table() -> str:
     ]
     for row in found:
         known, start = row["known"], f"| {row['backbone']} | {row['stages']} | {row['seed']}"
-        lines.append(f"| gaussian {start} | | {known['fine']:.4f} | {known['coarse']:.4f} | {known['ece']:.4f} | |")
+        for name in (OURS, UNIFORM):
+            lines.append(f"| {name} {start} | | {shown(known[name])} | |")
         for name in RIVALS:
             each = known[name]
             lead = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["lead"]))
             verdict = "ahead" if each["lead"][1] > 0 else "behind" if each["lead"][2] < 0 else "a tie"
-            figures = " | ".join(f"{each[figure]:.4f}" for figure in ("fine", "coarse", "ece"))
-            lines.append(f"| {name} {start} | {each['chosen']} | {figures} | {lead}: {verdict} |")
+            lines.append(f"| {name} {start} | {each['chosen']} | {shown(each)} | {lead}: {verdict} |")
     lines += ["", f"Ten of the {N_CLASSES} products left out of the training:", ""]
     lines += [
         "| stages | seed | n known, strange | false alarms at alpha 0.05 | strange turned away | AUROC, strangeness | largest "

@@ -22,6 +22,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def has_row(path: Path, key: Mapping[str, object]) -> bool:
+    """Whether there is a line of what is known by these names and values."""
+    return any(key.items() <= row.items() for row in rows(path))
+
+
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add a measurement; it is on the disk when this returns."""
     path.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ledger import append, arguments, circumstances, rows
+from ledger import append, arguments, circumstances, has_row
 
 # Ways of training a family that have a name of their own; {backbone} is the folder that --backbone names.
 EXTRAS = {
@@ -41,7 +41,7 @@ def unmeasured(asked: argparse.Namespace, ledger: Path) -> Iterator[tuple[dict[s
     for seed in asked.seeds:
         for kind in asked.models.split(","):
             key = {"data": name, "kind": kind, "seed": seed, "minutes": asked.minutes}
-            if any(key.items() <= row.items() for row in rows(ledger)):
+            if has_row(ledger, key):
                 continue
             folder = asked.out / f"{name}-{kind}-{seed}-{asked.minutes:g}"
             trained(asked.data, folder, *words(kind, seed, asked))

@@ -16,11 +16,11 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from likely.contract import Options
 from likely.data.images import ImageOptions
 from likely.models import FAMILIES, summary
 from likely.models.artist import ArtistOptions
 from likely.nets.features import FeatureOptions
+from likely.options import Options
 from likely.run import Run
 from likely.surfaces.cli import cli
 from likely.surfaces.cli.flags import spelled, without_none
@@ -130,7 +130,7 @@ def _filled(match: re.Match[str]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "options.md": options_page,
     "cli.md": commands_page,
-    **{name: partial(with_tables, name) for name in ("benchmarks.md", "trust.md")},
+    **{name: partial(with_tables, name) for name in ("benchmarks.md", "trust.md", "photos.md")},
 }
 
 

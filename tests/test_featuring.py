@@ -1,5 +1,7 @@
 """Models of features: whatever the map and the family, a classifier of images like any other."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,10 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.classifier.featuring import LAYOUT
+from likely.data import arrays
 from likely.data.arrays import readable
+from likely.data.images import ImageOptions
+from likely.data.splits import divide
 from likely.evaluation.metrics import auroc
 from likely.nets.features import RandomConvolutions
 
@@ -137,3 +142,25 @@ def test_what_is_kept_of_features_is_of_this_version(tmp_path, monkeypatch):
     Classifier("gaussian", features={"features": "random"}).fit(IMAGES, LABELS)
     (store,) = (tmp_path / "features").iterdir()
     assert LAYOUT in store.name
+
+
+def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what_is_usual():
+    dataset, _ = digits()
+    parts = divide(dataset, 0)
+    made = parts.train.subset(np.flatnonzero(parts.train.labels == 3)[:20])
+    plain, helped = (trained(dataset, replace(parts, generated=generated)) for generated in (None, made))
+    assert torch.equal(plain.log_prior_, helped.log_prior_)
+    assert not torch.equal(plain.model_.mean[3], helped.model_.mean[3])
+    assert len(helped.judge_.typicality.scores) == len(plain.judge_.typicality.scores)
+
+
+def digits():
+    return arrays.dataset(IMAGES, LABELS, [str(c) for c in range(10)], ImageOptions())
+
+
+def trained(dataset, parts):
+    classifier = Classifier("gaussian", features={"features": "random"})
+    for _ in classifier.fit_steps(parts, dataset.classes, dataset.format):
+        pass
+    classifier.finish(parts)
+    return classifier

@@ -13,8 +13,9 @@ from enum import StrEnum
 from typing import ClassVar, Literal, Self, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Generator, Tensor, nn
+
+from likely.options import Options
 
 # In the context of a validation: the options are a model's own, and nothing of today is to change or to refuse them.
 STORED = "stored"
@@ -22,12 +23,6 @@ STORED = "stored"
 
 # Features of length 1; their principal components, of variance 1; as they are.
 FeatureScaling: TypeAlias = Literal["l2", "whiten", "none"]
-
-
-class Options(BaseModel):
-    """The options of a family or of a procedure: frozen, validated, and refusing words that it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class FamilyOptions(Options):
@@ -189,7 +184,19 @@ class Latent(ABC):
         """The image of a latent vector: (B, d) -> (B, C, H, W) in [0, 1]."""
 
 
-class LatentClassMixture(Latent):
+class Placing(ABC):
+    """Ability: images and classes are places in one space, in which an image's distance from a class tells how like it is."""
+
+    @abstractmethod
+    def placed(self, x: Tensor) -> Tensor:
+        """Where images are: (B, ...) -> (B, d)."""
+
+    @abstractmethod
+    def class_places(self) -> Tensor:
+        """Where the classes are, (K, d)."""
+
+
+class LatentClassMixture(Latent, Placing):
     """Ability: one latent space in which every class is one component, p(z | c) = N(mean_c, diag exp(2 log_scale_c))."""
 
     @abstractmethod
@@ -203,6 +210,16 @@ class LatentClassMixture(Latent):
     def drawn_from(self) -> tuple[Tensor, Tensor]:
         """Means and log scales (K, d) of what images are drawn from: the components, unless a family knows better."""
         return self.components()
+
+    def placed(self, x: Tensor) -> Tensor:
+        return self.encode(x) / self._usual_scale()
+
+    def class_places(self) -> Tensor:
+        return self.components()[0] / self._usual_scale()
+
+    def _usual_scale(self) -> Tensor:
+        """Of the components along each axis, (d,)."""
+        return self.components()[1].mean(0).exp()
 
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
         mean, log_scale = (part[c] for part in self.drawn_from())

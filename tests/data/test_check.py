@@ -199,7 +199,7 @@ def test_the_command_speaks_json_on_stdout(good) -> None:
     told = json.loads(out)
     assert code == 1
     assert told["unreadable"] == 1
-    assert told["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "fit"}
+    assert told["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "fit", "zoom": 1.0}
     assert told["counts"] == {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}}
     assert told["findings"][0]["kind"] == "unreadable"
     assert told["findings"][0]["severity"] == "error"

@@ -107,6 +107,21 @@ def test_crop_fills_and_keeps_the_middle() -> None:
     assert (read(image, grey(10, 10, "crop")) == 255).all()
 
 
+def test_zoom_keeps_as_much_less_of_the_middle() -> None:
+    image = np.zeros((40, 60), np.uint8)
+    image[10:30, 20:40] = 255
+    twice = ImageFormat(channels=1, height=20, width=20, resize="crop", zoom=2)
+    assert (read(image, twice)[0] == 255).all()
+    assert not (read(image, grey(20, 20, "crop"))[0] == 255).all()
+    assert (read(image[:20, :20], twice) == image[:20, :20]).all()  # it has the size already
+
+
+@pytest.mark.parametrize("resize", ["fit", "stretch"])
+def test_zoom_is_for_images_that_are_cut(resize: str) -> None:
+    with pytest.raises(ValidationError, match=r"zoom 1\.5 is for resize 'crop'"):
+        ImageOptions(resize=resize, zoom=1.5)
+
+
 def test_stretch_ignores_the_aspect() -> None:
     image = np.repeat(np.array([[0, 255]], np.uint8), 4, axis=0).repeat(8, axis=1)
     pixels = read(image, grey(4, 4, "stretch"))[0]

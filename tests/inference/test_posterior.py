@@ -92,11 +92,11 @@ def test_uniform_classes_are_equally_likely(n_classes):
     assert log_prior.tolist() == pytest.approx([-math.log(n_classes)] * n_classes)
 
 
-@given(st.integers(0, 20), st.integers(1, 40), st.sampled_from([0.5, 1.0, 3.0]))
-def test_the_few_largest_are_the_largest(seed, k, temperature):
+@given(st.integers(0, 20), st.integers(1, 40), st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([30, 256, 1000]))
+def test_the_few_largest_are_the_largest(seed, k, temperature, n):
     rng = torch.Generator().manual_seed(seed)
-    scores, prior = 5 * torch.randn(6, 30, generator=rng), torch.rand(30, generator=rng).log_softmax(0)
+    scores, prior = 5 * torch.randn(6, n, generator=rng), torch.rand(n, generator=rng).log_softmax(0)
     values, classes = top_log_posterior(scores, prior, temperature, k)
-    expected = log_posterior(scores, prior, temperature).topk(min(k, 30))
+    expected = log_posterior(scores, prior, temperature).topk(min(k, n))
     assert_close(values.double(), expected.values, rtol=1e-4, atol=1e-4)
     assert torch.equal(classes, expected.indices)

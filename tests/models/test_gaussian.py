@@ -194,18 +194,18 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
     )
     parts = divide(dataset(X, y, list("012345"), ImageOptions())[0], 0)
 
-    def nll(**options):
+    def trained(**options):
         classifier = Classifier("gaussian", options=options)
         for _ in classifier.fit_steps(parts, list("012345"), None):
             pass
-        found = classifier.training_state_.progress.best_score
-        classifier.finish(parts)
-        return found, float(classifier.model_.chosen_shrinkage)
+        return classifier, classifier.training_state_.progress.best_score
 
-    best, chosen = nll()
-    assert chosen in SHRINKAGES
-    assert best == pytest.approx(min(nll(shrinkage=s)[0] for s in SHRINKAGES))
-    assert nll(shrinkage=chosen)[0] == pytest.approx(best)
+    classifier, best = trained()
+    classifier.finish(parts)
+    chosen = float(classifier.model_.chosen_shrinkage)
+    found = {shrinkage: trained(shrinkage=shrinkage)[1] for shrinkage in SHRINKAGES}
+    assert best == pytest.approx(min(found.values()))
+    assert found[chosen] == pytest.approx(best)
 
 
 def test_without_validation_images_the_shrinkage_is_the_estimate():

@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 
-from likely.nets.backbone import Backbone, BackboneError, Tuning, located, side_of
+from likely.data.images import ImageFormat, read
+from likely.nets.backbone import Backbone, BackboneError, Tuning, located, preparation_of
 from likely.nets.features import rebuilt
 
 
@@ -70,8 +73,46 @@ def test_what_is_no_backbone_is_told_at_once(tmp_path):
         located("nobody/nothing")
 
 
-def test_how_large_its_images_are(backbone):
-    assert side_of(str(backbone)) == 32
+SQUARE = {"height": 32, "width": 32}
+
+
+@pytest.mark.parametrize(
+    ("processor", "settings", "expected"),
+    [
+        (
+            "MobileNetV2",
+            {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": SQUARE},
+            (32, "crop", 1.25),
+        ),
+        (
+            "MobileNetV2",
+            {"size": {"shortest_edge": 32}, "do_center_crop": True, "crop_size": SQUARE},
+            (32, "crop", 1.0),
+        ),
+        ("ConvNext", {"size": {"shortest_edge": 28}, "crop_pct": 0.875}, (28, "crop", 1 / 0.875)),
+        ("ConvNext", {"size": {"shortest_edge": 384}, "crop_pct": 0.875}, (384, "stretch", 1.0)),
+        ("ViT", {"size": SQUARE}, (32, "stretch", 1.0)),
+    ],
+)
+def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, processor, settings, expected):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    found = preparation_of(str(tmp_path))
+    assert found == pytest.approx(expected)
+    theirs = getattr(transformers, f"{processor}ImageProcessorPil")(**settings, do_normalize=False)
+    across, down = np.meshgrid(np.linspace(0, 255, 90), np.linspace(0, 255, 60))
+    photograph = np.stack([across, down, (across + down) / 2], 2).astype(np.uint8)
+    ours = read(
+        photograph, ImageFormat(channels=3, height=found.size, width=found.size, resize=found.resize, zoom=found.zoom)
+    )
+    assert np.abs(np.asarray(theirs(photograph)["pixel_values"][0]) * 255 - ours).max() < 6
+
+
+def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(BackboneError, match="gives no size"):
+        preparation_of(str(tmp_path))
 
 
 @pytest.mark.parametrize("stages", [1])

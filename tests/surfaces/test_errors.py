@@ -8,7 +8,8 @@ import click
 import pytest
 
 import likely
-from likely.surfaces.cli.errors import _is_ours, sentences
+from likely.surfaces.blame import is_ours
+from likely.surfaces.cli.errors import sentences
 from likely.training.loop import Diverged
 
 
@@ -41,7 +42,7 @@ def test_only_the_packages_own_words_pass_as_they_are(capsys):
     """Not those of a library that lies in an environment inside a clone that is called likely."""
     assert ended(ValueError("axis 3 is out of bounds"), "/home/me/likely/.venv/lib/numpy/core.py") == 1
     assert "report" in capsys.readouterr().err
-    assert not _is_ours(SimpleNamespace(__traceback__=None))
+    assert not is_ours(SimpleNamespace(__traceback__=None))
 
 
 @pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["train", "--help"]])

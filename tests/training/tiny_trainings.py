@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from likely.contract import Objective, Options, Scorer, Task
+from likely.contract import Objective, Scorer, Task
 from likely.models.vae import Vae
+from likely.options import Options
 from likely.training.feed import Batches
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field, field_validator, model_validator
 
 from likely import models
-from likely.contract import FamilyOptions, GenerativeModel, Options
+from likely.contract import FamilyOptions, GenerativeModel
 from likely.data.images import ImageOptions
 from likely.evaluation.fidelity import DENSITY_K
 from likely.evaluation.report.comparison import Key
+from likely.options import Options
 from likely.run import JUDGE, Run
 from likely.training.options import TrainingOptions
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,58 +20,46 @@ from torch import Tensor
 from likely import DEFAULT_MODEL, checkpoint, models
 from likely.answer import Answer
 from likely.classifier.adapting import Adaptation, adaptation
-from likely.classifier.choosing import choice_of
-from likely.classifier.drawing import Drawing, drawn
-from likely.classifier.examining import Seen, examine, examine_part
+from likely.classifier.answering import Question
+from likely.classifier.choosing import Choice
+from likely.classifier.drawing import Drawing, samples
+from likely.classifier.examining import Seen
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
 from likely.classifier.featuring import Features, Progress, Sighted, suited
-from likely.classifier.judging import BATCH, judge_of, not_too_many
+from likely.classifier.fitting import Fitting, Snapshot
+from likely.classifier.judging import judge_of
 from likely.classifier.keeping import put_together, taken_apart
+from likely.classifier.observing import checked_masks, masks_of
+from likely.classifier.sight import Sight, blocks
 from likely.contract import (
     Extensible,
     GenerativeModel,
     ImportanceWeighted,
     Latent,
-    Measured,
-    Options,
     PartialEvidence,
+    Placing,
     Scorer,
-    Task,
 )
 from likely.data import arrays
 from likely.data.collection import Images
 from likely.data.decoding import ImageWarning
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.listing import Problem
-from likely.data.parts import Part, fingerprint, hashes_of, joined
+from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.splits import Parts, divide
-from likely.inference.answers import Naming, answers
-from likely.inference.calibration import fit_temperature, nll, weights
+from likely.inference.answers import Naming
+from likely.inference.calibration import fit_temperature
 from likely.inference.judgement import Examination, Judge, Judgement, Labelled
+from likely.inference.plane import Plane
 from likely.inference.posterior import log_evidence, log_posterior, top_log_posterior
 from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
-from likely.nets.scaling import to_eight_bit, to_unit
-from likely.training import hardware
-from likely.training.feed import Batches
-from likely.training.loop import Step, fit, measure
-from likely.training.options import AugmentOptions, TrainingOptions
+from likely.nets.scaling import to_eight_bit
+from likely.options import Options
+from likely.training.loop import Step
+from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
-
-LESSON = 64  # images of a batch by which features are learned
-T = TypeVar("T", bound=Options)
-Snapshot = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What all answers of one question have in common."""
-
-    alpha: float
-    log_prior: Tensor
-    naming: Naming
-    judge_of_part: Judge
 
 
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -101,6 +87,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     'known'
     """
 
+    # Set by a training or by loading.
+    choice_: Choice
+    features_: Features | None
+    training_: TrainingOptions
+    training_state_: TrainingState
+    classes_: NDArray[Any]
+    format_: ImageFormat | None
+    model_: Scorer
+    log_prior_: Tensor
+    judge_: Judge
+
     def __init__(
         self,
         model: str = DEFAULT_MODEL,
@@ -126,7 +123,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         classes, labels = np.unique(y[~unlabelled], return_inverse=True)
         numbers = np.full(len(y), -1, np.int64)
         numbers[~unlabelled] = labels
-        asked = suited(_validated(ImageOptions, self.images), _validated(FeatureOptions, self.features))
+        asked = suited(ImageOptions.validated(self.images), FeatureOptions.validated(self.features))
         dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], asked)
         for problem in problems:
             warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
@@ -147,28 +144,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """
         if isinstance(self.random_state, Integral):
             self.seed_ = int(self.random_state)
-        if getattr(self, "_seen", None) is not parts:
-            self.see(parts)
-        parts = self._begin(parts, classes, format)
-        state, options = self.training_state_, self.training_
-        if resume is not None:
-            self._restore(resume)
-        elif isinstance(self.model_, Measured):
-            for _ in measure(self.model_, self._feed(parts.train, BATCH, None).to(self.device)):
-                state.follow_model()
-                if not state.objectives and not self._validate(parts.validation):
-                    break  # nobody can choose
-        if state.objectives and self.device.type == "cpu":
-            hardware.keep_memory()
-        dtype = hardware.dtype(options, self.device, self.model_.task.shape)
-        feed = self._feed(parts.train, options.batch_size or BATCH, options.augment, options.labelled_share)
-        feed = feed.to(self.device)
-        if state.progress.stale >= options.patience:  # a resumed training may have been at its end
-            return
-        for step in fit(state, feed, dtype=dtype):
-            yield replace(step, validation=self._validate(parts.validation)) if step.ends_epoch else step
-            if state.progress.stale >= options.patience:
-                return
+        yield from self._fitting_of(parts).steps(classes, format, resume=resume)
+
+    def learn_features(self, parts: Parts) -> Iterator[Step]:
+        """Train what makes the features, if that is learned; whoever has had enough may stop. `see` comes next."""
+        yield from self._fitting_of(parts).learn_features()
+
+    def see(self, parts: Parts, progress: Progress | None = None) -> None:
+        """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
+        self._fitting_of(parts).see(progress)
+
+    def _fitting_of(self, parts: Parts) -> Fitting:
+        """The one under way, or a new one if it is of other images."""
+        fitting: Fitting | None = getattr(self, "_fitting", None)
+        self._fitting = fitting if fitting is not None and fitting.parts is parts else Fitting(self, parts)
+        return self._fitting
 
     def finish(self, parts: Parts) -> None:
         """Take the best weights so far and fit on held-out images what turns their figures into answers."""
@@ -178,9 +168,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.judge_ = judge_of(self, parts)
         calibration = parts.calibration
         labels = torch.from_numpy(calibration.labels)
-        self.remembered_ = remembered(self.model_, self.inputs(calibration.images), labels)
+        self.remembered_ = remembered(self.model_, self.sight.inputs(calibration.images), labels)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
-        del self._seen, self._learned
+        del self._fitting
         if self.features_ is not None:
             self.features_.let_go()
 
@@ -202,7 +192,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def crosses(self, shape: Sequence[int]) -> bool:
         """Whether it learns from images (C, H, W), or vectors (D,), that calibrate as well: a fifth is then judged by a model
         of the rest (cross-conformal prediction, Vovk 2015). What is measured in one pass can be measured in six."""
-        features = self.choice_.features if hasattr(self, "choice_") else _validated(FeatureOptions, self.features)
+        features = self.choice_.features if hasattr(self, "choice_") else FeatureOptions.validated(self.features)
         of_features = len(shape) == 1 or (features.kind != "pixels" and not features.learns)
         return of_features and not models.family(self.family).learns_by_gradient
 
@@ -219,7 +209,16 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @property
     def device(self) -> torch.device:
         """Where the fitted model computes."""
-        return next(t.device for t in (*self.model_.parameters(), *self.model_.buffers()))
+        return self.sight.device
+
+    @property
+    def sight(self) -> Sight:
+        """How the model is shown images."""
+        return Sight(self.model_, self.features_)
+
+    def examine(self, images: Images, masks: Tensor | None = None) -> Examination:
+        """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
+        return self.sight.examine(images, masks)
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
         """log p(c | x) under the training prior: (N, K)."""
@@ -228,7 +227,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @torch.inference_mode()
     def log_posterior(self, images: Images) -> NDArray[np.float64]:
         """log p(c | x) of a collection under the training prior: (N, K)."""
-        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self.inputs(images)])
+        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self.sight.inputs(images)])
         return log_posterior(log_scores, self.log_prior_, self.judge_.temperature).numpy()
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -248,7 +247,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         Of thousands of classes no more is kept than is asked for.
         """
         images, found = self._images(X), []
-        for x in self.inputs(images):
+        for x in self.sight.inputs(images):
             scores = self.model_.log_scores(x)
             found.append(top_log_posterior(scores, self.log_prior_.to(scores.device), self.judge_.temperature, k))
         values, classes = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
@@ -261,8 +260,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @torch.inference_mode()
     def log_evidence(self, images: Images, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
         """log p(x) of a collection, (N,) nats; with `rng`, a bound by sampling is sampled, and a bound indeed."""
-        model = self._generative("log p(x)")
-        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self.inputs(images)])
+        model = self.generative("log p(x)")
+        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self.sight.inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
@@ -270,7 +269,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """A tighter bound on log p(x) than `log_evidence`, (N,) nats, where the family has one."""
         model = self.model_
         assert isinstance(model, ImportanceWeighted)
-        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.inputs(images)])
+        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.sight.inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
@@ -280,29 +279,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         `truncation` scales the noise that they come from: below 1 they are more typical and less varied.
         """
         check_is_fitted(self, "judge_")
-        model = self._generative("sample")
-        rng = torch.Generator(self.device).manual_seed(seed)
-        c = torch.full((n,), self.index(label), device=self.device)
-        blocks = [c[start : start + BATCH] for start in range(0, n, BATCH)]
-        if self.features_ is not None:
-            artist = self._artist()
-            return np.concatenate(
-                [to_eight_bit(drawn(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks]
-            )
-        if truncation == 1:
-            return np.concatenate([self.pixels(model.sample(c, rng=rng)) for c in blocks])
-        if not isinstance(model, Latent):
-            raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {self.family!r} has none")
-        latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
-        return np.concatenate([self.pixels(model.decode(z)) for z in latents])
-
-    def _artist(self) -> Artist:
-        if self.artist is None:
-            raise ValueError(
-                f"this {self.family!r} knows features of images and has not learned to draw them; train it with "
-                "--draw-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
-            )
-        return self.artist
+        return samples(self, self.index(label), n, seed=seed, truncation=truncation)
 
     @property
     def draws_images(self) -> bool:
@@ -352,13 +329,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(f"top_k {top_k} names no class; at least 1 was expected")
         images, problems = self._readable(inputs, names)
         prior = self.log_prior_ if log_prior is None else log_prior
-        masks = None if observed is None else self._masks(observed, problems)
+        masks = None if observed is None else masks_of(self, observed, problems)
         if judge is None:
             judge = self.judge_ if masks is None else Judge.without_promises(len(self.labels), self.judge_.temperature)
-        asked = _Asked(alpha, prior, Naming(self.labels, self.id, top_k), judge)
-        given = (
-            answer for start, block in self._numbered(images) for answer in self._answers(start, block, masks, asked)
-        )
+        naming = Naming(self.labels, self.id, top_k)
+        question = Question(self.sight, self.judge_, judge, self.log_prior_, prior, alpha, naming)
+        given = (answer for start, block in blocks(images) for answer in question.answers(start, block, masks))
         failed = (Answer.failed(p.source, p.sentence, model=self.id) if p is not None else None for p in problems)
         return [failure or next(given) for failure in failed]
 
@@ -369,7 +345,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """
         check_is_fitted(self, "judge_")
         images, _ = self._readable(inputs)
-        examined = (self.examine(block) for block in self._blocks(images))
+        examined = (self.examine(block) for _, block in blocks(images))
         return adaptation(self.judge_, examined, self.log_prior_, alpha)
 
     def explain(self, image: Any, *, against: Any = None) -> Explanation:
@@ -401,7 +377,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """
         check_is_fitted(self, "judge_")
         x = self._pixels(image)
-        mask = self._checked_masks(observed, 1).expand(1, *x.shape[2:]).to(self.device)
+        mask = checked_masks(self, observed, 1).expand(1, *x.shape[2:]).to(self.device)
         assert isinstance(self.model_, PartialEvidence)
         return imagined(self.model_, x, mask, self.log_prior_, (judge or self.judge_).temperature)
 
@@ -424,7 +400,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(f"no image of {name!r} could be read; at least one was expected")
         new: Self = clone(self)
         new.__dict__.update(self.__dict__)
-        seen = Seen.joined(list(self.seen(images)))
+        seen = Seen.joined(list(self.sight.seen(images)))
         new.model_, new.judge_ = extended(self.model_, self.judge_, seen, self.remembered_)
         new.remembered_ = with_class(self.remembered_, new.model_, seen.x)
         new.classes_ = np.append(self.classes_, [name])
@@ -434,22 +410,40 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         new.__dict__.pop("id_", None)
         return new
 
+    @torch.inference_mode()
+    def map(self) -> Plane | None:
+        """A plane through the space in which the model sees images and classes, if it has one."""
+        return Plane.through(self.model_.class_places().cpu()) if isinstance(self.model_, Placing) else None
+
+    @torch.inference_mode()
+    def class_places(self, plane: Plane) -> Tensor:
+        """Where classes are on that plane: (K, 2)."""
+        assert isinstance(self.model_, Placing)
+        return plane(self.model_.class_places().cpu())
+
+    @torch.inference_mode()
+    def places(self, images: Images, plane: Plane) -> Tensor:
+        """Where images are on that plane: (N, 2)."""
+        assert isinstance(self.model_, Placing)
+        found = [plane(self.model_.placed(x).cpu()) for x in self.sight.inputs(images)]
+        return torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.float64)
+
     def n_missing(self, label: Any, alpha: float) -> int:
         """How many images more a class would have to have set aside for p-values of its own at `alpha`; 0 if it has enough."""
         return self.judge_.typicality.n_missing(alpha)[self.index(label)]
 
     def judge(self, images: Images, *, alpha: float) -> Judgement:
         """Everything that answers rest on, as arrays, for a whole collection."""
-        blocks = self._blocks(images) if len(images) else [images]
+        pieces = [block for _, block in blocks(images)] or [images]
         # A block at a time: what is seen of an image is far more than what is answered.
-        return Judgement.joined([self.judge_(self.examine(block), self.log_prior_, alpha) for block in blocks])
+        return Judgement.joined([self.judge_(self.examine(piece), self.log_prior_, alpha) for piece in pieces])
 
     def judge_of_part(self, observed: ArrayLike, validation: Part, calibration: Part) -> Judge:
         """What makes answers of images of which `observed`, (H, W) bool, is seen: fitted on others behind the same mask.
 
         Neither part may hold images of the training; the classifier's own splits do.
         """
-        masks = [self._masks(observed, [None] * len(part)) for part in (validation, calibration)]
+        masks = [masks_of(self, observed, [None] * len(part)) for part in (validation, calibration)]
         before, now = (self.examine(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
         labels = [torch.from_numpy(part.labels) for part in (validation, calibration)]
         T = fit_temperature(before.log_scores, labels[0], self.log_prior_)
@@ -482,202 +476,22 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.id_ = f"{folder.resolve().name}@{digest}"
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu") -> Self:
-        """Read a model folder; a CheckpointError says what is wrong with it."""
-        tensors, document = checkpoint.load(Path(folder))
+    def load(cls, folder: str | Path, *, device: str = "cpu", trust: checkpoint.Trust | None = None) -> Self:
+        """Read a model folder, one of those that are to be trusted; a CheckpointError says what is wrong with it."""
+        tensors, document = checkpoint.load(Path(folder), trust)
         return put_together(cls, tensors, document, device)
-
-    def learn_features(self, parts: Parts) -> Iterator[Step]:
-        """Train what makes the features, if that is learned; whoever has had enough may stop. `see` comes next."""
-        counts = parts.train.class_counts(int(parts.train.labels.max()) + 1)
-        asked, shape = _validated(FeatureOptions, self.features), parts.train.images.shape
-        self.choice_ = choice_of(self.model, asked, shape, counts)
-        options = _validated(models.family(self.family).options_type, self.options)
-        self.features_ = Features.chosen(self.choice_.features, options, shape, self.seed) if len(shape) == 3 else None
-        self._learned = parts
-        if self.features_ is None:
-            return
-        training = _validated(TrainingOptions, self.training)
-        hardware.placed(self.features_, hardware.device(training.device))
-        length = {"epochs": self.features_.options.feature_epochs, "minutes": None}
-        training = training.model_copy(update=length).resolved(len(parts.train))
-        lesson = self.features_.map.lesson(self.features_.options, len(counts), training.learning_rate)
-        if lesson is None:
-            return
-        state = TrainingState(hardware.placed(lesson, self.features_.device), training, seed=self.seed)
-        try:
-            feed = self._feed(parts.train, min(training.batch_size or BATCH, LESSON), training.augment)
-            yield from fit(state, feed.to(self.features_.device))
-        finally:
-            state.use_best()
-            self.features_.requires_grad_(False).eval()
-
-    def see(self, parts: Parts, progress: Progress | None = None) -> None:
-        """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
-        if getattr(self, "_learned", None) is not parts:
-            for _ in self.learn_features(parts):
-                pass
-        if self.features_ is not None:
-            self.features_.keep()
-            self.features_.measure(parts.train.images, progress)
-        self._seen = parts
-
-    def _begin(self, parts: Parts, classes: Sequence[str], format: ImageFormat | None) -> Parts:
-        """An untrained model for the data at hand, and the data as it sees them."""
-        family = models.family(self.family)
-        options = _validated(family.options_type, self.options)
-        asked = _validated(TrainingOptions, self.training)
-        self.training_ = asked.suited(options.training_defaults).resolved(len(parts.train))
-        self.classes_ = np.asarray(classes)
-        self.format_ = format
-        crosses = self.crosses(parts.train.images.shape)
-        if self.features_ is not None:
-            over = self.features_.over
-            parts = replace(parts, train=over(parts.train), validation=over(parts.validation))
-            parts = replace(parts, calibration=over(parts.calibration)) if crosses else parts
-        if crosses:
-            parts = replace(parts, train=joined([parts.train, parts.calibration]))
-        task = Task(parts.train.images.shape, parts.train.class_counts(len(classes)))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            model = family(task, options)
-        self.model_ = hardware.placed(model, hardware.device(self.training_.device))
-        self.log_prior_ = task.log_prior
-        self.training_state_ = TrainingState(self.model_, self.training_, seed=self.seed)
-        return parts
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        try:
-            self.training_state_.restore(*snapshot)
-        except (KeyError, RuntimeError, ValueError) as error:  # other names or shapes than this version's
-            raise checkpoint.CheckpointError(
-                f"the unfinished training is of another {self.family} than this version's; go on with the version of Likely "
-                "that began it, or train anew"
-            ) from error
-
-    def _feed(
-        self, part: Part, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
-    ) -> Batches:
-        how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labelled_share": labelled_share}
-        how["noise"] = 0.0 if self.features_ is None or augment is None else self.features_.noise
-        return Batches(part.images, part.labels, seed=self.seed, **how)
-
-    @torch.inference_mode()
-    def _validate(self, part: Part) -> dict[str, float]:
-        """Score the averaged weights on the validation images and keep them if they are the best so far."""
-        if not len(part):
-            return {}
-        part = not_too_many(part, len(self.labels), self.seed)
-        labels = torch.from_numpy(part.labels)
-        averaged = self.training_state_.averaged.eval()
-        assert isinstance(averaged, Scorer)
-        scores = torch.cat([averaged.log_scores(x).cpu() for x in self.inputs(part.images)])
-        T = fit_temperature(scores, labels, self.log_prior_)
-        right = (scores / T + self.log_prior_).argmax(1) == labels
-        figures = {
-            "nll": nll(scores, labels, self.log_prior_, T),
-            "accuracy": (weights(labels, self.log_prior_) * right).mean().item(),
-        }
-        self.training_state_.keep_if_better(figures["nll"])
-        return figures
 
     def _readable(self, inputs: Any, names: Sequence[str] | None = None) -> tuple[Images, list[Problem | None]]:
         """The inputs that can be read, in this classifier's format, and for each input what is wrong with it, if anything."""
         width = None if self.format_ is not None else self.model_.task.n_dims
         return arrays.readable(inputs, self.format_, names, width=width)
 
-    def _blocks(self, images: Images) -> Iterator[Images]:
-        """A collection in pieces that fit through a network, and whose figures fit into memory."""
-        return (block for _, block in self._numbered(images))
-
-    def _numbered(self, images: Images) -> Iterator[tuple[int, Images]]:
-        """The same, each piece with the number of its first image."""
-        for start in range(0, len(images), BATCH):
-            yield start, images.subset(np.arange(start, min(start + BATCH, len(images))))
-
-    def inputs(self, images: Images) -> Iterator[Tensor]:
-        """Batches as the model takes them."""
-        for batch, features in self._batches(images):
-            yield self._unit(batch) if features is None else features.of(batch)
-
-    def seen(self, images: Images) -> Iterator[Seen]:
-        """The same, with all that is known of the images besides."""
-        for batch, features in self._batches(images):
-            yield Seen(self._unit(batch)) if features is None else features.seen(batch)
-
-    def _batches(self, images: Images) -> Iterator[tuple[Tensor, Features | None]]:
-        """Images or vectors, and what makes features of them: nothing if they are features already, or none are wanted."""
-        for block in self._blocks(images):
-            batch = block.batch(np.arange(len(block)))
-            yield batch, self.features_ if batch.ndim == 4 else None
-
-    def _unit(self, batch: Tensor) -> Tensor:
-        """8-bit images in [0, 1], vectors as they are, on the device."""
-        batch = batch.to(self.device)
-        return to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
-
-    def differentiable(self, x: Tensor) -> Seen:
-        """What the model is shown of images x (B, C, H, W) in [0, 1], with gradients."""
-        return Seen(x) if self.features_ is None else self.features_.differentiable(x)
-
-    @torch.inference_mode()
-    def examine(self, images: Images, masks: Tensor | None = None) -> Examination:
-        """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
-        if masks is None:
-            return examine(self.model_, self.seen(images))
-        each = torch.split(masks.to(self.device), BATCH) if len(masks) else ()
-        return examine_part(self.model_, zip(self.inputs(images), each, strict=True))
-
     def _pixels(self, image: Any) -> Tensor:
         """One image (1, C, H, W) in [0, 1], or a vector (1, D); a ValueError if it cannot be read."""
         images, problems = self._readable([image])
         for problem in filter(None, problems):
             raise ValueError(problem.sentence)
-        return self._unit(images.batch([0]))
-
-    def _masks(self, observed: ArrayLike, problems: Sequence[Problem | None]) -> Tensor:
-        """(N, H, W) bool of the inputs that can be read."""
-        masks, n = self._checked_masks(observed, len(problems)), len(problems)
-        readable = torch.tensor([problem is None for problem in problems], dtype=torch.bool)
-        return masks.expand(n, *masks.shape[-2:])[readable]
-
-    def _checked_masks(self, observed: ArrayLike, n: int) -> Tensor:
-        """One mask (H, W) bool or n of them, (n, H, W).
-
-        A ValueError if they are no masks of the model's images, or if the family cannot use them.
-        """
-        if self.features_ is not None:
-            raise ValueError("features are made of whole images; a model of pixels can go by a part of one")
-        if not isinstance(self.model_, PartialEvidence):
-            able = models.able(PartialEvidence)
-            raise ValueError(f"{self.family!r} needs the whole image; families that can go by a part of it: {able}")
-        masks, size = torch.from_numpy(np.array(observed, dtype=bool)), self.shape[1:]
-        if len(size) != 2 or masks.shape not in (size, (n, *size)):
-            raise ValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
-        return masks
-
-    def _answers(self, start: int, block: Images, masks: Tensor | None, asked: _Asked) -> Iterator[Answer]:
-        """To some images, the first of which has the number `start`: each as if it were alone, by all of it or by a part."""
-        here = None if masks is None else masks[start : start + len(block)]
-        whole = torch.ones(len(block), dtype=torch.bool) if here is None else here.flatten(1).all(1)
-        found: list[Answer | None] = [None] * len(block)
-        for chosen in (np.flatnonzero(whole), np.flatnonzero(~whole)):
-            if not len(chosen):
-                continue
-            some, is_whole = block.subset(chosen), bool(whole[chosen[0]])
-            examined = self.examine(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
-            judgement = (self.judge_ if is_whole else asked.judge_of_part)(examined, asked.log_prior, asked.alpha)
-            names = [some.name(i) for i in range(len(some))]
-            bits = self._bits_per_dim(judgement.log_likelihood) if is_whole else None  # a part has fewer dimensions
-            for i, answer in zip(chosen.tolist(), answers(judgement, names, bits, asked.naming), strict=True):
-                found[i] = answer
-        return filter(None, found)
-
-    def _bits_per_dim(self, L: Tensor | None) -> Tensor | None:
-        """−log2 p(x) / D, (N,), where the model's likelihood is one of 8-bit pixels."""
-        if L is None or not self._generative("bits_per_dim").evidence.has_bits_per_dim:
-            return None
-        return -log_evidence(L, self.log_prior_) / (self.model_.task.n_dims * math.log(2))
+        return self.sight.unit(images.batch([0]))
 
     def _checked(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """Images as they are, vectors as scikit-learn wants them, and labels (N,)."""
@@ -700,7 +514,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return arrays.images(X, self.format_)
 
-    def _generative(self, what: str) -> GenerativeModel:
+    def generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.model_, GenerativeModel):
             raise AttributeError(f"{what} needs a generative model; {self.family!r} only tells classes apart")
         return self.model_
@@ -710,8 +524,3 @@ def _seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31))
-
-
-def _validated(kind: type[T], given: Mapping[str, Any] | Options | None) -> T:
-    """Options from a mapping, an options object, or nothing."""
-    return kind.model_validate(given.model_dump(exclude_unset=True) if isinstance(given, Options) else given or {})

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from likely.classifier.featuring import Features
-from likely.contract import GenerativeModel
+from likely.contract import GenerativeModel, Latent
 from likely.data.collection import CachedImages, Images
 from likely.data.parts import Part
 from likely.models.artist import Artist, ArtistOptions
@@ -22,7 +24,11 @@ from likely.training.loop import Step, fit
 from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
 
+if TYPE_CHECKING:
+    from likely.classifier.classifier import Classifier
+
 BATCH = 32
+BATCH_DRAWN = 256  # images that are drawn together
 AT_ONCE = 64  # images that are shrunk together
 TRAINING = TrainingOptions(batch_size=BATCH, learning_rate=2e-3, momentum=0.5, ema=0.995, weight_decay=0.0)
 
@@ -56,6 +62,34 @@ class Drawing:
         found = self.state.model
         assert isinstance(found, Artist)
         return found.eval()
+
+
+def samples(classifier: Classifier, label: int, n: int, *, seed: int, truncation: float) -> NDArray[Any]:
+    """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D).
+
+    A ValueError if the classifier cannot draw, or not with that truncation.
+    """
+    model = classifier.generative("sample")
+    rng = torch.Generator(classifier.device).manual_seed(seed)
+    blocks = torch.split(torch.full((n,), label, device=classifier.device), BATCH_DRAWN)
+    if classifier.features_ is not None:
+        artist = _artist_of(classifier)
+        return np.concatenate([to_eight_bit(drawn(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks])
+    if truncation == 1:
+        return np.concatenate([classifier.pixels(model.sample(c, rng=rng)) for c in blocks])
+    if not isinstance(model, Latent):
+        raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {classifier.family!r} has none")
+    latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
+    return np.concatenate([classifier.pixels(model.decode(z)) for z in latents])
+
+
+def _artist_of(classifier: Classifier) -> Artist:
+    if classifier.artist is None:
+        raise ValueError(
+            f"this {classifier.family!r} knows features of images and has not learned to draw them; train it with "
+            "--draw-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
+        )
+    return classifier.artist
 
 
 def drawn(model: GenerativeModel, artist: Artist, c: Tensor, rng: torch.Generator, truncation: float) -> Tensor:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from likely.contract import Diagnostics, GenerativeModel, PartialEvidence, Scorer
@@ -17,6 +20,7 @@ from likely.inference.strangeness import stacked
 from likely.nets.scaling import to_eight_bit
 
 PACKING = 6  # of zlib's levels, the usual one
+LARGE = 1 << 14  # numbers of an image, from which on packing one is worth a thread
 
 
 class Seen(NamedTuple):
@@ -94,5 +98,14 @@ def complexity(pixels: Tensor) -> Tensor:
 
     What is simple is likely under any model of images. There is no gradient through a packer.
     """
-    packed = [8 * len(zlib.compress(image.tobytes(), PACKING)) / image.size for image in pixels.cpu().numpy()]
+    images = pixels.cpu().numpy()
+    if len(images) > 1 and images[0].size >= LARGE:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            packed = list(pool.map(_packed, images))
+    else:
+        packed = [_packed(image) for image in images]
     return torch.tensor(packed, dtype=torch.float32).reshape(-1, 1)
+
+
+def _packed(image: NDArray[np.uint8]) -> float:
+    return 8 * len(zlib.compress(image.tobytes(), PACKING)) / image.size

@@ -16,7 +16,7 @@ from likely.data.collection import Images, Vectors
 from likely.data.images import ImageOptions
 from likely.data.parts import Part, fingerprint, hashes_of
 from likely.data.store import VectorStore
-from likely.nets.backbone import Backbone, side_of
+from likely.nets.backbone import Backbone, preparation_of
 from likely.nets.features import Autoencoder, FeatureMap, FeatureOptions, RandomConvolutions, Scaling, rebuilt
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training import hardware
@@ -188,9 +188,14 @@ class _Kept:
 
 
 def suited(images: ImageOptions, asked: FeatureOptions) -> ImageOptions:
-    """The images that features are to be made of, where nothing else was asked for: a backbone's own size, in colour."""
+    """The images that features are to be made of, where nothing else was asked for: as a backbone is used to them.
+
+    Whoever asks for another size, or way to come to it, means whole images or says what to cut.
+    """
     if asked.kind != "backbone":
         return images
     assert asked.backbone is not None
-    own = {"size": side_of(asked.backbone), "colour": "rgb"}
-    return ImageOptions.model_validate(own | images.model_dump(exclude_unset=True))
+    wanted, own = images.model_dump(exclude_unset=True), preparation_of(asked.backbone)._asdict()
+    if wanted.keys() & own.keys():
+        own = {"size": own["size"]}
+    return ImageOptions.model_validate({"colour": "rgb"} | own | wanted)

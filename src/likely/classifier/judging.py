@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely.classifier.examining import Seen, examine, own_traits
+from likely.classifier.sight import BATCH
 from likely.contract import Measured, Scorer, Space, Task
 from likely.data.parts import Part, joined
 from likely.data.splits import Parts
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
 MOST_OF_A_CLASS = 100  # of each class, if that is more
 MOST_SCORES = 50_000_000  # of images under all classes that are kept together
-LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes
+LEAST_FOR_TEMPERATURE = 1000  # images, however many the classes, or
+MOST_FOR_TEMPERATURE = 10_000_000  # scores of images under all classes, if these are more
 MOST_CROSSED = 20_000  # images that calibrate although they are learned from, or one of each class
 N_FOLDS = 5  # of these
-BATCH = 256  # images that go through a network together when nothing is learned
 
 
 def judge_of(classifier: Classifier, parts: Parts) -> Judge:
@@ -52,7 +53,7 @@ def judge_of(classifier: Classifier, parts: Parts) -> Judge:
 def describes(classifier: Classifier, part: Part) -> bool:
     """Whether the model itself says what it sees in an image: that differs little between images trained on and others,
     unlike how well they are explained."""
-    one = next(classifier.inputs(part.images.subset([0])))
+    one = next(classifier.sight.inputs(part.images.subset([0])))
     with torch.inference_mode():
         return examine(classifier.model_, [Seen(one)]).description is not None
 
@@ -68,7 +69,7 @@ def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: flo
     for start in range(0, max(1, len(part)), BATCH):
         block = part.subset(np.arange(start, min(start + BATCH, len(part))))
         with torch.inference_mode():
-            found = examine(model, classifier.seen(block.images))
+            found = examine(model, classifier.sight.seen(block.images))
         piece = Labelled.of(found, torch.from_numpy(block.labels), temperature)
         pieces.append(piece if few else piece.without_scores())
     return Labelled.joined(pieces)
@@ -81,14 +82,15 @@ def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int)
     A class of a single image is left out, for without it nothing is known of the class. Of very many images so many of each
     class calibrate.
     """
-    pool = joined([parts.train, parts.calibration]).labelled()
-    vectors = pool if classifier.features_ is None else classifier.features_.over(pool)
+    pool = parts.lesson(calibration=True, generated=False).labelled()
+    vectors = _seen_by(classifier, pool)
+    added = [] if parts.generated is None else [_seen_by(classifier, parts.generated)]
     fold, several = _dealt(pool, seed), np.bincount(pool.labels)[pool.labels] > 1
     K = len(classifier.labels)
     calibrates = several & np.isin(np.arange(len(pool)), _of_each(pool.labels, K, max(1, MOST_CROSSED // K), seed))
     pieces = []
     for k in np.unique(fold[calibrates]):
-        without = _measured(classifier, vectors.subset(np.flatnonzero(fold != k)))
+        without = _measured(classifier, joined([vectors.subset(np.flatnonzero(fold != k)), *added]))
         pieces.append(labelled(classifier, without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature))
     scores_fit = sum(len(piece.labels) for piece in pieces) * K <= MOST_SCORES
     return pieces if scores_fit else [piece.without_scores() for piece in pieces]
@@ -99,7 +101,7 @@ def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]
     """Of the labelled images, or of so many of each class drawn by the seed."""
     K = len(classifier.labels)
     part = train.subset(_of_each(train.labels, K, max(MOST_OF_A_CLASS, MOST_TRAITS // K), classifier.seed))
-    batches = zip(classifier.seen(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
+    batches = zip(classifier.sight.seen(part.images), torch.split(torch.from_numpy(part.labels), BATCH), strict=True)
     return own_traits(classifier.model_, batches)
 
 
@@ -111,8 +113,13 @@ def _temperature(classifier: Classifier, held_out: Part) -> float:
 
 def not_too_many(part: Part, K: int, seed: int) -> Part:
     """The part, or so many of its images, drawn by the seed, as have scores under K classes that fit into memory."""
-    n = max(LEAST_FOR_TEMPERATURE, MOST_SCORES // K)
+    n = max(LEAST_FOR_TEMPERATURE, MOST_FOR_TEMPERATURE // K)
     return part if len(part) <= n else part.subset(np.random.default_rng(seed).permutation(len(part))[:n])
+
+
+def _seen_by(classifier: Classifier, part: Part) -> Part:
+    """The part as vectors, which the classifier's model is of."""
+    return part if classifier.features_ is None else classifier.features_.over(part)
 
 
 def _measured(classifier: Classifier, part: Part) -> Scorer:

@@ -36,7 +36,7 @@ def resolve(images: ImageOptions | ImageFormat, listings: Listings, name: str) -
     sample = _sample(listings)
     height, width = images.size or _common_size(sample)
     grey = _all_grey(sample) if images.colour == "auto" else images.colour == "grey"
-    return ImageFormat(channels=1 if grey else 3, height=height, width=width, resize=images.resize)
+    return ImageFormat(channels=1 if grey else 3, height=height, width=width, resize=images.resize, zoom=images.zoom)
 
 
 def native_size(listings: Listings) -> tuple[int, int] | None:

@@ -6,18 +6,17 @@ Training and serving both come through `read` with the same `ImageFormat`: a mod
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from likely.contract import Options
 from likely.data.decoding import Array, ImageError, Mode, Source, decode, eight_bit, name_of, opacity
 from likely.data.files import find as find
 from likely.data.nearest import suggestion
+from likely.options import Options
 
 Resize: TypeAlias = Literal["fit", "crop", "stretch"]
 Colour: TypeAlias = Literal["auto", "grey", "rgb"]
@@ -43,6 +42,13 @@ class ImageOptions(Options):
         description="fit: the whole image, padded with its border's colour; "
         "crop: fill, and cut what stands over; stretch: ignore the aspect",
     )
+    zoom: float = Field(
+        default=1.0,
+        ge=1,
+        le=4,
+        description="with crop: how many times larger than to fill the image is made before it is cut, for what is in the "
+        "middle of a photograph",
+    )
     colour: Colour = Field(default="auto", description="grey or rgb; auto: grey if the images are")
 
     @field_validator("size", mode="before")
@@ -53,6 +59,12 @@ class ImageOptions(Options):
             raise ValueError(f"{value!r} is out of range; sides from 1 to {LARGEST_SIDE} pixels were expected")
         return sides
 
+    @model_validator(mode="after")
+    def _agree(self) -> ImageOptions:
+        if self.zoom != 1 and self.resize != "crop":
+            raise ValueError(f"zoom {self.zoom:g} is for resize 'crop'; {self.resize!r} cuts nothing")
+        return self
+
 
 class ImageFormat(Options):
     """What one model's images are: stored in the model, and applied to whatever it is shown."""
@@ -61,6 +73,7 @@ class ImageFormat(Options):
     height: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     width: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     resize: Resize = Field(default="fit", description="how an image of another size or aspect is brought to this one")
+    zoom: float = Field(default=1.0, ge=1, description="with crop: how many times larger than to fill it is made")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -71,7 +84,7 @@ class ImageFormat(Options):
     def options(self) -> ImageOptions:
         """What asks for this format."""
         colour: Colour = "grey" if self.channels == 1 else "rgb"
-        return ImageOptions(size=(self.height, self.width), resize=self.resize, colour=colour)
+        return ImageOptions(size=(self.height, self.width), resize=self.resize, zoom=self.zoom, colour=colour)
 
     @property
     def mode(self) -> Mode:
@@ -92,7 +105,7 @@ def read(source: Source, format: ImageFormat, *, name: str | None = None) -> Arr
             return _channels_first(source)
     size = format.width, format.height
     image = decode(source, format.mode, size, name)
-    return _channels_first(np.asarray(image if image.size == size else RESIZES[format.resize](image, size)))
+    return _channels_first(np.asarray(image if image.size == size else _brought_to(format, image)))
 
 
 def observed(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
@@ -137,6 +150,17 @@ def _sides(value: object) -> tuple[int, int] | None:
     raise ValueError(f"{value!r} is not understood; one number (32) or height x width (32x48) was expected")
 
 
+def _brought_to(format: ImageFormat, image: Image.Image) -> Image.Image:
+    size = format.width, format.height
+    match format.resize:
+        case "fit":
+            return _fit(image, size)
+        case "crop":
+            return _crop(image, size, format.zoom)
+        case "stretch":
+            return _scaled(image, size)
+
+
 def _fit(image: Image.Image, size: Size) -> Image.Image:
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -146,8 +170,8 @@ def _fit(image: Image.Image, size: Size) -> Image.Image:
     return canvas
 
 
-def _crop(image: Image.Image, size: Size) -> Image.Image:
-    scale = min(image.width / size[0], image.height / size[1])
+def _crop(image: Image.Image, size: Size, zoom: float) -> Image.Image:
+    scale = min(image.width / size[0], image.height / size[1]) / zoom
     width, height = size[0] * scale, size[1] * scale
     left, top = max(0, (image.width - width) / 2), max(0, (image.height - height) / 2)  # may round to just below 0
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
@@ -166,6 +190,3 @@ def _border_colour(pixels: Array) -> tuple[int, ...]:
 
 def _channels_first(pixels: Array) -> Array:
     return np.array(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1), order="C")
-
-
-RESIZES: Mapping[Resize, Callable[[Image.Image, Size], Image.Image]] = {"fit": _fit, "crop": _crop, "stretch": _scaled}

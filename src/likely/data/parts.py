@@ -57,6 +57,8 @@ class Part:
 
 def joined(parts: Sequence[Part]) -> Part:
     """All images of some parts of the same data, one part after the other; nothing is copied but labels and hashes."""
+    if len(parts) == 1:
+        return parts[0]
     labels, hashes = (np.concatenate(each) for each in ([p.labels for p in parts], [p.hashes for p in parts]))
     return Part(Joined([part.images for part in parts]), labels, hashes)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from likely.data.listing import DataError
-from likely.data.parts import Dataset, Integers, Part
+from likely.data.parts import Dataset, Integers, Part, joined
 
 TEST_SHARE = 0.2
 TRAIN, VALIDATION, CALIBRATION, TEST = range(4)
@@ -36,7 +36,8 @@ class Parts:
     """What training works with.
 
     `test` is None if the data has a test part of its own that was not read. `n_removed` counts the training images that
-    were left out for being copies of images in a validation or test part that the data came with.
+    were left out for being copies of images in a validation or test part that the data came with. `generated` images are
+    learned from as well, and say nothing of how often a class comes or what is usual in it.
     """
 
     train: Part
@@ -44,6 +45,12 @@ class Parts:
     calibration: Part
     test: Part | None
     n_removed: int
+    generated: Part | None = None
+
+    def lesson(self, *, calibration: bool, generated: bool = True) -> Part:
+        """What is learned from, with the calibration images or without, and with those that are generated or without."""
+        added = [part for part, wanted in ((self.calibration, calibration), (self.generated, generated)) if wanted]
+        return joined([self.train, *(part for part in added if part is not None)])
 
 
 def divide(dataset: Dataset, seed: int) -> Parts:

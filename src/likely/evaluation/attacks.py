@@ -15,10 +15,10 @@ from torch import Generator, Tensor
 
 from likely.classifier import Classifier
 from likely.classifier.examining import examine
-from likely.contract import Options
 from likely.data.parts import Part
 from likely.inference.judgement import Judgement
 from likely.nets.scaling import to_eight_bit, to_unit
+from likely.options import Options
 
 N_STEPS = 40  # of gradient ascent
 N_RESTARTS = 2  # beginning elsewhere
@@ -51,7 +51,7 @@ class Target:
         """Everything that an answer rests on, with gradients where there are any."""
         classifier = self.classifier
         return classifier.judge_(
-            examine(classifier.model_, [classifier.differentiable(x)]), classifier.log_prior_, self.alpha
+            examine(classifier.model_, [classifier.sight.differentiable(x)]), classifier.log_prior_, self.alpha
         )
 
     @torch.no_grad()

@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Classifier
-from likely.contract import Options
 from likely.data.collection import CachedImages
 from likely.data.images import ImageFormat
 from likely.data.parts import Part, fingerprint, hashes_of
 from likely.evaluation.extractors import resized
 from likely.evaluation.metrics import Bools, paired_bootstrap
 from likely.evaluation.samples import drawn
+from likely.options import Options
 
 PER_CLASS = 100  # generated images, where no number is given
 

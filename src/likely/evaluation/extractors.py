@@ -159,7 +159,7 @@ class TorchScriptExtractor(Extractor):
 def extractor(path: str | Path, *, device: str = "cpu") -> Extractor:
     """The extractor that a path names, by what is there; an ExtractorError or a CheckpointError if it is none."""
     path = Path(path)
-    if (path / checkpoint.DOCUMENT).exists():
+    if checkpoint.ModelFolder(path).has(checkpoint.DOCUMENT):
         return ModelExtractor(Classifier.load(path, device=device))
     if (path / CONFIG).exists():
         return BackboneExtractor(path, device)

@@ -14,7 +14,6 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Classifier
-from likely.contract import Options
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation.distances import frechet_distance, frechet_distances_within, kernel_distance, kernel_distances
@@ -22,6 +21,7 @@ from likely.evaluation.extractors import Extractor, ModelExtractor
 from likely.evaluation.manifolds import density_coverage, precision_recall
 from likely.evaluation.metrics import Floats
 from likely.evaluation.samples import Judged, drawn, judged
+from likely.options import Options
 
 MOST = 10_000  # images a side, where nobody says how many
 N_SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as its authors have them

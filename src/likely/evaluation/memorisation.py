@@ -6,10 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Classifier
-from likely.contract import GenerativeModel, Options
+from likely.contract import GenerativeModel
 from likely.data.likeness import looks
 from likely.data.parts import Part
 from likely.evaluation.metrics import Floats, Ints, auroc
+from likely.options import Options
 
 N_BOOTSTRAP = 500
 LEVEL = 0.95

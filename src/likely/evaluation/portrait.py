@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from likely.answer import Calibration
 from likely.checkpoint import read_document
 from likely.classifier import Classifier
-from likely.contract import GenerativeModel, LatentClassMixture, Options
+from likely.contract import GenerativeModel, LatentClassMixture
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation import metrics
@@ -41,6 +41,7 @@ from likely.evaluation.report.sections.walks import walks as walk_section
 from likely.evaluation.samples import drawn
 from likely.evaluation.walks import Route, walks
 from likely.nets.scaling import to_eight_bit, to_unit
+from likely.options import Options
 
 N_PICTURES = 12  # of the strangest, the most wrong, the reconstructed
 MOST_SAMPLES = 240  # over all classes
@@ -67,7 +68,7 @@ def portrait(
         class_names=classifier.labels,
         curves=curves(history),
         samples=_samples(classifier),
-        data=record.data(classifier.model_.task.shape),
+        data=record.data(classifier.shape),
         options=options_of(classifier),
         provenance=record.provenance(),
         notes=(*record.notes, *(warnings(record.memorisation) if record.memorisation else ())),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def picture(found: Explanation, names: Sequence[str], alike: Mapping[int, Pixels
         )
     ]
     if found.way is not None:
-        blocks.append((_heading(found.way, b), _stops(found.way)))
+        blocks.append((_heading(found.way, b), [_captioned(stop) for stop in stops(found.way)]))
     for c, images in alike.items():
         if len(images):
             blocks.append(
@@ -81,18 +82,27 @@ def _heading(way: Way, b: str) -> str:
     return f"what would have to change for it to be {b}: {TURNED}the first that the model takes for one"
 
 
-def _stops(way: Way) -> list[tuple[Pixels, str]]:
-    """Images of the way with p of the other class below; the one where the answer turns is marked."""
+class Stop(NamedTuple):
+    """An image of the way, uint8 (C, H, W), with p of the other class; and whether the answer turns there."""
+
+    image: Pixels
+    probability: float
+    turns: bool
+
+
+def stops(way: Way) -> list[Stop]:
+    """A row of images of the way, the one among them where the answer turns."""
     last, turn = len(way.images) - 1, way.turn
     if turn is None or turn in (0, last):
         chosen = np.linspace(0, last, IN_A_ROW)
     else:
         chosen = np.concatenate([np.linspace(0, turn, IN_A_ROW - 2), np.linspace(turn, last, 3)[1:]])
-    row = []
-    for i in chosen.round().astype(int):
-        mark = TURNED if i == turn and turn else ""
-        row.append((to_eight_bit(way.images[i]).numpy(), f"{mark}p = {float(way.probability[i]):.2f}"))
-    return row
+    images = to_eight_bit(way.images).numpy()
+    return [Stop(images[i], float(way.probability[i]), bool(turn) and i == turn) for i in chosen.round().astype(int)]
+
+
+def _captioned(stop: Stop) -> tuple[Pixels, str]:
+    return stop.image, f"{TURNED if stop.turns else ''}p = {stop.probability:.2f}"
 
 
 def _blurred(e: Tensor) -> Tensor:

@@ -9,17 +9,32 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
+from torch import Tensor
 
-from likely.checkpoint import write_text
-from likely.contract import Options
+from likely.checkpoint import ModelFolder, write_text
 from likely.evaluation.augmentation import Augmented
 from likely.evaluation.memorisation import Memorisation
 from likely.evaluation.repeats import Trial
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
 from likely.evaluation.samples import Honesty
+from likely.inference.drift import quantiles
+from likely.options import Options
 
 HISTORY = "history.csv"
 Row = Mapping[str, float]
+
+
+class Typicality(Options):
+    """The p-values of n held-out images, as quantiles from the least to the largest: what later ones are compared with."""
+
+    n: int
+    quantiles: tuple[float, ...]
+
+    @classmethod
+    def of(cls, p_values: Tensor) -> Typicality | None:
+        """Of p-values (N,); None if there are none."""
+        values = p_values[~p_values.isnan()]
+        return cls(n=len(values), quantiles=tuple(quantiles(values))) if len(values) else None
 
 
 class Record(Options):
@@ -45,6 +60,9 @@ class Record(Options):
     honesty: Honesty | None = Field(None, description="What judges say of the images that the model draws.")
     trials: tuple[Trial, ...] = Field((), description="The same training on other splits, if it was repeated.")
     augmented: Augmented | None = Field(None, description="What generated images did to it, if some were tried.")
+    typicality: Typicality | None = Field(
+        None, description="How typical the model finds images that it has not learned from."
+    )
     memorisation: Memorisation | None = Field(None, description="How well the model gives its training images away.")
 
     def provenance(self) -> Provenance:
@@ -81,11 +99,11 @@ def write_history(folder: Path, rows: Sequence[Row]) -> None:
 
 def read_history(folder: Path) -> list[dict[str, float]]:
     """What `write_history` wrote; nothing where there is no such file."""
-    path = folder / HISTORY
-    if not path.exists():
+    files = ModelFolder(folder)
+    if not files.has(HISTORY):
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    lines = io.StringIO(files.read(HISTORY).decode(), newline="")
+    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
 
 
 def curves(rows: Sequence[Row]) -> Curves | None:

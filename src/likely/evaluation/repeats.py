@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from likely.contract import Options
 from likely.evaluation.assessment import Assessment
+from likely.options import Options
 
 LEVEL = 0.95
 FIGURES = ("accuracy", "nll", "ece", "bits_per_dim", "false_alarm_rate")

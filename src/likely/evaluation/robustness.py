@@ -9,12 +9,12 @@ from pydantic import Field
 
 from likely.answer import Calibration, Status
 from likely.classifier import Classifier
-from likely.contract import Options
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation import metrics
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from likely.evaluation.metrics import Ints
+from likely.options import Options
 
 Progress = Callable[[int, int], None]
 

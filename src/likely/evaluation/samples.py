@@ -13,12 +13,13 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Classifier
-from likely.contract import GenerativeModel, Options
+from likely.contract import GenerativeModel
 from likely.data.collection import CachedImages, Images
 from likely.data.likeness import Looks, looks, twins
 from likely.data.parts import Part, fingerprint, hashes_of
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
 from likely.models import able
+from likely.options import Options
 
 
 class ClassJudge(Protocol):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from likely.inference.posterior import log_posterior
 
 WIDEST = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
 TRUST = 2.0  # in T = 1 before any image is seen: a few images, all of them right, would make T nought
-N_HALVINGS = 60
+PRECISE = 1e-9  # in log T
+AT_ONCE = 1 << 20  # scores: memory of more is not kept from one look at them to the next
 
 
 def nll(log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> float:
@@ -32,23 +34,29 @@ def weights(y: Tensor, log_prior: Tensor) -> Tensor:
 def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
     """T that minimises N · nll + TRUST · (1/T + log T) on N held-out images (Guo 2017, section 4.2). 1 without images.
 
-    All of it is convex in 1/T, so its slope changes sign once, and bisection on log T finds where. A T above 1 costs far
+    All of it is convex in 1/T, so its slope changes sign once, and between there and here lies T. A T above 1 costs far
     less than one below: that a sum over dimensions boasts is expected.
     """
-    low, high = -WIDEST, WIDEST  # of log 1/T
-    for _ in range(N_HALVINGS if len(y) else 0):
-        middle = (low + high) / 2
-        pull = TRUST * (1 - math.exp(-middle)) / len(y)
-        if _slope(log_scores, y, log_prior, math.exp(middle)) + pull < 0:
-            low = middle
-        else:
-            high = middle
-    return math.exp(-(low + high) / 2)
+    if not len(y):
+        return 1.0
+    weight = weights(y, log_prior)
+
+    def slope(log_inverse: float) -> float:
+        pull = TRUST * (1 - math.exp(-log_inverse)) / len(y)
+        return _slope(log_scores, y, weight, log_prior, math.exp(log_inverse)) + pull
+
+    for end, beyond in ((-WIDEST, slope(-WIDEST) >= 0), (WIDEST, slope(WIDEST) <= 0)):
+        if beyond:
+            return math.exp(-end)
+    return math.exp(-brentq(slope, -WIDEST, WIDEST, xtol=PRECISE))
 
 
-def _slope(log_scores: Tensor, y: Tensor, log_prior: Tensor, inverse_temperature: float) -> float:
-    """d nll / d(1/T) = mean of E_{c ~ p(c|x)} score_c − score_y."""
-    scores = log_scores.double()
-    p = log_posterior(scores, log_prior, 1 / inverse_temperature).exp()
-    gap = (p * scores).sum(1) - scores.gather(1, y[:, None])[:, 0]
-    return (weights(y, log_prior) * gap).mean().item()
+def _slope(log_scores: Tensor, y: Tensor, weight: Tensor, log_prior: Tensor, inverse_temperature: float) -> float:
+    """d nll / d(1/T) = weighted mean of E_{c ~ p(c|x)} score_c − score_y."""
+    total, n = 0.0, max(1, AT_ONCE // len(log_prior))
+    for block, own, each in zip(*(torch.split(each, n) for each in (log_scores, y, weight)), strict=True):
+        scores = block.double()
+        p = log_posterior(scores, log_prior, 1 / inverse_temperature).exp_()
+        gap = torch.linalg.vecdot(p, scores) - scores.gather(1, own[:, None])[:, 0]
+        total += (each * gap).sum().item()
+    return total / len(y)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NOTHING = -80.0  # nats beside the largest
+GROUP = 64  # classes of which the largest is looked for first
+
 
 def log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float = 1.0) -> Tensor:
     """log p(c | x) = log softmax(log_scores / T + log π): (B, K), (K,) -> (B, K) float64 nats."""
@@ -18,8 +21,24 @@ def top_log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float,
     In float32: of thousands of classes hardly more work than their scores are.
     """
     logits = torch.add(log_prior.float(), log_scores.float(), alpha=1 / temperature)
-    values, classes = logits.topk(min(k, logits.shape[1]), 1)
-    return values - logits.logsumexp(1, keepdim=True), classes
+    values, classes = _largest(logits, min(k, logits.shape[1]))
+    # Below e^NOTHING numbers lose their digits, which takes processors many times as long, and they come to nothing.
+    total = logits.sub_(values[:, :1]).clamp_min_(NOTHING).exp_().sum(1, keepdim=True)
+    return values - values[:, :1] - total.log(), classes
+
+
+def _largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """As topk of (B, K). Of very many the k groups with the largest members are found first, which hold all that is sought."""
+    B, K = logits.shape
+    n = K // GROUP
+    if n < 4 * k:
+        return logits.topk(k, 1)
+    grouped, rest = logits[:, : n * GROUP].view(B, n, GROUP), torch.arange(n * GROUP, K, device=logits.device)
+    groups = grouped.amax(2).topk(k, 1).indices[:, :, None]
+    among = torch.cat([grouped.gather(1, groups.expand(-1, -1, GROUP)).flatten(1), logits[:, n * GROUP :]], 1)
+    places = (groups * GROUP + torch.arange(GROUP, device=logits.device)).flatten(1)
+    values, found = among.topk(k, 1)
+    return values, torch.cat([places, rest.expand(B, -1)], 1).gather(1, found)
 
 
 def log_sum_by(values: Tensor, group: Tensor, n: int) -> Tensor:

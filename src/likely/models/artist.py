@@ -14,12 +14,13 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import Learner, Objective, Options
+from likely.contract import Learner, Objective
 from likely.nets.adversarial import ADVERSARIAL
 from likely.nets.backbone import Backbone
 from likely.nets.blocks import head, standard_normal
 from likely.nets.features import Scaling
 from likely.nets.projected import Judges, Projection, distance, useful
+from likely.options import Options
 
 STAGES = 4  # of the backbone, that teach
 APPRENTICE = ("judges.", "projection.")  # what is of no use once it draws

@@ -22,10 +22,12 @@ from likely.contract import (
     Measured,
     Objective,
     PartialEvidence,
+    Placing,
     Space,
     Task,
 )
 from likely.nets.blocks import standard_normal
+from likely.nets.covariance import Sums, inverse, inverse_root, oracle_shrinkage
 from likely.nets.likelihoods import BIN
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7)  # to be tried beside the estimate
@@ -55,7 +57,7 @@ class GaussianOptions(FamilyOptions):
         return "l2"
 
 
-class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured):
+class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured, Placing):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
@@ -137,6 +139,17 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         new._make_linear()
         return new.to(self.mean.device).train(self.training)
 
+    def placed(self, x: Tensor) -> Tensor:
+        return self._usually_whitened(x.flatten(1).double())
+
+    def class_places(self) -> Tensor:
+        return self._usually_whitened(self.mean)
+
+    def _usually_whitened(self, x: Tensor) -> Tensor:
+        """By what all classes' covariances have in common: (N, D) -> (N, D)."""
+        usual = self.whitening.mean(0)
+        return x * usual if self.covariance == "diagonal" else x @ usual.mT
+
     def _whitening_of_few(self, apart: Tensor) -> Tensor:
         """Of a class whose images lie so far apart from their mean, (n, D): (D,) or (D, D)."""
         n = apart.new_tensor(float(len(apart)))
@@ -146,7 +159,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             variance = weight * apart.square().mean(0) + (1 - weight) * usual
             return self._shrunk_variance(variance[None], n[None, None])[0].rsqrt()
         usual = torch.stack(self._covariances()).mean(0)
-        return _inverse_root(self._shrunk(weight * (apart.mT @ apart) / n + (1 - weight) * usual, n))
+        return inverse_root(self._shrunk(weight * (apart.mT @ apart) / n + (1 - weight) * usual, n))
 
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
         """In closed form: what is hidden of a Gaussian is integrated away by leaving out its rows and columns."""
@@ -157,7 +170,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             if self.covariance == "diagonal":
                 marginals = [_Marginal(m, W[shown]) for m, W in zip(mean, self.whitening, strict=True)]
             else:
-                roots = [_inverse_root(S[shown][:, shown]) for S in self._covariances()]
+                roots = [inverse_root(S[shown][:, shown]) for S in self._covariances()]
                 marginals = [_Marginal(m, roots[c % len(roots)]) for c, m in enumerate(mean)]
             L[rows] = torch.stack([each.log_density(seen, noisy=noisy) for each in marginals], 1).float()
         return L
@@ -177,7 +190,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
 
     def _covariances(self) -> list[Tensor]:
         """Those that are not diagonal, (D, D) each: of every class, or the one that all share."""
-        roots = [_inverse(W) for W in self.whitening]
+        roots = [inverse(W) for W in self.whitening]
         return [root @ root.mT for root in roots]
 
     def _every_number(self, observed: Tensor) -> Tensor:
@@ -231,9 +244,9 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             n = sums.count.clamp_min(1)[:, None]
             whitening = self._shrunk_variance(_borrowed(sums), n).rsqrt()
         else:
-            freedom = _freedom(sums)[None] if self.covariance == "tied" else sums.count.clamp_min(1)
+            freedom = sums.freedom[None] if self.covariance == "tied" else sums.count.clamp_min(1)
             pairs = zip(sums.scatter, freedom, strict=True)
-            whitening = torch.stack([_inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
+            whitening = torch.stack([inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
         self._make_linear()
@@ -293,7 +306,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
     def _shrunk(self, S: Tensor, n: Tensor) -> Tensor:
         """(1 − ρ) S + ρ tr(S)/D I, and at least the variance of rounding to 8 bits."""
         D = len(S)
-        rho = _oracle_shrinkage(S, n) if self.shrinkage is None else S.new_tensor(self.shrinkage)
+        rho = oracle_shrinkage(S, n) if self.shrinkage is None else S.new_tensor(self.shrinkage)
         scale = S.diagonal().mean()
         identity = torch.eye(D, dtype=S.dtype, device=S.device)
         return (1 - rho) * S + (rho * scale + self._floor(scale)) * identity
@@ -343,54 +356,9 @@ class _Marginal:
         return log_normaliser - 0.5 * (away * W if W.ndim == 1 else away @ W.mT).square().sum(1)
 
 
-@dataclass
-class Sums:
-    """What is kept of the images seen so far, in float64: count (K,), mean (K, D), and the scatter about the means.
-
-    The scatter is (K, D) for variances, (K, D, D) for a covariance a class, (1, D, D) for one of all. E x² − (E x)² would
-    lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
-    """
-
-    count: Tensor
-    mean: Tensor
-    scatter: Tensor
-
-    @classmethod
-    def empty(cls, mean: torch.Size, scatter: torch.Size) -> Sums:
-        zeros = (torch.zeros(shape, dtype=torch.float64) for shape in (mean[:1], mean, scatter))
-        return cls(*zeros)
-
-    def take(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, x (B, D) and y (B,): its scatter about its own means, and that of its means about those so far."""
-        there, place, n = torch.unique(y, return_inverse=True, return_counts=True)  # (k,), (B,), (k,)
-        before = self.count[there]
-        mean = x.new_zeros(len(there), x.shape[1]).index_add_(0, place, x) / n[:, None]
-        apart, total = mean - self.mean[there], before + n
-        self._scatter(x - mean[place], place, apart * (before * n / total).sqrt()[:, None], there)
-        self.mean[there] += apart * (n / total)[:, None]
-        self.count[there] = total
-
-    def _scatter(self, within: Tensor, place: Tensor, between: Tensor, there: Tensor) -> None:
-        """Add the outer products, or squares, of (B, D) and of (k, D) of the classes that are `there` (k,)."""
-        if self.scatter.ndim == 2:
-            self.scatter[there] += between.square().index_add_(0, place, within.square())
-        elif len(self.scatter) == 1:
-            self.scatter[0] += within.mT @ within + between.mT @ between
-        else:
-            for i, c in enumerate(there.tolist()):
-                own = within[place == i]
-                self.scatter[c] += own.mT @ own + torch.outer(between[i], between[i])
-
-
-def _freedom(sums: Sums) -> Tensor:
-    """How many images a scatter of all classes rests on: all, less one a class for its mean if any are left then."""
-    n, spent = sums.count.sum(), (sums.count > 0).sum()
-    return torch.where(n > spent, n - spent, n).clamp_min(1)
-
-
 def _borrowed(sums: Sums) -> Tensor:
     """Each class's variances, (K, D), drawn towards those of all classes the more, the fewer images it has."""
-    pooled = sums.scatter.sum(0) / _freedom(sums)
+    pooled = sums.scatter.sum(0) / sums.freedom
     weight = (sums.count / (sums.count + BORROWED))[:, None]
     return weight * sums.scatter / sums.count.clamp_min(1)[:, None] + (1 - weight) * pooled
 
@@ -398,25 +366,3 @@ def _borrowed(sums: Sums) -> Tensor:
 def _centred(L: Tensor) -> Tensor:
     """L without its constant per image, which goes before the rounding to float32 does harm."""
     return (L - L.amax(1, keepdim=True)).float()
-
-
-def _inverse_root(covariance: Tensor) -> Tensor:
-    """W, lower triangular, with Wᵀ W = Σ⁻¹."""
-    return _inverse(torch.linalg.cholesky(covariance))
-
-
-def _inverse(lower: Tensor) -> Tensor:
-    """That of a lower triangular matrix, (D, D)."""
-    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return inverse
-
-
-def _oracle_shrinkage(S: Tensor, n: Tensor) -> Tensor:
-    """ρ of oracle approximating shrinkage from the sample covariance (D, D) of n images (Chen 2010, eq. 23)."""
-    D = len(S)
-    squared, trace = S.square().sum(), S.diagonal().sum()
-    numerator = (1 - 2 / D) * squared + trace.square()
-    denominator = (n + 1 - 2 / D) * (squared - trace.square() / D)
-    rho = numerator / denominator.clamp_min(torch.finfo(S.dtype).tiny)
-    return rho.clamp(0, 1)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,7 @@ from likely.nets.features import FeatureMap, FeatureOptions
 CONFIG = "config.json"  # what a backbone's folder is known by
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "*.safetensors"
-TOLERANCE = 1e-4  # between colours as the backbone's own processor scales them and as they are scaled here
+UNCUT = 384  # pixels a side, from which on ConvNeXt is shown photographs whole
 FORGOTTEN = ("_name_or_path", "transformers_version", "id2label", "label2id", "architectures")
 
 
@@ -71,7 +71,7 @@ class Backbone(FeatureMap):
         self = cls(
             json.loads(json.dumps(config)),
             *_colours(folder, settings),
-            _side(folder, settings),
+            _preparation(folder, settings).size,
             stages,
             source,
             digest(sorted(folder.glob(WEIGHTS))),
@@ -226,20 +226,39 @@ def _settings(folder: Path) -> Mapping[str, Any]:
         raise BackboneError(f"{path} is damaged ({error}); copy the backbone's folder again, whole") from None
 
 
-def side_of(source: str) -> int:
-    """The side of the square images that a backbone is used to."""
+class Preparation(NamedTuple):
+    """How a backbone is used to be shown a photograph: the side of a square, and how the photograph is brought to it."""
+
+    size: int
+    resize: Literal["crop", "stretch"]
+    zoom: float
+
+
+def preparation_of(source: str) -> Preparation:
+    """By a backbone's own settings."""
     folder = located(source)
-    return _side(folder, _settings(folder))
+    return _preparation(folder, _settings(folder))
 
 
-def _side(folder: Path, settings: Mapping[str, Any]) -> int:
-    """Of the crop where there is one, else the size."""
-    size = (settings.get("do_center_crop") and settings.get("crop_size")) or settings.get("size")
-    if isinstance(size, Mapping):
-        size = size.get("height", size.get("shortest_edge"))
-    if not isinstance(size, int):
+def _preparation(folder: Path, settings: Mapping[str, Any]) -> Preparation:
+    size = settings.get("size")
+    shorter, whole = _edge(size), isinstance(size, Mapping) and "height" in size
+    cut = _edge(settings.get("crop_size")) if settings.get("do_center_crop") else None
+    if shorter is None and cut is None:
         raise _incomplete(folder)
-    return size
+    if cut is not None:
+        return Preparation(cut, "crop", max(1.0, (shorter or cut) / cut))
+    assert shorter is not None
+    share = settings.get("crop_pct")  # of ConvNeXt's: what is left of an enlarged photograph, but not of a large one
+    if share and shorter < UNCUT:
+        return Preparation(shorter, "crop", max(1.0, 1 / float(share)))
+    return Preparation(shorter, "stretch" if whole or share else "crop", 1.0)
+
+
+def _edge(size: object) -> int | None:
+    """The height, or the shorter side."""
+    found = size.get("height", size.get("shortest_edge")) if isinstance(size, Mapping) else size
+    return found if isinstance(found, int) else None
 
 
 def _colours(folder: Path, settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

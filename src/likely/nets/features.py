@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import FeatureScaling, Learner, Objective, Options
+from likely.contract import FeatureScaling, Learner, Objective
 from likely.nets.blocks import head, trunk
+from likely.options import Options
 
 Kind = Literal["pixels", "random", "autoencoder", "backbone"]
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from likely.contract import Options
+from likely.options import Options
 
 
 class AugmentOptions(Options):

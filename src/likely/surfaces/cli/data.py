@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from likely.data.findings import Findings
+    from likely.data.images import ImageFormat
 
 SOME_UNREADABLE = 1
 # Beyond so many classes a table is no summary; then it shows the largest and the smallest.
@@ -79,8 +80,12 @@ def _headline(findings: Findings) -> RenderableType:
     n = sum(map(sum, findings.counts.values())) + sum(findings.unlabelled.values())
     form = findings.format
     kind = "vectors" if form is None else f"images, {'grey' if form.channels == 1 else 'colour'}"
-    size = "" if form is None else f", read at {form.height} x {form.width} ({form.resize})"
+    size = "" if form is None else f", read at {form.height} x {form.width} ({_way(form)})"
     return Text.assemble("  ", (findings.name, "bold"), f"  {n:,} {kind}{size}; {len(findings.classes)} classes")
+
+
+def _way(form: ImageFormat) -> str:
+    return form.resize if form.zoom == 1 else f"{form.resize}, {form.zoom:.2f} times enlarged"
 
 
 def _counts(findings: Findings) -> RenderableType:

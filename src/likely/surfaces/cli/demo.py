@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from likely.data.parts import Part
     from likely.run import Session
 
-DATA, EPOCHS = "digits", 45
+DATA, MINUTES = "digits", 0.5
 MODEL, PICTURES = "model", "pictures"  # the folders that a demo makes
 DIGITS = {"a-3.png": 3, "an-8.png": 8}
 NO_DIGIT = "no-digit.png"
@@ -92,8 +92,8 @@ def _train(model: Path) -> tuple[Session, Part]:
     from likely.training.options import TrainingOptions
 
     screen.print("[bold]1  Train[/] on 8x8 pictures of handwritten digits")
-    run = Run(data=DATA, training=TrainingOptions(epochs=EPOCHS), folds=2)
-    session = begin(run, model, command=f"likely train {DATA} --epochs {EPOCHS} --out {model}")
+    run = Run(data=DATA, training=TrainingOptions(minutes=MINUTES), folds=2)
+    session = begin(run, model, command=f"likely train {DATA} --minutes {MINUTES} --out {model}")
     for _ in watched(session.steps(), "training"):
         pass
     session.finish()

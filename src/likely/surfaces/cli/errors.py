@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-import likely
+from likely.surfaces.blame import is_ours
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -57,9 +57,9 @@ def _explained(error: Exception) -> tuple[str, int]:
             return "; ".join(_fault(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()), USAGE
         case OSError():
             return f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", USAGE
-        case ValueError() if _is_ours(error):
+        case ValueError() if is_ours(error):
             return str(error), USAGE
-        case ArithmeticError() if _is_ours(error):  # nothing was wrong with the request: the training diverged
+        case ArithmeticError() if is_ours(error):  # nothing was wrong with the request: the training diverged
             return str(error), FAILED
         case _:
             return _apology(error), FAILED
@@ -71,12 +71,6 @@ def _fault(place: tuple[int | str, ...], message: str, given: object) -> str:
         return message
     option = "--" + "-".join(str(part) for part in place).replace("_", "-")
     return f"{option} {message}" if str(given) in message else f"{option} {message}, and {given!r} is not"
-
-
-def _is_ours(error: Exception) -> bool:
-    """Whether the project itself raised it: then its message was written for a user."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(likely.__file__).parent)
 
 
 def _apology(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from likely.contract import Options
+from likely.options import Options
 
 
 def flags(options: type[Options], *, prefix: str = "") -> Iterator[click.Option]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
+PUBLIC_KEY = click.Path(path_type=Path, exists=True, dir_okay=False)
+SIGNED = "Read only models signed by the holder of this public key's private half (`likely sign`)."
 Function = Callable[..., None]
 
 
@@ -27,15 +29,17 @@ class Opening:
     folder: Path
     device: str
     threads: int | None
+    signer: Path | None = None
 
     def classifier(self) -> Classifier:
         """The folder's classifier, on the device and with the threads asked for."""
         import torch
 
+        from likely.checkpoint import Trust
         from likely.classifier import Classifier
         from likely.training import hardware
 
-        classifier = Classifier.load(self.folder, device=hardware.device(self.device).type)
+        classifier = Classifier.load(self.folder, device=hardware.device(self.device).type, trust=Trust(self.signer))
         torch.set_num_threads(self.threads or hardware.free_cores())
         return classifier
 
@@ -53,11 +57,12 @@ def opens_model(function: Function) -> Function:
     """Give a command the argument MODEL and the options of the machine, which it gets as one `Opening`."""
 
     @wraps(function)
-    def command(model: Path, device: str, threads: int | None, **others: Any) -> None:
-        function(Opening(model, device, threads), **others)
+    def command(model: Path, device: str, threads: int | None, signer: Path | None, **others: Any) -> None:
+        function(Opening(model, device, threads, signer), **others)
 
     for parameter in (
         click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out."),
+        click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED),
         click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute."),
         click.argument("model", type=click.Path(path_type=Path)),
     ):

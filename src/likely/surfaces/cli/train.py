@@ -15,8 +15,8 @@ import click
 from likely import AUTO, DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from likely.contract import Options
     from likely.evaluation.report.content import ReportContent
+    from likely.options import Options
     from likely.run import Run, Session
 
 DRAW = "draw__"  # before the names of what is said about drawing

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from likely.contract import Options
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.metrics import Floats, Reliability
 from likely.evaluation.samples import Honesty
+from likely.options import Options
 
 Pixels = NDArray[np.uint8]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load as parsed
 from safetensors.torch import save as serialised
 from torch import Tensor
 
+from likely.checkpoint.errors import CheckpointError
+from likely.checkpoint.folder import ModelFolder, Trust
+from likely.checkpoint.writing import write_whole
+
 FORMAT_VERSION = 3
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
-
-
-class CheckpointError(ValueError):
-    """A folder that holds no model, or one that this version cannot read; the message says what to do."""
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
@@ -34,39 +34,40 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
     return digest[:4]
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(folder: Path, trust: Trust | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the document of a model folder; a CheckpointError says what is wrong with it and what to do."""
-    document = read_document(folder)
-    _verify(folder, document)
+    files = ModelFolder(folder, trust)
+    document = _document(files)
+    if not files.has(TENSORS):
+        raise CheckpointError(f"{folder / TENSORS} is missing; copy the model folder again, whole")
+    content = files.read(TENSORS)
+    # The two files belong together: a crash between their writing, or a bad copy, must not answer for the model.
+    if hashlib.sha256(content).hexdigest() != document.get("sha256"):
+        raise CheckpointError(
+            f"{folder / TENSORS} is not the file that {folder / DOCUMENT} describes; copy the model folder again, whole"
+        )
     try:
-        tensors = load_file(folder / TENSORS)
-    except (SafetensorError, OSError) as error:
+        return parsed(content), document
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{folder / TENSORS} cannot be read ({error}); copy the model folder again, whole"
         ) from None
-    return tensors, document
 
 
-def _verify(folder: Path, document: Mapping[str, Any]) -> None:
-    """The two files belong together: a crash between their writing, or a bad copy, must not answer for the model."""
-    path = folder / TENSORS
-    if not path.exists():
-        raise CheckpointError(f"{path} is missing; copy the model folder again, whole")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != document.get("sha256"):
-        raise CheckpointError(
-            f"{path} is not the file that {folder / DOCUMENT} describes; copy the model folder again, whole"
-        )
-
-
-def read_document(folder: Path, *, of_any_version: bool = False) -> dict[str, Any]:
+def read_document(folder: Path, trust: Trust | None = None, *, of_any_version: bool = False) -> dict[str, Any]:
     """model.json alone, its format_version checked unless it may be `of_any_version`."""
+    return _document(ModelFolder(folder, trust), of_any_version=of_any_version)
+
+
+def _document(files: ModelFolder, *, of_any_version: bool = False) -> dict[str, Any]:
+    folder = files.path
+    if not files.has(DOCUMENT):
+        raise CheckpointError(_no_model(folder))
     try:
-        document = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(_no_model(folder)) from None
+        document = json.loads(files.read(DOCUMENT))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / DOCUMENT} is damaged ({error}); copy the model folder again, whole") from None
-    version = document.get("format_version")
+    version = document.get("format_version") if isinstance(document, dict) else None
     if version != FORMAT_VERSION and not of_any_version:
         raise CheckpointError(_other_version(folder, version))
     return dict(document)
@@ -74,13 +75,11 @@ def read_document(folder: Path, *, of_any_version: bool = False) -> dict[str, An
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
     """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
-    beside = path.with_name(path.name + ".part")
     metadata = {"document": json.dumps(document)} if document is not None else None
     # As bytes through open(): save_file would leave a file that no one else may read.
-    beside.write_bytes(
-        serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    write_whole(
+        path, serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     )
-    beside.replace(path)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -95,9 +94,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def write_text(path: Path, text: str) -> None:
     """A text file that is complete at any moment."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8", newline="")
-    beside.replace(path)
+    write_whole(path, text.encode())
 
 
 def _no_model(folder: Path) -> str:

@@ -1,0 +1,201 @@
+"""Faults: the service killed under load, again and again; a full disk; a database that goes and comes back.
+
+    python bench/faults.py MODEL $DATA/fashion-mnist --kills 20 --out /tmp/faults --disk /tmp/small
+
+/tmp/small is to be a disk of its own, of 16 to 512 MB, that may be filled: `mount -t tmpfs -o size=64m tmpfs /tmp/small`.
+Every answer of success that a client has seen is looked for in the store afterwards. Appends a line to
+bench/results/faults.jsonl and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from loading import Asked, Told, load, probe, running
+from service import free_port
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from likely.data.dataset import load as load_data
+from likely.surfaces.http.pictures import png
+from likely.surfaces.store import Scope, Selection, Store
+from likely.surfaces.store.schema import ImageRow
+
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "surfaces"))
+from databases import postgresql  # the server that the tests have
+
+LEDGER = RESULTS / "faults.jsonl"
+CLIENTS, N_IMAGES = 16, 5000
+ROOM = 4_000_000  # bytes that are left on the disk when its filling begins
+LARGEST_DISK = 512_000_000  # bytes; a larger one is hardly meant to be filled
+BEFORE, DURING, AFTER = 5.0, 10.0, 10.0  # seconds around a fault
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--disk", type=Path, required=True, help="A small disk of its own, that may be filled.")
+    asked = parser.parse_args()
+    if shutil.disk_usage(asked.disk).total > LARGEST_DISK:
+        parser.error(
+            f"--disk {asked.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
+        )
+    part = load_data(asked.data, parts=("test",)).parts["test"]
+    images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
+    found = {
+        "kills": killed(asked, images),
+        "disk": with_full_disk(asked, images),
+        "database": without_database(asked, images),
+    }
+    append(LEDGER, {**circumstances(asked.threads), **found})
+    write_table(LEDGER, table())
+
+
+class Served:
+    """A service to be, with a store of its own and a key to it."""
+
+    def __init__(
+        self, asked: argparse.Namespace, folder: Path, images: Sequence[bytes], url: str | None = None
+    ) -> None:
+        self.folder, self.url, port = folder, url, free_port()
+        store = Store.open(folder, url)
+        _, secret = store.add_key("load", [Scope.CLASSIFY])
+        store.close()
+        self.words = ["-m", "likely", "serve", asked.model, "--store", folder, "--port", port, "--rate", 1e9]
+        self.words += ["--threads", asked.threads, *(["--database", url] if url else [])]
+        self.asked = Asked("127.0.0.1", port, "/v1/classify", secret, images)
+        self.log = asked.out / f"{folder.name}.log"
+
+    def running(self) -> Any:
+        return running(self.words, self.asked.port, self.log)
+
+    def kept(self, answered: set[str]) -> dict[str, int]:
+        """What of that is in the store once it was put in order, and whether images and rows belong together."""
+        store = Store.open(self.folder, self.url, exclusive=True)
+        there = {each.id for each in store.every(Selection())}
+        with Session(store.engine) as session:
+            known = set(session.scalars(select(ImageRow.sha256)))
+        files = set(store.files)
+        store.close()
+        counts = {"answered": len(answered), "lost": len(answered - there)}
+        return counts | {"orphans": len(files - known), "missing": len(known - files)}
+
+
+def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
+    """SIGKILL of the service and of all its processes wherever it hits, and what is in the store then."""
+    rng, served = np.random.default_rng(0), Served(asked, asked.out / "killed", images)
+    answered, starts, worst = set[str](), [], dict[str, int]()
+    for _ in range(asked.kills):
+        with served.running() as (process, seconds):
+            starts.append(seconds)
+            after = float(rng.uniform(0.5, 3.0))
+            threading.Timer(after, os.killpg, (process.pid, signal.SIGKILL)).start()
+            told, _ = asyncio.run(load(served.asked, CLIENTS, after + 0.5, keep=True))
+            answered |= ids(told)
+            process.wait()
+        now = served.kept(answered)
+        worst = {name: max(n, worst.get(name, 0)) for name, n in now.items()}
+        print(f"{now}, start {seconds:.1f} s", flush=True)
+    return {"n": asked.kills, **worst, "start_most_s": max(starts), "start_median_s": float(np.median(starts))}
+
+
+def with_full_disk(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
+    """A store on a disk that is full after a while and has room again later."""
+    ballast, served = asked.disk / "ballast", Served(asked, asked.disk / "full", images)
+    try:
+        return around(served, lambda: fill(ballast), ballast.unlink)
+    finally:
+        ballast.unlink(missing_ok=True)
+        shutil.rmtree(served.folder, ignore_errors=True)
+
+
+def fill(path: Path) -> None:
+    """All of a disk but a little, which goes by itself."""
+    with path.open("wb") as file:
+        for _ in range(max(0, shutil.disk_usage(path.parent).free - ROOM) // 100_000):
+            file.write(bytes(100_000))
+
+
+def without_database(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
+    """A PostgreSQL server that ends as in a crash and is begun again."""
+    with postgresql() as server:
+        served = Served(asked, asked.out / "database", images, server.created("likely"))
+        return around(served, lambda: server.stop(signal.SIGQUIT), server.start)
+
+
+def around(served: Served, fault: Callable[[], None], end: Callable[[], None]) -> dict[str, Any]:
+    """What clients and health say before, during and after a fault, and what is in the store then."""
+
+    async def course() -> tuple[Told, list[float], float]:
+        begun = time.perf_counter()
+        until = begun + BEFORE + DURING + AFTER
+        asking = asyncio.create_task(load(served.asked, CLIENTS, until - begun, keep=True))
+        health = asyncio.create_task(probe(served.asked.host, served.asked.port, until))
+        await asyncio.sleep(BEFORE)
+        await asyncio.to_thread(fault)
+        await asyncio.sleep(DURING)
+        ended = time.perf_counter()
+        await asyncio.to_thread(end)
+        (told, _), seconds = await asking, await health
+        return told, seconds, ended
+
+    with served.running() as (process, _):
+        told, health, ended = asyncio.run(course())
+        survived = process.poll() is None
+    return {
+        **served.kept(ids(told)),
+        "statuses": told.statuses,
+        "broken": told.broken,
+        "survived": survived,
+        "back_after_s": told.first(200, ended),
+        "health_most_ms": 1000 * max(health),
+    }
+
+
+def ids(told: Told) -> set[str]:
+    """Under which the answers of success are to be in the store."""
+    return {answer["id"] for body in told.bodies for answer in json.loads(body)["answers"]}
+
+
+def table() -> str:
+    row = rows(LEDGER)[-1]
+    lines = [
+        "| fault | answers by status | successes | not in the store | files without a row | rows without a file | then |",
+        "|---|---|---:|---:|---:|---:|---|",
+    ]
+    for name, key in (
+        (f"killed {row['kills']['n']} times", "kills"),
+        ("a full disk", "disk"),
+        ("no database", "database"),
+    ):
+        each = row[key]
+        if key == "kills":
+            statuses, then = "", f"starts within {each['start_most_s']:.1f} s"
+        else:
+            statuses = ", ".join(f"{n:,} × {status}" for status, n in each["statuses"].items())
+            lived = "the same process" if each["survived"] else "the service is gone"
+            health = f"health within {each['health_most_ms']:.0f} ms all along"
+            then = f"{lived} answers {each['back_after_s']:.1f} s after; {health}"
+        counts = " | ".join(f"{each[what]:,}" for what in ("answered", "lost", "orphans", "missing"))
+        lines.append(f"| {name} | {statuses} | {counts} | {then} |")
+    return "\n".join([*lines, "", provenance([row]), ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The service under load, beside one request at a time and beside a plain handler that calls the model directly.
+
+    python bench/service.py MODEL $DATA/fashion-mnist --seconds 60 --minutes 10 --out /tmp/service
+
+64 clients on this machine ask as fast as they are answered; then four times as much is asked as was answered. Appends a line to
+bench/results/service.jsonl and writes the table beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from loading import Asked, load, memory_mb, probe, running
+
+from likely.data.dataset import load as load_data
+from likely.surfaces.http.pictures import png
+from likely.surfaces.store import Scope, Store
+
+LEDGER = RESULTS / "service.jsonl"
+CLIENTS, N_IMAGES = 64, 2000
+QUEUE = 64  # images of the service that is asked for four times as much, by four times as many clients
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=10.0, help="Of load, over which memory is looked at.")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    part = load_data(asked.data, parts=("test",)).parts["test"]
+    images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
+    found = measured(asked, images)
+    append(LEDGER, {**circumstances(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found})
+    write_table(LEDGER, table())
+
+
+def measured(asked: Any, images: list[bytes]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    serve = ["-m", "likely", "serve", asked.model, "--threads", asked.threads, "--rate", 1e9]
+    with service(asked.out / "store", serve, images) as (where, _, _):
+        found["one at a time"] = at(where, 1, asked.seconds / 3)
+        found["64 clients"] = at(where, CLIENTS, asked.seconds)
+    port = free_port()
+    plain = [HERE / "plain_service.py", asked.model, "--port", port, "--threads", asked.threads]
+    with running(plain, port, asked.out / "plain.log"):
+        where = Asked("127.0.0.1", port, "/classify", "", images)
+        found["plain handler, one at a time"] = at(where, 1, asked.seconds / 3)
+        found["plain handler, 64 clients"] = at(where, CLIENTS, asked.seconds)
+    with service(asked.out / "small", [*serve, "--max-queue", QUEUE], images) as (where, _, _):
+        rate = 4 * found["64 clients"]["per_second"]
+        found["4 times as much"] = asyncio.run(above_capacity(where, rate, asked.seconds))
+    with service(asked.out / "long", serve, images) as (where, process, _):
+        found["memory_mb"] = asyncio.run(over_time(where, process, asked.minutes))
+    return found
+
+
+def service(folder: Path, words: list[object], images: list[bytes]) -> Any:
+    """A service with a store of its own, and a key."""
+    from contextlib import contextmanager
+
+    @contextmanager
+    def begun() -> Any:
+        store = Store.open(folder)
+        _, secret = store.add_key("load", [Scope.CLASSIFY])
+        store.close()
+        port = free_port()
+        with running([*words, "--store", folder, "--port", port], port, folder / "log") as (process, seconds):
+            yield Asked("127.0.0.1", port, "/v1/classify", secret, images), process, seconds
+
+    return begun()
+
+
+def at(where: Asked, clients: int, seconds: float) -> dict[str, Any]:
+    told, whole = asyncio.run(load(where, clients, seconds))
+    return {**told.figures(whole), "statuses": told.statuses, "broken": told.broken}
+
+
+async def above_capacity(where: Asked, rate: float, seconds: float) -> dict[str, Any]:
+    until = time.perf_counter() + seconds
+    asking = load(where, 4 * QUEUE, seconds, rate=rate)
+    (told, whole), health = await asyncio.gather(asking, probe(where.host, where.port, until))
+    slow = {"health_p99_ms": float(np.percentile(health, 99) * 1000), "health_most_ms": max(health) * 1000}
+    return {**told.figures(whole), "statuses": told.statuses, "broken": told.broken, **slow}
+
+
+async def over_time(where: Asked, process: Any, minutes: float) -> list[float]:
+    """Once a minute, from the first on."""
+    found = []
+    for _ in range(max(2, round(minutes))):
+        await load(where, CLIENTS, 60.0 if minutes >= 2 else 60 * minutes / 2)
+        found.append(round(memory_mb(process), 1))
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def table() -> str:
+    found = rows(LEDGER)
+    lines = ["| asked by | images/s | p50, ms | p99, ms | answers by status |", "|---|---:|---:|---:|---|"]
+    for name, each in found[-1].items():
+        if isinstance(each, dict) and "per_second" in each:
+            statuses = ", ".join(f"{n:,} × {status}" for status, n in each["statuses"].items())
+            broken = f", {each['broken']} broken" if each["broken"] else ""
+            lines.append(
+                f"| {name} | {each['per_second']:.0f} | {each['p50_ms']:.1f} | {each['p99_ms']:.1f} | {statuses}{broken} |"
+            )
+    last = found[-1]
+    health = last["4 times as much"]
+    said = [
+        f"While four times as much is asked as was answered, health answers within "
+        f"{health['health_p99_ms']:.0f} ms in 99 of 100 cases, "
+        f"{health['health_most_ms']:.0f} ms at most.",
+        f"Memory after each minute of 64 clients, MB: {', '.join(f'{mb:.0f}' for mb in last['memory_mb'])}.",
+        "Clients and service share two cores. " + provenance([last]),
+    ]
+    return "\n".join([*lines, "", *said]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

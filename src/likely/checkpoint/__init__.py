@@ -1,0 +1,33 @@
+"""Models on disk: numbers in safetensors, words in JSON, nothing that is ever executed; signed and sealed if asked."""
+
+from likely.checkpoint.errors import CheckpointError
+from likely.checkpoint.files import (
+    DOCUMENT,
+    FORMAT_VERSION,
+    TENSORS,
+    load,
+    read_document,
+    read_tensors,
+    save,
+    write_tensors,
+    write_text,
+)
+from likely.checkpoint.folder import ModelFolder, Trust, decrypt, encrypt, is_sealed
+
+__all__ = [
+    "DOCUMENT",
+    "FORMAT_VERSION",
+    "TENSORS",
+    "CheckpointError",
+    "ModelFolder",
+    "Trust",
+    "decrypt",
+    "encrypt",
+    "is_sealed",
+    "load",
+    "read_document",
+    "read_tensors",
+    "save",
+    "write_tensors",
+    "write_text",
+]

@@ -1,0 +1,23 @@
+"""likely decrypt: an encrypted model folder as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from likely.surfaces.cli.encrypt import KEY_FILE
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--key", type=KEY_FILE, required=True, multiple=True, help="The file of the key that it was encrypted with."
+)
+def command(model: Path, key: tuple[Path, ...]) -> None:
+    """Decrypt every file of MODEL."""
+    from likely.checkpoint import decrypt
+    from likely.checkpoint.sealing import Keys
+
+    n = decrypt(model, Keys.of_files(key))
+    click.echo(f"decrypted: {model}, {n} files", err=True)

@@ -1,0 +1,58 @@
+"""likely keys: who may ask a service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from likely.surfaces.cli.serve import DATABASE
+from likely.surfaces.cli.store import WHICH, existing
+
+SCOPES = ("read", "classify", "label", "admin")
+
+
+@click.group(name="keys")
+def command() -> None:
+    """Make, list and revoke the API keys of a service."""
+
+
+@command.command()
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), required=True, help="What it may do; several."
+)
+@click.option("--days", type=click.FloatRange(0, min_open=True), help="Until it expires; never, when left out.")
+@WHICH
+@DATABASE
+def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, database: str | None) -> None:
+    """Make a key for NAME and show its secret, this once."""
+    store = existing(folder, database)
+    from likely.surfaces.store import Scope
+
+    key, secret = store.add_key(name, map(Scope, scopes), days=days)
+    store.note("key added", f"{key.id} {name}", key=None, address="")
+    click.echo(secret)
+
+
+@command.command(name="list")
+@WHICH
+@DATABASE
+def list_(folder: Path, database: str | None) -> None:
+    """All keys, without their secrets."""
+    for key in existing(folder, database).all_keys():
+        until = key.fault or (f"until {key.expires:%Y-%m-%d}" if key.expires else "no end")
+        click.echo(f"{key.id}  {','.join(sorted(key.scopes)):<28}  {until:<32}  {key.name}")
+
+
+@command.command()
+@click.argument("id")
+@WHICH
+@DATABASE
+def revoke(id: str, folder: Path, database: str | None) -> None:
+    """From now on the key ID opens nothing."""
+    store = existing(folder, database)
+    if not store.revoke(id):
+        raise click.UsageError(f"there is no key {id!r}; `likely keys list` shows all")
+    store.note("key revoked", id, key=None, address="")
+    click.echo(f"revoked: {id}", err=True)

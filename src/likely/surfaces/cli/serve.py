@@ -1,0 +1,145 @@
+"""likely serve: models behind HTTP and pages, with a store beside them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from likely.surfaces.cli.opening import DEVICES, PUBLIC_KEY, SIGNED
+
+if TYPE_CHECKING:
+    from likely.checkpoint.sealing import Keys
+    from likely.surfaces.store import Store
+
+STORE = "likely-store"
+FIRST_KEY = "first-key"  # in the store, where nobody watches
+EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
+DATABASE = click.option(
+    "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."
+)
+SWITCH = 0.001  # seconds that a thread may keep the others waiting: one of them answers for all that come
+GRACE = 20  # seconds in which those who wait are answered when the service is told to stop
+
+
+class ServeCommand(click.Command):
+    """A command that has a flag for each of the service's settings, declared where they are and loaded when needed."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*super().get_params(ctx), *_setting_flags()]
+
+
+@click.command(cls=ServeCommand)
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL...")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all of them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port to listen at.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=STORE,
+    show_default=True,
+    help="Folder of what was answered, with its images.",
+)
+@DATABASE
+@click.option(
+    "--image-key",
+    type=PUBLIC_KEY,
+    multiple=True,
+    help="Encrypt images on the disk with the key in this file (`likely encrypt --new-key` makes one); more keys open what "
+    "older ones have encrypted. Without it LIKELY_IMAGE_KEY names the files, or holds the keys.",
+)
+@click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED)
+@click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out.")
+@click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute.")
+def command(
+    models: tuple[Path, ...],
+    host: str,
+    port: int,
+    store: Path,
+    database: str | None,
+    image_key: tuple[Path, ...],
+    signer: Path | None,
+    threads: int | None,
+    device: str,
+    **given: Any,
+) -> None:
+    """Answer over HTTP, and show pages to people, with every MODEL folder."""
+    import logging
+
+    with needs_packages():
+        import uvicorn
+
+        from likely.surfaces.http.app import application
+        from likely.surfaces.http.fleet import Fleet
+        from likely.surfaces.http.gate import Lines
+        from likely.surfaces.http.settings import Settings
+        from likely.surfaces.store import Store
+    import torch
+
+    from likely.checkpoint import Trust
+    from likely.surfaces.cli.flags import chosen
+    from likely.training import hardware
+
+    settings = Settings(**chosen(Settings, given))
+    torch.set_num_threads(threads or hardware.free_cores())
+    fleet = Fleet(models, hardware.device(device).type, Trust(signer))
+    opened = Store.open(store, database, image_keys(image_key), exclusive=True)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    logging.getLogger("likely").addHandler(handler)
+    logging.getLogger("likely").setLevel(logging.INFO)
+    for line in _welcome(opened, fleet.models[0].id, host, port):
+        click.echo(line, err=True)
+    sys.setswitchinterval(SWITCH)
+    app = application(fleet, opened, settings)
+    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+
+
+@contextmanager
+def needs_packages() -> Iterator[None]:
+    """A UsageError if what the service takes is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
+
+
+def image_keys(files: Sequence[Path]) -> Keys:
+    """Those of the files, or of the environment."""
+    from likely.checkpoint.sealing import OF_IMAGES, Keys
+
+    return Keys.of_files(files) if files else Keys.of_environment(OF_IMAGES)
+
+
+def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
+    """What to do next; the first key of a new store is told here and nowhere else."""
+    from likely.checkpoint.signing import write_secret
+    from likely.surfaces.store import Scope
+
+    address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    lines = [f"{model} answers at {address}"]
+    if not store.all_keys():
+        key, secret = store.add_key("the first", [Scope.ADMIN])
+        store.note("key added", f"{key.id} {key.name}", key=None, address="")
+        if sys.stderr.isatty():
+            lines += ["", "The first key, for everything, shown this once:", "", f"    {secret}", ""]
+            lines += [f"Log in with it at {address}, or:", ""]
+            lines += [f'    curl -H "Authorization: Bearer {secret}" -F image=@photo.jpg {address}/v1/classify', ""]
+        else:  # what is written here is kept in a log
+            path = store.folder / FIRST_KEY
+            write_secret(path, f"{secret}\n".encode())
+            lines.append(f"the first key, for everything, is in {path}; delete the file once you have it")
+    return lines
+
+
+@cache
+def _setting_flags() -> tuple[click.Option, ...]:
+    from likely.surfaces.cli.flags import flags
+    from likely.surfaces.http.settings import Settings
+
+    return tuple(flags(Settings))

@@ -1,0 +1,138 @@
+"""Access: who asks, by an API key or by the session of a browser, and whether they may."""
+
+from __future__ import annotations
+
+import hmac
+import math
+import re
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from fastapi import HTTPException, Request
+
+from likely.surfaces.store import Key, Scope, Store
+from likely.surfaces.store.identity import sha256
+
+COOKIE, CSRF = "likely_session", "X-CSRF-Token"
+SAFE = ("GET", "HEAD", "OPTIONS")
+WINDOW = 10.0  # seconds of a key's rate that may come at once
+MOST_KEYS = 10_000  # whose rate is remembered
+FRESH = 1.0  # seconds for which it is known whose a secret is
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks. `csrf` is what a browser has to say beside its cookie when it wants something changed."""
+
+    key: Key
+    csrf: str | None = None
+
+
+class Known:
+    """Whose secrets are whose, asked of the store once a second at most: what another process revokes opens nothing after
+    that, and what is revoked here at once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._found: OrderedDict[str, tuple[Key, float]] = OrderedDict()  # by the secret's hash, and until when
+        self._lock = threading.Lock()
+
+    def is_fresh(self, request: Request) -> bool:
+        """Whether nobody has to wait for the store to learn who asks."""
+        secret = _secret_of(request) or request.cookies.get(COOKIE)
+        return secret is not None and self._remembered(secret) is not None
+
+    def key_of(self, secret: str) -> Key | None:
+        """As the store's."""
+        return self._remembered(secret) or self._learned(secret, self.store.key_of(secret))
+
+    def logged_in(self, session: str) -> Key | None:
+        """As the store's."""
+        return self._remembered(session) or self._learned(session, self.store.logged_in(session))
+
+    def forget(self) -> None:
+        """Ask the store again."""
+        with self._lock:
+            self._found.clear()
+
+    def _remembered(self, secret: str) -> Key | None:
+        with self._lock:
+            key, until = self._found.get(sha256(secret.encode()), (None, 0.0))
+        return key if time.monotonic() < until else None
+
+    def _learned(self, secret: str, key: Key | None) -> Key | None:
+        if key is not None:  # what opens nothing is not worth the room
+            with self._lock:
+                self._found[sha256(secret.encode())] = key, time.monotonic() + FRESH
+                if len(self._found) > MOST_KEYS:
+                    self._found.popitem(last=False)
+        return key
+
+
+def csrf_of(session: str) -> str:
+    """What proves that a request is of our own page: others can make a browser send the cookie, and cannot read it."""
+    return sha256(b"csrf:" + session.encode())
+
+
+def caller_of(known: Known, request: Request) -> Caller:
+    """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
+    if secret := _secret_of(request):
+        return Caller(_open(known.key_of(secret)))
+    session = request.cookies.get(COOKIE)
+    if session is None:
+        raise unauthorised("a key is needed: Authorization: Bearer lk_…")
+    key, csrf = _open(known.logged_in(session)), csrf_of(session)
+    if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
+        raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
+    return Caller(key, csrf)
+
+
+def require(caller: Caller, scope: Scope) -> None:
+    """An HTTPException of 403 if the key is not for that."""
+    if not caller.key.may(scope):
+        has = ", ".join(sorted(caller.key.scopes)) or "nothing"
+        raise HTTPException(403, f"the key {caller.key.id} is for {has}; this needs {scope.value}")
+
+
+def unauthorised(sentence: str) -> HTTPException:
+    """401, which has to say how it would be done."""
+    return HTTPException(401, sentence, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _secret_of(request: Request) -> str | None:
+    header = re.fullmatch(r"Bearer\s+(\S+)", request.headers.get("Authorization", ""), re.IGNORECASE)
+    return header[1] if header else request.headers.get("X-API-Key")
+
+
+def _open(key: Key | None) -> Key:
+    if key is None:
+        raise unauthorised("there is no such key")
+    if key.fault is not None:
+        raise unauthorised(key.fault)
+    return key
+
+
+class Rates:
+    """A bucket for each key, or address, which fills at `rate` a second up to what comes in ten."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.most = rate, max(1.0, rate * WINDOW)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
+        self._lock = threading.Lock()
+
+    def take(self, key: str, n: int) -> None:
+        """An HTTPException of 429 if the key has had so many of late."""
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._buckets.pop(key, (self.most, now))
+            left = min(self.most, left + (now - then) * self.rate)
+            enough = left >= min(n, self.most)
+            self._buckets[key] = (left - n if enough else left, now)
+            if len(self._buckets) > MOST_KEYS:
+                self._buckets.popitem(last=False)
+        if not enough:
+            seconds = math.ceil((min(n, self.most) - left) / self.rate)
+            limit = f"more than {self.rate:g} a second were asked for; come again in {seconds} s"
+            raise HTTPException(429, limit, headers={"Retry-After": str(seconds)})

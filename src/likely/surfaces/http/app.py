@@ -1,0 +1,55 @@
+"""The application: routes behind the gate, pages beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
+
+from likely import __version__
+from likely.surfaces.http import faults
+from likely.surfaces.http.access import Known, Rates
+from likely.surfaces.http.dependencies import State
+from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.gate import Gate
+from likely.surfaces.http.metrics import Metrics
+from likely.surfaces.http.routes import access, health, kserve, models, pages, predictions, reasons
+from likely.surfaces.http.service import Service
+from likely.surfaces.http.settings import Settings
+from likely.surfaces.store import Store
+
+ROUTERS = (pages.ROUTER, models.ROUTER, reasons.ROUTER, predictions.ROUTER, access.ROUTER, health.ROUTER, kserve.ROUTER)
+OVERHEAD = 1.4  # of base64 and of a form
+INSIDE = 4  # requests of the largest size that may be under way
+
+
+def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
+    """The whole service as an ASGI application; when it ends, it answers all who wait."""
+    service: Service
+    metrics = Metrics(lambda: float(service.n_inside))
+    service = Service(fleet, store, settings, metrics.batch)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        retaining = asyncio.create_task(service.retain())
+        yield
+        retaining.cancel()
+        await run_in_threadpool(service.close)
+
+    about = "The generative image classifier: what images show, and whether they show anything known at all."
+    app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
+    app.state.likely = State(service, metrics, Rates(settings.rate), Rates(settings.log_ins), Known(store))
+    app.state.log = logging.getLogger("likely")
+    faults.explain(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/pages", StaticFiles(directory=pages.PAGES), "pages")
+    most = min(settings.max_request_bytes, int(OVERHEAD * settings.max_images * settings.max_bytes))
+    limits = {"max_bytes": most, "max_inside": INSIDE * settings.max_request_bytes}
+    app.add_middleware(Gate, metrics=metrics, is_full=lambda: service.is_full, **limits)
+    return app

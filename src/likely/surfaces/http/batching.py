@@ -1,0 +1,138 @@
+"""Batching: what is asked at the same time is answered together, and what cannot wait is refused at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+class FullError(Exception):
+    """Too many wait already; `seconds` is when to come again."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"too many images are waiting; come again in {seconds:.0f} s")
+        self.seconds = seconds
+
+
+class ClosingError(Exception):
+    """The service is about to stop and takes nothing more."""
+
+
+@dataclass
+class _Waiting(Generic[Job]):
+    """A job, with whom to tell."""
+
+    kind: Hashable
+    job: Job
+    future: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    since: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Batched:
+    """What a batch was, for those who measure."""
+
+    n: int
+    waited: float
+    took: float
+
+
+class Batcher(Generic[Job, Result]):
+    """A thread that answers jobs of one kind together: up to `most` of them, after at most `wait` seconds.
+
+    `answer` takes jobs of one kind and gives a result each, or raises what all of them are then told.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Hashable, Sequence[Job]], Sequence[Result]],
+        *,
+        most: int,
+        wait: float,
+        capacity: int,
+        told: Callable[[Batched], None] = lambda batched: None,
+    ) -> None:
+        self.answer, self.most, self.wait, self.capacity, self.told = answer, most, wait, capacity, told
+        self._queue: deque[_Waiting[Job]] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._seconds_each = 0.0  # of late, for those who are sent away
+        self._thread = threading.Thread(target=self._work, name="batching", daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._queue)
+
+    async def submit(self, kind: Hashable, jobs: Sequence[Job]) -> list[Result]:
+        """A result each. All jobs are taken or none: a FullError if they do not fit, a ClosingError after `close`."""
+        loop = asyncio.get_running_loop()
+        waiting = [_Waiting(kind, job, loop.create_future(), loop) for job in jobs]
+        with self._changed:
+            if self._closing:
+                raise ClosingError
+            if len(self._queue) + len(jobs) > self.capacity:
+                raise FullError(max(1.0, len(self._queue) * self._seconds_each))
+            self._queue.extend(waiting)
+            self._changed.notify()
+        return list(await asyncio.gather(*(each.future for each in waiting)))
+
+    def close(self) -> None:
+        """Answer all who wait, and take nobody more."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while batch := self._next():
+            begun = time.monotonic()
+            try:
+                results = self.answer(batch[0].kind, [each.job for each in batch])
+            except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
+                for each in batch:
+                    _tell(each, None, error)
+            else:
+                for each, result in zip(batch, results, strict=True):
+                    _tell(each, result, None)
+            took = time.monotonic() - begun
+            self._seconds_each = 0.9 * self._seconds_each + 0.1 * took / len(batch)
+            self.told(Batched(len(batch), begun - batch[0].since, took))
+
+    def _next(self) -> list[_Waiting[Job]]:
+        """The jobs of the kind of the one that has waited longest; none when all is done."""
+        with self._changed:
+            while not self._queue:
+                if self._closing:
+                    return []
+                self._changed.wait()
+            until = self._queue[0].since + self.wait
+            while len(self._queue) < self.most and not self._closing and (left := until - time.monotonic()) > 0:
+                self._changed.wait(left)
+            kind = self._queue[0].kind
+            batch, rest = list[_Waiting[Job]](), deque[_Waiting[Job]]()
+            for each in self._queue:
+                (batch if each.kind == kind and len(batch) < self.most else rest).append(each)
+            self._queue = rest
+            return batch
+
+
+def _tell(waiting: _Waiting[Any], result: Any, error: BaseException | None) -> None:
+    def tell() -> None:
+        if waiting.future.done():  # whoever asked has gone
+            return
+        if error is None:
+            waiting.future.set_result(result)
+        else:
+            waiting.future.set_exception(error)
+
+    waiting.loop.call_soon_threadsafe(tell)

@@ -1,0 +1,166 @@
+"""The gate that every request goes through: an id, a line in the log, figures, headers, and no more bytes than allowed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from starlette.datastructures import MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from likely.surfaces.http.metrics import Metrics
+
+REQUEST_ID = "X-Request-ID"
+LOG = logging.getLogger("likely.requests")
+IMAGES = re.compile(r"/v1/(classify|explain|models/[^/]+/classes)|/v2/models/.+/infer")  # where images come
+SMALL = 1_000_000  # bytes of a request elsewhere
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "manifest-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+
+
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+SECONDS = 1  # after which requests that were too large together may come again
+
+
+class TooLargeError(Exception):
+    """More bytes came than were allowed."""
+
+
+class BusyError(Exception):
+    """There is no room now; the message says of what there is too much."""
+
+
+class Gate:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, max_inside: int, is_full: Callable[[], bool]
+    ) -> None:
+        """At most so many bytes where images come, which read none before they know who asks, and elsewhere few; at most
+        `max_inside` of all requests that are under way; and no images while it `is_full`, for to say so has to cost less
+        than what there is too much of already."""
+        self.app, self.metrics, self.max_bytes, self.max_inside = app, metrics, max_bytes, max_inside
+        self.is_full, self.n_inside = is_full, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        id = scope.setdefault("state", {})["request_id"] = _id_of(scope)
+        begun, status = time.monotonic(), 500
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = id
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        takes_images = IMAGES.fullmatch(scope["path"]) is not None
+        most = self.max_bytes if takes_images else SMALL
+        came = 0
+
+        async def limited() -> Message:
+            nonlocal came
+            message = await receive()
+            n = len(message.get("body", b""))
+            came += n
+            self.n_inside += n
+            if came > most:
+                raise TooLargeError
+            if self.n_inside > self.max_inside:
+                raise BusyError(f"requests under way have more than {self.max_inside / 1e6:.0f} MB together")
+            return message
+
+        try:
+            if _told_length(scope) > most:
+                raise TooLargeError
+            if takes_images and self.is_full():
+                raise BusyError("too many images are waiting; come again in a second")
+            await self.app(scope, limited, answer)
+        except BusyError as busy:
+            headers = {"Retry-After": str(SECONDS)}
+            await JSONResponse({"detail": str(busy)}, 503, headers)(scope, receive, answer)
+        except TooLargeError:
+            detail = f"the request has more than {most / 1e6:.0f} MB"
+            await JSONResponse({"detail": detail}, 413)(scope, receive, answer)
+        except Exception:
+            LOG.exception("fault", extra={"fields": {"request": id}})
+            await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(scope, receive, answer)
+        finally:
+            self.n_inside -= came
+            seconds = time.monotonic() - begun
+            route = _route_of(scope)
+            method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
+            self.metrics.request(method, route, status, seconds)
+            LOG.info("request", extra={"fields": _fields(scope, id, route, status, seconds)})
+
+
+class Lines(logging.Formatter):
+    """A line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+        }
+        line |= {"what": record.getMessage(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> dict[str, Any]:
+    """Of a line in the log; nothing that a client wrote but the method, for secrets travel in headers and in queries."""
+    client = scope.get("client") or ("", 0)
+    key = scope.get("state", {}).get("key")
+    return {
+        "request": id,
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "ms": round(1000 * seconds, 2),
+        "address": client[0],
+        "key": key,
+    }
+
+
+def _route_of(scope: Scope) -> str:
+    """The path's pattern, for there are as many paths as images."""
+    return str(getattr(scope.get("route"), "path", "other"))
+
+
+def _id_of(scope: Scope) -> str:
+    """The one that came along, if it is harmless in a log."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID.lower().encode() and re.fullmatch(rb"[\w.:-]{1,64}", value):
+            return str(value.decode("ascii"))
+    return uuid.uuid4().hex
+
+
+def _told_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,0 +1,89 @@
+"""Databases: SQLite in a file unless told otherwise, brought to this version's tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+N_CONNECTIONS = 48  # to a file, kept open: as many as threads may ask at a time
+SHARED = {
+    "timeout": 30,
+    "check_same_thread": False,
+}  # seconds for which a writer waits until another process has written
+PATIENCE = {  # with a database elsewhere, seconds and the last milliseconds: one that is gone must not be waited for forever
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+
+
+STORE_FAULTS = (SQLAlchemyError, OSError)  # what comes of a full disk or a database that is gone
+
+
+class StoreError(ValueError):
+    """A store that cannot be opened or used; the message says what to do."""
+
+
+def connected(url: str) -> Engine:
+    """An engine for `url`; a StoreError if there is no such kind of database here."""
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+            raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
+        if parsed.get_backend_name() == "sqlite":
+            engine = create_engine(parsed, hide_parameters=True, pool_size=N_CONNECTIONS, connect_args=SHARED)
+            event.listen(engine, "connect", _set_up_sqlite)
+            return engine
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=PATIENCE)
+    except ArgumentError:
+        # It may hold a password.
+        raise StoreError(
+            "what --database names is no address of a database; postgresql://USER@HOST/NAME is one"
+        ) from None
+    except ImportError:
+        raise StoreError("PostgreSQL takes a driver: pip install 'likely[postgresql]'") from None
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether the tables are this version's; a StoreError if a later version has been there."""
+    scripts = ScriptDirectory.from_config(_config())
+    with engine.connect() as connection:
+        here = MigrationContext.configure(connection).get_current_revision()
+    if here is not None and here not in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
+    return here == scripts.get_current_head()
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the tables to this version; a StoreError if a later version has been there."""
+    if not is_current(engine):
+        config = _config()
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    return config
+
+
+def _set_up_sqlite(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
+    cursor.execute("PRAGMA synchronous=FULL")  # what was committed survives a power cut
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()

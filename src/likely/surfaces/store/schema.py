@@ -1,0 +1,143 @@
+"""The tables: what was answered to whom, by which model, and what people said of it since."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+NAMES = {  # of constraints, without which a later version could not take one away again
+    "ix": "ix_%(column_0_N_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+ID, HASH, WORD, SENTENCE = String(36), String(64), String(255), String(2000)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC; databases keep it without a zone."""
+
+    impl = DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        return None if value is None else value.replace(tzinfo=UTC)
+
+
+class Base(DeclarativeBase):
+    """What all tables share."""
+
+    metadata = MetaData(naming_convention=NAMES)
+
+
+class ModelRow(Base):
+    """A version of a model: its name with the first digits of its weights' hash is its id, "fashion@3f2a"."""
+
+    __tablename__ = "models"
+
+    id: Mapped[str] = mapped_column(WORD, primary_key=True)
+    name: Mapped[str] = mapped_column(WORD, index=True)
+    family: Mapped[str] = mapped_column(WORD)
+    labels: Mapped[list[str]] = mapped_column(JSON)
+    first_served: Mapped[datetime] = mapped_column(Instant)
+
+
+class ImageRow(Base):
+    """An image as it came, in a file that is named by its SHA-256."""
+
+    __tablename__ = "images"
+
+    sha256: Mapped[str] = mapped_column(HASH, primary_key=True)
+    media_type: Mapped[str] = mapped_column(WORD)
+    n_bytes: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    created: Mapped[datetime] = mapped_column(Instant)
+
+
+class KeyRow(Base):
+    """An API key, of which nothing is kept but its hash."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    name: Mapped[str] = mapped_column(WORD)
+    sha256: Mapped[str] = mapped_column(HASH, unique=True)
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    created: Mapped[datetime] = mapped_column(Instant)
+    expires: Mapped[datetime | None] = mapped_column(Instant)
+    revoked: Mapped[datetime | None] = mapped_column(Instant)
+
+
+class SessionRow(Base):
+    """A browser that logged in with a key; of its cookie nothing is kept but its hash."""
+
+    __tablename__ = "sessions"
+
+    sha256: Mapped[str] = mapped_column(HASH, primary_key=True)
+    key: Mapped[str] = mapped_column(ForeignKey("keys.id"), index=True)
+    created: Mapped[datetime] = mapped_column(Instant)
+    expires: Mapped[datetime] = mapped_column(Instant)
+
+
+class PredictionRow(Base):
+    """An answer that was given; ids are in the order of time."""
+
+    __tablename__ = "predictions"
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    created: Mapped[datetime] = mapped_column(Instant, index=True)
+    image: Mapped[str] = mapped_column(ForeignKey("images.sha256"), index=True)
+    model: Mapped[str] = mapped_column(ForeignKey("models.id"))
+    key: Mapped[str | None] = mapped_column(ForeignKey("keys.id"))
+    request: Mapped[str] = mapped_column(WORD)
+    name: Mapped[str] = mapped_column(WORD)
+    alpha: Mapped[float]
+    status: Mapped[str] = mapped_column(String(16))
+    label: Mapped[str | None] = mapped_column(WORD)
+    probability: Mapped[float | None]
+    p_value: Mapped[float | None]
+    changed: Mapped[bool]  # whether another version of the model has said otherwise of the same image before
+    map_x: Mapped[float | None]  # where the image is on the model's map
+    map_y: Mapped[float | None]
+    true_label: Mapped[str | None] = mapped_column(WORD)  # what people say it shows: the last of its labels
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+    __table_args__ = (
+        Index(None, "status", "id"),
+        Index(None, "model", "id"),
+        Index(None, "true_label", "id"),
+        Index(None, "changed", "id"),
+    )
+
+
+class LabelRow(Base):
+    """What somebody said that an image shows; None takes back what was said before."""
+
+    __tablename__ = "labels"
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    prediction: Mapped[str] = mapped_column(ForeignKey("predictions.id"), index=True)
+    label: Mapped[str | None] = mapped_column(WORD)
+    key: Mapped[str | None] = mapped_column(ForeignKey("keys.id"))
+    created: Mapped[datetime] = mapped_column(Instant)
+
+
+class AuditRow(Base):
+    """Who did what when; rows are only ever added."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[str] = mapped_column(ID, primary_key=True)
+    created: Mapped[datetime] = mapped_column(Instant)
+    key: Mapped[str | None] = mapped_column(String(16))
+    address: Mapped[str] = mapped_column(WORD)
+    action: Mapped[str] = mapped_column(WORD, index=True)
+    subject: Mapped[str] = mapped_column(SENTENCE)

@@ -1,0 +1,139 @@
+// The space in which the model sees images, as a map: classes where they lie, images where they fall, new ones as they come.
+
+import { ask } from './api.js';
+import { make, percent, trying } from './make.js';
+
+const SVG = 'http://www.w3.org/2000/svg';
+const MOST = 300; // images on the map
+const EVERY = 3000; // milliseconds between looks for new ones
+const SIDE = 28; // of a thumbnail, in pixels of the screen
+
+export function map(page, { model, left }) {
+  const svg = drawn('svg', { class: 'map', role: 'application', tabindex: '0', 'aria-label': 'Map of classes and images; arrows move it, plus and minus zoom' });
+  const layer = drawn('g'), about = make('div', { class: 'card about-image', hidden: true });
+  const state = { x: 0, y: 0, scale: 1, newest: null, shown: new Map() };
+  svg.append(layer);
+  page.append(
+    make('h1', {}, 'Map'),
+    make('p', { class: 'lead' }, 'Where the model sees its classes, and the images that it was shown. Drag to move, scroll to zoom; new images come by themselves.'),
+    make('div', { class: 'row' },
+      make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1.4) }, 'Nearer'),
+      make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1 / 1.4) }, 'Further'),
+      make('button', { type: 'button', class: 'quiet', onclick: fit }, 'All')),
+    svg, about);
+
+  const size = () => svg.getBoundingClientRect();
+  const at = ({ x, y }) => [state.x + x * state.scale, state.y - y * state.scale];
+
+  function place(element, point, side = 0) {
+    const [x, y] = at(point);
+    element.setAttribute('transform', `translate(${x - side / 2} ${y - side / 2})`);
+  }
+
+  function draw() {
+    for (const child of layer.children) place(child, child.point, child.side ?? 0);
+  }
+
+  function zoom(by, x = size().width / 2, y = size().height / 2) {
+    state.x = x + (state.x - x) * by;
+    state.y = y + (state.y - y) * by;
+    state.scale *= by;
+    draw();
+  }
+
+  function fit() {
+    const points = [...layer.children].map((child) => child.point);
+    if (!points.length) return;
+    const range = (name) => [Math.min(...points.map((point) => point[name])), Math.max(...points.map((point) => point[name]))];
+    const [left, right] = range('x'), [low, high] = range('y'), { width, height } = size();
+    state.scale = 0.84 * Math.min(width / Math.max(right - left, 1e-9), height / Math.max(high - low, 1e-9));
+    state.x = width / 2 - state.scale * (left + right) / 2;
+    state.y = height / 2 + state.scale * (low + high) / 2;
+    draw();
+  }
+
+  function addClass(each) {
+    const group = drawn('g', { class: 'place' }, drawn('circle', { r: '5' }), drawn('text', { y: '-10', 'text-anchor': 'middle' }));
+    group.lastChild.textContent = each.label;
+    group.point = each;
+    layer.append(group);
+  }
+
+  function addImage(each) {
+    const picture = drawn('image', { href: `/v1/images/${each.image}`, width: SIDE, height: SIDE, class: `shown ${each.answer.status}`, tabindex: '0', role: 'img', 'aria-label': `${each.answer.input}: ${each.answer.status}, ${each.answer.label}` });
+    const frame = drawn('rect', { width: SIDE, height: SIDE, rx: '4', class: `frame ${each.answer.status}` });
+    const group = drawn('g', {}, picture, frame);
+    group.point = { x: each.place[0], y: each.place[1] };
+    group.side = SIDE;
+    group.addEventListener('click', () => tell(each));
+    group.addEventListener('focusin', () => tell(each));
+    layer.prepend(group);
+    state.shown.set(each.id, group);
+    if (state.shown.size > MOST) {
+      const [oldest] = [...state.shown.keys()].sort();
+      state.shown.get(oldest).remove();
+      state.shown.delete(oldest);
+    }
+  }
+
+  function tell({ answer, image }) {
+    about.hidden = false;
+    about.replaceChildren(make('div', { class: 'row' }, make('img', { class: 'thumb pixel', src: `/v1/images/${image}`, alt: answer.input }),
+      make('div', {}, make('strong', {}, answer.status === 'unknown' ? 'Nothing known' : answer.label), make('div', { class: 'soft' }, `${answer.input}, ${answer.status}, ${percent(answer.probability)}`))));
+  }
+
+  async function look() {
+    const found = await ask('/v1/predictions', { query: { model: `${model.name}@${model.version}`, limit: state.newest ? 50 : MOST } });
+    const fresh = found.predictions.filter((each) => each.place && (!state.newest || each.id > state.newest));
+    for (const each of fresh.reverse()) addImage(each);
+    state.newest = found.predictions[0]?.id ?? state.newest;
+    draw();
+    return fresh.length;
+  }
+
+  let held = null;
+  svg.addEventListener('pointerdown', (event) => { held = [event.clientX, event.clientY]; });
+  svg.addEventListener('pointermove', (event) => {
+    if (!held || !event.buttons) return;
+    state.x += event.clientX - held[0];
+    state.y += event.clientY - held[1];
+    held = [event.clientX, event.clientY];
+    draw();
+  });
+  svg.addEventListener('pointerup', () => { held = null; });
+  svg.addEventListener('wheel', (event) => {
+    event.preventDefault();
+    const { left, top } = size();
+    zoom(Math.exp(-event.deltaY / 400), event.clientX - left, event.clientY - top);
+  }, { passive: false });
+  svg.addEventListener('keydown', (event) => {
+    const moves = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
+    if (event.key in moves) { state.x += moves[event.key][0]; state.y += moves[event.key][1]; draw(); }
+    else if (event.key === '+') zoom(1.2);
+    else if (event.key === '-') zoom(1 / 1.2);
+    else return;
+    event.preventDefault();
+  });
+
+  trying(async () => {
+    const { classes } = await ask(`/v1/models/${encodeURIComponent(`${model.name}@${model.version}`)}/map`);
+    if (!classes.length) {
+      svg.replaceWith(make('p', { class: 'empty' }, `${model.family} has no space in which classes lie beside each other, and so no map.`));
+      return;
+    }
+    classes.forEach(addClass);
+    await look();
+    fit();
+    addEventListener('resize', fit, { signal: left });
+    if (left.aborted) return;
+    const timer = setInterval(() => trying(look), EVERY);
+    left.addEventListener('abort', () => clearInterval(timer));
+  });
+}
+
+function drawn(tag, attributes = {}, ...inside) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...inside);
+  return element;
+}

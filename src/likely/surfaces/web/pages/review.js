@@ -1,0 +1,88 @@
+// What wants a second look: unknown, ambiguous, changed. Choose many, say what they show, take them away as a folder to train on.
+
+import { ask } from './api.js';
+import { badge, make, say, trying } from './make.js';
+
+const VIEWS = {
+  Unknown: { status: 'unknown', labelled: false },
+  Ambiguous: { status: 'ambiguous', labelled: false },
+  Changed: { changed: true, labelled: false },
+  Labelled: { labelled: true },
+  All: {},
+};
+const PAGE = 60;
+
+export function review(page, { me, model }) {
+  const tiles = make('ul', { class: 'tiles' });
+  const more = make('button', { type: 'button', class: 'quiet', onclick: () => trying(() => load(false)) }, 'More');
+  const count = make('span', { class: 'soft', role: 'status' });
+  const chips = Object.keys(VIEWS).map((name) => make('button', { type: 'button', class: 'chip', 'aria-pressed': 'false', onclick: () => pick(name) }, name));
+  const label = make('input', { type: 'text', list: 'labels', placeholder: 'what they show', 'aria-label': 'What the chosen images show', maxlength: '255' });
+  const assign = make('form', { class: 'assign row', hidden: true, onsubmit: (event) => { event.preventDefault(); trying(() => save(label.value.trim())); } },
+    count, label, make('datalist', { id: 'labels' }, model.labels.map((each) => make('option', { value: each }))),
+    make('button', {}, 'Assign'),
+    make('button', { type: 'button', class: 'quiet', onclick: () => trying(() => save(null)) }, 'Take back'),
+    make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = false; changed(); } }, 'None'));
+  const boxes = () => [...tiles.querySelectorAll('input')];
+  const chosen = () => boxes().filter((box) => box.checked);
+  let view = 'Unknown', before = null, last = null, asked = 0;
+
+  function pick(name) {
+    view = name;
+    for (const chip of chips) chip.setAttribute('aria-pressed', String(chip.textContent === name));
+    trying(() => load(true));
+  }
+
+  async function load(anew) {
+    if (anew) { before = null; tiles.replaceChildren(); }
+    const mine = ++asked;
+    const found = await ask('/v1/predictions', { query: { ...VIEWS[view], model: model.name, before, limit: PAGE } });
+    if (mine !== asked) return; // another view was wanted meanwhile
+    before = found.before;
+    tiles.append(...found.predictions.map(tile));
+    more.hidden = !before;
+    if (!tiles.childElementCount) tiles.append(make('li', { class: 'empty' }, 'Nothing here. What is classified from now on comes here by itself.'));
+    changed();
+  }
+
+  function tile(each) {
+    const { answer } = each;
+    const box = make('input', { type: 'checkbox', value: each.id, 'aria-label': `${answer.input}, ${answer.status}, ${answer.label}`, onclick: reach });
+    return make('li', {}, make('label', { class: 'tile' }, box,
+      make('img', { src: `/v1/images/${each.image}`, alt: '', loading: 'lazy' }),
+      make('div', { class: 'about' }, badge(answer.status), ' ', answer.status === 'unknown' ? `like ${answer.label}` : answer.label,
+        each.true_label !== null && make('div', { class: 'said' }, `is ${each.true_label}`))));
+  }
+
+  // With the shift key: everything from the one before to this one.
+  function reach(event) {
+    const all = boxes(), here = all.indexOf(event.target), there = all.indexOf(last);
+    if (event.shiftKey && there >= 0) for (const box of all.slice(Math.min(here, there), Math.max(here, there) + 1)) box.checked = event.target.checked;
+    last = event.target;
+    changed();
+  }
+
+  function changed() {
+    const n = chosen().length;
+    assign.hidden = !n || !me.scopes.some((scope) => ['label', 'admin'].includes(scope));
+    count.textContent = `${n} chosen`;
+  }
+
+  async function save(name) {
+    if (name === '') return say('say what they show first', true);
+    const ids = chosen().map((box) => box.value);
+    const told = await ask('/v1/predictions/label', { method: 'POST', json: { ids, label: name } });
+    say(name === null ? `${told.ids.length} taken back.` : `${told.ids.length} are ${name}.`);
+    label.value = '';
+    return load(true);
+  }
+
+  page.append(
+    make('h1', {}, 'Review'),
+    make('p', { class: 'lead' }, 'What the model did not know, could not decide, or says otherwise than before. Choose images, with the shift key a whole row of them, and say what they show.'),
+    make('div', { class: 'row filters', role: 'group', 'aria-label': 'Which images' }, chips,
+      make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = true; changed(); } }, 'Choose all'),
+      make('a', { class: 'button quiet', href: '/v1/predictions/folder', download: '' }, 'Export as a training folder')),
+    tiles, make('div', { class: 'row' }, more), assign);
+  pick('Unknown');
+}

@@ -1,0 +1,203 @@
+"""Signed and sealed folders: as they were, or not at all. No single byte can be changed unseen."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from likely import checkpoint
+from likely.checkpoint import CheckpointError, ModelFolder, Trust, decrypt, encrypt, sealing, signing
+from likely.checkpoint.sealing import SUFFIX, Keys
+
+TENSORS = {"a": torch.arange(20.0), "b": torch.ones(3, 4)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small model folder."""
+    path = tmp_path / "model"
+    checkpoint.save(path, TENSORS, {"family": "gaussian"})
+    (path / "README.md").write_text("# a card\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    private = tmp_path_factory.mktemp("keys") / "mine"
+    return private, signing.new_key(private)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    path = tmp_path_factory.mktemp("keys") / "key"
+    sealing.new_key(path)
+    return Keys.of_files([path])
+
+
+def opened(folder, **trust):
+    tensors, document = checkpoint.load(folder, Trust(**trust))
+    return tensors["a"].tolist(), document["family"]
+
+
+def flipped(path, positions, refused):
+    whole = path.read_bytes()
+    for i in positions:
+        changed = bytearray(whole)
+        changed[i] ^= 1 << (i % 8)
+        path.write_bytes(changed)
+        with pytest.raises(CheckpointError) as error:
+            refused()
+        assert "\n" not in str(error.value)
+    path.write_bytes(whole)
+
+
+def test_a_signed_model_is_read_by_those_who_ask_for_the_signature(folder, pair):
+    private, public = pair
+    signing.sign(folder, private)
+    assert opened(folder, signer=public) == (list(range(20)), "gaussian")
+    assert opened(folder) == (list(range(20)), "gaussian")
+
+
+def test_every_flip_of_a_signed_model_is_refused(folder, pair):
+    private, public = pair
+    signing.sign(folder, private)
+    rng = np.random.default_rng(0)
+
+    def read():
+        files = ModelFolder(folder, Trust(signer=public))
+        for name in ("model.json", "model.safetensors", "README.md"):
+            files.read(name)
+
+    for name in (signing.MANIFEST, signing.SIGNATURE):
+        flipped(folder / name, range((folder / name).stat().st_size), read)
+    for name in ("model.json", "model.safetensors", "README.md"):
+        flipped(folder / name, rng.integers((folder / name).stat().st_size, size=40), read)
+    read()
+
+
+@pytest.mark.parametrize("what", ["unsigned", "another", "added", "missing", "cut"])
+def test_what_is_not_as_it_was_signed_is_refused(folder, pair, tmp_path, what):
+    private, public = pair
+    if what != "unsigned":
+        other = tmp_path / "other"
+        signing.new_key(other)
+        signing.sign(folder, other if what == "another" else private)
+    match what:
+        case "added":
+            (folder / "extra.py").write_text("evil")
+        case "missing":
+            (folder / "README.md").unlink()
+        case "cut":
+            (folder / signing.SIGNATURE).write_bytes((folder / signing.SIGNATURE).read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"sign"):
+        checkpoint.load(folder, Trust(signer=public))
+
+
+def test_the_signature_is_checked_before_anything_is_understood(folder, pair):
+    private, public = pair
+    signing.sign(folder, private)
+    (folder / signing.MANIFEST).write_bytes(b"{ this is no JSON")
+    with pytest.raises(CheckpointError, match="not signed by the holder"):
+        checkpoint.load(folder, Trust(signer=public))
+
+
+def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_path):
+    assert encrypt(folder, keys) == 3
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{name}{SUFFIX}" for name in ("README.md", "model.json", "model.safetensors")
+    )
+    assert opened(folder, keys=keys) == (list(range(20)), "gaussian")
+    with pytest.raises(CheckpointError, match="LIKELY_KEY"):
+        opened(folder, keys=Keys())
+    other = tmp_path / "other"
+    sealing.new_key(other)
+    with pytest.raises(CheckpointError, match="another key"):
+        opened(folder, keys=Keys.of_files([other]))
+    assert decrypt(folder, keys) == 3
+    assert opened(folder) == (list(range(20)), "gaussian")
+
+
+def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("new", "old")]
+    for path in paths:
+        sealing.new_key(path)
+    encrypt(folder, Keys.of_files(paths[1:]))
+    monkeypatch.setenv(sealing.ENVIRONMENT, os.pathsep.join(map(str, paths)))
+    assert opened(folder) == (list(range(20)), "gaussian")
+    held = paths[1].read_text().strip()
+    monkeypatch.setenv(sealing.ENVIRONMENT, held)
+    assert opened(folder) == (list(range(20)), "gaussian")
+    monkeypatch.setenv(sealing.ENVIRONMENT, held[:30])
+    with pytest.raises(CheckpointError, match="neither a file nor a key") as refused:
+        opened(folder)
+    assert held[:30] not in str(refused.value)
+
+
+def test_every_flip_of_a_sealed_model_is_refused(folder, keys):
+    encrypt(folder, keys)
+    files = ModelFolder(folder, Trust(keys=keys))
+    for name in ("README.md", "model.json", "model.safetensors"):
+        path = folder / (name + SUFFIX)
+        n = path.stat().st_size
+        head = range(min(n, 60))
+        flipped(path, [*head, *np.random.default_rng(0).integers(n, size=60)], lambda name=name: files.read(name))
+
+
+def test_sealed_files_cannot_stand_in_for_each_other(folder, keys):
+    encrypt(folder, keys)
+    shutil.copy(folder / ("README.md" + SUFFIX), folder / ("model.json" + SUFFIX))
+    with pytest.raises(CheckpointError, match="changed"):
+        checkpoint.load(folder, Trust(keys=keys))
+
+
+def test_keys_are_changed_without_a_moment_in_the_open(folder, keys, tmp_path):
+    encrypt(folder, keys)
+    path = tmp_path / "next"
+    sealing.new_key(path)
+    new = Keys.of_files([path])
+    both = Keys([*new._by_id.values(), *keys._by_id.values()])
+    assert encrypt(folder, both) == 3
+    assert opened(folder, keys=new) == (list(range(20)), "gaussian")
+    with pytest.raises(CheckpointError, match="another key"):
+        opened(folder, keys=keys)
+
+
+def test_sealing_that_fails_leaves_everything_as_it_was(folder, keys):
+    encrypt(folder, keys)
+    path = folder / ("model.json" + SUFFIX)
+    path.write_bytes(path.read_bytes()[:-1])
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    with pytest.raises(CheckpointError):
+        decrypt(folder, keys)
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+
+
+def test_a_sealed_and_signed_model_is_both(folder, keys, pair):
+    private, public = pair
+    encrypt(folder, keys)
+    signing.sign(folder, private)
+    assert opened(folder, signer=public, keys=keys) == (list(range(20)), "gaussian")
+    assert not set(json.loads((folder / signing.MANIFEST).read_text())["files"]) & {"model.json"}
+
+
+def test_a_file_that_is_there_twice_is_not_chosen_from(folder, keys):
+    plain = (folder / "model.json").read_bytes()
+    encrypt(folder, keys)
+    (folder / "model.json").write_bytes(plain)
+    with pytest.raises(CheckpointError, match="both encrypted and not"):
+        checkpoint.load(folder, Trust(keys=keys))
+
+
+def test_keys_are_their_owners_and_are_not_overwritten(pair, tmp_path):
+    private, _ = pair
+    assert private.stat().st_mode & 0o077 == 0
+    with pytest.raises(CheckpointError, match="exists"):
+        signing.new_key(private)
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("hello")
+    for use in (lambda: Keys.of_files([nonsense]), lambda: signing.sign(tmp_path, nonsense)):
+        with pytest.raises(CheckpointError, match="holds no"):
+            use()

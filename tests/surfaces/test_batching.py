@@ -1,0 +1,115 @@
+"""Batching: everyone gets their own answer, together with others, and who does not fit is told at once."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from likely.surfaces.http.batching import Batched, Batcher, ClosingError, FullError
+
+
+@pytest.fixture
+def batchers():
+    made = []
+
+    def make(answer=lambda kind, jobs: [(kind, job) for job in jobs], *, most=4, wait=0.01, capacity=64, **how):
+        made.append(Batcher(answer, most=most, wait=wait, capacity=capacity, **how))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_everyone_gets_their_own_answer(batchers):
+    batcher = batchers()
+
+    async def ask():
+        return await asyncio.gather(*(batcher.submit(i % 3, [i, -i]) for i in range(30)))
+
+    assert asyncio.run(ask()) == [[(i % 3, i), (i % 3, -i)] for i in range(30)]
+
+
+def test_batches_are_of_one_kind_and_not_too_large(batchers):
+    seen, told = [], []
+    slow = threading.Event()
+
+    def answer(kind, jobs):
+        slow.wait(1)
+        seen.append((kind, jobs))
+        return jobs
+
+    batcher = batchers(answer, most=4, told=told.append)
+
+    async def ask():
+        work = [asyncio.create_task(batcher.submit(i % 2, [(i % 2, i)])) for i in range(20)]
+        await asyncio.sleep(0.05)
+        slow.set()
+        await asyncio.gather(*work)
+
+    asyncio.run(ask())
+    assert all(job[0] == kind for kind, jobs in seen for job in jobs)
+    assert max(len(jobs) for _, jobs in seen) == 4
+    assert sum(batched.n for batched in told) == 20
+    assert all(isinstance(each, Batched) and each.took >= 0 for each in told)
+
+
+def test_who_does_not_fit_is_told_when_to_come_again(batchers):
+    go = threading.Event()
+    batcher = batchers(lambda kind, jobs: [go.wait(5) for _ in jobs], most=1, wait=0, capacity=3)
+
+    async def ask():
+        first = asyncio.create_task(batcher.submit("a", [1]))
+        await asyncio.sleep(0.05)  # now it is being answered
+        waiting = asyncio.create_task(batcher.submit("a", [2, 3]))
+        await asyncio.sleep(0.05)
+        with pytest.raises(FullError) as full:
+            await batcher.submit("a", [4, 5])
+        assert full.value.seconds >= 1
+        go.set()
+        return await first + await waiting
+
+    assert asyncio.run(ask()) == [True, True, True]
+
+
+def test_one_that_fails_does_not_take_the_rest_along(batchers):
+    def answer(kind, jobs):
+        if kind == "bad":
+            raise ArithmeticError("no")
+        return jobs
+
+    batcher = batchers(answer)
+
+    async def ask():
+        with pytest.raises(ArithmeticError):
+            await batcher.submit("bad", [1])
+        return await batcher.submit("good", [2])
+
+    assert asyncio.run(ask()) == [2]
+
+
+def test_closing_answers_those_who_wait_and_takes_nobody_more(batchers):
+    batcher = batchers(lambda kind, jobs: [time.sleep(0.01) or job for job in jobs], most=1, wait=0)
+
+    async def ask():
+        work = asyncio.create_task(batcher.submit("a", list(range(5))))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(batcher.close)
+        with pytest.raises(ClosingError):
+            await batcher.submit("a", [1])
+        return await work
+
+    assert asyncio.run(ask()) == list(range(5))
+
+
+def test_who_has_gone_holds_nobody_up(batchers):
+    batcher = batchers(lambda kind, jobs: [time.sleep(0.02) or job for job in jobs])
+
+    async def ask():
+        gone = asyncio.create_task(batcher.submit("a", [1]))
+        await asyncio.sleep(0.001)
+        gone.cancel()
+        return await batcher.submit("a", [2])
+
+    assert asyncio.run(ask()) == [2]

@@ -1,0 +1,102 @@
+"""Decoding elsewhere: what an image does to the process that decodes it, it does not do to the service."""
+
+import asyncio
+import os
+import signal
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from likely.data.decoding import ImageError
+from likely.data.images import ImageFormat, read
+from likely.surfaces.http import decoding
+from likely.surfaces.http.decoding import Decoders, Order
+from likely.surfaces.http.settings import Settings
+
+FORMAT = ImageFormat(channels=3, height=8, width=8)
+
+
+@pytest.fixture(scope="module")
+def decoders():
+    made = Decoders(Settings(decoders=2, max_pixels=1_000_000, decode_seconds=20))
+    yield made
+    made.close()
+
+
+def encoded(pixels, kind="PNG"):
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def decode(decoders, content, name="x.png"):
+    return asyncio.run(decoders.decode(Order(content, name, FORMAT)))
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
+def test_an_image_is_read_as_it_would_be_here(decoders, kind, media_type):
+    content = encoded(np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8), kind)
+    found = decode(decoders, content)
+    assert np.array_equal(found.pixels, read(content, FORMAT))
+    assert (found.media_type, found.width, found.height) == (media_type, 20, 12)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", encoded(np.zeros((9, 9, 3), np.uint8))[:45]])
+def test_what_is_no_image_is_a_sentence_that_names_it(decoders, content):
+    with pytest.raises(ImageError, match=r"^bad\.png"):
+        decode(decoders, content, "bad.png")
+
+
+def test_an_image_of_too_many_pixels_is_not_unpacked(decoders):
+    packed = zlib.compress(bytes(1 + 30_000 * 3))
+    header = (30_000).to_bytes(4) + (30_000).to_bytes(4) + bytes([8, 2, 0, 0, 0])
+
+    def chunk(kind, content):
+        return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
+    with pytest.raises(ImageError, match=r"bomb\.png"):
+        decode(decoders, bomb, "bomb.png")
+
+
+def test_a_process_that_is_killed_is_replaced(decoders):
+    content = encoded(np.zeros((4, 4, 3), np.uint8))
+    workers = [decoders._idle.get() for _ in range(2)]
+    for worker in workers:
+        os.kill(worker.process.pid, signal.SIGKILL)
+        decoders._idle.put(worker)
+        worker.process.join()
+    for _ in range(3):
+        assert decode(decoders, content).width == 4
+
+
+def test_an_image_that_ends_its_process_is_named(decoders, monkeypatch):
+    content = encoded(np.zeros((4, 4, 3), np.uint8))
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding._Worker, "ask", lambda self, order, seconds: (_ for _ in ()).throw(EOFError))
+        with pytest.raises(ImageError, match="broke what decodes it"):
+            decode(decoders, content)
+    assert decode(decoders, content).width == 4
+
+
+def test_an_image_that_takes_too_long_is_given_up(decoders, monkeypatch):
+    content = encoded(np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.setattr(decoders, "seconds", 0.0)
+    with pytest.raises(ImageError, match="took longer than 0 s"):
+        decode(decoders, content)
+    monkeypatch.setattr(decoders, "seconds", 20)
+    assert decode(decoders, content).height == 4
+
+
+def test_an_image_that_takes_too_much_memory_is_a_sentence():
+    small = Decoders(Settings(decode_megabytes=64, max_pixels=10**9))
+    content = encoded(np.zeros((9000, 9000), np.uint8))
+    try:
+        with pytest.raises(ImageError, match=r"x\.png"):
+            decode(small, content)
+        assert decode(small, encoded(np.zeros((4, 4, 3), np.uint8))).width == 4
+    finally:
+        small.close()

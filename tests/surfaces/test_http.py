@@ -1,0 +1,680 @@
+"""The service over HTTP: the same answers as from Python, in the store before they are given, and for nobody without a key."""
+
+import base64
+import json
+import shutil
+import time
+import zipfile
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+from starlette.testclient import TestClient
+
+from likely import Classifier
+from likely.checkpoint import Trust, encrypt, sealing, signing
+from likely.surfaces.http.app import application
+from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.gate import Gate
+from likely.surfaces.http.settings import Settings
+from likely.surfaces.store import Scope, Selection, Store
+
+SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, max_wait=0, rate=1000, log_ins=1e6)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    digits = load_digits()
+    folder = tmp_path_factory.mktemp("models") / "digits"
+    Classifier("gaussian").fit(digits.images[:1200] / 16, digits.target[:1200].astype(str)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder, tmp_path_factory):
+    store = Store.open(tmp_path_factory.mktemp("service") / "store")
+    app = application(Fleet([folder]), store, SETTINGS)
+    with TestClient(app) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def store(service):
+    return service.app.state.likely.service.store
+
+
+@pytest.fixture
+def client(service, store):
+    """Which may do everything."""
+    return asking(service, store, Scope.ADMIN)
+
+
+def asking(service, store, *scopes, **how):
+    _, secret = store.add_key("test", scopes, **how)
+    client = TestClient(service.app, headers={"Authorization": f"Bearer {secret}"})
+    client.secret = secret
+    return client
+
+
+def drawn(i):
+    """A digit as a PNG."""
+    file = BytesIO()
+    Image.fromarray((load_digits().images[i] * 255 / 16).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def noise(seed=0):
+    file = BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def classified(client, *contents, **query):
+    files = [("image", (f"{i}.png", content, "image/png")) for i, content in enumerate(contents)]
+    response = client.post("/v1/classify", files=files, params=query)
+    assert response.status_code == 200, response.text
+    return response.json()["answers"]
+
+
+# ---- answers
+
+
+def test_an_answer_is_the_one_that_python_gives_and_is_in_the_store(client, folder, store):
+    contents = [drawn(1300), drawn(1301), noise()]
+    found = classified(client, *contents)
+    expected = Classifier.load(folder).answer(contents, names=["0.png", "1.png", "2.png"])
+    for one, other in zip(found, expected, strict=True):
+        assert one["label"] == other.label
+        assert one["status"] == other.status.value
+        assert one["probability"] == pytest.approx(other.probability, rel=1e-4)
+        assert one["p_value"] == pytest.approx(other.p_value, abs=1e-6)
+        kept = store.prediction(one["id"])
+        assert kept.answer.label == other.label
+    assert found[2]["status"] == "unknown"
+    assert store.picture(kept.image).content == contents[2]
+
+
+def test_images_come_as_a_form_as_bytes_or_as_json(client):
+    content = drawn(1302)
+    whole = classified(client, content)[0]["classes"]
+    raw = client.post("/v1/classify?name=a.png", content=content, headers={"Content-Type": "image/png"}).json()
+    images = [{"data": base64.b64encode(content).decode(), "name": "a.png"}]
+    told = client.post("/v1/classify", json={"images": images}).json()
+    assert raw["answers"][0]["classes"] == told["answers"][0]["classes"] == whole
+    assert raw["answers"][0]["input"] == told["answers"][0]["input"] == "a.png"
+
+
+def test_one_bad_image_is_named_and_the_rest_is_answered(client):
+    good, bad = classified(client, drawn(1303), b"no image")
+    assert good["status"] != "error"
+    assert (bad["status"], bad["id"]) == ("error", None)
+    assert "1.png" in bad["error"]
+
+
+def test_top_k_and_alpha_are_heard(client):
+    (found,) = classified(client, drawn(1304), top_k=2, alpha=0.3)
+    assert len(found["classes"]) == 2
+
+
+def test_why_is_told_with_pictures(client):
+    response = client.post("/v1/explain", files={"image": drawn(1305)})
+    told = response.json()
+    assert response.status_code == 200, told
+    assert told["label"] != told["against"]
+    assert Image.open(BytesIO(base64.b64decode(told["evidence"]))).size == (8, 8)
+    refused = client.post("/v1/explain", files={"image": drawn(1305)}, params={"against": "eleven"})
+    assert refused.status_code == 422
+    assert "eleven" in refused.json()["detail"]
+
+
+def test_a_class_is_drawn(client):
+    told = client.post("/v1/generate", json={"label": "3", "n": 2}).json()
+    assert [Image.open(BytesIO(base64.b64decode(each))).size for each in told["images"]] == [(8, 8)] * 2
+    picture = client.get("/v1/models/digits/classes/3/sample?seed=1")
+    assert picture.headers["content-type"] == "image/png"
+    assert client.get("/v1/models/digits/classes/99/sample").status_code == 404
+    assert client.post("/v1/generate", json={"label": "eleven"}).status_code == 422
+
+
+def test_images_and_classes_have_places_on_a_map(client, folder, store):
+    told = client.get("/v1/models/digits/map").json()
+    assert [each["label"] for each in told["classes"]] == [str(i) for i in range(10)]
+    (answer,) = classified(client, drawn(1306))
+    x, y = store.prediction(answer["id"]).place
+    near = min(told["classes"], key=lambda each: (each["x"] - x) ** 2 + (each["y"] - y) ** 2)
+    assert np.isfinite([x, y]).all()
+    assert near["label"] in [each["label"] for each in answer["classes"]]
+
+
+def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), store, SETTINGS.model_copy(update={"rate": 1e6}))) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.get("/v1/models/digits/drift").json()["drifted"] is None
+        for start in range(0, 64, 8):
+            classified(client, *(noise(start + i) for i in range(8)))
+        told = client.get("/v1/models/digits/drift").json()
+        assert told["drifted"] is True
+        assert told["n"] == 64
+        assert "likely_drifted{" in client.get("/metrics").text
+
+
+def test_a_class_more_is_learned_and_answers(trained, tmp_path):
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        told = client.post("/v1/models/digits/classes?label=noise", files=images)
+        assert told.status_code == 201, told.text
+        assert told.json()["labels"][-1] == "noise"
+        assert len(told.json()["versions"]) == 2
+        (answer,) = classified(client, noise(7))
+        assert answer["label"] == "noise"
+        (before,) = classified(client, noise(7), model="digits@" + told.json()["versions"][0])
+        assert before["label"] != "noise"
+        again = client.post("/v1/models/digits/classes?label=noise", files=images)
+        assert "already" in again.json()["detail"]
+    reopened = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), reopened, SETTINGS)) as service:  # and it is not forgotten
+        (model,) = asking(service, reopened, Scope.READ).get("/v1/models").json()["models"]
+        assert model["labels"][-1] == "noise"
+
+
+def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):
+    out, key = tmp_path / "digits", tmp_path / "key"
+    shutil.copytree(trained, out)
+    public = signing.new_key(key)
+    signing.sign(out, key)
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([out], trust=Trust(public)), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        told = client.post("/v1/models/digits/classes?label=noise", files=images)
+        assert told.status_code == 422
+        assert "likely sign" in told.json()["detail"]
+        assert "# digits" in client.get("/v1/models/digits/card").text
+        (out / "README.md").write_text("changed since")
+        assert client.get("/v1/models/digits/card").status_code == 422
+
+
+def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monkeypatch):
+    out, key = tmp_path / "digits", tmp_path / "key"
+    shutil.copytree(trained, out)
+    sealing.new_key(key)
+    monkeypatch.setenv("LIKELY_KEY", str(key))
+    encrypt(out, Trust().keys)
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
+        (answer,) = classified(client, noise(7))
+        assert answer["label"] == "noise"
+    written = list((tmp_path / "store" / "models").glob("*/digits/*"))
+    assert written
+    assert all(path.name.endswith(sealing.SUFFIX) for path in written)
+
+
+def test_a_class_that_was_learned_gives_way_to_a_model_that_was_trained_anew(trained, tmp_path, caplog):
+    out, images = tmp_path / "digits", [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    shutil.copytree(trained, out)
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
+        assert "noise" not in client.post("/v1/models/digits/reload").json()["labels"]
+    shutil.rmtree(out)
+    digits = load_digits()
+    Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
+    again = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([out]), again, SETTINGS)) as service:
+        (model,) = asking(service, again, Scope.READ).get("/v1/models").json()["models"]
+        assert "noise" not in model["labels"]
+    assert "not served any more" in caplog.text
+
+
+def test_a_version_that_the_store_does_not_know_answers_nothing(trained, tmp_path, monkeypatch):
+    out, digits = tmp_path / "digits", load_digits()
+    shutil.copytree(trained, out)
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
+        monkeypatch.setattr(store, "know", lambda model: (_ for _ in ()).throw(OSError("gone")))
+        assert client.post("/v1/models/digits/reload").status_code == 503
+        assert classified(client, drawn(1))[0]["status"] != "error"
+
+
+def test_a_class_that_could_not_be_written_leaves_nothing_behind(trained, tmp_path, monkeypatch):
+    def full(*args, **how):
+        how_far = args[3] / "model.json"
+        how_far.parent.mkdir(parents=True)
+        how_far.write_text("{")
+        raise OSError(28, "No space left on device")
+
+    store = Store.open(tmp_path / "store")
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        monkeypatch.setattr("likely.surfaces.http.service.save_extended", full)
+        told = asking(service, store, Scope.ADMIN).post("/v1/models/digits/classes?label=noise", files=images)
+        assert told.status_code == 503
+    again = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), again, SETTINGS)) as service:
+        (model,) = asking(service, again, Scope.READ).get("/v1/models").json()["models"]
+        assert "noise" not in model["labels"]
+
+
+def test_classes_are_told_with_what_they_were_learned_from_and_what_came_of_them(trained, tmp_path):
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        (answer,) = classified(client, drawn(1307))
+        store.label([answer["id"]], answer["label"], None)
+        told = client.get("/v1/models/digits/classes").json()["classes"]
+    found = {each["label"]: each for each in told}
+    assert list(found) == [str(i) for i in range(10)]
+    assert sum(each["n_known"] + each["n_ambiguous"] + each["n_unknown"] for each in told) == 1
+    assert found[answer["label"]]["n_right"] == (answer["status"] == "known")
+    assert all(each["n_learned"] > 10 for each in told)
+
+
+def test_a_folder_is_read_again_while_the_version_of_before_goes_on(tmp_path):
+    digits, out, store = load_digits(), tmp_path / "digits", Store.open(tmp_path / "store")
+    Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
+    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        (before,) = client.get("/v1/models").json()["models"]
+        Classifier("gaussian").fit(digits.images[:900] / 16, digits.target[:900]).save(out)
+        now = client.post("/v1/models/digits/reload").json()
+        assert now["versions"] == [before["version"], now["version"]]
+        assert len(set(now["versions"])) == 2
+        for version in now["versions"]:
+            (answer,) = classified(client, drawn(1), model=f"digits@{version}")
+            assert answer["model"] == f"digits@{version}"
+        (answer,) = classified(client, drawn(1))
+        assert answer["model"] == f"digits@{now['version']}"
+
+
+def test_few_bytes_are_taken_where_no_images_come(service):
+    response = service.post("/v1/generate", content=b" " * 1_000_001, headers={"Content-Type": "application/json"})
+    assert response.status_code == 413
+
+
+def test_the_models_are_told(client, folder):
+    (told,) = client.get("/v1/models").json()["models"]
+    assert (told["name"], told["labels"], told["size"]) == ("digits", [str(i) for i in range(10)], [8, 8])
+
+
+def test_the_open_inference_protocol_gives_the_same_answers(client, service, folder):
+    told = client.get("/v2/models/digits").json()
+    labels = told["outputs"][-1]["parameters"]["labels"]
+    pixels = (load_digits().images[1315:1317] * 255 / 16).astype(np.uint8)
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 8, 8, 1], "data": pixels.ravel().tolist()}
+    files = {"name": "image", "datatype": "BYTES", "shape": [2]}
+    files["data"] = [base64.b64encode(drawn(i)).decode() for i in (1315, 1316)]
+    found = [
+        client.post(f"/v2/models/digits{version}/infer", json={"id": "mine", "inputs": [one]})
+        for one, version in ((tensor, ""), (files, f"/versions/{told['versions'][0]}"))
+    ]
+    outputs = []
+    for response in found:
+        assert response.status_code == 200, response.text
+        assert response.json()["id"] == "mine"
+        outputs.append({each["name"]: each for each in response.json()["outputs"]})
+    assert outputs[0]["probability"] == outputs[1]["probability"]
+    p = np.array(outputs[0]["probability"]["data"]).reshape(2, 10)
+    np.testing.assert_allclose(p, Classifier.load(folder).predict_proba(pixels), atol=1e-5)
+    assert [labels[c] for c in p.argmax(1)] == outputs[0]["label"]["data"]
+    assert service.get("/v2").json()["name"] == "likely"
+    assert service.get("/v2/health/live").status_code == service.get("/v2/health/ready").status_code == 200
+    assert client.get("/v2/models/digits/ready").json()["ready"] is True
+    assert client.get(f"/v2/models/digits/versions/{told['versions'][0]}/ready").json()["ready"] is True
+    assert client.get("/v2/models/digits/versions/0000").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"datatype": "UINT8", "shape": [1, 8, 8], "data": [0] * 64},
+        {"datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [0] * 63},
+        {"datatype": "UINT8", "shape": [1, 8, 8, 1], "data": [256] * 64},
+        {"datatype": "UINT8", "shape": [1, 2, 2, 1], "data": [[1, 2], [3]]},
+        {"datatype": "UINT8", "shape": [1, 1, 1, 1], "data": ["a"]},
+        {"datatype": "BYTES", "shape": [2], "data": ["YQ=="]},
+        {"datatype": "BYTES", "shape": [1], "data": ["§"]},
+        {"datatype": "BYTES", "shape": [1], "data": ["bm8gaW1hZ2U="]},
+        {"datatype": "FP32", "shape": [1], "data": [0]},
+    ],
+)
+def test_tensors_that_hold_no_images_are_told_why(client, wrong):
+    response = client.post("/v2/models/digits/infer", json={"inputs": [{"name": "image", **wrong}]})
+    assert response.status_code == 422
+    assert response.json()["detail"]
+
+
+# ---- what is not right
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "word"),
+    [
+        ({"content": b"x", "headers": {"Content-Type": "text/plain"}}, 415, "text/plain"),
+        ({"content": b"", "headers": {"Content-Type": "image/png"}}, 422, "empty"),
+        ({"json": {"pictures": []}}, 422, "images"),
+        ({"json": {"images": [{"data": "§"}]}}, 422, "base64"),
+        ({"content": b"[" * 100_000, "headers": {"Content-Type": "application/json"}}, 422, "JSON"),
+        ({"files": [("image", b"x")] * 9}, 413, "many"),
+        ({"files": {"image": b"x"}, "params": {"model": "digit"}}, 404, "did you mean 'digits'"),
+        ({"files": {"image": b"x"}, "params": {"model": "digits@0"}}, 404, "version"),
+        ({"files": {"image": b"x"}, "params": {"alpha": "7"}}, 422, "alpha"),
+        ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422, "no image"),
+        ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "form"),
+    ],
+)
+def test_a_request_that_is_not_understood_is_told_why(client, request_, status, word):
+    response = client.post("/v1/classify", **request_)
+    assert response.status_code == status, response.text
+    assert word in response.json()["detail"]
+
+
+def test_too_many_bytes_are_refused_while_they_come(client):
+    response = client.post("/v1/classify", files={"image": bytes(8_000_000)})
+    assert response.status_code == 413
+    assert "MB" in response.json()["detail"]
+    (found,) = classified(client, bytes(600_000))
+    assert "0.5 MB at most" in found["error"]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "", "x" * 1000, "\u202egnp.exe"])
+def test_a_name_that_cannot_be_written_spoils_nothing(client, store, name):
+    images = [
+        {"data": base64.b64encode(drawn(1400 + i)).decode(), "name": each} for i, each in enumerate((name, "b.png"))
+    ]
+    body = json.dumps({"images": images})
+    response = client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 200, response.text
+    first, second = response.json()["answers"]
+    assert second["input"] == "b.png"
+    assert first["input"].isprintable()
+    assert store.prediction(first["id"]).answer.input == first["input"]
+
+
+@pytest.mark.parametrize("label", ["\ud800", "a\0b"])
+def test_a_label_that_cannot_be_written_is_refused(client, label):
+    (answer,) = classified(client, drawn(1402))
+    body = json.dumps({"label": label})
+    path, kind = f"/v1/predictions/{answer['id']}/label", {"Content-Type": "application/json"}
+    assert client.post(path, content=body, headers=kind).status_code == 422
+
+
+def test_too_many_bytes_of_all_requests_together_wait(client, service):
+    gate = service.app.middleware_stack
+    while not isinstance(gate, Gate):
+        gate = gate.app
+    gate.n_inside, before = gate.max_inside, gate.n_inside
+    try:
+        response = client.post("/v1/classify", files={"image": drawn(1)})
+    finally:
+        gate.n_inside = before
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+    assert gate.n_inside == 0
+    assert classified(client, drawn(1))
+
+
+def test_methods_that_somebody_invents_are_counted_together(client, service):
+    for method in ("BREW", "WHEN"):
+        service.request(method, "/v1/models")
+    text = client.get("/metrics").text
+    assert 'method="other"' in text
+    assert "BREW" not in text
+
+
+def test_what_takes_long_does_not_keep_answers_waiting(client, service, monkeypatch):
+    inside = service.app.state.likely.service
+    monkeypatch.setattr(inside, "_n_slow", 10_000)
+    assert client.get("/v1/models/digits/classes/3/sample").status_code == 503
+    assert classified(client, drawn(1))
+
+
+def test_who_comes_when_it_is_full_is_told_when_to_come_again(client, service):
+    inside = service.app.state.likely.service
+    inside.n_inside = SETTINGS.max_queue
+    try:
+        response = client.post("/v1/classify", files={"image": drawn(1)})
+    finally:
+        inside.n_inside = 0
+    assert response.status_code == 503
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_a_store_that_cannot_be_written_answers_nothing(client, store, monkeypatch):
+    def broken(given):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "add", broken)
+    response = client.post("/v1/classify", files={"image": drawn(1)})
+    assert response.status_code == 503
+    assert "store" in response.json()["detail"]
+    assert "Retry-After" in response.headers
+    monkeypatch.undo()
+    assert classified(client, drawn(1))
+
+
+def test_a_key_that_asks_too_much_waits(service, store, folder, tmp_path):
+    slow = application(Fleet([folder]), Store.open(tmp_path / "slow"), Settings(rate=0.1))
+    with TestClient(slow) as client:
+        _, secret = slow.state.likely.service.store.add_key("one", [Scope.CLASSIFY])
+        ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(2)}}
+        assert client.post("/v1/classify", **ask).status_code == 200
+        refused = client.post("/v1/classify", **ask)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["Retry-After"]) <= 10
+
+
+# ---- predictions
+
+
+def test_predictions_are_listed_labelled_and_taken_away_as_a_folder(client, store):
+    answers = classified(client, drawn(1310), drawn(1311), drawn(1312))
+    ids = [answer["id"] for answer in answers]
+    assert client.post("/v1/predictions/label", json={"ids": ids[:2], "label": "a/b"}).json()["ids"] == ids[:2]
+    assert client.post(f"/v1/predictions/{ids[2]}/label", json={"label": "../c"}).status_code == 200
+    page = client.get("/v1/predictions", params={"labelled": True, "limit": 2}).json()
+    assert [each["id"] for each in page["predictions"]] == [ids[2], ids[1]]
+    rest = client.get("/v1/predictions", params={"labelled": True, "before": page["before"]}).json()
+    assert rest["predictions"][0]["id"] == ids[0]
+    archive = zipfile.ZipFile(BytesIO(client.get("/v1/predictions/folder").content))
+    assert sorted({name.rpartition("/")[0] for name in archive.namelist()}) == ["_/c", "a/b"]
+    lines = client.get("/v1/predictions/export", params={"true_label": "a/b"}).text.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ids[1::-1]
+    assert client.get(f"/v1/images/{page['predictions'][0]['image']}").content == drawn(1312)
+    assert client.post(f"/v1/predictions/{ids[2]}/label", json={"label": None}).status_code == 200
+    assert store.prediction(ids[2]).true_label is None
+    assert client.get("/v1/predictions/nobody").status_code == 404
+    assert client.post("/v1/predictions/nobody/label", json={"label": "x"}).status_code == 404
+    assert client.get("/v1/images/nothing").status_code == 404
+
+
+# ---- who may
+
+
+ROUTES = [
+    ("GET", "/v1/models", Scope.READ),
+    ("POST", "/v1/classify", Scope.CLASSIFY),
+    ("POST", "/v1/explain", Scope.CLASSIFY),
+    ("POST", "/v1/generate", Scope.CLASSIFY),
+    ("GET", "/v1/models/digits/report", Scope.READ),
+    ("GET", "/v1/models/digits/card", Scope.READ),
+    ("GET", "/v1/models/digits/classes", Scope.READ),
+    ("GET", "/v1/models/digits/map", Scope.READ),
+    ("GET", "/v1/models/digits/drift", Scope.READ),
+    ("POST", "/v1/models/digits/classes", Scope.ADMIN),
+    ("POST", "/v1/models/digits/reload", Scope.ADMIN),
+    ("GET", "/v1/models/digits/classes/0/sample", Scope.READ),
+    ("GET", "/v1/predictions", Scope.READ),
+    ("GET", "/v1/predictions/export", Scope.READ),
+    ("GET", "/v1/predictions/folder", Scope.READ),
+    ("GET", "/v1/predictions/x", Scope.READ),
+    ("POST", "/v1/predictions/label", Scope.LABEL),
+    ("POST", "/v1/predictions/x/label", Scope.LABEL),
+    ("GET", "/v1/images/x", Scope.READ),
+    ("GET", "/v1/session", Scope.READ),
+    ("DELETE", "/v1/session", Scope.READ),
+    ("GET", "/v1/keys", Scope.ADMIN),
+    ("POST", "/v1/keys", Scope.ADMIN),
+    ("DELETE", "/v1/keys/x", Scope.ADMIN),
+    ("GET", "/metrics", Scope.READ),
+    ("GET", "/v2/models/digits", Scope.READ),
+    ("GET", "/v2/models/digits/ready", Scope.READ),
+    ("GET", "/v2/models/digits/versions/v", Scope.READ),
+    ("GET", "/v2/models/digits/versions/v/ready", Scope.READ),
+    ("POST", "/v2/models/digits/infer", Scope.CLASSIFY),
+    ("POST", "/v2/models/digits/versions/v/infer", Scope.CLASSIFY),
+]
+OPEN = {("GET", path) for path in ("/health/live", "/health/ready", "/v2", "/v2/health/live", "/v2/health/ready")}
+OPEN.add(("POST", "/v1/session"))
+
+
+def test_every_route_is_among_those_tried(service):
+    told = service.get("/openapi.json").json()["paths"]
+    found = {(method.upper(), path) for path, methods in told.items() for method in methods}
+    pattern = {"x": ("{id}", "{sha256}"), "digits": ("{model}",), "0": ("{index}",), "v": ("{version}",)}
+
+    def spelled(path):
+        ways = [""]
+        for part in path.split("/")[1:]:
+            ways = [f"{way}/{each}" for way in ways for each in (*pattern.get(part, ()), part)]
+        return set(ways)
+
+    tried = {(method, way) for method, path, _ in ROUTES for way in spelled(path)}
+    assert found - OPEN <= tried
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), ROUTES)
+def test_no_route_opens_without_a_key_that_is_for_it(service, store, method, path, scope):
+    assert service.request(method, path).status_code == 401
+    for headers in ({"Authorization": "Bearer lk_nobody"}, {"X-API-Key": "lk_nobody"}, {"Cookie": "likely_session=x"}):
+        assert service.request(method, path, headers=headers).status_code == 401, headers
+    others = [each for each in Scope if each not in (scope, Scope.ADMIN)]
+    wrong = asking(service, store, *others).request(method, path)
+    assert wrong.status_code == 403
+    assert scope.value in wrong.json()["detail"]
+    assert "expired" in asking(service, store, scope, days=1e-9).request(method, path).json()["detail"]
+    revoked = asking(service, store, scope)
+    store.revoke(store.key_of(revoked.secret).id)
+    response = revoked.request(method, path)
+    assert response.status_code == 401
+    assert "revoked" in response.json()["detail"]
+    assert asking(service, store, scope).request(method, path).status_code not in (401, 403)
+
+
+def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_token(service, store):
+    _, secret = store.add_key("person", [Scope.ADMIN])
+    browser = TestClient(service.app)
+    assert browser.post("/v1/session", json={"key": secret + "x"}).status_code == 401
+    entered = browser.post("/v1/session", json={"key": secret})
+    cookie = entered.headers["set-cookie"].lower()
+    assert all(word in cookie for word in ("httponly", "samesite=strict"))
+    assert secret not in cookie
+    assert browser.get("/v1/predictions").status_code == 200
+    assert browser.post("/v1/generate", json={"label": "1"}).status_code == 403
+    wrong = {"X-CSRF-Token": "é".encode()}
+    assert browser.post("/v1/generate", json={"label": "1"}, headers=wrong).status_code == 403
+    token = {"X-CSRF-Token": entered.json()["csrf"]}
+    assert browser.post("/v1/generate", json={"label": "1"}, headers=token).status_code == 200
+    assert browser.delete("/v1/session", headers=token).status_code == 204
+    assert browser.get("/v1/predictions").status_code == 401
+
+
+def test_log_ins_are_tried_slowly(folder, tmp_path):
+    app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(log_ins=0.2))
+    with TestClient(app) as browser:
+        codes = [browser.post("/v1/session", json={"key": f"lk_{i}"}).status_code for i in range(4)]
+    assert codes == [401, 401, 429, 429]
+
+
+def test_keys_are_made_listed_and_revoked(client, service):
+    made = client.post("/v1/keys", json={"name": "till", "scopes": ["classify"], "days": 30}).json()
+    till = TestClient(service.app, headers={"X-API-Key": made["secret"]})
+    assert till.post("/v1/classify", files={"image": drawn(3)}).status_code == 200
+    listed = client.get("/v1/keys").json()
+    assert made["id"] in [key["id"] for key in listed]
+    assert "secret" not in listed[0]
+    assert client.delete(f"/v1/keys/{made['id']}").status_code == 204
+    assert till.post("/v1/classify", files={"image": drawn(3)}).status_code == 401
+
+
+# ---- around all of it
+
+
+def test_headers_and_request_ids_are_on_every_answer(client):
+    for response in (client.get("/"), client.get("/nowhere"), client.get("/v1/models", headers={"Authorization": ""})):
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert response.headers["X-Request-ID"]
+    assert client.get("/health/live", headers={"X-Request-ID": "mine-1"}).headers["X-Request-ID"] == "mine-1"
+    assert client.get("/health/live", headers={"X-Request-ID": "a b\tc"}).headers["X-Request-ID"] != "a b\tc"
+
+
+def test_the_log_has_a_line_for_each_request_and_no_secret(client, caplog):
+    with caplog.at_level("INFO", logger="likely"):
+        client.get("/v1/predictions", params={"label": client.secret})
+        client.get("/v1/nowhere/" + client.secret)
+    assert [record.fields["status"] for record in caplog.records] == [200, 404]
+    assert not any(client.secret in json.dumps(record.fields) for record in caplog.records)
+
+
+def test_figures_are_counted(client):
+    classified(client, drawn(4))
+    text = client.get("/metrics").text
+    assert 'likely_answers_total{model="digits@' in text
+    assert "likely_batch_images_bucket" in text
+
+
+def test_health_is_told_to_anybody(service, store, monkeypatch):
+    assert service.get("/health/live").json() == {"status": "alive"}
+    assert service.get("/health/ready").status_code == 200
+
+    def gone():
+        raise OSError("gone")
+
+    monkeypatch.setattr(store, "ping", gone)
+    assert service.get("/health/ready").status_code == 503
+    assert service.get("/health/live").status_code == 200
+
+
+def test_the_pages_are_there_and_need_nothing_from_elsewhere(service):
+    for path in ("/", "/docs", "/pages/main.js", "/pages/style.css"):
+        response = service.get(path)
+        assert response.status_code == 200
+        assert "http://" not in response.text.replace("http://www.w3.org", "")
+        assert "https://" not in response.text
+
+
+def test_what_is_too_old_is_forgotten_by_itself(folder, tmp_path):
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(Fleet([folder]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        old, labelled = (answer["id"] for answer in classified(client, drawn(6), drawn(7)))
+    again = Store.open(tmp_path / "store")
+    again.label([labelled], "7", None)
+    time.sleep(0.01)
+    with TestClient(application(Fleet([folder]), again, SETTINGS.model_copy(update={"keep_days": 1e-9}))):
+        for _ in range(200):
+            if again.prediction(old) is None:
+                break
+            time.sleep(0.05)
+        assert [each.id for each in again.every(Selection())] == [labelled]
+
+
+def test_ending_answers_those_who_wait(folder, tmp_path):
+    app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(max_wait=0.5))
+    with TestClient(app) as client:
+        _, secret = app.state.likely.service.store.add_key("one", [Scope.ADMIN])
+        ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(5)}}
+        assert client.post("/v1/classify", **ask).status_code == 200
+    again = Store.open(tmp_path / "store")
+    assert len(again.predictions(Selection())) == 1
+    again.close()

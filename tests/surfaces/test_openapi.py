@@ -1,0 +1,54 @@
+"""The service does what its description says, whatever is sent: no fault, no status or content that is not told of."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from sklearn.datasets import load_digits
+from starlette.testclient import TestClient
+
+from likely import Classifier
+from likely.surfaces.http.app import application
+from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.settings import Settings
+from likely.surfaces.store import Scope, Store
+
+EXAMPLES = 8  # of each address, right ones and wrong ones
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "digits"
+    digits = load_digits()
+    Classifier("gaussian").fit(digits.images[:600] / 16, digits.target[:600].astype(str)).save(folder)
+    store = Store.open(tmp_path_factory.mktemp("service") / "store")
+    app = application(Fleet([folder]), store, Settings(rate=1e9, log_ins=1e9))
+    with TestClient(app, raise_server_exceptions=False):
+        yield app
+
+
+@pytest.fixture(scope="module")
+def secret(service):
+    return service.state.likely.service.store.add_key("all", [Scope.ADMIN])[1]
+
+
+def test_the_description_holds_whatever_is_sent(service, secret):
+    headers = {"Authorization": f"Bearer {secret}"}
+    schema = schemathesis.openapi.from_asgi("/openapi.json", service)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    assert len(operations) > 25
+    for operation in operations:
+
+        @given(operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+        def holds(case):
+            case.call_and_validate(headers=headers, checks=CHECKS)
+
+        holds()

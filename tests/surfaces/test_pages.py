@@ -1,0 +1,228 @@
+"""The pages in a real browser, as people use them. With LIKELY_SCREENSHOTS=FOLDER their pictures are kept: those of docs/."""
+
+import os
+import shutil
+import threading
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from likely.surfaces.http.app import application
+from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.settings import Settings
+from likely.surfaces.store import Scope, Selection, Store
+
+CHROMIUM = shutil.which("chromium")
+MISSING = "there is no Chromium here; `make test-system` brings one by the system's packages"
+LIGHT = {"viewport": {"width": 1200, "height": 860}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Some digits, and what is none."""
+    folder, digits = tmp_path_factory.mktemp("images"), load_digits().images * 255 / 16
+    for i in range(1500, 1508):
+        Image.fromarray(digits[i].astype(np.uint8)).save(folder / f"digit-{i}.png")
+    for i, turned in enumerate(
+        (digits[1501][::-1].T, 255 - digits[1502], np.random.default_rng(0).integers(0, 256, (8, 8)))
+    ):
+        Image.fromarray(np.ascontiguousarray(turned).astype(np.uint8)).save(folder / f"strange-{i}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def service(trained, tmp_path_factory):
+    """A service that answers at an address: (store, address, key)."""
+    store = Store.open(tmp_path_factory.mktemp("pages") / "store")
+    _, secret = store.add_key("person", [Scope.ADMIN])
+    app = application(Fleet([trained]), store, Settings(log_ins=1e6))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    (port,) = [socket.getsockname()[1] for each in server.servers for socket in each.sockets]
+    yield store, f"http://127.0.0.1:{port}", secret
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        if os.environ.get("LIKELY_SYSTEM_TESTS"):
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def opened(browser, service):
+    """Pages that are logged in, of a size and in a light; whatever one complains of fails the test."""
+    complaints, contexts = [], []
+
+    def page(how=LIGHT):
+        _, address, secret = service
+        contexts.append(browser.new_context(**how))
+        found = contexts[-1].new_page()
+        found.goto(address)
+        found.get_by_label("Key").fill(secret)
+        found.on("pageerror", lambda error: complaints.append(str(error)))
+        found.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        found.get_by_role("button", name="Log in").click()
+        found.get_by_role("heading", name="Drop images here").wait_for()
+        return found
+
+    yield page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def go(page, name):
+    page.get_by_role("link", name=name, exact=True).click()
+    page.wait_for_timeout(200)
+
+
+def keep(page, name):
+    """Looks at the page as it is, by night and on a telephone, where it must not be wider than the screen; and keeps pictures
+    of that if they are wanted."""
+    folder, light = os.environ.get("LIKELY_SCREENSHOTS"), page.viewport_size
+    for look, scheme, size in (("", "light", light), ("-dark", "dark", light), ("-phone", "light", PHONE["viewport"])):
+        page.emulate_media(color_scheme=scheme)
+        page.set_viewport_size(size)
+        if folder:
+            page.wait_for_load_state("networkidle")
+            page.wait_for_timeout(600)
+            page.screenshot(path=Path(folder) / f"page-{name}{look}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(light)
+
+
+def classify(page, images):
+    page.locator("input[type=file]").first.set_input_files(images)
+    page.locator(".answer").nth(len(images) - 1).wait_for()
+
+
+def test_images_are_answered_explained_and_corrected(opened, service, images):
+    page, store = opened(), service[0]
+    classify(page, images)
+    statuses = set(page.locator(".badge").all_inner_texts())
+    assert {"known", "unknown"} <= statuses
+    page.get_by_role("button", name="Why?").last.click()
+    page.locator(".pair img").nth(1).wait_for()
+    page.get_by_role("button", name="Wrong?").last.click()
+    page.get_by_label("What it shows").select_option("7")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("Noted: 7.").wait_for()
+    assert len(store.predictions(Selection(true_label="7"))) == 1
+    page.evaluate("scrollTo(0, 0)")
+    keep(page, "classify")
+    phone = opened(PHONE)  # where fingers touch
+    classify(phone, images[:4])
+    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+
+
+def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images):
+    page, store = opened(), service[0]
+    classify(page, images)
+    go(page, "Review")
+    boxes = page.locator(".tile input")
+    boxes.nth(0).wait_for()
+    n = boxes.count()
+    boxes.nth(0).focus()
+    page.keyboard.press("Space")
+    boxes.nth(n - 1).click(modifiers=["Shift"])
+    page.get_by_text(f"{n} chosen").wait_for()
+    keep(page, "review")
+    page.get_by_label("What the chosen images show").fill("strange")
+    page.keyboard.press("Enter")
+    page.get_by_text(f"{n} are strange.").wait_for()
+    assert len(store.predictions(Selection(true_label="strange"))) == n
+    page.get_by_role("button", name="Labelled").click()
+    page.get_by_text("is strange").first.wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Export as a training folder").click()
+    assert download.value.suggested_filename == "labelled.zip"
+
+
+def test_new_images_come_onto_the_map_by_themselves(opened, images):
+    page, other = opened(), opened()
+    go(page, "Map")
+    page.locator(".map .place").first.wait_for()
+    before = page.locator(".map image").count()
+    classify(other, images[:3])
+    page.locator(".map image").nth(before + 2).wait_for()
+    page.get_by_role("button", name="All", exact=True).click()
+    keep(page, "map")
+    where = page.locator(".map .place").first.get_attribute("transform")
+    page.locator(".map").focus()
+    page.keyboard.press("+")
+    assert page.locator(".map .place").first.get_attribute("transform") != where
+
+
+def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
+    page = opened()
+    go(page, "Classes")
+    page.get_by_alt_text("0, drawn by the model").first.wait_for()
+    page.get_by_text("learned from").first.wait_for()
+    keep(page, "classes")
+    for i in range(6):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
+    page.get_by_label("Name of the new class").fill("noise")
+    page.locator("form.add input[type=file]").set_input_files(sorted(map(str, tmp_path.iterdir())))
+    page.get_by_role("button", name="Add", exact=True).click()
+    page.get_by_text("knows noise now").wait_for()
+    page.get_by_role("heading", name="noise", exact=True).wait_for()
+
+
+def test_the_model_tells_of_itself(opened):
+    page = opened()
+    go(page, "Model")
+    page.get_by_text("gaussian").first.wait_for()
+    keep(page, "model")
+    with page.context.expect_page() as report:
+        page.get_by_role("link", name="Its report").click()
+    report.value.get_by_role("heading").first.wait_for()
+    with page.context.expect_page() as card:
+        page.get_by_role("link", name="Its card").click()
+    card.value.get_by_text("## ").first.wait_for()
+
+
+def test_who_has_no_key_is_asked_for_one(browser, service):
+    context = browser.new_context(**LIGHT)
+    page = context.new_page()
+    page.goto(service[1])
+    page.get_by_label("Key").fill("lk_nobody")
+    keep(page, "login")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_text("there is no such key").wait_for()
+    context.close()
+
+
+def test_a_picture_is_pasted(opened):
+    page = opened()
+    file = BytesIO()
+    Image.fromarray((load_digits().images[1510] * 255 / 16).astype(np.uint8)).save(file, "PNG")
+    page.evaluate(
+        """(bytes) => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], 'pasted.png', { type: 'image/png' }));
+            dispatchEvent(new ClipboardEvent('paste', { clipboardData: data }));
+        }""",
+        list(file.getvalue()),
+    )
+    page.get_by_text("pasted.png", exact=True).wait_for()

@@ -1,0 +1,94 @@
+"""likely keys, store, sign, verify, encrypt and decrypt, as people type them."""
+
+import re
+
+import pytest
+
+from likely import Classifier
+from likely.surfaces.cli import main
+from likely.surfaces.store import Store
+
+
+def likely(capsys, *words):
+    with pytest.raises(SystemExit) as end:
+        main(list(map(str, words)))
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    return end.value.code or 0, told.out, told.err
+
+
+@pytest.fixture
+def store(tmp_path):
+    Store.open(tmp_path / "store").close()
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def model(tmp_path):
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    folder = tmp_path / "model"
+    Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(folder)
+    return folder
+
+
+def test_a_key_is_made_listed_and_revoked(store, capsys):
+    words = ("--store", store)
+    code, secret, _ = likely(
+        capsys, "keys", "add", "till", "--scope", "classify", "--scope", "read", "--days", 30, *words
+    )
+    assert code == 0
+    key = Store.open(store).key_of(secret.strip())
+    assert (key.name, sorted(key.scopes)) == ("till", ["classify", "read"])
+    assert re.search(rf"{key.id} +classify,read +until", likely(capsys, "keys", "list", *words)[1])
+    assert likely(capsys, "keys", "revoke", key.id, *words)[0] == 0
+    assert "revoked" in likely(capsys, "keys", "list", *words)[1]
+    code, _, err = likely(capsys, "keys", "revoke", "nobody", *words)
+    assert (code, "likely keys list" in err) == (2, True)
+
+
+def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
+    for words in (("keys", "list"), ("store", "retain", 3), ("store", "backup", tmp_path / "b")):
+        code, _, err = likely(capsys, *words, "--store", tmp_path / "nowhere")
+        assert code == 2
+        assert "nowhere holds no store" in err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_store_is_copied_and_brought_back(store, tmp_path, capsys):
+    assert likely(capsys, "store", "backup", tmp_path / "copy", "--store", store)[0] == 0
+    assert likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")[0] == 0
+    assert "0 predictions forgotten" in likely(capsys, "store", "retain", 1, "--store", tmp_path / "back")[2]
+    code, _, err = likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")
+    assert (code, "not empty" in err) == (2, True)
+
+
+def test_a_model_is_signed_and_verified_and_a_change_is_seen(model, tmp_path, capsys):
+    assert likely(capsys, "sign", model, "--new-key", tmp_path / "mine")[0] == 0
+    public = tmp_path / "mine.pub"
+    assert "2 files" in likely(capsys, "verify", model, "--key", public)[2]
+    assert likely(capsys, "sign", model, "--key", tmp_path / "mine")[0] == 0
+    path = model / "model.json"
+    path.write_text(path.read_text().replace("gaussian", "gauSsian", 1))
+    code, _, err = likely(capsys, "verify", model, "--key", public)
+    assert (code, "is not what was signed" in err) == (2, True)
+    code, _, err = likely(capsys, "classify", model, tmp_path, "--require-signature", public)
+    assert (code, "sign" in err) == (2, True)
+
+
+def test_a_model_is_encrypted_and_read_with_the_key(model, tmp_path, capsys, monkeypatch):
+    assert likely(capsys, "encrypt", model, "--new-key", tmp_path / "key")[0] == 0
+    code, _, err = likely(capsys, "info", model)
+    assert (code, "LIKELY_KEY" in err) == (2, True)
+    monkeypatch.setenv("LIKELY_KEY", str(tmp_path / "key"))
+    assert Classifier.load(model).labels[0] == "0"
+    assert likely(capsys, "decrypt", model, "--key", tmp_path / "key")[0] == 0
+    monkeypatch.delenv("LIKELY_KEY")
+    assert Classifier.load(model).labels[0] == "0"
+
+
+def test_what_is_missing_is_asked_for(model, capsys):
+    for words in (("sign", model), ("encrypt", model)):
+        code, _, err = likely(capsys, *words)
+        assert (code, "--key" in err) == (2, True)
