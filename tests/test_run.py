@@ -14,6 +14,7 @@ from likely.checkpoint import read_document
 from likely.classifier import Classifier
 from likely.data.listing import DataError
 from likely.evaluation.record import Record
+from likely.nets.features import RandomConvolutions
 from likely.run import N_JUDGED, UNFINISHED, Run, RunError, begin, resume, set_aside
 from likely.training.options import TrainingOptions
 
@@ -55,6 +56,17 @@ def test_a_model_folder_holds_what_it_should(uninterrupted):
     assert document["record"]["source"] == "digits"
     assert document["training"]["epochs"] == 4
     assert (uninterrupted / "history.csv").read_text().count("\n") == 5
+
+
+def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIKELY_CACHE", str(tmp_path / "cache"))
+    made, forward = [], RandomConvolutions.forward
+    monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
+    session = drained(begin(Run(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out"))
+    for _ in session.check_labels():
+        pass
+    parts = session.parts
+    assert sum(made) == len(parts.train) + len(parts.validation) + len(parts.calibration)
 
 
 def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):

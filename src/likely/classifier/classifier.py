@@ -174,6 +174,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if self.features_ is not None:
             self.features_.let_go()
 
+    def keep_features(self) -> None:
+        """From now on, if it is a model of features, make those of an image once, and look whether that was done before."""
+        if self.features_ is not None:
+            self.features_.keep()
+
     def learn_to_draw(self, part: Part, options: ArtistOptions) -> Iterator[Step]:
         """Teach a model of a backbone's features to draw, from labelled images; whoever has had enough may stop.
 
@@ -181,9 +186,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """
         if self.features_ is None:
             raise ValueError(f"{self.family!r} is a model of pixels and needs no lessons in drawing")
-        self.features_.keep()
-        drawing = Drawing(self.features_, part, len(self.labels), options, seed=self.seed)
-        self.features_.let_go()
+        with self.features_.keeping():
+            drawing = Drawing(self.features_, part, len(self.labels), options, seed=self.seed)
         try:
             yield from drawing.steps()
         finally:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
@@ -123,6 +124,16 @@ class Features(nn.Module):
         if self.device.type == "cpu":
             hardware.keep_memory()
         self._kept = self._kept or _Kept(VectorStore(f"{self.map.digest()[:16]}-{LAYOUT}"))
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep them for a while, if they are not kept already."""
+        before = self._kept
+        self.keep()
+        try:
+            yield
+        finally:
+            self._kept = before
 
     def let_go(self) -> None:
         """Of what was kept in memory."""

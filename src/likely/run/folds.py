@@ -62,6 +62,7 @@ class Folds:
         """p(c | x) of every training image by the judge that has not seen it, (N, K)."""
         posterior = np.zeros((len(self.parts.train), len(self.dataset.classes)))
         for held_out, judge in zip(self._dealt(), judges, strict=True):
+            judge.keep_features()
             posterior[held_out] = np.exp(judge.log_posterior(self.parts.train.subset(held_out).images))
         return posterior
 
