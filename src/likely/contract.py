@@ -215,11 +215,11 @@ class LatentClassMixture(Latent, Placing):
         return self.encode(x) / self._usual_scale()
 
     def class_places(self) -> Tensor:
-        return self.components()[0] / self._usual_scale()
+        return self.drawn_from()[0] / self._usual_scale()
 
     def _usual_scale(self) -> Tensor:
-        """Of the components along each axis, (d,)."""
-        return self.components()[1].mean(0).exp()
+        """Of where a class's images lie along each axis, (d,)."""
+        return self.drawn_from()[1].mean(0).exp()
 
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
         mean, log_scale = (part[c] for part in self.drawn_from())
