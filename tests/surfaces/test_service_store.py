@@ -4,6 +4,8 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from databases import postgresql
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from likely.checkpoint import CheckpointError
 from likely.checkpoint.sealing import Keys
 from likely.surfaces.store import Given, Picture, Scope, Selection, Store, StoreError
 from likely.surfaces.store.copying import at_one_moment, backup, restore
+from likely.surfaces.store.engine import MIGRATIONS, revisions
 from likely.surfaces.store.identity import row_id, sha256
 from likely.surfaces.store.schema import ImageRow, ModelRow, PredictionRow
 
@@ -262,6 +265,14 @@ def test_a_store_of_a_later_version_is_left_alone(store, opened):
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(StoreError, match="later version"):
         opened()
+
+
+def test_revisions_are_told_by_their_files():
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    scripts = ScriptDirectory.from_config(config)
+    assert revisions() == [script.revision for script in reversed(list(scripts.walk_revisions()))]
+    assert revisions()[-1] == scripts.get_current_head()
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense"])

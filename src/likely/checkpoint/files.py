@@ -6,16 +6,16 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as parsed
-from safetensors.torch import save as serialised
-from torch import Tensor
 
 from likely.checkpoint.errors import CheckpointError
 from likely.checkpoint.folder import ModelFolder, Trust
 from likely.checkpoint.writing import write_whole
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT_VERSION = 3
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
@@ -36,6 +36,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
 
 def load(folder: Path, trust: Trust | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the document of a model folder; a CheckpointError says what is wrong with it and what to do."""
+    from safetensors.torch import load as parsed  # brings torch, which a signature or a store can do without
+
     files = ModelFolder(folder, trust)
     document = _document(files)
     if not files.has(TENSORS):
@@ -75,6 +77,8 @@ def _document(files: ModelFolder, *, of_any_version: bool = False) -> dict[str, 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
     """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
+    from safetensors.torch import save as serialised
+
     metadata = {"document": json.dumps(document)} if document is not None else None
     # As bytes through open(): save_file would leave a file that no one else may read.
     write_whole(

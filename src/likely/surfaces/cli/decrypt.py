@@ -16,8 +16,10 @@ from likely.surfaces.cli.encrypt import KEY_FILE
 )
 def command(model: Path, key: tuple[Path, ...]) -> None:
     """Decrypt every file of MODEL."""
-    from likely.checkpoint import decrypt
+    from likely.checkpoint import decrypt, is_sealed
     from likely.checkpoint.sealing import Keys
 
+    if not is_sealed(model):
+        raise click.UsageError(f"{model} is not encrypted")
     n = decrypt(model, Keys.of_files(key))
     click.echo(f"decrypted: {model}, {n} files", err=True)

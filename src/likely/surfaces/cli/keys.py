@@ -40,9 +40,15 @@ def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, da
 @DATABASE
 def list_(folder: Path, database: str | None) -> None:
     """All keys, without their secrets."""
+    lines = [("id", "may", "until", "name")]
     for key in existing(folder, database).all_keys():
-        until = key.fault or (f"until {key.expires:%Y-%m-%d}" if key.expires else "no end")
-        click.echo(f"{key.id}  {','.join(sorted(key.scopes)):<28}  {until:<32}  {key.name}")
+        until = f"{key.expires:%Y-%m-%d}" if key.expires else "for good"
+        if key.fault is not None:
+            until = "revoked" if key.revoked else f"expired {until}"
+        lines.append((key.id, ",".join(sorted(key.scopes)), until, key.name))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        click.echo("  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip())
 
 
 @command.command()

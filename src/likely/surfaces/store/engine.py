@@ -5,11 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -58,27 +54,31 @@ def connected(url: str) -> Engine:
 
 def is_current(engine: Engine) -> bool:
     """Whether the tables are this version's; a StoreError if a later version has been there."""
-    scripts = ScriptDirectory.from_config(_config())
     with engine.connect() as connection:
-        here = MigrationContext.configure(connection).get_current_revision()
-    if here is not None and here not in {script.revision for script in scripts.walk_revisions()}:
+        there = inspect(connection).has_table("alembic_version")
+        here = connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
+    known = revisions()
+    if here is not None and here not in known:
         raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
-    return here == scripts.get_current_head()
+    return here == known[-1]
+
+
+def revisions() -> list[str]:
+    """Of the tables, the newest last; by the names of the files, for alembic takes long to load and seldom has to."""
+    return sorted(path.stem.removeprefix("v") for path in (MIGRATIONS / "versions").glob("v*.py"))
 
 
 def migrate(engine: Engine) -> None:
     """Bring the tables to this version; a StoreError if a later version has been there."""
     if not is_current(engine):
-        config = _config()
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
         with engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    return config
 
 
 def _set_up_sqlite(connection: Any, _: object) -> None:

@@ -26,6 +26,7 @@ from likely.surfaces.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, M
 from likely.surfaces.store.selection import ClassFigures, Prediction, Selection, class_figures, of_classes, of_name
 
 DATABASE, IMAGES = "likely.sqlite", "images"
+OURS = 0o700  # for a new folder: what is in it is nobody else's business
 AT_ONCE = 500  # rows that are asked about together
 
 
@@ -67,7 +68,7 @@ class Store:
         With `keys` images are encrypted on the disk. Who is `exclusive`, as a service is, puts in order what a crash has left;
         a StoreError if another process is already.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=OURS)
         engine = connected(url or f"sqlite:///{folder / DATABASE}")
         self = cls(folder, engine, keys)
         try:
