@@ -82,7 +82,7 @@ def opened(browser, service):
         found.on("pageerror", lambda error: complaints.append(str(error)))
         found.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
         found.get_by_role("button", name="Log in").click()
-        found.get_by_role("heading", name="Drop images here").wait_for()
+        found.get_by_role("button", name="Choose files").wait_for()
         return found
 
     yield page

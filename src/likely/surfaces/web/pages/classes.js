@@ -4,11 +4,12 @@ import { ask, formOf } from './api.js';
 import { make, say, trying } from './make.js';
 
 const N = 6;
+const FEWEST = 5; // images that a class is learned from
 
 export function classes(page, { me, model, reload }) {
   page.append(
     make('h1', {}, 'Classes'),
-    make('p', { class: 'lead' }, `What each of the ${model.labels.length} classes looks like to ${model.name}: drawn by it above, and below images that it was shown of late and knew.`));
+    make('p', { class: 'lead' }, `What each of the ${model.labels.length} classes looks like to ${model.name}: drawn by it, and beside that images that it was shown of late and knew.`));
   if (me.scopes.includes('admin')) page.append(adding(model, reload));
   const gallery = make('div', { class: 'gallery' });
   page.append(gallery);
@@ -40,7 +41,7 @@ function figures(each) {
     each.n_learned === null ? null : `learned from ${images(each.n_learned)}`,
     answered ? `answered for ${images(answered)}${each.n_ambiguous ? `, ${each.n_ambiguous.toLocaleString()} of them ambiguous` : ''}` : null,
     checked ? `${each.n_right.toLocaleString()} of ${checked.toLocaleString()} that people looked at are right` : null,
-    each.n_missed ? `${each.n_missed.toLocaleString()} of it not recognised` : null,
+    each.n_missed ? `${images(each.n_missed)} that people say show it, not known as such` : null,
   ].filter(Boolean);
 }
 
@@ -49,12 +50,12 @@ function adding(model, reload) {
   let files = [];
   const name = make('input', { type: 'text', required: true, maxlength: '255', placeholder: 'its name', 'aria-label': 'Name of the new class' });
   const file = make('input', { type: 'file', accept: 'image/*', multiple: true, hidden: true, onchange: () => chosen(file.files) });
-  const count = make('span', { class: 'soft', role: 'status' }, 'drop a few images here');
+  const count = make('span', { class: 'soft', role: 'status' }, `${FEWEST} images of it or more`);
   const send = make('button', { disabled: true }, 'Add');
   const chosen = (some) => {
     files = [...some];
-    count.textContent = `${files.length} image${files.length === 1 ? '' : 's'}`;
-    send.disabled = !files.length;
+    count.textContent = files.length < FEWEST ? `${images(files.length)}; ${FEWEST} are needed at least` : images(files.length);
+    send.disabled = files.length < FEWEST;
   };
   const form = make('form', { class: 'card row add', 'aria-label': 'Add a class', onsubmit: (event) => {
     event.preventDefault();
@@ -79,9 +80,12 @@ async function fill(card, model) {
   const index = Number(card.dataset.index), label = model.labels[index], pictures = card.querySelector('.pictures');
   const small = Math.max(...model.size) <= 64 ? 'pixel' : '';
   const drawn = Array.from({ length: N }, (_, seed) => make('img', { class: small, alt: `${label}, drawn by the model`, loading: 'lazy', src: `/v1/models/${encodeURIComponent(`${model.name}@${model.version}`)}/classes/${index}/sample?seed=${seed}` }));
-  drawn[0].addEventListener('error', () => drawn.forEach((each) => each.remove()));
-  pictures.append(make('div', { class: 'samples' }, drawn));
-  const found = await ask('/v1/predictions', { query: { label, status: 'known', model: model.name, limit: N } });
-  const real = found.predictions.map((each) => make('img', { class: small, alt: each.answer.input, loading: 'lazy', src: `/v1/images/${each.image}` }));
-  pictures.append(real.length ? make('div', { class: 'samples' }, real) : make('p', { class: 'soft' }, 'None was shown to it yet.'));
+  drawn[0].addEventListener('error', () => drawn[0].closest('.samples').parentElement.remove()); // it draws none
+  pictures.append(beside('Drawn by the model', drawn));
+  const found = await ask('/v1/predictions', { query: { label, status: 'known', model: model.name, limit: 4 * N } });
+  const different = [...new Map(found.predictions.map((each) => [each.image, each])).values()].slice(0, N);
+  const real = different.map((each) => make('img', { class: small, alt: each.answer.input, loading: 'lazy', src: `/v1/images/${each.image}` }));
+  pictures.append(beside('Known of late', real));
 }
+
+const beside = (what, some) => make('div', {}, make('h3', {}, what), some.length ? make('div', { class: 'samples' }, some) : make('p', { class: 'soft' }, 'None yet.'));

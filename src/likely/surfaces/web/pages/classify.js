@@ -10,8 +10,8 @@ export function classify(page, { me, model, left }) {
   const answers = make('section', { class: 'answers', 'aria-label': 'Answers' });
   const file = make('input', { type: 'file', accept: 'image/*', multiple: true, hidden: true, onchange: () => { take(file.files); file.value = ''; } });
   const drop = make('section', { class: 'drop', 'aria-label': 'Images' },
-    make('h2', {}, 'Drop images here'),
-    make('p', { class: 'soft' }, 'or paste one, choose files, or take a picture'),
+    make('h2', { class: 'mouse' }, 'Drop images here'),
+    make('p', { class: 'soft mouse' }, 'or paste one, choose files, or take a picture'),
     make('div', { class: 'row' },
       make('button', { type: 'button', onclick: () => file.click() }, 'Choose files'),
       make('button', { type: 'button', class: 'quiet', onclick: () => trying(() => takePicture(take)) }, 'Take a picture')),
@@ -61,14 +61,15 @@ async function answered(files, answers, me, model) {
 
 function shown(answer, file, me, model) {
   const card = make('article', { class: 'card answer', 'aria-label': answer.input });
-  const picture = make('img', { class: 'thumb', alt: answer.input, src: URL.createObjectURL(file), onload: () => picture.classList.toggle('small', picture.naturalWidth <= SMALL) });
+  const picture = answer.status === 'error' ? make('div', { class: 'thumb none', 'aria-hidden': 'true' }, '?')
+    : make('img', { class: 'thumb', alt: answer.input, src: URL.createObjectURL(file), onload: () => picture.classList.toggle('small', picture.naturalWidth <= SMALL) });
   const told = make('div', {},
     badge(answer.status),
     make('div', { class: 'label' }, title(answer)),
     make('div', { class: 'name' }, answer.input));
   card.append(make('div', { class: 'top' }, picture, told));
   if (answer.status === 'error') {
-    card.append(make('p', { class: 'sentence' }, answer.error));
+    card.append(make('p', { class: 'sentence' }, answer.error.replace(`${answer.input}: `, '')));
     return card;
   }
   const reasons = make('div', { class: 'why', hidden: true });
@@ -88,7 +89,8 @@ function sentence(answer) {
   const p = `p = ${pValue(answer.p_value)}`;
   if (answer.status === 'unknown') return `Unlike the images of every class (${p}). Closest to it is ${answer.label}.`;
   if (answer.status === 'uncalibrated') return 'Too few images were set aside in training to say whether it is anything known.';
-  return `${percent(answer.p_value)} of the images of its class are at least as unusual (${p}).`;
+  const like = answer.classes.find((each) => each.p_value === answer.p_value) ?? answer;
+  return `${percent(answer.p_value)} of the images of ${like.label} are at least as unusual (${p}).`;
 }
 
 async function explain(button, reasons, file, model) {
@@ -119,12 +121,13 @@ async function explain(button, reasons, file, model) {
 }
 
 function correct(card, answer, model) {
-  const label = make('select', { 'aria-label': 'What it shows' }, model.labels.map((each) => make('option', { value: each, selected: each === answer.label }, each)));
+  const label = make('select', { 'aria-label': 'What it shows' }, make('option', { value: '' }, 'choose…'), model.labels.map((each) => make('option', { value: each }, each)));
   const row = make('div', { class: 'row' }, make('span', {}, 'It shows'), label,
     make('button', { type: 'button', onclick: () => trying(async () => {
+      if (!label.value) return say('say what it shows first', true);
       await ask(`/v1/predictions/${answer.id}/label`, { method: 'POST', json: { label: label.value } });
       row.replaceWith(make('p', { class: 'sentence' }, `Noted: ${label.value}.`));
-      say('Noted; Review has it.');
+      return say('Noted; Review has it.');
     }) }, 'Save'));
   card.append(row);
   label.focus();

@@ -3,7 +3,7 @@
 import { ask, logIn, logOut, whoAmI } from './api.js';
 import { classes } from './classes.js';
 import { classify } from './classify.js';
-import { make, say, trying } from './make.js';
+import { hush, make, say, trying } from './make.js';
 import { map } from './map.js';
 import { model } from './model.js';
 import { review } from './review.js';
@@ -51,12 +51,15 @@ function showLogIn() {
   const key = make('input', { type: 'password', id: 'key', autocomplete: 'current-password', required: true, placeholder: 'lk_…' });
   const send = async (event) => {
     event.preventDefault();
-    if (await trying(() => logIn(key.value.trim()))) begin();
+    if (await trying(() => logIn(key.value.trim()))) {
+      hush();
+      begin();
+    }
   };
   page.replaceChildren(
     make('form', { class: 'card login', onsubmit: send },
       make('h1', {}, 'Log in'),
-      make('p', { class: 'soft' }, 'With an API key. The first one was printed where the service was started for the first time.'),
+      make('p', { class: 'soft' }, 'With an API key. The first one was printed where the service was first started; without a terminal there, it is in the file first-key of its store.'),
       make('label', { for: 'key' }, 'Key', key),
       make('button', {}, 'Log in')));
   key.focus();
@@ -64,6 +67,7 @@ function showLogIn() {
 
 addEventListener('hashchange', () => {
   if (!state.me) return;
+  hush();
   show();
   page.focus({ preventScroll: true });
   scrollTo(0, 0);

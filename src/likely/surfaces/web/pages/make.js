@@ -21,6 +21,9 @@ export function say(sentence, wrong = false) {
   setTimeout(() => line.remove(), wrong ? 9000 : 4000);
 }
 
+// What was said belongs to what was there before.
+export const hush = () => document.getElementById('said').replaceChildren();
+
 export async function trying(work) {
   try {
     return await work();

@@ -1,7 +1,7 @@
 // The space in which the model sees images, as a map: classes where they lie, images where they fall, new ones as they come.
 
 import { ask } from './api.js';
-import { make, percent, trying } from './make.js';
+import { badge, make, percent, trying } from './make.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
 const MOST = 300; // images on the map
@@ -15,7 +15,8 @@ export function map(page, { model, left }) {
   svg.append(layer);
   page.append(
     make('h1', {}, 'Map'),
-    make('p', { class: 'lead' }, 'Where the model sees its classes, and the images that it was shown. Drag to move, scroll to zoom; new images come by themselves.'),
+    make('p', { class: 'lead' }, 'Where the model sees its classes, and the images that it was shown, as far as a plane can show it. Drag to move, ', make('span', { class: 'mouse' }, 'scroll'), make('span', { class: 'touch' }, 'pinch'), ' to zoom; new images come by themselves.'),
+    make('p', { class: 'row legend' }, make('span', { class: 'dot' }, 'a class'), badge('known'), badge('ambiguous'), badge('unknown')),
     make('div', { class: 'row' },
       make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1.4) }, 'Nearer'),
       make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1 / 1.4) }, 'Further'),
@@ -91,16 +92,20 @@ export function map(page, { model, left }) {
     return fresh.length;
   }
 
-  let held = null;
-  svg.addEventListener('pointerdown', (event) => { held = [event.clientX, event.clientY]; });
+  const held = new Map(); // fingers, or the mouse, where they are
+  const middle = () => [...held.values()].reduce(([x, y], [u, v]) => [x + u / held.size, y + v / held.size], [0, 0]);
+  const apart = () => { const [a, b] = [...held.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]); };
+  svg.addEventListener('pointerdown', (event) => held.set(event.pointerId, [event.clientX, event.clientY]));
   svg.addEventListener('pointermove', (event) => {
-    if (!held || !event.buttons) return;
-    state.x += event.clientX - held[0];
-    state.y += event.clientY - held[1];
-    held = [event.clientX, event.clientY];
-    draw();
+    if (!held.has(event.pointerId)) return;
+    const [x, y] = middle(), before = held.size === 2 ? apart() : 1;
+    held.set(event.pointerId, [event.clientX, event.clientY]);
+    const [nowX, nowY] = middle(), { left, top } = size();
+    state.x += nowX - x;
+    state.y += nowY - y;
+    zoom(held.size === 2 && before ? apart() / before : 1, nowX - left, nowY - top);
   });
-  svg.addEventListener('pointerup', () => { held = null; });
+  for (const kind of ['pointerup', 'pointercancel', 'pointerleave']) svg.addEventListener(kind, (event) => held.delete(event.pointerId));
   svg.addEventListener('wheel', (event) => {
     event.preventDefault();
     const { left, top } = size();

@@ -1,11 +1,11 @@
 // What is known of the model itself.
 
 import { ask } from './api.js';
-import { badge, make, percent, pValue, trying } from './make.js';
+import { badge, make, percent, pValue, say, trying } from './make.js';
 
 const pageOf = (shown, what, words) => make('a', { class: 'button quiet', href: `/v1/models/${encodeURIComponent(shown.name)}/${what}`, target: '_blank', rel: 'noopener' }, words);
 
-export function model(page, { model: shown }) {
+export function model(page, { me, model: shown, reload }) {
   const table = make('table', {}, make('tbody', {}, [
     ['Name', `${shown.name}@${shown.version}`],
     ['Family', shown.family],
@@ -14,10 +14,17 @@ export function model(page, { model: shown }) {
     ['Classes', shown.labels.join(', ')],
   ].map(([what, value]) => make('tr', {}, make('th', { scope: 'row' }, what), make('td', {}, value)))));
   const answers = make('div', {});
+  async function again() {
+    if (!confirm(`Read the folder of ${shown.name} again? Classes that were added here are set aside.`)) return;
+    const told = await ask(`/v1/models/${encodeURIComponent(shown.name)}/reload`, { method: 'POST' });
+    say(`${told.name}@${told.version} answers now.`);
+    await reload();
+  }
   page.append(
     make('h1', {}, 'Model'),
     make('div', { class: 'card' }, table, 
-      make('div', { class: 'row' }, pageOf(shown, 'report', 'Its report'), pageOf(shown, 'card', 'Its card'))),
+      make('div', { class: 'row' }, pageOf(shown, 'report', 'Its report'), pageOf(shown, 'card', 'Its card'),
+        me.scopes.includes('admin') && make('button', { type: 'button', class: 'quiet', onclick: () => trying(again) }, 'Load again'))),
     make('h2', {}, 'What it has answered'), answers);
   const drift = make('p', { class: 'soft' });
   answers.before(drift);

@@ -79,7 +79,7 @@ export function review(page, { me, model }) {
 
   page.append(
     make('h1', {}, 'Review'),
-    make('p', { class: 'lead' }, 'What the model did not know, could not decide, or says otherwise than before. Choose images, with the shift key a whole row of them, and say what they show.'),
+    make('p', { class: 'lead' }, 'What the model did not know, could not decide, or says otherwise than before. Choose images, ', make('span', { class: 'mouse' }, 'with the shift key a whole row of them, '), 'and say what they show.'),
     make('div', { class: 'row filters', role: 'group', 'aria-label': 'Which images' }, chips,
       make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = true; changed(); } }, 'Choose all'),
       make('a', { class: 'button quiet', href: '/v1/predictions/folder', download: '' }, 'Export as a training folder')),
