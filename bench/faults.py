@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
-from loading import Asked, Told, load, probe, running
+from loading import Asked, Told, load, probed, running
 from service import free_port
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -146,7 +146,7 @@ def around(served: Served, fault: Callable[[], None], end: Callable[[], None]) -
         begun = time.perf_counter()
         until = begun + BEFORE + DURING + AFTER
         asking = asyncio.create_task(load(served.asked, CLIENTS, until - begun, keep=True))
-        health = asyncio.create_task(probe(served.asked.host, served.asked.port, until))
+        health = asyncio.create_task(probed(served.asked.host, served.asked.port, BEFORE + DURING + AFTER))
         await asyncio.sleep(BEFORE)
         await asyncio.to_thread(fault)
         await asyncio.sleep(DURING)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
-from loading import Asked, load, memory_mb, probe, running
+from loading import Asked, load, memory_mb, probed, running
 
 from likely.data.dataset import load as load_data
 from likely.surfaces.http.pictures import png
@@ -86,9 +85,8 @@ def at(where: Asked, clients: int, seconds: float) -> dict[str, Any]:
 
 
 async def above_capacity(where: Asked, rate: float, seconds: float) -> dict[str, Any]:
-    until = time.perf_counter() + seconds
     asking = load(where, 4 * QUEUE, seconds, rate=rate)
-    (told, whole), health = await asyncio.gather(asking, probe(where.host, where.port, until))
+    (told, whole), health = await asyncio.gather(asking, probed(where.host, where.port, seconds))
     slow = {"health_p99_ms": float(np.percentile(health, 99) * 1000), "health_most_ms": max(health) * 1000}
     return {**told.figures(whole), "statuses": told.statuses, "broken": told.broken, **slow}
 

@@ -1,6 +1,9 @@
 """likely keys, store, sign, verify, encrypt and decrypt, as people type them."""
 
 import re
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -41,11 +44,16 @@ def test_a_key_is_made_listed_and_revoked(store, capsys):
     assert code == 0
     key = Store.open(store).key_of(secret.strip())
     assert (key.name, sorted(key.scopes)) == ("till", ["classify", "read"])
-    assert re.search(rf"{key.id} +classify,read +until", likely(capsys, "keys", "list", *words)[1])
+    assert re.search(rf"{key.id} +classify,read +2", likely(capsys, "keys", "list", *words)[1])
     assert likely(capsys, "keys", "revoke", key.id, *words)[0] == 0
     assert "revoked" in likely(capsys, "keys", "list", *words)[1]
     code, _, err = likely(capsys, "keys", "revoke", "nobody", *words)
     assert (code, "likely keys list" in err) == (2, True)
+
+
+def test_keys_and_signatures_are_looked_at_without_waiting_for_torch():
+    check = "import sys, likely.surfaces.store, likely.checkpoint.signing; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
@@ -86,6 +94,16 @@ def test_a_model_is_encrypted_and_read_with_the_key(model, tmp_path, capsys, mon
     assert likely(capsys, "decrypt", model, "--key", tmp_path / "key")[0] == 0
     monkeypatch.delenv("LIKELY_KEY")
     assert Classifier.load(model).labels[0] == "0"
+    code, _, err = likely(capsys, "decrypt", model, "--key", tmp_path / "key")
+    assert (code, "is not encrypted" in err) == (2, True)
+
+
+def test_nothing_is_begun_where_the_port_is_taken(model, tmp_path, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, _, err = likely(capsys, "serve", model, "--port", port, "--store", tmp_path / "new")
+    assert (code, f"port {port}" in err, "--port" in err) == (2, True, True)
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_is_missing_is_asked_for(model, capsys):

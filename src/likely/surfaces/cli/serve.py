@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +89,7 @@ def command(
     from likely.training import hardware
 
     settings = Settings(**chosen(Settings, given))
+    listening = _socket(host, port)
     torch.set_num_threads(threads or hardware.free_cores())
     fleet = Fleet(models, hardware.device(device).type, Trust(signer))
     opened = Store.open(store, database, image_keys(image_key), exclusive=True)
@@ -93,11 +97,32 @@ def command(
     handler.setFormatter(Lines())
     logging.getLogger("likely").addHandler(handler)
     logging.getLogger("likely").setLevel(logging.INFO)
-    for line in _welcome(opened, fleet.models[0].id, host, port):
+    app = application(fleet, opened, settings)
+    for line in _welcome(opened, fleet[None].id, host, listening.getsockname()[1]):
         click.echo(line, err=True)
     sys.setswitchinterval(SWITCH)
-    app = application(fleet, opened, settings)
-    uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+    gc.freeze()  # what is there now stays: to go through it all again would stop the service for a quarter of a second
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+    with suppress(KeyboardInterrupt):  # all who waited have been answered
+        uvicorn.Server(config).run([listening])
+    click.echo("Stopped.", err=True)
+
+
+def _socket(host: str, port: int) -> socket.socket:
+    """Bound before anything is written anywhere; a UsageError if that cannot be."""
+    bound: socket.socket | None = None
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(kind, socket.SOCK_STREAM)
+        if sys.platform != "win32":  # where it means something else
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        if bound is not None:
+            bound.close()
+        other = "; another --port may be free" if error.errno == errno.EADDRINUSE else ""
+        raise click.UsageError(f"cannot listen at {host}, port {port}: {error.strerror}{other}") from None
+    return bound
 
 
 @contextmanager

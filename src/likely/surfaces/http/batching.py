@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+TOLD = 2  # jobs of which a loop hears at once
 
 
 class FullError(Exception):
@@ -35,6 +36,10 @@ class _Waiting(Generic[Job]):
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
     since: float = field(default_factory=time.monotonic)
+
+
+# A job, and what came of it, or what went wrong.
+_Found: TypeAlias = tuple[_Waiting[Any], Any, BaseException | None]
 
 
 @dataclass(frozen=True)
@@ -99,11 +104,9 @@ class Batcher(Generic[Job, Result]):
             try:
                 results = self.answer(batch[0].kind, [each.job for each in batch])
             except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
-                for each in batch:
-                    _tell(each, None, error)
+                _tell_all([(each, None, error) for each in batch])
             else:
-                for each, result in zip(batch, results, strict=True):
-                    _tell(each, result, None)
+                _tell_all([(each, result, None) for each, result in zip(batch, results, strict=True)])
             took = time.monotonic() - begun
             self._seconds_each = 0.9 * self._seconds_each + 0.1 * took / len(batch)
             self.told(Batched(len(batch), begun - batch[0].since, took))
@@ -126,13 +129,24 @@ class Batcher(Generic[Job, Result]):
             return batch
 
 
-def _tell(waiting: _Waiting[Any], result: Any, error: BaseException | None) -> None:
-    def tell() -> None:
-        if waiting.future.done():  # whoever asked has gone
-            return
-        if error is None:
-            waiting.future.set_result(result)
-        else:
-            waiting.future.set_exception(error)
+def _tell_all(found: list[_Found]) -> None:
+    """Each loop hears of its jobs a few at a time: what else it has to do does not wait for all that then happens."""
+    for loop in dict.fromkeys(waiting.loop for waiting, _, _ in found):
+        own = deque(each for each in found if each[0].loop is loop)
 
-    waiting.loop.call_soon_threadsafe(tell)
+        def tell(loop: asyncio.AbstractEventLoop = loop, own: deque[_Found] = own) -> None:
+            for _ in range(min(TOLD, len(own))):
+                _tell(*own.popleft())
+            if own:
+                loop.call_soon(tell)
+
+        loop.call_soon_threadsafe(tell)
+
+
+def _tell(waiting: _Waiting[Any], result: Any, error: BaseException | None) -> None:
+    if waiting.future.done():  # whoever asked has gone
+        return
+    if error is None:
+        waiting.future.set_result(result)
+    else:
+        waiting.future.set_exception(error)
