@@ -113,6 +113,27 @@ def test_one_bad_image_is_named_and_the_rest_is_answered(client):
     assert "1.png" in bad["error"]
 
 
+def test_an_empty_file_among_good_ones_is_named(client):
+    files = [
+        ("image", (name, content, "image/png")) for name, content in (("a", drawn(1)), ("b", b""), ("c", drawn(2)))
+    ]
+    answers = client.post("/v1/classify", files=files).json()["answers"]
+    assert [each["status"] == "error" for each in answers] == [False, True, False]
+    assert answers[1]["error"].startswith("b: is empty")
+
+
+def test_base64_comes_in_folded_lines_as_a_data_url_or_is_named(client):
+    content = drawn(1500)
+    plain = base64.b64encode(content).decode()
+    written = [plain, base64.encodebytes(content).decode(), f"data:image/png;base64,{plain}", "!!!"]
+    images = [{"name": f"{i}.png", "data": each} for i, each in enumerate(written)]
+    answers = client.post("/v1/classify", json={"images": images}).json()["answers"]
+    assert [each["label"] for each in answers[:3]] == [answers[0]["label"]] * 3
+    assert answers[3]["error"] == "3.png: is not base64"
+    refused = client.post("/v1/classify", json={"images": images[3:]})
+    assert (refused.status_code, "3.png: is not base64" in refused.json()["detail"]) == (422, True)
+
+
 def test_top_k_and_alpha_are_heard(client):
     (found,) = classified(client, drawn(1304), top_k=2, alpha=0.3)
     assert len(found["classes"]) == 2
@@ -176,10 +197,25 @@ def test_a_class_more_is_learned_and_answers(trained, tmp_path):
         assert before["label"] != "noise"
         again = client.post("/v1/models/digits/classes?label=noise", files=images)
         assert "already" in again.json()["detail"]
+        few = client.post("/v1/models/digits/classes?label=few", files=images[:4])
+        assert (few.status_code, "5" in few.json()["detail"]) == (422, True)
     reopened = Store.open(tmp_path / "store")
     with TestClient(application(Fleet([trained]), reopened, SETTINGS)) as service:  # and it is not forgotten
         (model,) = asking(service, reopened, Scope.READ).get("/v1/models").json()["models"]
         assert model["labels"][-1] == "noise"
+
+
+def test_a_class_that_was_learned_is_taken_back_for_good(trained, tmp_path):
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    for what in ("learn", "look"):
+        store = Store.open(tmp_path / "store")
+        with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+            client = asking(service, store, Scope.ADMIN)
+            if what == "learn":
+                assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
+                client.post("/v1/models/digits/reload")
+            assert "noise" not in client.get("/v1/models").json()["models"][0]["labels"]
+    assert len(list((tmp_path / "store" / "models.set-aside").glob("*/digits"))) == 1
 
 
 def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):
@@ -224,7 +260,6 @@ def test_a_class_that_was_learned_gives_way_to_a_model_that_was_trained_anew(tra
     with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
-        assert "noise" not in client.post("/v1/models/digits/reload").json()["labels"]
     shutil.rmtree(out)
     digits = load_digits()
     Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
@@ -407,6 +442,21 @@ def test_a_label_that_cannot_be_written_is_refused(client, label):
     body = json.dumps({"label": label})
     path, kind = f"/v1/predictions/{answer['id']}/label", {"Content-Type": "application/json"}
     assert client.post(path, content=body, headers=kind).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/predictions/a%00", None),
+        ("GET", "/v1/predictions?before=a%00", None),
+        ("DELETE", "/v1/keys/a%00", None),
+        ("POST", "/v1/predictions/a%00/label", {"label": "7"}),
+        ("POST", "/v1/predictions/label", {"ids": ["a\0"], "label": "7"}),
+    ],
+)
+def test_an_id_that_no_database_takes_is_refused(client, method, path, body):
+    """PostgreSQL raises what SQLite lets through."""
+    assert client.request(method, path, json=body).status_code == 422
 
 
 def test_too_many_bytes_of_all_requests_together_wait(client, service):

@@ -139,7 +139,7 @@ class ClassMap(BaseModel):
 class PageAsked(Selection):
     """A filter of predictions, and which page of what it lets through."""
 
-    before: Annotated[str | None, Field(max_length=36, description="Those older than this one.")] = None
+    before: Annotated[Word | None, Field(max_length=36, description="Those older than this one.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST)] = 50
 
 
@@ -162,7 +162,7 @@ class Labelling(BaseModel):
 class BulkLabelling(Labelling):
     """The same of many."""
 
-    ids: Annotated[list[Annotated[str, Field(max_length=36)]], Field(min_length=1, max_length=MOST_IDS)]
+    ids: Annotated[list[Annotated[Word, Field(max_length=36)]], Field(min_length=1, max_length=MOST_IDS)]
 
 
 class Labelled(BaseModel):

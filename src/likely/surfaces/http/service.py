@@ -33,9 +33,11 @@ from likely.surfaces.store.schema import ModelRow
 RECORDED = 256  # answers that are written together
 GROWN = "models"  # in the store: versions that have learned classes here
 GROWING = "models.part"  # where they are written
+SET_ASIDE = "models.set-aside"  # where they go when the model of before is wanted back
 PARENT = "parent"  # beside each: which version it comes from
 LOOKED_AT = 1000  # images of late, for drift
 HOUR = 3600.0  # seconds
+FEWEST = 5  # images that a class is learned from
 MOST_SLOW = 128  # explanations, drawings and lessons that may wait
 MOST_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
 
@@ -48,6 +50,7 @@ class Upload(NamedTuple):
 
     name: str
     content: bytes
+    fault: str = ""  # why there is no content
 
 
 class Asked(NamedTuple):
@@ -122,6 +125,15 @@ class Service:
         self.fleet.publish(new)
         return new
 
+    def reload(self, name: str) -> Served:
+        """Read again the folder that a model was loaded from. What it has learned here is set aside, now and for good."""
+        new = self.load(self.fleet.sources[name])
+        aside = self.store.folder / SET_ASIDE
+        for grown in (self.store.folder / GROWN).glob(f"*/{name}"):
+            aside.mkdir(exist_ok=True)
+            grown.parent.replace(aside / grown.parent.name)
+        return new
+
     def _load_again(self, folder: Path) -> None:
         """A version that learned a class here, if it comes from what is served, and not from what was trained anew since."""
         try:
@@ -162,6 +174,10 @@ class Service:
     async def extend(self, model: Served, label: str, uploads: Sequence[Upload]) -> Served:
         """A version of a model that knows a class more, from images of it; it answers from now on. A ValueError if the model
         cannot learn it, and an ImageError names an image that cannot be read."""
+        if len(uploads) < FEWEST:
+            raise ValueError(
+                f"{label!r} has {len(uploads)} of the {FEWEST} images that a class is learned from at least"
+            )
         async with self._slowly():
             pictures = [await self._picture(upload, model) for upload in uploads]
             return await run_in_threadpool(self._extended, model, label, stacked(pictures))
@@ -249,6 +265,8 @@ class Service:
         return found
 
     async def _decoded(self, upload: Upload, model: Served) -> Picture | Answer:
+        if upload.fault:
+            return Answer.failed(upload.name, upload.fault, model=model.id)
         if len(upload.content) > self.settings.max_bytes:
             size = f"{len(upload.content) / 1e6:.1f} MB; {self.settings.max_bytes / 1e6:.1f} MB at most were expected"
             return Answer.failed(upload.name, f"{upload.name}: has {size}", model=model.id)

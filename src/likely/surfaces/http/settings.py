@@ -6,7 +6,7 @@ from pydantic import Field
 
 from likely.options import Options
 
-MB = 1 << 20
+MB = 1_000_000  # bytes
 
 
 class Settings(Options):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from typing import Any
 
@@ -59,7 +58,7 @@ SCHEMA: dict[str, Any] = {
 
 
 async def uploads_of(request: Request, settings: Settings) -> list[Upload]:
-    """At least one. An HTTPException of 400, 413, 415 or 422 says what was expected instead."""
+    """At least one, of which one is not empty. An HTTPException of 400, 413, 415 or 422 says what was expected instead."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         found = await _of_form(request, settings)
@@ -69,8 +68,11 @@ async def uploads_of(request: Request, settings: Settings) -> list[Upload]:
         found = [Upload(_name(request.query_params.get("name"), 0), await request.body())]
     else:
         raise HTTPException(415, f"{kind or 'no content type'!r} is not understood; {EXPECTED} were expected")
-    if not found or not all(upload.content for upload in found):
-        raise HTTPException(422, f"{'an image is empty' if found else 'there is no image'}; {EXPECTED} were expected")
+    if not any(upload.content for upload in found):
+        why = next(
+            (upload.fault for upload in found if upload.fault), "an image is empty" if found else "there is no image"
+        )
+        raise HTTPException(422, f"{why}; {EXPECTED} were expected")
     if len(found) > settings.max_images:
         raise HTTPException(413, f"{len(found)} images are too many; {settings.max_images} at most were expected")
     return found
@@ -91,12 +93,18 @@ async def _of_form(request: Request, settings: Settings) -> list[Upload]:
 def _of_json(body: bytes) -> list[Upload]:
     try:
         images = json.loads(body)["images"]
-        return [
-            Upload(_name(image.get("name"), i), base64.b64decode(image["data"], validate=True))
-            for i, image in enumerate(images)
-        ]
-    except (binascii.Error, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [_of_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise HTTPException(422, 'the JSON is not {"images": [{"data": "…base64…", "name": "a.png"}, …]}') from None
+
+
+def _of_base64(name: str, data: str) -> Upload:
+    """Its lines may be folded, as programs do that write it, and it may be a data URL, as browsers make them."""
+    digits = data.partition(",")[2] if data.startswith("data:") else data
+    try:
+        return Upload(name, base64.b64decode("".join(digits.split()), validate=True))
+    except ValueError:
+        return Upload(name, b"", f"{name}: is not base64")
 
 
 def _name(given: object, i: int) -> str:

@@ -11,6 +11,7 @@ from likely.surfaces.http.access import COOKIE, csrf_of, unauthorised
 from likely.surfaces.http.bodies import KeyMade, KeyShown, LogIn, Me, NewKey, problems
 from likely.surfaces.http.dependencies import Admin, Reader, ServiceHere, StateHere, address_of
 from likely.surfaces.store import Key
+from likely.surfaces.store.selection import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["access"])
 
@@ -63,7 +64,7 @@ def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKey)
 
 
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problems(401, 403, 404, 422, 503))
-def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[str, Path(max_length=16)]) -> None:
+def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
     """From now on the key opens nothing, nor does a session that was opened with it."""
     if not state.service.store.revoke(id):
         raise HTTPException(404, "there is no such key")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.surfaces.http.bodies import (
@@ -44,7 +44,10 @@ def models(service: ServiceHere, caller: Reader) -> Models:
 
 
 @ROUTER.post(
-    "/classify", responses=problems(400, 401, 403, 404, 413, 415, 422, 429, 503), openapi_extra={"requestBody": SCHEMA}
+    "/classify",
+    response_model=Classified,
+    responses=problems(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": SCHEMA},
 )
 async def classify(
     request: Request,
@@ -55,7 +58,7 @@ async def classify(
         float | None, Query(gt=0, lt=1, description="Share of known images that may be called unknown.")
     ] = None,
     top_k: Annotated[int | None, Query(ge=1, description="Name so many classes an image.")] = None,
-) -> Classified:
+) -> Response:
     """Say what images show, or that they show nothing known. What is answered is in the store."""
     service = state.service
     uploads = await uploads_of(request, service.settings)
@@ -63,7 +66,8 @@ async def classify(
     asked = Asked(served(service, model), alpha or service.settings.alpha, request.state.request_id, caller.key)
     kept = await service.classify(uploads, asked)
     state.metrics.answered(asked.model.id, [each.answer for each in kept])
-    return Classified(model=asked.model.id, request=asked.request, answers=[_given(each, top_k) for each in kept])
+    told = Classified(model=asked.model.id, request=asked.request, answers=[_given(each, top_k) for each in kept])
+    return Response(told.model_dump_json(), media_type="application/json")  # as it is, not looked at once more
 
 
 @ROUTER.get("/models/{model}/drift", responses=problems(401, 403, 404, 422, 503))
@@ -123,9 +127,10 @@ async def add_class(
 
 @ROUTER.post("/models/{model}/reload", responses=problems(401, 403, 404, 422, 503))
 def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelShown:
-    """Read a model's folder, that the service was started with, again. Requests under way are answered by the version asked."""
+    """Read a model's folder, that the service was started with, again. Requests under way are answered by the version asked.
+    Classes that were added here are set aside."""
     old = served(service, model)
-    new = service.load(service.fleet.sources[old.name])
+    new = service.reload(old.name)
     service.store.note("model loaded", f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
     return _shown([each for each in service.fleet.models if each.name == new.name])
 

@@ -12,11 +12,12 @@ from starlette.responses import StreamingResponse
 from likely.surfaces.http.bodies import BulkLabelling, Labelled, Labelling, Page, PageAsked, Responses, problems
 from likely.surfaces.http.dependencies import Labeller, Reader, ServiceHere, address_of
 from likely.surfaces.store import Prediction, Selection
+from likely.surfaces.store.selection import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["predictions"])
 LINES: Responses = {200: {"content": {"application/jsonl": {}}, "description": "A line of JSON each."}}
 PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "As it came."}}
-Id = Annotated[str, Path(max_length=36)]
+Id = Annotated[Word, Path(max_length=36)]
 Filter = Annotated[Selection, Query()]
 
 
@@ -42,7 +43,8 @@ def predictions(
 )
 def export(service: ServiceHere, caller: Reader, selection: Filter) -> StreamingResponse:
     """All of them, as lines of JSON."""
-    return StreamingResponse(_lines(service.store.every(selection)), media_type="application/jsonl")
+    named = {"Content-Disposition": 'attachment; filename="predictions.jsonl"'}
+    return StreamingResponse(_lines(service.store.every(selection)), media_type="application/jsonl", headers=named)
 
 
 @ROUTER.get("/predictions/{id}", responses=problems(401, 403, 404, 422, 503))
