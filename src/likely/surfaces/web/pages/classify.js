@@ -89,8 +89,9 @@ function sentence(answer) {
   const p = `p = ${pValue(answer.p_value)}`;
   if (answer.status === 'unknown') return `Unlike the images of every class (${p}). Closest to it is ${answer.label}.`;
   if (answer.status === 'uncalibrated') return 'Too few images were set aside in training to say whether it is anything known.';
-  const like = answer.classes.find((each) => each.p_value === answer.p_value) ?? answer;
-  return `${percent(answer.p_value)} of the images of ${like.label} are at least as unusual (${p}).`;
+  const [own] = answer.classes, like = answer.classes.find((each) => each.p_value === answer.p_value);
+  const more = like && like !== own ? `, and ${percent(answer.p_value)} of those of ${like.label},` : '';
+  return `${percent(own.p_value)} of the images of ${own.label}${more} are at least as unusual (${p}).`;
 }
 
 async function explain(button, reasons, file, model) {
