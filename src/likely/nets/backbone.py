@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from likely.contract import Learner, Objective
 from likely.nets.features import FeatureMap, FeatureOptions
+from likely.nets.folding import folded
 
 CONFIG = "config.json"  # what a backbone's folder is known by
 PREPROCESSOR = "preprocessor_config.json"
@@ -51,13 +52,14 @@ class Backbone(FeatureMap):
         self.config, self.side, self.stages = dict(config), side, stages
         self.source, self.sha256 = source, sha256
         self.colours = tuple(mean), tuple(deviation)
-        self.network = _built(self.config)
+        self.network: nn.Module = _built(self.config)
+        self._quick: tuple[object, nn.Module] | None = None  # no module of ours: what is saved has its weights already
         self.mean: Tensor
         self.deviation: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
-        with torch.inference_mode():
+        with torch.no_grad():
             self.groups = tuple(f.shape[1] for f in self.by_stage(torch.zeros(1, 3, side, side)))
 
     @classmethod
@@ -89,7 +91,7 @@ class Backbone(FeatureMap):
     def maps(self, x: Tensor, stages: int) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] -> the last maps of so many stages, the last one last: (B, F, h, w), or tokens (B, T, F)."""
         x = x.expand(-1, 3, -1, -1)
-        found = self.network((x - self.mean) / self.deviation, output_hidden_states=stages > 1)
+        found = self._fastest()((x - self.mean) / self.deviation, output_hidden_states=stages > 1)
         maps = [found.last_hidden_state]
         if stages > 1:
             maps = [*_ends(found.hidden_states), *maps]
@@ -98,6 +100,19 @@ class Backbone(FeatureMap):
         if stages > len(maps):
             raise BackboneError(f"{self.source or 'the backbone'} has {len(maps)} stages, and {stages} were asked for")
         return maps[-stages:]
+
+    def _fastest(self) -> nn.Module:
+        """The network, or where no gradient is asked for one that comes to the same sooner."""
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        if not torch.is_inference_mode_enabled() or self.network.training or any(t.is_inference() for t in tensors):
+            return self.network
+        of = self.mean.device, *(t._version for t in tensors)  # whatever changes them, counts
+        if self._quick is None or self._quick[0] != of:
+            with torch.inference_mode(False):
+                x = torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0)).to(self.mean)
+                self._quick = of, folded(self.network, (x - self.mean) / self.deviation)
+        quick: nn.Module = self._quick[1]
+        return quick
 
     def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Tuning | None:
         stages = options.finetune_stages
