@@ -125,6 +125,8 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     page.get_by_role("button", name="Why?").last.click()
     page.locator(".pair img").nth(1).wait_for()
     page.get_by_role("button", name="Wrong?").last.click()
+    page.get_by_role("button", name="Save").click()  # nothing is chosen yet, least of all the answer
+    page.get_by_text("say what it shows first").wait_for()
     page.get_by_label("What it shows").select_option("7")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Noted: 7.").wait_for()
@@ -134,6 +136,16 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     phone = opened(PHONE)  # where fingers touch
     classify(phone, images[:4])
     assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
+
+
+def test_what_cannot_be_read_is_said_among_the_others(opened, images, tmp_path):
+    page, cut = opened(), tmp_path / "cut.png"
+    cut.write_bytes(Path(images[0]).read_bytes()[:60])
+    classify(page, [images[0], str(cut)])
+    page.get_by_text("Cannot be read").wait_for()
+    page.get_by_text("2 images answered").wait_for()
+    go(page, "Review")
+    page.get_by_text("2 images answered").wait_for(state="hidden")
 
 
 def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images):
@@ -187,6 +199,13 @@ def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
     page.get_by_role("button", name="Add", exact=True).click()
     page.get_by_text("knows noise now").wait_for()
     page.get_by_role("heading", name="noise", exact=True).wait_for()
+    go(page, "Model")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Load again").click()
+    page.get_by_text("answers now").wait_for()
+    go(page, "Classes")
+    page.get_by_role("heading", name="0", exact=True).wait_for()
+    assert not page.get_by_role("heading", name="noise", exact=True).count()
 
 
 def test_the_model_tells_of_itself(opened):

@@ -102,10 +102,13 @@ def command(
         click.echo(line, err=True)
     sys.setswitchinterval(SWITCH)
     gc.freeze()  # what is there now stays: to go through it all again would stop the service for a quarter of a second
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE)
+    gc.collect()  # by how much is left it is judged when to collect next
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE))
     with suppress(KeyboardInterrupt):  # all who waited have been answered
-        uvicorn.Server(config).run([listening])
+        server.run([listening])
     click.echo("Stopped.", err=True)
+    if not server.started:
+        sys.exit(1)
 
 
 def _socket(host: str, port: int) -> socket.socket:

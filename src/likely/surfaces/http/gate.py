@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,10 +33,13 @@ HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
-
-
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-SECONDS = 1  # after which requests that were too large together may come again
+SECONDS = 1  # after which those who are told that there is no room may come again
+FULL = JSONResponse(
+    {"detail": "too many images are waiting; come again in a second"}, 503, {"Retry-After": str(SECONDS)}
+)
 
 
 class TooLargeError(Exception):
@@ -71,10 +73,10 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[REQUEST_ID] = id
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
+                given = message.get("headers", ())
+                there = {name for name, _ in given}
+                ours = (pair for pair in RAW_HEADERS if pair[0] not in there)
+                message["headers"] = [*given, (RAW_REQUEST_ID, id.encode()), *ours]
             await send(message)
 
         takes_images = IMAGES.fullmatch(scope["path"]) is not None
@@ -97,8 +99,9 @@ class Gate:
             if _told_length(scope) > most:
                 raise TooLargeError
             if takes_images and self.is_full():
-                raise BusyError("too many images are waiting; come again in a second")
-            await self.app(scope, limited, answer)
+                await FULL(scope, receive, answer)
+            else:
+                await self.app(scope, limited, answer)
         except BusyError as busy:
             headers = {"Retry-After": str(SECONDS)}
             await JSONResponse({"detail": str(busy)}, 503, headers)(scope, receive, answer)
@@ -154,7 +157,7 @@ def _route_of(scope: Scope) -> str:
 def _id_of(scope: Scope) -> str:
     """The one that came along, if it is harmless in a log."""
     for name, value in scope["headers"]:
-        if name == REQUEST_ID.lower().encode() and re.fullmatch(rb"[\w.:-]{1,64}", value):
+        if name == RAW_REQUEST_ID and re.fullmatch(rb"[\w.:-]{1,64}", value):
             return str(value.decode("ascii"))
     return uuid.uuid4().hex
 
