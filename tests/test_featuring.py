@@ -14,6 +14,7 @@ from likely.data import arrays
 from likely.data.arrays import readable
 from likely.data.images import ImageOptions
 from likely.data.splits import divide
+from likely.evaluation.assessment import TIMED, assess
 from likely.evaluation.metrics import auroc
 from likely.nets.features import RandomConvolutions
 
@@ -116,6 +117,18 @@ def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier
     for other in (felt, kept, again):
         assert_allclose(other.x.detach(), plain.x, rtol=1e-4, atol=1e-5)
         assert_allclose(other.description.detach(), plain.description, rtol=1e-4, atol=1e-5)
+
+
+def test_speed_is_that_of_images_that_were_never_seen():
+    dataset, _ = digits()
+    parts = divide(dataset, 0)
+    classifier = trained(dataset, parts)
+    classifier.keep_features()
+    assess(classifier, parts.validation, alpha=0.05)
+    made = []
+    classifier.features_.map.register_forward_hook(lambda module, given, out: made.append(len(out)))
+    assess(classifier, parts.validation, alpha=0.05)
+    assert sum(made) == min(TIMED, len(parts.validation))
 
 
 def test_noise_and_plain_colours_are_strange(classifier):

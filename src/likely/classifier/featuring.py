@@ -126,14 +126,22 @@ class Features(nn.Module):
         self._kept = self._kept or _Kept(VectorStore(f"{self.map.digest()[:16]}-{LAYOUT}"))
 
     @contextmanager
-    def keeping(self) -> Iterator[None]:
-        """Keep them for a while, if they are not kept already."""
+    def keeping(self, kept: bool = True) -> Iterator[None]:
+        """For a while, do so or do not."""
         before = self._kept
-        self.keep()
+        if kept:
+            self.keep()
+        else:
+            self.let_go()
         try:
             yield
         finally:
             self._kept = before
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether an image that was seen before is not looked at again."""
+        return self._kept is not None
 
     def let_go(self) -> None:
         """Of what was kept in memory."""
