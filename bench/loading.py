@@ -188,13 +188,14 @@ async def _answers(port: int, until: float, process: subprocess.Popen) -> None:
 
 
 def memory_mb(process: subprocess.Popen) -> float:
-    """What a process and its children hold, MB; the memory that they share is counted once each."""
+    """What a process and its children hold of their own, MB, beside the files that they map, as libraries are; what they
+    share is counted once."""
     total, waiting = 0, [process.pid]
     while waiting:
         pid = waiting.pop()
         try:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
+                if line.startswith("Pss_Anon:"):
                     total += int(line.split()[1])
             waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
         except OSError:

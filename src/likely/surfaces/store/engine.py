@@ -39,7 +39,9 @@ def connected(url: str) -> Engine:
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
             raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
         if parsed.get_backend_name() == "sqlite":
-            engine = create_engine(parsed, hide_parameters=True, pool_size=N_CONNECTIONS, connect_args=SHARED)
+            # The last one used first: each connection that is used keeps two megabytes of the file.
+            pool = {"pool_size": N_CONNECTIONS, "pool_use_lifo": True}
+            engine = create_engine(parsed, hide_parameters=True, connect_args=SHARED, **pool)
             event.listen(engine, "connect", _set_up_sqlite)
             return engine
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=PATIENCE)
