@@ -638,6 +638,18 @@ def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_
     assert browser.get("/v1/predictions").status_code == 401
 
 
+def test_a_session_is_no_key_and_a_key_no_session_however_lately_they_were_used(service, store):
+    _, secret = store.add_key("person", [Scope.ADMIN])
+    browser, script, other = (TestClient(service.app) for _ in range(3))
+    browser.post("/v1/session", json={"key": secret})
+    assert browser.get("/v1/predictions").status_code == 200
+    session = {"Authorization": f"Bearer {browser.cookies['likely_session']}"}
+    assert script.get("/v1/predictions", headers=session).status_code == 401
+    assert script.get("/v1/predictions", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
+    other.cookies.set("likely_session", secret)
+    assert other.get("/v1/predictions").status_code == 401
+
+
 def test_log_ins_are_tried_slowly(folder, tmp_path):
     app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(log_ins=0.2))
     with TestClient(app) as browser:

@@ -19,6 +19,7 @@ COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
 WINDOW = 10.0  # seconds of a key's rate that may come at once
 MOST_KEYS = 10_000  # whose rate is remembered
+KEY, SESSION = "key", "session"
 FRESH = 1.0  # seconds for which it is known whose a secret is
 
 
@@ -36,36 +37,39 @@ class Known:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._found: OrderedDict[str, tuple[Key, float]] = OrderedDict()  # by the secret's hash, and until when
+        # By what kind of secret it is and its hash, and until when: a session opens nothing where a key is asked for.
+        self._found: OrderedDict[tuple[str, str], tuple[Key, float]] = OrderedDict()
         self._lock = threading.Lock()
 
     def is_fresh(self, request: Request) -> bool:
         """Whether nobody has to wait for the store to learn who asks."""
-        secret = _secret_of(request) or request.cookies.get(COOKIE)
-        return secret is not None and self._remembered(secret) is not None
+        if secret := _secret_of(request):
+            return self._remembered(KEY, secret) is not None
+        session = request.cookies.get(COOKIE)
+        return session is not None and self._remembered(SESSION, session) is not None
 
     def key_of(self, secret: str) -> Key | None:
         """As the store's."""
-        return self._remembered(secret) or self._learned(secret, self.store.key_of(secret))
+        return self._remembered(KEY, secret) or self._learned(KEY, secret, self.store.key_of(secret))
 
     def logged_in(self, session: str) -> Key | None:
         """As the store's."""
-        return self._remembered(session) or self._learned(session, self.store.logged_in(session))
+        return self._remembered(SESSION, session) or self._learned(SESSION, session, self.store.logged_in(session))
 
     def forget(self) -> None:
         """Ask the store again."""
         with self._lock:
             self._found.clear()
 
-    def _remembered(self, secret: str) -> Key | None:
+    def _remembered(self, kind: str, secret: str) -> Key | None:
         with self._lock:
-            key, until = self._found.get(sha256(secret.encode()), (None, 0.0))
+            key, until = self._found.get((kind, sha256(secret.encode())), (None, 0.0))
         return key if time.monotonic() < until else None
 
-    def _learned(self, secret: str, key: Key | None) -> Key | None:
+    def _learned(self, kind: str, secret: str, key: Key | None) -> Key | None:
         if key is not None:  # what opens nothing is not worth the room
             with self._lock:
-                self._found[sha256(secret.encode())] = key, time.monotonic() + FRESH
+                self._found[kind, sha256(secret.encode())] = key, time.monotonic() + FRESH
                 if len(self._found) > MOST_KEYS:
                     self._found.popitem(last=False)
         return key
