@@ -78,6 +78,18 @@ async def uploads_of(request: Request, settings: Settings) -> list[Upload]:
     return found
 
 
+def of_base64(name: str, data: str) -> Upload:
+    """An image in base64, or with a fault if it is not.
+
+    Its lines may be folded, as programs do that write it, and it may be a data URL, as browsers make them.
+    """
+    digits = data.partition(",")[2] if data.startswith("data:") else data
+    try:
+        return Upload(name, base64.b64decode("".join(digits.split()), validate=True))
+    except ValueError:
+        return Upload(name, b"", f"{name}: is not base64")
+
+
 async def _of_form(request: Request, settings: Settings) -> list[Upload]:
     try:
         async with request.form(max_files=settings.max_images, max_fields=FIELDS) as form:
@@ -93,18 +105,9 @@ async def _of_form(request: Request, settings: Settings) -> list[Upload]:
 def _of_json(body: bytes) -> list[Upload]:
     try:
         images = json.loads(body)["images"]
-        return [_of_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
+        return [of_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise HTTPException(422, 'the JSON is not {"images": [{"data": "…base64…", "name": "a.png"}, …]}') from None
-
-
-def _of_base64(name: str, data: str) -> Upload:
-    """Its lines may be folded, as programs do that write it, and it may be a data URL, as browsers make them."""
-    digits = data.partition(",")[2] if data.startswith("data:") else data
-    try:
-        return Upload(name, base64.b64decode("".join(digits.split()), validate=True))
-    except ValueError:
-        return Upload(name, b"", f"{name}: is not base64")
 
 
 def _name(given: object, i: int) -> str:

@@ -7,8 +7,6 @@ metadata.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from typing import Annotated, Any, Literal
 
@@ -24,6 +22,7 @@ from likely.surfaces.http.faults import fault
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.pictures import png
 from likely.surfaces.http.service import Asked, Kept, Upload
+from likely.surfaces.http.uploads import of_base64
 
 ROUTER = APIRouter(prefix="/v2", tags=["kserve"])
 INPUT = "image"
@@ -201,7 +200,7 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
     if tensor.datatype == "BYTES":
         if len(tensor.shape) != 1 or len(tensor.data) != n:
             raise HTTPException(422, f"BYTES of shape {tensor.shape} hold {len(tensor.data)} images; [N] was expected")
-        return [Upload(f"image {i + 1}", _decoded(each, i)) for i, each in enumerate(tensor.data)]
+        return [_upload(each, i) for i, each in enumerate(tensor.data)]
     shape = tensor.shape
     if len(shape) != 4 or shape[3] not in Channels:
         raise HTTPException(422, f"UINT8 has the shape {shape}; [N, H, W, C] was expected, C 1 or 3")
@@ -215,11 +214,11 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
     return [Upload(f"image {i + 1}", png(each)) for i, each in enumerate(images)]
 
 
-def _decoded(given: object, i: int) -> bytes:
-    try:
-        return base64.b64decode(str(given), validate=True)
-    except (binascii.Error, ValueError):
-        raise HTTPException(422, f"image {i + 1} is no base64") from None
+def _upload(given: object, i: int) -> Upload:
+    upload = of_base64(f"image {i + 1}", str(given))
+    if upload.fault:  # there is no place for it in a tensor of answers
+        raise HTTPException(422, upload.fault)
+    return upload
 
 
 def _outputs(model: Served, kept: list[Kept]) -> list[OutputTensor]:
