@@ -463,13 +463,13 @@ def test_too_many_bytes_of_all_requests_together_wait(client, service):
     gate = service.app.middleware_stack
     while not isinstance(gate, Gate):
         gate = gate.app
-    gate.n_inside, before = gate.max_inside, gate.n_inside
+    gate.inside.n, before = gate.inside.most, gate.inside.n
     try:
         response = client.post("/v1/classify", files={"image": drawn(1)})
     finally:
-        gate.n_inside = before
+        gate.inside.n = before
     assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
-    assert gate.n_inside == 0
+    assert gate.inside.n == 0
     assert classified(client, drawn(1))
 
 

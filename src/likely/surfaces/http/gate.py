@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import JSONResponse
@@ -50,6 +51,37 @@ class BusyError(Exception):
     """There is no room now; the message says of what there is too much."""
 
 
+@dataclass
+class _Inside:
+    """Bytes of all requests that are under way."""
+
+    most: int
+    n: int = 0
+
+
+class _Body:
+    """A request's own bytes, counted as they come."""
+
+    def __init__(self, receive: Receive, most: int, inside: _Inside) -> None:
+        self._receive, self.most, self.inside, self.n = receive, most, inside, 0
+
+    async def receive(self) -> Message:
+        """What comes next; a TooLargeError or a BusyError if that is too much, of this request or of all."""
+        message = await self._receive()
+        n = len(message.get("body", b""))
+        self.n += n
+        self.inside.n += n
+        if self.n > self.most:
+            raise TooLargeError
+        if self.inside.n > self.inside.most:
+            raise BusyError(f"requests under way have more than {self.inside.most / 1e6:.0f} MB together")
+        return message
+
+    def is_done_with(self) -> None:
+        """None of it is under way any more."""
+        self.inside.n -= self.n
+
+
 class Gate:
     """ASGI middleware around the whole application."""
 
@@ -59,8 +91,8 @@ class Gate:
         """At most so many bytes where images come, which read none before they know who asks, and elsewhere few; at most
         `max_inside` of all requests that are under way; and no images while it `is_full`, for to say so has to cost less
         than what there is too much of already."""
-        self.app, self.metrics, self.max_bytes, self.max_inside = app, metrics, max_bytes, max_inside
-        self.is_full, self.n_inside = is_full, 0
+        self.app, self.metrics, self.max_bytes, self.is_full = app, metrics, max_bytes, is_full
+        self.inside = _Inside(max_inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -81,27 +113,14 @@ class Gate:
 
         takes_images = IMAGES.fullmatch(scope["path"]) is not None
         most = self.max_bytes if takes_images else SMALL
-        came = 0
-
-        async def limited() -> Message:
-            nonlocal came
-            message = await receive()
-            n = len(message.get("body", b""))
-            came += n
-            self.n_inside += n
-            if came > most:
-                raise TooLargeError
-            if self.n_inside > self.max_inside:
-                raise BusyError(f"requests under way have more than {self.max_inside / 1e6:.0f} MB together")
-            return message
-
+        body = _Body(receive, most, self.inside)
         try:
             if _told_length(scope) > most:
                 raise TooLargeError
             if takes_images and self.is_full():
                 await FULL(scope, receive, answer)
             else:
-                await self.app(scope, limited, answer)
+                await self.app(scope, body.receive, answer)
         except BusyError as busy:
             headers = {"Retry-After": str(SECONDS)}
             await JSONResponse({"detail": str(busy)}, 503, headers)(scope, receive, answer)
@@ -112,7 +131,7 @@ class Gate:
             LOG.exception("fault", extra={"fields": {"request": id}})
             await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(scope, receive, answer)
         finally:
-            self.n_inside -= came
+            body.is_done_with()
             seconds = time.monotonic() - begun
             route = _route_of(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
