@@ -1,5 +1,6 @@
 """The service over HTTP: the same answers as from Python, in the store before they are given, and for nobody without a key."""
 
+import asyncio
 import base64
 import json
 import shutil
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 
 from likely import Classifier
 from likely.checkpoint import Trust, encrypt, sealing, signing
+from likely.surfaces.http.access import Known
 from likely.surfaces.http.app import application
 from likely.surfaces.http.fleet import Fleet
 from likely.surfaces.http.gate import Gate
@@ -648,6 +650,43 @@ def test_a_session_is_no_key_and_a_key_no_session_however_lately_they_were_used(
     assert script.get("/v1/predictions", headers={"Authorization": f"Bearer {secret}"}).status_code == 200
     other.cookies.set("likely_session", secret)
     assert other.get("/v1/predictions").status_code == 401
+
+
+def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, monkeypatch):
+    key, secret = store.add_key("person", [Scope.READ])
+    known, ask = Known(store), store.key_of
+
+    def revoked_meanwhile(secret):
+        found = ask(secret)
+        store.revoke(key.id)
+        known.forget()
+        return found
+
+    monkeypatch.setattr(store, "key_of", revoked_meanwhile)
+    assert asyncio.run(known.key_of(secret)).fault is None  # it was not yet when the store was asked
+    monkeypatch.undo()
+    assert "revoked" in asyncio.run(known.key_of(secret)).fault
+
+
+def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(store, monkeypatch):
+    _, secret = store.add_key("person", [Scope.READ])
+    known, ask, asked = Known(store), store.key_of, []
+
+    async def many(secret):
+        return await asyncio.gather(*(known.key_of(secret) for _ in range(20)), return_exceptions=True)
+
+    monkeypatch.setattr(store, "key_of", lambda secret: asked.append(secret) or ask(secret))
+    assert len(set(asyncio.run(many(secret)))) == 1
+    assert asked == [secret]
+
+    def gone(secret):
+        raise OSError("the database is gone")
+
+    known.forget()
+    monkeypatch.setattr(store, "key_of", gone)
+    assert {type(each) for each in asyncio.run(many(secret))} == {OSError}
+    monkeypatch.undo()
+    assert asyncio.run(known.key_of(secret)).name == "person"
 
 
 def test_log_ins_are_tried_slowly(folder, tmp_path):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import math
 import re
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 from fastapi import HTTPException, Request
 
@@ -19,8 +24,10 @@ COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
 WINDOW = 10.0  # seconds of a key's rate that may come at once
 MOST_KEYS = 10_000  # whose rate is remembered
-KEY, SESSION = "key", "session"
 FRESH = 1.0  # seconds for which it is known whose a secret is
+ASKING = 4  # threads that ask the store whose a secret is
+
+_Name: TypeAlias = tuple[str, str]  # a kind of secret and its hash: a session opens nothing where a key is asked for
 
 
 @dataclass(frozen=True)
@@ -32,46 +39,56 @@ class Caller:
 
 
 class Known:
-    """Whose secrets are whose, asked of the store once a second at most: what another process revokes opens nothing after
-    that, and what is revoked here at once."""
+    """Whose secrets are whose, asked of the store once a second at most, and once for all who come at the same time: what
+    another process revokes opens nothing after that, and what is revoked here at once."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        # By what kind of secret it is and its hash, and until when: a session opens nothing where a key is asked for.
-        self._found: OrderedDict[tuple[str, str], tuple[Key, float]] = OrderedDict()
+        self._found: OrderedDict[_Name, tuple[Key, float]] = OrderedDict()  # and until when
+        self._asking: dict[_Name, Future[Key | None]] = {}
+        self._n_forgotten = 0
         self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(ASKING, "keys")
 
-    def is_fresh(self, request: Request) -> bool:
-        """Whether nobody has to wait for the store to learn who asks."""
-        if secret := _secret_of(request):
-            return self._remembered(KEY, secret) is not None
-        session = request.cookies.get(COOKIE)
-        return session is not None and self._remembered(SESSION, session) is not None
-
-    def key_of(self, secret: str) -> Key | None:
+    async def key_of(self, secret: str) -> Key | None:
         """As the store's."""
-        return self._remembered(KEY, secret) or self._learned(KEY, secret, self.store.key_of(secret))
+        return await self._of("key", secret, self.store.key_of)
 
-    def logged_in(self, session: str) -> Key | None:
+    async def logged_in(self, session: str) -> Key | None:
         """As the store's."""
-        return self._remembered(SESSION, session) or self._learned(SESSION, session, self.store.logged_in(session))
+        return await self._of("session", session, self.store.logged_in)
 
     def forget(self) -> None:
         """Ask the store again."""
         with self._lock:
             self._found.clear()
+            self._asking.clear()
+            self._n_forgotten += 1
 
-    def _remembered(self, kind: str, secret: str) -> Key | None:
+    async def _of(self, kind: str, secret: str, ask: Callable[[str], Key | None]) -> Key | None:
+        name = kind, sha256(secret.encode())
         with self._lock:
-            key, until = self._found.get((kind, sha256(secret.encode())), (None, 0.0))
-        return key if time.monotonic() < until else None
+            key, until = self._found.get(name, (None, 0.0))
+            if time.monotonic() < until:
+                return key
+            asking = self._asking.get(name)
+            if asking is None:
+                asking = self._threads.submit(self._learned, name, self._n_forgotten, partial(ask, secret))
+                self._asking[name] = asking
+        return await asyncio.shield(asyncio.wrap_future(asking))  # who gives up does so for nobody else
 
-    def _learned(self, kind: str, secret: str, key: Key | None) -> Key | None:
-        if key is not None:  # what opens nothing is not worth the room
+    def _learned(self, name: _Name, n_forgotten: int, ask: Callable[[], Key | None]) -> Key | None:
+        key = None
+        try:
+            key = ask()
+        finally:
             with self._lock:
-                self._found[kind, sha256(secret.encode())] = key, time.monotonic() + FRESH
-                if len(self._found) > MOST_KEYS:
-                    self._found.popitem(last=False)
+                if self._n_forgotten == n_forgotten:  # else it may have been revoked since the store was asked
+                    del self._asking[name]
+                    if key is not None:  # what opens nothing is not worth the room
+                        self._found[name] = key, time.monotonic() + FRESH
+                    if len(self._found) > MOST_KEYS:
+                        self._found.popitem(last=False)
         return key
 
 
@@ -80,14 +97,14 @@ def csrf_of(session: str) -> str:
     return sha256(b"csrf:" + session.encode())
 
 
-def caller_of(known: Known, request: Request) -> Caller:
+async def caller_of(known: Known, request: Request) -> Caller:
     """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
     if secret := _secret_of(request):
-        return Caller(_open(known.key_of(secret)))
+        return Caller(_open(await known.key_of(secret)))
     session = request.cookies.get(COOKIE)
     if session is None:
         raise unauthorised("a key is needed: Authorization: Bearer lk_…")
-    key, csrf = _open(known.logged_in(session)), csrf_of(session)
+    key, csrf = _open(await known.logged_in(session)), csrf_of(session)
     if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
         raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
     return Caller(key, csrf)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
-from starlette.concurrency import run_in_threadpool
 
 from likely.surfaces.http.access import Caller, Known, Rates, caller_of, require
 from likely.surfaces.http.fleet import Served, UnknownModelError
@@ -42,11 +41,7 @@ def needs(scope: Scope) -> Callable[[Request], Caller]:
     """Whoever asks has to have a key for that."""
 
     async def caller(request: Request) -> Caller:
-        known = state_of(request).known
-        if known.is_fresh(request):
-            found = caller_of(known, request)
-        else:
-            found = await run_in_threadpool(caller_of, known, request)
+        found = await caller_of(state_of(request).known, request)
         request.state.key = found.key.id
         require(found, scope)
         return found
