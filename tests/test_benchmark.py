@@ -9,13 +9,12 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from likely import models
+from likely import Classifier, models
 from likely.benchmark import TWIN, Benchmark, BenchmarkError, Plan, Stopped, Watch, compared, write
 from likely.benchmark.circumstances import Memory, commit
 from likely.benchmark.ledger import Ledger
 from likely.benchmark.plan import Entry
 from likely.benchmark.speed import timed
-from likely.classifier import Classifier
 from likely.data.images import ImageOptions
 from likely.evaluation.assessment import assess
 from likely.evaluation.fidelity import require_comparable

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from likely import Classifier
 from likely.checkpoint import read_document
-from likely.classifier import Classifier
 from likely.data.listing import DataError
 from likely.evaluation.assessment import TIMED
 from likely.evaluation.record import Record

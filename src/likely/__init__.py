@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from likely.answer import Answer as Answer
-    from likely.classifier import Classifier as Classifier
+    from likely.classifier.estimator import Classifier as Classifier
 
 __version__ = "0.1.0"
 AUTO = "auto"  # the family is chosen by the data
@@ -23,7 +23,7 @@ __all__ = ["AUTO", "DEFAULT_MODEL", "Answer", "Classifier", "__version__"]
 def __getattr__(name: str) -> Any:
     """Load the names of this page when they are first used: `import likely` alone does not wait for torch."""
     if name == "Classifier":
-        from likely.classifier import Classifier
+        from likely.classifier.estimator import Classifier
 
         return Classifier
     if name == "Answer":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likely.classifier import Classifier
+from likely import Classifier
 from likely.data.listing import DataError
 from likely.evaluation.selection import select, unlabelled
 

@@ -327,7 +327,7 @@ def test_evaluate_prints_one_object_with_the_figures_that_scripts_read(model, fo
 
 
 def test_evaluate_leaves_with_two_if_the_model_was_trained_on_everything(model, folder, tmp_path):
-    from likely.classifier import Classifier
+    from likely import Classifier
     from likely.data.dataset import load
 
     loaded = Classifier.load(model)
@@ -434,7 +434,7 @@ def test_a_model_of_another_format_says_what_to_do(model, picture, tmp_path):
 
 
 def test_a_fault_of_the_program_itself_is_a_sentence_too(model, picture, monkeypatch):
-    from likely.classifier import Classifier
+    from likely import Classifier
 
     def broken(*args, **kwargs):
         raise KeyError("no such thing")

@@ -17,7 +17,7 @@ from likely.benchmark.ledger import Ledger
 from likely.benchmark.measuring import Bench, candour, cost, likeness, quality
 from likely.benchmark.plan import TWIN, Entry, Plan
 from likely.checkpoint import DOCUMENT, read_document
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.listing import Problem
 from likely.data.sources import listings
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
@@ -116,10 +116,10 @@ class Benchmark:
             self._named = ModelExtractor(twin) if twin and twin.format_ is not None else None
         return self._named
 
-    def model(self, entry: Entry) -> Classifier | None:
+    def model(self, entry: Entry) -> BayesClassifier | None:
         """The entry's trained model, None if there is none."""
         folder = self.folder(entry)
-        return Classifier.load(folder, device=self.device) if is_finished(folder) else None
+        return BayesClassifier.load(folder, device=self.device) if is_finished(folder) else None
 
     def others(self) -> list[Result]:
         """Results in the folder that are none of this benchmark's: measured otherwise, or of something else."""
@@ -174,7 +174,7 @@ class Benchmark:
             honesty=candour(classifier, bench),
         )
 
-    def _bench(self, entry: Entry, classifier: Classifier, session: Session) -> Bench:
+    def _bench(self, entry: Entry, classifier: BayesClassifier, session: Session) -> Bench:
         """What is the same for all families of a seed, read once."""
         if entry.seed not in self._benches:
             twin = classifier if entry.family == TWIN else self.model(Entry(TWIN, entry.seed))

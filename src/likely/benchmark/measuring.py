@@ -10,7 +10,7 @@ import numpy as np
 
 from likely.benchmark.speed import speed
 from likely.checkpoint import read_document
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.parts import Part
 from likely.evaluation.assessment import assess
 from likely.evaluation.extractors import Extractor
@@ -31,12 +31,12 @@ class Bench:
 
     chosen: Selection
     train: Part
-    twin: Classifier | None
+    twin: BayesClassifier | None
     extractor: Extractor | None
     samples: int | None
 
 
-def quality(classifier: Classifier, bench: Bench) -> Quality:
+def quality(classifier: BayesClassifier, bench: Bench) -> Quality:
     """The figures of `likely evaluate`, and the paired difference to the twin."""
     part = bench.chosen.part
     found = assess(classifier, part, alpha=ALPHA, skipped=bench.chosen.n_skipped)
@@ -45,7 +45,7 @@ def quality(classifier: Classifier, bench: Bench) -> Quality:
     return Quality(**figures, **_beside(classifier, found.log_posterior, bench), reliability=bins)
 
 
-def cost(classifier: Classifier, folder: Path, bench: Bench, peak_gb: float | None) -> Cost:
+def cost(classifier: BayesClassifier, folder: Path, bench: Bench, peak_gb: float | None) -> Cost:
     """What training and answering took."""
     record = Record.model_validate(read_document(folder)["record"])
     n_train = sum(record.counts["train"]) + record.n_unlabelled
@@ -61,14 +61,14 @@ def cost(classifier: Classifier, folder: Path, bench: Bench, peak_gb: float | No
     )
 
 
-def likeness(classifier: Classifier, bench: Bench) -> Fidelity | None:
+def likeness(classifier: BayesClassifier, bench: Bench) -> Fidelity | None:
     """How like real ones its images are; None if it draws none, or there is nothing to measure them with."""
     if not classifier.draws_images or bench.extractor is None:
         return None
     return fidelity(classifier, bench.chosen.part, bench.extractor, bench.samples, DRAWING_SEED)
 
 
-def candour(classifier: Classifier, bench: Bench) -> Honesty | None:
+def candour(classifier: BayesClassifier, bench: Bench) -> Honesty | None:
     """Whether its images show what they should, by the twin's judgement, and are no training images again."""
     if not classifier.draws_images or bench.twin is None:
         return None
@@ -76,7 +76,7 @@ def candour(classifier: Classifier, bench: Bench) -> Honesty | None:
     return honesty(made, bench.twin, bench.train, bench.chosen.part, seed=DRAWING_SEED)
 
 
-def _beside(classifier: Classifier, log_posterior: Floats, bench: Bench) -> dict[str, object]:
+def _beside(classifier: BayesClassifier, log_posterior: Floats, bench: Bench) -> dict[str, object]:
     """The paired difference to the twin, which has none to itself."""
     part = bench.chosen.part
     if bench.twin is None or bench.twin.id == classifier.id:

@@ -15,7 +15,7 @@ from likely.benchmark.course import PAGE, PICTURE, TABLE, Benchmark
 from likely.benchmark.measuring import DRAWING_SEED
 from likely.benchmark.plan import TWIN, Entry
 from likely.checkpoint import write_text
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.contract import GenerativeModel
 from likely.evaluation.phrases import listing, plural
 from likely.evaluation.record import read_history
@@ -61,13 +61,13 @@ def compared(benchmark: Benchmark, results: Sequence[Result]) -> Comparison:
     )
 
 
-def _first_model(benchmark: Benchmark, results: Sequence[Result]) -> Classifier | None:
+def _first_model(benchmark: Benchmark, results: Sequence[Result]) -> BayesClassifier | None:
     """Whichever knows the classes and which images are new to it."""
     found = next((result for result in results if result.error is None), None)
     return benchmark.model(Entry(found.family, found.seed)) if found else None
 
 
-def _pictures(benchmark: Benchmark, results: Sequence[Result], first: Classifier) -> dict[str, Any]:
+def _pictures(benchmark: Benchmark, results: Sequence[Result], first: BayesClassifier) -> dict[str, Any]:
     """Real test images beside those that each family draws, as many of each class."""
     artists = dict(_artists(benchmark, results))
     if not artists or first.format_ is None:
@@ -80,7 +80,7 @@ def _pictures(benchmark: Benchmark, results: Sequence[Result], first: Classifier
     return {"shown": names, "panels": panels}
 
 
-def _artists(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[str, Classifier]]:
+def _artists(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[str, BayesClassifier]]:
     """Each family that draws, by its first seed that did not fail."""
     for family in benchmark.plan.families:
         seeds = [result.seed for result in results if result.family == family and result.error is None]
@@ -90,7 +90,7 @@ def _artists(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[
                 yield family, model
 
 
-def _real(benchmark: Benchmark, first: Classifier, names: Sequence[str], n: int) -> list[NDArray[np.uint8]]:
+def _real(benchmark: Benchmark, first: BayesClassifier, names: Sequence[str], n: int) -> list[NDArray[np.uint8]]:
     with benchmark.watch.reading() as progress:
         part = select(first, benchmark.plan.data, progress).part
     places = [np.flatnonzero(part.labels == first.index(name))[:n] for name in names]

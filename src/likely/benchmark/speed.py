@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
+from likely.data import arrays
 from likely.data.collection import Images
 
 MOST = 1000  # images that are timed together
@@ -26,17 +27,21 @@ class Speed(NamedTuple):
     n_repeats: int
 
 
-def speed(classifier: Classifier, twin: Classifier | None, images: Images, repeats: int = REPEATS) -> Speed:
+def speed(classifier: BayesClassifier, twin: BayesClassifier | None, images: Images, repeats: int = REPEATS) -> Speed:
     """Time a classifier, and its twin in turn with it, on the same images in memory."""
     X = _inputs(images)
-    calls = {"own": lambda: classifier.predict_proba(X)}
+    calls = {"own": lambda: _posterior(classifier, X)}
     if twin is not None and twin is not classifier:
-        calls["twin"] = lambda: twin.predict_proba(X)
+        calls["twin"] = lambda: _posterior(twin, X)
     seconds = timed(calls, repeats)
     # Answers come after all the pairs: their figures by the thousand would leave the next call a cold memory.
     answering = timed({"answer": lambda: classifier.answer(X)}, max(3, repeats // 3))["answer"]
     ratio = None if twin is None else float(np.median(seconds.get("twin", seconds["own"]) / seconds["own"]))
     return Speed(len(X) / _median(seconds["own"]), ratio, len(X) / _median(answering), len(X), repeats)
+
+
+def _posterior(classifier: BayesClassifier, X: NDArray[Any]) -> NDArray[np.float64]:
+    return classifier.log_posterior(arrays.images(X, classifier.format_))
 
 
 def timed(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:

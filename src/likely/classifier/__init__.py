@@ -1,7 +1,11 @@
-"""Classifier: a model with a prior, a temperature and calibration scores, behind scikit-learn's contract."""
+"""BayesClassifier: a model with a prior, a temperature and calibration scores.
 
-from likely.classifier.classifier import Classifier
+`estimator` has it behind scikit-learn's contract. To load that takes half as long as torch, and who only asks a model need not
+wait for it.
+"""
+
+from likely.classifier.classifier import BayesClassifier
 from likely.classifier.fitting import Snapshot
 from likely.classifier.sight import BATCH
 
-__all__ = ["BATCH", "Classifier", "Snapshot"]
+__all__ = ["BATCH", "BayesClassifier", "Snapshot"]

@@ -1,4 +1,4 @@
-"""Classifier: a model with a prior, a temperature and calibration scores, behind scikit-learn's contract."""
+"""BayesClassifier: a model with a prior, a temperature and calibration scores."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
 from likely import DEFAULT_MODEL, checkpoint, models
@@ -26,7 +22,7 @@ from likely.classifier.drawing import Drawing, samples
 from likely.classifier.examining import Seen
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
-from likely.classifier.featuring import Features, Progress, Sighted, suited
+from likely.classifier.featuring import Features, Progress, Sighted
 from likely.classifier.fitting import Fitting, Snapshot
 from likely.classifier.judging import judge_of
 from likely.classifier.keeping import put_together, taken_apart
@@ -47,12 +43,12 @@ from likely.data.decoding import ImageWarning
 from likely.data.images import ImageFormat, ImageOptions
 from likely.data.listing import Problem
 from likely.data.parts import Part, fingerprint, hashes_of
-from likely.data.splits import Parts, divide
+from likely.data.splits import Parts
 from likely.inference.answers import Naming
 from likely.inference.calibration import fit_temperature
 from likely.inference.judgement import Examination, Judge, Judgement, Labelled
 from likely.inference.plane import Plane
-from likely.inference.posterior import log_evidence, log_posterior, top_log_posterior
+from likely.inference.posterior import log_evidence, log_posterior
 from likely.models.artist import Artist, ArtistOptions
 from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit
@@ -62,29 +58,10 @@ from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
 
 
-class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+class BayesClassifier:
     """p(c | x) = softmax(log p(x | c) / T + log π_c), with p(x | c) from one of the model families.
 
-    Parameters
-    ----------
-    model : the name of a family, which `likely models` lists, or "auto": chosen by what the images are and how many.
-    options : the family's own options, a mapping or its options object.
-    training : TrainingOptions, or a mapping such as {"epochs": 20}.
-    images : ImageOptions, or a mapping: the size and colour that images are brought to.
-    features : FeatureOptions, or a mapping such as {"backbone": "resnet"}: what the model sees in place of pixels.
-    random_state : seed of the weights, the splits, the order and the noise.
-
-    `fit` takes 2-D arrays as vectors of any range, and arrays (N, H, W[, C]) or lists of paths, Pillow images or arrays as
-    images. It sets aside a tenth of every class to choose weights and temperature by, and a fifth to calibrate p-values on,
-    at most 300 images each. A label None marks an unlabelled image.
-
-    >>> from sklearn.datasets import load_digits
-    >>> digits = load_digits()
-    >>> classifier = Classifier("gaussian").fit(digits.images / 16, digits.target)
-    >>> classifier.predict(digits.images[:3] / 16).tolist()
-    [0, 1, 2]
-    >>> classifier.answer(digits.images[:1] / 16)[0].status.value
-    'known'
+    What a run trains and what answers, of collections of images; its parameters are those of `estimator.Classifier`.
     """
 
     # Set by a training or by loading.
@@ -94,6 +71,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     training_state_: TrainingState
     classes_: NDArray[Any]
     format_: ImageFormat | None
+    n_features_in_: int  # of vectors, under the name that scikit-learn has for it
     model_: Scorer
     log_prior_: Tensor
     judge_: Judge
@@ -114,25 +92,6 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.images = images
         self.features = features
         self.random_state = random_state
-
-    def fit(self, X: Any, y: ArrayLike) -> Self:
-        """Learn p(x | c) from images or vectors X and their labels y."""
-        X, y = self._checked(X, y)
-        self.seed_ = _seed(self.random_state)
-        unlabelled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
-        classes, labels = np.unique(y[~unlabelled], return_inverse=True)
-        numbers = np.full(len(y), -1, np.int64)
-        numbers[~unlabelled] = labels
-        asked = suited(ImageOptions.validated(self.images), FeatureOptions.validated(self.features))
-        dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], asked)
-        for problem in problems:
-            warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
-        parts = divide(dataset, self.seed)
-        for _ in self.fit_steps(parts, dataset.classes, dataset.format):
-            pass
-        self.finish(parts)
-        self.classes_ = classes
-        return self
 
     def fit_steps(
         self, parts: Parts, classes: Sequence[str], format: ImageFormat | None, *, resume: Snapshot | None = None
@@ -208,7 +167,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     @property
     def seed(self) -> int:
         """random_state as a number, the same throughout one fit."""
-        return self.seed_ if hasattr(self, "seed_") else _seed(self.random_state)
+        return self.seed_ if hasattr(self, "seed_") else seed_of(self.random_state)
 
     @property
     def device(self) -> torch.device:
@@ -224,42 +183,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
         return self.sight.examine(images, masks)
 
-    def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """log p(c | x) under the training prior: (N, K)."""
-        return self.log_posterior(self._images(X))
-
     @torch.inference_mode()
     def log_posterior(self, images: Images) -> NDArray[np.float64]:
         """log p(c | x) of a collection under the training prior: (N, K)."""
         log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self.sight.inputs(images)])
         return log_posterior(log_scores, self.log_prior_, self.judge_.temperature).numpy()
-
-    def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """p(c | x) under the training prior: (N, K), rows summing to 1."""
-        return np.exp(self.predict_log_proba(X))
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each image: (N,)."""
-        best = self.predict_log_proba(X).argmax(1)
-        labels: NDArray[Any] = self.classes_[best]
-        return labels
-
-    @torch.inference_mode()
-    def top(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """The k most probable classes of each image, the first the best, and their log p(c | x): (N, k) each.
-
-        Of thousands of classes no more is kept than is asked for.
-        """
-        images, found = self._images(X), []
-        for x in self.sight.inputs(images):
-            scores = self.model_.log_scores(x)
-            found.append(top_log_posterior(scores, self.log_prior_.to(scores.device), self.judge_.temperature, k))
-        values, classes = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
-        return self.classes_[classes], values
-
-    def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""
-        return self.log_evidence(self._images(X))
 
     @torch.inference_mode()
     def log_evidence(self, images: Images, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
@@ -282,7 +210,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
         `truncation` scales the noise that they come from: below 1 they are more typical and less varied.
         """
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         return samples(self, self.index(label), n, seed=seed, truncation=truncation)
 
     @property
@@ -324,7 +252,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         `observed`, (H, W) or (N, H, W) bool, says which pixels to go by; the others may hold anything. An image of which
         something is hidden has no p-values, unless `judge` knows the mask: see `judge_of_part`.
         """
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         if not 0 < alpha < 1:
             raise ValueError(
                 f"alpha {alpha:g} is no share of images; a number between 0 and 1 was expected, such as 0.05"
@@ -347,7 +275,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
         Its `mix.log_prior` is for `answer`: the training's own prior unless the images refute that (Saerens 2002).
         """
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         images, _ = self._readable(inputs)
         examined = (self.examine(block) for _, block in blocks(images))
         return adaptation(self.judge_, examined, self.log_prior_, alpha)
@@ -357,7 +285,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
         `image` is anything that `answer` takes. A ValueError if it cannot be read.
         """
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         if len(self.labels) < 2:
             raise ValueError(
                 f"{self.labels[0]!r} is the only class that the model knows; an answer takes two to be explained"
@@ -379,7 +307,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         `image` is anything that `answer` takes, and `judge` one that knows the mask. A ValueError if the image cannot be
         read, or if the family needs the whole of it.
         """
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         x = self._pixels(image)
         mask = checked_masks(self, observed, 1).expand(1, *x.shape[2:]).to(self.device)
         assert isinstance(self.model_, PartialEvidence)
@@ -390,7 +318,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
         The class is expected as often as the others in the mean. A ValueError if the family cannot learn a class apart.
         """
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         if not isinstance(self.model_, Extensible):
             raise ValueError(
                 f"{self.family!r} learns its classes from each other, and none apart; train it anew with {name!r}"
@@ -402,7 +330,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
         if not len(images):
             raise ValueError(f"no image of {name!r} could be read; at least one was expected")
-        new: Self = clone(self)
+        new = type(self)()
         new.__dict__.update(self.__dict__)
         seen = Seen.joined(list(self.sight.seen(images)))
         new.model_, new.judge_ = extended(self.model_, self.judge_, seen, self.remembered_)
@@ -474,7 +402,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def save(self, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write model.safetensors and model.json; `extra` adds to the latter, for people and programs to read."""
-        check_is_fitted(self, "judge_")
+        self._check_fitted()
         folder, (tensors, document) = Path(folder), taken_apart(self)
         digest = checkpoint.save(folder, tensors, {**document, "name": folder.resolve().name, **(extra or {})})
         self.id_ = f"{folder.resolve().name}@{digest}"
@@ -497,26 +425,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
             raise ValueError(problem.sentence)
         return self.sight.unit(images.batch([0]))
 
-    def _checked(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
-        """Images as they are, vectors as scikit-learn wants them, and labels (N,)."""
-        if not arrays.are_images(X):
-            X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        y = column_or_1d(y, warn=True)
-        labels = [label for label in y if label is not None]
-        if not labels:
-            raise ValueError(
-                f"y holds {len(y)} times None and no label; a label for some images of each class was expected"
-            )
-        check_classification_targets(labels)
-        if len(X) != len(y):
-            raise ValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
-        return X, y
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "judge_"):
+            from sklearn.exceptions import NotFittedError  # which most who load a model never need
 
-    def _images(self, X: Any) -> Images:
-        check_is_fitted(self, "judge_")
-        if self.format_ is None:
-            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return arrays.images(X, self.format_)
+            raise NotFittedError(f"this {type(self).__name__} has learned nothing yet; call fit first")
 
     def generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.model_, GenerativeModel):
@@ -524,7 +437,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return self.model_
 
 
-def _seed(random_state: Any) -> int:
+def seed_of(random_state: Any) -> int:
+    """A number, from anything that scikit-learn takes for a random state."""
     if isinstance(random_state, Integral):
         return int(random_state)
+    from sklearn.utils import check_random_state
+
     return int(check_random_state(random_state).randint(2**31))

@@ -25,7 +25,7 @@ from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from likely.classifier.classifier import Classifier
+    from likely.classifier.classifier import BayesClassifier
 
 BATCH = 32
 BATCH_DRAWN = 256  # images that are drawn together
@@ -64,7 +64,7 @@ class Drawing:
         return found.eval()
 
 
-def samples(classifier: Classifier, label: int, n: int, *, seed: int, truncation: float) -> NDArray[Any]:
+def samples(classifier: BayesClassifier, label: int, n: int, *, seed: int, truncation: float) -> NDArray[Any]:
     """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D).
 
     A ValueError if the classifier cannot draw, or not with that truncation.
@@ -83,7 +83,7 @@ def samples(classifier: Classifier, label: int, n: int, *, seed: int, truncation
     return np.concatenate([classifier.pixels(model.decode(z)) for z in latents])
 
 
-def _artist_of(classifier: Classifier) -> Artist:
+def _artist_of(classifier: BayesClassifier) -> Artist:
     if classifier.artist is None:
         raise ValueError(
             f"this {classifier.family!r} knows features of images and has not learned to draw them; train it with "

@@ -28,7 +28,7 @@ from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from likely.classifier.classifier import Classifier
+    from likely.classifier.classifier import BayesClassifier
 
 LESSON = 64  # images of a batch by which features are learned
 Snapshot: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -38,7 +38,7 @@ class Fitting:
     """The training of a classifier on some parts: first `learn_features`, then `see`, then `steps`, each of which does what
     comes before it unless that was done."""
 
-    def __init__(self, classifier: Classifier, parts: Parts) -> None:
+    def __init__(self, classifier: BayesClassifier, parts: Parts) -> None:
         self.classifier, self.parts = classifier, parts
         self._has_learned = self._has_seen = False
 

@@ -21,7 +21,7 @@ from likely.training.feed import Batches
 from likely.training.loop import measure
 
 if TYPE_CHECKING:
-    from likely.classifier.classifier import Classifier
+    from likely.classifier.classifier import BayesClassifier
 
 MOST_TRAITS = 30_000  # images of the training that strangeness is learned from, or
 MOST_OF_A_CLASS = 100  # of each class, if that is more
@@ -32,7 +32,7 @@ MOST_CROSSED = 20_000  # images that calibrate although they are learned from, o
 N_FOLDS = 5  # of these
 
 
-def judge_of(classifier: Classifier, parts: Parts) -> Judge:
+def judge_of(classifier: BayesClassifier, parts: Parts) -> Judge:
     """Temperature, strangeness and p-values: from validation images, from calibration images, and from those trained on."""
     enough = len(parts.validation) > 0
     held_out = parts.validation if enough else parts.train.labelled()
@@ -50,7 +50,7 @@ def judge_of(classifier: Classifier, parts: Parts) -> Judge:
     return Judge.fit(before, now, classifier.log_prior_, T, trained, contrasted=is_contrasted(classifier))
 
 
-def describes(classifier: Classifier, part: Part) -> bool:
+def describes(classifier: BayesClassifier, part: Part) -> bool:
     """Whether the model itself says what it sees in an image: that differs little between images trained on and others,
     unlike how well they are explained."""
     one = next(classifier.sight.inputs(part.images.subset([0])))
@@ -58,12 +58,12 @@ def describes(classifier: Classifier, part: Part) -> bool:
         return examine(classifier.model_, [Seen(one)]).description is not None
 
 
-def is_contrasted(classifier: Classifier) -> bool:
+def is_contrasted(classifier: BayesClassifier) -> bool:
     """Whether what is as near to every class is strange: in features, where much moves an image away from all alike."""
     return classifier.model_.task.space is Space.FEATURES
 
 
-def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: float) -> Labelled:
+def labelled(classifier: BayesClassifier, model: Scorer, part: Part, temperature: float) -> Labelled:
     """What a judge learns from, of labelled images as a model of the classifier's kind sees them."""
     few, pieces = len(part) * len(classifier.labels) <= MOST_SCORES, []
     for start in range(0, max(1, len(part)), BATCH):
@@ -75,7 +75,7 @@ def labelled(classifier: Classifier, model: Scorer, part: Part, temperature: flo
     return Labelled.joined(pieces)
 
 
-def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int) -> list[Labelled]:
+def crossed(classifier: BayesClassifier, parts: Parts, temperature: float, seed: int) -> list[Labelled]:
     """What a judge learns from, of images of the training, in folds: each is examined by a model that has not seen it, nor a
     copy of it. Folds without an image are left out.
 
@@ -97,7 +97,7 @@ def crossed(classifier: Classifier, parts: Parts, temperature: float, seed: int)
 
 
 @torch.inference_mode()
-def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]:
+def trained_traits(classifier: BayesClassifier, train: Part) -> tuple[Tensor, Tensor]:
     """Of the labelled images, or of so many of each class drawn by the seed."""
     K = len(classifier.labels)
     part = train.subset(_of_each(train.labels, K, max(MOST_OF_A_CLASS, MOST_TRAITS // K), classifier.seed))
@@ -105,7 +105,7 @@ def trained_traits(classifier: Classifier, train: Part) -> tuple[Tensor, Tensor]
     return own_traits(classifier.model_, batches)
 
 
-def _temperature(classifier: Classifier, held_out: Part) -> float:
+def _temperature(classifier: BayesClassifier, held_out: Part) -> float:
     held_out = not_too_many(held_out, len(classifier.labels), classifier.seed)
     scores = classifier.examine(held_out.images).log_scores
     return fit_temperature(scores, torch.from_numpy(held_out.labels), classifier.log_prior_)
@@ -117,12 +117,12 @@ def not_too_many(part: Part, K: int, seed: int) -> Part:
     return part if len(part) <= n else part.subset(np.random.default_rng(seed).permutation(len(part))[:n])
 
 
-def _seen_by(classifier: Classifier, part: Part) -> Part:
+def _seen_by(classifier: BayesClassifier, part: Part) -> Part:
     """The part as vectors, which the classifier's model is of."""
     return part if classifier.features_ is None else classifier.features_.over(part)
 
 
-def _measured(classifier: Classifier, part: Part) -> Scorer:
+def _measured(classifier: BayesClassifier, part: Part) -> Scorer:
     """A model like the classifier's of other images, vectors all."""
     like = classifier.model_
     assert isinstance(like, Measured)

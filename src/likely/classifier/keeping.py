@@ -23,14 +23,14 @@ from likely.training.options import TrainingOptions
 from likely.training.state import prefixed, under
 
 if TYPE_CHECKING:
-    from likely.classifier.classifier import Classifier
+    from likely.classifier.classifier import BayesClassifier
 
-C = TypeVar("C", bound="Classifier")
+C = TypeVar("C", bound="BayesClassifier")
 Tensors = dict[str, Tensor]
 REMEMBERED = ("remembered/values", "remembered/labels")
 
 
-def taken_apart(classifier: Classifier) -> tuple[Tensors, dict[str, Any]]:
+def taken_apart(classifier: BayesClassifier) -> tuple[Tensors, dict[str, Any]]:
     """Everything that the classifier's answers depend on."""
     model = classifier.model_
     tensors = prefixed("model", model.state_dict()) | classifier.judge_.tensors()

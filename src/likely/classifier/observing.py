@@ -15,17 +15,17 @@ from likely.contract import PartialEvidence
 from likely.data.listing import Problem
 
 if TYPE_CHECKING:
-    from likely.classifier.classifier import Classifier
+    from likely.classifier.classifier import BayesClassifier
 
 
-def masks_of(classifier: Classifier, observed: ArrayLike, problems: Sequence[Problem | None]) -> Tensor:
+def masks_of(classifier: BayesClassifier, observed: ArrayLike, problems: Sequence[Problem | None]) -> Tensor:
     """(N, H, W) bool of the inputs that can be read, which have no problem."""
     masks, n = checked_masks(classifier, observed, len(problems)), len(problems)
     readable = torch.tensor([problem is None for problem in problems], dtype=torch.bool)
     return masks.expand(n, *masks.shape[-2:])[readable]
 
 
-def checked_masks(classifier: Classifier, observed: ArrayLike, n: int) -> Tensor:
+def checked_masks(classifier: BayesClassifier, observed: ArrayLike, n: int) -> Tensor:
     """One mask (H, W) bool or n of them, (n, H, W).
 
     A ValueError if they are no masks of the model's images, or if the family cannot use them.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from likely.answer import Calibration, Status
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.contract import Evidence, GenerativeModel, ImportanceWeighted
 from likely.data.collection import Images
 from likely.data.parts import Part
@@ -158,7 +158,7 @@ class Assessment:
 
 
 def assess(
-    classifier: Classifier,
+    classifier: BayesClassifier,
     part: Part,
     *,
     alpha: float,
@@ -189,7 +189,7 @@ def assess(
     )
 
 
-def _timed(classifier: Classifier, images: Images, alpha: float) -> tuple[Judgement, float]:
+def _timed(classifier: BayesClassifier, images: Images, alpha: float) -> tuple[Judgement, float]:
     """What is said of all images, and the seconds that it takes; where features are kept, by a few of which they are not."""
     start = time.perf_counter()
     judgement = classifier.judge(images, alpha=alpha)
@@ -203,7 +203,7 @@ def _timed(classifier: Classifier, images: Images, alpha: float) -> tuple[Judgem
     return judgement, seconds
 
 
-def _log_evidence(classifier: Classifier, images: Images) -> Floats | None:
+def _log_evidence(classifier: BayesClassifier, images: Images) -> Floats | None:
     """log p(x) with the noise of a sampled bound in it, where bits/dim mean something."""
     model = classifier.model_
     if not isinstance(model, GenerativeModel) or not model.evidence.has_bits_per_dim:
@@ -212,7 +212,7 @@ def _log_evidence(classifier: Classifier, images: Images) -> Floats | None:
     return classifier.log_evidence(images, rng=rng)
 
 
-def _importance_weighted(classifier: Classifier, images: Images, n_samples: int) -> Floats:
+def _importance_weighted(classifier: BayesClassifier, images: Images, n_samples: int) -> Floats:
     if not isinstance(classifier.model_, ImportanceWeighted):
         raise ValueError(
             f"--importance-samples: {classifier.family!r} has no bound by importance weighting; vae has one"

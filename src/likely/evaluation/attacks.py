@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.classifier.examining import examine
 from likely.data.parts import Part
 from likely.inference.judgement import Judgement
@@ -44,7 +44,7 @@ class Attacked(Options):
 class Target:
     """A classifier as an attacker sees it, at one false-alarm rate."""
 
-    classifier: Classifier
+    classifier: BayesClassifier
     alpha: float
 
     def judged(self, x: Tensor) -> Judgement:
@@ -62,7 +62,7 @@ class Target:
 
 
 def attacked(
-    classifier: Classifier,
+    classifier: BayesClassifier,
     part: Part,
     *,
     budget: float,

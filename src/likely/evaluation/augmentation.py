@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.collection import CachedImages
 from likely.data.images import ImageFormat
 from likely.data.parts import Part, fingerprint, hashes_of
@@ -58,7 +58,7 @@ def asked(words: str) -> tuple[Path, int]:
     return Path(words), PER_CLASS
 
 
-def made_by(artist: Classifier, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int) -> Part:
+def made_by(artist: BayesClassifier, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int) -> Part:
     """n generated images of each class, in the format of those that are learned from; a ValueError if classes differ."""
     if set(artist.labels) != set(classes):
         strange = sorted(set(artist.labels) ^ set(classes))

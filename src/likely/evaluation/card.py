@@ -116,7 +116,7 @@ def _use(name: str) -> Iterator[str]:
     yield f"likely classify {folder} image.png"
     yield f"likely evaluate {folder} DATA --report report.html"
     yield from ("```", "", "```python", "from likely import Classifier", "")
-    yield f'classifier = Classifier.load("{folder}")'
+    yield f'classifier = BayesClassifier.load("{folder}")'
     yield from (
         "for answer in classifier.answer(images):",
         "    print(answer.status, answer.label, answer.probability)",

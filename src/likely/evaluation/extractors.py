@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely import checkpoint
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.contract import Featured
 from likely.data.collection import CachedImages, Images
 from likely.data.images import ImageFormat, read
@@ -82,7 +82,7 @@ class Extractor(ABC):
 class ModelExtractor(Extractor):
     """The features of a model of Likely; as it is a classifier as well, it is also a judge of its classes."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: BayesClassifier) -> None:
         if not isinstance(classifier.model_, Featured):
             raise ExtractorError(
                 f"a {classifier.family!r} model has no features to measure in; a 'discriminative' one has"
@@ -160,7 +160,7 @@ def extractor(path: str | Path, *, device: str = "cpu") -> Extractor:
     """The extractor that a path names, by what is there; an ExtractorError or a CheckpointError if it is none."""
     path = Path(path)
     if checkpoint.ModelFolder(path).has(checkpoint.DOCUMENT):
-        return ModelExtractor(Classifier.load(path, device=device))
+        return ModelExtractor(BayesClassifier.load(path, device=device))
     if (path / CONFIG).exists():
         return BackboneExtractor(path, device)
     if path.is_file() and path.suffix.lower() in TORCHSCRIPT:

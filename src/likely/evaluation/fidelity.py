@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation.distances import frechet_distance, frechet_distances_within, kernel_distance, kernel_distances
@@ -72,7 +72,9 @@ class Fidelity(Options):
     classes: Judged | None = Field(description="What the extractor says of the classes, if it knows them.")
 
 
-def fidelity(classifier: Classifier, part: Part, extractor: Extractor, n: int | None = None, seed: int = 0) -> Fidelity:
+def fidelity(
+    classifier: BayesClassifier, part: Part, extractor: Extractor, n: int | None = None, seed: int = 0
+) -> Fidelity:
     """Draw as many images of every class as n real ones of the part have, and measure one set against the other.
 
     The real images are those of the part in the classifier's own format, chosen by `seed` if there are more than n; all, up
@@ -122,7 +124,7 @@ def require_comparable(a: Fidelity, b: Fidelity) -> None:
         raise Incomparable(why)
 
 
-def _refuse_itself(classifier: Classifier, extractor: Extractor) -> None:
+def _refuse_itself(classifier: BayesClassifier, extractor: Extractor) -> None:
     if isinstance(extractor, ModelExtractor) and (
         classifier is extractor.classifier or classifier.id == extractor.name
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.contract import GenerativeModel
 from likely.data.likeness import looks
 from likely.data.parts import Part
@@ -50,7 +50,7 @@ class Memorisation(Options):
 
 
 def memorisation(
-    classifier: Classifier, train: Part, held_out: Part, made: Part | None, *, seed: int = 0
+    classifier: BayesClassifier, train: Part, held_out: Part, made: Part | None, *, seed: int = 0
 ) -> Memorisation:
     """`held_out` was kept from the training altogether; `made` are images that the model drew, None if it draws none."""
     rng = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def memorisation(
     )
 
 
-def told(classifier: Classifier, train: Part, held_out: Part, rng: np.random.Generator) -> Told:
+def told(classifier: BayesClassifier, train: Part, held_out: Part, rng: np.random.Generator) -> Told:
     """Yeom 2018 (Privacy Risk in Machine Learning) of a likelihood: a model that overfits gives its members away."""
     ours, theirs = _paired(train.labels, held_out.labels, rng)
     inside, outside = (

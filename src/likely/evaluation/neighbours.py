@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.classifier import BATCH, Classifier
+from likely.classifier import BATCH, BayesClassifier
 from likely.contract import Featured
 from likely.data.parts import Part
 from likely.nets.scaling import to_unit
 
 
 @torch.inference_mode()
-def nearest(classifier: Classifier, x: Tensor, part: Part, c: int, n: int) -> Part:
+def nearest(classifier: BayesClassifier, x: Tensor, part: Part, c: int, n: int) -> Part:
     """The n images of class c in a part that are nearest to x (C, H, W), in [0, 1], the nearest first.
 
     Distances are those of the model's features, each in units of its spread within the class; of pixels where a family has
@@ -29,7 +29,7 @@ def nearest(classifier: Classifier, x: Tensor, part: Part, c: int, n: int) -> Pa
     return of_class.subset(apart.argsort()[:n].numpy())
 
 
-def _seen(classifier: Classifier, x: Tensor) -> Tensor:
+def _seen(classifier: BayesClassifier, x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, F)."""
     model, features = classifier.model_, classifier.features_
     if features is not None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from likely.answer import Calibration
 from likely.checkpoint import read_document
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.contract import GenerativeModel, LatentClassMixture
 from likely.data.collection import Images
 from likely.data.parts import Part
@@ -49,7 +49,7 @@ SAMPLE_SEED = 0
 
 
 def portrait(
-    classifier: Classifier,
+    classifier: BayesClassifier,
     record: Record,
     history: Sequence[Row],
     measured: tuple[Assessment, Part] | None,
@@ -78,7 +78,7 @@ def portrait(
 
 
 def measured(
-    classifier: Classifier, folder: Path, found: Assessment, part: Part, fidelity: Fidelity | None = None
+    classifier: BayesClassifier, folder: Path, found: Assessment, part: Part, fidelity: Fidelity | None = None
 ) -> ReportContent:
     """The report of a saved model with figures measured just now."""
     record = Record.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
@@ -90,12 +90,12 @@ def with_suspects(content: ReportContent, suspects: Mislabelled) -> ReportConten
     return replace(content, mislabelled=suspects)
 
 
-def with_samples(content: ReportContent, classifier: Classifier) -> ReportContent:
+def with_samples(content: ReportContent, classifier: BayesClassifier) -> ReportContent:
     """The same report with images that the classifier draws by now."""
     return replace(content, samples=_samples(classifier))
 
 
-def options_of(classifier: Classifier) -> dict[str, tuple[Option, ...]]:
+def options_of(classifier: BayesClassifier) -> dict[str, tuple[Option, ...]]:
     """Every option as it was set, by what it belongs to."""
     groups: Mapping[str, Options | None] = {
         classifier.family: classifier.model_.options,
@@ -118,7 +118,7 @@ def _rows(options: Options) -> list[Option]:
     ]
 
 
-def _header(classifier: Classifier, record: Record) -> Header:
+def _header(classifier: BayesClassifier, record: Record) -> Header:
     model, K = classifier.model_, len(classifier.labels)
     kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A discriminative twin, for comparison,"
     id = classifier.id or "unsaved"
@@ -132,7 +132,9 @@ def _header(classifier: Classifier, record: Record) -> Header:
     )
 
 
-def _with_measurement(content: ReportContent, classifier: Classifier, found: Assessment, part: Part) -> ReportContent:
+def _with_measurement(
+    content: ReportContent, classifier: BayesClassifier, found: Assessment, part: Part
+) -> ReportContent:
     log_posterior, labels = found.log_posterior, found.labels
     content = replace(
         content,
@@ -153,7 +155,7 @@ def _with_measurement(content: ReportContent, classifier: Classifier, found: Ass
     )
 
 
-def _false_alarms(classifier: Classifier, found: Assessment) -> FalseAlarms:
+def _false_alarms(classifier: BayesClassifier, found: Assessment) -> FalseAlarms:
     K = len(found.classes)
     kinds = set(found.judgement.calibration)
     return FalseAlarms(
@@ -170,7 +172,7 @@ def _p_values(found: Assessment) -> PValues:
     return PValues(found.judgement.p_value.numpy(), unknown)
 
 
-def _samples(classifier: Classifier) -> Samples | None:
+def _samples(classifier: BayesClassifier) -> Samples | None:
     if not classifier.draws_images:
         return None
     n = max(1, min(12, MOST_SAMPLES // len(classifier.labels)))
@@ -178,14 +180,14 @@ def _samples(classifier: Classifier) -> Samples | None:
     return Samples(made.images.batch(np.arange(len(made))).numpy(), made.labels)
 
 
-def _tour(classifier: Classifier) -> Section | None:
+def _tour(classifier: BayesClassifier) -> Section | None:
     """A walk from class to class, where images come from a latent space that can be walked through."""
     if classifier.latent is None or not classifier.draws_images:
         return None
     return walk_section(walks(classifier, Route.tour(classifier.labels), seed=SAMPLE_SEED)[0])
 
 
-def _reconstructions(classifier: Classifier, part: Part) -> Reconstructions | None:
+def _reconstructions(classifier: BayesClassifier, part: Part) -> Reconstructions | None:
     model = classifier.model_
     if not isinstance(model, LatentClassMixture) or classifier.latent is None:
         return None

@@ -8,7 +8,7 @@ from itertools import product
 from pydantic import Field
 
 from likely.answer import Calibration, Status
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.collection import Images
 from likely.data.parts import Part
 from likely.evaluation import metrics
@@ -64,7 +64,7 @@ class Robustness(Options):
 
 
 def robustness(
-    classifier: Classifier, part: Part, *, seed: int, alpha: float, progress: Progress | None = None
+    classifier: BayesClassifier, part: Part, *, seed: int, alpha: float, progress: Progress | None = None
 ) -> Robustness:
     """Show a classifier the labelled images of a part as they are, then under every corruption at every strength.
 
@@ -92,7 +92,7 @@ def robustness(
     )
 
 
-def _answered(classifier: Classifier, images: Images, labels: Ints, alpha: float) -> Answered:
+def _answered(classifier: BayesClassifier, images: Images, labels: Ints, alpha: float) -> Answered:
     judgement = classifier.judge(images, alpha=alpha)
     log_posterior = judgement.log_posterior.numpy()
     n_unknown = sum(status is Status.UNKNOWN for status in judgement.statuses)

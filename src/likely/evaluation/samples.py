@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.contract import GenerativeModel
 from likely.data.collection import CachedImages, Images
 from likely.data.likeness import Looks, looks, twins
@@ -23,7 +23,7 @@ from likely.options import Options
 
 
 class ClassJudge(Protocol):
-    """Whoever says how probable each class is for an image; a Classifier does."""
+    """Whoever says how probable each class is for an image; a BayesClassifier does."""
 
     @property
     def id(self) -> str | None:
@@ -107,7 +107,7 @@ class Honesty(Options):
         return self.classes.n
 
 
-def drawn(classifier: Classifier, n_per_class: int | Sequence[int], seed: int) -> Part:
+def drawn(classifier: BayesClassifier, n_per_class: int | Sequence[int], seed: int) -> Part:
     """Generated images, n of every class or of each its own number, with the class that each was drawn for as its label.
 
     They are those of `likely generate` with the same seed. A ValueError if the model draws no images.

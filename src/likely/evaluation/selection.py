@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.collection import Images
 from likely.data.dataset import load
 from likely.data.images import ImageFormat, ImageOptions
@@ -35,7 +35,7 @@ class Selection:
     problems: tuple[Problem, ...]
 
 
-def select(classifier: Classifier, data: str, progress: Progress | None = None) -> Selection:
+def select(classifier: BayesClassifier, data: str, progress: Progress | None = None) -> Selection:
     """Labelled images of the model's classes that it was not trained on; a DataError if there are none."""
     dataset = _loaded(classifier, data, progress).relabelled(classifier.labels)
     part = next(iter(dataset.parts.values())).labelled()
@@ -46,7 +46,7 @@ def select(classifier: Classifier, data: str, progress: Progress | None = None) 
     return Selection(part.subset(fresh), len(part) - len(fresh), dataset.problems)
 
 
-def learned_from(classifier: Classifier, data: str, progress: Progress | None = None) -> Part:
+def learned_from(classifier: BayesClassifier, data: str, progress: Progress | None = None) -> Part:
     """The labelled images of DATA that the model was trained on; a DataError if there are none."""
     dataset = load(data, classifier.format_ or ImageOptions(), parts=("train",), progress=progress, fewest_classes=0)
     part = dataset.relabelled(classifier.labels).train
@@ -55,13 +55,13 @@ def learned_from(classifier: Classifier, data: str, progress: Progress | None = 
     return part.subset(np.flatnonzero(np.isin(part.hashes, classifier.hashes_))).labelled()
 
 
-def unlabelled(classifier: Classifier, data: str, progress: Progress | None = None) -> Strangers:
+def unlabelled(classifier: BayesClassifier, data: str, progress: Progress | None = None) -> Strangers:
     """Images whatever their labels."""
     dataset = _loaded(classifier, data, progress)
     return Strangers(data, next(iter(dataset.parts.values())).images, dataset.problems)
 
 
-def _loaded(classifier: Classifier, data: str, progress: Progress | None) -> Dataset:
+def _loaded(classifier: BayesClassifier, data: str, progress: Progress | None) -> Dataset:
     """The test part where there is one, else the training or the validation part."""
     format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
     for part in ("test", "train", "validation"):

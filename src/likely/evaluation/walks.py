@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from likely.classifier import BATCH, Classifier
+from likely.classifier import BATCH, BayesClassifier
 from likely.contract import Latent
 from likely.models import able
 
@@ -57,7 +57,7 @@ class Places(NamedTuple):
 
 @torch.inference_mode()
 def walks(
-    classifier: Classifier, route: Route, n: int = 1, *, seed: int = 0, truncation: float = 1.0
+    classifier: BayesClassifier, route: Route, n: int = 1, *, seed: int = 0, truncation: float = 1.0
 ) -> tuple[tuple[Leg, ...], ...]:
     """n walks along a route, each with one leg fewer than the route has classes.
 
@@ -101,7 +101,7 @@ def places(model: Latent, c: Tensor, rng: Generator, truncation: float = 1.0) ->
     return Places(mean, model.latent(c, rng=rng, truncation=truncation) - mean)
 
 
-def _images(classifier: Classifier, model: Latent, z: Tensor) -> NDArray[Any]:
+def _images(classifier: BayesClassifier, model: Latent, z: Tensor) -> NDArray[Any]:
     """Latent vectors (steps, B, d) -> images (steps, B, ...), a block at a time."""
     blocks = torch.split(z.flatten(0, 1), BATCH)
     images = np.concatenate([classifier.pixels(model.decode(block)) for block in blocks])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from likely.inference.posterior import log_posterior
@@ -37,6 +36,8 @@ def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
     All of it is convex in 1/T, so its slope changes sign once, and between there and here lies T. A T above 1 costs far
     less than one below: that a sum over dimensions boasts is expected.
     """
+    from scipy.optimize import brentq  # which takes long to load, and who is only answered needs no temperature fitted
+
     if not len(y):
         return 1.0
     weight = weights(y, log_prior)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from likely import checkpoint
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.dataset import load
 from likely.data.listing import DataError
 from likely.data.splits import Parts, divide
@@ -79,7 +79,10 @@ def _kept(folder: Path, name: str, trust: checkpoint.Trust | None = None) -> Any
 
 
 def set_aside(
-    classifier: Classifier, folder: Path, data: str | None = None, progress: Callable[[int, int], None] | None = None
+    classifier: BayesClassifier,
+    folder: Path,
+    data: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Parts:
     """The images that a model folder's training set aside, read again from where they were, or from `data`; a DataError if
     they are not there any more."""
@@ -115,7 +118,9 @@ def twin_of(
     return begin(twin, out, command=f"twin of {folder}", progress=progress)
 
 
-def save_extended(classifier: Classifier, counts: Mapping[str, int], folder: Path, out: Path, *, command: str) -> None:
+def save_extended(
+    classifier: BayesClassifier, counts: Mapping[str, int], folder: Path, out: Path, *, command: str
+) -> None:
     """Write a model folder for the classifier of another one that has learned classes besides, from so many images each;
     encrypted if the other one is."""
     record, run = record_of(folder), run_of(folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.parts import Dataset
 from likely.data.splits import Parts
 from likely.evaluation.label_noise import suspects
@@ -30,11 +30,11 @@ class Folds:
     dataset: Dataset
     parts: Parts
 
-    def judges(self) -> Generator[Step, None, list[Classifier]]:
+    def judges(self) -> Generator[Step, None, list[BayesClassifier]]:
         """A classifier for each fold, which has not seen it."""
         judges = []
         for held_out in self._dealt():
-            classifier = Classifier(
+            classifier = BayesClassifier(
                 JUDGE,
                 training=_shortened(self.run.training),
                 images=self.run.images,
@@ -48,7 +48,7 @@ class Folds:
             judges.append(classifier)
         return judges
 
-    def doubted(self, judges: Sequence[Classifier]) -> Mislabelled | None:
+    def doubted(self, judges: Sequence[BayesClassifier]) -> Mislabelled | None:
         """The training images whose labels the judges doubt, if there are any."""
         train = self.parts.train
         found = suspects(self._held_out_posterior(judges), train.labels)[:N_SUSPECTS]
@@ -58,7 +58,7 @@ class Folds:
         names = tuple(train.images.name(int(i)) for i in indices)
         return Mislabelled(train.images.batch(indices).numpy(), found, names)
 
-    def _held_out_posterior(self, judges: Sequence[Classifier]) -> NDArray[np.float64]:
+    def _held_out_posterior(self, judges: Sequence[BayesClassifier]) -> NDArray[np.float64]:
         """p(c | x) of every training image by the judge that has not seen it, (N, K)."""
         posterior = np.zeros((len(self.parts.train), len(self.dataset.classes)))
         for held_out, judge in zip(self._dealt(), judges, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from likely import DEFAULT_MODEL
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.images import ImageOptions
 from likely.models.artist import ArtistOptions
 from likely.nets.features import FeatureOptions
@@ -64,7 +64,7 @@ class Run(Options):
             return self.training
         return self.training.model_copy(update={"minutes": self.training.minutes * (1 - self.folds * FOLD_SHARE)})
 
-    def classifier(self, training: TrainingOptions, seed: int) -> Classifier:
+    def classifier(self, training: TrainingOptions, seed: int) -> BayesClassifier:
         """An untrained one, as asked for."""
         asked: dict[str, Any] = {"options": self.options, "training": training, "images": self.images}
-        return Classifier(self.model, **asked, features=self.features, random_state=seed)
+        return BayesClassifier(self.model, **asked, features=self.features, random_state=seed)

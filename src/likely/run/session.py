@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from likely import __version__, checkpoint, models
-from likely.classifier import Classifier, Snapshot
+from likely.classifier import BayesClassifier, Snapshot
 from likely.classifier.choosing import at_hand, choice_of
 from likely.classifier.featuring import suited
 from likely.contract import FamilyOptions, GenerativeModel
@@ -191,7 +191,7 @@ class Session:
         if self.run.augment_with is None or self.dataset.format is None:
             return
         folder, n = augmentation.asked(self.run.augment_with)
-        artist = Classifier.load(folder)
+        artist = BayesClassifier.load(folder)
         made = augmentation.made_by(artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed)
         parts = replace(self.parts, generated=made)
         other = self.run.classifier(self.run.main_training, self.run.seed)
@@ -248,7 +248,7 @@ class Session:
         made = drawn(self.classifier, N_JUDGED, self.run.seed) if self.classifier.draws_images else None
         return memorisation(self.classifier, self.parts.train, joined(kept), made, seed=self.run.seed)
 
-    def _judge_samples(self, judges: Sequence[Classifier]) -> None:
+    def _judge_samples(self, judges: Sequence[BayesClassifier]) -> None:
         """Remember, in the model and in its report, what the judges say of images that the model draws."""
         id = f"{len(judges)} short trainings of {JUDGE!r}, each without one of {self.run.folds} folds of the training images"
         made = drawn(self.classifier, N_JUDGED, self.run.seed)

@@ -17,7 +17,7 @@ from likely.surfaces.cli.priors import ADAPT, log_prior
 
 if TYPE_CHECKING:
     from likely.answer import Answer
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
     from likely.surfaces.cli.answers import Writer
 
 Masking = Callable[[list[Path]], Mapping[str, Any]]
@@ -127,7 +127,7 @@ class Destination:
             yield WRITERS[self.format](stream)
 
 
-def _shortfall(classifier: Classifier, alpha: float) -> Iterator[str]:
+def _shortfall(classifier: BayesClassifier, alpha: float) -> Iterator[str]:
     """What the p-values can promise where a class has too few calibration images for its own."""
     from likely.answer import Calibration
     from likely.evaluation.phrases import listing, plural
@@ -144,7 +144,7 @@ def _shortfall(classifier: Classifier, alpha: float) -> Iterator[str]:
         yield f"without p-values: {have} in all, and alpha {alpha:g} takes {math.ceil(1 / alpha - 1e-9)}; missing: {named}"
 
 
-def _masking(classifier: Classifier, folder: Path, observed: str | None, data: str | None) -> Masking:
+def _masking(classifier: BayesClassifier, folder: Path, observed: str | None, data: str | None) -> Masking:
     """What goes with a chunk of images: nothing, one mask and what was calibrated behind it, or a mask for each."""
     from likely.surfaces.cli.masks import TRANSPARENT, judge_of_part, mask_of_file, masks_of_images
 
@@ -159,7 +159,9 @@ def _masking(classifier: Classifier, folder: Path, observed: str | None, data: s
     return lambda chunk: {"observed": mask, "judge": judge}
 
 
-def _answers(classifier: Classifier, paths: list[Path], asked: Mapping[str, Any], masking: Masking) -> Iterator[Answer]:
+def _answers(
+    classifier: BayesClassifier, paths: list[Path], asked: Mapping[str, Any], masking: Masking
+) -> Iterator[Answer]:
     from likely.surfaces.cli.progress import counting
 
     with counting("classifying") as progress:

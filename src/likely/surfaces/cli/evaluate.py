@@ -15,7 +15,7 @@ import click
 from likely.surfaces.cli.opening import ALPHA, Opening, opens_model
 
 if TYPE_CHECKING:
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
     from likely.data.parts import Part
     from likely.evaluation.assessment import Assessment
     from likely.evaluation.attacks import Attacked
@@ -140,7 +140,7 @@ def show(found: Assessment, likeness: Fidelity | None = None) -> None:
         screen.print(f"{found.skipped:,} images skipped: the model was trained on them")
 
 
-def _twin(model: Opening, own: Classifier, folder: Path) -> Classifier:
+def _twin(model: Opening, own: BayesClassifier, folder: Path) -> BayesClassifier:
     """The twin of a model that is open, trained now if there is none."""
     from likely.checkpoint import DOCUMENT
     from likely.contract import GenerativeModel
@@ -163,7 +163,7 @@ def _twin(model: Opening, own: Classifier, folder: Path) -> Classifier:
     return twin
 
 
-def _damaged(pair: Sequence[Classifier], part: Part, alpha: float) -> list[Robustness]:
+def _damaged(pair: Sequence[BayesClassifier], part: Part, alpha: float) -> list[Robustness]:
     from likely.evaluation.robustness import robustness
     from likely.surfaces.cli.progress import counting
 
@@ -175,7 +175,7 @@ def _damaged(pair: Sequence[Classifier], part: Part, alpha: float) -> list[Robus
 
 
 def _deceived(
-    pair: Sequence[Classifier], part: Part, alpha: float, budget: float, n: int
+    pair: Sequence[BayesClassifier], part: Part, alpha: float, budget: float, n: int
 ) -> list[tuple[str, tuple[Attacked, ...]]]:
     """Of the first few images in an order drawn at random, the same for both."""
     import numpy as np
@@ -216,7 +216,7 @@ def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], wor
     screen.print(words)
 
 
-def _fidelity(classifier: Classifier, part: Part, path: Path) -> Fidelity:
+def _fidelity(classifier: BayesClassifier, part: Part, path: Path) -> Fidelity:
     from likely.evaluation.extractors import extractor
     from likely.evaluation.fidelity import fidelity
     from likely.surfaces.cli.screen import console
@@ -225,7 +225,7 @@ def _fidelity(classifier: Classifier, part: Part, path: Path) -> Fidelity:
         return fidelity(classifier, part, extractor(path, device=classifier.device.type))
 
 
-def _read(classifier: Classifier, data: str, unknown: str | None) -> tuple[Selection, Strangers | None]:
+def _read(classifier: BayesClassifier, data: str, unknown: str | None) -> tuple[Selection, Strangers | None]:
     from likely.evaluation.selection import select, unlabelled
     from likely.surfaces.cli.progress import counting
 
@@ -233,7 +233,7 @@ def _read(classifier: Classifier, data: str, unknown: str | None) -> tuple[Selec
         return select(classifier, data, progress), unlabelled(classifier, unknown, progress) if unknown else None
 
 
-def _measured(classifier: Classifier, chosen: Selection, strangers: Strangers | None, **how: Any) -> Assessment:
+def _measured(classifier: BayesClassifier, chosen: Selection, strangers: Strangers | None, **how: Any) -> Assessment:
     from likely.evaluation.assessment import assess
     from likely.surfaces.cli.screen import console
 

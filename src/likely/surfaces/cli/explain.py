@@ -13,7 +13,7 @@ from likely.surfaces.cli.opening import Opening, opens_model
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
     from likely.classifier.explaining import Explanation
     from likely.evaluation.captioned import Pixels
     from likely.inference.judgement import Judge
@@ -74,7 +74,7 @@ def command(
 
 
 def _whole(
-    classifier: Classifier, image: Path, against: str | None, folder: Path, data: str | None
+    classifier: BayesClassifier, image: Path, against: str | None, folder: Path, data: str | None
 ) -> tuple[Image, list[str]]:
     """The picture of an explanation, and what it shows in words."""
     from likely.evaluation.reasons import picture
@@ -87,7 +87,7 @@ def _whole(
     )
 
 
-def _part(classifier: Classifier, image: Path, mask: Mask, judge: Judge | None) -> tuple[Image, list[str]]:
+def _part(classifier: BayesClassifier, image: Path, mask: Mask, judge: Judge | None) -> tuple[Image, list[str]]:
     """The same of an image of which only a part is seen."""
     from likely.evaluation.reasons import picture_of_part
     from likely.surfaces.cli.screen import console
@@ -99,7 +99,7 @@ def _part(classifier: Classifier, image: Path, mask: Mask, judge: Judge | None) 
     return picture_of_part(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]
 
 
-def _sentences(classifier: Classifier, image: Path, found: Explanation) -> list[str]:
+def _sentences(classifier: BayesClassifier, image: Path, found: Explanation) -> list[str]:
     """The answer, and what the picture shows of it, in words."""
     from likely.answer import Status
 
@@ -118,7 +118,7 @@ def _sentences(classifier: Classifier, image: Path, found: Explanation) -> list[
     return said
 
 
-def _alike(classifier: Classifier, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
+def _alike(classifier: BayesClassifier, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
     """Training images of both classes, if they are still to be found; else a sentence says that they are not."""
     from likely.data.listing import DataError
     from likely.evaluation.neighbours import nearest

@@ -15,7 +15,7 @@ import click
 from likely.surfaces.cli.opening import Opening, opens_model
 
 if TYPE_CHECKING:
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
 
 ALPHA = 0.05  # the usual false-alarm rate, at which it is said what a class's images can support
 
@@ -94,7 +94,7 @@ def _refuse(folder: Path, lessons: tuple[tuple[str, Path], ...], out: Path, over
         refuse_foreign(out)
 
 
-def _taught(classifier: Classifier, name: str, place: Path) -> tuple[Classifier, Learned, list[str]]:
+def _taught(classifier: BayesClassifier, name: str, place: Path) -> tuple[BayesClassifier, Learned, list[str]]:
     """The classifier of one class more, and a sentence for every image that could not be read."""
     from likely.data.decoding import ImageWarning
     from likely.data.images import find

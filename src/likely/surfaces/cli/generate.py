@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
 
 STEPS = 10
 IN_A_PICTURE, IN_A_DATASET = 8, 100  # images of each class, unless a number is given
@@ -94,7 +94,7 @@ def command(
     click.echo(f"{draw(classifier, request, place)}: {place}", err=True)
 
 
-def _draw_images(classifier: Classifier, request: Request, out: Path) -> str:
+def _draw_images(classifier: BayesClassifier, request: Request, out: Path) -> str:
     """Images of the classes: a sheet, or a folder for each class. Returns what was drawn, in words."""
     from likely.evaluation.phrases import plural
 
@@ -114,7 +114,7 @@ def _draw_images(classifier: Classifier, request: Request, out: Path) -> str:
     return f"{said} of {names[0]}" if len(names) == 1 else f"{said} of each of {len(names)} classes"
 
 
-def _draw_walks(classifier: Classifier, request: Request, out: Path) -> str:
+def _draw_walks(classifier: BayesClassifier, request: Request, out: Path) -> str:
     """Walks: a sheet with a strip from each class to the next, or a folder for each walk."""
     from likely.evaluation.phrases import plural
     from likely.evaluation.sheets import strips
@@ -143,7 +143,7 @@ def _refuse_contradictions(request: Request) -> None:
         )
 
 
-def _refuse_families(classifier: Classifier, request: Request) -> None:
+def _refuse_families(classifier: BayesClassifier, request: Request) -> None:
     from likely.contract import GenerativeModel, Latent
     from likely.models import able
 

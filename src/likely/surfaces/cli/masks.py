@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
     from likely.inference.judgement import Judge
 
     Mask = NDArray[np.bool_]
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 TRANSPARENT = "transparent"
 
 
-def mask_of(classifier: Classifier, observed: str, path: Path) -> Mask:
+def mask_of(classifier: BayesClassifier, observed: str, path: Path) -> Mask:
     """What --observed leaves of one image, (H, W)."""
     if observed != TRANSPARENT:
         return mask_of_file(classifier, Path(observed))
@@ -28,7 +28,7 @@ def mask_of(classifier: Classifier, observed: str, path: Path) -> Mask:
     return mask
 
 
-def mask_of_file(classifier: Classifier, path: Path) -> Mask:
+def mask_of_file(classifier: BayesClassifier, path: Path) -> Mask:
     """(H, W): the white or opaque pixels of a picture; a UsageError if it cannot be read."""
     from likely.data.decoding import ImageError
     from likely.data.images import HALF, observed, read
@@ -44,7 +44,7 @@ def mask_of_file(classifier: Classifier, path: Path) -> Mask:
         ) from error
 
 
-def masks_of_images(classifier: Classifier, paths: Sequence[Path]) -> Mask:
+def masks_of_images(classifier: BayesClassifier, paths: Sequence[Path]) -> Mask:
     """(N, H, W): the opaque pixels of each image; all of one that cannot be read, of which the answer will say so."""
     import numpy as np
 
@@ -62,7 +62,7 @@ def masks_of_images(classifier: Classifier, paths: Sequence[Path]) -> Mask:
     return np.stack(masks)
 
 
-def judge_of_part(classifier: Classifier, mask: Mask, folder: Path, data: str | None) -> Judge | None:
+def judge_of_part(classifier: BayesClassifier, mask: Mask, folder: Path, data: str | None) -> Judge | None:
     """P-values behind one mask, from the images that the training set aside, if they are still to be found."""
     from likely.data.listing import DataError
     from likely.run import set_aside

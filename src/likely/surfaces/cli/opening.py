@@ -13,7 +13,7 @@ import click
 from likely.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
 
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
@@ -31,24 +31,26 @@ class Opening:
     threads: int | None
     signer: Path | None = None
 
-    def classifier(self) -> Classifier:
+    def classifier(self) -> BayesClassifier:
         """The folder's classifier, on the device and with the threads asked for."""
         import torch
 
         from likely.checkpoint import Trust
-        from likely.classifier import Classifier
+        from likely.classifier import BayesClassifier
         from likely.training import hardware
 
-        classifier = Classifier.load(self.folder, device=hardware.device(self.device).type, trust=Trust(self.signer))
+        classifier = BayesClassifier.load(
+            self.folder, device=hardware.device(self.device).type, trust=Trust(self.signer)
+        )
         torch.set_num_threads(self.threads or hardware.free_cores())
         return classifier
 
-    def classifier_of_images(self, method: str) -> Classifier:
+    def classifier_of_images(self, method: str) -> BayesClassifier:
         """The same; a UsageError for a model of vectors, which name the method that takes those in Python."""
         classifier = self.classifier()
         if classifier.format_ is None:
             raise click.UsageError(
-                f"{self.folder} was trained on vectors, not images; Classifier.{method} is for them, in Python"
+                f"{self.folder} was trained on vectors, not images; BayesClassifier.{method} is for them, in Python"
             )
         return classifier
 

@@ -13,14 +13,14 @@ import click
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from likely.classifier import Classifier
+    from likely.classifier import BayesClassifier
     from likely.classifier.adapting import Adaptation
 
 ADAPT, UNIFORM = "adapt", "uniform"
 FORMS = 'a .json file such as {"boot": 0.8, "bag": 0.2}, or a .csv file with the columns label and share'
 
 
-def log_prior(classifier: Classifier, asked: str | None, paths: list[Path], alpha: float) -> Tensor | None:
+def log_prior(classifier: BayesClassifier, asked: str | None, paths: list[Path], alpha: float) -> Tensor | None:
     """log π (K,) as --prior asks for it; None for that of the training."""
     from likely.inference.posterior import uniform
 
@@ -35,7 +35,7 @@ def log_prior(classifier: Classifier, asked: str | None, paths: list[Path], alph
     return found.mix.log_prior
 
 
-def of_file(classifier: Classifier, path: Path) -> Tensor:
+def of_file(classifier: BayesClassifier, path: Path) -> Tensor:
     """The shares that a file gives; a UsageError says what is wrong with it."""
     from likely.inference.label_shift import log_prior_of
 
@@ -53,7 +53,7 @@ def of_file(classifier: Classifier, path: Path) -> Tensor:
         raise click.UsageError(f"--prior {path}: {error}") from error
 
 
-def tell(classifier: Classifier, found: Adaptation) -> None:
+def tell(classifier: BayesClassifier, found: Adaptation) -> None:
     """What the images say of the class mix, on stderr."""
     from likely.surfaces.cli.screen import console
 

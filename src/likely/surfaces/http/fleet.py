@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from likely.checkpoint import Trust
-from likely.classifier import Classifier
+from likely.classifier import BayesClassifier
 from likely.data.images import ImageFormat
 from likely.data.nearest import suggestion
 from likely.evaluation.record import Record, Typicality
@@ -30,7 +30,7 @@ class Served:
     """A version of a model, loaded."""
 
     folder: Path
-    classifier: Classifier
+    classifier: BayesClassifier
     format: ImageFormat
     trust: Trust | None = None
 
@@ -94,7 +94,7 @@ class Fleet:
 
     def read(self, folder: Path) -> Served:
         """Load a folder, or load it again, without having it answer yet."""
-        classifier = Classifier.load(folder, device=self.device, trust=self.trust)
+        classifier = BayesClassifier.load(folder, device=self.device, trust=self.trust)
         if classifier.format_ is None:
             raise ValueError(f"{folder} was trained on vectors; a service is asked about images")
         return Served(folder.resolve(), classifier, classifier.format_, self.trust)
