@@ -75,6 +75,9 @@ def command(
     import logging
 
     with needs_packages():
+        from likely.surfaces.http import forking
+
+        forking.begin()
         import uvicorn
 
         from likely.surfaces.http.app import application

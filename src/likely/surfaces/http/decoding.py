@@ -7,7 +7,6 @@ by a sentence.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import queue
 import signal
 import sys
@@ -23,6 +22,7 @@ from PIL import Image
 
 from likely.data.decoding import Array, ImageError, opened
 from likely.data.images import ImageFormat, read
+from likely.surfaces.http.forking import context
 from likely.surfaces.http.settings import MB, Settings
 
 UNTOLD = "application/octet-stream"
@@ -71,7 +71,7 @@ class Decoders:
     def __init__(self, settings: Settings) -> None:
         self.seconds = settings.decode_seconds
         self.limits = Limits(settings.decode_megabytes, settings.max_pixels)
-        self._context = _context()
+        self._context = context()
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(settings.decoders, "decoding")
         for _ in range(settings.decoders):
@@ -156,15 +156,6 @@ def _decoded(order: Order, most: int) -> Picture:
     if width * height > most:
         raise ImageError(f"{order.name}: has {width} x {height} pixels; {most:,} at most were expected")
     return Picture(read(order.content, order.format, name=order.name), media_type, width, height)
-
-
-def _context() -> ForkServerContext | SpawnContext:
-    """Processes that begin without the service's memory, and at once where the system can."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
 
 
 def _held_bytes() -> int:
