@@ -120,7 +120,10 @@ class BayesClassifier:
         return self._fitting
 
     def finish(self, parts: Parts) -> None:
-        """Take the best weights so far and fit on held-out images what turns their figures into answers."""
+        """Take the best weights so far and fit on held-out images what turns their figures into answers.
+
+        Features are kept from here on as they were by the training, until `forget_features`.
+        """
         self.training_state_.use_best()
         del self.training_state_  # moments and averages have served
         self.model_.eval()
@@ -130,13 +133,16 @@ class BayesClassifier:
         self.remembered_ = remembered(self.model_, self.sight.inputs(calibration.images), labels)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._fitting
-        if self.features_ is not None:
-            self.features_.let_go()
 
     def keep_features(self) -> None:
         """From now on, if it is a model of features, make those of an image once, and look whether that was done before."""
         if self.features_ is not None:
             self.features_.keep()
+
+    def forget_features(self) -> None:
+        """Keep none any longer."""
+        if self.features_ is not None:
+            self.features_.let_go()
 
     def learn_to_draw(self, part: Part, options: ArtistOptions) -> Iterator[Step]:
         """Teach a model of a backbone's features to draw, from labelled images; whoever has had enough may stop.

@@ -64,6 +64,7 @@ class Classifier(ClassifierMixin, BaseEstimator, BayesClassifier):  # type: igno
         for _ in self.fit_steps(parts, dataset.classes, dataset.format):
             pass
         self.finish(parts)
+        self.forget_features()  # what comes now are images of every day, of which nobody asked to keep anything
         self.classes_ = classes
         return self
 

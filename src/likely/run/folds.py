@@ -45,6 +45,7 @@ class Folds:
             parts = replace(self.parts, train=self.parts.train.subset(rest))
             yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
             classifier.finish(parts)
+            classifier.forget_features()  # all judges' together would be many times one's
             judges.append(classifier)
         return judges
 

@@ -117,7 +117,6 @@ class Session:
         if not self.is_complete:
             self.save_progress()
         self.classifier.finish(self.parts)
-        self.classifier.keep_features()  # the report is of the same images
         self.record = self._record(progress.elapsed / 60).model_copy(update=self._looked_at())
         self._save()
         write_history(self.out, self.history)
@@ -170,7 +169,6 @@ class Session:
                 self.content = self.content.with_note(f"Training {i + 2} of {self.run.repeats + 1}: {error}")
                 continue
             classifier.finish(parts)
-            classifier.keep_features()
             assert parts.test is not None
             if not len(parts.test.labelled()):
                 few = "Repeated trainings were not measured: there are too few images to set some aside for it."
@@ -197,7 +195,6 @@ class Session:
         other = self.run.classifier(self.run.main_training, self.run.seed)
         yield from other.fit_steps(parts, self.dataset.classes, self.dataset.format)
         other.finish(parts)
-        other.keep_features()
         held_out = self._unseen()
         before, after = (
             c.log_posterior(held_out.images).argmax(1) == held_out.labels for c in (self.classifier, other)
