@@ -5,6 +5,8 @@ import threading
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from likely.surfaces.http.batching import Batched, Batcher, ClosingError, FullError
 
@@ -53,6 +55,31 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
     assert max(len(jobs) for _, jobs in seen) == 4
     assert sum(batched.n for batched in told) == 20
     assert all(isinstance(each, Batched) and each.took >= 0 for each in told)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 40))
+def test_many_are_answered_by_multiples_of_the_step_and_all_in_the_end(sizes, step, most):
+    told, free = [], threading.Event()
+    batcher = Batcher(
+        lambda kind, jobs: [free.wait() and job for job in jobs],
+        most=most,
+        wait=0,
+        capacity=999,
+        step=step,
+        told=told.append,
+    )
+
+    async def ask():
+        work = [asyncio.create_task(batcher.submit(None, list(range(n)))) for n in sizes]
+        await asyncio.sleep(0)
+        free.set()
+        return await asyncio.gather(*work)
+
+    assert asyncio.run(ask()) == [list(range(n)) for n in sizes]
+    batcher.close()
+    assert sum(batched.n for batched in told) == sum(sizes)
+    assert all(batched.n < step or batched.n % step == 0 for batched in told)
+    assert all(batched.n <= most for batched in told)
 
 
 def test_who_does_not_fit_is_told_when_to_come_again(batchers):

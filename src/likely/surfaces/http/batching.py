@@ -52,7 +52,8 @@ class Batched:
 
 
 class Batcher(Generic[Job, Result]):
-    """A thread that answers jobs of one kind together: up to `most` of them, after at most `wait` seconds.
+    """A thread that answers jobs of one kind together: up to `most` of them, after at most `wait` seconds, and of many a
+    multiple of `step`, so that there are few sizes of batches; the others are the first of the next.
 
     `answer` takes jobs of one kind and gives a result each, or raises what all of them are then told.
     """
@@ -64,9 +65,11 @@ class Batcher(Generic[Job, Result]):
         most: int,
         wait: float,
         capacity: int,
+        step: int = 1,
         told: Callable[[Batched], None] = lambda batched: None,
     ) -> None:
         self.answer, self.most, self.wait, self.capacity, self.told = answer, most, wait, capacity, told
+        self.step = step
         self._queue: deque[_Waiting[Job]] = deque()
         self._changed = threading.Condition()
         self._closing = False
@@ -122,11 +125,17 @@ class Batcher(Generic[Job, Result]):
             while len(self._queue) < self.most and not self._closing and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
             kind = self._queue[0].kind
+            n = self._whole(sum(each.kind == kind for each in self._queue))
             batch, rest = list[_Waiting[Job]](), deque[_Waiting[Job]]()
             for each in self._queue:
-                (batch if each.kind == kind and len(batch) < self.most else rest).append(each)
+                (batch if each.kind == kind and len(batch) < n else rest).append(each)
             self._queue = rest
             return batch
+
+    def _whole(self, n: int) -> int:
+        """As many of n as a batch takes."""
+        n = min(n, self.most)
+        return n if n < self.step else n - n % self.step
 
 
 def _tell_all(found: list[_Found]) -> None:

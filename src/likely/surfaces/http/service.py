@@ -30,6 +30,7 @@ from likely.surfaces.store.identity import row_id
 from likely.surfaces.store.images import synced
 from likely.surfaces.store.schema import ModelRow
 
+STEP = 8  # images by which batches grow: a network keeps what it has worked out for each size, in megabytes
 RECORDED = 256  # answers that are written together
 GROWN = "models"  # in the store: versions that have learned classes here
 GROWING = "models.part"  # where they are written
@@ -94,7 +95,7 @@ class Service:
         self.decoders = Decoders(settings)
         how = {"most": settings.max_batch, "capacity": settings.max_queue}
         self._answering: Batcher[tuple[Picture, str], Placed] = Batcher(
-            _answers, wait=settings.max_wait, told=told, **how
+            _answers, wait=settings.max_wait, step=STEP, told=told, **how
         )
         self._recording: Batcher[Given, str] = Batcher(
             lambda _, given: store.add(given), most=RECORDED, wait=0.0, capacity=settings.max_queue
