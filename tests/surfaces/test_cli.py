@@ -434,12 +434,12 @@ def test_a_model_of_another_format_says_what_to_do(model, picture, tmp_path):
 
 
 def test_a_fault_of_the_program_itself_is_a_sentence_too(model, picture, monkeypatch):
-    from likely import Classifier
+    from likely.classifier import BayesClassifier
 
     def broken(*args, **kwargs):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(Classifier, "answer", broken)
+    monkeypatch.setattr(BayesClassifier, "answer", broken)
     code, _, err = called("classify", model, picture)
     assert code == 1
     assert "report" in err
