@@ -5,15 +5,26 @@ import os
 os.environ.setdefault("SCIPY_ARRAY_API", "1")  # read when scipy is first imported; lets scikit-learn's array checks run
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
 
+from likely.training import hardware
+
 torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and tests may run side by side
 settings.register_profile("likely", deadline=None)  # a busy machine is no failure
 settings.load_profile("likely")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_core() -> Iterator[None]:
+    """Tests may run side by side: none takes the other's core, or waits to see how many are free."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "_busy_cores", lambda seconds: float(os.cpu_count() or 1))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,6 +9,7 @@ from tiny_trainings import vae
 from likely.contract import Task
 from likely.models.gaussian import Gaussian, GaussianOptions
 from likely.training import hardware
+from likely.training.hardware import _busy_cores as busy_cores  # before tests are kept from asking it
 from likely.training.options import TrainingOptions
 
 CPU = torch.device("cpu")
@@ -63,8 +64,12 @@ def test_a_model_of_float64_stays_off_apples_devices():
     assert {buffer.device.type for buffer in hardware.placed(model, torch.device("mps")).buffers()} == {"cpu"}
 
 
-def test_at_least_one_core_is_free():
-    assert 1 <= hardware.free_cores() <= (os.cpu_count() or 1)
+def test_at_least_one_core_is_free(monkeypatch):
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert busy_cores(0.05) >= 0
+    for busy in (0.0, 0.6, 99.0):
+        monkeypatch.setattr(hardware, "_busy_cores", lambda seconds, busy=busy: busy)
+        assert hardware.free_cores() == max(1, cores - round(busy))
 
 
 def test_the_machine_in_a_line():
