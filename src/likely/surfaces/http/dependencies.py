@@ -32,8 +32,11 @@ def state_of(request: Request) -> State:
     return state
 
 
-def service_of(request: Request) -> Service:
-    """The application's."""
+async def _state(request: Request) -> State:
+    return state_of(request)
+
+
+async def _service(request: Request) -> Service:
     return state_of(request).service
 
 
@@ -62,8 +65,9 @@ def served(service: Service, id: str | None) -> Served:
         raise HTTPException(404, str(error)) from None
 
 
-ServiceHere = Annotated[Service, Depends(service_of)]
-StateHere = Annotated[State, Depends(state_of)]
+# Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
+ServiceHere = Annotated[Service, Depends(_service)]
+StateHere = Annotated[State, Depends(_state)]
 Reader = Annotated[Caller, Depends(needs(Scope.READ))]
 Asker = Annotated[Caller, Depends(needs(Scope.CLASSIFY))]
 Labeller = Annotated[Caller, Depends(needs(Scope.LABEL))]
