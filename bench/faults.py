@@ -116,8 +116,7 @@ def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]
         worst = {name: max(n, worst.get(name, 0)) for name, n in now.items()}
         imports.append(importing())  # in turn with the starts, for machines are noisy
         print(f"{now}, start {seconds:.1f} s, of packages {imports[-1]:.1f} s", flush=True)
-    quick = {"start_s": starts, "import_s": imports}
-    return {"n": asked.kills, **worst, **quick}
+    return {"n": asked.kills, **worst, "start_s": starts, "import_s": imports}
 
 
 def importing() -> float:
