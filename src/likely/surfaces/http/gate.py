@@ -38,9 +38,6 @@ RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADER
 RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 SECONDS = 1  # after which those who are told that there is no room may come again
-FULL = JSONResponse(
-    {"detail": "too many images are waiting; come again in a second"}, 503, {"Retry-After": str(SECONDS)}
-)
 
 
 class TooLargeError(Exception):
@@ -82,6 +79,30 @@ class _Body:
         self.inside.n -= self.n
 
 
+class _Answer:
+    """What a request is answered with, and the headers that every answer has."""
+
+    def __init__(self, send: Send, id: str) -> None:
+        self._send, self.id, self.status = send, id, 500
+
+    async def send(self, message: Message) -> None:
+        """As ASGI has it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = message.get("headers", ())
+            there = {name for name, _ in given}
+            ours = (pair for pair in RAW_HEADERS if pair[0] not in there)
+            message["headers"] = [*given, (RAW_REQUEST_ID, self.id.encode()), *ours]
+        await self._send(message)
+
+
+def _no_room(sentence: str) -> JSONResponse:
+    return JSONResponse({"detail": sentence}, 503, {"Retry-After": str(SECONDS)})
+
+
+FULL = _no_room("too many images are waiting; come again in a second")  # written once, for it is said often
+
+
 class Gate:
     """ASGI middleware around the whole application."""
 
@@ -99,18 +120,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         id = scope.setdefault("state", {})["request_id"] = _id_of(scope)
-        begun, status = time.monotonic(), 500
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                given = message.get("headers", ())
-                there = {name for name, _ in given}
-                ours = (pair for pair in RAW_HEADERS if pair[0] not in there)
-                message["headers"] = [*given, (RAW_REQUEST_ID, id.encode()), *ours]
-            await send(message)
-
+        begun, answer = time.monotonic(), _Answer(send, id)
         takes_images = IMAGES.fullmatch(scope["path"]) is not None
         most = self.max_bytes if takes_images else SMALL
         body = _Body(receive, most, self.inside)
@@ -118,25 +128,26 @@ class Gate:
             if _told_length(scope) > most:
                 raise TooLargeError
             if takes_images and self.is_full():
-                await FULL(scope, receive, answer)
+                await FULL(scope, receive, answer.send)
             else:
-                await self.app(scope, body.receive, answer)
+                await self.app(scope, body.receive, answer.send)
         except BusyError as busy:
-            headers = {"Retry-After": str(SECONDS)}
-            await JSONResponse({"detail": str(busy)}, 503, headers)(scope, receive, answer)
+            await _no_room(str(busy))(scope, receive, answer.send)
         except TooLargeError:
             detail = f"the request has more than {most / 1e6:.0f} MB"
-            await JSONResponse({"detail": detail}, 413)(scope, receive, answer)
+            await JSONResponse({"detail": detail}, 413)(scope, receive, answer.send)
         except Exception:
             LOG.exception("fault", extra={"fields": {"request": id}})
-            await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(scope, receive, answer)
+            await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(
+                scope, receive, answer.send
+            )
         finally:
             body.is_done_with()
             seconds = time.monotonic() - begun
             route = _route_of(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
-            self.metrics.request(method, route, status, seconds)
-            LOG.info("request", extra={"fields": _fields(scope, id, route, status, seconds)})
+            self.metrics.request(method, route, answer.status, seconds)
+            LOG.info("request", extra={"fields": _fields(scope, id, route, answer.status, seconds)})
 
 
 class Lines(logging.Formatter):
