@@ -26,25 +26,23 @@ class State:
     known: Known
 
 
-def state_of(request: Request) -> State:
+# Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
+async def state_of(request: Request) -> State:
     """The application's."""
     state: State = request.app.state.likely
     return state
 
 
-async def _state(request: Request) -> State:
-    return state_of(request)
-
-
-async def _service(request: Request) -> Service:
-    return state_of(request).service
+async def service_of(request: Request) -> Service:
+    """The application's."""
+    return (await state_of(request)).service
 
 
 def needs(scope: Scope) -> Callable[[Request], Caller]:
     """Whoever asks has to have a key for that."""
 
     async def caller(request: Request) -> Caller:
-        found = await caller_of(state_of(request).known, request)
+        found = await caller_of((await state_of(request)).known, request)
         request.state.key = found.key.id
         require(found, scope)
         return found
@@ -65,9 +63,8 @@ def served(service: Service, id: str | None) -> Served:
         raise HTTPException(404, str(error)) from None
 
 
-# Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
-ServiceHere = Annotated[Service, Depends(_service)]
-StateHere = Annotated[State, Depends(_state)]
+ServiceHere = Annotated[Service, Depends(service_of)]
+StateHere = Annotated[State, Depends(state_of)]
 Reader = Annotated[Caller, Depends(needs(Scope.READ))]
 Asker = Annotated[Caller, Depends(needs(Scope.CLASSIFY))]
 Labeller = Annotated[Caller, Depends(needs(Scope.LABEL))]
