@@ -3,18 +3,22 @@
 import pytest
 import torch
 
-from likely.models.artist import Artist, ArtistOptions
+from likely.models.artist import Artist, ArtistOptions, Lessons
 from likely.nets.backbone import Backbone
 
-SMALL = ArtistOptions(side=16, width=8, noise_dims=2, components=3, teacher_side=64)
+SMALL = ArtistOptions(
+    side=16, width=8, depth=2, noise_dims=2, components=3, sketch_side=4, sketch_components=5, teacher_side=64
+)
 
 
 @pytest.fixture
-def pupil(backbone, monkeypatch):
-    monkeypatch.setattr("likely.models.artist.STAGES", 2)
+def pupil(backbone):
     rng = torch.Generator().manual_seed(0)
-    artist = Artist(6, 4, SMALL)
-    artist.learn_from(Backbone.pretrained(str(backbone)), torch.randn(20, 6, generator=rng), torch.arange(20) % 4)
+    artist, x = Artist(6, SMALL), torch.rand(20, 3, 16, 16, generator=rng)
+    features, labels = torch.randn(20, 6, generator=rng), torch.arange(20) % 4
+    sketches = torch.nn.functional.avg_pool2d(x, 4)
+    lessons = Lessons(sketches, features, labels, 4, lambda c, rng: torch.randn(len(c), 6, generator=rng))
+    artist.learn_from(Backbone.pretrained(str(backbone)), x, lessons)
     return artist
 
 
@@ -39,7 +43,28 @@ def test_the_same_noise_the_same_image(pupil):
 
 
 def test_what_is_kept_is_enough_to_draw(pupil):
-    again = Artist(6, 4, SMALL)
-    again.load_state_dict(pupil.finished())
+    again = Artist.restored(SMALL, pupil.finished())
     f, c = torch.randn(3, 6), torch.tensor([3, 1, 2])
     assert torch.equal(again.eval().draw(f, c), pupil.eval().draw(f, c))
+
+
+def test_what_another_kept_is_refused(pupil):
+    with pytest.raises(RuntimeError, match=r"sketches\.codes"):
+        Artist.restored(SMALL, {name: t for name, t in pupil.finished().items() if name != "sketches.codes"})
+
+
+def test_a_class_more_is_drawn_and_the_others_as_before(pupil):
+    pupil.eval()
+    larger = pupil.extended(torch.ones(3, 3, 4, 4), 4)
+    f, c = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 4])
+    assert torch.equal(larger.draw(f[:4], c[:4]), pupil.draw(f[:4], c[:4]))
+    drawn = larger.draw(f, c)
+    assert drawn[4].mean() == drawn.mean((1, 2, 3)).max()
+
+
+def test_without_variety_a_class_has_one_sketch(pupil):
+    pupil.eval()
+    f, c = torch.zeros(2, 6), torch.tensor([1, 1])
+    rng = torch.Generator().manual_seed(0)
+    apart = [(d := pupil.draw(f, c, rng=rng, truncation=t))[0].sub(d[1]).abs().mean() for t in (0.0, 1.0)]
+    assert apart[0] < apart[1]

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from likely.nets.projected import Judges, Projection, distance, useful
+from likely.nets.projected import Judges, Projection, distance, texture_distance, useful
 
 
 def maps(n, seed=0):
@@ -29,11 +29,20 @@ def test_nothing_of_a_projection_learns_and_its_seed_is_all_of_it():
     assert not torch.equal(one(maps(2))[0], other(maps(2))[0])
 
 
-def test_judges_see_places_and_classes():
-    judges, mixed = Judges(3, 5, n_classes=2), Projection((4, 6, 8), 5)(maps(3))
-    found = judges(mixed, torch.tensor([0, 1, 0]))
-    assert found.shape == (3, 16**2 + 8**2 + 4**2)
-    assert not torch.equal(found, judges(mixed, torch.tensor([1, 1, 0])))
+def test_loud_channels_do_not_drown_the_others():
+    projection, real = Projection((4, 6, 8), 5), maps(50)
+    loud = [torch.cat([100 * h[:, :1], h[:, 1:]], 1) for h in real]
+    before = projection(real)
+    projection.measure(loud)
+    assert all((a - b).abs().max() < 0.2 * a.abs().max() for a, b in zip(before, projection(loud), strict=True))
+
+
+def test_judges_see_patches_places_and_classes():
+    judges, mixed, x = Judges(3, 5, n_classes=2), Projection((4, 6, 8), 5)(maps(3)), torch.rand(3, 3, 32, 32)
+    found = judges(x, mixed, torch.tensor([0, 1, 0]))
+    assert found.shape == (3, 8**2 + 16**2 + 8**2 + 4**2)
+    assert not torch.equal(found, judges(x, mixed, torch.tensor([1, 1, 0])))
+    assert not torch.equal(found, judges(1 - x, mixed, torch.tensor([0, 1, 0])))
     slopes = torch.autograd.grad(found.sum(), list(judges.parameters()))
     assert all(slope.abs().sum() > 0 for slope in slopes)
 
@@ -42,6 +51,20 @@ def test_images_are_at_no_distance_from_themselves():
     assert distance(maps(4), maps(4)) == 0
     assert distance(maps(4), maps(4, seed=1)) > 0.5
     assert_close(distance([10 * h for h in maps(4)], [10 * h for h in maps(4, 1)]), distance(maps(4), maps(4, 1)))
+
+
+def test_a_texture_is_the_same_wherever_its_parts_lie():
+    there, elsewhere = maps(4), [h.roll((2, 1), (2, 3)) for h in maps(4)]
+    assert distance(elsewhere, there) > 0.5
+    assert texture_distance(elsewhere, there) < 1e-5
+    assert texture_distance(maps(4, seed=1), there) > 0.05
+    assert texture_distance([2 * h for h in there], there) > 0.5
+
+
+def test_what_does_not_vary_has_a_slope():
+    flat = [torch.ones_like(h).requires_grad_() for h in maps(2)]
+    slopes = torch.autograd.grad(texture_distance(flat, maps(2)), flat)
+    assert all(slope.isfinite().all() for slope in slopes)
 
 
 def test_small_maps_and_tokens_are_left_out():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from likely import Classifier
 from likely.surfaces.cli import main
 
 COLOURS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (240, 240, 240)}
@@ -111,6 +112,21 @@ def test_a_model_of_features_that_cannot_draw_says_how_it_learns_to(model, tmp_p
     code, _, err = likely(capsys, "generate", model, "--out", tmp_path / "made.png")
     assert code == 2
     assert "--draw-minutes" in err
+
+
+def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys):
+    words = ["--backbone", backbone, "--model", "gaussian", "--folds", 0, "--threads", 1, "--out", tmp_path / "shop"]
+    lessons = ["--draw-minutes", 0.03, "--draw-side", 16, "--draw-sketch-side", 8, "--draw-width", 8]
+    assert likely(capsys, "train", shop, *words, *lessons)[0] == 0
+    classifier = Classifier.load(tmp_path / "shop")
+    lemons, cups = (classifier.sample(name, 8, seed=0).mean((0, 2, 3)) for name in ("fruit/lemon", "cup"))
+    assert lemons[0] - lemons[2] > cups[0] - cups[2] + 30  # yellow beside grey
+    red = [Image.new("RGB", (40, 32), (220, 20, 20)) for _ in range(3)]
+    larger = classifier.extend("tomato", red)
+    larger.save(tmp_path / "larger")
+    tomatoes = Classifier.load(tmp_path / "larger").sample("tomato", 8, seed=0).mean((0, 2, 3))
+    assert tomatoes[0] - tomatoes[1] > cups[0] - cups[1] + 30
+    assert np.array_equal(larger.sample("cup", 2, seed=1), classifier.sample("cup", 2, seed=1))
 
 
 def test_generated_images_are_tried_and_what_came_of_it_is_said(shop, tmp_path, capsys):

@@ -18,7 +18,7 @@ from likely.answer import Answer
 from likely.classifier.adapting import Adaptation, adaptation
 from likely.classifier.answering import Question
 from likely.classifier.choosing import Choice
-from likely.classifier.drawing import Drawing, samples
+from likely.classifier.drawing import Drawing, samples, sketched
 from likely.classifier.examining import Seen
 from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
 from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
@@ -151,8 +151,9 @@ class BayesClassifier:
         """
         if self.features_ is None:
             raise ValueError(f"{self.family!r} is a model of pixels and needs no lessons in drawing")
+        model = self.generative("sample")
         with self.features_.keeping():
-            drawing = Drawing(self.features_, part, len(self.labels), options, seed=self.seed)
+            drawing = Drawing(self.features_, model, part, options, seed=self.seed)
         try:
             yield from drawing.steps()
         finally:
@@ -343,6 +344,8 @@ class BayesClassifier:
         new.remembered_ = with_class(self.remembered_, new.model_, seen.x)
         new.classes_ = np.append(self.classes_, [name])
         new.log_prior_ = prior_of_one_class_more(self.log_prior_)
+        if self.artist is not None:
+            new.artist_ = self.artist.extended(sketched(images, self.artist), len(self.labels))
         pixels = images.batch(np.arange(len(images))).numpy()
         new.hashes_ = np.concatenate([self.hashes_, hashes_of(map(fingerprint, pixels))])
         new.__dict__.pop("id_", None)

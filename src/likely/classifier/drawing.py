@@ -15,7 +15,7 @@ from likely.classifier.featuring import Features
 from likely.contract import GenerativeModel, Latent
 from likely.data.collection import CachedImages, Images
 from likely.data.parts import Part
-from likely.models.artist import Artist, ArtistOptions
+from likely.models.artist import Artist, ArtistOptions, Lessons
 from likely.nets.backbone import Backbone
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.training import hardware
@@ -27,28 +27,39 @@ from likely.training.state import TrainingState
 if TYPE_CHECKING:
     from likely.classifier.classifier import BayesClassifier
 
-BATCH = 32
+BATCH = 16
 BATCH_DRAWN = 256  # images that are drawn together
 AT_ONCE = 64  # images that are shrunk together
+MEASURED = 64  # images by which what the teacher sees is scaled
 TRAINING = TrainingOptions(batch_size=BATCH, learning_rate=2e-3, momentum=0.5, ema=0.995, weight_decay=0.0)
 
 
 class Drawing:
     """A training under way: `steps` trains, `artist` is what has been learned so far."""
 
-    def __init__(self, features: Features, part: Part, n_classes: int, options: ArtistOptions, *, seed: int) -> None:
-        """From labelled images; a ValueError if their features are of no backbone."""
+    def __init__(
+        self, features: Features, model: GenerativeModel, part: Part, options: ArtistOptions, *, seed: int
+    ) -> None:
+        """From labelled images, for a model of their features; a ValueError if these are of no backbone."""
         if not isinstance(features.map, Backbone):
             raise ValueError(f"{features.options.kind!r} features teach nobody to draw; a backbone was expected")
-        part, side = part.labelled(), options.side
-        vectors = features.over(part).images.batch(np.arange(len(part))).to(features.device)
+        part, on = part.labelled(), features.device
+        vectors = features.over(part).images.batch(np.arange(len(part))).to(on)
+        images, places = shrunk(part.images, options.side), np.arange(len(part))
+
+        @torch.no_grad()
+        def imagine(c: Tensor, rng: torch.Generator) -> Tensor:
+            return model.sample(c, rng=rng)
+
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            artist = hardware.placed(Artist(vectors.shape[1], n_classes, options), features.device)
-            artist.learn_from(features.map, vectors, torch.from_numpy(part.labels).to(features.device))
+            artist = hardware.placed(Artist(vectors.shape[1], options), on)
+            labels = torch.from_numpy(part.labels).to(on)
+            known = Lessons(sketched(images, artist).to(on), vectors, labels, model.task.n_classes, imagine)
+            some = places[:: max(1, len(part) // MEASURED)]
+            artist.learn_from(features.map, to_unit(images.batch(some)).to(on), known)
         training = TRAINING.model_copy(update={"minutes": options.minutes})
         self.state = TrainingState(artist, training, seed=seed)
-        places, images = np.arange(len(part)), shrunk(part.images, side)
         self.feed = Batches(images, places, batch_size=min(BATCH, len(part)), seed=seed, augment=None)
 
     def steps(self) -> Iterator[Step]:
@@ -93,12 +104,13 @@ def _artist_of(classifier: BayesClassifier) -> Artist:
 
 
 def drawn(model: GenerativeModel, artist: Artist, c: Tensor, rng: torch.Generator, truncation: float) -> Tensor:
-    """x ~ ∫ p(x | f, c) p(f | c) df, features' distance from the class's own scaled by `truncation`: (B,) -> (B, 3, H, W)."""
+    """x ~ ∫∫ p(x | s, f) p(s | c) p(f | c) ds df, what s and f are apart from the class's own scaled by `truncation`:
+    (B,) -> (B, 3, H, W)."""
     f = model.sample(c, rng=rng)
     if truncation != 1:
         middle = model.sample(c)
         f = middle + truncation * (f - middle)
-    return artist.draw(f, c, rng=rng)
+    return artist.draw(f, c, rng=rng, truncation=truncation)
 
 
 def shrunk(images: Images, side: int) -> CachedImages:
@@ -108,3 +120,8 @@ def shrunk(images: Images, side: int) -> CachedImages:
         x = to_unit(images.batch(np.arange(start, min(start + AT_ONCE, len(images)))))
         made.append(to_eight_bit(F.interpolate(x, size=(side, side), mode="area")))
     return CachedImages(torch.cat(made).numpy(), images.name)
+
+
+def sketched(images: Images, artist: Artist) -> Tensor:
+    """The images a few pixels a side, as an artist begins them: (N, 3, s, s) in [0, 1]."""
+    return to_unit(shrunk(images, artist.sketches.side).batch(np.arange(len(images))))

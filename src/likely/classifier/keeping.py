@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,13 +69,13 @@ def put_together(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping
     self.training_, self.format_ = training, format
     self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
     self.features_ = _features(tensors, document, device)
-    if document.get("artist") is not None:
-        self.artist_ = _artist(tensors, document, device)
     if self.format_ is None:
         self.n_features_in_ = document["task"]["shape"][0]
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
     try:
         model.load_state_dict(under("model", tensors))
+        if document.get("artist") is not None:
+            self.artist_ = _artist(tensors, document, device)
     except RuntimeError as error:  # other names or shapes than this version's
         raise CheckpointError(
             f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
@@ -99,7 +98,4 @@ def _features(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device
 
 def _artist(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> Artist:
     options = ArtistOptions.model_validate(document["artist"], context={STORED: True})
-    task = document["task"]
-    artist = Artist(math.prod(task["shape"]), len(task["class_counts"]), options)
-    artist.load_state_dict(under("artist", tensors))
-    return hardware.placed(artist.eval(), hardware.device(device))
+    return hardware.placed(Artist.restored(options, under("artist", tensors)).eval(), hardware.device(device))

@@ -1,13 +1,16 @@
-"""An artist: what draws images for a model of features, p(x | f, c), taught by the backbone that the features are of.
+"""An artist: what draws images for a model of features, p(x | s, f), taught by the backbone that the features are of.
 
-With p(f | c) the model's own, p(x | c) = ∫ p(x | f, c) p(f | c) df. A generator learns to make an image again from its
-features, as far as the backbone tells two images apart, and to be taken for real by discriminators that see with the backbone's
-eyes (Sauer 2021, Projected GANs Converge Faster).
+With p(f | c) the model's own and p(s | c) that of sketches, p(x | c) = ∫∫ p(x | s, f) p(s | c) p(f | c) ds df. What a sketch
+leaves out is made by a generator that learns to make photographs again from their sketches and features, as far as the
+backbone tells two images and two textures apart, and to be taken for real, of what it has never seen as well, by
+discriminators that see with the backbone's eyes (Sauer 2021, Projected GANs Converge Faster).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from pydantic import Field
@@ -17,13 +20,16 @@ from torch.nn import functional as F
 from likely.contract import Learner, Objective
 from likely.nets.adversarial import ADVERSARIAL
 from likely.nets.backbone import Backbone
-from likely.nets.blocks import head, standard_normal
+from likely.nets.blocks import standard_normal
 from likely.nets.features import Scaling
-from likely.nets.projected import Judges, Projection, distance, useful
+from likely.nets.projected import Judges, Projection, distance, texture_distance, useful
+from likely.nets.refiner import Refiner
+from likely.nets.sketches import Sketches
 from likely.options import Options
 
-STAGES = 4  # of the backbone, that teach
 APPRENTICE = ("judges.", "projection.")  # what is of no use once it draws
+SHAKEN = 2  # pixels by which images are moved before they are looked at
+SKETCH = 2.0  # weight of the mean error of the drawing, a few pixels a side, beside that of its pixels
 
 
 class ArtistOptions(Options):
@@ -33,93 +39,159 @@ class ArtistOptions(Options):
         None, gt=0, description="How long to learn to draw, after everything else; not at all when left out."
     )
     side: int = Field(64, ge=16, le=256, description="Pixels a side of what is drawn.")
-    width: int = Field(48, ge=8, description="Channels of the generator's finest maps.")
-    noise_dims: int = Field(32, ge=1, description="Numbers by which images of the same features differ.")
+    sketch_side: int = Field(
+        16, ge=2, le=64, description="Pixels a side of the sketch that a drawing begins with, at most."
+    )
+    sketch_components: int = Field(64, ge=1, description="Principal components of the sketches of all classes.")
+    bandwidth: float = Field(
+        0.5, ge=0, le=1, description="How far a sketch is from the nearest photograph's: 0 copies it, 1 follows none."
+    )
+    width: int = Field(64, ge=8, description="Channels of the generator's coarsest maps.")
+    depth: int = Field(3, ge=1, description="Residual blocks at the sketch's size.")
+    noise_dims: int = Field(4, ge=1, description="Channels of noise, by which drawings of one sketch differ.")
     components: int = Field(64, ge=1, description="Principal components of the features that an image is drawn from.")
-    adversarial: float = Field(0.1, ge=0, description="Weight of being taken for real beside being alike.")
-    teacher_side: int = Field(96, ge=32, description="Pixels a side of what the backbone is shown while it teaches.")
+    adversarial: float = Field(0.3, ge=0, description="Weight of being taken for real beside being alike.")
+    teacher_side: int = Field(64, ge=32, description="Pixels a side of what the backbone is shown while it teaches.")
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """What is known of the training images: sketches (N, 3, s, s), features (N, D), classes (N,); and how to make up features
+    of a class, f ~ p(f | c): (B,) -> (B, D)."""
+
+    sketches: Tensor
+    features: Tensor
+    labels: Tensor
+    n_classes: int
+    imagine: Callable[[Tensor, Generator], Tensor]
 
 
 class Artist(Learner):
-    """G(z, f, c), z ~ N(0, 1); trained on images x (B, 3, H, W), whose labels are their places among `known` features."""
+    """G(s, f, z), z ~ N(0, 1); trained on images x (B, 3, H, W), whose labels are their places among those `known`."""
 
-    def __init__(self, n_features: int, n_classes: int, options: ArtistOptions) -> None:
+    def __init__(self, n_features: int, options: ArtistOptions, n_sketches: int = 0) -> None:
         super().__init__()
-        self.options, d = options, 8 * options.width
+        self.options = options
         self.to_plan = Scaling("whiten", (n_features,), options.components)
-        self.classes = nn.Embedding(n_classes, d)
-        self.start = nn.Linear(options.noise_dims + self.to_plan.n_features, d)
-        self.generator = head(d, (3, options.side, options.side), width=options.width, depth=1)
+        n_plan = 2 * options.width
+        self.plan = nn.Linear(self.to_plan.n_features, n_plan)
+        self.refiner = Refiner(
+            options.side, options.sketch_side, options.noise_dims, n_plan, width=options.width, depth=options.depth
+        )
+        self.sketches = Sketches(self.refiner.sizes[0], options.sketch_components, options.bandwidth, n_sketches)
         self.judges: Judges | None = None
         self.projection: Projection | None = None
 
-    def learn_from(self, backbone: Backbone, features: Tensor, labels: Tensor) -> None:
-        """What is taught by whom: the training images' features (N, D) and classes (N,)."""
-        self.to_plan.measure(features)
-        self._known = features, labels
-        # Not a module of this one: it is kept elsewhere, and an average of its weights would be nothing new.
-        self._teacher = (backbone,)
-        with torch.inference_mode():
-            maps = self._maps(features.new_zeros(1, 3, self.options.side, self.options.side))
-        channels, width = [h.shape[1] for h in maps], 2 * self.options.width
-        self.projection = Projection(channels, width).to(features.device)
-        self.judges = Judges(len(channels), width, self.classes.num_embeddings).to(features.device)
+    @classmethod
+    def restored(cls, options: ArtistOptions, tensors: Mapping[str, Tensor]) -> Self:
+        """Of the tensors that were `finished`; a RuntimeError if they are another's."""
+        try:
+            self = cls(len(tensors["to_plan.location"]), options, len(tensors["sketches.codes"]))
+        except KeyError as error:
+            raise RuntimeError(f"there is no {error}") from error
+        self.load_state_dict(dict(tensors))
+        return self
 
-    def forward(self, z: Tensor, f: Tensor, c: Tensor) -> Tensor:
-        """Noise (B, d), features (B, D), classes (B,) -> images (B, 3, H, W) in [0, 1]."""
-        plan = self.start(torch.cat([z, self.to_plan(f).to(z)], 1)) + self.classes(c)
-        drawn: Tensor = self.generator(F.silu(plan))
-        return drawn.sigmoid()
+    def learn_from(self, backbone: Backbone, some: Tensor, known: Lessons) -> None:
+        """What is taught by whom, and `some` of the training images (M, 3, side, side), to scale the teacher's maps by."""
+        self.to_plan.measure(known.features)
+        codes = self.sketches.measure(known.sketches, known.labels)
+        self._known = known.features, codes, known.labels
+        # Neither a module of this one: they are kept elsewhere, and an average of weights would be nothing new.
+        self._teacher, self._imagine = (backbone,), (known.imagine,)
+        with torch.inference_mode():
+            maps = self._maps(some)
+        channels, width = [h.shape[1] for h in maps], self.options.width // 2
+        self.projection = Projection(channels, width).to(some.device)
+        self.projection.measure(maps)
+        self.judges = Judges(len(channels), width, known.n_classes).to(some.device)
+
+    def forward(self, u: Tensor, f: Tensor, z: Tensor) -> Tensor:
+        """Sketches' codes (B, n), features (B, D), noise (B, d, s, s) -> images (B, 3, H, W), about in [0, 1]."""
+        drawn: Tensor = self.refiner(self.sketches(u), z, F.silu(self.plan(self.to_plan(f))))
+        return drawn
 
     def finished(self) -> dict[str, Tensor]:
         """The tensors that it takes to draw."""
         return {name: t for name, t in self.state_dict().items() if not name.startswith(APPRENTICE)}
 
+    def extended(self, s: Tensor, c: int) -> Self:
+        """With a class more, of sketches (N, 3, s, s): filled in as those of all others are."""
+        sketches = self.sketches.extended(s, c)
+        tensors = self.finished() | {f"sketches.{name}": t for name, t in sketches.state_dict().items()}
+        return type(self).restored(self.options, tensors).to(self.plan.weight.device).eval()
+
     @torch.no_grad()
-    def draw(self, f: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """An image of each feature vector, in [0, 1]; without `rng`, with no noise."""
-        z = torch.zeros(len(f), self.options.noise_dims, device=f.device)
-        drawn: Tensor = self(z if rng is None else standard_normal(z, rng), f.float(), c)
-        return drawn
+    def draw(self, f: Tensor, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
+        """An image of each feature vector and class, in [0, 1]; without `rng`, of the class's mean sketch and no noise."""
+        u = self.sketches.codes_of(c, rng)
+        if truncation != 1:
+            middle = self.sketches.codes_of(c, None)
+            u = middle + truncation * (u - middle)
+        f = f.to(u)
+        drawn: Tensor = self(u, f, self._noise(f, rng))
+        return drawn.clamp(0, 1)
 
     def objectives(self) -> Sequence[Objective]:
         assert self.judges is not None
-        ours = (*self.classes.parameters(), *self.start.parameters(), *self.generator.parameters())
+        ours = (*self.plan.parameters(), *self.refiner.parameters())
         return (
             Objective("drawing", ours, self._generator_loss, bounded=False),
             Objective("judging", tuple(self.judges.parameters()), self._judges_loss, bounded=False),
         )
 
     def _generator_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
-        """Alike and, to the judges, real."""
-        f, c = (known[i] for known in self._known)
-        z = standard_normal(torch.zeros(len(x), self.options.noise_dims, device=x.device), rng)
-        made: Tensor = self(z, f, c)
-        real_maps = self._maps(self._sized(x))
-        self._real = real_maps, c
+        """Half of them alike, all of them true to their sketches and, to the judges, real."""
+        f, u, c = (known[i] for known in self._known)
+        n = (len(x) + 1) // 2  # the others are of sketches and features that are made up
+        if n < len(x):
+            f = torch.cat([f[:n], self._imagine[0](c[n:], rng).to(f)])
+            u = torch.cat([u[:n], self.sketches.codes_of(c[n:], rng)])
+        x = self._sized(x, self.options.side)
+        made: Tensor = self(u, f, self._noise(f, rng))
+        outside = (made - made.clamp(0, 1)).abs().mean()
+        true = (self._sized(made, self.sketches.side) - self.sketches(u)).abs().mean()
+        x, made = _shaken((x, made), rng)
+        with torch.no_grad():
+            real_maps = self._maps(x)
         made_maps = self._maps(made)
-        self._made = [h.detach() for h in made_maps]
-        deceived = ADVERSARIAL["hinge"].generator(self._judged(made_maps, c))
-        return (
-            distance(made_maps, real_maps) + (made - self._sized(x)).abs().mean() + self.options.adversarial * deceived
-        )
+        self._step = c, x, real_maps, made.detach(), [h.detach() for h in made_maps]
+        alike, model = [h[:n] for h in made_maps], [h[:n] for h in real_maps]
+        deceived = ADVERSARIAL["hinge"].generator(self._judged(made, made_maps, c))
+        loss = (made[:n] - x[:n]).abs().mean() + distance(alike, model) + texture_distance(alike, model)
+        whole: Tensor = loss + SKETCH * true + outside + self.options.adversarial * deceived
+        return whole
 
     def _judges_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
-        """By the maps of the step under way."""
-        (real, c), loss = self._real, ADVERSARIAL["hinge"]
-        return loss.real(self._judged(real, c)) + loss.made(self._judged(self._made, c))
+        """By the images and maps of the step under way."""
+        (c, real, real_maps, made, made_maps), loss = self._step, ADVERSARIAL["hinge"]
+        return loss.real(self._judged(real, real_maps, c)) + loss.made(self._judged(made, made_maps, c))
 
-    def _judged(self, maps: Sequence[Tensor], c: Tensor) -> Tensor:
+    def _judged(self, x: Tensor, maps: Sequence[Tensor], c: Tensor) -> Tensor:
         assert self.projection is not None
         assert self.judges is not None
-        found: Tensor = self.judges(self.projection(maps), c)
+        found: Tensor = self.judges(x, self.projection(maps), c)
         return found
 
-    def _sized(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, size=(self.options.side,) * 2, mode="area")
+    def _noise(self, like: Tensor, rng: Generator | None) -> Tensor:
+        side = self.sketches.side
+        z = torch.zeros(len(like), self.options.noise_dims, side, side, device=like.device)
+        return z if rng is None else standard_normal(z, rng)
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         """What the teacher sees of images, the finest maps first."""
         shown = F.interpolate(x, size=(self.options.teacher_side,) * 2, mode="bilinear", antialias=True)
-        maps = self._teacher[0].maps(shown, STAGES)
+        maps = self._teacher[0].maps(shown, None)
         return maps[: useful(maps)]
+
+    @staticmethod
+    def _sized(x: Tensor, side: int) -> Tensor:
+        return x if x.shape[2:] == (side, side) else F.interpolate(x, size=(side, side), mode="area")
+
+
+def _shaken(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:
+    """All moved alike, by up to `SHAKEN` pixels each way: a network that looks at every other pixel would else be deceived by
+    a pattern in between."""
+    d, (dy, dx) = SHAKEN, torch.randint(2 * SHAKEN + 1, (2,), generator=rng, device=rng.device).tolist()
+    height, width = images[0].shape[2:]
+    return [F.pad(x, (d, d, d, d), mode="reflect")[..., dy : dy + height, dx : dx + width] for x in images]

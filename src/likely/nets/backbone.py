@@ -88,15 +88,18 @@ class Backbone(FeatureMap):
         """(B, 3, H, W) in [0, 1] -> (B, D) of each stage, the last one last."""
         return [h.float().mean((2, 3)) if h.ndim == 4 else h.float().mean(1) for h in self.maps(x, self.stages)]
 
-    def maps(self, x: Tensor, stages: int) -> list[Tensor]:
-        """(B, 3, H, W) in [0, 1] -> the last maps of so many stages, the last one last: (B, F, h, w), or tokens (B, T, F)."""
-        x = x.expand(-1, 3, -1, -1)
-        found = self._fastest()((x - self.mean) / self.deviation, output_hidden_states=stages > 1)
+    def maps(self, x: Tensor, stages: int | None) -> list[Tensor]:
+        """(B, 3, H, W) in [0, 1] -> the last maps of so many stages, or all, the last one last: (B, F, h, w), or tokens
+        (B, T, F)."""
+        x, several = x.expand(-1, 3, -1, -1), stages is None or stages > 1
+        found = self._fastest()((x - self.mean) / self.deviation, output_hidden_states=several)
         maps = [found.last_hidden_state]
-        if stages > 1:
+        if several:
             maps = [*_ends(found.hidden_states), *maps]
             if len(maps) > 1 and maps[-2].shape == maps[-1].shape:
                 del maps[-2]  # the last map, told twice, or before its last scaling
+        if stages is None:
+            return maps
         if stages > len(maps):
             raise BackboneError(f"{self.source or 'the backbone'} has {len(maps)} stages, and {stages} were asked for")
         return maps[-stages:]

@@ -198,6 +198,12 @@ class Scaling(nn.Module):
             return f
         return torch.cat([F.normalize(group, dim=1) for group in torch.split(f, list(self.groups), 1)], 1)
 
+    def undone(self, z: Tensor) -> Tensor:
+        """The least that comes to the same when it is whitened: (B, n_features) -> (B, D)."""
+        assert self.kind == "whiten"
+        lengths = self.axes.square().sum(0)  # 1 / λ; 0 of a component that no image has
+        return self.location + (z / lengths.clamp_min(torch.finfo(z.dtype).tiny)) @ self.axes.mT
+
     @torch.no_grad()
     def measure(self, f: Tensor) -> None:
         """Learn mean and axes from features (N, D); fewer images than components leave the rest at zero."""

@@ -1,0 +1,93 @@
+"""Sketches: what the images of a class look like a few pixels a side, as a density that takes no training."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from likely.nets.blocks import standard_normal
+from likely.nets.features import Scaling
+
+AT_MOST = 100  # of a class are kept
+BORROWED = 0.3  # share of the mean variance in the covariance, which a few thousand images alone do not settle
+
+
+class Sketches(nn.Module):
+    """p(s | c) of images (3, side, side), by a kernel about each of the class's own.
+
+    In principal components u, of variance 1 over all images, and with i any image of the class,
+
+        u ~ N(m_c + √(1 − h²) (u_i − m_c), h² Σ),
+
+    Σ the covariance within classes: mean and covariance stay those of the images, whatever the bandwidth h (Silverman 1986,
+    Density Estimation, section 6.4: the smoothed bootstrap). h = 0 gives the images themselves, h = 1 a Gaussian.
+    """
+
+    def __init__(self, side: int, n_components: int, bandwidth: float, n_kept: int = 0) -> None:
+        super().__init__()
+        self.side, self.bandwidth = side, bandwidth
+        self.to_code = Scaling("whiten", (3 * side * side,), n_components)
+        n = self.to_code.n_features
+        self.codes: Tensor
+        self.labels: Tensor
+        self.spread: Tensor
+        self.register_buffer("codes", torch.zeros(n_kept, n))
+        self.register_buffer("labels", torch.zeros(n_kept, dtype=torch.long))
+        self.register_buffer("spread", torch.eye(n))  # lower triangular, its square Σ
+
+    @torch.no_grad()
+    def measure(self, s: Tensor, c: Tensor) -> Tensor:
+        """Learn from images (N, 3, side, side) of classes (N,); their codes (N, n)."""
+        self.to_code.measure(s.flatten(1))
+        u: Tensor = self.to_code(s.flatten(1))
+        means, at = _means(u, c)
+        within = u - means[at]
+        S = within.mT @ within / max(1, len(u) - len(means))
+        S = (1 - BORROWED) * S + BORROWED * S.diagonal().mean() * torch.eye(len(S)).to(S)
+        self.spread = torch.linalg.cholesky(S) if S.any() else torch.zeros_like(S)  # of one image there is no spread
+        self._keep(u, c)
+        return u
+
+    def extended(self, s: Tensor, c: int) -> Self:
+        """With images (N, 3, side, side) of one class more."""
+        new = type(self)(self.side, self.to_code.n_features, self.bandwidth)
+        new.to_code, new.spread = self.to_code, self.spread
+        u: Tensor = self.to_code(s.flatten(1).to(self.codes))
+        new._keep(torch.cat([self.codes, u]), torch.cat([self.labels, torch.full((len(u),), c).to(self.labels)]))
+        return new
+
+    def codes_of(self, c: Tensor, rng: Generator | None) -> Tensor:
+        """u ~ p(u | c), classes (B,) -> (B, n); the classes' means without `rng`. Of no class's images, any."""
+        found = torch.empty(len(c), self.codes.shape[1], device=self.codes.device)
+        noise = None if rng is None else standard_normal(found, rng) @ self.spread.mT
+        for k in sorted(set(c.tolist())):
+            own, there = self.codes[self.labels == k], c == k
+            own = own if len(own) else self.codes
+            mean = own.mean(0)
+            found[there] = mean
+            if rng is not None and noise is not None:
+                i = torch.randint(len(own), (int(there.sum()),), generator=rng, device=rng.device).to(own.device)
+                h = self.bandwidth
+                found[there] += (1 - h * h) ** 0.5 * (own[i] - mean) + h * noise[there]
+        return found
+
+    def forward(self, u: Tensor) -> Tensor:
+        """Codes (B, n) -> sketches (B, 3, side, side), about in [0, 1]."""
+        return self.to_code.undone(u).reshape(-1, 3, self.side, self.side)
+
+    def _keep(self, u: Tensor, c: Tensor) -> None:
+        """Of each class as many as are kept, at even distances among those that there are."""
+        kept = []
+        for k in sorted(set(c.tolist())):
+            (own,) = torch.nonzero(c == k, as_tuple=True)
+            kept.append(own[torch.linspace(0, len(own) - 1, min(AT_MOST, len(own))).round().long().to(own.device)])
+        places = torch.cat(kept)
+        self.codes, self.labels = u[places].clone(), c[places].clone()
+
+
+def _means(u: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The means (K, n) of the classes that are there, and where among them each row's class is (N,)."""
+    there, at, n = torch.unique(c, return_inverse=True, return_counts=True)
+    return u.new_zeros(len(there), u.shape[1]).index_add_(0, at, u) / n[:, None], at
