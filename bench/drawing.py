@@ -33,7 +33,7 @@ from likely.evaluation.fidelity import fidelity
 from likely.evaluation.sheets import sheet
 
 LEDGER = RESULTS / "drawing.jsonl"
-TAUGHT, PIXELS = "gaussian, taught to draw by its backbone", ("vaegan", "gan")
+TAUGHT = "gaussian, taught to draw by its backbone"
 SIDE = 64
 NEVER = 10_000  # epochs without a gain, until which models of pixels use all their minutes
 SHOWN = ("Banana", "Lemon", "Carrots", "Red-Beet", "Kiwi", "Aubergine", "Orange", "Cucumber")
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--judge", required=True)
+    parser.add_argument("--beside", nargs="+", default=["vaegan"], help="models of pixels")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
@@ -56,7 +57,7 @@ def main() -> None:
     folders = {}
     for seed in asked.seeds:
         minutes = 0.0
-        for kind in (TAUGHT, *PIXELS):
+        for kind in (TAUGHT, *asked.beside):
             folders[kind], minutes = learned(kind, data, seed, asked, minutes)
             key = {"kind": kind, "seed": seed, "minutes": asked.minutes}
             if not has_row(LEDGER, key):

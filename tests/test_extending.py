@@ -26,7 +26,7 @@ def digits():
 def nine(request, digits):
     """A classifier that has never seen a seven."""
     family, (options, training) = request.param
-    images, labels = (part[:1300][digits[1][:1300] != NEW] for part in digits)
+    images, labels = (part[:900][digits[1][:900] != NEW] for part in digits)
     return Classifier(family, options=options, training=training).fit(images, labels)
 
 

@@ -18,8 +18,8 @@ from likely.evaluation.assessment import TIMED, assess
 from likely.evaluation.metrics import auroc
 from likely.nets.features import RandomConvolutions
 
-IMAGES, LABELS = (part[:500] for part in (load_digits().images / 16, load_digits().target))
-NEW = load_digits().images[500:800] / 16
+IMAGES, LABELS = (part[:300] for part in (load_digits().images / 16, load_digits().target))
+NEW = load_digits().images[300:500] / 16
 SHORT = {"epochs": 3, "threads": 1}
 
 
@@ -94,7 +94,7 @@ def test_features_are_computed_once_in_an_images_life(monkeypatch):
 
 
 def test_vectors_have_no_features_but_their_own():
-    classifier = Classifier("gaussian", features={"features": "random"}).fit(IMAGES.reshape(500, -1), LABELS)
+    classifier = Classifier("gaussian", features={"features": "random"}).fit(IMAGES.reshape(len(IMAGES), -1), LABELS)
     assert classifier.features_ is None
 
 

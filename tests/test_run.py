@@ -9,22 +9,25 @@ import time
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.checkpoint import read_document
+from likely.data.dataset import load
 from likely.data.listing import DataError
 from likely.evaluation.assessment import TIMED
-from likely.evaluation.record import Record
+from likely.evaluation.record import Record, read_history
 from likely.nets.features import RandomConvolutions
 from likely.run import N_JUDGED, UNFINISHED, Run, RunError, begin, resume, set_aside
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
+N_SOME = 500
 
 
-def tiny_run(**changes):
+def tiny_run(data):
     training = TrainingOptions(epochs=4, batch_size=64, threads=1)
-    return Run(data="digits", model="vaegan", options=TINY, training=training, folds=0, **changes)
+    return Run(data=str(data), model="vaegan", options=TINY, training=training, folds=0)
 
 
 def drained(session):
@@ -39,13 +42,21 @@ def weights(folder):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def some(tmp_path_factory):
+    """A file of a few digits."""
+    data, path = load_digits(), tmp_path_factory.mktemp("data") / "some.npz"
+    np.savez(path, x=(data.images[:N_SOME] * 15).astype(np.uint8), y=data.target[:N_SOME])
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(some, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "whole"
-    drained(begin(tiny_run(), out))
+    drained(begin(tiny_run(some), out))
     return out
 
 
-def test_a_model_folder_holds_what_it_should(uninterrupted):
+def test_a_model_folder_holds_what_it_should(some, uninterrupted):
     assert {path.name for path in uninterrupted.iterdir()} == {
         "model.safetensors",
         "model.json",
@@ -54,16 +65,16 @@ def test_a_model_folder_holds_what_it_should(uninterrupted):
         "report.html",
     }
     document = json.loads((uninterrupted / "model.json").read_text())
-    assert document["record"]["source"] == "digits"
+    assert document["record"]["source"] == str(some)
     assert document["training"]["epochs"] == 4
     assert (uninterrupted / "history.csv").read_text().count("\n") == 5
 
 
-def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
+def test_features_of_an_image_are_made_once(some, tmp_path, monkeypatch):
     monkeypatch.setenv("LIKELY_CACHE", str(tmp_path / "cache"))
     made, forward = [], RandomConvolutions.forward
     monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
-    session = drained(begin(Run(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out"))
+    session = drained(begin(Run(data=str(some), model="gaussian", features={"features": "random"}), tmp_path / "out"))
     for _ in session.check_labels():
         pass
     parts = session.parts
@@ -71,10 +82,10 @@ def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
     assert sum(made) == once + TIMED  # which the report's speed is measured by
 
 
-def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(uninterrupted, tmp_path):
-    n_steps = 4 * 15
+def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(some, uninterrupted, tmp_path):
+    n_steps = int(read_history(uninterrupted)[-1]["step"])
     for stop in np.random.default_rng(0).choice(np.arange(1, n_steps), 2, replace=False).tolist():
-        session = begin(tiny_run(), tmp_path / str(stop))
+        session = begin(tiny_run(some), tmp_path / str(stop))
         for step in session.steps():
             if step.number == stop:
                 session.save_progress()
@@ -84,19 +95,19 @@ def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(unin
             assert expected.equal(weights(tmp_path / str(stop))[name]), (stop, name)
 
 
-def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(uninterrupted, tmp_path):
+def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, uninterrupted, tmp_path):
     """SIGKILL wherever it hits, from the first saved step on."""
     out = tmp_path / "killed"
     program = (
         "import sys, pathlib; import likely.run.session as session; session.SAVE_EVERY = 0.02\n"
         "sys.path.insert(0, sys.argv[2]); from test_run import begin, tiny_run, drained\n"
-        "drained(begin(tiny_run(), pathlib.Path(sys.argv[1])))"
+        "drained(begin(tiny_run(sys.argv[3]), pathlib.Path(sys.argv[1])))"
     )
-    process = subprocess.Popen([sys.executable, "-c", program, out, __file__.rpartition("/")[0]])
+    process = subprocess.Popen([sys.executable, "-c", program, out, __file__.rpartition("/")[0], some])
     deadline = time.monotonic() + 60
     while not (out / UNFINISHED).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    time.sleep(np.random.default_rng().uniform(0, 0.2))
+    time.sleep(np.random.default_rng().uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "model.json").exists()
@@ -105,8 +116,8 @@ def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(uninte
         assert expected.equal(weights(out)[name]), name
 
 
-def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(tmp_path):
-    session = begin(tiny_run(), tmp_path / "m")
+def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(some, tmp_path):
+    session = begin(tiny_run(some), tmp_path / "m")
     for step in session.steps():
         if step.ends_epoch:
             break
@@ -142,10 +153,10 @@ def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path)
     assert following.elapsed >= step.elapsed
 
 
-def test_a_folder_that_holds_something_is_not_written_to(tmp_path):
+def test_a_folder_that_holds_something_is_not_written_to(some, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(RunError, match="--overwrite"):
-        begin(tiny_run(), tmp_path)
+        begin(tiny_run(some), tmp_path)
 
 
 def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_path):
@@ -155,20 +166,17 @@ def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_p
         resume(uninterrupted)
 
 
-def test_a_training_reads_no_test_image(uninterrupted):
+def test_a_training_reads_no_test_image(tmp_path):
     """The digits have a test part of their own, of which the model must not know a single image."""
-    from likely.data.dataset import load
-
+    drained(begin(Run(data="digits", model="gaussian", folds=0), tmp_path / "m"))
     test = load("digits", parts=("test",)).test
-    known = Classifier.load(uninterrupted).hashes_
+    known = Classifier.load(tmp_path / "m").hashes_
     train = load("digits", parts=("train",)).train
     assert np.isin(train.hashes, known).mean() > 0.99
     assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
 
 
 def test_wrong_labels_are_doubted(tmp_path):
-    from likely.data.dataset import load
-
     train = load("digits", parts=("train",)).train
     images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
     flipped = np.arange(0, 600, 50)
@@ -185,9 +193,9 @@ def test_wrong_labels_are_doubted(tmp_path):
     assert len(named & set(flipped.tolist())) >= 4
 
 
-def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
+def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(some, tmp_path):
     training = TrainingOptions(epochs=2, batch_size=64, threads=1)
-    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
+    session = begin(Run(data=str(some), model="vaegan", options=TINY, training=training), tmp_path / "m")
     for _ in session.steps():
         pass
     session.finish()

@@ -31,6 +31,16 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def few(photos, tmp_path_factory):
+    """Ten images of each known class."""
+    root = tmp_path_factory.mktemp("few")
+    for path in (photos / "known").glob("*/0?.png"):
+        (root / path.parent.name).mkdir(exist_ok=True)
+        shutil.copy(path, root / path.parent.name)
+    return root
+
+
+@pytest.fixture(scope="module")
 def models(photos, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for family, options in FAMILIES.items():
@@ -322,11 +332,11 @@ def test_a_mask_that_is_no_picture_is_named(likely, models, photos):
     assert "transparent" in err
 
 
-def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likely, models, photos, tmp_path):
+def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likely, models, few, tmp_path):
     asked = (
         "evaluate",
         models / "vae",
-        photos / "known",
+        few,
         "--twin",
         "twin",
         "--corruptions",
