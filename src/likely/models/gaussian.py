@@ -299,9 +299,12 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
     def _unwhiten(self, noise: Tensor, c: Tensor) -> Tensor:
         if self.covariance == "diagonal":
             return noise / self.whitening[c]
-        W = self.whitening.expand(self.task.n_classes, -1, -1)[c]
-        x: Tensor = torch.linalg.solve_triangular(W, noise[..., None], upper=False)
-        return x[..., 0]
+        # One solution for all rows of a matrix: a copy of it for each would fill the memory.
+        x = torch.empty_like(noise)
+        of = c if self.covariance == "per_class" else torch.zeros_like(c)
+        for k in set(of.tolist()):
+            x[of == k] = torch.linalg.solve_triangular(self.whitening[k], noise[of == k].mT, upper=False).mT
+        return x
 
     def _shrunk(self, S: Tensor, n: Tensor) -> Tensor:
         """(1 − ρ) S + ρ tr(S)/D I, and at least the variance of rounding to 8 bits."""
