@@ -23,6 +23,14 @@ NEW = load_digits().images[300:500] / 16
 SHORT = {"epochs": 3, "threads": 1}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_filters():
+    """An eighth of the random features: covariances of a thousand numbers take seconds each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RandomConvolutions.__init__.__kwdefaults__, "n_filters", 16)
+        yield
+
+
 @pytest.fixture(scope="module", params=["random", "autoencoder", "backbone", "tuned backbone"])
 def features(request, backbone):
     if request.param.endswith("backbone"):

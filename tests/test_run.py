@@ -70,11 +70,12 @@ def test_a_model_folder_holds_what_it_should(some, uninterrupted):
     assert (uninterrupted / "history.csv").read_text().count("\n") == 5
 
 
-def test_features_of_an_image_are_made_once(some, tmp_path, monkeypatch):
+def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LIKELY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(RandomConvolutions.__init__.__kwdefaults__, "n_filters", 8)
     made, forward = [], RandomConvolutions.forward
     monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
-    session = drained(begin(Run(data=str(some), model="gaussian", features={"features": "random"}), tmp_path / "out"))
+    session = drained(begin(Run(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out"))
     for _ in session.check_labels():
         pass
     parts = session.parts
@@ -193,9 +194,9 @@ def test_wrong_labels_are_doubted(tmp_path):
     assert len(named & set(flipped.tolist())) >= 4
 
 
-def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(some, tmp_path):
+def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
     training = TrainingOptions(epochs=2, batch_size=64, threads=1)
-    session = begin(Run(data=str(some), model="vaegan", options=TINY, training=training), tmp_path / "m")
+    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
     for _ in session.steps():
         pass
     session.finish()
