@@ -90,11 +90,16 @@ def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted
 
 def measured(classifier: Classifier, train: Part, test: Part, judge: str, seed: int) -> dict[str, Any]:
     """How like the photographs of the test part the drawn ones are, to the judge; and how like those of the training are."""
-    seen = extractor(judge)
-    found = fidelity(classifier, test, seen, seed=seed)
-    real = frechet_distance(seen.over(train.images), seen.over(test.images))
+    found = fidelity(classifier, test, extractor(judge), seed=seed)
+    real = next((row["frechet_of_training"] for row in rows(LEDGER)), None) or distance_of(train, test, judge)
     figures = found.model_dump(include={"frechet", "precision", "recall", "density", "coverage", "n_real", "extractor"})
     return {**figures, "kernel": found.kernel.distance, "frechet_of_training": real}
+
+
+def distance_of(train: Part, test: Part, judge: str) -> float:
+    """Between the photographs of two parts: minutes, and the same whatever drew."""
+    seen = extractor(judge)
+    return frechet_distance(seen.over(train.images), seen.over(test.images))
 
 
 def draw(folders: dict[str, Path], path: Path) -> None:
