@@ -68,11 +68,11 @@ class Drawing:
 
     @property
     def artist(self) -> Artist:
-        """With averaged weights."""
+        """With averaged weights, and without its teachers."""
         self.state.use_best()
-        found = self.state.model
-        assert isinstance(found, Artist)
-        return found.eval()
+        pupil = self.state.model
+        assert isinstance(pupil, Artist)
+        return hardware.placed(Artist.restored(pupil.options, pupil.finished()).eval(), self.state.device)
 
 
 def samples(classifier: BayesClassifier, label: int, n: int, *, seed: int, truncation: float) -> NDArray[Any]:
