@@ -91,7 +91,8 @@ def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted
 def measured(classifier: Classifier, train: Part, test: Part, judge: str, seed: int) -> dict[str, Any]:
     """How like the photographs of the test part the drawn ones are, to the judge; and how like those of the training are."""
     found = fidelity(classifier, test, extractor(judge), seed=seed)
-    real = next((row["frechet_of_training"] for row in rows(LEDGER)), None) or distance_of(train, test, judge)
+    before = [row["frechet_of_training"] for row in rows(LEDGER) if row["extractor"] == found.extractor]
+    real = before[0] if before else distance_of(train, test, judge)
     figures = found.model_dump(include={"frechet", "precision", "recall", "density", "coverage", "n_real", "extractor"})
     return {**figures, "kernel": found.kernel.distance, "frechet_of_training": real}
 

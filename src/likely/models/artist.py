@@ -67,7 +67,7 @@ class Lessons:
 
 
 class Artist(Learner):
-    """G(s, f, z), z ~ N(0, 1); trained on images x (B, 3, H, W), whose labels are their places among those `known`."""
+    """G(s, f, z), z ~ N(0, 1); trained on images x (B, 3, side, side), whose labels are their places among those `known`."""
 
     def __init__(self, n_features: int, options: ArtistOptions, n_sketches: int = 0) -> None:
         super().__init__()
@@ -147,10 +147,10 @@ class Artist(Learner):
         if n < len(x):
             f = torch.cat([f[:n], self._imagine[0](c[n:], rng).to(f)])
             u = torch.cat([u[:n], self.sketches.codes_of(c[n:], rng)])
-        x = self._sized(x, self.options.side)
         made: Tensor = self(u, f, self._noise(f, rng))
         outside = (made - made.clamp(0, 1)).abs().mean()
-        true = (self._sized(made, self.sketches.side) - self.sketches(u)).abs().mean()
+        small = F.interpolate(made, size=(self.sketches.side,) * 2, mode="area")
+        true = (small - self.sketches(u)).abs().mean()
         x, made = _shaken((x, made), rng)
         with torch.no_grad():
             real_maps = self._maps(x)
@@ -183,10 +183,6 @@ class Artist(Learner):
         shown = F.interpolate(x, size=(self.options.teacher_side,) * 2, mode="bilinear", antialias=True)
         maps = self._teacher[0].maps(shown, None)
         return maps[: useful(maps)]
-
-    @staticmethod
-    def _sized(x: Tensor, side: int) -> Tensor:
-        return x if x.shape[2:] == (side, side) else F.interpolate(x, size=(side, side), mode="area")
 
 
 def _shaken(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:

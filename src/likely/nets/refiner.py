@@ -23,14 +23,13 @@ class Refiner(nn.Module):
         self.sizes = _sizes(side, coarsest)
         channels = [max(NARROWEST, width >> i) for i in range(len(self.sizes))]
         self.first = nn.Conv2d(3 + noise_dims, channels[0], 3, padding=1)
-        self.blocks = nn.ModuleList(Modulated(channels[0], n_plan) for _ in range(depth - 1))
+        self.blocks = nn.ModuleList(Modulated(channels[0], n_plan) for _ in range(depth))
         self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(channels))
-        self.after = nn.ModuleList(Modulated(n, n_plan) for n in channels)
+        self.after = nn.ModuleList(Modulated(n, n_plan) for n in channels[1:])
         self.last = nn.Conv2d(channels[-1], 3, 3, padding=1)
         with torch.no_grad():
-            for (
-                up
-            ) in self.up:  # begin with four pixels alike, so that nothing of a grid has to be unlearned (Aitken 2017)
+            # Four pixels begin alike, so that nothing of a grid has to be unlearned (Aitken 2017).
+            for up in self.up:
                 up.weight.copy_(up.weight[::4].repeat_interleave(4, 0))  # type: ignore[operator,index]
             self.last.weight *= 0.1
 
@@ -38,8 +37,7 @@ class Refiner(nn.Module):
         h = self.first(torch.cat([s - 0.5, z], 1))
         for block in self.blocks:
             h = block(h, plan)
-        h = self.after[0](h, plan)
-        for up, block, size in zip(self.up, self.after[1:], self.sizes[1:], strict=True):
+        for up, block, size in zip(self.up, self.after, self.sizes[1:], strict=True):
             h = block(sub_pixels(up(h), (2, 2))[..., :size, :size], plan)
         larger = F.interpolate(s, size=(self.sizes[-1],) * 2, mode="bicubic")
         drawn: Tensor = larger + self.last(F.leaky_relu(h, SLOPE))

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from likely.nets.blocks import standard_normal
+from likely.nets.covariance import Sums
 from likely.nets.features import Scaling
 
 AT_MOST = 100  # of a class are kept
@@ -42,9 +43,10 @@ class Sketches(nn.Module):
         """Learn from images (N, 3, side, side) of classes (N,); their codes (N, n)."""
         self.to_code.measure(s.flatten(1))
         u: Tensor = self.to_code(s.flatten(1))
-        means, at = _means(u, c)
-        within = u - means[at]
-        S = within.mT @ within / max(1, len(u) - len(means))
+        n, D = int(c.max()) + 1, u.shape[1]
+        sums = Sums.empty(torch.Size((n, D)), torch.Size((1, D, D)))
+        sums.take(u.double().cpu(), c.cpu())
+        S = (sums.scatter[0] / sums.freedom).to(u)
         S = (1 - BORROWED) * S + BORROWED * S.diagonal().mean() * torch.eye(len(S)).to(S)
         self.spread = torch.linalg.cholesky(S) if S.any() else torch.zeros_like(S)  # of one image there is no spread
         self._keep(u, c)
@@ -61,17 +63,20 @@ class Sketches(nn.Module):
     def codes_of(self, c: Tensor, rng: Generator | None) -> Tensor:
         """u ~ p(u | c), classes (B,) -> (B, n); the classes' means without `rng`. Of no class's images, any."""
         found = torch.empty(len(c), self.codes.shape[1], device=self.codes.device)
-        noise = None if rng is None else standard_normal(found, rng) @ self.spread.mT
         for k in sorted(set(c.tolist())):
             own, there = self.codes[self.labels == k], c == k
-            own = own if len(own) else self.codes
-            mean = own.mean(0)
-            found[there] = mean
-            if rng is not None and noise is not None:
-                i = torch.randint(len(own), (int(there.sum()),), generator=rng, device=rng.device).to(own.device)
-                h = self.bandwidth
-                found[there] += (1 - h * h) ** 0.5 * (own[i] - mean) + h * noise[there]
+            found[there] = self._drawn(own if len(own) else self.codes, int(there.sum()), rng)
         return found
+
+    def _drawn(self, own: Tensor, n: int, rng: Generator | None) -> Tensor:
+        """n codes of the class that has these, (n, D)."""
+        mean, h = own.mean(0).expand(n, -1), self.bandwidth
+        if rng is None:
+            return mean
+        i = torch.randint(len(own), (n,), generator=rng, device=rng.device).to(own.device)
+        noise = standard_normal(mean, rng) @ self.spread.mT
+        u: Tensor = mean + (1 - h * h) ** 0.5 * (own[i] - mean) + h * noise
+        return u
 
     def forward(self, u: Tensor) -> Tensor:
         """Codes (B, n) -> sketches (B, 3, side, side), about in [0, 1]."""
@@ -85,9 +90,3 @@ class Sketches(nn.Module):
             kept.append(own[torch.linspace(0, len(own) - 1, min(AT_MOST, len(own))).round().long().to(own.device)])
         places = torch.cat(kept)
         self.codes, self.labels = u[places].clone(), c[places].clone()
-
-
-def _means(u: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """The means (K, n) of the classes that are there, and where among them each row's class is (N,)."""
-    there, at, n = torch.unique(c, return_inverse=True, return_counts=True)
-    return u.new_zeros(len(there), u.shape[1]).index_add_(0, at, u) / n[:, None], at
