@@ -99,7 +99,6 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     test = dataset.test
     assert test is not None
     row: dict[str, object] = {
-        **circumstances(threads),
         "variant": variant,
         "how": HOW[variant],
         "seed": seed,
@@ -116,7 +115,7 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     )
     if row["few_rollbacks"] is not None:
         row["few_accuracy"] = _accuracy(few, test)
-    return row
+    return {**circumstances(threads), **row}
 
 
 def with_all_labels(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor) -> dict[str, object]:

@@ -62,7 +62,8 @@ def main() -> None:
     for seed in asked.seeds:
         key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
         if not has_row(LEDGER, key):
-            append(LEDGER, {**circumstances(asked.threads), **key, **measured(asked, seed)})
+            found = measured(asked, seed)
+            append(LEDGER, {**circumstances(asked.threads), **key, **found})
     write_table(LEDGER, table())
 
 

@@ -17,6 +17,19 @@ from likely.training import hardware
 RESULTS = Path(__file__).parent / "results"
 
 
+def _times() -> tuple[int, int]:
+    """Time since the system began that its processors worked, and that the host gave to others meanwhile, in ticks; 0 where
+    a system does not say."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0, 0
+    user, nice, system, _, _, irq, softirq, stolen = map(int, stat.read_text().split()[1:9])
+    return user + nice + system + irq + softirq, stolen
+
+
+BEGUN = _times()
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     """Every measurement so far."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -44,9 +57,12 @@ def arguments(what: str | None) -> argparse.ArgumentParser:
 
 
 def circumstances(threads: int) -> dict[str, object]:
-    """What version is measured, and on what."""
+    """What version is measured, on what, and what share of the time that its processors were wanted since the benchmark began
+    went to others that share the machine: a virtual one's steal."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {"commit": head, "machine": hardware.describe(), "threads": threads}
+    worked, stolen = (now - then for now, then in zip(_times(), BEGUN, strict=True))
+    taken = round(stolen / max(1, worked + stolen), 3)
+    return {"commit": head, "machine": hardware.describe(), "threads": threads, "taken": taken}
 
 
 def resolved(family: str, options: Mapping[str, object], training: Mapping[str, object]) -> dict[str, Any]:
@@ -62,8 +78,10 @@ def provenance(found: Sequence[dict[str, Any]]) -> str:
     for row in found:
         where = f"{row['machine']}, {plural(row['threads'], 'thread')}, commit"
         commits.setdefault(where, set()).add(str(row["commit"])[:7])
-    each = (f"{where}{'s' * (len(of) > 1)} {', '.join(sorted(of))}" for where, of in commits.items())
-    return "; ".join(each) + "."
+    each = [f"{where}{'s' * (len(of) > 1)} {', '.join(sorted(of))}" for where, of in commits.items()]
+    taken = max((row.get("taken", 0.0) for row in found), default=0.0)
+    others = f"; others that share it took {100 * taken:.0f} % of its time at most" if taken >= 0.005 else ""
+    return "; ".join(each) + others + "."
 
 
 def write_table(path: Path, table: str) -> None:

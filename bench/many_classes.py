@@ -34,7 +34,8 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
         if not any(row["seed"] == seed for row in rows(LEDGER)):
-            append(LEDGER, {**circumstances(asked.threads), "seed": seed, **measured(seed)})
+            found = measured(seed)
+            append(LEDGER, {**circumstances(asked.threads), "seed": seed, **found})
     write_table(LEDGER, table())
 
 
