@@ -151,6 +151,53 @@ class Page(BaseModel):
     counts: Annotated[dict[str, int], Field(description="How many there are in all, by status.")]
 
 
+class ImagesAsked(BaseModel):
+    """What goes in the address of a request that brings images."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[
+        str | None, Field(description="Of an image whose bytes are the body; forms and JSON name theirs.")
+    ] = None
+
+
+class ModelAsked(ImagesAsked):
+    """Which model is meant."""
+
+    model: Annotated[
+        str | None, Field(max_length=255, description='"name" or "name@version"; the first model if left out.')
+    ] = None
+
+
+class ClassifyAsked(ModelAsked):
+    """How images are to be answered."""
+
+    alpha: Annotated[
+        float | None, Field(gt=0, lt=1, description="Share of known images that may be called unknown.")
+    ] = None
+    top_k: Annotated[int | None, Field(ge=1, description="Name so many classes an image.")] = None
+
+
+class ExplainAsked(ModelAsked):
+    """What an image's class is to be compared with."""
+
+    against: Annotated[str | None, Field(max_length=255, description="A class; the runner-up if left out.")] = None
+
+
+class SampleAsked(BaseModel):
+    """Which of all images of a class is drawn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
+
+
+class ClassAsked(ImagesAsked):
+    """What a new class is to be called."""
+
+    label: Annotated[Word, Field(min_length=1, max_length=255, description="The new class's name.")]
+
+
 class Labelling(BaseModel):
     """What images show; null takes back what was said."""
 

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
+from likely.data.nearest import suggestion
 from likely.surfaces.blame import is_ours
 from likely.surfaces.http.batching import ClosingError, FullError
 from likely.surfaces.store import STORE_FAULTS
@@ -31,7 +32,8 @@ def explain(app: FastAPI) -> None:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return _told(422, "; ".join(map(fault, error.errors())))
+    known = _query_words(request)
+    return _told(422, "; ".join(fault(each, known) for each in error.errors()))
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
@@ -66,8 +68,17 @@ def _told(status: int, detail: str, retry_after: int | None = None) -> JSONRespo
     return JSONResponse({"detail": detail}, status, headers=headers)
 
 
-def fault(found: Mapping[str, Any]) -> str:
-    """What pydantic says of one field, as a sentence."""
+def _query_words(request: Request) -> list[str]:
+    """Those that the documentation has of a request's route."""
+    routes = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
+    parameters = routes.get(request.method.lower(), {}).get("parameters", [])
+    return [each["name"] for each in parameters if each["in"] == "query"]
+
+
+def fault(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """What pydantic says of one field, as a sentence; of a query word that is none of those known, with the nearest."""
     place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
+    if found["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, place))} is not known here{suggestion(str(place[-1]), known)}"
     message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{'.'.join(map(str, place))} {message}" if place else message

@@ -9,8 +9,10 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.surfaces.http.bodies import (
+    ClassAsked,
     Classes,
     Classified,
+    ClassifyAsked,
     ClassMap,
     ClassShown,
     DriftShown,
@@ -25,13 +27,9 @@ from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.service import Asked, Kept
 from likely.surfaces.http.uploads import SCHEMA, uploads_of
 from likely.surfaces.store import ClassFigures
-from likely.surfaces.store.selection import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["models"])
 ModelPath = Annotated[str, Path(max_length=255)]
-Name = Annotated[
-    str | None, Query(max_length=255, description='"name" or "name@version"; the first model if left out.')
-]
 
 
 @ROUTER.get("/models", responses=problems(401, 403, 503))
@@ -53,20 +51,18 @@ async def classify(
     request: Request,
     state: StateHere,
     caller: Asker,
-    model: Name = None,
-    alpha: Annotated[
-        float | None, Query(gt=0, lt=1, description="Share of known images that may be called unknown.")
-    ] = None,
-    top_k: Annotated[int | None, Query(ge=1, description="Name so many classes an image.")] = None,
+    wanted: Annotated[ClassifyAsked, Query()],
 ) -> Response:
     """Say what images show, or that they show nothing known. What is answered is in the store."""
     service = state.service
     uploads = await uploads_of(request, service.settings)
     state.rates.take(caller.key.id, len(uploads))
-    asked = Asked(served(service, model), alpha or service.settings.alpha, request.state.request_id, caller.key)
+    alpha = wanted.alpha or service.settings.alpha
+    asked = Asked(served(service, wanted.model), alpha, request.state.request_id, caller.key)
     kept = await service.classify(uploads, asked)
     state.metrics.answered(asked.model.id, [each.answer for each in kept])
-    told = Classified(model=asked.model.id, request=asked.request, answers=[_given(each, top_k) for each in kept])
+    answers = [_given(each, wanted.top_k) for each in kept]
+    told = Classified(model=asked.model.id, request=asked.request, answers=answers)
     return Response(told.model_dump_json(), media_type="application/json")  # as it is, not looked at once more
 
 
@@ -112,15 +108,15 @@ async def add_class(
     state: StateHere,
     caller: Admin,
     model: ModelPath,
-    label: Annotated[Word, Query(min_length=1, max_length=255, description="The new class's name.")],
+    wanted: Annotated[ClassAsked, Query()],
 ) -> ModelShown:
     """Teach a model a class more from images of it. The version that knows it answers from now on."""
     service = state.service
     uploads = await uploads_of(request, service.settings)
     state.rates.take(caller.key.id, len(uploads))
     old = served(service, model)
-    new = await service.extend(old, label, uploads)
-    subject = f"{new.id} from {old.id}: {label!r} of {len(uploads)} images"
+    new = await service.extend(old, wanted.label, uploads)
+    subject = f"{new.id} from {old.id}: {wanted.label!r} of {len(uploads)} images"
     await run_in_threadpool(service.store.note, "class added", subject, key=caller.key.id, address=address_of(request))
     return _shown([each for each in service.fleet.models if each.name == new.name])
 

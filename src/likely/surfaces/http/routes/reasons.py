@@ -10,11 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from likely.classifier.explaining import Explanation
 from likely.evaluation.reasons import evidence, stops
 from likely.nets.scaling import to_eight_bit
-from likely.surfaces.http.bodies import Drawn, Explained, Generate, Responses, Stop, problems
+from likely.surfaces.http.bodies import Drawn, ExplainAsked, Explained, Generate, Responses, SampleAsked, Stop, problems
 from likely.surfaces.http.dependencies import Asker, Reader, StateHere, served
 from likely.surfaces.http.fleet import Served
 from likely.surfaces.http.pictures import encoded, png
-from likely.surfaces.http.routes.models import Name
 from likely.surfaces.http.uploads import SCHEMA, uploads_of
 
 ROUTER = APIRouter(prefix="/v1", tags=["reasons"])
@@ -29,8 +28,7 @@ async def explain(
     request: Request,
     state: StateHere,
     caller: Asker,
-    model: Name = None,
-    against: Annotated[str | None, Query(max_length=255, description="A class; the runner-up if left out.")] = None,
+    wanted: Annotated[ExplainAsked, Query()],
 ) -> Explained:
     """Why one image is of its class and not of another: what speaks for either, and what would have to change."""
     service = state.service
@@ -38,8 +36,8 @@ async def explain(
     if len(uploads) > 1:
         raise HTTPException(422, f"{len(uploads)} images came; one at a time is explained")
     state.rates.take(caller.key.id, 1)
-    found = await service.explain(uploads[0], served(service, model), against)
-    return await run_in_threadpool(_explained, found, served(service, model))
+    model = served(service, wanted.model)
+    return await run_in_threadpool(_explained, await service.explain(uploads[0], model, wanted.against), model)
 
 
 @ROUTER.post("/generate", responses=problems(400, 401, 403, 404, 422, 429, 503))
@@ -61,7 +59,7 @@ async def sample(
     caller: Reader,
     model: Annotated[str, Path(max_length=255)],
     index: Annotated[int, Path(ge=0, le=1_000_000)],
-    seed: Annotated[int, Query(ge=0, lt=1 << 31)] = 0,
+    wanted: Annotated[SampleAsked, Query()],
 ) -> Response:
     """A new image of a class, by the class's place among the model's labels."""
     service = state.service
@@ -69,7 +67,7 @@ async def sample(
     found = served(service, model)
     if index >= len(found.classifier.labels):
         raise HTTPException(404, f"{found.name} has {len(found.classifier.labels)} classes")
-    (pixels,) = await service.draw(found, found.classifier.labels[index], 1, seed)
+    (pixels,) = await service.draw(found, found.classifier.labels[index], 1, wanted.seed)
     return Response(png(pixels), media_type="image/png", headers=KEPT)
 
 
