@@ -3,8 +3,9 @@
     python bench/faults.py MODEL $DATA/fashion-mnist --kills 20 --out /tmp/faults --disk /tmp/small
 
 /tmp/small is to be a disk of its own, of 16 to 512 MB, that may be filled: `mount -t tmpfs -o size=64m tmpfs /tmp/small`.
-Every answer of success that a client has seen is looked for in the store afterwards. Appends a line to
-bench/results/faults.jsonl and writes the table beside it.
+Every answer of success that a client has seen is looked for in the store afterwards. Faults are tried again until as many of
+them as were asked for were left alone by others that share the machine. Appends a line to bench/results/faults.jsonl and writes
+the table beside it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from loading import Asked, Told, load, probed, running
 from service import free_port
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from turns import MOST, Turn, Watch, in_turns, quietest, turn
 
 from likely.data.dataset import load as load_data
 from likely.surfaces.http.pictures import png
@@ -44,6 +47,7 @@ CLIENTS, N_IMAGES = 16, 5000
 ROOM = 4_000_000  # bytes that are left on the disk when its filling begins
 LARGEST_DISK = 512_000_000  # bytes; a larger one is hardly meant to be filled
 QUICK = 5.0  # seconds
+COUNTS = ("answered", "lost", "orphans", "missing")
 BEFORE, DURING, AFTER = 5.0, 10.0, 10.0  # seconds around a fault
 
 
@@ -63,10 +67,11 @@ def main() -> None:
     images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
     found = {
         "kills": killed(asked, images),
-        "disk": with_full_disk(asked, images),
-        "database": without_database(asked, images),
+        "disk": repeated(lambda: with_full_disk(asked, images)),
+        "database": repeated(lambda: without_database(asked, images)),
     }
-    append(LEDGER, {**circumstances(asked.threads), **found})
+    taken = max(each["taken"] for each in found.values())
+    append(LEDGER, {**circumstances(asked.threads), **found, "taken": taken})
     write_table(LEDGER, table())
 
 
@@ -96,17 +101,20 @@ class Served:
             known = set(session.scalars(select(ImageRow.sha256)))
         files = set(store.files)
         store.close()
-        counts = {"answered": len(answered), "lost": len(answered - there)}
-        return counts | {"orphans": len(files - known), "missing": len(known - files)}
+        counts = (len(answered), len(answered - there), len(files - known), len(known - files))
+        return dict(zip(COUNTS, counts, strict=True))
 
 
 def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
-    """SIGKILL of the service and of all its processes wherever it hits, and what is in the store then."""
+    """SIGKILL of the service and of all its processes wherever it hits, and what is in the store then; until so many starts
+    were left alone."""
     rng, served = np.random.default_rng(0), Served(asked, asked.out / "killed", images)
-    answered, starts, imports, worst = set[str](), [], [], dict[str, int]()
-    for _ in range(asked.kills):
+    answered, worst = set[str](), dict[str, int]()
+    starts, imports = list[Turn[float]](), list[Turn[float]]()
+    while sum(each.is_quiet for each in starts) < asked.kills and len(starts) < MOST * asked.kills:
+        watch = Watch()
         with served.running() as (process, seconds):
-            starts.append(seconds)
+            starts.append(Turn(seconds, watch.taken))
             after = float(rng.uniform(0.5, 3.0))
             threading.Timer(after, os.killpg, (process.pid, signal.SIGKILL)).start()
             told, _ = asyncio.run(load(served.asked, CLIENTS, after + 0.5, keep=True))
@@ -114,9 +122,16 @@ def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]
             process.wait()
         now = served.kept(answered)
         worst = {name: max(n, worst.get(name, 0)) for name, n in now.items()}
-        imports.append(importing())  # in turn with the starts, for machines are noisy
-        print(f"{now}, start {seconds:.1f} s, of packages {imports[-1]:.1f} s", flush=True)
-    return {"n": asked.kills, **worst, "start_s": starts, "import_s": imports}
+        imports.append(turn(importing))  # in turn with the starts, for machines are noisy
+        print(f"{now}, start {seconds:.1f} s, of which others took {starts[-1].taken:.0%}", flush=True)
+    least = quietest(starts, asked.kills)
+    return {
+        "n": len(starts),
+        **worst,
+        "start_s": [each.found for each in least],
+        "import_s": [each.found for each in quietest(imports, asked.kills)],
+        "taken": least[-1].taken,
+    }
 
 
 def importing() -> float:
@@ -124,6 +139,23 @@ def importing() -> float:
     begun = time.perf_counter()
     subprocess.run([sys.executable, "-c", f"import {', '.join(PACKAGES)}"], check=True)
     return time.perf_counter() - begun
+
+
+def repeated(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A fault until it was left alone: what was lost in all turns, and how long things took in the one disturbed least."""
+    turns = in_turns({"": fault}, 1)[""]
+    (least,), every = quietest(turns, 1), [each.found for each in turns]
+    counts = {what: sum(found[what] for found in every) for what in (*COUNTS, "broken")}
+    statuses = sum((Counter(found["statuses"]) for found in every), Counter())
+    survived = all(found["survived"] for found in every)
+    return {
+        **least.found,
+        **counts,
+        "statuses": dict(statuses),
+        "survived": survived,
+        "n": len(turns),
+        "taken": least.taken,
+    }
 
 
 def with_full_disk(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
@@ -145,8 +177,10 @@ def fill(path: Path) -> None:
 
 def without_database(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
     """A PostgreSQL server that ends as in a crash and is begun again."""
+    folder = asked.out / "database"
+    shutil.rmtree(folder, ignore_errors=True)  # files of a database before
     with postgresql() as server:
-        served = Served(asked, asked.out / "database", images, server.created("likely"))
+        served = Served(asked, folder, images, server.created("likely"))
         return around(served, lambda: server.stop(signal.SIGQUIT), server.start)
 
 
@@ -192,26 +226,27 @@ def table() -> str:
     ]
     for name, key in (
         (f"killed {row['kills']['n']} times", "kills"),
-        ("a full disk", "disk"),
-        ("no database", "database"),
+        (f"a full disk, {row['disk']['n']} ×", "disk"),
+        (f"no database, {row['database']['n']} ×", "database"),
     ):
         each = row[key]
         if key == "kills":
             starts, imports = each["start_s"], each["import_s"]
-            n_quick, ours = sum(s < QUICK for s in starts), np.subtract(starts, imports)
+            n_quick, packages = sum(s < QUICK for s in starts), np.median(imports)
             statuses = ""
             then = (
-                f"{n_quick} of {len(starts)} starts within {QUICK:.0f} s, all within {max(starts):.1f} s; to load torch and "
-                f"other packages alone takes {np.median(imports):.1f} s, the rest {np.median(ours):.1f} s (medians)"
+                f"{n_quick} of {len(starts)} starts within {QUICK:.0f} s, all within {max(starts):.1f} s, half within "
+                f"{np.median(starts):.1f} s, of which to load torch and other packages takes {packages:.1f} s"
             )
         else:
             statuses = ", ".join(f"{n:,} × {status}" for status, n in each["statuses"].items())
             lived = "the same process" if each["survived"] else "the service is gone"
             health = f"health within {each['health_most_ms']:.0f} ms all along"
             then = f"{lived} answers {each['back_after_s']:.1f} s after; {health}"
-        counts = " | ".join(f"{each[what]:,}" for what in ("answered", "lost", "orphans", "missing"))
+        counts = " | ".join(f"{each[what]:,}" for what in COUNTS)
         lines.append(f"| {name} | {statuses} | {counts} | {then} |")
-    return "\n".join([*lines, "", provenance([row]), ""])
+    note = f"Timed are the {len(row['kills']['start_s'])} starts and the one turn of each fault that others disturbed least."
+    return "\n".join([*lines, "", f"{note} {provenance([row])}", ""])
 
 
 if __name__ == "__main__":

@@ -10,24 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from turns import Watch
+
 from likely import models
 from likely.evaluation.phrases import plural
 from likely.training import hardware
 
 RESULTS = Path(__file__).parent / "results"
 
-
-def _times() -> tuple[int, int]:
-    """Time since the system began that its processors worked, and that the host gave to others meanwhile, in ticks; 0 where
-    a system does not say."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return 0, 0
-    user, nice, system, _, _, irq, softirq, stolen = map(int, stat.read_text().split()[1:9])
-    return user + nice + system + irq + softirq, stolen
-
-
-BEGUN = _times()
+WATCH = Watch()  # since the benchmark began
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -57,12 +48,9 @@ def arguments(what: str | None) -> argparse.ArgumentParser:
 
 
 def circumstances(threads: int) -> dict[str, object]:
-    """What version is measured, on what, and what share of the time that its processors were wanted since the benchmark began
-    went to others that share the machine: a virtual one's steal."""
+    """What version is measured, on what, and what share of that others have taken since the benchmark began."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    worked, stolen = (now - then for now, then in zip(_times(), BEGUN, strict=True))
-    taken = round(stolen / max(1, worked + stolen), 3)
-    return {"commit": head, "machine": hardware.describe(), "threads": threads, "taken": taken}
+    return {"commit": head, "machine": hardware.describe(), "threads": threads, "taken": round(WATCH.taken, 3)}
 
 
 def resolved(family: str, options: Mapping[str, object], training: Mapping[str, object]) -> dict[str, Any]:

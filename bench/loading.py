@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,18 @@ class Told:
     def add(self, status: int, seconds: float) -> None:
         self.seconds.setdefault(status, []).append(seconds)
         self.moments.append((time.perf_counter(), status))
+
+    @classmethod
+    def together(cls, parts: Iterable[Told]) -> Told:
+        """What clients were told at several times."""
+        whole = cls()
+        for part in parts:
+            for status, seconds in part.seconds.items():
+                whole.seconds.setdefault(status, []).extend(seconds)
+            whole.bodies += part.bodies
+            whole.broken += part.broken
+            whole.moments += part.moments
+        return whole
 
     def first(self, status: int, since: float) -> float:
         """Seconds from then until the first answer of that status; infinity if there is none."""
