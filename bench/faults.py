@@ -31,7 +31,7 @@ from loading import Asked, Told, load, probed, running
 from service import free_port
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from turns import MOST, Turn, Watch, in_turns, quietest, turn
+from turns import MOST, Turn, Watch, in_turns, quietest, settled, turn
 
 from likely.data.dataset import load as load_data
 from likely.surfaces.http.pictures import png
@@ -112,6 +112,7 @@ def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]
     answered, worst = set[str](), dict[str, int]()
     starts, imports = list[Turn[float]](), list[Turn[float]]()
     while sum(each.is_quiet for each in starts) < asked.kills and len(starts) < MOST * asked.kills:
+        settled()
         watch = Watch()
         with served.running() as (process, seconds):
             starts.append(Turn(seconds, watch.taken))

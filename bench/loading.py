@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-STARTING = 60.0  # seconds
+STARTING = 300.0  # seconds
 
 
 @dataclass

@@ -1,17 +1,23 @@
 """Turns: what is timed on a machine that others share is timed again, until enough of it was left alone.
 
-Which turns count is chosen by what the system says others took of the machine meanwhile, never by what was measured in them.
+When a turn begins, and which of them count, is chosen by what the system says others take of the machine, never by what was
+measured.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import numpy as np
+
 QUIET = 0.1  # of the time that the processors are wanted, which others may take of a turn that is left alone
 MOST = 3  # times as many turns as were wanted, after which those that were disturbed least have to do
+PROBE, PAUSE = 1.0, 4.0  # seconds of work, and between them, that tell whether a turn may begin
+PATIENCE = 300.0  # seconds, after which it begins whatever others do
 STAT = Path("/proc/stat")
 
 T = TypeVar("T")
@@ -42,7 +48,20 @@ class Turn(Generic[T]):
         return self.taken <= QUIET
 
 
+def settled() -> None:
+    """Return once others leave the machine alone, or after a while."""
+    X, until = np.ones((500, 500), np.float32), time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        watch, end = Watch(), time.monotonic() + PROBE
+        while time.monotonic() < end:
+            X @ X  # by as many threads as there are processors
+        if watch.taken <= QUIET:
+            return
+        time.sleep(PAUSE)
+
+
 def turn(work: Callable[[], T]) -> Turn[T]:
+    settled()
     watch = Watch()
     return Turn(work(), watch.taken)
 
