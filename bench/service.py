@@ -137,13 +137,17 @@ def free_port() -> int:
 
 def table() -> str:
     found = rows(LEDGER)
-    lines = ["| asked by | images/s | p50, ms | p99, ms | answers by status |", "|---|---:|---:|---:|---|"]
+    lines = [
+        "| asked by | images/s | p50, ms | p99, ms | others took of the machine | answers in all turns by status |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
     for name, each in found[-1].items():
         if isinstance(each, dict) and "per_second" in each:
             statuses = ", ".join(f"{n:,} × {status}" for status, n in each["statuses"].items())
             broken = f", {each['broken']} broken" if each["broken"] else ""
             lines.append(
-                f"| {name} | {each['per_second']:.0f} | {each['p50_ms']:.1f} | {each['p99_ms']:.1f} | {statuses}{broken} |"
+                f"| {name} | {each['per_second']:.0f} | {each['p50_ms']:.1f} | {each['p99_ms']:.1f} | "
+                f"up to {each['taken']:.0%} | {statuses}{broken} |"
             )
     last = found[-1]
     health, n_turns = last[ABOVE], [row["turns"] for row in last.values() if isinstance(row, dict) and "turns" in row]
