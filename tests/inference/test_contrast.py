@@ -2,7 +2,7 @@
 
 import torch
 
-from likely.inference.contrast import Contrast, contrasts
+from likely.inference.contrast import LENIENCE, Contrast, contrasts, either
 
 K = 3
 
@@ -18,7 +18,7 @@ def drawn(n, seed=0):
 
 def learned(n=300):
     scores, y = drawn(n)
-    return Contrast.fit(None, (contrasts(scores, K).gather(1, y[:, None]), y), K)
+    return Contrast.fit(contrasts(scores, K).gather(1, y[:, None])[:, 0], y, K)
 
 
 def test_what_all_classes_have_in_common_does_not_show():
@@ -32,7 +32,27 @@ def test_an_image_as_near_to_every_class_is_strange_to_each():
     own = contrast(scores).gather(1, y[:, None])
     between = contrast(torch.randn(100, K, generator=torch.Generator().manual_seed(3)))
     assert (between.amin(1).median() > own.quantile(0.99)).all()
-    torch.testing.assert_close(own[:, 0], contrast.compared(contrasts(scores, K).gather(1, y[:, None]), y))
+    torch.testing.assert_close(own[:, 0], contrast.compared(contrasts(scores, K).gather(1, y[:, None])[:, 0], y))
+
+
+def test_more_contrast_is_never_stranger():
+    contrast, (scores, y) = learned(), drawn(100, seed=2)
+    clearer = scores + 5 * torch.nn.functional.one_hot(y, K)
+    before, after = (contrast(each).gather(1, y[:, None]) for each in (scores, clearer))
+    assert (after < before).all()
+
+
+def test_contrast_is_in_spreads_of_each_class():
+    """A class whose images differ twice as much is twice as lenient."""
+    own = torch.cat([torch.linspace(8, 12, 300), torch.linspace(6, 14, 300)])
+    y = torch.arange(2).repeat_interleave(300)
+    found = Contrast.fit(own, y, 2).compared(torch.tensor([8.0, 6.0]), torch.tensor([0, 1]))
+    torch.testing.assert_close(found, torch.tensor([2.0, 2.0]), rtol=0.05, atol=0)
+
+
+def test_an_image_is_strange_by_its_distance_or_by_its_contrast():
+    distance, low_contrast = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, -3.0]])
+    torch.testing.assert_close(either(distance, low_contrast), torch.tensor([[9.0 - LENIENCE, 4.0, -LENIENCE]]))
 
 
 def test_a_later_class_is_nobodys_rival():

@@ -17,7 +17,7 @@ from likely.checkpoint.writing import write_whole
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
 
 

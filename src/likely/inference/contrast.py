@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from likely.inference.strangeness import OwnTraits, Strangeness, Traits
+from likely.inference.rejection import middles_and_spreads, of_few
 
-RIVALS = "n_rivals"
+LENIENCE = 1.0  # spreads that an image may lie further away than its contrast may be lower, and be as strange
 
 
 def contrasts(log_scores: Tensor, n_rivals: int) -> Tensor:
@@ -23,40 +23,58 @@ def contrasts(log_scores: Tensor, n_rivals: int) -> Tensor:
     return log_scores - log_scores[:, :n_rivals].mean(1, keepdim=True)
 
 
+def either(distance: Tensor, low_contrast: Tensor) -> Tensor:
+    """max(distance − LENIENCE, low contrast), in spreads of a class's own images: strange by the one or by the other.
+
+    What differs from image to image whatever the class is in the distance, and the contrast is what tells a class from one that
+    nobody knows: so few known images are to be taken for strange by their distance, while what is none of the model's business
+    lies many spreads away.
+    """
+    return torch.maximum(distance - LENIENCE, low_contrast)
+
+
 @dataclass(frozen=True)
 class Contrast:
-    """How strange the contrast of an image with each class is. Classes that came later are nobody's rivals: what was
-    calibrated before them holds on."""
+    """How low the contrast of an image with each class is: s_c(x) = (a_c − contrast_c(x)) / b_c.
 
-    strangeness: Strangeness
-    n_rivals: int
+    `middle` a and `spread` b (K,) are those of held-out images of the class. More contrast than they have is not strange.
+    Classes after the first `n_rivals` came later, and are nobody's rivals: what was calibrated before them holds on.
+    """
+
+    middle: Tensor
+    spread: Tensor
+    n_rivals: Tensor
 
     @classmethod
-    def fit(cls, trained: OwnTraits | None, held_out: OwnTraits, K: int) -> Contrast:
-        """From contrasts (N, 1) of images with their own classes (N,)."""
-        return cls(Strangeness.fit(trained, held_out, K), K)
+    def fit(cls, own: Tensor, y: Tensor, K: int) -> Contrast:
+        """From contrasts (N,) of held-out images with their own classes y (N,)."""
+        middle, spread = middles_and_spreads(own, y, K)
+        return cls(middle.float(), spread.float(), torch.tensor(K))
 
     def __call__(self, log_scores: Tensor) -> Tensor:
         """(N, K) -> (N, K)."""
-        by_class = contrasts(log_scores, self.n_rivals)[..., None]
-        return self.strangeness(Traits(by_class.new_zeros(len(by_class), 0), by_class))
+        return (self.middle - contrasts(log_scores, int(self.n_rivals))) / self.spread
 
-    def compared(self, contrast: Tensor, y: Tensor) -> Tensor:
-        """Of contrasts (N, 1) with the classes y (N,): (N,)."""
-        return self.strangeness.compared(contrast, y)
+    def compared(self, own: Tensor, y: Tensor) -> Tensor:
+        """Of contrasts (N,) with the classes y (N,): (N,)."""
+        return (self.middle[y] - own) / self.spread[y]
 
     def of_one_class_more(self, log_scores: Tensor) -> tuple[Contrast, Tensor]:
-        """With a class besides, the last, from scores (N, K) of a few of its images; and how strange each of these is, (N,)."""
-        strangeness, strange = self.strangeness.of_one_class_more(contrasts(log_scores, self.n_rivals)[:, -1:])
-        return Contrast(strangeness, self.n_rivals), strange
+        """With a class besides, the last, from scores (N, K) of a few of its images; and each one's, (N,)."""
+        own = contrasts(log_scores, int(self.n_rivals))[:, -1]
+        middle, spread = of_few(own, self.middle.mean().item(), self.spread.mean().item())
+        larger = Contrast(_with(self.middle, middle), _with(self.spread, spread), self.n_rivals)
+        return larger, larger.compared(own, torch.full((len(own),), len(self.middle)))
 
     def tensors(self) -> dict[str, Tensor]:
         """By name, for a checkpoint."""
-        of_strangeness = {f.name: getattr(self.strangeness, f.name) for f in fields(self.strangeness)}
-        return of_strangeness | {RIVALS: torch.tensor(self.n_rivals)}
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Contrast:
         """What `tensors` wrote."""
-        of_strangeness = {name: tensor for name, tensor in tensors.items() if name != RIVALS}
-        return cls(Strangeness(**of_strangeness), int(tensors[RIVALS]))
+        return cls(**tensors)
+
+
+def _with(values: Tensor, last: float) -> Tensor:
+    return torch.cat([values, values.new_tensor([last])])

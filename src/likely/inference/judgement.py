@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likely.answer import Calibration, Status
-from likely.inference.contrast import Contrast, contrasts
+from likely.inference.contrast import Contrast, contrasts, either
 from likely.inference.label_shift import Offsets
 from likely.inference.posterior import log_posterior, uniform
 from likely.inference.rejection import ConformalScores, prediction_set, status
@@ -55,7 +55,7 @@ class Examination:
 @dataclass(frozen=True)
 class Labelled:
     """What a judge learns from: of N images under their own classes `labels` (N,), the traits (N, D), how `improbable` these
-    classes are, −log p(y | x) under a uniform prior (N,), and how they `contrast` with the rest, (N, 1).
+    classes are, −log p(y | x) under a uniform prior (N,), and how they `contrast` with the rest, (N,).
 
     `log_scores` (N, K) are left out where they are too many."""
 
@@ -70,7 +70,7 @@ class Labelled:
         """Of the figures for images, under a temperature."""
         scores, own = found.log_scores, labels[:, None]
         improbable = -_under_uniform_prior(scores, temperature).gather(1, own)[:, 0]
-        contrast = contrasts(scores, scores.shape[1]).gather(1, own)
+        contrast = contrasts(scores, scores.shape[1]).gather(1, own)[:, 0]
         return cls(labels, found.traits.own(labels), improbable, contrast, scores)
 
     @classmethod
@@ -82,11 +82,6 @@ class Labelled:
     def own(self) -> OwnTraits:
         """What strangeness is learned from."""
         return self.traits, self.labels
-
-    @property
-    def contrasted(self) -> OwnTraits:
-        """What the contrast is learned from."""
-        return self.contrast, self.labels
 
     def without_scores(self) -> Labelled:
         """The same, small whatever the number of classes."""
@@ -169,7 +164,7 @@ class Judge:
         strange as well.
         """
         K = len(log_prior)
-        contrast = Contrast.fit(None, held_out.contrasted, K) if contrasted and K > 1 else None
+        contrast = Contrast.fit(held_out.contrast, held_out.labels, K) if contrasted and K > 1 else None
         learned = Strangeness.fit(trained, held_out.own, K), contrast
         return cls._of(learned, _strange(*learned, calibration), held_out, calibration, log_prior, temperature)
 
@@ -188,8 +183,7 @@ class Judge:
         def learned(trained: Labelled) -> tuple[Strangeness, Contrast | None]:
             usual, alone = held_out or trained, held_out is None
             strangeness = Strangeness.fit(None if alone else trained.own, usual.own, K)
-            contrast = Contrast.fit(None if alone else trained.contrasted, usual.contrasted, K) if K > 1 else None
-            return strangeness, contrast
+            return strangeness, Contrast.fit(usual.contrast, usual.labels, K) if K > 1 else None
 
         others = (Labelled.joined([each.without_scores() for each in folds if each is not fold]) for fold in folds)
         strange = torch.cat([_strange(*learned(each), fold) for each, fold in zip(others, folds, strict=True)])
@@ -229,7 +223,7 @@ class Judge:
         """Judge N images under a class prior (K,) at a false-alarm rate."""
         strange = self.strangeness(examination.traits)
         if self.contrast is not None:
-            strange = torch.maximum(strange, self.contrast(examination.log_scores))
+            strange = either(strange, self.contrast(examination.log_scores))
         improbable = -_under_uniform_prior(examination.log_scores, self.temperature)
         odds = examination.log_odds_real
         return Judgement(
@@ -252,8 +246,8 @@ class Judge:
         strangeness, strange = self.strangeness.of_one_class_more(found.traits.own(last))
         contrast = None
         if self.contrast is not None:
-            contrast, plain = self.contrast.of_one_class_more(found.log_scores)
-            strange = torch.maximum(strange, plain)
+            contrast, low_contrast = self.contrast.of_one_class_more(found.log_scores)
+            strange = either(strange, low_contrast)
         improbable = -_under_uniform_prior(found.log_scores, self.temperature)[:, -1]
         return Judge(
             self.temperature,
@@ -296,7 +290,7 @@ _PARTS: dict[str, Callable[..., Any]] = {
 def _strange(strangeness: Strangeness, contrast: Contrast | None, images: Labelled) -> Tensor:
     """Of images to their own classes, (N,)."""
     strange = strangeness.compared(*images.own)
-    return strange if contrast is None else torch.maximum(strange, contrast.compared(*images.contrasted))
+    return strange if contrast is None else either(strange, contrast.compared(images.contrast, images.labels))
 
 
 def _together(parts: Sequence[Tensor | None]) -> Any:
