@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from likely.inference.rejection import middles_and_spreads, of_few
+from likely.inference.rejection import middles_and_spreads, of_one_class_more
 
 LENIENCE = 1.0  # spreads that an image may lie further away than its contrast may be lower, and be as strange
 
@@ -62,8 +62,7 @@ class Contrast:
     def of_one_class_more(self, log_scores: Tensor) -> tuple[Contrast, Tensor]:
         """With a class besides, the last, from scores (N, K) of a few of its images; and each one's, (N,)."""
         own = contrasts(log_scores, int(self.n_rivals))[:, -1]
-        middle, spread = of_few(own, self.middle.mean().item(), self.spread.mean().item())
-        larger = Contrast(_with(self.middle, middle), _with(self.spread, spread), self.n_rivals)
+        larger = Contrast(*of_one_class_more(own, self.middle, self.spread), self.n_rivals)
         return larger, larger.compared(own, torch.full((len(own),), len(self.middle)))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -74,7 +73,3 @@ class Contrast:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Contrast:
         """What `tensors` wrote."""
         return cls(**tensors)
-
-
-def _with(values: Tensor, last: float) -> Tensor:
-    return torch.cat([values, values.new_tensor([last])])

@@ -164,8 +164,7 @@ class Judge:
         strange as well.
         """
         K = len(log_prior)
-        contrast = Contrast.fit(held_out.contrast, held_out.labels, K) if contrasted and K > 1 else None
-        learned = Strangeness.fit(trained, held_out.own, K), contrast
+        learned = Strangeness.fit(trained, held_out.own, K), _contrast(held_out, K) if contrasted else None
         return cls._of(learned, _strange(*learned, calibration), held_out, calibration, log_prior, temperature)
 
     @classmethod
@@ -179,11 +178,12 @@ class Judge:
         held out, what is usual as well.
         """
         K = len(log_prior)
+        of_held_out = None if held_out is None else _contrast(held_out, K)
 
         def learned(trained: Labelled) -> tuple[Strangeness, Contrast | None]:
-            usual, alone = held_out or trained, held_out is None
-            strangeness = Strangeness.fit(None if alone else trained.own, usual.own, K)
-            return strangeness, Contrast.fit(usual.contrast, usual.labels, K) if K > 1 else None
+            if held_out is None:
+                return Strangeness.fit(None, trained.own, K), _contrast(trained, K)
+            return Strangeness.fit(trained.own, held_out.own, K), of_held_out
 
         others = (Labelled.joined([each.without_scores() for each in folds if each is not fold]) for fold in folds)
         strange = torch.cat([_strange(*learned(each), fold) for each, fold in zip(others, folds, strict=True)])
@@ -285,6 +285,11 @@ _PARTS: dict[str, Callable[..., Any]] = {
     "posterior": ConformalScores,
     "offsets": Offsets,
 }
+
+
+def _contrast(images: Labelled, K: int) -> Contrast | None:
+    """Of images under their own classes; a single class has none."""
+    return Contrast.fit(images.contrast, images.labels, K) if K > 1 else None
 
 
 def _strange(strangeness: Strangeness, contrast: Contrast | None, images: Labelled) -> Tensor:

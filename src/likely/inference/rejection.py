@@ -42,13 +42,13 @@ class ConformalScores:
 
     def of_one_class_more(self, own: Tensor) -> ConformalScores:
         """With a class besides, of which calibration images have these scores (N,)."""
-        middle, spread = of_few(own, self.middle.mean().item(), self.spread.mean().item())
+        middle, spread = of_one_class_more(own, self.middle, self.spread)
         labels = self.labels.new_full((len(own),), len(self.middle))
         return ConformalScores(
             torch.cat([self.scores, own]),
             torch.cat([self.labels, labels]),
-            torch.cat([self.middle, self.middle.new_tensor([middle])]),
-            torch.cat([self.spread, self.spread.new_tensor([spread])]),
+            middle,
+            spread,
             self.n_first,
         )
 
@@ -143,6 +143,13 @@ def middles_and_spreads(scores: Tensor, labels: Tensor, K: int) -> tuple[Tensor,
     own = torch.split(scores[order], torch.bincount(labels, minlength=K).tolist())
     found = torch.tensor([of_few(each, *usual) for each in own], dtype=torch.float64).reshape(-1, 2)
     return found[:, 0].contiguous(), found[:, 1].clamp_min(1e-12)
+
+
+def of_one_class_more(own: Tensor, middle: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    """Medians and mean deviations of K classes (K,) and of one more, the last, of which a few images have the scores (n,):
+    (K + 1,)."""
+    of_last, spread_of_last = of_few(own, middle.mean().item(), spread.mean().item())
+    return torch.cat([middle, middle.new_tensor([of_last])]), torch.cat([spread, spread.new_tensor([spread_of_last])])
 
 
 def of_few(own: Tensor, middle: float, spread: float) -> tuple[float, float]:

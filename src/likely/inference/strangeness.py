@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likely.inference.posterior import log_sum_by
-from likely.inference.rejection import BORROWED, middles_and_spreads, of_few
+from likely.inference.rejection import BORROWED, middles_and_spreads, of_one_class_more
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
 N_FOLDS = 5  # of a few images, to judge each by the others
@@ -134,13 +134,8 @@ class Strangeness:
             without = self._with_few(v[part != k], usual)
             apart[part == k] = without._squared(v[part == k], K).clamp_min(TINY).log()
         larger = self._with_few(v, usual)
-        usual_distance = self.middle.mean().item(), self.spread.mean().item()
-        middle, spread = of_few(apart if n > 1 else apart[:0], *usual_distance)
-        compared = {
-            "middle": torch.cat([self.middle, torch.tensor([middle])]),
-            "spread": torch.cat([self.spread, torch.tensor([spread])]),
-        }
-        return replace(larger, **compared), (apart - middle) / spread
+        middle, spread = of_one_class_more(apart if n > 1 else apart[:0], self.middle, self.spread)
+        return replace(larger, middle=middle, spread=spread), (apart - middle[-1]) / spread[-1]
 
     def _with_few(self, v: Tensor, usual: Tensor) -> Strangeness:
         """With a class besides, the last, of a few images; as yet without what distance is usual in it."""
