@@ -1,7 +1,7 @@
 """Images of products: drawn by a model whose backbone taught it, and by models of pixels, after the same minutes.
 
     python bench/drawing.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 \
-        --judge $DATA/backbones/resnet18_stages3 --minutes 10 --out /tmp/photos
+        --judge $DATA/backbones/resnet18_stages3 --minutes 8 --out /tmp/photos
 
 Everything that the first one takes, its features included, is granted to the others as well. The judge is another network than
 the teacher. Appends a line for each model to bench/results/drawing.jsonl, unless it is there, writes the table beside it, and a
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--judge", required=True)
     parser.add_argument("--beside", nargs="+", default=["vaegan"], help="models of pixels")
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
     asked = parser.parse_args()
@@ -121,9 +121,9 @@ def table() -> str:
     ]
     for row in found:
         figures = " | ".join(f"{row[name]:.3f}" for name in ("kernel", "precision", "recall", "density", "coverage"))
-        lines.append(f"| {row['kind']} | {row['seed']} | {row['took']:.1f} | {row['frechet']:.1f} | {figures} |")
+        lines.append(f"| {row['kind']} | {row['seed']} | {row['took']:.1f} | {row['frechet']:.2f} | {figures} |")
     for seed, row in {row["seed"]: row for row in found}.items():
-        real = f"{row['frechet_of_training']:.1f}"
+        real = f"{row['frechet_of_training']:.2f}"
         lines.append(f"| the photographs of the training part | {seed} | | {real} | | | | | |")
     n, judge = (found[0]["n_real"], found[0]["extractor"]) if found else (0, "")
     note = f"Beside {n:,} photographs of the test part, as many drawn, {SIDE} pixels a side, as {judge} sees them."
