@@ -14,14 +14,13 @@ import argparse
 import csv
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
-from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
@@ -38,11 +37,6 @@ from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_posterior, uniform
 
 LEDGER = RESULTS / "grocery.jsonl"
-N_RESAMPLED = 1000
-N_CLASSES = 81
-N_LEFT_OUT = 10  # products that are nobody's
-Scores: TypeAlias = Sequence[np.ndarray]  # of known images and of strange ones
-ALPHA = 0.05
 OURS, UNIFORM = "gaussian", "gaussian, --prior uniform"
 SMALLEST = -690.0  # nats: a probability of zero, as kNN has it, is none to take means of
 SCALINGS: Mapping[str, Callable[[], Any]] = {
@@ -81,11 +75,10 @@ def shop_arguments(what: str | None) -> argparse.Namespace:
 
 
 def measured(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """All products, and then all but ten."""
+    """Ours, trained by the command line, and everybody's figures."""
     data = manifest(asked.data, asked.out)
     classifier, seconds = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
-    known = beside(classifier, seen(classifier, data))
-    return {"seconds": seconds, "known": known, "unknown": left_out(asked, data, seed)}
+    return {"seconds": seconds, "known": beside(classifier, seen(classifier, data))}
 
 
 def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
@@ -186,47 +179,6 @@ def figures(log_p: torch.Tensor, y: np.ndarray, level: Level) -> tuple[dict[str,
     return {"fine": float(right.mean()), "coarse": float(by_group.mean()), "ece": metrics.ece(log_p.numpy(), y)}, right
 
 
-def left_out(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
-    """Ten products that neither our model nor a logistic regression was shown: who tells them from the other 71?"""
-    with data.open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    names = sorted({line["label"] for line in lines})
-    strange = {names[c] for c in np.random.default_rng(seed).permutation(len(names))[:N_LEFT_OUT]}
-    paths = {}
-    for name, wanted in (("known", False), ("strange", True)):
-        paths[name] = asked.out / f"{name}-{seed}.csv"
-        write_manifest(paths[name], (line for line in lines if (line["label"] in strange) == wanted))
-    classifier, _ = ours(asked, paths["known"], f"known-{asked.stages}-{seed}", seed)
-    found = seen(classifier, paths["known"])
-    others = Seen(classifier, load(str(paths["strange"]), classifier.format_, parts=("test",)).parts["test"])
-    judged = [classifier.judge(each.part.images, alpha=ALPHA) for each in (found["test"], others)]
-    answer: dict[str, Any] = {
-        "n_known": len(found["test"].y),
-        "n_strange": len(others.y),
-        "false_alarms": float((judged[0].p_value <= ALPHA).double().mean()),
-        "turned_away": float((judged[1].p_value <= ALPHA).double().mean()),
-    }
-    scores = {"strangeness": [-judgement.strangeness.amin(1).numpy() for judgement in judged]}
-    name, how, rival = next(rivals(found))
-    logits = [rival.decision_function(each.X) for each in (found["test"], others)]
-    scores["softmax"] = [(l - logsumexp(l, 1, keepdims=True)).max(1) for l in logits]
-    scores["energy"] = [logsumexp(l, 1) for l in logits]
-    answer["auroc"] = {name: metrics.auroc(known, unknown) for name, (known, unknown) in scores.items()}
-    answer["lead"] = {other: paired_auroc(scores["strangeness"], scores[other]) for other in ("softmax", "energy")}
-    return answer | {"rival": f"{name}, {how}"}
-
-
-def paired_auroc(ours: Scores, theirs: Scores) -> list[float]:
-    """How far the AUROC of ours is above that of theirs on the same images, with its bootstrap interval, 95 %."""
-    rng, found = np.random.default_rng(0), []
-    for _ in range(N_RESAMPLED):
-        these = [rng.integers(len(scores), size=len(scores)) for scores in ours]
-        a, b = (metrics.auroc(each[0][these[0]], each[1][these[1]]) for each in (ours, theirs))
-        found.append(a - b)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return [metrics.auroc(*ours) - metrics.auroc(*theirs), float(low), float(high)]
-
-
 def shown(found: Mapping[str, float]) -> str:
     """Three cells of the table."""
     return " | ".join(f"{found[name]:.4f}" for name in ("fine", "coarse", "ece"))
@@ -247,20 +199,6 @@ def table() -> str:
             lead = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["lead"]))
             verdict = "ahead" if each["lead"][1] > 0 else "behind" if each["lead"][2] < 0 else "a tie"
             lines.append(f"| {name} {start} | {each['chosen']} | {shown(each)} | {lead}: {verdict} |")
-    lines += ["", f"Ten of the {N_CLASSES} products left out of the training:", ""]
-    lines += [
-        "| stages | seed | n known, strange | false alarms at alpha 0.05 | strange turned away | AUROC, strangeness | largest "
-        "probability of LogisticRegression | its energy | ahead of the better one by (95 % interval) |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in found:
-        each = row["unknown"]
-        auroc, best = each["auroc"], min(each["lead"].values(), key=lambda lead: lead[0])
-        lines.append(
-            f"| {row['stages']} | {row['seed']} | {each['n_known']:,}, {each['n_strange']:,} | {each['false_alarms']:.4f} | "
-            f"{each['turned_away']:.4f} | {auroc['strangeness']:.4f} | {auroc['softmax']:.4f} | {auroc['energy']:.4f} | "
-            f"{best[0]:.4f} ({best[1]:.4f} to {best[2]:.4f}) |"
-        )
     seconds = ", ".join(f"{row['seconds']:.0f}" for row in found)
     lines += ["", f"Features and training of all products: {seconds} seconds. {provenance(found)}"]
     return "\n".join(lines) + "\n"
