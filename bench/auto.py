@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
+from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
@@ -46,10 +47,8 @@ def main() -> None:
                     "per_class": n,
                     "minutes": asked.minutes,
                 }
-                if not has_row(LEDGER, key):
-                    training = {"minutes": asked.minutes, "threads": asked.threads}
-                    found = measured(kind, lesson, answered, training, seed)
-                    append(LEDGER, {**circumstances(asked.threads), **key, **found})
+                training = {"minutes": asked.minutes, "threads": asked.threads}
+                measure_once(LEDGER, key, asked.threads, partial(measured, kind, lesson, answered, training, seed))
     write_table(LEDGER, table())
 
 

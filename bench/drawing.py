@@ -14,19 +14,20 @@ import argparse
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from grocery import manifest
-from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
+from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 from trained import trained
 
 from likely import Classifier
 from likely.data.dataset import load
 from likely.data.images import ImageOptions, write
-from likely.data.parts import Part
+from likely.data.parts import Dataset, Part
 from likely.evaluation.distances import frechet_distance
 from likely.evaluation.extractors import extractor
 from likely.evaluation.fidelity import fidelity
@@ -60,11 +61,8 @@ def main() -> None:
         for kind in (TAUGHT, *asked.beside):
             folders[kind], minutes = learned(kind, data, seed, asked, minutes)
             key = {"kind": kind, "seed": seed, "minutes": asked.minutes}
-            if not has_row(LEDGER, key):
-                classifier = Classifier.load(folders[kind])
-                whole = photographs.relabelled(classifier.labels)
-                found = measured(classifier, whole.parts["train"], whole.parts["test"], asked.judge, seed)
-                append(LEDGER, {**circumstances(asked.threads), **key, "took": minutes, **found})
+            of_kind = partial(measured, folders[kind], photographs, minutes, asked.judge, seed)
+            measure_once(LEDGER, key, asked.threads, of_kind)
     write_table(LEDGER, table())
     if asked.picture is not None:
         draw(folders, asked.picture)
@@ -88,13 +86,15 @@ def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted
     return out, float(note.read_text())
 
 
-def measured(classifier: Classifier, train: Part, test: Part, judge: str, seed: int) -> dict[str, Any]:
+def measured(folder: Path, photographs: Dataset, took: float, judge: str, seed: int) -> dict[str, Any]:
     """How like the photographs of the test part the drawn ones are, to the judge; and how like those of the training are."""
-    found = fidelity(classifier, test, extractor(judge), seed=seed)
+    classifier = Classifier.load(folder)
+    parts = photographs.relabelled(classifier.labels).parts
+    found = fidelity(classifier, parts["test"], extractor(judge), seed=seed)
     before = [row["frechet_of_training"] for row in rows(LEDGER) if row["extractor"] == found.extractor]
-    real = before[0] if before else distance_of(train, test, judge)
+    real = before[0] if before else distance_of(parts["train"], parts["test"], judge)
     figures = found.model_dump(include={"frechet", "precision", "recall", "density", "coverage", "n_real", "extractor"})
-    return {**figures, "kernel": found.kernel.distance, "frechet_of_training": real}
+    return {"took": took, **figures, "kernel": found.kernel.distance, "frechet_of_training": real}
 
 
 def distance_of(train: Part, test: Part, judge: str) -> float:

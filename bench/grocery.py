@@ -15,12 +15,13 @@ import csv
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, has_row, provenance, rows, write_table
+from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 from sklearn.base import ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
@@ -55,9 +56,7 @@ def main() -> None:
     asked = shop_arguments(__doc__)
     for seed in asked.seeds:
         key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
-        if not has_row(LEDGER, key):
-            found = measured(asked, seed)
-            append(LEDGER, {**circumstances(asked.threads), **key, **found})
+        measure_once(LEDGER, key, asked.threads, partial(measured, asked, seed))
     write_table(LEDGER, table())
 
 

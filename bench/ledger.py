@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ def append(path: Path, row: dict[str, Any]) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
         os.fsync(file.fileno())
+
+
+def measure_once(
+    path: Path, key: Mapping[str, object], threads: int, measured: Callable[[], Mapping[str, Any]]
+) -> None:
+    """Add what is measured under this key, and under which circumstances, unless there is a line of it."""
+    if not has_row(path, key):
+        found = measured()
+        append(path, {**circumstances(threads), **key, **found})
 
 
 def arguments(what: str | None) -> argparse.ArgumentParser:

@@ -13,12 +13,13 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
+from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.training import hardware
@@ -33,9 +34,7 @@ def main() -> None:
     asked = arguments(__doc__).parse_args()
     torch.set_num_threads(asked.threads)
     for seed in asked.seeds:
-        if not any(row["seed"] == seed for row in rows(LEDGER)):
-            found = measured(seed)
-            append(LEDGER, {**circumstances(asked.threads), "seed": seed, **found})
+        measure_once(LEDGER, {"seed": seed}, asked.threads, partial(measured, seed))
     write_table(LEDGER, table())
 
 

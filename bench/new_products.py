@@ -13,12 +13,13 @@ import argparse
 import csv
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from grocery import manifest, ours, shop_arguments, write_manifest
-from ledger import RESULTS, append, circumstances, has_row, provenance, rows, write_table
+from ledger import RESULTS, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
@@ -37,9 +38,8 @@ def main() -> None:
         whole = load(str(data), joint.format_).relabelled(joint.labels)
         for c in np.random.default_rng(seed).permutation(len(joint.labels))[:N_NEW]:
             key = {"seed": seed, "product": joint.labels[c], "backbone": Path(asked.backbone).name}
-            if not has_row(LEDGER, key):
-                found = added(asked, data, joint, whole.parts["train"], whole.parts["test"], int(c), seed)
-                append(LEDGER, {**circumstances(asked.threads), **key, **found})
+            of_product = partial(added, asked, data, joint, whole.parts["train"], whole.parts["test"], int(c), seed)
+            measure_once(LEDGER, key, asked.threads, of_product)
     write_table(LEDGER, table())
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from grocery import Seen, manifest, ours, rivals, seen, shop_arguments, write_manifest
-from ledger import RESULTS, append, circumstances, has_row, provenance, rows, write_table
+from ledger import RESULTS, measure_once, provenance, rows, write_table
 from scipy.special import logsumexp
 
 from likely.data.dataset import load
@@ -37,9 +38,7 @@ def main() -> None:
     data = manifest(asked.data, asked.out)
     for seed in asked.seeds:
         key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
-        if not has_row(LEDGER, key):
-            found = measured(asked, data, seed)
-            append(LEDGER, {**circumstances(asked.threads), **key, **found})
+        measure_once(LEDGER, key, asked.threads, partial(measured, asked, data, seed))
     write_table(LEDGER, table())
 
 
