@@ -49,6 +49,22 @@ def test_every_family_learns_the_digits(digits):
         assert classifier.score(images[1200:], labels[1200:]) > 0.8, model
 
 
+def test_few_held_out_images_that_are_all_right_make_nobody_certain():
+    """Vectors of many numbers of which few tell the classes: what was held out is too little to say how far they boast."""
+
+    def drawn(n, seed):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(0, 2, n)
+        return (rng.normal(size=(n, 120)) + y[:, None] * (np.arange(120) < 6)).astype(np.float32), y
+
+    X, y = drawn(600, seed=100)
+    losses = []
+    for seed in range(3):
+        p = Classifier("gaussian").fit(*drawn(120, seed)).predict_proba(X)
+        losses.append(-np.log(p[np.arange(600), y]).mean())
+    assert max(losses) < np.log(2)
+
+
 def test_posteriors_sum_to_one_and_predict_is_their_argmax(gaussian, digits):
     images = digits[0][1200:1300]
     p = gaussian.predict_proba(images)

@@ -23,8 +23,8 @@ def drawn(seed, n, sharpness=1.0, n_classes=3):
     return scores, torch.multinomial(p, 1, generator=rng)[:, 0]
 
 
-def objective(scores, y, log_prior, temperature):
-    return len(y) * nll(scores, y, log_prior, temperature) + TRUST * (1 / temperature + math.log(temperature))
+def objective(scores, y, log_prior, temperature, expected=1.0):
+    return len(y) * nll(scores, y, log_prior, temperature) + TRUST * (expected / temperature + math.log(temperature))
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 7.0, 300.0])
@@ -47,13 +47,16 @@ def test_recovers_a_known_temperature_beside_a_prior():
     assert abs(math.log(fit_temperature(10 * scores, y, LOG_PRIOR) / 10)) < 5 / math.sqrt(information) + 0.01
 
 
-@given(st.integers(0, 1000), st.integers(1, 200), st.floats(-3, 3).map(lambda power: 10**power), st.floats(0.0, 5.0))
-def test_no_temperature_of_a_grid_is_better(seed, n, size, truth):
+sizes = st.floats(-3, 3).map(lambda power: 10**power)
+
+
+@given(st.integers(0, 1000), st.integers(1, 200), sizes, st.floats(0.0, 5.0), sizes)
+def test_no_temperature_of_a_grid_is_better(seed, n, size, truth, expected):
     scores, y = drawn(seed, n)
     scores = size * (scores + truth * torch.nn.functional.one_hot(y, 3))
-    best = objective(scores, y, LOG_PRIOR, fit_temperature(scores, y, LOG_PRIOR))
+    best = objective(scores, y, LOG_PRIOR, fit_temperature(scores, y, LOG_PRIOR, expected), expected)
     grid = np.exp(np.linspace(-WIDEST, WIDEST, SIDE))
-    assert best <= min(objective(scores, y, LOG_PRIOR, T) for T in grid) + 1e-6
+    assert best <= min(objective(scores, y, LOG_PRIOR, T, expected) for T in grid) + 1e-6
 
 
 def test_with_many_images_the_nll_itself_is_least():
@@ -64,8 +67,16 @@ def test_with_many_images_the_nll_itself_is_least():
     assert nll(scores, y, LOG_PRIOR, T) <= least + 1e-3
 
 
-def test_without_images_it_is_one():
-    assert fit_temperature(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), LOG_PRIOR) == 1
+def test_without_images_it_is_what_is_expected():
+    nothing = torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), LOG_PRIOR
+    assert fit_temperature(*nothing) == 1
+    assert fit_temperature(*nothing, 20.0) == 20
+
+
+def test_images_that_are_all_right_by_far_leave_what_is_expected():
+    y = torch.arange(60) % 3
+    scores = 1e4 * torch.nn.functional.one_hot(y, 3).float()
+    assert fit_temperature(scores, y, LOG_PRIOR, 50.0) == pytest.approx(50, rel=1e-3)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 30])

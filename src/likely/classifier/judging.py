@@ -43,7 +43,7 @@ def judge_of(classifier: BayesClassifier, parts: Parts) -> Judge:
     if classifier.crosses(classifier.shape):
         folds = crossed(classifier, parts, T, classifier.seed)
         if len(folds) > 1:
-            return Judge.fit_crossed(before if enough else None, folds, classifier.log_prior_, T)
+            return _crossed_judge(folds, before if enough else None, classifier.log_prior_, T)
         calibration = calibration.subset([])  # of so few images each is needed to learn from
     now = labelled(classifier, classifier.model_, calibration, T)
     trained = trained_traits(classifier, parts.train) if describes(classifier, held_out) else None
@@ -109,6 +109,19 @@ def _temperature(classifier: BayesClassifier, held_out: Part) -> float:
     held_out = not_too_many(held_out, len(classifier.labels), classifier.seed)
     scores = classifier.examine(held_out.images).log_scores
     return fit_temperature(scores, torch.from_numpy(held_out.labels), classifier.log_prior_)
+
+
+def _crossed_judge(folds: list[Labelled], held_out: Labelled | None, log_prior: Tensor, temperature: float) -> Judge:
+    """At the temperature of the held-out images, of which, for they may be few and all right, that of the folds is expected;
+    at the one given where the scores are too many."""
+    pool = Labelled.joined(folds)
+    if all(images.n_scores in range(1, MOST_FOR_TEMPERATURE) for images in (pool, held_out) if images is not None):
+        temperature = max(1.0, pool.temperature(log_prior))
+        if held_out is not None:
+            temperature = held_out.temperature(log_prior, temperature)
+            held_out = held_out.under(temperature)
+        folds = [fold.under(temperature) for fold in folds]
+    return Judge.fit_crossed(held_out, folds, log_prior, temperature)
 
 
 def not_too_many(part: Part, K: int, seed: int) -> Part:

@@ -10,7 +10,7 @@ from torch import Tensor
 from likely.inference.posterior import log_posterior
 
 WIDEST = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
-TRUST = 2.0  # in T = 1 before any image is seen: a few images, all of them right, would make T nought
+TRUST = 2.0  # in the T expected before any image is seen: a few images, all of them right, would make T nought
 PRECISE = 1e-9  # in log T
 AT_ONCE = 1 << 20  # scores: memory of more is not kept from one look at them to the next
 
@@ -30,20 +30,21 @@ def weights(y: Tensor, log_prior: Tensor) -> Tensor:
     return (log_prior.double().exp() / share)[y]
 
 
-def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor) -> float:
-    """T that minimises N · nll + TRUST · (1/T + log T) on N held-out images (Guo 2017, section 4.2). 1 without images.
+def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, expected: float = 1.0) -> float:
+    """T that minimises N · nll + TRUST · (T₀/T + log T) on N held-out images (Guo 2017, section 4.2). Without images it is
+    T₀, what is `expected`.
 
-    All of it is convex in 1/T, so its slope changes sign once, and between there and here lies T. A T above 1 costs far
+    All of it is convex in 1/T, so its slope changes sign once, and between there and here lies T. A T above T₀ costs far
     less than one below: that a sum over dimensions boasts is expected.
     """
     from scipy.optimize import brentq  # which takes long to load, and who is only answered needs no temperature fitted
 
     if not len(y):
-        return 1.0
+        return expected
     weight = weights(y, log_prior)
 
     def slope(log_inverse: float) -> float:
-        pull = TRUST * (1 - math.exp(-log_inverse)) / len(y)
+        pull = TRUST * (expected - math.exp(-log_inverse)) / len(y)
         return _slope(log_scores, y, weight, log_prior, math.exp(log_inverse)) + pull
 
     for end, beyond in ((-WIDEST, slope(-WIDEST) >= 0), (WIDEST, slope(WIDEST) <= 0)):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from likely.answer import Calibration, Status
+from likely.inference.calibration import fit_temperature
 from likely.inference.contrast import Contrast, contrasts, either
 from likely.inference.label_shift import Offsets
 from likely.inference.posterior import log_posterior, uniform
@@ -68,10 +69,9 @@ class Labelled:
     @classmethod
     def of(cls, found: Examination, labels: Tensor, temperature: float) -> Labelled:
         """Of the figures for images, under a temperature."""
-        scores, own = found.log_scores, labels[:, None]
-        improbable = -_under_uniform_prior(scores, temperature).gather(1, own)[:, 0]
-        contrast = contrasts(scores, scores.shape[1]).gather(1, own)[:, 0]
-        return cls(labels, found.traits.own(labels), improbable, contrast, scores)
+        scores = found.log_scores
+        contrast = contrasts(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
+        return cls(labels, found.traits.own(labels), torch.zeros(len(labels)), contrast, scores).under(temperature)
 
     @classmethod
     def joined(cls, pieces: Sequence[Labelled]) -> Labelled:
@@ -82,6 +82,22 @@ class Labelled:
     def own(self) -> OwnTraits:
         """What strangeness is learned from."""
         return self.traits, self.labels
+
+    @property
+    def n_scores(self) -> int:
+        """How many there are; 0 if they were left out."""
+        return 0 if self.log_scores is None else self.log_scores.numel()
+
+    def temperature(self, log_prior: Tensor, expected: float = 1.0) -> float:
+        """That of the scores, which have to be there."""
+        assert self.log_scores is not None
+        return fit_temperature(self.log_scores, self.labels, log_prior, expected)
+
+    def under(self, temperature: float) -> Labelled:
+        """The same under another temperature; the scores have to be there."""
+        assert self.log_scores is not None
+        posterior = _under_uniform_prior(self.log_scores, temperature)
+        return replace(self, improbable=-posterior.gather(1, self.labels[:, None])[:, 0])
 
     def without_scores(self) -> Labelled:
         """The same, small whatever the number of classes."""
