@@ -169,7 +169,7 @@ def test_a_backbone_gives_the_mean_of_its_last_map(backbone: Path) -> None:
 
 def test_a_backbone_sees_grey_images_in_colour_and_whole(backbone: Path) -> None:
     made, grey = extractor(backbone), noise(2, 1, 16, 32)
-    assert made(grey).shape == (2, 6)
+    assert made(grey).shape == (2, 12)
     stretched = ImageFormat(channels=3, height=32, width=32, resize="stretch")
     np.testing.assert_array_equal(made(grey), made(resized(grey, stretched)))
     np.testing.assert_array_equal(made(grey), made(grey.repeat(3, axis=1)))
