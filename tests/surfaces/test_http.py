@@ -178,6 +178,11 @@ def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
         assert client.get("/v1/models/digits/drift").json()["drifted"] is None
         for start in range(0, 64, 8):
             classified(client, *(noise(start + i) for i in range(8)))
+            if not start:
+                told = client.get("/v1/models/digits/drift").json()
+                assert told["n"] == 8
+                assert told["drifted"] is None
+                assert "likely_drifted{" not in client.get("/metrics").text
         told = client.get("/v1/models/digits/drift").json()
         assert told["drifted"] is True
         assert told["n"] == 64

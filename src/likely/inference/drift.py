@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LEAST = 50  # images, below which nothing is said
+LEAST = 50  # images of late, below which nothing is said
 EFFECT = 0.1  # the least difference between the distributions that is worth a word, however sure it is
 LEVEL = 0.01  # the share of false alarms where nothing has drifted
 N_QUANTILES = 201  # of what is kept of a distribution
@@ -25,9 +25,9 @@ class Drift:
     n: int
 
     @property
-    def has_drifted(self) -> bool:
-        """Whether it is sure, and large enough to matter."""
-        return self.n >= LEAST and self.p_value <= LEVEL and self.difference >= EFFECT
+    def has_drifted(self) -> bool | None:
+        """Whether it is sure, and large enough to matter; None of fewer than LEAST images."""
+        return None if self.n < LEAST else self.p_value <= LEVEL and self.difference >= EFFECT
 
 
 def quantiles(values: Tensor) -> list[float]:

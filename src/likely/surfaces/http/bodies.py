@@ -98,9 +98,10 @@ class DriftShown(BaseModel):
     """The images of late beside those of validation; all null if one of the two is not known."""
 
     model: str
-    drifted: Annotated[bool | None, Field(description="Whether a difference is sure, and large enough to matter.")] = (
-        None
-    )
+    drifted: Annotated[
+        bool | None,
+        Field(description="Whether a difference is sure, and large enough to matter; null of too few images of late."),
+    ] = None
     difference: Annotated[float | None, Field(description="The largest, between the shares below a p-value.")] = None
     p_value: Annotated[float | None, Field(description="How often it is as large where nothing has drifted.")] = None
     n: Annotated[int | None, Field(description="Images of late.")] = None

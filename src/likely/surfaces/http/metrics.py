@@ -54,7 +54,8 @@ class Metrics:
     def drifted(self, model: str, drift: Drift) -> None:
         """How far a model's images of late are from those of its validation."""
         self._drift.labels(model).set(drift.difference)
-        self._has_drifted.labels(model).set(drift.has_drifted)
+        if drift.has_drifted is not None:
+            self._has_drifted.labels(model).set(drift.has_drifted)
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

@@ -30,7 +30,7 @@ export function model(page, { me, model: shown, reload }) {
   answers.before(drift);
   trying(async () => {
     const told = await ask(`/v1/models/${encodeURIComponent(`${shown.name}@${shown.version}`)}/drift`);
-    if (told.drifted === null) drift.textContent = 'Whether its images drift is not known yet.';
+    if (told.drifted === null) drift.textContent = told.n ? `Its last ${told.n} images are too few to tell whether they drift.` : 'Whether its images drift is not known yet.';
     else drift.replaceChildren(badge(told.drifted ? 'unknown' : 'known', told.drifted ? 'drifting' : 'steady'), ` The last ${told.n} images are ${told.drifted ? 'unlike' : 'like'} those that it was validated on (difference ${told.difference.toFixed(2)}, p = ${pValue(told.p_value)}).`);
   });
   trying(async () => {
