@@ -52,3 +52,14 @@ def test_the_description_holds_whatever_is_sent(service, secret):
             case.call_and_validate(headers=headers, checks=CHECKS)
 
         holds()
+
+
+def test_more_bytes_than_a_route_takes_are_refused_as_it_tells(service, secret):
+    client = TestClient(service)
+    headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", "Content-Length": str(10**9)}
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        if "post" in operations:
+            told = operations["post"]["responses"]
+            response = client.post(path, content=b"{}", headers=headers)
+            assert response.status_code == 413, path
+            assert "413" in told, path

@@ -55,7 +55,7 @@ def keys(service: ServiceHere, caller: Admin) -> list[KeyShown]:
     return [_shown(key) for key in service.store.all_keys()]
 
 
-@ROUTER.post("/keys", status_code=201, responses=problems(400, 401, 403, 422, 503))
+@ROUTER.post("/keys", status_code=201, responses=problems(400, 401, 403, 413, 422, 503))
 def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKey) -> KeyMade:
     """A new key; its secret is shown this once."""
     key, secret = service.store.add_key(body.name, body.scopes, days=body.days)

@@ -121,7 +121,7 @@ async def add_class(
     return _shown([each for each in service.fleet.models if each.name == new.name])
 
 
-@ROUTER.post("/models/{model}/reload", responses=problems(401, 403, 404, 422, 503))
+@ROUTER.post("/models/{model}/reload", responses=problems(401, 403, 404, 413, 422, 503))
 def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelShown:
     """Read a model's folder, that the service was started with, again. Requests under way are answered by the version asked.
     Classes that were added here are set aside."""

@@ -56,7 +56,7 @@ def prediction(service: ServiceHere, caller: Reader, id: Id) -> Prediction:
     return found
 
 
-@ROUTER.post("/predictions/label", responses=problems(400, 401, 403, 422, 503))
+@ROUTER.post("/predictions/label", responses=problems(400, 401, 403, 413, 422, 503))
 def label_many(request: Request, service: ServiceHere, caller: Labeller, body: BulkLabelling) -> Labelled:
     """Say what many images show, or take it back."""
     known = service.store.label(body.ids, body.label, caller.key.id)
@@ -64,7 +64,7 @@ def label_many(request: Request, service: ServiceHere, caller: Labeller, body: B
     return Labelled(ids=known)
 
 
-@ROUTER.post("/predictions/{id}/label", responses=problems(400, 401, 403, 404, 422, 503))
+@ROUTER.post("/predictions/{id}/label", responses=problems(400, 401, 403, 404, 413, 422, 503))
 def label(request: Request, service: ServiceHere, caller: Labeller, id: Id, body: Labelling) -> Labelled:
     """Say what an image shows, or take it back."""
     known = service.store.label([id], body.label, caller.key.id)

@@ -40,7 +40,7 @@ async def explain(
     return await run_in_threadpool(_explained, await service.explain(uploads[0], model, wanted.against), model)
 
 
-@ROUTER.post("/generate", responses=problems(400, 401, 403, 404, 422, 429, 503))
+@ROUTER.post("/generate", responses=problems(400, 401, 403, 404, 413, 422, 429, 503))
 async def generate(state: StateHere, caller: Asker, body: Generate) -> Drawn:
     """New images of a class."""
     model = served(state.service, body.model)
