@@ -1,7 +1,7 @@
 // What the model thinks that its classes look like, beside images that were classified as such.
 
 import { ask, formOf } from './api.js';
-import { make, say, trying } from './make.js';
+import { image, make, say, trying } from './make.js';
 
 const N = 6;
 const FEWEST = 5; // images that a class is learned from
@@ -78,13 +78,12 @@ function adding(model, reload) {
 
 async function fill(card, model) {
   const index = Number(card.dataset.index), label = model.labels[index], pictures = card.querySelector('.pictures');
-  const small = Math.max(...model.size) <= 64 ? 'pixel' : '';
-  const drawn = Array.from({ length: N }, (_, seed) => make('img', { class: small, alt: `${label}, drawn by the model`, loading: 'lazy', src: `/v1/models/${encodeURIComponent(`${model.name}@${model.version}`)}/classes/${index}/sample?seed=${seed}` }));
+  const drawn = Array.from({ length: N }, (_, seed) => image({ alt: `${label}, drawn by the model`, loading: 'lazy', src: `/v1/models/${encodeURIComponent(`${model.name}@${model.version}`)}/classes/${index}/sample?seed=${seed}` }));
   drawn[0].addEventListener('error', () => drawn[0].closest('.samples').parentElement.remove()); // it draws none
   pictures.append(beside('Drawn by the model', drawn));
   const found = await ask('/v1/predictions', { query: { label, status: 'known', model: model.name, limit: 4 * N } });
   const different = [...new Map(found.predictions.map((each) => [each.image, each])).values()].slice(0, N);
-  const real = different.map((each) => make('img', { class: small, alt: each.answer.input, loading: 'lazy', src: `/v1/images/${each.image}` }));
+  const real = different.map((each) => image({ alt: each.answer.input, loading: 'lazy', src: `/v1/images/${each.image}` }));
   pictures.append(beside('Known of late', real));
 }
 

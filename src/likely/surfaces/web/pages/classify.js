@@ -1,10 +1,9 @@
 // Images in by drop, paste, file or camera; an answer each, with its reasons, and a way to say that it is wrong.
 
 import { ask, formOf } from './api.js';
-import { badge, bars, make, png, pValue, percent, say, trying } from './make.js';
+import { badge, bars, image, make, png, pValue, percent, say, trying } from './make.js';
 
 const AT_ONCE = 16; // images of one request
-const SMALL = 64; // pixels, below which an image is shown in squares rather than blurred
 
 export function classify(page, { me, model, left }) {
   const answers = make('section', { class: 'answers', 'aria-label': 'Answers' });
@@ -62,7 +61,7 @@ async function answered(files, answers, me, model) {
 function shown(answer, file, me, model) {
   const card = make('article', { class: 'card answer', 'aria-label': answer.input });
   const picture = answer.status === 'error' ? make('div', { class: 'thumb none', 'aria-hidden': 'true' }, '?')
-    : make('img', { class: 'thumb', alt: answer.input, src: URL.createObjectURL(file), onload: () => picture.classList.toggle('small', picture.naturalWidth <= SMALL) });
+    : image({ class: 'thumb', alt: answer.input, src: URL.createObjectURL(file) });
   const told = make('div', {},
     badge(answer.status),
     make('div', { class: 'label' }, title(answer)),

@@ -13,6 +13,12 @@ export function make(tag, options = {}, ...inside) {
   return element;
 }
 
+const SMALL = 64; // pixels, up to which an image is shown in squares rather than blurred
+
+export function image(options) {
+  return make('img', { ...options, onload: ({ target }) => target.classList.toggle('pixel', Math.max(target.naturalWidth, target.naturalHeight) <= SMALL) });
+}
+
 export function say(sentence, wrong = false) {
   const said = document.getElementById('said');
   for (const line of said.children) if (line.textContent === sentence) return;

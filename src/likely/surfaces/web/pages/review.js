@@ -1,7 +1,7 @@
 // What wants a second look: unknown, ambiguous, changed. Choose many, say what they show, take them away as a folder to train on.
 
 import { ask } from './api.js';
-import { badge, make, say, trying } from './make.js';
+import { badge, image, make, say, trying } from './make.js';
 
 const VIEWS = {
   Unknown: { status: 'unknown', labelled: false },
@@ -49,7 +49,7 @@ export function review(page, { me, model }) {
     const { answer } = each;
     const box = make('input', { type: 'checkbox', value: each.id, 'aria-label': `${answer.input}, ${answer.status}, ${answer.label}`, onclick: reach });
     return make('li', {}, make('label', { class: 'tile' }, box,
-      make('img', { src: `/v1/images/${each.image}`, alt: '', loading: 'lazy' }),
+      image({ src: `/v1/images/${each.image}`, alt: '', loading: 'lazy' }),
       make('div', { class: 'about' }, badge(answer.status), ' ', answer.status === 'unknown' ? `like ${answer.label}` : answer.label,
         each.true_label !== null && make('div', { class: 'said' }, `is ${each.true_label}`))));
   }
