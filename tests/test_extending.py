@@ -11,8 +11,8 @@ from likely.answer import Calibration
 NEW = 7
 FAMILIES = {
     "gaussian": ({}, {}),
-    "vae": ({"latent_dims": 8, "width": 8}, {"epochs": 15}),
-    "flow": ({"width": 16, "n_couplings": 2}, {"epochs": 20}),
+    "vae": ({"latent_dims": 8, "width": 8}, {"epochs": 8}),
+    "flow": ({"width": 16, "n_couplings": 2}, {"epochs": 12}),
 }
 
 

@@ -8,10 +8,18 @@ from sklearn.datasets import load_digits
 from likely import Classifier
 from likely.data.collection import CachedImages
 from likely.data.parts import Part
+from likely.evaluation import attacks
 from likely.evaluation.attacks import ATTACKS, Target, attacked
 from likely.nets.scaling import to_unit
 
 ALPHA = 0.1
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    """What attacks find in a quarter of the time has to hold the same."""
+    monkeypatch.setattr(attacks, "N_STEPS", 10)
+    monkeypatch.setattr(attacks, "N_TRIES", 100)
 
 
 @pytest.fixture(scope="module")

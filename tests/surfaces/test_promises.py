@@ -9,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.evaluation import attacks
 from likely.surfaces.cli import main
 
 FAMILIES = {
@@ -332,7 +333,9 @@ def test_a_mask_that_is_no_picture_is_named(likely, models, photos):
     assert "transparent" in err
 
 
-def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likely, models, few, tmp_path):
+def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likely, models, few, tmp_path, monkeypatch):
+    monkeypatch.setattr(attacks, "N_STEPS", 5)
+    monkeypatch.setattr(attacks, "N_TRIES", 20)
     asked = (
         "evaluate",
         models / "vae",
