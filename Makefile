@@ -11,9 +11,9 @@ PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 demo: $(VENV)/likely
 	$(BIN)/likely demo
 
-# Two files at a time: each takes a single thread.
+# Three files at a time, of a thread each: what waits for a browser or another process leaves its core to the others.
 test: $(VENV)/developer
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 # A browser and a database server by the system's packages, for the tests that need them; without them these are skipped.
 test-system:

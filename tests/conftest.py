@@ -15,7 +15,7 @@ from hypothesis import settings
 from likely.training import hardware
 
 torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and tests may run side by side
-settings.register_profile("likely", deadline=None)  # a busy machine is no failure
+settings.register_profile("likely", deadline=None, max_examples=50)  # a busy machine is no failure
 settings.load_profile("likely")
 
 

@@ -1,6 +1,8 @@
 """likely with photographs: a backbone on the command line, files as cameras leave them, generated images as lessons."""
 
 import json
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 
 from likely import Classifier
 from likely.surfaces.cli import main
+from likely.training import loop
 
 COLOURS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (240, 240, 240)}
 
@@ -114,7 +117,10 @@ def test_a_model_of_features_that_cannot_draw_says_how_it_learns_to(model, tmp_p
     assert "--draw-minutes" in err
 
 
-def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys):
+def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, monkeypatch):
+    ticks = count()
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 30)  # as many steps on a busy machine as on another
+    monkeypatch.setattr(loop, "time", clock)
     words = ["--backbone", backbone, "--model", "gaussian", "--folds", 0, "--threads", 1, "--out", tmp_path / "shop"]
     lessons = ["--draw-minutes", 0.03, "--draw-side", 16, "--draw-sketch-side", 8, "--draw-width", 8]
     assert likely(capsys, "train", shop, *words, *lessons)[0] == 0
