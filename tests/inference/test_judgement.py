@@ -13,6 +13,7 @@ from small_judge import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined,
 from torch.testing import assert_close
 
 from likely.answer import Calibration, Status
+from likely.inference.calibration import fit_temperature
 from likely.inference.judgement import Examination, Judge, Labelled
 from likely.inference.posterior import log_posterior, uniform
 from likely.inference.rejection import prediction_set, status
@@ -128,6 +129,18 @@ def test_without_calibration_images_whatever_their_statistics():
     judgement = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
     assert set(judgement.statuses) == {Status.UNCALIBRATED}
     assert torch.equal(judgement.sets.sum(1), torch.ones(20, dtype=torch.long))
+
+
+def test_figures_know_their_temperature_and_are_the_same_under_another():
+    found, y = examined(5, 200)
+    labelled = Labelled.of(found, y, 1.0)
+    assert labelled.n_scores == 200 * K
+    assert labelled.without_scores().n_scores == 0
+    assert labelled.temperature(LOG_PRIOR) == fit_temperature(found.log_scores, y, LOG_PRIOR)
+    assert labelled.temperature(LOG_PRIOR, 9.0) > labelled.temperature(LOG_PRIOR)  # drawn to what is expected
+    other, expected = labelled.under(3.0), Labelled.of(found, y, 3.0)
+    assert_close(other.improbable, expected.improbable)
+    assert torch.equal(other.contrast, labelled.contrast)
 
 
 @pytest.mark.parametrize("n_calibration", [30, 600])  # pooled, and class by class
