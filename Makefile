@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-system slow coverage check docs clean
+.PHONY: demo test test-system slow coverage check check-wheel docs clean
 
 demo: $(VENV)/likely
 	$(BIN)/likely demo
@@ -35,6 +35,17 @@ check: $(VENV)/developer
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules src --ignore=src/likely/surfaces/store/migrations
 	$(BIN)/python docs/generate.py --check
+
+# The wheel is built from the sdist, so that installing it checks both. It must hold every file of src/ and run away from the
+# checkout, in an environment that has nothing else.
+check-wheel: $(VENV)/developer
+	rm -rf dist
+	$(BIN)/python -m build
+	folder=$$(mktemp -d) && trap "rm -rf $$folder" EXIT && unset PYTHONPATH \
+	  && $(MAKE) --no-print-directory VENV=$$folder/venv $$folder/venv/torch \
+	  && $$folder/venv/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl \
+	  && git -C src ls-files -z likely | (cd $$folder/venv/lib/python3*/site-packages && xargs -0 ls > /dev/null) \
+	  && cd $$folder && venv/bin/likely --version && venv/bin/likely demo
 
 docs: $(VENV)/developer
 	$(BIN)/python docs/generate.py
