@@ -35,6 +35,7 @@ check: $(VENV)/developer
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --doctest-modules src --ignore=src/likely/surfaces/store/migrations
 	$(BIN)/python docs/generate.py --check
+	$(BIN)/mkdocs build --quiet
 
 # The wheel is built from the sdist, so that installing it checks both. It must hold every file of src/ and run away from the
 # checkout, in an environment that has nothing else.
@@ -49,6 +50,7 @@ check-wheel: $(VENV)/developer
 
 docs: $(VENV)/developer
 	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build
 
 clean:
 	rm -rf $(VENV)

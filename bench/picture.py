@@ -1,6 +1,6 @@
 """The picture on the README: images that a model of Fashion-MNIST draws, a row a class, under the names of the clothes.
 
-python bench/picture.py MODEL docs/fashion.png
+python bench/picture.py MODEL docs/images/fashion.png
 """
 
 from __future__ import annotations

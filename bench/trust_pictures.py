@@ -1,6 +1,6 @@
-"""The pictures of docs/trust.md: strangers turned away, what lies behind a mask, and reasons.
+"""The pictures of docs/benchmarks/unknown-images.md: strangers turned away, what lies behind a mask, and reasons.
 
-    python bench/trust_pictures.py MODEL $DATA/fashion-mnist docs
+    python bench/trust_pictures.py MODEL $DATA/fashion-mnist docs/images
 
 MODEL is one of Fashion-MNIST; the strangers are those of bench/unknowns.py, the first of each kind. The shirt is the first of
 the test part that is answered rightly.

@@ -1,15 +1,17 @@
 """Write the generated parts of the documentation, or with --check say which are out of date.
 
-Option tables and help pages come from the option models and the commands themselves; the tables of docs/benchmarks.md are
-those that the scripts in bench/ wrote.
+Option tables and help pages come from the option models and the commands themselves, the map of the packages from their
+docstrings and the layers of pyproject.toml, and the tables of docs/benchmarks/ from the scripts in bench/.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -35,7 +37,7 @@ NOTE = "<!-- Written by docs/generate.py: change the code, then `make docs`. -->
 
 
 def options_page() -> str:
-    """docs/options.md: every option of every family, of training and of images."""
+    """docs/reference/options.md: every option of every family, of training and of images."""
     lines = ["# Options", "", NOTE, ""]
     lines += [
         "A flag of `likely train`; in Python, a key of `Classifier(options=…, training=…, images=…, features=…)`.",
@@ -92,7 +94,7 @@ def default(field: FieldInfo) -> str:
 
 
 def commands_page() -> str:
-    """docs/cli.md: the help page of every command."""
+    """docs/reference/cli.md: the help page of every command."""
     lines = ["# The command line", "", NOTE, ""]
     lines += [
         "Exit codes: 0 all well, 1 some inputs failed (each said, the rest done), 2 the request cannot be met.",
@@ -113,6 +115,26 @@ def walk(context: click.Context) -> Iterator[click.Context]:
             yield from walk(click.Context(below, parent=context, info_name=name))
 
 
+def packages_page() -> str:
+    """docs/contributing/packages.md: the packages, the higher layers first."""
+    lines = ["# Map of the packages", "", NOTE, ""]
+    lines += ["A package imports only from the packages below it; import-linter checks that.", ""]
+    lines += ["| in `src/likely/` | content |", "|---|---|"]
+    for name in layers():
+        doc = (import_module(f"likely.{name}").__doc__ or "").strip().partition("\n")[0]
+        lines.append(f"| `{name}` | {doc.replace('|', chr(92) + '|')} |")
+    return "\n".join([*lines, ""])
+
+
+def layers() -> list[str]:
+    """The packages and modules that the contracts of pyproject.toml put above one another."""
+    settings = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    return [
+        name for contract in contracts for layer in contract.get("layers", ()) for name in re.findall(r"\w+", layer)
+    ]
+
+
 def with_tables(name: str) -> str:
     """A page with the committed tables of bench/results in their places."""
     text = (DOCS / name).read_text(encoding="utf-8")
@@ -128,9 +150,13 @@ def _filled(match: re.Match[str]) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "options.md": options_page,
-    "cli.md": commands_page,
-    **{name: partial(with_tables, name) for name in ("benchmarks.md", "trust.md", "photos.md")},
+    "reference/options.md": options_page,
+    "reference/cli.md": commands_page,
+    "contributing/packages.md": packages_page,
+    **{
+        f"benchmarks/{path.name}": partial(with_tables, f"benchmarks/{path.name}")
+        for path in sorted((DOCS / "benchmarks").glob("*.md"))
+    },
 }
 
 

@@ -54,9 +54,8 @@ def test_the_python_of_the_readme_runs(capsys):
     assert accuracy > 0.9
 
 
-@pytest.mark.parametrize("page", ["../README.md", *sorted(path.name for path in (ROOT / "docs").glob("*.md"))])
-def test_links_between_pages_lead_somewhere(page):
-    path = ROOT / "docs" / page
+def test_links_of_the_readme_lead_somewhere():  # `make check` follows those of docs/
+    path = ROOT / "README.md"
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
 

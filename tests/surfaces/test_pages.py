@@ -1,4 +1,4 @@
-"""The pages in a real browser, as people use them. With LIKELY_SCREENSHOTS=FOLDER their pictures are kept: those of docs/."""
+"""The pages in a real browser, as people use them. LIKELY_SCREENSHOTS=FOLDER keeps their pictures: those of docs/images/."""
 
 import os
 import shutil
