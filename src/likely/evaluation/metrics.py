@@ -1,15 +1,14 @@
 """How good the answers are: figures from log p(c | x) and the labels, and what a finite test can say about them.
 
 All is arithmetic on numpy arrays in float64: `log_posterior` is (N, K) in nats, `labels` is (N,) class indices.
+Functions import scikit-learn and scipy.stats themselves: commands that only classify load this module without them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +55,9 @@ class PerClass:
 
 def accuracy(log_posterior: Floats, labels: Ints) -> float:
     """The share of images whose most probable class is their label."""
-    return float(np.mean(_correct(log_posterior, labels)))
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(labels, log_posterior.argmax(axis=1)))
 
 
 def balanced_accuracy(log_posterior: Floats, labels: Ints) -> float:
@@ -65,12 +66,13 @@ def balanced_accuracy(log_posterior: Floats, labels: Ints) -> float:
 
 
 def nll(log_posterior: Floats, labels: Ints) -> float:
-    """−1/N Σ log p(label | x), in nats."""
+    """−1/N Σ log p(label | x), in nats; infinite where a label has probability 0, which scikit-learn's log_loss clips."""
     return float(-np.mean(log_posterior[np.arange(len(labels)), labels], dtype=np.float64))
 
 
 def brier(log_posterior: Floats, labels: Ints) -> float:
     """1/N Σ_i Σ_k (p(k | x_i) − 1[k = label_i])², from 0 to 2 (Brier 1950, Verification of Forecasts, eq. 2)."""
+    # scikit-learn's brier_score_loss rejects probabilities that sum to 1 in single precision only.
     truth = np.eye(log_posterior.shape[1])[labels]
     return float(np.mean(np.sum((_probability(log_posterior) - truth) ** 2, axis=1)))
 
@@ -85,22 +87,25 @@ def reliability(log_posterior: Floats, labels: Ints, bins: int = 15) -> Reliabil
     confidence = _probability(log_posterior).max(axis=1)
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
-    correct = np.bincount(index, _correct(log_posterior, labels), minlength=bins)
+    correct = np.bincount(index, log_posterior.argmax(axis=1) == labels, minlength=bins)
     return Reliability(counts, _ratio(np.bincount(index, confidence, minlength=bins), counts), _ratio(correct, counts))
 
 
 def confusion(log_posterior: Floats, labels: Ints) -> Ints:
     """How often an image of class i was answered j: (K, K) counts, rows the labels, columns the answers."""
-    n_classes = log_posterior.shape[1]
-    pair = labels.astype(np.int64) * n_classes + log_posterior.argmax(axis=1)
-    return np.bincount(pair, minlength=n_classes**2).reshape(n_classes, n_classes)
+    from sklearn.metrics import confusion_matrix
+
+    table: Ints = confusion_matrix(labels, log_posterior.argmax(axis=1), labels=np.arange(log_posterior.shape[1]))
+    return table
 
 
 def per_class(log_posterior: Floats, labels: Ints) -> PerClass:
     """Images, recall, precision and F1 of every class."""
-    table = confusion(log_posterior, labels)
-    hits, n, answered = table.diagonal(), table.sum(axis=1), table.sum(axis=0)
-    return PerClass(n, _ratio(hits, n), _ratio(hits, answered), _ratio(2 * hits, n + answered))
+    from sklearn.metrics import precision_recall_fscore_support
+
+    answers, classes = log_posterior.argmax(axis=1), np.arange(log_posterior.shape[1])
+    precision, recall, f1, n = precision_recall_fscore_support(labels, answers, labels=classes, zero_division=np.nan)
+    return PerClass(n.astype(np.int64), recall, precision, f1)
 
 
 # --- known against unknown ------------------------------------------------------------------------------------------
@@ -108,10 +113,11 @@ def per_class(log_posterior: Floats, labels: Ints) -> PerClass:
 
 def auroc(known_scores: Floats, unknown_scores: Floats) -> float:
     """P(known > unknown) + ½ P(known = unknown), for scores that are high for the known (Mann & Whitney 1947)."""
-    unknown = np.sort(unknown_scores)
-    below = np.searchsorted(unknown, known_scores, side="left")
-    not_above = np.searchsorted(unknown, known_scores, side="right")
-    return float(np.mean((below + not_above) / (2 * len(unknown))))
+    # scikit-learn's roc_auc_score rejects infinite scores, which an image of likelihood 0 has.
+    from scipy.stats import mannwhitneyu
+
+    pairs = mannwhitneyu(known_scores, unknown_scores, method="asymptotic").statistic
+    return float(pairs / (len(known_scores) * len(unknown_scores)))
 
 
 def fpr_at_95_tpr(known_scores: Floats, unknown_scores: Floats) -> float:
@@ -121,9 +127,7 @@ def fpr_at_95_tpr(known_scores: Floats, unknown_scores: Floats) -> float:
     with Outlier Exposure, section 4.2). Scores are high for the known; an image is flagged if its score is at most the
     threshold. Much of the literature has it the other way round, with the known as the positive.
     """
-    enough = math.ceil(0.95 * len(unknown_scores) - 1e-9)
-    threshold = np.sort(unknown_scores)[enough - 1]
-    return float(np.mean(known_scores <= threshold))
+    return float(np.mean(known_scores <= np.quantile(unknown_scores, 0.95, method="inverted_cdf")))
 
 
 def bits_per_dim(log_likelihood: Floats, n_dims: int) -> float:
@@ -136,17 +140,12 @@ def bits_per_dim(log_likelihood: Floats, n_dims: int) -> float:
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """The rates that k of n do not refute: coverage is at least `level` whatever the rate (Clopper & Pearson 1934)."""
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else _crossing(_binomial_cdf(k - 1, n), 1 - tail)
-    return Interval(low, 1.0 if k == n else _crossing(_binomial_cdf(k, n), tail))
+    return _binomial_interval(k, n, level, "exact")
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> Interval:
     """The rates p with |k/n − p| ≤ z √(p (1 − p) / n): coverage is about `level` on average (Wilson 1927)."""
-    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
-    centre = (k + z2 / 2) / (n + z2)
-    radius = math.sqrt(z2 * (k * (n - k) / n + z2 / 4)) / (n + z2)
-    return Interval(max(0.0, centre - radius), min(1.0, centre + radius))
+    return _binomial_interval(k, n, level, "wilson")
 
 
 def beta_binomial_bound(n_test: int, n_calibration: int, alpha: float, level: float = 0.95) -> int:
@@ -162,11 +161,9 @@ def beta_binomial_bound(n_test: int, n_calibration: int, alpha: float, level: fl
         return 0
     if k > n_calibration:
         return n_test
-    j = np.arange(n_test, dtype=np.float64)
-    log_step = np.log((n_test - j) * (j + k)) - np.log((j + 1) * (n_test - j + n_calibration - k))
-    log_mass = np.concatenate([[0.0], np.cumsum(log_step)])
-    cdf = np.cumsum(np.exp(log_mass - log_mass.max()))
-    return int(np.searchsorted(cdf, level * cdf[-1]))
+    from scipy.stats import betabinom
+
+    return int(betabinom.ppf(level, n_test, k, n_calibration + 1 - k))
 
 
 def paired_bootstrap(
@@ -191,28 +188,13 @@ def _probability(log_posterior: Floats) -> Floats:
     return np.exp(log_posterior, dtype=np.float64)
 
 
-def _correct(log_posterior: Floats, labels: Ints) -> Bools:
-    correct: Bools = np.equal(log_posterior.argmax(axis=1), labels)
-    return correct
-
-
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
     """part / whole, nan where there is no whole."""
     ratio: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
     return ratio
 
 
-def _binomial_cdf(k: int, n: int) -> Callable[[float], float]:
-    """p -> P(X ≤ k), X ~ Binomial(n, p), for 0 < p < 1."""
-    i = np.arange(k + 1, dtype=np.float64)
-    log_choose = np.concatenate([[0.0], np.cumsum(np.log((n - i[1:] + 1) / i[1:]))])
-    return lambda p: float(np.exp(log_choose + i * math.log(p) + (n - i) * math.log1p(-p)).sum())
+def _binomial_interval(k: int, n: int, level: float, method: Literal["exact", "wilson"]) -> Interval:
+    from scipy.stats import binomtest
 
-
-def _crossing(decreasing: Callable[[float], float], level: float) -> float:
-    """The p in [0, 1] where a decreasing function passes the level, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if decreasing(middle) > level else (low, middle)
-    return (low + high) / 2
+    return Interval(*map(float, binomtest(k, n).proportion_ci(level, method)))
