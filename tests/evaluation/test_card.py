@@ -3,12 +3,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from report_contents import NASTY
 
 from likely.answer import Calibration
-from likely.evaluation.card import card, quoted
+from likely.evaluation.card import card
 from likely.evaluation.report.content import ReportContent
 
 
@@ -19,7 +20,6 @@ def front_matter(text: str) -> str:
 
 
 def test_front_matter_is_what_hubs_read(full: ReportContent) -> None:
-    yaml = pytest.importorskip("yaml")
     read = yaml.safe_load(front_matter(card(full)))
     assert read["license"] == "other"
     assert read["library_name"] == "likely"
@@ -39,18 +39,12 @@ def test_front_matter_needs_no_figures(bare: ReportContent) -> None:
     assert "model-index" not in front_matter(card(bare))
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_name_is_one_line_of_yaml_that_reads_back(name: str) -> None:
-    yaml = pytest.importorskip("yaml")
-    assert len(quoted(name).splitlines()) == 1
-    assert yaml.safe_load(quoted(name)) == name
-
-
-@given(st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"])))
-def test_ordinary_names_are_json_too(name: str) -> None:
-    import json
-
-    assert json.loads(quoted(name)) == name
+@given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_name_reads_back_from_the_front_matter(name: str, full: ReportContent) -> None:
+    content = replace(full, class_names=("boot", name, "bag"), header=replace(full.header, name=name))
+    read = yaml.safe_load(front_matter(card(content)))
+    assert read["classes"] == ["boot", name, "bag"]
+    assert read["model-index"][0]["name"] == name
 
 
 def test_says_what_it_is_how_to_use_it_and_what_it_cannot(full: ReportContent) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from likely.answer import Calibration
 from likely.contract import Evidence, EvidenceKind, Space
@@ -16,45 +17,53 @@ _MOST_CLASSES = 1000
 
 def card(content: ReportContent) -> str:
     """Front matter between two lines of hyphens, then Markdown; a part that is absent from the content is left out."""
-    parts = [*_front_matter(content), "", *_words(content)]
+    parts = [_front_matter(content), "", *_words(content)]
     return "\n".join(parts) + "\n"
 
 
 # --- metadata -------------------------------------------------------------------------------------------------------
 
 
-def _front_matter(content: ReportContent) -> Iterator[str]:
+def _front_matter(content: ReportContent) -> str:
+    from huggingface_hub import ModelCardData  # only whoever writes a card needs it
+
     header = content.header
-    yield "---"
-    yield f"license: {quoted(header.license)}"
-    yield "library_name: likely"
-    yield "pipeline_tag: image-classification"
-    yield "tags:"
-    tags = ("likely", "generative-classifier", "out-of-distribution-detection", "conformal-prediction", header.family)
-    yield from (f"  - {quoted(tag)}" for tag in tags)
-    yield "classes:"
-    yield from (f"  - {quoted(name)}" for name in content.class_names)
-    if content.figures is not None:
-        yield from _model_index(content, content.figures)
-    yield "---"
+    data = ModelCardData(
+        license=header.license,
+        library_name="likely",
+        pipeline_tag="image-classification",
+        tags=[
+            "likely",
+            "generative-classifier",
+            "out-of-distribution-detection",
+            "conformal-prediction",
+            header.family,
+        ],
+        classes=list(content.class_names),
+        **_results(content, content.figures) if content.figures is not None else {},
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
-def _model_index(content: ReportContent, figures: Figures) -> Iterator[str]:
+def _results(content: ReportContent, figures: Figures) -> dict[str, Any]:
+    """The figures as the model index that a hub shows."""
+    from huggingface_hub import EvalResult
+
+    name = content.header.name
     source = "its own test images" if content.data is None else content.data.source
-    yield "model-index:"
-    yield f"  - name: {quoted(content.header.name)}"
-    yield "    results:"
-    yield "      - task:"
-    yield "          type: image-classification"
-    yield "          name: Image classification"
-    yield "        dataset:"
-    yield f"          type: {quoted(content.header.name)}"
-    yield f"          name: {quoted(source)}"
-    yield "        metrics:"
-    for kind, value in _metrics(figures).items():
-        if value is not None and math.isfinite(value):
-            yield f"          - type: {kind}"
-            yield f"            value: {value:.6f}"
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            task_name="Image classification",
+            dataset_type=name,
+            dataset_name=source,
+            metric_type=kind,
+            metric_value=round(float(value), 6),
+        )
+        for kind, value in _metrics(figures).items()
+        if value is not None and math.isfinite(value)
+    ]
+    return {"model_name": name, "eval_results": results}
 
 
 def _metrics(figures: Figures) -> dict[str, float | None]:
@@ -70,25 +79,6 @@ def _metrics(figures: Figures) -> dict[str, float | None]:
         "auroc": None if unknown is None else unknown.auroc,
         "fpr_at_95_tpr": None if unknown is None else unknown.fpr_at_95_tpr,
     }
-
-
-def quoted(words: str) -> str:
-    """A YAML string in double quotes, whatever it holds.
-
-    JSON's quotes are YAML's; what cannot be printed has YAML's own escapes, which have no surrogate pairs.
-
-    >>> print(quoted('say "no": #1'))
-    "say \\"no\\": #1"
-    """
-    return f'"{"".join(_escaped(letter) for letter in words)}"'
-
-
-def _escaped(letter: str) -> str:
-    if letter in '"\\':
-        return f"\\{letter}"
-    if letter.isprintable():
-        return letter
-    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
