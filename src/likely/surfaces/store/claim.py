@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,14 +18,17 @@ class Claim:
 
     def __init__(self, folder: Path, engine: Engine) -> None:
         """A BlockingIOError if another process has it."""
-        self._file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        # A service may close its store in another thread than the one that opened it.
+        self._lock = FileLock(folder / LOCK, timeout=0, mode=0o600, thread_local=False)
         self._connection: Connection | None = None
         try:
-            _lock(self._file)
+            self._lock.acquire()
             if engine.dialect.name == "postgresql":
                 self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 if not self._connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": ADVISORY}):
                     raise BlockingIOError
+        except Timeout:
+            raise BlockingIOError from None
         except BaseException:
             self.end()
             raise
@@ -38,20 +40,4 @@ class Claim:
                 self._connection.scalar(text("SELECT pg_advisory_unlock(:n)"), {"n": ADVISORY})
             self._connection.close()
             self._connection = None
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-
-
-def _lock(file: int) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            raise BlockingIOError from None
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._lock.release()
