@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from likely.contract import Measured, Objective
-from likely.training.distributed import average
 from likely.training.randomness import generator
 from likely.training.schedules import SCHEDULES
 from likely.training.state import Progress, Tensors, TrainingState
@@ -140,7 +139,7 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
 
 def _descend(objective: Objective, optimiser: torch.optim.Optimizer, loss: Tensor, clip: float) -> float:
     """One optimiser step along the clipped gradient; returns the gradient's norm, and steps nowhere if it is not finite."""
-    gradients = average(torch.autograd.grad(loss, list(objective.parameters)))
+    gradients = torch.autograd.grad(loss, list(objective.parameters))
     norm = torch.nn.utils.get_total_norm(gradients)
     length = norm.item()
     if math.isfinite(length):
