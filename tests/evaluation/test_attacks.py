@@ -19,7 +19,6 @@ ALPHA = 0.1
 def brief(monkeypatch):
     """What attacks find in a quarter of the time has to hold the same."""
     monkeypatch.setattr(attacks, "N_STEPS", 10)
-    monkeypatch.setattr(attacks, "N_TRIES", 100)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +52,13 @@ def test_no_pixel_changes_by_more_than_the_budget(classifier, part, attack):
 
 def test_attacks_only_make_things_worse_and_gradients_make_them_bad(classifier, part):
     found = {row.attack: row for row in attacked(classifier, part, budget=64, alpha=ALPHA, seed=0)}
-    clean, gradient, blind = (found[name] for name in ("none", "gradient", "answers alone"))
+    clean, gradient = found["none"], found["gradient"]
     judgement = classifier.judge(part.images, alpha=ALPHA)
     assert clean.accuracy == pytest.approx(float((judgement.best.numpy() == part.labels).mean()))
     assert clean.budget == 0
-    for row in (gradient, blind):
-        assert row.deceived >= clean.deceived
-        assert row.accuracy <= clean.accuracy
-        assert row.deceived <= 1 - row.accuracy
-        assert row.n == 12
+    assert gradient.deceived >= clean.deceived
+    assert gradient.deceived <= 1 - gradient.accuracy
+    assert gradient.n == 12
     assert gradient.accuracy < clean.accuracy - 0.3
 
 

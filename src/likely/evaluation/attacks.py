@@ -23,7 +23,6 @@ from likely.options import Options
 N_STEPS = 40  # of gradient ascent
 N_RESTARTS = 2  # beginning elsewhere
 STEP = 2.5  # times the budget over the number of steps: the whole budget can be crossed (Madry 2018)
-N_TRIES = 400  # images shown to the model by the attack that sees answers alone, for each image attacked
 AT_ONCE = 64  # images attacked together
 
 Progress = Callable[[int, int], None]
@@ -70,7 +69,7 @@ def attacked(
     seed: int,
     progress: Progress | None = None,
 ) -> tuple[Attacked, ...]:
-    """The images as they are, under gradient ascent, and under an attack that is told nothing but answers.
+    """The images as they are, and under gradient ascent.
 
     `budget` is the largest change of a pixel, of 255. A ValueError if no image has a label, or the model takes vectors.
     """
@@ -143,30 +142,6 @@ def _slope(target: Target, x: Tensor, own: Tensor) -> Tensor:
     return slope
 
 
-def answers_alone(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
-    """A walk by decisions only: squares of ±size at random places, kept where the image fares no better for it.
-
-    The proposals are those of Andriushchenko 2020 (Square Attack), which is told scores; this one hears "right", "wrong" and
-    "unknown". It needs no gradient: where it does better than `gradient`, that one was blinded.
-    """
-    B, C, H, W = x.shape
-    stripes = size * (2 * torch.randint(0, 2, (B, C, 1, W), generator=rng).to(x) - 1)
-    best, worth = x.clone(), _worth(*target.verdict(x, y))
-    moved = (x + stripes).clamp(0, 1)
-    for i in range(N_TRIES):
-        found = _worth(*target.verdict(moved, y))
-        better = found >= worth
-        best[better], worth[better] = moved[better], found[better]
-        side = max(1, round(min(H, W) * (0.5 * (1 - i / N_TRIES)) ** 0.5))
-        moved = best.clone()
-        for b in range(B):
-            top, left = (int(torch.randint(0, length - side + 1, (1,), generator=rng)) for length in (H, W))
-            sign = size * (2 * torch.randint(0, 2, (C, 1, 1), generator=rng).to(x) - 1)
-            rows, columns = slice(top, top + side), slice(left, left + side)
-            moved[b, :, rows, columns] = (x[b, :, rows, columns] + sign).clamp(0, 1)
-    return best
-
-
 def _worth(wrong: Tensor, unknown: Tensor) -> Tensor:
     """What an attacker wants most: wrong and known, 2; then wrong, 1."""
     return wrong.long() + (wrong & ~unknown).long()
@@ -175,5 +150,4 @@ def _worth(wrong: Tensor, unknown: Tensor) -> Tensor:
 ATTACKS: dict[str, Callable[[Target, Tensor, Tensor, float, Generator], Tensor]] = {
     "none": nothing,
     "gradient": gradient,
-    "answers alone": answers_alone,
 }

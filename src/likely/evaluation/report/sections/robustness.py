@@ -87,6 +87,5 @@ def reading_attacks(attacked: Sequence[tuple[str, Sequence[Attacked]]]) -> str:
     row = max((row for _, rows in attacked for row in rows), key=lambda row: row.budget)
     return (
         f"{plural(row.n, 'image')}, no pixel changed by more than {row.budget:g} of 255. Deceived: wrong answers taken for "
-        "known. The attack by gradient knows the model, its posterior and what it finds strange; the other is told answers "
-        "alone."
+        "known. The attack by gradient knows the model, its posterior and what it finds strange."
     )
