@@ -76,19 +76,6 @@ def test_a_generator_with_nothing_to_learn_is_refused():
         GanOptions(adversarial=0.0, feature_matching=0.0, class_weight_made=0.0)
 
 
-def test_a_calm_look_teaches_only_what_it_is_sure_of(shape):
-    model, x, y = built(shape, consistency=1.0, noise=0.5), images(shape), torch.full((8,), -1)
-    with torch.no_grad():
-        logits = model._judged(x)[1]
-    assert model._agreeing(x, logits, y) == 0  # untrained, it is sure of nothing
-    assert model._agreeing(x, logits, torch.zeros(8, dtype=torch.long)) == 0  # labels teach for themselves
-    with torch.no_grad():
-        model.discriminator.to_logits.weight.mul_(1e4)
-    logits = model._judged(x)[1]
-    found = model._agreeing(x, -logits, y)
-    assert_close(found, torch.nn.functional.cross_entropy(-logits, logits.argmax(1)))
-
-
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fills_in_what_is_not_set_by_hand(preset):
     options, plain = GanOptions(preset=preset), GanOptions()
@@ -181,20 +168,6 @@ def test_there_are_as_many_made_images_as_real_ones_to_tell_them_from(shape):
         x, c = model._made(y, generator(0))
         assert x.shape == (n, *shape)
         assert c.shape == (n,)
-    assert len(built(shape, made_share=0.5)._made(LABELS, generator(0))[0]) == 4
-
-
-@torch.no_grad()
-def test_the_weight_of_the_entropy_rises_with_the_steps_of_the_discriminator(shape):
-    x, unlabelled = images(shape), torch.where(LABELS == 1, -1, LABELS)
-    how = {"entropy_weight": 2.0, "class_weight": 0.0}
-    rising, whole, none = (
-        built(shape, **how | more).train() for more in ({"entropy_ramp": 4}, {}, {"entropy_weight": 0.0})
-    )
-    bounds = [float(model._discriminator_loss(x, unlabelled, generator(1))) for model in (none, whole)]
-    found = [float(rising._discriminator_loss(x, unlabelled, generator(1))) for _ in range(6)]
-    shares = torch.tensor([(loss - bounds[0]) / (bounds[1] - bounds[0]) for loss in found])
-    assert_close(shares, torch.tensor([0.25, 0.5, 0.75, 1, 1, 1]), atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -275,11 +248,14 @@ def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
         assert_close(model.generator.last.bias, images(shape).mean(0).clamp(0.01, 0.99).logit().flatten())
 
 
-@pytest.mark.parametrize("turns", [{"n_critic": 2}, {"generator_rate": 1.0}])
-def test_networks_that_take_no_turns_are_not_told_how_to(turns):
-    with pytest.raises(ValueError, match=f"{next(iter(turns))} say how the networks take turns"):
-        GanOptions(preset="classifier", **turns)
-    GanOptions(**turns)
+def test_networks_that_learn_in_one_step_have_one_rate():
+    with pytest.raises(ValueError, match="generator_rate"):
+        GanOptions(preset="classifier", generator_rate=1.0)
+    assert GanOptions(generator_rate=1.0).generator_rate == 1
+    model = built((5,), preset="classifier")
+    (joint,) = model.objectives()
+    assert {*joint.parameters} == {*model.parameters()}
+    assert [each.rate for each in built((5,)).objectives()] == [1, 0.2]
 
 
 def test_the_classifier_preset_is_of_the_kind_that_it_says():
@@ -303,5 +279,3 @@ def test_a_stored_model_keeps_the_options_of_its_time():
     del written["generator_width"]
     assert GanOptions.model_validate(written).generator_width == 16
     assert GanOptions.model_validate(written, context={STORED: True}).generator_width is None
-    turns = {"n_critic": 2, "generator_rate": 1.0}  # under joint updates, which were allowed once
-    assert GanOptions.model_validate(written | turns, context={STORED: True}).n_critic == 2

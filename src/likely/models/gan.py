@@ -42,7 +42,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "adversarial": 0.0,
         "class_weight": 2.0,
         "class_weight_made": 0.0,
-        "updates": "joint",
         "noise": 0.5,
         "norm": "length",
         "diff_augment": "none",
@@ -52,7 +51,6 @@ DARKEST = 0.01  # of the image that a fully connected generator begins with: fro
 CANDIDATES = 4  # expected of a class, for each image that is drawn of it by a generator that knows no classes
 MOST_CANDIDATES = 16_384  # of all classes; of a very rare one some images will then be of others
 CHUNK = 256  # of them are judged at a time
-SURE = 0.95  # how probable a class must be to count as known of an unlabelled image (Sohn 2020)
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
 _ADVERSARIAL_TRAINING = {"optimiser": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
 PRESET_TRAINING: dict[str, dict[str, object]] = {
@@ -77,7 +75,8 @@ class GanOptions(TrunkOptions):
     preset: Literal["generator", "classifier"] = Field(
         "generator",
         description="What it is to be good at; a preset sets what is not set by hand. classifier: the generator matches "
-        "features, the discriminator is fully connected, with noise, for few labels among many small images without.",
+        "features, the discriminator is fully connected, with noise, and both learn in one step, for few labels among many "
+        "small images without.",
     )
     architecture: Literal["convolutional", "dense"] = Field(
         "convolutional",
@@ -98,39 +97,14 @@ class GanOptions(TrunkOptions):
         0.0, ge=0, description="Weight of the distance between the mean features of real and made images."
     )
     class_weight: float = Field(5.0, ge=0, description="Weight of the classes' cross-entropy for the discriminator.")
-    entropy_weight: float = Field(
-        0.0,
-        ge=0,
-        description="Weight of the entropy of p(c | x) of unlabelled images for the discriminator: it is to make up its mind "
-        "on each.",
-    )
-    entropy_ramp: int = Field(
-        0,
-        ge=0,
-        description="Training steps over which that weight rises: whole groups of images that are decided at once are decided "
-        "by chance.",
-    )
-    consistency: float = Field(
-        0.0,
-        ge=0,
-        description="Weight, for unlabelled images, of agreeing under noise and changes with what the discriminator is sure of "
-        "without them.",
-    )
     class_weight_made: float = Field(
         0.1, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
     )
-    made_share: float = Field(
-        1.0, gt=0, le=1, description="Made images for each real one that the discriminator tells them from."
-    )
-    updates: Literal["joint", "alternating"] = Field(
-        "alternating", description="Both networks in one step, or in turn."
-    )
-    n_critic: int = Field(1, ge=1, description="Discriminator steps for each generator step, in alternating training.")
     generator_rate: float = Field(
         0.2,
         gt=0,
-        description="The generator's share of the learning rate, in alternating training (Heusel 2017): a quick one comes "
-        "to make the same image of a class again and again.",
+        description="The generator's share of the learning rate, with preset generator (Heusel 2017): a quick one comes to "
+        "make the same image of a class again and again.",
     )
     noise: float = Field(
         0.0,
@@ -152,22 +126,21 @@ class GanOptions(TrunkOptions):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any, info: ValidationInfo) -> Any:
-        if not isinstance(given, Mapping) or _is_stored(info):
+        stored = info.context and info.context.get(STORED)  # of a model that was trained with them
+        if stored or not isinstance(given, Mapping):
             return given
         return PRESETS.get(str(given.get("preset", "generator")), {}) | dict(given)
 
     @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> GanOptions:
+    def _fits_together(self) -> GanOptions:
         if self.loss == "wgan-gp" and self.head != "auxiliary":
             raise ValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
             )
-        turns = {name: getattr(self, name) for name in ("n_critic", "generator_rate")}
-        asked = [name for name, value in turns.items() if value != type(self).model_fields[name].default]
-        if self.updates == "joint" and asked and not _is_stored(info):
+        if self.preset == "classifier" and self.generator_rate != type(self).model_fields["generator_rate"].default:
             raise ValueError(
-                f"{' and '.join(asked)} say how the networks take turns, and with updates 'joint' they take none; leave them "
-                "out, or use updates 'alternating'"
+                "generator_rate has no effect with preset 'classifier', whose networks learn in one step; leave it out, or use "
+                "preset 'generator'"
             )
         if not (self.adversarial or self.feature_matching or self.class_weight_made):
             raise ValueError(
@@ -208,9 +181,6 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         else:
             trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
-        counts = options.entropy_weight and options.entropy_ramp
-        self.n_steps: Tensor | None  # of the discriminator
-        self.register_buffer("n_steps", torch.zeros((), dtype=torch.int64) if counts else None)
 
     @property
     def evidence(self) -> Evidence:
@@ -291,19 +261,18 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         ours, theirs = tuple(self.discriminator.parameters()), tuple(self.generator.parameters())
         chosen = self.settings
         bounded = chosen.loss == "bce" and not chosen.feature_matching  # features have no bounds
-        if chosen.updates == "joint":
+        if chosen.preset == "classifier":
             return (Objective("joint", (*ours, *theirs), self._joint_loss, bounded=bounded),)
-        how: dict[str, Any] = {"every": chosen.n_critic, "rate": chosen.generator_rate}
         return (
             Objective("discriminator", ours, self._discriminator_loss, bounded=chosen.loss != "wgan-gp"),
-            Objective("generator", theirs, self._generator_loss, bounded=bounded, **how),
+            Objective("generator", theirs, self._generator_loss, rate=chosen.generator_rate, bounded=bounded),
         )
 
     def _joint_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Both losses of one batch; each network learns from its own alone."""
         real, made, c = self._shown(x, rng), *self._made(y, rng)
         features, logits = self.discriminator(real, rng)
-        loss = self._telling_apart(real, logits, y, made.detach(), c, rng) + self._agreeing(x, logits, y)
+        loss = self._telling_apart(real, logits, y, made.detach(), c, rng)
         fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
         judged = torch.func.functional_call(self.discriminator, fixed, (made, rng))
         return loss + self._deceiving(judged, c, features[_adversaries(y)].detach())
@@ -313,7 +282,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
             made, c = self._made(y, rng)
         real = self._shown(x, rng)
         _, logits = self.discriminator(real, rng)
-        return self._telling_apart(real, logits, y, made, c, rng) + self._agreeing(x, logits, y)
+        return self._telling_apart(real, logits, y, made, c, rng)
 
     def _generator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         made, c = self._made(y, rng)
@@ -328,39 +297,16 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     ) -> Tensor:
         """What the discriminator minimises, given real images and their logits, and made images of the classes c."""
         chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
-        if self.training and self.n_steps is not None:
-            self.n_steps += 1
         _, made_logits = self.discriminator(made, rng)
         total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.made(made_logits.logsumexp(1))
         labelled = y >= 0
         if labelled.any():
             total = total + chosen.class_weight * F.cross_entropy(logits[labelled], y[labelled])
-        if chosen.entropy_weight and not labelled.all():
-            log_p = logits[~labelled].log_softmax(1)
-            total = total - self._entropy_weight() * (log_p.exp() * log_p).sum(1).mean()
         if chosen.head == "auxiliary":
             total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
         if chosen.loss == "wgan-gp":
             total = total + slope_penalty(self._realness, real[_adversaries(y)], made, rng)
         return total
-
-    def _entropy_weight(self) -> Tensor | float:
-        whole = self.settings.entropy_weight
-        return whole if self.n_steps is None else whole * (self.n_steps / self.settings.entropy_ramp).clamp(max=1)
-
-    def _agreeing(self, x: Tensor, logits: Tensor, y: Tensor) -> Tensor:
-        """Cross-entropy of the noisy logits with what a calm look at the same unlabelled images is sure of.
-
-        Targets as in Sohn 2020, FixMatch, eq. 4, from a look without noise and changes (Sajjadi 2016).
-        """
-        unlabelled = y < 0
-        if self.settings.consistency == 0 or not unlabelled.any():
-            return logits.new_zeros(())
-        with torch.no_grad():
-            calm = self._judged(x[unlabelled])[1].softmax(1)
-        sure = calm.amax(1) > SURE
-        losses = F.cross_entropy(logits[unlabelled], calm.argmax(1), reduction="none")
-        return self.settings.consistency * (sure * losses).mean()
 
     def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
         """What the generator minimises, given what the discriminator makes of its images of the classes c."""
@@ -378,9 +324,8 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         return logits.logsumexp(1)
 
     def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """New images as the discriminator sees them, for a share of the real ones to tell them from, and their classes."""
-        n_real = int(_adversaries(y).sum())
-        n = max(2, round(self.settings.made_share * n_real))  # of a single image there is no variance to normalise by
+        """New images as the discriminator sees them, as many as the real ones to tell them from, and their classes."""
+        n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalise by
         c = drawn_classes(self.log_prior, n, rng)
         x = self.generator(self._noise_and_class(c, rng)).float()
         return (self._shown(x.sigmoid(), rng) if self.task.space is Space.PIXELS8 else x), c
@@ -402,8 +347,3 @@ def _adversaries(y: Tensor) -> Tensor:
     them come round more often; else all."""
     unlabelled = y < 0
     return unlabelled if 2 * unlabelled.sum() > len(y) else torch.ones_like(unlabelled)
-
-
-def _is_stored(info: ValidationInfo) -> bool:
-    """Whether the options are those of a model that was trained with them, which nobody can take back."""
-    return bool(info.context and info.context.get(STORED))
