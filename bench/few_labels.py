@@ -84,7 +84,7 @@ def few_labelled(dataset: Dataset, n: int, seed: int) -> Parts:
         labels[rng.choice(np.flatnonzero(dataset.train.labels == c), n, replace=False)] = c
     train = replace(dataset.train, labels=labels)
     nothing = train.subset(np.zeros(0, np.int64))
-    return Parts(train=train, validation=nothing, calibration=nothing, test=None, n_removed=0)
+    return Parts(train=train, validation=nothing, calibration=nothing, test=None)
 
 
 def table() -> str:

@@ -86,7 +86,6 @@ def test_a_dataset_without_a_test_part_gives_a_fifth() -> None:
     assert parts.calibration.class_counts(2) == (8, 8)
     assert parts.validation.class_counts(2) == (4, 4)
     assert len(parts.train) == 100 - 20 - 16 - 8 + 7
-    assert parts.n_removed == 0
 
 
 def test_own_parts_are_kept_and_their_copies_leave_the_training() -> None:
@@ -96,7 +95,6 @@ def test_own_parts_are_kept_and_their_copies_leave_the_training() -> None:
     parts = divide(dataset(train=train, validation=validation, test=test), seed=0)
     assert parts.test is test
     assert parts.validation.hashes.tolist() == [0, 200]
-    assert parts.n_removed == 2
     assert not {0, 99} & {*parts.train.hashes.tolist(), *parts.calibration.hashes.tolist()}
     assert len(parts.train) + len(parts.calibration) == 98
 

@@ -236,21 +236,15 @@ def test_two_classes_of_the_same_scores_cannot_be_told_apart():
     found = class_mix(scores, SKEWED.log())
     assert found.identifiability.confused == ((1, 3),)
     assert found.identifiability.told < 1e-2
-    direction = found.identifiability.direction
-    assert direction[1] * direction[3] < 0
-    assert direction[[0, 2, 4, 5, 6, 7, 8, 9]].abs().max() < 1e-6 * direction[[1, 3]].abs().min()
     assert (found.low[[1, 3]] == 0).all()
     assert (found.high - found.low)[[0, 2, 4, 5, 6, 7, 8, 9]].max() < 0.2
 
 
-def test_a_class_that_looks_like_a_mixture_of_two_others_is_in_the_direction_that_is_not_told():
+def test_of_a_class_that_looks_like_a_mixture_of_two_others_images_tell_next_to_nothing():
     world = World(8, 6.0, 4)
     scores, _ = world(torch.tensor([0.4, 0.3, 0.3, 0.0]), 500)
     scores[:, 3] = torch.logsumexp(scores[:, 1:3], 1) - math.log(2)
-    identifiability = class_mix(scores, uniform(4)).identifiability
-    direction = identifiability.direction / identifiability.direction[3]
-    assert identifiability.told < 0.01
-    assert_close(direction, torch.tensor([0, -0.5, -0.5, 1], dtype=torch.float64), atol=0.02, rtol=0)
+    assert class_mix(scores, uniform(4)).identifiability.told < 0.01
 
 
 @pytest.mark.parametrize("n", [5, 20, 100])

@@ -54,7 +54,7 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
     assert all(job[0] == kind for kind, jobs in seen for job in jobs)
     assert max(len(jobs) for _, jobs in seen) == 4
     assert sum(batched.n for batched in told) == 20
-    assert all(isinstance(each, Batched) and each.took >= 0 for each in told)
+    assert all(isinstance(each, Batched) and each.waited >= 0 for each in told)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 40))

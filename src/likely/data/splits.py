@@ -35,16 +35,14 @@ class Split:
 class Parts:
     """What training works with.
 
-    `test` is None if the data has a test part of its own that was not read. `n_removed` counts the training images that
-    were left out for being copies of images in a validation or test part that the data came with. `generated` images are
-    learned from as well, and say nothing of how often a class comes or what is usual in it.
+    `test` is None if the data has a test part of its own that was not read. `generated` images are learned from
+    as well, and say nothing of how often a class comes or what is usual in it.
     """
 
     train: Part
     validation: Part
     calibration: Part
     test: Part | None
-    n_removed: int
     generated: Part | None = None
 
     def lesson(self, *, calibration: bool, generated: bool = True) -> Part:
@@ -69,7 +67,6 @@ def divide(dataset: Dataset, seed: int) -> Parts:
         validation=train.subset(cut.validation) if own is None else own.labelled(),
         calibration=train.subset(cut.calibration),
         test=dataset.test if dataset.has("test") else train.subset(cut.test),
-        n_removed=len(dataset.train or ()) - len(train),
     )
 
 

@@ -87,13 +87,12 @@ class Offsets:
 class Identifiability:
     """How well unlabelled images tell a mix.
 
-    `told` is what they tell of it in the `direction` (K,) that they tell least of, as a fraction of what their labels
+    `told` is what they tell of it in the direction that they tell least of, as a fraction of what their labels
     would: next to 0 where the scores of some classes are a mixture of others'. `confused` are pairs of classes that are surely
     there together, while either of the two might be all of it: their shares cannot be told apart.
     """
 
     told: float
-    direction: Tensor
     confused: tuple[tuple[int, int], ...]
 
 
@@ -136,7 +135,7 @@ def class_mix(
         raise ValueError(f"the training shares are {log_prior.exp().tolist()}: expected more than 0 for every class")
     images = _Unlabelled.of(log_scores.double() / temperature, log_prior.double().exp(), offsets)
     mix, z = images.fit(), NormalDist().inv_cdf(1 - alpha / 2)
-    p_value, told, direction = _compare(images, mix)
+    p_value, told = _compare(images, mix)
     covariance = _covariance(images, mix, z)
     low, high = _interval(mix, covariance.diagonal(), images.N, z)
     shifted = p_value <= alpha
@@ -148,7 +147,7 @@ def class_mix(
         p_value=p_value,
         shifted=shifted,
         n_used=images.N,
-        identifiability=Identifiability(told, direction, _confused(mix, covariance, images.N, z)),
+        identifiability=Identifiability(told, _confused(mix, covariance, images.N, z)),
     )
 
 
@@ -275,8 +274,8 @@ class _Unlabelled:
         return ((self.likelihood @ mix).log().sum() + TRUST * self.prior @ mix.log()).item()
 
 
-def _compare(images: _Unlabelled, mix: Tensor) -> tuple[float, float, Tensor]:
-    """The p-value of the training mix; what images of that mix tell in the worst direction; and that direction (K,).
+def _compare(images: _Unlabelled, mix: Tensor) -> tuple[float, float]:
+    """The p-value of the training mix, and what images of that mix tell in the worst direction.
 
     Rao's score test (1948): u = slope − 1 at the training mix, uᵀ S⁻¹ u against χ². Its limit is that of twice the difference
     of log-likelihoods, with few images it is nearer to χ² (Pearson's X² where scores are certain), and S has room for what
@@ -293,7 +292,7 @@ def _compare(images: _Unlabelled, mix: Tensor) -> tuple[float, float, Tensor]:
     S = (values[enough] / images.N).diag() + untold @ images.offset_noise @ untold.mT
     u = axes.mT @ (root * (images.slope(images.prior) - 1))
     p_value = _chi_squared_tail(u @ torch.linalg.solve(S, u), len(u) - 1)
-    return p_value, max(0.0, values[0].item()), root * vectors[:, 0]
+    return p_value, max(0.0, values[0].item())
 
 
 def _missing(images: _Unlabelled, mix: Tensor) -> Tensor:

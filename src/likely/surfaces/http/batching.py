@@ -48,7 +48,6 @@ class Batched:
 
     n: int
     waited: float
-    took: float
 
 
 class Batcher(Generic[Job, Result]):
@@ -112,7 +111,7 @@ class Batcher(Generic[Job, Result]):
                 _tell_all([(each, result, None) for each, result in zip(batch, results, strict=True)])
             took = time.monotonic() - begun
             self._seconds_each = 0.9 * self._seconds_each + 0.1 * took / len(batch)
-            self.told(Batched(len(batch), begun - batch[0].since, took))
+            self.told(Batched(len(batch), begun - batch[0].since))
 
     def _next(self) -> list[_Waiting[Job]]:
         """The jobs of the kind of the one that has waited longest; none when all is done."""

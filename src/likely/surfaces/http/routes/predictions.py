@@ -15,7 +15,6 @@ from likely.surfaces.store import Prediction, Selection
 from likely.surfaces.store.selection import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["predictions"])
-LINES: Responses = {200: {"content": {"application/jsonl": {}}, "description": "A line of JSON each."}}
 PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "As it came."}}
 Id = Annotated[Word, Path(max_length=36)]
 Filter = Annotated[Selection, Query()]
