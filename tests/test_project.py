@@ -1,12 +1,16 @@
 """The project itself: what it depends on, and that its first page tells the truth."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, distributions
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import yaml
+
+import likely
 
 ROOT = Path(__file__).parent.parent
 BANNED = {"torchvision", "timm", "torch-fidelity", "lightning", "pytorch-lightning", "gradio", "netcal"}
@@ -100,3 +104,24 @@ def test_a_published_table_stands_where_there_are_no_measurements(generate, tmp_
     page = "<!-- table: {} -->\n{}\n<!-- end -->\n"
     (tmp_path / "benchmarks.md").write_text(page.format("gone.md", "published") + page.format("here.md", "old"))
     assert generate.with_tables("benchmarks.md") == page.format("gone.md", "published") + page.format("here.md", "new")
+
+
+def test_continuous_integration_calls_the_targets_of_the_local_run():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    local = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert set(re.findall(r"^make \S+", "\n".join(steps), re.M)) == set(re.findall(r"\bmake \S+", local))
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["version"] == project["version"] == likely.__version__
+
+
+def test_every_supported_python_is_classified_and_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    classified = {line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)}
+    assert classified == set(workflow["jobs"]["test"]["strategy"]["matrix"]["python"])
+    assert min(classified, key=lambda version: int(version[2:])) == project["requires-python"].lstrip(">=")
