@@ -21,7 +21,7 @@ from ledger import RESULTS, arguments, measure_once, provenance, rows, write_tab
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.parts import Part
+from likely.data.parts import LabeledImages
 from likely.data.splits import split
 
 LEDGER = RESULTS / "auto.jsonl"
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    part = load(asked.data, parts=("train",)).parts["train"]
+    part = load(asked.data, splits=("train",)).splits["train"]
     for seed in asked.seeds:
         for n, lesson, answered in subsets(part, seed):
             for kind in FAMILIES:
@@ -52,7 +52,7 @@ def main() -> None:
     write_table(LEDGER, table())
 
 
-def subsets(part: Part, seed: int) -> Iterator[tuple[int, Part, Part]]:
+def subsets(part: LabeledImages, seed: int) -> Iterator[tuple[int, LabeledImages, LabeledImages]]:
     """For each number of images a class to train with: what to learn from, and what to answer."""
     order = np.random.default_rng(seed).permutation(len(part))
     answered, rest = part.subset(order[:N_ANSWERED]), order[N_ANSWERED:]
@@ -73,7 +73,7 @@ def given(n: int) -> int:
     return m
 
 
-def measured(kind: str, lesson: Part, answered: Part, training: dict[str, Any], seed: int) -> dict[str, float]:
+def measured(kind: str, lesson: LabeledImages, answered: LabeledImages, training: dict[str, Any], seed: int) -> dict[str, float]:
     """The accuracy on what is to be answered, and the seconds that learning took."""
     family, features = FAMILIES[kind]
     classifier, begun = Classifier(family, features=features, training=training, random_state=seed), time.perf_counter()
@@ -82,7 +82,7 @@ def measured(kind: str, lesson: Part, answered: Part, training: dict[str, Any], 
     return {"accuracy": float((classifier.predict(shown(answered)) == answered.labels).mean()), "seconds": seconds}
 
 
-def shown(part: Part) -> np.ndarray:
+def shown(part: LabeledImages) -> np.ndarray:
     """(N, H, W, C) uint8."""
     return part.images.batch(np.arange(len(part))).numpy().transpose(0, 2, 3, 1)
 

@@ -16,8 +16,8 @@ from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.evaluation import metrics
-from likely.evaluation.selection import select
-from likely.inference.posterior import log_posterior, uniform
+from likely.evaluation.selection import eval_split
+from likely.inference.posterior import log_posterior, log_uniform
 from likely.models import FAMILIES
 
 LEDGER = RESULTS / "calibration.jsonl"
@@ -33,10 +33,10 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
     classifier = Classifier.load(folder)
-    part, T = select(classifier, data).part, classifier.judge_.temperature
-    scores = classifier.examine(part.images).log_scores
+    part, T = eval_split(classifier, data).images, classifier.conformal_.temperature
+    scores = classifier.outputs(part.images).log_scores
     before, after = (log_posterior(scores, classifier.log_prior_, each).numpy() for each in (1.0, T))
-    alike = [log_posterior(scores, uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
+    alike = [log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
     return {
         "n": len(part),
         "accuracy": metrics.accuracy(after, part.labels),

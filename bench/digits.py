@@ -16,8 +16,8 @@ from promises import alarms, n_above
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.splits import divide
-from likely.evaluation.assessment import assess
+from likely.data.splits import make_splits
+from likely.evaluation.assessment import evaluate
 from likely.surfaces.cli.demo import EPOCHS
 
 LEDGER = RESULTS / "digits.jsonl"
@@ -37,17 +37,17 @@ def main() -> None:
 
 def measured(family: str, seed: int, threads: int) -> dict[str, object]:
     """Train on the digits' training part and measure on their test part, which nothing was chosen by."""
-    dataset = load("digits", parts=("train",))
-    parts = divide(dataset, seed)
+    dataset = load("digits", splits=("train",))
+    parts = make_splits(dataset, seed)
     classifier = Classifier(family, training={"epochs": EPOCHS}, random_state=seed)
     start = time.perf_counter()
     for _ in classifier.fit_steps(parts, dataset.classes, dataset.format):
         pass
     classifier.finish(parts)
     seconds = time.perf_counter() - start
-    test = load("digits", parts=("test",)).test
+    test = load("digits", splits=("test",)).test
     assert test is not None
-    found = assess(classifier, test, alpha=0.05).as_json()
+    found = evaluate(classifier, test, alpha=0.05).as_json()
     return {
         **circumstances(threads),
         "family": family,

@@ -26,12 +26,12 @@ from trained import trained
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.images import ImageOptions, write
-from likely.data.parts import Dataset, Part
+from likely.data.images import ImageOptions, write_image
+from likely.data.parts import Dataset, LabeledImages
 from likely.evaluation.distances import frechet_distance
 from likely.evaluation.extractors import extractor
 from likely.evaluation.fidelity import fidelity
-from likely.evaluation.sheets import sheet
+from likely.evaluation.sheets import grid_by_class
 
 LEDGER = RESULTS / "drawing.jsonl"
 TAUGHT = "gaussian, taught to draw by its backbone"
@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     os.environ["LIKELY_CACHE"] = str(asked.out / "drawing-cache")  # as on a machine that has never seen these images
     data = manifest(asked.data, asked.out)
-    photographs = load(str(data), ImageOptions(size=SIDE, colour="rgb"))
+    photographs = load(str(data), ImageOptions(size=SIDE, color="rgb"))
     folders = {}
     for seed in asked.seeds:
         minutes = 0.0
@@ -89,7 +89,7 @@ def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted
 def measured(folder: Path, photographs: Dataset, took: float, judge: str, seed: int) -> dict[str, Any]:
     """How like the photographs of the test part the drawn ones are, to the judge; and how like those of the training are."""
     classifier = Classifier.load(folder)
-    parts = photographs.relabelled(classifier.labels).parts
+    parts = photographs.relabel(classifier.labels).splits
     found = fidelity(classifier, parts["test"], extractor(judge), seed=seed)
     before = [row["frechet_of_training"] for row in rows(LEDGER) if row["extractor"] == found.extractor]
     real = before[0] if before else distance_of(parts["train"], parts["test"], judge)
@@ -97,10 +97,10 @@ def measured(folder: Path, photographs: Dataset, took: float, judge: str, seed: 
     return {"took": took, **figures, "kernel": found.kernel.distance, "frechet_of_training": real}
 
 
-def distance_of(train: Part, test: Part, judge: str) -> float:
+def distance_of(train: LabeledImages, test: LabeledImages, judge: str) -> float:
     """Between the photographs of two parts: minutes, and the same whatever drew."""
     seen = extractor(judge)
-    return frechet_distance(seen.over(train.images), seen.over(test.images))
+    return frechet_distance(seen.features(train.images), seen.features(test.images))
 
 
 def draw(folders: dict[str, Path], path: Path) -> None:
@@ -110,7 +110,7 @@ def draw(folders: dict[str, Path], path: Path) -> None:
         classifier = Classifier.load(folder)
         names = [name for wanted in SHOWN for name in classifier.labels if name.split("/")[-1] == wanted]
         panels[kind] = np.stack([classifier.sample(name, N_SHOWN, seed=i) for i, name in enumerate(names)])
-    write(str(path), sheet(panels, [name.split("/")[-1] for name in names]))
+    write_image(str(path), grid_by_class(panels, [name.split("/")[-1] for name in names]))
 
 
 def table() -> str:

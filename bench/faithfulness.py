@@ -18,9 +18,9 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.explaining import neutral
-from likely.evaluation.faithfulness import flips, rankings
-from likely.evaluation.selection import learned_from, select
+from likely.classifier.explaining import baseline_image
+from likely.evaluation.faithfulness import deletion_curve, attribution_rankings
+from likely.evaluation.selection import training_images, eval_split
 from likely.nets.scaling import to_unit
 
 LEDGER = RESULTS / "faithfulness.jsonl"
@@ -37,7 +37,7 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     """For every ranking, the share of pixels of each image that have gone when the answer flips."""
     classifier = Classifier.load(folder)
-    part, trained_on = select(classifier, data).part, learned_from(classifier, data)
+    part, trained_on = eval_split(classifier, data).images, training_images(classifier, data)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(part))[:N_IMAGES])
     some = np.sort(rng.permutation(len(trained_on))[:5000])
@@ -45,17 +45,17 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     shares: dict[str, list[float]] = {}
     for start in range(0, len(chosen), BLOCK):
         x = to_unit(part.images.batch(chosen[start : start + BLOCK]))
-        baseline = neutral(classifier.model_, x)
+        baseline = baseline_image(classifier.model_, x)
         scores = scores_of(classifier)
         noise = torch.Generator().manual_seed(seed + start)
-        for name, importance in rankings(scores, x, baseline, variance, rng=noise).items():
-            shares.setdefault(name, []).extend(flips(scores, x, importance, baseline).tolist())
+        for name, importance in attribution_rankings(scores, x, baseline, variance, rng=noise).items():
+            shares.setdefault(name, []).extend(deletion_curve(scores, x, importance, baseline).tolist())
     return {"n": len(chosen), "shares": shares}
 
 
 def scores_of(classifier: Classifier) -> Any:
     """What answers rest on, priors included: the class that leads is the answer."""
-    model, T, prior = classifier.model_, classifier.judge_.temperature, classifier.log_prior_
+    model, T, prior = classifier.model_, classifier.conformal_.temperature, classifier.log_prior_
     return lambda x: model.log_scores(x) / T + prior.to(x)
 
 

@@ -18,10 +18,10 @@ from promises import alarms, n_above
 from trained import history, trained
 
 from likely import Classifier
-from likely.benchmark.speed import timed
-from likely.evaluation.assessment import Assessment, assess
+from likely.benchmark.speed import interleaved_timing
+from likely.evaluation.assessment import EvaluationResult, evaluate
 from likely.evaluation.metrics import paired_bootstrap
-from likely.evaluation.selection import Selection, select
+from likely.evaluation.selection import EvalSplit, eval_split
 
 LEDGER = RESULTS / "fashion.jsonl"
 
@@ -48,8 +48,8 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
     )
     torch.set_num_threads(threads)
     models = {"vae": Classifier.load(vae), "twin": Classifier.load(twin)}
-    chosen = select(models["vae"], data)
-    found = {name: assess(model, chosen.part, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()}
+    chosen = eval_split(models["vae"], data)
+    found = {name: evaluate(model, chosen.images, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()}
     return {
         **circumstances(threads),
         "seed": seed,
@@ -59,28 +59,28 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
         "peak_memory_gb": memory,
         **{name: {k: v for k, v in a.as_json().items() if k != "per_class"} for name, a in found.items()},
         "ahead_of_twin": ahead(found["vae"], found["twin"]),
-        "alarms": alarms(models["vae"], chosen.part),
+        "alarms": alarms(models["vae"], chosen.images),
         **throughput(models, chosen),
     }
 
 
-def ahead(a: Assessment, b: Assessment) -> list[float]:
+def ahead(a: EvaluationResult, b: EvaluationResult) -> list[float]:
     """How much more accurate a is than b on the same images, and the 95 % interval of the paired bootstrap."""
     right = [found.log_posterior.argmax(1) == found.labels for found in (a, b)]
     return [float(right[0].mean() - right[1].mean()), *paired_bootstrap(*right, np.random.default_rng(0))]
 
 
-def throughput(models: dict[str, Classifier], chosen: Selection, repeats: int = 25) -> dict[str, object]:
+def throughput(models: dict[str, Classifier], chosen: EvalSplit, repeats: int = 25) -> dict[str, object]:
     """Images a second of predict_proba for both, in turn, and of answer; medians, and the ratio pair by pair.
 
     `answer` comes after all the pairs: its figures by the hundred thousand would leave the next call a cold memory.
     """
-    images = chosen.part.images.batch(np.arange(4000)).permute(0, 2, 3, 1).numpy()
+    images = chosen.images.images.batch(np.arange(4000)).permute(0, 2, 3, 1).numpy()
     calls = {
         "vae": lambda: models["vae"].predict_proba(images),
         "twin": lambda: models["twin"].predict_proba(images),
     }
-    seconds = timed(calls, repeats) | timed({"answer": lambda: models["vae"].answer(images)}, repeats)
+    seconds = interleaved_timing(calls, repeats) | interleaved_timing({"answer": lambda: models["vae"].classify(images)}, repeats)
     ratios = seconds["twin"] / seconds["vae"]
     return {
         "predict_proba_per_second": {name: len(images) / float(np.median(seconds[name])) for name in ("vae", "twin")},

@@ -35,7 +35,7 @@ from turns import MOST, Turn, Watch, in_turns, quietest, settled, turn
 
 from likely.data.dataset import load as load_data
 from likely.surfaces.http.pictures import png
-from likely.surfaces.store import Scope, Selection, Store
+from likely.surfaces.store import Scope, PredictionFilter, Store
 from likely.surfaces.store.schema import ImageRow
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "surfaces"))
@@ -63,7 +63,7 @@ def main() -> None:
         parser.error(
             f"--disk {asked.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
         )
-    part = load_data(asked.data, parts=("test",)).parts["test"]
+    part = load_data(asked.data, splits=("test",)).splits["test"]
     images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
     found = {
         "kills": killed(asked, images),
@@ -96,7 +96,7 @@ class Served:
     def kept(self, answered: set[str]) -> dict[str, int]:
         """What of that is in the store once it was put in order, and whether images and rows belong together."""
         store = Store.open(self.folder, self.url, exclusive=True)
-        there = {each.id for each in store.every(Selection())}
+        there = {each.id for each in store.every(PredictionFilter())}
         with Session(store.engine) as session:
             known = set(session.scalars(select(ImageRow.sha256)))
         files = set(store.files)

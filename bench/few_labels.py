@@ -19,7 +19,7 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, resolv
 from likely import Classifier
 from likely.data.dataset import load
 from likely.data.parts import Dataset
-from likely.data.splits import Parts
+from likely.data.splits import Splits
 
 LEDGER = RESULTS / "few_labels.jsonl"
 FAMILIES: dict[str, dict[str, object]] = {
@@ -49,7 +49,7 @@ def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, obj
     dataset = load(asked.data)
     parts, length = few_labelled(dataset, asked.labels, seed), {"minutes": asked.minutes}
     if family == "discriminative":
-        parts, length = replace(parts, train=parts.train.labelled()), {"epochs": TWIN_EPOCHS}
+        parts, length = replace(parts, train=parts.train.labeled()), {"epochs": TWIN_EPOCHS}
     classifier = Classifier(
         family, options=FAMILIES[family], training=length | {"threads": asked.threads}, random_state=seed
     )
@@ -76,7 +76,7 @@ def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, obj
     }
 
 
-def few_labelled(dataset: Dataset, n: int, seed: int) -> Parts:
+def few_labelled(dataset: Dataset, n: int, seed: int) -> Splits:
     """The training images, of which n of each class, drawn by the seed, keep their label; nothing is set aside."""
     assert dataset.train is not None
     labels, rng = np.full(len(dataset.train), -1, np.int64), np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def few_labelled(dataset: Dataset, n: int, seed: int) -> Parts:
         labels[rng.choice(np.flatnonzero(dataset.train.labels == c), n, replace=False)] = c
     train = replace(dataset.train, labels=labels)
     nothing = train.subset(np.zeros(0, np.int64))
-    return Parts(train=train, validation=nothing, calibration=nothing, test=None)
+    return Splits(train=train, validation=nothing, calibration=nothing, test=None)
 
 
 def table() -> str:

@@ -20,11 +20,11 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, resolv
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.parts import Dataset, Part
-from likely.data.splits import Parts, divide
+from likely.data.parts import Dataset, LabeledImages
+from likely.data.splits import Splits, make_splits
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
-from likely.training.loop import Diverged
+from likely.training.loop import DivergenceError
 
 LEDGER = RESULTS / "gan_options.jsonl"
 EPOCHS, LABELS = 40, 10
@@ -81,7 +81,7 @@ def main() -> None:
 def extractor(dataset: Dataset, folder: Path) -> ModelExtractor:
     """The softmax twin, trained once on all labels, by whose features and judgement samples are measured."""
     twin = Classifier("discriminative", training={"epochs": EPOCHS}, random_state=0)
-    _train(twin, divide(dataset, 0), dataset)
+    _train(twin, make_splits(dataset, 0), dataset)
     twin.save(folder / "twin")
     return ModelExtractor(twin)
 
@@ -116,7 +116,7 @@ def with_all_labels(variant: str, seed: int, dataset: Dataset, judge: ModelExtra
     test = dataset.test
     assert test is not None
     whole = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
-    rollbacks = _train(whole, divide(dataset, seed), dataset)
+    rollbacks = _train(whole, make_splits(dataset, seed), dataset)
     if rollbacks is None:
         return {"rollbacks": None}
     found = fidelity(whole, test, judge, seed=seed)
@@ -127,23 +127,23 @@ def with_all_labels(variant: str, seed: int, dataset: Dataset, judge: ModelExtra
         "frechet": found.frechet,
         "extractor": found.extractor,
         "recall": found.recall,
-        "right": sum(found.classes.n_right) / found.classes.n,
+        "right": sum(found.classes.n_consistent) / found.classes.n,
     }
 
 
-def _train(classifier: Classifier, parts: Parts, dataset: Dataset) -> int | None:
+def _train(classifier: Classifier, parts: Splits, dataset: Dataset) -> int | None:
     """How often the training had to be rolled back; None if it was given up."""
     notes = 0
     try:
         for step in classifier.fit_steps(parts, dataset.classes, dataset.format):
             notes += step.note is not None
-    except Diverged:
+    except DivergenceError:
         return None
     classifier.finish(parts)
     return notes
 
 
-def _accuracy(classifier: Classifier, test: Part) -> float:
+def _accuracy(classifier: Classifier, test: LabeledImages) -> float:
     return float((classifier.log_posterior(test.images).argmax(1) == test.labels).mean())
 
 

@@ -32,10 +32,10 @@ from trained import trained
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.parts import Part
+from likely.data.parts import LabeledImages
 from likely.evaluation import metrics
 from likely.inference.hierarchy import Level, levels
-from likely.inference.posterior import log_posterior, uniform
+from likely.inference.posterior import log_posterior, log_uniform
 
 LEDGER = RESULTS / "grocery.jsonl"
 OURS, UNIFORM = "gaussian", "gaussian, --prior uniform"
@@ -89,20 +89,20 @@ def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[C
     seconds = time.perf_counter() - start
     classifier = Classifier.load(folder)
     assert classifier.features_ is not None
-    classifier.features_.keep()
+    classifier.features_.enable_cache()
     return classifier, seconds
 
 
 def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
     """Every part of the data."""
-    whole = load(str(data), classifier.format_).relabelled(classifier.labels)
-    return {name: Seen(classifier, part) for name, part in whole.parts.items()}
+    whole = load(str(data), classifier.format_).relabel(classifier.labels)
+    return {name: Seen(classifier, part) for name, part in whole.splits.items()}
 
 
 class Seen:
     """A part's images as everybody here sees them: unscaled features, (N, D), and labels."""
 
-    def __init__(self, classifier: Classifier, part: Part) -> None:
+    def __init__(self, classifier: Classifier, part: LabeledImages) -> None:
         assert classifier.features_ is not None
         self.part = part
         self.X = classifier.features_.unscaled(part.images).numpy()
@@ -156,12 +156,12 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
     """Accuracy on the test part, fine and coarse, and the paired difference to each rival."""
     test = found["test"]
     (level,) = levels(classifier.labels)
-    scores = classifier.examine(test.part.images).log_scores
-    priors = {OURS: classifier.log_prior_, UNIFORM: uniform(len(classifier.labels))}
+    scores = classifier.outputs(test.part.images).log_scores
+    priors = {OURS: classifier.log_prior_, UNIFORM: log_uniform(len(classifier.labels))}
     answer: dict[str, Any] = {"n": len(test.y)}
     rights = {}
     for name, log_prior in priors.items():
-        log_p = log_posterior(scores, log_prior, classifier.judge_.temperature)
+        log_p = log_posterior(scores, log_prior, classifier.conformal_.temperature)
         answer[name], rights[name] = figures(log_p, test.y, level)
     for name, how, rival in rivals(found):
         theirs, right = figures(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)

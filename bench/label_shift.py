@@ -18,9 +18,9 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.adapting import adaptation
-from likely.evaluation.selection import select
-from likely.inference.judgement import Examination
+from likely.classifier.adapting import adapt_prior
+from likely.evaluation.selection import eval_split
+from likely.inference.judgement import ModelOutputs
 from likely.inference.posterior import log_posterior
 
 LEDGER = RESULTS / "label_shift.jsonl"
@@ -38,8 +38,8 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """Accuracy of every draw under the training's mix, the estimated one and the true one."""
     classifier = Classifier.load(folder)
-    part, rng = select(classifier, data).part, np.random.default_rng(seed)
-    examined, K = classifier.examine(part.images), len(classifier.labels)
+    part, rng = eval_split(classifier, data).images, np.random.default_rng(seed)
+    examined, K = classifier.outputs(part.images), len(classifier.labels)
     found: dict[str, Any] = {}
     usual = np.exp(classifier.log_prior_.numpy())
     for kind in ("shifted", "unshifted"):
@@ -61,17 +61,17 @@ def drawn(labels: np.ndarray, mix: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def accuracies(
-    classifier: Classifier, examined: Examination, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
+    classifier: Classifier, examined: ModelOutputs, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
 ) -> dict[str, float]:
     these = torch.from_numpy(chosen)
     part = examined.subset(these)
-    found = adaptation(classifier.judge_, [part], classifier.log_prior_, ALPHA)
-    priors = {"trained": classifier.log_prior_, "adapted": found.mix.log_prior, "true": torch.from_numpy(mix).log()}
+    found = adapt_prior(classifier.conformal_, [part], classifier.log_prior_, ALPHA)
+    priors = {"trained": classifier.log_prior_, "adapted": found.prior_estimate.log_prior, "true": torch.from_numpy(mix).log()}
     right = {}
     for name, prior in priors.items():
-        posterior = log_posterior(part.log_scores, prior, classifier.judge_.temperature)
+        posterior = log_posterior(part.log_scores, prior, classifier.conformal_.temperature)
         right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
-    return {**right, "off": float(np.abs(found.mix.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
+    return {**right, "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
 
 
 def table() -> str:

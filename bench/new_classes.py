@@ -19,7 +19,7 @@ from trained import model_arguments, unmeasured
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.parts import Dataset, Part
+from likely.data.parts import Dataset, LabeledImages
 
 LEDGER = RESULTS / "new_classes.jsonl"
 COUNTS = (5, 50, 500)
@@ -75,7 +75,7 @@ def later(classifier: Classifier, dataset: Dataset, new: int, seed: int) -> dict
     return found
 
 
-def recalls(classifier: Classifier, test: Part, classes: tuple[str, ...]) -> list[float]:
+def recalls(classifier: Classifier, test: LabeledImages, classes: tuple[str, ...]) -> list[float]:
     """The share of each class's test images that are recognised."""
     said = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
     right = said == np.array(classes)[test.labels]

@@ -23,7 +23,7 @@ from ledger import RESULTS, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import load
-from likely.data.parts import Part
+from likely.data.parts import LabeledImages
 
 LEDGER = RESULTS / "new_products.jsonl"
 N_NEW = 4
@@ -35,16 +35,16 @@ def main() -> None:
     data = manifest(asked.data, asked.out)
     for seed in asked.seeds:
         joint, _ = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
-        whole = load(str(data), joint.format_).relabelled(joint.labels)
+        whole = load(str(data), joint.format_).relabel(joint.labels)
         for c in np.random.default_rng(seed).permutation(len(joint.labels))[:N_NEW]:
             key = {"seed": seed, "product": joint.labels[c], "backbone": Path(asked.backbone).name}
-            of_product = partial(added, asked, data, joint, whole.parts["train"], whole.parts["test"], int(c), seed)
+            of_product = partial(added, asked, data, joint, whole.splits["train"], whole.splits["test"], int(c), seed)
             measure_once(LEDGER, key, asked.threads, of_product)
     write_table(LEDGER, table())
 
 
 def added(
-    asked: argparse.Namespace, data: Path, joint: Classifier, train: Part, test: Part, c: int, seed: int
+    asked: argparse.Namespace, data: Path, joint: Classifier, train: LabeledImages, test: LabeledImages, c: int, seed: int
 ) -> dict[str, Any]:
     """A model of all products but c, to which c is added."""
     name = joint.labels[c]
@@ -66,7 +66,7 @@ def added(
     return answer
 
 
-def rates(classifier: Classifier, test: Part, names: Sequence[str], c: int) -> dict[str, float]:
+def rates(classifier: Classifier, test: LabeledImages, names: Sequence[str], c: int) -> dict[str, float]:
     """Accuracy on the photographs of product c, on the others', and on all; the test part's labels are places in `names`."""
     answers = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
     right, new = answers == np.array(names)[test.labels], test.labels == c

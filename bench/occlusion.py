@@ -19,13 +19,13 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.contract import PartialEvidence
-from likely.data.parts import Part
+from likely.contract import SupportsMissingPixels
+from likely.data.parts import LabeledImages
 from likely.evaluation import metrics
-from likely.evaluation.selection import select
+from likely.evaluation.selection import eval_split
 from likely.inference.posterior import log_posterior
 from likely.nets.scaling import to_eight_bit, to_unit
-from likely.training.augment import filled
+from likely.training.augment import fill_masked
 
 LEDGER = RESULTS / "occlusion.jsonl"
 MASKS = ("nothing", "square", "left half")
@@ -41,12 +41,12 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     """Under every mask."""
     classifier = Classifier.load(folder)
-    part = select(classifier, data).part
+    part = eval_split(classifier, data).images
     return {"n": len(part), **{mask: behind(mask, classifier, part) for mask in MASKS}}
 
 
 @torch.inference_mode()
-def behind(mask: str, classifier: Classifier, part: Part) -> dict[str, float]:
+def behind(mask: str, classifier: Classifier, part: LabeledImages) -> dict[str, float]:
     """Accuracy and calibration error under a mask, and images a second."""
     scores, start = [], time.perf_counter()
     masks = hidden_by(mask, len(part), *part.images.shape[1:])
@@ -56,11 +56,11 @@ def behind(mask: str, classifier: Classifier, part: Part) -> dict[str, float]:
         model = classifier.model_
         if mask == "nothing":
             scores.append(model.log_scores(x))
-        elif isinstance(model, PartialEvidence):
+        elif isinstance(model, SupportsMissingPixels):
             scores.append(model.observed_log_likelihood(x, observed))
         else:
-            scores.append(model.log_scores(to_unit(to_eight_bit(filled(x, observed)))))
-    found = log_posterior(torch.cat(scores), classifier.log_prior_, classifier.judge_.temperature).numpy()
+            scores.append(model.log_scores(to_unit(to_eight_bit(fill_masked(x, observed)))))
+    found = log_posterior(torch.cat(scores), classifier.log_prior_, classifier.conformal_.temperature).numpy()
     return {
         "accuracy": metrics.accuracy(found, part.labels),
         "ece": metrics.ece(found, part.labels),

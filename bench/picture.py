@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 
 from likely import Classifier
-from likely.data.images import write
-from likely.evaluation.sheets import sheet
+from likely.data.images import write_image
+from likely.evaluation.sheets import grid_by_class
 
 # Of the classes 0 to 9 (Xiao 2017, Fashion-MNIST), for the data's own files hold numbers only.
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -23,7 +23,7 @@ def main() -> None:
     asked = parser.parse_args()
     classifier = Classifier.load(asked.model)
     drawn = [classifier.sample(label, N, seed=SEED + c) for c, label in enumerate(classifier.labels)]
-    write(asked.out, sheet({"": drawn}, NAMES))
+    write_image(asked.out, grid_by_class({"": drawn}, NAMES))
 
 
 if __name__ == "__main__":

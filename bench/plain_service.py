@@ -27,7 +27,7 @@ def main() -> None:
 
     @app.post("/classify")
     async def classify(request: Request) -> dict[str, object]:
-        (answer,) = classifier.answer([await request.body()])
+        (answer,) = classifier.classify([await request.body()])
         return answer.model_dump(mode="json")
 
     uvicorn.run(app, port=asked.port, log_level="error")

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from likely import Classifier
-from likely.data.parts import Part
+from likely.data.parts import LabeledImages
 from likely.evaluation.metrics import beta_binomial_bound
 
 ALPHAS = (0.05, 0.1)
 
 
-def alarms(classifier: Classifier, part: Part, alphas: Sequence[float] = ALPHAS) -> dict[str, dict[str, list[int]]]:
+def alarms(classifier: Classifier, part: LabeledImages, alphas: Sequence[float] = ALPHAS) -> dict[str, dict[str, list[int]]]:
     """At each alpha, how often p of the true class was at most alpha, and the bound of the beta-binomial at 95 %.
 
     A split-conformal rule with n_c calibration images raises BetaBinomial(n; k, n_c + 1 − k) false alarms among n images,
@@ -21,11 +21,11 @@ def alarms(classifier: Classifier, part: Part, alphas: Sequence[float] = ALPHAS)
     """
     K = len(classifier.labels)
     n = np.bincount(part.labels, minlength=K)
-    n_calibration = np.bincount(classifier.judge_.typicality.labels.numpy(), minlength=K)
+    n_calibration = np.bincount(classifier.conformal_.typicality.labels.numpy(), minlength=K)
     level = 1 - 0.05 / (K * len(alphas))
     found = {}
     for alpha in alphas:
-        p = classifier.judge(part.images, alpha=alpha).p_values.numpy()[np.arange(len(part)), part.labels]
+        p = classifier.conformal_output(part.images, alpha=alpha).p_values.numpy()[np.arange(len(part)), part.labels]
         bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, n_calibration, strict=True)]
         raised = np.bincount(part.labels[p <= alpha], minlength=K).tolist()
         found[str(alpha)] = {"alarms": raised, "bound": bounds, "n": n.tolist()}

@@ -15,10 +15,10 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.evaluation.attacks import attacked
+from likely.evaluation.attacks import attack
 from likely.evaluation.corruptions import CORRUPTIONS
-from likely.evaluation.robustness import robustness
-from likely.evaluation.selection import select
+from likely.evaluation.robustness import measure_robustness
+from likely.evaluation.selection import eval_split
 
 LEDGER = RESULTS / "robustness.jsonl"
 N_DAMAGED, N_ATTACKED = 2000, 256
@@ -34,12 +34,12 @@ def main() -> None:
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     classifier = Classifier.load(folder)
-    part = select(classifier, data).part
+    part = eval_split(classifier, data).images
     order = np.random.default_rng(seed).permutation(len(part))
-    damaged = robustness(classifier, part.subset(np.sort(order[:N_DAMAGED])), seed=seed, alpha=ALPHA)
+    damaged = measure_robustness(classifier, part.subset(np.sort(order[:N_DAMAGED])), seed=seed, alpha=ALPHA)
     some = part.subset(np.sort(order[:N_ATTACKED]))
-    deceived = [attacked(classifier, some, budget=budget, alpha=ALPHA, seed=seed) for budget in BUDGETS]
-    rows = [*deceived[0], *(row for more in deceived[1:] for row in more if row.budget)]
+    deceived = [attack(classifier, some, epsilon=budget, alpha=ALPHA, seed=seed) for budget in BUDGETS]
+    rows = [*deceived[0], *(row for more in deceived[1:] for row in more if row.epsilon)]
     return {"damaged": damaged.model_dump(), "attacked": [row.model_dump() for row in rows]}
 
 

@@ -18,9 +18,9 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, rows, 
 from likely import Classifier, models
 from likely.data.dataset import load
 from likely.data.parts import Dataset
-from likely.data.splits import divide
+from likely.data.splits import make_splits
 from likely.evaluation.metrics import clopper_pearson
-from likely.training.loop import Diverged
+from likely.training.loop import DivergenceError
 from likely.training.options import TrainingOptions
 
 LEDGER = RESULTS / "rollbacks.jsonl"
@@ -50,9 +50,9 @@ def main() -> None:
 def measured(run: str, seed: int, dataset: Dataset, threads: int) -> dict[str, object]:
     """One training, and whether it ended with finite numbers, with how many roll-backs, or given up."""
     family, options, times = RUNS[run]
-    parts, start = divide(dataset, seed), time.perf_counter()
+    parts, start = make_splits(dataset, seed), time.perf_counter()
     better = models.family(family).options_type(**options).training_defaults
-    rate = TrainingOptions().suited(better).learning_rate * times
+    rate = TrainingOptions().with_defaults(better).learning_rate * times
     classifier = Classifier(
         family, options=options, training={"epochs": EPOCHS, "learning_rate": rate}, random_state=seed
     )
@@ -69,7 +69,7 @@ def measured(run: str, seed: int, dataset: Dataset, threads: int) -> dict[str, o
         unreported += not (
             weights and bool(torch.isfinite(torch.from_numpy(classifier.log_posterior(test.images))).all())
         )
-    except Diverged as error:
+    except DivergenceError as error:
         given_up = str(error)
     return {
         **circumstances(threads),

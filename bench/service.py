@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    part = load_data(asked.data, parts=("test",)).parts["test"]
+    part = load_data(asked.data, splits=("test",)).splits["test"]
     images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
     found = measured(asked, images)
     append(LEDGER, {**circumstances(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found})

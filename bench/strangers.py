@@ -108,9 +108,9 @@ def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, P
 def _other(path: Path, format: ImageFormat, rng: np.random.Generator) -> Pixels:
     """Test images of other data in the model's format, or any if it has no test part."""
     for part in ("test", "train"):
-        dataset = load(str(path), format, parts=(part,), fewest_classes=0)
-        if dataset.parts:
+        dataset = load(str(path), format, splits=(part,), fewest_classes=0)
+        if dataset.splits:
             break
-    images = dataset.parts[part].images
+    images = dataset.splits[part].images
     chosen = rng.permutation(len(images))[:MOST]
     return images.batch(np.sort(chosen)).numpy()

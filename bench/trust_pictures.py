@@ -18,11 +18,11 @@ from picture import NAMES
 from PIL import Image
 
 from likely import Classifier
-from likely.data.images import write
+from likely.data.images import write_image
 from likely.evaluation.captioned import captioned
-from likely.evaluation.neighbours import nearest
-from likely.evaluation.reasons import picture, picture_of_part
-from likely.evaluation.selection import learned_from, select
+from likely.evaluation.neighbours import nearest_images
+from likely.evaluation.reasons import explanation_figure, imputation_figure
+from likely.evaluation.selection import training_images, eval_split
 
 N, N_ALIKE = 7, 7
 SHIRT, COAT = 6, 4
@@ -35,19 +35,19 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     asked = parser.parse_args()
     classifier = Classifier.load(asked.model)
-    write(asked.out / "unknown.png", unknown(classifier, asked.data))
-    write(asked.out / "hidden.png", hidden(classifier, asked.data))
-    write(asked.out / "why.png", why(classifier, asked.data))
+    write_image(asked.out / "unknown.png", unknown(classifier, asked.data))
+    write_image(asked.out / "hidden.png", hidden(classifier, asked.data))
+    write_image(asked.out / "why.png", why(classifier, asked.data))
 
 
 def unknown(classifier: Classifier, data: str) -> Image.Image:
     """Known images and strangers of every kind with their p-values."""
     assert classifier.format_ is not None
-    known = select(classifier, data).part.images.batch(np.arange(100)).numpy()
+    known = eval_split(classifier, data).images.images.batch(np.arange(100)).numpy()
     rows = {"test images": known} | strangers.of(Path(data), known, classifier.format_, 0)
     blocks = []
     for name, pixels in rows.items():
-        answers = classifier.answer(list(pixels[:N].transpose(0, 2, 3, 1)))
+        answers = classifier.classify(list(pixels[:N].transpose(0, 2, 3, 1)))
         blocks.append((name, [(x, f"p = {answer.p_value:.3f}") for x, answer in zip(pixels, answers, strict=False)]))
     return captioned(blocks)
 
@@ -56,20 +56,20 @@ def hidden(classifier: Classifier, data: str) -> Image.Image:
     """The first shirt, of which only the lowest third is seen."""
     image = first(classifier, data, SHIRT)
     mask = (np.arange(len(image)) >= 2 * len(image) / 3)[:, None].repeat(image.shape[1], 1)
-    return picture_of_part(classifier.imagine(image, mask), NAMES)
+    return imputation_figure(classifier.impute(image, mask), NAMES)
 
 
 def why(classifier: Classifier, data: str) -> Image.Image:
     """Why the first shirt is none of the coats."""
     found = classifier.explain(first(classifier, data, SHIRT), against=classifier.labels[COAT])
-    part = learned_from(classifier, data)
-    near = {c: nearest(classifier, found.image, part, c, N_ALIKE) for c in (found.label, found.against)}
-    return picture(found, NAMES, {c: each.images.batch(range(len(each))).numpy() for c, each in near.items()})
+    part = training_images(classifier, data)
+    near = {c: nearest_images(classifier, found.image, part, c, N_ALIKE) for c in (found.label, found.against)}
+    return explanation_figure(found, NAMES, {c: each.images.batch(range(len(each))).numpy() for c, each in near.items()})
 
 
 def first(classifier: Classifier, data: str, c: int) -> np.ndarray:
     """The first test image of a class, (H, W), that the model answers rightly."""
-    part = select(classifier, data).part
+    part = eval_split(classifier, data).images
     own = part.subset(np.flatnonzero(part.labels == c)[:20])
     right = torch.from_numpy(classifier.log_posterior(own.images)).argmax(1) == c
     return own.images.batch([int(right.nonzero()[0])])[0, 0].numpy()

@@ -57,13 +57,13 @@ def measured(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]
         write_manifest(paths[name], (line for line in lines if (line["label"] in strange) == wanted))
     classifier, _ = ours(asked, paths["known"], f"known-{asked.stages}-{seed}", seed)
     found = seen(classifier, paths["known"])
-    others = Seen(classifier, load(str(paths["strange"]), classifier.format_, parts=("test",)).parts["test"])
-    judged = [classifier.judge(each.part.images, alpha=ALPHA) for each in (found["test"], others)]
+    others = Seen(classifier, load(str(paths["strange"]), classifier.format_, splits=("test",)).splits["test"])
+    judged = [classifier.conformal_output(each.part.images, alpha=ALPHA) for each in (found["test"], others)]
     name, how, rival = next(rivals(found))
     *logits, of_validation = (rival.decision_function(each.X) for each in (found["test"], others, found["validation"]))
     sure = {"softmax": lambda l: (l - logsumexp(l, 1, keepdims=True)).max(1), "energy": lambda l: logsumexp(l, 1)}
     scores = {
-        OURS: [-judgement.strangeness.amin(1).numpy() for judgement in judged],
+        OURS: [-judgement.nonconformity.amin(1).numpy() for judgement in judged],
         POSTERIOR: [judgement.log_posterior.amax(1).numpy() for judgement in judged],
         **{kind: [how_sure(l) for l in logits] for kind, how_sure in sure.items()},
     }

@@ -19,17 +19,17 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.judging import crossed, describes, is_contrasted, labelled, trained_traits
+from likely.classifier.judging import cross_conformal_data, has_own_features, uses_likelihood_ratio, calibration_data, training_statistics
 from likely.data import arrays
-from likely.data.collection import CachedImages, Images
+from likely.data.collection import InMemoryImages, ImageDataset
 from likely.data.dataset import load
 from likely.data.images import ImageFormat
-from likely.data.parts import Part, joined
+from likely.data.parts import LabeledImages, concatenate
 from likely.evaluation.metrics import auroc, beta_binomial_bound
-from likely.evaluation.selection import select
-from likely.inference.judgement import Examination, Judge, Labelled
+from likely.evaluation.selection import eval_split
+from likely.inference.judgement import ModelOutputs, ConformalClassifier, CalibrationData
 from likely.inference.posterior import log_posterior
-from likely.run import set_aside
+from likely.run import held_out_splits
 
 LEDGER = RESULTS / "unknowns.jsonl"
 N_SPLITS = 10
@@ -45,15 +45,15 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     classifier = Classifier.load(folder)
     if classifier.features_ is not None:
-        classifier.features_.keep()
-    part = select(classifier, data).part
+        classifier.features_.enable_cache()
+    part = eval_split(classifier, data).images
     kinds = strangers.of(Path(data), *as_they_are(classifier, part, data), seed)
-    examined = {name: classifier.examine(brought_to(classifier.format_, pixels)) for name, pixels in kinds.items()}
-    own, judge = classifier.examine(part.images), classifier.judge_
-    sureness = -judge(own, classifier.log_prior_, 0.05).strangeness.amin(1).numpy()
+    examined = {name: classifier.outputs(brought_to(classifier.format_, pixels)) for name, pixels in kinds.items()}
+    own, judge = classifier.outputs(part.images), classifier.conformal_
+    sureness = -judge(own, classifier.log_prior_, 0.05).nonconformity.amin(1).numpy()
     found: dict[str, Any] = {"n": len(part), "strangers": {}}
     for name, each in examined.items():
-        strange = -judge(each, classifier.log_prior_, 0.05).strangeness.amin(1).numpy()
+        strange = -judge(each, classifier.log_prior_, 0.05).nonconformity.amin(1).numpy()
         rates = {str(a): float((judge(each, classifier.log_prior_, a).p_value <= a).double().mean()) for a in ALPHAS}
         found["strangers"][name] = {
             "n": len(strange),
@@ -64,13 +64,13 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     return found | {"splits": splits(classifier, folder, own, part.labels)}
 
 
-def as_they_are(classifier: Classifier, part: Part, data: str) -> tuple[np.ndarray, ImageFormat]:
+def as_they_are(classifier: Classifier, part: LabeledImages, data: str) -> tuple[np.ndarray, ImageFormat]:
     """Known images (N, C, H, W) and their format: the data's own, if a model has them enlarged.
 
     A stranger of the same size is enlarged as they are. Otherwise it would be told by how fine its detail is.
     """
     if data != "digits":
-        own = load(data, parts=("test",))
+        own = load(data, splits=("test",))
         if own.format != classifier.format_ and own.test is not None:
             assert own.format is not None
             return own.test.images.batch(np.arange(min(len(own.test), strangers.MOST))).numpy(), own.format
@@ -78,45 +78,45 @@ def as_they_are(classifier: Classifier, part: Part, data: str) -> tuple[np.ndarr
     return part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy(), classifier.format_
 
 
-def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> Images:
+def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
     """Images (N, C, H, W) as a model takes them."""
     if format is not None and pixels.shape[1:] == format.shape:
-        return CachedImages(pixels, str)
+        return InMemoryImages(pixels, str)
     return arrays.images(pixels.transpose(0, 2, 3, 1), format)
 
 
-def largest_probability(classifier: Classifier, examined: Examination) -> np.ndarray:
+def largest_probability(classifier: Classifier, examined: ModelOutputs) -> np.ndarray:
     """log max_c p(c | x), what softmax classifiers are usually asked (Hendrycks & Gimpel 2017)."""
-    T = classifier.judge_.temperature
+    T = classifier.conformal_.temperature
     return log_posterior(examined.log_scores, classifier.log_prior_, T).amax(1).numpy()
 
 
-def splits(classifier: Classifier, folder: Path, own: Examination, labels: np.ndarray) -> list[dict[str, Any]]:
+def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.ndarray) -> list[dict[str, Any]]:
     """False alarms on the test images, over all and class by class, of ten calibrations; and how many classes have more of
     them than the beta-binomial explains at 95 % over all classes, alphas and splits."""
-    parts = set_aside(classifier, folder)
-    held_out = joined([parts.validation, parts.calibration])
-    examined, rng = classifier.examine(held_out.images), np.random.default_rng(0)
-    trained = trained_traits(classifier, parts.train) if describes(classifier, parts.train) else None
+    parts = held_out_splits(classifier, folder)
+    held_out = concatenate([parts.validation, parts.calibration])
+    examined, rng = classifier.outputs(held_out.images), np.random.default_rng(0)
+    trained = training_statistics(classifier, parts.train) if has_own_features(classifier, parts.train) else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
-    T, crosses = classifier.judge_.temperature, classifier.crosses(classifier.shape)
+    T, crosses = classifier.conformal_.temperature, classifier.uses_cross_conformal(classifier.shape)
     counts = np.array(parts.calibration.class_counts(K)) + np.array(parts.train.class_counts(K)) * crosses
     alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
-            validation = labelled(classifier, classifier.model_, parts.validation, T)
-            judge = Judge.fit_crossed(validation, crossed(classifier, parts, T, i), classifier.log_prior_, T)
+            validation = calibration_data(classifier, classifier.model_, parts.validation, T)
+            judge = ConformalClassifier.fit_cross_conformal(validation, cross_conformal_data(classifier, parts, T, i), classifier.log_prior_, T)
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
             drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
             calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
             fitted, calibrated = (
-                Labelled.of(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
+                CalibrationData.from_outputs(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
                 for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
             )
-            judge = Judge.fit(
-                fitted, calibrated, classifier.log_prior_, T, trained, contrasted=is_contrasted(classifier)
+            judge = ConformalClassifier.fit(
+                fitted, calibrated, classifier.log_prior_, T, trained, uses_likelihood_ratio=uses_likelihood_ratio(classifier)
             )
         for alpha in alphas:
             judgement = judge(own, classifier.log_prior_, alpha)

@@ -20,13 +20,13 @@ from pydantic.fields import FieldInfo
 
 from likely.data.images import ImageOptions
 from likely.models import FAMILIES, summary
-from likely.models.artist import ArtistOptions
+from likely.models.artist import DecoderOptions
 from likely.nets.features import FeatureOptions
 from likely.options import Options
-from likely.run import Run
+from likely.run import TrainConfig
 from likely.surfaces.cli import cli
-from likely.surfaces.cli.flags import spelled, without_none
-from likely.surfaces.cli.train import DRAW
+from likely.surfaces.cli.flags import flag_name, without_none
+from likely.surfaces.cli.train import DECODER
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent
@@ -45,12 +45,12 @@ def options_page() -> str:
     ]
     for name, kind in FAMILIES.items():
         lines += [f"## {name}", "", summary(kind), "", *table(rows(kind.options_type)), ""]
-    own = {name: Run.model_fields[name] for name in ("seed", "folds", "repeats", "augment_with")}
+    own = {name: TrainConfig.model_fields[name] for name in ("seed", "folds", "repeats", "augment_with")}
     lines += ["## every run", "", "In Python the seed is `Classifier(random_state=…)`.", "", *table(own.items()), ""]
     groups = {"training": TrainingOptions, "images": ImageOptions, "features": FeatureOptions}
     for title, options in groups.items():
         lines += [f"## {title}", "", (options.__doc__ or "").strip(), "", *table(rows(options)), ""]
-    lines += ["## drawing", "", (ArtistOptions.__doc__ or "").strip(), "", *table(rows(ArtistOptions, DRAW)), ""]
+    lines += ["## drawing", "", (DecoderOptions.__doc__ or "").strip(), "", *table(rows(DecoderOptions, DECODER)), ""]
     return "\n".join(lines)
 
 
@@ -68,7 +68,7 @@ def table(fields: Iterable[tuple[str, FieldInfo]]) -> Iterator[str]:
     """The rows of a table of options."""
     yield from ("| flag | values | default | meaning |", "|---|---|---|---|")
     for name, field in fields:
-        cells = (f"`{spelled(name)}`", values(field), default(field), field.description or "")
+        cells = (f"`{flag_name(name)}`", values(field), default(field), field.description or "")
         yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -10,19 +10,19 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from likely import Classifier, models
-from likely.benchmark import TWIN, Benchmark, BenchmarkError, Plan, Stopped, Watch, compared, write
-from likely.benchmark.circumstances import Memory, commit
-from likely.benchmark.ledger import Ledger
-from likely.benchmark.plan import Entry
-from likely.benchmark.speed import timed
+from likely.benchmark import BASELINE, Benchmark, BenchmarkError, BenchmarkConfig, BenchmarkInterrupted, ProgressObserver, build_comparison, write_report
+from likely.benchmark.circumstances import PeakMemory, commit
+from likely.benchmark.ledger import ResultsLog
+from likely.benchmark.plan import BenchmarkRun
+from likely.benchmark.speed import interleaved_timing
 from likely.data.images import ImageOptions
-from likely.evaluation.assessment import assess
+from likely.evaluation.assessment import evaluate
 from likely.evaluation.fidelity import require_comparable
-from likely.evaluation.report.comparison import Key, table
+from likely.evaluation.report.comparison import ResultKey, table
 from likely.evaluation.report.comparison.likeness import between_seeds
-from likely.evaluation.selection import select
+from likely.evaluation.selection import eval_split
 from likely.models.gaussian import Gaussian
-from likely.training.loop import Diverged
+from likely.training.loop import DivergenceError
 from likely.training.options import TrainingOptions
 
 
@@ -38,7 +38,7 @@ def data(tmp_path_factory):
 
 def plan(data, *families, epochs=1, **changes):
     training = TrainingOptions(epochs=epochs, threads=1)
-    return Plan(data=str(data), families=families or ("gaussian",), training=training, options=NARROW, **changes)
+    return BenchmarkConfig(data=str(data), families=families or ("gaussian",), training=training, options=NARROW, **changes)
 
 
 NARROW = {"discriminative": {"width": 4}, "vae": {"width": 4, "latent_dims": 4}}
@@ -56,7 +56,7 @@ def whole(data, tmp_path_factory):
     return out, *carried_out(plan(data, "vae", "gaussian", seeds=(0, 1)), out)
 
 
-class StopsIn(Watch):
+class StopsIn(ProgressObserver):
     """Somebody who presses Ctrl-C in the third step of a training."""
 
     def __init__(self, entry):
@@ -72,7 +72,7 @@ class StopsIn(Watch):
 def test_every_family_is_measured_with_every_seed_the_twin_first(whole):
     out, _, outcomes = whole
     assert [outcome.entry for outcome in outcomes] == [
-        Entry(family, seed) for seed in (0, 1) for family in (TWIN, "vae", "gaussian")
+        BenchmarkRun(family, seed) for seed in (0, 1) for family in (BASELINE, "vae", "gaussian")
     ]
     assert all(outcome.is_new and outcome.result.error is None for outcome in outcomes)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
@@ -83,8 +83,8 @@ def test_every_family_is_measured_with_every_seed_the_twin_first(whole):
 def test_the_figures_are_those_of_evaluate(whole, data):
     out, _, outcomes = whole
     classifier = Classifier.load(out / "models" / "vae-1")
-    found = assess(classifier, select(classifier, str(data)).part, alpha=0.05).as_json()
-    result = next(outcome.result for outcome in outcomes if outcome.entry == Entry("vae", 1))
+    found = evaluate(classifier, eval_split(classifier, str(data)).images, alpha=0.05).as_json()
+    result = next(outcome.result for outcome in outcomes if outcome.entry == BenchmarkRun("vae", 1))
     for name in ("n", "accuracy", "balanced_accuracy", "nll", "ece", "brier", "bits_per_dim", "false_alarm_rate"):
         assert getattr(result.quality, name) == pytest.approx(found[name], rel=1e-5), name
     assert result.quality.reliability.reliability.ece == pytest.approx(found["ece"])
@@ -96,11 +96,11 @@ def test_all_are_held_against_the_twin_of_their_seed(whole):
     accuracy = {outcome.entry: outcome.result.quality.accuracy for outcome in outcomes}
     for entry, result, _ in outcomes:
         ahead, interval = result.quality.ahead_of_twin, result.quality.ahead_interval
-        if entry.family == TWIN:
+        if entry.family == BASELINE:
             assert ahead is None
             assert result.cost.of_twin == 1
         else:
-            assert ahead == pytest.approx(accuracy[entry] - accuracy[Entry(TWIN, entry.seed)])
+            assert ahead == pytest.approx(accuracy[entry] - accuracy[BenchmarkRun(BASELINE, entry.seed)])
             assert interval[0] <= ahead <= interval[1]
             assert result.cost.of_twin > 0
 
@@ -113,8 +113,8 @@ def test_likeness_is_measured_alike_in_the_features_of_the_first_twin(whole):
     for fidelity in found[1:]:
         require_comparable(found[0], fidelity)
     judges = {outcome.entry: outcome.result.honesty.classes.judge for outcome in outcomes if outcome.result.honesty}
-    twins = {outcome.entry.seed: outcome.result.model for outcome in outcomes if outcome.entry.family == TWIN}
-    assert judges == {Entry(family, seed): twins[seed] for seed in (0, 1) for family in ("vae", "gaussian")}
+    twins = {outcome.entry.seed: outcome.result.model for outcome in outcomes if outcome.entry.family == BASELINE}
+    assert judges == {BenchmarkRun(family, seed): twins[seed] for seed in (0, 1) for family in ("vae", "gaussian")}
 
 
 def test_the_cost_tells_how_far_a_training_got(whole):
@@ -140,24 +140,24 @@ def test_what_is_there_is_neither_trained_nor_measured_again(whole, data):
 
 def test_the_table_the_page_and_the_picture_are_written(whole):
     out, benchmark, outcomes = whole
-    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
-    write(benchmark, comparison)
+    comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
+    write_report(benchmark, comparison)
     assert (out / "table.md").read_text() == table(comparison)
     assert (out / "index.html").read_text().startswith("<!doctype html>")
     assert (out / "samples.png").stat().st_size > 1000
     assert list(comparison.panels) == ["real", "vae", "gaussian"]
-    assert set(comparison.courses) == {TWIN, "vae"}
+    assert set(comparison.learning_curves) == {BASELINE, "vae"}
     assert comparison.settings["vae"] == "width=4, latent_dims=4"
     assert between_seeds(comparison) is None
     benchmark_again = Benchmark(benchmark.plan, out)  # what it wrote is not foreign to it
-    assert benchmark_again.known(Entry("vae", 0)) is not None
+    assert benchmark_again.find_result(BenchmarkRun("vae", 0)) is not None
 
 
 def test_an_interrupted_benchmark_goes_on_to_the_same_bits(whole, data, tmp_path):
-    stopping = Benchmark(plan(data, "vae", "gaussian"), tmp_path / "b", watch=StopsIn(Entry("vae", 0)))
+    stopping = Benchmark(plan(data, "vae", "gaussian"), tmp_path / "b", watch=StopsIn(BenchmarkRun("vae", 0)))
     outcomes = stopping.outcomes()
-    assert next(outcomes).entry == Entry(TWIN, 0)
-    with pytest.raises(Stopped, match="vae, seed 0"):
+    assert next(outcomes).run == BenchmarkRun(BASELINE, 0)
+    with pytest.raises(BenchmarkInterrupted, match="vae, seed 0"):
         next(outcomes)
     assert (tmp_path / "b" / "models" / "vae-0" / "unfinished.safetensors").exists()
     _, again = carried_out(plan(data, "vae", "gaussian"), tmp_path / "b")
@@ -170,7 +170,7 @@ class Astray(Gaussian):
     """A family whose training comes to nothing."""
 
     def conclude(self):
-        raise Diverged("the loss went astray\n\nand more")
+        raise DivergenceError("the loss went astray\n\nand more")
 
 
 def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monke
     asked = plan(data, "astray", "gaussian")
     benchmark, outcomes = carried_out(asked, tmp_path)
     assert [outcome.result.error for outcome in outcomes] == [None, "the loss went astray", None]
-    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
     text = table(comparison)
     assert "astray failed with seed 0: the loss went astray" in text
     assert "| astray " in text
@@ -188,21 +188,21 @@ def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monke
 
 
 def test_without_a_twin_the_others_are_measured_as_far_as_can_be(data, tmp_path, monkeypatch):
-    monkeypatch.setitem(models.FAMILIES, TWIN, Astray)
+    monkeypatch.setitem(models.FAMILIES, BASELINE, Astray)
     asked = plan(data).model_copy(update={"options": {}})
     _, (twin, other) = carried_out(asked, tmp_path)
     assert twin.result.error is not None
     assert other.result.error is None
-    assert other.result.quality.accuracy > 0.8
-    assert other.result.fidelity is other.result.honesty is other.result.cost.of_twin is None
+    assert other.result.accuracy.accuracy > 0.8
+    assert other.result.fidelity is other.result.sample_quality is other.result.efficiency.relative_to_baseline is None
 
 
 def test_lines_that_were_measured_otherwise_are_left_alone(data, tmp_path):
     carried_out(plan(data, samples=20), tmp_path)
     benchmark, outcomes = carried_out(plan(data, samples=30), tmp_path)
-    assert [(outcome.entry.family, outcome.is_new) for outcome in outcomes] == [(TWIN, False), ("gaussian", True)]
-    assert outcomes[1].result.fidelity.n_drawn == 30
-    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    assert [(outcome.run.family, outcome.is_new) for outcome in outcomes] == [(BASELINE, False), ("gaussian", True)]
+    assert outcomes[1].result.fidelity.n_generated == 30
+    comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
     assert "1 line of results.jsonl was measured otherwise (samples)" in comparison.notes[0]
     assert len(comparison.results) == 2
 
@@ -259,7 +259,7 @@ def test_data_without_a_test_part_have_other_real_images_with_every_seed(tmp_pat
     digits = load_digits(n_class=3)
     np.savez(tmp_path / "some.npz", x=digits.images.astype(np.uint8), y=digits.target)
     benchmark, outcomes = carried_out(plan(tmp_path / "some.npz", seeds=(0, 1)), tmp_path / "b")
-    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
+    comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
     assert "real images" in between_seeds(comparison)
     likeness = table(comparison).partition("## Likeness")[2]
     assert "mean of" not in likeness
@@ -271,46 +271,46 @@ def test_vectors_are_compared_without_pictures(tmp_path):
     np.savez(tmp_path / "some.npz", x=digits.data, y=digits.target)
     benchmark, outcomes = carried_out(plan(tmp_path / "some.npz"), tmp_path / "b")
     assert all(outcome.result.error is None for outcome in outcomes), outcomes
-    comparison = compared(benchmark, [outcome.result for outcome in outcomes])
-    write(benchmark, comparison)
+    comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
+    write_report(benchmark, comparison)
     assert not comparison.panels
     assert not (tmp_path / "b" / "samples.png").exists()
     assert "Likeness" not in table(comparison)
 
 
 def test_a_plan_has_the_twin_first_and_everything_once(data):
-    asked = plan(data, "vae", TWIN, "vae", seeds=(3, 3, 1))
-    assert asked.families == (TWIN, "vae")
+    asked = plan(data, "vae", BASELINE, "vae", seeds=(3, 3, 1))
+    assert asked.families == (BASELINE, "vae")
     assert asked.seeds == (3, 1)
     assert plan(f"{data.parent}/./{data.name}").data == str(data)
     with pytest.raises(ValueError, match="how long"):
-        Plan(data="digits", families=("vae",), training=TrainingOptions())
+        BenchmarkConfig(data="digits", families=("vae",), training=TrainingOptions())
     with pytest.raises(ValueError, match="did you mean 'vae'"):
         plan(data, "vea")
 
 
 def test_a_torn_line_costs_nothing_but_itself(whole, tmp_path):
     result = whole[2][0].result
-    ledger = Ledger(tmp_path / "results.jsonl")
+    ledger = ResultsLog(tmp_path / "results.jsonl")
     ledger.append(result)
     with ledger.path.open("a") as file:
         file.write(result.line()[:100])
-    Ledger(ledger.path).append(result)
-    again = Ledger(ledger.path)
+    ResultsLog(ledger.path).append(result)
+    again = ResultsLog(ledger.path)
     assert (again.results, again.n_unreadable) == ([result, result], 1)
     assert again.last(result.key) == result
-    assert again.last(Key(**{**result.key.model_dump(), "seed": 9})) is None
+    assert again.last(ResultKey(**{**result.key.model_dump(), "seed": 9})) is None
 
 
 def test_calls_are_timed_in_turn_in_both_orders():
     called = []
-    seconds = timed({name: lambda name=name: called.append(name) for name in "ab"}, 3)
+    seconds = interleaved_timing({name: lambda name=name: called.append(name) for name in "ab"}, 3)
     assert "".join(called) == "ab" + "ba" + "ab" + "ba"
     assert {len(values) for values in seconds.values()} == {3}
 
 
 def test_the_peak_of_the_memory_is_of_the_time_since():
-    memory = Memory()
+    memory = PeakMemory()
     if memory.peak_gb is None:
         pytest.skip("this system keeps no peak")
     before = memory.peak_gb

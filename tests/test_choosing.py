@@ -5,8 +5,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import AUTO, Classifier
-from likely.classifier.choosing import BACKBONE, MANY, at_hand, choice_of
-from likely.data.images import to_pil, write
+from likely.classifier.choosing import BACKBONE, MIN_IMAGES_PER_CLASS, default_backbone, choose_model
+from likely.data.images import to_pil, write_image
 from likely.nets.features import FeatureOptions
 
 PIXELS = FeatureOptions()
@@ -15,36 +15,36 @@ PIXELS = FeatureOptions()
 @pytest.mark.parametrize(
     ("shape", "counts", "features", "family", "kind"),
     [
-        ((1, 28, 28), (MANY, MANY, 2 * MANY), PIXELS, "vaegan", "pixels"),
-        ((1, 28, 28), (MANY - 1, MANY - 1, 3 * MANY), PIXELS, "gaussian", "random"),
+        ((1, 28, 28), (MIN_IMAGES_PER_CLASS, MIN_IMAGES_PER_CLASS, 2 * MIN_IMAGES_PER_CLASS), PIXELS, "vaegan", "pixels"),
+        ((1, 28, 28), (MIN_IMAGES_PER_CLASS - 1, MIN_IMAGES_PER_CLASS - 1, 3 * MIN_IMAGES_PER_CLASS), PIXELS, "gaussian", "random"),
         ((3, 224, 224), (5, 5), FeatureOptions(backbone="somewhere"), "gaussian", "backbone"),
         ((3, 64, 64), (5000, 5000), FeatureOptions(features="autoencoder"), "gaussian", "autoencoder"),
         ((10,), (20, 20), PIXELS, "gaussian", "pixels"),
     ],
 )
 def test_a_family_is_chosen_by_what_there_is(shape, counts, features, family, kind):
-    found = choice_of(AUTO, features, shape, counts)
+    found = choose_model(AUTO, features, shape, counts)
     assert (found.family, found.features.kind) == (family, kind)
     if len(shape) == 3:
-        assert found.why.startswith(f"--model auto: {family}")
-        assert "--model NAME" in found.why
+        assert found.reason.startswith(f"--model auto: {family}")
+        assert "--model NAME" in found.reason
 
 
 def test_who_names_a_family_gets_it():
-    assert choice_of("vae", PIXELS, (1, 8, 8), (1, 1)).family == "vae"
-    assert choice_of("vae", PIXELS, (1, 8, 8), (1, 1)).why == ""
+    assert choose_model("vae", PIXELS, (1, 8, 8), (1, 1)).family == "vae"
+    assert choose_model("vae", PIXELS, (1, 8, 8), (1, 1)).reason == ""
 
 
 @pytest.mark.parametrize(("side", "kind"), [(16, "pixels"), (100, "backbone")])
 def test_a_backbone_at_hand_is_for_photographs(tmp_path, monkeypatch, side, kind):
     for name in "ab":
         (tmp_path / name).mkdir()
-        write(tmp_path / name / "1.png", to_pil(np.zeros((3, side, side), np.uint8)))
-    assert at_hand(AUTO, PIXELS, str(tmp_path)).kind == "pixels"
+        write_image(tmp_path / name / "1.png", to_pil(np.zeros((3, side, side), np.uint8)))
+    assert default_backbone(AUTO, PIXELS, str(tmp_path)).kind == "pixels"
     monkeypatch.setenv(BACKBONE, "somewhere")
-    assert at_hand(AUTO, PIXELS, str(tmp_path)).kind == kind
-    assert at_hand("vae", PIXELS, str(tmp_path)).kind == "pixels"
-    assert at_hand(AUTO, FeatureOptions(features="random"), str(tmp_path)).kind == "random"
+    assert default_backbone(AUTO, PIXELS, str(tmp_path)).kind == kind
+    assert default_backbone("vae", PIXELS, str(tmp_path)).kind == "pixels"
+    assert default_backbone(AUTO, FeatureOptions(features="random"), str(tmp_path)).kind == "random"
 
 
 def test_a_classifier_says_what_it_chose():

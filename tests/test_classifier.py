@@ -13,12 +13,12 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from likely import Classifier, checkpoint
-from likely.answer import Calibration, Status
+from likely.answer import CalibrationScope, Status
 from likely.checkpoint import CheckpointError
-from likely.contract import Evidence, EvidenceKind, Space
+from likely.contract import LikelihoodType, LikelihoodKind, Domain
 from likely.data import arrays
 from likely.data.images import ImageError, ImageOptions
-from likely.data.splits import divide
+from likely.data.splits import make_splits
 
 TINY = {"latent_dims": 4, "width": 4}
 BRIEF = {"epochs": 2, "batch_size": 32}
@@ -150,7 +150,7 @@ def test_answers_keep_the_promises_of_the_format(gaussian, digits):
         if answer.set:
             assert answer.label in answer.set
             assert answer.status is (Status.KNOWN if len(answer.set) == 1 else Status.AMBIGUOUS)
-        assert answer.calibration is Calibration.PER_CLASS
+        assert answer.calibration is CalibrationScope.PER_CLASS
         assert answer.bits_per_dim > 0
     assert {answer.status for answer in answers} == {Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN}
 
@@ -188,17 +188,17 @@ def test_a_training_image_that_cannot_be_read_is_left_out_with_a_warning(digits,
 def test_too_few_images_to_promise_anything_are_answered_as_uncalibrated(digits):
     images, labels = digits
     few = Classifier("gaussian").fit(images[:20], labels[:20])
-    answer = few.answer(images[:1])[0]
+    answer = few.classify(images[:1])[0]
     assert answer.status is Status.UNCALIBRATED
     assert answer.p_value is None
-    assert answer.calibration is Calibration.NONE
+    assert answer.calibration is CalibrationScope.NONE
     assert answer.label in few.labels
 
 
 def test_classes_with_few_images_are_calibrated_together(digits):
     images, labels = digits
-    answer = Classifier("gaussian").fit(images[:300], labels[:300]).answer(images[300:301], alpha=0.05)[0]
-    assert answer.calibration is Calibration.POOLED
+    answer = Classifier("gaussian").fit(images[:300], labels[:300]).classify(images[300:301], alpha=0.05)[0]
+    assert answer.calibration is CalibrationScope.POOLED
     assert 0 < answer.p_value <= 1
 
 
@@ -217,7 +217,7 @@ def test_vectors_of_any_range_are_learned():
     for model in ("gaussian", "vae", "discriminative"):
         classifier = Classifier(model, training={"epochs": 5}).fit(X, y)
         assert classifier.score(X, y) > 0.95, model
-        assert classifier.answer(X[:1])[0].bits_per_dim is None
+        assert classifier.classify(X[:1])[0].bits_per_dim is None
 
 
 def test_score_samples_is_higher_for_what_was_learned(vae, digits):
@@ -231,7 +231,7 @@ def test_the_twin_has_no_likelihood_and_says_so(digits):
     for call in (lambda: twin.score_samples(digits[0][:1]), lambda: twin.sample(3)):
         with pytest.raises(AttributeError, match="generative"):
             call()
-    assert twin.answer(digits[0][:1])[0].classes[0].log_likelihood is None
+    assert twin.classify(digits[0][:1])[0].classes[0].log_likelihood is None
 
 
 def test_samples_are_images_of_the_training_images_kind(vae):
@@ -322,7 +322,7 @@ def test_a_model_with_other_weights_than_its_family_has_says_so(vae, tmp_path):
 
 def test_an_unfinished_training_of_other_weights_says_so(digits):
     dataset, _ = arrays.dataset(digits[0][:200], digits[1][:200], list("0123456789"), ImageOptions())
-    parts = divide(dataset, 0)
+    parts = make_splits(dataset, 0)
     begun = Classifier("vae", options=TINY, training=BRIEF)
     next(steps := begun.fit_steps(parts, dataset.classes, dataset.format))
     tensors, document = begun.training_state_.snapshot()
@@ -337,20 +337,20 @@ def test_an_unfinished_training_of_other_weights_says_so(digits):
 
 
 def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):
-    assert vae.model_.evidence == Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8)
+    assert vae.model_.evidence == LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
 
 
 def test_fit_steps_yields_the_steps_that_fit_drains(digits):
     from likely.data import arrays
     from likely.data.images import ImageOptions
-    from likely.data.splits import divide
+    from likely.data.splits import make_splits
 
     images, labels = digits
     classifier = Classifier("vae", options=TINY, training=BRIEF)
     dataset, _ = arrays.dataset(
         images[:300], labels[:300].astype(np.int64), [str(c) for c in range(10)], ImageOptions()
     )
-    parts = divide(dataset, 0)
+    parts = make_splits(dataset, 0)
     steps = list(classifier.fit_steps(parts, dataset.classes, dataset.format))
     classifier.finish(parts)
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
@@ -381,4 +381,4 @@ def test_wrong_options_are_refused_by_name(digits):
 def test_nothing_warns_on_the_way(digits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Classifier("vae", options=TINY, training=BRIEF).fit(digits[0][:100], digits[1][:100]).answer(digits[0][:2])
+        Classifier("vae", options=TINY, training=BRIEF).fit(digits[0][:100], digits[1][:100]).classify(digits[0][:2])

@@ -5,22 +5,22 @@ import torch
 
 from likely.contract import (
     Diagnostics,
-    EvidenceKind,
-    Extensible,
-    Featured,
+    LikelihoodKind,
+    SupportsNewClasses,
+    HasFeatures,
     GenerativeModel,
     ImportanceWeighted,
     Latent,
     LatentClassMixture,
-    Measured,
-    PartialEvidence,
-    Space,
+    FitsInClosedForm,
+    SupportsMissingPixels,
+    Domain,
     Task,
 )
 from likely.evaluation.metrics import bits_per_dim
 from likely.inference.posterior import log_posterior
 from likely.models import FAMILIES, family
-from likely.models.gan import Gan
+from likely.models.gan import GAN
 
 K = 3
 SMALL = {
@@ -76,9 +76,9 @@ def built(case, shape):
     kind = family(name)
     torch.manual_seed(0)
     made = kind(Task(shape, (4, 2, 6)), kind.options_type(**SMALL[name] | options))
-    if isinstance(made, Measured):
-        made.measure(images(shape), LABELS)
-        made.conclude()
+    if isinstance(made, FitsInClosedForm):
+        made.update_statistics(images(shape), LABELS)
+        made.finalize_statistics()
     return made.eval()
 
 
@@ -155,8 +155,8 @@ def test_evidence_says_what_space_it_is_of(model, shape):
     if not isinstance(model, GenerativeModel):
         assert not hasattr(model, "evidence")
         return
-    assert model.evidence.space is (Space.PIXELS8 if len(shape) == 3 else Space.FEATURES)
-    assert model.evidence.has_bits_per_dim == (len(shape) == 3 and model.evidence.kind is not EvidenceKind.UNNORMALISED)
+    assert model.likelihood_type.domain is (Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES)
+    assert model.likelihood_type.has_bits_per_dim == (len(shape) == 3 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED)
 
 
 def test_statistics_are_named_and_have_a_row_an_image(model, shape):
@@ -196,7 +196,7 @@ def test_latents_are_decoded_to_samples_and_truncation_draws_them_to_the_mean(mo
 
 
 def test_what_is_hidden_of_an_image_has_no_say(model, shape):
-    if not isinstance(model, PartialEvidence) or len(shape) == 1:
+    if not isinstance(model, SupportsMissingPixels) or len(shape) == 1:
         return
     x, c = images(shape), LABELS.clamp_min(0)
     observed = torch.rand(8, *shape[1:], generator=torch.Generator().manual_seed(1)) < 0.5
@@ -210,17 +210,17 @@ def test_what_is_hidden_of_an_image_has_no_say(model, shape):
         assert found.shape == (8, K)
         assert found.isfinite().all()
         assert found[0].eq(0).all()
-        whole = model.imagined(x, observed, c)
+        whole = model.impute(x, observed, c)
     assert torch.equal(torch.where(observed[:, None], whole, 0), torch.where(observed[:, None], x, 0))
     assert 0 <= whole.min() <= whole.max() <= 1
 
 
 def test_a_class_more_changes_nothing_about_the_others(model, shape):
-    if not isinstance(model, Extensible):
+    if not isinstance(model, SupportsNewClasses):
         return
     few, x = images(shape, n=5, seed=3), images(shape)
     for n in (1, 5):
-        larger = model.extended(few[:n])
+        larger = model.with_new_class(few[:n])
         assert larger.task.class_counts == (4, 2, 6, n)
         assert larger.evidence == model.evidence
         with torch.no_grad():
@@ -237,7 +237,7 @@ def test_a_class_more_changes_nothing_about_the_others(model, shape):
 
 
 def test_features_are_a_vector_an_image(model, shape):
-    if not isinstance(model, Featured):
+    if not isinstance(model, HasFeatures):
         pytest.skip("no features")
     features = model.features(images(shape))
     assert features.dtype == torch.float32
@@ -247,7 +247,7 @@ def test_features_are_a_vector_an_image(model, shape):
 
 
 def test_the_evidence_of_a_discriminator_is_the_odds_of_being_real(model, shape):
-    if not isinstance(model, Gan):
+    if not isinstance(model, GAN):
         pytest.skip("not the discriminator's own evidence")
     found = model.statistics(images(shape))
     evidence = (found["log_likelihood"] + model.log_prior).logsumexp(1)

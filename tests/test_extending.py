@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.answer import Calibration
+from likely.answer import CalibrationScope
 
 NEW = 7
 FAMILIES = {
@@ -58,7 +58,7 @@ def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
     assert len(nine.classes_) == 9
 
 
-@pytest.mark.parametrize(("n", "expected"), [(60, Calibration.PER_CLASS), (5, Calibration.POOLED)])
+@pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.POOLED)])
 def test_an_answer_says_what_a_few_images_can_support(nine, digits, n, expected):
     ten = nine.extend(NEW, of_the_new(digits, n))
     assert ten.judge_.typicality.calibration(0.05)[-1] is expected

@@ -9,12 +9,12 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.classifier.featuring import LAYOUT
+from likely.classifier.featuring import CACHE_LAYOUT
 from likely.data import arrays
-from likely.data.arrays import readable
+from likely.data.arrays import read_inputs
 from likely.data.images import ImageOptions
-from likely.data.splits import divide
-from likely.evaluation.assessment import TIMED, assess
+from likely.data.splits import make_splits
+from likely.evaluation.assessment import N_TIMED, evaluate
 from likely.evaluation.metrics import auroc
 from likely.nets.features import RandomConvolutions
 
@@ -53,7 +53,7 @@ def test_a_model_folder_holds_all_that_it_takes(classifier, tmp_path):
     classifier.save(tmp_path / "model")
     again = Classifier.load(tmp_path / "model")
     assert_allclose(again.predict_log_proba(IMAGES[:20]), classifier.predict_log_proba(IMAGES[:20]), rtol=1e-5)
-    assert again.answer(IMAGES[:2])[0].status is classifier.answer(IMAGES[:2])[0].status
+    assert again.classify(IMAGES[:2])[0].status is classifier.answer(IMAGES[:2])[0].status
 
 
 def test_a_class_can_be_added(classifier):
@@ -84,7 +84,7 @@ def test_other_families_see_principal_components(family):
     classifier = Classifier(family, features={"features": "random"}, training=SHORT, options={"width": 8})
     classifier.fit(IMAGES, LABELS)
     assert classifier.model_.task.shape == (128,)
-    assert classifier.features_.scaling.kind == "whiten"
+    assert classifier.features_.scaler.kind == "whiten"
     assert classifier.predict(IMAGES[:3]).shape == (3,)
 
 
@@ -112,7 +112,7 @@ def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier)
     described = features.seen(pixels).description
     assert described.shape == (5, len(features.map.groups) + 1)
     assert (features.seen(pixels // 2).description[:, :-1] < described[:, :-1]).all()
-    examined = classifier.examine(readable(IMAGES[:5], classifier.format_)[0])
+    examined = classifier.examine(read_inputs(IMAGES[:5], classifier.format_)[0])
     assert examined.traits.shared.shape == described.shape
 
 
@@ -129,21 +129,21 @@ def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier
 
 def test_speed_is_that_of_images_that_were_never_seen():
     dataset, _ = digits()
-    parts = divide(dataset, 0)
+    parts = make_splits(dataset, 0)
     classifier = trained(dataset, parts)
-    classifier.keep_features()
-    assess(classifier, parts.validation, alpha=0.05)
+    classifier.enable_feature_cache()
+    evaluate(classifier, parts.validation, alpha=0.05)
     made = []
-    classifier.features_.map.register_forward_hook(lambda module, given, out: made.append(len(out)))
-    assess(classifier, parts.validation, alpha=0.05)
-    assert sum(made) == min(TIMED, len(parts.validation))
+    classifier.features_.extractor.register_forward_hook(lambda module, given, out: made.append(len(out)))
+    evaluate(classifier, parts.validation, alpha=0.05)
+    assert sum(made) == min(N_TIMED, len(parts.validation))
 
 
 def test_noise_and_plain_colours_are_strange(classifier):
     rng = np.random.default_rng(0)
     strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
-        classifier.judge(readable(images, classifier.format_)[0], alpha=0.05).strangeness.amin(1).numpy()
+        classifier.judge(read_inputs(images, classifier.format_)[0], alpha=0.05).strangeness.amin(1).numpy()
         for images in (NEW, strangers)
     )
     assert auroc(-known, -strange) > 0.98
@@ -155,24 +155,24 @@ def test_very_few_images_are_learned_from_and_promise_nothing(n_classes, n):
     classifier = Classifier().fit(IMAGES[chosen], LABELS[chosen])
     assert classifier.family == "gaussian"
     assert_allclose(classifier.predict_proba(NEW[:5]).sum(1), 1)
-    assert len(classifier.answer(NEW[:5])) == 5
+    assert len(classifier.classify(NEW[:5])) == 5
 
 
 def test_what_is_kept_of_features_is_of_this_version(tmp_path, monkeypatch):
     monkeypatch.setenv("LIKELY_CACHE", str(tmp_path))
     Classifier("gaussian", features={"features": "random"}).fit(IMAGES, LABELS)
     (store,) = (tmp_path / "features").iterdir()
-    assert LAYOUT in store.name
+    assert CACHE_LAYOUT in store.name
 
 
 def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what_is_usual():
     dataset, _ = digits()
-    parts = divide(dataset, 0)
+    parts = make_splits(dataset, 0)
     made = parts.train.subset(np.flatnonzero(parts.train.labels == 3)[:20])
     plain, helped = (trained(dataset, replace(parts, generated=generated)) for generated in (None, made))
     assert torch.equal(plain.log_prior_, helped.log_prior_)
     assert not torch.equal(plain.model_.mean[3], helped.model_.mean[3])
-    assert len(helped.judge_.typicality.scores) == len(plain.judge_.typicality.scores)
+    assert len(helped.conformal_.typicality.scores) == len(plain.conformal_.typicality.scores)
 
 
 def digits():

@@ -15,10 +15,10 @@ from likely import Classifier
 from likely.checkpoint import read_document
 from likely.data.dataset import load
 from likely.data.listing import DataError
-from likely.evaluation.assessment import TIMED
-from likely.evaluation.record import Record, read_history
+from likely.evaluation.assessment import N_TIMED
+from likely.evaluation.record import TrainingRecord, read_history
 from likely.nets.features import RandomConvolutions
-from likely.run import N_JUDGED, UNFINISHED, Run, RunError, begin, resume, set_aside
+from likely.run import SAMPLES_PER_CLASS, TRAINING_STATE, TrainConfig, RunError, start_run, resume_run, held_out_splits
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -27,7 +27,7 @@ N_SOME = 500
 
 def tiny_run(data):
     training = TrainingOptions(epochs=4, batch_size=64, threads=1)
-    return Run(data=str(data), model="vaegan", options=TINY, training=training, folds=0)
+    return TrainConfig(data=str(data), model="vaegan", options=TINY, training=training, label_check_folds=0)
 
 
 def drained(session):
@@ -52,7 +52,7 @@ def some(tmp_path_factory):
 @pytest.fixture(scope="module")
 def uninterrupted(some, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "whole"
-    drained(begin(tiny_run(some), out))
+    drained(start_run(tiny_run(some), out))
     return out
 
 
@@ -75,23 +75,23 @@ def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setitem(RandomConvolutions.__init__.__kwdefaults__, "n_filters", 8)
     made, forward = [], RandomConvolutions.forward
     monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
-    session = drained(begin(Run(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out"))
+    session = drained(start_run(TrainConfig(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out"))
     for _ in session.check_labels():
         pass
     parts = session.parts
     once = len(parts.train) + len(parts.validation) + len(parts.calibration)
-    assert sum(made) == once + TIMED  # which the report's speed is measured by
+    assert sum(made) == once + N_TIMED  # which the report's speed is measured by
 
 
 def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(some, uninterrupted, tmp_path):
     n_steps = int(read_history(uninterrupted)[-1]["step"])
     for stop in np.random.default_rng(0).choice(np.arange(1, n_steps), 2, replace=False).tolist():
-        session = begin(tiny_run(some), tmp_path / str(stop))
+        session = start_run(tiny_run(some), tmp_path / str(stop))
         for step in session.steps():
             if step.number == stop:
                 session.save_progress()
                 break
-        drained(resume(tmp_path / str(stop)))
+        drained(resume_run(tmp_path / str(stop)))
         for name, expected in weights(uninterrupted).items():
             assert expected.equal(weights(tmp_path / str(stop))[name]), (stop, name)
 
@@ -106,49 +106,49 @@ def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, 
     )
     process = subprocess.Popen([sys.executable, "-c", program, out, __file__.rpartition("/")[0], some])
     deadline = time.monotonic() + 60
-    while not (out / UNFINISHED).exists() and time.monotonic() < deadline:
+    while not (out / TRAINING_STATE).exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     time.sleep(np.random.default_rng().uniform(0, 0.1))
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (out / "model.json").exists()
-    drained(resume(out))
+    drained(resume_run(out))
     for name, expected in weights(uninterrupted).items():
         assert expected.equal(weights(out)[name]), name
 
 
 def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(some, tmp_path):
-    session = begin(tiny_run(some), tmp_path / "m")
+    session = start_run(tiny_run(some), tmp_path / "m")
     for step in session.steps():
         if step.ends_epoch:
             break
     session.finish()
-    assert (tmp_path / "m" / UNFINISHED).exists()
+    assert (tmp_path / "m" / TRAINING_STATE).exists()
     assert Classifier.load(tmp_path / "m").labels == tuple("0123456789")
-    drained(resume(tmp_path / "m"))
-    assert not (tmp_path / "m" / UNFINISHED).exists()
+    drained(resume_run(tmp_path / "m"))
+    assert not (tmp_path / "m" / TRAINING_STATE).exists()
 
 
 def test_a_training_does_not_go_on_with_other_data(tmp_path):
     data, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     np.savez(data, x=images, y=np.arange(60) % 3)
     training = TrainingOptions(epochs=3, batch_size=16, threads=1)
-    session = begin(Run(data=str(data), model="vaegan", options=TINY, training=training, folds=0), tmp_path / "m")
+    session = start_run(TrainConfig(data=str(data), model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m")
     next(iter(session.steps()))
     session.save_progress()
     np.savez(data, x=255 - images, y=np.arange(60) % 3)
     with pytest.raises(RunError, match="changed"):
-        resume(tmp_path / "m")
+        resume_run(tmp_path / "m")
 
 
 def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path):
     training = TrainingOptions(minutes=0.03, batch_size=64, threads=1)
-    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training, folds=0), tmp_path / "m")
+    session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m")
     for step in session.steps():
         if step.fraction > 0.4:
             session.save_progress()
             break
-    following = next(iter(resume(tmp_path / "m").steps()))
+    following = next(iter(resume_run(tmp_path / "m").steps()))
     assert following.number == step.number + 1
     assert step.fraction < following.fraction < 1
     assert following.elapsed >= step.elapsed
@@ -157,64 +157,64 @@ def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path)
 def test_a_folder_that_holds_something_is_not_written_to(some, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(RunError, match="--overwrite"):
-        begin(tiny_run(some), tmp_path)
+        start_run(tiny_run(some), tmp_path)
 
 
 def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_path):
     with pytest.raises(RunError, match="no training was begun"):
-        resume(tmp_path)
+        resume_run(tmp_path)
     with pytest.raises(RunError, match="complete"):
-        resume(uninterrupted)
+        resume_run(uninterrupted)
 
 
 def test_a_training_reads_no_test_image(tmp_path):
     """The digits have a test part of their own, of which the model must not know a single image."""
-    drained(begin(Run(data="digits", model="gaussian", folds=0), tmp_path / "m"))
-    test = load("digits", parts=("test",)).test
+    drained(start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), tmp_path / "m"))
+    test = load("digits", splits=("test",)).test
     known = Classifier.load(tmp_path / "m").hashes_
-    train = load("digits", parts=("train",)).train
+    train = load("digits", splits=("train",)).train
     assert np.isin(train.hashes, known).mean() > 0.99
     assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
 
 
 def test_wrong_labels_are_doubted(tmp_path):
-    train = load("digits", parts=("train",)).train
+    train = load("digits", splits=("train",)).train
     images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
     flipped = np.arange(0, 600, 50)
     labels[flipped] = (labels[flipped] + 1) % 10
     np.savez(tmp_path / "some.npz", x=images, y=labels)
-    run = Run(data=str(tmp_path / "some.npz"), model="gaussian", options={"covariance": "tied"}, folds=3)
-    session = begin(run, tmp_path / "m")
+    run = TrainConfig(data=str(tmp_path / "some.npz"), model="gaussian", options={"covariance": "tied"}, label_check_folds=3)
+    session = start_run(run, tmp_path / "m")
     for _ in session.steps():
         pass
     session.finish()
     for _ in session.check_labels():
         pass
-    named = {int(name.split("[")[1][:-1]) for name in session.content.mislabelled.files[:6]}
+    named = {int(name.split("[")[1][:-1]) for name in session.content.label_issues.files[:6]}
     assert len(named & set(flipped.tolist())) >= 4
 
 
 def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
     training = TrainingOptions(epochs=2, batch_size=64, threads=1)
-    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
+    session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
     for _ in session.steps():
         pass
     session.finish()
     before = session.classifier.id
     for _ in session.check_labels():
         pass
-    found = Record.model_validate(read_document(tmp_path / "m")["record"]).honesty
-    assert found.classes.n_drawn == (N_JUDGED,) * 10
-    assert found.classes.real_accuracy > 0.5
-    assert found.copies.n == 10 * N_JUDGED
-    assert "discriminative" in found.classes.judge
+    found = TrainingRecord.model_validate(read_document(tmp_path / "m")["record"]).sample_quality
+    assert found.class_consistency.n_generated == (SAMPLES_PER_CLASS,) * 10
+    assert found.class_consistency.real_accuracy > 0.5
+    assert found.near_duplicates.n == 10 * SAMPLES_PER_CLASS
+    assert "discriminative" in found.class_consistency.classifier
     assert Classifier.load(tmp_path / "m").id == before
     assert "Are its images any good?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
 
 
 def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
     training = TrainingOptions(minutes=0.002, batch_size=16, threads=1)
-    session = begin(Run(data="digits", model="vaegan", options=TINY, training=training, folds=0), tmp_path / "m")
+    session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m")
     steps = list(session.steps())
     assert steps[-1].fraction == 1
     assert "nll" in steps[-1].validation
@@ -222,23 +222,23 @@ def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
 
 
 def test_what_a_model_knows_by_heart_is_measured_on_images_it_never_saw(uninterrupted):
-    found = Record.model_validate(read_document(uninterrupted)["record"]).memorisation
-    assert found.told.low <= found.told.auroc <= found.told.high
-    assert found.reminded.n == 10 * N_JUDGED
-    assert found.reminded.expected < found.reminded.n_nearest
+    found = TrainingRecord.model_validate(read_document(uninterrupted)["record"]).memorization
+    assert found.membership_inference.low <= found.membership_inference.auroc <= found.membership_inference.high
+    assert found.nn_memorization.n == 10 * SAMPLES_PER_CLASS
+    assert found.nn_memorization.expected < found.nn_memorization.n_nearest
     assert "Does it know its images by heart?" in (uninterrupted / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path):
     training = TrainingOptions(epochs=1, batch_size=64, threads=1)
-    run = Run(data="digits", model="gaussian", training=training, folds=0, repeats=3)
-    session = begin(run, tmp_path / "m")
+    run = TrainConfig(data="digits", model="gaussian", training=training, label_check_folds=0, repeats=3)
+    session = start_run(run, tmp_path / "m")
     for _ in session.steps():
         pass
     session.finish()
     for _ in session.repeat():
         pass
-    trials = Record.model_validate(read_document(tmp_path / "m")["record"]).trials
+    trials = TrainingRecord.model_validate(read_document(tmp_path / "m")["record"]).repeats
     assert [trial.seed for trial in trials] == [1, 2, 3]
     assert len({trial.accuracy for trial in trials}) > 1
     n = trials[0].n_train + trials[0].n_test
@@ -248,9 +248,9 @@ def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path)
 
 def test_what_was_set_aside_is_found_again_or_said_to_have_gone(uninterrupted, tmp_path):
     classifier = Classifier.load(uninterrupted)
-    parts = set_aside(classifier, uninterrupted)
+    parts = held_out_splits(classifier, uninterrupted)
     assert np.isin(parts.calibration.hashes, classifier.hashes_).all()
     images = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]
     np.savez(tmp_path / "other.npz", x=images, y=np.arange(40) % 10)
     with pytest.raises(DataError, match="does not hold the images"):
-        set_aside(classifier, uninterrupted, str(tmp_path / "other.npz"))
+        held_out_splits(classifier, uninterrupted, str(tmp_path / "other.npz"))

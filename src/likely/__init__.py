@@ -11,13 +11,13 @@ True
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from likely.answer import Answer as Answer
+    from likely.answer import Prediction as Prediction
     from likely.classifier.estimator import Classifier as Classifier
 
 __version__ = "0.1.0"
 AUTO = "auto"  # the family is chosen by the data
 DEFAULT_MODEL = AUTO  # of whoever names none
-__all__ = ["AUTO", "DEFAULT_MODEL", "Answer", "Classifier", "__version__"]
+__all__ = ["AUTO", "DEFAULT_MODEL", "Prediction", "Classifier", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return Classifier
     if name == "Answer":
-        from likely.answer import Answer
+        from likely.answer import Prediction
 
-        return Answer
+        return Prediction
     raise AttributeError(f"module 'likely' has no attribute {name!r}")

@@ -20,7 +20,7 @@ class Status(StrEnum):
     ERROR = "error"
 
 
-class Calibration(StrEnum):
+class CalibrationScope(StrEnum):
     """What stands behind the p-values: images of the class itself, of all classes together (a marginal promise), or nothing."""
 
     PER_CLASS = "per_class"
@@ -28,7 +28,7 @@ class Calibration(StrEnum):
     NONE = "none"
 
 
-class ClassAnswer(BaseModel):
+class ClassPrediction(BaseModel):
     """What one class says of the image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,7 +39,7 @@ class ClassAnswer(BaseModel):
     log_likelihood: float | None
 
 
-class GroupAnswer(BaseModel):
+class GroupPrediction(BaseModel):
     """A group of classes, as their names tell it, and what its classes' probabilities come to together."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,7 +48,7 @@ class GroupAnswer(BaseModel):
     probability: float
 
 
-class Answer(BaseModel):
+class Prediction(BaseModel):
     """What the model says of one image; `classes` are sorted, the most probable first."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,20 +58,20 @@ class Answer(BaseModel):
     label: str | None = None
     probability: float | None = None
     p_value: float | None = None
-    set: tuple[str, ...] = ()
-    classes: tuple[ClassAnswer, ...] = ()
+    prediction_set: tuple[str, ...] = ()
+    classes: tuple[ClassPrediction, ...] = ()
     groups: tuple[
-        GroupAnswer, ...
+        GroupPrediction, ...
     ] = ()  # the most probable of each depth, from coarse to fine; of nested classes alone
     bits_per_dim: float | None = None
     p_real: float | None = (
         None  # of a model with a discriminator: is the image real, rather than made by its generator?
     )
-    calibration: Calibration = Calibration.NONE
+    calibration: CalibrationScope = CalibrationScope.NONE
     model: str | None = None
     error: str | None = None
 
     @classmethod
-    def failed(cls, source: str, sentence: str, *, model: str | None = None) -> Answer:
+    def failed(cls, source: str, message: str, *, model: str | None = None) -> Prediction:
         """The answer for an input that could not be read: `error` says why in a sentence."""
-        return cls(input=source, status=Status.ERROR, error=sentence, model=model)
+        return cls(input=source, status=Status.ERROR, error=message, model=model)

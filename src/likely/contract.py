@@ -39,15 +39,15 @@ class FamilyOptions(Options):
         return "whiten"
 
 
-class EvidenceKind(StrEnum):
+class LikelihoodKind(StrEnum):
     """What a log-likelihood is: the value itself, a bound from below, or known only up to a constant."""
 
     EXACT = "exact"
     LOWER_BOUND = "lower bound"
-    UNNORMALISED = "unnormalised"
+    UNNORMALIZED = "unnormalised"
 
 
-class Space(StrEnum):
+class Domain(StrEnum):
     """What the likelihood is a likelihood of: the resized, stored 8-bit image, or a vector of features."""
 
     PIXELS8 = "pixels8"
@@ -55,19 +55,19 @@ class Space(StrEnum):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LikelihoodType:
     """The kind and the space of a model's log-likelihood; every report prints it."""
 
-    kind: EvidenceKind
-    space: Space
+    kind: LikelihoodKind
+    domain: Domain
 
     @property
     def has_bits_per_dim(self) -> bool:
         """Whether bits/dim mean anything: a normalised probability of an 8-bit image."""
-        return self.kind is not EvidenceKind.UNNORMALISED and self.space is Space.PIXELS8
+        return self.kind is not LikelihoodKind.UNNORMALIZED and self.domain is Domain.PIXELS8
 
     def __str__(self) -> str:
-        return f"{self.kind} on {self.space}"
+        return f"{self.kind} on {self.domain}"
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Task:
         return math.prod(self.shape)
 
     @property
-    def space(self) -> Space:
-        return Space.PIXELS8 if len(self.shape) == 3 else Space.FEATURES
+    def domain(self) -> Domain:
+        return Domain.PIXELS8 if len(self.shape) == 3 else Domain.FEATURES
 
     @property
     def log_prior(self) -> Tensor:
@@ -108,12 +108,12 @@ class Objective:
     name: str
     parameters: Sequence[nn.Parameter]
     loss: Callable[[Tensor, Tensor, Generator], Tensor]
-    every: int = 1
-    rate: float = 1.0
+    interval: int = 1
+    lr_ratio: float = 1.0
     bounded: bool = True
 
 
-class Learner(nn.Module, ABC):
+class Trainable(nn.Module, ABC):
     """Anything that the training loop can train."""
 
     @abstractmethod
@@ -121,11 +121,11 @@ class Learner(nn.Module, ABC):
         """What to minimise, over which parameters."""
 
 
-class Scorer(Learner):
+class Scorer(Trainable):
     """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
 
     options_type: ClassVar[type[FamilyOptions]]
-    learns_by_gradient: ClassVar[bool] = True  # else all that it knows is measured, in one pass over the images
+    trained_by_gradient: ClassVar[bool] = True  # else all that it knows is measured, in one pass over the images
 
     def __init__(self, task: Task, options: FamilyOptions) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class GenerativeModel(Scorer):
 
     @property
     @abstractmethod
-    def evidence(self) -> Evidence:
+    def likelihood_type(self) -> LikelihoodType:
         """What `log_likelihood` is, and of what space."""
 
     @abstractmethod
@@ -184,19 +184,19 @@ class Latent(ABC):
         """The image of a latent vector: (B, d) -> (B, C, H, W) in [0, 1]."""
 
 
-class Placing(ABC):
+class HasEmbedding(ABC):
     """Ability: images and classes are places in one space, in which an image's distance from a class tells how like it is."""
 
     @abstractmethod
-    def placed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         """Where images are: (B, ...) -> (B, d)."""
 
     @abstractmethod
-    def class_places(self) -> Tensor:
+    def class_embeddings(self) -> Tensor:
         """Where the classes are, (K, d)."""
 
 
-class LatentClassMixture(Latent, Placing):
+class LatentClassMixture(Latent, HasEmbedding):
     """Ability: one latent space in which every class is one component, p(z | c) = N(mean_c, diag exp(2 log_scale_c))."""
 
     @abstractmethod
@@ -207,29 +207,29 @@ class LatentClassMixture(Latent, Placing):
     def components(self) -> tuple[Tensor, Tensor]:
         """The components' means and log scales, (K, d) each."""
 
-    def drawn_from(self) -> tuple[Tensor, Tensor]:
+    def sampling_distribution(self) -> tuple[Tensor, Tensor]:
         """Means and log scales (K, d) of what images are drawn from: the components, unless a family knows better."""
         return self.components()
 
-    def placed(self, x: Tensor) -> Tensor:
-        return self.encode(x) / self._usual_scale()
+    def embed(self, x: Tensor) -> Tensor:
+        return self.encode(x) / self._mean_scale()
 
-    def class_places(self) -> Tensor:
-        return self.drawn_from()[0] / self._usual_scale()
+    def class_embeddings(self) -> Tensor:
+        return self.sampling_distribution()[0] / self._mean_scale()
 
-    def _usual_scale(self) -> Tensor:
+    def _mean_scale(self) -> Tensor:
         """Of where a class's images lie along each axis, (d,)."""
-        return self.drawn_from()[1].mean(0).exp()
+        return self.sampling_distribution()[1].mean(0).exp()
 
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        mean, log_scale = (part[c] for part in self.drawn_from())
+        mean, log_scale = (part[c] for part in self.sampling_distribution())
         if rng is None:
             return mean
         noise = torch.randn(mean.shape, generator=rng, device=rng.device, dtype=mean.dtype).to(mean.device)
         return mean + truncation * log_scale.exp() * noise
 
 
-class Featured(ABC):
+class HasFeatures(ABC):
     """Ability: a few hundred learned features of an image, before any class is decided: what fidelity is measured in."""
 
     @abstractmethod
@@ -245,7 +245,7 @@ class ImportanceWeighted(ABC):
         """log 1/S Σ_s p(x | z_s) p(z_s | c) / q(z_s | x), z_s ~ q(z | x): (B, C, H, W) -> (B, K) nats."""
 
 
-class PartialEvidence(ABC):
+class SupportsMissingPixels(ABC):
     """Ability: p(x_o | c), the likelihood of the observed pixels o alone, whatever the hidden ones may show."""
 
     @abstractmethod
@@ -256,26 +256,26 @@ class PartialEvidence(ABC):
         """
 
     @abstractmethod
-    def imagined(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+    def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         """The images with what class c (B,) would most likely have behind the mask: (B, C, H, W) in [0, 1]."""
 
 
-class Extensible(ABC):
+class SupportsNewClasses(ABC):
     """Ability: one more class from a few images of it, while everything that was learned before stays as it is."""
 
-    def remembered(self, x: Tensor) -> Tensor:
+    def exemplar_features(self, x: Tensor) -> Tensor:
         """What is worth keeping of images (B, C, H, W), so that classes that come later are told from theirs: (B, F)."""
         return x.new_zeros(len(x), 0)
 
     @abstractmethod
-    def extended(self, x: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Self:
+    def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
         """A model of one class more, the last, learned from its images x (n, C, H, W); the same L of the others.
 
         `known` is what is `remembered` of some images of the other classes, (N, F), and these, (N,).
         """
 
 
-class Measured(ABC):
+class FitsInClosedForm(ABC):
     """Ability: statistics of the training images that are computed, not learned (a mean, a covariance, a scale).
 
     One pass calls `measure` with every labelled batch, then `conclude`; gradient steps, if any, come after. What may be
@@ -283,18 +283,18 @@ class Measured(ABC):
     """
 
     @abstractmethod
-    def measure(self, x: Tensor, y: Tensor) -> None:
+    def update_statistics(self, x: Tensor, y: Tensor) -> None:
         """Take a batch into the running sums: x (B, ...), y (B,) class indices, -1 for unlabelled."""
 
     @abstractmethod
-    def conclude(self) -> None:
+    def finalize_statistics(self) -> None:
         """Turn the sums into the model's buffers and forget the sums."""
 
-    def conclusions(self) -> Iterator[None]:
+    def candidates(self) -> Iterator[None]:
         """Conclude, and then anew for every other way to do so."""
-        self.conclude()
+        self.finalize_statistics()
         yield
 
-    def settled(self, options: FamilyOptions) -> FamilyOptions:
+    def with_chosen(self, options: FamilyOptions) -> FamilyOptions:
         """The options by which a model of other images would be concluded as this one is."""
         return options

@@ -14,6 +14,6 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @classmethod
-    def validated(cls, given: Mapping[str, Any] | Options | None) -> Self:
+    def from_any(cls, given: Mapping[str, Any] | Options | None) -> Self:
         """From a mapping, an options object of which what was set counts, or nothing."""
         return cls.model_validate(given.model_dump(exclude_unset=True) if isinstance(given, Options) else given or {})

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from likely import checkpoint
-from likely.checkpoint import CheckpointError, ModelFolder, Trust, decrypt, encrypt, sealing, signing
-from likely.checkpoint.sealing import SUFFIX, Keys
+from likely.checkpoint import CheckpointError, ModelFolder, TrustPolicy, decrypt, encrypt, sealing, signing
+from likely.checkpoint.sealing import SUFFIX, Keyring
 
 TENSORS = {"a": torch.arange(20.0), "b": torch.ones(3, 4)}
 
@@ -34,11 +34,11 @@ def pair(tmp_path_factory):
 def keys(tmp_path_factory):
     path = tmp_path_factory.mktemp("keys") / "key"
     sealing.new_key(path)
-    return Keys.of_files([path])
+    return Keyring.from_files([path])
 
 
 def opened(folder, **trust):
-    tensors, document = checkpoint.load(folder, Trust(**trust))
+    tensors, document = checkpoint.load(folder, TrustPolicy(**trust))
     return tensors["a"].tolist(), document["family"]
 
 
@@ -67,7 +67,7 @@ def test_every_flip_of_a_signed_model_is_refused(folder, pair):
     rng = np.random.default_rng(0)
 
     def read():
-        files = ModelFolder(folder, Trust(signer=public))
+        files = ModelFolder(folder, TrustPolicy(signer=public))
         for name in ("model.json", "model.safetensors", "README.md"):
             files.read(name)
 
@@ -93,7 +93,7 @@ def test_what_is_not_as_it_was_signed_is_refused(folder, pair, tmp_path, what):
         case "cut":
             (folder / signing.SIGNATURE).write_bytes((folder / signing.SIGNATURE).read_bytes()[:-1])
     with pytest.raises(CheckpointError, match=r"sign"):
-        checkpoint.load(folder, Trust(signer=public))
+        checkpoint.load(folder, TrustPolicy(signer=public))
 
 
 def test_the_signature_is_checked_before_anything_is_understood(folder, pair):
@@ -101,7 +101,7 @@ def test_the_signature_is_checked_before_anything_is_understood(folder, pair):
     signing.sign(folder, private)
     (folder / signing.MANIFEST).write_bytes(b"{ this is no JSON")
     with pytest.raises(CheckpointError, match="not signed by the holder"):
-        checkpoint.load(folder, Trust(signer=public))
+        checkpoint.load(folder, TrustPolicy(signer=public))
 
 
 def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_path):
@@ -111,11 +111,11 @@ def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_pat
     )
     assert opened(folder, keys=keys) == (list(range(20)), "gaussian")
     with pytest.raises(CheckpointError, match="LIKELY_KEY"):
-        opened(folder, keys=Keys())
+        opened(folder, keys=Keyring())
     other = tmp_path / "other"
     sealing.new_key(other)
     with pytest.raises(CheckpointError, match="another key"):
-        opened(folder, keys=Keys.of_files([other]))
+        opened(folder, keys=Keyring.from_files([other]))
     assert decrypt(folder, keys) == 3
     assert opened(folder) == (list(range(20)), "gaussian")
 
@@ -124,7 +124,7 @@ def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("new", "old")]
     for path in paths:
         sealing.new_key(path)
-    encrypt(folder, Keys.of_files(paths[1:]))
+    encrypt(folder, Keyring.from_files(paths[1:]))
     monkeypatch.setenv(sealing.ENVIRONMENT, os.pathsep.join(map(str, paths)))
     assert opened(folder) == (list(range(20)), "gaussian")
     held = paths[1].read_text().strip()
@@ -138,7 +138,7 @@ def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
 
 def test_every_flip_of_a_sealed_model_is_refused(folder, keys):
     encrypt(folder, keys)
-    files = ModelFolder(folder, Trust(keys=keys))
+    files = ModelFolder(folder, TrustPolicy(keys=keys))
     for name in ("README.md", "model.json", "model.safetensors"):
         path = folder / (name + SUFFIX)
         n = path.stat().st_size
@@ -150,15 +150,15 @@ def test_sealed_files_cannot_stand_in_for_each_other(folder, keys):
     encrypt(folder, keys)
     shutil.copy(folder / ("README.md" + SUFFIX), folder / ("model.json" + SUFFIX))
     with pytest.raises(CheckpointError, match="changed"):
-        checkpoint.load(folder, Trust(keys=keys))
+        checkpoint.load(folder, TrustPolicy(keys=keys))
 
 
 def test_keys_are_changed_without_a_moment_in_the_open(folder, keys, tmp_path):
     encrypt(folder, keys)
     path = tmp_path / "next"
     sealing.new_key(path)
-    new = Keys.of_files([path])
-    both = Keys([*new._by_id.values(), *keys._by_id.values()])
+    new = Keyring.from_files([path])
+    both = Keyring([*new._by_id.values(), *keys._by_id.values()])
     assert encrypt(folder, both) == 3
     assert opened(folder, keys=new) == (list(range(20)), "gaussian")
     with pytest.raises(CheckpointError, match="another key"):
@@ -188,7 +188,7 @@ def test_a_file_that_is_there_twice_is_not_chosen_from(folder, keys):
     encrypt(folder, keys)
     (folder / "model.json").write_bytes(plain)
     with pytest.raises(CheckpointError, match="both encrypted and not"):
-        checkpoint.load(folder, Trust(keys=keys))
+        checkpoint.load(folder, TrustPolicy(keys=keys))
 
 
 def test_keys_are_their_owners_and_are_not_overwritten(pair, tmp_path):
@@ -198,6 +198,6 @@ def test_keys_are_their_owners_and_are_not_overwritten(pair, tmp_path):
         signing.new_key(private)
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("hello")
-    for use in (lambda: Keys.of_files([nonsense]), lambda: signing.sign(tmp_path, nonsense)):
+    for use in (lambda: Keyring.from_files([nonsense]), lambda: signing.sign(tmp_path, nonsense)):
         with pytest.raises(CheckpointError, match="holds no"):
             use()

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from likely.data import arrays
-from likely.data.collection import CachedImages, StreamedImages, Vectors
+from likely.data.collection import InMemoryImages, LazyImages, ArrayDataset
 from likely.data.decoding import ImageError
-from likely.data.images import ImageFormat, ImageOptions, read
+from likely.data.images import ImageFormat, ImageOptions, read_image
 
 GREY = ImageFormat(channels=1, height=6, width=5)
 COLOUR = ImageFormat(channels=3, height=6, width=5)
@@ -37,11 +37,11 @@ def test_a_single_path_bytes_or_picture_is_a_list_of_one(tmp_path) -> None:
     image.save(buffer, "PNG")
     for single in (tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), image):
         assert np.array_equal(pixels(single), noise(6, 5)[None, None])
-        assert arrays.readable(single, GREY)[1] == [None]
+        assert arrays.read_inputs(single, GREY)[1] == [None]
 
 
 def test_a_missing_path_alone_is_one_problem() -> None:
-    images, (problem,) = arrays.readable("/no/such/a.png", GREY)
+    images, (problem,) = arrays.read_inputs("/no/such/a.png", GREY)
     assert len(images) == 0
     assert problem is not None
     assert problem.source == "/no/such/a.png"
@@ -56,7 +56,7 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
         arrays.images(none, GREY)
     with pytest.raises(ValueError, match="no images"):
         arrays.dataset(none, np.zeros(0, np.int64), ["a"], ImageOptions())
-    images, problems = arrays.readable(none, GREY)
+    images, problems = arrays.read_inputs(none, GREY)
     assert (len(images), problems) == (0, [])
 
 
@@ -73,16 +73,16 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
     ],
 )
 def test_an_array_that_makes_no_images_is_refused_as_a_whole(shape, way_out) -> None:
-    for take in (arrays.images, arrays.readable):
+    for take in (arrays.images, arrays.read_inputs):
         with pytest.raises(ValueError, match=way_out) as refusal:
             take(np.zeros(shape), GREY)
         assert str(shape) in str(refusal.value)
 
 
 def test_what_is_no_image_is_said_to_be_none() -> None:
-    _, (problem,) = arrays.readable([3.5], GREY)
+    _, (problem,) = arrays.read_inputs([3.5], GREY)
     assert problem is not None
-    assert "is a float" in problem.sentence
+    assert "is a float" in problem.message
 
 
 # ---- vectors
@@ -94,18 +94,18 @@ def test_what_is_no_image_is_said_to_be_none() -> None:
 )
 def test_images_shown_to_a_model_of_vectors_are_refused(images) -> None:
     with pytest.raises(ValueError, match="trained on vectors"):
-        arrays.readable(images, None, width=30)
+        arrays.read_inputs(images, None, width=30)
 
 
 @pytest.mark.parametrize("X", [np.zeros((2, 4)), [[1.0, 2.0]], np.zeros(3), [1.0, 2.0, 3.0], np.zeros((0, 2))])
 def test_vectors_of_another_width_are_refused(X) -> None:
     with pytest.raises(ValueError, match=r"vectors \(N, 3\) were expected"):
-        arrays.readable(X, None, width=3)
+        arrays.read_inputs(X, None, width=3)
 
 
 def test_words_are_no_vectors() -> None:
     with pytest.raises(ValueError, match="no vectors of numbers"):
-        arrays.readable([["a", "b"], ["c", "d"]], None, width=2)
+        arrays.read_inputs([["a", "b"], ["c", "d"]], None, width=2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -113,13 +113,13 @@ def test_vectors_keep_their_own_precision(dtype) -> None:
     X = (np.random.default_rng(0).normal(size=(4, 3)) + 1e8).astype(dtype)
     for given in (X, torch.from_numpy(X)):
         images = arrays.images(given, None)
-        assert isinstance(images, Vectors)
+        assert isinstance(images, ArrayDataset)
         assert np.array_equal(images.batch([2, 0]).numpy(), X[[2, 0]])
         assert images.batch([0]).numpy().dtype == dtype
 
 
 def test_lists_of_numbers_are_vectors() -> None:
-    images, problems = arrays.readable([[1, 2, 3], [4, 5, np.inf]], None, width=3)
+    images, problems = arrays.read_inputs([[1, 2, 3], [4, 5, np.inf]], None, width=3)
     assert images.batch([0]).tolist() == [[1, 2, 3]]
     assert [p is None for p in problems] == [True, False]
 
@@ -140,14 +140,14 @@ def test_the_same_pixels_however_an_array_holds_them() -> None:
 def test_an_array_of_floats_is_turned_into_pixels_at_once(monkeypatch) -> None:
     monkeypatch.setattr("likely.data.reading.read", None)  # would be called for every image
     X = np.random.default_rng(0).random((200, 6, 5))
-    assert np.array_equal(pixels(X), np.stack([read(x, GREY) for x in X]))
+    assert np.array_equal(pixels(X), np.stack([read_image(x, GREY) for x in X]))
 
 
 def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
     X = np.full((4, 6, 5), 0.5)
     X[2, 1, 1] = 1.5
     X[3, 0, 0] = np.nan
-    images, problems = arrays.readable(X, GREY)
+    images, problems = arrays.read_inputs(X, GREY)
     assert len(images) == 2
     assert [problem is None for problem in problems] == [True, True, False, False]
     with pytest.raises(ImageError, match=r"image\[2\].*1\.5"):
@@ -161,8 +161,8 @@ def test_only_training_images_are_hashed(monkeypatch) -> None:
     hashed = []
     monkeypatch.setattr(arrays, "fingerprint", lambda image: hashed.append(image) or bytes(8))
     arrays.images(noise(9, 6, 5), GREY)
-    arrays.readable(list(noise(9, 6, 5)), GREY)
-    arrays.readable(np.zeros((9, 2)), None)
+    arrays.read_inputs(list(noise(9, 6, 5)), GREY)
+    arrays.read_inputs(np.zeros((9, 2)), None)
     assert not hashed
     arrays.dataset(noise(9, 6, 5), np.zeros(9, np.int64), ["a"], ImageOptions())
     assert len(hashed) == 9
@@ -171,11 +171,11 @@ def test_only_training_images_are_hashed(monkeypatch) -> None:
 def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
     monkeypatch.setattr(arrays, "MEMORY", 100)
     decoded = []
-    monkeypatch.setattr("likely.data.collection.read", lambda *a, **kw: decoded.append(1) or read(*a, **kw))
-    monkeypatch.setattr("likely.data.reading.read", lambda *a, **kw: decoded.append(1) or read(*a, **kw))
+    monkeypatch.setattr("likely.data.collection.read", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw))
+    monkeypatch.setattr("likely.data.reading.read", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw))
     X = [Image.fromarray(image) for image in noise(9, 6, 5)]
     images = arrays.images(X, GREY)
-    assert isinstance(images, StreamedImages)
+    assert isinstance(images, LazyImages)
     assert np.array_equal(images.batch(np.arange(9)).numpy()[:, 0], noise(9, 6, 5))
     assert len(decoded) == 9
     broken = arrays.images([*X, b"broken"], GREY)
@@ -188,7 +188,7 @@ def test_a_batch_is_a_copy_and_the_only_one(order) -> None:
     held = np.ascontiguousarray(noise(20, 3, 60, 50).transpose(order)).transpose(np.argsort(order))
     wanted = np.arange(19, -1, -1)
     tracemalloc.start()
-    batch = CachedImages(held, str).batch(wanted)
+    batch = InMemoryImages(held, str).batch(wanted)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * held.nbytes

@@ -12,8 +12,8 @@ from PIL import Image
 
 from likely.data import copies, likeness
 from likely.data.check import check
-from likely.data.findings import Findings
-from likely.data.likeness import Looks, twins
+from likely.data.findings import DataIssues
+from likely.data.likeness import Thumbnails, nearest_duplicates
 from likely.data.listing import DataError
 from likely.surfaces.cli.data import command
 
@@ -45,20 +45,20 @@ def good(tmp_path: Path) -> Path:
     return tmp_path / "good"
 
 
-def kinds(findings: Findings) -> set[str]:
-    return {finding.kind for finding in findings.findings}
+def kinds(findings: DataIssues) -> set[str]:
+    return {finding.kind for finding in findings.issues}
 
 
-def only(findings: Findings, kind: str) -> tuple[str, int, tuple[str, ...]]:
-    (finding,) = [finding for finding in findings.findings if finding.kind == kind]
+def only(findings: DataIssues, kind: str) -> tuple[str, int, tuple[str, ...]]:
+    (finding,) = [finding for finding in findings.issues if finding.kind == kind]
     return finding.severity.value, finding.count, finding.examples
 
 
 def test_where_nothing_is_wrong_nothing_is_found(good) -> None:
     findings = check(good)
-    assert findings.findings == ()
+    assert findings.issues == ()
     assert findings.counts == {"train": (20, 20), "test": (3, 3)}
-    assert check("digits").findings == ()
+    assert check("digits").issues == ()
 
 
 def test_exact_and_near_leaks_are_found(good) -> None:
@@ -90,7 +90,7 @@ def test_unreadable_files_are_counted_and_named(good) -> None:
     findings = check(good)
     assert findings.n_unreadable == 1
     assert only(findings, "unreadable")[2][0].startswith(str(good / "train" / "cat" / "broken.png"))
-    assert findings.findings[0].kind == "unreadable"
+    assert findings.issues[0].kind == "unreadable"
 
 
 def test_small_and_unequal_classes_are_found(tmp_path) -> None:
@@ -105,7 +105,7 @@ def test_small_and_unequal_classes_are_found(tmp_path) -> None:
     assert only(findings, "tiny-class") == ("warning", 1, ("few (2)",))
     assert only(findings, "imbalance")[2] == ("many", "one")
     assert only(findings, "untested-class")[2] == ("few", "one")
-    assert [finding.severity.value for finding in findings.findings] == [
+    assert [finding.severity.value for finding in findings.issues] == [
         "error",
         "warning",
         "warning",
@@ -142,11 +142,11 @@ def test_vectors_are_checked_for_exact_copies(tmp_path) -> None:
 # ---- likeness
 
 
-def looks_of(thumbnails: np.ndarray) -> Looks:
+def looks_of(thumbnails: np.ndarray) -> Thumbnails:
     centred = thumbnails - thumbnails.mean(axis=(1, 2, 3), keepdims=True)
     unit = centred / np.sqrt((centred**2).sum(axis=(1, 2, 3), keepdims=True))
     n = len(unit)
-    return Looks(unit.astype(np.float32), np.random.default_rng(n).integers(0, 1 << 60, n), np.zeros(n, np.bool_))
+    return Thumbnails(unit.astype(np.float32), np.random.default_rng(n).integers(0, 1 << 60, n), np.zeros(n, np.bool_))
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.05, 0.5])
@@ -158,15 +158,15 @@ def test_twins_are_those_that_comparing_all_with_all_finds(noise) -> None:
         np.concatenate([base[:100] + noise * rng.normal(size=(100, 3, 16, 16)), rng.normal(size=(50, 3, 16, 16))])
     )
     likeness_of = these.thumbnails.reshape(150, -1) @ those.thumbnails.reshape(300, -1).T
-    expected = np.where(likeness_of.max(axis=1) >= likeness.SAME_PICTURE, likeness_of.argmax(axis=1), -1)
-    assert np.array_equal(twins(these, those), expected)
+    expected = np.where(likeness_of.max(axis=1) >= likeness.MAX_DISTANCE, likeness_of.argmax(axis=1), -1)
+    assert np.array_equal(nearest_duplicates(these, those), expected)
     assert ((expected >= 0).sum() > 0) == (noise < 0.06)
 
 
 def test_among_very_many_alike_each_still_has_a_twin() -> None:
     rng = np.random.default_rng(0)
     crowd = looks_of(rng.normal(size=(1, 1, 16, 16)) + 0.01 * rng.normal(size=(400, 1, 16, 16)))
-    twin = twins(crowd, crowd)
+    twin = nearest_duplicates(crowd, crowd)
     assert (twin >= 0).all()
     assert (twin != np.arange(400)).all()
 
@@ -227,5 +227,5 @@ def test_data_that_is_not_understood_is_a_sentence(tmp_path) -> None:
 
 
 def test_blank_looks_have_no_twins() -> None:
-    blank = Looks(np.zeros((3, 1, 16, 16), np.float32), np.arange(3), np.ones(3, np.bool_))
-    assert (twins(blank, blank) == -1).all()
+    blank = Thumbnails(np.zeros((3, 1, 16, 16), np.float32), np.arange(3), np.ones(3, np.bool_))
+    assert (nearest_duplicates(blank, blank) == -1).all()

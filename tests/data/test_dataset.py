@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from test_sources import mnist, write_idx
 
-from likely.data.dataset import CachedImages, DataError, StreamedImages, Vectors, load
+from likely.data.dataset import InMemoryImages, DataError, LazyImages, ArrayDataset, load
 from likely.data.images import ImageFormat, ImageOptions
 
 
@@ -31,9 +31,9 @@ def test_a_bad_file_is_passed_over_and_named(pets) -> None:
     assert data.train is not None
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.train.images.name(0) == str(pets / "cat" / "1.png")
-    (problem,) = data.problems
+    (problem,) = data.errors
     assert problem.source == str(pets / "cat" / "broken.png")
-    assert "not an image" in problem.sentence
+    assert "not an image" in problem.message
     assert (data.validation, data.test, data.available) == (None, None, ("train",))
 
 
@@ -47,8 +47,8 @@ def test_streaming_gives_what_caching_gives(pets) -> None:
     assert streamed.images.batch([]).shape == (0, 3, 12, 12)
     assert [cached.images.name(i) for i in range(6)] == [streamed.images.name(i) for i in range(6)]
     (pets / "cat" / "broken.png").unlink()
-    assert isinstance(load(pets).train.images, CachedImages)  # type: ignore[union-attr]
-    assert isinstance(load(pets, memory=0).train.images, StreamedImages)  # type: ignore[union-attr]
+    assert isinstance(load(pets).train.images, InMemoryImages)  # type: ignore[union-attr]
+    assert isinstance(load(pets, memory=0).train.images, LazyImages)  # type: ignore[union-attr]
 
 
 def test_subsets_of_subsets_look_through(pets) -> None:
@@ -96,7 +96,7 @@ def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
 
 
 def test_what_is_asked_for_is_obeyed(pets) -> None:
-    asked = load(pets, ImageOptions(size="8x6", resize="crop", colour="grey"))
+    asked = load(pets, ImageOptions(size="8x6", resize="crop", color="grey"))
     assert asked.format == ImageFormat(channels=1, height=8, width=6, resize="crop")
     assert asked.train.images.shape == (1, 8, 6)  # type: ignore[union-attr]
     fixed = ImageFormat(channels=3, height=5, width=5, resize="stretch")
@@ -121,10 +121,10 @@ def test_parts_that_were_not_asked_for_are_not_read(tmp_path) -> None:
     mnist(tmp_path)
     test_images = tmp_path / "t10k-images-idx3-ubyte.gz"
     test_images.write_bytes(test_images.read_bytes()[:-30])
-    data = load(tmp_path, parts=("train", "validation"))
+    data = load(tmp_path, splits=("train", "validation"))
     assert (data.test, data.available) == (None, ("train", "test"))
     with pytest.raises(DataError, match="t10k-images"):
-        load(tmp_path, parts=("test",))
+        load(tmp_path, splits=("test",))
 
 
 def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> None:
@@ -139,7 +139,7 @@ def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> 
         np.savez(tmp_path / f"{name}.npz", x=variant, y=[0, 0, 1, 1])
         batch = load(tmp_path / f"{name}.npz").train.images.batch(range(4))  # type: ignore[union-attr]
         assert np.array_equal(batch.numpy(), x.transpose(0, 3, 1, 2)), name
-    small = load(tmp_path / "uint8.npz", ImageOptions(size=4, colour="grey"), memory=0)
+    small = load(tmp_path / "uint8.npz", ImageOptions(size=4, color="grey"), memory=0)
     assert small.train.images.batch([3]).shape == (1, 1, 4, 4)  # type: ignore[union-attr]
     large = load(tmp_path / "uint8.npz", memory=0).train  # mapped from disk
     assert np.array_equal(large.images.batch([2, 0]).numpy(), x[[2, 0]].transpose(0, 3, 1, 2))  # type: ignore[union-attr]
@@ -156,10 +156,10 @@ def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tm
     assert data.train.images.batch([0]).dtype == torch.float64
     assert data.train.images.batch([0]).tolist() == x[:1].tolist()
     assert data.train.labels.tolist() == [0, 0, 1, 1]
-    assert [problem.source for problem in data.problems] == [f"{tmp_path}/v.npz:x[2]"]
+    assert [problem.source for problem in data.errors] == [f"{tmp_path}/v.npz:x[2]"]
     np.savez(tmp_path / "w.npz", x=x[:2], y=["a", "b"])
     images = load(tmp_path / "w.npz").train.images  # type: ignore[union-attr]
-    assert isinstance(images, Vectors)
+    assert isinstance(images, ArrayDataset)
     assert np.array_equal(images.rows, x[:2])
 
 
@@ -175,7 +175,7 @@ def test_memory_stays_near_the_images_own(tmp_path) -> None:
     data = load(tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(data.train.images, CachedImages)  # type: ignore[union-attr]
+    assert isinstance(data.train.images, InMemoryImages)  # type: ignore[union-attr]
     assert peak < 2 * n * 28 * 28
 
 
@@ -215,14 +215,14 @@ def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
 def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
     for name in ("cat/1", "dog/1", "dog/2", "cta/1", "unlabelled/1"):
         draw(f"{name}.png", seed=len(name))
-    data = load(tmp_path).relabelled(["ant", "dog", "cat"])
+    data = load(tmp_path).relabel(["ant", "dog", "cat"])
     assert data.classes == ("ant", "dog", "cat")
     assert data.train is not None
     assert data.train.labels.tolist() == [2, 1, 1, -1]
     assert [data.train.images.name(i)[-9:-4] for i in range(4)] == ["cat/1", "dog/1", "dog/2", "led/1"]
-    (problem,) = data.problems
-    assert problem.sentence == "class 'cta' is not the model's; 1 image passed over; did you mean 'cat'?"
-    assert data.train.labelled().labels.tolist() == [2, 1, 1]
+    (problem,) = data.errors
+    assert problem.message == "class 'cta' is not the model's; 1 image passed over; did you mean 'cat'?"
+    assert data.train.labeled().labels.tolist() == [2, 1, 1]
 
 
 def test_an_empty_test_folder_is_no_test_part(draw, tmp_path) -> None:
@@ -230,7 +230,7 @@ def test_an_empty_test_folder_is_no_test_part(draw, tmp_path) -> None:
     (tmp_path / "test").mkdir()
     data = load(tmp_path)
     assert (data.test, data.available) == (None, ("train",))
-    assert data.problems[0].sentence == f"{tmp_path / 'test'}: holds no images"
+    assert data.errors[0].message == f"{tmp_path / 'test'}: holds no images"
 
 
 def test_progress_ends_at_the_total(pets) -> None:

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from likely.data.decoding import ORIENTATION, decode
-from likely.data.images import ImageError, ImageFormat, ImageOptions, find, read, to_pil, write
+from likely.data.images import ImageError, ImageFormat, ImageOptions, find_images, read_image, to_pil, write_image
 from likely.nets.scaling import to_eight_bit, to_unit
 
 POLICIES = ("fit", "crop", "stretch")
@@ -67,7 +67,7 @@ def test_scalings_undo_each_other_on_every_8_bit_value() -> None:
 @settings(max_examples=60, deadline=None)
 def test_whatever_goes_in_the_format_comes_out(height, width, channels, resize, wanted) -> None:
     format = ImageFormat(channels=wanted[0], height=wanted[1], width=wanted[2], resize=resize)
-    pixels = read(noise(0, height, width, *channels), format)
+    pixels = read_image(noise(0, height, width, *channels), format)
     assert pixels.shape == wanted
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
@@ -77,25 +77,25 @@ def test_whatever_goes_in_the_format_comes_out(height, width, channels, resize, 
 @given(value=st.integers(0, 255), height=st.integers(1, 70), width=st.integers(1, 70))
 @settings(max_examples=20, deadline=None)
 def test_an_image_of_one_colour_keeps_it(resize, value, height, width) -> None:
-    assert (read(np.full((height, width), value, np.uint8), grey(9, 7, resize)) == value).all()
+    assert (read_image(np.full((height, width), value, np.uint8), grey(9, 7, resize)) == value).all()
 
 
 @pytest.mark.parametrize("resize", POLICIES)
 def test_an_image_of_the_right_size_keeps_every_bit(tmp_path, resize) -> None:
     colours, greys = noise(0, 6, 5, 3), noise(1, 6, 5)
-    write(tmp_path / "colours.png", Image.fromarray(colours))
+    write_image(tmp_path / "colours.png", Image.fromarray(colours))
     for source in (colours, Image.fromarray(colours), encoded(Image.fromarray(colours)), tmp_path / "colours.png"):
-        assert np.array_equal(read(source, rgb(6, 5, resize)), colours.transpose(2, 0, 1))
+        assert np.array_equal(read_image(source, rgb(6, 5, resize)), colours.transpose(2, 0, 1))
     for source in (greys, greys[:, :, None], Image.fromarray(greys), encoded(Image.fromarray(greys))):
-        assert np.array_equal(read(source, grey(6, 5, resize)), greys[None])
-        assert np.array_equal(read(source, rgb(6, 5, resize)), np.stack([greys] * 3))
+        assert np.array_equal(read_image(source, grey(6, 5, resize)), greys[None])
+        assert np.array_equal(read_image(source, rgb(6, 5, resize)), np.stack([greys] * 3))
 
 
 def test_fit_shows_everything_and_pads_with_the_border_s_median_colour() -> None:
     image = np.full((10, 20, 3), (10, 200, 30), np.uint8)
     image[3:7, 5:15] = 255
     image[0, 0] = 0
-    pixels = read(image, rgb(20, 20))
+    pixels = read_image(image, rgb(20, 20))
     assert (pixels[:, :4].reshape(3, -1).T == (10, 200, 30)).all()
     assert (pixels[:, -4:].reshape(3, -1).T == (10, 200, 30)).all()
     assert (pixels[:, 9:11, 9:11] == 255).all()
@@ -104,27 +104,27 @@ def test_fit_shows_everything_and_pads_with_the_border_s_median_colour() -> None
 def test_crop_fills_and_keeps_the_middle() -> None:
     image = np.zeros((10, 30), np.uint8)
     image[:, 10:20] = 255
-    assert (read(image, grey(10, 10, "crop")) == 255).all()
+    assert (read_image(image, grey(10, 10, "crop")) == 255).all()
 
 
 def test_zoom_keeps_as_much_less_of_the_middle() -> None:
     image = np.zeros((40, 60), np.uint8)
     image[10:30, 20:40] = 255
-    twice = ImageFormat(channels=1, height=20, width=20, resize="crop", zoom=2)
-    assert (read(image, twice)[0] == 255).all()
-    assert not (read(image, grey(20, 20, "crop"))[0] == 255).all()
-    assert (read(image[:20, :20], twice) == image[:20, :20]).all()  # it has the size already
+    twice = ImageFormat(channels=1, height=20, width=20, resize="crop", center_crop_ratio=2)
+    assert (read_image(image, twice)[0] == 255).all()
+    assert not (read_image(image, grey(20, 20, "crop"))[0] == 255).all()
+    assert (read_image(image[:20, :20], twice) == image[:20, :20]).all()  # it has the size already
 
 
 @pytest.mark.parametrize("resize", ["fit", "stretch"])
 def test_zoom_is_for_images_that_are_cut(resize: str) -> None:
     with pytest.raises(ValidationError, match=r"zoom 1\.5 is for resize 'crop'"):
-        ImageOptions(resize=resize, zoom=1.5)
+        ImageOptions(resize=resize, center_crop_ratio=1.5)
 
 
 def test_stretch_ignores_the_aspect() -> None:
     image = np.repeat(np.array([[0, 255]], np.uint8), 4, axis=0).repeat(8, axis=1)
-    pixels = read(image, grey(4, 4, "stretch"))[0]
+    pixels = read_image(image, grey(4, 4, "stretch"))[0]
     assert (pixels[:, 0] < 30).all()
     assert (pixels[:, -1] > 225).all()
 
@@ -136,14 +136,14 @@ def test_stretch_ignores_the_aspect() -> None:
 def test_every_mode_is_read_as_pillow_shows_it(mode) -> None:
     image = Image.fromarray(noise(2, 8, 8, 3)).convert("P").convert(mode)
     shown = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    assert np.array_equal(read(image, rgb(8, 8)), shown)
+    assert np.array_equal(read_image(image, rgb(8, 8)), shown)
     brightness = np.asarray(image.convert("RGB").convert("L")).astype(int)
-    assert np.abs(read(image, grey(8, 8)).astype(int) - brightness).max() <= 1
+    assert np.abs(read_image(image, grey(8, 8)).astype(int) - brightness).max() <= 1
 
 
 def test_a_cmyk_jpeg_is_read() -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 90))
-    pixels = read(encoded(image.convert("CMYK"), "JPEG", quality=95), rgb(16, 16))
+    pixels = read_image(encoded(image.convert("CMYK"), "JPEG", quality=95), rgb(16, 16))
     assert np.abs(pixels[:, 8, 8].astype(int) - (200, 40, 90)).max() < 6
 
 
@@ -160,11 +160,11 @@ def test_transparency_is_laid_over_white() -> None:
         encoded(paletted, transparency=bytes(0 if i == red else 255 for i in range(4))),
         encoded(Image.fromarray(half), "WEBP", lossless=True),
     ):
-        pixels = read(image, rgb(4, 4))
+        pixels = read_image(image, rgb(4, 4))
         assert (pixels[:, :, :2] == 255).all()
         assert (pixels[:, :, 2:] == np.array([0, 0, 255])[:, None, None]).all()
     grey_alpha = np.stack([np.full((4, 4), 100, np.uint8), np.full((4, 4), 128, np.uint8)], axis=2)
-    assert np.abs(read(Image.fromarray(grey_alpha, "LA"), grey(4, 4)).astype(int) - 177).max() <= 1
+    assert np.abs(read_image(Image.fromarray(grey_alpha, "LA"), grey(4, 4)).astype(int) - 177).max() <= 1
 
 
 def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
@@ -178,13 +178,13 @@ def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
         Image.fromarray(deep.astype(">u2")),
         Image.fromarray(deep.astype(np.int32)),
     ):
-        assert np.array_equal(read(source, grey(16, 16)), expected)
+        assert np.array_equal(read_image(source, grey(16, 16)), expected)
 
 
 def test_deeper_than_sixteen_bits_is_refused() -> None:
     for array, told in ((np.full((4, 4), 70_000, np.int32), "70000"), (np.zeros((4, 4), np.float32), "floating-point")):
         with pytest.raises(ImageError, match=told):
-            read(encoded(Image.fromarray(array), "TIFF"), grey(4, 4))
+            read_image(encoded(Image.fromarray(array), "TIFF"), grey(4, 4))
 
 
 def test_the_first_frame_of_an_animation_is_read() -> None:
@@ -193,7 +193,7 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
         film = encoded(
             frames[0], kind, save_all=True, append_images=frames[1:], **({} if kind == "GIF" else {"lossless": True})
         )
-        assert (read(film, rgb(5, 5))[0] == 255).all()
+        assert (read_image(film, rgb(5, 5))[0] == 255).all()
 
 
 # ---- orientation and draft
@@ -211,7 +211,7 @@ def test_exif_orientation_is_obeyed(orientation, kind) -> None:
         upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     height, width = upright.shape[:2]
     assert (height > width) == (orientation >= 5)
-    assert np.array_equal(read(lying, rgb(height, width)), upright.transpose(2, 0, 1))
+    assert np.array_equal(read_image(lying, rgb(height, width)), upright.transpose(2, 0, 1))
 
 
 def test_a_large_jpeg_is_upright_and_decoded_no_larger_than_needed() -> None:
@@ -220,7 +220,7 @@ def test_a_large_jpeg_is_upright_and_decoded_no_larger_than_needed() -> None:
     image = np.zeros((400, 800, 3), np.uint8)
     image[:, :400] = (255, 0, 0)  # the left half, which is the upper one when upright
     jpeg = encoded(Image.fromarray(image), "JPEG", exif=exif, quality=95)
-    pixels = read(jpeg, rgb(32, 16))
+    pixels = read_image(jpeg, rgb(32, 16))
     assert (pixels[0, :14] > 240).all()
     assert (pixels[0, -14:] < 15).all()
     small = decode(jpeg, "RGB", (16, 32), "a JPEG")
@@ -233,22 +233,22 @@ def test_draft_changes_nothing_that_shows() -> None:
     jpeg = encoded(Image.fromarray(smooth), "JPEG", quality=95)
     with Image.open(BytesIO(jpeg)) as whole:
         whole.load()
-        assert np.abs(read(jpeg, rgb(32, 32)).astype(int) - read(whole, rgb(32, 32))).max() <= 4
+        assert np.abs(read_image(jpeg, rgb(32, 32)).astype(int) - read_image(whole, rgb(32, 32))).max() <= 4
 
 
 def test_broken_exif_does_not_make_an_image_unreadable() -> None:
     jpeg = encoded(Image.fromarray(noise(4, 8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff broken")
-    assert read(jpeg, rgb(8, 8)).shape == (3, 8, 8)
+    assert read_image(jpeg, rgb(8, 8)).shape == (3, 8, 8)
 
 
 # ---- arrays
 
 
 def test_bool_and_unit_floats_are_scaled() -> None:
-    assert np.array_equal(read(np.eye(3, dtype=bool), grey(3, 3))[0], 255 * np.eye(3, dtype=np.uint8))
+    assert np.array_equal(read_image(np.eye(3, dtype=bool), grey(3, 3))[0], 255 * np.eye(3, dtype=np.uint8))
     steps = np.arange(256).reshape(16, 16)
     for kind in (np.float32, np.float64):
-        assert np.array_equal(read((steps / 255).astype(kind), grey(16, 16))[0], steps)
+        assert np.array_equal(read_image((steps / 255).astype(kind), grey(16, 16))[0], steps)
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_bool_and_unit_floats_are_scaled() -> None:
 )
 def test_arrays_that_are_no_images_are_refused(array, told) -> None:
     with pytest.raises(ImageError, match=told) as refusal:
-        read(array, grey(4, 4), name="frame 7")
+        read_image(array, grey(4, 4), name="frame 7")
     assert str(refusal.value).startswith("frame 7: ")
 
 
@@ -307,7 +307,7 @@ def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, told) -> N
     path.write_bytes(content)
     for source, name in ((path, str(path)), (content, "the bytes given")):
         with pytest.raises(ImageError, match=told) as refusal:
-            read(source, rgb(8, 8))
+            read_image(source, rgb(8, 8))
         assert str(refusal.value).startswith(name)
         assert "\n" not in str(refusal.value)
 
@@ -323,11 +323,11 @@ def test_damage_anywhere_is_an_image_or_a_sentence(at, what, kind) -> None:
     at %= len(whole)
     damaged = whole[:at] + what + whole[at + len(what) :]
     with suppress(ImageError):
-        assert read(damaged, rgb(8, 8), name="it").shape == (3, 8, 8)
+        assert read_image(damaged, rgb(8, 8), name="it").shape == (3, 8, 8)
 
 
 def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
-    write(tmp_path / "kitten.png", noise(7, 3, 4, 4))
+    write_image(tmp_path / "kitten.png", noise(7, 3, 4, 4))
     os.mkfifo(tmp_path / "pipe")
     for name, told in (
         ("", "is a folder"),
@@ -339,7 +339,7 @@ def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
         ("kitten.png/inside.png", "no such file$"),
     ):
         with pytest.raises(ImageError, match=told):
-            read(tmp_path / name, rgb(4, 4))
+            read_image(tmp_path / name, rgb(4, 4))
 
 
 def test_no_warning_escapes_and_the_filters_are_left_as_they_were(monkeypatch) -> None:
@@ -347,14 +347,14 @@ def test_no_warning_escapes_and_the_filters_are_left_as_they_were(monkeypatch) -
     png = encoded(Image.fromarray(noise(8, 8, 8, 3)))
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        assert len(list(pool.map(lambda _: read(png, rgb(8, 8)), range(200)))) == 200
+        assert len(list(pool.map(lambda _: read_image(png, rgb(8, 8)), range(200)))) == 200
     assert warnings.filters == before
 
 
 def test_an_open_image_of_the_caller_s_stays_open_and_as_it_was(tmp_path) -> None:
-    write(tmp_path / "a.jpg", noise(8, 3, 64, 64))
+    write_image(tmp_path / "a.jpg", noise(8, 3, 64, 64))
     with Image.open(tmp_path / "a.jpg") as image:
-        read(image, grey(8, 8))
+        read_image(image, grey(8, 8))
         assert (image.mode, image.size) == ("RGB", (64, 64))
         assert image.getpixel((0, 0)) is not None
 
@@ -390,25 +390,25 @@ def test_find_expands_folders_and_keeps_the_rest(tmp_path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
     inside = [tmp_path / "a/c/3.webp", tmp_path / "b/1.jpg", tmp_path / "b/2.PNG"]
-    assert find([tmp_path]) == inside
+    assert find_images([tmp_path]) == inside
     given_first = [Path("missing.png"), tmp_path / "a/notes.txt"]
-    assert find([*map(str, given_first), tmp_path / "b"]) == [*given_first, *inside[1:]]
-    assert find([]) == []
+    assert find_images([*map(str, given_first), tmp_path / "b"]) == [*given_first, *inside[1:]]
+    assert find_images([]) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 5), (3, 7, 5), (3, 1, 1), (1, 1, 1)])
 def test_what_is_written_is_read_again(tmp_path, shape) -> None:
     pixels = noise(10, *shape)
-    write(tmp_path / "a.png", pixels)
+    write_image(tmp_path / "a.png", pixels)
     format = ImageFormat(channels=shape[0], height=shape[1], width=shape[2])
-    assert np.array_equal(read(tmp_path / "a.png", format), pixels)
-    assert np.array_equal(read(to_pil(pixels), format), pixels)
+    assert np.array_equal(read_image(tmp_path / "a.png", format), pixels)
+    assert np.array_equal(read_image(to_pil(pixels), format), pixels)
 
 
 def test_what_cannot_be_written_is_refused(tmp_path) -> None:
     for name, told in (("a.pnk", "did you mean '.png'"), ("a", "a name ending in .png"), ("no/a.png", "no such file")):
         with pytest.raises(ImageError, match=told):
-            write(tmp_path / name, noise(11, 3, 4, 4))
+            write_image(tmp_path / name, noise(11, 3, 4, 4))
 
 
 @pytest.mark.parametrize("turn", [1, 6])
@@ -417,13 +417,13 @@ def test_an_open_jpeg_is_read_as_its_file_is_and_left_unread(tmp_path, turn) -> 
     exif = Image.Exif()
     exif[ORIENTATION] = turn
     smooth.save(tmp_path / "a.jpg", quality=90, exif=exif)
-    expected = read(tmp_path / "a.jpg", rgb(32, 32))
+    expected = read_image(tmp_path / "a.jpg", rgb(32, 32))
     with (
         Image.open(tmp_path / "a.jpg") as from_file,
         Image.open(BytesIO((tmp_path / "a.jpg").read_bytes())) as in_memory,
     ):
         with ThreadPoolExecutor(4) as pool:
-            several = list(pool.map(lambda image: read(image, rgb(32, 32)), [from_file, in_memory] * 4))
+            several = list(pool.map(lambda image: read_image(image, rgb(32, 32)), [from_file, in_memory] * 4))
         assert all(np.array_equal(pixels, expected) for pixels in several)
         assert from_file.size == (640, 480)
         assert np.array_equal(np.asarray(from_file), np.asarray(Image.open(tmp_path / "a.jpg")))

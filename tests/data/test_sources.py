@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likely.data.listing import DataError, Listing, class_names
+from likely.data.listing import DataError, SplitListing, class_names
 from likely.data.sources import listings
 
 
@@ -33,7 +33,7 @@ def mnist(folder: Path, *, ending: str = ".gz") -> np.ndarray:
     return images
 
 
-def found(listing: Listing, below: Path) -> dict[str, str | None]:
+def found(listing: SplitListing, below: Path) -> dict[str, str | None]:
     """Each file, from a folder on, with its label."""
     items = listing.items
     return {str(Path(items.name(i)).relative_to(below)): listing.labels[i] for i in range(len(items))}
@@ -58,7 +58,7 @@ def test_flat_class_folders(draw, tmp_path) -> None:
     parts = listings(tmp_path)
     assert list(parts) == ["train"]
     assert found(parts["train"], tmp_path) == {"cat/a.png": "cat", "dog/a.jpg": "dog", "dog/b.png": "dog"}
-    assert parts["train"].problems == ()
+    assert parts["train"].errors == ()
 
 
 def test_nested_class_folders_are_called_by_their_way(draw, tmp_path) -> None:
@@ -117,21 +117,21 @@ def test_what_belongs_nowhere_is_a_problem_and_not_the_end(draw, tmp_path) -> No
     (tmp_path / "flat" / "empty").mkdir()
     (tmp_path / "flat" / "texts").mkdir()
     (tmp_path / "flat" / "texts" / "a.txt").touch()
-    sentences = [problem.sentence for problem in listings(tmp_path / "flat")["train"].problems]
+    sentences = [problem.message for problem in listings(tmp_path / "flat")["train"].errors]
     assert [sentence.removeprefix(str(tmp_path)) for sentence in sentences] == [
         "/flat/stray.png: lies in no class's folder",
         "/flat/empty: holds no images",
         "/flat/texts: holds no images, only .txt; .png, .apng, .jpg, .jpeg and the like were expected",
     ]
-    (beside,) = listings(tmp_path / "parts")["train"].problems
-    assert beside.sentence == f"{tmp_path / 'parts/extra'}: lies beside train, test and was passed over"
+    (beside,) = listings(tmp_path / "parts")["train"].errors
+    assert beside.message == f"{tmp_path / 'parts/extra'}: lies beside train, test and was passed over"
 
 
 def test_a_folder_that_may_not_be_read_is_a_problem(draw, tmp_path, monkeypatch) -> None:
     draw("cat/1.png"), draw("dog/1.png")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "dog")  # root may read everything
-    (problem,) = listings(tmp_path)["train"].problems
-    assert problem.sentence == f"{tmp_path / 'dog'}: may not be looked into (permission denied)"
+    (problem,) = listings(tmp_path)["train"].errors
+    assert problem.message == f"{tmp_path / 'dog'}: may not be looked into (permission denied)"
 
 
 def test_images_without_class_folders_are_unlabelled(draw, tmp_path) -> None:
@@ -172,7 +172,7 @@ def test_other_files_are_refused_with_what_is_understood(tmp_path) -> None:
 
 def test_class_names_are_sorted_as_numbers_if_all_are() -> None:
     def sorted_names(*names: str) -> tuple[str, ...]:
-        return class_names({"train": Listing(None, names)})  # type: ignore[arg-type]
+        return class_names({"train": SplitListing(None, names)})  # type: ignore[arg-type]
 
     assert sorted_names("10", "9", "1") == ("1", "9", "10")
     assert sorted_names("10", "9", "x") == ("10", "9", "x")
@@ -360,9 +360,9 @@ def test_each_bad_line_is_a_problem_named_by_its_number(draw, tmp_path) -> None:
     listing = listings(path)["train"]
     assert found(listing, tmp_path) == {"inside/good.png": "a"}
     told = ["no such file", "outside", "outside", "names no file", "4 cells"]
-    for line, problem, words in zip(range(3, 8), listing.problems, told, strict=True):
-        assert problem.sentence.startswith(f"{path}, line {line}: ")
-        assert words in problem.sentence
+    for line, problem, words in zip(range(3, 8), listing.errors, told, strict=True):
+        assert problem.message.startswith(f"{path}, line {line}: ")
+        assert words in problem.message
 
 
 def test_each_bad_json_line_is_a_problem(draw, tmp_path) -> None:
@@ -381,9 +381,9 @@ def test_each_bad_json_line_is_a_problem(draw, tmp_path) -> None:
     listing = listings(path)["train"]
     assert len(listing.items) == 1
     told = ["not JSON", "not an object", "did you mean 'filename'", "not a class", "not a class", "did you mean 'test'"]
-    for line, problem, words in zip(range(3, 9), listing.problems, told, strict=True):
-        assert f"line {line}: " in problem.sentence
-        assert words in problem.sentence
+    for line, problem, words in zip(range(3, 9), listing.errors, told, strict=True):
+        assert f"line {line}: " in problem.message
+        assert words in problem.message
 
 
 def test_manifests_that_make_no_sense_are_refused(tmp_path) -> None:

@@ -7,26 +7,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likely.data.collection import Vectors
+from likely.data.collection import ArrayDataset
 from likely.data.listing import DataError
-from likely.data.parts import Dataset, Part
-from likely.data.splits import Split, divide, split
+from likely.data.parts import Dataset, LabeledImages
+from likely.data.splits import SplitIndices, make_splits, split
 
 labels_of_few_classes = st.lists(st.integers(-1, 4), max_size=120).map(lambda labels: np.array(labels, np.int64))
 
 
-def sides(cut: Split) -> list[np.ndarray]:
+def sides(cut: SplitIndices) -> list[np.ndarray]:
     return [cut.train, cut.validation, cut.calibration, cut.test]
 
 
-def dataset(**parts: Part) -> Dataset:
+def dataset(**parts: LabeledImages) -> Dataset:
     have = {"train": None, "validation": None, "test": None} | parts
-    return Dataset("made", ("a", "b"), **have, problems=(), format=None, available=tuple(parts))
+    return Dataset("made", ("a", "b"), **have, errors=(), format=None, available=tuple(parts))
 
 
-def part(labels: list[int], hashes: list[int]) -> Part:
+def part(labels: list[int], hashes: list[int]) -> LabeledImages:
     rows = np.array(hashes, np.float64)[:, None]
-    return Part(Vectors(rows, str), np.array(labels, np.int64), np.array(hashes, np.int64))
+    return LabeledImages(ArrayDataset(rows, str), np.array(labels, np.int64), np.array(hashes, np.int64))
 
 
 @given(labels=labels_of_few_classes, test=st.sampled_from([0, 0.2, 0.25]), seed=st.integers(0, 3), data=st.data())
@@ -80,7 +80,7 @@ def test_copies_with_different_labels_train() -> None:
 
 
 def test_a_dataset_without_a_test_part_gives_a_fifth() -> None:
-    parts = divide(dataset(train=part([0] * 50 + [1] * 50 + [-1] * 7, list(range(107)))), seed=0)
+    parts = make_splits(dataset(train=part([0] * 50 + [1] * 50 + [-1] * 7, list(range(107)))), seed=0)
     assert parts.test is not None
     assert parts.test.class_counts(2) == (10, 10)
     assert parts.calibration.class_counts(2) == (8, 8)
@@ -92,7 +92,7 @@ def test_own_parts_are_kept_and_their_copies_leave_the_training() -> None:
     train = part([0] * 50 + [1] * 50, list(range(100)))
     validation = part([0, 1, -1], [0, 200, 201])
     test = part([0, 1], [99, 300])
-    parts = divide(dataset(train=train, validation=validation, test=test), seed=0)
+    parts = make_splits(dataset(train=train, validation=validation, test=test), seed=0)
     assert parts.test is test
     assert parts.validation.hashes.tolist() == [0, 200]
     assert not {0, 99} & {*parts.train.hashes.tolist(), *parts.calibration.hashes.tolist()}
@@ -101,13 +101,13 @@ def test_own_parts_are_kept_and_their_copies_leave_the_training() -> None:
 
 def test_a_test_part_that_was_not_read_is_not_replaced() -> None:
     unread = Dataset("made", ("a", "b"), part([0, 1], [0, 1]), None, None, (), None, available=("train", "test"))
-    parts = divide(unread, seed=0)
+    parts = make_splits(unread, seed=0)
     assert parts.test is None
     assert len(parts.train) == 2
 
 
 def test_without_images_to_train_on_there_is_nothing_to_divide() -> None:
     with pytest.raises(DataError, match="no train part; it has test"):
-        divide(dataset(test=part([0], [0])), seed=0)
+        make_splits(dataset(test=part([0], [0])), seed=0)
     with pytest.raises(DataError, match="every training image is also in test"):
-        divide(dataset(train=part([0], [0]), test=part([0], [0])), seed=0)
+        make_splits(dataset(train=part([0], [0]), test=part([0], [0])), seed=0)

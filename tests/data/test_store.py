@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from likely.data.store import AT_ONCE, VectorStore, cache_folder
+from likely.data.store import BATCH_SIZE, FeatureCache, cache_folder
 
 
 def rows(n, seed=0):
@@ -12,27 +12,27 @@ def rows(n, seed=0):
 
 
 def test_what_was_put_comes_back(tmp_path):
-    store, kept = VectorStore("f", tmp_path), rows(3 * AT_ONCE)
+    store, kept = FeatureCache("f", tmp_path), rows(3 * BATCH_SIZE)
     store.put(kept)
-    found = VectorStore("f", tmp_path).get([*kept, 10**18])
+    found = FeatureCache("f", tmp_path).get([*kept, 10**18])
     assert found.keys() == kept.keys()
     assert all((found[key] == row).all() for key, row in kept.items())
 
 
 def test_functions_do_not_share(tmp_path):
-    VectorStore("f", tmp_path).put(rows(4))
-    assert VectorStore("g", tmp_path).get(rows(4)) == {}
+    FeatureCache("f", tmp_path).put(rows(4))
+    assert FeatureCache("g", tmp_path).get(rows(4)) == {}
 
 
 def test_the_first_vector_of_a_key_stays(tmp_path):
-    store = VectorStore("f", tmp_path)
+    store = FeatureCache("f", tmp_path)
     store.put({1: np.zeros(2, np.float32)})
     store.put({1: np.ones(2, np.float32), 2: np.ones(2, np.float32)})
     assert store.get([1, 2])[1].tolist() == [0, 0]
 
 
 def test_a_damaged_file_is_as_good_as_none(tmp_path):
-    store = VectorStore("f", tmp_path)
+    store = FeatureCache("f", tmp_path)
     store.path.write_bytes(b"no database" * 500)
     store.put(rows(3))
     assert store.get(rows(3)) == {}
@@ -40,7 +40,7 @@ def test_a_damaged_file_is_as_good_as_none(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_as_good_as_none(tmp_path):
     (tmp_path / "file").write_text("")
-    store = VectorStore("f", tmp_path / "file" / "below")
+    store = FeatureCache("f", tmp_path / "file" / "below")
     store.put(rows(3))
     assert store.get(rows(3)) == {}
 

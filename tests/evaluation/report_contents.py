@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
-from likely.answer import Calibration
-from likely.contract import Evidence, EvidenceKind, Space
+from likely.answer import CalibrationScope
+from likely.contract import LikelihoodType, LikelihoodKind, Domain
 from likely.evaluation import metrics
-from likely.evaluation.figures import Figures, RejectionFigures, UnknownFigures
-from likely.evaluation.label_noise import Suspect
+from likely.evaluation.figures import Metrics, RejectionMetrics, OODMetrics
+from likely.evaluation.label_noise import LabelIssue
 from likely.evaluation.report.content import (
     Curves,
     DataSummary,
     FalseAlarms,
-    Header,
-    Mislabelled,
-    MostWrong,
+    ReportHeader,
+    LabelIssues,
+    MostConfidentErrors,
     Option,
     Provenance,
     PValues,
     Reconstructions,
     ReportContent,
     Samples,
-    Strangest,
+    MostAtypical,
 )
 
 NASTY = "<b>\"x\"&'y'</b>/|a_b|: - #é"
 NAMES = ("boot", NASTY, "bag")
-HEADER = Header(
+HEADER = ReportHeader(
     name="fashion",
     id="fashion@3f2a",
     family="vae",
     date="2026-03-14",
     summary="Tells boots from bags.",
-    evidence=Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8),
+    likelihood_type=LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8),
 )
 
 
@@ -49,7 +49,7 @@ def report_of(names: tuple[str, ...], shape: tuple[int, int, int], per_class: in
     return ReportContent(
         HEADER,
         names,
-        figures=Figures(
+        metrics=Metrics(
             n=len(labels),
             n_correct=round(metrics.accuracy(log_posterior, labels) * len(labels)),
             balanced_accuracy=metrics.balanced_accuracy(log_posterior, labels),
@@ -58,20 +58,20 @@ def report_of(names: tuple[str, ...], shape: tuple[int, int, int], per_class: in
             brier=metrics.brier(log_posterior, labels),
             bits_per_dim=2.5,
             images_per_second=1204.4,
-            rejection=RejectionFigures(alpha=0.05, n_alarms=1, n_ambiguous=2),
-            unknown=UnknownFigures("letters", 50, 40, 0.93, 0.21),
+            rejection=RejectionMetrics(alpha=0.05, n_rejected=1, n_ambiguous=2),
+            unknown=OODMetrics("letters", 50, 40, 0.93, 0.21),
         ),
         curves=Curves(epochs, {"nll": 1 / epochs, "adversarial": 0 * epochs}, {"nll": 1.1 / epochs}, 0.1 / epochs),
         confusion=metrics.confusion(log_posterior, labels),
         reliability=metrics.reliability(log_posterior, labels),
-        false_alarms=FalseAlarms(0.05, Calibration.PER_CLASS, each, np.arange(k) % 2, np.full(k, 60)),
+        false_alarms=FalseAlarms(0.05, CalibrationScope.PER_CLASS, each, np.arange(k) % 2, np.full(k, 60)),
         p_values=PValues(p_values, p_values**4),
         per_class=metrics.per_class(log_posterior, labels),
         samples=Samples(images, labels),
         reconstructions=Reconstructions(images[:12], images[:12], labels[:12]),
-        strangest=Strangest(images[:12], np.sort(p_values)[:12] / 500, labels[:12]),
-        most_wrong=MostWrong(images[:12], labels[:12], labels[1:13], p_values[:12]),
-        mislabelled=Mislabelled(images[:2], (Suspect(4, 0, 1, -0.9), Suspect(2, 1, 0, -0.4)), ("a/1.png", "b/2.png")),
+        most_atypical=MostAtypical(images[:12], np.sort(p_values)[:12] / 500, labels[:12]),
+        most_confident_errors=MostConfidentErrors(images[:12], labels[:12], labels[1:13], p_values[:12]),
+        label_issues=LabelIssues(images[:2], (LabelIssue(4, 0, 1, -0.9), LabelIssue(2, 1, 0, -0.4)), ("a/1.png", "b/2.png")),
         data=DataSummary("fashion/", shape, {"train": 100 * each, "test": each}, {"a/x.png": "truncated"}, 7),
         options={"Model": (Option("latent", "64", "Size of the code."),)},
         provenance=Provenance("likely train <fashion>", {"torch": "2.13"}, "a desk", 7, 12.5, 8, "float32"),

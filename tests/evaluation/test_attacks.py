@@ -6,10 +6,10 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.collection import CachedImages
-from likely.data.parts import Part
+from likely.data.collection import InMemoryImages
+from likely.data.parts import LabeledImages
 from likely.evaluation import attacks
-from likely.evaluation.attacks import ATTACKS, Target, attacked
+from likely.evaluation.attacks import ATTACKS, Target, attack
 from likely.nets.scaling import to_unit
 
 ALPHA = 0.1
@@ -39,7 +39,7 @@ def classifier(request, digits):
 def part(digits):
     images, labels = digits
     pixels = images[500:512, None]
-    return Part(CachedImages(pixels, str), labels[500:512].astype(np.int64), np.arange(12))
+    return LabeledImages(InMemoryImages(pixels, str), labels[500:512].astype(np.int64), np.arange(12))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -51,25 +51,25 @@ def test_no_pixel_changes_by_more_than_the_budget(classifier, part, attack):
 
 
 def test_attacks_only_make_things_worse_and_gradients_make_them_bad(classifier, part):
-    found = {row.attack: row for row in attacked(classifier, part, budget=64, alpha=ALPHA, seed=0)}
+    found = {row.attack: row for row in attack(classifier, part, epsilon=64, alpha=ALPHA, seed=0)}
     clean, gradient = found["none"], found["gradient"]
     judgement = classifier.judge(part.images, alpha=ALPHA)
     assert clean.accuracy == pytest.approx(float((judgement.best.numpy() == part.labels).mean()))
-    assert clean.budget == 0
-    assert gradient.deceived >= clean.deceived
-    assert gradient.deceived <= 1 - gradient.accuracy
+    assert clean.epsilon == 0
+    assert gradient.attack_success_rate >= clean.attack_success_rate
+    assert gradient.attack_success_rate <= 1 - gradient.accuracy
     assert gradient.n == 12
     assert gradient.accuracy < clean.accuracy - 0.3
 
 
 def test_without_labels_there_is_nothing_to_attack(classifier, part):
-    nothing = Part(part.images, np.full(12, -1), part.hashes)
+    nothing = LabeledImages(part.images, np.full(12, -1), part.hashes)
     with pytest.raises(ValueError, match="label"):
-        attacked(classifier, nothing, budget=8, alpha=ALPHA, seed=0)
+        attack(classifier, nothing, epsilon=8, alpha=ALPHA, seed=0)
 
 
 def test_vectors_are_not_attacked(part):
     vectors = np.random.default_rng(0).normal(size=(40, 3))
     classifier = Classifier("gaussian").fit(vectors, np.arange(40) % 2)
     with pytest.raises(ValueError, match="model of images"):
-        attacked(classifier, part, budget=8, alpha=ALPHA, seed=0)
+        attack(classifier, part, epsilon=8, alpha=ALPHA, seed=0)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_contents import NASTY
 
-from likely.answer import Calibration
-from likely.evaluation.card import card
+from likely.answer import CalibrationScope
+from likely.evaluation.card import model_card
 from likely.evaluation.report.content import ReportContent
 
 
@@ -20,7 +20,7 @@ def front_matter(text: str) -> str:
 
 
 def test_front_matter_is_what_hubs_read(full: ReportContent) -> None:
-    read = yaml.safe_load(front_matter(card(full)))
+    read = yaml.safe_load(front_matter(model_card(full)))
     assert read["license"] == "other"
     assert read["library_name"] == "likely"
     assert read["pipeline_tag"] == "image-classification"
@@ -29,26 +29,26 @@ def test_front_matter_is_what_hubs_read(full: ReportContent) -> None:
     (result,) = read["model-index"][0]["results"]
     assert result["task"]["type"] == "image-classification"
     assert result["dataset"] == {"type": "fashion", "name": "fashion/"}
-    assert full.figures is not None
+    assert full.metrics is not None
     figures = {row["type"]: row["value"] for row in result["metrics"]}
-    assert figures["accuracy"] == pytest.approx(full.figures.accuracy, abs=1e-6)
+    assert figures["accuracy"] == pytest.approx(full.metrics.accuracy, abs=1e-6)
     assert {"nll", "ece", "balanced_accuracy", "bits_per_dim", "false_alarm_rate", "auroc"} <= figures.keys()
 
 
 def test_front_matter_needs_no_figures(bare: ReportContent) -> None:
-    assert "model-index" not in front_matter(card(bare))
+    assert "model-index" not in front_matter(model_card(bare))
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_any_name_reads_back_from_the_front_matter(name: str, full: ReportContent) -> None:
     content = replace(full, class_names=("boot", name, "bag"), header=replace(full.header, name=name))
-    read = yaml.safe_load(front_matter(card(content)))
+    read = yaml.safe_load(front_matter(model_card(content)))
     assert read["classes"] == ["boot", name, "bag"]
     assert read["model-index"][0]["name"] == name
 
 
 def test_says_what_it_is_how_to_use_it_and_what_it_cannot(full: ReportContent) -> None:
-    text = card(full)
+    text = model_card(full)
     for words in (
         "Tells boots from bags.",
         "likely classify fashion image.png",
@@ -64,7 +64,7 @@ def test_says_what_it_is_how_to_use_it_and_what_it_cannot(full: ReportContent) -
 
 
 def test_names_do_not_break_the_page(full: ReportContent) -> None:
-    body = card(full).split("---\n", 2)[2]
+    body = model_card(full).split("---\n", 2)[2]
     assert NASTY not in body
     assert r"\<b\>" in body
 
@@ -72,18 +72,18 @@ def test_names_do_not_break_the_page(full: ReportContent) -> None:
 @pytest.mark.parametrize(
     ("calibration", "words"),
     [
-        (Calibration.PER_CLASS, "of the images of every class are called unknown"),
-        (Calibration.POOLED, "of the images of all classes taken together are called unknown"),
-        (Calibration.NONE, "Nothing is promised"),
+        (CalibrationScope.PER_CLASS, "of the images of every class are called unknown"),
+        (CalibrationScope.POOLED, "of the images of all classes taken together are called unknown"),
+        (CalibrationScope.NONE, "Nothing is promised"),
     ],
 )
-def test_the_promise_is_the_one_that_was_made(calibration: Calibration, words: str, full: ReportContent) -> None:
+def test_the_promise_is_the_one_that_was_made(calibration: CalibrationScope, words: str, full: ReportContent) -> None:
     assert full.false_alarms is not None
-    assert words in card(replace(full, false_alarms=replace(full.false_alarms, calibration=calibration)))
+    assert words in model_card(replace(full, false_alarms=replace(full.false_alarms, calibration=calibration)))
 
 
 def test_a_bare_card_has_only_what_is_known(bare: ReportContent) -> None:
-    text = card(bare)
+    text = model_card(bare)
     assert "## Figures" not in text
     assert "## Options" not in text
     assert "Nothing is promised" in text

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from likely.data.collection import CachedImages, Images, Vectors
+from likely.data.collection import InMemoryImages, ImageDataset, ArrayDataset
 from likely.data.dataset import load
-from likely.evaluation.corruptions import CORRUPTIONS, GREY, STRENGTHS, corrupted
+from likely.evaluation.corruptions import CORRUPTIONS, GRAY, STRENGTHS, corrupted
 
 KINDS = tuple(CORRUPTIONS)
 SHAPES = ((1, 8, 8), (3, 8, 8), (1, 28, 28), (3, 24, 40), (3, 41, 17))
@@ -27,11 +27,11 @@ def scenes(shape: tuple[int, int, int], n: int = 6) -> NDArray[np.uint8]:
     return np.where(inside[:, None], disc[..., None, None], ground).round().clip(0, 255).astype(np.uint8)
 
 
-def collection(pixels: NDArray[np.uint8]) -> Images:
-    return CachedImages(pixels, lambda i: f"image {i}")
+def collection(pixels: NDArray[np.uint8]) -> ImageDataset:
+    return InMemoryImages(pixels, lambda i: f"image {i}")
 
 
-def everything(images: Images) -> NDArray[np.uint8]:
+def everything(images: ImageDataset) -> NDArray[np.uint8]:
     return images.batch(np.arange(len(images))).numpy()
 
 
@@ -89,7 +89,7 @@ def test_a_higher_strength_damages_more(kind: str, shape: tuple[int, int, int]) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_higher_strength_damages_handwritten_digits_more(kind: str) -> None:
-    found = load("digits", parts=("test",)).test
+    found = load("digits", splits=("test",)).test
     assert found is not None
     images = found.images.subset(np.arange(60))
     pixels = everything(images)
@@ -142,7 +142,7 @@ def test_what_cannot_be_done_is_refused() -> None:
         with pytest.raises(ValueError, match="from 1 to 5"):
             apply("blur", everything(images), strength)
     with pytest.raises(ValueError, match="vectors of 7 numbers"):
-        corrupted(Vectors(np.zeros((3, 7)), str), "blur", 1, seed=0)
+        corrupted(ArrayDataset(np.zeros((3, 7)), str), "blur", 1, seed=0)
 
 
 # --- what each kind is ------------------------------------------------------------------------------------------------
@@ -169,11 +169,11 @@ def test_brightness_goes_up_or_down_and_contrast_keeps_the_mean() -> None:
 @pytest.mark.parametrize("strength", STRENGTHS)
 def test_occlusion_hides_its_share_and_a_stronger_one_hides_that_too(strength: int) -> None:
     pixels = np.zeros((5, 1, 40, 60), np.uint8)
-    hidden = apply("occlusion", pixels, strength) == GREY
+    hidden = apply("occlusion", pixels, strength) == GRAY
     share = CORRUPTIONS["occlusion"].amounts[strength - 1]
     np.testing.assert_allclose(hidden.mean((1, 2, 3)), share**2, rtol=0.2)
     if strength < 5:
-        assert (hidden & (apply("occlusion", pixels, strength + 1) == GREY)).sum() > 0.9 * hidden.sum()
+        assert (hidden & (apply("occlusion", pixels, strength + 1) == GRAY)).sum() > 0.9 * hidden.sum()
 
 
 def test_a_shift_moves_by_its_share_and_a_rotation_stays_in_the_middle() -> None:

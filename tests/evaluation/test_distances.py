@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.evaluation import distances
-from likely.evaluation.distances import frechet_distance, frechet_distances_within, kernel_distance, kernel_distances
+from likely.evaluation.distances import frechet_distance, intra_class_frechet_distances, kernel_distance, kernel_distances
 from likely.evaluation.metrics import Floats
 
 seeds = st.integers(0, 10_000)
@@ -147,7 +147,7 @@ def test_subsets_have_the_distance_of_the_whole_on_average() -> None:
 def test_each_class_is_measured_by_itself_and_small_ones_are_not() -> None:
     real, made = features(0, n=60), features(1, n=60)
     labels = np.repeat([0, 1, 2], [25, 30, 5])
-    found = frechet_distances_within((real, labels), (made, labels), 4, fewest=10)
+    found = intra_class_frechet_distances((real, labels), (made, labels), 4, min_images=10)
     assert found[0] == pytest.approx(frechet_distance(real[:25], made[:25]))
     assert found[1] == pytest.approx(frechet_distance(real[25:55], made[25:55]))
     assert np.isnan(found[2:]).all()

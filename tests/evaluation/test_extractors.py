@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from likely import Classifier
 from likely.checkpoint import CheckpointError
-from likely.contract import Featured
-from likely.data.collection import CachedImages
-from likely.data.images import ImageFormat, read
+from likely.contract import HasFeatures
+from likely.data.collection import InMemoryImages
+from likely.data.images import ImageFormat, read_image
 from likely.evaluation.extractors import (
     BackboneExtractor,
     Extractor,
@@ -112,7 +112,7 @@ def test_a_model_gives_its_own_features(twin: Path) -> None:
     assert re.fullmatch(r"twin@[0-9a-f]{4}", made.name)
     images = noise(5, 1, 8, 8)
     model = made.classifier.model_
-    assert isinstance(model, Featured)
+    assert isinstance(model, HasFeatures)
     with torch.inference_mode():
         expected = model.features(to_unit(torch.from_numpy(images)))
     found = made(images)
@@ -122,18 +122,18 @@ def test_a_model_gives_its_own_features(twin: Path) -> None:
 
 def test_a_model_sees_other_images_as_it_sees_files(twin: Path) -> None:
     made, photographs = extractor(twin), noise(3, 3, 20, 14)
-    read_in = np.stack([read(image.transpose(1, 2, 0), made.format) for image in photographs])
+    read_in = np.stack([read_image(image.transpose(1, 2, 0), made.format) for image in photographs])
     np.testing.assert_array_equal(made(photographs), made(read_in))
 
 
 def test_a_model_judges_images_of_any_size(twin: Path) -> None:
     made = extractor(twin)
     images, _ = digits(6)
-    large = CachedImages(images.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(3, axis=1), str)
+    large = InMemoryImages(images.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(3, axis=1), str)
     found = made.log_posterior(large)
     assert found.shape == (6, 10)
     np.testing.assert_allclose(np.exp(found).sum(1), 1)
-    own = CachedImages(images[:, None], str)
+    own = InMemoryImages(images[:, None], str)
     np.testing.assert_allclose(made.log_posterior(own), made.classifier.log_posterior(own))
 
 
@@ -286,7 +286,7 @@ def test_batches_and_collections_change_nothing(tmp_path: Path) -> None:
     made, images = extractor(program(Means(), tmp_path / "means.pt")), noise(150, 1, 3, 3)
     whole = made(images)
     assert whole.shape == (150, 3)
-    np.testing.assert_array_equal(made.over(CachedImages(images, str)), whole)
+    np.testing.assert_array_equal(made.features(InMemoryImages(images, str)), whole)
     np.testing.assert_allclose(whole[[77]], made(images[[77]]), rtol=1e-6)
 
 

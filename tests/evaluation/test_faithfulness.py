@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from likely.evaluation.faithfulness import flips, rankings
+from likely.evaluation.faithfulness import deletion_curve, attribution_rankings
 
 SHAPE = (1, 5, 10)
 
@@ -27,18 +27,18 @@ def for_the_first(log_scores, n=20):
 
 def test_of_what_adds_up_no_order_flips_the_answer_sooner_than_its_evidence(linear):
     x, black = for_the_first(linear), torch.zeros(SHAPE)
-    ranked = rankings(linear, x, black, torch.rand(SHAPE, generator=generator(2)), rng=generator(3))
-    by_evidence = flips(linear, x, ranked["evidence"], black)
+    ranked = attribution_rankings(linear, x, black, torch.rand(SHAPE, generator=generator(2)), rng=generator(3))
+    by_evidence = deletion_curve(linear, x, ranked["evidence"], black)
     for other in ("slope", "variance", "chance"):
-        assert (by_evidence <= flips(linear, x, ranked[other], black)).all()
-    assert by_evidence.mean() < flips(linear, x, ranked["chance"], black).mean()
+        assert (by_evidence <= deletion_curve(linear, x, ranked[other], black)).all()
+    assert by_evidence.mean() < deletion_curve(linear, x, ranked["chance"], black).mean()
 
 
 def test_the_share_is_the_first_at_which_another_class_leads(linear):
     x, black = for_the_first(linear), torch.zeros(SHAPE)
     importance = torch.rand(len(x), 50, generator=generator(4))
     order = importance.argsort(1, descending=True)
-    for image, pixels, share in zip(x, order, flips(linear, x, importance, black), strict=True):
+    for image, pixels, share in zip(x, order, deletion_curve(linear, x, importance, black), strict=True):
         gone, looks = image.flatten().clone(), []
         for pixel in pixels:
             gone[pixel] = 0
@@ -51,7 +51,7 @@ def test_an_answer_that_never_flips_has_lost_everything():
     def certain(x):
         return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
 
-    assert flips(certain, torch.rand(3, *SHAPE), torch.rand(3, 50), torch.zeros(SHAPE)).tolist() == [1.0] * 3
+    assert deletion_curve(certain, torch.rand(3, *SHAPE), torch.rand(3, 50), torch.zeros(SHAPE)).tolist() == [1.0] * 3
 
 
 def test_the_pixels_of_a_colour_image_go_with_all_their_channels():
@@ -60,6 +60,6 @@ def test_the_pixels_of_a_colour_image_go_with_all_their_channels():
 
     x = torch.ones(1, 3, 1, 2)
     x[:, :, 0, 1] = 0
-    ranked = rankings(scores, x, torch.zeros(3, 1, 2), torch.ones(3, 1, 2), rng=generator(0))
+    ranked = attribution_rankings(scores, x, torch.zeros(3, 1, 2), torch.ones(3, 1, 2), rng=generator(0))
     assert ranked["evidence"].tolist() == [[3.0, 0.0]]
-    assert flips(scores, x, ranked["evidence"], torch.zeros(3, 1, 2)).item() == 0.5
+    assert deletion_curve(scores, x, ranked["evidence"], torch.zeros(3, 1, 2)).item() == 0.5

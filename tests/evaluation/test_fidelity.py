@@ -13,41 +13,41 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from likely import Classifier
-from likely.data.collection import CachedImages
-from likely.data.parts import Part, fingerprint, hashes_of
+from likely.data.collection import InMemoryImages
+from likely.data.parts import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
 from likely.evaluation.fidelity import (
     Fidelity,
-    Incomparable,
-    KernelFigures,
-    WithinClasses,
+    IncomparableError,
+    KID,
+    IntraClassFID,
     difference,
     fidelity,
     require_comparable,
 )
 from likely.evaluation.report import ReportContent, render
-from likely.evaluation.report.sections.fidelity import fidelity_lines, generated, honesty_lines, measured_with
-from likely.evaluation.samples import Copies, Honesty, Judged
+from likely.evaluation.report.sections.fidelity import fidelity_lines, generated, sample_quality_lines, extractor_description
+from likely.evaluation.samples import NearDuplicates, SampleQuality, ClassConsistency
 
 NAMES = tuple("abc")
-JUDGED = Judged(judge="twin@3f2a", n_drawn=(50, 50, 0), n_right=(40, 45, 0), n_real=200, real_accuracy=0.95)
-COPIES = Copies(n=100, n_copies=0, n_real=200, n_real_copies=1, n_train=5000)
-HONESTY = Honesty(seed=7, classes=JUDGED, copies=COPIES)
+JUDGED = ClassConsistency(classifier="twin@3f2a", n_generated=(50, 50, 0), n_consistent=(40, 45, 0), n_real=200, real_accuracy=0.95)
+COPIES = NearDuplicates(n=100, n_duplicates=0, n_real=200, n_real_duplicates=1, n_train=5000)
+HONESTY = SampleQuality(seed=7, class_consistency=JUDGED, near_duplicates=COPIES)
 FIDELITY = Fidelity(
     model="fashion@11aa",
     extractor="twin@3f2a, 64 features",
     n_features=64,
     n_real=2000,
-    n_drawn=2000,
+    n_generated=2000,
     real="0123abcd",
     seed=0,
     frechet=12.345,
-    kernel=KernelFigures(distance=0.0123, mean=0.0125, deviation=0.0004, n_subsets=100, subset_size=1000),
+    kernel=KID(distance=0.0123, mean=0.0125, deviation=0.0004, n_subsets=100, subset_size=1000),
     precision=0.8,
     recall=0.4,
     density=0.9,
     coverage=0.7,
-    within=WithinClasses(frechet=30.5, n_classes=2, n_excluded=1, fewest=50),
+    intra_class_fid=IntraClassFID(frechet=30.5, n_classes=2, n_excluded=1, min_images=50),
     classes=JUDGED,
 )
 
@@ -61,9 +61,9 @@ class Halves(Extractor):
         return torch.from_numpy(np.stack([half.mean((1, 2, 3)) for half in np.array_split(images, 2, axis=3)], axis=1))
 
 
-def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Part:
+def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> LabeledImages:
     pixels = images[:, None]
-    return Part(CachedImages(pixels, str), labels.astype(np.int64), hashes_of(map(fingerprint, pixels)))
+    return LabeledImages(InMemoryImages(pixels, str), labels.astype(np.int64), to_hashes(map(fingerprint, pixels)))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def gaussian(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def held_out(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Part:
+def held_out(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> LabeledImages:
     return part(*(values[900:] for values in digits))
 
 
@@ -90,39 +90,39 @@ def twin(digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path_factory: 
     return folder
 
 
-def test_a_measurement_says_what_it_was_made_with(gaussian: Classifier, held_out: Part, twin: Path) -> None:
+def test_a_measurement_says_what_it_was_made_with(gaussian: Classifier, held_out: LabeledImages, twin: Path) -> None:
     found = fidelity(gaussian, held_out, extractor(twin), n=600, seed=3)
     assert Fidelity.model_validate_json(found.model_dump_json()) == found
-    assert (found.n_real, found.n_drawn, found.seed, found.model) == (600, 600, 3, "unsaved")
+    assert (found.n_real, found.n_generated, found.seed, found.model) == (600, 600, 3, "unsaved")
     assert found.extractor.startswith("twin@")
     assert found.extractor.endswith(f", {found.n_features} features")
     assert found.frechet > 0
     assert found.kernel.subset_size == 300
-    assert found.within.frechet is not None
-    assert found.within.n_classes + found.within.n_excluded == 10
+    assert found.intra_class_fid.frechet is not None
+    assert found.intra_class_fid.n_classes + found.intra_class_fid.n_excluded == 10
     assert found.classes is not None
-    assert sum(found.classes.n_drawn) == 600
+    assert sum(found.classes.n_generated) == 600
     assert found.classes.accuracy > 0.5
     assert found.classes.n_real == 600
 
 
-def test_the_same_seed_gives_the_same_figures(gaussian: Classifier, held_out: Part) -> None:
+def test_the_same_seed_gives_the_same_figures(gaussian: Classifier, held_out: LabeledImages) -> None:
     a, b = (fidelity(gaussian, held_out, Halves(), n=100, seed=1) for _ in range(2))
     assert a == b
     assert fidelity(gaussian, held_out, Halves(), n=100, seed=2).real != a.real
     assert a.classes is None  # halves know nothing of classes
-    assert (a.within.frechet, a.within.n_classes, a.within.n_excluded) == (None, 0, 10)
+    assert (a.intra_class_fid.frechet, a.intra_class_fid.n_classes, a.intra_class_fid.n_excluded) == (None, 0, 10)
 
 
-def test_classes_are_drawn_as_often_as_they_are_real(gaussian: Classifier, held_out: Part, twin: Path) -> None:
+def test_classes_are_drawn_as_often_as_they_are_real(gaussian: Classifier, held_out: LabeledImages, twin: Path) -> None:
     few = held_out.subset(np.flatnonzero(np.isin(held_out.labels, (1, 4)))[:40])
     found = fidelity(gaussian, few, extractor(twin))
-    assert found.n_real == found.n_drawn == 40
+    assert found.n_real == found.n_generated == 40
     assert found.classes is not None
-    assert found.classes.n_drawn == few.class_counts(10)
+    assert found.classes.n_generated == few.class_counts(10)
 
 
-def test_a_better_model_is_nearer(gaussian: Classifier, held_out: Part, twin: Path) -> None:
+def test_a_better_model_is_nearer(gaussian: Classifier, held_out: LabeledImages, twin: Path) -> None:
     shuffled = np.random.default_rng(0).permutation(held_out.labels)
     strange = part(255 - held_out.images.batch(np.arange(len(held_out))).numpy()[:, 0], shuffled)
     own, other = (fidelity(gaussian, real, extractor(twin), n=500) for real in (held_out, strange))
@@ -144,7 +144,7 @@ def test_images_that_the_judge_was_trained_on_are_no_test_of_it(
     assert (found.classes.n_real, found.classes.real_accuracy) == (0, None)
 
 
-def test_a_judge_may_have_the_classes_in_another_order(gaussian: Classifier, held_out: Part, twin: Path) -> None:
+def test_a_judge_may_have_the_classes_in_another_order(gaussian: Classifier, held_out: LabeledImages, twin: Path) -> None:
     straight, turned = extractor(twin), extractor(twin)
     assert isinstance(turned, ModelExtractor)
     classifier, last = turned.classifier, turned.classifier.model_.to_logits
@@ -158,7 +158,7 @@ def test_a_judge_may_have_the_classes_in_another_order(gaussian: Classifier, hel
     assert a.classes == b.classes
 
 
-def test_what_cannot_be_measured_is_refused(gaussian: Classifier, held_out: Part, twin: Path) -> None:
+def test_what_cannot_be_measured_is_refused(gaussian: Classifier, held_out: LabeledImages, twin: Path) -> None:
     for n in (5, 898):
         with pytest.raises(ValueError, match=f"{n} real images were asked for, of 897 that have a label"):
             fidelity(gaussian, held_out, Halves(), n=n)
@@ -180,12 +180,12 @@ def test_figures_are_compared_only_if_they_were_measured_alike() -> None:
         ({"n_drawn": 500}, "measured on 2,000 generated images, .* on 500 generated images"),
         ({"real": "ffff0000"}, "measured against the real images 0123abcd, .* against the real images ffff0000"),
     ):
-        with pytest.raises(Incomparable, match=f"the images of fashion@11aa were {words}: such figures"):
+        with pytest.raises(IncomparableError, match=f"the images of fashion@11aa were {words}: such figures"):
             require_comparable(FIDELITY, other.model_copy(update=changed))
 
 
 def test_every_figure_is_shown_with_its_number_of_images() -> None:
-    lines = {line.label: line for line in (*honesty_lines(HONESTY), *fidelity_lines(FIDELITY))}
+    lines = {line.label: line for line in (*sample_quality_lines(HONESTY), *fidelity_lines(FIDELITY))}
     assert lines["FID"].value == "12.35"
     assert lines["KID"].value == "0.0123"
     assert lines["Copies"].value == "0.0%"
@@ -195,10 +195,10 @@ def test_every_figure_is_shown_with_its_number_of_images() -> None:
     assert "by the classifier twin@3f2a for the class" in lines["Right class"].note
     assert "right about 95.0% of 200 real images" in lines["Right class"].note
     assert "1 class with fewer than 50 images left out" in lines["FID within classes"].note
-    none = FIDELITY.model_copy(update={"within": WithinClasses(frechet=None, n_classes=0, n_excluded=3, fewest=50)})
+    none = FIDELITY.model_copy(update={"within": IntraClassFID(frechet=None, n_classes=0, n_excluded=3, min_images=50)})
     assert {line.label: line.value for line in fidelity_lines(none)}["FID within classes"] == "–"
-    assert "2,000 generated images beside 2,000 real images" in measured_with(FIDELITY)
-    assert "twin@3f2a, 64 features" in measured_with(FIDELITY)
+    assert "2,000 generated images beside 2,000 real images" in extractor_description(FIDELITY)
+    assert "twin@3f2a, 64 features" in extractor_description(FIDELITY)
 
 
 def test_the_report_shows_what_is_there(bare: ReportContent) -> None:
@@ -216,7 +216,7 @@ def test_classes_that_were_not_drawn_have_no_row_and_many_wait() -> None:
     section = generated(HONESTY, None, NAMES)
     assert section is not None
     assert [row[0] for row in section.blocks[-1].rows] == ["a", "b"]
-    many = HONESTY.classes.model_copy(update={"n_drawn": (10,) * 30, "n_right": tuple(i % 11 for i in range(30))})
+    many = HONESTY.class_consistency.model_copy(update={"n_drawn": (10,) * 30, "n_right": tuple(i % 11 for i in range(30))})
     table = generated(HONESTY.model_copy(update={"classes": many}), None, [str(c) for c in range(30)]).blocks[-1]
     assert [row[0] for row in table.rows][:3] == ["0", "11", "22"]
     assert (len(table.rows), len(table.folded)) == (20, 10)
@@ -235,7 +235,7 @@ def test_doubts_are_said_where_chance_does_not_explain_them(
     right: tuple[int, ...], copies: int, words: tuple[str, ...]
 ) -> None:
     classes = JUDGED.model_copy(update={"n_right": right})
-    found = Honesty(seed=0, classes=classes, copies=COPIES.model_copy(update={"n_copies": copies}))
+    found = SampleQuality(seed=0, class_consistency=classes, near_duplicates=COPIES.model_copy(update={"n_copies": copies}))
     section = generated(found, None, NAMES)
     assert section is not None
     said = [block.text for block in section.blocks if hasattr(block, "text")][:-1]

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from likely.contract import Evidence, EvidenceKind, Space
-from likely.evaluation.figures import Figures, RejectionFigures, headlines
+from likely.contract import LikelihoodType, LikelihoodKind, Domain
+from likely.evaluation.figures import Metrics, RejectionMetrics, metric_tiles
 
-FIGURES = Figures(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
-BOUND = Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8)
+FIGURES = Metrics(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
+BOUND = LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
 
 
-def shown(figures: Figures, evidence: Evidence | None = BOUND) -> dict[str, tuple[str, str]]:
-    return {row.label: (row.value, row.note) for row in headlines(figures, evidence, 10)}
+def shown(figures: Metrics, evidence: LikelihoodType | None = BOUND) -> dict[str, tuple[str, str]]:
+    return {row.label: (row.value, row.note) for row in metric_tiles(figures, evidence, 10)}
 
 
 def test_accuracy_comes_with_its_interval() -> None:
@@ -26,13 +26,13 @@ def test_accuracy_comes_with_its_interval() -> None:
     ("evidence", "value", "note"),
     [
         (BOUND, "2.31", "at most this"),
-        (Evidence(EvidenceKind.EXACT, Space.PIXELS8), "2.31", "exact"),
-        (Evidence(EvidenceKind.UNNORMALISED, Space.PIXELS8), "–", "not a normalised likelihood"),
-        (Evidence(EvidenceKind.EXACT, Space.FEATURES), "–", "a likelihood of features"),
+        (LikelihoodType(LikelihoodKind.EXACT, Domain.PIXELS8), "2.31", "exact"),
+        (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "–", "not a normalised likelihood"),
+        (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "–", "a likelihood of features"),
         (None, "–", "not a generative model"),
     ],
 )
-def test_bits_are_shown_where_they_mean_something(evidence: Evidence | None, value: str, note: str) -> None:
+def test_bits_are_shown_where_they_mean_something(evidence: LikelihoodType | None, value: str, note: str) -> None:
     bits = shown(FIGURES, evidence)["Bits/dim"]
     assert bits[0] == value
     assert note in bits[1]
@@ -43,6 +43,6 @@ def test_what_was_not_measured_is_not_shown() -> None:
 
 
 def test_false_alarms_are_held_against_the_promise() -> None:
-    value, note = shown(replace(FIGURES, rejection=RejectionFigures(0.05, 16, 8)))["False alarms"]
+    value, note = shown(replace(FIGURES, rejection=RejectionMetrics(0.05, 16, 8)))["False alarms"]
     assert value == "4.0%"
     assert "promised 5%" in note

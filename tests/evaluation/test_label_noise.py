@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from likely.evaluation.label_noise import suspects
+from likely.evaluation.label_noise import find_label_issues
 from likely.evaluation.metrics import Floats, Ints
 
 
@@ -18,7 +18,7 @@ def test_finds_most_flipped_labels_and_little_else() -> None:
     truth = rng.integers(0, k, n)
     flipped = rng.random(n) < 0.05
     labels = np.where(flipped, (truth + rng.integers(1, k, n)) % k, truth)
-    found = suspects(posterior(truth, k, rng), labels)
+    found = find_label_issues(posterior(truth, k, rng), labels)
     right = sum(flipped[suspect.index] for suspect in found)
     assert right / flipped.sum() > 0.6
     assert right / len(found) > 0.8
@@ -29,12 +29,12 @@ def test_finds_most_flipped_labels_and_little_else() -> None:
 
 def test_the_surest_comes_first_and_says_what_it_is() -> None:
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8], [0.05, 0.95], [0.02, 0.98]])
-    found = suspects(p, np.array([0, 0, 0, 0, 1, 1]))
+    found = find_label_issues(p, np.array([0, 0, 0, 0, 1, 1]))
     assert [suspect.index for suspect in found] == []  # 0.7 and 0.8 are below class 1's usual 0.965
-    found = suspects(p, np.array([0, 0, 0, 0, 0, 1]))
+    found = find_label_issues(p, np.array([0, 0, 0, 0, 0, 1]))
     assert found == ()
-    found = suspects(np.vstack([p, [[0.01, 0.99]]]), np.array([0, 0, 0, 0, 1, 1, 0]))
-    assert [(suspect.index, suspect.given, suspect.suggested) for suspect in found] == [(6, 0, 1)]
+    found = find_label_issues(np.vstack([p, [[0.01, 0.99]]]), np.array([0, 0, 0, 0, 1, 1, 0]))
+    assert [(suspect.index, suspect.label, suspect.suggested) for suspect in found] == [(6, 0, 1)]
     assert found[0].margin == pytest.approx(-0.98)
 
 
@@ -42,16 +42,16 @@ def test_every_suspect_prefers_its_suggestion() -> None:
     rng = np.random.default_rng(1)
     p = rng.dirichlet(np.ones(4), 300)
     labels = rng.integers(0, 4, 300)
-    found = suspects(p, labels)
+    found = find_label_issues(p, labels)
     assert found
     assert [suspect.margin for suspect in found] == sorted(suspect.margin for suspect in found)
     for suspect in found:
-        assert suspect.given == labels[suspect.index] != suspect.suggested
-        assert p[suspect.index, suspect.suggested] > p[suspect.index, suspect.given]
+        assert suspect.label == labels[suspect.index] != suspect.suggested
+        assert p[suspect.index, suspect.suggested] > p[suspect.index, suspect.label]
 
 
 def test_unlabelled_images_and_classes_without_images_are_left_alone() -> None:
     p = np.array([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])
     labels = np.array([0, 0, 1, -1])
-    assert all(suspect.suggested != 2 and suspect.index != 3 for suspect in suspects(p, labels))
-    assert suspects(p, np.full(4, -1)) == ()
+    assert all(suspect.suggested != 2 and suspect.index != 3 for suspect in find_label_issues(p, labels))
+    assert find_label_issues(p, np.full(4, -1)) == ()

@@ -11,9 +11,9 @@ import pytest
 from markupsafe import escape
 from report_contents import NASTY, report_of
 
-from likely.contract import Evidence, EvidenceKind, Space
+from likely.contract import LikelihoodType, LikelihoodKind, Domain
 from likely.evaluation.report import ReportContent, render
-from likely.evaluation.report.blocks import Group, Remark, Section
+from likely.evaluation.report.blocks import Chapter, Paragraph, Section
 from likely.evaluation.report.sections import sections
 
 VOID = {"meta", "link", "img", "wbr", "br"}
@@ -166,21 +166,21 @@ def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> Non
 @pytest.mark.parametrize(
     ("evidence", "words"),
     [
-        (Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
-        (Evidence(EvidenceKind.EXACT, Space.FEATURES), "exact log p(x|c) of the feature vector"),
-        (Evidence(EvidenceKind.UNNORMALISED, Space.PIXELS8), "up to an unknown constant"),
+        (LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
+        (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "exact log p(x|c) of the feature vector"),
+        (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "up to an unknown constant"),
         (None, "a discriminative model"),
     ],
 )
-def test_evidence_is_said_in_words(evidence: Evidence | None, words: str, bare: ReportContent) -> None:
+def test_evidence_is_said_in_words(evidence: LikelihoodType | None, words: str, bare: ReportContent) -> None:
     assert words in render(replace(bare, header=replace(bare.header, evidence=evidence)))
 
 
 def test_others_add_sections_without_a_template(full: ReportContent) -> None:
-    more = Section(Group.DOUBTS, "memory", "Does it copy?", "No.", (Remark("Nearest neighbours & so on."),))
+    more = Section(Chapter.DOUBTS, "memory", "Does it copy?", "No.", (Paragraph("Nearest neighbours & so on."),))
     content = replace(full, extra=(more,))
-    order = [section.group for section in sections(content)]
-    assert order == sorted(order, key=list(Group).index)
+    order = [section.chapter for section in sections(content)]
+    assert order == sorted(order, key=list(Chapter).index)
     assert "Nearest neighbours &amp; so on." in render(content)
 
 

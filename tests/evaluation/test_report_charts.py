@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from likely.evaluation import metrics
 from likely.evaluation.report import charts
-from likely.evaluation.report.charts import AlarmRow
+from likely.evaluation.report.charts import FalseAlarmRow
 from likely.evaluation.report.matrix import compact_matrix, confusion_matrix
 from likely.evaluation.report.svg import Scale, ticks
 
@@ -68,7 +68,7 @@ def test_a_reliability_diagram_has_a_dot_for_every_filled_bin() -> None:
 
 
 def test_alarms_above_the_bound_stand_out() -> None:
-    rows = (AlarmRow(NASTY, 50, 2, 6), AlarmRow("b", 50, 9, 6), AlarmRow("c", 50, 9, None), AlarmRow("d", 50, 0, 0))
+    rows = (FalseAlarmRow(NASTY, 50, 2, 6), FalseAlarmRow("b", 50, 9, 6), FalseAlarmRow("c", 50, 9, None), FalseAlarmRow("d", 50, 0, 0))
     svg = charts.alarm_chart(rows, 0.05)
     assert [row.above for row in rows] == [False, True, False, False]
     assert count(svg, "text", "above") == 1

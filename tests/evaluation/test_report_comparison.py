@@ -16,28 +16,28 @@ from markupsafe import escape
 from report_contents import NASTY
 from test_report import Page
 
-from likely.evaluation.fidelity import Fidelity, KernelFigures, WithinClasses
+from likely.evaluation.fidelity import Fidelity, KID, IntraClassFID
 from likely.evaluation.metrics import reliability
-from likely.evaluation.report.comparison import Bins, Comparison, Cost, Quality, Result, render, table
-from likely.evaluation.report.comparison.charts import APART, Point, _pushed_apart, cost_chart, course_chart
-from likely.evaluation.report.comparison.content import Course
-from likely.evaluation.report.comparison.figures import ACCURACY, ANSWERS, family_rows, seed_rows
-from likely.evaluation.report.comparison.likeness import problem
-from likely.evaluation.report.comparison.sections import chapters, picture
-from likely.evaluation.report.comparison.verdict import concerns, headlines, summary
-from likely.evaluation.samples import Copies, Honesty, Judged
+from likely.evaluation.report.comparison import ReliabilityBins, Comparison, EfficiencyMetrics, AccuracyMetrics, Result, render, table
+from likely.evaluation.report.comparison.charts import APART, Point, _pushed_apart, cost_chart, learning_curve_chart
+from likely.evaluation.report.comparison.content import LearningCurve
+from likely.evaluation.report.comparison.figures import ACCURACY, PREDICTIONS, family_rows, seed_rows
+from likely.evaluation.report.comparison.likeness import incomparability
+from likely.evaluation.report.comparison.sections import chapters, cost_figure
+from likely.evaluation.report.comparison.verdict import caveats, metric_tiles, summary
+from likely.evaluation.samples import NearDuplicates, SampleQuality, ClassConsistency
 
 TWIN = "discriminative"
 ACCURACIES = {TWIN: 0.95, "vae": 0.93, "gan": 0.9}
 
 
-def quality(family: str, seed: int, n: int = 2000) -> Quality:
+def quality(family: str, seed: int, n: int = 2000) -> AccuracyMetrics:
     rng = np.random.default_rng(seed)
     logits = 3 * rng.normal(size=(50, 3))
     log_posterior = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     accuracy = ACCURACIES[family] + 0.01 * seed
     ahead = None if family == TWIN else ACCURACIES[family] - ACCURACIES[TWIN]
-    return Quality(
+    return AccuracyMetrics(
         n=n,
         skipped=0,
         accuracy=accuracy,
@@ -46,19 +46,19 @@ def quality(family: str, seed: int, n: int = 2000) -> Quality:
         ece=0.02,
         brier=0.1,
         bits_per_dim=3.5 if family == "vae" else None,
-        evidence="lower bound on pixels8" if family == "vae" else None,
+        likelihood_kind="lower bound on pixels8" if family == "vae" else None,
         false_alarm_rate=0.05,
         alpha=0.05,
         ambiguous_rate=0.1,
-        ahead_of_twin=ahead,
-        ahead_interval=None if ahead is None else (ahead - 0.01, ahead + 0.01),
-        reliability=Bins.of(reliability(log_posterior, rng.integers(0, 3, 50))),
+        delta_vs_baseline=ahead,
+        delta_interval=None if ahead is None else (ahead - 0.01, ahead + 0.01),
+        reliability=ReliabilityBins.from_reliability(reliability(log_posterior, rng.integers(0, 3, 50))),
     )
 
 
-def cost(family: str, minutes: float = 10.0) -> Cost:
+def cost(family: str, minutes: float = 10.0) -> EfficiencyMetrics:
     speed = 1000.0 * (1 + list(ACCURACIES).index(family))
-    return Cost(
+    return EfficiencyMetrics(
         n_parameters=123_456,
         n_train=5000,
         epochs_done=21.5,
@@ -66,8 +66,8 @@ def cost(family: str, minutes: float = 10.0) -> Cost:
         train_images_per_second=180.0,
         peak_memory_gb=0.8,
         images_per_second=speed,
-        of_twin=speed / 1000,
-        answers_per_second=500.0,
+        relative_to_baseline=speed / 1000,
+        predictions_per_second=500.0,
         n_timed=1000,
         n_repeats=9,
     )
@@ -79,23 +79,23 @@ def fidelity(family: str, seed: int) -> Fidelity:
         extractor=f"{TWIN}-0@1b2c, 64 features",
         n_features=64,
         n_real=2000,
-        n_drawn=2000,
+        n_generated=2000,
         real="89abcdef",
         seed=0,
         frechet={"vae": 20.0, "gan": 10.0}[family] + seed,
-        kernel=KernelFigures(distance=0.1, mean=0.1, deviation=0.01, n_subsets=100, subset_size=1000),
+        kernel=KID(distance=0.1, mean=0.1, deviation=0.01, n_subsets=100, subset_size=1000),
         precision=0.7,
         recall=0.4,
         density=0.9,
         coverage=0.6,
-        within=WithinClasses(frechet=None, n_classes=0, n_excluded=3, fewest=50),
+        intra_class_fid=IntraClassFID(frechet=None, n_classes=0, n_excluded=3, min_images=50),
         classes=None,
     )
 
 
-def honesty() -> Honesty:
-    judged = Judged(judge="a-twin", n_drawn=(100, 100), n_right=(90, 80), n_real=200, real_accuracy=0.95)
-    return Honesty(seed=0, classes=judged, copies=Copies(n=200, n_copies=2, n_real=2000, n_real_copies=0, n_train=5000))
+def honesty() -> SampleQuality:
+    judged = ClassConsistency(classifier="a-twin", n_generated=(100, 100), n_consistent=(90, 80), n_real=200, real_accuracy=0.95)
+    return SampleQuality(seed=0, class_consistency=judged, near_duplicates=NearDuplicates(n=200, n_duplicates=2, n_real=2000, n_real_duplicates=0, n_train=5000))
 
 
 def result(family: str, seed: int) -> Result:
@@ -111,10 +111,10 @@ def result(family: str, seed: int) -> Result:
         machine="a desk",
         threads=4,
         model=f"{family}-{seed}@3f2a",
-        quality=quality(family, seed),
-        cost=cost(family),
+        accuracy=quality(family, seed),
+        efficiency=cost(family),
         fidelity=None if family == TWIN else fidelity(family, seed),
-        honesty=None if family == TWIN else honesty(),
+        sample_quality=None if family == TWIN else honesty(),
     )
 
 
@@ -123,10 +123,10 @@ def comparison(*seeds: int) -> Comparison:
     rng = np.random.default_rng(0)
     names = ("apple", NASTY, "pear")
     panels = {title: rng.integers(0, 256, (3, 2, 3, 8, 8), np.uint8) for title in ("real", "vae", "gan")}
-    course = Course(np.arange(1.0, 5), np.array([0.5, 0.8, 0.9, 0.92]))
+    course = LearningCurve(np.arange(1.0, 5), np.array([0.5, 0.8, 0.9, 0.92]))
     return Comparison(
         data="photos/fruit",
-        twin=TWIN,
+        baseline=TWIN,
         families=tuple(ACCURACIES),
         results=tuple(result(family, seed) for seed in seeds for family in ACCURACIES),
         command="likely benchmark <photos>",
@@ -134,7 +134,7 @@ def comparison(*seeds: int) -> Comparison:
         n_classes=3,
         shown=names,
         panels=panels,
-        courses=dict.fromkeys(ACCURACIES, course),
+        learning_curves=dict.fromkeys(ACCURACIES, course),
         settings={"vae": "width=64"},
         notes=("Mind the <step>.",),
     )
@@ -209,18 +209,18 @@ def test_a_family_has_its_mean_and_its_range_over_the_seeds(two: Comparison) -> 
 
 
 def test_a_single_seed_has_intervals_instead(two: Comparison) -> None:
-    (cell, ahead), *_ = (row.cells[:2] for row in family_rows(comparison(0), ANSWERS) if row.family == "vae")
+    (cell, ahead), *_ = (row.cells[:2] for row in family_rows(comparison(0), PREDICTIONS) if row.family == "vae")
     low, high = map(float, cell.range.split(" to "))
     assert low < 93 < high
     assert ahead.range == "−3.00 to −1.00"
-    assert any("only one seed" in words for words in concerns(comparison(0)))
-    assert not any("only one seed" in words for words in concerns(two))
+    assert any("only one seed" in words for words in caveats(comparison(0)))
+    assert not any("only one seed" in words for words in caveats(two))
 
 
 def test_a_bound_is_marked_and_what_has_no_figure_has_a_dash(two: Comparison) -> None:
-    bits = [figure.title for figure in ANSWERS].index("Bits/dim")
-    assert [row.cells[bits].words for row in family_rows(two, ANSWERS)] == ["–", "≤ 3.500", "–"]
-    assert family_rows(two, ANSWERS)[0].cells[1].words == "–"
+    bits = [figure.title for figure in PREDICTIONS].index("Bits/dim")
+    assert [row.cells[bits].words for row in family_rows(two, PREDICTIONS)] == ["–", "≤ 3.500", "–"]
+    assert family_rows(two, PREDICTIONS)[0].cells[1].words == "–"
 
 
 def test_the_verdict_names_the_best_and_the_twin(two: Comparison) -> None:
@@ -228,7 +228,7 @@ def test_the_verdict_names_the_best_and_the_twin(two: Comparison) -> None:
     assert "vae answers best: 93.50%" in words
     assert "2.00 points fewer than its discriminative twin" in words
     assert "images of gan are most like real ones" in words
-    assert [(line.label, line.value) for line in headlines(two)] == [
+    assert [(line.label, line.value) for line in metric_tiles(two)] == [
         ("Most accurate", "vae"),
         ("The twin", "95.50%"),
         ("Best likelihood", "vae"),
@@ -246,7 +246,7 @@ def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> Non
     failed = changed(
         two, "gan", 1, error="the loss went <astray>", quality=None, cost=None, fidelity=None, honesty=None
     )
-    assert any("gan failed with seed 1: the loss went <astray>" in words for words in concerns(failed))
+    assert any("gan failed with seed 1: the loss went <astray>" in words for words in caveats(failed))
     assert [row.cells[0].words for row in seed_rows(failed, [ACCURACY])][-1] == "failed"
     assert family_rows(failed, [ACCURACY])[-1].seeds == "seed 0"
     assert "the loss went &lt;astray&gt;" in render(failed)
@@ -269,7 +269,7 @@ def test_nothing_but_failures_still_makes_a_page() -> None:
 def test_likeness_that_cannot_be_compared_has_no_table(two: Comparison) -> None:
     other = fidelity("gan", 0).model_copy(update={"extractor": "another@0000, 10 features"})
     apart = changed(two, "gan", 0, fidelity=other)
-    assert "say nothing about each other" in str(problem(apart))
+    assert "say nothing about each other" in str(incomparability(apart))
     text = table(apart).partition("## Likeness")[2]
     assert "There is no table of likeness" in text
     assert "FID" not in text.partition("## Before")[0]
@@ -282,7 +282,7 @@ def test_seeds_with_other_real_images_have_no_mean_of_likeness(two: Comparison) 
     for family in ("vae", "gan"):
         other = fidelity(family, 1).model_copy(update={"real": "01234567"})
         apart = changed(apart, family, 1, fidelity=other)
-    assert problem(apart) is None
+    assert incomparability(apart) is None
     likeness = table(apart).partition("## Likeness")[2]
     assert "mean of" not in likeness
     assert "most like real" not in summary(apart)
@@ -298,27 +298,27 @@ def test_figures_of_likeness_never_stand_without_extractor_and_numbers(two: Comp
 
 
 def test_uneven_circumstances_are_a_concern(two: Comparison) -> None:
-    assert not any("Not all had the same" in words for words in concerns(two))
+    assert not any("Not all had the same" in words for words in caveats(two))
     uneven = changed(changed(two, "vae", 0, machine="a phone"), "gan", 1, threads=8, commit="fedcba9876543210")
-    said = " ".join(concerns(uneven))
+    said = " ".join(caveats(uneven))
     assert all(words in said for words in ("2 machines (a desk; a phone)", "threads (4; 8)", "fedcba9"))
 
 
 def test_whoever_stopped_early_is_named(two: Comparison) -> None:
     early = changed(two, "vae", 1, cost=cost("vae", minutes=4.2))
-    assert [words for words in concerns(early) if "4.2 of 10 minutes" in words]
-    assert not [words for words in concerns(two) if "of 10 minutes" in words]
+    assert [words for words in caveats(early) if "4.2 of 10 minutes" in words]
+    assert not [words for words in caveats(two) if "of 10 minutes" in words]
 
 
 def test_few_test_images_and_few_for_the_features_are_concerns(two: Comparison) -> None:
     few = changed(comparison(0), "vae", 0, fidelity=fidelity("vae", 0).model_copy(update={"n_drawn": 60}))
     results = tuple(
-        r.model_copy(update={"quality": r.quality.model_copy(update={"n": 100})}) for r in few.results if r.quality
+        r.model_copy(update={"quality": r.accuracy.model_copy(update={"n": 100})}) for r in few.results if r.accuracy
     )
-    said = " ".join(concerns(replace(few, results=results)))
+    said = " ".join(caveats(replace(few, results=results)))
     assert "only 100 test images: one more or less that is right is 1.00 points" in said
     assert "60 images with 64 features" in said
-    assert "test images:" not in " ".join(concerns(two))
+    assert "test images:" not in " ".join(caveats(two))
 
 
 def test_the_table_is_markdown_with_aligned_columns(two: Comparison) -> None:
@@ -334,25 +334,25 @@ def test_a_section_is_absent_with_its_data(part: str, anchor: str, two: Comparis
 
 
 def test_the_picture_has_a_panel_for_each_family_on_a_clear_ground(two: Comparison) -> None:
-    image = picture(two)
+    image = cost_figure(two)
     assert image is not None
     assert image.mode == "RGBA"
     assert image.width > 6 * 96
-    assert picture(replace(two, panels={"real": two.panels["real"]})) is None
+    assert cost_figure(replace(two, panels={"real": two.panels["real"]})) is None
 
 
 def test_a_class_without_a_real_image_has_an_empty_place(two: Comparison) -> None:
     real = [two.panels["real"][0], two.panels["real"][1][:0], two.panels["real"][2][:1]]
-    assert picture(replace(two, panels={**two.panels, "real": real})) is not None
+    assert cost_figure(replace(two, panels={**two.panels, "real": real})) is not None
 
 
 def test_a_result_is_one_line_of_json_and_back() -> None:
     found = result("vae", 1)
     assert Result.model_validate_json(found.line()) == found
     assert "\n" not in found.line()
-    bins = found.quality.reliability if found.quality else None
+    bins = found.accuracy.reliability if found.accuracy else None
     assert bins is not None
-    np.testing.assert_array_equal(Bins.of(bins.reliability).reliability.accuracy, bins.reliability.accuracy)
+    np.testing.assert_array_equal(ReliabilityBins.from_reliability(bins.reliability).reliability.accuracy, bins.reliability.accuracy)
 
 
 @given(st.lists(st.floats(30, 230), min_size=1, max_size=8))
@@ -378,7 +378,7 @@ def test_the_speeds_lie_on_a_logarithmic_axis() -> None:
 
 def test_the_twin_has_its_colour_and_no_two_lines_look_alike(two: Comparison) -> None:
     names = [TWIN, *(f"family {i}" for i in range(6))]
-    drawn = str(course_chart(dict.fromkeys(names, two.courses[TWIN]), TWIN))
+    drawn = str(learning_curve_chart(dict.fromkeys(names, two.learning_curves[TWIN]), TWIN))
     paths = re.findall(r'<path d="M[\d.]+ [\d.]+L[^>]*class="curve (s\d)"(?: stroke-dasharray="([^"]*)")?', drawn)
     assert len(set(paths)) == len(names)
     assert [colour for colour, _ in paths].count("s2") == 1

@@ -5,21 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from likely.answer import Calibration
+from likely.answer import CalibrationScope
 from likely.evaluation.metrics import PerClass, Reliability
-from likely.evaluation.report.concerns import concerns
+from likely.evaluation.report.concerns import caveats
 from likely.evaluation.report.content import Curves, DataSummary, FalseAlarms, ReportContent
 
 
 def said(content: ReportContent) -> str:
-    return " ".join(concerns(content))
+    return " ".join(caveats(content))
 
 
 def reliability(n: int, confidence: float, accuracy: float) -> Reliability:
     return Reliability(np.array([0, n]), np.array([np.nan, confidence]), np.array([np.nan, accuracy]))
 
 
-def alarms(counts: list[int], calibration: Calibration, n_calibration: int = 100) -> FalseAlarms:
+def alarms(counts: list[int], calibration: CalibrationScope, n_calibration: int = 100) -> FalseAlarms:
     return FalseAlarms(0.05, calibration, np.full(3, 100), np.array(counts), np.full(3, n_calibration))
 
 
@@ -27,16 +27,16 @@ def test_nothing_is_said_of_a_good_model(bare: ReportContent) -> None:
     content = replace(
         bare,
         reliability=reliability(1000, 0.95, 0.96),
-        false_alarms=alarms([4, 5, 6], Calibration.PER_CLASS),
+        false_alarms=alarms([4, 5, 6], CalibrationScope.PER_CLASS),
         per_class=PerClass(np.full(3, 100), np.full(3, 0.9), np.full(3, 0.9), np.full(3, 0.9)),
         curves=Curves(np.arange(2), {"nll": np.array([2.0, 1.00])}, {"nll": np.array([2.0, 1.05])}),
         data=DataSummary("x", (1, 8, 8), {"train": np.full(3, 100)}),
     )
-    assert concerns(content) == ()
+    assert caveats(content) == ()
 
 
 def test_notes_of_others_come_last(bare: ReportContent) -> None:
-    assert concerns(replace(bare, notes=("Mind the step.",))) == ("Mind the step.",)
+    assert caveats(replace(bare, notes=("Mind the step.",))) == ("Mind the step.",)
 
 
 @pytest.mark.parametrize(("accuracy", "words"), [(0.7, "too sure of itself"), (0.99, "too modest")])
@@ -49,22 +49,22 @@ def test_few_images_prove_no_bad_calibration(bare: ReportContent) -> None:
 
 
 def test_alarms_above_the_bound_of_a_class(bare: ReportContent) -> None:
-    words = said(replace(bare, false_alarms=alarms([4, 5, 40], Calibration.PER_CLASS)))
+    words = said(replace(bare, false_alarms=alarms([4, 5, 40], CalibrationScope.PER_CLASS)))
     assert "bag (40 of 100" in words
     assert "boot" not in words
 
 
 def test_a_pooled_promise_is_judged_over_all_classes(bare: ReportContent) -> None:
-    assert said(replace(bare, false_alarms=alarms([0, 0, 17], Calibration.POOLED))) == ""
-    assert "all classes (60 of 300" in said(replace(bare, false_alarms=alarms([20, 20, 20], Calibration.POOLED)))
-    assert said(replace(bare, false_alarms=alarms([90, 90, 90], Calibration.NONE))) == ""
+    assert said(replace(bare, false_alarms=alarms([0, 0, 17], CalibrationScope.POOLED))) == ""
+    assert "all classes (60 of 300" in said(replace(bare, false_alarms=alarms([20, 20, 20], CalibrationScope.POOLED)))
+    assert said(replace(bare, false_alarms=alarms([90, 90, 90], CalibrationScope.NONE))) == ""
 
 
 def test_too_few_calibration_images_to_reject_anything(bare: ReportContent) -> None:
     assert "fewer than 19 calibration images" in said(
-        replace(bare, false_alarms=alarms([0, 0, 0], Calibration.PER_CLASS, 18))
+        replace(bare, false_alarms=alarms([0, 0, 0], CalibrationScope.PER_CLASS, 18))
     )
-    assert said(replace(bare, false_alarms=alarms([0, 0, 0], Calibration.PER_CLASS, 19))) == ""
+    assert said(replace(bare, false_alarms=alarms([0, 0, 0], CalibrationScope.PER_CLASS, 19))) == ""
 
 
 def test_tiny_classes(bare: ReportContent) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likely.evaluation.report.blocks import Picture
-from likely.evaluation.report.pictures import pair, picture, png_uri, strip
+from likely.evaluation.report.blocks import ReportImage
+from likely.evaluation.report.pictures import pair, report_image, png_uri, row
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -29,19 +29,19 @@ def test_pixels_survive(channels: int) -> None:
 
 
 def test_tiny_images_are_shown_with_whole_pixels() -> None:
-    shown = picture(noise(1, 8, 8), "eight", 84)
+    shown = report_image(noise(1, 8, 8), "eight", 84)
     assert (shown.width, shown.height, shown.tiny) == (80, 80, True)
 
 
 def test_photographs_are_shown_at_the_size_asked_and_stored_little_larger() -> None:
-    shown = picture(noise(3, 128, 64), "tall", 84)
+    shown = report_image(noise(3, 128, 64), "tall", 84)
     assert (shown.width, shown.height, shown.tiny) == (42, 84, False)
     assert decoded(shown.source).shape == (84, 42, 3)
 
 
 def test_a_strip_has_its_images_with_clear_gaps_between() -> None:
     images = noise(3, 1, 24, 24)
-    pixels = decoded(strip(images, "three", 56).source)
+    pixels = decoded(row(images, "three", 56).source)
     assert pixels.shape == (24, 3 * 24 + 2 * 2, 2)
     assert np.array_equal(pixels[:, 26:50, 0], images[1, 0])
     assert (pixels[:, 24:26, 1] == 0).all()
@@ -50,7 +50,7 @@ def test_a_strip_has_its_images_with_clear_gaps_between() -> None:
 
 def test_a_pair_stands_one_above_the_other() -> None:
     above, below = noise(2, 3, 24, 24)
-    shown: Picture = pair(above, below, "both", 72)
+    shown: ReportImage = pair(above, below, "both", 72)
     pixels = decoded(shown.source)
     assert np.array_equal(pixels[:24, :, :3], above.transpose(1, 2, 0))
     assert np.array_equal(pixels[-24:, :, :3], below.transpose(1, 2, 0))

@@ -9,11 +9,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.collection import CachedImages
-from likely.data.parts import Part, fingerprint, hashes_of
-from likely.evaluation.assessment import assess
+from likely.data.collection import InMemoryImages
+from likely.data.parts import LabeledImages, fingerprint, to_hashes
+from likely.evaluation.assessment import evaluate
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
-from likely.evaluation.robustness import Answered, Damaged, Robustness, robustness
+from likely.evaluation.robustness import CleanResult, CorruptionResult, Robustness, measure_robustness
 
 
 @pytest.fixture(scope="module")
@@ -23,16 +23,16 @@ def gaussian() -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def part() -> Part:
+def part() -> LabeledImages:
     digits = load_digits()
     pixels = (digits.images[1500:1700] * 255 / 16).round().astype(np.uint8)[:, None]
     labels = digits.target[1500:1700].astype(np.int64)
-    return Part(CachedImages(pixels, str), labels, hashes_of(map(fingerprint, pixels)))
+    return LabeledImages(InMemoryImages(pixels, str), labels, to_hashes(map(fingerprint, pixels)))
 
 
 @pytest.fixture(scope="module")
-def found(gaussian: Classifier, part: Part) -> Robustness:
-    return robustness(gaussian, part, seed=3, alpha=0.05)
+def found(gaussian: Classifier, part: LabeledImages) -> Robustness:
+    return measure_robustness(gaussian, part, seed=3, alpha=0.05)
 
 
 def test_the_table_has_every_corruption_at_every_strength(found: Robustness) -> None:
@@ -43,15 +43,15 @@ def test_the_table_has_every_corruption_at_every_strength(found: Robustness) -> 
 
 
 def test_each_row_is_what_an_assessment_of_the_damaged_images_says(
-    gaussian: Classifier, part: Part, found: Robustness
+    gaussian: Classifier, part: LabeledImages, found: Robustness
 ) -> None:
     for row in (found.of("noise")[2], found.of("shift")[0]):
         damaged = replace(part, images=corrupted(part.images, row.corruption, row.strength, seed=3))
-        figures = assess(gaussian, damaged, alpha=0.05).figures
+        figures = evaluate(gaussian, damaged, alpha=0.05).metrics
         assert (row.accuracy, row.ece) == pytest.approx((figures.accuracy, figures.ece))
         assert figures.rejection is not None
-        assert row.unknown_rate == figures.rejection.n_alarms / figures.n
-    assert found.clean.accuracy == assess(gaussian, part, alpha=0.05).figures.accuracy
+        assert row.unknown_rate == figures.rejection.n_rejected / figures.n
+    assert found.clean.accuracy == evaluate(gaussian, part, alpha=0.05).metrics.accuracy
 
 
 def test_damage_costs_accuracy_and_looks_strange(found: Robustness) -> None:
@@ -67,17 +67,17 @@ def test_the_table_survives_json(found: Robustness) -> None:
 
 
 def test_without_calibration_nothing_is_called_unknown() -> None:
-    clean = Answered(accuracy=1, ece=0, unknown_rate=None)
-    rows = (Damaged(corruption="blur", strength=1, accuracy=0.5, ece=0, unknown_rate=None),)
+    clean = CleanResult(accuracy=1, ece=0, unknown_rate=None)
+    rows = (CorruptionResult(corruption="blur", strength=1, accuracy=0.5, ece=0, unknown_rate=None),)
     table = Robustness(model="m", n=2, seed=0, alpha=0.05, clean=clean, rows=rows)
     assert (table.mean_accuracy, table.mean_unknown_rate) == (0.5, None)
 
 
-def test_unlabelled_images_are_left_out_and_progress_is_told(gaussian: Classifier, part: Part) -> None:
+def test_unlabelled_images_are_left_out_and_progress_is_told(gaussian: Classifier, part: LabeledImages) -> None:
     few = replace(part.subset(np.arange(4)), labels=np.array([-1, *part.labels[1:3], -1]))
     calls: list[tuple[int, int]] = []
-    found = robustness(gaussian, few, seed=0, alpha=0.05, progress=lambda done, total: calls.append((done, total)))
+    found = measure_robustness(gaussian, few, seed=0, alpha=0.05, progress=lambda done, total: calls.append((done, total)))
     assert found.n == 2
     assert calls == [(done, 41) for done in range(1, 42)]
     with pytest.raises(ValueError, match="none of 4 images has a label"):
-        robustness(gaussian, replace(few, labels=np.full(4, -1)), seed=0, alpha=0.05)
+        measure_robustness(gaussian, replace(few, labels=np.full(4, -1)), seed=0, alpha=0.05)

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.collection import CachedImages, Images
-from likely.data.parts import Part, fingerprint, hashes_of
+from likely.data.collection import InMemoryImages, ImageDataset
+from likely.data.parts import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.metrics import Floats
-from likely.evaluation.samples import Honesty, Panel, copies, drawn, honesty, judged
+from likely.evaluation.samples import SampleQuality, Ensemble, near_duplicates, sample_images, sample_quality, class_consistency
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,21 @@ class ByFirstPixel:
     n_classes: int = 3
     sureness: float = 0.9
 
-    def log_posterior(self, images: Images) -> Floats:
+    def log_posterior(self, images: ImageDataset) -> Floats:
         said = images.batch(np.arange(len(images))).numpy()[:, 0, 0, 0]
         rest = (1 - self.sureness) / (self.n_classes - 1)
         return np.log(np.where(np.arange(self.n_classes) == said[:, None], self.sureness, rest))
 
 
-def part(pixels: NDArray[np.uint8], labels: list[int]) -> Part:
-    return Part(CachedImages(pixels, str), np.array(labels, np.int64), hashes_of(map(fingerprint, pixels)))
+def part(pixels: NDArray[np.uint8], labels: list[int]) -> LabeledImages:
+    return LabeledImages(InMemoryImages(pixels, str), np.array(labels, np.int64), to_hashes(map(fingerprint, pixels)))
 
 
 def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (n, 1, 12, 12), dtype=np.uint8)
 
 
-def marked(said: list[int], labels: list[int], seed: int = 0) -> Part:
+def marked(said: list[int], labels: list[int], seed: int = 0) -> LabeledImages:
     """Noise with what the judge will say in its first pixel."""
     pixels = noise(len(said), seed)
     pixels[:, 0, 0, 0] = said
@@ -52,37 +52,37 @@ def gaussian() -> Classifier:
 
 
 def test_drawn_images_carry_their_class_and_come_again_with_their_seed(gaussian: Classifier) -> None:
-    made = drawn(gaussian, 3, seed=5)
+    made = sample_images(gaussian, 3, seed=5)
     pixels = made.images.batch(np.arange(30)).numpy()
     assert (pixels.dtype, pixels.shape) == (np.uint8, (30, 1, 8, 8))
     np.testing.assert_array_equal(made.labels, np.repeat(np.arange(10), 3))
-    np.testing.assert_array_equal(drawn(gaussian, 3, seed=5).hashes, made.hashes)
-    assert not np.isin(drawn(gaussian, 3, seed=105).hashes, made.hashes).any()
+    np.testing.assert_array_equal(sample_images(gaussian, 3, seed=5).hashes, made.hashes)
+    assert not np.isin(sample_images(gaussian, 3, seed=105).hashes, made.hashes).any()
     np.testing.assert_array_equal(pixels[6:9], gaussian.sample(2, 3, seed=7))  # as `likely generate` has them
     assert made.images.name(4) == "generated image 4"
 
 
 def test_each_class_may_have_its_own_number_and_none(gaussian: Classifier) -> None:
-    made = drawn(gaussian, (0, 4, *[0] * 7, 1), seed=0)
+    made = sample_images(gaussian, (0, 4, *[0] * 7, 1), seed=0)
     assert made.labels.tolist() == [1, 1, 1, 1, 9]
-    np.testing.assert_array_equal(made.hashes[:4], drawn(gaussian, 4, seed=0).hashes[4:8])
+    np.testing.assert_array_equal(made.hashes[:4], sample_images(gaussian, 4, seed=0).hashes[4:8])
 
 
 def test_what_draws_no_images_is_refused(gaussian: Classifier) -> None:
     digits = load_digits()
     twin = Classifier("discriminative", options={"width": 4}, training={"epochs": 1})
     with pytest.raises(ValueError, match="'discriminative' only tells classes apart"):
-        drawn(twin.fit(digits.images[:100] / 16, digits.target[:100]), 1, seed=0)
+        sample_images(twin.fit(digits.images[:100] / 16, digits.target[:100]), 1, seed=0)
     with pytest.raises(ValueError, match="trained on vectors"):
-        drawn(Classifier("gaussian").fit(digits.data[:300], digits.target[:300]), 1, seed=0)
+        sample_images(Classifier("gaussian").fit(digits.data[:300], digits.target[:300]), 1, seed=0)
     with pytest.raises(ValueError, match="at least one was expected"):
-        drawn(gaussian, 0, seed=0)
+        sample_images(gaussian, 0, seed=0)
 
 
 def test_a_judge_is_counted_class_by_class() -> None:
     made, real = marked([0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]), marked([0, 1, 1, 1], [0, 1, 1, 0])
-    found = judged(ByFirstPixel(), made, real)
-    assert (found.n_drawn, found.n_right, found.n) == ((3, 3, 0), (2, 2, 0), 6)
+    found = class_consistency(ByFirstPixel(), made, real)
+    assert (found.n_generated, found.n_consistent, found.n) == ((3, 3, 0), (2, 2, 0), 6)
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.interval.low < 4 / 6 < found.interval.high
 
@@ -91,8 +91,8 @@ def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
     real = marked([0, 0, 1, 2], [0, 0, 0, 2])  # two of three, none, one of one
     even, odd = marked([0, 1, 2], [0, 1, 2]), marked([0, 0, 0, 2], [0, 0, 0, 2])
 
-    def own(made: Part) -> float | None:
-        return judged(ByFirstPixel(), made, real).real_accuracy
+    def own(made: LabeledImages) -> float | None:
+        return class_consistency(ByFirstPixel(), made, real).real_accuracy
 
     assert own(even) == pytest.approx((2 / 3 + 1) / 2)
     assert own(odd) == pytest.approx((3 * 2 / 3 + 1) / 4)
@@ -100,7 +100,7 @@ def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
 
 
 def test_unlabelled_images_are_not_judged() -> None:
-    found = judged(ByFirstPixel(), marked([0, 1], [0, 1]), marked([0, 1, 1], [0, -1, 1]))
+    found = class_consistency(ByFirstPixel(), marked([0, 1], [0, 1]), marked([0, 1, 1], [0, -1, 1]))
     assert (found.n_real, found.real_accuracy) == (2, 1)
 
 
@@ -109,39 +109,39 @@ def test_copies_are_found_bit_by_bit_and_nearly() -> None:
     repeated = noise(20)[:3]
     brighter = (repeated * 0.8 + 20).astype(np.uint8)
     made = part(np.concatenate([repeated[:1], brighter[1:], noise(5, seed=1)]), [0] * 8)
-    found = copies(made, train, part(noise(10, seed=2), [0] * 10))
-    assert (found.n, found.n_copies, found.n_real, found.n_real_copies, found.n_train) == (8, 3, 10, 0, 20)
-    assert (found.share, found.real_share) == (3 / 8, 0)
+    found = near_duplicates(made, train, part(noise(10, seed=2), [0] * 10))
+    assert (found.n, found.n_duplicates, found.n_real, found.n_real_duplicates, found.n_train) == (8, 3, 10, 0, 20)
+    assert (found.fraction, found.real_fraction) == (3 / 8, 0)
     assert found.interval.low < 3 / 8 < found.interval.high
 
 
 def test_honesty_survives_json() -> None:
     train, held_out = marked([0] * 9, [0] * 9, seed=3), marked([0, 1, 2], [0, 1, 2], seed=4)
-    found = honesty(marked([0, 1, 2, 2], [0, 1, 1, 2]), ByFirstPixel(), train, held_out, seed=7)
-    assert Honesty.model_validate_json(found.model_dump_json()) == found
-    assert (found.n, found.seed, found.classes.judge) == (4, 7, "reader")
-    assert found.classes.accuracy == 3 / 4
-    assert found.classes.real_accuracy == 1
+    found = sample_quality(marked([0, 1, 2, 2], [0, 1, 1, 2]), ByFirstPixel(), train, held_out, seed=7)
+    assert SampleQuality.model_validate_json(found.model_dump_json()) == found
+    assert (found.n, found.seed, found.class_consistency.classifier) == (4, 7, "reader")
+    assert found.class_consistency.accuracy == 3 / 4
+    assert found.class_consistency.real_accuracy == 1
 
 
 def test_without_held_out_images_there_is_nothing_beside_the_figures() -> None:
     nothing = marked([], [])
-    found = honesty(marked([0, 1], [0, 1]), ByFirstPixel(id=None), marked([0], [0], seed=1), nothing, seed=0)
-    assert found.classes.judge == "unsaved"
-    assert (found.classes.n_real, found.classes.real_accuracy, found.copies.real_share) == (0, None, None)
+    found = sample_quality(marked([0, 1], [0, 1]), ByFirstPixel(id=None), marked([0], [0], seed=1), nothing, seed=0)
+    assert found.class_consistency.classifier == "unsaved"
+    assert (found.class_consistency.n_real, found.class_consistency.real_accuracy, found.near_duplicates.real_fraction) == (0, None, None)
 
 
 def test_a_panel_settles_on_the_mean_probability() -> None:
     images = marked([0, 1], [0, 1]).images
-    panel = Panel("two readers", (ByFirstPixel(sureness=0.9), ByFirstPixel(sureness=0.4)))
+    panel = Ensemble("two readers", (ByFirstPixel(sureness=0.9), ByFirstPixel(sureness=0.4)))
     p = np.exp(panel.log_posterior(images))
     np.testing.assert_allclose(p.sum(1), 1)
     np.testing.assert_allclose(p[0], [0.65, 0.175, 0.175])
 
 
 def test_a_classifier_is_a_judge(gaussian: Classifier) -> None:
-    made = drawn(gaussian, 20, seed=0)
-    found = honesty(made, gaussian, made, made, seed=0)
-    assert found.classes.accuracy > 0.8  # a model knows its own images
-    assert found.classes.accuracy == pytest.approx(found.classes.real_accuracy or 0)
-    assert found.copies.share == 1
+    made = sample_images(gaussian, 20, seed=0)
+    found = sample_quality(made, gaussian, made, made, seed=0)
+    assert found.class_consistency.accuracy > 0.8  # a model knows its own images
+    assert found.class_consistency.accuracy == pytest.approx(found.class_consistency.real_accuracy or 0)
+    assert found.near_duplicates.fraction == 1

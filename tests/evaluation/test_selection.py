@@ -6,7 +6,7 @@ from PIL import Image
 
 from likely import Classifier
 from likely.data.listing import DataError
-from likely.evaluation.selection import select, unlabelled
+from likely.evaluation.selection import eval_split, ood_images
 
 
 @pytest.fixture(scope="module")
@@ -27,32 +27,32 @@ def draw(folder, n=3, seed=1):
 def test_any_part_will_do(classifier, tmp_path, part):
     for i, name in enumerate(("cat", "dog")):
         draw(tmp_path / part / name, seed=i + 1)
-    assert len(select(classifier, str(tmp_path)).part) == 6
+    assert len(eval_split(classifier, str(tmp_path)).images) == 6
 
 
 def test_the_test_part_comes_first(classifier, tmp_path):
     for i, (part, n) in enumerate({"test": 2, "train": 5, "val": 3}.items()):
         draw(tmp_path / part / "cat", n, seed=2 * i + 1)
         draw(tmp_path / part / "dog", n, seed=2 * i + 2)
-    assert len(select(classifier, str(tmp_path)).part) == 4
+    assert len(eval_split(classifier, str(tmp_path)).images) == 4
 
 
 def test_strangers_come_with_what_was_left_out_of_them(classifier, tmp_path):
     draw(tmp_path / "birds")
     (tmp_path / "birds" / "broken.png").write_bytes(b"nothing")
-    found = unlabelled(classifier, str(tmp_path / "birds"))
+    found = ood_images(classifier, str(tmp_path / "birds"))
     assert (found.source, len(found.images)) == (str(tmp_path / "birds"), 3)
-    assert ["broken.png" in problem.sentence for problem in found.problems] == [True]
+    assert ["broken.png" in problem.message for problem in found.errors] == [True]
 
 
 def test_images_of_other_classes_are_said(classifier, tmp_path):
     draw(tmp_path / "cat", seed=1)
     draw(tmp_path / "bird", seed=2)
-    found = select(classifier, str(tmp_path))
-    assert len(found.part) == 3
-    assert "'bird'" in found.problems[0].sentence
+    found = eval_split(classifier, str(tmp_path))
+    assert len(found.images) == 3
+    assert "'bird'" in found.errors[0].message
 
 
 def test_an_empty_folder_is_refused(classifier, tmp_path):
     with pytest.raises(DataError, match=tmp_path.name):
-        select(classifier, str(tmp_path))
+        eval_split(classifier, str(tmp_path))

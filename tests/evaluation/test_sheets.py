@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from likely.evaluation.sheets import EDGE, WIDEST, grid, opaque, sheet, strips
+from likely.evaluation.sheets import EDGE, MAX_WIDTH, grid, opaque, grid_by_class, labeled_rows
 from likely.evaluation.tiling import gap
 
 
@@ -29,7 +29,7 @@ def seen(picture: Image.Image) -> list[int]:
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(4, 130), st.sampled_from([1, 3]))
 def test_images_are_on_the_sheet_pixel_by_pixel(classes: int, n: int, side: int, channels: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (classes, n, channels, side, side), dtype=np.uint8)
-    pixels = np.asarray(sheet({"": images}, [""] * classes).convert("RGBA"))
+    pixels = np.asarray(grid_by_class({"": images}, [""] * classes).convert("RGBA"))
     scale = max(1, round(EDGE / side))
     edge = scale * side
     space, middle = gap(edge), slice(edge // 20, -(edge // 20) or None)  # corners are round
@@ -44,7 +44,7 @@ def test_images_are_on_the_sheet_pixel_by_pixel(classes: int, n: int, side: int,
 
 def test_names_stand_at_the_left_and_leave_the_images_alone() -> None:
     images = coloured(0, 6).reshape(2, 3, 3, 8, 8)
-    bare, named = sheet({"": images}, ["", ""]), sheet({"": images}, ["boot", "bag"])
+    bare, named = grid_by_class({"": images}, ["", ""]), grid_by_class({"": images}, ["boot", "bag"])
     margin = 2 * gap(EDGE)
     without = bare.crop((margin, 0, *bare.size))
     assert named.crop((named.width - without.width, 0, *named.size)) == without
@@ -53,7 +53,7 @@ def test_names_stand_at_the_left_and_leave_the_images_alone() -> None:
 
 
 def test_the_ground_is_clear_and_white_where_it_cannot_be() -> None:
-    picture = sheet({"": coloured(0, 2)[:, None]}, ["boot", "bag"])
+    picture = grid_by_class({"": coloured(0, 2)[:, None]}, ["boot", "bag"])
     assert picture.mode == "RGBA"
     assert picture.getpixel((0, 0))[3] == 0
     assert opaque(picture).mode == "RGB"
@@ -61,15 +61,15 @@ def test_the_ground_is_clear_and_white_where_it_cannot_be() -> None:
 
 
 def test_grey_images_make_a_grey_sheet() -> None:
-    picture = sheet({"": coloured(0, 2, channels=1)[:, None]}, ["boot", "bag"])
+    picture = grid_by_class({"": coloured(0, 2, channels=1)[:, None]}, ["boot", "bag"])
     assert picture.mode == "LA"
     assert opaque(picture).mode == "L"
 
 
 def test_a_hundred_classes_stand_in_columns_in_their_order() -> None:
     images = coloured(0, 400).reshape(100, 4, 3, 8, 8)
-    picture = sheet({"": images}, [f"a class with the number {k}" for k in range(100)])
-    assert picture.width <= WIDEST + 100
+    picture = grid_by_class({"": images}, [f"a class with the number {k}" for k in range(100)])
+    assert picture.width <= MAX_WIDTH + 100
     assert picture.height < 40 * 80
     assert sorted(seen(picture)) == list(range(400))
     assert seen(picture)[:5] == [0, 1, 2, 3, 100]  # beside the first class stands the 26th
@@ -77,27 +77,27 @@ def test_a_hundred_classes_stand_in_columns_in_their_order() -> None:
 
 def test_a_long_name_costs_no_more_room_than_there_is_for_names() -> None:
     images = coloured(0, 2)[:, None]
-    long, longer = (sheet({"": images}, ["bag", n * "name of a class "]).width for n in (4, 40))
+    long, longer = (grid_by_class({"": images}, ["bag", n * "name of a class "]).width for n in (4, 40))
     assert long == longer
 
 
 def test_models_stand_side_by_side_under_their_titles() -> None:
     panels = {"vae": coloured(0, 6).reshape(2, 3, 3, 8, 8), "vaegan": coloured(6, 6, 32).reshape(2, 3, 3, 32, 32)}
-    picture = sheet(panels, ["boot", "bag"])
+    picture = grid_by_class(panels, ["boot", "bag"])
     assert seen(picture) == [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]
-    assert picture.height > sheet({"": panels["vae"]}, ["boot", "bag"]).height
+    assert picture.height > grid_by_class({"": panels["vae"]}, ["boot", "bag"]).height
 
 
 def test_models_may_differ_in_colour_in_size_and_in_number() -> None:
     panels = {"grey": coloured(0, 2, 28, channels=1)[:, None], "none": [coloured(0, 0), coloured(0, 5, 200)]}
-    assert sheet(panels, ["boot", "bag"]).mode == "RGBA"
+    assert grid_by_class(panels, ["boot", "bag"]).mode == "RGBA"
 
 
 def test_as_many_rows_as_names_are_expected() -> None:
     with pytest.raises(ValueError, match="'vae' has 3 rows"):
-        sheet({"vae": coloured(0, 3)[:, None]}, ["boot", "bag"])
+        grid_by_class({"vae": coloured(0, 3)[:, None]}, ["boot", "bag"])
     with pytest.raises(ValueError, match="no images"):
-        sheet({}, [])
+        grid_by_class({}, [])
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 11, 16, 23, 100])
@@ -108,7 +108,7 @@ def test_a_grid_has_every_image_once_in_lines_that_are_no_column(n: int) -> None
 
 
 def test_a_strip_stands_between_the_names_of_its_ends() -> None:
-    picture = strips(coloured(0, 8).reshape(2, 4, 3, 8, 8), [("sandal", "boot"), ("boot", "bag")])
+    picture = labeled_rows(coloured(0, 8).reshape(2, 4, 3, 8, 8), [("sandal", "boot"), ("boot", "bag")])
     pixels = np.asarray(picture)
     inked = np.flatnonzero((pixels[..., 3] > 0).any(axis=0))
     images = np.flatnonzero(((pixels[..., 3] == 255) & (pixels[..., 0] == 200)).any(axis=0))

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.evaluation.report.blocks import Group
+from likely.evaluation.report.blocks import Chapter
 from likely.evaluation.report.sections import walks as section
-from likely.evaluation.walks import Places, Route, frames, path, places, walks
+from likely.evaluation.walks import LatentPoint, InterpolationPath, frames, latent_path, latent_points, interpolate_classes
 
 TINY = {"options": {"latent_dims": 4, "width": 4}, "training": {"epochs": 1, "batch_size": 64}}
 
@@ -30,15 +30,15 @@ def vae(digits):
     return Classifier("vae", **TINY).fit(*digits)
 
 
-def two(d: int = 6, n: int = 3) -> tuple[Places, Places]:
+def two(d: int = 6, n: int = 3) -> tuple[LatentPoint, LatentPoint]:
     parts = torch.randn(4, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return Places(parts[0], parts[1]), Places(parts[2], parts[3])
+    return LatentPoint(parts[0], parts[1]), LatentPoint(parts[2], parts[3])
 
 
 @given(st.integers(2, 12))
 def test_a_path_joins_its_two_places(steps):
     start, end = two()
-    z = path(start, end, steps)
+    z = latent_path(start, end, steps)
     assert z.shape == (steps, 3, 6)
     torch.testing.assert_close(z[0], start.mean + start.noise)
     torch.testing.assert_close(z[-1], end.mean + end.noise)
@@ -46,13 +46,13 @@ def test_a_path_joins_its_two_places(steps):
 
 def test_means_go_straight():
     start, end = two()
-    z = path(Places(start.mean, 0 * start.noise), Places(end.mean, 0 * end.noise), 5)
+    z = latent_path(LatentPoint(start.mean, 0 * start.noise), LatentPoint(end.mean, 0 * end.noise), 5)
     torch.testing.assert_close(z.diff(dim=0), ((end.mean - start.mean) / 4).expand(4, -1, -1))
 
 
 def test_noise_at_right_angles_keeps_its_length_and_turns_evenly():
     a, b = torch.eye(6, dtype=torch.float64)[:2, None]
-    z = path(Places(0 * a, a), Places(0 * b, b), 7)
+    z = latent_path(LatentPoint(0 * a, a), LatentPoint(0 * b, b), 7)
     torch.testing.assert_close(z.norm(dim=2), torch.ones(7, 1, dtype=torch.float64))
     steps = (z[1:] * z[:-1]).sum(2).acos()
     torch.testing.assert_close(steps, torch.full_like(steps, math.pi / 12))
@@ -61,20 +61,20 @@ def test_noise_at_right_angles_keeps_its_length_and_turns_evenly():
 def test_on_the_way_the_variance_is_that_of_the_ends():
     n = 20_000
     start, end = two(1, n)
-    halfway = path(Places(0 * start.mean, start.noise), Places(0 * end.mean, end.noise), 3)[1]
+    halfway = latent_path(LatentPoint(0 * start.mean, start.noise), LatentPoint(0 * end.mean, end.noise), 3)[1]
     # A sample variance of n normal values has the standard deviation √(2/n): five of those, and the mean's own square.
     assert abs(halfway.var().item() - 1) < 5 * math.sqrt(2 / n)
 
 
 def test_places_are_where_the_model_draws_from(vae):
     c = torch.tensor([0, 1, 2])
-    mean, noise = places(vae.model_, c, torch.Generator().manual_seed(3), 0.5)
+    mean, noise = latent_points(vae.model_, c, torch.Generator().manual_seed(3), 0.5)
     torch.testing.assert_close(mean + noise, vae.model_.latent(c, rng=torch.Generator().manual_seed(3), truncation=0.5))
     torch.testing.assert_close(mean, vae.model_.latent(c))
 
 
 def test_walks_lead_over_the_images_that_are_drawn_with_the_same_seeds(vae):
-    drawn = walks(vae, Route(("0", "2", "1"), steps=4), 3, seed=5, truncation=0.8)
+    drawn = interpolate_classes(vae, InterpolationPath(("0", "2", "1"), steps=4), 3, seed=5, truncation=0.8)
     assert [len(walk) for walk in drawn] == [2, 2, 2]
     assert [(leg.start, leg.end) for leg in drawn[0]] == [("0", "2"), ("2", "1")]
     stops = [vae.sample(c, 3, seed=5 + i, truncation=0.8).astype(int) for i, c in enumerate((0, 2, 1))]
@@ -88,19 +88,19 @@ def test_walks_lead_over_the_images_that_are_drawn_with_the_same_seeds(vae):
 
 
 def test_the_same_seed_walks_the_same_way(vae):
-    route = Route(("0", "0"), steps=3)
-    one, other, another = (walks(vae, route, seed=seed)[0][0].images for seed in (0, 0, 1))
+    route = InterpolationPath(("0", "0"), steps=3)
+    one, other, another = (interpolate_classes(vae, route, seed=seed)[0][0].images for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, other)
     assert (one != another).any()
 
 
 def test_without_noise_a_walk_within_a_class_stands_still(vae):
-    images = walks(vae, Route(("1", "1")), truncation=0.0)[0][0].images
+    images = interpolate_classes(vae, InterpolationPath(("1", "1")), truncation=0.0)[0][0].images
     assert (images == images[0]).all()
 
 
 def test_a_film_passes_each_class_once(vae):
-    walk = walks(vae, Route(("0", "1", "2"), steps=5))[0]
+    walk = interpolate_classes(vae, InterpolationPath(("0", "1", "2"), steps=5))[0]
     film = frames(walk)
     assert len(film) == 9
     np.testing.assert_array_equal(film[:5], walk[0].images)
@@ -110,41 +110,41 @@ def test_a_film_passes_each_class_once(vae):
 def test_vectors_can_be_walked_through_too(digits):
     images, labels = digits
     classifier = Classifier("vae", **TINY).fit(images.reshape(-1, 64) / 255, labels)
-    assert walks(classifier, Route(("0", "1"), steps=3))[0][0].images.shape == (3, 64)
+    assert interpolate_classes(classifier, InterpolationPath(("0", "1"), steps=3))[0][0].images.shape == (3, 64)
 
 
 def test_a_model_without_latent_vectors_says_who_has_them(digits):
     classifier = Classifier("gaussian").fit(*digits)
     with pytest.raises(ValueError, match=r"'gaussian' has none; families that have: .*vae"):
-        walks(classifier, Route(("0", "1")))
+        interpolate_classes(classifier, InterpolationPath(("0", "1")))
 
 
 def test_a_class_that_there_is_not_is_named_with_its_nearest(vae):
     with pytest.raises(ValueError, match="no class '22'; did you mean '2'"):
-        walks(vae, Route(("0", "22")))
+        interpolate_classes(vae, InterpolationPath(("0", "22")))
 
 
 @pytest.mark.parametrize(("names", "steps"), [(("0",), 10), ((), 10), (("0", "1"), 1)])
 def test_a_route_has_two_ends(names, steps):
     with pytest.raises(ValueError, match="expected"):
-        Route(names, steps)
+        InterpolationPath(names, steps)
 
 
 @given(st.integers(1, 40), st.integers(1, 9))
 def test_a_tour_goes_through_the_classes_in_order(n, most):
     names = [f"{k:02d}" for k in range(n)]
-    found = Route.tour(names, most).names
+    found = InterpolationPath.is_loop(names, most).names
     assert 2 <= len(found) <= most + 1
     assert list(found) == sorted(found)
     assert n == 1 or (len(set(found)) == len(found) and found[0] == names[0] and found[-1] == names[-1])
 
 
 def test_a_report_has_a_row_for_each_leg(vae):
-    legs = walks(vae, Route.tour(vae.labels))[0]
-    shown = section.walks(legs)
+    legs = interpolate_classes(vae, InterpolationPath.is_loop(vae.labels))[0]
+    shown = section.interpolation(legs)
     assert shown is not None
-    assert shown.group is Group.PICTURES
+    assert shown.chapter is Chapter.PICTURES
     (sheet,) = shown.blocks
     assert [name for name, _ in sheet.rows] == ["0 → 1", "1 → 2"]
     assert [len(pictures) for _, pictures in sheet.rows] == [2, 2]
-    assert section.walks(()) is None
+    assert section.interpolation(()) is None

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from likely.inference.judgement import Examination, Judge, Labelled
+from likely.inference.judgement import ModelOutputs, ConformalClassifier, CalibrationData
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
@@ -17,29 +17,29 @@ def examined(seed, n, shift=0.0):
     own = torch.nn.functional.one_hot(y, K)
     log_scores = 3 * torch.randn(n, K, generator=rng) + 4 * own
     statistics = torch.randn(n, K, 4, generator=rng) - 2 * (1 - own[..., None]) + shift
-    return Examination(log_scores, log_scores - 700, statistics), y
+    return ModelOutputs(log_scores, log_scores - 700, statistics), y
 
 
 @cache
 def judge(seed, n_calibration, temperature=1.5):
     held_out, calibration = (
-        Labelled.of(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
+        CalibrationData.from_outputs(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
     )
-    return Judge.fit(held_out, calibration, LOG_PRIOR, temperature)
+    return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature)
 
 
 @cache
 def crossed_judge(seed, n, temperature=1.5):
     """One that learns what is strange from five folds of n images, which calibrate as well."""
-    held_out = Labelled.of(*examined(seed, 60), temperature)
-    folds = [Labelled.of(*examined(seed + 1 + k, n // 5), temperature) for k in range(5)]
-    return Judge.fit_crossed(held_out, folds, LOG_PRIOR, temperature)
+    held_out = CalibrationData.from_outputs(*examined(seed, 60), temperature)
+    folds = [CalibrationData.from_outputs(*examined(seed + 1 + k, n // 5), temperature) for k in range(5)]
+    return ConformalClassifier.fit_cross_conformal(held_out, folds, LOG_PRIOR, temperature)
 
 
 @cache
 def contrasted_judge(seed, n_calibration, temperature=1.5):
     """One to which an image is strange as well if it is as near to every class."""
     held_out, calibration = (
-        Labelled.of(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
+        CalibrationData.from_outputs(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
     )
-    return Judge.fit(held_out, calibration, LOG_PRIOR, temperature, contrasted=True)
+    return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature, uses_likelihood_ratio=True)

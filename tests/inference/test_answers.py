@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_judge import LOG_PRIOR, K, examined, judge
 
-from likely.answer import Answer, Calibration, Status
-from likely.inference.answers import Naming, answers
-from likely.inference.judgement import Judgement
+from likely.answer import Prediction, CalibrationScope, Status
+from likely.inference.answers import LabelNames, predictions
+from likely.inference.judgement import ConformalOutput
 
 LABELS = ("boot", "coat", "dress")
 N = 12
@@ -22,7 +22,7 @@ def judged(seed, n_calibration=25, shift=0.0):
 
 
 def answered(judgement, *, top_k=None, bits=None):
-    return list(answers(judgement, NAMES, bits, Naming(LABELS, "fashion@3f2a", top_k)))
+    return list(predictions(judgement, NAMES, bits, LabelNames(LABELS, "fashion@3f2a", top_k)))
 
 
 judgements = st.builds(judged, st.integers(0, 20), st.sampled_from([0, 25, 200]), st.sampled_from([0.0, 3.0, 30.0]))
@@ -36,7 +36,7 @@ def test_an_answer_says_what_the_judgement_says(judgement):
     for i, answer in enumerate(given):
         assert answer.label == LABELS[judgement.best[i]]
         assert answer.probability == pytest.approx(judgement.log_posterior[i].exp().max().item())
-        assert answer.set == tuple(LABELS[c] for c in range(K) if judgement.sets[i, c])
+        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if judgement.sets[i, c])
         assert answer.model == "fashion@3f2a"
         assert answer.error is None
 
@@ -47,7 +47,7 @@ def test_a_p_value_is_a_number_unless_there_is_no_promise(judgement):
         none = answer.status is Status.UNCALIBRATED
         assert answer.p_value == (None if none else judgement.p_value[i].item())
         assert all((each.p_value is None) == none for each in answer.classes)
-        assert none == (answer.calibration is Calibration.NONE)
+        assert none == (answer.calibration is CalibrationScope.NONE)
 
 
 @given(judgements)
@@ -73,7 +73,7 @@ def test_top_k_shortens_the_classes_and_nothing_else(judgement, top_k):
 @given(judgements)
 def test_answers_survive_json(judgement):
     for answer in answered(judgement):
-        assert Answer.model_validate_json(answer.model_dump_json()) == answer
+        assert Prediction.model_validate_json(answer.model_dump_json()) == answer
 
 
 def test_bits_per_dim_where_there_are_any():
@@ -97,36 +97,36 @@ def test_a_model_without_likelihoods():
 
 def test_no_images_no_answers():
     judgement = judge(0, 25)(examined(2, 0)[0], LOG_PRIOR, 0.05)
-    assert list(answers(judgement, [], None, Naming(LABELS, None, None))) == []
+    assert list(predictions(judgement, [], None, LabelNames(LABELS, None, None))) == []
 
 
 @pytest.mark.parametrize(
     ("p_values", "set_p_values", "expected"),
     [
-        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.0], Calibration.PER_CLASS),  # label, p-value and set are all of class 0
-        ([0.2, 0.9, 0.2], [0.9, 0.0, 0.0], Calibration.POOLED),  # the p-value is of class 1
-        ([0.9, 0.2, 0.2], [0.9, 0.9, 0.0], Calibration.POOLED),  # class 1 is in the set
-        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.9], Calibration.PER_CLASS),  # class 2 is in the set, and has images of its own
-        ([0.0, 0.01, 0.0], [0.9, 0.9, 0.0], Calibration.POOLED),  # unknown, by the p-value of class 1
+        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.0], CalibrationScope.PER_CLASS),  # label, p-value and set are all of class 0
+        ([0.2, 0.9, 0.2], [0.9, 0.0, 0.0], CalibrationScope.POOLED),  # the p-value is of class 1
+        ([0.9, 0.2, 0.2], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # class 1 is in the set
+        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.9], CalibrationScope.PER_CLASS),  # class 2 is in the set, and has images of its own
+        ([0.0, 0.01, 0.0], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # unknown, by the p-value of class 1
     ],
 )
 def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, set_p_values, expected):
-    judgement = Judgement(
+    judgement = ConformalOutput(
         alpha=0.05,
-        calibration=(Calibration.PER_CLASS, Calibration.POOLED, Calibration.PER_CLASS),
+        calibration_scope=(CalibrationScope.PER_CLASS, CalibrationScope.POOLED, CalibrationScope.PER_CLASS),
         log_posterior=torch.tensor([[0.8, 0.1, 0.1]]).log(),
         log_likelihood=None,
-        strangeness=torch.zeros(1, K),
+        nonconformity=torch.zeros(1, K),
         p_values=torch.tensor([p_values]),
-        set_p_values=torch.tensor([set_p_values]),
+        posterior_p_values=torch.tensor([set_p_values]),
     )
-    (answer,) = answers(judgement, ["a.png"], None, Naming(LABELS, None, None))
+    (answer,) = predictions(judgement, ["a.png"], None, LabelNames(LABELS, None, None))
     assert answer.calibration is expected
 
 
 def test_nested_classes_are_answered_by_their_groups_as_well():
     judgement, names = judged(3), ("fruit/apple", "fruit/pear", "milk")
-    given = list(answers(judgement, NAMES, None, Naming(names, None, None)))
+    given = list(predictions(judgement, NAMES, None, LabelNames(names, None, None)))
     p = judgement.log_posterior.exp()
     for i, answer in enumerate(given):
         (group,) = answer.groups

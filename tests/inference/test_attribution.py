@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.inference.attribution import evidence_map, slope_map
+from likely.inference.attribution import integrated_gradients, gradient_magnitude
 
 
 def generator(seed):
@@ -30,7 +30,7 @@ def test_of_gaussians_with_variances_alone_each_pixel_has_its_own_log_ratio(gaus
     rows = torch.arange(5)
     own, none = gaussians(x), gaussians(baseline[None])
     exact = (own[rows, A] - own[rows, B]) - (none[0, A] - none[0, B])
-    assert_close(evidence_map(lambda x: gaussians(x).flatten(2).sum(2), x, A, B, baseline), exact)
+    assert_close(integrated_gradients(lambda x: gaussians(x).flatten(2).sum(2), x, A, B, baseline), exact)
 
 
 def test_pixels_together_come_to_the_lead_over_the_baseline():
@@ -41,7 +41,7 @@ def test_pixels_together_come_to_the_lead_over_the_baseline():
 
     x, baseline = normal(5, 1, 2, 2, seed=7), torch.zeros(1, 2, 2, dtype=torch.float64)
     lead = [scores(t).gather(1, A[:, None]) - scores(t).gather(1, B[:, None]) for t in (x, baseline.expand(5, 1, 2, 2))]
-    found = evidence_map(scores, x, A, B, baseline)
+    found = integrated_gradients(scores, x, A, B, baseline)
     assert_close(found.flatten(1).sum(1), (lead[0] - lead[1])[:, 0], atol=1e-6, rtol=1e-6)
 
 
@@ -50,7 +50,7 @@ def test_what_speaks_for_one_class_speaks_against_the_other(gaussians):
         return gaussians(x).flatten(2).sum(2)
 
     x, baseline = normal(5, 1, 2, 2, seed=8), torch.zeros(1, 2, 2, dtype=torch.float64)
-    assert_close(evidence_map(scores, x, A, B, baseline), -evidence_map(scores, x, B, A, baseline))
+    assert_close(integrated_gradients(scores, x, A, B, baseline), -integrated_gradients(scores, x, B, A, baseline))
 
 
 def test_an_image_alone_has_the_map_that_it_has_among_others(gaussians):
@@ -58,8 +58,8 @@ def test_an_image_alone_has_the_map_that_it_has_among_others(gaussians):
         return gaussians(x).flatten(2).sum(2)
 
     x, baseline = normal(5, 1, 2, 2, seed=9), torch.zeros(1, 2, 2, dtype=torch.float64)
-    together = evidence_map(scores, x, A, B, baseline)
-    alone = [evidence_map(scores, x[i : i + 1], A[i : i + 1], B[i : i + 1], baseline) for i in range(5)]
+    together = integrated_gradients(scores, x, A, B, baseline)
+    alone = [integrated_gradients(scores, x[i : i + 1], A[i : i + 1], B[i : i + 1], baseline) for i in range(5)]
     assert_close(together, torch.cat(alone))
 
 
@@ -72,6 +72,6 @@ def test_the_slope_is_that_of_finite_differences(gaussians):
     moved[:, 0, 1, 0] += step
     rows = torch.arange(5)
     change = scores(moved) - scores(x)
-    found = slope_map(scores, x, A, B)
+    found = gradient_magnitude(scores, x, A, B)
     assert_close(found[:, 0, 1, 0], ((change[rows, A] - change[rows, B]) / step).abs(), atol=1e-4, rtol=1e-4)
     assert not found.requires_grad

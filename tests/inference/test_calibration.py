@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.inference.calibration import TRUST, WIDEST, fit_temperature, nll, weights
-from likely.inference.posterior import log_posterior, uniform
+from likely.inference.calibration import PSEUDO_COUNT, MAX_LOG_TEMPERATURE, fit_temperature, nll, weights
+from likely.inference.posterior import log_posterior, log_uniform
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
 SIDE = 40  # of the grids on which a minimum is looked for
@@ -19,22 +19,22 @@ def drawn(seed, n, sharpness=1.0, n_classes=3):
     """Scores (n, K) and labels that are drawn from the posterior of these very scores under a uniform prior."""
     rng = torch.Generator().manual_seed(seed)
     scores = sharpness * torch.randn(n, n_classes, generator=rng)
-    p = log_posterior(scores, uniform(n_classes)).exp()
+    p = log_posterior(scores, log_uniform(n_classes)).exp()
     return scores, torch.multinomial(p, 1, generator=rng)[:, 0]
 
 
 def objective(scores, y, log_prior, temperature, expected=1.0):
-    return len(y) * nll(scores, y, log_prior, temperature) + TRUST * (expected / temperature + math.log(temperature))
+    return len(y) * nll(scores, y, log_prior, temperature) + PSEUDO_COUNT * (expected / temperature + math.log(temperature))
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 7.0, 300.0])
 def test_recovers_a_known_temperature(temperature):
     scores, y = drawn(0, 4000, sharpness=2.0)
     # log T̂ is about normal with variance 1 / (N · Fisher information), the variance of the true class's score under p.
-    p = log_posterior(scores, uniform(3)).exp()
+    p = log_posterior(scores, log_uniform(3)).exp()
     information = ((p * scores.square()).sum(1) - (p * scores).sum(1).square()).sum().item()
-    fitted = fit_temperature(temperature * scores, y, uniform(3))
-    pull = TRUST * abs(1 / temperature - 1) / information
+    fitted = fit_temperature(temperature * scores, y, log_uniform(3))
+    pull = PSEUDO_COUNT * abs(1 / temperature - 1) / information
     assert abs(math.log(fitted / temperature)) < 5 / math.sqrt(information) + 2 * pull
 
 
@@ -55,7 +55,7 @@ def test_no_temperature_of_a_grid_is_better(seed, n, size, truth, expected):
     scores, y = drawn(seed, n)
     scores = size * (scores + truth * torch.nn.functional.one_hot(y, 3))
     best = objective(scores, y, LOG_PRIOR, fit_temperature(scores, y, LOG_PRIOR, expected), expected)
-    grid = np.exp(np.linspace(-WIDEST, WIDEST, SIDE))
+    grid = np.exp(np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, SIDE))
     assert best <= min(objective(scores, y, LOG_PRIOR, T, expected) for T in grid) + 1e-6
 
 
@@ -63,7 +63,7 @@ def test_with_many_images_the_nll_itself_is_least():
     scores, y = drawn(3, 3000)
     scores = 25 * scores
     T = fit_temperature(scores, y, LOG_PRIOR)
-    least = min(nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-WIDEST, WIDEST, 200)))
+    least = min(nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, 200)))
     assert nll(scores, y, LOG_PRIOR, T) <= least + 1e-3
 
 
@@ -92,7 +92,7 @@ def test_a_few_images_all_right_are_not_certainty(n, margin):
 def test_a_few_images_all_wrong_are_not_ignorance(n, margin):
     y = torch.arange(n) % 3
     T = fit_temperature(-margin * torch.nn.functional.one_hot(y, 3).float(), y, LOG_PRIOR)
-    assert 1 <= T <= math.exp(WIDEST)
+    assert 1 <= T <= math.exp(MAX_LOG_TEMPERATURE)
 
 
 def test_equal_scores_say_nothing():
@@ -103,8 +103,8 @@ def test_equal_scores_say_nothing():
 def test_under_a_uniform_prior_the_answer_stays(seed, size):
     scores, y = drawn(seed, 20)
     scores = size * scores
-    T = fit_temperature(scores, y, uniform(3))
-    assert torch.equal(log_posterior(scores, uniform(3), T).argmax(1), scores.argmax(1))
+    T = fit_temperature(scores, y, log_uniform(3))
+    assert torch.equal(log_posterior(scores, log_uniform(3), T).argmax(1), scores.argmax(1))
 
 
 def test_a_constant_of_each_image_changes_nothing():
@@ -131,7 +131,7 @@ def test_images_in_the_priors_own_mix_weigh_the_same():
 
 def test_nll_by_hand():
     scores = torch.tensor([[1.0, 1.0], [math.log(3), 0.0]])
-    assert nll(scores, torch.tensor([0, 1]), uniform(2)) == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert nll(scores, torch.tensor([0, 1]), log_uniform(2)) == pytest.approx((math.log(2) + math.log(4)) / 2)
 
 
 def test_nll_at_a_temperature_is_that_of_the_divided_scores():

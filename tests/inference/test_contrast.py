@@ -2,7 +2,7 @@
 
 import torch
 
-from likely.inference.contrast import LENIENCE, Contrast, contrasts, either
+from likely.inference.contrast import DISTANCE_TOLERANCE, LikelihoodRatioScore, log_ratio, combine_max
 
 K = 3
 
@@ -18,13 +18,13 @@ def drawn(n, seed=0):
 
 def learned(n=300):
     scores, y = drawn(n)
-    return Contrast.fit(contrasts(scores, K).gather(1, y[:, None])[:, 0], y, K)
+    return LikelihoodRatioScore.fit(log_ratio(scores, K).gather(1, y[:, None])[:, 0], y, K)
 
 
 def test_what_all_classes_have_in_common_does_not_show():
     scores, _ = drawn(20, seed=1)
-    torch.testing.assert_close(contrasts(scores + 1000 * torch.rand(20, 1), K), contrasts(scores, K), rtol=0, atol=1e-3)
-    torch.testing.assert_close(contrasts(scores, K).sum(1), torch.zeros(20), rtol=0, atol=1e-4)
+    torch.testing.assert_close(log_ratio(scores + 1000 * torch.rand(20, 1), K), log_ratio(scores, K), rtol=0, atol=1e-3)
+    torch.testing.assert_close(log_ratio(scores, K).sum(1), torch.zeros(20), rtol=0, atol=1e-4)
 
 
 def test_an_image_as_near_to_every_class_is_strange_to_each():
@@ -32,7 +32,7 @@ def test_an_image_as_near_to_every_class_is_strange_to_each():
     own = contrast(scores).gather(1, y[:, None])
     between = contrast(torch.randn(100, K, generator=torch.Generator().manual_seed(3)))
     assert (between.amin(1).median() > own.quantile(0.99)).all()
-    torch.testing.assert_close(own[:, 0], contrast.compared(contrasts(scores, K).gather(1, y[:, None])[:, 0], y))
+    torch.testing.assert_close(own[:, 0], contrast.score_true_class(log_ratio(scores, K).gather(1, y[:, None])[:, 0], y))
 
 
 def test_more_contrast_is_never_stranger():
@@ -46,19 +46,19 @@ def test_contrast_is_in_spreads_of_each_class():
     """A class whose images differ twice as much is twice as lenient."""
     own = torch.cat([torch.linspace(8, 12, 300), torch.linspace(6, 14, 300)])
     y = torch.arange(2).repeat_interleave(300)
-    found = Contrast.fit(own, y, 2).compared(torch.tensor([8.0, 6.0]), torch.tensor([0, 1]))
+    found = LikelihoodRatioScore.fit(own, y, 2).score_true_class(torch.tensor([8.0, 6.0]), torch.tensor([0, 1]))
     torch.testing.assert_close(found, torch.tensor([2.0, 2.0]), rtol=0.05, atol=0)
 
 
 def test_an_image_is_strange_by_its_distance_or_by_its_contrast():
     distance, low_contrast = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, -3.0]])
-    torch.testing.assert_close(either(distance, low_contrast), torch.tensor([[9.0 - LENIENCE, 4.0, -LENIENCE]]))
+    torch.testing.assert_close(combine_max(distance, low_contrast), torch.tensor([[9.0 - DISTANCE_TOLERANCE, 4.0, -DISTANCE_TOLERANCE]]))
 
 
 def test_a_later_class_is_nobodys_rival():
     contrast, (scores, _) = learned(), drawn(40, seed=4)
     last = torch.cat([torch.zeros(12, K), torch.full((12, 1), 8.0)], 1) + torch.randn(12, 1)
-    larger, strange = contrast.of_one_class_more(last)
+    larger, strange = contrast.with_new_class(last)
     assert strange.shape == (12,)
     more = torch.cat([scores, 100 * torch.ones(40, 1)], 1)
     torch.testing.assert_close(larger(more)[:, :K], contrast(scores))
@@ -66,6 +66,6 @@ def test_a_later_class_is_nobodys_rival():
 
 def test_what_is_written_is_read_again():
     contrast, (scores, _) = learned(), drawn(9, seed=5)
-    again = Contrast.from_tensors(contrast.tensors())
-    assert again.n_rivals == K
+    again = LikelihoodRatioScore.from_tensors(contrast.tensors())
+    assert again.n_background == K
     torch.testing.assert_close(again(scores), contrast(scores), rtol=0, atol=0)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.counterfactual import path, transported, turning
+from likely.inference.counterfactual import interpolate, transport, flip_index
 
 K, D = 3, 4
 A, B = torch.tensor([0, 1, 2, 2, 0]), torch.tensor([1, 2, 0, 2, 2])
@@ -28,20 +28,20 @@ def standardised(z, c, classes):
 
 def test_an_image_keeps_its_place_within_its_class(classes):
     z = normal(5, D, seed=3)
-    assert_close(standardised(transported(z, A, B, classes), B, classes), standardised(z, A, classes))
+    assert_close(standardised(transport(z, A, B, classes), B, classes), standardised(z, A, classes))
 
 
 def test_there_and_back_is_where_it_was(classes):
     z = normal(5, D, seed=4)
-    assert_close(transported(transported(z, A, B, classes), B, A, classes), z)
-    assert_close(transported(z, A, A, classes), z)
+    assert_close(transport(transport(z, A, B, classes), B, A, classes), z)
+    assert_close(transport(z, A, A, classes), z)
 
 
 def test_a_class_lands_on_the_other(classes):
     """Mean and scale of many images of a, moved, are those of b."""
     mean, log_scale = classes
     a, b = torch.zeros(20_000, dtype=torch.int64), torch.ones(20_000, dtype=torch.int64)
-    moved = transported(mean[a] + log_scale[a].exp() * normal(20_000, D, seed=5), a, b, classes)
+    moved = transport(mean[a] + log_scale[a].exp() * normal(20_000, D, seed=5), a, b, classes)
     error = 5 * log_scale[1].exp() / 20_000**0.5
     assert ((moved.mean(0) - mean[1]).abs() < error).all()
     assert ((moved.std(0) - log_scale[1].exp()).abs() < error).all()
@@ -49,7 +49,7 @@ def test_a_class_lands_on_the_other(classes):
 
 def test_a_path_goes_straight_from_end_to_end():
     start, end = normal(5, D, seed=6), normal(5, D, seed=7)
-    points = path(start, end, 5)
+    points = interpolate(start, end, 5)
     assert_close(points[:, 0], start)
     assert_close(points[:, -1], end)
     assert_close(points.diff(dim=1), ((end - start) / 4)[:, None].expand(5, 4, D))
@@ -60,7 +60,7 @@ def test_an_answer_turns_where_it_turns_for_good(leads):
     """Class 1 leads where it is said to, else class 0."""
     leads = torch.tensor(leads)
     log_posterior = torch.stack([~leads, leads, torch.zeros_like(leads)], 2).double()
-    found = turning(log_posterior, torch.ones(len(leads), dtype=torch.int64)).tolist()
+    found = flip_index(log_posterior, torch.ones(len(leads), dtype=torch.int64)).tolist()
     for row, first in zip(leads.tolist(), found, strict=True):
         assert all(row[first:])
         assert first == 0 or not row[first - 1]

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.filtering import Filter, filtered, smoothed
-from likely.inference.posterior import log_posterior, uniform
+from likely.inference.filtering import HMMFilter, filtered, smoothed
+from likely.inference.posterior import log_posterior, log_uniform
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
 
@@ -91,7 +91,7 @@ def test_rows_sum_to_one_and_a_constant_of_each_image_cancels(case, persistence,
 
 def test_a_stream_is_the_batch_image_by_image():
     scores = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
-    state = Filter.start(LOG_PRIOR, 0.8)
+    state = HMMFilter.start(LOG_PRIOR, 0.8)
     for row, expected in zip(scores, filtered(scores, LOG_PRIOR, 0.8, temperature=2), strict=True):
         before = state.log_posterior.clone()
         after = state.update(row, temperature=2)
@@ -101,7 +101,7 @@ def test_a_stream_is_the_batch_image_by_image():
 
 
 def test_before_the_first_image_there_is_the_prior():
-    state = Filter.start(LOG_PRIOR.float(), 0.7)
+    state = HMMFilter.start(LOG_PRIOR.float(), 0.7)
     assert_close(state.log_posterior, LOG_PRIOR, rtol=1e-6, atol=1e-6)
     assert_close(state.log_predicted, state.log_posterior)
 
@@ -109,7 +109,7 @@ def test_before_the_first_image_there_is_the_prior():
 def test_two_images_by_hand():
     """3 : 1 after one image; before the next 0.5 · 3/4 + 0.5 · 1/2 = 5/8, and 3 : 1 once more makes 15 : 3."""
     scores = torch.tensor([[3.0, 1.0], [3.0, 1.0]]).log()
-    assert_close(filtered(scores, uniform(2), 0.5).exp()[:, 0], torch.tensor([3 / 4, 5 / 6], dtype=torch.float64))
+    assert_close(filtered(scores, log_uniform(2), 0.5).exp()[:, 0], torch.tensor([3 / 4, 5 / 6], dtype=torch.float64))
 
 
 def test_what_says_nothing_lets_belief_return_to_the_prior():
@@ -121,9 +121,9 @@ def test_what_says_nothing_lets_belief_return_to_the_prior():
 
 def test_persistence_mends_a_single_poor_image():
     scores = torch.tensor([[4.0, 0.0]] * 5 + [[0.0, 1.0]] + [[4.0, 0.0]] * 5)
-    assert log_posterior(scores, uniform(2)).argmax(1)[5] == 1
-    assert filtered(scores, uniform(2), 0.9).argmax(1).tolist() == [0] * 11
-    assert (smoothed(scores, uniform(2), 0.9)[5] > filtered(scores, uniform(2), 0.9)[5])[0]
+    assert log_posterior(scores, log_uniform(2)).argmax(1)[5] == 1
+    assert filtered(scores, log_uniform(2), 0.9).argmax(1).tolist() == [0] * 11
+    assert (smoothed(scores, log_uniform(2), 0.9)[5] > filtered(scores, log_uniform(2), 0.9)[5])[0]
 
 
 @pytest.mark.parametrize("persistence", [0.0, 0.5, 1.0])
@@ -140,7 +140,7 @@ def test_a_class_ruled_out_stays_out(persistence):
     for posterior in (filtered, smoothed):
         log_p = posterior(scores, log_prior, persistence)
         assert (log_p[:, 2] == -math.inf).all()
-        assert_close(log_p[:, :2], posterior(scores[:, :2], uniform(2), persistence))
+        assert_close(log_p[:, :2], posterior(scores[:, :2], log_uniform(2), persistence))
 
 
 @pytest.mark.parametrize("posterior", [filtered, smoothed])
@@ -153,4 +153,4 @@ def test_no_images_have_no_posteriors(posterior):
 @pytest.mark.parametrize("persistence", [-0.1, 1.1, math.nan])
 def test_a_persistence_is_a_probability(persistence):
     with pytest.raises(ValueError, match=f"the persistence is {persistence:g}: expected a probability from 0 to 1"):
-        Filter.start(LOG_PRIOR, persistence)
+        HMMFilter.start(LOG_PRIOR, persistence)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from likely.inference.hierarchy import levels
-from likely.inference.posterior import log_sum_by
+from likely.inference.posterior import grouped_logsumexp
 
 words = st.text("abc", min_size=1, max_size=2)
 nested = st.lists(st.lists(words, min_size=1, max_size=4).map("/".join), min_size=1, max_size=12, unique=True)
@@ -39,4 +39,4 @@ def test_flat_classes_have_no_groups():
 
 def test_what_is_impossible_in_every_part_is_impossible():
     values = torch.full((2, 1), -torch.inf)
-    assert log_sum_by(values, torch.tensor([0, 0]), 2).tolist() == [[-torch.inf], [-torch.inf]]
+    assert grouped_logsumexp(values, torch.tensor([0, 0]), 2).tolist() == [[-torch.inf], [-torch.inf]]

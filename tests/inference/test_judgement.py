@@ -12,10 +12,10 @@ from scipy.stats import betabinom, binom
 from small_judge import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
 from torch.testing import assert_close
 
-from likely.answer import Calibration, Status
+from likely.answer import CalibrationScope, Status
 from likely.inference.calibration import fit_temperature
-from likely.inference.judgement import Examination, Judge, Labelled
-from likely.inference.posterior import log_posterior, uniform
+from likely.inference.judgement import ModelOutputs, ConformalClassifier, CalibrationData
+from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.rejection import prediction_set, status
 
 judgements = st.builds(
@@ -58,7 +58,7 @@ def test_the_set_of_a_known_image_holds_every_class_above_alpha(judgement):
 
 @given(judgements)
 def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgement):
-    uncalibrated = judgement.calibration == (Calibration.NONE,) * K
+    uncalibrated = judgement.calibration == (CalibrationScope.NONE,) * K
     assert judgement.p_values.isnan().all() == uncalibrated
     assert judgement.set_p_values.isnan().all() == uncalibrated
     assert all((state is Status.UNCALIBRATED) == uncalibrated for state in judgement.statuses)
@@ -81,16 +81,16 @@ def test_the_posterior_is_at_the_temperature_and_under_the_prior_given():
 def test_neither_p_value_sees_the_prior():
     examination, _ = examined(0, 20)
     fitted = judge(1, 200)
-    one, other = (fitted(examination, log_prior, 0.05) for log_prior in (LOG_PRIOR, uniform(K)))
+    one, other = (fitted(examination, log_prior, 0.05) for log_prior in (LOG_PRIOR, log_uniform(K)))
     assert torch.equal(one.p_values, other.p_values)
-    assert torch.equal(one.set_p_values, other.set_p_values)
+    assert torch.equal(one.posterior_p_values, other.posterior_p_values)
 
 
 @pytest.mark.parametrize("n_calibration", [0, 5, 200])
 @pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
 def test_tensors_round_trip_through_a_file(kind, n_calibration):
     fitted, (examination, _) = kind(3, n_calibration), examined(4, 20)
-    read = Judge.from_tensors(safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature)
+    read = ConformalClassifier.from_tensors(safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature)
     before, after = (each(examination, LOG_PRIOR, 0.05) for each in (fitted, read))
     for field in dataclasses.fields(before):
         one, other = getattr(before, field.name), getattr(after, field.name)
@@ -110,7 +110,7 @@ def test_tensors_are_copies():
 def test_tensors_of_others_beside_ours_are_passed_over():
     fitted = judge(3, 20)
     others = {"model/mean": torch.zeros(2), "log_prior": LOG_PRIOR}
-    read = Judge.from_tensors(fitted.tensors() | others, 1.0)
+    read = ConformalClassifier.from_tensors(fitted.tensors() | others, 1.0)
     assert torch.equal(read.typicality.scores, fitted.typicality.scores)
 
 
@@ -123,24 +123,24 @@ def test_a_model_without_likelihoods_is_judged_all_the_same():
 
 def test_without_calibration_images_whatever_their_statistics():
     """An empty collection has figures of no width."""
-    empty = Examination(torch.zeros(0, K), None, torch.zeros(0, K, 1))
-    nothing = Labelled.of(empty, torch.zeros(0, dtype=torch.long), 1.0)
-    fitted = Judge.fit(Labelled.of(*examined(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
+    empty = ModelOutputs(torch.zeros(0, K), None, torch.zeros(0, K, 1))
+    nothing = CalibrationData.from_outputs(empty, torch.zeros(0, dtype=torch.long), 1.0)
+    fitted = ConformalClassifier.fit(CalibrationData.from_outputs(*examined(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
     judgement = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
     assert set(judgement.statuses) == {Status.UNCALIBRATED}
-    assert torch.equal(judgement.sets.sum(1), torch.ones(20, dtype=torch.long))
+    assert torch.equal(judgement.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
 
 
 def test_figures_know_their_temperature_and_are_the_same_under_another():
     found, y = examined(5, 200)
-    labelled = Labelled.of(found, y, 1.0)
+    labelled = CalibrationData.from_outputs(found, y, 1.0)
     assert labelled.n_scores == 200 * K
     assert labelled.without_scores().n_scores == 0
-    assert labelled.temperature(LOG_PRIOR) == fit_temperature(found.log_scores, y, LOG_PRIOR)
-    assert labelled.temperature(LOG_PRIOR, 9.0) > labelled.temperature(LOG_PRIOR)  # drawn to what is expected
-    other, expected = labelled.under(3.0), Labelled.of(found, y, 3.0)
-    assert_close(other.improbable, expected.improbable)
-    assert torch.equal(other.contrast, labelled.contrast)
+    assert labelled.fit_temperature(LOG_PRIOR) == fit_temperature(found.log_scores, y, LOG_PRIOR)
+    assert labelled.fit_temperature(LOG_PRIOR, 9.0) > labelled.fit_temperature(LOG_PRIOR)  # drawn to what is expected
+    other, expected = labelled.with_temperature(3.0), CalibrationData.from_outputs(found, y, 3.0)
+    assert_close(other.surprisal, expected.surprisal)
+    assert torch.equal(other.log_ratio, labelled.log_ratio)
 
 
 @pytest.mark.parametrize("n_calibration", [30, 600])  # pooled, and class by class
@@ -151,9 +151,9 @@ def test_both_promises_from_end_to_end(n_calibration):
     for seed in range(0, 10 * repeats, 10):
         (examination, y), fitted = examined(seed + 2, 1), judge(seed, n_calibration)
         for alpha in alphas:
-            judgement = fitted(examination, uniform(K), alpha)
+            judgement = fitted(examination, log_uniform(K), alpha)
             unknown[alpha] += judgement.statuses[0] is Status.UNKNOWN
-            left_out[alpha] += (judgement.set_p_values[0, y] <= alpha).item()
+            left_out[alpha] += (judgement.posterior_p_values[0, y] <= alpha).item()
     for alpha in alphas:
         most = binom(repeats, alpha).isf(1e-7)
         assert unknown[alpha] <= most
@@ -173,7 +173,7 @@ def test_images_as_near_to_every_class_are_stranger_to_who_contrasts(kind):
     between = dataclasses.replace(known, log_scores=known.log_scores - 4 * torch.nn.functional.one_hot(y, K))
     strange = [kind(10, 300)(each, LOG_PRIOR, 0.05).strangeness.amin(1).median() for each in (known, between)]
     assert strange[1] > strange[0] + 0.2
-    before, after = (judge(10, 300)(each, LOG_PRIOR, 0.05).strangeness for each in (known, between))
+    before, after = (judge(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
     assert_close(before, after)
 
 
@@ -182,7 +182,7 @@ def test_images_as_near_to_every_class_are_stranger_to_who_contrasts(kind):
 def test_a_judge_that_learns_from_what_calibrates_it_keeps_its_promise(n, alpha):
     for seed in (100, 200, 300):
         examination, y = examined(seed + 50, 2000)
-        judgement = crossed_judge(seed, n)(examination, uniform(K), alpha)
+        judgement = crossed_judge(seed, n)(examination, log_uniform(K), alpha)
         for c in range(K):
             own = judgement.p_values[y == c, c]
             n_c = n // K
@@ -199,7 +199,7 @@ def with_a_class_more(examination, seed=9):
     n, rng = len(examination.log_scores), torch.Generator().manual_seed(seed)
     low = examination.log_scores.amin(1, keepdim=True) - 3 - torch.rand(n, 1, generator=rng)
     statistics = torch.cat([examination.statistics, torch.randn(n, 1, 4, generator=rng) + 9], 1)
-    return Examination(torch.cat([examination.log_scores, low], 1), None, statistics)
+    return ModelOutputs(torch.cat([examination.log_scores, low], 1), None, statistics)
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 40])
@@ -211,7 +211,7 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     was, now = before(images, LOG_PRIOR, 0.05), after(with_a_class_more(images), prior, 0.05)
     assert_close(now.p_values[:, :K], was.p_values)
-    assert now.calibration == (*was.calibration, Calibration.PER_CLASS if n >= 20 else Calibration.POOLED)
+    assert now.calibration == (*was.calibration, CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED)
     assert after.typicality.n_missing(0.05) == (*before.typicality.n_missing(0.05), max(0, 20 - n))
     assert after.offsets.values[-1] == 0
     assert_close(after.offsets.covariance[:K, :K], before.offsets.covariance)
@@ -221,16 +221,16 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
 def test_judgements_join_as_if_made_at_once():
     whole, (images, _) = judge(4, 200), examined(7, 25)
     pieces = [whole(images.subset(torch.arange(a, b)), LOG_PRIOR, 0.1) for a, b in ((0, 10), (10, 25))]
-    together, at_once = type(pieces[0]).joined(pieces), whole(images, LOG_PRIOR, 0.1)
+    together, at_once = type(pieces[0]).concatenate(pieces), whole(images, LOG_PRIOR, 0.1)
     for name in ("log_posterior", "strangeness", "p_values", "set_p_values", "log_likelihood"):
         assert_close(getattr(together, name), getattr(at_once, name))
-    assert together.calibration == at_once.calibration
+    assert together.calibration_scope == at_once.calibration_scope
     assert together.p_real is None
 
 
 def test_without_promises_there_are_posteriors_alone():
     images, _ = examined(8, 12)
-    plain = Judge.without_promises(K, 1.5)(Examination(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05)
+    plain = ConformalClassifier.uncalibrated(K, 1.5)(ModelOutputs(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05)
     assert_close(plain.log_posterior, log_posterior(images.log_scores, LOG_PRIOR, 1.5))
     assert plain.p_values.isnan().all()
     assert set(plain.statuses) == {Status.UNCALIBRATED}
@@ -238,47 +238,47 @@ def test_without_promises_there_are_posteriors_alone():
 
 def test_a_class_more_does_not_join_the_pool_of_those_before():
     before, (images, _) = judge(3, 60), examined(5, 30)
-    after = before.of_one_class_more(with_a_class_more(examined(6, 15)[0]))
+    after = before.with_new_class(with_a_class_more(examined(6, 15)[0]))
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     alpha = 0.02
     was, now = before(images, LOG_PRIOR, alpha), after(with_a_class_more(images), prior, alpha)
-    assert set(was.calibration) == {Calibration.POOLED}
+    assert set(was.calibration_scope) == {CalibrationScope.POOLED}
     assert_close(now.p_values[:, :K], was.p_values)
-    assert now.calibration[K] is Calibration.POOLED
+    assert now.calibration_scope[K] is CalibrationScope.POOLED
 
 
 def test_pieces_are_joined_as_if_they_had_never_been_apart():
     whole, y = examined(3, 30)
     pieces = [whole.subset(rows) for rows in torch.arange(30).split(11)]
-    joined = Examination.joined(pieces, K)
+    joined = ModelOutputs.concatenate(pieces, K)
     assert torch.equal(joined.log_scores, whole.log_scores)
     assert torch.equal(joined.statistics, whole.statistics)
-    assert joined.description is None
-    assert Examination.joined([], K, 4).statistics.shape == (0, K, 4)
-    each = [Labelled.of(piece, labels, 2.0) for piece, labels in zip(pieces, y.split(11), strict=True)]
+    assert joined.features is None
+    assert ModelOutputs.concatenate([], K, 4).statistics.shape == (0, K, 4)
+    each = [CalibrationData.from_outputs(piece, labels, 2.0) for piece, labels in zip(pieces, y.split(11), strict=True)]
     for found, expected in zip(
-        vars(Labelled.joined(each)).values(), vars(Labelled.of(whole, y, 2.0)).values(), strict=True
+        vars(CalibrationData.concatenate(each)).values(), vars(CalibrationData.from_outputs(whole, y, 2.0)).values(), strict=True
     ):
         assert_close(found, expected)
 
 
 def test_a_judge_of_very_many_classes_knows_all_but_the_bias_of_their_scores():
-    held_out, calibration = (Labelled.of(*examined(*which), 1.5) for which in ((1, 60), (2, 80)))
+    held_out, calibration = (CalibrationData.from_outputs(*examined(*which), 1.5) for which in ((1, 60), (2, 80)))
     full, small = (
-        Judge.fit(a, b, LOG_PRIOR, 1.5)
+        ConformalClassifier.fit(a, b, LOG_PRIOR, 1.5)
         for a, b in ((held_out, calibration), (held_out.without_scores(), calibration.without_scores()))
     )
     judged = [judge(examined(3, 20)[0], LOG_PRIOR, 0.05) for judge in (full, small)]
     assert_close(judged[0].p_values, judged[1].p_values, equal_nan=True)
-    assert_close(judged[0].set_p_values, judged[1].set_p_values, equal_nan=True)
-    assert not small.offsets.covariance.numel()
+    assert_close(judged[0].posterior_p_values, judged[1].posterior_p_values, equal_nan=True)
+    assert not small.bias_correction.covariance.numel()
 
 
 def test_without_held_out_images_the_other_folds_say_what_is_usual():
-    folds = [Labelled.of(*examined(1 + k, 60), 1.5) for k in range(5)]
-    fitted = Judge.fit_crossed(None, folds, LOG_PRIOR, 1.5)
+    folds = [CalibrationData.from_outputs(*examined(1 + k, 60), 1.5) for k in range(5)]
+    fitted = ConformalClassifier.fit_cross_conformal(None, folds, LOG_PRIOR, 1.5)
     known, y = examined(50, 2000)
-    own = fitted(known, uniform(K), 0.1).p_values[torch.arange(2000), y]
+    own = fitted(known, log_uniform(K), 0.1).p_values[torch.arange(2000), y]
     assert 0.04 < (own <= 0.1).double().mean() < 0.16
     strangers, _ = examined(51, 100, shift=30.0)
     assert set(fitted(strangers, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
-from likely.inference.label_shift import GAP, OFFSET, TRUST, Offsets, class_mix, log_prior_of
-from likely.inference.posterior import log_posterior, uniform
+from likely.inference.label_shift import TOLERANCE, PRIOR_SD, PSEUDO_COUNT, BiasCorrection, estimate_prior, log_prior_from_fractions
+from likely.inference.posterior import log_posterior, log_uniform
 
 K = 10
 SKEWED = torch.tensor([0.25, 0.2, 0.15, 0.1, 0.08, 0.07, 0.05, 0.04, 0.04, 0.02], dtype=torch.float64)
@@ -44,7 +44,7 @@ def certain(counts):
 
 
 def objective(scores, log_prior, shares):
-    return torch.logsumexp(scores + shares.log(), 1).sum() + TRUST * log_prior.exp() @ shares.log()
+    return torch.logsumexp(scores + shares.log(), 1).sum() + PSEUDO_COUNT * log_prior.exp() @ shares.log()
 
 
 def accuracy(log_scores, y, log_prior):
@@ -68,23 +68,23 @@ def scored(draw):
 @given(scored())
 def test_no_other_mix_is_better(case):
     scores, log_prior, rng = case
-    estimate = class_mix(scores, log_prior).estimate
+    estimate = estimate_prior(scores, log_prior).estimate
     best = objective(scores, log_prior, estimate)
     others = torch.rand(20, len(log_prior), generator=rng, dtype=torch.float64) + 1e-9
     others = torch.cat([others / others.sum(1, keepdim=True), 0.99 * estimate + 0.01 * torch.eye(len(log_prior))])
-    assert all(objective(scores, log_prior, other) <= best + GAP + 1e-12 * best.abs() for other in others)
+    assert all(objective(scores, log_prior, other) <= best + TOLERANCE + 1e-12 * best.abs() for other in others)
 
 
 @settings(max_examples=40)
 @given(scored())
 def test_shares_are_shares_and_lie_in_their_intervals(case):
     scores, log_prior, _ = case
-    mix = class_mix(scores, log_prior)
+    mix = estimate_prior(scores, log_prior)
     assert mix.estimate.sum().item() == pytest.approx(1)
     assert 0 <= mix.low.min() <= mix.high.max() <= 1
     assert ((mix.low <= mix.estimate + 1e-12) & (mix.estimate <= mix.high + 1e-12)).all()
     assert 0 <= mix.p_value <= 1
-    assert 0 <= mix.identifiability.told <= 1 + 2 / len(scores)
+    assert 0 <= mix.identifiability.information_fraction <= 1 + 2 / len(scores)
     assert torch.equal(mix.log_prior, mix.estimate.log() if mix.shifted else log_prior)
     assert mix.n_used == len(scores)
 
@@ -94,15 +94,15 @@ def test_shares_are_shares_and_lie_in_their_intervals(case):
 def test_classes_have_no_order(seed):
     scores, _ = World(seed)(SKEWED, 50)
     order = torch.randperm(K, generator=torch.Generator().manual_seed(seed))
-    plain, shuffled = class_mix(scores, SKEWED.log()), class_mix(scores[:, order], SKEWED[order].log())
+    plain, shuffled = estimate_prior(scores, SKEWED.log()), estimate_prior(scores[:, order], SKEWED[order].log())
     assert_close(shuffled.estimate, plain.estimate[order], rtol=1e-3, atol=1e-4)
     assert shuffled.p_value == pytest.approx(plain.p_value, abs=1e-3)
 
 
 def test_a_constant_of_each_image_and_a_temperature_divided_out_change_nothing():
     scores, _ = World(1)(GONE, 100)
-    moved = class_mix(7 * scores + 1e5 * torch.arange(100)[:, None], uniform(K), temperature=7)
-    plain = class_mix(scores, uniform(K))
+    moved = estimate_prior(7 * scores + 1e5 * torch.arange(100)[:, None], log_uniform(K), temperature=7)
+    plain = estimate_prior(scores, log_uniform(K))
     assert_close(moved.estimate, plain.estimate, rtol=1e-4, atol=1e-6)
     assert_close(moved.high, plain.high, rtol=1e-4, atol=1e-6)
 
@@ -110,15 +110,15 @@ def test_a_constant_of_each_image_and_a_temperature_divided_out_change_nothing()
 def test_certain_scores_are_counted():
     counts = torch.tensor([30, 50, 20], dtype=torch.float64)
     prior, z, N = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), 1.959964, 100
-    mix = class_mix(certain([30, 50, 20]), prior.log(), alpha=0.05)
-    estimate = (counts + TRUST * prior) / (N + TRUST)
+    mix = estimate_prior(certain([30, 50, 20]), prior.log(), alpha=0.05)
+    estimate = (counts + PSEUDO_COUNT * prior) / (N + PSEUDO_COUNT)
     assert_close(mix.estimate, estimate, rtol=1e-6, atol=1e-9)
     middle = (estimate + z**2 / (2 * N)) / (1 + z**2 / N)  # Wilson 1927
     half = z / (1 + z**2 / N) * (estimate * (1 - estimate) / N + z**2 / (4 * N**2)).sqrt()
     assert_close(mix.low, middle - half, rtol=0.01, atol=0)
     assert_close(mix.high, middle + half, rtol=0.01, atol=0)
     assert mix.p_value == pytest.approx(float(chisquare(counts.numpy(), (N * prior).numpy()).pvalue), rel=0.05)
-    assert mix.identifiability.told == pytest.approx(1, abs=0.01)
+    assert mix.identifiability.information_fraction == pytest.approx(1, abs=0.01)
     assert mix.identifiability.confused == ()
 
 
@@ -126,12 +126,12 @@ def test_two_kinds_of_image_and_two_classes_have_a_closed_form():
     """p(1 | a) = 0.8, p(1 | b) = 0.3: of N images a share f is 1, and π_a = (f − 0.3) / 0.5, √(f (1 − f) / N) / 0.5 off."""
     N, f = 1000, 0.5
     rows = torch.tensor([[0.8, 0.3], [0.2, 0.7]]).log().repeat_interleave(N // 2, 0)
-    mix = class_mix(rows, uniform(2), alpha=0.05)
+    mix = estimate_prior(rows, log_uniform(2), alpha=0.05)
     assert mix.estimate[0].item() == pytest.approx(0.4, abs=1e-3)
     deviation = math.sqrt(f * (1 - f) / N) / 0.5
     assert (mix.high - mix.low)[0].item() == pytest.approx(2 * 1.96 * deviation, rel=0.01)
     assert mix.p_value == pytest.approx(math.erfc(0.05 / math.sqrt(0.55 * 0.45 / N) / math.sqrt(2)), rel=0.02)
-    assert mix.identifiability.told == pytest.approx(0.25 * 0.25 / (0.55 * 0.45), rel=0.02)
+    assert mix.identifiability.information_fraction == pytest.approx(0.25 * 0.25 / (0.55 * 0.45), rel=0.02)
 
 
 # Its intervals
@@ -141,7 +141,7 @@ def test_two_kinds_of_image_and_two_classes_have_a_closed_form():
 @pytest.mark.parametrize("spread", [0.8, 5.0])
 def test_intervals_hold_the_true_shares(shares, spread):
     world, times = World(2, spread), 60
-    mixes = [class_mix(world(shares, 400)[0], uniform(K), alpha=0.05) for _ in range(times)]
+    mixes = [estimate_prior(world(shares, 400)[0], log_uniform(K), alpha=0.05) for _ in range(times)]
     missed = torch.stack([(mix.low > shares) | (shares > mix.high) for mix in mixes])
     assert missed.sum(0).max() <= binom.ppf(1 - 1e-4 / K, times, 0.07)  # each class; Wilson's promise is approximate
     each = missed.double().mean(1)  # the classes of one draw miss together
@@ -153,13 +153,13 @@ def test_intervals_hold_the_true_shares_beside_offsets_from_few_images():
     missed = []
     for _ in range(times):
         held, y = world(SKEWED, 300)
-        mix = class_mix(world(GONE, 1000)[0] + BIAS, SKEWED.log(), 1, Offsets.fit(held + BIAS, y, SKEWED.log()), 0.05)
+        mix = estimate_prior(world(GONE, 1000)[0] + BIAS, SKEWED.log(), 1, BiasCorrection.fit(held + BIAS, y, SKEWED.log()), 0.05)
         missed.append((mix.low > GONE) | (mix.high < GONE))
     assert torch.stack(missed).sum(0).max() <= binom.ppf(1 - 1e-4 / K, times, 0.07)
 
 
 def test_a_class_that_was_not_seen_may_be_there_as_often_as_three_in_so_many_images():
-    mix = class_mix(certain([60, 40, 0]), uniform(3), alpha=0.05)
+    mix = estimate_prior(certain([60, 40, 0]), log_uniform(3), alpha=0.05)
     assert mix.low[2] == 0
     assert 3 / 100 < mix.high[2] < 6 / 100
 
@@ -170,36 +170,36 @@ def test_a_class_that_was_not_seen_may_be_there_as_often_as_three_in_so_many_ima
 @pytest.mark.parametrize(("spread", "n"), [(0.7, 300), (1.5, 40), (1.5, 1000), (6.0, 100)])
 def test_an_unchanged_mix_is_refuted_as_seldom_as_promised(spread, n):
     world, times = World(4, spread), 100
-    mixes = [class_mix(world(SKEWED, n)[0], SKEWED.log(), alpha=0.05) for _ in range(times)]
+    mixes = [estimate_prior(world(SKEWED, n)[0], SKEWED.log(), alpha=0.05) for _ in range(times)]
     assert sum(mix.shifted for mix in mixes) <= binom.ppf(1 - 1e-4, times, 0.06)
     assert all(torch.equal(mix.log_prior, SKEWED.log()) for mix in mixes if not mix.shifted)
 
 
 def test_biased_scores_pass_for_a_shift_unless_offsets_take_the_bias_out():
     world, times = World(5), 30
-    log_prior = uniform(K)
+    log_prior = log_uniform(K)
     raw = corrected = 0
     for _ in range(times):
         scores, (held, y) = world(log_prior.exp(), 1000)[0] + BIAS, world(log_prior.exp(), 500)
-        raw += class_mix(scores, log_prior, alpha=0.05).shifted
-        corrected += class_mix(scores, log_prior, 1, Offsets.fit(held + BIAS, y, log_prior), 0.05).shifted
+        raw += estimate_prior(scores, log_prior, alpha=0.05).shifted
+        corrected += estimate_prior(scores, log_prior, 1, BiasCorrection.fit(held + BIAS, y, log_prior), 0.05).shifted
     assert raw > times / 2
     assert corrected <= binom.ppf(1 - 1e-4, times, 0.06)
 
 
 def test_adapting_gains_what_knowing_the_mix_would_and_loses_nothing_without_a_shift():
-    world, log_prior = World(6, 1.0), uniform(K)
+    world, log_prior = World(6, 1.0), log_uniform(K)
     held, labels = world(log_prior.exp(), 1000)
-    offsets = Offsets.fit(held + BIAS, labels, log_prior)
+    offsets = BiasCorrection.fit(held + BIAS, labels, log_prior)
     gains, best, lost = [], [], []
     for _ in range(20):
         shares = world.mix()
         scores, y = world(shares, 1000)
         before = accuracy(scores + BIAS, y, log_prior)
-        gains.append(accuracy(scores + BIAS, y, class_mix(scores + BIAS, log_prior, 1, offsets).log_prior) - before)
+        gains.append(accuracy(scores + BIAS, y, estimate_prior(scores + BIAS, log_prior, 1, offsets).log_prior) - before)
         best.append(accuracy(scores + BIAS, y, shares.log()) - before)
         same, y = world(log_prior.exp(), 1000)
-        kept = class_mix(same + BIAS, log_prior, 1, offsets).log_prior
+        kept = estimate_prior(same + BIAS, log_prior, 1, offsets).log_prior
         lost.append(accuracy(same + BIAS, y, log_prior) - accuracy(same + BIAS, y, kept))
     assert sum(best) / 20 > 10
     assert sum(gains) >= 0.9 * sum(best)
@@ -207,22 +207,22 @@ def test_adapting_gains_what_knowing_the_mix_would_and_loses_nothing_without_a_s
 
 
 def test_one_image_refutes_nothing():
-    mix = class_mix(certain([0, 1, 0]), uniform(3))
+    mix = estimate_prior(certain([0, 1, 0]), log_uniform(3))
     assert not mix.shifted
-    assert torch.equal(mix.log_prior, uniform(3))
+    assert torch.equal(mix.log_prior, log_uniform(3))
 
 
 def test_scores_that_say_nothing_leave_the_training_mix():
-    mix = class_mix(torch.zeros(1000, K), SKEWED.log())
+    mix = estimate_prior(torch.zeros(1000, K), SKEWED.log())
     assert_close(mix.estimate, SKEWED)
     assert mix.p_value == 1
-    assert mix.identifiability.told == pytest.approx(0, abs=1e-9)
+    assert mix.identifiability.information_fraction == pytest.approx(0, abs=1e-9)
     assert mix.low.max() == 0
     assert mix.high.min() == 1
 
 
 def test_a_single_class_has_nothing_to_share():
-    mix = class_mix(torch.randn(5, 1, generator=torch.Generator().manual_seed(0)), uniform(1))
+    mix = estimate_prior(torch.randn(5, 1, generator=torch.Generator().manual_seed(0)), log_uniform(1))
     assert (mix.estimate.item(), mix.high.item(), mix.p_value) == (1, 1, 1)
     assert mix.identifiability.confused == ()
 
@@ -233,9 +233,9 @@ def test_a_single_class_has_nothing_to_share():
 def test_two_classes_of_the_same_scores_cannot_be_told_apart():
     scores, _ = World(7)(SKEWED, 1000)
     scores[:, 3] = scores[:, 1]
-    found = class_mix(scores, SKEWED.log())
+    found = estimate_prior(scores, SKEWED.log())
     assert found.identifiability.confused == ((1, 3),)
-    assert found.identifiability.told < 1e-2
+    assert found.identifiability.information_fraction < 1e-2
     assert (found.low[[1, 3]] == 0).all()
     assert (found.high - found.low)[[0, 2, 4, 5, 6, 7, 8, 9]].max() < 0.2
 
@@ -244,14 +244,14 @@ def test_of_a_class_that_looks_like_a_mixture_of_two_others_images_tell_next_to_
     world = World(8, 6.0, 4)
     scores, _ = world(torch.tensor([0.4, 0.3, 0.3, 0.0]), 500)
     scores[:, 3] = torch.logsumexp(scores[:, 1:3], 1) - math.log(2)
-    assert class_mix(scores, uniform(4)).identifiability.told < 0.01
+    assert estimate_prior(scores, log_uniform(4)).identifiability.information_fraction < 0.01
 
 
 @pytest.mark.parametrize("n", [5, 20, 100])
 def test_classes_that_are_told_at_sight_are_never_confused(n):
     world = World(9, 8.0)
     for _ in range(20):
-        assert class_mix(world(GONE, n)[0], uniform(K), alpha=0.05).identifiability.confused == ()
+        assert estimate_prior(world(GONE, n)[0], log_uniform(K), alpha=0.05).identifiability.confused == ()
 
 
 def test_classes_much_alike_are_confused_in_few_images_and_told_apart_in_many():
@@ -259,8 +259,8 @@ def test_classes_much_alike_are_confused_in_few_images_and_told_apart_in_many():
     rng = torch.Generator().manual_seed(10)
     x = means.repeat(2000) + torch.randn(4000, generator=rng)
     scores = -(x[:, None] - means).square() / 2
-    assert class_mix(scores[:30], uniform(2)).identifiability.confused == ((0, 1),)
-    assert class_mix(scores, uniform(2)).identifiability.confused == ()
+    assert estimate_prior(scores[:30], log_uniform(2)).identifiability.confused == ((0, 1),)
+    assert estimate_prior(scores, log_uniform(2)).identifiability.confused == ()
 
 
 # Offsets
@@ -268,7 +268,7 @@ def test_classes_much_alike_are_confused_in_few_images_and_told_apart_in_many():
 
 def test_offsets_find_the_bias_that_was_put_in():
     scores, y = World(11)(SKEWED, 3000)
-    found = Offsets.fit(3 * (scores - BIAS), y, SKEWED.log(), temperature=3)
+    found = BiasCorrection.fit(3 * (scores - BIAS), y, SKEWED.log(), temperature=3)
     centre = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
     deviation = (centre @ found.covariance @ centre).diagonal().sqrt()
     assert ((centre @ (found.values - BIAS)).abs() < 5 * deviation + 0.02).all()
@@ -283,41 +283,41 @@ def test_with_offsets_the_predicted_shares_are_those_of_the_training_mix(seed, s
     log_prior = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
     scores, y = world(torch.ones(4), 300)
     scores = scores + size * torch.randn(4, generator=world.rng)
-    b = Offsets.fit(scores, y, log_prior).values
+    b = BiasCorrection.fit(scores, y, log_prior).values
     p = log_posterior(scores + b, log_prior).exp()
     share = (log_prior.double().exp() * 300 / torch.bincount(y))[y]
-    pull = b / OFFSET**2 / 300  # of the little trust in no offset
+    pull = b / PRIOR_SD**2 / 300  # of the little trust in no offset
     assert_close(share @ p / 300, log_prior.double().exp() - pull, rtol=0, atol=1e-4)
 
 
 def test_the_calibration_images_themselves_have_not_shifted():
     scores, y = World(12)(SKEWED, 500)
-    offsets = Offsets.fit(scores + BIAS, y, SKEWED.log())
+    offsets = BiasCorrection.fit(scores + BIAS, y, SKEWED.log())
     own = torch.bincount(y, minlength=K) / 500
-    assert_close(class_mix(scores + BIAS, SKEWED.log(), 1, offsets).estimate, own.double(), rtol=0, atol=0.03)
+    assert_close(estimate_prior(scores + BIAS, SKEWED.log(), 1, offsets).estimate, own.double(), rtol=0, atol=0.03)
 
 
 def test_a_class_without_calibration_images_keeps_its_scores_and_is_doubted():
     scores, y = World(13)(SKEWED, 1000)
     known = y != 4
-    found = Offsets.fit(scores[known], y[known], SKEWED.log())
+    found = BiasCorrection.fit(scores[known], y[known], SKEWED.log())
     assert found.values[4] == 0
-    assert found.covariance[4, 4].item() == pytest.approx(OFFSET**2)
+    assert found.covariance[4, 4].item() == pytest.approx(PRIOR_SD**2)
 
 
 def test_a_class_with_one_calibration_image_is_doubted_more_than_one_with_many():
     scores, y = World(14)(SKEWED, 500)
     first = (y == 4).nonzero()[0, 0]
     kept = (y != 4) | (torch.arange(500) == first)
-    few, many = (Offsets.fit(scores[rows], y[rows], SKEWED.log()) for rows in (kept, y >= 0))
+    few, many = (BiasCorrection.fit(scores[rows], y[rows], SKEWED.log()) for rows in (kept, y >= 0))
     centre = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
     assert (centre @ few.covariance @ centre)[4, 4] > (centre @ many.covariance @ centre)[4, 4]
 
 
 def test_without_calibration_images_nothing_is_known_of_offsets():
-    found = Offsets.fit(torch.zeros(0, K), torch.zeros(0, dtype=torch.long), uniform(K))
+    found = BiasCorrection.fit(torch.zeros(0, K), torch.zeros(0, dtype=torch.long), log_uniform(K))
     assert torch.equal(found.values, torch.zeros(K, dtype=torch.float64))
-    assert_close(found.covariance, OFFSET**2 * torch.eye(K, dtype=torch.float64))
+    assert_close(found.covariance, PRIOR_SD**2 * torch.eye(K, dtype=torch.float64))
 
 
 # What is asked for
@@ -325,16 +325,16 @@ def test_without_calibration_images_nothing_is_known_of_offsets():
 
 def test_a_mix_needs_images():
     with pytest.raises(ValueError, match="0 images say nothing"):
-        class_mix(torch.zeros(0, 3), uniform(3))
+        estimate_prior(torch.zeros(0, 3), log_uniform(3))
 
 
 def test_a_mix_needs_classes_that_training_has_seen():
     with pytest.raises(ValueError, match="more than 0 for every class"):
-        class_mix(torch.zeros(2, 2), torch.tensor([0.0, -math.inf]))
+        estimate_prior(torch.zeros(2, 2), torch.tensor([0.0, -math.inf]))
 
 
 def test_results_are_frozen():
-    mix = class_mix(torch.zeros(2, 2), uniform(2))
+    mix = estimate_prior(torch.zeros(2, 2), log_uniform(2))
     with pytest.raises(FrozenInstanceError):
         mix.shifted = True
 
@@ -342,13 +342,13 @@ def test_results_are_frozen():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda shares: sum(shares) > 0.01))
 def test_shares_become_a_log_prior(shares):
     total = sum(shares)
-    log_prior = log_prior_of([share / total for share in shares], [f"class {i}" for i in range(len(shares))])
+    log_prior = log_prior_from_fractions([share / total for share in shares], [f"class {i}" for i in range(len(shares))])
     assert log_prior.dtype == torch.float64
     assert_close(log_prior.exp(), torch.tensor(shares, dtype=torch.float64) / total)
 
 
 def test_rounded_shares_are_taken():
-    assert_close(log_prior_of([0.33, 0.33, 0.33], ["a", "b", "c"]), uniform(3))
+    assert_close(log_prior_from_fractions([0.33, 0.33, 0.33], ["a", "b", "c"]), log_uniform(3))
 
 
 @pytest.mark.parametrize(
@@ -364,13 +364,13 @@ def test_rounded_shares_are_taken():
 )
 def test_shares_that_are_none_are_refused(shares, sentence):
     with pytest.raises(ValueError) as refusal:
-        log_prior_of(shares, ["boot", "coat", "shirt"])
+        log_prior_from_fractions(shares, ["boot", "coat", "shirt"])
     assert str(refusal.value) == sentence
 
 
 def test_a_mix_of_very_many_classes_is_not_estimated():
-    offsets = Offsets.unknown(K)
-    assert not offsets.of_one_class_more().covariance.numel()
-    assert len(offsets.of_one_class_more().values) == K + 1
+    offsets = BiasCorrection.unavailable(K)
+    assert not offsets.with_new_class().covariance.numel()
+    assert len(offsets.with_new_class().values) == K + 1
     with pytest.raises(ValueError, match="a mix of 10 classes has too many shares"):
-        class_mix(torch.zeros(5, K), uniform(K), 1.0, offsets)
+        estimate_prior(torch.zeros(5, K), log_uniform(K), 1.0, offsets)

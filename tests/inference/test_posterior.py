@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.posterior import log_evidence, log_posterior, top_log_posterior, uniform
+from likely.inference.posterior import log_evidence, log_posterior, topk_log_posterior, log_uniform
 
 
 @st.composite
@@ -76,18 +76,18 @@ def test_evidence_moves_with_the_likelihoods(case, constant):
 @pytest.mark.parametrize("value", [1e6, -1e6])
 def test_extremes_stay_finite(value):
     L = torch.tensor([[value, 0.0, -value], [value, value, value]])
-    assert log_posterior(L, uniform(3)).isfinite().all()
-    assert log_evidence(L, uniform(3)).isfinite().all()
+    assert log_posterior(L, log_uniform(3)).isfinite().all()
+    assert log_evidence(L, log_uniform(3)).isfinite().all()
 
 
 def test_a_million_nats_do_not_hide_a_difference_of_one():
-    log_p = log_posterior(torch.tensor([[-1e6, -1e6 - 1]]), uniform(2))
+    log_p = log_posterior(torch.tensor([[-1e6, -1e6 - 1]]), log_uniform(2))
     assert log_p[0, 0] - log_p[0, 1] == 1
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 81])
 def test_uniform_classes_are_equally_likely(n_classes):
-    log_prior = uniform(n_classes)
+    log_prior = log_uniform(n_classes)
     assert log_prior.shape == (n_classes,)
     assert log_prior.tolist() == pytest.approx([-math.log(n_classes)] * n_classes)
 
@@ -96,7 +96,7 @@ def test_uniform_classes_are_equally_likely(n_classes):
 def test_the_few_largest_are_the_largest(seed, k, temperature, n):
     rng = torch.Generator().manual_seed(seed)
     scores, prior = 5 * torch.randn(6, n, generator=rng), torch.rand(n, generator=rng).log_softmax(0)
-    values, classes = top_log_posterior(scores, prior, temperature, k)
+    values, classes = topk_log_posterior(scores, prior, temperature, k)
     expected = log_posterior(scores, prior, temperature).topk(min(k, n))
     assert_close(values.double(), expected.values, rtol=1e-4, atol=1e-4)
     assert torch.equal(classes, expected.indices)

@@ -12,9 +12,9 @@ from scipy.stats import betabinom
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch.testing import assert_close
 
-from likely.answer import Calibration, Status
-from likely.inference.posterior import log_posterior, uniform
-from likely.inference.rejection import ConformalScores, prediction_set, status
+from likely.answer import CalibrationScope, Status
+from likely.inference.posterior import log_posterior, log_uniform
+from likely.inference.rejection import ConformalCalibrator, prediction_set, status
 
 CHANCE = 1e-7  # that a simulation fails though the code is right
 ALPHAS = [0.01, 0.05, 0.1, 0.3]
@@ -26,7 +26,7 @@ def fitted_to(calibration, labels, held_out, held_out_labels):
         scores.double().gather(1, y[:, None])[:, 0]
         for scores, y in ((calibration, labels), (held_out, held_out_labels))
     ]
-    return ConformalScores.fit(own[0], labels, own[1], held_out_labels, calibration.shape[1])
+    return ConformalCalibrator.fit(own[0], labels, own[1], held_out_labels, calibration.shape[1])
 
 
 def generator(seed):
@@ -39,7 +39,7 @@ def generator(seed):
 def of_one_class(scores):
     """Conformal scores of a single class, calibrated on `scores`."""
     n = len(scores)
-    return ConformalScores(
+    return ConformalCalibrator(
         torch.as_tensor(scores, dtype=torch.float64),
         torch.zeros(n, dtype=torch.long),
         torch.zeros(1),
@@ -108,11 +108,11 @@ def test_what_stands_behind_a_p_value(case):
     for c, kind in enumerate(fitted.calibration(alpha)):
         n = (fitted.labels == c).sum().item()
         enough_of_its_own, enough = n >= 1 / alpha, len(fitted.labels) >= 1 / alpha
-        fallback = Calibration.POOLED if enough else Calibration.NONE
-        assert kind is (Calibration.PER_CLASS if enough_of_its_own else fallback)
-        assert p[:, c].isnan().all() == (kind is Calibration.NONE)
-        size = n if kind is Calibration.PER_CLASS else size_of_pool(fitted, alpha)
-        if kind is not Calibration.NONE:
+        fallback = CalibrationScope.POOLED if enough else CalibrationScope.NONE
+        assert kind is (CalibrationScope.PER_CLASS if enough_of_its_own else fallback)
+        assert p[:, c].isnan().all() == (kind is CalibrationScope.NONE)
+        size = n if kind is CalibrationScope.PER_CLASS else size_of_pool(fitted, alpha)
+        if kind is not CalibrationScope.NONE:
             ranks = p[:, c] * (size + 1)
             assert_close(ranks, ranks.round())
             assert 1 / (size + 1) <= alpha  # else no image could ever be turned away
@@ -129,7 +129,7 @@ def test_tiny_classes_that_are_too_few_together_borrow_from_all():
     y = torch.tensor([0, 1] + [2] * 30)
     scores = torch.randn(32, 3, generator=generator(0))
     fitted = fitted_to(scores, y, scores, y)
-    assert fitted.calibration(0.1) == (Calibration.POOLED, Calibration.POOLED, Calibration.PER_CLASS)
+    assert fitted.scope(0.1) == (CalibrationScope.POOLED, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
     strangest = fitted.p_values(torch.full((1, 3), 1e9), 0.1)
     assert_close(strangest, torch.tensor([[1 / 33, 1 / 33, 1 / 31]], dtype=torch.float64))
 
@@ -142,7 +142,7 @@ def test_pooled_scores_are_put_on_one_scale():
     own = torch.tensor([0.1, 0.5, 2.0, -3.0])
     calibration = torch.stack([own, 100 + 20 * own], 1).repeat(2, 1)
     fitted = fitted_to(calibration, torch.arange(2).repeat_interleave(4), both, y)
-    assert fitted.calibration(0.15) == (Calibration.POOLED, Calibration.POOLED)
+    assert fitted.scope(0.15) == (CalibrationScope.POOLED, CalibrationScope.POOLED)
     p = fitted.p_values(torch.tensor([[1.0, 120.0], [-5.0, 0.0]]), 0.15)
     assert_close(p[:, 0], p[:, 1])
 
@@ -151,8 +151,8 @@ def test_a_class_without_held_out_images_is_scaled_as_all_of_them():
     scores, y = torch.randn(40, 3, generator=generator(1)), torch.arange(40) % 2
     fitted = fitted_to(scores, y, scores, y)
     own = scores.double()[torch.arange(40), y]
-    assert fitted.middle[2] == own.median()
-    assert_close(fitted.spread[2], (own - own.median()).abs().mean())
+    assert fitted.median[2] == own.median()
+    assert_close(fitted.mad[2], (own - own.median()).abs().mean())
 
 
 def test_without_held_out_images_the_pool_is_of_raw_scores():
@@ -184,7 +184,7 @@ def answers(seed, n, n_classes=6):
     rng = generator(seed)
     y = torch.randint(0, n_classes, (n,), generator=rng)
     scores = torch.randn(n, n_classes, generator=rng) + 2 * torch.nn.functional.one_hot(y, n_classes)
-    return log_posterior(scores, uniform(n_classes)), y
+    return log_posterior(scores, log_uniform(n_classes)), y
 
 
 def sets_of_mapie(log_p, y, new, alpha):
@@ -244,7 +244,7 @@ def test_the_promise_of_each_class(alpha, seed):
     calibration, y = scores_of(seed, 1000)
     held_out, held_out_y = scores_of(seed + 100, 100)
     fitted = fitted_to(calibration, y, held_out, held_out_y)
-    assert set(fitted.calibration(alpha)) == {Calibration.PER_CLASS}
+    assert set(fitted.scope(alpha)) == {CalibrationScope.PER_CLASS}
     new, new_y = scores_of(seed + 200, 20_000)
     away = turned_away(fitted, new, new_y, alpha)
     for c in range(4):
@@ -259,7 +259,7 @@ def test_the_promise_of_all_tiny_classes_together(alpha, seed):
     calibration, y = scores_of(seed, n)
     held_out, held_out_y = scores_of(seed + 100, 30)
     fitted = fitted_to(calibration, y, held_out, held_out_y)
-    assert set(fitted.calibration(alpha)) == {Calibration.POOLED}
+    assert set(fitted.scope(alpha)) == {CalibrationScope.POOLED}
     new, new_y = scores_of(seed + 200, 20_000)
     fewest, most = allowed(20_000, n, alpha)
     assert fewest <= turned_away(fitted, new, new_y, alpha).sum().item() <= most
@@ -278,7 +278,7 @@ def test_the_promise_of_tiny_classes_beside_a_large_one(seed):
     alpha = 0.1
     (calibration, y), held_out = drawn(seed, 20, 400), drawn(seed + 100, 0, 100)  # which show the large class alone
     fitted = fitted_to(calibration, y, *held_out)
-    assert fitted.calibration(alpha) == (*[Calibration.POOLED] * 9, Calibration.PER_CLASS)
+    assert fitted.scope(alpha) == (*[CalibrationScope.POOLED] * 9, CalibrationScope.PER_CLASS)
     new, new_y = drawn(seed + 200, 20_000, 20_000)
     away = turned_away(fitted, new, new_y, alpha)
     for group, n_calibration in ((new_y < 9, 20), (new_y == 9, 400)):
@@ -318,7 +318,7 @@ def test_status(p_value, n_in_set, expected):
 @given(st.integers(0, 1000), st.floats(0.01, 0.99))
 def test_a_set_holds_the_best_class_and_every_probable_one(seed, alpha):
     rng = generator(seed)
-    log_p = log_posterior(torch.randn(6, 4, generator=rng), uniform(4))
+    log_p = log_posterior(torch.randn(6, 4, generator=rng), log_uniform(4))
     p = torch.rand(6, 4, generator=rng)
     named = prediction_set(log_p, p, alpha)
     assert named[torch.arange(6), log_p.argmax(1)].all()

@@ -11,7 +11,7 @@ from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
 
 from likely.inference import strangeness as room
-from likely.inference.strangeness import Strangeness, Traits, stacked
+from likely.inference.strangeness import NonconformityScore, Statistics, stack
 
 
 def generator(seed):
@@ -26,12 +26,12 @@ def traits(seed, n, n_classes=3, n_shared=3, n_by_class=2):
     )
     v = torch.randn(n, n_shared + n_by_class, generator=rng) @ mix * (1 + y[:, None]) + y[:, None]
     by_class = v[:, None, n_shared:] + torch.arange(n_classes)[:, None] - y[:, None, None]
-    return Traits(v[:, :n_shared], by_class), y
+    return Statistics(v[:, :n_shared], by_class), y
 
 
 def fitted(seed=0, n=3000, **kinds):
     t, y = traits(seed, n, **kinds)
-    return Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])
+    return NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
 
 
 def distances(strangeness, t):
@@ -40,7 +40,7 @@ def distances(strangeness, t):
 
 def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_does():
     t, y = traits(0, 9000)
-    found = distances(Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1]), t)
+    found = distances(NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1]), t)
     for c in range(3):
         v = torch.cat([t.shared, t.by_class[:, c]], 1).double().numpy()
         expected = EmpiricalCovariance().fit(v[y == c]).mahalanobis(v)
@@ -49,7 +49,7 @@ def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_do
 
 def test_of_its_own_class_half_the_images_are_stranger_than_usual():
     t, y = traits(1, 6000)
-    own = Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])(t)[torch.arange(6000), y]
+    own = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])(t)[torch.arange(6000), y]
     for c in range(3):
         assert own[y == c].median().abs() < 1e-3
         assert (own[y == c] - own[y == c].median()).abs().mean() == pytest.approx(1, abs=0.01)
@@ -58,8 +58,8 @@ def test_of_its_own_class_half_the_images_are_stranger_than_usual():
 def test_too_likely_is_as_strange_as_too_unlikely():
     strangeness = fitted(2, 150, n_shared=0, n_by_class=1)
     away = torch.tensor([-3.0, 3.0])[:, None, None]
-    middle = strangeness.mean + strangeness.centre * strangeness.scale
-    low, high = strangeness(Traits(torch.zeros(2, 0), middle + away))
+    middle = strangeness.mean + strangeness.center * strangeness.scale
+    low, high = strangeness(Statistics(torch.zeros(2, 0), middle + away))
     assert_close(low, high)
 
 
@@ -67,10 +67,10 @@ def test_too_likely_is_as_strange_as_too_unlikely():
 def test_traits_that_are_not_normal_are_made_so(bent):
     """What is usual in heavy tails is usual, and what is not remains strange."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
-    t, held_out = (Traits(v.shared, bent(v.by_class)) for v in (t, held_out))
-    strangeness = Strangeness.fit((t.own(y), y), (held_out.own(labels), labels), held_out.by_class.shape[1])
-    assert strangeness.curves.shape[1] > 0 or bent is not torch.sinh
-    far = Traits(torch.zeros(1, 0), bent(torch.full((1, 3, 2), 30.0)))
+    t, held_out = (Statistics(v.shared, bent(v.by_class)) for v in (t, held_out))
+    strangeness = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    assert strangeness.transform.shape[1] > 0 or bent is not torch.sinh
+    far = Statistics(torch.zeros(1, 0), bent(torch.full((1, 3, 2), 30.0)))
     assert (strangeness(far) > strangeness(held_out)[torch.arange(3000), labels].max()).all()
 
 
@@ -79,33 +79,33 @@ def in_lumps(seed, n):
     rng, y = generator(seed), torch.arange(n) % 2
     kind = 2.0 * torch.randint(0, 2, (n,), generator=rng) - 1
     v = torch.randn(n, 2, generator=rng) * 0.3 + torch.stack([6 * kind, y * kind], 1)
-    return Traits(torch.zeros(n, 0), v[:, None].expand(-1, 2, -1).clone()), y
+    return Statistics(torch.zeros(n, 0), v[:, None].expand(-1, 2, -1).clone()), y
 
 
 def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_strange():
     (t, y), (held_out, labels) = in_lumps(0, 2000), in_lumps(1, 500)
-    strangeness = Strangeness.fit((t.own(y), y), (held_out.own(labels), labels), held_out.by_class.shape[1])
-    assert strangeness.owner.tolist() == [0, 0, 1, 1]
+    strangeness = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    assert strangeness.component_class.tolist() == [0, 0, 1, 1]
     own = strangeness(held_out)[torch.arange(500), labels]
-    between = strangeness(Traits(torch.zeros(1, 0), torch.zeros(1, 2, 2)))
+    between = strangeness(Statistics(torch.zeros(1, 0), torch.zeros(1, 2, 2)))
     assert (between > own.max()).all()
 
 
 def test_a_distance_is_the_log_density_of_a_mixture():
     """Up to the largest density that a part has."""
     (t, y), (held_out, labels) = in_lumps(2, 2000), in_lumps(3, 500)
-    s = Strangeness.fit((t.own(y), y), (held_out.own(labels), labels), held_out.by_class.shape[1])
+    s = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
     for c in range(2):
-        parts = s.owner == c
+        parts = s.component_class == c
         precision = s._roots[parts].double().mT @ s._roots[parts].double()
-        gaussians = torch.distributions.MultivariateNormal(s.centre[parts].double(), precision_matrix=precision)
+        gaussians = torch.distributions.MultivariateNormal(s.center[parts].double(), precision_matrix=precision)
         size = s._roots[parts].double().diagonal(dim1=1, dim2=2).log().sum(1)
         share = (s.log_weight[parts].double() - size).softmax(0)
         mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(share), gaussians)
-        numbers = s._normal(s._standardised(held_out.by_class[:, c], s.mean[c])).double()
+        numbers = s._normal(s._standardize(held_out.by_class[:, c], s.mean[c])).double()
         peak = gaussians.log_prob(gaussians.mean).max()
         torch.testing.assert_close(
-            s.own(held_out.by_class[:, c], torch.full((500,), c)).double().exp(),
+            s.log_distance(held_out.by_class[:, c], torch.full((500,), c)).double().exp(),
             -2 * (mixture.log_prob(numbers) - peak),
             rtol=1e-3,
             atol=1e-3,
@@ -117,8 +117,8 @@ def test_a_distance_is_the_log_density_of_a_mixture():
 def test_units_of_the_traits_do_not_matter(seed, units):
     t, y = traits(seed, 60)
     units = torch.tensor(units)
-    changed = Traits(t.shared * units[:3], t.by_class * units[3:])
-    before, after = (Strangeness.fit((v.own(y), y), (v.own(y), y), v.by_class.shape[1])(v) for v in (t, changed))
+    changed = Statistics(t.shared * units[:3], t.by_class * units[3:])
+    before, after = (NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1])(v) for v in (t, changed))
     assert_close(after, before, rtol=1e-2, atol=1e-2)
 
 
@@ -126,11 +126,11 @@ def test_a_covariance_that_all_classes_share_says_the_same_either_way(monkeypatc
     """Of many classes the product with what they share is made once; of few, class by class."""
     t, y = traits(3, 500)
     monkeypatch.setattr(room, "LARGEST", 0)
-    shared = Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])
-    assert len(shared.packed) == 1
-    alike = replace(shared, packed=shared.packed.expand(3, -1).contiguous())
+    shared = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
+    assert len(shared.packed_root) == 1
+    alike = replace(shared, packed=shared.packed_root.expand(3, -1).contiguous())
     assert_close(shared(t), alike(t), rtol=1e-3, atol=1e-3)
-    assert_close(shared.own(t.own(y), y), alike.own(t.own(y), y))
+    assert_close(shared.log_distance(t.of_true_class(y), y), alike.log_distance(t.of_true_class(y), y))
 
 
 def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
@@ -140,7 +140,7 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
     for n in (60, 6000):
         t, y = traits(4, 900 + n, n_shared=30)
         few = slice(900, None)
-        fitted = Strangeness.fit((t.own(y)[few], y[few]), (held_out.own(labels), labels), 3)
+        fitted = NonconformityScore.fit((t.of_true_class(y)[few], y[few]), (held_out.of_true_class(labels), labels), 3)
         root = fitted._roots[0].double()
         eigenvalues.append(torch.linalg.eigvalsh(root.mT @ root).max())
     assert eigenvalues[0] < eigenvalues[1]
@@ -149,56 +149,56 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
 @pytest.mark.parametrize("value", [0.0, 0.7, -1e4])
 def test_a_constant_trait_does_not_drown_the_others(value):
     t, y = traits(5, 90, n_shared=0)
-    constant = Traits(t.shared, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
-    strangeness, without = (Strangeness.fit((v.own(y), y), (v.own(y), y), v.by_class.shape[1]) for v in (constant, t))
+    constant = Statistics(t.shared, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
+    strangeness, without = (NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1]) for v in (constant, t))
     found, expected = strangeness(constant), without(t)
     assert found.isfinite().all()
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.98
-    jittered = Traits(t.shared, constant.by_class * (1 + 1e-6))  # as the same image may be, alone and in a batch
+    jittered = Statistics(t.shared, constant.by_class * (1 + 1e-6))  # as the same image may be, alone and in a batch
     assert_close(strangeness(jittered), found, rtol=0.01, atol=0.02)
 
 
 def test_two_traits_that_say_the_same_stay_finite():
     t, y = traits(6, 60, n_shared=0, n_by_class=1)
-    twice = Traits(t.shared, t.by_class.expand(-1, -1, 2))
-    assert Strangeness.fit((twice.own(y), y), (twice.own(y), y), twice.by_class.shape[1])(twice).isfinite().all()
+    twice = Statistics(t.shared, t.by_class.expand(-1, -1, 2))
+    assert NonconformityScore.fit((twice.of_true_class(y), y), (twice.of_true_class(y), y), twice.by_class.shape[1])(twice).isfinite().all()
 
 
 def test_a_class_without_images_takes_the_mean_of_all():
     t, _ = traits(7, 50)
     y = torch.arange(50) % 2
-    strangeness = Strangeness.fit((t.own(y), y), (t.own(y), y), t.by_class.shape[1])
-    assert_close(strangeness.mean[2], t.own(y).double().mean(0))
+    strangeness = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
+    assert_close(strangeness.mean[2], t.of_true_class(y).double().mean(0))
     assert strangeness(t).isfinite().all()
 
 
 def test_of_no_image_at_all_there_is_still_an_answer():
     t, _ = traits(8, 5)
-    nothing, none = Traits(torch.zeros(0, 3), torch.zeros(0, 3, 2)), torch.zeros(0, dtype=torch.long)
-    assert Strangeness.fit(None, (nothing.own(none), none), nothing.by_class.shape[1])(t).isfinite().all()
+    nothing, none = Statistics(torch.zeros(0, 3), torch.zeros(0, 3, 2)), torch.zeros(0, dtype=torch.long)
+    assert NonconformityScore.fit(None, (nothing.of_true_class(none), none), nothing.by_class.shape[1])(t).isfinite().all()
 
 
 def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by_one_another():
     strangeness = fitted(9)
     t, y = traits(10, 300)
-    new = t.own(y)[y == 1] + 5
-    larger, own = strangeness.of_one_class_more(new)
-    more = Traits(t.shared, torch.cat([t.by_class, t.by_class[:, :1]], 1))
+    new = t.of_true_class(y)[y == 1] + 5
+    larger, own = strangeness.with_new_class(new)
+    more = Statistics(t.shared, torch.cat([t.by_class, t.by_class[:, :1]], 1))
     assert_close(larger(more)[:, :3], strangeness(t))
     assert own.shape == (100,)
     assert own.median().abs() < 1
-    itself = (larger.own(new, torch.full((100,), 3)) - larger.middle[3]) / larger.spread[3]
+    itself = (larger.log_distance(new, torch.full((100,), 3)) - larger.median[3]) / larger.mad[3]
     assert own.mean() > itself.mean()  # who makes up a class is less strange to it than who does not
     for n in (0, 1, 2):
-        larger, own = strangeness.of_one_class_more(new[:n])
+        larger, own = strangeness.with_new_class(new[:n])
         assert larger(more).isfinite().all()
         assert own.isfinite().all()
 
 
 def test_stacked_in_the_order_of_names_whatever_the_order_given():
     first, second = torch.randn(4, generator=generator(0)), torch.randn(4, 3, generator=generator(1))
-    t = stacked({"b": second, "a": first}, 3)
+    t = stack({"b": second, "a": first}, 3)
     assert t.shape == (4, 3, 2)
     assert torch.equal(t[..., 0], first[:, None].expand(-1, 3))
     assert torch.equal(t[..., 1], second)
-    assert torch.equal(t, stacked({"a": first, "b": second}, 3))
+    assert torch.equal(t, stack({"a": first, "b": second}, 3))

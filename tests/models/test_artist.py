@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from likely.models.artist import Artist, ArtistOptions, Lessons
+from likely.models.artist import FeatureDecoder, DecoderOptions, DecoderTrainingData
 from likely.nets.backbone import Backbone
 
-SMALL = ArtistOptions(
-    side=16, width=8, depth=2, noise_dims=2, components=3, sketch_side=4, sketch_components=5, teacher_side=64
+SMALL = DecoderOptions(
+    side=16, width=8, depth=2, noise_dims=2, components=3, thumbnail_side=4, thumbnail_components=5, discriminator_side=64
 )
 
 
@@ -15,11 +15,11 @@ SMALL = ArtistOptions(
 def pupil(backbone):
     torch.manual_seed(0)  # weights so small may begin where one of them has no slope
     rng = torch.Generator().manual_seed(0)
-    artist, x = Artist(6, SMALL), torch.rand(20, 3, 16, 16, generator=rng)
+    artist, x = FeatureDecoder(6, SMALL), torch.rand(20, 3, 16, 16, generator=rng)
     features, labels = torch.randn(20, 6, generator=rng), torch.arange(20) % 4
     sketches = torch.nn.functional.avg_pool2d(x, 4)
-    lessons = Lessons(sketches, features, labels, 4, lambda c, rng: torch.randn(len(c), 6, generator=rng))
-    artist.learn_from(Backbone.pretrained(str(backbone)), x, lessons)
+    lessons = DecoderTrainingData(sketches, features, labels, 4, lambda c, rng: torch.randn(len(c), 6, generator=rng))
+    artist.init_from_data(Backbone.pretrained(str(backbone)), x, lessons)
     return artist
 
 
@@ -44,14 +44,14 @@ def test_the_same_noise_the_same_image(pupil):
 
 
 def test_what_is_kept_is_enough_to_draw(pupil):
-    again = Artist.restored(SMALL, pupil.finished())
+    again = FeatureDecoder.from_state(SMALL, pupil.finished())
     f, c = torch.randn(3, 6), torch.tensor([3, 1, 2])
-    assert torch.equal(again.eval().draw(f, c), pupil.eval().draw(f, c))
+    assert torch.equal(again.eval().sample_images(f, c), pupil.eval().draw(f, c))
 
 
 def test_what_another_kept_is_refused(pupil):
     with pytest.raises(RuntimeError, match=r"sketches\.codes"):
-        Artist.restored(SMALL, {name: t for name, t in pupil.finished().items() if name != "sketches.codes"})
+        FeatureDecoder.from_state(SMALL, {name: t for name, t in pupil.finished().items() if name != "sketches.codes"})
 
 
 def test_a_class_more_is_drawn_and_the_others_as_before(pupil):

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from likely.contract import Task
 from likely.models.flow import LEVELS, Flow, FlowOptions, VectorFlow
-from likely.nets.invertible import Coupling, measure
+from likely.nets.invertible import AffineCoupling, init_from_data
 
 IMAGES = [(1, 8, 8), (3, 16, 16), (1, 9, 6), (1, 1, 1), (3, 17, 5)]
 LABELS = torch.tensor([0, 1, 2, 1, 0, 0, 2, 1])
@@ -29,13 +29,13 @@ def built(shape, counts=(4, 2, 6), seed=0, spread=0.2, **options):
     torch.manual_seed(seed)
     model = Flow(Task(shape, counts), FlowOptions(**{"n_couplings": 2, "width": 4} | options))
     for module in model.modules():
-        if isinstance(module, Coupling):
+        if isinstance(module, AffineCoupling):
             torch.nn.init.normal_(module.network[-1].weight, std=spread)
         if isinstance(module, VectorFlow):
             for parameter in module.parameters():
                 torch.nn.init.normal_(parameter, std=spread)
-    model.measure(data(shape), LABELS)
-    model.conclude()
+    model.update_statistics(data(shape), LABELS)
+    model.finalize_statistics()
     return model.eval()
 
 
@@ -52,7 +52,7 @@ def test_an_image_comes_back(shape):
 @pytest.mark.parametrize("n_dims", [1, 2, 5])
 def test_a_vector_comes_back(n_dims):
     model, x = built((n_dims,)), data((n_dims,))
-    scale = model.standardise.scale
+    scale = model.standardizer.scale
     assert_close(model.decode(model.encode(x)) / scale, (x / scale).double(), rtol=0, atol=1e-4)
 
 
@@ -83,8 +83,8 @@ def test_a_density_on_vectors_integrates_to_one(seed):
     model = built((2,), counts=(3, 5), seed=seed)
     n, reach = 400, 12.0  # standard deviations either way
     steps = (torch.arange(n) + 0.5) * 2 * reach / n - reach
-    grid = torch.cartesian_prod(steps, steps) * model.standardise.scale + model.standardise.location.float()
-    cell = (2 * reach / n) ** 2 * model.standardise.scale.prod().double()
+    grid = torch.cartesian_prod(steps, steps) * model.standardizer.scale + model.standardizer.location.float()
+    cell = (2 * reach / n) ** 2 * model.standardizer.scale.prod().double()
     mass = model.log_likelihood(grid).double().exp().sum(0) * cell
     assert_close(mass, torch.ones(2, dtype=torch.float64), rtol=0, atol=0.01)
 
@@ -95,7 +95,7 @@ def test_the_bound_on_the_256_values_of_a_pixel_sums_to_at_most_one(seed):
     """Σ_k p(k) ≤ 1 for the bins' masses, and the bound E_u log is below even those."""
     model, n = built((1, 1, 1), counts=(4, 2), seed=seed), 200
     values = (torch.arange(LEVELS) / (LEVELS - 1)).reshape(-1, 1, 1, 1).repeat_interleave(n, 0)
-    measure(model.flow, model._continuous(values, generator(9)))  # so that all the noise is where the density is
+    init_from_data(model.flow, model._continuous(values, generator(9)))  # so that all the noise is where the density is
     L = model.log_likelihood(values, rng=generator(seed)).double().reshape(LEVELS, n, 2)
     masses = L.exp()
     mass, error = masses.mean(1).sum(0), (masses.var(1) / n).sum(0).sqrt()

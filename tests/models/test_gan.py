@@ -6,10 +6,10 @@ from torch import nn
 from torch.testing import assert_close
 
 from likely.contract import STORED, Task
-from likely.models.gan import PRESET_TRAINING, PRESETS, Gan, GanOptions
+from likely.models.gan import PRESET_TRAINING, PRESETS, GAN, GANOptions
 from likely.nets.adversarial import ADVERSARIAL
-from likely.nets.blocks import ImageHead
-from likely.nets.discriminator import FixedLength
+from likely.nets.blocks import ConvDecoder
+from likely.nets.discriminator import FixedNorm
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
@@ -29,9 +29,9 @@ def images(shape, n=8, seed=0):
 
 def built(shape, **options):
     torch.manual_seed(0)
-    model = Gan(Task(shape, (4, 2, 6)), GanOptions(**CALM | options))
-    model.measure(images(shape), LABELS)
-    model.conclude()
+    model = GAN(Task(shape, (4, 2, 6)), GANOptions(**CALM | options))
+    model.update_statistics(images(shape), LABELS)
+    model.finalize_statistics()
     return model
 
 
@@ -48,7 +48,7 @@ def shape(request):
 @pytest.mark.parametrize("head", HEADS)
 def test_scores_are_logits_without_the_prior(shape, head):
     model, x = built(shape, head=head).eval(), images(shape)
-    _, logits = model.discriminator(2 * x - 1 if len(shape) == 3 else model.standardise(x))
+    _, logits = model.discriminator(2 * x - 1 if len(shape) == 3 else model.standardizer(x))
     assert_close(model.log_scores(x) + model.log_prior, logits)
     assert_close((model.log_scores(x) + model.log_prior).softmax(1), logits.softmax(1))
 
@@ -67,19 +67,19 @@ def test_how_real_is_what_the_logits_sum_to_beside_a_zero_for_made(shape, head):
 @pytest.mark.parametrize("given", [{}, {"head": "semi_supervised"}])
 def test_a_critic_without_odds_is_refused_for_classes_that_share_them(given):
     with pytest.raises(ValueError, match="loss 'wgan-gp' needs head 'auxiliary'"):
-        GanOptions(loss="wgan-gp", **given)
-    assert GanOptions(loss="wgan-gp", head="auxiliary").loss == "wgan-gp"
+        GANOptions(loss="wgan-gp", **given)
+    assert GANOptions(loss="wgan-gp", head="auxiliary").loss == "wgan-gp"
 
 
 def test_a_generator_with_nothing_to_learn_is_refused():
     with pytest.raises(ValueError, match="the generator would learn nothing"):
-        GanOptions(adversarial=0.0, feature_matching=0.0, class_weight_made=0.0)
+        GANOptions(adversarial_weight=0.0, feature_matching=0.0, aux_class_weight=0.0)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fills_in_what_is_not_set_by_hand(preset):
-    options, plain = GanOptions(preset=preset), GanOptions()
-    for name in GanOptions.model_fields:
+    options, plain = GANOptions(preset=preset), GANOptions()
+    for name in GANOptions.model_fields:
         expected = preset if name == "preset" else PRESETS[preset].get(name, getattr(plain, name))
         assert getattr(options, name) == expected, name
     assert options.training_defaults == PRESET_TRAINING[preset]
@@ -87,14 +87,14 @@ def test_a_preset_fills_in_what_is_not_set_by_hand(preset):
 
 @pytest.mark.parametrize("by_hand", [{"noise": 0.0}, {"norm": "spectral"}, {"adversarial": 1.0, "width": 8}])
 def test_what_is_set_by_hand_wins_over_the_preset(by_hand):
-    chosen, preset = GanOptions(preset="classifier", **by_hand), GanOptions(preset="classifier")
-    for name in GanOptions.model_fields:
+    chosen, preset = GANOptions(preset="classifier", **by_hand), GANOptions(preset="classifier")
+    for name in GANOptions.model_fields:
         assert getattr(chosen, name) == by_hand.get(name, getattr(preset, name)), name
 
 
 def test_options_written_out_and_read_back_are_the_same():
-    options = GanOptions(preset="classifier", noise=0.0)
-    assert GanOptions(**options.model_dump()) == options
+    options = GANOptions(preset="classifier", noise=0.0)
+    assert GANOptions(**options.model_dump()) == options
 
 
 OTHERS = [{"feature_matching": 1.0}, {"loss": "hinge", "head": "auxiliary"}, {"adversarial": 0.0, "norm": "weight"}]
@@ -186,7 +186,7 @@ def test_the_discriminators_loss_is_its_parts(shape):
     _, logits = model.discriminator(real)
     _, made_logits = model.discriminator(made)
     adversarial = ADVERSARIAL["bce"].real(logits[y < 0].logsumexp(1))
-    adversarial = adversarial + ADVERSARIAL["bce"].made(made_logits.logsumexp(1))
+    adversarial = adversarial + ADVERSARIAL["bce"].fake(made_logits.logsumexp(1))
     classes = torch.nn.functional.cross_entropy(logits, y, ignore_index=-1)
     assert_close(model._discriminator_loss(x, y, generator(1)), adversarial + 3 * classes)
 
@@ -220,7 +220,7 @@ def test_a_generator_that_knows_no_class_is_asked_by_what_the_discriminator_says
 def test_of_a_rare_class_there_are_as_many_candidates_as_of_any(shape, monkeypatch):
     """Four are expected for each image that is asked for, whatever the class's share; up to a limit."""
     model, n_made = blind(shape), []
-    monkeypatch.setattr(model, "decode", lambda z: n_made.append(len(z)) or Gan.decode(model, z))
+    monkeypatch.setattr(model, "decode", lambda z: n_made.append(len(z)) or GAN.decode(model, z))
     for c, share in ((0, 4 / 12), (1, 2 / 12), (2, 6 / 12)):
         n_made.clear()
         model.latent(torch.full((10,), c), rng=generator(0))
@@ -241,7 +241,7 @@ def test_a_generator_that_knows_its_classes_is_asked_for_them(shape):
 def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
     model = built(shape, norm="length", generator_architecture="dense")
     torch.manual_seed(0)
-    before = Gan(model.task, model.settings)
+    before = GAN(model.task, model.settings)
     first, last = (m.discriminator.to_logits.parametrizations.weight[0].length for m in (before, model))
     assert not torch.equal(first, last)
     if len(shape) == 3:
@@ -250,32 +250,32 @@ def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
 
 def test_networks_that_learn_in_one_step_have_one_rate():
     with pytest.raises(ValueError, match="generator_rate"):
-        GanOptions(preset="classifier", generator_rate=1.0)
-    assert GanOptions(generator_rate=1.0).generator_rate == 1
+        GANOptions(preset="classifier", g_lr_ratio=1.0)
+    assert GANOptions(g_lr_ratio=1.0).g_lr_ratio == 1
     model = built((5,), preset="classifier")
     (joint,) = model.objectives()
     assert {*joint.parameters} == {*model.parameters()}
-    assert [each.rate for each in built((5,)).objectives()] == [1, 0.2]
+    assert [each.lr_ratio for each in built((5,)).objectives()] == [1, 0.2]
 
 
 def test_the_classifier_preset_is_of_the_kind_that_it_says():
     model = built((1, 8, 8), preset="classifier", noise=0.5)
-    assert isinstance(model.generator, ImageHead)
+    assert isinstance(model.generator, ConvDecoder)
     assert all(isinstance(layer, nn.Linear | nn.Sequential) for layer in model.discriminator.trunk.layers)
-    assert sum(isinstance(module, FixedLength) for module in model.discriminator.trunk.modules()) == 5
-    assert isinstance(model.discriminator.to_logits.parametrizations.weight[0], FixedLength)
+    assert sum(isinstance(module, FixedNorm) for module in model.discriminator.trunk.modules()) == 5
+    assert isinstance(model.discriminator.to_logits.parametrizations.weight[0], FixedNorm)
 
 
 def test_a_single_first_image_leaves_a_model_that_can_learn(shape):
-    model = Gan(Task(shape, (1, 0, 0)), GanOptions(preset="classifier", latent_dims=3, width=4, generator_width=4))
-    model.measure(images(shape, n=1), torch.tensor([0]))
-    model.conclude()
+    model = GAN(Task(shape, (1, 0, 0)), GANOptions(preset="classifier", latent_dims=3, width=4, generator_width=4))
+    model.update_statistics(images(shape, n=1), torch.tensor([0]))
+    model.finalize_statistics()
     assert all(t.isfinite().all() for t in model.state_dict().values())
 
 
 def test_a_stored_model_keeps_the_options_of_its_time():
     """An option that came later has its default, not what a preset has come to mean."""
-    written = GanOptions(preset="classifier").model_dump()
+    written = GANOptions(preset="classifier").model_dump()
     del written["generator_width"]
-    assert GanOptions.model_validate(written).generator_width == 16
-    assert GanOptions.model_validate(written, context={STORED: True}).generator_width is None
+    assert GANOptions.model_validate(written).generator_width == 16
+    assert GANOptions.model_validate(written, context={STORED: True}).generator_width is None

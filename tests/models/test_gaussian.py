@@ -12,7 +12,7 @@ from likely import Classifier
 from likely.contract import Task
 from likely.data.arrays import dataset
 from likely.data.images import ImageOptions
-from likely.data.splits import divide
+from likely.data.splits import make_splits
 from likely.models.gaussian import ESTIMATED, SHRINKAGES, Gaussian, GaussianOptions
 
 COVARIANCES = ["tied", "per_class", "diagonal"]
@@ -21,8 +21,8 @@ COVARIANCES = ["tied", "per_class", "diagonal"]
 def fitted(x, y, batch_size=16, **options):
     model = Gaussian(Task(tuple(x.shape[1:]), tuple(torch.bincount(y).tolist())), GaussianOptions(**options))
     for start in range(0, len(x), batch_size):
-        model.measure(x[start : start + batch_size], y[start : start + batch_size])
-    model.conclude()
+        model.update_statistics(x[start : start + batch_size], y[start : start + batch_size])
+    model.finalize_statistics()
     return model.eval()
 
 
@@ -105,9 +105,9 @@ def test_the_sums_are_there_only_while_they_are_needed():
     x, y = two_classes(0.0, n=20)
     model = Gaussian(Task((1,), (10, 10)), GaussianOptions())
     assert model._sums is None
-    model.measure(x, y)
+    model.update_statistics(x, y)
     assert model._sums is not None
-    model.conclude()
+    model.finalize_statistics()
     assert model._sums is None
 
 
@@ -192,7 +192,7 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
     X = 0.5 * means[y] + rng.standard_normal((300, 60)) @ rng.standard_normal((60, 60)) / np.sqrt(
         rng.gamma(1, size=(300, 1))
     )
-    parts = divide(dataset(X, y, list("012345"), ImageOptions())[0], 0)
+    parts = make_splits(dataset(X, y, list("012345"), ImageOptions())[0], 0)
 
     def trained(**options):
         classifier = Classifier("gaussian", options=options)

@@ -5,8 +5,8 @@ import torch
 from torch.testing import assert_close
 
 from likely.contract import Task
-from likely.models.vae import Vae, VaeOptions
-from likely.models.vaegan import Vaegan, VaeganOptions
+from likely.models.vae import VAE, VAEOptions
+from likely.models.vaegan import VAEGAN, VAEGANOptions
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
@@ -28,9 +28,9 @@ def images(shape, n=8):
 def built(shape, **options):
     """In evaluation mode: batch normalisation would tie the images that are made to those that are remade."""
     torch.manual_seed(0)
-    model = Vaegan(Task(shape, (4, 2, 6)), VaeganOptions(**SMALL | options))
-    model.measure(images(shape), LABELS)
-    model.conclude()
+    model = VAEGAN(Task(shape, (4, 2, 6)), VAEGANOptions(**SMALL | options))
+    model.update_statistics(images(shape), LABELS)
+    model.finalize_statistics()
     return model.eval()
 
 
@@ -52,7 +52,7 @@ def shape(request):
 
 def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
     model, x = built(shape, adversarial=0.0, feature_weight=0.0), images(shape)
-    plain = Vae(model.task, VaeOptions(**SMALL)).eval()
+    plain = VAE(model.task, VAEOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
     rng = generator(1)
     model._classes(x, rng)  # what the larger model draws before the noise on z
@@ -104,7 +104,7 @@ def test_the_objectives_share_out_the_parameters(shape):
     objectives = model.objectives()
     shared_out = [id(p) for objective in objectives for p in objective.parameters]
     assert sorted(shared_out) == sorted(id(p) for p in model.parameters())
-    assert [objective.rate for objective in objectives[:2]] == [1.0, 0.25]
+    assert [objective.lr_ratio for objective in objectives[:2]] == [1.0, 0.25]
     beside = ["background", "masked"] if len(shape) == 3 else []
     assert [objective.name for objective in objectives] == ["autoencoder", "discriminator", *beside]
 
@@ -141,7 +141,7 @@ def test_what_is_made_is_no_part_of_the_model(shape):
 @torch.no_grad()
 def test_asked_for_classes_it_is_the_autoencoder(shape):
     model, x = built(shape), images(shape)
-    plain = Vae(model.task, VaeOptions(**SMALL)).eval()
+    plain = VAE(model.task, VAEOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
     assert torch.equal(model.log_scores(x), plain.log_scores(x))
     assert torch.equal(model.log_likelihood(x), plain.log_likelihood(x))

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from likely.nets.adversarial import ADVERSARIAL, SLOPE_WEIGHT, slope_penalty
+from likely.nets.adversarial import ADVERSARIAL, GRADIENT_PENALTY_WEIGHT, gradient_penalty
 
 
 def generator(seed):
@@ -19,17 +19,17 @@ def some(*shape, seed=0):
 def test_bce_is_the_cross_entropy_of_real_and_made():
     r, loss = 3 * some(50), ADVERSARIAL["bce"]
     assert_close(loss.real(r), F.binary_cross_entropy_with_logits(r, torch.ones(50)))
-    assert_close(loss.made(r), F.binary_cross_entropy_with_logits(r, torch.zeros(50)))
+    assert_close(loss.fake(r), F.binary_cross_entropy_with_logits(r, torch.zeros(50)))
     assert_close(loss.generator(r), F.binary_cross_entropy_with_logits(r, torch.ones(50)))
 
 
 def test_bce_of_what_cannot_be_told_apart_is_least_at_even_odds():
     loss, r = ADVERSARIAL["bce"], torch.linspace(-3, 3, 61)
-    values = torch.stack([loss.real(each[None]) + loss.made(each[None]) for each in r])
+    values = torch.stack([loss.real(each[None]) + loss.fake(each[None]) for each in r])
     assert r[values.argmin()].abs() < 1e-5
     assert values.min().item() == pytest.approx(2 * torch.tensor(2.0).log().item(), rel=1e-5)
     even = torch.zeros(5, requires_grad=True)
-    (gradient,) = torch.autograd.grad(loss.real(even) + loss.made(even), even)
+    (gradient,) = torch.autograd.grad(loss.real(even) + loss.fake(even), even)
     assert_close(gradient, torch.zeros(5))
 
 
@@ -38,29 +38,29 @@ def test_the_best_odds_are_those_of_the_densities(p):
     """Where a share p of the images is real, r = log p / (1 − p) is a minimum (Goodfellow 2014, proposition 1)."""
     r = torch.tensor([p / (1 - p)], dtype=torch.float64).log().requires_grad_()
     loss = ADVERSARIAL["bce"]
-    (gradient,) = torch.autograd.grad(p * loss.real(r) + (1 - p) * loss.made(r), r)
+    (gradient,) = torch.autograd.grad(p * loss.real(r) + (1 - p) * loss.fake(r), r)
     assert gradient.abs().item() < 1e-12
 
 
 def test_hinge_asks_for_a_margin_of_one_and_no_more():
     loss, r = ADVERSARIAL["hinge"], some(50)
     assert loss.real(1 + r.abs()) == 0
-    assert loss.made(-1 - r.abs()) == 0
+    assert loss.fake(-1 - r.abs()) == 0
     assert_close(loss.real(1 - r.abs()), r.abs().mean())
-    assert_close(loss.made(r.abs() - 1), r.abs().mean())
+    assert_close(loss.fake(r.abs() - 1), r.abs().mean())
     assert_close(loss.generator(r), -r.mean())
 
 
 def test_wasserstein_is_a_difference_of_means():
     loss, r, s = ADVERSARIAL["wgan-gp"], some(50), some(50, seed=1)
-    assert_close(loss.real(r) + loss.made(s), s.mean() - r.mean())
+    assert_close(loss.real(r) + loss.fake(s), s.mean() - r.mean())
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL)
 def test_the_players_pull_made_images_in_opposite_directions(name):
     r = 0.5 * some(20).tanh()
     r.requires_grad_()
-    (found_out,) = torch.autograd.grad(ADVERSARIAL[name].made(r), r)
+    (found_out,) = torch.autograd.grad(ADVERSARIAL[name].fake(r), r)
     (taken_for_real,) = torch.autograd.grad(ADVERSARIAL[name].generator(r), r)
     assert (found_out > 0).all()
     assert (taken_for_real < 0).all()
@@ -76,17 +76,17 @@ def linear(weight):
 def test_the_penalty_of_a_linear_critic_is_that_of_its_slope(shape, slope):
     weight = slope * F.normalize(some(6), dim=0)
     weight.requires_grad_()
-    penalty = slope_penalty(linear(weight), some(7, *shape), some(7, *shape, seed=1), generator(0))
-    assert penalty.item() == pytest.approx(SLOPE_WEIGHT * (slope - 1) ** 2, abs=1e-5)
+    penalty = gradient_penalty(linear(weight), some(7, *shape), some(7, *shape, seed=1), generator(0))
+    assert penalty.item() == pytest.approx(GRADIENT_PENALTY_WEIGHT * (slope - 1) ** 2, abs=1e-5)
 
 
 def test_the_penalty_drives_the_slope_to_one():
     for slope in (0.5, 3.0):
         weight = slope * F.normalize(some(6), dim=0)
         weight.requires_grad_()
-        penalty = slope_penalty(linear(weight), some(7, 6), some(7, 6, seed=1), generator(0))
+        penalty = gradient_penalty(linear(weight), some(7, 6), some(7, 6, seed=1), generator(0))
         (gradient,) = torch.autograd.grad(penalty, weight)
-        expected = 2 * SLOPE_WEIGHT * (slope - 1) * weight.detach() / slope
+        expected = 2 * GRADIENT_PENALTY_WEIGHT * (slope - 1) * weight.detach() / slope
         assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -98,7 +98,7 @@ def test_the_penalty_looks_between_real_and_made_images_pair_by_pair():
         return x.sum(1)
 
     real, made = torch.zeros(9, 4), torch.ones(5, 4)  # made ones may be fewer
-    slope_penalty(critic, real, made, generator(0))
+    gradient_penalty(critic, real, made, generator(0))
     (between,) = seen
     assert between.shape == (5, 4)
     assert_close(between, between[:, :1].expand(-1, 4))
@@ -109,5 +109,5 @@ def test_the_penalty_looks_between_real_and_made_images_pair_by_pair():
 def test_the_penalty_sends_no_gradient_to_the_images():
     weight = some(6).requires_grad_()
     real, made = some(7, 6).requires_grad_(), some(7, 6, seed=1).requires_grad_()
-    penalty = slope_penalty(lambda x: (x * weight).sum(1).square(), real, made, generator(0))
+    penalty = gradient_penalty(lambda x: (x * weight).sum(1).square(), real, made, generator(0))
     assert torch.autograd.grad(penalty, [real, made], allow_unused=True) == (None, None)

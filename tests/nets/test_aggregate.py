@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.aggregate import KEPT, Aggregate
+from likely.nets.aggregate import KEPT, AggregatedPosterior
 
 
 def generator(seed):
@@ -19,7 +19,7 @@ def fed(aggregate, mean, variance, y, *, times=1):
 
 def test_it_starts_at_the_components():
     start = torch.randn(3, 4, generator=generator(0))
-    mean, log_scale = Aggregate(start).gaussians()
+    mean, log_scale = AggregatedPosterior(start).gaussians()
     assert_close(mean, start)
     assert_close(log_scale, torch.zeros(3, 4), atol=1e-6, rtol=0)
 
@@ -28,7 +28,7 @@ def test_it_comes_to_the_moments_of_the_mixture_of_posteriors():
     y = torch.arange(40) % 2
     mean = torch.randn(40, 3, generator=generator(1)) + 5 * y[:, None]
     variance = torch.rand(40, 3, generator=generator(2)) + 0.1
-    found, log_scale = fed(Aggregate(torch.zeros(2, 3)), mean, variance, y, times=200)
+    found, log_scale = fed(AggregatedPosterior(torch.zeros(2, 3)), mean, variance, y, times=200)
     for c in range(2):
         of_class = y == c
         spread = mean[of_class].var(0, correction=0) + variance[of_class].mean(0)
@@ -38,21 +38,21 @@ def test_it_comes_to_the_moments_of_the_mixture_of_posteriors():
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_a_batch_moves_it_by_its_number_of_images(n):
-    found, _ = fed(Aggregate(torch.zeros(2, 1)), torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long))
+    found, _ = fed(AggregatedPosterior(torch.zeros(2, 1)), torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long))
     assert_close(found, torch.tensor([[1 - KEPT**n], [0.0]]))
 
 
 def test_images_without_a_label_and_classes_without_an_image_change_nothing():
-    aggregate, start = Aggregate(torch.ones(2, 3)), Aggregate(torch.ones(2, 3))
+    aggregate, start = AggregatedPosterior(torch.ones(2, 3)), AggregatedPosterior(torch.ones(2, 3))
     y = torch.tensor([-1, 0, -1])
     fed(aggregate, torch.full((3, 3), 9.0), torch.ones(3, 3), y)
     assert torch.equal(aggregate.mean[1], start.mean[1])
     assert torch.equal(aggregate.square[1], start.square[1])
-    only = fed(Aggregate(torch.ones(2, 3)), torch.full((1, 3), 9.0), torch.ones(1, 3), torch.tensor([0]))
+    only = fed(AggregatedPosterior(torch.ones(2, 3)), torch.full((1, 3), 9.0), torch.ones(1, 3), torch.tensor([0]))
     assert_close(aggregate.gaussians(), only)
 
 
 def test_no_gradient_goes_through_it():
     mean = torch.ones(2, 3, requires_grad=True)
-    found = fed(Aggregate(torch.zeros(2, 3)), mean, torch.ones(2, 3), torch.tensor([0, 1]))
+    found = fed(AggregatedPosterior(torch.zeros(2, 3)), mean, torch.ones(2, 3), torch.tensor([0, 1]))
     assert not any(part.requires_grad for part in found)

@@ -9,9 +9,9 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from likely.data.images import ImageFormat, read
-from likely.nets.backbone import Backbone, BackboneError, Tuning, located, preparation_of
-from likely.nets.features import rebuilt
+from likely.data.images import ImageFormat, read_image
+from likely.nets.backbone import Backbone, BackboneError, FineTuning, locate, load_preprocessor_config
+from likely.nets.features import from_config
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_it_is_rebuilt_from_its_document_and_weights_alone(backbone, x, tmp_path
     shutil.copytree(backbone, tmp_path / "gone")
     f = Backbone.pretrained(str(tmp_path / "gone"), 2)
     shutil.rmtree(tmp_path / "gone")
-    again = rebuilt(json.loads(json.dumps(f.document())))
+    again = from_config(json.loads(json.dumps(f.to_config())))
     again.load_state_dict(f.state_dict())
     assert torch.equal(f(x), again(x))
     assert f.digest() == again.digest()
@@ -68,9 +68,9 @@ def test_more_stages_than_there_are(backbone):
 
 def test_what_is_no_backbone_is_told_at_once(tmp_path):
     with pytest.raises(BackboneError, match=r"config.json and \*.safetensors were expected"):
-        located(str(tmp_path))
+        locate(str(tmp_path))
     with pytest.raises(BackboneError, match="hf download nobody/nothing"):
-        located("nobody/nothing")
+        locate("nobody/nothing")
 
 
 SQUARE = {"height": 32, "width": 32}
@@ -97,13 +97,13 @@ SQUARE = {"height": 32, "width": 32}
 def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, processor, settings, expected):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    found = preparation_of(str(tmp_path))
+    found = load_preprocessor_config(str(tmp_path))
     assert found == pytest.approx(expected)
     theirs = getattr(transformers, f"{processor}ImageProcessorPil")(**settings, do_normalize=False)
     across, down = np.meshgrid(np.linspace(0, 255, 90), np.linspace(0, 255, 60))
     photograph = np.stack([across, down, (across + down) / 2], 2).astype(np.uint8)
-    ours = read(
-        photograph, ImageFormat(channels=3, height=found.size, width=found.size, resize=found.resize, zoom=found.zoom)
+    ours = read_image(
+        photograph, ImageFormat(channels=3, height=found.size, width=found.size, resize=found.resize, center_crop_ratio=found.center_crop_ratio)
     )
     assert np.abs(np.asarray(theirs(photograph)["pixel_values"][0]) * 255 - ours).max() < 6
 
@@ -112,14 +112,14 @@ def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(BackboneError, match="gives no size"):
-        preparation_of(str(tmp_path))
+        load_preprocessor_config(str(tmp_path))
 
 
 @pytest.mark.parametrize("stages", [1])
 def test_only_the_last_stages_learn(backbone, x, stages):
     f = Backbone.pretrained(str(backbone))
     before = f.maps(x, 2)
-    tuning = Tuning(f, 3, stages, 0.1).train()
+    tuning = FineTuning(f, 3, stages, 0.1).train()
     y = torch.tensor([0, 1, 2])
     for objective in tuning.objectives():
         loss = objective.loss(x, y, torch.Generator())

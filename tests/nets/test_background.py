@@ -2,12 +2,12 @@
 
 import torch
 
-from likely.nets.background import Background
+from likely.nets.background import BackgroundModel
 
 
 def background(channels=2):
     torch.manual_seed(0)
-    return Background(channels)
+    return BackgroundModel(channels)
 
 
 def images(n, channels=2, side=6, seed=0):

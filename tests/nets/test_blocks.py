@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.nets.blocks import COARSEST, FINE, Residual, head, pyramid, standard_normal, sub_pixels, trunk, widths
+from likely.nets.blocks import COARSEST, FINE, Residual, make_decoder, pyramid, standard_normal, sub_pixels, make_encoder, widths
 
 SIDES = [(1, 1), (2, 3), (5, 7), (8, 8), (9, 1), (28, 28), (33, 20)]
 SHAPES = [(C, *sides) for C in (1, 3) for sides in SIDES] + [(1,), (5,)]
@@ -33,8 +33,8 @@ def shape(request):
 def networks(shape):
     """A trunk, and a head from its features back to the shape."""
     torch.manual_seed(0)
-    down = trunk(shape, width=WIDTH, depth=1)
-    return down, head(down.n_features, shape, width=WIDTH, depth=1)
+    down = make_encoder(shape, width=WIDTH, depth=1)
+    return down, make_decoder(down.n_features, shape, width=WIDTH, depth=1)
 
 
 def test_shapes(networks, shape):
@@ -46,8 +46,8 @@ def test_shapes(networks, shape):
 
 @pytest.mark.parametrize("depth", [0, 2])
 def test_any_depth(depth):
-    down = trunk((1, 9, 6), width=WIDTH, depth=depth)
-    up = head(down.n_features, (1, 9, 6), width=WIDTH, depth=depth)
+    down = make_encoder((1, 9, 6), width=WIDTH, depth=depth)
+    up = make_decoder(down.n_features, (1, 9, 6), width=WIDTH, depth=depth)
     assert up(down(images((1, 9, 6)))).shape == (4, 1, 9, 6)
     assert sum(isinstance(module, Residual) for module in [*down.modules(), *up.modules()]) == 2 * depth
 
@@ -107,8 +107,8 @@ def test_square_images_have_the_pyramids_that_trained_models_have():
 
 @pytest.mark.parametrize("sides", [(12, 2048), (2048, 12), (1, 600)])
 def test_the_networks_of_a_very_wide_image_stay_small(sides):
-    down = trunk((1, *sides), width=WIDTH, depth=1)
-    up = head(8, (1, *sides), width=WIDTH, depth=1)
+    down = make_encoder((1, *sides), width=WIDTH, depth=1)
+    up = make_decoder(8, (1, *sides), width=WIDTH, depth=1)
     assert down.n_features <= 4 * WIDTH * COARSEST**2
     assert sum(p.numel() for p in (*down.parameters(), *up.parameters())) < 200_000
     assert up(torch.zeros(2, 8)).shape == (2, 1, *sides)

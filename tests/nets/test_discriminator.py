@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from likely.nets.discriminator import LOGITS, NORMS, DenseGenerator, Discriminator, convolutional, dense
-from likely.training.ema import averaged
+from likely.training.ema import ema_model
 
 SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]
 WIDTH = 6
@@ -92,7 +92,7 @@ def test_a_spectral_norm_holds_every_layers_largest_singular_value_at_one():
 
 def test_a_moving_average_of_spectrally_normed_weights_is_normed_too():
     network = built((1, 8, 8), "spectral")
-    average = averaged(network, 0.9)
+    average = ema_model(network, 0.9)
     for seed in range(20):
         with torch.no_grad():
             for parameter in network.parameters():
@@ -120,7 +120,7 @@ def test_a_norm_of_weights_changes_nothing_at_first(of_weights):
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_images(shape, noise):
     network, x = built(shape, "length", noise), images(shape, 64)
-    network.measure(x, generator(1))
+    network.init_from_data(x, generator(1))
     found = []
     features = network.trunk(x, generator(1), first=lambda layer, h: found.append(layer(h)))
     for outputs in [*found, network.to_logits(features) / LOGITS]:
@@ -135,13 +135,13 @@ def test_a_background_is_taken_off():
     x = torch.full((9, 2, 8, 8), -1.0)
     x[:, 1] = 0.25
     x[:, :, 2:4] = torch.rand(9, 2, 2, 8)
-    network.measure(x, generator(1))
+    network.init_from_data(x, generator(1))
     assert network.trunk.background.tolist() == [-1.0, 0.25]
 
 
 def test_the_lengths_of_weights_are_not_learned():
     network = built((1, 8, 8), "length")
-    network.measure(images((1, 8, 8)), generator(1))
+    network.init_from_data(images((1, 8, 8)), generator(1))
     before = network(images((1, 8, 8)))[1]
     assert not [name for name, _ in network.named_parameters() if "length" in name]
     with torch.no_grad():
@@ -155,7 +155,7 @@ def test_the_lengths_of_weights_are_not_learned():
 def test_no_other_norm_is_set_by_the_first_images(other):
     network = built((1, 8, 8), other).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    network.measure(images((1, 8, 8)), generator(1))
+    network.init_from_data(images((1, 8, 8)), generator(1))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.nets.features import FeatureOptions, RandomConvolutions, Scaling, rebuilt
+from likely.nets.features import FeatureOptions, RandomConvolutions, FeatureScaler, from_config
 
 
 def images(n, *shape, seed=0):
@@ -36,18 +36,18 @@ def test_brightness_alone_is_no_feature():
 
 def test_a_map_is_rebuilt_from_its_document():
     f = RandomConvolutions((3, 8, 8), n_filters=4, seed=3)
-    again = rebuilt(f.document())
+    again = from_config(f.to_config())
     again.load_state_dict(f.state_dict())
     assert torch.equal(f(images(2, 3, 8, 8)), again(images(2, 3, 8, 8)))
     assert f.digest() == again.digest()
     with pytest.raises(ValueError, match="another version"):
-        rebuilt({"kind": "of tomorrow"})
+        from_config({"kind": "of tomorrow"})
 
 
 @given(st.integers(0, 50), st.floats(0.1, 100))
 def test_l2_keeps_directions_and_forgets_lengths(seed, factor):
     f = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
-    scaling = Scaling("l2", (4, 2), 10)
+    scaling = FeatureScaler("l2", (4, 2), 10)
     assert_close(scaling(factor * f), scaling(f))
     assert_close(scaling(f)[:, :4].norm(dim=1), torch.ones(5))
     assert_close(scaling(f)[:, 4:].norm(dim=1), torch.ones(5))
@@ -57,8 +57,8 @@ def test_l2_keeps_directions_and_forgets_lengths(seed, factor):
 def test_whitened_features_are_uncorrelated_and_of_variance_one(n_components):
     rng = torch.Generator().manual_seed(0)
     f = torch.randn(400, 6, generator=rng) @ torch.randn(6, 6, generator=rng) + 5
-    scaling = Scaling("whiten", (6,), n_components)
-    scaling.measure(f)
+    scaling = FeatureScaler("whiten", (6,), n_components)
+    scaling.fit(f)
     z = scaling(f).double()
     assert z.shape == (400, min(6, n_components))
     assert_close(z.mT.cov(), torch.eye(z.shape[1]).double(), atol=1e-4, rtol=0)
@@ -67,15 +67,15 @@ def test_whitened_features_are_uncorrelated_and_of_variance_one(n_components):
 
 def test_components_that_do_not_vary_are_left_out():
     f = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 5)
-    scaling = Scaling("whiten", (5,), 5)
-    scaling.measure(f)
+    scaling = FeatureScaler("whiten", (5,), 5)
+    scaling.fit(f)
     assert scaling(f).isfinite().all()
     assert (scaling(f)[:, 1:] == 0).all()
 
 
 def test_as_they_are():
     f = images(3, 7)
-    assert torch.equal(Scaling("none", (7,), 2)(f), f)
+    assert torch.equal(FeatureScaler("none", (7,), 2)(f), f)
 
 
 def test_a_backbone_says_which_features_are_meant():

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from likely.nets.backbone import Backbone
-from likely.nets.folding import folded
+from likely.nets.folding import fuse_batchnorm
 
 
 class Network(nn.Module):
@@ -48,7 +48,7 @@ def normalisations(network):
 )
 def test_what_is_folded_comes_to_the_same(kind, is_folded):
     network, x = shaken(Network(kind)), torch.rand(2, 3, 8, 8)
-    quick = folded(network, x)
+    quick = fuse_batchnorm(network, x)
     assert normalisations(quick) == (1 if is_folded else 2)
     assert normalisations(network) == 2
     assert_allclose(quick(x).last_hidden_state.detach(), network(x).last_hidden_state.detach(), rtol=1e-4)

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from likely.nets.growth import BORROWED, component_at, drawn, place_of_few, told_apart
+from likely.nets.growth import PSEUDO_COUNT, component_at, sample_latents, estimate_from_few, fit_new_component
 
 K, D = 5, 3
 
@@ -14,7 +14,7 @@ def normal(*shape, seed=0):
 
 def test_many_images_say_where_a_class_lies():
     z, variance = 2 + 0.5 * normal(200_000, D, seed=1), torch.full((200_000, D), 0.11, dtype=torch.float64)
-    mean, log_scale = place_of_few(z, variance, (normal(K, D), normal(K, D, seed=2)))
+    mean, log_scale = estimate_from_few(z, variance, (normal(K, D), normal(K, D, seed=2)))
     assert_close(mean, torch.full_like(mean, 2), atol=0.01, rtol=0)
     assert_close((2 * log_scale).exp(), torch.full_like(mean, 0.25 + 0.11), atol=0.01, rtol=0)
 
@@ -22,9 +22,9 @@ def test_many_images_say_where_a_class_lies():
 def test_a_single_image_has_the_spread_that_classes_usually_have_and_the_doubt_about_its_mean():
     scales = normal(K, D, seed=2)
     usual = (2 * scales).exp().mean(0)
-    mean, log_scale = place_of_few(normal(1, D, seed=3), torch.zeros(1, D, dtype=torch.float64), (normal(K, D), scales))
+    mean, log_scale = estimate_from_few(normal(1, D, seed=3), torch.zeros(1, D, dtype=torch.float64), (normal(K, D), scales))
     assert_close(mean, normal(1, D, seed=3)[0])
-    assert_close((2 * log_scale).exp(), usual * (BORROWED / (1 + BORROWED) + 1))
+    assert_close((2 * log_scale).exp(), usual * (PSEUDO_COUNT / (1 + PSEUDO_COUNT) + 1))
 
 
 def test_a_new_component_is_moved_as_far_as_the_others_are_and_away_from_them():
@@ -67,6 +67,6 @@ def test_a_new_class_is_told_from_the_images_of_others_and_not_from_where_they_s
         distance = ((theirs[:, None] - every[0]) / every[1].exp()).square().sum(2) / 2 + every[1].sum(1)
         return (distance.argmin(1) == 1).double().mean()
 
-    by_images = told_apart(start, new, others, components, scales=True)
-    by_place = told_apart(start, new, drawn(components), components, scales=True)
+    by_images = fit_new_component(start, new, others, components, scales=True)
+    by_place = fit_new_component(start, new, sample_latents(components), components, scales=True)
     assert lost(by_images) < 0.7 * lost(by_place)

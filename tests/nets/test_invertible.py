@@ -9,16 +9,16 @@ from torch.testing import assert_close
 from likely.nets import invertible
 from likely.nets.invertible import (
     ActNorm,
-    Chain,
-    Coupling,
+    Compose,
+    AffineCoupling,
     Flatten,
-    Mix,
+    RandomRotation,
     Split,
     Squeeze,
     convolutional,
     dense,
     halvings,
-    measure,
+    init_from_data,
     multi_scale,
 )
 
@@ -29,12 +29,12 @@ LAYERS = {
     "flatten": ((2, 3, 2), lambda: Flatten((2, 3, 2))),
     "norm-of-maps": ((3, 2, 3), lambda: ActNorm(3)),
     "norm-of-vectors": ((5,), lambda: ActNorm(5)),
-    "mix-of-maps": ((3, 2, 3), lambda: Mix(3)),
-    "mix-of-vectors": ((5,), lambda: Mix(5)),
-    "coupling-of-maps": ((3, 2, 3), lambda: Coupling(3, convolutional(2, 2, 4), clamp=CLAMP)),
-    "coupling-of-vectors": ((5,), lambda: Coupling(5, dense(3, 4, 8), clamp=CLAMP)),
-    "split": ((3, 2, 2), lambda: Split((3, 2, 2), Chain([ActNorm(2), Mix(2), Flatten((2, 2, 2))]))),
-    "chain": ((4, 2, 2), lambda: Chain([ActNorm(4), Mix(4), Coupling(4, convolutional(2, 4, 4), clamp=CLAMP)])),
+    "mix-of-maps": ((3, 2, 3), lambda: RandomRotation(3)),
+    "mix-of-vectors": ((5,), lambda: RandomRotation(5)),
+    "coupling-of-maps": ((3, 2, 3), lambda: AffineCoupling(3, convolutional(2, 2, 4), clamp=CLAMP)),
+    "coupling-of-vectors": ((5,), lambda: AffineCoupling(5, dense(3, 4, 8), clamp=CLAMP)),
+    "split": ((3, 2, 2), lambda: Split((3, 2, 2), Compose([ActNorm(2), RandomRotation(2), Flatten((2, 2, 2))]))),
+    "chain": ((4, 2, 2), lambda: Compose([ActNorm(4), RandomRotation(4), AffineCoupling(4, convolutional(2, 4, 4), clamp=CLAMP)])),
 }
 
 
@@ -52,17 +52,17 @@ def images(shape, n=16):
 def far_from_the_identity(flow, shape):
     """The flow with random weights in every coupling's last layer, measured on images."""
     for layer in flow.modules():
-        if isinstance(layer, Coupling):
+        if isinstance(layer, AffineCoupling):
             torch.nn.init.normal_(layer.network[-1].weight, std=0.2, generator=generator(2))
             torch.nn.init.normal_(layer.network[-1].bias, std=0.2, generator=generator(3))
-    measure(flow, images(shape))
+    init_from_data(flow, images(shape))
     return flow
 
 
 def in_float64(flow):
     """The flow in double precision, its rotations orthogonal to the last of the digits."""
     for layer in flow.double().modules():
-        if isinstance(layer, Mix):
+        if isinstance(layer, RandomRotation):
             layer.rotation = torch.linalg.qr(layer.rotation)[0]
     return flow
 
@@ -144,7 +144,7 @@ def test_a_flow_begins_near_a_linear_map():
     torch.manual_seed(0)
     flow = multi_scale((1, 8, 8), n_couplings=2, width=4, clamp=CLAMP)
     x = images((1, 8, 8))
-    measure(flow, x)
+    init_from_data(flow, x)
     log_det = flow(x)[1]
     assert log_det.std() < 1e-2 * log_det.mean().abs()
 
@@ -153,7 +153,7 @@ def test_a_flow_begins_near_a_linear_map():
 @pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=str)
 def test_a_norm_has_mean_0_and_variance_1_on_the_first_images(shape):
     norm, x = ActNorm(shape[0]), 3 + 7 * images(shape)
-    norm.measure(x)
+    norm.init_from_data(x)
     y = norm(x)[0].transpose(0, 1).flatten(1)
     assert_close(y.mean(1), torch.zeros(shape[0]), rtol=0, atol=1e-4)
     assert_close(y.var(1, correction=0), torch.ones(shape[0]), rtol=1e-3, atol=1e-3)
@@ -162,7 +162,7 @@ def test_a_norm_has_mean_0_and_variance_1_on_the_first_images(shape):
 @torch.no_grad()
 def test_a_channel_that_never_changes_stays_finite():
     norm, x = ActNorm(2), torch.full((4, 2, 3, 3), 0.25)
-    norm.measure(x)
+    norm.init_from_data(x)
     assert norm(x)[0].isfinite().all()
     assert_close(norm.inverse(norm(x)[0]), x)
 
@@ -172,26 +172,26 @@ def test_measuring_reaches_every_norm_and_says_what_the_images_become():
     x = images((2, 24, 24))
     torch.manual_seed(0)
     flow = multi_scale((2, 24, 24), n_couplings=1, width=4, clamp=CLAMP)
-    assert_close(measure(flow, x), flow(x)[0])
+    assert_close(init_from_data(flow, x), flow(x)[0])
     assert all(layer.log_scale.any() for layer in flow.modules() if isinstance(layer, ActNorm))
 
 
 def test_a_mix_is_a_rotation_or_a_reflection():
     torch.manual_seed(0)
-    rotation = Mix(7).rotation
+    rotation = RandomRotation(7).rotation
     assert_close(rotation @ rotation.mT, torch.eye(7), rtol=0, atol=1e-5)
     assert not torch.allclose(rotation.abs(), torch.eye(7), atol=0.1)
 
 
 def test_a_mix_is_of_the_state_and_is_not_learned():
-    assert set(Mix(3).state_dict()) == {"rotation"}
-    assert not list(Mix(3).parameters())
+    assert set(RandomRotation(3).state_dict()) == {"rotation"}
+    assert not list(RandomRotation(3).parameters())
 
 
 @torch.no_grad()
 @given(st.floats(0.1, 5.0), st.floats(-1e6, 1e6))
 def test_a_couplings_scale_never_exceeds_the_clamp(clamp, raw):
-    coupling = Coupling(2, torch.nn.Linear(1, 2), clamp=clamp)
+    coupling = AffineCoupling(2, torch.nn.Linear(1, 2), clamp=clamp)
     torch.nn.init.zeros_(coupling.network.weight)
     coupling.network.bias.copy_(torch.tensor([raw, 0.0]))
     _, log_det = coupling(torch.ones(1, 2))
@@ -201,7 +201,7 @@ def test_a_couplings_scale_never_exceeds_the_clamp(clamp, raw):
 
 @torch.no_grad()
 def test_the_first_half_of_a_coupling_passes_as_it_is():
-    coupling = far_from_the_identity(Coupling(5, dense(3, 4, 8), clamp=CLAMP), (5,))
+    coupling = far_from_the_identity(AffineCoupling(5, dense(3, 4, 8), clamp=CLAMP), (5,))
     x = images((5,))
     assert torch.equal(coupling(x)[0][:, :3], x[:, :3])
     assert not torch.allclose(coupling(x)[0][:, 3:], x[:, 3:])

@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from likely.evaluation.metrics import bits_per_dim
-from likely.nets.likelihoods import BIN, discretised_logistic, normal, normal_divergence
+from likely.nets.likelihoods import BIN, discretized_logistic, normal, normal_divergence
 
 VALUES = torch.arange(256, dtype=torch.float64) / 255
 EXTREME = list(itertools.product([-1e3, -1.0, 0.0, 0.31, 1.0, 1e3], [-50.0, -20.0, -7.0, 0.0, 5.0, 20.0, 50.0]))
@@ -22,7 +22,7 @@ EXTREME = list(itertools.product([-1e3, -1.0, 0.0, 0.31, 1.0, 1e3], [-50.0, -20.
 def of_every_value(mean, log_scale, dtype=torch.float64):
     """log P of the 256 values, (256,)."""
     x = VALUES.to(dtype)
-    return discretised_logistic(x, torch.full_like(x, mean), torch.full_like(x, log_scale))
+    return discretized_logistic(x, torch.full_like(x, mean), torch.full_like(x, log_scale))
 
 
 # --- discretised logistic -------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ def test_black_and_white_are_alike(mean, log_scale):
 def test_gradients_are_finite_everywhere(mean, log_scale):
     x = VALUES.float()
     m, s = (torch.full_like(x, value).requires_grad_() for value in (mean, log_scale))
-    log_p = discretised_logistic(x, m, s)
+    log_p = discretized_logistic(x, m, s)
     assert log_p.isfinite().all()
     for gradient in torch.autograd.grad(log_p.sum(), (m, s)):
         assert gradient.isfinite().all()
@@ -81,13 +81,13 @@ def test_gradients_are_finite_everywhere(mean, log_scale):
 def test_gradients_agree_with_finite_differences():
     x = VALUES[[0, 1, 100, 254, 255]]
     m, s = (torch.full_like(x, value, requires_grad=True) for value in (0.4, -2.0))
-    assert torch.autograd.gradcheck(discretised_logistic, (x, m, s))
+    assert torch.autograd.gradcheck(discretized_logistic, (x, m, s))
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
 def test_the_likeliest_narrow_mean_is_the_value_itself(value):
     x = VALUES[value].repeat(256)
-    log_p = discretised_logistic(x, VALUES, torch.full_like(x, -6.0))
+    log_p = discretized_logistic(x, VALUES, torch.full_like(x, -6.0))
     assert log_p.argmax() == value
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from likely.nets.projected import Judges, Projection, distance, texture_distance, useful
+from likely.nets.projected import ProjectedDiscriminator, FeatureProjection, distance, texture_distance, usable_maps
 
 
 def maps(n, seed=0):
@@ -12,7 +12,7 @@ def maps(n, seed=0):
 
 
 def test_every_map_sees_what_the_coarser_ones_do():
-    projection = Projection((4, 6, 8), 5)
+    projection = FeatureProjection((4, 6, 8), 5)
     before = maps(2)
     after = [*before[:2], before[2] + 1]
     changed = [not torch.equal(a, b) for a, b in zip(projection(before), projection(after), strict=True)]
@@ -23,22 +23,22 @@ def test_every_map_sees_what_the_coarser_ones_do():
 
 
 def test_nothing_of_a_projection_learns_and_its_seed_is_all_of_it():
-    one, again, other = (Projection((4, 6, 8), 5, seed=seed) for seed in (1, 1, 2))
+    one, again, other = (FeatureProjection((4, 6, 8), 5, seed=seed) for seed in (1, 1, 2))
     assert not any(p.requires_grad for p in one.parameters())
     assert all(torch.equal(a, b) for a, b in zip(one(maps(2)), again(maps(2)), strict=True))
     assert not torch.equal(one(maps(2))[0], other(maps(2))[0])
 
 
 def test_loud_channels_do_not_drown_the_others():
-    projection, real = Projection((4, 6, 8), 5), maps(50)
+    projection, real = FeatureProjection((4, 6, 8), 5), maps(50)
     loud = [torch.cat([100 * h[:, :1], h[:, 1:]], 1) for h in real]
     before = projection(real)
-    projection.measure(loud)
+    projection.init_from_data(loud)
     assert all((a - b).abs().max() < 0.2 * a.abs().max() for a, b in zip(before, projection(loud), strict=True))
 
 
 def test_judges_see_patches_places_and_classes():
-    judges, mixed, x = Judges(3, 5, n_classes=2), Projection((4, 6, 8), 5)(maps(3)), torch.rand(3, 3, 32, 32)
+    judges, mixed, x = ProjectedDiscriminator(3, 5, n_classes=2), FeatureProjection((4, 6, 8), 5)(maps(3)), torch.rand(3, 3, 32, 32)
     found = judges(x, mixed, torch.tensor([0, 1, 0]))
     assert found.shape == (3, 8**2 + 16**2 + 8**2 + 4**2)
     assert not torch.equal(found, judges(x, mixed, torch.tensor([1, 1, 0])))
@@ -68,6 +68,6 @@ def test_what_does_not_vary_has_a_slope():
 
 
 def test_small_maps_and_tokens_are_left_out():
-    assert useful(maps(1)) == 3
-    assert useful([*maps(1), torch.zeros(1, 8, 2, 2)]) == 3
-    assert useful([torch.zeros(1, 8, 2, 2)]) == 1
+    assert usable_maps(maps(1)) == 3
+    assert usable_maps([*maps(1), torch.zeros(1, 8, 2, 2)]) == 3
+    assert usable_maps([torch.zeros(1, 8, 2, 2)]) == 1

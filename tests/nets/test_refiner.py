@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from likely.nets.refiner import Refiner
+from likely.nets.refiner import Upsampler
 
 
 def refined(refiner, s, z, plan):
@@ -14,7 +14,7 @@ def refined(refiner, s, z, plan):
 
 @pytest.mark.parametrize(("side", "coarsest", "sizes"), [(16, 4, [4, 8, 16]), (25, 8, [7, 13, 25]), (8, 8, [8])])
 def test_any_size_is_reached_by_doubling(side, coarsest, sizes):
-    refiner = Refiner(side, coarsest, 2, 5, width=16, depth=1)
+    refiner = Upsampler(side, coarsest, 2, 5, width=16, depth=1)
     assert refiner.sizes == sizes
     found = refined(
         refiner, torch.rand(3, 3, sizes[0], sizes[0]), torch.randn(3, 2, sizes[0], sizes[0]), torch.randn(3, 5)
@@ -23,7 +23,7 @@ def test_any_size_is_reached_by_doubling(side, coarsest, sizes):
 
 
 def test_everything_that_it_is_told_counts():
-    refiner, rng = Refiner(16, 4, 2, 5, width=16, depth=2), torch.Generator().manual_seed(0)
+    refiner, rng = Upsampler(16, 4, 2, 5, width=16, depth=2), torch.Generator().manual_seed(0)
     told = [
         torch.rand(1, 3, 4, 4, generator=rng),
         torch.randn(1, 2, 4, 4, generator=rng),
@@ -35,6 +35,6 @@ def test_everything_that_it_is_told_counts():
 
 
 def test_it_begins_near_the_sketch():
-    refiner, s = Refiner(16, 4, 2, 5, width=16, depth=1), torch.rand(4, 3, 4, 4)
+    refiner, s = Upsampler(16, 4, 2, 5, width=16, depth=1), torch.rand(4, 3, 4, 4)
     found = refined(refiner, s, torch.zeros(4, 2, 4, 4), torch.zeros(4, 5))
     assert (found - F.interpolate(s, size=(16, 16), mode="bicubic")).abs().mean() < 0.5

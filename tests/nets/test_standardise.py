@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 
-from likely.nets.standardise import Standardise
+from likely.nets.standardise import Standardizer
 
 
 def measured(x, batch_size=7):
-    standardise = Standardise(x.shape[1])
+    standardise = Standardizer(x.shape[1])
     for batch in x.split(batch_size):
-        standardise.measure(batch)
-    standardise.conclude()
+        standardise.update_statistics(batch)
+    standardise.finalize_statistics()
     return standardise
 
 
@@ -55,14 +55,14 @@ def test_noise_beside_a_large_offset_is_measured_exactly(location, scale, dtype)
 
 def test_a_small_scale_beside_a_huge_location_survives_a_file():
     x = vectors(2, location=1e9, scale=1.0, dtype=torch.float64)
-    standardise, read = measured(x), Standardise(3)
+    standardise, read = measured(x), Standardizer(3)
     read.load_state_dict(safetensors.torch.load(safetensors.torch.save(standardise.state_dict())))
     assert torch.equal(read(x), standardise(x))
 
 
 def test_images_have_no_figures_and_no_float64():
     """Where they are computed there may be no numbers of that size."""
-    assert {buffer.dtype for buffer in Standardise(0).buffers()} == {torch.float32}
+    assert {buffer.dtype for buffer in Standardizer(0).buffers()} == {torch.float32}
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -1 / 3, 1e6 + 0.0625, 1e-20])
@@ -90,15 +90,15 @@ def test_the_batches_are_no_matter(one, other):
 def test_a_second_pass_forgets_the_first():
     x, other = vectors(4), vectors(5, location=50.0)
     standardise = measured(other)
-    standardise.measure(x)
-    standardise.conclude()
+    standardise.update_statistics(x)
+    standardise.finalize_statistics()
     assert_close(standardise.state_dict(), measured(x).state_dict())
 
 
 def test_unmeasured_it_changes_nothing():
     x = vectors(6)
-    assert torch.equal(Standardise(3)(x), x)
+    assert torch.equal(Standardizer(3)(x), x)
 
 
 def test_the_figures_are_saved_and_the_sums_are_not():
-    assert set(Standardise(3).state_dict()) == {"location", "scale"}
+    assert set(Standardizer(3).state_dict()) == {"location", "scale"}

@@ -2,14 +2,14 @@
 
 import pytest
 
-from likely.run import Run, begin
+from likely.run import TrainConfig, start_run
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A model folder as the command line leaves it, with all that is remembered of its training."""
     out = tmp_path_factory.mktemp("trained") / "digits"
-    session = begin(Run(data="digits", model="gaussian", folds=0), out)
+    session = start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), out)
     for _ in session.steps():
         pass
     session.finish()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.surfaces.http.batching import Batched, Batcher, ClosingError, FullError
+from likely.surfaces.http.batching import BatchStats, Batcher, ShuttingDownError, QueueFullError
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
     assert all(job[0] == kind for kind, jobs in seen for job in jobs)
     assert max(len(jobs) for _, jobs in seen) == 4
     assert sum(batched.n for batched in told) == 20
-    assert all(isinstance(each, Batched) and each.waited >= 0 for each in told)
+    assert all(isinstance(each, BatchStats) and each.waited >= 0 for each in told)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 40))
@@ -66,7 +66,7 @@ def test_many_are_answered_by_multiples_of_the_step_and_all_in_the_end(sizes, st
         wait=0,
         capacity=999,
         step=step,
-        told=told.append,
+        on_batch=told.append,
     )
 
     async def ask():
@@ -91,7 +91,7 @@ def test_who_does_not_fit_is_told_when_to_come_again(batchers):
         await asyncio.sleep(0.05)  # now it is being answered
         waiting = asyncio.create_task(batcher.submit("a", [2, 3]))
         await asyncio.sleep(0.05)
-        with pytest.raises(FullError) as full:
+        with pytest.raises(QueueFullError) as full:
             await batcher.submit("a", [4, 5])
         assert full.value.seconds >= 1
         go.set()
@@ -123,7 +123,7 @@ def test_closing_answers_those_who_wait_and_takes_nobody_more(batchers):
         work = asyncio.create_task(batcher.submit("a", list(range(5))))
         await asyncio.sleep(0)
         await asyncio.to_thread(batcher.close)
-        with pytest.raises(ClosingError):
+        with pytest.raises(ShuttingDownError):
             await batcher.submit("a", [1])
         return await work
 

@@ -85,10 +85,10 @@ def test_data_that_is_not_there_and_folders_of_others_are_named(benchmark, tmp_p
 
 def test_a_family_that_fails_leaves_an_exit_code_of_one(benchmark, monkeypatch):
     from likely.models.gaussian import Gaussian
-    from likely.training.loop import Diverged
+    from likely.training.loop import DivergenceError
 
     def astray(self):
-        raise Diverged("the loss went astray")
+        raise DivergenceError("the loss went astray")
 
     monkeypatch.setattr(Gaussian, "conclude", astray)
     code, out, err = benchmark("digits", "--models", "gaussian", *BRIEF, "--out", "results")

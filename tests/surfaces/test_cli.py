@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from likely.answer import Answer
+from likely.answer import Prediction
 
 BRIEF = ("--epochs", "2", "--batch-size", "64", "--width", "4", "--latent-dims", "4", "--threads", "1", "--folds", "0")
 
@@ -96,7 +96,7 @@ def test_every_command_has_a_help_page():
 def test_train_writes_a_model_and_classify_answers_with_it(model, picture):
     code, out, _ = called("classify", model, picture, "--format", "jsonl")
     assert code == 0
-    answer = Answer.model_validate_json(out)
+    answer = Prediction.model_validate_json(out)
     assert answer.input == str(picture)
     assert answer.label == "digit-4"
     assert answer.model.startswith("digits@")
@@ -187,11 +187,11 @@ def test_overwrite_replaces_a_model(folder, tmp_path):
 
 
 def test_resume_refuses_other_options_and_says_which(folder, tmp_path):
-    from likely.run import Run, begin
+    from likely.run import TrainConfig, start_run
     from likely.training.options import TrainingOptions
 
-    session = begin(
-        Run(data=str(folder), model="vae", options={"width": 4}, training=TrainingOptions(epochs=3), folds=0),
+    session = start_run(
+        TrainConfig(data=str(folder), model="vae", options={"width": 4}, training=TrainingOptions(epochs=3), label_check_folds=0),
         tmp_path / "m",
     )
     for step in session.steps():
@@ -240,7 +240,7 @@ def bad_files(tmp_path_factory, folder):
 def test_a_bad_file_is_named_and_every_good_file_answered(model, bad_files, name):
     code, out, err = called("classify", model, bad_files / name, bad_files / "good.png", "--format", "jsonl")
     assert code == 1
-    bad, good = map(Answer.model_validate_json, out.splitlines())
+    bad, good = map(Prediction.model_validate_json, out.splitlines())
     assert bad.status.value == "error"
     assert name in bad.error
     assert name in err
@@ -359,12 +359,12 @@ def test_evaluate_says_and_counts_what_it_could_not_read_of_the_unknown(model, f
 
 
 def test_on_a_terminal_the_first_problems_are_said_and_how_to_see_the_others(capsys, monkeypatch):
-    from likely.data.listing import Problem
-    from likely.surfaces.cli.problems import say
+    from likely.data.listing import LoadError
+    from likely.surfaces.cli.problems import print_skipped
     from likely.surfaces.cli.screen import console
 
     monkeypatch.setattr(console, "_force_terminal", True)
-    say([Problem("x", f"photo[{i}].png: is broken") for i in range(12)], all_named_by="likely info m --json")
+    print_skipped([LoadError("x", f"photo[{i}].png: is broken") for i in range(12)], all_named_by="likely info m --json")
     err = capsys.readouterr().err
     assert err.count("is broken") == 10
     assert "photo[3].png" in err
@@ -434,12 +434,12 @@ def test_a_model_of_another_format_says_what_to_do(model, picture, tmp_path):
 
 
 def test_a_fault_of_the_program_itself_is_a_sentence_too(model, picture, monkeypatch):
-    from likely.classifier import BayesClassifier
+    from likely.classifier import Predictor
 
     def broken(*args, **kwargs):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(BayesClassifier, "answer", broken)
+    monkeypatch.setattr(Predictor, "answer", broken)
     code, _, err = called("classify", model, picture)
     assert code == 1
     assert "report" in err

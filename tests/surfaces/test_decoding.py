@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from likely.data.decoding import ImageError
-from likely.data.images import ImageFormat, read
+from likely.data.images import ImageFormat, read_image
 from likely.surfaces.http import decoding
-from likely.surfaces.http.decoding import Decoders, Order
+from likely.surfaces.http.decoding import DecoderPool, DecodeJob
 from likely.surfaces.http.settings import Settings
 
 FORMAT = ImageFormat(channels=3, height=8, width=8)
@@ -21,7 +21,7 @@ FORMAT = ImageFormat(channels=3, height=8, width=8)
 
 @pytest.fixture(scope="module")
 def decoders():
-    made = Decoders(Settings(decoders=2, max_pixels=1_000_000, decode_seconds=20))
+    made = DecoderPool(Settings(decode_workers=2, max_pixels=1_000_000, decode_timeout=20))
     yield made
     made.close()
 
@@ -33,14 +33,14 @@ def encoded(pixels, kind="PNG"):
 
 
 def decode(decoders, content, name="x.png"):
-    return asyncio.run(decoders.decode(Order(content, name, FORMAT)))
+    return asyncio.run(decoders.decode(DecodeJob(content, name, FORMAT)))
 
 
 @pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
 def test_an_image_is_read_as_it_would_be_here(decoders, kind, media_type):
     content = encoded(np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8), kind)
     found = decode(decoders, content)
-    assert np.array_equal(found.pixels, read(content, FORMAT))
+    assert np.array_equal(found.pixels, read_image(content, FORMAT))
     assert (found.media_type, found.width, found.height) == (media_type, 20, 12)
 
 
@@ -92,7 +92,7 @@ def test_an_image_that_takes_too_long_is_given_up(decoders, monkeypatch):
 
 
 def test_an_image_that_takes_too_much_memory_is_a_sentence():
-    small = Decoders(Settings(decode_megabytes=64, max_pixels=10**9))
+    small = DecoderPool(Settings(decode_memory_mb=64, max_pixels=10**9))
     content = encoded(np.zeros((9000, 9000), np.uint8))
     try:
         with pytest.raises(ImageError, match=r"x\.png"):

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from likely.checkpoint import FORMAT_VERSION
-from likely.run import UNFINISHED
+from likely.run import TRAINING_STATE
 from likely.surfaces.cli.demo import DIGITS, NO_DIGIT, _make_way
 
 
@@ -44,7 +44,7 @@ def test_a_demo_that_was_cut_short_makes_way(tmp_path):
     _make_way(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["thesis.tex", "model/thesis.tex", "pictures/holiday.jpg", f"model/{UNFINISHED}/x"])
+@pytest.mark.parametrize("place", ["thesis.tex", "model/thesis.tex", "pictures/holiday.jpg", f"model/{TRAINING_STATE}/x"])
 def test_nothing_is_removed_beside_anything_else(earlier, place):
     (earlier / place).parent.mkdir(exist_ok=True)
     (earlier / place).write_text("mine")

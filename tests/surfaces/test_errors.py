@@ -8,15 +8,15 @@ import click
 import pytest
 
 import likely
-from likely.surfaces.blame import is_ours
-from likely.surfaces.cli.errors import sentences
-from likely.training.loop import Diverged
+from likely.surfaces.blame import is_internal
+from likely.surfaces.cli.errors import error_boundary
+from likely.training.loop import DivergenceError
 
 
 def ended(raised, where=likely.__file__):
     """The exit code after an error that was raised in a file."""
     source = compile("raise raised", where, "exec")
-    with pytest.raises(SystemExit) as stop, sentences():
+    with pytest.raises(SystemExit) as stop, error_boundary():
         exec(source, {"raised": raised})
     return stop.value.code
 
@@ -29,7 +29,7 @@ def ended(raised, where=likely.__file__):
         (ValueError("photos: is empty"), 2, "Error: photos: is empty"),
         (click.UsageError("--out is missing"), 2, "Error: --out is missing"),
         (FileNotFoundError(2, "No such file", "x.png"), 2, "Error: x.png: no such file"),
-        (Diverged("the loss went astray"), 1, "Error: the loss went astray"),
+        (DivergenceError("the loss went astray"), 1, "Error: the loss went astray"),
         (KeyError("k"), 1, "report"),
     ],
 )
@@ -42,7 +42,7 @@ def test_only_the_packages_own_words_pass_as_they_are(capsys):
     """Not those of a library that lies in an environment inside a clone that is called likely."""
     assert ended(ValueError("axis 3 is out of bounds"), "/home/me/likely/.venv/lib/numpy/core.py") == 1
     assert "report" in capsys.readouterr().err
-    assert not is_ours(SimpleNamespace(__traceback__=None))
+    assert not is_internal(SimpleNamespace(__traceback__=None))
 
 
 @pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["train", "--help"]])

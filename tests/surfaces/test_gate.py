@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from likely.surfaces.http.gate import AT_ONCE, Gate
+from likely.surfaces.http.gate import AT_ONCE, RequestMiddleware
 from likely.surfaces.http.metrics import Metrics
 
 N = 5 * AT_ONCE
@@ -38,7 +38,7 @@ def begun(paths, *, gone=()):
                 rounds.append([])
                 await asyncio.sleep(0)
 
-        gate = Gate(app, metrics=Metrics(lambda: 0.0), max_bytes=1000, max_inside=1000, is_full=lambda: False)
+        gate = RequestMiddleware(app, metrics=Metrics(lambda: 0.0), max_bytes=1000, max_inside=1000, is_full=lambda: False)
         counting = asyncio.create_task(count())
         asked = [asyncio.create_task(gate(scope(path, i), receive, send)) for i, path in enumerate(paths)]
         await asyncio.sleep(0)

@@ -15,15 +15,15 @@ from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
 from likely import Classifier
-from likely.checkpoint import Trust, encrypt, sealing, signing
-from likely.surfaces.http.access import Known
+from likely.checkpoint import TrustPolicy, encrypt, sealing, signing
+from likely.surfaces.http.access import CredentialCache
 from likely.surfaces.http.app import application
-from likely.surfaces.http.fleet import Fleet
-from likely.surfaces.http.gate import Gate
+from likely.surfaces.http.fleet import ModelRegistry
+from likely.surfaces.http.gate import RequestMiddleware
 from likely.surfaces.http.settings import Settings
-from likely.surfaces.store import Scope, Selection, Store
+from likely.surfaces.store import Scope, PredictionFilter, Store
 
-SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, max_wait=0, rate=1000, log_ins=1e6)
+SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, batch_timeout=0, rate_limit=1000, login_rate_limit=1e6)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def service(folder, tmp_path_factory):
     store = Store.open(tmp_path_factory.mktemp("service") / "store")
-    app = application(Fleet([folder]), store, SETTINGS)
+    app = application(ModelRegistry([folder]), store, SETTINGS)
     with TestClient(app) as client:
         yield client
 
@@ -86,7 +86,7 @@ def classified(client, *contents, **query):
 def test_an_answer_is_the_one_that_python_gives_and_is_in_the_store(client, folder, store):
     contents = [drawn(1300), drawn(1301), noise()]
     found = classified(client, *contents)
-    expected = Classifier.load(folder).answer(contents, names=["0.png", "1.png", "2.png"])
+    expected = Classifier.load(folder).classify(contents, names=["0.png", "1.png", "2.png"])
     for one, other in zip(found, expected, strict=True):
         assert one["label"] == other.label
         assert one["status"] == other.status.value
@@ -173,7 +173,7 @@ def test_images_and_classes_have_places_on_a_map(client, folder, store):
 
 def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
     store = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([trained]), store, SETTINGS.model_copy(update={"rate": 1e6}))) as service:
+    with TestClient(application(ModelRegistry([trained]), store, SETTINGS.model_copy(update={"rate": 1e6}))) as service:
         client = asking(service, store, Scope.ADMIN)
         assert client.get("/v1/models/digits/drift").json()["drifted"] is None
         for start in range(0, 64, 8):
@@ -192,7 +192,7 @@ def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
 def test_a_class_more_is_learned_and_answers(trained, tmp_path):
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
-    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         told = client.post("/v1/models/digits/classes?label=noise", files=images)
         assert told.status_code == 201, told.text
@@ -207,7 +207,7 @@ def test_a_class_more_is_learned_and_answers(trained, tmp_path):
         few = client.post("/v1/models/digits/classes?label=few", files=images[:4])
         assert (few.status_code, "5" in few.json()["detail"]) == (422, True)
     reopened = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([trained]), reopened, SETTINGS)) as service:  # and it is not forgotten
+    with TestClient(application(ModelRegistry([trained]), reopened, SETTINGS)) as service:  # and it is not forgotten
         (model,) = asking(service, reopened, Scope.READ).get("/v1/models").json()["models"]
         assert model["labels"][-1] == "noise"
 
@@ -216,7 +216,7 @@ def test_a_class_that_was_learned_is_taken_back_for_good(trained, tmp_path):
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
     for what in ("learn", "look"):
         store = Store.open(tmp_path / "store")
-        with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+        with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
             client = asking(service, store, Scope.ADMIN)
             if what == "learn":
                 assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
@@ -232,7 +232,7 @@ def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):
     signing.sign(out, key)
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
-    with TestClient(application(Fleet([out], trust=Trust(public)), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([out], trust=TrustPolicy(public)), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         told = client.post("/v1/models/digits/classes?label=noise", files=images)
         assert told.status_code == 422
@@ -247,10 +247,10 @@ def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monk
     shutil.copytree(trained, out)
     sealing.new_key(key)
     monkeypatch.setenv("LIKELY_KEY", str(key))
-    encrypt(out, Trust().keys)
+    encrypt(out, TrustPolicy().keys)
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
-    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([out]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
         (answer,) = classified(client, noise(7))
@@ -264,14 +264,14 @@ def test_a_class_that_was_learned_gives_way_to_a_model_that_was_trained_anew(tra
     out, images = tmp_path / "digits", [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
     shutil.copytree(trained, out)
     store = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([out]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
     shutil.rmtree(out)
     digits = load_digits()
     Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
     again = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([out]), again, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([out]), again, SETTINGS)) as service:
         (model,) = asking(service, again, Scope.READ).get("/v1/models").json()["models"]
         assert "noise" not in model["labels"]
     assert "not served any more" in caplog.text
@@ -281,7 +281,7 @@ def test_a_version_that_the_store_does_not_know_answers_nothing(trained, tmp_pat
     out, digits = tmp_path / "digits", load_digits()
     shutil.copytree(trained, out)
     store = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([out]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
         monkeypatch.setattr(store, "know", lambda model: (_ for _ in ()).throw(OSError("gone")))
@@ -298,19 +298,19 @@ def test_a_class_that_could_not_be_written_leaves_nothing_behind(trained, tmp_pa
 
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
-    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
         monkeypatch.setattr("likely.surfaces.http.service.save_extended", full)
         told = asking(service, store, Scope.ADMIN).post("/v1/models/digits/classes?label=noise", files=images)
         assert told.status_code == 503
     again = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([trained]), again, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([trained]), again, SETTINGS)) as service:
         (model,) = asking(service, again, Scope.READ).get("/v1/models").json()["models"]
         assert "noise" not in model["labels"]
 
 
 def test_classes_are_told_with_what_they_were_learned_from_and_what_came_of_them(trained, tmp_path):
     store = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([trained]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         (answer,) = classified(client, drawn(1307))
         store.label([answer["id"]], answer["label"], None)
@@ -325,7 +325,7 @@ def test_classes_are_told_with_what_they_were_learned_from_and_what_came_of_them
 def test_a_folder_is_read_again_while_the_version_of_before_goes_on(tmp_path):
     digits, out, store = load_digits(), tmp_path / "digits", Store.open(tmp_path / "store")
     Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
-    with TestClient(application(Fleet([out]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([out]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         (before,) = client.get("/v1/models").json()["models"]
         Classifier("gaussian").fit(digits.images[:900] / 16, digits.target[:900]).save(out)
@@ -469,7 +469,7 @@ def test_an_id_that_no_database_takes_is_refused(client, method, path, body):
 
 def test_too_many_bytes_of_all_requests_together_wait(client, service):
     gate = service.app.middleware_stack
-    while not isinstance(gate, Gate):
+    while not isinstance(gate, RequestMiddleware):
         gate = gate.app
     gate.inside.n, before = gate.inside.most, gate.inside.n
     try:
@@ -521,7 +521,7 @@ def test_a_store_that_cannot_be_written_answers_nothing(client, store, monkeypat
 
 
 def test_a_key_that_asks_too_much_waits(service, store, folder, tmp_path):
-    slow = application(Fleet([folder]), Store.open(tmp_path / "slow"), Settings(rate=0.1))
+    slow = application(ModelRegistry([folder]), Store.open(tmp_path / "slow"), Settings(rate_limit=0.1))
     with TestClient(slow) as client:
         _, secret = slow.state.likely.service.store.add_key("one", [Scope.CLASSIFY])
         ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(2)}}
@@ -660,7 +660,7 @@ def test_a_session_is_no_key_and_a_key_no_session_however_lately_they_were_used(
 
 def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, monkeypatch):
     key, secret = store.add_key("person", [Scope.READ])
-    known, ask = Known(store), store.key_of
+    known, ask = CredentialCache(store), store.key_of
 
     def revoked_meanwhile(secret):
         found = ask(secret)
@@ -669,17 +669,17 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, mo
         return found
 
     monkeypatch.setattr(store, "key_of", revoked_meanwhile)
-    assert asyncio.run(known.key_of(secret)).fault is None  # it was not yet when the store was asked
+    assert asyncio.run(known.find_key(secret)).fault is None  # it was not yet when the store was asked
     monkeypatch.undo()
-    assert "revoked" in asyncio.run(known.key_of(secret)).fault
+    assert "revoked" in asyncio.run(known.find_key(secret)).fault
 
 
 def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(store, monkeypatch):
     _, secret = store.add_key("person", [Scope.READ])
-    known, ask, asked = Known(store), store.key_of, []
+    known, ask, asked = CredentialCache(store), store.key_of, []
 
     async def many(secret):
-        return await asyncio.gather(*(known.key_of(secret) for _ in range(20)), return_exceptions=True)
+        return await asyncio.gather(*(known.find_key(secret) for _ in range(20)), return_exceptions=True)
 
     monkeypatch.setattr(store, "key_of", lambda secret: asked.append(secret) or ask(secret))
     assert len(set(asyncio.run(many(secret)))) == 1
@@ -692,11 +692,11 @@ def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(st
     monkeypatch.setattr(store, "key_of", gone)
     assert {type(each) for each in asyncio.run(many(secret))} == {OSError}
     monkeypatch.undo()
-    assert asyncio.run(known.key_of(secret)).name == "person"
+    assert asyncio.run(known.find_key(secret)).name == "person"
 
 
 def test_log_ins_are_tried_slowly(folder, tmp_path):
-    app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(log_ins=0.2))
+    app = application(ModelRegistry([folder]), Store.open(tmp_path / "store"), Settings(login_rate_limit=0.2))
     with TestClient(app) as browser:
         codes = [browser.post("/v1/session", json={"key": f"lk_{i}"}).status_code for i in range(4)]
     assert codes == [401, 401, 429, 429]
@@ -762,26 +762,26 @@ def test_the_pages_are_there_and_need_nothing_from_elsewhere(service):
 
 def test_what_is_too_old_is_forgotten_by_itself(folder, tmp_path):
     store = Store.open(tmp_path / "store")
-    with TestClient(application(Fleet([folder]), store, SETTINGS)) as service:
+    with TestClient(application(ModelRegistry([folder]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         old, labelled = (answer["id"] for answer in classified(client, drawn(6), drawn(7)))
     again = Store.open(tmp_path / "store")
     again.label([labelled], "7", None)
     time.sleep(0.01)
-    with TestClient(application(Fleet([folder]), again, SETTINGS.model_copy(update={"keep_days": 1e-9}))):
+    with TestClient(application(ModelRegistry([folder]), again, SETTINGS.model_copy(update={"keep_days": 1e-9}))):
         for _ in range(200):
             if again.prediction(old) is None:
                 break
             time.sleep(0.05)
-        assert [each.id for each in again.every(Selection())] == [labelled]
+        assert [each.id for each in again.every(PredictionFilter())] == [labelled]
 
 
 def test_ending_answers_those_who_wait(folder, tmp_path):
-    app = application(Fleet([folder]), Store.open(tmp_path / "store"), Settings(max_wait=0.5))
+    app = application(ModelRegistry([folder]), Store.open(tmp_path / "store"), Settings(batch_timeout=0.5))
     with TestClient(app) as client:
         _, secret = app.state.likely.service.store.add_key("one", [Scope.ADMIN])
         ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(5)}}
         assert client.post("/v1/classify", **ask).status_code == 200
     again = Store.open(tmp_path / "store")
-    assert len(again.predictions(Selection())) == 1
+    assert len(again.predictions(PredictionFilter())) == 1
     again.close()

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from likely import Classifier
 from likely.surfaces.http.app import application
-from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.fleet import ModelRegistry
 from likely.surfaces.http.settings import Settings
 from likely.surfaces.store import Scope, Store
 
@@ -29,7 +29,7 @@ def service(tmp_path_factory):
     digits = load_digits()
     Classifier("gaussian").fit(digits.images[:600] / 16, digits.target[:600].astype(str)).save(folder)
     store = Store.open(tmp_path_factory.mktemp("service") / "store")
-    app = application(Fleet([folder]), store, Settings(rate=1e9, log_ins=1e9))
+    app = application(ModelRegistry([folder]), store, Settings(rate_limit=1e9, login_rate_limit=1e9))
     with TestClient(app, raise_server_exceptions=False):
         yield app
 

@@ -14,9 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from likely.surfaces.http.app import application
-from likely.surfaces.http.fleet import Fleet
+from likely.surfaces.http.fleet import ModelRegistry
 from likely.surfaces.http.settings import Settings
-from likely.surfaces.store import Scope, Selection, Store
+from likely.surfaces.store import Scope, PredictionFilter, Store
 
 CHROMIUM = shutil.which("chromium")
 MISSING = "there is no Chromium here; `make test-system` brings one by the system's packages"
@@ -42,7 +42,7 @@ def service(trained, tmp_path_factory):
     """A service that answers at an address: (store, address, key)."""
     store = Store.open(tmp_path_factory.mktemp("pages") / "store")
     _, secret = store.add_key("person", [Scope.ADMIN])
-    app = application(Fleet([trained]), store, Settings(log_ins=1e6))
+    app = application(ModelRegistry([trained]), store, Settings(login_rate_limit=1e6))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -132,7 +132,7 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     page.get_by_label("What it shows").select_option("7")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Noted: 7.").wait_for()
-    assert len(store.predictions(Selection(true_label="7"))) == 1
+    assert len(store.predictions(PredictionFilter(true_label="7"))) == 1
     page.evaluate("scrollTo(0, 0)")
     keep(page, "classify")
     phone = opened(PHONE)  # where fingers touch
@@ -165,7 +165,7 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     page.get_by_label("What the chosen images show").fill("strange")
     page.keyboard.press("Enter")
     page.get_by_text(f"{n} are strange.").wait_for()
-    assert len(store.predictions(Selection(true_label="strange"))) == n
+    assert len(store.predictions(PredictionFilter(true_label="strange"))) == n
     page.get_by_role("button", name="Labelled").click()
     page.get_by_text("is strange").first.wait_for()
     with page.expect_download() as download:

@@ -13,7 +13,7 @@ def steps(n, *, n_epochs=1, seconds=0.0):
 
 
 def lines(capsys, *args, **kwargs):
-    list(progress.watched(*args, **kwargs))
+    list(progress.track_steps(*args, **kwargs))
     return capsys.readouterr().err.splitlines()
 
 
@@ -45,6 +45,6 @@ def test_the_time_left_follows_the_pace_since_the_first_step(monkeypatch):
 
 def test_counting_says_how_far_it_is(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LONGEST_SILENCE", 0.0)
-    with progress.counting("reading images") as report:
+    with progress.progress_bar("reading images") as report:
         report(1000, 2000)
     assert capsys.readouterr().err == "reading images: 1,000 of 2,000\n"

@@ -79,7 +79,7 @@ def test_an_explanation_is_a_picture_and_a_few_words(likely, models, photos, fam
 
 def test_the_other_class_can_be_named_and_must_be_another(likely, models, photos):
     image = photos / "known/boot/03.png"
-    answer = Classifier.load(models / "vae").answer([image])[0].label
+    answer = Classifier.load(models / "vae").classify([image])[0].label
     other = next(name for name in ("bag", "boot", "sandal") if name != answer)
     code, _, err = likely("explain", models / "vae", image, "--against", other, "--out", "why.jpg")
     assert code == 0
@@ -305,7 +305,7 @@ def test_what_the_classes_have_behind_a_mask_is_drawn(likely, models, photos, le
     with Image.open("behind.png") as picture:
         assert picture.height > 2 * 96
     mask = np.arange(8) < 4
-    found = Classifier.load(models / family).imagine(image, np.broadcast_to(mask, (8, 8)))
+    found = Classifier.load(models / family).impute(image, np.broadcast_to(mask, (8, 8)))
     assert found.images.shape == (3, 1, 8, 8)
     for made in found.images:
         assert (made[..., mask] == found.image[..., mask]).all()

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from likely.answer import Answer, Status
+from likely.answer import Prediction, Status
 from likely.checkpoint import CheckpointError
-from likely.checkpoint.sealing import Keys
-from likely.surfaces.store import Given, Picture, Scope, Selection, Store, StoreError
+from likely.checkpoint.sealing import Keyring
+from likely.surfaces.store import NewPrediction, StoredImage, Scope, PredictionFilter, Store, StoreError
 from likely.surfaces.store.copying import at_one_moment, backup, restore
 from likely.surfaces.store.engine import MIGRATIONS, revisions
 from likely.surfaces.store.identity import row_id, sha256
@@ -60,15 +60,15 @@ def filled(store):
 
 
 def answered(content, label="cat", status=Status.KNOWN, model="a@1"):
-    answer = Answer(input="x.png", status=status, label=label, probability=0.9, p_value=0.5)
-    return Given(Picture(content, "image/png", 2, 3), answer, model, 0.05, "request")
+    answer = Prediction(input="x.png", status=status, label=label, probability=0.9, p_value=0.5)
+    return NewPrediction(StoredImage(content, "image/png", 2, 3), answer, model, 0.05, "request")
 
 
 def test_what_went_in_comes_out(store):
     (id,) = store.add([answered(b"one")])
     found = store.prediction(id)
     assert (found.answer.label, found.model, found.true_label) == ("cat", "a@1", None)
-    assert store.picture(found.image) == Picture(b"one", "image/png", 2, 3)
+    assert store.picture(found.image) == StoredImage(b"one", "image/png", 2, 3)
     assert store.prediction("nobody") is None
     assert store.picture("0" * 64) is None
 
@@ -77,7 +77,7 @@ def test_an_image_is_kept_once(store):
     store.add([answered(b"same"), answered(b"same"), answered(b"other")])
     store.add([answered(b"same")])
     assert sorted(store.files) == sorted({sha256(b"same"), sha256(b"other")})
-    assert len(store.predictions(Selection())) == 4
+    assert len(store.predictions(PredictionFilter())) == 4
 
 
 def test_an_image_that_was_changed_on_the_disk_is_not_shown(store):
@@ -91,11 +91,11 @@ def test_an_image_that_was_changed_on_the_disk_is_not_shown(store):
 def test_pages_hold_everything_once_and_the_newest_first(store):
     ids = [id for i in range(7) for id in store.add([answered(b"%d" % j) for j in range(i)])]
     found, before = [], None
-    while page := store.predictions(Selection(), before=before, limit=4):
+    while page := store.predictions(PredictionFilter(), before=before, limit=4):
         found += [each.id for each in page]
         before = page[-1].id
     assert found == ids[::-1]
-    assert [each.id for each in store.every(Selection())] == ids[::-1]
+    assert [each.id for each in store.every(PredictionFilter())] == ids[::-1]
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,7 +106,7 @@ def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, s
     labelled = data.draw(st.sets(st.sampled_from(ids)))
     store.label(sorted(labelled), "dog", None)
     wanted, said = data.draw(st.sets(st.sampled_from(STATUSES))), data.draw(st.none() | st.booleans())
-    found = {each.id for each in store.every(Selection(status=sorted(wanted), labelled=said))}
+    found = {each.id for each in store.every(PredictionFilter(status=sorted(wanted), is_labeled=said))}
     through = {id for id, status in zip(ids, statuses, strict=True) if not wanted or status in wanted}
     assert found == {id for id in through if said is None or (id in labelled) == said}
     store.close()
@@ -114,9 +114,9 @@ def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, s
 
 def test_models_are_filtered_by_name_and_by_version(store):
     store.add([answered(b"1", model=model) for model in ("a@1", "a@2", "b@1")])
-    assert {each.model for each in store.every(Selection(model="a"))} == {"a@1", "a@2"}
-    assert {each.model for each in store.every(Selection(model="a@2"))} == {"a@2"}
-    assert not list(store.every(Selection(model="_")))
+    assert {each.model for each in store.every(PredictionFilter(model="a"))} == {"a@1", "a@2"}
+    assert {each.model for each in store.every(PredictionFilter(model="a@2"))} == {"a@2"}
+    assert not list(store.every(PredictionFilter(model="_")))
 
 
 def test_what_another_version_says_otherwise_is_marked(store):
@@ -124,15 +124,15 @@ def test_what_another_version_says_otherwise_is_marked(store):
     store.add([answered(b"1", "dog", model="b@1")])  # another model, and no change of this one
     ids = store.add([answered(b"1", "dog", model="a@2"), answered(b"2", "cat", model="a@2")])
     assert [store.prediction(id).changed for id in ids] == [True, False]
-    assert [each.id for each in store.every(Selection(changed=True))] == ids[:1]
+    assert [each.id for each in store.every(PredictionFilter(disagrees_with_previous=True))] == ids[:1]
 
 
 def test_labels_are_given_and_taken_back(store):
     ids = store.add([answered(b"1"), answered(b"2")])
     assert store.label([*ids, "nobody"], "dog", None) == ids
-    assert store.count(Selection(true_label="dog")) == {"known": 2}
+    assert store.count(PredictionFilter(true_label="dog")) == {"known": 2}
     store.label(ids[:1], None, None)
-    assert [each.id for each in store.every(Selection(labelled=True))] == ids[1:]
+    assert [each.id for each in store.every(PredictionFilter(is_labeled=True))] == ids[1:]
 
 
 def test_what_people_found_of_a_class_is_counted(store):
@@ -196,7 +196,7 @@ def test_files_wait_if_nobody_knows_whether_their_rows_are_there(opened, monkeyp
     store.close()
     again = opened(exclusive=True)
     assert list(again.files) == ([sha256(b"1")] if committed else [])
-    assert len(again.predictions(Selection())) == committed
+    assert len(again.predictions(PredictionFilter())) == committed
     assert again.files.waiting() == {}
 
 
@@ -213,7 +213,7 @@ def test_nothing_is_left_of_answers_that_could_not_be_written(store):
         store.add([answered(b"1", model="nobody@1")])
     assert store.files.waiting() == {}
     assert list(store.files) == []
-    assert store.predictions(Selection()) == []
+    assert store.predictions(PredictionFilter()) == []
 
 
 def test_old_predictions_that_nobody_labelled_are_forgotten_with_their_images(store):
@@ -223,7 +223,7 @@ def test_old_predictions_that_nobody_labelled_are_forgotten_with_their_images(st
         for id in ids[:2]:
             session.get(PredictionRow, id).created -= timedelta(days=40)
     assert store.retain(30) == 1
-    assert {each.id for each in store.every(Selection())} == set(ids[1:])
+    assert {each.id for each in store.every(PredictionFilter())} == set(ids[1:])
     assert sorted(store.files) == sorted({sha256(b"old and labelled"), sha256(b"new")})
 
 
@@ -290,10 +290,10 @@ def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_pat
         backup(store, tmp_path / "backup")
     assert restore(tmp_path / "backup", tmp_path / "again", None) == 2
     again = Store.open(tmp_path / "again")
-    assert [each.id for each in again.every(Selection())] == ids[::-1]
+    assert [each.id for each in again.every(PredictionFilter())] == ids[::-1]
     assert again.prediction(ids[0]).true_label == "dog"
-    assert again.picture(again.prediction(ids[1]).image).content == b"2"
-    assert again.key_of(secret) == key
+    assert again.image(again.prediction(ids[1]).image).content == b"2"
+    assert again.find_key(secret) == key
     again.close()
     with pytest.raises(StoreError, match="no backup"):
         restore(tmp_path, tmp_path / "other", None)
@@ -309,7 +309,7 @@ def test_what_comes_while_a_backup_is_made_is_not_in_it(store):
 
 
 def test_a_backup_of_sealed_images_is_sealed(tmp_path):
-    keys = Keys([bytes(32)])
+    keys = Keyring([bytes(32)])
     store = filled(Store.open(tmp_path / "store", keys=keys))
     (id,) = store.add([answered(b"secret picture")])
     key = store.prediction(id).image
@@ -317,7 +317,7 @@ def test_a_backup_of_sealed_images_is_sealed(tmp_path):
     backup(Store.open(tmp_path / "store"), tmp_path / "backup")
     again = Store.open(tmp_path / "backup", keys=keys)
     assert b"secret" not in again.files.place(key).read_bytes()
-    assert again.picture(key).content == b"secret picture"
+    assert again.image(key).content == b"secret picture"
     again.close()
 
 
@@ -331,23 +331,23 @@ def test_a_database_that_is_not_there_is_told_without_its_password(tmp_path):
 
 
 def test_images_are_sealed_on_the_disk_and_their_key_can_be_changed(tmp_path):
-    old, new = Keys([bytes(32)]), Keys([bytes([1]) * 32])
+    old, new = Keyring([bytes(32)]), Keyring([bytes([1]) * 32])
     store = filled(Store.open(tmp_path / "store", keys=old))
     (id,) = store.add([answered(b"secret picture")])
     key = store.prediction(id).image
     assert b"secret" not in store.files.place(key).read_bytes()
-    assert store.picture(key).content == b"secret picture"
+    assert store.image(key).content == b"secret picture"
     store.close()
-    store = Store.open(tmp_path / "store", keys=Keys([bytes([1]) * 32, bytes(32)]))
+    store = Store.open(tmp_path / "store", keys=Keyring([bytes([1]) * 32, bytes(32)]))
     assert store.files.seal_anew() == 1
     store.close()
     for keys, opens in ((new, True), (old, False), (None, False)):
         store = Store.open(tmp_path / "store", keys=keys)
         if opens:
-            assert store.picture(key).content == b"secret picture"
+            assert store.image(key).content == b"secret picture"
         else:
             with pytest.raises(CheckpointError):
-                store.picture(key)
+                store.image(key)
         store.close()
 
 

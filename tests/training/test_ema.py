@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from likely.training.ema import averaged
+from likely.training.ema import ema_model
 
 
 def model(value=0.0):
@@ -24,7 +24,7 @@ def decay_at(n, decay):
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=8), st.sampled_from([0.0, 0.3, 0.9, 0.998]))
 def test_closed_form(values, decay):
     """The first update takes the weights as they are; each later one moves by 1 − d."""
-    follower, followed = averaged(model(100.0), decay), model()
+    follower, followed = ema_model(model(100.0), decay), model()
     expected = values[0]
     for n, value in enumerate(values):
         nn.init.constant_(followed.weight, value)
@@ -38,7 +38,7 @@ def test_closed_form(values, decay):
 @given(st.floats(-10, 10, width=32), st.floats(0, 0.999))
 def test_constant_weights_stay_as_they_are(value, decay):
     followed = model(value)
-    follower = averaged(followed, decay)
+    follower = ema_model(followed, decay)
     for _ in range(5):
         follower.update_parameters(followed)
     assert torch.equal(follower.module.weight, followed.weight)
@@ -46,7 +46,7 @@ def test_constant_weights_stay_as_they_are(value, decay):
 
 def test_without_decay_it_is_the_model_itself():
     followed = model(1.0)
-    follower = averaged(followed, 0.0)
+    follower = ema_model(followed, 0.0)
     for value in (2.0, 3.0, 4.0):
         nn.init.constant_(followed.weight, value)
         follower.update_parameters(followed)
@@ -55,7 +55,7 @@ def test_without_decay_it_is_the_model_itself():
 
 def test_counters_are_copied_and_running_means_followed():
     followed = model(1.0)
-    follower = averaged(followed, 0.5)
+    follower = ema_model(followed, 0.5)
     expected = None
     for n in range(4):
         followed(torch.full((3, 2), float(n)))
@@ -71,7 +71,7 @@ def test_precisions_side_by_side():
     followed = nn.Module()
     followed.register_buffer("in_float32", torch.ones(2))
     followed.register_buffer("in_float64", torch.ones(2, dtype=torch.float64))
-    follower = averaged(followed, 0.5)
+    follower = ema_model(followed, 0.5)
     for value in (0.0, 1.0):
         followed.in_float32.fill_(value)
         followed.in_float64.fill_(value)
@@ -82,7 +82,7 @@ def test_precisions_side_by_side():
 
 def test_it_is_a_copy_without_gradients_to_the_model():
     followed = model(1.0)
-    follower = averaged(followed, 0.5)
+    follower = ema_model(followed, 0.5)
     follower.update_parameters(followed)
     nn.init.constant_(followed.weight, 7.0)
     assert follower.module.weight.tolist() == [1.0, 1.0]

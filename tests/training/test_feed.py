@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tiny_trainings import ROUGH, Store, feed
 
 from likely.nets.scaling import to_unit
-from likely.training.feed import Batches
+from likely.training.feed import ShuffledBatches
 from likely.training.options import AugmentOptions
 
 sizes = st.integers(1, 40)
@@ -19,7 +19,7 @@ def numbered(n, batch_size, seed=0):
     """Batches whose vectors and labels both are the images' numbers."""
     store = Store(n, (1,))
     store.x = torch.arange(n, dtype=torch.float32)[:, None]
-    return Batches(store, np.arange(n), batch_size=batch_size, seed=seed, augment=None)
+    return ShuffledBatches(store, np.arange(n), batch_size=batch_size, seed=seed, augment=None)
 
 
 @given(sizes, batch_sizes, st.integers(0, 5))
@@ -109,7 +109,7 @@ def partly_labelled(n, n_labelled, batch_size, share, augment=None):
     store = Store(n, (1,))
     store.x = torch.arange(n, dtype=torch.float32)[:, None]
     labels = np.where(np.arange(n) < n_labelled, 0, -1)
-    return Batches(store, labels, batch_size=batch_size, seed=0, augment=augment, labelled_share=share)
+    return ShuffledBatches(store, labels, batch_size=batch_size, seed=0, augment=augment, labeled_fraction=share)
 
 
 @given(st.integers(20, 60), st.integers(1, 5), batch_sizes, st.integers(0, 3))

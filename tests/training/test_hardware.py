@@ -16,44 +16,44 @@ CPU = torch.device("cpu")
 
 
 def test_the_processor_is_always_there():
-    assert hardware.device("cpu") == CPU
+    assert hardware.select_device("cpu") == CPU
 
 
 def test_auto_takes_what_is_there():
-    chosen = hardware.device("auto").type
+    chosen = hardware.select_device("auto").type
     assert chosen == ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("name", ["tpu", "gpu", "cuda:99", ""])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     with pytest.raises(ValueError, match=rf"device '{name}' is not on this machine; it has cpu"):
-        hardware.device(name)
+        hardware.select_device(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_a_gpu_is_refused_where_there_is_none():
     with pytest.raises(ValueError, match="'cuda' is not on this machine; it has cpu"):
-        hardware.device("cuda")
+        hardware.select_device("cuda")
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_precision_asked_for(precision, expected):
     for shape in ((1, 8, 8), (3, 64, 64), (10,)):
-        assert hardware.dtype(TrainingOptions(precision=precision), CPU, shape) == expected
+        assert hardware.select_dtype(TrainingOptions(precision=precision), CPU, shape) == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 200), (1000,)])
 def test_small_images_and_vectors_are_computed_in_float32(shape):
-    assert hardware.dtype(TrainingOptions(), CPU, shape) == torch.float32
+    assert hardware.select_dtype(TrainingOptions(), CPU, shape) == torch.float32
 
 
 def test_large_images_are_computed_in_what_the_processor_is_fast_with():
-    assert hardware.dtype(TrainingOptions(), CPU, (3, 64, 64)) in {torch.float32, torch.bfloat16}
-    assert hardware.dtype(TrainingOptions(), torch.device("meta"), (3, 64, 64)) == torch.float32
+    assert hardware.select_dtype(TrainingOptions(), CPU, (3, 64, 64)) in {torch.float32, torch.bfloat16}
+    assert hardware.select_dtype(TrainingOptions(), torch.device("meta"), (3, 64, 64)) == torch.float32
 
 
 def test_a_placed_model_has_its_channels_last():
-    model = hardware.placed(vae(), CPU)
+    model = hardware.to_device(vae(), CPU)
     weights = [p for p in model.parameters() if p.ndim == 4]
     assert weights
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
@@ -61,7 +61,7 @@ def test_a_placed_model_has_its_channels_last():
 
 def test_a_model_of_float64_stays_off_apples_devices():
     model = Gaussian(Task((4,), (3, 3)), GaussianOptions())
-    assert {buffer.device.type for buffer in hardware.placed(model, torch.device("mps")).buffers()} == {"cpu"}
+    assert {buffer.device.type for buffer in hardware.to_device(model, torch.device("mps")).buffers()} == {"cpu"}
 
 
 def test_at_least_one_core_is_free(monkeypatch):
@@ -73,13 +73,13 @@ def test_at_least_one_core_is_free(monkeypatch):
 
 
 def test_the_machine_in_a_line():
-    line = hardware.describe()
+    line = hardware.describe_machine()
     assert f"{os.cpu_count()} cores" in line
     assert "\n" not in line
 
 
 def test_memory_is_kept_where_glibc_manages_it_and_nothing_is_asked_elsewhere(monkeypatch):
-    assert hardware.keep_memory() == (hardware.platform.libc_ver()[0] == "glibc")
+    assert hardware.tune_malloc() == (hardware.platform.libc_ver()[0] == "glibc")
     monkeypatch.setattr(hardware.platform, "libc_ver", lambda: ("", ""))
     monkeypatch.setattr(hardware.ctypes, "CDLL", None)
-    assert not hardware.keep_memory()
+    assert not hardware.tune_malloc()

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from likely.contract import Task
 from likely.models.gaussian import Gaussian, GaussianOptions
-from likely.training.loop import MOST_ROLLBACKS, SNAPSHOT_EVERY, Diverged, fit, is_snapshot_point, measure
+from likely.training.loop import MAX_ROLLBACKS, SNAPSHOT_EVERY, DivergenceError, fit, is_snapshot_point, fit_closed_form
 from likely.training.schedules import SCHEDULES
 
 N = 13  # images: three batches an epoch, the last with the one left over
@@ -106,9 +106,9 @@ def test_the_loss_falls_and_the_average_follows():
     losses = [step.losses["bound"] for step in steps]
     assert sum(losses[-6:]) < sum(losses[:6])
     x, y = next(iter(feed(N)(0, 0)))
-    assert not torch.equal(training.averaged.component_mean, training.model.component_mean)
+    assert not torch.equal(training.ema_model.component_mean, training.model.component_mean)
     with torch.no_grad():
-        L = [model.eval().log_likelihood(x).gather(1, y[:, None]).mean() for model in (vae(), training.averaged)]
+        L = [model.eval().log_likelihood(x).gather(1, y[:, None]).mean() for model in (vae(), training.ema_model)]
     assert L[1] > L[0]
 
 
@@ -127,7 +127,7 @@ def test_measuring_sees_every_image_once():
     store = Store(N, (5,))
     batches = feed(N, shape=(5,))
     model = Gaussian(Task((5,), (7, 6)), GaussianOptions(shrinkage=0.1))
-    assert list(measure(model, batches)) == [None]
+    assert list(fit_closed_form(model, batches)) == [None]
     assert_close(model.mean[0], store.x[::2].double().mean(0))
     assert_close(model.mean[1], store.x[1::2].double().mean(0))
 
@@ -188,7 +188,7 @@ def test_an_objective_may_learn_at_a_share_of_the_rate():
 
     training = state(Uneven(every=(1, 1)), epochs=1, learning_rate=0.5, schedule="constant")
     next(fit(training, feed(8)))
-    assert [each.param_groups[0]["lr"] for each in training.optimisers] == [0.5, 0.125]
+    assert [each.param_groups[0]["lr"] for each in training.optimizers] == [0.5, 0.125]
 
 
 def test_every_loss_has_noise_of_its_own_and_always_the_same():
@@ -279,9 +279,9 @@ def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
     model = Weights(lambda loss, weight, n: bad(loss) if n > 4 else loss)
     training = state(model, schedule="constant", learning_rate=0.1)
     steps = fit(training, feed(N))
-    notes = [next(steps).note for _ in range(4 + MOST_ROLLBACKS)]
-    assert sum(note is not None for note in notes) == MOST_ROLLBACKS
-    with pytest.raises(Diverged) as raised:
+    notes = [next(steps).note for _ in range(4 + MAX_ROLLBACKS)]
+    assert sum(note is not None for note in notes) == MAX_ROLLBACKS
+    with pytest.raises(DivergenceError) as raised:
         next(steps)
     for words in ("weight0", "epoch 2", "4th time", "0.125", "--learning-rate", "0.1", "--clip", "--precision float32"):
         assert words in str(raised.value)
@@ -326,7 +326,7 @@ def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimiser):
     snapshots, losses = [training.snapshot()], []
     for step in fit(training, batches):
         if step.ends_epoch:
-            training.keep_if_better(step.losses["bound"])
+            training.update_best(step.losses["bound"])
         losses.append(step.losses["bound"])
         snapshots.append(training.snapshot())
     expected, _ = snapshots[-1]
@@ -336,7 +336,7 @@ def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimiser):
         rest = []
         for step in fit(resumed, batches):
             if step.ends_epoch:
-                resumed.keep_if_better(step.losses["bound"])
+                resumed.update_best(step.losses["bound"])
             rest.append(step.losses["bound"])
         assert rest == losses[i:]
         tensors, _ = resumed.snapshot()

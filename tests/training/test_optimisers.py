@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from likely.training.optimisers import optimiser
+from likely.training.optimisers import make_optimizer
 from likely.training.options import TrainingOptions
 
 NAMES = ["adamw", "adam", "adagrad", "sgd"]
@@ -18,7 +18,7 @@ def parameters():
 @pytest.mark.parametrize("name", NAMES)
 def test_lowers_a_quadratic(name):
     weights = parameters()
-    chosen = optimiser(weights, TrainingOptions(optimiser=name, learning_rate=0.1))
+    chosen = make_optimizer(weights, TrainingOptions(optimizer=name, learning_rate=0.1))
 
     def loss():
         return sum(weight.square().sum() for weight in weights)
@@ -34,7 +34,7 @@ def test_lowers_a_quadratic(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_decay_pulls_matrices_and_spares_vectors(name):
     weights = parameters()
-    chosen = optimiser(weights, TrainingOptions(optimiser=name, weight_decay=0.5, learning_rate=0.01))
+    chosen = make_optimizer(weights, TrainingOptions(optimizer=name, weight_decay=0.5, learning_rate=0.01))
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     chosen.step()
@@ -46,7 +46,7 @@ def test_weight_decay_pulls_matrices_and_spares_vectors(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_without_weight_decay_nothing_is_pulled(name):
     weights = parameters()
-    chosen = optimiser(weights, TrainingOptions(optimiser=name, weight_decay=0))
+    chosen = make_optimizer(weights, TrainingOptions(optimizer=name, weight_decay=0))
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     chosen.step()
@@ -56,23 +56,23 @@ def test_without_weight_decay_nothing_is_pulled(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_is_in_one_group_at_the_rate_asked_for(name):
     weights = parameters()
-    groups = optimiser(weights, TrainingOptions(optimiser=name, learning_rate=0.125)).param_groups
+    groups = make_optimizer(weights, TrainingOptions(optimizer=name, learning_rate=0.125)).param_groups
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in weights)
     assert {group["lr"] for group in groups} == {0.125}
 
 
 @pytest.mark.parametrize("kept", [0, 2])
 def test_vectors_alone_and_matrices_alone(kept):
-    assert len(optimiser(parameters()[kept : kept + 2], TrainingOptions()).param_groups) == 1
+    assert len(make_optimizer(parameters()[kept : kept + 2], TrainingOptions()).param_groups) == 1
 
 
 def test_momentum_is_that_of_sgd_and_the_first_of_adams():
-    asked = {name: TrainingOptions(optimiser=name, momentum=0.5, beta2=0.75) for name in NAMES}
-    groups = {name: optimiser(parameters(), options).param_groups[0] for name, options in asked.items()}
+    asked = {name: TrainingOptions(optimizer=name, momentum=0.5, beta2=0.75) for name in NAMES}
+    groups = {name: make_optimizer(parameters(), options).param_groups[0] for name, options in asked.items()}
     assert groups["sgd"]["momentum"] == 0.5
     assert groups["adam"]["betas"] == groups["adamw"]["betas"] == (0.5, 0.75)
 
 
 def test_an_unknown_name_is_refused_with_those_there_are():
     with pytest.raises(ValidationError, match="adamw"):
-        TrainingOptions(optimiser="adamm")
+        TrainingOptions(optimizer="adamm")

@@ -40,7 +40,7 @@ def test_a_wrong_option_is_refused_by_its_name(wrong):
 
 @given(numbers_of_images)
 def test_what_is_left_out_is_filled_in(n_images):
-    options = TrainingOptions().resolved(n_images)
+    options = TrainingOptions().resolve(n_images)
     assert options.batch_size in {16, 32, 64, 128, 256}
     assert 5 <= options.epochs <= 200
     if 16 < options.batch_size < 256:
@@ -51,22 +51,22 @@ def test_what_is_left_out_is_filled_in(n_images):
 
 @given(numbers_of_images)
 def test_filled_in_is_filled_in(n_images):
-    options = TrainingOptions().resolved(n_images)
-    assert options.resolved(n_images) == options
-    assert options.resolved(n_images // 2 + 1) == options
+    options = TrainingOptions().resolve(n_images)
+    assert options.resolve(n_images) == options
+    assert options.resolve(n_images // 2 + 1) == options
 
 
 @given(numbers_of_images, numbers_of_images)
 def test_more_images_take_no_smaller_batches_and_no_more_epochs_of_one_size(one, other):
-    few, many = (TrainingOptions().resolved(n) for n in sorted((one, other)))
+    few, many = (TrainingOptions().resolve(n) for n in sorted((one, other)))
     assert few.batch_size <= many.batch_size
     assert few.batch_size < many.batch_size or few.epochs >= many.epochs
 
 
 def test_what_was_said_stays():
-    options = TrainingOptions(epochs=7, batch_size=3).resolved(10_000)
+    options = TrainingOptions(epochs=7, batch_size=3).resolve(10_000)
     assert (options.epochs, options.batch_size) == (7, 3)
-    by_minutes = TrainingOptions(minutes=2).resolved(10_000)
+    by_minutes = TrainingOptions(minutes=2).resolve(10_000)
     assert by_minutes.epochs is None
     assert by_minutes.minutes == 2
 
@@ -85,13 +85,13 @@ def test_every_option_is_described():
 
 def test_what_suits_a_family_gives_way_to_what_was_asked_for():
     better = {"learning_rate": 1e-4, "momentum": 0.5}
-    found = TrainingOptions(learning_rate=4e-3, augment=AugmentOptions(flip=True)).suited(better)
+    found = TrainingOptions(learning_rate=4e-3, augment=AugmentOptions(flip=True)).with_defaults(better)
     assert (found.learning_rate, found.momentum) == (4e-3, 0.5)
     assert found.augment.flip
     assert found.schedule == TrainingOptions().schedule
 
 
 def test_what_suits_stays_what_it_is_when_it_is_stored_and_read():
-    found = TrainingOptions(epochs=3).suited({"momentum": 0.5})
+    found = TrainingOptions(epochs=3).with_defaults({"momentum": 0.5})
     stored = TrainingOptions.model_validate(found.model_dump())
-    assert stored.suited({"momentum": 0.1}) == found
+    assert stored.with_defaults({"momentum": 0.1}) == found

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from likely.training.randomness import generator, order, uniforms
+from likely.training.randomness import generator, permutation, hash_uniforms
 
 CHANCE = 1e-7  # that a test of randomness fails though the numbers are random
 seeds, epochs = st.integers(0, 2**63), st.integers(0, 10_000)
@@ -15,12 +15,12 @@ CPU = torch.device("cpu")
 
 
 def numbers(*, seed=0, epoch=0, n_images=500, n=11):
-    return uniforms(seed, epoch, np.arange(n_images), n)
+    return hash_uniforms(seed, epoch, np.arange(n_images), n)
 
 
 @given(seeds, epochs, st.lists(st.integers(0, 2**40), max_size=8), st.integers(1, 12))
 def test_uniforms_lie_in_the_unit_interval(seed, epoch, indices, n):
-    u = uniforms(seed, epoch, np.array(indices, np.int64), n)
+    u = hash_uniforms(seed, epoch, np.array(indices, np.int64), n)
     assert u.shape == (len(indices), n)
     assert u.dtype == torch.float32
     assert ((u >= 0) & (u < 1)).all()
@@ -28,9 +28,9 @@ def test_uniforms_lie_in_the_unit_interval(seed, epoch, indices, n):
 
 @given(seeds, epochs, st.lists(st.integers(0, 1000), min_size=1, max_size=8), st.integers(1, 12))
 def test_an_image_has_its_own_whatever_the_batch(seed, epoch, indices, n):
-    u = uniforms(seed, epoch, np.array(indices), 12)
+    u = hash_uniforms(seed, epoch, np.array(indices), 12)
     for i, row in zip(indices, u, strict=True):
-        assert torch.equal(uniforms(seed, epoch, np.array([i]), n)[0], row[:n])
+        assert torch.equal(hash_uniforms(seed, epoch, np.array([i]), n)[0], row[:n])
 
 
 def test_they_differ_by_image_epoch_seed_and_place():
@@ -63,13 +63,13 @@ def test_neighbours_are_not_related(draw):
 
 @given(seeds, epochs, st.integers(0, 200))
 def test_an_order_is_a_permutation(seed, epoch, n):
-    assert sorted(order(seed, epoch, n)) == list(range(n))
+    assert sorted(permutation(seed, epoch, n)) == list(range(n))
 
 
 def test_an_order_is_of_its_seed_and_epoch():
-    orders = {tuple(order(seed, epoch, 30)) for seed in range(5) for epoch in range(5)}
+    orders = {tuple(permutation(seed, epoch, 30)) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
-    assert np.array_equal(order(3, 4, 30), order(3, 4, 30))
+    assert np.array_equal(permutation(3, 4, 30), permutation(3, 4, 30))
 
 
 def test_noise_is_of_its_seed_and_step():
@@ -88,7 +88,7 @@ def test_nothing_else_is_drawn_from():
     torch.manual_seed(0)
     before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()
     numbers()
-    order(0, 0, 10)
+    permutation(0, 0, 10)
     generator(0, 0, CPU)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], legacy)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.training.options import TrainingOptions
-from likely.training.schedules import SCHEDULES, WARM_UP, constant, cosine, hold, one_cycle, step
+from likely.training.schedules import SCHEDULES, WARM_UP, constant, cosine, wsd, one_cycle, step
 
 fractions = st.floats(0, 1)
 
@@ -25,14 +25,14 @@ def test_every_schedule_reaches_the_largest_rate(name):
 
 @pytest.mark.parametrize(
     ("schedule", "start", "end"),
-    [(one_cycle, 0.04, 1e-3), (cosine, 1, 1e-3), (step, 1, 0.01), (constant, 1, 1), (hold, 1, 1e-3)],
+    [(one_cycle, 0.04, 1e-3), (cosine, 1, 1e-3), (step, 1, 0.01), (constant, 1, 1), (wsd, 1, 1e-3)],
 )
 def test_start_and_end(schedule, start, end):
     assert schedule(0.0) == pytest.approx(start)
     assert schedule(1.0) == pytest.approx(end)
 
 
-@pytest.mark.parametrize("schedule", [one_cycle, cosine, hold])
+@pytest.mark.parametrize("schedule", [one_cycle, cosine, wsd])
 @given(a=fractions, b=fractions)
 def test_smooth_schedules_do_not_jump(schedule, a, b):
     steepest = math.pi / 2 / WARM_UP

@@ -19,7 +19,7 @@ def trained(n_steps=3, **options):
     training = state(vae(), **options)
     for step in fit(training, feed(13)):
         if step.number == n_steps - 1:
-            training.keep_if_better(1.5)
+            training.update_best(1.5)
         if step.number == n_steps:
             break
     return training
@@ -83,7 +83,7 @@ def test_training_on_after_restoring_leaves_the_snapshot_as_it_was():
     training = state(vae())
     training.restore(tensors, document)
     for step in fit(training, feed(13)):
-        training.keep_if_better(-step.number)
+        training.update_best(-step.number)
     equal(tensors, kept)
     assert document == kept_document
 
@@ -94,21 +94,21 @@ def test_restoring_puts_numbers_into_the_tensors_there_are():
     before = [(id(p), p.stride()) for p in training.model.parameters()]
     training.restore(*trained().snapshot())
     assert [(id(p), p.stride()) for p in training.model.parameters()] == before
-    of_optimiser = {id(p) for group in training.optimisers[0].param_groups for p in group["params"]}
+    of_optimiser = {id(p) for group in training.optimizers[0].param_groups for p in group["params"]}
     assert of_optimiser == {identity for identity, _ in before}
 
 
 def test_the_best_is_kept_until_there_is_a_better():
     training = state(vae())
-    assert training.keep_if_better(2.0)
+    assert training.update_best(2.0)
     best = {name: t.clone() for name, t in training.best.items()}
     with torch.no_grad():
-        training.averaged.component_mean += 1
-    assert not training.keep_if_better(2.0)
-    assert not training.keep_if_better(float("nan"))
+        training.ema_model.component_mean += 1
+    assert not training.update_best(2.0)
+    assert not training.update_best(float("nan"))
     assert training.progress.stale == 2
     equal(training.best, best)
-    assert training.keep_if_better(1.0)
+    assert training.update_best(1.0)
     assert training.progress.stale == 0
     assert training.progress.best_score == 1.0
     assert_close(training.best["component_mean"], best["component_mean"] + 1)
@@ -117,7 +117,7 @@ def test_the_best_is_kept_until_there_is_a_better():
 def test_the_best_weights_are_used():
     training = trained()
     best = {name: t.clone() for name, t in training.best.items()}
-    training.use_best()
+    training.load_best()
     equal(dict(training.model.state_dict()), best)
 
 
@@ -125,21 +125,21 @@ def test_without_a_best_the_averaged_weights_are_used():
     training = state(vae())
     for _ in fit(training, feed(13)):
         pass
-    assert not torch.equal(training.averaged.component_mean, training.model.component_mean)
-    training.use_best()
-    equal(dict(training.model.state_dict()), dict(training.averaged.state_dict()))
+    assert not torch.equal(training.ema_model.component_mean, training.model.component_mean)
+    training.load_best()
+    equal(dict(training.model.state_dict()), dict(training.ema_model.state_dict()))
 
 
 def test_the_average_starts_anew_from_the_model():
     training = state(vae())
     with torch.no_grad():
         training.model.component_mean += 1
-    training.follow_model()
-    assert torch.equal(training.averaged.component_mean, training.model.component_mean)
+    training.reset_ema()
+    assert torch.equal(training.ema_model.component_mean, training.model.component_mean)
 
 
 def test_the_options_rate_and_objectives_are_the_models():
     training = state(vae(), learning_rate=0.25)
     assert [objective.name for objective in training.objectives] == ["bound"]
-    assert {group["lr"] for group in training.optimisers[0].param_groups} == {0.25}
+    assert {group["lr"] for group in training.optimizers[0].param_groups} == {0.25}
     assert training.device == torch.device("cpu")

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from likely.contract import Objective, Scorer, Task
-from likely.models.vae import Vae
+from likely.models.vae import VAE
 from likely.options import Options
-from likely.training.feed import Batches
+from likely.training.feed import ShuffledBatches
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 
-ROUGH = AugmentOptions(shift=0.2, flip=True, rotate=20, scale=0.1, crop=0.1, colour=0.2)
+ROUGH = AugmentOptions(shift=0.2, flip=True, rotate=20, scale=0.1, crop=0.1, color=0.2)
 
 
 class Store:
@@ -32,9 +32,9 @@ class Store:
 
 def feed(
     n: int, *, batch_size: int = 4, seed: int = 0, augment: AugmentOptions | None = None, shape=(1, 8, 8)
-) -> Batches:
+) -> ShuffledBatches:
     """Batches of n random images of two classes in turn."""
-    return Batches(Store(n, shape), np.arange(n) % 2, batch_size=batch_size, seed=seed, augment=augment)
+    return ShuffledBatches(Store(n, shape), np.arange(n) % 2, batch_size=batch_size, seed=seed, augment=augment)
 
 
 class Weights(Scorer):
@@ -70,11 +70,11 @@ class Weights(Scorer):
         return loss
 
 
-def vae() -> Vae:
+def vae() -> VAE:
     """As a Classifier makes one, seeded and channels last, but of one objective: without the networks that look on."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = Vae(Task((1, 8, 8), (6, 7)), Vae.options_type(latent_dims=3, width=4, masked_every=0))
+        model = VAE(Task((1, 8, 8), (6, 7)), VAE.options_type(latent_dims=3, width=4, masked_every=0))
         model.background = None
     return model.to(memory_format=torch.channels_last)
 

@@ -1,7 +1,7 @@
 """A benchmark: families and their discriminative twin, on equal minutes of the same machine, measured alike and in turn."""
 
-from likely.benchmark.course import Benchmark, BenchmarkError, Outcome, Stopped, Watch
-from likely.benchmark.pages import compared, write
-from likely.benchmark.plan import TWIN, Plan
+from likely.benchmark.course import Benchmark, BenchmarkError, RunOutcome, BenchmarkInterrupted, ProgressObserver
+from likely.benchmark.pages import build_comparison, write_report
+from likely.benchmark.plan import BASELINE, BenchmarkConfig
 
-__all__ = ["TWIN", "Benchmark", "BenchmarkError", "Outcome", "Plan", "Stopped", "Watch", "compared", "write"]
+__all__ = ["BASELINE", "Benchmark", "BenchmarkError", "RunOutcome", "BenchmarkConfig", "BenchmarkInterrupted", "ProgressObserver", "build_comparison", "write_report"]

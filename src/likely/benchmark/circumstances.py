@@ -24,7 +24,7 @@ def commit() -> str | None:
         return None
 
 
-class Memory:
+class PeakMemory:
     """The peak of the memory from here on: of a GPU where there is one, else of the process where the system keeps it."""
 
     def __init__(self) -> None:

@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import torch
 
 from likely import __version__, models
-from likely.benchmark.circumstances import Memory, commit
-from likely.benchmark.ledger import Ledger
-from likely.benchmark.measuring import Bench, candour, cost, likeness, quality
-from likely.benchmark.plan import TWIN, Entry, Plan
+from likely.benchmark.circumstances import PeakMemory, commit
+from likely.benchmark.ledger import ResultsLog
+from likely.benchmark.measuring import BenchmarkData, measure_sample_quality, efficiency, measure_fidelity, accuracy
+from likely.benchmark.plan import BASELINE, BenchmarkRun, BenchmarkConfig
 from likely.checkpoint import DOCUMENT, read_document
-from likely.classifier import BayesClassifier
-from likely.data.listing import Problem
+from likely.classifier import Predictor
+from likely.data.listing import LoadError
 from likely.data.sources import listings
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
-from likely.evaluation.report.comparison import Key, Result
-from likely.evaluation.selection import select
-from likely.run import UNFINISHED, Run, Session, begin, resume, stored
+from likely.evaluation.report.comparison import ResultKey, Result
+from likely.evaluation.selection import eval_split
+from likely.run import TRAINING_STATE, TrainConfig, TrainingRun, start_run, resume_run, load_unfinished_config
 from likely.training import hardware
 from likely.training.loop import Step
 
@@ -37,22 +37,22 @@ class BenchmarkError(ValueError):
     """A benchmark that cannot be run as asked; the message says what to change."""
 
 
-class Stopped(Exception):
+class BenchmarkInterrupted(Exception):
     """Whoever watches has ended a training early; it is saved, and the same benchmark goes on with it."""
 
 
-class Outcome(NamedTuple):
+class RunOutcome(NamedTuple):
     """What an entry came to, and whether it was measured just now."""
 
-    entry: Entry
+    run: BenchmarkRun
     result: Result
     is_new: bool
 
 
-class Watch:
+class ProgressObserver:
     """What is seen meanwhile: nothing. Whoever shows something overrides it, and may end `steps` early to stop."""
 
-    def steps(self, steps: Iterable[Step], entry: Entry) -> Iterator[Step]:
+    def steps(self, steps: Iterable[Step], entry: BenchmarkRun) -> Iterator[Step]:
         """The same steps, drawn as they pass."""
         return iter(steps)
 
@@ -60,153 +60,153 @@ class Watch:
         """Images are read: takes how many are done and of how many."""
         return nullcontext()
 
-    def measuring(self, entry: Entry) -> AbstractContextManager[Any]:
+    def evaluating(self, entry: BenchmarkRun) -> AbstractContextManager[Any]:
         """A model is measured."""
         return nullcontext()
 
-    def left_out(self, problems: tuple[Problem, ...]) -> None:
+    def skipped(self, problems: tuple[LoadError, ...]) -> None:
         """Files of DATA that cannot be used."""
 
 
 class Benchmark:
     """A plan carried out in a folder: models/, results.jsonl and, by `write`, a table, a page and a picture."""
 
-    def __init__(self, plan: Plan, out: Path, *, command: str = "", watch: Watch | None = None) -> None:
-        refuse_foreign(out)
-        self.out, self.command, self.watch = out, command, watch or Watch()
+    def __init__(self, plan: BenchmarkConfig, out: Path, *, command: str = "", watch: ProgressObserver | None = None) -> None:
+        check_output_folder(out)
+        self.out, self.command, self.observer = out, command, watch or ProgressObserver()
         threads = plan.training.threads or _threads_before(out) or hardware.free_cores()
         training = plan.training.model_copy(update={"threads": threads})
         self.plan = plan.model_copy(update={"training": training})
         self._refuse_what_cannot_be()
-        self.ledger = Ledger(out / RESULTS)
+        self.results_log = ResultsLog(out / RESULTS)
         self._named = extractor(plan.extractor, device=self.device) if plan.extractor else None
-        self._benches: dict[int, Bench] = {}
+        self._benchmark_data: dict[int, BenchmarkData] = {}
         self._has_said_problems = False
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self) -> Iterator[RunOutcome]:
         """One entry after the other, each measured and written down before it is yielded; Stopped on the watcher's wish."""
         torch.set_num_threads(self.plan.training.threads or 1)
-        for entry in self.plan.entries:
-            known = self.known(entry)
-            yield Outcome(entry, known or self._written(self._tried(entry)), known is None)
+        for entry in self.plan.runs:
+            known = self.find_result(entry)
+            yield RunOutcome(entry, known or self._written(self._try(entry)), known is None)
 
-    def known(self, entry: Entry) -> Result | None:
+    def find_result(self, entry: BenchmarkRun) -> Result | None:
         """The result of just this, and of the model that is there, if it was measured before; failures are tried again."""
-        found = self.ledger.last(self.key(entry))
+        found = self.results_log.last(self.key(entry))
         there = found is not None and found.error is None and found.model == model_id(self.folder(entry))
         return found if there else None
 
-    def key(self, entry: Entry) -> Key:
+    def key(self, entry: BenchmarkRun) -> ResultKey:
         """What a result of the entry is known by."""
         chosen = self.extractor
         return self.plan.key(entry, chosen.name if chosen else None)
 
-    def folder(self, entry: Entry) -> Path:
+    def folder(self, entry: BenchmarkRun) -> Path:
         return self.out / MODELS / entry.folder
 
     @property
     def device(self) -> str:
-        return hardware.device(self.plan.training.device).type
+        return hardware.select_device(self.plan.training.device).type
 
     @property
     def extractor(self) -> Extractor | None:
         """The one of all rows: as asked, or else the first seed's twin; None before that is trained."""
         if self._named is None:
-            twin = self.model(Entry(TWIN, self.plan.seeds[0]))
+            twin = self.model(BenchmarkRun(BASELINE, self.plan.seeds[0]))
             self._named = ModelExtractor(twin) if twin and twin.format_ is not None else None
         return self._named
 
-    def model(self, entry: Entry) -> BayesClassifier | None:
+    def model(self, entry: BenchmarkRun) -> Predictor | None:
         """The entry's trained model, None if there is none."""
         folder = self.folder(entry)
-        return BayesClassifier.load(folder, device=self.device) if is_finished(folder) else None
+        return Predictor.load(folder, device=self.device) if is_finished(folder) else None
 
     def others(self) -> list[Result]:
         """Results in the folder that are none of this benchmark's: measured otherwise, or of something else."""
-        keys = [self.key(entry) for entry in self.plan.entries]
-        return [result for result in self.ledger.results if result.key not in keys]
+        keys = [self.key(entry) for entry in self.plan.runs]
+        return [result for result in self.results_log.results if result.key not in keys]
 
-    def _tried(self, entry: Entry) -> Result:
+    def _try(self, entry: BenchmarkRun) -> Result:
         session = self._session(entry)
-        self._say_problems(session)
+        self._report_skipped(session)
         try:
-            memory = self._trained(entry, session)
-            with self.watch.measuring(entry):
-                return self._measured(entry, session, memory)
+            memory = self._train(entry, session)
+            with self.observer.evaluating(entry):
+                return self._evaluate(entry, session, memory)
         except FAILURES as error:
-            return self._result(entry, error=sentence(error))
+            return self._result(entry, error=error_message(error))
 
-    def _session(self, entry: Entry) -> Session:
+    def _session(self, entry: BenchmarkRun) -> TrainingRun:
         """The entry's training: new, to go on, or done, which still says how the data are divided."""
-        folder, run = self.folder(entry), self.plan.run(entry)
-        with self.watch.reading() as progress:
+        folder, run = self.folder(entry), self.plan.train_config(entry)
+        with self.observer.reading() as progress:
             if is_finished(folder):
-                return Session(run, folder, command=self.command, progress=progress)
-            if (folder / UNFINISHED).exists():
-                return resume(folder, data=self.plan.data, command=self.command, progress=progress)
-            return begin(run, folder, command=self.command, progress=progress)
+                return TrainingRun(run, folder, command=self.command, progress=progress)
+            if (folder / TRAINING_STATE).exists():
+                return resume_run(folder, data=self.plan.data, command=self.command, progress=progress)
+            return start_run(run, folder, command=self.command, progress=progress)
 
-    def _trained(self, entry: Entry, session: Session) -> float | None:
+    def _train(self, entry: BenchmarkRun, session: TrainingRun) -> float | None:
         """Train unless that is done; the peak of the memory meanwhile, if anybody knows."""
         if is_finished(session.out):
             return None
-        memory = Memory()
-        for _ in self.watch.steps(session.steps(), entry):
+        memory = PeakMemory()
+        for _ in self.observer.steps(session.steps(), entry):
             pass
         if not session.is_complete:
             session.save_progress()
-            raise Stopped(str(entry))
+            raise BenchmarkInterrupted(str(entry))
         peak = memory.peak_gb
         session.finish()
         return peak
 
-    def _measured(self, entry: Entry, session: Session, memory: float | None) -> Result:
+    def _evaluate(self, entry: BenchmarkRun, session: TrainingRun, memory: float | None) -> Result:
         classifier = self.model(entry)
         assert classifier is not None  # it has just been trained
         bench = self._bench(entry, classifier, session)
         return self._result(
             entry,
             model=classifier.id,
-            left_out=len({problem.source for problem in (*session.dataset.problems, *bench.chosen.problems)}),
-            quality=quality(classifier, bench),
-            cost=cost(classifier, session.out, bench, memory),
-            fidelity=likeness(classifier, bench),
-            honesty=candour(classifier, bench),
+            left_out=len({problem.source for problem in (*session.dataset.errors, *bench.split.errors)}),
+            quality=accuracy(classifier, bench),
+            cost=efficiency(classifier, session.out, bench, memory),
+            fidelity=measure_fidelity(classifier, bench),
+            honesty=measure_sample_quality(classifier, bench),
         )
 
-    def _bench(self, entry: Entry, classifier: BayesClassifier, session: Session) -> Bench:
+    def _bench(self, entry: BenchmarkRun, classifier: Predictor, session: TrainingRun) -> BenchmarkData:
         """What is the same for all families of a seed, read once."""
-        if entry.seed not in self._benches:
-            twin = classifier if entry.family == TWIN else self.model(Entry(TWIN, entry.seed))
-            with self.watch.reading() as progress:
-                chosen = select(classifier, self.plan.data, progress)
-            bench = Bench(chosen, session.parts.train, twin, self.extractor, self.plan.samples)
-            self._benches = {entry.seed: bench}  # the last seed's images have served
-        return self._benches[entry.seed]
+        if entry.seed not in self._benchmark_data:
+            twin = classifier if entry.family == BASELINE else self.model(BenchmarkRun(BASELINE, entry.seed))
+            with self.observer.reading() as progress:
+                chosen = eval_split(classifier, self.plan.data, progress)
+            bench = BenchmarkData(chosen, session.parts.train, twin, self.extractor, self.plan.samples)
+            self._benchmark_data = {entry.seed: bench}  # the last seed's images have served
+        return self._benchmark_data[entry.seed]
 
-    def _result(self, entry: Entry, **measured: Any) -> Result:
+    def _result(self, entry: BenchmarkRun, **measured: Any) -> Result:
         return Result(
             **self.key(entry).model_dump(),
             date=date.today().isoformat(),
             version=__version__,
             commit=commit(),
-            machine=hardware.describe(),
+            machine=hardware.describe_machine(),
             threads=self.plan.training.threads or 1,
             **measured,
         )
 
     def _written(self, result: Result) -> Result:
-        self.ledger.append(result)
+        self.results_log.append(result)
         return result
 
-    def _say_problems(self, session: Session) -> None:
+    def _report_skipped(self, session: TrainingRun) -> None:
         if not self._has_said_problems:
-            self.watch.left_out(session.dataset.problems)
+            self.observer.skipped(session.dataset.errors)
         self._has_said_problems = True
 
     def _refuse_what_cannot_be(self) -> None:
         """Now, and not after hours: models in the folder that were trained otherwise, and more samples than real images."""
-        hardware.device(self.plan.training.device)
+        hardware.select_device(self.plan.training.device)
         test = listings(self.plan.data).get("test")
         n_test = sum(label is not None for label in test.labels) if test else None
         if n_test and self.plan.samples and self.plan.samples > n_test:
@@ -214,13 +214,13 @@ class Benchmark:
                 f"--samples {self.plan.samples} are more than there are real ones to compare with: {self.plan.data} has "
                 f"{n_test:,} labelled test images; at most so many were expected"
             )
-        for entry in self.plan.entries:
-            _refuse_other_model(self.folder(entry), self.plan.run(entry))
+        for entry in self.plan.runs:
+            _refuse_other_model(self.folder(entry), self.plan.train_config(entry))
 
 
 def is_finished(folder: Path) -> bool:
     """Whether a model folder holds a model whose training came to its end."""
-    return (folder / DOCUMENT).exists() and not (folder / UNFINISHED).exists()
+    return (folder / DOCUMENT).exists() and not (folder / TRAINING_STATE).exists()
 
 
 def model_id(folder: Path) -> str | None:
@@ -231,7 +231,7 @@ def model_id(folder: Path) -> str | None:
     return f"{document['name']}@{document['sha256'][:4]}"
 
 
-def refuse_foreign(out: Path) -> None:
+def check_output_folder(out: Path) -> None:
     """A BenchmarkError if a folder holds anything that no benchmark writes."""
     if out.exists() and not out.is_dir():
         raise BenchmarkError(f"--out {out} is a file; a folder, new or of an earlier benchmark, was expected")
@@ -245,7 +245,7 @@ def refuse_foreign(out: Path) -> None:
         )
 
 
-def sentence(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """What went wrong, on one line; by the kind of error where it has no words of its own."""
     words = " ".join(str(error).split("\n\n")[0].split())
     return words or type(error).__name__
@@ -260,18 +260,18 @@ def _threads_before(out: Path) -> int | None:
     return None
 
 
-def _run_before(folder: Path) -> Run | None:
+def _run_before(folder: Path) -> TrainConfig | None:
     """The run that a model folder comes from, finished or not; None for an empty one."""
-    if (folder / UNFINISHED).exists():
-        return stored(folder)
+    if (folder / TRAINING_STATE).exists():
+        return load_unfinished_config(folder)
     if (folder / DOCUMENT).exists():
-        return Run.model_validate(read_document(folder)["run"])
+        return TrainConfig.model_validate(read_document(folder)["run"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BenchmarkError(f"{folder} holds neither a model nor the beginnings of one; remove it")
     return None
 
 
-def _refuse_other_model(folder: Path, asked: Run) -> None:
+def _refuse_other_model(folder: Path, asked: TrainConfig) -> None:
     before = _run_before(folder)
     if before is None:
         return
@@ -289,9 +289,9 @@ def _options_before(folder: Path) -> dict[str, Any]:
     return dict(read_document(folder)["options"]) if is_finished(folder) else {}
 
 
-def _settled(run: Run) -> dict[str, Any]:
+def _settled(run: TrainConfig) -> dict[str, Any]:
     """Everything that makes a training what it is, by the names that people type."""
     options = models.family(run.model).options_type.model_validate(run.options)
-    training = run.training.suited(options.training_defaults).model_dump(mode="json")
-    own = {"data": os.path.realpath(run.data), "model": run.model, "seed": run.seed, "folds": run.folds}
+    training = run.training.with_defaults(options.training_defaults).model_dump(mode="json")
+    own = {"data": os.path.realpath(run.data), "model": run.model, "seed": run.seed, "folds": run.label_check_folds}
     return own | options.model_dump(mode="json") | training | run.images.model_dump(mode="json")

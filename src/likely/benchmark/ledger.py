@@ -7,10 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from likely.evaluation.report.comparison import Key, Result
+from likely.evaluation.report.comparison import ResultKey, Result
 
 
-class Ledger:
+class ResultsLog:
     """results.jsonl. Lines that cannot be read, of another version say, stay as they are and are counted."""
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +29,7 @@ class Ledger:
             os.fsync(file.fileno())
         self.results.append(result)
 
-    def last(self, key: Key) -> Result | None:
+    def last(self, key: ResultKey) -> Result | None:
         """The latest result of just what is asked, a failure if that is the latest."""
         return next((result for result in reversed(self.results) if result.key == key), None)
 

@@ -8,85 +8,85 @@ from pathlib import Path
 
 import numpy as np
 
-from likely.benchmark.speed import speed
+from likely.benchmark.speed import measure_throughput
 from likely.checkpoint import read_document
-from likely.classifier import BayesClassifier
-from likely.data.parts import Part
-from likely.evaluation.assessment import assess
+from likely.classifier import Predictor
+from likely.data.parts import LabeledImages
+from likely.evaluation.assessment import evaluate
 from likely.evaluation.extractors import Extractor
 from likely.evaluation.fidelity import Fidelity, fidelity
 from likely.evaluation.metrics import Bools, Floats, Ints, paired_bootstrap, reliability
-from likely.evaluation.record import Record, read_history
-from likely.evaluation.report.comparison import Bins, Cost, Quality
-from likely.evaluation.samples import Honesty, drawn, honesty
-from likely.evaluation.selection import Selection
-from likely.run import ALPHA, N_JUDGED
+from likely.evaluation.record import TrainingRecord, read_history
+from likely.evaluation.report.comparison import ReliabilityBins, EfficiencyMetrics, AccuracyMetrics
+from likely.evaluation.samples import SampleQuality, sample_images, sample_quality
+from likely.evaluation.selection import EvalSplit
+from likely.run import ALPHA, SAMPLES_PER_CLASS
 
-DRAWING_SEED = 0  # the same for all: each family is asked for the same images
+SAMPLE_SEED = 0  # the same for all: each family is asked for the same images
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class BenchmarkData:
     """What all families of a seed are held against: test images, training images, and the twin if it is there."""
 
-    chosen: Selection
-    train: Part
-    twin: BayesClassifier | None
+    split: EvalSplit
+    train: LabeledImages
+    baseline: Predictor | None
     extractor: Extractor | None
     samples: int | None
 
 
-def quality(classifier: BayesClassifier, bench: Bench) -> Quality:
+def accuracy(classifier: Predictor, data: BenchmarkData) -> AccuracyMetrics:
     """The figures of `likely evaluate`, and the paired difference to the twin."""
-    part = bench.chosen.part
-    found = assess(classifier, part, alpha=ALPHA, skipped=bench.chosen.n_skipped)
-    figures = {name: value for name, value in found.as_json().items() if name in Quality.model_fields}
-    bins = Bins.of(reliability(found.log_posterior, found.labels))
-    return Quality(**figures, **_beside(classifier, found.log_posterior, bench), reliability=bins)
+    part = data.split.images
+    found = evaluate(classifier, part, alpha=ALPHA, skipped=data.split.n_skipped)
+    figures = {name: value for name, value in found.as_json().items() if name in AccuracyMetrics.model_fields}
+    bins = ReliabilityBins.from_reliability(reliability(found.log_posterior, found.labels))
+    return AccuracyMetrics(**figures, **_baseline_difference(classifier, found.log_posterior, data), reliability=bins)
 
 
-def cost(classifier: BayesClassifier, folder: Path, bench: Bench, peak_gb: float | None) -> Cost:
+def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb: float | None) -> EfficiencyMetrics:
     """What training and answering took."""
-    record = Record.model_validate(read_document(folder)["record"])
+    record = TrainingRecord.model_validate(read_document(folder)["record"])
     n_train = sum(record.counts["train"]) + record.n_unlabelled
     epochs, per_second = _training(folder, classifier.training_.batch_size or 1, n_train)
-    return Cost(
+    return EfficiencyMetrics(
         n_parameters=sum(t.numel() for t in classifier.model_.state_dict().values() if t.is_floating_point()),
         n_train=n_train,
         epochs_done=epochs,
         minutes_spent=record.minutes,
         train_images_per_second=per_second,
         peak_memory_gb=peak_gb,
-        **speed(classifier, bench.twin, bench.chosen.part.images)._asdict(),
+        **measure_throughput(classifier, data.baseline, data.split.images.images)._asdict(),
     )
 
 
-def likeness(classifier: BayesClassifier, bench: Bench) -> Fidelity | None:
+def measure_fidelity(classifier: Predictor, data: BenchmarkData) -> Fidelity | None:
     """How like real ones its images are; None if it draws none, or there is nothing to measure them with."""
-    if not classifier.draws_images or bench.extractor is None:
+    if not classifier.generates_images or data.extractor is None:
         return None
-    return fidelity(classifier, bench.chosen.part, bench.extractor, bench.samples, DRAWING_SEED)
+    return fidelity(classifier, data.split.images, data.extractor, data.samples, SAMPLE_SEED)
 
 
-def candour(classifier: BayesClassifier, bench: Bench) -> Honesty | None:
+def measure_sample_quality(classifier: Predictor, data: BenchmarkData) -> SampleQuality | None:
     """Whether its images show what they should, by the twin's judgement, and are no training images again."""
-    if not classifier.draws_images or bench.twin is None:
+    if not classifier.generates_images or data.baseline is None:
         return None
-    made = drawn(classifier, N_JUDGED, DRAWING_SEED)
-    return honesty(made, bench.twin, bench.train, bench.chosen.part, seed=DRAWING_SEED)
+    made = sample_images(classifier, SAMPLES_PER_CLASS, SAMPLE_SEED)
+    return sample_quality(made, data.baseline, data.train, data.split.images, seed=SAMPLE_SEED)
 
 
-def _beside(classifier: BayesClassifier, log_posterior: Floats, bench: Bench) -> dict[str, object]:
+def _baseline_difference(classifier: Predictor, log_posterior: Floats, data: BenchmarkData) -> dict[str, object]:
     """The paired difference to the twin, which has none to itself."""
-    part = bench.chosen.part
-    if bench.twin is None or bench.twin.id == classifier.id:
+    part = data.split.images
+    if data.baseline is None or data.baseline.id == classifier.id:
         return {}
-    ours, theirs = (_right(answers, part.labels) for answers in (log_posterior, bench.twin.log_posterior(part.images)))
+    ours, theirs = (_correct(answers, part.labels) for answers in (log_posterior, data.baseline.log_posterior(part.images)))
     sure = paired_bootstrap(ours, theirs, np.random.default_rng(0))
     return {"ahead_of_twin": float(ours.mean() - theirs.mean()), "ahead_interval": (sure.low, sure.high)}
 
 
-def _right(log_posterior: Floats, labels: Ints) -> Bools:
+def _correct(log_posterior: Floats, labels: Ints) -> Bools:
     right: Bools = np.equal(log_posterior.argmax(1), labels)
     return right
 

@@ -12,101 +12,101 @@ from numpy.typing import NDArray
 
 from likely import models
 from likely.benchmark.course import PAGE, PICTURE, TABLE, Benchmark
-from likely.benchmark.measuring import DRAWING_SEED
-from likely.benchmark.plan import TWIN, Entry
+from likely.benchmark.measuring import SAMPLE_SEED
+from likely.benchmark.plan import BASELINE, BenchmarkRun
 from likely.checkpoint import write_text
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.contract import GenerativeModel
 from likely.evaluation.phrases import listing, plural
 from likely.evaluation.record import read_history
-from likely.evaluation.report.comparison import Comparison, Key, Result, render, table
-from likely.evaluation.report.comparison.content import Course, Pixels
-from likely.evaluation.report.comparison.sections import picture
-from likely.evaluation.selection import select
+from likely.evaluation.report.comparison import Comparison, ResultKey, Result, render, table
+from likely.evaluation.report.comparison.content import LearningCurve, Pixels
+from likely.evaluation.report.comparison.sections import cost_figure
+from likely.evaluation.selection import eval_split
 
-A_ROW = 16  # images of a class, in all panels together
+IMAGES_PER_ROW = 16  # images of a class, in all panels together
 FEWEST, MOST = 2, 6  # in one panel
-MOST_CLASSES = 20
+MAX_CLASSES = 20
 REAL = "real"
 
 
-def write(benchmark: Benchmark, comparison: Comparison) -> None:
+def write_report(benchmark: Benchmark, comparison: Comparison) -> None:
     """table.md, index.html and samples.png, each complete at any moment."""
     out = benchmark.out
     write_text(out / TABLE, table(comparison))
     write_text(out / PAGE, render(comparison))
-    image = picture(comparison)
+    image = cost_figure(comparison)
     if image is not None:
         beside = out / f"{PICTURE}.part"
         image.save(beside, format="PNG", optimize=True)
         beside.replace(out / PICTURE)
 
 
-def compared(benchmark: Benchmark, results: Sequence[Result]) -> Comparison:
+def build_comparison(benchmark: Benchmark, results: Sequence[Result]) -> Comparison:
     """The results with what a page shows beside them: images, courses of training, options, warnings."""
     plan = benchmark.plan
     first = _first_model(benchmark, results)
     return Comparison(
         data=plan.data,
-        twin=TWIN,
+        baseline=BASELINE,
         families=plan.families,
         results=tuple(results),
         command=benchmark.command,
         versions={"torch": torch.__version__, "python": platform.python_version()},
         n_classes=len(first.labels) if first else 0,
         **(_pictures(benchmark, results, first) if first else {}),
-        courses=dict(_courses(benchmark, results)),
+        learning_curves=dict(_courses(benchmark, results)),
         settings=dict(_settings(benchmark)),
         notes=tuple(_notes(benchmark)),
     )
 
 
-def _first_model(benchmark: Benchmark, results: Sequence[Result]) -> BayesClassifier | None:
+def _first_model(benchmark: Benchmark, results: Sequence[Result]) -> Predictor | None:
     """Whichever knows the classes and which images are new to it."""
     found = next((result for result in results if result.error is None), None)
-    return benchmark.model(Entry(found.family, found.seed)) if found else None
+    return benchmark.model(BenchmarkRun(found.family, found.seed)) if found else None
 
 
-def _pictures(benchmark: Benchmark, results: Sequence[Result], first: BayesClassifier) -> dict[str, Any]:
+def _pictures(benchmark: Benchmark, results: Sequence[Result], first: Predictor) -> dict[str, Any]:
     """Real test images beside those that each family draws, as many of each class."""
     artists = dict(_artists(benchmark, results))
     if not artists or first.format_ is None:
         return {}
-    n = int(np.clip(A_ROW // (1 + len(artists)), FEWEST, MOST))
-    names = first.labels[:MOST_CLASSES]
+    n = int(np.clip(IMAGES_PER_ROW // (1 + len(artists)), FEWEST, MOST))
+    names = first.labels[:MAX_CLASSES]
     panels: dict[str, Sequence[Pixels]] = {REAL: _real(benchmark, first, names, n)}
     for family, artist in artists.items():
-        panels[family] = [artist.sample(name, n, seed=DRAWING_SEED + artist.index(name)) for name in names]
+        panels[family] = [artist.sample(name, n, seed=SAMPLE_SEED + artist.index(name)) for name in names]
     return {"shown": names, "panels": panels}
 
 
-def _artists(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[str, BayesClassifier]]:
+def _artists(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[str, Predictor]]:
     """Each family that draws, by its first seed that did not fail."""
     for family in benchmark.plan.families:
         seeds = [result.seed for result in results if result.family == family and result.error is None]
         if seeds and issubclass(models.family(family), GenerativeModel):
-            model = benchmark.model(Entry(family, seeds[0]))
+            model = benchmark.model(BenchmarkRun(family, seeds[0]))
             if model is not None:
                 yield family, model
 
 
-def _real(benchmark: Benchmark, first: BayesClassifier, names: Sequence[str], n: int) -> list[NDArray[np.uint8]]:
-    with benchmark.watch.reading() as progress:
-        part = select(first, benchmark.plan.data, progress).part
+def _real(benchmark: Benchmark, first: Predictor, names: Sequence[str], n: int) -> list[NDArray[np.uint8]]:
+    with benchmark.observer.reading() as progress:
+        part = eval_split(first, benchmark.plan.data, progress).images
     places = [np.flatnonzero(part.labels == first.index(name))[:n] for name in names]
     return [part.images.batch(at).numpy() for at in places]
 
 
-def _courses(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[str, Course]]:
+def _courses(benchmark: Benchmark, results: Sequence[Result]) -> Iterator[tuple[str, LearningCurve]]:
     """The trainings of the first seed."""
     for result in results:
         if result.seed != benchmark.plan.seeds[0] or result.error is not None:
             continue
-        rows = read_history(benchmark.folder(Entry(result.family, result.seed)))
+        rows = read_history(benchmark.folder(BenchmarkRun(result.family, result.seed)))
         points = [(row["seconds"] / 60, row["validation/accuracy"]) for row in rows if "validation/accuracy" in row]
         if points:
             minutes, accuracy = np.array(points, np.float64).T
-            yield result.family, Course(minutes, accuracy)
+            yield result.family, LearningCurve(minutes, accuracy)
 
 
 def _settings(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
@@ -120,16 +120,16 @@ def _notes(benchmark: Benchmark) -> Iterator[str]:
     """What lies in the folder beside these results."""
     others = benchmark.others()
     if others:
-        known = [benchmark.key(entry) for entry in benchmark.plan.entries]
+        known = [benchmark.key(entry) for entry in benchmark.plan.runs]
         why = tuple(dict.fromkeys(name for other in others for name in _apart(other.key, known)))
         yield (
             f"{plural(len(others), 'line')} of results.jsonl {'was' if len(others) == 1 else 'were'} measured otherwise "
             f"({listing(why)}) and left out here."
         )
-    if benchmark.ledger.n_unreadable:
-        yield f"{plural(benchmark.ledger.n_unreadable, 'line')} of results.jsonl could not be read and are left alone."
+    if benchmark.results_log.n_unreadable:
+        yield f"{plural(benchmark.results_log.n_unreadable, 'line')} of results.jsonl could not be read and are left alone."
 
 
-def _apart(key: Key, known: Sequence[Key]) -> list[str]:
+def _apart(key: ResultKey, known: Sequence[ResultKey]) -> list[str]:
     """In what a line differs from that of this benchmark which it is most like."""
-    return min(([n for n in Key.model_fields if getattr(key, n) != getattr(other, n)] for other in known), key=len)
+    return min(([n for n in ResultKey.model_fields if getattr(key, n) != getattr(other, n)] for other in known), key=len)

@@ -13,15 +13,15 @@ from likely import models
 from likely.contract import FamilyOptions, GenerativeModel
 from likely.data.images import ImageOptions
 from likely.evaluation.fidelity import DENSITY_K
-from likely.evaluation.report.comparison import Key
+from likely.evaluation.report.comparison import ResultKey
 from likely.options import Options
-from likely.run import JUDGE, Run
+from likely.run import BASELINE_FAMILY, TrainConfig
 from likely.training.options import TrainingOptions
 
-TWIN = JUDGE
+BASELINE = BASELINE_FAMILY
 
 
-class Entry(NamedTuple):
+class BenchmarkRun(NamedTuple):
     """One training of the benchmark."""
 
     family: str
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
         return f"{self.family}-{self.seed}"
 
 
-class Plan(Options):
+class BenchmarkConfig(Options):
     """Everything that a benchmark is made of."""
 
     data: str = Field(description="DATA, as it was named.")
@@ -51,15 +51,15 @@ class Plan(Options):
 
     @field_validator("data")
     @classmethod
-    def _spelled_alike(cls, data: str) -> str:
+    def _normalize_path(cls, data: str) -> str:
         return os.path.normpath(data)
 
     @field_validator("families")
     @classmethod
-    def _twin_first(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+    def _baseline_first(cls, families: tuple[str, ...]) -> tuple[str, ...]:
         for name in families:
             models.family(name)
-        return tuple(dict.fromkeys((TWIN, *families)))
+        return tuple(dict.fromkeys((BASELINE, *families)))
 
     @field_validator("seeds")
     @classmethod
@@ -73,34 +73,34 @@ class Plan(Options):
         return self
 
     @property
-    def entries(self) -> Iterator[Entry]:
+    def runs(self) -> Iterator[BenchmarkRun]:
         """Seed by seed, the twin first."""
-        return (Entry(family, seed) for seed in self.seeds for family in self.families)
+        return (BenchmarkRun(family, seed) for seed in self.seeds for family in self.families)
 
     def family_options(self, family: str) -> FamilyOptions:
         """A family's options, validated."""
         return models.family(family).options_type.model_validate(self.options.get(family, {}))
 
-    def run(self, entry: Entry) -> Run:
+    def train_config(self, run: BenchmarkRun) -> TrainConfig:
         """The training that an entry stands for; looking for wrong labels is no part of a benchmark."""
-        return Run(
+        return TrainConfig(
             data=self.data,
-            model=entry.family,
-            options=self.family_options(entry.family).model_dump(exclude_unset=True),
+            model=run.family,
+            options=self.family_options(run.family).model_dump(exclude_unset=True),
             training=self.training,
             images=self.images,
-            seed=entry.seed,
-            folds=0,
+            seed=run.seed,
+            label_check_folds=0,
         )
 
-    def key(self, entry: Entry, extractor: str | None) -> Key:
+    def key(self, run: BenchmarkRun, extractor: str | None) -> ResultKey:
         """What a result of the entry is known by; a family that draws nothing has nothing to do with samples."""
-        draws = issubclass(models.family(entry.family), GenerativeModel)
-        return Key(
+        draws = issubclass(models.family(run.family), GenerativeModel)
+        return ResultKey(
             data=self.data,
-            family=entry.family,
-            options=self.family_options(entry.family).model_dump(mode="json"),
-            seed=entry.seed,
+            family=run.family,
+            options=self.family_options(run.family).model_dump(mode="json"),
+            seed=run.seed,
             minutes=self.training.minutes,
             epochs=self.training.epochs,
             images=self.images.model_dump(mode="json", exclude_unset=True),

@@ -9,42 +9,42 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.data import arrays
-from likely.data.collection import Images
+from likely.data.collection import ImageDataset
 
-MOST = 1000  # images that are timed together
+MAX_IMAGES = 1000  # images that are timed together
 REPEATS = 9
 
 
-class Speed(NamedTuple):
+class Throughput(NamedTuple):
     """Medians over the repeats; `of_twin` of the ratios pair by pair, None without a twin."""
 
     images_per_second: float
-    of_twin: float | None
-    answers_per_second: float
+    relative_to_baseline: float | None
+    predictions_per_second: float
     n_timed: int
     n_repeats: int
 
 
-def speed(classifier: BayesClassifier, twin: BayesClassifier | None, images: Images, repeats: int = REPEATS) -> Speed:
+def measure_throughput(classifier: Predictor, baseline: Predictor | None, images: ImageDataset, repeats: int = REPEATS) -> Throughput:
     """Time a classifier, and its twin in turn with it, on the same images in memory."""
     X = _inputs(images)
     calls = {"own": lambda: _posterior(classifier, X)}
-    if twin is not None and twin is not classifier:
-        calls["twin"] = lambda: _posterior(twin, X)
-    seconds = timed(calls, repeats)
+    if baseline is not None and baseline is not classifier:
+        calls["twin"] = lambda: _posterior(baseline, X)
+    seconds = interleaved_timing(calls, repeats)
     # Answers come after all the pairs: their figures by the thousand would leave the next call a cold memory.
-    answering = timed({"answer": lambda: classifier.answer(X)}, max(3, repeats // 3))["answer"]
-    ratio = None if twin is None else float(np.median(seconds.get("twin", seconds["own"]) / seconds["own"]))
-    return Speed(len(X) / _median(seconds["own"]), ratio, len(X) / _median(answering), len(X), repeats)
+    answering = interleaved_timing({"answer": lambda: classifier.classify(X)}, max(3, repeats // 3))["answer"]
+    ratio = None if baseline is None else float(np.median(seconds.get("twin", seconds["own"]) / seconds["own"]))
+    return Throughput(len(X) / _median(seconds["own"]), ratio, len(X) / _median(answering), len(X), repeats)
 
 
-def _posterior(classifier: BayesClassifier, X: NDArray[Any]) -> NDArray[np.float64]:
+def _posterior(classifier: Predictor, X: NDArray[Any]) -> NDArray[np.float64]:
     return classifier.log_posterior(arrays.images(X, classifier.format_))
 
 
-def timed(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
+def interleaved_timing(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
     """The seconds of each call, (repeats,): all in turn, in one order and then the other, after one that does not count."""
     names = list(calls)
     for name in names:
@@ -62,9 +62,9 @@ def _round(calls: Mapping[str, Callable[[], object]], names: Sequence[str]) -> d
     return seconds
 
 
-def _inputs(images: Images) -> NDArray[Any]:
+def _inputs(images: ImageDataset) -> NDArray[Any]:
     """The first images as a program would hold them: (N, H, W, C), or vectors (N, D)."""
-    batch = images.batch(np.arange(min(MOST, len(images))))
+    batch = images.batch(np.arange(min(MAX_IMAGES, len(images))))
     return (batch.permute(0, 2, 3, 1) if batch.ndim == 4 else batch).numpy()
 
 

@@ -12,7 +12,7 @@ from likely.checkpoint.files import (
     write_tensors,
     write_text,
 )
-from likely.checkpoint.folder import ModelFolder, Trust, decrypt, encrypt, is_sealed
+from likely.checkpoint.folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
 
 __all__ = [
     "DOCUMENT",
@@ -20,10 +20,10 @@ __all__ = [
     "TENSORS",
     "CheckpointError",
     "ModelFolder",
-    "Trust",
+    "TrustPolicy",
     "decrypt",
     "encrypt",
-    "is_sealed",
+    "is_encrypted",
     "load",
     "read_document",
     "read_tensors",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from likely.checkpoint.errors import CheckpointError
-from likely.checkpoint.folder import ModelFolder, Trust
-from likely.checkpoint.writing import write_whole
+from likely.checkpoint.folder import ModelFolder, TrustPolicy
+from likely.checkpoint.writing import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,7 +34,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
     return digest[:4]
 
 
-def load(folder: Path, trust: Trust | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load(folder: Path, trust: TrustPolicy | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors and the document of a model folder; a CheckpointError says what is wrong with it and what to do."""
     from safetensors.torch import load as parsed  # brings torch, which a signature or a store can do without
 
@@ -56,7 +56,7 @@ def load(folder: Path, trust: Trust | None = None) -> tuple[dict[str, Tensor], d
         ) from None
 
 
-def read_document(folder: Path, trust: Trust | None = None, *, of_any_version: bool = False) -> dict[str, Any]:
+def read_document(folder: Path, trust: TrustPolicy | None = None, *, of_any_version: bool = False) -> dict[str, Any]:
     """model.json alone, its format_version checked unless it may be `of_any_version`."""
     return _document(ModelFolder(folder, trust), of_any_version=of_any_version)
 
@@ -81,7 +81,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
 
     metadata = {"document": json.dumps(document)} if document is not None else None
     # As bytes through open(): save_file would leave a file that no one else may read.
-    write_whole(
+    write_atomically(
         path, serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     )
 
@@ -98,7 +98,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def write_text(path: Path, text: str) -> None:
     """A text file that is complete at any moment."""
-    write_whole(path, text.encode())
+    write_atomically(path, text.encode())
 
 
 def _no_model(folder: Path) -> str:

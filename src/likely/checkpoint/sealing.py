@@ -27,19 +27,19 @@ MAGIC = b"likely-sealed-1\n"
 N_KEY, N_ID, N_NONCE, N_TAG = 32, 8, 12, 16
 
 
-class Keys:
+class Keyring:
     """Secret keys: the first seals, any of them opens, so that an old one can be kept while files are sealed anew."""
 
     def __init__(self, secrets: Iterable[bytes] = ()) -> None:
         self._by_id = {_id_of(secret): secret for secret in secrets}
 
     @classmethod
-    def of_files(cls, paths: Iterable[Path]) -> Keys:
+    def from_files(cls, paths: Iterable[Path]) -> Keyring:
         """From files of 32 bytes in base64 each; a CheckpointError names the one that is none."""
         return cls(_read(path) for path in paths)
 
     @classmethod
-    def of_environment(cls, variable: str = ENVIRONMENT) -> Keys:
+    def from_environment(cls, variable: str = ENVIRONMENT) -> Keyring:
         """From the files that a variable names, or the keys that it holds; none without it."""
         words = [word for word in os.environ.get(variable, "").split(os.pathsep) if word]
         if not all(
@@ -51,13 +51,13 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._by_id)
 
-    def seal(self, content: bytes, name: str) -> bytes:
+    def encrypt(self, content: bytes, name: str) -> bytes:
         """A file's content, sealed under its name."""
         id, secret = next(iter(self._by_id.items()))
         head = MAGIC + id + os.urandom(N_NONCE)
         return head + _cipher(secret).encrypt(head[-N_NONCE:], content, head + name.encode())
 
-    def open(self, sealed: bytes, name: str) -> bytes:
+    def decrypt(self, sealed: bytes, name: str) -> bytes:
         """What was sealed under that name; a CheckpointError if the key is another or a byte was changed."""
         n = len(MAGIC) + N_ID + N_NONCE
         head, id = sealed[:n], sealed[len(MAGIC) : len(MAGIC) + N_ID]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from likely.checkpoint.errors import CheckpointError, security
-from likely.checkpoint.writing import PART, write_whole
+from likely.checkpoint.writing import PARTIAL_SUFFIX, write_atomically
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
-OWN = {MANIFEST, SIGNATURE, MANIFEST + PART, SIGNATURE + PART}  # files of the signature itself
+OWN = {MANIFEST, SIGNATURE, MANIFEST + PARTIAL_SUFFIX, SIGNATURE + PARTIAL_SUFFIX}  # files of the signature itself
 
 
 def sign(folder: Path, key: Path) -> None:
@@ -26,10 +26,10 @@ def sign(folder: Path, key: Path) -> None:
     manifest = json.dumps({"files": listed}, indent=2, sort_keys=True).encode() + b"\n"
     signature = _private(key).sign(manifest)
     for name, content in ((SIGNATURE, signature), (MANIFEST, manifest)):
-        write_whole(folder / name, content)
+        write_atomically(folder / name, content)
 
 
-def verified(folder: Path, signer: Path) -> Mapping[str, str]:
+def verify(folder: Path, signer: Path) -> Mapping[str, str]:
     """The hashes of a folder's files, as whoever holds the private key of `signer` has signed them.
 
     A CheckpointError if the signature is another's or none, or if a file is missing or was added since. The files themselves

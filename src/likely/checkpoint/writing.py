@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PART = ".part"  # of a file that is being written
+PARTIAL_SUFFIX = ".part"  # of a file that is being written
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """What was there before stays until all of the new is on the disk."""
-    beside = path.with_name(path.name + PART)
+    beside = path.with_name(path.name + PARTIAL_SUFFIX)
     with beside.open("wb") as file:
         file.write(content)
         file.flush()

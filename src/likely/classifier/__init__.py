@@ -4,8 +4,8 @@
 wait for it.
 """
 
-from likely.classifier.classifier import BayesClassifier
+from likely.classifier.classifier import Predictor
 from likely.classifier.fitting import Snapshot
-from likely.classifier.sight import BATCH
+from likely.classifier.sight import BATCH_SIZE
 
-__all__ = ["BATCH", "BayesClassifier", "Snapshot"]
+__all__ = ["BATCH_SIZE", "Predictor", "Snapshot"]

@@ -10,50 +10,50 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.answer import Answer
-from likely.classifier.sight import Sight
+from likely.answer import Prediction
+from likely.classifier.sight import InputPipeline
 from likely.contract import GenerativeModel
-from likely.data.collection import Images
-from likely.inference.answers import Naming, answers
-from likely.inference.judgement import Judge
+from likely.data.collection import ImageDataset
+from likely.inference.answers import LabelNames, predictions
+from likely.inference.judgement import ConformalClassifier
 from likely.inference.posterior import log_evidence
 
 
 @dataclass(frozen=True)
-class Question:
+class PredictionRequest:
     """What is asked of images, and who judges: of whole ones `judge`, of those that are seen in part `judge_of_part`.
 
     log p(x) is under the prior of the training, `log_prior_trained`; the posterior under `log_prior`, (K,) each.
     """
 
-    sight: Sight
-    judge: Judge
-    judge_of_part: Judge
+    input_pipeline: InputPipeline
+    conformal: ConformalClassifier
+    masked_conformal: ConformalClassifier
     log_prior_trained: Tensor
     log_prior: Tensor
     alpha: float
-    naming: Naming
+    label_names: LabelNames
 
-    def answers(self, start: int, block: Images, masks: Tensor | None) -> Iterator[Answer]:
+    def predictions(self, start: int, block: ImageDataset, masks: Tensor | None) -> Iterator[Prediction]:
         """To some images, the first of which has the number `start`, in their order; by what `masks` shows of all images."""
         here = None if masks is None else masks[start : start + len(block)]
         whole = torch.ones(len(block), dtype=torch.bool) if here is None else here.flatten(1).all(1)
-        found: list[Answer | None] = [None] * len(block)
+        found: list[Prediction | None] = [None] * len(block)
         for chosen in (np.flatnonzero(whole), np.flatnonzero(~whole)):
             if not len(chosen):
                 continue
             some, is_whole = block.subset(chosen), bool(whole[chosen[0]])
-            examined = self.sight.examine(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
-            judgement = (self.judge if is_whole else self.judge_of_part)(examined, self.log_prior, self.alpha)
+            examined = self.input_pipeline.outputs(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
+            judgement = (self.conformal if is_whole else self.masked_conformal)(examined, self.log_prior, self.alpha)
             names = [some.name(i) for i in range(len(some))]
             bits = self._bits_per_dim(judgement.log_likelihood) if is_whole else None  # a part has fewer dimensions
-            for i, answer in zip(chosen.tolist(), answers(judgement, names, bits, self.naming), strict=True):
+            for i, answer in zip(chosen.tolist(), predictions(judgement, names, bits, self.label_names), strict=True):
                 found[i] = answer
         return filter(None, found)
 
     def _bits_per_dim(self, L: Tensor | None) -> Tensor | None:
         """−log2 p(x) / D, (N,), where the model's likelihood is one of 8-bit pixels."""
-        model = self.sight.model
-        if L is None or not isinstance(model, GenerativeModel) or not model.evidence.has_bits_per_dim:
+        model = self.input_pipeline.model
+        if L is None or not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
             return None
         return -log_evidence(L, self.log_prior_trained) / (model.task.n_dims * math.log(2))

@@ -14,42 +14,42 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely import DEFAULT_MODEL, checkpoint, models
-from likely.answer import Answer
-from likely.classifier.adapting import Adaptation, adaptation
-from likely.classifier.answering import Question
-from likely.classifier.choosing import Choice
-from likely.classifier.drawing import Drawing, samples, sketched
-from likely.classifier.examining import Seen
-from likely.classifier.explaining import Explanation, Imagined, Rivals, explanation, imagined
-from likely.classifier.extending import extended, prior_of_one_class_more, remembered, with_class
-from likely.classifier.featuring import Features, Progress, Sighted
-from likely.classifier.fitting import Fitting, Snapshot
-from likely.classifier.judging import judge_of
-from likely.classifier.keeping import put_together, taken_apart
-from likely.classifier.observing import checked_masks, masks_of
-from likely.classifier.sight import Sight, blocks
+from likely.answer import Prediction
+from likely.classifier.adapting import PriorAdaptation, adapt_prior
+from likely.classifier.answering import PredictionRequest
+from likely.classifier.choosing import ModelChoice
+from likely.classifier.drawing import DecoderTraining, sample_images, thumbnails
+from likely.classifier.examining import ModelInput
+from likely.classifier.explaining import Explanation, Imputation, ContrastPair, explain, impute
+from likely.classifier.extending import with_new_class, prior_with_new_class, exemplars, exemplars_with_new_class
+from likely.classifier.featuring import FeaturePipeline, Progress, ImageScorer
+from likely.classifier.fitting import Trainer, Snapshot
+from likely.classifier.judging import calibrate
+from likely.classifier.keeping import from_state, to_state
+from likely.classifier.observing import validate_masks, masks_for
+from likely.classifier.sight import InputPipeline, blocks
 from likely.contract import (
-    Extensible,
+    SupportsNewClasses,
     GenerativeModel,
     ImportanceWeighted,
     Latent,
-    PartialEvidence,
-    Placing,
+    SupportsMissingPixels,
+    HasEmbedding,
     Scorer,
 )
 from likely.data import arrays
-from likely.data.collection import Images
+from likely.data.collection import ImageDataset
 from likely.data.decoding import ImageWarning
 from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import Problem
-from likely.data.parts import Part, fingerprint, hashes_of
-from likely.data.splits import Parts
-from likely.inference.answers import Naming
+from likely.data.listing import LoadError
+from likely.data.parts import LabeledImages, fingerprint, to_hashes
+from likely.data.splits import Splits
+from likely.inference.answers import LabelNames
 from likely.inference.calibration import fit_temperature
-from likely.inference.judgement import Examination, Judge, Judgement, Labelled
-from likely.inference.plane import Plane
+from likely.inference.judgement import ModelOutputs, ConformalClassifier, ConformalOutput, CalibrationData
+from likely.inference.plane import PCAProjection
 from likely.inference.posterior import log_evidence, log_posterior
-from likely.models.artist import Artist, ArtistOptions
+from likely.models.artist import FeatureDecoder, DecoderOptions
 from likely.nets.features import FeatureOptions
 from likely.nets.scaling import to_eight_bit
 from likely.options import Options
@@ -58,15 +58,15 @@ from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
 
 
-class BayesClassifier:
+class Predictor:
     """p(c | x) = softmax(log p(x | c) / T + log π_c), with p(x | c) from one of the model families.
 
     What a run trains and what answers, of collections of images; its parameters are those of `estimator.Classifier`.
     """
 
     # Set by a training or by loading.
-    choice_: Choice
-    features_: Features | None
+    choice_: ModelChoice
+    features_: FeaturePipeline | None
     training_: TrainingOptions
     training_state_: TrainingState
     classes_: NDArray[Any]
@@ -74,7 +74,7 @@ class BayesClassifier:
     n_features_in_: int  # of vectors, under the name that scikit-learn has for it
     model_: Scorer
     log_prior_: Tensor
-    judge_: Judge
+    conformal_: ConformalClassifier
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class BayesClassifier:
         self.random_state = random_state
 
     def fit_steps(
-        self, parts: Parts, classes: Sequence[str], format: ImageFormat | None, *, resume: Snapshot | None = None
+        self, parts: Splits, classes: Sequence[str], format: ImageFormat | None, *, resume: Snapshot | None = None
     ) -> Iterator[Step]:
         """Train step by step; whoever stops before the end, or reaches it, calls `finish`.
 
@@ -105,46 +105,46 @@ class BayesClassifier:
             self.seed_ = int(self.random_state)
         yield from self._fitting_of(parts).steps(classes, format, resume=resume)
 
-    def learn_features(self, parts: Parts) -> Iterator[Step]:
+    def fit_features(self, parts: Splits) -> Iterator[Step]:
         """Train what makes the features, if that is learned; whoever has had enough may stop. `see` comes next."""
-        yield from self._fitting_of(parts).learn_features()
+        yield from self._fitting_of(parts).fit_features()
 
-    def see(self, parts: Parts, progress: Progress | None = None) -> None:
+    def extract_features(self, parts: Splits, progress: Progress | None = None) -> None:
         """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
-        self._fitting_of(parts).see(progress)
+        self._fitting_of(parts).extract_features(progress)
 
-    def _fitting_of(self, parts: Parts) -> Fitting:
+    def _fitting_of(self, parts: Splits) -> Trainer:
         """The one under way, or a new one if it is of other images."""
-        fitting: Fitting | None = getattr(self, "_fitting", None)
-        self._fitting = fitting if fitting is not None and fitting.parts is parts else Fitting(self, parts)
+        fitting: Trainer | None = getattr(self, "_fitting", None)
+        self._fitting = fitting if fitting is not None and fitting.parts is parts else Trainer(self, parts)
         return self._fitting
 
-    def finish(self, parts: Parts) -> None:
+    def finish(self, parts: Splits) -> None:
         """Take the best weights so far and fit on held-out images what turns their figures into answers.
 
         Features are kept from here on as they were by the training, until `forget_features`.
         """
-        self.training_state_.use_best()
+        self.training_state_.load_best()
         del self.training_state_  # moments and averages have served
         self.model_.eval()
-        self.judge_ = judge_of(self, parts)
+        self.conformal_ = calibrate(self, parts)
         calibration = parts.calibration
         labels = torch.from_numpy(calibration.labels)
-        self.remembered_ = remembered(self.model_, self.sight.inputs(calibration.images), labels)
+        self.exemplars_ = exemplars(self.model_, self.input_pipeline.inputs(calibration.images), labels)
         self.hashes_ = np.concatenate([part.hashes for part in (parts.train, parts.validation, parts.calibration)])
         del self._fitting
 
-    def keep_features(self) -> None:
+    def enable_feature_cache(self) -> None:
         """From now on, if it is a model of features, make those of an image once, and look whether that was done before."""
         if self.features_ is not None:
-            self.features_.keep()
+            self.features_.enable_cache()
 
-    def forget_features(self) -> None:
+    def disable_feature_cache(self) -> None:
         """Keep none any longer."""
         if self.features_ is not None:
-            self.features_.let_go()
+            self.features_.disable_cache()
 
-    def learn_to_draw(self, part: Part, options: ArtistOptions) -> Iterator[Step]:
+    def fit_decoder(self, part: LabeledImages, options: DecoderOptions) -> Iterator[Step]:
         """Teach a model of a backbone's features to draw, from labelled images; whoever has had enough may stop.
 
         A ValueError if there is no backbone to teach it.
@@ -152,19 +152,19 @@ class BayesClassifier:
         if self.features_ is None:
             raise ValueError(f"{self.family!r} is a model of pixels and needs no lessons in drawing")
         model = self.generative("sample")
-        with self.features_.keeping():
-            drawing = Drawing(self.features_, model, part, options, seed=self.seed)
+        with self.features_.caching():
+            drawing = DecoderTraining(self.features_, model, part, options, seed=self.seed)
         try:
             yield from drawing.steps()
         finally:
-            self.artist_ = drawing.artist
+            self.feature_decoder_ = drawing.decoder
 
-    def crosses(self, shape: Sequence[int]) -> bool:
+    def uses_cross_conformal(self, shape: Sequence[int]) -> bool:
         """Whether it learns from images (C, H, W), or vectors (D,), that calibrate as well: a fifth is then judged by a model
         of the rest (cross-conformal prediction, Vovk 2015). What is measured in one pass can be measured in six."""
-        features = self.choice_.features if hasattr(self, "choice_") else FeatureOptions.validated(self.features)
+        features = self.choice_.features if hasattr(self, "choice_") else FeatureOptions.from_any(self.features)
         of_features = len(shape) == 1 or (features.kind != "pixels" and not features.learns)
-        return of_features and not models.family(self.family).learns_by_gradient
+        return of_features and not models.family(self.family).trained_by_gradient
 
     @property
     def family(self) -> str:
@@ -174,41 +174,41 @@ class BayesClassifier:
     @property
     def seed(self) -> int:
         """random_state as a number, the same throughout one fit."""
-        return self.seed_ if hasattr(self, "seed_") else seed_of(self.random_state)
+        return self.seed_ if hasattr(self, "seed_") else seed_from(self.random_state)
 
     @property
     def device(self) -> torch.device:
         """Where the fitted model computes."""
-        return self.sight.device
+        return self.input_pipeline.device
 
     @property
-    def sight(self) -> Sight:
+    def input_pipeline(self) -> InputPipeline:
         """How the model is shown images."""
-        return Sight(self.model_, self.features_)
+        return InputPipeline(self.model_, self.features_)
 
-    def examine(self, images: Images, masks: Tensor | None = None) -> Examination:
+    def outputs(self, images: ImageDataset, masks: Tensor | None = None) -> ModelOutputs:
         """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
-        return self.sight.examine(images, masks)
+        return self.input_pipeline.outputs(images, masks)
 
     @torch.inference_mode()
-    def log_posterior(self, images: Images) -> NDArray[np.float64]:
+    def log_posterior(self, images: ImageDataset) -> NDArray[np.float64]:
         """log p(c | x) of a collection under the training prior: (N, K)."""
-        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self.sight.inputs(images)])
-        return log_posterior(log_scores, self.log_prior_, self.judge_.temperature).numpy()
+        log_scores = torch.cat([self.model_.log_scores(x).cpu() for x in self.input_pipeline.inputs(images)])
+        return log_posterior(log_scores, self.log_prior_, self.conformal_.temperature).numpy()
 
     @torch.inference_mode()
-    def log_evidence(self, images: Images, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
+    def log_evidence(self, images: ImageDataset, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:
         """log p(x) of a collection, (N,) nats; with `rng`, a bound by sampling is sampled, and a bound indeed."""
         model = self.generative("log p(x)")
-        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self.sight.inputs(images)])
+        L = torch.cat([model.log_likelihood(x, rng=rng).cpu() for x in self.input_pipeline.inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
-    def importance_weighted(self, images: Images, n_samples: int, *, rng: torch.Generator) -> NDArray[np.float64]:
+    def importance_weighted(self, images: ImageDataset, n_samples: int, *, rng: torch.Generator) -> NDArray[np.float64]:
         """A tighter bound on log p(x) than `log_evidence`, (N,) nats, where the family has one."""
         model = self.model_
         assert isinstance(model, ImportanceWeighted)
-        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.sight.inputs(images)])
+        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.input_pipeline.inputs(images)])
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
@@ -218,16 +218,16 @@ class BayesClassifier:
         `truncation` scales the noise that they come from: below 1 they are more typical and less varied.
         """
         self._check_fitted()
-        return samples(self, self.index(label), n, seed=seed, truncation=truncation)
+        return sample_images(self, self.index(label), n, seed=seed, truncation=truncation)
 
     @property
-    def draws_images(self) -> bool:
+    def generates_images(self) -> bool:
         """Whether `sample` gives images."""
         of_pixels = isinstance(self.model_, GenerativeModel) and self.features_ is None
-        return self.format_ is not None and (of_pixels or self.artist is not None)
+        return self.format_ is not None and (of_pixels or self.feature_decoder is not None)
 
     @property
-    def artist(self) -> Artist | None:
+    def feature_decoder(self) -> FeatureDecoder | None:
         """What draws for a model of features, if it has learned to."""
         return getattr(self, "artist_", None)
 
@@ -240,7 +240,7 @@ class BayesClassifier:
         """A model's images as people keep them: in [0, 1] -> uint8; vectors as they are."""
         return (x if self.format_ is None else to_eight_bit(x)).cpu().numpy()
 
-    def answer(
+    def classify(
         self,
         inputs: Any,
         *,
@@ -248,9 +248,9 @@ class BayesClassifier:
         top_k: int | None = None,
         names: Sequence[str] | None = None,
         log_prior: Tensor | None = None,
-        observed: ArrayLike | None = None,
-        judge: Judge | None = None,
-    ) -> list[Answer]:
+        mask: ArrayLike | None = None,
+        conformal: ConformalClassifier | None = None,
+    ) -> list[Prediction]:
         """One Answer an input, in order. An image that cannot be read is answered by the sentence that says why.
 
         `alpha` is the share of the known classes' own images that may be turned away as unknown; `top_k` keeps the most
@@ -266,26 +266,26 @@ class BayesClassifier:
             )
         if top_k is not None and top_k < 1:
             raise ValueError(f"top_k {top_k} names no class; at least 1 was expected")
-        images, problems = self._readable(inputs, names)
+        images, problems = self._read_inputs(inputs, names)
         prior = self.log_prior_ if log_prior is None else log_prior
-        masks = None if observed is None else masks_of(self, observed, problems)
-        if judge is None:
-            judge = self.judge_ if masks is None else Judge.without_promises(len(self.labels), self.judge_.temperature)
-        naming = Naming(self.labels, self.id, top_k)
-        question = Question(self.sight, self.judge_, judge, self.log_prior_, prior, alpha, naming)
-        given = (answer for start, block in blocks(images) for answer in question.answers(start, block, masks))
-        failed = (Answer.failed(p.source, p.sentence, model=self.id) if p is not None else None for p in problems)
+        masks = None if mask is None else masks_for(self, mask, problems)
+        if conformal is None:
+            conformal = self.conformal_ if masks is None else ConformalClassifier.uncalibrated(len(self.labels), self.conformal_.temperature)
+        naming = LabelNames(self.labels, self.id, top_k)
+        question = PredictionRequest(self.input_pipeline, self.conformal_, conformal, self.log_prior_, prior, alpha, naming)
+        given = (answer for start, block in blocks(images) for answer in question.predictions(start, block, masks))
+        failed = (Prediction.failed(p.source, p.message, model=self.id) if p is not None else None for p in problems)
         return [failure or next(given) for failure in failed]
 
-    def adapt(self, inputs: Any, *, alpha: float = 0.05) -> Adaptation:
+    def adapt_prior(self, inputs: Any, *, alpha: float = 0.05) -> PriorAdaptation:
         """Estimate the class mix π of unlabelled images, of which those that are unknown at `alpha` are left out.
 
         Its `mix.log_prior` is for `answer`: the training's own prior unless the images refute that (Saerens 2002).
         """
         self._check_fitted()
-        images, _ = self._readable(inputs)
-        examined = (self.examine(block) for _, block in blocks(images))
-        return adaptation(self.judge_, examined, self.log_prior_, alpha)
+        images, _ = self._read_inputs(inputs)
+        examined = (self.outputs(block) for _, block in blocks(images))
+        return adapt_prior(self.conformal_, examined, self.log_prior_, alpha)
 
     def explain(self, image: Any, *, against: Any = None) -> Explanation:
         """Why an image is of its most probable class rather than of another one; rather than of the runner-up, if left out.
@@ -297,18 +297,18 @@ class BayesClassifier:
             raise ValueError(
                 f"{self.labels[0]!r} is the only class that the model knows; an answer takes two to be explained"
             )
-        model, x = self.model_ if self.features_ is None else Sighted(self.features_, self.model_), self._pixels(image)
+        model, x = self.model_ if self.features_ is None else ImageScorer(self.features_, self.model_), self._pixels(image)
         with torch.inference_mode():
-            found = log_posterior(model.log_scores(x).cpu(), self.log_prior_, self.judge_.temperature)[0]
+            found = log_posterior(model.log_scores(x).cpu(), self.log_prior_, self.conformal_.temperature)[0]
         label, runner_up = found.topk(2).indices.tolist()
         other = runner_up if against is None else self.index(against)
         if other == label:
             raise ValueError(
                 f"{against!r} is the answer itself; another class was expected, such as {self.labels[runner_up]!r}"
             )
-        return explanation(model, x, Rivals(label, other, self.log_prior_, self.judge_.temperature))
+        return explain(model, x, ContrastPair(label, other, self.log_prior_, self.conformal_.temperature))
 
-    def imagine(self, image: Any, observed: ArrayLike, *, judge: Judge | None = None) -> Imagined:
+    def impute(self, image: Any, mask: ArrayLike, *, conformal: ConformalClassifier | None = None) -> Imputation:
         """What each class would most likely have behind a mask, and how probable each is by what is `observed`, (H, W) bool.
 
         `image` is anything that `answer` takes, and `judge` one that knows the mask. A ValueError if the image cannot be
@@ -316,9 +316,9 @@ class BayesClassifier:
         """
         self._check_fitted()
         x = self._pixels(image)
-        mask = checked_masks(self, observed, 1).expand(1, *x.shape[2:]).to(self.device)
-        assert isinstance(self.model_, PartialEvidence)
-        return imagined(self.model_, x, mask, self.log_prior_, (judge or self.judge_).temperature)
+        mask = validate_masks(self, mask, 1).expand(1, *x.shape[2:]).to(self.device)
+        assert isinstance(self.model_, SupportsMissingPixels)
+        return impute(self.model_, x, mask, self.log_prior_, (conformal or self.conformal_).temperature)
 
     def extend(self, name: Any, inputs: Any) -> Self:
         """A classifier of one class more, learned from its images alone; what this one knows of the others stays as it is.
@@ -326,69 +326,69 @@ class BayesClassifier:
         The class is expected as often as the others in the mean. A ValueError if the family cannot learn a class apart.
         """
         self._check_fitted()
-        if not isinstance(self.model_, Extensible):
+        if not isinstance(self.model_, SupportsNewClasses):
             raise ValueError(
                 f"{self.family!r} learns its classes from each other, and none apart; train it anew with {name!r}"
             )
         if str(name) in self.labels:
             raise ValueError(f"there is a class {name!r} already; the name of a new one was expected")
-        images, problems = self._readable(inputs)
+        images, problems = self._read_inputs(inputs)
         for problem in filter(None, problems):
-            warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
+            warnings.warn(problem.message, ImageWarning, stacklevel=2)
         if not len(images):
             raise ValueError(f"no image of {name!r} could be read; at least one was expected")
         new = type(self)()
         new.__dict__.update(self.__dict__)
-        seen = Seen.joined(list(self.sight.seen(images)))
-        new.model_, new.judge_ = extended(self.model_, self.judge_, seen, self.remembered_)
-        new.remembered_ = with_class(self.remembered_, new.model_, seen.x)
+        seen = ModelInput.concatenate(list(self.input_pipeline.model_inputs(images)))
+        new.model_, new.conformal_ = with_new_class(self.model_, self.conformal_, seen, self.exemplars_)
+        new.exemplars_ = exemplars_with_new_class(self.exemplars_, new.model_, seen.x)
         new.classes_ = np.append(self.classes_, [name])
-        new.log_prior_ = prior_of_one_class_more(self.log_prior_)
-        if self.artist is not None:
-            new.artist_ = self.artist.extended(sketched(images, self.artist), len(self.labels))
+        new.log_prior_ = prior_with_new_class(self.log_prior_)
+        if self.feature_decoder is not None:
+            new.feature_decoder_ = self.feature_decoder.with_new_class(thumbnails(images, self.feature_decoder), len(self.labels))
         pixels = images.batch(np.arange(len(images))).numpy()
-        new.hashes_ = np.concatenate([self.hashes_, hashes_of(map(fingerprint, pixels))])
+        new.hashes_ = np.concatenate([self.hashes_, to_hashes(map(fingerprint, pixels))])
         new.__dict__.pop("id_", None)
         return new
 
     @torch.inference_mode()
-    def map(self) -> Plane | None:
+    def projection(self) -> PCAProjection | None:
         """A plane through the space in which the model sees images and classes, if it has one."""
-        return Plane.through(self.model_.class_places().cpu()) if isinstance(self.model_, Placing) else None
+        return PCAProjection.fit(self.model_.class_embeddings().cpu()) if isinstance(self.model_, HasEmbedding) else None
 
     @torch.inference_mode()
-    def class_places(self, plane: Plane) -> Tensor:
+    def class_embeddings(self, plane: PCAProjection) -> Tensor:
         """Where classes are on that plane: (K, 2)."""
-        assert isinstance(self.model_, Placing)
-        return plane(self.model_.class_places().cpu())
+        assert isinstance(self.model_, HasEmbedding)
+        return plane(self.model_.class_embeddings().cpu())
 
     @torch.inference_mode()
-    def places(self, images: Images, plane: Plane) -> Tensor:
+    def embed(self, images: ImageDataset, plane: PCAProjection) -> Tensor:
         """Where images are on that plane: (N, 2)."""
-        assert isinstance(self.model_, Placing)
-        found = [plane(self.model_.placed(x).cpu()) for x in self.sight.inputs(images)]
+        assert isinstance(self.model_, HasEmbedding)
+        found = [plane(self.model_.embed(x).cpu()) for x in self.input_pipeline.inputs(images)]
         return torch.cat(found) if found else torch.zeros(0, 2, dtype=torch.float64)
 
-    def n_missing(self, label: Any, alpha: float) -> int:
+    def n_calibration_missing(self, label: Any, alpha: float) -> int:
         """How many images more a class would have to have set aside for p-values of its own at `alpha`; 0 if it has enough."""
-        return self.judge_.typicality.n_missing(alpha)[self.index(label)]
+        return self.conformal_.typicality.n_missing(alpha)[self.index(label)]
 
-    def judge(self, images: Images, *, alpha: float) -> Judgement:
+    def conformal_output(self, images: ImageDataset, *, alpha: float) -> ConformalOutput:
         """Everything that answers rest on, as arrays, for a whole collection."""
         pieces = [block for _, block in blocks(images)] or [images]
         # A block at a time: what is seen of an image is far more than what is answered.
-        return Judgement.joined([self.judge_(self.examine(piece), self.log_prior_, alpha) for piece in pieces])
+        return ConformalOutput.concatenate([self.conformal_(self.outputs(piece), self.log_prior_, alpha) for piece in pieces])
 
-    def judge_of_part(self, observed: ArrayLike, validation: Part, calibration: Part) -> Judge:
+    def calibrate_for_mask(self, mask: ArrayLike, validation: LabeledImages, calibration: LabeledImages) -> ConformalClassifier:
         """What makes answers of images of which `observed`, (H, W) bool, is seen: fitted on others behind the same mask.
 
         Neither part may hold images of the training; the classifier's own splits do.
         """
-        masks = [masks_of(self, observed, [None] * len(part)) for part in (validation, calibration)]
-        before, now = (self.examine(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
+        masks = [masks_for(self, mask, [None] * len(part)) for part in (validation, calibration)]
+        before, now = (self.outputs(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
         labels = [torch.from_numpy(part.labels) for part in (validation, calibration)]
         T = fit_temperature(before.log_scores, labels[0], self.log_prior_)
-        return Judge.fit(Labelled.of(before, labels[0], T), Labelled.of(now, labels[1], T), self.log_prior_, T)
+        return ConformalClassifier.fit(CalibrationData.from_outputs(before, labels[0], T), CalibrationData.from_outputs(now, labels[1], T), self.log_prior_, T)
 
     @property
     def id(self) -> str | None:
@@ -412,27 +412,27 @@ class BayesClassifier:
     def save(self, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> None:
         """Write model.safetensors and model.json; `extra` adds to the latter, for people and programs to read."""
         self._check_fitted()
-        folder, (tensors, document) = Path(folder), taken_apart(self)
+        folder, (tensors, document) = Path(folder), to_state(self)
         digest = checkpoint.save(folder, tensors, {**document, "name": folder.resolve().name, **(extra or {})})
         self.id_ = f"{folder.resolve().name}@{digest}"
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu", trust: checkpoint.Trust | None = None) -> Self:
+    def load(cls, folder: str | Path, *, device: str = "cpu", trust: checkpoint.TrustPolicy | None = None) -> Self:
         """Read a model folder, one of those that are to be trusted; a CheckpointError says what is wrong with it."""
         tensors, document = checkpoint.load(Path(folder), trust)
-        return put_together(cls, tensors, document, device)
+        return from_state(cls, tensors, document, device)
 
-    def _readable(self, inputs: Any, names: Sequence[str] | None = None) -> tuple[Images, list[Problem | None]]:
+    def _read_inputs(self, inputs: Any, names: Sequence[str] | None = None) -> tuple[ImageDataset, list[LoadError | None]]:
         """The inputs that can be read, in this classifier's format, and for each input what is wrong with it, if anything."""
         width = None if self.format_ is not None else self.model_.task.n_dims
-        return arrays.readable(inputs, self.format_, names, width=width)
+        return arrays.read_inputs(inputs, self.format_, names, width=width)
 
     def _pixels(self, image: Any) -> Tensor:
         """One image (1, C, H, W) in [0, 1], or a vector (1, D); a ValueError if it cannot be read."""
-        images, problems = self._readable([image])
+        images, problems = self._read_inputs([image])
         for problem in filter(None, problems):
-            raise ValueError(problem.sentence)
-        return self.sight.unit(images.batch([0]))
+            raise ValueError(problem.message)
+        return self.input_pipeline.to_model(images.batch([0]))
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "judge_"):
@@ -446,7 +446,7 @@ class BayesClassifier:
         return self.model_
 
 
-def seed_of(random_state: Any) -> int:
+def seed_from(random_state: Any) -> int:
     """A number, from anything that scikit-learn takes for a random state."""
     if isinstance(random_state, Integral):
         return int(random_state)

@@ -12,18 +12,18 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from likely.classifier.classifier import BayesClassifier, seed_of
-from likely.classifier.featuring import suited
+from likely.classifier.classifier import Predictor, seed_from
+from likely.classifier.featuring import with_backbone_defaults
 from likely.data import arrays
-from likely.data.collection import Images
+from likely.data.collection import ImageDataset
 from likely.data.decoding import ImageWarning
 from likely.data.images import ImageOptions
-from likely.data.splits import divide
-from likely.inference.posterior import top_log_posterior
+from likely.data.splits import make_splits
+from likely.inference.posterior import topk_log_posterior
 from likely.nets.features import FeatureOptions
 
 
-class Classifier(ClassifierMixin, BaseEstimator, BayesClassifier):  # type: ignore[misc]  # scikit-learn has no types
+class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[misc]  # scikit-learn has no types
     """p(c | x) = softmax(log p(x | c) / T + log π_c), with p(x | c) from one of the model families.
 
     Parameters
@@ -51,20 +51,20 @@ class Classifier(ClassifierMixin, BaseEstimator, BayesClassifier):  # type: igno
     def fit(self, X: Any, y: ArrayLike) -> Self:
         """Learn p(x | c) from images or vectors X and their labels y."""
         X, y = self._checked(X, y)
-        self.seed_ = seed_of(self.random_state)
+        self.seed_ = seed_from(self.random_state)
         unlabelled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
         classes, labels = np.unique(y[~unlabelled], return_inverse=True)
         numbers = np.full(len(y), -1, np.int64)
         numbers[~unlabelled] = labels
-        asked = suited(ImageOptions.validated(self.images), FeatureOptions.validated(self.features))
+        asked = with_backbone_defaults(ImageOptions.from_any(self.images), FeatureOptions.from_any(self.features))
         dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], asked)
         for problem in problems:
-            warnings.warn(problem.sentence, ImageWarning, stacklevel=2)
-        parts = divide(dataset, self.seed)
+            warnings.warn(problem.message, ImageWarning, stacklevel=2)
+        parts = make_splits(dataset, self.seed)
         for _ in self.fit_steps(parts, dataset.classes, dataset.format):
             pass
         self.finish(parts)
-        self.forget_features()  # what comes now are images of every day, of which nobody asked to keep anything
+        self.disable_feature_cache()  # what comes now are images of every day, of which nobody asked to keep anything
         self.classes_ = classes
         return self
 
@@ -83,15 +83,15 @@ class Classifier(ClassifierMixin, BaseEstimator, BayesClassifier):  # type: igno
         return labels
 
     @torch.inference_mode()
-    def top(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    def predict_topk(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """The k most probable classes of each image, the first the best, and their log p(c | x): (N, k) each.
 
         Of thousands of classes no more is kept than is asked for.
         """
         images, found = self._images(X), []
-        for x in self.sight.inputs(images):
+        for x in self.input_pipeline.inputs(images):
             scores = self.model_.log_scores(x)
-            found.append(top_log_posterior(scores, self.log_prior_.to(scores.device), self.judge_.temperature, k))
+            found.append(topk_log_posterior(scores, self.log_prior_.to(scores.device), self.conformal_.temperature, k))
         values, classes = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
         return self.classes_[classes], values
 
@@ -114,7 +114,7 @@ class Classifier(ClassifierMixin, BaseEstimator, BayesClassifier):  # type: igno
             raise ValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
         return X, y
 
-    def _images(self, X: Any) -> Images:
+    def _images(self, X: Any) -> ImageDataset:
         self._check_fitted()
         if self.format_ is None:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])

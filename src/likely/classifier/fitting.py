@@ -11,74 +11,74 @@ import torch
 from torch import Tensor
 
 from likely import checkpoint, models
-from likely.classifier.choosing import choice_of
-from likely.classifier.featuring import Features, Progress
-from likely.classifier.judging import not_too_many
-from likely.classifier.sight import BATCH
-from likely.contract import Measured, Scorer, Task
+from likely.classifier.choosing import choose_model
+from likely.classifier.featuring import FeaturePipeline, Progress
+from likely.classifier.judging import subsample
+from likely.classifier.sight import BATCH_SIZE
+from likely.contract import FitsInClosedForm, Scorer, Task
 from likely.data.images import ImageFormat
-from likely.data.parts import Part
-from likely.data.splits import Parts
+from likely.data.parts import LabeledImages
+from likely.data.splits import Splits
 from likely.inference.calibration import fit_temperature, nll, weights
 from likely.nets.features import FeatureOptions
 from likely.training import hardware
-from likely.training.feed import Batches
-from likely.training.loop import Step, fit, measure
+from likely.training.feed import ShuffledBatches
+from likely.training.loop import Step, fit, fit_closed_form
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from likely.classifier.classifier import BayesClassifier
+    from likely.classifier.classifier import Predictor
 
-LESSON = 64  # images of a batch by which features are learned
+FEATURE_BATCH_SIZE = 64  # images of a batch by which features are learned
 Snapshot: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
-class Fitting:
+class Trainer:
     """The training of a classifier on some parts: first `learn_features`, then `see`, then `steps`, each of which does what
     comes before it unless that was done."""
 
-    def __init__(self, classifier: BayesClassifier, parts: Parts) -> None:
+    def __init__(self, classifier: Predictor, parts: Splits) -> None:
         self.classifier, self.parts = classifier, parts
         self._has_learned = self._has_seen = False
 
-    def learn_features(self) -> Iterator[Step]:
+    def fit_features(self) -> Iterator[Step]:
         """Train what makes the features, if that is learned; whoever has had enough may stop."""
         classifier, train = self.classifier, self.parts.train
         counts = train.class_counts(int(train.labels.max()) + 1)
-        asked, shape = FeatureOptions.validated(classifier.features), train.images.shape
-        classifier.choice_ = choice_of(classifier.model, asked, shape, counts)
-        options = models.family(classifier.family).options_type.validated(classifier.options)
+        asked, shape = FeatureOptions.from_any(classifier.features), train.images.shape
+        classifier.choice_ = choose_model(classifier.model, asked, shape, counts)
+        options = models.family(classifier.family).options_type.from_any(classifier.options)
         features = None
         if len(shape) == 3:
-            features = Features.chosen(classifier.choice_.features, options, shape, classifier.seed)
+            features = FeaturePipeline.from_options(classifier.choice_.features, options, shape, classifier.seed)
         classifier.features_ = features
         self._has_learned = True
         if features is None:
             return
-        training = TrainingOptions.validated(classifier.training)
-        hardware.placed(features, hardware.device(training.device))
+        training = TrainingOptions.from_any(classifier.training)
+        hardware.to_device(features, hardware.select_device(training.device))
         length = {"epochs": features.options.feature_epochs, "minutes": None}
-        training = training.model_copy(update=length).resolved(len(train))
-        lesson = features.map.lesson(features.options, len(counts), training.learning_rate)
+        training = training.model_copy(update=length).resolve(len(train))
+        lesson = features.extractor.training_module(features.options, len(counts), training.learning_rate)
         if lesson is None:
             return
-        state = TrainingState(hardware.placed(lesson, features.device), training, seed=classifier.seed)
+        state = TrainingState(hardware.to_device(lesson, features.device), training, seed=classifier.seed)
         try:
-            feed = self._feed(train, min(training.batch_size or BATCH, LESSON), training.augment)
+            feed = self._feed(train, min(training.batch_size or BATCH_SIZE, FEATURE_BATCH_SIZE), training.augment)
             yield from fit(state, feed.to(features.device))
         finally:
-            state.use_best()
+            state.load_best()
             features.requires_grad_(False).eval()
 
-    def see(self, progress: Progress | None = None) -> None:
+    def extract_features(self, progress: Progress | None = None) -> None:
         """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
         if not self._has_learned:
-            for _ in self.learn_features():
+            for _ in self.fit_features():
                 pass
         if self.classifier.features_ is not None:
-            self.classifier.features_.keep()
-            self.classifier.features_.measure(self.parts.train.images, progress)
+            self.classifier.features_.enable_cache()
+            self.classifier.features_.fit_scaler(self.parts.train.images, progress)
         self._has_seen = True
 
     def steps(
@@ -86,21 +86,21 @@ class Fitting:
     ) -> Iterator[Step]:
         """Train the model; `resume` is a snapshot of `training_state_`, from which the training goes on as it would have."""
         if not self._has_seen:
-            self.see()
+            self.extract_features()
         lesson, validation = self._begin(classes, format)
         classifier = self.classifier
         state, options, device = classifier.training_state_, classifier.training_, classifier.device
         if resume is not None:
             self._restore(resume)
-        elif isinstance(classifier.model_, Measured):
-            for _ in measure(classifier.model_, self._feed(lesson, BATCH, None).to(device)):
-                state.follow_model()
+        elif isinstance(classifier.model_, FitsInClosedForm):
+            for _ in fit_closed_form(classifier.model_, self._feed(lesson, BATCH_SIZE, None).to(device)):
+                state.reset_ema()
                 if not state.objectives and not self._validate(validation):
                     break  # nobody can choose
         if state.objectives and device.type == "cpu":
-            hardware.keep_memory()
-        dtype = hardware.dtype(options, device, classifier.model_.task.shape)
-        feed = self._feed(lesson, options.batch_size or BATCH, options.augment, options.labelled_share).to(device)
+            hardware.tune_malloc()
+        dtype = hardware.select_dtype(options, device, classifier.model_.task.shape)
+        feed = self._feed(lesson, options.batch_size or BATCH_SIZE, options.augment, options.labeled_fraction).to(device)
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end
             return
         for step in fit(state, feed, dtype=dtype):
@@ -108,25 +108,25 @@ class Fitting:
             if state.progress.stale >= options.patience:
                 return
 
-    def _begin(self, classes: Sequence[str], format: ImageFormat | None) -> tuple[Part, Part]:
+    def _begin(self, classes: Sequence[str], format: ImageFormat | None) -> tuple[LabeledImages, LabeledImages]:
         """An untrained model for the data at hand; what it learns from and the validation images, as it sees them."""
         classifier, parts, K = self.classifier, self.parts, len(classes)
         family = models.family(classifier.family)
-        options = family.options_type.validated(classifier.options)
-        crosses = classifier.crosses(parts.train.images.shape)
-        photographed = parts.lesson(calibration=crosses, generated=False).class_counts(K)
-        lesson, validation = parts.lesson(calibration=crosses), parts.validation
-        asked = TrainingOptions.validated(classifier.training).suited(options.training_defaults)
-        classifier.training_ = asked.resolved(len(lesson))
+        options = family.options_type.from_any(classifier.options)
+        crosses = classifier.uses_cross_conformal(parts.train.images.shape)
+        photographed = parts.training_images(calibration=crosses, generated=False).class_counts(K)
+        lesson, validation = parts.training_images(calibration=crosses), parts.validation
+        asked = TrainingOptions.from_any(classifier.training).with_defaults(options.training_defaults)
+        classifier.training_ = asked.resolve(len(lesson))
         classifier.classes_ = np.asarray(classes)
         classifier.format_ = format
         if classifier.features_ is not None:
-            lesson, validation = classifier.features_.over(lesson), classifier.features_.over(validation)
+            lesson, validation = classifier.features_.transform_images(lesson), classifier.features_.transform_images(validation)
         task = Task(lesson.images.shape, lesson.class_counts(K))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(classifier.seed)
             model = family(task, options)
-        classifier.model_ = hardware.placed(model, hardware.device(classifier.training_.device))
+        classifier.model_ = hardware.to_device(model, hardware.select_device(classifier.training_.device))
         classifier.log_prior_ = replace(task, class_counts=photographed).log_prior
         classifier.training_state_ = TrainingState(classifier.model_, classifier.training_, seed=classifier.seed)
         return lesson, validation
@@ -141,29 +141,29 @@ class Fitting:
             ) from error
 
     def _feed(
-        self, part: Part, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
-    ) -> Batches:
+        self, part: LabeledImages, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
+    ) -> ShuffledBatches:
         features = self.classifier.features_
         how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labelled_share": labelled_share}
         how["noise"] = 0.0 if features is None or augment is None else features.noise
-        return Batches(part.images, part.labels, seed=self.classifier.seed, **how)
+        return ShuffledBatches(part.images, part.labels, seed=self.classifier.seed, **how)
 
     @torch.inference_mode()
-    def _validate(self, part: Part) -> dict[str, float]:
+    def _validate(self, part: LabeledImages) -> dict[str, float]:
         """Score the averaged weights on the validation images and keep them if they are the best so far."""
         if not len(part):
             return {}
         classifier = self.classifier
-        part = not_too_many(part, len(classifier.labels), classifier.seed)
+        part = subsample(part, len(classifier.labels), classifier.seed)
         labels, log_prior = torch.from_numpy(part.labels), classifier.log_prior_
-        averaged = classifier.training_state_.averaged.eval()
+        averaged = classifier.training_state_.ema_model.eval()
         assert isinstance(averaged, Scorer)
-        scores = torch.cat([averaged.log_scores(x).cpu() for x in classifier.sight.inputs(part.images)])
+        scores = torch.cat([averaged.log_scores(x).cpu() for x in classifier.input_pipeline.inputs(part.images)])
         T = fit_temperature(scores, labels, log_prior)
         right = (scores / T + log_prior).argmax(1) == labels
         figures = {
             "nll": nll(scores, labels, log_prior, T),
             "accuracy": (weights(labels, log_prior) * right).mean().item(),
         }
-        classifier.training_state_.keep_if_better(figures["nll"])
+        classifier.training_state_.update_best(figures["nll"])
         return figures

@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from likely.data.collection import Images, StreamedImages
-from likely.data.decoding import Array, ImageError, name_of
-from likely.data.format import resolve
+from likely.data.collection import ImageDataset, LazyImages
+from likely.data.decoding import Array, ImageError, source_name
+from likely.data.format import infer_format
 from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import Items, Listing, Problem, Rows
-from likely.data.nearest import suggestion
-from likely.data.parts import Dataset, Integers, Part, fingerprint
-from likely.data.reading import Content, Reader
+from likely.data.listing import SourceItems, SplitListing, LoadError, ArrayItems
+from likely.data.nearest import did_you_mean
+from likely.data.parts import Dataset, Integers, LabeledImages, fingerprint
+from likely.data.reading import ReadResult, Reader
 
 IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
 NARROW = 8  # pixels: images this high and only three or four wide are hardly meant
@@ -26,7 +26,7 @@ MEMORY = 1 << 29  # bytes of pixels that are kept; more are decoded whenever the
 
 
 @final
-class Sources(Items):
+class InputItems(SourceItems):
     """Images of any kind that `images.read` takes, one by one."""
 
     def __init__(self, sources: Sequence[Any], names: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ class Sources(Items):
         if self._names is not None:
             return self._names[i]
         source = self._sources[i]
-        return name_of(source) if isinstance(source, str | Path) else f"image[{i}]"
+        return source_name(source) if isinstance(source, str | Path) else f"image[{i}]"
 
 
 def are_images(X: Any) -> bool:
@@ -56,64 +56,64 @@ def are_images(X: Any) -> bool:
     return isinstance(X, list | tuple) and len(X) > 0 and _is_source(X[0])
 
 
-def items(X: Any, names: Sequence[str] | None = None) -> Items:
+def items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
     """Anything that holds images or vectors, to be read by index; one path, bytes or picture is a list of one."""
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
     if isinstance(X, str | Path | bytes | Image.Image):
         X = [X]
     if isinstance(X, np.ndarray) and X.ndim == 2:
-        return Rows("vector", X.shape, lambda: X)
+        return ArrayItems("vector", X.shape, lambda: X)
     if isinstance(X, np.ndarray) and X.ndim >= 3:
         pixels = _channels_last(X)
         _require_images(pixels, X.shape)
-        return Sources(list(pixels), names) if names is not None else Rows("image", pixels.shape, lambda: pixels)
+        return InputItems(list(pixels), names) if names is not None else ArrayItems("image", pixels.shape, lambda: pixels)
     if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
         raise ValueError(f"X has the shape {X.shape}; {IMAGES} were expected, or vectors (N, D)")
-    return Sources(list(X), names)
+    return InputItems(list(X), names)
 
 
 def dataset(
     X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions
-) -> tuple[Dataset, tuple[Problem, ...]]:
+) -> tuple[Dataset, tuple[LoadError, ...]]:
     """Images or vectors with class indices (N,) as a dataset without a test part, which is its owner's affair."""
     listed = items(X)
     _require_some(listed)
-    format = resolve(options, {"train": Listing(listed, ())}, "X")
+    format = infer_format(options, {"train": SplitListing(listed, ())}, "X")
     content = _content(listed, format, fingerprint)
     if not len(content.indices):
-        raise ImageError(f"none of the {len(listed)} images could be read; {content.problems[0].sentence}")
-    part = Part(content.images, labels[content.indices], content.hashes)
-    named = Dataset("X", tuple(classes), part, None, None, content.problems, format, available=("train", "test"))
-    return named, content.problems
+        raise ImageError(f"none of the {len(listed)} images could be read; {content.errors[0].message}")
+    part = LabeledImages(content.images, labels[content.indices], content.hashes)
+    named = Dataset("X", tuple(classes), part, None, None, content.errors, format, available=("train", "test"))
+    return named, content.errors
 
 
-def readable(
+def read_inputs(
     X: Any, format: ImageFormat | None, names: Sequence[str] | None = None, *, width: int | None = None
-) -> tuple[Images, list[Problem | None]]:
+) -> tuple[ImageDataset, list[LoadError | None]]:
     """The images of X that can be read, and for each of X None or what is wrong with it.
 
     A ValueError says so if X as a whole is not what is read: images of a format or, without one, vectors of a `width`.
     """
     listed = _shown(X, format, names, width)
     content = _content(listed, format, unmarked)
-    wrong = iter(content.problems)
+    wrong = iter(content.errors)
     good = set(content.indices.tolist())
     return content.images, [None if i in good else next(wrong) for i in range(len(listed))]
 
 
-def images(X: Any, format: ImageFormat | None) -> Images:
+def images(X: Any, format: ImageFormat | None) -> ImageDataset:
     """The images of X, every one; an ImageError names the first that cannot be read.
 
     Of those that do not fit in memory, it is raised by the batch that the image is in, so that none is decoded twice.
     """
     listed = _shown(X, format, None, None)
     _require_some(listed)
-    if format is not None and not isinstance(listed, Rows) and not _fit(listed, format):
-        return StreamedImages(listed, format)
+    if format is not None and not isinstance(listed, ArrayItems) and not _fit(listed, format):
+        return LazyImages(listed, format)
     content = _content(listed, format, unmarked)
-    if content.problems:
-        raise ImageError(content.problems[0].sentence)
+    if content.errors:
+        raise ImageError(content.errors[0].message)
     return content.images
 
 
@@ -125,23 +125,23 @@ def unmarked(pixels: Array) -> bytes:
 def class_index(classes: Sequence[str], name: str) -> int:
     """The place of a class by its name; a ValueError names the nearest."""
     if name not in classes:
-        raise ValueError(f"there is no class {name!r}{suggestion(name, classes)}")
+        raise ValueError(f"there is no class {name!r}{did_you_mean(name, classes)}")
     return classes.index(name)
 
 
-def _content(listed: Items, format: ImageFormat | None, mark: Callable[[Array], bytes]) -> Content:
-    return Reader(format, kept=_fit(listed, format), done=lambda n: None, mark=mark).read(listed)
+def _content(listed: SourceItems, format: ImageFormat | None, mark: Callable[[Array], bytes]) -> ReadResult:
+    return Reader(format, cache=_fit(listed, format), done=lambda n: None, mark=mark).read(listed)
 
 
-def _fit(listed: Items, format: ImageFormat | None) -> bool:
+def _fit(listed: SourceItems, format: ImageFormat | None) -> bool:
     """Whether the images can all be kept; vectors always are."""
     return format is None or len(listed) * math.prod(format.shape) <= MEMORY
 
 
-def _shown(X: Any, format: ImageFormat | None, names: Sequence[str] | None, width: int | None) -> Items:
+def _shown(X: Any, format: ImageFormat | None, names: Sequence[str] | None, width: int | None) -> SourceItems:
     """What a trained model is shown, if it is of the kind that it was trained on."""
     listed = items(X if format is not None else _vectors(X, width), names)
-    if format is not None and isinstance(listed, Rows) and listed.are_vectors:
+    if format is not None and isinstance(listed, ArrayItems) and listed.are_vectors:
         raise ValueError(
             f"X has the shape {listed.shape}, which is vectors or a single image; this model takes {IMAGES}: "
             "for a single one give image[None]"
@@ -168,7 +168,7 @@ def _vectors(X: Any, width: int | None) -> Array:
     return rows
 
 
-def _require_some(listed: Items) -> None:
+def _require_some(listed: SourceItems) -> None:
     if not len(listed):
         raise ValueError("X holds no images; at least one was expected")
 

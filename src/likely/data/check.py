@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from likely.data import copies
-from likely.data.dataset import AS_THE_DATA_ARE, load
-from likely.data.decoding import ImageError, measure
-from likely.data.findings import Finding, Findings, Severity, counted, error, note, warning
+from likely.data.dataset import NATIVE_FORMAT, load
+from likely.data.decoding import ImageError, read_header
+from likely.data.findings import Issue, DataIssues, Severity, counted, error, note, warning
 from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import Files, Listings
-from likely.data.nearest import suggestion
+from likely.data.listing import FileItems, Listings
+from likely.data.nearest import did_you_mean
 from likely.data.parts import Dataset
 from likely.data.sources import listings as listings_of
 
@@ -23,32 +23,32 @@ LARGEST_ASPECT = 5
 
 def check(
     data: str | Path,
-    images: ImageOptions | ImageFormat = AS_THE_DATA_ARE,
+    images: ImageOptions | ImageFormat = NATIVE_FORMAT,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> Findings:
+) -> DataIssues:
     """Read all of DATA and look for what is wrong with it; raises DataError if it is not understood at all."""
     dataset = load(data, images, progress=progress, fewest_classes=0)
-    found = [*_passed_over(dataset), *_classes(dataset), *_sizes(listings_of(data)), *copies.find(dataset)]
+    found = [*_passed_over(dataset), *_classes(dataset), *_sizes(listings_of(data)), *copies.find_duplicates(dataset)]
     n_classes = len(dataset.classes)
-    return Findings(
+    return DataIssues(
         name=dataset.name,
         format=dataset.format,
         classes=dataset.classes,
-        counts={name: part.class_counts(n_classes) for name, part in dataset.parts.items()},
-        unlabelled={name: int((part.labels < 0).sum()) for name, part in dataset.parts.items()},
-        n_unreadable=len(dataset.problems),
-        findings=tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity))),
+        counts={name: part.class_counts(n_classes) for name, part in dataset.splits.items()},
+        unlabelled={name: int((part.labels < 0).sum()) for name, part in dataset.splits.items()},
+        n_unreadable=len(dataset.errors),
+        issues=tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity))),
     )
 
 
-def _passed_over(dataset: Dataset) -> Iterator[Finding]:
-    if n := len(dataset.problems):
+def _passed_over(dataset: Dataset) -> Iterator[Issue]:
+    if n := len(dataset.errors):
         sentence = f"{counted(n, 'file or line', 'files or lines')} had to be passed over"
-        yield error("unreadable", sentence, n, (problem.sentence for problem in dataset.problems))
+        yield error("unreadable", sentence, n, (problem.message for problem in dataset.errors))
 
 
-def _classes(dataset: Dataset) -> Iterator[Finding]:
+def _classes(dataset: Dataset) -> Iterator[Issue]:
     """Classes with too few images, in themselves or beside the others."""
     if len(dataset.classes) < 2:
         there = f"only one class, {dataset.classes[0]!r}" if dataset.classes else "no class"
@@ -64,11 +64,11 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
             yield note("untested-class", sentence, len(missing), missing)
 
 
-def _small_classes(counts: Mapping[str, int]) -> Iterator[Finding]:
+def _small_classes(counts: Mapping[str, int]) -> Iterator[Issue]:
     trained = [name for name, n in counts.items() if n]
     if missing := [name for name, n in counts.items() if not n]:
         sentence = f"{counted(len(missing), 'class', 'classes')} without any training image, not to be learnt"
-        examples = (f"{name}{suggestion(name, trained)}" for name in missing)
+        examples = (f"{name}{did_you_mean(name, trained)}" for name in missing)
         yield error("untrained-class", sentence, len(missing), examples)
     kinds = (
         ("one-image-class", range(1, 2), "with a single training image, too few to calibrate with"),
@@ -79,7 +79,7 @@ def _small_classes(counts: Mapping[str, int]) -> Iterator[Finding]:
             yield warning(kind, f"{counted(len(small), 'class', 'classes')} {saying}", len(small), small)
 
 
-def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
+def _imbalance(counts: Mapping[str, int]) -> Iterator[Issue]:
     ranked = sorted(counts, key=counts.__getitem__)
     if ranked and counts[ranked[-1]] > LARGEST_IMBALANCE * counts[ranked[0]]:
         few, many = ranked[0], ranked[-1]
@@ -87,14 +87,14 @@ def _imbalance(counts: Mapping[str, int]) -> Iterator[Finding]:
         yield warning("imbalance", sentence, 1, (many, few))
 
 
-def _sizes(listings: Listings) -> Iterator[Finding]:
+def _sizes(listings: Listings) -> Iterator[Issue]:
     """Files too small to show much, or so long that little is left of them in any model's square."""
     tiny: list[str] = []
     long: list[str] = []
-    for items in (listing.items for listing in listings.values() if isinstance(listing.items, Files)):
+    for items in (listing.items for listing in listings.values() if isinstance(listing.items, FileItems)):
         for i in range(len(items)):
             try:
-                header = measure(items[i], items.name(i))
+                header = read_header(items[i], items.name(i))
             except ImageError:
                 continue  # found unreadable already
             short_side, long_side = sorted((header.height, header.width))

@@ -14,15 +14,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely.data.decoding import Array
-from likely.data.images import ImageFormat, read
-from likely.data.listing import Items
+from likely.data.images import ImageFormat, read_image
+from likely.data.listing import SourceItems
 from likely.data.quiet import QUIET
 
 # Pillow decodes without holding the interpreter, so threads help; with more, neither it nor the disk would follow.
 N_THREADS = min(8, os.cpu_count() or 1)
 
 
-class Images(ABC):
+class ImageDataset(ABC):
     """Images of one shape, in an order that never changes."""
 
     @property
@@ -41,13 +41,13 @@ class Images(ABC):
     def name(self, i: int) -> str:
         """What to call image i in a message: its path, or its place in an array."""
 
-    def subset(self, indices: ArrayLike) -> Images:
+    def subset(self, indices: ArrayLike) -> ImageDataset:
         """The images at `indices` as a collection of their own; nothing is copied."""
         return Subset(self, np.asarray(indices, np.int64))
 
 
 @final
-class CachedImages(Images):
+class InMemoryImages(ImageDataset):
     """Images in one array, uint8 (N, C, H, W); one mapped from disk will do."""
 
     def __init__(self, pixels: Array, name: Callable[[int], str]) -> None:
@@ -69,10 +69,10 @@ class CachedImages(Images):
 
 
 @final
-class StreamedImages(Images):
+class LazyImages(ImageDataset):
     """Images that stay where they are, decoded whenever a batch asks for them; ImageError if one has gone since."""
 
-    def __init__(self, items: Items, format: ImageFormat) -> None:
+    def __init__(self, items: SourceItems, format: ImageFormat) -> None:
         self._items = items
         self._format = format
 
@@ -95,11 +95,11 @@ class StreamedImages(Images):
         return self._items.name(i)
 
     def _read(self, i: int) -> Array:
-        return read(self._items[i], self._format, name=self.name(i))
+        return read_image(self._items[i], self._format, name=self.name(i))
 
 
 @final
-class Vectors(Images):
+class ArrayDataset(ImageDataset):
     """Vectors, (N, D), float32 or float64: one far from zero has its differences in digits that float32 lacks."""
 
     def __init__(self, rows: Array, name: Callable[[int], str]) -> None:
@@ -121,10 +121,10 @@ class Vectors(Images):
 
 
 @final
-class Subset(Images):
+class Subset(ImageDataset):
     """Some images of another collection, by index."""
 
-    def __init__(self, images: Images, indices: Array) -> None:
+    def __init__(self, images: ImageDataset, indices: Array) -> None:
         self._images = images
         self._indices = indices
 
@@ -141,15 +141,15 @@ class Subset(Images):
     def name(self, i: int) -> str:
         return self._images.name(int(self._indices[i]))
 
-    def subset(self, indices: ArrayLike) -> Images:
+    def subset(self, indices: ArrayLike) -> ImageDataset:
         return Subset(self._images, self._indices[np.asarray(indices, np.int64)])
 
 
 @final
-class Joined(Images):
+class ConcatImages(ImageDataset):
     """Several collections of images of one shape, one after the other."""
 
-    def __init__(self, collections: Sequence[Images]) -> None:
+    def __init__(self, collections: Sequence[ImageDataset]) -> None:
         self._collections = collections
         self._ends = np.cumsum([len(images) for images in collections])
 

@@ -11,29 +11,29 @@ from typing import Final
 
 import numpy as np
 
-from likely.data.collection import CachedImages as CachedImages
-from likely.data.collection import Images as Images
-from likely.data.collection import StreamedImages as StreamedImages
-from likely.data.collection import Vectors as Vectors
+from likely.data.collection import InMemoryImages as InMemoryImages
+from likely.data.collection import ImageDataset as ImageDataset
+from likely.data.collection import LazyImages as LazyImages
+from likely.data.collection import ArrayDataset as ArrayDataset
 from likely.data.findings import counted
-from likely.data.format import resolve
+from likely.data.format import infer_format
 from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import PARTS, Listing, Listings, class_names
+from likely.data.listing import SPLITS, SplitListing, Listings, class_names
 from likely.data.listing import DataError as DataError
-from likely.data.listing import Problem as Problem
+from likely.data.listing import LoadError as LoadError
 from likely.data.parts import Dataset as Dataset
-from likely.data.parts import Part as Part
-from likely.data.reading import Content, Reader
+from likely.data.parts import LabeledImages as LabeledImages
+from likely.data.reading import ReadResult, Reader
 from likely.data.sources import listings as listings_of
 
-AS_THE_DATA_ARE: Final = ImageOptions()
+NATIVE_FORMAT: Final = ImageOptions()
 
 
 def load(
     data: str | Path,
-    images: ImageOptions | ImageFormat = AS_THE_DATA_ARE,
+    images: ImageOptions | ImageFormat = NATIVE_FORMAT,
     *,
-    parts: Collection[str] = PARTS,
+    splits: Collection[str] = SPLITS,
     memory: int = 1 << 29,
     progress: Callable[[int, int], None] | None = None,
     fewest_classes: int = 2,
@@ -47,9 +47,9 @@ def load(
     name, listings = str(data), listings_of(data)
     classes = class_names(listings)
     _require_classes(name, listings, classes, fewest_classes)
-    asked = {part: listings[part] for part in PARTS if part in parts and part in listings}
-    format = resolve(images, asked, name)
-    reader = Reader(format, _fits(asked, format, memory), Tally(asked, progress))
+    asked = {part: listings[part] for part in SPLITS if part in splits and part in listings}
+    format = infer_format(images, asked, name)
+    reader = Reader(format, _fits(asked, format, memory), ProgressCounter(asked, progress))
     contents = {part: reader.read(listing.items) for part, listing in asked.items()}
     made = {part: _part(f"{name}: {part}", contents[part], listing, classes) for part, listing in asked.items()}
     return Dataset(
@@ -58,13 +58,13 @@ def load(
         train=made.get("train"),
         validation=made.get("validation"),
         test=made.get("test"),
-        problems=tuple(p for part, listing in asked.items() for p in (*listing.problems, *contents[part].problems)),
+        errors=tuple(p for part, listing in asked.items() for p in (*listing.errors, *contents[part].errors)),
         format=format,
-        available=tuple(part for part in PARTS if part in listings and len(listings[part].items)),
+        available=tuple(part for part in SPLITS if part in listings and len(listings[part].items)),
     )
 
 
-class Tally:
+class ProgressCounter:
     """Counts images as they are done and reports them with their total."""
 
     def __init__(self, listings: Listings, report: Callable[[int, int], None] | None) -> None:
@@ -78,14 +78,14 @@ class Tally:
             self._report(self._done, self._total)
 
 
-def _part(name: str, content: Content, listing: Listing, classes: tuple[str, ...]) -> Part | None:
+def _part(name: str, content: ReadResult, listing: SplitListing, classes: tuple[str, ...]) -> LabeledImages | None:
     """What was read of a part, None if nothing was listed."""
-    if content.problems and not len(content.indices):
-        first = content.problems[0].sentence
-        raise DataError(f"{name}: none of its {len(content.problems)} images can be read; the first: {first}")
+    if content.errors and not len(content.indices):
+        first = content.errors[0].message
+        raise DataError(f"{name}: none of its {len(content.errors)} images can be read; the first: {first}")
     place: Mapping[str | None, int] = {None: -1} | {name: i for i, name in enumerate(classes)}
     labels = np.array([place[label] for label in listing.labels], np.int64)
-    return Part(content.images, labels[content.indices], content.hashes) if len(labels) else None
+    return LabeledImages(content.images, labels[content.indices], content.hashes) if len(labels) else None
 
 
 def _fits(listings: Listings, format: ImageFormat | None, memory: int) -> bool:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from likely.data.nearest import suggestion
+from likely.data.nearest import did_you_mean
 from likely.data.quiet import QUIET
 
 Array: TypeAlias = NDArray[Any]
@@ -43,8 +43,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 LYING = {5, 6, 7, 8}
-GREY_MODES = {"1", "L", "LA", "La"}
-COLOUR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
+GRAY_MODES = {"1", "L", "LA", "La"}
+COLOR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -57,26 +57,26 @@ class ImageWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class Header:
+class ImageHeader:
     """What an image says of itself before it is decoded: its size once upright, and whether it must be grey."""
 
     height: int
     width: int
-    grey: bool
+    is_gray: bool
 
 
-def name_of(source: Source) -> str:
+def source_name(source: Source) -> str:
     """What to call a source in a message: a file's path as it was given, else what it is."""
     if isinstance(source, str | Path):
         return str(source)
     return {bytes: "the bytes given", np.ndarray: "the array given"}.get(type(source), "the image given")
 
 
-def measure(source: Source, name: str) -> Header:
+def read_header(source: Source, name: str) -> ImageHeader:
     """The image's header, without decoding it; raises ImageError."""
-    with opened(source, name) as image:
+    with open_image(source, name) as image:
         across, down = reversed(image.size) if _orientation(image) in LYING else image.size
-        return Header(height=down, width=across, grey=image.mode in GREY_MODES | DEEP_MODES)
+        return ImageHeader(height=down, width=across, is_gray=image.mode in GRAY_MODES | DEEP_MODES)
 
 
 def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Image.Image:
@@ -85,7 +85,7 @@ def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Imag
     `size` is what the image is needed for, (width, height) in pixels: a JPEG may come back smaller than it is on disk,
     but never smaller than twice that.
     """
-    with opened(source, name) as image:
+    with open_image(source, name) as image:
         if image.format in ("JPEG", "MPO") and image is not source:
             across, down = size[::-1] if _orientation(image) in LYING else size
             image.draft(mode, (2 * across, 2 * down))
@@ -96,7 +96,7 @@ def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Imag
 
 def opacity(source: Source, name: str) -> Image.Image | None:
     """How opaque each pixel is, upright, "L" from 0 to 255; None if the image knows no transparency. Raises ImageError."""
-    with opened(source, name) as image:
+    with open_image(source, name) as image:
         if not image.has_transparency_data:
             return None
         image.load()
@@ -106,7 +106,7 @@ def opacity(source: Source, name: str) -> Image.Image | None:
 
 
 @contextmanager
-def opened(source: Source, name: str) -> Iterator[Image.Image]:
+def open_image(source: Source, name: str) -> Iterator[Image.Image]:
     """The image, its header read and its size checked; whatever goes wrong inside is an ImageError that names it."""
     try:
         with QUIET, _open(source, name) as image:
@@ -125,7 +125,7 @@ def _open(source: Source, name: str) -> AbstractContextManager[Image.Image]:
         # The caller's own is not ours to close.
         return nullcontext(source) if stored is None else Image.open(BytesIO(stored), formats=FORMATS)
     if isinstance(source, np.ndarray):
-        return Image.fromarray(eight_bit(source, name))
+        return Image.fromarray(to_8bit(source, name))
     if isinstance(source, bytes):
         _require_content(len(source), name)
         return Image.open(BytesIO(source), formats=FORMATS)
@@ -183,7 +183,7 @@ def _neighbour(path: Path) -> str:
     """A look at the names beside a missing file; a bounded one, as folders may hold millions."""
     if not path.parent.is_dir():
         return ""
-    return suggestion(path.name, (entry.name for entry in islice(path.parent.iterdir(), 2000)))
+    return did_you_mean(path.name, (entry.name for entry in islice(path.parent.iterdir(), 2000)))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -196,12 +196,12 @@ def _orientation(image: Image.Image) -> int:
 def _converted(image: Image.Image, mode: Mode, name: str) -> Image.Image:
     if image.mode in DEEP_MODES:
         image = Image.fromarray(_from_sixteen_bit(np.asarray(image), name))
-    if image.mode not in GREY_MODES | COLOUR_MODES:
+    if image.mode not in GRAY_MODES | COLOR_MODES:
         kinds = {"F": "32-bit floating-point pixels", "LAB": "CIELAB colours"}
         raise ImageError(f"{name}: has {kinds.get(image.mode, image.mode)}; 8 or 16 bits a channel were expected")
     if image.has_transparency_data:
         image = _over_white(image)
-    if mode == "L" and image.mode in COLOUR_MODES:
+    if mode == "L" and image.mode in COLOR_MODES:
         image = image.convert("RGB")  # Pillow has no direct way to grey from some of them
     return image.convert(mode)
 
@@ -220,7 +220,7 @@ def _from_sixteen_bit(values: Array, name: str) -> Array:
     return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
-def eight_bit(array: Array, name: str) -> Array:
+def to_8bit(array: Array, name: str) -> Array:
     """An array of pixels as uint8: (H, W[, 1|3|4]) of uint8, uint16, bool, or floats in [0, 1] -> (H, W[, 3|4]).
 
     Raises ImageError.
@@ -229,10 +229,10 @@ def eight_bit(array: Array, name: str) -> Array:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or array.size == 0:
         raise ImageError(f"{name}: has the shape {array.shape}; (height, width) or (height, width, 1|3|4) was expected")
-    return quantised(array, name)
+    return quantize(array, name)
 
 
-def quantised(array: Array, name: str) -> Array:
+def quantize(array: Array, name: str) -> Array:
     """Pixels of an array of any shape as uint8, from uint8, uint16, bool, or floats in [0, 1]; raises ImageError."""
     if array.dtype == np.uint8:
         return array

@@ -10,7 +10,7 @@ SUFFIXES: tuple[str, ...] = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", 
 SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".ico")
 
 
-def find(inputs: Iterable[str | Path]) -> list[Path]:
+def find_images(inputs: Iterable[str | Path]) -> list[Path]:
     """The images that the inputs name: a folder stands for all images below it, sorted, anything else for itself.
 
     Hidden files and folders are passed over. A path that does not exist is kept: whoever reads it says what is wrong.

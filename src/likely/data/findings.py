@@ -22,18 +22,18 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """One thing that was found: of what kind, how bad, in a sentence, how many there are, and up to 20 of them."""
 
     kind: str
     severity: Severity
-    sentence: str
+    message: str
     count: int
     examples: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Findings:
+class DataIssues:
     """What DATA holds in each part, images of each class (K,) and unlabelled ones, and what was found, worst first.
 
     `n_unreadable` counts the files and lines that had to be passed over. `format` is None for vectors.
@@ -45,7 +45,7 @@ class Findings:
     counts: Mapping[str, tuple[int, ...]]
     unlabelled: Mapping[str, int]
     n_unreadable: int
-    findings: tuple[Finding, ...]
+    issues: tuple[Issue, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON would have it; counts by the name of their class."""
@@ -58,23 +58,23 @@ class Findings:
             "counts": named,
             "unlabelled": dict(self.unlabelled),
             "unreadable": self.n_unreadable,
-            "findings": [asdict(finding) for finding in self.findings],
+            "findings": [asdict(finding) for finding in self.issues],
         }
 
 
-def error(kind: str, sentence: str, count: int, examples: Iterable[str]) -> Finding:
+def error(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
     """A finding that makes a training, or its test, go wrong."""
-    return Finding(kind, Severity.ERROR, sentence, count, tuple(islice(examples, N_EXAMPLES)))
+    return Issue(kind, Severity.ERROR, message, count, tuple(islice(examples, N_EXAMPLES)))
 
 
-def warning(kind: str, sentence: str, count: int, examples: Iterable[str]) -> Finding:
+def warning(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
     """A finding that a training or its test will suffer from."""
-    return Finding(kind, Severity.WARNING, sentence, count, tuple(islice(examples, N_EXAMPLES)))
+    return Issue(kind, Severity.WARNING, message, count, tuple(islice(examples, N_EXAMPLES)))
 
 
-def note(kind: str, sentence: str, count: int, examples: Iterable[str]) -> Finding:
+def note(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
     """A finding that is good to know."""
-    return Finding(kind, Severity.NOTE, sentence, count, tuple(islice(examples, N_EXAMPLES)))
+    return Issue(kind, Severity.NOTE, message, count, tuple(islice(examples, N_EXAMPLES)))
 
 
 def counted(n: int, singular: str, plural: str = "") -> str:

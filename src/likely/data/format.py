@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely.data.decoding import Header, ImageError, measure
-from likely.data.images import ImageFormat, ImageOptions, read
-from likely.data.listing import DataError, Items, Listings, Rows
+from likely.data.decoding import ImageHeader, ImageError, read_header
+from likely.data.images import ImageFormat, ImageOptions, read_image
+from likely.data.listing import DataError, SourceItems, Listings, ArrayItems
 
 DEFAULT_SIDE = 64
 N_SIZES = 200
-N_COLOURS = 64
+N_COLORS = 64
 # The sample is part of the answer: another one could give the same data another format.
 SAMPLE_SEED = 0
 
 
 @dataclass(frozen=True)
-class Sampled:
+class SampledItem:
     """One image of the sample and what its header says."""
 
-    items: Items
+    items: SourceItems
     i: int
-    header: Header
+    header: ImageHeader
 
 
-def resolve(images: ImageOptions | ImageFormat, listings: Listings, name: str) -> ImageFormat | None:
+def infer_format(images: ImageOptions | ImageFormat, listings: Listings, name: str) -> ImageFormat | None:
     """The format of the listed images, None if they are vectors; raises DataError if some are and some are not."""
     if _are_vectors(listings, name):
         return None
@@ -35,8 +35,8 @@ def resolve(images: ImageOptions | ImageFormat, listings: Listings, name: str) -
         return images
     sample = _sample(listings)
     height, width = images.size or _common_size(sample)
-    grey = _all_grey(sample) if images.colour == "auto" else images.colour == "grey"
-    return ImageFormat(channels=1 if grey else 3, height=height, width=width, resize=images.resize, zoom=images.zoom)
+    grey = _all_grey(sample) if images.color == "auto" else images.color == "grey"
+    return ImageFormat(channels=1 if grey else 3, height=height, width=width, resize=images.resize, center_crop_ratio=images.center_crop_ratio)
 
 
 def native_size(listings: Listings) -> tuple[int, int] | None:
@@ -49,14 +49,14 @@ def native_size(listings: Listings) -> tuple[int, int] | None:
 
 
 def _are_vectors(listings: Listings, name: str) -> bool:
-    shapes = {part: listing.items.shape for part, listing in listings.items() if isinstance(listing.items, Rows)}
+    shapes = {part: listing.items.shape for part, listing in listings.items() if isinstance(listing.items, ArrayItems)}
     widths = {shape[1] if len(shape) == 2 else None for shape in shapes.values()}
     if len(widths) > 1:
         raise DataError(f"{name}: the parts do not go together; their shapes are {shapes}")
     return widths not in (set(), {None})
 
 
-def _sample(listings: Listings) -> Sequence[Sampled]:
+def _sample(listings: Listings) -> Sequence[SampledItem]:
     """Some images of the first part, in a fixed order; those that cannot be read are no part of it."""
     items = next((listing.items for listing in listings.values() if len(listing.items)), None)
     if items is None:
@@ -65,29 +65,29 @@ def _sample(listings: Listings) -> Sequence[Sampled]:
     return tuple(sampled for i in chosen.tolist() if (sampled := _sampled(items, i)))
 
 
-def _sampled(items: Items, i: int) -> Sampled | None:
+def _sampled(items: SourceItems, i: int) -> SampledItem | None:
     try:
-        return Sampled(items, i, measure(items[i], items.name(i)))
+        return SampledItem(items, i, read_header(items[i], items.name(i)))
     except ImageError:
         return None
 
 
-def _common_size(sample: Sequence[Sampled]) -> tuple[int, int]:
+def _common_size(sample: Sequence[SampledItem]) -> tuple[int, int]:
     sizes = {(one.header.height, one.header.width) for one in sample}
     if len(sizes) == 1 and max(size := sizes.pop()) <= DEFAULT_SIDE:
         return size
     return DEFAULT_SIDE, DEFAULT_SIDE
 
 
-def _all_grey(sample: Sequence[Sampled]) -> bool:
-    return bool(sample) and all(one.header.grey or _is_grey(one) for one in sample[:N_COLOURS])
+def _all_grey(sample: Sequence[SampledItem]) -> bool:
+    return bool(sample) and all(one.header.is_gray or _is_grey(one) for one in sample[:N_COLORS])
 
 
-def _is_grey(one: Sampled) -> bool:
+def _is_grey(one: SampledItem) -> bool:
     """Whether red, green and blue are equal all over; a file that will not decode is no evidence of colour."""
     format = ImageFormat(channels=3, height=DEFAULT_SIDE, width=DEFAULT_SIDE)
     try:
-        pixels = read(one.items[one.i], format, name=one.items.name(one.i))
+        pixels = read_image(one.items[one.i], format, name=one.items.name(one.i))
     except ImageError:
         return True
     return bool((pixels == pixels[:1]).all())

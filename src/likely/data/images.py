@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
-from likely.data.decoding import Array, ImageError, Mode, Source, decode, eight_bit, name_of, opacity
-from likely.data.files import find as find
-from likely.data.nearest import suggestion
+from likely.data.decoding import Array, ImageError, Mode, Source, decode, to_8bit, source_name, opacity
+from likely.data.files import find_images as find_images
+from likely.data.nearest import did_you_mean
 from likely.options import Options
 
 Resize: TypeAlias = Literal["fit", "crop", "stretch"]
-Colour: TypeAlias = Literal["auto", "grey", "rgb"]
+Color: TypeAlias = Literal["auto", "grey", "rgb"]
 Size: TypeAlias = tuple[int, int]
 
 LARGEST_SIDE = 4096
@@ -42,14 +42,14 @@ class ImageOptions(Options):
         description="fit: the whole image, padded with its border's colour; "
         "crop: fill, and cut what stands over; stretch: ignore the aspect",
     )
-    zoom: float = Field(
+    center_crop_ratio: float = Field(
         default=1.0,
         ge=1,
         le=4,
         description="with crop: how many times larger than to fill the image is made before it is cut, for what is in the "
         "middle of a photograph",
     )
-    colour: Colour = Field(default="auto", description="grey or rgb; auto: grey if the images are")
+    color: Color = Field(default="auto", description="grey or rgb; auto: grey if the images are")
 
     @field_validator("size", mode="before")
     @classmethod
@@ -61,8 +61,8 @@ class ImageOptions(Options):
 
     @model_validator(mode="after")
     def _agree(self) -> ImageOptions:
-        if self.zoom != 1 and self.resize != "crop":
-            raise ValueError(f"zoom {self.zoom:g} is for resize 'crop'; {self.resize!r} cuts nothing")
+        if self.center_crop_ratio != 1 and self.resize != "crop":
+            raise ValueError(f"zoom {self.center_crop_ratio:g} is for resize 'crop'; {self.resize!r} cuts nothing")
         return self
 
 
@@ -73,7 +73,7 @@ class ImageFormat(Options):
     height: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     width: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     resize: Resize = Field(default="fit", description="how an image of another size or aspect is brought to this one")
-    zoom: float = Field(default=1.0, ge=1, description="with crop: how many times larger than to fill it is made")
+    center_crop_ratio: float = Field(default=1.0, ge=1, description="with crop: how many times larger than to fill it is made")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -83,8 +83,8 @@ class ImageFormat(Options):
     @property
     def options(self) -> ImageOptions:
         """What asks for this format."""
-        colour: Colour = "grey" if self.channels == 1 else "rgb"
-        return ImageOptions(size=(self.height, self.width), resize=self.resize, zoom=self.zoom, colour=colour)
+        colour: Color = "grey" if self.channels == 1 else "rgb"
+        return ImageOptions(size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=colour)
 
     @property
     def mode(self) -> Mode:
@@ -92,15 +92,15 @@ class ImageFormat(Options):
         return "L" if self.channels == 1 else "RGB"
 
 
-def read(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
+def read_image(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
     """An image in the model's format: a path, bytes, a Pillow image or an array (H, W[, 1|3|4]) -> uint8 (C, H, W).
 
     An image that already has the size keeps its pixels bit for bit, and a JPEG that Pillow has opened but not yet decoded
     is read as its file would be. Raises ImageError; its message names the image.
     """
-    name = name_of(source) if name is None else name
+    name = source_name(source) if name is None else name
     if isinstance(source, np.ndarray):
-        source = eight_bit(source, name)
+        source = to_8bit(source, name)
         if source.shape == (format.height, format.width, *format.shape[: format.channels // 3]):
             return _channels_first(source)
     size = format.width, format.height
@@ -108,12 +108,12 @@ def read(source: Source, format: ImageFormat, *, name: str | None = None) -> Arr
     return _channels_first(np.asarray(image if image.size == size else _brought_to(format, image)))
 
 
-def observed(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
+def read_mask(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
     """Which pixels of an image in the model's format are rather opaque: (H, W) bool; all, if it knows no transparency."""
-    alpha = opacity(source, name_of(source) if name is None else name)
+    alpha = opacity(source, source_name(source) if name is None else name)
     if alpha is None:
         return np.ones((format.height, format.width), np.bool_)
-    shown: Array = read(alpha, format.model_copy(update={"channels": 1}))[0] >= HALF
+    shown: Array = read_image(alpha, format.model_copy(update={"channels": 1}))[0] >= HALF
     return shown
 
 
@@ -124,13 +124,13 @@ def to_pil(pixels: Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def write(path: str | Path, image: Image.Image | Array) -> None:
+def write_image(path: str | Path, image: Image.Image | Array) -> None:
     """Save a picture, or uint8 (C, H, W) pixels, in the format that the file's name ends in; raises ImageError."""
     path = Path(path)
     picture = image if isinstance(image, Image.Image) else to_pil(image)
     if path.suffix.lower() not in WRITABLE:
         wanted = f"a name ending in {', '.join(WRITABLE)} was expected"
-        raise ImageError(f"{path}: cannot be written; {wanted}{suggestion(path.suffix, WRITABLE)}")
+        raise ImageError(f"{path}: cannot be written; {wanted}{did_you_mean(path.suffix, WRITABLE)}")
     try:
         picture.save(path)
     except OSError as error:
@@ -156,7 +156,7 @@ def _brought_to(format: ImageFormat, image: Image.Image) -> Image.Image:
         case "fit":
             return _fit(image, size)
         case "crop":
-            return _crop(image, size, format.zoom)
+            return _crop(image, size, format.center_crop_ratio)
         case "stretch":
             return _scaled(image, size)
 

@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from likely.data.parts import Integers, Part
+from likely.data.parts import Integers, LabeledImages
 
-SAME_PICTURE = 0.998
+MAX_DISTANCE = 0.998
 SIDE, COARSE_SIDE = 16, 4
 STEP = SIDE // COARSE_SIDE
 BATCH = 256
 # An image with more candidates than this lies among so many alike that the closest few will do.
-MOST_CANDIDATES = 64
+MAX_CANDIDATES = 64
 # Less contrast than this, as a root mean square of 8-bit values, is noise: there is no picture to compare.
-LEAST_CONTRAST = 1.0
+MIN_CONTRAST = 1.0
 # The distance of thumbnails that show the same picture, and a little for rounding.
-RADIUS = math.sqrt(2 - 2 * SAME_PICTURE) + 1e-4
+RADIUS = math.sqrt(2 - 2 * MAX_DISTANCE) + 1e-4
 
 Floats: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
+class Thumbnails:
     """What is needed to compare N images: thumbnails (N, C, 16, 16) of length 1, or 0 if blank, and hashes (N,).
 
     `constant` says which images are of one colour all over, (N,).
@@ -51,7 +51,7 @@ class Looks:
         return np.flatnonzero(self.thumbnails.any(axis=(1, 2, 3)))
 
 
-def looks(part: Part) -> Looks:
+def make_thumbnails(part: LabeledImages) -> Thumbnails:
     """The looks of every image of a part; they take 1 kB an image and channel."""
     thumbnails = np.empty((len(part), part.images.shape[0], SIDE, SIDE), np.float32)
     constant = np.empty(len(part), np.bool_)
@@ -59,18 +59,18 @@ def looks(part: Part) -> Looks:
         pixels = part.images.batch(block)
         thumbnails[block] = _thumbnails(pixels).numpy()
         constant[block] = (pixels.flatten(1) == pixels.flatten(1)[:, :1]).all(dim=1).numpy()
-    return Looks(thumbnails, part.hashes, constant)
+    return Thumbnails(thumbnails, part.hashes, constant)
 
 
 def _thumbnails(pixels: Tensor) -> Tensor:
     small = functional.adaptive_avg_pool2d(pixels.float(), SIDE)  # (B, C, 16, 16)
     centred = small - small.mean(dim=(1, 2, 3), keepdim=True)
     length = centred.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    is_blank = length < LEAST_CONTRAST * math.sqrt(small[0].numel())
+    is_blank = length < MIN_CONTRAST * math.sqrt(small[0].numel())
     return torch.where(is_blank, 0, centred / length.clamp_min(1e-6))
 
 
-def twins(these: Looks, those: Looks) -> Integers:
+def nearest_duplicates(these: Thumbnails, those: Thumbnails) -> Integers:
     """For each of these images the index of the one of those that shows the same picture, the most alike, or -1: (N,).
 
     Copies with the same hash, and so the image itself, do not count. Candidates are found by 4 x 4 averages: coordinates
@@ -81,7 +81,7 @@ def twins(these: Looks, those: Looks) -> Integers:
     for i, j in _candidates(_coarse(these.thumbnails[ours]), _coarse(those.thumbnails[theirs])):
         i, j = ours[i], theirs[j]
         likeness = np.einsum("nchw,nchw->n", these.thumbnails[i], those.thumbnails[j])
-        same = (likeness >= SAME_PICTURE) & (these.hashes[i] != those.hashes[j])
+        same = (likeness >= MAX_DISTANCE) & (these.hashes[i] != those.hashes[j])
         order = np.argsort(likeness[same], kind="stable")  # the most alike comes last, and is what stays
         best[i[same][order]] = j[same][order]
     return best
@@ -117,8 +117,8 @@ def _close(a: Floats, b: Floats) -> tuple[Integers, Integers]:
     # |a − b|² = |a|² − 2 (a·b − |b|²/2): one product, and one comparison by row.
     nearness = np.column_stack([a, np.ones_like(a[:, 0])]) @ np.column_stack([b, -(b**2).sum(axis=1) / 2]).T  # (A, B)
     is_close = nearness >= ((a**2).sum(axis=1) - RADIUS**2)[:, None] / 2
-    for crowded in np.flatnonzero(is_close.sum(axis=1) > MOST_CANDIDATES):
+    for crowded in np.flatnonzero(is_close.sum(axis=1) > MAX_CANDIDATES):
         is_close[crowded] = False
-        is_close[crowded, np.argpartition(nearness[crowded], -MOST_CANDIDATES)[-MOST_CANDIDATES:]] = True
+        is_close[crowded, np.argpartition(nearness[crowded], -MAX_CANDIDATES)[-MAX_CANDIDATES:]] = True
     i, j = np.divmod(np.flatnonzero(is_close), max(len(b), 1))
     return i, j

@@ -11,9 +11,9 @@ from typing import Final, TypeAlias, final
 
 from likely.data.decoding import Array
 
-PARTS: Final = ("train", "validation", "test")
+SPLITS: Final = ("train", "validation", "test")
 # What people call the parts, in folders and in manifests.
-PART_NAMES: Final[Mapping[str, str]] = {
+SPLIT_NAMES: Final[Mapping[str, str]] = {
     "train": "train",
     "training": "train",
     "val": "validation",
@@ -29,14 +29,14 @@ class DataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Problem:
+class LoadError:
     """Something that was passed over: which, and why, in a sentence that names it. The rest of the data goes on."""
 
     source: str
-    sentence: str
+    message: str
 
 
-class Items(ABC):
+class SourceItems(ABC):
     """Images that are there to be read, by index, in an order that never changes."""
 
     @abstractmethod
@@ -52,7 +52,7 @@ class Items(ABC):
 
 
 @final
-class Files(Items):
+class FileItems(SourceItems):
     """Image files, one an image."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -69,7 +69,7 @@ class Files(Items):
 
 
 @final
-class Rows(Items):
+class ArrayItems(SourceItems):
     """The rows of one array, (N, H, W[, C]) or, of vectors, (N, D); `open` reads it, once and only if needed."""
 
     def __init__(self, name: str, shape: tuple[int, ...], open: Callable[[], Array]) -> None:
@@ -82,7 +82,7 @@ class Rows(Items):
         array: Array = self._open()
         return array
 
-    def forget(self) -> None:
+    def release(self) -> None:
         """Let go of the array, whose values were taken elsewhere; asked for once more, it is read once more."""
         self.__dict__.pop("array", None)
 
@@ -102,16 +102,16 @@ class Rows(Items):
 
 
 @dataclass(frozen=True)
-class Listing:
+class SplitListing:
     """The images of one part and the name of each one's class, None for an unlabelled one."""
 
-    items: Items
+    items: SourceItems
     labels: Sequence[str | None]
-    problems: tuple[Problem, ...] = ()
+    errors: tuple[LoadError, ...] = ()
 
 
 # What a source is: its parts, of `PARTS`, each listed. A source without parts is all train.
-Listings: TypeAlias = Mapping[str, Listing]
+Listings: TypeAlias = Mapping[str, SplitListing]
 
 
 def class_names(listings: Listings) -> tuple[str, ...]:

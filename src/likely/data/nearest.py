@@ -13,7 +13,7 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return by_folded[close[0]] if close else None
 
 
-def suggestion(word: str, choices: Iterable[str]) -> str:
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The end of a sentence about an unknown `word`: "; did you mean 'cat'?", or nothing if no choice is close."""
     choice = nearest(word, choices)
     return "" if choice is None else f"; did you mean {choice!r}?"

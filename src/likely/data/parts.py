@@ -10,12 +10,12 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.data.collection import Images, Joined
+from likely.data.collection import ImageDataset, ConcatImages
 from likely.data.decoding import Array
 from likely.data.findings import counted
 from likely.data.images import ImageFormat
-from likely.data.listing import Problem
-from likely.data.nearest import suggestion
+from likely.data.listing import LoadError
+from likely.data.nearest import did_you_mean
 
 Integers: TypeAlias = NDArray[np.int64]
 
@@ -25,28 +25,28 @@ def fingerprint(values: Array) -> bytes:
     return hashlib.blake2b(np.ascontiguousarray(values).data).digest()[:8]
 
 
-def hashes_of(fingerprints: Iterable[bytes]) -> Integers:
+def to_hashes(fingerprints: Iterable[bytes]) -> Integers:
     """Fingerprints as int64, (N,), the same on every machine."""
     return np.frombuffer(b"".join(fingerprints), "<i8").astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class LabeledImages:
     """Images with their labels, (N,) class indices with -1 for unlabelled, and their hashes, (N,)."""
 
-    images: Images
+    images: ImageDataset
     labels: Integers
     hashes: Integers
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def subset(self, indices: ArrayLike) -> Part:
+    def subset(self, indices: ArrayLike) -> LabeledImages:
         """The images at `indices`, in that order; nothing is copied but labels and hashes."""
         chosen = np.asarray(indices, np.int64)
-        return Part(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen])
+        return LabeledImages(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen])
 
-    def labelled(self) -> Part:
+    def labeled(self) -> LabeledImages:
         """The images that have a label."""
         return self if (self.labels >= 0).all() else self.subset(np.flatnonzero(self.labels >= 0))
 
@@ -55,12 +55,12 @@ class Part:
         return tuple(np.bincount(self.labels[self.labels >= 0], minlength=n_classes).tolist())
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def concatenate(parts: Sequence[LabeledImages]) -> LabeledImages:
     """All images of some parts of the same data, one part after the other; nothing is copied but labels and hashes."""
     if len(parts) == 1:
         return parts[0]
     labels, hashes = (np.concatenate(each) for each in ([p.labels for p in parts], [p.hashes for p in parts]))
-    return Part(Joined([part.images for part in parts]), labels, hashes)
+    return LabeledImages(ConcatImages([part.images for part in parts]), labels, hashes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,53 +72,53 @@ class Dataset:
 
     name: str
     classes: tuple[str, ...]
-    train: Part | None
-    validation: Part | None
-    test: Part | None
-    problems: tuple[Problem, ...]
+    train: LabeledImages | None
+    validation: LabeledImages | None
+    test: LabeledImages | None
+    errors: tuple[LoadError, ...]
     format: ImageFormat | None
     available: tuple[str, ...] = ()
 
     @property
-    def parts(self) -> Mapping[str, Part]:
+    def splits(self) -> Mapping[str, LabeledImages]:
         """The parts that were loaded, by name."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: part for name, part in parts.items() if part is not None}
 
     def has(self, part: str) -> bool:
         """Whether the data came with this part, read or not."""
-        return part in self.available or part in self.parts
+        return part in self.available or part in self.splits
 
-    def relabelled(self, classes: Sequence[str]) -> Dataset:
+    def relabel(self, classes: Sequence[str]) -> Dataset:
         """The same images labelled by their place in `classes`, a trained model's; other classes' are left out."""
         place = {name: i for i, name in enumerate(classes)}
         # One more entry than there are classes, so that the label -1 of the unlabelled finds itself at the end.
         table = np.array([place.get(name, UNKNOWN) for name in self.classes] + [-1], np.int64)
-        parts = {name: _mapped(part, table) for name, part in self.parts.items()}
+        parts = {name: _mapped(part, table) for name, part in self.splits.items()}
         return replace(
             self,
             classes=tuple(classes),
             train=parts.get("train"),
             validation=parts.get("validation"),
             test=parts.get("test"),
-            problems=self.problems + self._outsiders(classes),
+            errors=self.errors + self._outsiders(classes),
         )
 
-    def _outsiders(self, classes: Sequence[str]) -> tuple[Problem, ...]:
-        of_parts = [part.class_counts(len(self.classes)) for part in self.parts.values()]
+    def _outsiders(self, classes: Sequence[str]) -> tuple[LoadError, ...]:
+        of_parts = [part.class_counts(len(self.classes)) for part in self.splits.values()]
         counts = [sum(of_class) for of_class in zip(*of_parts, strict=True)] or [0] * len(self.classes)
         strangers = [(name, n) for name, n in zip(self.classes, counts, strict=True) if n and name not in classes]
-        return tuple(Problem(name, _stranger(name, n, classes)) for name, n in strangers)
+        return tuple(LoadError(name, _stranger(name, n, classes)) for name, n in strangers)
 
 
 UNKNOWN = -2
 
 
-def _mapped(part: Part, table: Integers) -> Part:
+def _mapped(part: LabeledImages, table: Integers) -> LabeledImages:
     labels = table[part.labels]
     kept = np.flatnonzero(labels != UNKNOWN)
     return replace(part.subset(kept), labels=labels[kept])
 
 
 def _stranger(name: str, n: int, classes: Sequence[str]) -> str:
-    return f"class {name!r} is not the model's; {counted(n, 'image')} passed over{suggestion(name, classes)}"
+    return f"class {name!r} is not the model's; {counted(n, 'image')} passed over{did_you_mean(name, classes)}"

@@ -6,7 +6,7 @@ import threading
 import warnings
 
 
-class Quiet:
+class suppress_pillow_warnings:
     """Keeps Pillow's warnings in while any thread is inside.
 
     `warnings.catch_warnings` alone is undone in the wrong order once two threads overlap; here the first in opens one
@@ -33,4 +33,4 @@ class Quiet:
                 self._caught.__exit__(None, None, None)
 
 
-QUIET = Quiet()
+QUIET = suppress_pillow_warnings()

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from likely.data.listing import DataError
-from likely.data.parts import Dataset, Integers, Part, joined
+from likely.data.parts import Dataset, Integers, LabeledImages, concatenate
 
-TEST_SHARE = 0.2
+TEST_FRACTION = 0.2
 TRAIN, VALIDATION, CALIBRATION, TEST = range(4)
 # Below this, a class is too small to spare an image for validation.
 FEW = 5
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitIndices:
     """Indices into the images that were split, sorted; every image is on exactly one side."""
 
     train: Integers
@@ -32,39 +32,39 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Parts:
+class Splits:
     """What training works with.
 
     `test` is None if the data has a test part of its own that was not read. `generated` images are learned from
     as well, and say nothing of how often a class comes or what is usual in it.
     """
 
-    train: Part
-    validation: Part
-    calibration: Part
-    test: Part | None
-    generated: Part | None = None
+    train: LabeledImages
+    validation: LabeledImages
+    calibration: LabeledImages
+    test: LabeledImages | None
+    generated: LabeledImages | None = None
 
-    def lesson(self, *, calibration: bool, generated: bool = True) -> Part:
+    def training_images(self, *, calibration: bool, generated: bool = True) -> LabeledImages:
         """What is learned from, with the calibration images or without, and with those that are generated or without."""
         added = [part for part, wanted in ((self.calibration, calibration), (self.generated, generated)) if wanted]
-        return joined([self.train, *(part for part in added if part is not None)])
+        return concatenate([self.train, *(part for part in added if part is not None)])
 
 
-def divide(dataset: Dataset, seed: int) -> Parts:
+def make_splits(dataset: Dataset, seed: int) -> Splits:
     """The data's own parts where it has them, the rest cut from its training images; DataError if there are none."""
     train = _without_copies(dataset)
     cut = split(
         train.labels,
         validation=0 if dataset.has("validation") else 0.1,
-        test=0 if dataset.has("test") else TEST_SHARE,
+        test=0 if dataset.has("test") else TEST_FRACTION,
         seed=seed,
         hashes=train.hashes,
     )
     own = dataset.validation
-    return Parts(
+    return Splits(
         train=train.subset(cut.train),
-        validation=train.subset(cut.validation) if own is None else own.labelled(),
+        validation=train.subset(cut.validation) if own is None else own.labeled(),
         calibration=train.subset(cut.calibration),
         test=dataset.test if dataset.has("test") else train.subset(cut.test),
     )
@@ -79,7 +79,7 @@ def split(
     limit: int = 300,
     seed: int,
     hashes: ArrayLike | None = None,
-) -> Split:
+) -> SplitIndices:
     """Each class dealt out by shares: `test` of its images, then `calibration` and `validation` of what is left.
 
     Shares are rounded down, but a class that has 5 images left gives 1 for validation; each class keeps at least one to
@@ -87,21 +87,21 @@ def split(
     hash stay together, and train if their labels differ. The same labels, hashes and seed give the same split.
     """
     classes = np.asarray(labels, np.int64)  # (N,)
-    groups, mixed = copy_groups(classes, hashes)
-    shares = Shares(validation, calibration, test, limit)
+    groups, mixed = duplicate_groups(classes, hashes)
+    shares = SplitFractions(validation, calibration, test, limit)
     sides = np.full(len(classes), TRAIN)
     for c, members in _members(classes):
         free = members[~mixed[members]]
         units, unit_of, sizes = np.unique(groups[free], return_inverse=True, return_counts=True)
         order = np.random.default_rng((seed, c)).permutation(len(units))
         of_unit = np.full(len(units), TRAIN)
-        of_unit[order] = _deal(sizes[order], shares.of(len(members)))
+        of_unit[order] = _deal(sizes[order], shares.for_dataset(len(members)))
         sides[free] = of_unit[unit_of]
-    return Split(*(np.flatnonzero(sides == side) for side in (TRAIN, VALIDATION, CALIBRATION, TEST)))
+    return SplitIndices(*(np.flatnonzero(sides == side) for side in (TRAIN, VALIDATION, CALIBRATION, TEST)))
 
 
 @dataclass(frozen=True)
-class Shares:
+class SplitFractions:
     """What a class gives of its images, as shares in [0, 1) and a most for validation and for calibration."""
 
     validation: float
@@ -109,7 +109,7 @@ class Shares:
     test: float
     limit: int
 
-    def of(self, n: int) -> dict[int, int]:
+    def for_dataset(self, n: int) -> dict[int, int]:
         """How many of a class's n images each side gets, in the order in which they are dealt."""
         n_test = min(_floor(self.test * n), n - 1)
         left = n - n_test
@@ -119,7 +119,7 @@ class Shares:
         return {TEST: n_test, CALIBRATION: n_calibration, VALIDATION: n_validation}
 
 
-def copy_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:
+def duplicate_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:
     """The group of copies that each image is in, (N,), and whether labels differ within it, (N,)."""
     if hashes is None:
         return np.arange(len(labels)), np.zeros(len(labels), np.bool_)
@@ -152,15 +152,15 @@ def _members(labels: Integers) -> Iterator[tuple[int, Integers]]:
             yield c, members
 
 
-def _without_copies(dataset: Dataset) -> Part:
+def _without_copies(dataset: Dataset) -> LabeledImages:
     """The training images of which there is no copy in another part that was loaded."""
     if dataset.train is None:
         raise DataError(f"{dataset.name}: has no train part; it has {', '.join(dataset.available) or 'nothing'}")
-    held = [part.hashes for name, part in dataset.parts.items() if name != "train"]
+    held = [part.hashes for name, part in dataset.splits.items() if name != "train"]
     is_copy = np.isin(dataset.train.hashes, np.concatenate(held)) if held else np.zeros(len(dataset.train), np.bool_)
     if is_copy.all():
         raise DataError(
-            f"{dataset.name}: every training image is also in {' or '.join(set(dataset.parts) - {'train'})}"
+            f"{dataset.name}: every training image is also in {' or '.join(set(dataset.splits) - {'train'})}"
         )
     return dataset.train.subset(np.flatnonzero(~is_copy)) if is_copy.any() else dataset.train
 

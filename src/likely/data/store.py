@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows: TypeAlias = Mapping[int, NDArray[np.float32]]
-AT_ONCE = 500  # keys in a question: SQLite takes no more than some 32,000 values
+BATCH_SIZE = 500  # keys in a question: SQLite takes no more than some 32,000 values
 PATIENCE = 10.0  # seconds to wait for another program that writes
 
 
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "likely"
 
 
-class VectorStore:
+class FeatureCache:
     """float32 vectors (D,) by 64-bit keys, in one SQLite file for every function that made them.
 
     It is a convenience: where it cannot be read or written, everything is computed as if it were empty.
@@ -58,6 +58,6 @@ class VectorStore:
 
 def _found(database: sqlite3.Connection, keys: Collection[int]) -> Iterator[tuple[int, bytes]]:
     asked = list(keys)
-    for some in (asked[i : i + AT_ONCE] for i in range(0, len(asked), AT_ONCE)):
+    for some in (asked[i : i + BATCH_SIZE] for i in range(0, len(asked), BATCH_SIZE)):
         places = ",".join("?" * len(some))
         yield from database.execute(f"select key, row from vectors where key in ({places})", some)

@@ -11,57 +11,57 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from likely.answer import Calibration, Status
-from likely.classifier import BayesClassifier
-from likely.contract import Evidence, GenerativeModel, ImportanceWeighted
-from likely.data.collection import Images
-from likely.data.parts import Part
+from likely.answer import CalibrationScope, Status
+from likely.classifier import Predictor
+from likely.contract import LikelihoodType, GenerativeModel, ImportanceWeighted
+from likely.data.collection import ImageDataset
+from likely.data.parts import LabeledImages
 from likely.evaluation import metrics
-from likely.evaluation.figures import CoarseFigures, Figures, RejectionFigures, UnknownFigures
+from likely.evaluation.figures import GroupMetrics, Metrics, RejectionMetrics, OODMetrics
 from likely.evaluation.metrics import Floats, Ints
 from likely.inference.hierarchy import Level, levels
-from likely.inference.judgement import Judgement
+from likely.inference.judgement import ConformalOutput
 
-TIMED = 64  # images
+N_TIMED = 64  # images
 BOUND_SEED = 0  # of the noise in a sampled bound: the same images have the same bits/dim
 
 
 @dataclass(frozen=True, eq=False)
-class Unknowns:
+class OODResult:
     """How images of no known class fared: their judgement, and where they are from."""
 
     source: str
-    judgement: Judgement
+    output: ConformalOutput
 
 
 @dataclass(frozen=True, eq=False)
-class Assessment:
+class EvaluationResult:
     """What a classifier said of n labelled images, and every figure that follows."""
 
     classes: tuple[str, ...]
     labels: Ints
-    judgement: Judgement
-    evidence: Evidence | None
+    output: ConformalOutput
+    likelihood_type: LikelihoodType | None
     log_evidence: Floats | None  # (n,) nats: log p(x), a true bound where the evidence is one
     n_dims: int
     seconds: float
-    part: str = "test"  # what the images are called
+    split: str = "test"  # what the images are called
     skipped: int = 0
-    unknown: Unknowns | None = None
+    unknown: OODResult | None = None
     importance_weighted: Floats | None = None  # (n,) nats: a tighter bound on log p(x), if one was asked for
 
     @cached_property
     def log_posterior(self) -> Floats:
-        return self.judgement.log_posterior.numpy()
+        return self.output.log_posterior.numpy()
 
     @cached_property
-    def alarms(self) -> NDArray[np.bool_]:
+    def rejected(self) -> NDArray[np.bool_]:
         """Which images were turned away as unknown, (n,)."""
-        return np.array([s is Status.UNKNOWN for s in self.judgement.statuses])
+        return np.array([s is Status.UNKNOWN for s in self.output.statuses])
 
     @property
     def is_calibrated(self) -> bool:
-        return Calibration.NONE not in self.judgement.calibration
+        return CalibrationScope.NONE not in self.output.calibration_scope
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -70,11 +70,11 @@ class Assessment:
         return metrics.bits_per_dim(self.log_evidence, self.n_dims)
 
     @property
-    def figures(self) -> Figures:
+    def metrics(self) -> Metrics:
         """The figures that the report and the card show."""
-        ambiguous = sum(s is Status.AMBIGUOUS for s in self.judgement.statuses)
-        rejection = RejectionFigures(self.judgement.alpha, int(self.alarms.sum()), ambiguous)
-        return Figures(
+        ambiguous = sum(s is Status.AMBIGUOUS for s in self.output.statuses)
+        rejection = RejectionMetrics(self.output.alpha, int(self.rejected.sum()), ambiguous)
+        return Metrics(
             n=len(self.labels),
             n_correct=int((self.log_posterior.argmax(1) == self.labels).sum()),
             balanced_accuracy=metrics.balanced_accuracy(self.log_posterior, self.labels),
@@ -82,17 +82,17 @@ class Assessment:
             ece=metrics.ece(self.log_posterior, self.labels),
             brier=metrics.brier(self.log_posterior, self.labels),
             skipped=self.skipped,
-            part=self.part,
+            split=self.split,
             bits_per_dim=self.bits_per_dim,
             images_per_second=len(self.labels) / self.seconds,
             rejection=rejection if self.is_calibrated else None,
-            unknown=self._unknown_figures() if self.unknown is not None else None,
+            unknown=self._ood_metrics() if self.unknown is not None else None,
             coarse=tuple(self._coarse(level) for level in levels(self.classes)),
         )
 
     def as_json(self) -> dict[str, Any]:
         """What `likely evaluate --json` prints."""
-        figures, rejection = self.figures, self.figures.rejection
+        figures, rejection = self.metrics, self.metrics.rejection
         found = {
             "n": figures.n,
             "skipped": figures.skipped,
@@ -102,9 +102,9 @@ class Assessment:
             "ece": figures.ece,
             "brier": figures.brier,
             "bits_per_dim": figures.bits_per_dim,
-            "evidence": None if self.evidence is None else str(self.evidence),
-            "false_alarm_rate": None if rejection is None else rejection.n_alarms / figures.n,
-            "alpha": self.judgement.alpha,
+            "evidence": None if self.likelihood_type is None else str(self.likelihood_type),
+            "false_alarm_rate": None if rejection is None else rejection.n_rejected / figures.n,
+            "alpha": self.output.alpha,
             "ambiguous_rate": None if rejection is None else rejection.n_ambiguous / figures.n,
             "images_per_second": figures.images_per_second,
             "per_class": self._per_class(),
@@ -123,10 +123,10 @@ class Assessment:
             }
         return found
 
-    def _coarse(self, level: Level) -> CoarseFigures:
-        best = level.log_posterior(self.judgement.log_posterior).argmax(1)
+    def _coarse(self, level: Level) -> GroupMetrics:
+        best = level.log_posterior(self.output.log_posterior).argmax(1)
         right = best == level.group[torch.from_numpy(self.labels)]
-        return CoarseFigures(len(level.names), int(right.sum()))
+        return GroupMetrics(len(level.names), int(right.sum()))
 
     def _per_class(self) -> list[dict[str, Any]]:
         table = metrics.per_class(self.log_posterior, self.labels)
@@ -137,18 +137,18 @@ class Assessment:
                 "recall": _number(table.recall[c]),
                 "precision": _number(table.precision[c]),
                 "f1": _number(table.f1[c]),
-                "false_alarms": int(self.alarms[self.labels == c].sum()) if self.is_calibrated else None,
-                "calibration": self.judgement.calibration[c].value,
+                "false_alarms": int(self.rejected[self.labels == c].sum()) if self.is_calibrated else None,
+                "calibration": self.output.calibration_scope[c].value,
             }
             for c, name in enumerate(self.classes)
         ]
 
-    def _unknown_figures(self) -> UnknownFigures:
+    def _ood_metrics(self) -> OODMetrics:
         assert self.unknown is not None
-        unknown = self.unknown.judgement
+        unknown = self.unknown.output
         # The score itself, not the p-value: a few hundred calibration images leave the p-value only as many values.
-        known_scores, unknown_scores = (j.strangeness.amin(1).numpy() for j in (self.judgement, unknown))
-        return UnknownFigures(
+        known_scores, unknown_scores = (j.nonconformity.amin(1).numpy() for j in (self.output, unknown))
+        return OODMetrics(
             source=self.unknown.source,
             n=len(unknown.statuses),
             n_rejected=sum(s is Status.UNKNOWN for s in unknown.statuses),
@@ -157,62 +157,62 @@ class Assessment:
         )
 
 
-def assess(
-    classifier: BayesClassifier,
-    part: Part,
+def evaluate(
+    classifier: Predictor,
+    images: LabeledImages,
     *,
     alpha: float,
     skipped: int = 0,
-    unknown: tuple[str, Images] | None = None,
+    unknown: tuple[str, ImageDataset] | None = None,
     importance_samples: int | None = None,
-) -> Assessment:
+) -> EvaluationResult:
     """Hold a classifier against a labelled part, and against `unknown` images (where they are from, the images).
 
     With `importance_samples`, log p(x) is also bounded by so many latent samples an image; a ValueError where the family
     has no such bound.
     """
-    judgement, seconds = _timed(classifier, part.images, alpha)
+    judgement, seconds = _timed(classifier, images.images, alpha)
     model = classifier.model_
-    return Assessment(
+    return EvaluationResult(
         classes=classifier.labels,
-        labels=part.labels,
-        judgement=judgement,
-        evidence=model.evidence if isinstance(model, GenerativeModel) else None,
-        log_evidence=_log_evidence(classifier, part.images),
+        labels=images.labels,
+        output=judgement,
+        likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
+        log_evidence=_log_evidence(classifier, images.images),
         n_dims=model.task.n_dims,
         seconds=seconds,
         skipped=skipped,
-        unknown=Unknowns(unknown[0], classifier.judge(unknown[1], alpha=alpha)) if unknown is not None else None,
-        importance_weighted=_importance_weighted(classifier, part.images, importance_samples)
+        unknown=OODResult(unknown[0], classifier.conformal_output(unknown[1], alpha=alpha)) if unknown is not None else None,
+        importance_weighted=_importance_weighted(classifier, images.images, importance_samples)
         if importance_samples
         else None,
     )
 
 
-def _timed(classifier: BayesClassifier, images: Images, alpha: float) -> tuple[Judgement, float]:
+def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[ConformalOutput, float]:
     """What is said of all images, and the seconds that it takes; where features are kept, by a few of which they are not."""
     start = time.perf_counter()
-    judgement = classifier.judge(images, alpha=alpha)
+    judgement = classifier.conformal_output(images, alpha=alpha)
     seconds = time.perf_counter() - start
-    if classifier.features_ is not None and classifier.features_.is_kept and len(images):
-        few = images.subset(np.arange(min(TIMED, len(images))))
-        with classifier.features_.keeping(False):
+    if classifier.features_ is not None and classifier.features_.is_cached and len(images):
+        few = images.subset(np.arange(min(N_TIMED, len(images))))
+        with classifier.features_.caching(False):
             start = time.perf_counter()
-            classifier.judge(few, alpha=alpha)
+            classifier.conformal_output(few, alpha=alpha)
             seconds = (time.perf_counter() - start) * len(images) / len(few)
     return judgement, seconds
 
 
-def _log_evidence(classifier: BayesClassifier, images: Images) -> Floats | None:
+def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:
     """log p(x) with the noise of a sampled bound in it, where bits/dim mean something."""
     model = classifier.model_
-    if not isinstance(model, GenerativeModel) or not model.evidence.has_bits_per_dim:
+    if not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
         return None
     rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
     return classifier.log_evidence(images, rng=rng)
 
 
-def _importance_weighted(classifier: BayesClassifier, images: Images, n_samples: int) -> Floats:
+def _importance_weighted(classifier: Predictor, images: ImageDataset, n_samples: int) -> Floats:
     if not isinstance(classifier.model_, ImportanceWeighted):
         raise ValueError(
             f"--importance-samples: {classifier.family!r} has no bound by importance weighting; vae has one"

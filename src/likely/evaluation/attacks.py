@@ -13,98 +13,98 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from likely.classifier import BayesClassifier
-from likely.classifier.examining import examine
-from likely.data.parts import Part
-from likely.inference.judgement import Judgement
+from likely.classifier import Predictor
+from likely.classifier.examining import model_outputs
+from likely.data.parts import LabeledImages
+from likely.inference.judgement import ConformalOutput
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.options import Options
 
 N_STEPS = 40  # of gradient ascent
 N_RESTARTS = 2  # beginning elsewhere
 STEP = 2.5  # times the budget over the number of steps: the whole budget can be crossed (Madry 2018)
-AT_ONCE = 64  # images attacked together
+BATCH_SIZE = 64  # images attacked together
 
 Progress = Callable[[int, int], None]
 
 
-class Attacked(Options):
+class AttackResult(Options):
     """What became of labelled images under one attack."""
 
     attack: str
-    budget: float = Field(description="The largest change of a pixel, of 255.")
+    epsilon: float = Field(description="The largest change of a pixel, of 255.")
     n: int = Field(description="Images that were attacked: all, whatever the answer was before.")
     accuracy: float = Field(description="The share whose most probable class is still their label.")
-    deceived: float = Field(description="The share answered wrongly and taken for known.")
-    turned_away: float = Field(description="The share taken for unknown.")
+    attack_success_rate: float = Field(description="The share answered wrongly and taken for known.")
+    rejection_rate: float = Field(description="The share taken for unknown.")
 
 
 @dataclass(frozen=True)
 class Target:
     """A classifier as an attacker sees it, at one false-alarm rate."""
 
-    classifier: BayesClassifier
+    classifier: Predictor
     alpha: float
 
-    def judged(self, x: Tensor) -> Judgement:
+    def output(self, x: Tensor) -> ConformalOutput:
         """Everything that an answer rests on, with gradients where there are any."""
         classifier = self.classifier
-        return classifier.judge_(
-            examine(classifier.model_, [classifier.sight.differentiable(x)]), classifier.log_prior_, self.alpha
+        return classifier.conformal_(
+            model_outputs(classifier.model_, [classifier.input_pipeline.differentiable(x)]), classifier.log_prior_, self.alpha
         )
 
     @torch.no_grad()
     def verdict(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Of images as a file would hold them: whether the class is wrong, and whether they are taken for unknown, (B,)."""
-        judgement = self.judged(to_unit(to_eight_bit(x)))
-        return judgement.best != y.cpu(), judgement.p_value <= self.alpha
+        judgement = self.output(to_unit(to_eight_bit(x)))
+        return judgement.predicted != y.cpu(), judgement.p_value <= self.alpha
 
 
-def attacked(
-    classifier: BayesClassifier,
-    part: Part,
+def attack(
+    classifier: Predictor,
+    images: LabeledImages,
     *,
-    budget: float,
+    epsilon: float,
     alpha: float,
     seed: int,
     progress: Progress | None = None,
-) -> tuple[Attacked, ...]:
+) -> tuple[AttackResult, ...]:
     """The images as they are, and under gradient ascent.
 
     `budget` is the largest change of a pixel, of 255. A ValueError if no image has a label, or the model takes vectors.
     """
     if classifier.format_ is None:
         raise ValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
-    known = part.labelled()
+    known = images.labeled()
     if not len(known):
-        raise ValueError(f"none of {len(part)} images has a label; at least one image of a known class was expected")
+        raise ValueError(f"none of {len(images)} images has a label; at least one image of a known class was expected")
     target, rng = Target(classifier, alpha), torch.Generator().manual_seed(seed)
-    size = budget / 255
+    size = epsilon / 255
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ATTACKS}
-    for start in range(0, len(known), AT_ONCE):
-        block = range(start, min(start + AT_ONCE, len(known)))
+    for start in range(0, len(known), BATCH_SIZE):
+        block = range(start, min(start + BATCH_SIZE, len(known)))
         x = to_unit(known.images.batch(block)).to(classifier.device)
         y = torch.from_numpy(known.labels[block.start : block.stop])
         for name, attack in ATTACKS.items():
             found[name].append(target.verdict(attack(target, x, y, size, rng), y))
         if progress is not None:
             progress(block.stop, len(known))
-    return tuple(_counted(name, budget, verdicts) for name, verdicts in found.items())
+    return tuple(_counted(name, epsilon, verdicts) for name, verdicts in found.items())
 
 
-def _counted(name: str, budget: float, verdicts: list[tuple[Tensor, Tensor]]) -> Attacked:
+def _counted(name: str, budget: float, verdicts: list[tuple[Tensor, Tensor]]) -> AttackResult:
     wrong, unknown = (torch.cat(part).double() for part in zip(*verdicts, strict=True))
-    return Attacked(
+    return AttackResult(
         attack=name,
-        budget=0.0 if name == "none" else budget,
+        epsilon=0.0 if name == "none" else budget,
         n=len(wrong),
         accuracy=float(1 - wrong.mean()),
-        deceived=float((wrong * (1 - unknown)).mean()),
-        turned_away=float(unknown.mean()),
+        attack_success_rate=float((wrong * (1 - unknown)).mean()),
+        rejection_rate=float(unknown.mean()),
     )
 
 
-def nothing(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
+def identity(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
     """The images as they are."""
     return x
 
@@ -133,11 +133,11 @@ def gradient(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) 
 def _slope(target: Target, x: Tensor, own: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        judgement = target.judged(x)
+        judgement = target.output(x)
         others = judgement.log_posterior.masked_fill(own, -torch.inf)
         lead, rival = others.max(1)
         lead = lead - judgement.log_posterior[own]
-        strange = judgement.strangeness.gather(1, rival[:, None])[:, 0]
+        strange = judgement.nonconformity.gather(1, rival[:, None])[:, 0]
         (slope,) = torch.autograd.grad(torch.where(lead < 0, lead, -strange).sum(), x)
     return slope
 
@@ -148,6 +148,6 @@ def _worth(wrong: Tensor, unknown: Tensor) -> Tensor:
 
 
 ATTACKS: dict[str, Callable[[Target, Tensor, Tensor, float, Generator], Tensor]] = {
-    "none": nothing,
+    "none": identity,
     "gradient": gradient,
 }

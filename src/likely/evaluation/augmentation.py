@@ -7,23 +7,23 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import BayesClassifier
-from likely.data.collection import CachedImages
+from likely.classifier import Predictor
+from likely.data.collection import InMemoryImages
 from likely.data.images import ImageFormat
-from likely.data.parts import Part, fingerprint, hashes_of
+from likely.data.parts import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.extractors import resized
 from likely.evaluation.metrics import Bools, paired_bootstrap
-from likely.evaluation.samples import drawn
+from likely.evaluation.samples import sample_images
 from likely.options import Options
 
 PER_CLASS = 100  # generated images, where no number is given
 
 
-class Augmented(Options):
+class AugmentationResult(Options):
     """What generated images did to the accuracy on held-out images; they stay only if it rose beyond its interval."""
 
     source: str = Field(description="The model that drew them.")
-    n_made: int
+    n_generated: int
     n: int = Field(description="Held-out images.")
     before: float = Field(description="Accuracy without generated images.")
     after: float = Field(description="Accuracy with them.")
@@ -31,22 +31,22 @@ class Augmented(Options):
     high: float
 
     @property
-    def kept(self) -> bool:
+    def accepted(self) -> bool:
         """Whether the model is the one that learned from generated images as well."""
         return self.low > 0
 
     @property
     def sentence(self) -> str:
         """What came of it."""
-        gain = f"accuracy {self.before:.4f} without and {self.after:.4f} with {self.n_made:,} images drawn by {self.source}"
+        gain = f"accuracy {self.before:.4f} without and {self.after:.4f} with {self.n_generated:,} images drawn by {self.source}"
         sure = f"95% interval of the difference {100 * self.low:.2f} to {100 * self.high:.2f} points"
         verdict = (
-            "they help, and are learned from" if self.kept else "no help beyond chance, and the model is without them"
+            "they help, and are learned from" if self.accepted else "no help beyond chance, and the model is without them"
         )
         return f"{gain}, on {self.n:,} images that neither training saw ({sure}): {verdict}"
 
 
-def asked(words: str) -> tuple[Path, int]:
+def parse_source(words: str) -> tuple[Path, int]:
     """MODEL[:n]: the model's folder, and how many images of each class it is to draw.
 
     >>> asked("fashion:50")
@@ -58,22 +58,22 @@ def asked(words: str) -> tuple[Path, int]:
     return Path(words), PER_CLASS
 
 
-def made_by(artist: BayesClassifier, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int) -> Part:
+def generate_images(generator: Predictor, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int) -> LabeledImages:
     """n generated images of each class, in the format of those that are learned from; a ValueError if classes differ."""
-    if set(artist.labels) != set(classes):
-        strange = sorted(set(artist.labels) ^ set(classes))
+    if set(generator.labels) != set(classes):
+        strange = sorted(set(generator.labels) ^ set(classes))
         raise ValueError(
-            f"{artist.id} draws other classes than there are to learn; {strange[0]!r} is of one of them alone"
+            f"{generator.id} draws other classes than there are to learn; {strange[0]!r} is of one of them alone"
         )
-    part = drawn(artist, n, seed)
+    part = sample_images(generator, n, seed)
     pixels = resized(part.images.batch(np.arange(len(part))).numpy(), format)
-    place = np.array([classes.index(name) for name in artist.labels], np.int64)
-    images = CachedImages(pixels, lambda i: f"generated image {i}")
-    return Part(images, place[part.labels], hashes_of(fingerprint(image) for image in pixels))
+    place = np.array([classes.index(name) for name in generator.labels], np.int64)
+    images = InMemoryImages(pixels, lambda i: f"generated image {i}")
+    return LabeledImages(images, place[part.labels], to_hashes(fingerprint(image) for image in pixels))
 
 
-def compared(source: str, n_made: int, before: Bools, after: Bools, *, seed: int = 0) -> Augmented:
+def compare(source: str, n_generated: int, before: Bools, after: Bools, *, seed: int = 0) -> AugmentationResult:
     """From which held-out images were answered rightly, (N,) each."""
     sure = paired_bootstrap(after, before, np.random.default_rng(seed))
     figures = {"before": float(before.mean()), "after": float(after.mean()), "low": sure.low, "high": sure.high}
-    return Augmented(source=source, n_made=n_made, n=len(before), **figures)
+    return AugmentationResult(source=source, n_generated=n_generated, n=len(before), **figures)

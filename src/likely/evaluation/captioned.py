@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from likely.evaluation.lettering import Lettering
-from likely.evaluation.tiling import above, beside, factor_for, gap, strip, within
+from likely.evaluation.lettering import TextRenderer
+from likely.evaluation.tiling import vstack, hstack, factor_for, gap, row, pad
 
 Pixels = NDArray[np.uint8]  # (C, H, W)
 Row = Sequence[tuple[Pixels, str]]  # images with their captions, of one line or more
@@ -25,25 +25,25 @@ def captioned(blocks: Sequence[tuple[str, Row]]) -> Image.Image:
     words = [heading for heading, _ in blocks] + [
         caption for _, row in blocks for _, each in row for caption in each.splitlines()
     ]
-    layout = _Layout(edge, Lettering.of(words, int(np.clip(edge // 6, 16, 28))))
+    layout = _Layout(edge, TextRenderer.of(words, int(np.clip(edge // 6, 16, 28))))
     return layout.framed([layout.block(heading, row) for heading, row in blocks])
 
 
 class _Layout:
-    def __init__(self, edge: int, lettering: Lettering) -> None:
+    def __init__(self, edge: int, lettering: TextRenderer) -> None:
         self.edge, self.lettering, self.gap = edge, lettering, gap(edge)
         self.line = round(1.6 * lettering.size)
         self.width = IN_A_ROW * edge + (IN_A_ROW - 1) * self.gap
 
     def block(self, heading: str, row: Row) -> Image.Image:
-        images = beside([self._tile(*each) for each in row], self.gap)
-        return above([self.lettering.picture(heading, (self.width, self.line)), images], 0) if heading else images
+        images = hstack([self._tile(*each) for each in row], self.gap)
+        return vstack([self.lettering.image(heading, (self.width, self.line)), images], 0) if heading else images
 
     def framed(self, blocks: Sequence[Image.Image]) -> Image.Image:
-        whole, margin = above(blocks, 2 * self.gap), 2 * self.gap
-        return within(whole, (max(whole.width, self.width) + 2 * margin, whole.height + 2 * margin), (margin, margin))
+        whole, margin = vstack(blocks, 2 * self.gap), 2 * self.gap
+        return pad(whole, (max(whole.width, self.width) + 2 * margin, whole.height + 2 * margin), (margin, margin))
 
     def _tile(self, image: Pixels, caption: str) -> Image.Image:
-        tile = strip(image[None], self.edge)
-        lines = [self.lettering.picture(line, (tile.width, self.line)) for line in caption.splitlines()]
-        return above([tile, *lines], 0)
+        tile = row(image[None], self.edge)
+        lines = [self.lettering.image(line, (tile.width, self.line)) for line in caption.splitlines()]
+        return vstack([tile, *lines], 0)

@@ -6,16 +6,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from likely.answer import Calibration
-from likely.contract import Evidence, EvidenceKind, Space
-from likely.evaluation.figures import Figures, headlines
-from likely.evaluation.phrases import evidence_phrase, plural
+from likely.answer import CalibrationScope
+from likely.contract import LikelihoodType, LikelihoodKind, Domain
+from likely.evaluation.figures import Metrics, metric_tiles
+from likely.evaluation.phrases import likelihood_phrase, plural
 from likely.evaluation.report.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent
 
 _MOST_CLASSES = 1000
 
 
-def card(content: ReportContent) -> str:
+def model_card(content: ReportContent) -> str:
     """Front matter between two lines of hyphens, then Markdown; a part that is absent from the content is left out."""
     parts = [_front_matter(content), "", *_words(content)]
     return "\n".join(parts) + "\n"
@@ -40,12 +40,12 @@ def _front_matter(content: ReportContent) -> str:
             header.family,
         ],
         classes=list(content.class_names),
-        **_results(content, content.figures) if content.figures is not None else {},
+        **_results(content, content.metrics) if content.metrics is not None else {},
     )
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _results(content: ReportContent, figures: Figures) -> dict[str, Any]:
+def _results(content: ReportContent, figures: Metrics) -> dict[str, Any]:
     """The figures as the model index that a hub shows."""
     from huggingface_hub import EvalResult
 
@@ -66,7 +66,7 @@ def _results(content: ReportContent, figures: Figures) -> dict[str, Any]:
     return {"model_name": name, "eval_results": results}
 
 
-def _metrics(figures: Figures) -> dict[str, float | None]:
+def _metrics(figures: Metrics) -> dict[str, float | None]:
     rejection, unknown = figures.rejection, figures.unknown
     return {
         "accuracy": figures.accuracy,
@@ -75,7 +75,7 @@ def _metrics(figures: Figures) -> dict[str, float | None]:
         "ece": figures.ece,
         "brier": figures.brier,
         "bits_per_dim": figures.bits_per_dim,
-        "false_alarm_rate": None if rejection is None else rejection.n_alarms / figures.n,
+        "false_alarm_rate": None if rejection is None else rejection.n_rejected / figures.n,
         "auroc": None if unknown is None else unknown.auroc,
         "fpr_at_95_tpr": None if unknown is None else unknown.fpr_at_95_tpr,
     }
@@ -90,8 +90,8 @@ def _words(content: ReportContent) -> Iterator[str]:
     yield f"`{header.id}` · {plain(header.family)} · {header.date} · made with Likely, the generative image classifier"
     yield from _use(header.name)
     yield from _classes(content.class_names)
-    if content.figures is not None:
-        yield from _figures(content.figures, header.evidence, len(content.class_names))
+    if content.metrics is not None:
+        yield from _figures(content.metrics, header.likelihood_type, len(content.class_names))
     if content.data is not None:
         yield from _data(content.data, content.class_names)
     yield from _limits(content)
@@ -120,9 +120,9 @@ def _classes(names: tuple[str, ...]) -> Iterator[str]:
     yield ", ".join(plain(name) for name in names[:_MOST_CLASSES]) + more
 
 
-def _figures(figures: Figures, evidence: Evidence | None, n_classes: int) -> Iterator[str]:
+def _figures(figures: Metrics, evidence: LikelihoodType | None, n_classes: int) -> Iterator[str]:
     yield from ("", "## Figures", "", "| | | |", "|---|---:|---|")
-    yield from (f"| {row.label} | {row.value} | {plain(row.note)} |" for row in headlines(figures, evidence, n_classes))
+    yield from (f"| {row.label} | {row.value} | {plain(row.note)} |" for row in metric_tiles(figures, evidence, n_classes))
 
 
 def _data(data: DataSummary, names: tuple[str, ...]) -> Iterator[str]:
@@ -140,8 +140,8 @@ def _data(data: DataSummary, names: tuple[str, ...]) -> Iterator[str]:
 
 def _limits(content: ReportContent) -> Iterator[str]:
     yield from ("", "## Limits", "")
-    evidence = content.header.evidence
-    yield f"- **The likelihood** is: {evidence_phrase(evidence)}. {_not_the_likelihood(evidence)}"
+    evidence = content.header.likelihood_type
+    yield f"- **The likelihood** is: {likelihood_phrase(evidence)}. {_not_the_likelihood(evidence)}"
     yield f"- **False alarms.** {_promise(content.false_alarms)}"
     yield "- **Unknown images** are recognised as often as the figures say: there is no promise about them."
     yield "- **Probabilities** compare the classes above with each other, at the class shares of the training images."
@@ -149,9 +149,9 @@ def _limits(content: ReportContent) -> Iterator[str]:
 
 
 def _promise(alarms: FalseAlarms | None) -> str:
-    if alarms is None or alarms.calibration is Calibration.NONE:
+    if alarms is None or alarms.calibration is CalibrationScope.NONE:
         return "Nothing is promised: there were too few calibration images, and no image is called unknown."
-    scope = "of every class" if alarms.calibration is Calibration.PER_CLASS else "of all classes taken together"
+    scope = "of every class" if alarms.calibration is CalibrationScope.PER_CLASS else "of all classes taken together"
     return (
         f"At most {alarms.alpha * 100:g}% of the images {scope} are called unknown, on average over calibration sets, "
         "if new images come from where the calibration images came from. Another camera, place or season breaks the "
@@ -159,12 +159,12 @@ def _promise(alarms: FalseAlarms | None) -> str:
     )
 
 
-def _not_the_likelihood(evidence: Evidence | None) -> str:
+def _not_the_likelihood(evidence: LikelihoodType | None) -> str:
     if evidence is None:
         return "It gives no p-values of its own."
-    if evidence.kind is EvidenceKind.UNNORMALISED:
+    if evidence.kind is LikelihoodKind.UNNORMALIZED:
         return "It compares images under this model alone: its differences have a meaning, its values have none."
-    if evidence.space is Space.FEATURES:
+    if evidence.domain is Domain.FEATURES:
         return "It is no probability of an image, and cannot be compared with a model of other features."
     return "A high one means a simple image as well as a familiar one: the p-value says how usual an image is."
 

@@ -21,16 +21,16 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.data.collection import Images
+from likely.data.collection import ImageDataset
 from likely.data.images import to_pil
-from likely.data.nearest import suggestion
+from likely.data.nearest import did_you_mean
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Rng: TypeAlias = np.random.Generator
 Matrix: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 STRENGTHS = (1, 2, 3, 4, 5)
-GREY = 128  # what an occlusion shows: the middle, which is seldom an image's own background
+GRAY = 128  # what an occlusion shows: the middle, which is seldom an image's own background
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Corruption:
     strength is more of the same damage.
     """
 
-    damage: Callable[[Pixels, float, Rng], Pixels]
+    apply: Callable[[Pixels, float, Rng], Pixels]
     amounts: tuple[float, float, float, float, float]
 
     def __call__(self, images: Pixels, strength: int, rng: Rng) -> Pixels:
         amount = self.amount(strength)
         damaged = np.empty(images.shape, np.uint8)
         for place, image in enumerate(images):
-            damaged[place] = self.damage(image, amount, rng)
+            damaged[place] = self.apply(image, amount, rng)
         return damaged
 
     def amount(self, strength: int) -> float:
@@ -58,7 +58,7 @@ class Corruption:
         return self.amounts[STRENGTHS.index(strength)]
 
 
-def corrupted(images: Images, name: str, strength: int, seed: int) -> Images:
+def corrupted(images: ImageDataset, name: str, strength: int, seed: int) -> ImageDataset:
     """The images of a collection as one corruption leaves them, damaged whenever a batch asks for them.
 
     An image's damage depends on the seed and its place in the collection alone. A ValueError if the corruption or the strength
@@ -66,7 +66,7 @@ def corrupted(images: Images, name: str, strength: int, seed: int) -> Images:
     """
     if name not in CORRUPTIONS:
         expected = f"one of {', '.join(CORRUPTIONS)} was expected"
-        raise ValueError(f"{name!r} is no corruption; {expected}{suggestion(name, tuple(CORRUPTIONS))}")
+        raise ValueError(f"{name!r} is no corruption; {expected}{did_you_mean(name, tuple(CORRUPTIONS))}")
     CORRUPTIONS[name].amount(strength)  # refuses now what the first batch would refuse
     if len(images.shape) != 3:
         raise ValueError(f"{name} is done to images; these are vectors of {images.shape[0]} numbers")
@@ -74,10 +74,10 @@ def corrupted(images: Images, name: str, strength: int, seed: int) -> Images:
 
 
 @final
-class _Corrupted(Images):
+class _Corrupted(ImageDataset):
     """Another collection's images, damaged."""
 
-    def __init__(self, images: Images, name: str, strength: int, seed: int) -> None:
+    def __init__(self, images: ImageDataset, name: str, strength: int, seed: int) -> None:
         self._images = images
         self._kind = name
         self._strength = strength
@@ -120,30 +120,30 @@ def blur(image: Pixels, spread: float, rng: Rng) -> Pixels:
     return _channels_first(to_pil(image).filter(ImageFilter.GaussianBlur(deviation)), image)
 
 
-def brightness(image: Pixels, share: float, rng: Rng) -> Pixels:
+def brightness(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     """(1 − share) x + share · 255, or + share · 0, at even chances: stray light, or too little of it."""
-    return _towards(image, 255 if rng.random() < 0.5 else 0, share)
+    return _towards(image, 255 if rng.random() < 0.5 else 0, fraction)
 
 
-def contrast(image: Pixels, share: float, rng: Rng) -> Pixels:
+def contrast(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     """(1 − share) x + share · mean(x): fog."""
-    return _towards(image, image.mean(), share)
+    return _towards(image, image.mean(), fraction)
 
 
-def occlusion(image: Pixels, share: float, rng: Rng) -> Pixels:
+def occlusion(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     """Grey where a window of this share of the height and of the width lies, anywhere inside: something stands in front."""
     _, H, W = image.shape
-    h, w = math.ceil(share * H), math.ceil(share * W)
+    h, w = math.ceil(fraction * H), math.ceil(fraction * W)
     top, left = (round(u * space) for u, space in zip(rng.random(2), (H - h, W - w), strict=True))
     hidden = image.copy()
-    hidden[:, top : top + h, left : left + w] = GREY
+    hidden[:, top : top + h, left : left + w] = GRAY
     return hidden
 
 
-def shift(image: Pixels, share: float, rng: Rng) -> Pixels:
+def shift(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     """x moved in a random direction by this share of its sides, on its border's colour: a camera that points elsewhere."""
     angle = 2 * math.pi * rng.random()
-    return _warped(image, ((1, 0, 2 * share * math.cos(angle)), (0, 1, 2 * share * math.sin(angle))))
+    return _warped(image, ((1, 0, 2 * fraction * math.cos(angle)), (0, 1, 2 * fraction * math.sin(angle))))
 
 
 def rotation(image: Pixels, degrees: float, rng: Rng) -> Pixels:

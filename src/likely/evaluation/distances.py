@@ -17,45 +17,45 @@ Doubles = NDArray[np.float64]
 BLOCK = 1 << 22  # numbers: a block of a matrix of pairs takes 32 MB, and what is computed from it a few times as much
 
 
-def frechet_distance(real: Floats, made: Floats) -> float:
+def frechet_distance(real: Floats, generated: Floats) -> float:
     """|μ₁ − μ₂|² + tr S₁ + tr S₂ − 2 tr (S₁^½ S₂ S₁^½)^½ (Heusel 2017, GANs Trained by a Two Time-Scale Update Rule, eq. 6).
 
     The last trace is the sum of the singular values of R₁ R₂ᵀ, for any R with RᵀR = S: no root of a matrix is taken, and
     of few images only a small matrix is. Sets have at least two images each; the value depends on how many they are.
     """
-    _require_two(real, made)
-    R, Q = _factor(real), _factor(made)
-    apart = real.mean(axis=0, dtype=np.float64) - made.mean(axis=0, dtype=np.float64)
+    _require_two(real, generated)
+    R, Q = _factor(real), _factor(generated)
+    apart = real.mean(axis=0, dtype=np.float64) - generated.mean(axis=0, dtype=np.float64)
     shared = np.linalg.svd(R @ Q.T, compute_uv=False).sum()
     # Of two equal sets, rounding may leave a little less than nothing.
     return max(0.0, float(apart @ apart + (R**2).sum() + (Q**2).sum() - 2 * shared))
 
 
-def kernel_distance(real: Floats, made: Floats) -> float:
+def kernel_distance(real: Floats, generated: Floats) -> float:
     """The unbiased MMD² of k(x, y) = (x·y / F + 1)³: 0 on average where both sets are drawn alike, so it may be below 0.
 
     Bińkowski 2018, Demystifying MMD GANs, section 4.
     """
-    _require_two(real, made)
-    x, y = (np.asarray(features, dtype=np.float64) for features in (real, made))
+    _require_two(real, generated)
+    x, y = (np.asarray(features, dtype=np.float64) for features in (real, generated))
     return _mean_of_others(x) + _mean_of_others(y) - 2 * _kernel_sum(x, y) / (len(x) * len(y))
 
 
 def kernel_distances(
-    real: Floats, made: Floats, *, n_subsets: int, size: int, rng: np.random.Generator
+    real: Floats, generated: Floats, *, n_subsets: int, size: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """The kernel distances of random subsets of `size` images a side: (n_subsets,). Their spread says how sure the mean is."""
-    if size > min(len(real), len(made)):
-        raise ValueError(f"subsets of {size} were asked for; there are only {min(len(real), len(made))} images to draw")
+    if size > min(len(real), len(generated)):
+        raise ValueError(f"subsets of {size} were asked for; there are only {min(len(real), len(generated))} images to draw")
 
     def subset(features: Floats) -> Floats:
         return features[rng.choice(len(features), size, replace=False)]
 
-    return np.array([kernel_distance(subset(real), subset(made)) for _ in range(n_subsets)])
+    return np.array([kernel_distance(subset(real), subset(generated)) for _ in range(n_subsets)])
 
 
-def frechet_distances_within(
-    real: tuple[Floats, Ints], made: tuple[Floats, Ints], n_classes: int, *, fewest: int
+def intra_class_frechet_distances(
+    real: tuple[Floats, Ints], generated: tuple[Floats, Ints], n_classes: int, *, min_images: int
 ) -> Doubles:
     """The Fréchet distance of each class by itself, (K,), from features and labels; nan for less than `fewest` images.
 
@@ -63,8 +63,8 @@ def frechet_distances_within(
     """
     distances = np.full(n_classes, np.nan)
     for c in range(n_classes):
-        ours, theirs = (features[labels == c] for features, labels in (real, made))
-        if min(len(ours), len(theirs)) >= fewest:
+        ours, theirs = (features[labels == c] for features, labels in (real, generated))
+        if min(len(ours), len(theirs)) >= min_images:
             distances[c] = frechet_distance(ours, theirs)
     return distances
 

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely import checkpoint
-from likely.classifier import BayesClassifier
-from likely.contract import Featured
-from likely.data.collection import CachedImages, Images
-from likely.data.images import ImageFormat, read
+from likely.classifier import Predictor
+from likely.contract import HasFeatures
+from likely.data.collection import InMemoryImages, ImageDataset
+from likely.data.images import ImageFormat, read_image
 from likely.evaluation.metrics import Floats
 from likely.nets.backbone import CONFIG, Backbone, BackboneError, digest
 from likely.nets.scaling import to_unit
@@ -53,7 +53,7 @@ class Extractor(ABC):
             )
         return np.concatenate([self._checked(images[i : i + self.batch]) for i in range(0, len(images), self.batch)])
 
-    def over(self, images: Images) -> NDArray[np.float32]:
+    def features(self, images: ImageDataset) -> NDArray[np.float32]:
         """The same for a collection, of which no more than a batch is decoded at a time."""
         blocks = (np.arange(i, min(i + self.batch, len(images))) for i in range(0, len(images), self.batch))
         return np.concatenate([self(images.batch(block).numpy()) for block in blocks])
@@ -82,8 +82,8 @@ class Extractor(ABC):
 class ModelExtractor(Extractor):
     """The features of a model of Likely; as it is a classifier as well, it is also a judge of its classes."""
 
-    def __init__(self, classifier: BayesClassifier) -> None:
-        if not isinstance(classifier.model_, Featured):
+    def __init__(self, classifier: Predictor) -> None:
+        if not isinstance(classifier.model_, HasFeatures):
             raise ExtractorError(
                 f"a {classifier.family!r} model has no features to measure in; a 'discriminative' one has"
             )
@@ -102,13 +102,13 @@ class ModelExtractor(Extractor):
         """The classes that it tells apart."""
         return self.classifier.labels
 
-    def log_posterior(self, images: Images) -> Floats:
+    def log_posterior(self, images: ImageDataset) -> Floats:
         """log p(c | x), (N, K), of images that need not have the model's own size and colour."""
         blocks = (np.arange(i, min(i + self.batch, len(images))) for i in range(0, len(images), self.batch))
         return np.concatenate([self._log_posterior(images.batch(block).numpy()) for block in blocks])
 
     def _log_posterior(self, images: Pixels) -> Floats:
-        return self.classifier.log_posterior(CachedImages(resized(images, self.format), str))
+        return self.classifier.log_posterior(InMemoryImages(resized(images, self.format), str))
 
     def _features(self, images: Pixels) -> Tensor:
         x = to_unit(torch.from_numpy(resized(images, self.format)).to(self.classifier.device))
@@ -160,7 +160,7 @@ def extractor(path: str | Path, *, device: str = "cpu") -> Extractor:
     """The extractor that a path names, by what is there; an ExtractorError or a CheckpointError if it is none."""
     path = Path(path)
     if checkpoint.ModelFolder(path).has(checkpoint.DOCUMENT):
-        return ModelExtractor(BayesClassifier.load(path, device=device))
+        return ModelExtractor(Predictor.load(path, device=device))
     if (path / CONFIG).exists():
         return BackboneExtractor(path, device)
     if path.is_file() and path.suffix.lower() in TORCHSCRIPT:
@@ -173,7 +173,7 @@ def resized(images: Pixels, format: ImageFormat) -> Pixels:
     """uint8 (N, C, H, W) in the format, (N, C', H', W'); those that are in it already stay as they are, bit for bit."""
     if images.shape[1:] == format.shape:
         return images
-    return np.stack([read(image.transpose(1, 2, 0), format) for image in images])
+    return np.stack([read_image(image.transpose(1, 2, 0), format) for image in images])
 
 
 def _program(path: Path, device: str) -> torch.jit.ScriptModule:

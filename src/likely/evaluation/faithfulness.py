@@ -11,23 +11,23 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Generator, Tensor
 
-from likely.inference.attribution import evidence_map, slope_map
+from likely.inference.attribution import integrated_gradients, gradient_magnitude
 
 N_STEPS = 50  # how often the answer is looked at while pixels go
 
 Scores = Callable[[Tensor], Tensor]
 
 
-def rankings(
+def attribution_rankings(
     log_scores: Scores, x: Tensor, baseline: Tensor, variance: Tensor, *, rng: Generator
 ) -> Mapping[str, Tensor]:
     """How much each pixel of images x (B, C, H, W) matters by each ranking, (B, H W): evidence against the runner-up,
     slope, variance (C, H, W) of the pixels of other images, chance."""
     a, b = log_scores(x).topk(2, dim=1).indices.unbind(1)
-    evidence = evidence_map(log_scores, x, a, b, baseline)
+    evidence = integrated_gradients(log_scores, x, a, b, baseline)
     by_pixel = {
         "evidence": evidence,
-        "slope": slope_map(log_scores, x, a, b),
+        "slope": gradient_magnitude(log_scores, x, a, b),
         "variance": variance[None].expand_as(x),
     }
     found = {name: values.sum(1).flatten(1) for name, values in by_pixel.items()}
@@ -35,7 +35,7 @@ def rankings(
 
 
 @torch.inference_mode()
-def flips(log_scores: Scores, x: Tensor, importance: Tensor, baseline: Tensor) -> Tensor:
+def deletion_curve(log_scores: Scores, x: Tensor, importance: Tensor, baseline: Tensor) -> Tensor:
     """The share of pixels that have gone, the most important first, when another class leads: (B,); 1 if none ever does.
 
     A pixel that has gone shows the `baseline` (C, H, W).

@@ -13,27 +13,27 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import BayesClassifier
-from likely.data.collection import Images
-from likely.data.parts import Part
-from likely.evaluation.distances import frechet_distance, frechet_distances_within, kernel_distance, kernel_distances
+from likely.classifier import Predictor
+from likely.data.collection import ImageDataset
+from likely.data.parts import LabeledImages
+from likely.evaluation.distances import frechet_distance, intra_class_frechet_distances, kernel_distance, kernel_distances
 from likely.evaluation.extractors import Extractor, ModelExtractor
 from likely.evaluation.manifolds import density_coverage, precision_recall
 from likely.evaluation.metrics import Floats
-from likely.evaluation.samples import Judged, drawn, judged
+from likely.evaluation.samples import ClassConsistency, sample_images, class_consistency
 from likely.options import Options
 
-MOST = 10_000  # images a side, where nobody says how many
+MAX_IMAGES = 10_000  # images a side, where nobody says how many
 N_SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as its authors have them
-FEWEST = 50  # images of a class, for a distance within it to say anything
+MIN_IMAGES = 50  # images of a class, for a distance within it to say anything
 PRECISION_K, DENSITY_K = 3, 5  # nearest neighbours, as the measures' authors have them
 
 
-class Incomparable(ValueError):
+class IncomparableError(ValueError):
     """Two figures that were not measured alike; the message says in what they differ."""
 
 
-class KernelFigures(Options):
+class KID(Options):
     """The kernel distance (KID) of all images, and of random subsets, whose spread says how sure it is."""
 
     distance: float
@@ -43,13 +43,13 @@ class KernelFigures(Options):
     subset_size: int
 
 
-class WithinClasses(Options):
+class IntraClassFID(Options):
     """The mean over classes of each class's own Fréchet distance; None where no class has enough images."""
 
     frechet: float | None
     n_classes: int = Field(description="Classes that were measured.")
     n_excluded: int = Field(description="Classes left out because they have too few images.")
-    fewest: int = Field(description="Images that a class must have on either side.")
+    min_images: int = Field(description="Images that a class must have on either side.")
 
 
 class Fidelity(Options):
@@ -59,21 +59,21 @@ class Fidelity(Options):
     extractor: str = Field(description="What they were measured with: its name and its number of features.")
     n_features: int
     n_real: int
-    n_drawn: int = Field(description="Generated images, each class as many as among the real ones.")
+    n_generated: int = Field(description="Generated images, each class as many as among the real ones.")
     real: str = Field(description="The first digits of a hash of the real images.")
     seed: int = Field(description="The seed that the images were chosen and drawn with.")
     frechet: float = Field(description="Fréchet distance (FID); 0 is the same.")
-    kernel: KernelFigures
+    kernel: KID
     precision: float = Field(description=f"Share of generated images among the real ones; k = {PRECISION_K}.")
     recall: float = Field(description=f"Share of real images among the generated ones; k = {PRECISION_K}.")
     density: float = Field(description=f"How densely real images stand about the generated ones; k = {DENSITY_K}.")
     coverage: float = Field(description=f"Share of real images with a generated one close by; k = {DENSITY_K}.")
-    within: WithinClasses
-    classes: Judged | None = Field(description="What the extractor says of the classes, if it knows them.")
+    intra_class_fid: IntraClassFID
+    classes: ClassConsistency | None = Field(description="What the extractor says of the classes, if it knows them.")
 
 
 def fidelity(
-    classifier: BayesClassifier, part: Part, extractor: Extractor, n: int | None = None, seed: int = 0
+    classifier: Predictor, images: LabeledImages, extractor: Extractor, n: int | None = None, seed: int = 0
 ) -> Fidelity:
     """Draw as many images of every class as n real ones of the part have, and measure one set against the other.
 
@@ -81,22 +81,22 @@ def fidelity(
     to 10,000, without n. A ValueError says what is not possible.
     """
     _refuse_itself(classifier, extractor)
-    K, chosen = len(classifier.labels), _chosen(part, n, seed)
-    generated = drawn(classifier, chosen.class_counts(K), seed)
-    real, made = extractor.over(chosen.images), extractor.over(generated.images)  # (N, F) each
+    K, chosen = len(classifier.labels), _chosen(images, n, seed)
+    generated = sample_images(classifier, chosen.class_counts(K), seed)
+    real, made = extractor.features(chosen.images), extractor.features(generated.images)  # (N, F) each
     return Fidelity(
         model=classifier.id or "unsaved",
         extractor=f"{extractor.name}, {real.shape[1]} features",
         n_features=real.shape[1],
         n_real=len(real),
-        n_drawn=len(made),
+        n_generated=len(made),
         real=_digest(chosen),
         seed=seed,
         frechet=frechet_distance(real, made),
         kernel=_kernel(real, made, seed),
         **precision_recall(real, made, PRECISION_K)._asdict(),
         **density_coverage(real, made, DENSITY_K)._asdict(),
-        within=_within(frechet_distances_within((real, chosen.labels), (made, generated.labels), K, fewest=FEWEST)),
+        intra_class_fid=_within(intra_class_frechet_distances((real, chosen.labels), (made, generated.labels), K, min_images=MIN_IMAGES)),
         classes=_judged(extractor, classifier.labels, generated, chosen),
     )
 
@@ -121,10 +121,10 @@ def difference(a: Fidelity, b: Fidelity) -> str | None:
 def require_comparable(a: Fidelity, b: Fidelity) -> None:
     """Nothing if the figures of two models can be compared, else an Incomparable with the sentence that says why not."""
     if (why := difference(a, b)) is not None:
-        raise Incomparable(why)
+        raise IncomparableError(why)
 
 
-def _refuse_itself(classifier: BayesClassifier, extractor: Extractor) -> None:
+def _refuse_itself(classifier: Predictor, extractor: Extractor) -> None:
     if isinstance(extractor, ModelExtractor) and (
         classifier is extractor.classifier or classifier.id == extractor.name
     ):
@@ -134,10 +134,10 @@ def _refuse_itself(classifier: BayesClassifier, extractor: Extractor) -> None:
         )
 
 
-def _chosen(part: Part, n: int | None, seed: int) -> Part:
+def _chosen(part: LabeledImages, n: int | None, seed: int) -> LabeledImages:
     """n labelled images, in their own order."""
-    known = part.labelled()
-    n = min(len(known), MOST) if n is None else n
+    known = part.labeled()
+    n = min(len(known), MAX_IMAGES) if n is None else n
     if not DENSITY_K < n <= len(known):
         raise ValueError(
             f"{n:,} real images were asked for, of {len(known):,} that have a label; "
@@ -146,16 +146,16 @@ def _chosen(part: Part, n: int | None, seed: int) -> Part:
     return known.subset(np.sort(np.random.default_rng(seed).choice(len(known), n, replace=False)))
 
 
-def _digest(part: Part) -> str:
+def _digest(part: LabeledImages) -> str:
     """What a set of images is known by, whatever its order."""
     return hashlib.sha256(np.sort(part.hashes).tobytes()).hexdigest()[:8]
 
 
-def _kernel(real: Floats, made: Floats, seed: int) -> KernelFigures:
+def _kernel(real: Floats, made: Floats, seed: int) -> KID:
     size = min(SUBSET, len(real) // 2)  # subsets of nearly everything would hardly differ
     rng = np.random.default_rng(seed)
     subsets = kernel_distances(real, made, n_subsets=N_SUBSETS, size=size, rng=rng)
-    return KernelFigures(
+    return KID(
         distance=kernel_distance(real, made),
         mean=float(subsets.mean()),
         deviation=float(subsets.std()),
@@ -164,22 +164,22 @@ def _kernel(real: Floats, made: Floats, seed: int) -> KernelFigures:
     )
 
 
-def _within(distances: Floats) -> WithinClasses:
+def _within(distances: Floats) -> IntraClassFID:
     measured = distances[~np.isnan(distances)]
-    return WithinClasses(
+    return IntraClassFID(
         frechet=float(measured.mean()) if len(measured) else None,
         n_classes=len(measured),
         n_excluded=len(distances) - len(measured),
-        fewest=FEWEST,
+        min_images=MIN_IMAGES,
     )
 
 
-def _judged(extractor: Extractor, labels: Sequence[str], made: Part, real: Part) -> Judged | None:
+def _judged(extractor: Extractor, labels: Sequence[str], made: LabeledImages, real: LabeledImages) -> ClassConsistency | None:
     """What the extractor says of the classes, where it is a classifier of just these."""
     if not isinstance(extractor, ModelExtractor) or set(extractor.labels) != set(labels):
         return None
     new = real.subset(np.flatnonzero(~np.isin(real.hashes, extractor.classifier.hashes_)))
-    return judged(_Reordered(extractor, labels), made, new)
+    return class_consistency(_Reordered(extractor, labels), made, new)
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,6 @@ class _Reordered:
     def id(self) -> str:
         return self.judge.id
 
-    def log_posterior(self, images: Images) -> Floats:
+    def log_posterior(self, images: ImageDataset) -> Floats:
         order = [self.judge.labels.index(name) for name in self.labels]
         return self.judge.log_posterior(images)[:, order]

@@ -13,16 +13,16 @@ from likely.evaluation.metrics import Floats, Ints
 
 
 @dataclass(frozen=True)
-class Suspect:
+class LabelIssue:
     """An image whose label is in doubt: `margin` is p(given) − p(suggested), the lower the more certain the mistake."""
 
     index: int
-    given: int
+    label: int
     suggested: int
     margin: float
 
 
-def suspects(posterior: Floats, labels: Ints) -> tuple[Suspect, ...]:
+def find_label_issues(posterior: Floats, labels: Ints) -> tuple[LabelIssue, ...]:
     """The images that another class claims with its usual confidence, and more than their own does; the surest first.
 
     `posterior` is (N, K) probabilities from models that did not train on the image (out of fold: a model learns wrong
@@ -36,7 +36,7 @@ def suspects(posterior: Floats, labels: Ints) -> tuple[Suspect, ...]:
     suggested = confident.argmax(axis=1)
     margin = own - confident.max(axis=1)  # +inf where no class claims the image
     order = np.argsort(margin, kind="stable")[: np.count_nonzero(margin < 0)]
-    return tuple(Suspect(int(rows[i]), int(given[i]), int(suggested[i]), float(margin[i])) for i in order)
+    return tuple(LabelIssue(int(rows[i]), int(given[i]), int(suggested[i]), float(margin[i])) for i in order)
 
 
 def _thresholds(p: Floats, given: Ints) -> Floats:

@@ -28,7 +28,7 @@ _NO_LETTER = "\uffff"  # never a letter: every face draws its sign for a missing
 
 
 @dataclass(frozen=True)
-class Lettering:
+class TextRenderer:
     """A face at a size in pixels, and how the letters that it lacks are spelled."""
 
     font: Font
@@ -36,7 +36,7 @@ class Lettering:
     spelling: Mapping[int, str]
 
     @classmethod
-    def of(cls, names: Iterable[str], size: int) -> Lettering:
+    def of(cls, names: Iterable[str], size: int) -> TextRenderer:
         """The first face with every letter of the names, else the one that lacks the fewest, with those less their accents."""
         letters = set("".join(names))
         font, lacking = min(_faces(letters, size), key=lambda face: len(face[1]))
@@ -51,7 +51,7 @@ class Lettering:
         shorter = (shorten(name, limit) for limit in range(len(name), 0, -1))
         return next((words for words in shorter if self.width(words) <= width), "")
 
-    def picture(self, name: str, size: tuple[int, int]) -> Image.Image:
+    def image(self, name: str, size: tuple[int, int]) -> Image.Image:
         """The name on a clear ground of this width and height, at its left, half way up."""
         picture = Image.new("RGBA", size, (*INK, 0))
         words = self._spelled(self.fitted(name, size[0]))

@@ -32,31 +32,31 @@ class DensityCoverage(NamedTuple):
     coverage: float
 
 
-def precision_recall(real: Floats, made: Floats, k: int = 3) -> PrecisionRecall:
+def precision_recall(real: Floats, generated: Floats, k: int = 3) -> PrecisionRecall:
     """mean_j 1[∃i: |made_j − real_i| ≤ r_k(real_i)], and the same with the sets exchanged.
 
     Kynkäänniemi 2019, Improved Precision and Recall Metric for Assessing Generative Models, eq. 1 and 2.
     """
-    real_radii, made_radii = squared_radii(real, k), squared_radii(made, k)
-    precise, recalled = np.zeros(len(made), dtype=np.bool_), np.zeros(len(real), dtype=np.bool_)
-    for rows, apart in _squared_distances(real, made):
+    real_radii, made_radii = squared_radii(real, k), squared_radii(generated, k)
+    precise, recalled = np.zeros(len(generated), dtype=np.bool_), np.zeros(len(real), dtype=np.bool_)
+    for rows, apart in _squared_distances(real, generated):
         precise |= (apart <= real_radii[rows, None] * (1 + TIE)).any(axis=0)
         recalled[rows] = (apart <= made_radii * (1 + TIE)).any(axis=1)
     return PrecisionRecall(float(precise.mean()), float(recalled.mean()))
 
 
-def density_coverage(real: Floats, made: Floats, k: int = 5) -> DensityCoverage:
+def density_coverage(real: Floats, generated: Floats, k: int = 5) -> DensityCoverage:
     """Σ_j Σ_i 1[|made_j − real_i| < r_k(real_i)] / (k M), and mean_i 1[∃j: |made_j − real_i| < r_k(real_i)].
 
     Naeem 2020, Reliable Fidelity and Diversity Metrics for Generative Models, section 3. Balls are open, as in its
     authors' own measurements, so that a set compared with itself has a density and a coverage of 1.
     """
     radii, n_pairs, n_covered = squared_radii(real, k), 0, 0
-    for rows, apart in _squared_distances(real, made):
+    for rows, apart in _squared_distances(real, generated):
         inside = apart < radii[rows, None] * (1 - TIE)
         n_pairs += int(inside.sum())
         n_covered += int(inside.any(axis=1).sum())
-    return DensityCoverage(n_pairs / (k * len(made)), n_covered / len(real))
+    return DensityCoverage(n_pairs / (k * len(generated)), n_covered / len(real))
 
 
 def squared_radii(features: Floats, k: int) -> Doubles:

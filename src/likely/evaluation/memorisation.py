@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.contract import GenerativeModel
-from likely.data.likeness import looks
-from likely.data.parts import Part
+from likely.data.likeness import make_thumbnails
+from likely.data.parts import LabeledImages
 from likely.evaluation.metrics import Floats, Ints, auroc
 from likely.options import Options
 
@@ -17,7 +17,7 @@ LEVEL = 0.95
 BLOCK = 256
 
 
-class Told(Options):
+class MembershipInference(Options):
     """How well training images can be told from as many held-out ones by log p(x) alone."""
 
     n: int = Field(description="Images of each kind, classes alike among both.")
@@ -30,39 +30,39 @@ class Told(Options):
     high: float = Field(description="Its upper end.")
 
 
-class Reminded(Options):
+class NearestNeighborMemorization(Options):
     """Whether generated images lie nearer to training images than to others from the same source."""
 
     n: int = Field(description="Generated images.")
     n_nearest: int = Field(description="Different real images that are the nearest one to a generated image.")
-    n_trained: int = Field(description="How many of those were trained on.")
+    n_training: int = Field(description="How many of those were trained on.")
     expected: float = Field(description="How many would be, did the training make no difference.")
     p_value: float = Field(description="The probability of as many or more of them by chance.")
-    to_train: float = Field(description="Median distance of a generated image to the nearest training image.")
-    held_out_to_train: float = Field(description="The same of a held-out image.")
+    distance_to_training: float = Field(description="Median distance of a generated image to the nearest training image.")
+    held_out_distance_to_training: float = Field(description="The same of a held-out image.")
 
 
-class Memorisation(Options):
+class Memorization(Options):
     """Both, where there are images to measure by."""
 
-    told: Told | None
-    reminded: Reminded | None
+    membership_inference: MembershipInference | None
+    nn_memorization: NearestNeighborMemorization | None
 
 
-def memorisation(
-    classifier: BayesClassifier, train: Part, held_out: Part, made: Part | None, *, seed: int = 0
-) -> Memorisation:
+def measure_memorization(
+    classifier: Predictor, train: LabeledImages, held_out: LabeledImages, generated: LabeledImages | None, *, seed: int = 0
+) -> Memorization:
     """`held_out` was kept from the training altogether; `made` are images that the model drew, None if it draws none."""
     rng = np.random.default_rng(seed)
-    held_out = held_out.labelled()
+    held_out = held_out.labeled()
     with_images = isinstance(classifier.model_, GenerativeModel) and len(held_out) > 0
-    return Memorisation(
-        told=told(classifier, train, held_out, rng) if with_images else None,
-        reminded=reminded(made, train, held_out) if made is not None and len(made) and len(held_out) else None,
+    return Memorization(
+        membership_inference=membership_inference(classifier, train, held_out, rng) if with_images else None,
+        nn_memorization=nn_memorization(generated, train, held_out) if generated is not None and len(generated) and len(held_out) else None,
     )
 
 
-def told(classifier: BayesClassifier, train: Part, held_out: Part, rng: np.random.Generator) -> Told:
+def membership_inference(classifier: Predictor, train: LabeledImages, held_out: LabeledImages, rng: np.random.Generator) -> MembershipInference:
     """Yeom 2018 (Privacy Risk in Machine Learning) of a likelihood: a model that overfits gives its members away."""
     ours, theirs = _paired(train.labels, held_out.labels, rng)
     inside, outside = (
@@ -71,7 +71,7 @@ def told(classifier: BayesClassifier, train: Part, held_out: Part, rng: np.rando
     n = len(inside)
     resampled = [auroc(inside[rng.integers(n, size=n)], outside[rng.integers(n, size=n)]) for _ in range(N_BOOTSTRAP)]
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Told(
+    return MembershipInference(
         n=n,
         gap=float(inside.mean() - outside.mean()) / classifier.model_.task.n_dims,
         auroc=auroc(inside, outside),
@@ -80,7 +80,7 @@ def told(classifier: BayesClassifier, train: Part, held_out: Part, rng: np.rando
     )
 
 
-def reminded(made: Part, train: Part, held_out: Part) -> Reminded:
+def nn_memorization(generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> NearestNeighborMemorization:
     """Of all real images, trained on or not, which are nearest to generated ones?
 
     Had the training made no difference, those of a class would be a random choice of D_c among N_c trained and M_c held-out
@@ -88,10 +88,10 @@ def reminded(made: Part, train: Part, held_out: Part) -> Reminded:
     test, whatever the distance, and however blurred or plain the generated images are. (Comparing distances themselves, as
     Meehan 2020 does, takes images that lack detail for copies, for they are near to everything.)
     """
-    train, held_out = train.labelled(), held_out.labelled()
-    of_train, of_held_out, of_made = (looks(part).thumbnails.reshape(len(part), -1) for part in (train, held_out, made))
+    train, held_out = train.labeled(), held_out.labeled()
+    of_train, of_held_out, of_made = (make_thumbnails(part).thumbnails.reshape(len(part), -1) for part in (train, held_out, generated))
     (near_train, apart_train), (near_held_out, apart_held_out) = (
-        closest(of_made, to) for to in (of_train, of_held_out)
+        nearest(of_made, to) for to in (of_train, of_held_out)
     )
     trained = apart_train < apart_held_out
     K = 1 + max(train.labels.max(), held_out.labels.max())
@@ -101,28 +101,28 @@ def reminded(made: Part, train: Part, held_out: Part) -> Reminded:
         for labels in (train.labels, held_out.labels, train.labels[hits], held_out.labels[misses])
     ]
     N, M, _, D = counts[0], counts[1], counts[2], counts[2] + counts[3]
-    return Reminded(
-        n=len(made),
+    return NearestNeighborMemorization(
+        n=len(generated),
         n_nearest=int(D.sum()),
-        n_trained=len(hits),
+        n_training=len(hits),
         expected=float((D * N / np.maximum(1, N + M)).sum()),
-        p_value=chance_of(len(hits), N, M, D),
-        to_train=float(np.median(apart_train)),
-        held_out_to_train=float(np.median(closest(of_held_out, of_train)[1])),
+        p_value=exact_p_value(len(hits), N, M, D),
+        distance_to_training=float(np.median(apart_train)),
+        held_out_distance_to_training=float(np.median(nearest(of_held_out, of_train)[1])),
     )
 
 
-def chance_of(n_trained: int, N: Ints, M: Ints, D: Ints) -> float:
+def exact_p_value(n_training: int, N: Ints, M: Ints, D: Ints) -> float:
     """P(Σ_c X_c ≥ n_trained) of independent X_c ~ Hypergeometric: D_c drawn among N_c + M_c of which N_c count; (K,) each."""
     from scipy.stats import hypergeom
 
     chances = np.ones(1)
     for n, m, d in zip(N, M, D, strict=True):
         chances = np.convolve(chances, hypergeom.pmf(np.arange(d + 1), n + m, n, d))
-    return float(min(1.0, chances[n_trained:].sum()))
+    return float(min(1.0, chances[n_training:].sum()))
 
 
-def closest(these: Floats, those: Floats) -> tuple[Ints, Floats]:
+def nearest(these: Floats, those: Floats) -> tuple[Ints, Floats]:
     """For each of these (n, d) the index of the nearest of those (m, d), and how far it is."""
     index, apart = np.empty(len(these), np.int64), np.empty(len(these))
     size = (those**2).sum(1)

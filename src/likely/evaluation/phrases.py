@@ -5,31 +5,31 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from likely.contract import Evidence, EvidenceKind, Space
+from likely.contract import LikelihoodType, LikelihoodKind, Domain
 from likely.evaluation.metrics import Interval
 
-_SPACES = {Space.PIXELS8: "of the 8-bit pixels", Space.FEATURES: "of the feature vector"}
+_SPACES = {Domain.PIXELS8: "of the 8-bit pixels", Domain.FEATURES: "of the feature vector"}
 
 
-def evidence_phrase(evidence: Evidence | None) -> str:
+def likelihood_phrase(likelihood_type: LikelihoodType | None) -> str:
     """What a model's log-likelihood is, for a sentence; None stands for a model that has none.
 
     >>> evidence_phrase(Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8))
     'lower bound on log p(x|c) of the 8-bit pixels'
     """
-    if evidence is None:
+    if likelihood_type is None:
         return "none: a discriminative model, which knows p(c|x) and not what an image looks like"
-    space = _SPACES[evidence.space]
-    if evidence.kind is EvidenceKind.LOWER_BOUND:
+    space = _SPACES[likelihood_type.domain]
+    if likelihood_type.kind is LikelihoodKind.LOWER_BOUND:
         return f"lower bound on log p(x|c) {space}"
-    if evidence.kind is EvidenceKind.EXACT:
+    if likelihood_type.kind is LikelihoodKind.EXACT:
         return f"exact log p(x|c) {space}"
     return f"log p(x|c) {space}, up to an unknown constant"
 
 
-def percent(share: float, digits: int = 1) -> str:
+def percent(fraction: float, digits: int = 1) -> str:
     """A share as a percentage; a dash where there is none."""
-    return f"{share * 100:.{digits}f}%" if math.isfinite(share) else "–"
+    return f"{fraction * 100:.{digits}f}%" if math.isfinite(fraction) else "–"
 
 
 def interval(bounds: Interval) -> str:

@@ -10,58 +10,58 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from likely.answer import Calibration
+from likely.answer import CalibrationScope
 from likely.checkpoint import read_document
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.contract import GenerativeModel, LatentClassMixture
-from likely.data.collection import Images
-from likely.data.parts import Part
+from likely.data.collection import ImageDataset
+from likely.data.parts import LabeledImages
 from likely.evaluation import metrics
-from likely.evaluation.assessment import Assessment
+from likely.evaluation.assessment import EvaluationResult
 from likely.evaluation.fidelity import Fidelity
-from likely.evaluation.record import Record, Row, curves, read_history
+from likely.evaluation.record import TrainingRecord, Row, curves, read_history
 from likely.evaluation.report.blocks import Section
 from likely.evaluation.report.content import (
     FalseAlarms,
-    Header,
-    Mislabelled,
-    MostWrong,
+    ReportHeader,
+    LabelIssues,
+    MostConfidentErrors,
     Option,
     PValues,
     Reconstructions,
     ReportContent,
     Samples,
-    Strangest,
+    MostAtypical,
 )
-from likely.evaluation.report.sections.augmented import augmented
+from likely.evaluation.report.sections.augmented import synthetic_augmentation
 from likely.evaluation.report.sections.fidelity import generated
-from likely.evaluation.report.sections.memory import memory, warnings
+from likely.evaluation.report.sections.memory import memorization, warnings
 from likely.evaluation.report.sections.repeats import repeats
-from likely.evaluation.report.sections.walks import walks as walk_section
-from likely.evaluation.samples import drawn
-from likely.evaluation.walks import Route, walks
+from likely.evaluation.report.sections.walks import interpolation as walk_section
+from likely.evaluation.samples import sample_images
+from likely.evaluation.walks import InterpolationPath, interpolate_classes
 from likely.nets.scaling import to_eight_bit, to_unit
 from likely.options import Options
 
-N_PICTURES = 12  # of the strangest, the most wrong, the reconstructed
-MOST_SAMPLES = 240  # over all classes
+N_IMAGES = 12  # of the strangest, the most wrong, the reconstructed
+MAX_SAMPLES = 240  # over all classes
 SAMPLE_SEED = 0
 
 
-def portrait(
-    classifier: BayesClassifier,
-    record: Record,
+def build_report(
+    classifier: Predictor,
+    record: TrainingRecord,
     history: Sequence[Row],
-    measured: tuple[Assessment, Part] | None,
+    measured: tuple[EvaluationResult, LabeledImages] | None,
     fidelity: Fidelity | None = None,
 ) -> ReportContent:
     """The report of a classifier, with what was measured on a part of labelled images if anything was."""
     pages = (
-        generated(record.honesty, fidelity, classifier.labels),
+        generated(record.sample_quality, fidelity, classifier.labels),
         _tour(classifier),
-        memory(record.memorisation),
-        repeats(record.trials),
-        augmented(record.augmented),
+        memorization(record.memorization),
+        repeats(record.repeats),
+        synthetic_augmentation(record.synthetic_augmentation),
     )
     content = ReportContent(
         header=_header(classifier, record),
@@ -69,40 +69,40 @@ def portrait(
         curves=curves(history),
         samples=_samples(classifier),
         data=record.data(classifier.shape),
-        options=options_of(classifier),
+        options=model_options(classifier),
         provenance=record.provenance(),
-        notes=(*record.notes, *(warnings(record.memorisation) if record.memorisation else ())),
+        notes=(*record.notes, *(warnings(record.memorization) if record.memorization else ())),
         extra=tuple(page for page in pages if page is not None),
     )
     return content if measured is None else _with_measurement(content, classifier, *measured)
 
 
-def measured(
-    classifier: BayesClassifier, folder: Path, found: Assessment, part: Part, fidelity: Fidelity | None = None
+def build_evaluation_report(
+    classifier: Predictor, folder: Path, found: EvaluationResult, images: LabeledImages, fidelity: Fidelity | None = None
 ) -> ReportContent:
     """The report of a saved model with figures measured just now."""
-    record = Record.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
-    return portrait(classifier, record, read_history(folder), (found, part), fidelity)
+    record = TrainingRecord.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
+    return build_report(classifier, record, read_history(folder), (found, images), fidelity)
 
 
-def with_suspects(content: ReportContent, suspects: Mislabelled) -> ReportContent:
+def with_label_issues(content: ReportContent, issues: LabelIssues) -> ReportContent:
     """The same report with training images whose labels are in doubt."""
-    return replace(content, mislabelled=suspects)
+    return replace(content, label_issues=issues)
 
 
-def with_samples(content: ReportContent, classifier: BayesClassifier) -> ReportContent:
+def with_samples(content: ReportContent, classifier: Predictor) -> ReportContent:
     """The same report with images that the classifier draws by now."""
     return replace(content, samples=_samples(classifier))
 
 
-def options_of(classifier: BayesClassifier) -> dict[str, tuple[Option, ...]]:
+def model_options(classifier: Predictor) -> dict[str, tuple[Option, ...]]:
     """Every option as it was set, by what it belongs to."""
     groups: Mapping[str, Options | None] = {
         classifier.family: classifier.model_.options,
         "training": classifier.training_,
         "augmentation": classifier.training_.augment,
         "images": classifier.format_,
-        "drawing": classifier.artist.options if classifier.artist is not None else None,
+        "drawing": classifier.feature_decoder.options if classifier.feature_decoder is not None else None,
         "features": classifier.features_.options if classifier.features_ is not None else None,
     }
     return {title: tuple(_rows(options)) for title, options in groups.items() if options is not None}
@@ -118,27 +118,27 @@ def _rows(options: Options) -> list[Option]:
     ]
 
 
-def _header(classifier: BayesClassifier, record: Record) -> Header:
+def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
     model, K = classifier.model_, len(classifier.labels)
     kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A discriminative twin, for comparison,"
     id = classifier.id or "unsaved"
-    return Header(
+    return ReportHeader(
         name=id.partition("@")[0],
         id=id,
         family=classifier.family,
         date=record.date,
         summary=f"{kind} of {K} classes, learned from {sum(record.counts['train']):,} images of {record.source}.",
-        evidence=model.evidence if isinstance(model, GenerativeModel) else None,
+        likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
     )
 
 
 def _with_measurement(
-    content: ReportContent, classifier: BayesClassifier, found: Assessment, part: Part
+    content: ReportContent, classifier: Predictor, found: EvaluationResult, part: LabeledImages
 ) -> ReportContent:
     log_posterior, labels = found.log_posterior, found.labels
     content = replace(
         content,
-        figures=found.figures,
+        metrics=found.metrics,
         confusion=metrics.confusion(log_posterior, labels),
         reliability=metrics.reliability(log_posterior, labels),
         per_class=metrics.per_class(log_posterior, labels),
@@ -150,69 +150,69 @@ def _with_measurement(
     return replace(
         content,
         reconstructions=_reconstructions(classifier, part),
-        strangest=_strangest(found, part) if found.is_calibrated else None,
-        most_wrong=_most_wrong(found, part),
+        most_atypical=_strangest(found, part) if found.is_calibrated else None,
+        most_confident_errors=_most_wrong(found, part),
     )
 
 
-def _false_alarms(classifier: BayesClassifier, found: Assessment) -> FalseAlarms:
+def _false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms:
     K = len(found.classes)
-    kinds = set(found.judgement.calibration)
+    kinds = set(found.output.calibration_scope)
     return FalseAlarms(
-        alpha=found.judgement.alpha,
-        calibration=Calibration.POOLED if Calibration.POOLED in kinds else Calibration.PER_CLASS,
+        alpha=found.output.alpha,
+        calibration=CalibrationScope.POOLED if CalibrationScope.POOLED in kinds else CalibrationScope.PER_CLASS,
         n_test=np.bincount(found.labels, minlength=K),
-        n_alarms=np.bincount(found.labels[found.alarms], minlength=K),
-        n_calibration=np.bincount(classifier.judge_.typicality.labels.numpy(), minlength=K),
+        n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
+        n_calibration=np.bincount(classifier.conformal_.typicality.labels.numpy(), minlength=K),
     )
 
 
-def _p_values(found: Assessment) -> PValues:
-    unknown = None if found.unknown is None else found.unknown.judgement.p_value.numpy()
-    return PValues(found.judgement.p_value.numpy(), unknown)
+def _p_values(found: EvaluationResult) -> PValues:
+    unknown = None if found.unknown is None else found.unknown.output.p_value.numpy()
+    return PValues(found.output.p_value.numpy(), unknown)
 
 
-def _samples(classifier: BayesClassifier) -> Samples | None:
-    if not classifier.draws_images:
+def _samples(classifier: Predictor) -> Samples | None:
+    if not classifier.generates_images:
         return None
-    n = max(1, min(12, MOST_SAMPLES // len(classifier.labels)))
-    made = drawn(classifier, n, SAMPLE_SEED)
+    n = max(1, min(12, MAX_SAMPLES // len(classifier.labels)))
+    made = sample_images(classifier, n, SAMPLE_SEED)
     return Samples(made.images.batch(np.arange(len(made))).numpy(), made.labels)
 
 
-def _tour(classifier: BayesClassifier) -> Section | None:
+def _tour(classifier: Predictor) -> Section | None:
     """A walk from class to class, where images come from a latent space that can be walked through."""
-    if classifier.latent is None or not classifier.draws_images:
+    if classifier.latent is None or not classifier.generates_images:
         return None
-    return walk_section(walks(classifier, Route.tour(classifier.labels), seed=SAMPLE_SEED)[0])
+    return walk_section(interpolate_classes(classifier, InterpolationPath.is_loop(classifier.labels), seed=SAMPLE_SEED)[0])
 
 
-def _reconstructions(classifier: BayesClassifier, part: Part) -> Reconstructions | None:
+def _reconstructions(classifier: Predictor, part: LabeledImages) -> Reconstructions | None:
     model = classifier.model_
     if not isinstance(model, LatentClassMixture) or classifier.latent is None:
         return None
-    chosen = np.linspace(0, len(part) - 1, min(N_PICTURES, len(part))).astype(np.int64)
+    chosen = np.linspace(0, len(part) - 1, min(N_IMAGES, len(part))).astype(np.int64)
     originals = part.images.batch(chosen)
     with torch.inference_mode():
         remade = model.decode(model.encode(to_unit(originals).to(classifier.device)))
     return Reconstructions(originals.numpy(), to_eight_bit(remade.cpu()).numpy(), part.labels[chosen])
 
 
-def _strangest(found: Assessment, part: Part) -> Strangest:
-    strangeness = found.judgement.strangeness.amin(1).numpy()
-    p_value = found.judgement.p_value.numpy()
-    chosen = np.lexsort((-strangeness, p_value))[:N_PICTURES]
-    return Strangest(_pixels(part.images, chosen), p_value[chosen], found.labels[chosen])
+def _strangest(found: EvaluationResult, part: LabeledImages) -> MostAtypical:
+    strangeness = found.output.nonconformity.amin(1).numpy()
+    p_value = found.output.p_value.numpy()
+    chosen = np.lexsort((-strangeness, p_value))[:N_IMAGES]
+    return MostAtypical(_pixels(part.images, chosen), p_value[chosen], found.labels[chosen])
 
 
-def _most_wrong(found: Assessment, part: Part) -> MostWrong | None:
+def _most_wrong(found: EvaluationResult, part: LabeledImages) -> MostConfidentErrors | None:
     predicted, probability = found.log_posterior.argmax(1), np.exp(found.log_posterior.max(1))
     wrong = np.flatnonzero(predicted != found.labels)
     if not len(wrong):
         return None
-    chosen = wrong[np.argsort(-probability[wrong], kind="stable")][:N_PICTURES]
-    return MostWrong(_pixels(part.images, chosen), found.labels[chosen], predicted[chosen], probability[chosen])
+    chosen = wrong[np.argsort(-probability[wrong], kind="stable")][:N_IMAGES]
+    return MostConfidentErrors(_pixels(part.images, chosen), found.labels[chosen], predicted[chosen], probability[chosen])
 
 
-def _pixels(images: Images, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _pixels(images: ImageDataset, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
     return images.batch(chosen).numpy()

@@ -11,19 +11,19 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.classifier.explaining import Explanation, Imagined, Way
+from likely.classifier.explaining import Explanation, Imputation, CounterfactualPath
 from likely.evaluation.captioned import IN_A_ROW, Pixels, Row, captioned
 from likely.nets.scaling import to_eight_bit
 
 FOR, AGAINST = (230, 97, 1), (45, 117, 200)  # orange and blue, which nobody's eyes confuse
-VEIL = (126, 87, 194)  # violet: neither grey nor what speaks for or against
-MOST_CLASSES = 14
+MASK_OPACITY = (126, 87, 194)  # violet: neither grey nor what speaks for or against
+MAX_CLASSES = 14
 BLUR = 0.03  # of the image's side: single pixels' evidence is too restless to look at
-TURNED = "→ "  # before the image where the answer turns
+FLIPPED = "→ "  # before the image where the answer turns
 FULL = 0.98  # of the pixels have less evidence than is shown in full colour
 
 
-def picture(found: Explanation, names: Sequence[str], alike: Mapping[int, Pixels]) -> Image.Image:
+def explanation_figure(found: Explanation, names: Sequence[str], neighbors: Mapping[int, Pixels]) -> Image.Image:
     """Evidence, the way to the other class, and for some classes training images that are `alike`, (n, C, H, W) uint8 each,
     under headings, on a clear ground."""
     a, b = names[found.label], names[found.against]
@@ -32,12 +32,12 @@ def picture(found: Explanation, names: Sequence[str], alike: Mapping[int, Pixels
         (
             f"why {a}, p = {found.probability(found.label):.2f}, and not {b}, {found.probability(found.against):.2f}: "
             f"orange speaks for {a}, blue for {b}",
-            [(x, ""), (evidence(found.evidence, found.image), "")],
+            [(x, ""), (attribution_image(found.attribution, found.image), "")],
         )
     ]
-    if found.way is not None:
-        blocks.append((_heading(found.way, b), [_captioned(stop) for stop in stops(found.way)]))
-    for c, images in alike.items():
+    if found.counterfactual_path is not None:
+        blocks.append((_heading(found.counterfactual_path, b), [_captioned(stop) for stop in frames(found.counterfactual_path)]))
+    for c, images in neighbors.items():
         if len(images):
             blocks.append(
                 (f"training images of {names[c]} that the model finds most alike", [(each, "") for each in images])
@@ -45,24 +45,24 @@ def picture(found: Explanation, names: Sequence[str], alike: Mapping[int, Pixels
     return captioned(blocks)
 
 
-def picture_of_part(found: Imagined, names: Sequence[str]) -> Image.Image:
+def imputation_figure(found: Imputation, names: Sequence[str]) -> Image.Image:
     """What is seen, and what the most probable classes would have behind the mask, on a clear ground."""
     p = found.log_posterior.exp()
-    chosen = p.argsort(descending=True, stable=True)[:MOST_CLASSES].tolist()
+    chosen = p.argsort(descending=True, stable=True)[:MAX_CLASSES].tolist()
     shown = [(to_eight_bit(found.images[c]).numpy(), f"{names[c]}\np = {p[c]:.2f}") for c in chosen]
     rows = [shown[i : i + IN_A_ROW] for i in range(0, len(shown), IN_A_ROW)]
     heading = "what is seen, and the most probable classes with what the model imagines behind the mask"
-    seen = (veiled(to_eight_bit(found.image).numpy(), found.observed), "")
+    seen = (masked(to_eight_bit(found.image).numpy(), found.mask), "")
     return captioned([(heading, [seen]), *(("", row) for row in rows)])
 
 
-def veiled(x: Pixels, observed: Tensor) -> Pixels:
+def masked(x: Pixels, mask: Tensor) -> Pixels:
     """An image (C, H, W) with what is not observed under a coloured veil: (3, H, W)."""
-    veil = np.array(VEIL, np.uint8)[:, None, None]
-    return np.where(observed.numpy(), np.broadcast_to(x, (3, *x.shape[1:])), veil)
+    veil = np.array(MASK_OPACITY, np.uint8)[:, None, None]
+    return np.where(mask.numpy(), np.broadcast_to(x, (3, *x.shape[1:])), veil)
 
 
-def evidence(e: Tensor, x: Tensor) -> Pixels:
+def attribution_image(e: Tensor, x: Tensor) -> Pixels:
     """Evidence (C, H, W) in two colours over the image, which is shown pale and grey: uint8 (3, H, W)."""
     summed = _blurred(e.double().sum(0))
     full = summed.abs().flatten().quantile(FULL).clamp_min(1e-12)
@@ -74,35 +74,35 @@ def evidence(e: Tensor, x: Tensor) -> Pixels:
     return to_eight_bit((1 - weight) * pale + weight * ink).numpy()
 
 
-def _heading(way: Way, b: str) -> str:
-    if way.turn is None:
+def _heading(way: CounterfactualPath, b: str) -> str:
+    if way.flip is None:
         return f"on the way to {b}: the model never comes to see one"
-    if way.turn == 0:
+    if way.flip == 0:
         return f"on the way to {b}, which leads already"
-    return f"what would have to change for it to be {b}: {TURNED}the first that the model takes for one"
+    return f"what would have to change for it to be {b}: {FLIPPED}the first that the model takes for one"
 
 
-class Stop(NamedTuple):
+class Frame(NamedTuple):
     """An image of the way, uint8 (C, H, W), with p of the other class; and whether the answer turns there."""
 
     image: Pixels
     probability: float
-    turns: bool
+    flips: bool
 
 
-def stops(way: Way) -> list[Stop]:
+def frames(path: CounterfactualPath) -> list[Frame]:
     """A row of images of the way, the one among them where the answer turns."""
-    last, turn = len(way.images) - 1, way.turn
+    last, turn = len(path.images) - 1, path.flip
     if turn is None or turn in (0, last):
         chosen = np.linspace(0, last, IN_A_ROW)
     else:
         chosen = np.concatenate([np.linspace(0, turn, IN_A_ROW - 2), np.linspace(turn, last, 3)[1:]])
-    images = to_eight_bit(way.images).numpy()
-    return [Stop(images[i], float(way.probability[i]), bool(turn) and i == turn) for i in chosen.round().astype(int)]
+    images = to_eight_bit(path.images).numpy()
+    return [Frame(images[i], float(path.probability[i]), bool(turn) and i == turn) for i in chosen.round().astype(int)]
 
 
-def _captioned(stop: Stop) -> tuple[Pixels, str]:
-    return stop.image, f"{TURNED if stop.turns else ''}p = {stop.probability:.2f}"
+def _captioned(stop: Frame) -> tuple[Pixels, str]:
+    return stop.image, f"{FLIPPED if stop.flips else ''}p = {stop.probability:.2f}"
 
 
 def _blurred(e: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor
 
 from likely.checkpoint import ModelFolder, write_text
-from likely.evaluation.augmentation import Augmented
-from likely.evaluation.memorisation import Memorisation
-from likely.evaluation.repeats import Trial
+from likely.evaluation.augmentation import AugmentationResult
+from likely.evaluation.memorisation import Memorization
+from likely.evaluation.repeats import RepeatResult
 from likely.evaluation.report.content import Curves, DataSummary, Provenance
-from likely.evaluation.samples import Honesty
+from likely.evaluation.samples import SampleQuality
 from likely.inference.drift import quantiles
 from likely.options import Options
 
@@ -24,20 +24,20 @@ HISTORY = "history.csv"
 Row = Mapping[str, float]
 
 
-class Typicality(Options):
+class ReferencePValues(Options):
     """The p-values of n held-out images, as quantiles from the least to the largest: what later ones are compared with."""
 
     n: int
     quantiles: tuple[float, ...]
 
     @classmethod
-    def of(cls, p_values: Tensor) -> Typicality | None:
+    def from_p_values(cls, p_values: Tensor) -> ReferencePValues | None:
         """Of p-values (N,); None if there are none."""
         values = p_values[~p_values.isnan()]
         return cls(n=len(values), quantiles=tuple(quantiles(values))) if len(values) else None
 
 
-class Record(Options):
+class TrainingRecord(Options):
     """The circumstances of one training, in words and numbers that JSON can hold."""
 
     date: str = Field(description="The day it ended.")
@@ -54,31 +54,31 @@ class Record(Options):
     precision: str = "float32"
     note: str = Field("", description="What the report's figures were measured on, where that needs saying.")
 
-    added: dict[str, int] = Field(
+    added_classes: dict[str, int] = Field(
         {}, description="Classes that were learned later, without another training, and from how many images each."
     )
-    honesty: Honesty | None = Field(None, description="What judges say of the images that the model draws.")
-    trials: tuple[Trial, ...] = Field((), description="The same training on other splits, if it was repeated.")
-    augmented: Augmented | None = Field(None, description="What generated images did to it, if some were tried.")
-    typicality: Typicality | None = Field(
+    sample_quality: SampleQuality | None = Field(None, description="What judges say of the images that the model draws.")
+    repeats: tuple[RepeatResult, ...] = Field((), description="The same training on other splits, if it was repeated.")
+    synthetic_augmentation: AugmentationResult | None = Field(None, description="What generated images did to it, if some were tried.")
+    reference_p_values: ReferencePValues | None = Field(
         None, description="How typical the model finds images that it has not learned from."
     )
-    memorisation: Memorisation | None = Field(None, description="How well the model gives its training images away.")
+    memorization: Memorization | None = Field(None, description="How well the model gives its training images away.")
 
     def provenance(self) -> Provenance:
         """What it takes to make the model again."""
         kept = ("command", "versions", "machine", "seed", "minutes", "threads", "precision")
         return Provenance(**{name: getattr(self, name) for name in kept})
 
-    def with_class(self, name: str, n: int) -> Record:
+    def with_new_class(self, name: str, n: int) -> TrainingRecord:
         """The same with a class besides, the last, that was learned later from n images."""
         counts = {part: [*of, n if part == "train" else 0] for part, of in self.counts.items()}
-        return self.model_copy(update={"counts": counts, "added": self.added | {name: n}})
+        return self.model_copy(update={"counts": counts, "added": self.added_classes | {name: n}})
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of its figures has to know."""
-        later = ", ".join(f"{name} (from {n:,} images)" for name, n in self.added.items())
+        later = ", ".join(f"{name} (from {n:,} images)" for name, n in self.added_classes.items())
         said = f"Learned later, without training the rest again: {later}." if later else ""
         return tuple(filter(None, (self.note, said)))
 

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from likely.evaluation.assessment import Assessment
+from likely.evaluation.assessment import EvaluationResult
 from likely.options import Options
 
 LEVEL = 0.95
-FIGURES = ("accuracy", "nll", "ece", "bits_per_dim", "false_alarm_rate")
+METRICS = ("accuracy", "nll", "ece", "bits_per_dim", "false_alarm_rate")
 
 
-class Trial(Options):
+class RepeatResult(Options):
     """One training, measured on images that it never saw."""
 
     seed: int = Field(description="Of the split, the weights and everything else.")
@@ -29,12 +29,12 @@ class Trial(Options):
     false_alarm_rate: float | None
 
     @classmethod
-    def of(cls, found: Assessment, seed: int, n_train: int) -> Trial:
+    def from_result(cls, found: EvaluationResult, seed: int, n_train: int) -> RepeatResult:
         figures = found.as_json()
-        return cls(seed=seed, n_train=n_train, n_test=len(found.labels), **{name: figures[name] for name in FIGURES})
+        return cls(seed=seed, n_train=n_train, n_test=len(found.labels), **{name: figures[name] for name in METRICS})
 
 
-class Spread(NamedTuple):
+class ResampledEstimate(NamedTuple):
     """A figure over trials: mean, standard deviation, and the interval that holds its expectation with 95 % confidence."""
 
     mean: float
@@ -43,23 +43,23 @@ class Spread(NamedTuple):
     high: float
 
 
-def spread(values: Sequence[float], n_train: int, n_test: int) -> Spread:
+def resampled_estimate(values: Sequence[float], n_train: int, n_test: int) -> ResampledEstimate:
     """mean ± t √((1/R + n_test / n_train) s²) of R trials (Nadeau & Bengio 2003, Inference for the Generalization Error).
 
     Trials share images, so their mean varies more than that of R independent ones would: hence the second term.
     """
     R, mean, deviation = len(values), fmean(values), stdev(values)
     half = _student(R - 1) * deviation * math.sqrt(1 / R + n_test / n_train)
-    return Spread(mean, deviation, mean - half, mean + half)
+    return ResampledEstimate(mean, deviation, mean - half, mean + half)
 
 
-def spreads(trials: Sequence[Trial]) -> dict[str, Spread]:
+def resampled_estimates(repeats: Sequence[RepeatResult]) -> dict[str, ResampledEstimate]:
     """Every figure that all trials have, over two trials or more."""
-    if len(trials) < 2:
+    if len(repeats) < 2:
         return {}
-    n_train, n_test = (round(fmean(getattr(trial, name) for trial in trials)) for name in ("n_train", "n_test"))
-    each = {name: [getattr(trial, name) for trial in trials] for name in FIGURES}
-    return {name: spread(values, n_train, n_test) for name, values in each.items() if None not in values}
+    n_train, n_test = (round(fmean(getattr(trial, name) for trial in repeats)) for name in ("n_train", "n_test"))
+    each = {name: [getattr(trial, name) for trial in repeats] for name in METRICS}
+    return {name: resampled_estimate(values, n_train, n_test) for name, values in each.items() if None not in values}
 
 
 def _student(freedom: int) -> float:

@@ -7,10 +7,10 @@ from itertools import product
 
 from pydantic import Field
 
-from likely.answer import Calibration, Status
-from likely.classifier import BayesClassifier
-from likely.data.collection import Images
-from likely.data.parts import Part
+from likely.answer import CalibrationScope, Status
+from likely.classifier import Predictor
+from likely.data.collection import ImageDataset
+from likely.data.parts import LabeledImages
 from likely.evaluation import metrics
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from likely.evaluation.metrics import Ints
@@ -19,7 +19,7 @@ from likely.options import Options
 Progress = Callable[[int, int], None]
 
 
-class Answered(Options):
+class CleanResult(Options):
     """How the answers to a set of labelled images were."""
 
     accuracy: float = Field(description="The share of images whose most probable class is their label.")
@@ -27,7 +27,7 @@ class Answered(Options):
     unknown_rate: float | None = Field(description="The share turned away as unknown; None without calibration.")
 
 
-class Damaged(Answered):
+class CorruptionResult(CleanResult):
     """The same of images that one corruption has damaged."""
 
     corruption: str
@@ -41,8 +41,8 @@ class Robustness(Options):
     n: int = Field(description="Labelled images, the same for every row.")
     seed: int = Field(description="The seed of the damage.")
     alpha: float = Field(description="The share of undamaged known images that may be called unknown.")
-    clean: Answered = Field(description="The answers to the images as they are.")
-    rows: tuple[Damaged, ...] = Field(description="One for each corruption and strength.")
+    clean: CleanResult = Field(description="The answers to the images as they are.")
+    rows: tuple[CorruptionResult, ...] = Field(description="One for each corruption and strength.")
 
     @property
     def mean_accuracy(self) -> float:
@@ -58,22 +58,22 @@ class Robustness(Options):
         rates = [row.unknown_rate for row in self.rows if row.unknown_rate is not None]
         return sum(rates) / len(rates) if rates else None
 
-    def of(self, corruption: str) -> tuple[Damaged, ...]:
+    def of(self, corruption: str) -> tuple[CorruptionResult, ...]:
         """The rows of one corruption, by strength."""
         return tuple(row for row in self.rows if row.corruption == corruption)
 
 
-def robustness(
-    classifier: BayesClassifier, part: Part, *, seed: int, alpha: float, progress: Progress | None = None
+def measure_robustness(
+    classifier: Predictor, labeled: LabeledImages, *, seed: int, alpha: float, progress: Progress | None = None
 ) -> Robustness:
     """Show a classifier the labelled images of a part as they are, then under every corruption at every strength.
 
     `progress` is told how often the images have been judged, and how often they will be. A ValueError if no image has a
     label, or if the model takes vectors.
     """
-    known = part.labelled()
+    known = labeled.labeled()
     if not len(known):
-        raise ValueError(f"none of {len(part)} images has a label; at least one image of a known class was expected")
+        raise ValueError(f"none of {len(labeled)} images has a label; at least one image of a known class was expected")
     kinds = list(product(CORRUPTIONS, STRENGTHS))
     sets = [known.images, *(corrupted(known.images, name, strength, seed) for name, strength in kinds)]
     answers = []
@@ -92,16 +92,16 @@ def robustness(
     )
 
 
-def _answered(classifier: BayesClassifier, images: Images, labels: Ints, alpha: float) -> Answered:
-    judgement = classifier.judge(images, alpha=alpha)
+def _answered(classifier: Predictor, images: ImageDataset, labels: Ints, alpha: float) -> CleanResult:
+    judgement = classifier.conformal_output(images, alpha=alpha)
     log_posterior = judgement.log_posterior.numpy()
     n_unknown = sum(status is Status.UNKNOWN for status in judgement.statuses)
-    return Answered(
+    return CleanResult(
         accuracy=metrics.accuracy(log_posterior, labels),
         ece=metrics.ece(log_posterior, labels),
-        unknown_rate=None if Calibration.NONE in judgement.calibration else n_unknown / len(labels),
+        unknown_rate=None if CalibrationScope.NONE in judgement.calibration_scope else n_unknown / len(labels),
     )
 
 
-def _row(corruption: str, strength: int, answered: Answered) -> Damaged:
-    return Damaged(corruption=corruption, strength=strength, **answered.model_dump())
+def _row(corruption: str, strength: int, answered: CleanResult) -> CorruptionResult:
+    return CorruptionResult(corruption=corruption, strength=strength, **answered.model_dump())

@@ -12,46 +12,46 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.contract import GenerativeModel
-from likely.data.collection import CachedImages, Images
-from likely.data.likeness import Looks, looks, twins
-from likely.data.parts import Part, fingerprint, hashes_of
+from likely.data.collection import InMemoryImages, ImageDataset
+from likely.data.likeness import Thumbnails, make_thumbnails, nearest_duplicates
+from likely.data.parts import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
-from likely.models import able
+from likely.models import families_with
 from likely.options import Options
 
 
-class ClassJudge(Protocol):
+class ReferenceClassifier(Protocol):
     """Whoever says how probable each class is for an image; a BayesClassifier does."""
 
     @property
     def id(self) -> str | None:
         """Its name, None if it has none."""
 
-    def log_posterior(self, images: Images) -> Floats:
+    def log_posterior(self, images: ImageDataset) -> Floats:
         """log p(c | x), (N, K)."""
 
 
 @dataclass(frozen=True)
-class Panel:
+class Ensemble:
     """log p(c | x) = log 1/M Σ_m p_m(c | x): several judges of the same classes who settle on their mean."""
 
     id: str
-    members: Sequence[ClassJudge]
+    members: Sequence[ReferenceClassifier]
 
-    def log_posterior(self, images: Images) -> Floats:
+    def log_posterior(self, images: ImageDataset) -> Floats:
         votes = np.stack([member.log_posterior(images) for member in self.members])  # (M, N, K)
         mean: Floats = np.logaddexp.reduce(votes, axis=0) - np.log(len(votes))
         return mean
 
 
-class Judged(Options):
+class ClassConsistency(Options):
     """Which of the generated images a judge puts in the class that they were drawn for, and how far it can be trusted."""
 
-    judge: str = Field(description="Who judged.")
-    n_drawn: tuple[int, ...] = Field(description="Generated images of each class.")
-    n_right: tuple[int, ...] = Field(description="How many of them the judge puts in that class.")
+    classifier: str = Field(description="Who judged.")
+    n_generated: tuple[int, ...] = Field(description="Generated images of each class.")
+    n_consistent: tuple[int, ...] = Field(description="How many of them the judge puts in that class.")
     n_real: int = Field(description="Real images, with known labels, that the same judge was shown.")
     real_accuracy: float | None = Field(
         description="The share of those it gets right, classes weighing what they weigh among the generated images."
@@ -59,62 +59,62 @@ class Judged(Options):
 
     @property
     def n(self) -> int:
-        return sum(self.n_drawn)
+        return sum(self.n_generated)
 
     @property
     def accuracy(self) -> float:
         """The share of the generated images that are recognised as their class."""
-        return sum(self.n_right) / self.n
+        return sum(self.n_consistent) / self.n
 
     @property
     def interval(self) -> Interval:
         """What that share may be, with 95% confidence."""
-        return clopper_pearson(sum(self.n_right), self.n)
+        return clopper_pearson(sum(self.n_consistent), self.n)
 
 
-class Copies(Options):
+class NearDuplicates(Options):
     """How many images are, bit by bit or nearly, among the training images: generated ones, and real ones beside them."""
 
     n: int = Field(description="Generated images.")
-    n_copies: int = Field(description="How many of them are copies or near copies of a training image.")
+    n_duplicates: int = Field(description="How many of them are copies or near copies of a training image.")
     n_real: int = Field(description="Real images that were kept from the training.")
-    n_real_copies: int = Field(description="How many of those are, by chance, nearly a training image.")
+    n_real_duplicates: int = Field(description="How many of those are, by chance, nearly a training image.")
     n_train: int = Field(description="Training images that they were compared with.")
 
     @property
-    def share(self) -> float:
-        return self.n_copies / self.n
+    def fraction(self) -> float:
+        return self.n_duplicates / self.n
 
     @property
-    def real_share(self) -> float | None:
-        return self.n_real_copies / self.n_real if self.n_real else None
+    def real_fraction(self) -> float | None:
+        return self.n_real_duplicates / self.n_real if self.n_real else None
 
     @property
     def interval(self) -> Interval:
         """What the generated images' share may be, with 95% confidence."""
-        return clopper_pearson(self.n_copies, self.n)
+        return clopper_pearson(self.n_duplicates, self.n)
 
 
-class Honesty(Options):
+class SampleQuality(Options):
     """What can be said for and against a set of generated images, in numbers that JSON can hold."""
 
     seed: int = Field(description="The seed that the images were drawn with.")
-    classes: Judged
-    copies: Copies
+    class_consistency: ClassConsistency
+    near_duplicates: NearDuplicates
 
     @property
     def n(self) -> int:
-        return self.classes.n
+        return self.class_consistency.n
 
 
-def drawn(classifier: BayesClassifier, n_per_class: int | Sequence[int], seed: int) -> Part:
+def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed: int) -> LabeledImages:
     """Generated images, n of every class or of each its own number, with the class that each was drawn for as its label.
 
     They are those of `likely generate` with the same seed. A ValueError if the model draws no images.
     """
     if not isinstance(classifier.model_, GenerativeModel):
         raise ValueError(
-            f"{classifier.family!r} only tells classes apart; families that draw images: {able(GenerativeModel)}"
+            f"{classifier.family!r} only tells classes apart; families that draw images: {families_with(GenerativeModel)}"
         )
     if classifier.format_ is None:
         raise ValueError("the model was trained on vectors and draws vectors; a model of images was expected")
@@ -124,35 +124,35 @@ def drawn(classifier: BayesClassifier, n_per_class: int | Sequence[int], seed: i
     asked = enumerate(zip(classifier.labels, counts, strict=True))
     pixels = np.concatenate([classifier.sample(name, n, seed=seed + c) for c, (name, n) in asked if n])
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    images = CachedImages(pixels, lambda i: f"generated image {i}")
-    return Part(images, labels, hashes_of(fingerprint(image) for image in pixels))
+    images = InMemoryImages(pixels, lambda i: f"generated image {i}")
+    return LabeledImages(images, labels, to_hashes(fingerprint(image) for image in pixels))
 
 
-def honesty(made: Part, judge: ClassJudge, train: Part, held_out: Part, *, seed: int) -> Honesty:
+def sample_quality(generated: LabeledImages, classifier: ReferenceClassifier, train: LabeledImages, held_out: LabeledImages, *, seed: int) -> SampleQuality:
     """Judge `made`, which `drawn` has drawn with `seed`, and compare it with the training images.
 
     `held_out` are labelled real images that neither the model nor the judge was trained on.
     """
-    return Honesty(seed=seed, classes=judged(judge, made, held_out), copies=copies(made, train, held_out))
+    return SampleQuality(seed=seed, class_consistency=class_consistency(classifier, generated, held_out), near_duplicates=near_duplicates(generated, train, held_out))
 
 
-def judged(judge: ClassJudge, made: Part, real: Part) -> Judged:
+def class_consistency(classifier: ReferenceClassifier, generated: LabeledImages, real: LabeledImages) -> ClassConsistency:
     """The judge's word on generated images beside its word on real ones, of which there may be none."""
-    of_made, of_real = _verdict(judge, made), _verdict(judge, real)
-    return Judged(
-        judge=judge.id or "unsaved",
-        n_drawn=tuple(of_made.counts.tolist()),
-        n_right=tuple(of_made.right.tolist()),
+    of_made, of_real = _verdict(classifier, generated), _verdict(classifier, real)
+    return ClassConsistency(
+        classifier=classifier.id or "unsaved",
+        n_generated=tuple(of_made.counts.tolist()),
+        n_consistent=tuple(of_made.right.tolist()),
         n_real=len(of_real.labels),
         real_accuracy=_weighted_accuracy(of_real, of_made.counts),
     )
 
 
-def copies(made: Part, train: Part, held_out: Part) -> Copies:
+def near_duplicates(generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> NearDuplicates:
     """Images of `made`, and of `held_out`, that show what a training image shows; see `likely.data.likeness`."""
-    known = looks(train)
-    n, n_real = _n_copies(made, known), _n_copies(held_out, known)
-    return Copies(n=len(made), n_copies=n, n_real=len(held_out), n_real_copies=n_real, n_train=len(train))
+    known = make_thumbnails(train)
+    n, n_real = _n_copies(generated, known), _n_copies(held_out, known)
+    return NearDuplicates(n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +176,8 @@ class _Verdict:
         return np.bincount(labels, minlength=self.log_posterior.shape[1])
 
 
-def _verdict(judge: ClassJudge, part: Part) -> _Verdict:
-    shown = part.labelled()
+def _verdict(judge: ReferenceClassifier, part: LabeledImages) -> _Verdict:
+    shown = part.labeled()
     return _Verdict(judge.log_posterior(shown.images) if len(shown) else np.zeros((0, 1)), shown.labels)
 
 
@@ -190,8 +190,8 @@ def _weighted_accuracy(real: _Verdict, weights: Ints) -> float | None:
     return float(np.average(real.right[seen] / counts[seen], weights=weights[seen]))
 
 
-def _n_copies(part: Part, known: Looks) -> int:
+def _n_copies(part: LabeledImages, known: Thumbnails) -> int:
     if not len(part):
         return 0
-    is_near = twins(looks(part), known) >= 0  # which leaves exact copies out
+    is_near = nearest_duplicates(make_thumbnails(part), known) >= 0  # which leaves exact copies out
     return int((is_near | np.isin(part.hashes, known.hashes)).sum())

@@ -7,69 +7,69 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely.classifier import BayesClassifier
-from likely.data.collection import Images
+from likely.classifier import Predictor
+from likely.data.collection import ImageDataset
 from likely.data.dataset import load
 from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import DataError, Problem
-from likely.data.parts import Dataset, Part
+from likely.data.listing import DataError, LoadError
+from likely.data.parts import Dataset, LabeledImages
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Strangers:
+class OODImages:
     """Images of no known class, where they are from, and what was left out."""
 
     source: str
-    images: Images
-    problems: tuple[Problem, ...]
+    images: ImageDataset
+    errors: tuple[LoadError, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Selection:
+class EvalSplit:
     """The images to measure on, how many were skipped because the model was trained on them, and what was left out."""
 
-    part: Part
+    images: LabeledImages
     n_skipped: int
-    problems: tuple[Problem, ...]
+    errors: tuple[LoadError, ...]
 
 
-def select(classifier: BayesClassifier, data: str, progress: Progress | None = None) -> Selection:
+def eval_split(classifier: Predictor, data: str, progress: Progress | None = None) -> EvalSplit:
     """Labelled images of the model's classes that it was not trained on; a DataError if there are none."""
-    dataset = _loaded(classifier, data, progress).relabelled(classifier.labels)
-    part = next(iter(dataset.parts.values())).labelled()
+    dataset = _loaded(classifier, data, progress).relabel(classifier.labels)
+    part = next(iter(dataset.splits.values())).labeled()
     fresh = np.flatnonzero(~np.isin(part.hashes, classifier.hashes_))
     if not len(fresh):
         why = "the model was trained on every one of them" if len(part) else "none has a label that the model knows"
         raise DataError(f"{data}: nothing is left to measure on: {why}")
-    return Selection(part.subset(fresh), len(part) - len(fresh), dataset.problems)
+    return EvalSplit(part.subset(fresh), len(part) - len(fresh), dataset.errors)
 
 
-def learned_from(classifier: BayesClassifier, data: str, progress: Progress | None = None) -> Part:
+def training_images(classifier: Predictor, data: str, progress: Progress | None = None) -> LabeledImages:
     """The labelled images of DATA that the model was trained on; a DataError if there are none."""
-    dataset = load(data, classifier.format_ or ImageOptions(), parts=("train",), progress=progress, fewest_classes=0)
-    part = dataset.relabelled(classifier.labels).train
+    dataset = load(data, classifier.format_ or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0)
+    part = dataset.relabel(classifier.labels).train
     if part is None or not np.isin(part.hashes, classifier.hashes_).any():
         raise DataError(f"{data}: holds none of the images that the model was trained on")
-    return part.subset(np.flatnonzero(np.isin(part.hashes, classifier.hashes_))).labelled()
+    return part.subset(np.flatnonzero(np.isin(part.hashes, classifier.hashes_))).labeled()
 
 
-def unlabelled(classifier: BayesClassifier, data: str, progress: Progress | None = None) -> Strangers:
+def ood_images(classifier: Predictor, data: str, progress: Progress | None = None) -> OODImages:
     """Images whatever their labels."""
     dataset = _loaded(classifier, data, progress)
-    return Strangers(data, next(iter(dataset.parts.values())).images, dataset.problems)
+    return OODImages(data, next(iter(dataset.splits.values())).images, dataset.errors)
 
 
-def _loaded(classifier: BayesClassifier, data: str, progress: Progress | None) -> Dataset:
+def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Dataset:
     """The test part where there is one, else the training or the validation part."""
     format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
     for part in ("test", "train", "validation"):
-        dataset = load(data, format, parts=(part,), progress=progress, fewest_classes=0)
-        if dataset.parts:
+        dataset = load(data, format, splits=(part,), progress=progress, fewest_classes=0)
+        if dataset.splits:
             break
     else:
         raise DataError(f"{data}: holds no images")
-    if next(iter(dataset.parts.values())).images.shape != classifier.shape:
+    if next(iter(dataset.splits.values())).images.shape != classifier.shape:
         raise DataError(f"{data}: holds vectors or images of another kind than the model's, {classifier.shape}")
     return dataset

@@ -13,22 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from likely.evaluation.lettering import Lettering
-from likely.evaluation.tiling import above, beside, clear, factor_for, gap, strip, within
+from likely.evaluation.lettering import TextRenderer
+from likely.evaluation.tiling import vstack, hstack, blank, factor_for, gap, row, pad
 
 Pixels = NDArray[np.uint8]
 Panels = Mapping[str, Sequence[Pixels]]
 Ends = Sequence[tuple[str, str]]
 
 EDGE, SMALL_EDGE = 96, 64  # pixels a side: small images are enlarged to about this, on a sheet of few rows or of many
-MANY = 20  # rows; more than these stand in several columns
-WIDEST = 2000  # pixels: what columns beside the first may come to
+MAX_LABELED_ROWS = 20  # rows; more than these stand in several columns
+MAX_WIDTH = 2000  # pixels: what columns beside the first may come to
 LINE = 10  # images; more than these of a single kind stand in several lines
-LONGEST = 9  # of a name, in ems
-CLEAR_KINDS = (".png", ".webp", ".tif", ".tiff")  # kinds of file that know a clear ground
+MAX_NAME_LENGTH = 9  # of a name, in ems
+TRANSPARENT_FORMATS = (".png", ".webp", ".tif", ".tiff")  # kinds of file that know a clear ground
 
 
-def sheet(panels: Panels, names: Sequence[str]) -> Image.Image:
+def grid_by_class(panels: Panels, names: Sequence[str]) -> Image.Image:
     """A row for each class with its name at the left, and panels side by side, each under its title.
 
     A panel, a model's say, is an array of images for each class in the order of `names`: (n, C, H, W) uint8, or all in one,
@@ -41,10 +41,10 @@ def grid(images: Pixels, title: str = "") -> Image.Image:
     """Images of one kind, (n, C, H, W) uint8, in as many lines as look well, under a title."""
     columns = _columns(len(images))
     lines = [images[start : start + columns] for start in range(0, len(images), columns)]
-    return sheet({title: lines}, [""] * len(lines))
+    return grid_by_class({title: lines}, [""] * len(lines))
 
 
-def strips(rows: Sequence[Pixels], ends: Ends) -> Image.Image:
+def labeled_rows(rows: Sequence[Pixels], ends: Ends) -> Image.Image:
     """A row of images, (n, C, H, W) uint8, for each walk, between the names of its two ends."""
     return _composed({"": rows}, ends)
 
@@ -66,9 +66,9 @@ def _columns(n: int) -> int:
 def _composed(panels: Panels, ends: Ends) -> Image.Image:
     _check(panels, ends)
     images = [images for rows in panels.values() for images in rows]
-    edge = EDGE if len(ends) <= MANY else SMALL_EDGE
+    edge = EDGE if len(ends) <= MAX_LABELED_ROWS else SMALL_EDGE
     layout = _Layout.of(images, edge, [*panels, *(name for pair in ends for name in pair)])
-    picture = layout.sheet({title: [strip(row, edge) for row in rows] for title, rows in panels.items()}, ends)
+    picture = layout.sheet({title: [row(images, edge) for images in rows] for title, rows in panels.items()}, ends)
     return picture.convert("LA") if all(row.shape[1] == 1 for row in images) else picture
 
 
@@ -85,21 +85,21 @@ class _Layout:
     """What a sheet is measured in: the space between two images, and the letters."""
 
     gap: int
-    lettering: Lettering
+    lettering: TextRenderer
 
     @classmethod
     def of(cls, images: Sequence[Pixels], edge: int, names: Sequence[str]) -> _Layout:
         """Both in proportion to the largest image, as enlarged for `edge`."""
         side = max((factor_for(row, edge) * max(row.shape[2:]) for row in images), default=edge)
-        return cls(gap(side), Lettering.of(names, int(np.clip(side // 4, 16, 40))))
+        return cls(gap(side), TextRenderer.of(names, int(np.clip(side // 4, 16, 40))))
 
     def sheet(self, panels: Mapping[str, Sequence[Image.Image]], ends: Ends) -> Image.Image:
         """Strips between their names, in as many columns as there is room for, within a margin."""
         left, right = (self._names([pair[side] for pair in ends]) for side in (0, 1))
         widths = [max(self._width([title]), *(row.width for row in rows)) for title, rows in panels.items()]
-        head = self._row(clear((left[0].width, 0)), self._titles(list(panels), widths), clear((right[0].width, 0)))
+        head = self._row(blank((left[0].width, 0)), self._titles(list(panels), widths), blank((right[0].width, 0)))
         aligned = [
-            [within(row, (width, row.height)) for row in rows]
+            [pad(row, (width, row.height)) for row in rows]
             for rows, width in zip(panels.values(), widths, strict=True)
         ]
         rows = [self._row(*parts) for parts in zip(left, zip(*aligned, strict=True), right, strict=True)]
@@ -111,27 +111,27 @@ class _Layout:
         return [self._line(name, width) for name in names]
 
     def _width(self, names: Sequence[str]) -> int:
-        return min(LONGEST * self.lettering.size, max(map(self.lettering.width, names)))
+        return min(MAX_NAME_LENGTH * self.lettering.size, max(map(self.lettering.width, names)))
 
     def _titles(self, titles: Sequence[str], widths: Sequence[int]) -> list[Image.Image]:
         if not any(titles):
-            return [clear((width, 0)) for width in widths]
+            return [blank((width, 0)) for width in widths]
         return [self._line(title, width) for title, width in zip(titles, widths, strict=True)]
 
     def _line(self, words: str, width: int) -> Image.Image:
-        return self.lettering.picture(words, (width, round(1.5 * self.lettering.size)))
+        return self.lettering.image(words, (width, round(1.5 * self.lettering.size)))
 
     def _row(self, left: Image.Image, strips: Sequence[Image.Image], right: Image.Image) -> Image.Image:
-        return beside([left, beside(strips, 4 * self.gap), right], 2 * self.gap)
+        return hstack([left, hstack(strips, 4 * self.gap), right], 2 * self.gap)
 
     def _in_columns(self, head: Image.Image, rows: Sequence[Image.Image]) -> Image.Image:
         """All rows below each other; many of them in columns of about the same length, each under the head."""
         space = 6 * self.gap
-        n = max(1, min(-(-len(rows) // MANY), (WIDEST + space) // (rows[0].width + space)))
+        n = max(1, min(-(-len(rows) // MAX_LABELED_ROWS), (MAX_WIDTH + space) // (rows[0].width + space)))
         length = -(-len(rows) // n)
-        columns = [above([head, *rows[start : start + length]], self.gap) for start in range(0, len(rows), length)]
-        return beside([within(column, (column.width, columns[0].height)) for column in columns], space)
+        columns = [vstack([head, *rows[start : start + length]], self.gap) for start in range(0, len(rows), length)]
+        return hstack([pad(column, (column.width, columns[0].height)) for column in columns], space)
 
     def _framed(self, picture: Image.Image) -> Image.Image:
         margin = 2 * self.gap
-        return within(picture, (picture.width + 2 * margin, picture.height + 2 * margin), (margin, margin))
+        return pad(picture, (picture.width + 2 * margin, picture.height + 2 * margin), (margin, margin))

@@ -15,15 +15,15 @@ from likely.evaluation.lettering import INK
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 
-CLEAR = (*INK, 0)  # of the ink's colour: whoever shrinks a sheet gets no dark or bright fringe around its letters
+TRANSPARENT = (*INK, 0)  # of the ink's colour: whoever shrinks a sheet gets no dark or bright fringe around its letters
 SMOOTH = 4  # a corner is drawn so many times its size, then made smaller
 
 
-def strip(images: Pixels, edge: int) -> Image.Image:
+def row(images: Pixels, edge: int) -> Image.Image:
     """Images (n, C, H, W) in a row, small ones enlarged by a whole factor to about `edge` pixels a side."""
     factor = factor_for(images, edge)
     tiles = [_rounded(to_pil(image.repeat(factor, axis=1).repeat(factor, axis=2))) for image in images]
-    return beside(tiles, gap(factor * max(images.shape[2:])))
+    return hstack(tiles, gap(factor * max(images.shape[2:])))
 
 
 def factor_for(images: Pixels, edge: int) -> int:
@@ -37,11 +37,11 @@ def gap(side: int) -> int:
     return int(np.clip(side // 8, 4, 16))
 
 
-def beside(pictures: Sequence[Image.Image], space: int) -> Image.Image:
+def hstack(images: Sequence[Image.Image], space: int) -> Image.Image:
     """Pictures from left to right, their middles in line; those of no width take no space."""
-    shown = [picture for picture in pictures if picture.width]
-    height = max((picture.height for picture in pictures), default=0)
-    whole = clear((sum(picture.width + space for picture in shown) - space if shown else 0, height))
+    shown = [picture for picture in images if picture.width]
+    height = max((picture.height for picture in images), default=0)
+    whole = blank((sum(picture.width + space for picture in shown) - space if shown else 0, height))
     left = 0
     for picture in shown:
         whole.paste(picture, (left, (height - picture.height) // 2))
@@ -49,11 +49,11 @@ def beside(pictures: Sequence[Image.Image], space: int) -> Image.Image:
     return whole
 
 
-def above(pictures: Sequence[Image.Image], space: int) -> Image.Image:
+def vstack(images: Sequence[Image.Image], space: int) -> Image.Image:
     """Pictures from top to bottom, their left sides in line."""
-    shown = [picture for picture in pictures if picture.height]
-    width = max((picture.width for picture in pictures), default=0)
-    whole = clear((width, sum(picture.height + space for picture in shown) - space if shown else 0))
+    shown = [picture for picture in images if picture.height]
+    width = max((picture.width for picture in images), default=0)
+    whole = blank((width, sum(picture.height + space for picture in shown) - space if shown else 0))
     top = 0
     for picture in shown:
         whole.paste(picture, (0, top))
@@ -61,16 +61,16 @@ def above(pictures: Sequence[Image.Image], space: int) -> Image.Image:
     return whole
 
 
-def within(picture: Image.Image, size: Size, at: Size = (0, 0)) -> Image.Image:
+def pad(image: Image.Image, size: Size, at: Size = (0, 0)) -> Image.Image:
     """The picture on a clear ground of another size."""
-    whole = clear(size)
-    whole.paste(picture, at)
+    whole = blank(size)
+    whole.paste(image, at)
     return whole
 
 
-def clear(size: Size) -> Image.Image:
+def blank(size: Size) -> Image.Image:
     """Nothing, of this width and height."""
-    return Image.new("RGBA", size, CLEAR)
+    return Image.new("RGBA", size, TRANSPARENT)
 
 
 def _rounded(image: Image.Image) -> Image.Image:

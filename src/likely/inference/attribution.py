@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 N_STEPS = 32  # of the integral; for a difference of Gaussians two would be exact
-LARGEST = 256  # images in one pass, every step of each counted
+BATCH_SIZE = 256  # images in one pass, every step of each counted
 
 
-def evidence_map(log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor, baseline: Tensor) -> Tensor:
+def integrated_gradients(log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor, baseline: Tensor) -> Tensor:
     """e_i = (x_i − o_i) ∫₀¹ ∂_i F(o + t (x − o)) dt with F = log_scores_a − log_scores_b: (B, ...), (B,) -> (B, ...) nats.
 
     Integrated gradients (Sundararajan 2017, Axiomatic Attribution for Deep Networks, eq. 1), by Gauss and Legendre's rule.
@@ -29,12 +29,12 @@ def evidence_map(log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b
         additional_forward_args=(a, b),
         n_steps=N_STEPS,
         method="gausslegendre",
-        internal_batch_size=LARGEST,
+        internal_batch_size=BATCH_SIZE,
     )
     return found.detach()
 
 
-def slope_map(log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def gradient_magnitude(log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """|∂_i (log_scores_a − log_scores_b)|, what a small change of a pixel does (Simonyan 2014): (B, ...) -> (B, ...)."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from likely.inference.posterior import log_posterior
 
-WIDEST = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
-TRUST = 2.0  # in the T expected before any image is seen: a few images, all of them right, would make T nought
-PRECISE = 1e-9  # in log T
-AT_ONCE = 1 << 20  # scores: memory of more is not kept from one look at them to the next
+MAX_LOG_TEMPERATURE = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
+PSEUDO_COUNT = 2.0  # in the T expected before any image is seen: a few images, all of them right, would make T nought
+TOLERANCE = 1e-9  # in log T
+BLOCK_SIZE = 1 << 20  # scores: memory of more is not kept from one look at them to the next
 
 
 def nll(log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> float:
@@ -30,7 +30,7 @@ def weights(y: Tensor, log_prior: Tensor) -> Tensor:
     return (log_prior.double().exp() / share)[y]
 
 
-def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, expected: float = 1.0) -> float:
+def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, prior_temperature: float = 1.0) -> float:
     """T that minimises N · nll + TRUST · (T₀/T + log T) on N held-out images (Guo 2017, section 4.2). Without images it is
     T₀, what is `expected`.
 
@@ -40,22 +40,22 @@ def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, expected: 
     from scipy.optimize import brentq  # which takes long to load, and who is only answered needs no temperature fitted
 
     if not len(y):
-        return expected
+        return prior_temperature
     weight = weights(y, log_prior)
 
     def slope(log_inverse: float) -> float:
-        pull = TRUST * (expected - math.exp(-log_inverse)) / len(y)
+        pull = PSEUDO_COUNT * (prior_temperature - math.exp(-log_inverse)) / len(y)
         return _slope(log_scores, y, weight, log_prior, math.exp(log_inverse)) + pull
 
-    for end, beyond in ((-WIDEST, slope(-WIDEST) >= 0), (WIDEST, slope(WIDEST) <= 0)):
+    for end, beyond in ((-MAX_LOG_TEMPERATURE, slope(-MAX_LOG_TEMPERATURE) >= 0), (MAX_LOG_TEMPERATURE, slope(MAX_LOG_TEMPERATURE) <= 0)):
         if beyond:
             return math.exp(-end)
-    return math.exp(-brentq(slope, -WIDEST, WIDEST, xtol=PRECISE))
+    return math.exp(-brentq(slope, -MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, xtol=TOLERANCE))
 
 
 def _slope(log_scores: Tensor, y: Tensor, weight: Tensor, log_prior: Tensor, inverse_temperature: float) -> float:
     """d nll / d(1/T) = weighted mean of E_{c ~ p(c|x)} score_c − score_y."""
-    total, n = 0.0, max(1, AT_ONCE // len(log_prior))
+    total, n = 0.0, max(1, BLOCK_SIZE // len(log_prior))
     for block, own, each in zip(*(torch.split(each, n) for each in (log_scores, y, weight)), strict=True):
         scores = block.double()
         p = log_posterior(scores, log_prior, 1 / inverse_temperature).exp_()

@@ -13,7 +13,7 @@ from torch import Tensor
 Gaussians = tuple[Tensor, Tensor]  # means and log scales of the classes, (K, d) each
 
 
-def transported(z: Tensor, a: Tensor, b: Tensor, classes: Gaussians) -> Tensor:
+def transport(z: Tensor, a: Tensor, b: Tensor, classes: Gaussians) -> Tensor:
     """z' = mean_b + scale_b (z − mean_a) / scale_a: (B, d), (B,) class indices -> (B, d).
 
     The optimal transport of N(mean_a, scale_a²) onto N(mean_b, scale_b²) (Peyré & Cuturi 2019, Computational Optimal
@@ -23,7 +23,7 @@ def transported(z: Tensor, a: Tensor, b: Tensor, classes: Gaussians) -> Tensor:
     return mean[b] + (log_scale[b] - log_scale[a]).exp() * (z - mean[a])
 
 
-def path(start: Tensor, end: Tensor, n: int) -> Tensor:
+def interpolate(start: Tensor, end: Tensor, n: int) -> Tensor:
     """n points from one latent vector to another, both included: (B, d), (B, d) -> (B, n, d).
 
     >>> path(torch.zeros(1, 1), torch.ones(1, 1), 3)[0, :, 0].tolist()
@@ -33,7 +33,7 @@ def path(start: Tensor, end: Tensor, n: int) -> Tensor:
     return start[:, None] + t * (end - start)[:, None]
 
 
-def turning(log_posterior: Tensor, b: Tensor) -> Tensor:
+def flip_index(log_posterior: Tensor, b: Tensor) -> Tensor:
     """The first point of each path from which on b leads to its end: (B, n, K), (B,) -> (B,); n where it never comes to that.
 
     From there on, not for once: an answer that turns back is no counterfactual.

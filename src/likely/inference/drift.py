@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LEAST = 50  # images of late, below which nothing is said
-EFFECT = 0.1  # the least difference between the distributions that is worth a word, however sure it is
+MIN_IMAGES = 50  # images of late, below which nothing is said
+MIN_DIFFERENCE = 0.1  # the least difference between the distributions that is worth a word, however sure it is
 LEVEL = 0.01  # the share of false alarms where nothing has drifted
 N_QUANTILES = 201  # of what is kept of a distribution
 
@@ -27,7 +27,7 @@ class Drift:
     @property
     def has_drifted(self) -> bool | None:
         """Whether it is sure, and large enough to matter; None of fewer than LEAST images."""
-        return None if self.n < LEAST else self.p_value <= LEVEL and self.difference >= EFFECT
+        return None if self.n < MIN_IMAGES else self.p_value <= LEVEL and self.difference >= MIN_DIFFERENCE
 
 
 def quantiles(values: Tensor) -> list[float]:
@@ -37,23 +37,23 @@ def quantiles(values: Tensor) -> list[float]:
     return found
 
 
-def drift(now: Sequence[float], kept: Sequence[float], n_kept: int) -> Drift | None:
+def drift(recent: Sequence[float], reference: Sequence[float], n_reference: int) -> Drift | None:
     """The two-sample test of Kolmogorov and Smirnov (Smirnov 1948), values (n,) against the quantiles of n_kept others, as
     `quantiles` gives them. None if there is nothing to compare.
 
     The p-value is that of large samples, Q(λ) = 2 Σ_j (−1)^(j−1) exp(−2 j² λ²) at λ = (√N + 0.12 + 0.11 / √N) D, with
     N = n m / (n + m) (Stephens 1970).
     """
-    if not len(now) or not len(kept):
+    if not len(recent) or not len(reference):
         return None
     from scipy.special import kolmogorov  # which a service need not wait for before it has images to compare
 
-    x, y = np.sort(np.asarray(now, np.float64)), np.asarray(kept, np.float64)
+    x, y = np.sort(np.asarray(recent, np.float64)), np.asarray(reference, np.float64)
     points = np.union1d(x, y)
     of_now = np.searchsorted(x, points, side="right") / len(x)
     # Between two quantiles the share is taken to rise evenly; where several are one value it jumps to the last of them.
     of_kept = np.interp(points, y, np.linspace(0, 1, len(y)), left=0.0)
     of_kept[points >= y[-1]] = 1.0
     difference = float(np.abs(of_now - of_kept).max())
-    root = (len(x) * max(1, n_kept) / (len(x) + max(1, n_kept))) ** 0.5
+    root = (len(x) * max(1, n_reference) / (len(x) + max(1, n_reference))) ** 0.5
     return Drift(difference, float(kolmogorov((root + 0.12 + 0.11 / root) * difference)), len(x))

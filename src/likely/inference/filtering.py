@@ -16,7 +16,7 @@ from likely.inference.posterior import log_posterior
 
 
 @dataclass(frozen=True)
-class Filter:
+class HMMFilter:
     """What is believed after the images so far: log p(c_t | x_1..t), (K,) float64, the prior π before the first.
 
     `log_prior` (K,) is normalised; `persistence` is from 0, every image for itself, to 1, all images of one class.
@@ -27,7 +27,7 @@ class Filter:
     log_posterior: Tensor
 
     @classmethod
-    def start(cls, log_prior: Tensor, persistence: float) -> Filter:
+    def start(cls, log_prior: Tensor, persistence: float) -> HMMFilter:
         """Before the first image. ValueError for a persistence that is no probability."""
         if not 0 <= persistence <= 1:
             raise ValueError(f"the persistence is {persistence:g}: expected a probability from 0 to 1")
@@ -38,14 +38,14 @@ class Filter:
         """log p(c_{t+1} | x_1..t) = log(ρ p(c_t | x_1..t) + (1 − ρ) π), (K,)."""
         return _mixed(self.log_posterior, self.log_prior, self.persistence)
 
-    def update(self, log_scores: Tensor, temperature: float = 1.0) -> Filter:
+    def update(self, log_scores: Tensor, temperature: float = 1.0) -> HMMFilter:
         """The filter after one more image, of scores (K,)."""
         return replace(self, log_posterior=log_posterior(log_scores[None], self.log_predicted, temperature)[0])
 
 
 def filtered(log_scores: Tensor, log_prior: Tensor, persistence: float, temperature: float = 1.0) -> Tensor:
     """log p(c_t | x_1..t), from each image and those before it: (T, K), (K,) -> (T, K) float64."""
-    state, rows = Filter.start(log_prior, persistence), []
+    state, rows = HMMFilter.start(log_prior, persistence), []
     for row in log_scores:
         state = state.update(row, temperature)
         rows.append(state.log_posterior)
@@ -66,7 +66,7 @@ def smoothed(log_scores: Tensor, log_prior: Tensor, persistence: float, temperat
     return torch.log_softmax(before + ahead, dim=1)
 
 
-def _mixed(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
+def _mixed(log_p: Tensor, log_q: Tensor, weight: float) -> Tensor:
     """log(share · p + (1 − share) · q)."""
-    log_share, log_rest = torch.tensor([share, 1 - share], dtype=torch.float64).log()
+    log_share, log_rest = torch.tensor([weight, 1 - weight], dtype=torch.float64).log()
     return torch.logaddexp(log_share + log_p, log_rest + log_q)

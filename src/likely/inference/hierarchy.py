@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from likely.inference.posterior import log_sum_by
+from likely.inference.posterior import grouped_logsumexp
 
 SEPARATOR = "/"
 
@@ -25,7 +25,7 @@ class Level:
 
     def log_posterior(self, log_posterior: Tensor) -> Tensor:
         """log p(group | x) from log p(c | x): (B, K) -> (B, G)."""
-        return log_sum_by(log_posterior.mT, self.group, len(self.names)).mT
+        return grouped_logsumexp(log_posterior.mT, self.group, len(self.names)).mT
 
 
 def levels(labels: Sequence[str]) -> tuple[Level, ...]:

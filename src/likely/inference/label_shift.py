@@ -19,16 +19,16 @@ from torch import Tensor
 from likely.inference.calibration import weights
 from likely.inference.posterior import log_posterior
 
-TRUST = 1.0  # images' worth of trust in the training mix: no share becomes nought because its class was not seen
-GAP = 1e-6  # nats: how far from its largest value an objective may stay, all images together
-MOST_STEPS = 10_000
-OFFSET = 3.0  # nats: how large a class's offset is thought to be before any calibration image is seen
-FLAT = 1e-10  # of the largest curvature: what is below it is rounding
-NEAR_ONE = 0.02  # by how much shares that a person has rounded may miss a sum of 1
+PSEUDO_COUNT = 1.0  # images' worth of trust in the training mix: no share becomes nought because its class was not seen
+TOLERANCE = 1e-6  # nats: how far from its largest value an objective may stay, all images together
+MAX_STEPS = 10_000
+PRIOR_SD = 3.0  # nats: how large a class's offset is thought to be before any calibration image is seen
+MIN_CURVATURE = 1e-10  # of the largest curvature: what is below it is rounding
+SUM_TOLERANCE = 0.02  # by how much shares that a person has rounded may miss a sum of 1
 
 
 @dataclass(frozen=True)
-class Offsets:
+class BiasCorrection:
     """b with p(c | x) ∝ π_c exp(s_c(x) + b_c), (K,), and its covariance (K, K): the bias of scores s, learnt from labels.
 
     At the best b the shares predicted for calibration images are the shares of their labels (Alexandari 2020, Maximum
@@ -38,29 +38,29 @@ class Offsets:
     values: Tensor
     covariance: Tensor
 
-    def of_one_class_more(self) -> Offsets:
+    def with_new_class(self) -> BiasCorrection:
         """With a class besides, of which no bias is known."""
         K = len(self.values)
         if not len(self.covariance):
-            return Offsets.unknown(K + 1)
+            return BiasCorrection.unavailable(K + 1)
         covariance = self.covariance.new_zeros(K + 1, K + 1)
         covariance[:K, :K] = self.covariance
-        covariance[K, K] = OFFSET**2
-        return Offsets(torch.cat([self.values, self.values.new_zeros(1)]), covariance)
+        covariance[K, K] = PRIOR_SD**2
+        return BiasCorrection(torch.cat([self.values, self.values.new_zeros(1)]), covariance)
 
     @classmethod
-    def none(cls, K: int) -> Offsets:
+    def identity(cls, K: int) -> BiasCorrection:
         """Scores taken as they are."""
         nothing = torch.zeros(K, dtype=torch.float64)
         return cls(nothing, nothing.diag())
 
     @classmethod
-    def unknown(cls, K: int) -> Offsets:
+    def unavailable(cls, K: int) -> BiasCorrection:
         """Of so many classes that their covariance is not kept, and no mix of theirs estimated."""
         return cls(torch.zeros(K, dtype=torch.float64), torch.zeros(0, 0, dtype=torch.float64))
 
     @classmethod
-    def fit(cls, log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> Offsets:
+    def fit(cls, log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> BiasCorrection:
         """b that minimises −Σ_i w_i log p(y_i | x_i) + |b|² / 2 OFFSET²: (n, K), (n,), (K,); convex, by Newton's method.
 
         The weights w make the images speak for the training mix. The covariance is White's (1982, Maximum likelihood
@@ -69,9 +69,9 @@ class Offsets:
         """
         if not len(y):  # all that is known of a bias is how large one may be
             nothing = torch.zeros(len(log_prior), dtype=torch.float64)
-            return cls(nothing, torch.full_like(nothing, OFFSET**2).diag())
+            return cls(nothing, torch.full_like(nothing, PRIOR_SD**2).diag())
         there = torch.bincount(y, minlength=len(log_prior)) > 0
-        images = _Labelled(
+        images = _LabeledImages(
             log_scores.double() / temperature,
             y,
             torch.where(there, log_prior.double(), -torch.inf),  # a class without images keeps its offset of 0
@@ -92,12 +92,12 @@ class Identifiability:
     there together, while either of the two might be all of it: their shares cannot be told apart.
     """
 
-    told: float
+    information_fraction: float
     confused: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class ClassMix:
+class PriorEstimate:
     """The class shares of `n_used` unlabelled images: the estimate with an interval for each class, (K,) each.
 
     `log_prior` (K,) is what to classify with: the estimate if the mix has `shifted`, else the training prior itself.
@@ -113,13 +113,13 @@ class ClassMix:
     identifiability: Identifiability
 
 
-def class_mix(
+def estimate_prior(
     log_scores: Tensor,
     log_prior: Tensor,
     temperature: float = 1.0,
-    offsets: Offsets | None = None,
+    bias_correction: BiasCorrection | None = None,
     alpha: float = 0.01,
-) -> ClassMix:
+) -> PriorEstimate:
     """π that maximises Σ_i log Σ_c π_c exp(s_ic) + TRUST Σ_c π_train,c log π_c: (N, K), log π_train (K,) -> ClassMix.
 
     s = log_scores / T + b. An interval holds its class's share with probability 1 − alpha, and the training mix is taken for
@@ -127,19 +127,19 @@ def class_mix(
     """
     if len(log_scores) == 0:
         raise ValueError("0 images say nothing about a class mix: expected at least one")
-    if offsets is not None and not len(offsets.covariance):
+    if bias_correction is not None and not len(bias_correction.covariance):
         raise ValueError(
             f"a mix of {len(log_prior):,} classes has too many shares to be estimated; give it as a file, or use uniform"
         )
     if not log_prior.isfinite().all():
         raise ValueError(f"the training shares are {log_prior.exp().tolist()}: expected more than 0 for every class")
-    images = _Unlabelled.of(log_scores.double() / temperature, log_prior.double().exp(), offsets)
+    images = _UnlabeledImages.of(log_scores.double() / temperature, log_prior.double().exp(), bias_correction)
     mix, z = images.fit(), NormalDist().inv_cdf(1 - alpha / 2)
     p_value, told = _compare(images, mix)
     covariance = _covariance(images, mix, z)
     low, high = _interval(mix, covariance.diagonal(), images.N, z)
     shifted = p_value <= alpha
-    return ClassMix(
+    return PriorEstimate(
         log_prior=mix.log() if shifted else log_prior.double(),
         estimate=mix,
         low=low,
@@ -151,25 +151,25 @@ def class_mix(
     )
 
 
-def log_prior_of(shares: Sequence[float], labels: Sequence[str]) -> Tensor:
+def log_prior_from_fractions(fractions: Sequence[float], labels: Sequence[str]) -> Tensor:
     """log π, (K,), from one share a class as a person wrote them. ValueError unless each is from 0 to 1 and all sum to 1."""
-    if len(shares) != len(labels):
+    if len(fractions) != len(labels):
         named = ", ".join(labels)
-        raise ValueError(f"{len(shares)} shares for {len(labels)} classes: expected one for each of {named}")
-    for share, label in zip(shares, labels, strict=True):
+        raise ValueError(f"{len(fractions)} shares for {len(labels)} classes: expected one for each of {named}")
+    for share, label in zip(fractions, labels, strict=True):
         if not 0 <= share <= 1:
             raise ValueError(f"the share of {label!r} is {share:g}: expected a number from 0 to 1")
-    total = math.fsum(shares)
+    total = math.fsum(fractions)
     if total == 0:
         raise ValueError("the shares sum to 0: expected 1")
-    if abs(total - 1) > NEAR_ONE:
-        scaled = ", ".join(f"{label} {share / total:.4g}" for share, label in zip(shares, labels, strict=True))
+    if abs(total - 1) > SUM_TOLERANCE:
+        scaled = ", ".join(f"{label} {share / total:.4g}" for share, label in zip(fractions, labels, strict=True))
         raise ValueError(f"the shares sum to {total:g}: expected 1, as in {scaled}")
-    return (torch.tensor(shares, dtype=torch.float64) / total).log()
+    return (torch.tensor(fractions, dtype=torch.float64) / total).log()
 
 
 @dataclass(frozen=True)
-class _Labelled:
+class _LabeledImages:
     """Calibration images whose offsets are sought: scores (n, K), labels (n,), log prior (K,), weights (n,)."""
 
     scores: Tensor
@@ -180,12 +180,12 @@ class _Labelled:
     def fit(self) -> tuple[Tensor, Tensor, Tensor]:
         """b (K,) with each image's slope (n, K) and the curvature (K, K) there, once a step promises less than GAP."""
         b = torch.zeros_like(self.log_prior)
-        for _ in range(MOST_STEPS):
+        for _ in range(MAX_STEPS):
             slopes, curvature = self._derivatives(b)
-            slope = slopes.sum(0) + b / OFFSET**2
+            slope = slopes.sum(0) + b / PRIOR_SD**2
             step = torch.linalg.solve(curvature, slope)
             promise = (slope @ step).item()
-            if promise <= GAP:
+            if promise <= TOLERANCE:
                 break
             b = self._along(b, step, promise)
         return b, slopes, curvature
@@ -199,17 +199,17 @@ class _Labelled:
     def _along(self, b: Tensor, step: Tensor, promise: float) -> Tensor:
         """b − step, or as much of the step as lowers the objective by a tenth of what the slope promises (Armijo 1966)."""
         before, size = self._objective(b), 1.0
-        while self._objective(b - size * step) > before - 0.1 * size * promise and size > FLAT:
+        while self._objective(b - size * step) > before - 0.1 * size * promise and size > MIN_CURVATURE:
             size /= 2
         return b - size * step
 
     def _objective(self, b: Tensor) -> float:
         own = log_posterior(self.scores + b, self.log_prior).gather(1, self.y[:, None])[:, 0]
-        return (b.square().sum() / (2 * OFFSET**2) - self.weights @ own).item()
+        return (b.square().sum() / (2 * PRIOR_SD**2) - self.weights @ own).item()
 
 
 def _stiffness(K: int) -> Tensor:
-    return torch.eye(K, dtype=torch.float64) / OFFSET**2
+    return torch.eye(K, dtype=torch.float64) / PRIOR_SD**2
 
 
 def _within_classes(slopes: Tensor, y: Tensor) -> Tensor:
@@ -222,16 +222,16 @@ def _within_classes(slopes: Tensor, y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Unlabelled:
+class _UnlabeledImages:
     """Images whose mix is sought: p(x_i | c) (N, K) in units of each image's largest, π_train (K,), the offsets' covariance."""
 
     likelihood: Tensor
     prior: Tensor
-    offset_noise: Tensor
+    bias_covariance: Tensor
 
     @classmethod
-    def of(cls, scores: Tensor, prior: Tensor, offsets: Offsets | None) -> _Unlabelled:
-        known = offsets or Offsets.none(len(prior))
+    def of(cls, scores: Tensor, prior: Tensor, bias_correction: BiasCorrection | None) -> _UnlabeledImages:
+        known = bias_correction or BiasCorrection.identity(len(prior))
         scores = scores + known.values
         return cls((scores - scores.amax(1, keepdim=True)).exp(), prior, known.covariance)
 
@@ -244,11 +244,11 @@ class _Unlabelled:
 
         The objective is concave, so no mix is better by more than the steepest slope towards a class: below GAP it ends.
         """
-        mix, total = self.prior, self.N + TRUST
-        floor = TRUST * self.prior / total  # no step of EM leads below it
-        for _ in range(MOST_STEPS):
+        mix, total = self.prior, self.N + PSEUDO_COUNT
+        floor = PSEUDO_COUNT * self.prior / total  # no step of EM leads below it
+        for _ in range(MAX_STEPS):
             first = self._step(mix)
-            if total * ((first / mix).max() - 1) <= GAP:
+            if total * ((first / mix).max() - 1) <= TOLERANCE:
                 break
             second = self._step(first)
             r, v = first - mix, second - 2 * first + mix
@@ -268,13 +268,13 @@ class _Unlabelled:
         return (self.likelihood * weight[:, None]).mT @ self.likelihood
 
     def _step(self, mix: Tensor) -> Tensor:
-        return (self.N * mix * self.slope(mix) + TRUST * self.prior) / (self.N + TRUST)
+        return (self.N * mix * self.slope(mix) + PSEUDO_COUNT * self.prior) / (self.N + PSEUDO_COUNT)
 
     def _objective(self, mix: Tensor) -> float:
-        return ((self.likelihood @ mix).log().sum() + TRUST * self.prior @ mix.log()).item()
+        return ((self.likelihood @ mix).log().sum() + PSEUDO_COUNT * self.prior @ mix.log()).item()
 
 
-def _compare(images: _Unlabelled, mix: Tensor) -> tuple[float, float]:
+def _compare(images: _UnlabeledImages, mix: Tensor) -> tuple[float, float]:
     """The p-value of the training mix, and what images of that mix tell in the worst direction.
 
     Rao's score test (1948): u = slope − 1 at the training mix, uᵀ S⁻¹ u against χ². Its limit is that of twice the difference
@@ -289,13 +289,13 @@ def _compare(images: _Unlabelled, mix: Tensor) -> tuple[float, float]:
     enough = images.N * values >= 1  # all images together must tell one label's worth before they are evidence
     axes = vectors[:, enough]
     untold = axes.mT @ (torch.eye(len(root), dtype=torch.float64) - told) * root
-    S = (values[enough] / images.N).diag() + untold @ images.offset_noise @ untold.mT
+    S = (values[enough] / images.N).diag() + untold @ images.bias_covariance @ untold.mT
     u = axes.mT @ (root * (images.slope(images.prior) - 1))
     p_value = _chi_squared_tail(u @ torch.linalg.solve(S, u), len(u) - 1)
     return p_value, max(0.0, values[0].item())
 
 
-def _missing(images: _Unlabelled, mix: Tensor) -> Tensor:
+def _missing(images: _UnlabeledImages, mix: Tensor) -> Tensor:
     """1 − slope, (K,), or 0: what part of each class's share in a mix no image accounts for."""
     return (1 - images.slope(mix)).clamp(min=0)
 
@@ -308,7 +308,7 @@ def _chi_squared_tail(value: Tensor, degrees: int) -> float:
     return tail
 
 
-def _covariance(images: _Unlabelled, mix: Tensor, z: float) -> Tensor:
+def _covariance(images: _UnlabeledImages, mix: Tensor, z: float) -> Tensor:
     """(K, K) of the estimate: the inverse of the observed information on the simplex, and the offsets' noise.
 
     No bootstrap: the inverse of one K × K matrix is cheaper, and images drawn anew never hold a class that was not seen.
@@ -316,7 +316,7 @@ def _covariance(images: _Unlabelled, mix: Tensor, z: float) -> Tensor:
     information = images.products(mix, mix)
     C = _inverse_on_simplex(information)
     carry = C @ (images.N * images.slope(mix).diag() - information * mix)
-    C = C + carry @ images.offset_noise @ carry.mT
+    C = C + carry @ images.bias_covariance @ carry.mT
     # Where a share is next to 0 the log-likelihood falls from there, and by z²/2 sooner than its curvature says.
     sd, fall = C.diagonal().sqrt(), images.N * _missing(images, mix)
     shrink = z / (fall * sd + ((fall * sd).square() + z**2).sqrt())
@@ -329,7 +329,7 @@ def _inverse_on_simplex(information: Tensor) -> Tensor:
     centre = torch.eye(K, dtype=torch.float64) - 1 / K
     values, vectors = torch.linalg.eigh(centre @ information @ centre)
     axes = centre @ vectors[:, 1:]  # the first is the direction that does not sum to 0
-    inverse: Tensor = axes / values[1:].clamp(min=FLAT * information.diagonal().max().item()) @ axes.mT
+    inverse: Tensor = axes / values[1:].clamp(min=MIN_CURVATURE * information.diagonal().max().item()) @ axes.mT
     return inverse
 
 

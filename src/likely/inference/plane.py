@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Plane:
+class PCAProjection:
     """z -> (z − origin) A, with orthonormal axes A (d, 2): (N, d) -> (N, 2)."""
 
     origin: Tensor
     axes: Tensor
 
     @classmethod
-    def through(cls, places: Tensor) -> Self:
+    def fit(cls, places: Tensor) -> Self:
         """The first two principal axes of the classes' places (K, d) about their mean, each pointing to where its largest
         number is positive. Of one or two classes, or in one dimension, what is left is filled up with axes of the space.
         """

@@ -13,13 +13,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from likely.answer import Calibration, Status
+from likely.answer import CalibrationScope, Status
 
-BORROWED = 5.0  # images' worth of trust in the mean of all classes when a class's own mean is estimated
+PSEUDO_COUNT = 5.0  # images' worth of trust in the mean of all classes when a class's own mean is estimated
 
 
 @dataclass(frozen=True)
-class ConformalScores:
+class ConformalCalibrator:
     """The calibration images' scores of one kind, each under its own class: (N,), with the labels (N,).
 
     `middle` and `spread` (K,) put the scores of different classes on one scale where a class has too few of its own. They
@@ -30,34 +30,34 @@ class ConformalScores:
 
     scores: Tensor
     labels: Tensor
-    middle: Tensor
-    spread: Tensor
-    n_first: Tensor
+    median: Tensor
+    mad: Tensor
+    n_initial_classes: Tensor
 
     @classmethod
-    def fit(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalScores:
+    def fit(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalCalibrator:
         """From the scores (N,) that calibration images and other held-out images have under their own classes, of K."""
-        middle, spread = middles_and_spreads(held_out.double(), held_out_labels, K)
+        middle, spread = median_and_mad(held_out.double(), held_out_labels, K)
         return cls(own.double(), labels, middle, spread, torch.tensor(K))
 
-    def of_one_class_more(self, own: Tensor) -> ConformalScores:
+    def with_new_class(self, own: Tensor) -> ConformalCalibrator:
         """With a class besides, of which calibration images have these scores (N,)."""
-        middle, spread = of_one_class_more(own, self.middle, self.spread)
-        labels = self.labels.new_full((len(own),), len(self.middle))
-        return ConformalScores(
+        middle, spread = with_new_class(own, self.median, self.mad)
+        labels = self.labels.new_full((len(own),), len(self.median))
+        return ConformalCalibrator(
             torch.cat([self.scores, own]),
             torch.cat([self.labels, labels]),
             middle,
             spread,
-            self.n_first,
+            self.n_initial_classes,
         )
 
-    def calibration(self, alpha: float) -> tuple[Calibration, ...]:
+    def scope(self, alpha: float) -> tuple[CalibrationScope, ...]:
         """What each class's p-values can promise at `alpha`: it takes 1/alpha images to be that sure of anything."""
-        n_first, lent = int(self.n_first), [int(self._lent(alpha, later).sum()) for later in (False, True)]
-        kinds = [Calibration.POOLED if n >= 1 / alpha else Calibration.NONE for n in lent]
+        n_first, lent = int(self.n_initial_classes), [int(self._in_pool(alpha, later).sum()) for later in (False, True)]
+        kinds = [CalibrationScope.POOLED if n >= 1 / alpha else CalibrationScope.NONE for n in lent]
         return tuple(
-            Calibration.PER_CLASS if n >= 1 / alpha else kinds[c >= n_first]
+            CalibrationScope.PER_CLASS if n >= 1 / alpha else kinds[c >= n_first]
             for c, n in enumerate(self._counts.tolist())
         )
 
@@ -68,11 +68,11 @@ class ConformalScores:
     def p_values(self, scores: Tensor, alpha: float) -> Tensor:
         """p_c = (1 + #{calibration scores of c at least as large}) / (n_c + 1): (B, K) -> (B, K); NaN without a promise."""
         scores = scores.double()
-        standardised = (scores - self.middle) / self.spread
-        kinds, later = self.calibration(alpha), torch.arange(len(self._counts)) >= self.n_first
+        standardised = (scores - self.median) / self.mad
+        kinds, later = self.scope(alpha), torch.arange(len(self._counts)) >= self.n_initial_classes
         p = torch.full_like(scores, torch.nan)
         alone, pooled = (
-            torch.tensor([k is kind for k in kinds]) for kind in (Calibration.PER_CLASS, Calibration.POOLED)
+            torch.tensor([k is kind for k in kinds]) for kind in (CalibrationScope.PER_CLASS, CalibrationScope.POOLED)
         )
         p[:, alone] = _conformal(scores[:, alone].mT, self._by_class[alone], self._counts[alone]).mT
         for late in (False, True):
@@ -83,7 +83,7 @@ class ConformalScores:
 
     @cached_property
     def _counts(self) -> Tensor:
-        return torch.bincount(self.labels, minlength=len(self.middle))
+        return torch.bincount(self.labels, minlength=len(self.median))
 
     @cached_property
     def _by_class(self) -> Tensor:
@@ -95,17 +95,17 @@ class ConformalScores:
 
     def _pool(self, alpha: float, later: bool) -> Tensor:
         """Standardised scores that classes with too few of their own share, ascending."""
-        chosen = self._lent(alpha, later)
+        chosen = self._in_pool(alpha, later)
         labels = self.labels[chosen]
-        return ((self.scores[chosen] - self.middle[labels]) / self.spread[labels]).sort().values
+        return ((self.scores[chosen] - self.median[labels]) / self.mad[labels]).sort().values
 
-    def _lent(self, alpha: float, later: bool) -> Tensor:
+    def _in_pool(self, alpha: float, later: bool) -> Tensor:
         """Which scores these are, (N,) bool: those of the classes that have too few, for classes that came later or did not.
 
         Those alone: among the many images of large classes, which do not use the pool, small ones would drown, and with them
         the promise. Only where all small classes together are too few as well does every class lend its images.
         """
-        there = torch.ones_like(self.labels, dtype=torch.bool) if later else self.labels < self.n_first
+        there = torch.ones_like(self.labels, dtype=torch.bool) if later else self.labels < self.n_initial_classes
         few = there & (self._counts[self.labels] < 1 / alpha)
         return few if few.sum() >= 1 / alpha else there
 
@@ -132,7 +132,7 @@ def _conformal(scores: Tensor, ordered: Tensor, n: Tensor) -> Tensor:
     return (1 + n[:, None] - n_below).double() / (n[:, None] + 1)
 
 
-def middles_and_spreads(scores: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
+def median_and_mad(scores: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """Median and mean absolute deviation of each class's scores, borrowing from all classes where it has few: (N,) -> (K,)."""
     if len(scores) == 0:
         return torch.zeros(K, dtype=torch.float64), torch.ones(K, dtype=torch.float64)
@@ -141,21 +141,21 @@ def middles_and_spreads(scores: Tensor, labels: Tensor, K: int) -> tuple[Tensor,
     usual = middle, (scores - middle).abs().mean().item()
     order = labels.argsort(stable=True)
     own = torch.split(scores[order], torch.bincount(labels, minlength=K).tolist())
-    found = torch.tensor([of_few(each, *usual) for each in own], dtype=torch.float64).reshape(-1, 2)
+    found = torch.tensor([shrunk_median_and_mad(each, *usual) for each in own], dtype=torch.float64).reshape(-1, 2)
     return found[:, 0].contiguous(), found[:, 1].clamp_min(1e-12)
 
 
-def of_one_class_more(own: Tensor, middle: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+def with_new_class(own: Tensor, median: Tensor, mad: Tensor) -> tuple[Tensor, Tensor]:
     """Medians and mean deviations of K classes (K,) and of one more, the last, of which a few images have the scores (n,):
     (K + 1,)."""
-    of_last, spread_of_last = of_few(own, middle.mean().item(), spread.mean().item())
-    return torch.cat([middle, middle.new_tensor([of_last])]), torch.cat([spread, spread.new_tensor([spread_of_last])])
+    of_last, spread_of_last = shrunk_median_and_mad(own, median.mean().item(), mad.mean().item())
+    return torch.cat([median, median.new_tensor([of_last])]), torch.cat([mad, mad.new_tensor([spread_of_last])])
 
 
-def of_few(own: Tensor, middle: float, spread: float) -> tuple[float, float]:
+def shrunk_median_and_mad(own: Tensor, median: float, mad: float) -> tuple[float, float]:
     """Median and mean absolute deviation of a class's scores (n,), drawn to what is usual by as much as BORROWED images."""
     if not len(own):
-        return middle, spread
-    weight, own_middle = len(own) / (len(own) + BORROWED), own.median().item()
+        return median, mad
+    weight, own_middle = len(own) / (len(own) + PSEUDO_COUNT), own.median().item()
     own_spread = (own - own_middle).abs().mean().item()
-    return weight * own_middle + (1 - weight) * middle, weight * own_spread + (1 - weight) * spread
+    return weight * own_middle + (1 - weight) * median, weight * own_spread + (1 - weight) * mad

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 N_STEPS = 80
-RATE = 0.08
-MOST = 4000  # numbers of a kind, by which its curve is fitted
-TRUST = 5.0  # numbers' worth of belief that they are normal as they are
-WIDEST = 3.0  # |ξ|, |log η| and |ε|
-HEAVIEST = 2.0  # |log δ|
-FARTHEST = 25.0  # where the curve ends: squares of what it says have to fit into float32
+LEARNING_RATE = 0.08
+MAX_SAMPLES = 4000  # numbers of a kind, by which its curve is fitted
+PSEUDO_COUNT = 5.0  # numbers' worth of belief that they are normal as they are
+MAX_PARAMETER = 3.0  # |ξ|, |log η| and |ε|
+MAX_LOG_TAIL = 2.0  # |log δ|
+MAX_ARGUMENT = 25.0  # where the curve ends: squares of what it says have to fit into float32
 
 
 @dataclass(frozen=True)
@@ -27,22 +27,22 @@ class SinhArcsinh:
     parameters: Tensor
 
     @classmethod
-    def none(cls) -> SinhArcsinh:
+    def identity(cls) -> SinhArcsinh:
         return cls(torch.zeros(4, 0))
 
     @classmethod
     def fit(cls, z: Tensor) -> SinhArcsinh:
         """The curves under which numbers (N, D), of about unit size, are most likely normal."""
-        chosen = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:MOST]
+        chosen = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:MAX_SAMPLES]
         z = z[chosen].float()
         with torch.inference_mode(False), torch.enable_grad():
-            z, bounds = z.clone(), torch.tensor([WIDEST, WIDEST, HEAVIEST, WIDEST])[:, None]
+            z, bounds = z.clone(), torch.tensor([MAX_PARAMETER, MAX_PARAMETER, MAX_LOG_TAIL, MAX_PARAMETER])[:, None]
             free = torch.zeros(4, z.shape[1], requires_grad=True)
-            optimiser = torch.optim.Adam([free], lr=RATE)
+            optimiser = torch.optim.Adam([free], lr=LEARNING_RATE)
             for _ in range(N_STEPS):
                 curve = cls(bounds * (free / bounds).tanh())
-                likelihood = curve.log_slope(z) - curve(z).square() / 2
-                loss = TRUST / len(z) * free.square().sum() / 2 - likelihood.mean(0).sum()
+                likelihood = curve.log_derivative(z) - curve(z).square() / 2
+                loss = PSEUDO_COUNT / len(z) * free.square().sum() / 2 - likelihood.mean(0).sum()
                 optimiser.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -56,7 +56,7 @@ class SinhArcsinh:
         """t, (..., D) -> (..., D)."""
         return self._inner(z).sinh() if self.changes else z
 
-    def log_slope(self, z: Tensor) -> Tensor:
+    def log_derivative(self, z: Tensor) -> Tensor:
         """log |dt/dz|, (..., D)."""
         if not self.changes:
             return torch.zeros_like(z)
@@ -68,4 +68,4 @@ class SinhArcsinh:
     def _inner(self, z: Tensor) -> Tensor:
         location, log_scale, log_tail, skew = self.parameters
         w: Tensor = log_tail.exp() * ((z - location) * (-log_scale).exp()).asinh() - skew
-        return w.clamp(-FARTHEST, FARTHEST)
+        return w.clamp(-MAX_ARGUMENT, MAX_ARGUMENT)

@@ -6,20 +6,20 @@ import difflib
 import sys
 
 from likely.contract import Scorer
-from likely.models.discriminative import Discriminative
+from likely.models.discriminative import SoftmaxClassifier
 from likely.models.flow import Flow
-from likely.models.gan import Gan
+from likely.models.gan import GAN
 from likely.models.gaussian import Gaussian
-from likely.models.vae import Vae
-from likely.models.vaegan import Vaegan
+from likely.models.vae import VAE
+from likely.models.vaegan import VAEGAN
 
 FAMILIES: dict[str, type[Scorer]] = {
     "gaussian": Gaussian,
-    "vae": Vae,
-    "vaegan": Vaegan,
-    "gan": Gan,
+    "vae": VAE,
+    "vaegan": VAEGAN,
+    "gan": GAN,
     "flow": Flow,
-    "discriminative": Discriminative,
+    "discriminative": SoftmaxClassifier,
 }
 
 
@@ -31,7 +31,7 @@ def family(name: str) -> type[Scorer]:
     raise ValueError(f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}")
 
 
-def able(ability: type) -> str:
+def families_with(ability: type) -> str:
     """The names of the families with an ability of the contract's, for a sentence to somebody whose model has it not."""
     return ", ".join(name for name, kind in FAMILIES.items() if issubclass(kind, ability))
 

@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import Featured, Objective, Scorer, Task
-from likely.nets.blocks import TrunkOptions, trunk
-from likely.nets.standardise import Standardise, Standardised
+from likely.contract import HasFeatures, Objective, Scorer, Task
+from likely.nets.blocks import TrunkOptions, make_encoder
+from likely.nets.standardise import Standardizer, Standardized
 
 
-class DiscriminativeOptions(TrunkOptions):
+class SoftmaxOptions(TrunkOptions):
     """Options of `discriminative`."""
 
     label_smoothing: float = Field(
@@ -21,29 +21,29 @@ class DiscriminativeOptions(TrunkOptions):
     )
 
 
-class Discriminative(Scorer, Featured, Standardised):
+class SoftmaxClassifier(Scorer, HasFeatures, Standardized):
     """p(c | x) = softmax(logits), so log_scores = logits − log π_train: the training prior that it learned is taken out."""
 
-    options_type = DiscriminativeOptions
+    options_type = SoftmaxOptions
 
-    def __init__(self, task: Task, options: DiscriminativeOptions) -> None:
+    def __init__(self, task: Task, options: SoftmaxOptions) -> None:
         super().__init__(task, options)
         self.label_smoothing = options.label_smoothing
-        self.standardise = Standardise.of(task)
-        self.trunk = trunk(task.shape, width=options.width, depth=options.depth)
+        self.standardizer = Standardizer.of(task)
+        self.trunk = make_encoder(task.shape, width=options.width, depth=options.depth)
         self.to_logits = nn.Linear(self.trunk.n_features, task.n_classes)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._logits(x) - self.log_prior
 
     def features(self, x: Tensor) -> Tensor:
-        return self.trunk.pooled(self.standardise(x))
+        return self.trunk.pooled(self.standardizer(x))
 
     def objectives(self) -> Sequence[Objective]:
         return (Objective("cross_entropy", tuple(self.parameters()), self._loss),)
 
     def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.to_logits(self.trunk(self.standardise(x))).float()
+        logits: Tensor = self.to_logits(self.trunk(self.standardizer(x))).float()
         return logits
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:

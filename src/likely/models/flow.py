@@ -17,22 +17,22 @@ from torch import Generator, Tensor, nn
 
 from likely.contract import (
     Diagnostics,
-    Evidence,
-    EvidenceKind,
-    Extensible,
+    LikelihoodType,
+    LikelihoodKind,
+    SupportsNewClasses,
     FamilyOptions,
     GenerativeModel,
     LatentClassMixture,
     Objective,
-    Space,
+    Domain,
     Task,
 )
-from likely.nets.aggregate import Aggregate
+from likely.nets.aggregate import AggregatedPosterior
 from likely.nets.blocks import standard_normal, uniform
-from likely.nets.growth import AT_ONCE, component_at, drawn, place_of_few, take_over, told_apart
-from likely.nets.invertible import Invertible, halvings, measure, multi_scale
+from likely.nets.growth import BATCH_SIZE, component_at, sample_latents, estimate_from_few, copy_weights, fit_new_component
+from likely.nets.invertible import Invertible, halvings, init_from_data, multi_scale
 from likely.nets.likelihoods import class_cross_entropy
-from likely.nets.standardise import Standardise, Standardised
+from likely.nets.standardise import Standardizer, Standardized
 
 LEVELS = 256  # of an 8-bit pixel
 
@@ -84,7 +84,7 @@ class VectorFlow(Invertible):
         return x
 
 
-class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standardised):
+class Flow(GenerativeModel, LatentClassMixture, Diagnostics, SupportsNewClasses, Standardized):
     """L_c = log N(z; mean_c, 1) + log |det ∂z/∂x|, exact on vectors.
 
     On 8-bit pixels k, v = (k + u) / 256 with u ~ U(0, 1), and E_u log p(v) − D log 256 bounds log p(k) from below (Theis 2016,
@@ -101,8 +101,8 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
         super().__init__(task, options)
         self.settings = options
         self.class_weight, self.label_smoothing = options.class_weight, options.label_smoothing
-        self.standardise = Standardise.of(task)
-        self.is_image = task.space is Space.PIXELS8
+        self.standardizer = Standardizer.of(task)
+        self.is_image = task.domain is Domain.PIXELS8
         self.noise = options.noise if self.is_image else 5 * options.noise
         if self.is_image:
             self.padded = _padded(task.shape)
@@ -114,11 +114,11 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
         # Components start a few standard deviations apart, however many dimensions there are.
         d = math.prod(self.padded)
         self.component_mean = nn.Parameter(3 * torch.randn(task.n_classes, d) / math.sqrt(d))
-        self.aggregate = Aggregate(self.component_mean)
+        self.aggregate = AggregatedPosterior(self.component_mean)
 
     @property
-    def evidence(self) -> Evidence:
-        return Evidence(EvidenceKind.LOWER_BOUND if self.is_image else EvidenceKind.EXACT, self.task.space)
+    def likelihood_type(self) -> LikelihoodType:
+        return LikelihoodType(LikelihoodKind.LOWER_BOUND if self.is_image else LikelihoodKind.EXACT, self.task.domain)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         z, _ = self.flow(self._continuous(x, rng))
@@ -149,7 +149,7 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
     def decode(self, z: Tensor) -> Tensor:
         v = self.flow.inverse(z)
         if not self.is_image:
-            return self.standardise.inverse(v)
+            return self.standardizer.inverse(v)
         _, H, W = self.task.shape
         v = v[..., :H, :W] + 0.5
         return ((LEVELS * v - 0.5) / (LEVELS - 1)).clamp(0, 1)  # what lies in the middle of a pixel's bin is that pixel
@@ -157,38 +157,38 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, torch.zeros_like(self.component_mean)
 
-    def drawn_from(self) -> tuple[Tensor, Tensor]:
+    def sampling_distribution(self) -> tuple[Tensor, Tensor]:
         return self.aggregate.gaussians()
 
-    def remembered(self, x: Tensor) -> Tensor:
+    def exemplar_features(self, x: Tensor) -> Tensor:
         """z."""
         return self.encode(x)
 
     @torch.no_grad()
-    def extended(self, x: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Self:
-        z = torch.cat([self.encode(block) for block in torch.split(x, AT_ONCE)])
-        place = place_of_few(z, torch.zeros_like(z), self.drawn_from())
+    def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
+        z = torch.cat([self.encode(block) for block in torch.split(x, BATCH_SIZE)])
+        place = estimate_from_few(z, torch.zeros_like(z), self.sampling_distribution())
         with torch.random.fork_rng(devices=[]):
             new = type(self)(Task(self.task.shape, (*self.task.class_counts, len(x))), self.settings)
         new.to(z.device).train(self.training)
-        take_over(new, self)
+        copy_weights(new, self)
         new.aggregate.set_last(*place)
-        start = component_at(place, self.components(), self.drawn_from())
+        start = component_at(place, self.components(), self.sampling_distribution())
         posteriors = z, torch.full_like(z, -torch.inf)
-        others = drawn(self.drawn_from())
-        if known is not None:
-            points = known[0].to(z)
-            others = (points, torch.full_like(points, -torch.inf)), known[1].to(z.device)
-        new.component_mean[-1], _ = told_apart(start, posteriors, others, self.components(), scales=False)
+        others = sample_latents(self.sampling_distribution())
+        if exemplars is not None:
+            points = exemplars[0].to(z)
+            others = (points, torch.full_like(points, -torch.inf)), exemplars[1].to(z.device)
+        new.component_mean[-1], _ = fit_new_component(start, posteriors, others, self.components(), scales=False)
         return new
 
     def objectives(self) -> Sequence[Objective]:
         return (Objective("bound", tuple(self.parameters()), self._loss),)
 
-    def begin(self, x: Tensor) -> None:
+    def init_from_data(self, x: Tensor) -> None:
         if self.is_image:
             # With the noise of a training step: filled-up pixels and constant ones have no other variance to go by.
-            measure(self.flow, self._noisy(x, torch.Generator(x.device).manual_seed(0)))
+            init_from_data(self.flow, self._noisy(x, torch.Generator(x.device).manual_seed(0)))
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
@@ -211,7 +211,7 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
     def _continuous(self, x: Tensor, rng: Generator | None) -> Tensor:
         """8-bit pixels with noise within their bins, about 0, filled up to the flow's shape; vectors standardised."""
         if not self.is_image:
-            standardised: Tensor = self.standardise(x)
+            standardised: Tensor = self.standardizer(x)
             return standardised
         u = 0.5 if rng is None else uniform(x.shape, x, rng)
         v = (x * (LEVELS - 1) + u) / LEVELS - 0.5
@@ -235,7 +235,7 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, Extensible, Standar
         shared: Tensor = log_det - 0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
         if self.is_image:
             return shared - self.task.n_dims * math.log(LEVELS)
-        return shared - self.standardise.scale.log().sum()
+        return shared - self.standardizer.scale.log().sum()
 
 
 def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,20 +17,20 @@ from torch.nn import functional as F
 from likely.contract import (
     STORED,
     Diagnostics,
-    Evidence,
-    EvidenceKind,
-    Featured,
+    LikelihoodType,
+    LikelihoodKind,
+    HasFeatures,
     GenerativeModel,
     Latent,
     Objective,
-    Space,
+    Domain,
     Task,
 )
 from likely.nets import discriminator
-from likely.nets.adversarial import ADVERSARIAL, slope_penalty
-from likely.nets.blocks import TrunkOptions, drawn_classes, head, standard_normal, uniform
+from likely.nets.adversarial import ADVERSARIAL, gradient_penalty
+from likely.nets.blocks import TrunkOptions, sample_classes, make_decoder, standard_normal, uniform
 from likely.nets.diff_augment import PATTERN, diff_augment
-from likely.nets.standardise import Standardise, Standardised
+from likely.nets.standardise import Standardizer, Standardized
 
 PRESETS: dict[str, dict[str, object]] = {
     "generator": {},
@@ -69,7 +69,7 @@ PRESET_TRAINING: dict[str, dict[str, object]] = {
 }
 
 
-class GanOptions(TrunkOptions):
+class GANOptions(TrunkOptions):
     """Options of `gan`."""
 
     preset: Literal["generator", "classifier"] = Field(
@@ -92,15 +92,15 @@ class GanOptions(TrunkOptions):
         "semi_supervised",
         description="One logit a class, whose sum says how real; or class logits beside one for how real (ACGAN).",
     )
-    adversarial: float = Field(1.0, ge=0, description="Weight of the adversarial loss for the generator.")
+    adversarial_weight: float = Field(1.0, ge=0, description="Weight of the adversarial loss for the generator.")
     feature_matching: float = Field(
         0.0, ge=0, description="Weight of the distance between the mean features of real and made images."
     )
     class_weight: float = Field(5.0, ge=0, description="Weight of the classes' cross-entropy for the discriminator.")
-    class_weight_made: float = Field(
+    aux_class_weight: float = Field(
         0.1, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
     )
-    generator_rate: float = Field(
+    g_lr_ratio: float = Field(
         0.2,
         gt=0,
         description="The generator's share of the learning rate, with preset generator (Heusel 2017): a quick one comes to "
@@ -132,17 +132,17 @@ class GanOptions(TrunkOptions):
         return PRESETS.get(str(given.get("preset", "generator")), {}) | dict(given)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> GanOptions:
+    def _fits_together(self) -> GANOptions:
         if self.loss == "wgan-gp" and self.head != "auxiliary":
             raise ValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
             )
-        if self.preset == "classifier" and self.generator_rate != type(self).model_fields["generator_rate"].default:
+        if self.preset == "classifier" and self.g_lr_ratio != type(self).model_fields["generator_rate"].default:
             raise ValueError(
                 "generator_rate has no effect with preset 'classifier', whose networks learn in one step; leave it out, or use "
                 "preset 'generator'"
             )
-        if not (self.adversarial or self.feature_matching or self.class_weight_made):
+        if not (self.adversarial_weight or self.feature_matching or self.aux_class_weight):
             raise ValueError(
                 "adversarial, feature_matching and class_weight_made are all 0, and the generator would learn nothing; "
                 "at least one of them above 0 was expected"
@@ -154,28 +154,28 @@ class GanOptions(TrunkOptions):
         return PRESET_TRAINING[self.preset]
 
 
-class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
+class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
     """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z: the evidence is the odds of being real.
 
     The discriminator learns to tell real images from made ones and the classes of labelled ones apart; the generator to be
     taken for real, and for the class that it was asked for. Unlabelled images (y = -1) are real all the same.
     """
 
-    options_type = GanOptions
+    options_type = GANOptions
 
-    def __init__(self, task: Task, options: GanOptions) -> None:
+    def __init__(self, task: Task, options: GANOptions) -> None:
         super().__init__(task, options)
         self.settings = options
-        self.standardise = Standardise.of(task)
+        self.standardizer = Standardizer.of(task)
         self._n_latent, width = options.latent_dims + task.n_classes, options.width
         generator_width = options.generator_width or width
         how: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
-        vectors = task.space is Space.FEATURES
+        vectors = task.domain is Domain.FEATURES
         self.generator: nn.Module
         if vectors or options.generator_architecture == "dense":
             self.generator = discriminator.DenseGenerator(self._n_latent, task.shape, width=generator_width)
         else:
-            self.generator = head(self._n_latent, task.shape, width=generator_width, depth=options.depth)
+            self.generator = make_decoder(self._n_latent, task.shape, width=generator_width, depth=options.depth)
         if vectors or options.architecture == "dense":
             trunk = discriminator.dense(task.shape, **how)
         else:
@@ -183,8 +183,8 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
 
     @property
-    def evidence(self) -> Evidence:
-        return Evidence(EvidenceKind.UNNORMALISED, self.task.space)
+    def likelihood_type(self) -> LikelihoodType:
+        return LikelihoodType(LikelihoodKind.UNNORMALIZED, self.task.domain)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._judged(x)[1] - self.log_prior
@@ -199,14 +199,14 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
             "log_scores": scores,
             "log_likelihood": scores,
             "size": features.square().mean(1).sqrt(),
-            "description": torch.cat([*self.discriminator.trunk.summed_up(features), logits], 1),
+            "description": torch.cat([*self.discriminator.trunk.summary(features), logits], 1),
         }
         # Of the other losses Z is no odds, only larger for what is more real.
         return found | ({"log_odds_real": logits.logsumexp(1)} if self.settings.loss == "bce" else {})
 
-    def begin(self, x: Tensor) -> None:
-        self.discriminator.measure(self._seen(x), torch.Generator(x.device).manual_seed(0))
-        if isinstance(self.generator, discriminator.DenseGenerator) and self.task.space is Space.PIXELS8:
+    def init_from_data(self, x: Tensor) -> None:
+        self.discriminator.init_from_data(self._seen(x), torch.Generator(x.device).manual_seed(0))
+        if isinstance(self.generator, discriminator.DenseGenerator) and self.task.domain is Domain.PIXELS8:
             self.generator.start_at(x.mean(0).clamp(DARKEST, 1 - DARKEST).logit())
 
     def features(self, x: Tensor) -> Tensor:
@@ -222,7 +222,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         picked with probabilities as p(c | x), since p(x | c) ∝ p(c | x) p(x) (importance resampling, Rubin 1988); its mean
         is of no class.
         """
-        if self.settings.class_weight_made:
+        if self.settings.aux_class_weight:
             return self._noise_and_class(c, rng, truncation)
         mean = torch.cat([self.log_prior.new_zeros(self.settings.latent_dims), self.log_prior.exp()]).expand(len(c), -1)
         return mean if rng is None else mean + truncation * (self._picked(c, rng) - mean)
@@ -234,7 +234,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         n = max(min(MOST_CANDIDATES, enough), int(asked.max()))
         best = {each: (self.log_prior[:0], self.log_prior.new_zeros(0, self._n_latent)) for each in set(c.tolist())}
         for start in range(0, n, CHUNK):
-            z = self._noise_and_class(drawn_classes(self.log_prior, min(CHUNK, n - start), rng), rng)
+            z = self._noise_and_class(sample_classes(self.log_prior, min(CHUNK, n - start), rng), rng)
             log_p = self._judged(self.decode(z))[1].log_softmax(1)
             for each, (scores, kept) in best.items():
                 gumbel = -uniform((len(z),), log_p, rng).clamp_min(1e-10).log().neg().log()
@@ -255,7 +255,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
 
     def decode(self, z: Tensor) -> Tensor:
         x = self.generator(z).float()
-        return x.sigmoid() if self.task.space is Space.PIXELS8 else self.standardise.inverse(x)
+        return x.sigmoid() if self.task.domain is Domain.PIXELS8 else self.standardizer.inverse(x)
 
     def objectives(self) -> Sequence[Objective]:
         ours, theirs = tuple(self.discriminator.parameters()), tuple(self.generator.parameters())
@@ -265,7 +265,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
             return (Objective("joint", (*ours, *theirs), self._joint_loss, bounded=bounded),)
         return (
             Objective("discriminator", ours, self._discriminator_loss, bounded=chosen.loss != "wgan-gp"),
-            Objective("generator", theirs, self._generator_loss, rate=chosen.generator_rate, bounded=bounded),
+            Objective("generator", theirs, self._generator_loss, lr_ratio=chosen.g_lr_ratio, bounded=bounded),
         )
 
     def _joint_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
@@ -298,22 +298,22 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
         """What the discriminator minimises, given real images and their logits, and made images of the classes c."""
         chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
         _, made_logits = self.discriminator(made, rng)
-        total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.made(made_logits.logsumexp(1))
+        total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.fake(made_logits.logsumexp(1))
         labelled = y >= 0
         if labelled.any():
             total = total + chosen.class_weight * F.cross_entropy(logits[labelled], y[labelled])
         if chosen.head == "auxiliary":
             total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
         if chosen.loss == "wgan-gp":
-            total = total + slope_penalty(self._realness, real[_adversaries(y)], made, rng)
+            total = total + gradient_penalty(self._realness, real[_adversaries(y)], made, rng)
         return total
 
     def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
         """What the generator minimises, given what the discriminator makes of its images of the classes c."""
         (features, logits), chosen = judged, self.settings
-        total = chosen.class_weight_made * F.cross_entropy(logits, c)
-        if chosen.adversarial:
-            total = total + chosen.adversarial * ADVERSARIAL[chosen.loss].generator(logits.logsumexp(1))
+        total = chosen.aux_class_weight * F.cross_entropy(logits, c)
+        if chosen.adversarial_weight:
+            total = total + chosen.adversarial_weight * ADVERSARIAL[chosen.loss].generator(logits.logsumexp(1))
         if chosen.feature_matching:
             apart = real_features.mean(0) - features.mean(0)
             total = total + chosen.feature_matching * apart.square().mean()
@@ -326,9 +326,9 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
     def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """New images as the discriminator sees them, as many as the real ones to tell them from, and their classes."""
         n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalise by
-        c = drawn_classes(self.log_prior, n, rng)
+        c = sample_classes(self.log_prior, n, rng)
         x = self.generator(self._noise_and_class(c, rng)).float()
-        return (self._shown(x.sigmoid(), rng) if self.task.space is Space.PIXELS8 else x), c
+        return (self._shown(x.sigmoid(), rng) if self.task.domain is Domain.PIXELS8 else x), c
 
     def _shown(self, x: Tensor, rng: Generator) -> Tensor:
         return self._seen(diff_augment(x, self.settings.diff_augment, rng))
@@ -339,7 +339,7 @@ class Gan(GenerativeModel, Latent, Diagnostics, Featured, Standardised):
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the discriminator looks at: pixels in [-1, 1], vectors standardised."""
-        return 2 * x - 1 if self.task.space is Space.PIXELS8 else self.standardise(x)
+        return 2 * x - 1 if self.task.domain is Domain.PIXELS8 else self.standardizer(x)
 
 
 def _adversaries(y: Tensor) -> Tensor:

@@ -13,21 +13,21 @@ from torch import Generator, Tensor
 
 from likely.contract import (
     Diagnostics,
-    Evidence,
-    EvidenceKind,
-    Extensible,
+    LikelihoodType,
+    LikelihoodKind,
+    SupportsNewClasses,
     FamilyOptions,
     FeatureScaling,
     GenerativeModel,
-    Measured,
+    FitsInClosedForm,
     Objective,
-    PartialEvidence,
-    Placing,
-    Space,
+    SupportsMissingPixels,
+    HasEmbedding,
+    Domain,
     Task,
 )
 from likely.nets.blocks import standard_normal
-from likely.nets.covariance import Sums, inverse, inverse_root, oracle_shrinkage
+from likely.nets.covariance import ScatterStatistics, inverse, inverse_root, oracle_shrinkage
 from likely.nets.likelihoods import BIN
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7)  # to be tried beside the estimate
@@ -57,7 +57,7 @@ class GaussianOptions(FamilyOptions):
         return "l2"
 
 
-class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measured, Placing):
+class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewClasses, FitsInClosedForm, HasEmbedding):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
@@ -82,9 +82,9 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         self.chosen_shrinkage: Tensor
         self.register_buffer("chosen_shrinkage", torch.tensor(0.0, dtype=torch.float64))
         self.chosen_shrinkage.fill_(ESTIMATED if options.shrinkage is None else options.shrinkage)
-        self._sums: Sums | None = None
+        self._sums: ScatterStatistics | None = None
         # Of many classes with one covariance a linear layer is all that scores take; float32 will do for features.
-        self.is_linear = options.covariance == "tied" and task.space is Space.FEATURES and K * D > LINEAR
+        self.is_linear = options.covariance == "tied" and task.domain is Domain.FEATURES and K * D > LINEAR
         self.weight: Tensor
         self.bias: Tensor
         self.register_buffer("weight", torch.zeros(K if self.is_linear else 0, D), persistent=False)
@@ -100,9 +100,9 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         return None if found == ESTIMATED else found
 
     @property
-    def evidence(self) -> Evidence:
-        kind = EvidenceKind.LOWER_BOUND if self.task.space is Space.PIXELS8 else EvidenceKind.EXACT
-        return Evidence(kind, self.task.space)
+    def likelihood_type(self) -> LikelihoodType:
+        kind = LikelihoodKind.LOWER_BOUND if self.task.domain is Domain.PIXELS8 else LikelihoodKind.EXACT
+        return LikelihoodType(kind, self.task.domain)
 
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._log_density(x).float()  # (B, K)
@@ -124,10 +124,10 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         noise = torch.zeros_like(mean) if rng is None else self._unwhiten(standard_normal(mean, rng), c)
         x = (mean + noise).reshape(-1, *self.task.shape)
         # Vectors stay in float64, or a large offset would swallow the noise.
-        return x.float().clamp(0, 1) if self.task.space is Space.PIXELS8 else x
+        return x.float().clamp(0, 1) if self.task.domain is Domain.PIXELS8 else x
 
     @torch.no_grad()
-    def extended(self, x: Tensor, known: tuple[Tensor, Tensor] | None = None) -> Self:
+    def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
         """A class of few images has its own mean; of its covariance it knows as much as they tell beside the others'."""
         n, seen = len(x), x.flatten(1).to(self.mean)
         mean = seen.mean(0)
@@ -139,10 +139,10 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         new._make_linear()
         return new.to(self.mean.device).train(self.training)
 
-    def placed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         return self._usually_whitened(x.flatten(1).double())
 
-    def class_places(self) -> Tensor:
+    def class_embeddings(self) -> Tensor:
         return self._usually_whitened(self.mean)
 
     def _usually_whitened(self, x: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
         """In closed form: what is hidden of a Gaussian is integrated away by leaving out its rows and columns."""
         L = torch.zeros(len(x), self.task.n_classes, device=x.device)
-        noisy = self.task.space is Space.PIXELS8
+        noisy = self.task.domain is Domain.PIXELS8
         for shown, rows in self._by_mask(observed):
             seen, mean = x[rows].flatten(1)[:, shown].double(), self.mean[:, shown]
             if self.covariance == "diagonal":
@@ -175,7 +175,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
             L[rows] = torch.stack([each.log_density(seen, noisy=noisy) for each in marginals], 1).float()
         return L
 
-    def imagined(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+    def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         """The mean of what is hidden given what is not: mean_h + Σ_ho Σ_oo⁻¹ (x_o − mean_o)."""
         whole = torch.where(self._every_number(observed), x.flatten(1).double(), self.mean[c])
         for shown, rows in self._by_mask(observed) if self.covariance != "diagonal" else ():
@@ -186,7 +186,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
                 away = (whole[these][:, shown] - mean[shown]) @ weights
                 whole[these[:, None], (~shown).nonzero()[:, 0]] += away
         images = whole.reshape(x.shape)
-        return images.float().clamp(0, 1) if self.task.space is Space.PIXELS8 else images
+        return images.float().clamp(0, 1) if self.task.domain is Domain.PIXELS8 else images
 
     def _covariances(self) -> list[Tensor]:
         """Those that are not diagonal, (D, D) each: of every class, or the one that all share."""
@@ -207,38 +207,38 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
     def objectives(self) -> Sequence[Objective]:
         return ()  # nothing is learned by gradient: the maximum of the likelihood is known in closed form
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
+    def update_statistics(self, x: Tensor, y: Tensor) -> None:
         if self._sums is None:
             # Not on the model's device: not every device has float64.
-            self._sums = Sums.empty(self.mean.shape, self.whitening.shape)
-        self._sums.take(x[y >= 0].flatten(1).cpu().double(), y[y >= 0].cpu())
+            self._sums = ScatterStatistics.empty(self.mean.shape, self.whitening.shape)
+        self._sums.update(x[y >= 0].flatten(1).cpu().double(), y[y >= 0].cpu())
 
-    def conclude(self) -> None:
+    def finalize_statistics(self) -> None:
         assert self._sums is not None  # the contract: measured before concluded
         self._conclude(self._sums)
         self._sums = None
 
-    def conclusions(self) -> Iterator[None]:
+    def candidates(self) -> Iterator[None]:
         """With the shrinkage that is estimated; of features then with others, for the estimate takes them for normal, and the
         fewer images there are the worse is what that costs."""
         sums = self._sums
-        yield from super().conclusions()
+        yield from super().candidates()
         if (
             sums is not None
             and self.settings.shrinkage is None
             and self.covariance == "tied"
-            and self.task.space is Space.FEATURES
+            and self.task.domain is Domain.FEATURES
         ):
             for shrinkage in SHRINKAGES:
                 self.chosen_shrinkage.fill_(shrinkage)
                 self._conclude(sums)
                 yield
 
-    def settled(self, options: FamilyOptions) -> FamilyOptions:
+    def with_chosen(self, options: FamilyOptions) -> FamilyOptions:
         """With the shrinkage of this model, if one was chosen."""
         return options.model_copy(update={"shrinkage": self.shrinkage})
 
-    def _conclude(self, sums: Sums) -> None:
+    def _conclude(self, sums: ScatterStatistics) -> None:
         if self.covariance == "diagonal":
             # With few images a class's own variances are noise: it borrows those of all classes together.
             n = sums.count.clamp_min(1)[:, None]
@@ -291,7 +291,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
         """−½ log|2π Σ_c|, and on 8-bit pixels the bin's volume and the noise within it; (K,) or (1,)."""
         scale = self.whitening if self.covariance == "diagonal" else self.whitening.diagonal(dim1=1, dim2=2)
         log_normaliser = scale.log().sum(1) - 0.5 * self.task.n_dims * math.log(2 * math.pi)
-        if self.task.space is Space.FEATURES:
+        if self.task.domain is Domain.FEATURES:
             return log_normaliser
         trace = self.whitening.square().flatten(1).sum(1)
         return log_normaliser + self.task.n_dims * math.log(BIN) - trace * BIN**2 / 24
@@ -321,7 +321,7 @@ class Gaussian(GenerativeModel, Diagnostics, PartialEvidence, Extensible, Measur
 
     def _floor(self, scale: Tensor) -> Tensor:
         """The least variance: that of rounding on pixels; on vectors, whose unit is unknown, a sliver of their own."""
-        if self.task.space is Space.PIXELS8:
+        if self.task.domain is Domain.PIXELS8:
             return torch.full_like(scale, BIN**2 / 12)
         return torch.where(scale > 0, 1e-6 * scale, 1.0)
 
@@ -359,7 +359,7 @@ class _Marginal:
         return log_normaliser - 0.5 * (away * W if W.ndim == 1 else away @ W.mT).square().sum(1)
 
 
-def _borrowed(sums: Sums) -> Tensor:
+def _borrowed(sums: ScatterStatistics) -> Tensor:
     """Each class's variances, (K, D), drawn towards those of all classes the more, the fewer images it has."""
     pooled = sums.scatter.sum(0) / sums.freedom
     weight = (sums.count / (sums.count + BORROWED))[:, None]

@@ -18,25 +18,25 @@ from torch.nn import functional as F
 
 from likely.contract import (
     Diagnostics,
-    Evidence,
-    EvidenceKind,
-    Extensible,
-    Featured,
+    LikelihoodType,
+    LikelihoodKind,
+    SupportsNewClasses,
+    HasFeatures,
     GenerativeModel,
     ImportanceWeighted,
     LatentClassMixture,
     Objective,
-    PartialEvidence,
-    Space,
+    SupportsMissingPixels,
+    Domain,
     Task,
 )
-from likely.nets.aggregate import Aggregate
-from likely.nets.background import Background
-from likely.nets.blocks import TrunkOptions, head, standard_normal, trunk
-from likely.nets.growth import AT_ONCE, component_at, drawn, place_of_few, take_over, told_apart
-from likely.nets.likelihoods import class_cross_entropy, discretised_logistic, normal, normal_divergence
+from likely.nets.aggregate import AggregatedPosterior
+from likely.nets.background import BackgroundModel
+from likely.nets.blocks import TrunkOptions, make_decoder, standard_normal, make_encoder
+from likely.nets.growth import BATCH_SIZE, component_at, sample_latents, estimate_from_few, copy_weights, fit_new_component
+from likely.nets.likelihoods import class_cross_entropy, discretized_logistic, normal, normal_divergence
 from likely.nets.masked import MaskedEncoder, Proposal, flattened, random_masks
-from likely.nets.standardise import Standardise, Standardised
+from likely.nets.standardise import Standardizer, Standardized
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 N_REGIONS = 4  # a side, in which an image's reconstruction is looked at
@@ -45,7 +45,7 @@ BACKGROUND_EVERY = 2  # steps
 N_PROPOSED = 64  # latents that may explain what is seen of an image
 
 
-class VaeOptions(TrunkOptions):
+class VAEOptions(TrunkOptions):
     """Options of `vae`."""
 
     latent_dims: int = Field(32, ge=1, description="Dimensions of the latent space.")
@@ -65,15 +65,15 @@ class VaeOptions(TrunkOptions):
     )
 
 
-class Vae(
+class VAE(
     GenerativeModel,
     LatentClassMixture,
     Diagnostics,
     ImportanceWeighted,
-    Featured,
-    PartialEvidence,
-    Extensible,
-    Standardised,
+    HasFeatures,
+    SupportsMissingPixels,
+    SupportsNewClasses,
+    Standardized,
 ):
     """L_c = E_q(z|x) log p(x | z) − KL(q(z | x) ‖ p(z | c)), p(z | c) = N(mean_c, scale_c²)  (Kingma & Welling 2014, eq. 3).
 
@@ -84,31 +84,31 @@ class Vae(
     aggregated posterior q(z | c) (Ghosh 2020, From Variational to Deterministic Autoencoders, section 4).
     """
 
-    options_type = VaeOptions
+    options_type = VAEOptions
 
-    def __init__(self, task: Task, options: VaeOptions) -> None:
+    def __init__(self, task: Task, options: VAEOptions) -> None:
         super().__init__(task, options)
         d, K = options.latent_dims, task.n_classes
         self.class_weight, self.label_smoothing = options.class_weight, options.label_smoothing
-        self.trunk = trunk(task.shape, width=options.width, depth=options.depth)
+        self.trunk = make_encoder(task.shape, width=options.width, depth=options.depth)
         self.to_latent = nn.Linear(self.trunk.n_features, 2 * d)
-        self.head = head(d, (2 * task.shape[0], *task.shape[1:]), width=options.width, depth=options.depth)
+        self.head = make_decoder(d, (2 * task.shape[0], *task.shape[1:]), width=options.width, depth=options.depth)
         # Components start apart, about three standard deviations: from one point they would have to break a tie.
         directions = torch.randn(K, d)
         self.component_mean = nn.Parameter(2 * directions / directions.norm(dim=1, keepdim=True))
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))
-        self.aggregate = Aggregate(self.component_mean)
-        self.standardise = Standardise.of(task)
-        self.background = Background(task.shape[0]) if task.space is Space.PIXELS8 else None
-        self.masked_every = options.masked_every if task.space is Space.PIXELS8 else 0
+        self.aggregate = AggregatedPosterior(self.component_mean)
+        self.standardizer = Standardizer.of(task)
+        self.background = BackgroundModel(task.shape[0]) if task.domain is Domain.PIXELS8 else None
+        self.masked_every = options.masked_every if task.domain is Domain.PIXELS8 else 0
         self.masked_encoder = (
             MaskedEncoder(task.shape, K, d, width=options.width, depth=options.depth) if self.masked_every else None
         )
         self._latest: Pair | None = None  # q(z | x) of the step under way
 
     @property
-    def evidence(self) -> Evidence:
-        return Evidence(EvidenceKind.LOWER_BOUND, self.task.space)
+    def likelihood_type(self) -> LikelihoodType:
+        return LikelihoodType(LikelihoodKind.LOWER_BOUND, self.task.domain)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return -self._divergence(*self._posterior(x))  # (B, K)
@@ -130,7 +130,7 @@ class Vae(
         return torch.stack(log_weights).logsumexp(0) - math.log(n_samples)
 
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
-        features, description = self.trunk.described(self.standardise(x))
+        features, description = self.trunk.forward_with_activations(self.standardizer(x))
         mean, log_scale = self._posterior_of(features)
         pixels = self._pixels(mean)
         by_region = self._density_by_region(x, *pixels)
@@ -163,11 +163,11 @@ class Vae(
         L = L + log_weight.logsumexp(1, keepdim=True) - math.log(N_PROPOSED)
         return L * observed.flatten(1).any(1)[:, None]
 
-    def imagined(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
+    def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Decoded from the latent vector, of those proposed for the class, that explains best what is seen."""
         proposed = self._proposed(x, observed)
         one = F.one_hot(c, self.task.n_classes).bool()
-        z = replace(proposed, log_weight=torch.where(one, 0.0, -torch.inf)).drawn(*self._noise(x, rng))
+        z = replace(proposed, log_weight=torch.where(one, 0.0, -torch.inf)).sample(*self._noise(x, rng))
         log_own = self._log_components(z).gather(2, c[:, None, None].expand(-1, z.shape[1], 1))[:, :, 0]
         best = (self._observed_density(x, observed, z) + log_own).argmax(1)
         made = self.decode(z[torch.arange(len(x), device=x.device), best])
@@ -176,7 +176,7 @@ class Vae(
     def _weighed(self, x: Tensor, observed: Tensor, rng: Generator | None) -> Pair:
         """Latents z (B, S, d) and log p(x_o | z) p(z) / r(z), (B, S)."""
         proposed = self._proposed(x, observed)
-        z = proposed.drawn(*self._noise(x, rng))
+        z = proposed.sample(*self._noise(x, rng))
         log_prior = (self._log_components(z) + self.log_prior).logsumexp(2)
         return z, self._observed_density(x, observed, z) + log_prior - proposed.log_joint(z).logsumexp(2)
 
@@ -185,7 +185,7 @@ class Vae(
             raise ValueError(
                 "this model has not learned to look at a part of an image; train it with masked_every above 0, such as 4"
             )
-        proposed: Proposal = self.masked_encoder(x, observed, self.drawn_from()[0])
+        proposed: Proposal = self.masked_encoder(x, observed, self.sampling_distribution()[0])
         return proposed
 
     def _noise(self, x: Tensor, rng: Generator | None) -> Pair:
@@ -214,24 +214,24 @@ class Vae(
 
     def decode(self, z: Tensor) -> Tensor:
         mean, _ = self._pixels(z)
-        return mean.clamp(0, 1) if self.task.space is Space.PIXELS8 else self.standardise.inverse(mean)
+        return mean.clamp(0, 1) if self.task.domain is Domain.PIXELS8 else self.standardizer.inverse(mean)
 
-    def remembered(self, x: Tensor) -> Tensor:
+    def exemplar_features(self, x: Tensor) -> Tensor:
         """q(z | x): mean and log scale."""
         return torch.cat(self._posterior(x), 1)
 
     @torch.no_grad()
-    def extended(self, x: Tensor, known: Pair | None = None) -> Self:
-        each = zip(*(self._posterior(block) for block in torch.split(x, AT_ONCE)), strict=True)
+    def with_new_class(self, x: Tensor, exemplars: Pair | None = None) -> Self:
+        each = zip(*(self._posterior(block) for block in torch.split(x, BATCH_SIZE)), strict=True)
         mean, log_scale = (torch.cat(part) for part in each)
-        place = place_of_few(mean, (2 * log_scale).exp(), self.drawn_from())
-        start = component_at(place, self.components(), self.drawn_from())
+        place = estimate_from_few(mean, (2 * log_scale).exp(), self.sampling_distribution())
+        start = component_at(place, self.components(), self.sampling_distribution())
         posteriors = mean, log_scale
-        others = drawn(self.drawn_from())
-        if known is not None:
-            known_mean, known_log_scale = known[0].to(mean).chunk(2, 1)
-            others = (known_mean, known_log_scale), known[1].to(mean.device)
-        component = told_apart(start, posteriors, others, self.components(), scales=True)
+        others = sample_latents(self.sampling_distribution())
+        if exemplars is not None:
+            known_mean, known_log_scale = exemplars[0].to(mean).chunk(2, 1)
+            others = (known_mean, known_log_scale), exemplars[1].to(mean.device)
+        component = fit_new_component(start, posteriors, others, self.components(), scales=True)
         new = self._of_one_class_more(len(x))
         new.aggregate.set_last(*place)
         new.component_mean[-1], new.component_log_scale[-1] = component
@@ -242,18 +242,18 @@ class Vae(
         with torch.random.fork_rng(devices=[]):
             new = type(self)(Task(self.task.shape, (*self.task.class_counts, n)), self.options)  # type: ignore[arg-type]
         new.to(self.component_mean.device).train(self.training)
-        take_over(new, self)
+        copy_weights(new, self)
         if new.masked_encoder is not None:
-            new.masked_encoder.know_last()
+            new.masked_encoder.add_class()
         return new
 
     def features(self, x: Tensor) -> Tensor:
-        return self.trunk.pooled(self.standardise(x))
+        return self.trunk.pooled(self.standardizer(x))
 
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, self.component_log_scale
 
-    def drawn_from(self) -> tuple[Tensor, Tensor]:
+    def sampling_distribution(self) -> tuple[Tensor, Tensor]:
         return self.aggregate.gaussians()
 
     def objectives(self) -> Sequence[Objective]:
@@ -269,11 +269,11 @@ class Vae(
         found = []
         if self.background is not None:
             theirs = tuple(self.background.parameters())
-            found.append(Objective("background", theirs, self._background_loss, every=BACKGROUND_EVERY))
+            found.append(Objective("background", theirs, self._background_loss, interval=BACKGROUND_EVERY))
         if self.masked_encoder is not None:
             theirs = tuple(self.masked_encoder.parameters())
             # A density may be as high as it likes.
-            found.append(Objective("masked", theirs, self._masked_loss, every=self.masked_every, bounded=False))
+            found.append(Objective("masked", theirs, self._masked_loss, interval=self.masked_every, bounded=False))
         return found
 
     def _background_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
@@ -320,7 +320,7 @@ class Vae(
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of q(z | x), (B, d) each."""
-        return self._posterior_of(self.trunk(self.standardise(x)))
+        return self._posterior_of(self.trunk(self.standardizer(x)))
 
     def _posterior_of(self, features: Tensor) -> Pair:
         mean, log_scale = self.to_latent(features).float().chunk(2, 1)
@@ -332,7 +332,7 @@ class Vae(
     def _pixels(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of p(x | z), each of an image's shape."""
         mean, log_scale = self.head(z).float().chunk(2, 1)
-        if self.task.space is Space.FEATURES:
+        if self.task.domain is Domain.FEATURES:
             return mean, _bounded(log_scale, -4, 3)
         return mean + 0.5, _bounded(log_scale - 2, -7, 1)
 
@@ -345,15 +345,15 @@ class Vae(
         explain it: (B, R)."""
         if self.background is None:
             return log_scale.mean(1, keepdim=True)
-        each = torch.cat([discretised_logistic(x, mean, log_scale), (x - mean).abs(), log_scale, self.background(x)], 1)
+        each = torch.cat([discretized_logistic(x, mean, log_scale), (x - mean).abs(), log_scale, self.background(x)], 1)
         return F.adaptive_avg_pool2d(each, N_REGIONS).flatten(1)
 
     def _density(self, x: Tensor, mean: Tensor, log_scale: Tensor, observed: Tensor | None = None) -> Tensor:
         """log p(x | z) of a mean and log scale for every pixel or dimension, (B,) nats; of the `observed` pixels (B, H, W)."""
-        if self.task.space is Space.PIXELS8:
-            each = discretised_logistic(x, mean, log_scale)
+        if self.task.domain is Domain.PIXELS8:
+            each = discretized_logistic(x, mean, log_scale)
             return (each if observed is None else each * observed[:, None]).flatten(1).sum(1)
-        return (normal(self.standardise(x), mean, log_scale) - self.standardise.scale.log()).sum(1)
+        return (normal(self.standardizer(x), mean, log_scale) - self.standardizer.scale.log()).sum(1)
 
 
 def _bounded(x: Tensor, low: float, high: float) -> Tensor:

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from likely.contract import Objective, Space, Task
-from likely.models.vae import Vae, VaeOptions
+from likely.contract import Objective, Domain, Task
+from likely.models.vae import VAE, VAEOptions
 from likely.nets import discriminator
 from likely.nets.adversarial import ADVERSARIAL
-from likely.nets.blocks import drawn_classes, standard_normal
+from likely.nets.blocks import sample_classes, standard_normal
 from likely.nets.diff_augment import PATTERN, diff_augment
 
 # In L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike.
@@ -26,18 +26,18 @@ CLASS_WEIGHT = 0.2
 SILENT = -1e4  # a logit that adds nothing to the sum of the others
 
 
-class VaeganOptions(VaeOptions):
+class VAEGANOptions(VAEOptions):
     """Options of `vaegan`."""
 
-    adversarial: float = Field(0.1, ge=0, description="Weight of L_GAN for the decoder.")
+    adversarial_weight: float = Field(0.1, ge=0, description="Weight of L_GAN for the decoder.")
     feature_weight: float = Field(
         0.1, ge=0, description="Weight of the reconstruction measured in the discriminator's features."
     )
     loss: Literal["bce", "hinge"] = Field("bce", description="The adversarial loss.")
-    made_share: float = Field(
+    fake_ratio: float = Field(
         0.25, gt=0, le=1, description="Images that are made at each step, as a share of the batch: more cost more time."
     )
-    discriminator_rate: float = Field(0.5, gt=0, description="The discriminator's share of the learning rate.")
+    d_lr_ratio: float = Field(0.5, gt=0, description="The discriminator's share of the learning rate.")
     diff_augment: str = Field(
         "shift",
         pattern=PATTERN,
@@ -46,7 +46,7 @@ class VaeganOptions(VaeOptions):
     )
 
 
-class Vaegan(Vae):
+class VAEGAN(VAE):
     """L_VAE as in `vae`, and for the decoder L_GAN on images drawn as `sample` draws them.
 
     All that reaches the encoder of L_GAN goes through the decoder's batch statistics, which both kinds of images share.
@@ -55,12 +55,12 @@ class Vaegan(Vae):
     the decoder is to be taken for real, and for the class that it was asked for.
     """
 
-    options_type = VaeganOptions
+    options_type = VAEGANOptions
 
-    def __init__(self, task: Task, options: VaeganOptions) -> None:
+    def __init__(self, task: Task, options: VAEGANOptions) -> None:
         super().__init__(task, options)
         self.settings = options
-        if task.space is Space.PIXELS8:
+        if task.domain is Domain.PIXELS8:
             trunk = discriminator.convolutional(
                 task.shape, width=options.width, depth=options.depth, noise=0.0, norm="layer"
             )
@@ -73,7 +73,7 @@ class Vaegan(Vae):
         found = super().statistics(x)
         if self.settings.loss != "bce":  # of the other loss it is no odds
             return found
-        _, logits = self.discriminator(self._seen(self.standardise(x)))
+        _, logits = self.discriminator(self._seen(self.standardizer(x)))
         return found | {"log_odds_real": logits.logsumexp(1)}
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class Vaegan(Vae):
         ours = self._parameters_but("discriminator")
         return (
             Objective("autoencoder", ours, self._autoencoder_loss, bounded=self.settings.loss == "bce"),
-            Objective("discriminator", theirs, self._discriminator_loss, rate=self.settings.discriminator_rate),
+            Objective("discriminator", theirs, self._discriminator_loss, lr_ratio=self.settings.d_lr_ratio),
             *self._beside(),
         )
 
@@ -108,11 +108,11 @@ class Vaegan(Vae):
         loss = self._bound_loss(x, y, (mean, log_scale), (remade, pixel_scale[: len(x)]))
         shown = [made]
         if chosen.feature_weight:
-            shown += [self._seen(self._cut(remade[:n])), self._seen(self.standardise(x[:n]))]
+            shown += [self._seen(self._cut(remade[:n])), self._seen(self.standardizer(x[:n]))]
         features, logits = self.discriminator(torch.cat(shown))
         as_asked = CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
         deceiving = ADVERSARIAL[chosen.loss].generator(logits[:n].logsumexp(1)) + as_asked
-        loss = loss + chosen.adversarial * deceiving
+        loss = loss + chosen.adversarial_weight * deceiving
         if chosen.feature_weight:
             loss = loss + chosen.feature_weight * _apart(*features[n:].chunk(2))
         return loss
@@ -121,9 +121,9 @@ class Vaegan(Vae):
         """Real images from those that the decoder has just made, and the classes of labelled images from one another."""
         made = self._made if len(self._made) else self._decoded(x, rng)
         n, loss = len(made), ADVERSARIAL[self.settings.loss]
-        real = self._changed(self.standardise(x[:n]), rng)
+        real = self._changed(self.standardizer(x[:n]), rng)
         _, logits = self.discriminator(torch.cat([real, made]))
-        total = loss.real(logits[:n].logsumexp(1)) + loss.made(logits[n:].logsumexp(1))
+        total = loss.real(logits[:n].logsumexp(1)) + loss.fake(logits[n:].logsumexp(1))
         labelled = y[:n] >= 0
         return total + F.cross_entropy(logits[:n][labelled], y[:n][labelled]) if labelled.any() else total
 
@@ -135,19 +135,19 @@ class Vaegan(Vae):
 
     def _classes(self, x: Tensor, rng: Generator) -> Tensor:
         """The classes of as many images as are to be made beside a batch."""
-        n = max(2, round(self.settings.made_share * len(x)))
-        return drawn_classes(self.log_prior, n, rng)
+        n = max(2, round(self.settings.fake_ratio * len(x)))
+        return sample_classes(self.log_prior, n, rng)
 
     def _cut(self, x: Tensor) -> Tensor:
         """What a sample would show: a black that is a little less than black would give every made image away."""
-        return x.clamp(0, 1) if self.task.space is Space.PIXELS8 else x
+        return x.clamp(0, 1) if self.task.domain is Domain.PIXELS8 else x
 
     def _changed(self, x: Tensor, rng: Generator) -> Tensor:
         return self._seen(diff_augment(x, self.settings.diff_augment, rng))
 
     def _seen(self, x: Tensor) -> Tensor:
         """What the discriminator looks at: pixels in [-1, 1], vectors standardised."""
-        return 2 * x - 1 if self.task.space is Space.PIXELS8 else x
+        return 2 * x - 1 if self.task.domain is Domain.PIXELS8 else x
 
 
 def _apart(remade: Tensor, original: Tensor) -> Tensor:

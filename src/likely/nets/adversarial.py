@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from likely.nets.blocks import uniform
 
-SLOPE_WEIGHT = 10.0  # of the gradient penalty (Gulrajani 2017)
+GRADIENT_PENALTY_WEIGHT = 10.0  # of the gradient penalty (Gulrajani 2017)
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class AdversarialLoss:
     """What a discriminator makes of r of real and of made images, and what a generator makes of it: (B,) -> scalar each."""
 
     real: Callable[[Tensor], Tensor]
-    made: Callable[[Tensor], Tensor]
+    fake: Callable[[Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
 
 
@@ -38,7 +38,7 @@ ADVERSARIAL = {
 }
 
 
-def slope_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, rng: Generator) -> Tensor:
+def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor, rng: Generator) -> Tensor:
     """10 E (‖∇r(x̂)‖ − 1)², x̂ anywhere between a real and a made image (Gulrajani 2017, eq. 3)."""
     n = min(len(real), len(made))
     real, made = real[:n], made[:n]
@@ -47,5 +47,5 @@ def slope_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, made: Tensor
     # In float32: a slope of bfloat16 numbers is too rough to be held to 1.
     with torch.autocast(real.device.type, enabled=False):
         (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
-    penalty: Tensor = SLOPE_WEIGHT * (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    penalty: Tensor = GRADIENT_PENALTY_WEIGHT * (slope.flatten(1).norm(dim=1) - 1).square().mean()
     return penalty

@@ -9,7 +9,7 @@ KEPT = 0.995  # of what is known of a class, at each further image of it: the la
 TINY = 1e-6  # the least variance
 
 
-class Aggregate(nn.Module):
+class AggregatedPosterior(nn.Module):
     """mean_c and scale_c of q(z | c) = E_{x of class c} q(z | x), followed in training (Hoffman & Johnson 2016, ELBO surgery).
 
     Of all diagonal Gaussians the one with these moments has the least KL divergence from q(z | c).

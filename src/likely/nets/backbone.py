@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import Learner, Objective
-from likely.nets.features import FeatureMap, FeatureOptions
-from likely.nets.folding import folded
+from likely.contract import Trainable, Objective
+from likely.nets.features import FeatureExtractor, FeatureOptions
+from likely.nets.folding import fuse_batchnorm
 
 CONFIG = "config.json"  # what a backbone's folder is known by
 PREPROCESSOR = "preprocessor_config.json"
@@ -31,7 +31,7 @@ class BackboneError(ValueError):
     """What was named is no backbone, or one that cannot be used; the message says what was expected."""
 
 
-class Backbone(FeatureMap):
+class Backbone(FeatureExtractor):
     """Means over space of a pretrained network's last map, and of the last maps of so many stages in all before it.
 
     A stage are the maps of one size. What gives tokens instead of maps has a stage at every layer.
@@ -60,12 +60,12 @@ class Backbone(FeatureMap):
         self.register_buffer("deviation", torch.tensor(deviation).view(-1, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
         with torch.no_grad():
-            self.groups = tuple(f.shape[1] for f in self.by_stage(torch.zeros(1, 3, side, side)))
+            self.groups = tuple(f.shape[1] for f in self.stage_features(torch.zeros(1, 3, side, side)))
 
     @classmethod
     def pretrained(cls, source: str, stages: int = 1) -> Self:
         """From a folder, or by its name on the hub, every weight read from there and none made up; a BackboneError if not."""
-        folder = located(source)
+        folder = locate(source)
         settings = _settings(folder)
         network = _pretrained(folder)
         config = {name: value for name, value in network.config.to_dict().items() if name not in FORGOTTEN}
@@ -82,9 +82,9 @@ class Backbone(FeatureMap):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat(self.by_stage(x), 1)
+        return torch.cat(self.stage_features(x), 1)
 
-    def by_stage(self, x: Tensor) -> list[Tensor]:
+    def stage_features(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) in [0, 1] -> (B, D) of each stage, the last one last."""
         return [h.float().mean((2, 3)) if h.ndim == 4 else h.float().mean(1) for h in self.maps(x, self.stages)]
 
@@ -113,15 +113,15 @@ class Backbone(FeatureMap):
         if self._quick is None or self._quick[0] != of:
             with torch.inference_mode(False):
                 x = torch.rand(1, 3, self.side, self.side, generator=torch.Generator().manual_seed(0)).to(self.mean)
-                self._quick = of, folded(self.network, (x - self.mean) / self.deviation)
+                self._quick = of, fuse_batchnorm(self.network, (x - self.mean) / self.deviation)
         quick: nn.Module = self._quick[1]
         return quick
 
-    def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Tuning | None:
+    def training_module(self, options: FeatureOptions, n_classes: int, rate: float) -> FineTuning | None:
         stages = options.finetune_stages
-        return Tuning(self, n_classes, stages, options.finetune_rate / rate) if stages else None
+        return FineTuning(self, n_classes, stages, options.finetune_rate / rate) if stages else None
 
-    def behind(self, stages: int) -> list[nn.Parameter]:
+    def trainable_stages(self, stages: int) -> list[nn.Parameter]:
         """The parameters that only the last stages have a use for: those on which the maps before do not depend."""
         parameters = list(self.parameters())
         with torch.enable_grad():
@@ -134,7 +134,7 @@ class Backbone(FeatureMap):
         self.requires_grad_(False)
         return [p for p, slope in zip(parameters, slopes, strict=True) if slope is None]
 
-    def document(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         mean, deviation = self.colours
         return {
             "kind": "backbone",
@@ -153,7 +153,7 @@ class Backbone(FeatureMap):
         return f"{Path(self.source).name}@{self.sha256[:4]}"
 
 
-class Tuning(Learner):
+class FineTuning(Trainable):
     """The cross-entropy of a linear layer on a backbone's features, by which its last stages go on learning.
 
     What they normalise by stays as it was: a few images of a batch are no measure of photographs.
@@ -162,7 +162,7 @@ class Tuning(Learner):
     def __init__(self, backbone: Backbone, n_classes: int, stages: int, rate: float) -> None:
         super().__init__()
         self.backbone, self.rate = backbone, rate
-        self.learning = backbone.behind(stages)
+        self.learning = backbone.trainable_stages(stages)
         self.to_logits = nn.Linear(backbone.n_features, n_classes)
         self._features: tuple[Tensor, Tensor] | None = None
 
@@ -175,7 +175,7 @@ class Tuning(Learner):
         for p in self.learning:
             p.requires_grad_()
         return (
-            Objective("tuning", self.learning, self._loss, rate=self.rate),
+            Objective("tuning", self.learning, self._loss, lr_ratio=self.rate),
             Objective("telling apart", tuple(self.to_logits.parameters()), self._loss_of_logits),
         )
 
@@ -194,7 +194,7 @@ class Tuning(Learner):
         return F.cross_entropy(self.to_logits(features[known]), y[known])
 
 
-def located(source: str) -> Path:
+def locate(source: str) -> Path:
     """The folder of a backbone: the one named, or the one that a name on the hub was fetched to.
 
     Nothing is fetched here: a program that waits for a network that is not there would seem to hang.
@@ -244,33 +244,33 @@ def _settings(folder: Path) -> Mapping[str, Any]:
         raise BackboneError(f"{path} is damaged ({error}); copy the backbone's folder again, whole") from None
 
 
-class Preparation(NamedTuple):
+class PreprocessorConfig(NamedTuple):
     """How a backbone is used to be shown a photograph: the side of a square, and how the photograph is brought to it."""
 
     size: int
     resize: Literal["crop", "stretch"]
-    zoom: float
+    center_crop_ratio: float
 
 
-def preparation_of(source: str) -> Preparation:
+def load_preprocessor_config(source: str) -> PreprocessorConfig:
     """By a backbone's own settings."""
-    folder = located(source)
+    folder = locate(source)
     return _preparation(folder, _settings(folder))
 
 
-def _preparation(folder: Path, settings: Mapping[str, Any]) -> Preparation:
+def _preparation(folder: Path, settings: Mapping[str, Any]) -> PreprocessorConfig:
     size = settings.get("size")
     shorter, whole = _edge(size), isinstance(size, Mapping) and "height" in size
     cut = _edge(settings.get("crop_size")) if settings.get("do_center_crop") else None
     if shorter is None and cut is None:
         raise _incomplete(folder)
     if cut is not None:
-        return Preparation(cut, "crop", max(1.0, (shorter or cut) / cut))
+        return PreprocessorConfig(cut, "crop", max(1.0, (shorter or cut) / cut))
     assert shorter is not None
     share = settings.get("crop_pct")  # of ConvNeXt's: what is left of an enlarged photograph, but not of a large one
     if share and shorter < UNCUT:
-        return Preparation(shorter, "crop", max(1.0, 1 / float(share)))
-    return Preparation(shorter, "stretch" if whole or share else "crop", 1.0)
+        return PreprocessorConfig(shorter, "crop", max(1.0, 1 / float(share)))
+    return PreprocessorConfig(shorter, "stretch" if whole or share else "crop", 1.0)
 
 
 def _edge(size: object) -> int | None:

@@ -7,14 +7,14 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.nets.blocks import uniform
-from likely.nets.likelihoods import discretised_logistic
+from likely.nets.likelihoods import discretized_logistic
 
 WIDTH = 16  # maps
 REACH = 2  # pixels to the left, to the right and above that a pixel is foretold from
 CHANGED = 0.1  # of the pixels in training (Ren 2019, section 3.2)
 
 
-class Background(nn.Module):
+class BackgroundModel(nn.Module):
     """log p₀(x) = Σ_i log p(x_i | pixels above it and to its left), by one layer of maps that is the same everywhere.
 
     Trained on images of which some pixels are changed at random, it learns what neighbours have in common and nothing of
@@ -35,7 +35,7 @@ class Background(nn.Module):
         around = F.pad(x - 0.5, (REACH, REACH, REACH, 0))
         maps = F.conv2d(around, self.look.weight * self.earlier, self.look.bias)
         mean, log_scale = self.say(F.silu(maps)).float().chunk(2, 1)
-        return discretised_logistic(x, 0.5 + mean, log_scale.clamp(-7, 1))
+        return discretized_logistic(x, 0.5 + mean, log_scale.clamp(-7, 1))
 
     def loss(self, x: Tensor, rng: Generator) -> Tensor:
         """−log p₀ per dimension of images changed here and there."""

@@ -78,7 +78,7 @@ class Residual(nn.Module):
         return F.relu(x + self.body(x))
 
 
-class ImageTrunk(nn.Module):
+class ConvEncoder(nn.Module):
     """Image to features: convolutions down to the coarsest map, residual blocks there, flattened."""
 
     def __init__(self, shape: Sequence[int], *, width: int, depth: int) -> None:
@@ -99,7 +99,7 @@ class ImageTrunk(nn.Module):
         """(B, C, H, W) -> (B, channels): the coarsest maps' means, in float32."""
         return self._maps(x).float().mean((2, 3))
 
-    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, n_features), and what every layer makes of the images: mean and size of each map, and the coarsest
         maps by quarters of the image, (B, F) in float32."""
         h, seen = x - 0.5, []
@@ -113,7 +113,7 @@ class ImageTrunk(nn.Module):
         return maps
 
 
-class ImageHead(nn.Module):
+class ConvDecoder(nn.Module):
     """Features to maps of the image's size: residual blocks on the coarsest map, then sub-pixel convolutions up (Shi 2016)."""
 
     def __init__(self, n_features: int, shape: Sequence[int], *, width: int, depth: int) -> None:
@@ -149,7 +149,7 @@ def sub_pixels(h: Tensor, factors: tuple[int, int]) -> Tensor:
     return h.reshape(B, -1, r, s, H, W).permute(0, 1, 4, 2, 5, 3).reshape(B, -1, H * r, W * s)
 
 
-class VectorTrunk(nn.Module):
+class MLP(nn.Module):
     """Vector to features: two fully connected layers with layer normalisation."""
 
     def __init__(self, n_in: int, *, width: int) -> None:
@@ -162,7 +162,7 @@ class VectorTrunk(nn.Module):
         features: Tensor = self.body(x)
         return features
 
-    def described(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_activations(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features, twice, the second time in float32: (B, D) -> (B, n_features) each."""
         h: Tensor = self(x)
         return h, h.float()
@@ -173,20 +173,20 @@ class VectorTrunk(nn.Module):
         return features.float()
 
 
-def trunk(shape: Sequence[int], *, width: int, depth: int) -> ImageTrunk | VectorTrunk:
+def make_encoder(shape: Sequence[int], *, width: int, depth: int) -> ConvEncoder | MLP:
     """What turns one image (C, H, W) or one vector (D,) into `n_features` numbers."""
     if len(shape) == 1:
-        return VectorTrunk(shape[0], width=8 * width)
-    return ImageTrunk(shape, width=width, depth=depth)
+        return MLP(shape[0], width=8 * width)
+    return ConvEncoder(shape, width=width, depth=depth)
 
 
-def head(n_features: int, shape: Sequence[int], *, width: int, depth: int) -> nn.Module:
+def make_decoder(n_features: int, shape: Sequence[int], *, width: int, depth: int) -> nn.Module:
     """What turns `n_features` numbers back into maps (C, H, W) or a vector (D,)."""
     if len(shape) == 1:
         return nn.Sequential(
             *_dense(n_features, 8 * width), *_dense(8 * width, 8 * width), nn.Linear(8 * width, shape[0])
         )
-    return ImageHead(n_features, shape, width=width, depth=depth)
+    return ConvDecoder(n_features, shape, width=width, depth=depth)
 
 
 def ratio(fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[int, int]:
@@ -208,6 +208,6 @@ def uniform(shape: Sequence[int], like: Tensor, rng: torch.Generator) -> Tensor:
     return torch.rand(tuple(shape), generator=rng, device=rng.device).to(like.device)
 
 
-def drawn_classes(log_prior: Tensor, n: int, rng: torch.Generator) -> Tensor:
+def sample_classes(log_prior: Tensor, n: int, rng: torch.Generator) -> Tensor:
     """n class indices from a prior (K,), drawn from `rng`, where the prior is: (n,)."""
     return torch.multinomial(log_prior.exp().to(rng.device), n, True, generator=rng).to(log_prior.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass
-class Sums:
+class ScatterStatistics:
     """What is kept of the images seen so far, in float64: count (K,), mean (K, D), and the scatter about the means.
 
     The scatter is (K, D) for variances, (K, D, D) for a covariance a class, (1, D, D) for one of all. E x² − (E x)² would
@@ -21,7 +21,7 @@ class Sums:
     scatter: Tensor
 
     @classmethod
-    def empty(cls, mean: torch.Size, scatter: torch.Size) -> Sums:
+    def empty(cls, mean: torch.Size, scatter: torch.Size) -> ScatterStatistics:
         zeros = (torch.zeros(shape, dtype=torch.float64) for shape in (mean[:1], mean, scatter))
         return cls(*zeros)
 
@@ -31,7 +31,7 @@ class Sums:
         n, spent = self.count.sum(), (self.count > 0).sum()
         return torch.where(n > spent, n - spent, n).clamp_min(1)
 
-    def take(self, x: Tensor, y: Tensor) -> None:
+    def update(self, x: Tensor, y: Tensor) -> None:
         """Take in a batch, x (B, D) and y (B,): its scatter about its own means, and that of its means about those so far."""
         there, place, n = torch.unique(y, return_inverse=True, return_counts=True)  # (k,), (B,), (k,)
         before = self.count[there]

@@ -22,7 +22,7 @@ SLOPE = 0.2  # of the leaky rectifier (Radford 2015)
 ON_IMAGE = 1.2  # of the hidden layers' noise, on the image itself, in [-1, 1] (Salimans 2016: 0.3 of 0.5, in [0, 1])
 
 
-class Spectral(nn.Module):
+class SpectralNorm(nn.Module):
     """W / σ(W), σ the largest singular value (Miyato 2018, Spectral Normalization, eq. 8).
 
     In training σ is followed by one step of the power method at a time; afterwards it is computed, for the moving average
@@ -46,7 +46,7 @@ class Spectral(nn.Module):
         return weight / (left @ matrix @ right)
 
 
-class FixedLength(nn.Module):
+class FixedNorm(nn.Module):
     """ℓ_k w_k / ‖w_k‖ for the k-th output (Salimans & Kingma 2016, Weight Normalization, eq. 2).
 
     The lengths ℓ are set by the first images, in `measure`, and not learned: a network that can raise what it says outgrows
@@ -66,7 +66,7 @@ class FixedLength(nn.Module):
 
 
 def _fixed_length(layer: nn.Module) -> nn.Module:
-    parametrize.register_parametrization(layer, "weight", FixedLength(layer.weight))  # type: ignore[arg-type]
+    parametrize.register_parametrization(layer, "weight", FixedNorm(layer.weight))  # type: ignore[arg-type]
     return layer
 
 
@@ -82,7 +82,7 @@ def _fit_length(layer: nn.Module, x: Tensor, *, scale: float) -> None:
 
 
 def spectral(layer: nn.Module) -> nn.Module:
-    parametrize.register_parametrization(layer, "weight", Spectral(layer.weight))  # type: ignore[arg-type]
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))  # type: ignore[arg-type]
     return layer
 
 
@@ -126,7 +126,7 @@ class DiscriminatorTrunk(nn.Module):
             h = F.leaky_relu(layer(h), SLOPE)
         return h.flatten(1)
 
-    def summed_up(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def summary(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the size of each of the last maps: (B, n_features) -> (B, n_maps) each."""
         maps = features.float().reshape(len(features), self.n_maps, -1)
         return maps.mean(2), maps.square().mean(2).sqrt()
@@ -158,7 +158,7 @@ class Discriminator(nn.Module):
         return features, logits
 
     @torch.no_grad()
-    def measure(self, x: Tensor, rng: Generator) -> None:
+    def init_from_data(self, x: Tensor, rng: Generator) -> None:
         """Set fixed lengths and biases so that on these images (B, ...) every output of a layer has mean 0 and variance 1,
         noise included (Salimans & Kingma 2016, section 3), and the logits are small."""
         if self.trunk.background is None:  # no lengths to fix
@@ -170,7 +170,7 @@ class Discriminator(nn.Module):
 
     def pooled(self, x: Tensor) -> Tensor:
         """(B, ...) -> (B, C): the mean of each of the last maps."""
-        return self.trunk.summed_up(self.trunk(x))[0]
+        return self.trunk.summary(self.trunk(x))[0]
 
 
 def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> DiscriminatorTrunk:

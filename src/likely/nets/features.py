@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import FeatureScaling, Learner, Objective
-from likely.nets.blocks import head, trunk
+from likely.contract import FeatureScaling, Trainable, Objective
+from likely.nets.blocks import make_decoder, make_encoder
 from likely.options import Options
 
 Kind = Literal["pixels", "random", "autoencoder", "backbone"]
@@ -81,7 +81,7 @@ class FeatureOptions(Options):
         return self.kind == "autoencoder" or self.finetune_stages > 0
 
 
-class FeatureMap(nn.Module, ABC):
+class FeatureExtractor(nn.Module, ABC):
     """f(x): images to vectors, made of one or more groups of numbers that are scaled apart."""
 
     groups: tuple[int, ...]  # how many numbers each group has
@@ -91,27 +91,27 @@ class FeatureMap(nn.Module, ABC):
         """(B, C, H, W) in [0, 1] -> (B, D)."""
 
     @abstractmethod
-    def document(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         """What it takes besides the weights to build the same map again."""
 
     @property
     def n_features(self) -> int:
         return sum(self.groups)
 
-    def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Learner | None:
+    def training_module(self, options: FeatureOptions, n_classes: int, rate: float) -> Trainable | None:
         """What trains this map, in place and at most at a learning `rate`, before anything is made of its features; None if
         there is nothing to learn."""
         return None
 
     def digest(self) -> str:
         """A hash of everything that the features depend on."""
-        whole = hashlib.sha256(repr(sorted(self.document().items())).encode())
+        whole = hashlib.sha256(repr(sorted(self.to_config().items())).encode())
         for name, tensor in sorted(self.state_dict().items()):
             whole.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         return whole.hexdigest()
 
 
-class RandomConvolutions(FeatureMap):
+class RandomConvolutions(FeatureExtractor):
     """Means over quarters of an image of max(0, ±w ∗ x), w random patches of mean 0 (Coates & Ng 2011; Saxe 2011).
 
     Nothing is learned and nothing fetched; the seed is the map.
@@ -132,33 +132,33 @@ class RandomConvolutions(FeatureMap):
         h = F.conv2d(x - x.mean((2, 3), keepdim=True), self.filters, padding=self.filters.shape[2] // 2)
         return F.adaptive_avg_pool2d(torch.cat([h.relu(), (-h).relu()], 1), 2).flatten(1)
 
-    def document(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         return {"kind": "random", "shape": self.shape, "n_filters": len(self.filters), "seed": self.seed}
 
 
-class Autoencoder(FeatureMap):
+class Autoencoder(FeatureExtractor):
     """The code of an autoencoder: what it takes to make an image again, E ‖x − d(e(x))‖² (Hinton & Salakhutdinov 2006)."""
 
     def __init__(self, shape: Sequence[int], *, n_code: int = 128, width: int = 32) -> None:
         super().__init__()
         self.shape, self.width = tuple(shape), width
-        self.trunk = trunk(shape, width=width, depth=1)
+        self.trunk = make_encoder(shape, width=width, depth=1)
         self.to_code = nn.Linear(self.trunk.n_features, n_code)
-        self.head = head(n_code, shape, width=width, depth=1)
+        self.head = make_decoder(n_code, shape, width=width, depth=1)
         self.groups = (n_code,)
 
     def forward(self, x: Tensor) -> Tensor:
         code: Tensor = self.to_code(self.trunk(x))
         return code
 
-    def lesson(self, options: FeatureOptions, n_classes: int, rate: float) -> Learner:
+    def training_module(self, options: FeatureOptions, n_classes: int, rate: float) -> Trainable:
         return _Reconstruction(self)
 
-    def document(self) -> dict[str, Any]:
+    def to_config(self) -> dict[str, Any]:
         return {"kind": "autoencoder", "shape": self.shape, "n_code": self.n_features, "width": self.width}
 
 
-class _Reconstruction(Learner):
+class _Reconstruction(Trainable):
     def __init__(self, map: Autoencoder) -> None:
         super().__init__()
         self.map = map
@@ -171,7 +171,7 @@ class _Reconstruction(Learner):
         return loss
 
 
-class Scaling(nn.Module):
+class FeatureScaler(nn.Module):
     """What is done to features before a density sees them; `measure` once, with many images' features, if it learns.
 
     `l2`: each group to length 1 (Mueller & Hein 2025, Mahalanobis++): what a softmax network says by the length of its
@@ -198,14 +198,14 @@ class Scaling(nn.Module):
             return f
         return torch.cat([F.normalize(group, dim=1) for group in torch.split(f, list(self.groups), 1)], 1)
 
-    def undone(self, z: Tensor) -> Tensor:
+    def inverse(self, z: Tensor) -> Tensor:
         """The least that comes to the same when it is whitened: (B, n_features) -> (B, D)."""
         assert self.kind == "whiten"
         lengths = self.axes.square().sum(0)  # 1 / λ; 0 of a component that no image has
         return self.location + (z / lengths.clamp_min(torch.finfo(z.dtype).tiny)) @ self.axes.mT
 
     @torch.no_grad()
-    def measure(self, f: Tensor) -> None:
+    def fit(self, f: Tensor) -> None:
         """Learn mean and axes from features (N, D); fewer images than components leave the rest at zero."""
         if self.kind != "whiten":
             return
@@ -219,7 +219,7 @@ class Scaling(nn.Module):
         self.axes[:, :n] = axes[:n].mT / size[:n]
 
 
-def rebuilt(document: Mapping[str, Any]) -> FeatureMap:
+def from_config(document: Mapping[str, Any]) -> FeatureExtractor:
     """The map that `document` describes, its weights yet to be loaded."""
     said = dict(document)
     match said.pop("kind"):

@@ -16,7 +16,7 @@ Network = TypeVar("Network", bound=nn.Module)
 TOLERANCE = 1e-4  # of the largest number that comes out
 
 
-def folded(network: Network, x: Tensor) -> Network:
+def fuse_batchnorm(network: Network, x: Tensor) -> Network:
     """A copy of a network in evaluation in which each convolution does the work of the batch normalisation behind it; the
     network itself if that does not come to the same for x.
 

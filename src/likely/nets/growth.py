@@ -8,10 +8,10 @@ from torch.nn import functional as F
 
 TINY = 1e-6  # a length that has no direction
 HARM = 0.5  # more that each class of before weighs than a new one that is well known: it is to cost them little
-BORROWED = 10.0  # images' worth of trust in the usual spread of a class, when that of a new one is estimated
+PSEUDO_COUNT = 10.0  # images' worth of trust in the usual spread of a class, when that of a new one is estimated
 
-AT_ONCE = 256  # of a new class's images that go through a network together
-N_DRAWN = 200  # latents of each older class that a new component is to be told from
+BATCH_SIZE = 256  # of a new class's images that go through a network together
+N_SAMPLES = 200  # latents of each older class that a new component is to be told from
 N_ITERATIONS = 60  # of L-BFGS, for a few dozen numbers
 
 Gaussians = tuple[Tensor, Tensor]  # means and log scales
@@ -19,7 +19,7 @@ Others = tuple[Gaussians, Tensor]  # posteriors (N, d) of images of the classes 
 
 
 @torch.no_grad()
-def take_over(new: nn.Module, old: nn.Module) -> None:
+def copy_weights(new: nn.Module, old: nn.Module) -> None:
     """Give a network the tensors of one with fewer classes; the rows that the new classes add stay as they are."""
     tensors = dict(new.state_dict())
     for name, before in old.state_dict().items():
@@ -31,7 +31,7 @@ def take_over(new: nn.Module, old: nn.Module) -> None:
 
 
 @torch.no_grad()
-def place_of_few(z: Tensor, variance: Tensor, drawn_from: Gaussians) -> Gaussians:
+def estimate_from_few(z: Tensor, variance: Tensor, sampling_distribution: Gaussians) -> Gaussians:
     """The Gaussian of a class of which a few posteriors are known, means and variances (n, d): mean and log scale (d,).
 
     Its variance is drawn towards the mean variance v̄ of the classes that are known well (K, d), and widened by v̄ / n, for
@@ -39,34 +39,34 @@ def place_of_few(z: Tensor, variance: Tensor, drawn_from: Gaussians) -> Gaussian
     """
     n, mean = len(z), z.mean(0)
     own = (z - mean).square().mean(0) + variance.mean(0)
-    usual = (2 * drawn_from[1]).exp().mean(0)
-    return mean, 0.5 * ((n * own + BORROWED * usual) / (n + BORROWED) + usual / n).log()
+    usual = (2 * sampling_distribution[1]).exp().mean(0)
+    return mean, 0.5 * ((n * own + PSEUDO_COUNT * usual) / (n + PSEUDO_COUNT) + usual / n).log()
 
 
 @torch.no_grad()
-def component_at(place: Gaussians, components: Gaussians, drawn_from: Gaussians) -> Gaussians:
+def component_at(location: Gaussians, components: Gaussians, sampling_distribution: Gaussians) -> Gaussians:
     """The component of a class that lies at a place (d,), had it been learned beside the others: mean and log scale (d,).
 
     Training pulls components away from where the images of their class lie, for classes are told better so. The new one is
     moved as far as the others are, ‖mean_c − m_c‖² in the mean, away from the middle of all: an image then fits the
     component of its own class equally badly, whichever class it is. Unmoved, a new component would win too often.
     """
-    (mean, log_scale), (means, log_scales) = place, drawn_from
+    (mean, log_scale), (means, log_scales) = location, sampling_distribution
     away = mean - means.mean(0)
     distance = (components[0] - means).square().sum(1).mean().sqrt()
     return mean + distance * away / away.norm().clamp_min(TINY), log_scale + (components[1] - log_scales).mean(0)
 
 
-def drawn(drawn_from: Gaussians) -> Others:
+def sample_latents(sampling_distribution: Gaussians) -> Others:
     """Latents of the other classes where no images are known: N_DRAWN of each, from where they lie (K, d)."""
-    means, log_scales = drawn_from
+    means, log_scales = sampling_distribution
     K, rng = len(means), torch.Generator(means.device).manual_seed(0)
-    noise = torch.randn((K, N_DRAWN, means.shape[1]), generator=rng, device=means.device)
+    noise = torch.randn((K, N_SAMPLES, means.shape[1]), generator=rng, device=means.device)
     z = (means[:, None] + log_scales.exp()[:, None] * noise).flatten(0, 1)
-    return (z, torch.full_like(z, -torch.inf)), torch.arange(K, device=z.device).repeat_interleave(N_DRAWN)
+    return (z, torch.full_like(z, -torch.inf)), torch.arange(K, device=z.device).repeat_interleave(N_SAMPLES)
 
 
-def told_apart(
+def fit_new_component(
     start: Gaussians, posteriors: Gaussians, others: Others, components: Gaussians, *, scales: bool
 ) -> Gaussians:
     """The component of a new class, learned from `start` so that its images are told from those of the classes before:
@@ -85,7 +85,7 @@ def told_apart(
     older = _expected_log_density(m, square, *components)
     y = torch.cat([of_class, of_class.new_full((n,), K)])
     count = torch.bincount(y, minlength=K + 1)[y]
-    weight = torch.where(y < K, 1 + HARM * n / (n + BORROWED), 1) / (count * (K + 1))
+    weight = torch.where(y < K, 1 + HARM * n / (n + PSEUDO_COUNT), 1) / (count * (K + 1))
     moved = torch.zeros(2, len(mean), device=m.device, requires_grad=True)
 
     def component() -> Gaussians:

@@ -26,7 +26,7 @@ class Invertible(nn.Module, ABC):
         """x of f(x) = y."""
 
 
-class Chain(Invertible):
+class Compose(Invertible):
     """One layer after the other: f_n ∘ … ∘ f_1."""
 
     def __init__(self, layers: Sequence[Invertible]) -> None:
@@ -89,7 +89,7 @@ class ActNorm(Invertible):
         return y * self._by_channel((-self.log_scale).exp(), y) + self._by_channel(self.location, y)
 
     @torch.no_grad()
-    def measure(self, x: Tensor) -> None:
+    def init_from_data(self, x: Tensor) -> None:
         """Set location and scale by x (B, C, ...)."""
         over = [axis for axis in range(x.ndim) if axis != 1]
         self.location.copy_(x.mean(over))
@@ -100,7 +100,7 @@ class ActNorm(Invertible):
         return value.view(1, -1, *[1] * (x.ndim - 2))
 
 
-class Mix(Invertible):
+class RandomRotation(Invertible):
     """y = Q x by channel, Q a fixed random rotation, so that no channel stays out of all couplings (Ardizzone 2019, 3.2)."""
 
     def __init__(self, n_channels: int) -> None:
@@ -121,7 +121,7 @@ class Mix(Invertible):
             return F.linear(x, rotation) if x.ndim == 2 else F.conv2d(x, rotation[:, :, None, None])
 
 
-class Coupling(Invertible):
+class AffineCoupling(Invertible):
     """y₁ = x₁, y₂ = x₂ exp(s(x₁)) + t(x₁): affine, half by half (Dinh 2017, eq. 7 and 8).
 
     s is held within ±`clamp` by an arctangent, or the way back would blow up (Ardizzone 2019, section 3.2).
@@ -180,11 +180,11 @@ def multi_scale(shape: Sequence[int], *, n_couplings: int, width: int, clamp: fl
     if max(shape[1:]) > COARSEST:
         kept = (shape[0] - shape[0] // 2, *shape[1:])
         rest = multi_scale(kept, n_couplings=n_couplings, width=min(2 * width, 256), clamp=clamp)
-        return Chain([*steps, Split(shape, rest)])
+        return Compose([*steps, Split(shape, rest)])
     D = math.prod(shape)
     if D <= LARGEST_DENSE:
-        return Chain([*steps, Flatten(shape), *_steps(D, n_couplings, 8 * width, clamp, dense)])
-    return Chain([*steps, Flatten(shape)])
+        return Compose([*steps, Flatten(shape), *_steps(D, n_couplings, 8 * width, clamp, dense)])
+    return Compose([*steps, Flatten(shape)])
 
 
 def halvings(height: int, width: int) -> int:
@@ -206,8 +206,8 @@ def _steps(
     n_fixed, n_changed = n_channels - n_channels // 2, n_channels // 2
     for _ in range(n):
         yield ActNorm(n_channels)
-        yield Mix(n_channels)
-        yield Coupling(n_channels, network(n_fixed, 2 * n_changed, width), clamp=clamp)
+        yield RandomRotation(n_channels)
+        yield AffineCoupling(n_channels, network(n_fixed, 2 * n_changed, width), clamp=clamp)
 
 
 def convolutional(n_in: int, n_out: int, width: int) -> nn.Sequential:
@@ -223,18 +223,18 @@ def dense(n_in: int, n_out: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), _small(last))
 
 
-def measure(flow: Invertible, x: Tensor) -> Tensor:
+def init_from_data(flow: Invertible, x: Tensor) -> Tensor:
     """Set every ActNorm by what the first images x have become when they reach it; returns what they become in the end."""
-    if isinstance(flow, Chain):
+    if isinstance(flow, Compose):
         for layer in flow.layers:
             assert isinstance(layer, Invertible)
-            x = measure(layer, x)
+            x = init_from_data(layer, x)
         return x
     if isinstance(flow, Split):
         done, going_on = x.split(flow.sizes, 1)  # type: ignore[no-untyped-call]
-        return torch.cat([done.flatten(1), measure(flow.rest, going_on)], 1)
+        return torch.cat([done.flatten(1), init_from_data(flow.rest, going_on)], 1)
     if isinstance(flow, ActNorm):
-        flow.measure(x)
+        flow.init_from_data(x)
     return flow(x)[0]  # type: ignore[no-any-return]
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 BIN = 1 / 255  # the distance of two neighbouring values of an 8-bit pixel, in units of [0, 1]
 
 
-def discretised_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+def discretized_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log P(x) of 8-bit pixels x = v/255: the logistic's mass in v's bin, the outermost bins open (Salimans 2017, eq. 2).
 
     σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a−b)), so that no two nearly equal numbers are ever subtracted. All of one shape.

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from likely.nets.blocks import trunk, uniform
+from likely.nets.blocks import make_encoder, uniform
 
 SHORTEST, LONGEST = 0.2, 1.3  # a side of what is hidden, as a share of the image's: it may reach over the edge
 WIDEST = 3.0  # |log scale|: narrower than e⁻³ no part of an image tells a latent vector
-SHARE = 0.125  # of the samples, that count at least
+MASKED_FRACTION = 0.125  # of the samples, that count at least
 N_HALVINGS = 20  # of an interval, in search of an exponent
 HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 INVERTED = 0.25  # of the masks show what the others hide
@@ -36,7 +36,7 @@ class Proposal:
         constant = self.log_scale.sum(1) + z.shape[2] * HALF_LOG_TWO_PI
         return self.log_weight[:, None] - squared.clamp_min(0) / 2 - constant[:, None, None]
 
-    def drawn(self, u: Tensor, noise: Tensor) -> Tensor:
+    def sample(self, u: Tensor, noise: Tensor) -> Tensor:
         """z ~ r(z | x_o), classes by uniform numbers u (S,), the rest by normal ones (S, d): (B, S, d)."""
         edges = self.log_weight.exp().cumsum(1)
         c = torch.searchsorted(edges / edges[:, -1:], u.expand(len(edges), -1).contiguous())
@@ -53,7 +53,7 @@ class MaskedEncoder(nn.Module):
 
     def __init__(self, shape: Sequence[int], n_classes: int, n_latent: int, *, width: int, depth: int) -> None:
         super().__init__()
-        self.trunk = trunk((shape[0] + 1, *shape[1:]), width=width, depth=depth)
+        self.trunk = make_encoder((shape[0] + 1, *shape[1:]), width=width, depth=depth)
         self.parts = (n_latent, n_latent, n_latent, n_classes)  # the classes last: more of them may come
         self.to_parts = nn.Linear(self.trunk.n_features, sum(self.parts))
 
@@ -66,7 +66,7 @@ class MaskedEncoder(nn.Module):
         return Proposal(weights.log_softmax(1), mean, WIDEST * (log_scale / WIDEST - 0.5).tanh())
 
     @torch.no_grad()
-    def know_last(self) -> None:
+    def add_class(self) -> None:
         """Propose the last class, of which nothing was learned, as often as the others in the mean."""
         K = self.parts[-1]
         for part in (self.to_parts.weight, self.to_parts.bias):
@@ -79,7 +79,7 @@ def flattened(log_weight: Tensor) -> Tensor:
     The effective number of samples is 1 / Σ w² of normalised weights (Kong 1992); as in annealed importance sampling an
     exponent below 1 is a bias that keeps the variance in bounds.
     """
-    least = SHARE * log_weight.shape[1]
+    least = MASKED_FRACTION * log_weight.shape[1]
     low, high = torch.zeros_like(log_weight[:, :1]), torch.ones_like(log_weight[:, :1])
     log_weight = log_weight - log_weight.amax(1, keepdim=True)
     enough = _effective(log_weight) >= least

@@ -18,7 +18,7 @@ STILL = 1e-3  # the least spread: what hardly varies is not blown up
 SMALLEST = 4  # pixels a side: maps below tell of an image what the next larger ones do
 
 
-class Projection(nn.Module):
+class FeatureProjection(nn.Module):
     """Maps (B, F_l, h_l, w_l), the finest first -> mixed maps (B, width, h_l, w_l); nothing here learns.
 
     Channels are divided by their spread over the images that were measured, so that no loud one drowns the others.
@@ -35,7 +35,7 @@ class Projection(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def measure(self, maps: Sequence[Tensor]) -> None:
+    def init_from_data(self, maps: Sequence[Tensor]) -> None:
         """Once: the channels' spreads over some real images."""
         for layer, h in zip(self.across, maps, strict=True):
             layer.weight.copy_(layer.weight / spread(h))  # type: ignore[operator,arg-type]  # a parameter
@@ -49,7 +49,7 @@ class Projection(nn.Module):
         return found[::-1]
 
 
-class Judges(nn.Module):
+class ProjectedDiscriminator(nn.Module):
     """A discriminator for each of several maps, and one of patches of the image x, told the class: x (B, 3, H, W), maps
     (B, width, h, w) and classes (B,) -> (B, R) numbers.
 
@@ -78,7 +78,7 @@ class Judges(nn.Module):
         return torch.cat(found, 1)
 
 
-def useful(maps: Sequence[Tensor]) -> int:
+def usable_maps(maps: Sequence[Tensor]) -> int:
     """How many of the maps, the finest first, are large enough to be looked at; at least one."""
     return max(1, sum(h.ndim == 4 and min(h.shape[2:]) >= SMALLEST for h in maps))
 

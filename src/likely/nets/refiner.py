@@ -14,7 +14,7 @@ from likely.nets.discriminator import SLOPE
 NARROWEST = 16  # channels of any layer
 
 
-class Refiner(nn.Module):
+class Upsampler(nn.Module):
     """x = s↑ + r(s, z, p): sketches (B, 3, s, s), noise (B, d, s, s) and plans (B, P) -> images (B, 3, side, side)."""
 
     def __init__(self, side: int, coarsest: int, noise_dims: int, n_plan: int, *, width: int, depth: int) -> None:
@@ -23,9 +23,9 @@ class Refiner(nn.Module):
         self.sizes = _sizes(side, coarsest)
         channels = [max(NARROWEST, width >> i) for i in range(len(self.sizes))]
         self.first = nn.Conv2d(3 + noise_dims, channels[0], 3, padding=1)
-        self.blocks = nn.ModuleList(Modulated(channels[0], n_plan) for _ in range(depth))
+        self.blocks = nn.ModuleList(FiLMBlock(channels[0], n_plan) for _ in range(depth))
         self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(channels))
-        self.after = nn.ModuleList(Modulated(n, n_plan) for n in channels[1:])
+        self.after = nn.ModuleList(FiLMBlock(n, n_plan) for n in channels[1:])
         self.last = nn.Conv2d(channels[-1], 3, 3, padding=1)
         with torch.no_grad():
             # Four pixels begin alike, so that nothing of a grid has to be unlearned (Aitken 2017).
@@ -44,7 +44,7 @@ class Refiner(nn.Module):
         return drawn
 
 
-class Modulated(nn.Module):
+class FiLMBlock(nn.Module):
     """h + g(γ f(h) + β), f and g 3x3 convolutions, γ − 1 and β linear in a plan (Perez 2018, FiLM): (B, F, H, W) as before."""
 
     def __init__(self, n_channels: int, n_plan: int) -> None:

@@ -8,14 +8,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from likely.nets.blocks import standard_normal
-from likely.nets.covariance import Sums
-from likely.nets.features import Scaling
+from likely.nets.covariance import ScatterStatistics
+from likely.nets.features import FeatureScaler
 
-AT_MOST = 100  # of a class are kept
-BORROWED = 0.3  # share of the mean variance in the covariance, which a few thousand images alone do not settle
+MAX_THUMBNAILS = 100  # of a class are kept
+PSEUDO_COUNT = 0.3  # share of the mean variance in the covariance, which a few thousand images alone do not settle
 
 
-class Sketches(nn.Module):
+class ThumbnailKDE(nn.Module):
     """p(s | c) of images (3, side, side), by a kernel about each of the class's own.
 
     In principal components u, of variance 1 over all images, and with i any image of the class,
@@ -29,7 +29,7 @@ class Sketches(nn.Module):
     def __init__(self, side: int, n_components: int, bandwidth: float, n_kept: int = 0) -> None:
         super().__init__()
         self.side, self.bandwidth = side, bandwidth
-        self.to_code = Scaling("whiten", (3 * side * side,), n_components)
+        self.to_code = FeatureScaler("whiten", (3 * side * side,), n_components)
         n = self.to_code.n_features
         self.codes: Tensor
         self.labels: Tensor
@@ -39,20 +39,20 @@ class Sketches(nn.Module):
         self.register_buffer("spread", torch.eye(n))  # lower triangular, its square Σ
 
     @torch.no_grad()
-    def measure(self, s: Tensor, c: Tensor) -> Tensor:
+    def fit(self, s: Tensor, c: Tensor) -> Tensor:
         """Learn from images (N, 3, side, side) of classes (N,); their codes (N, n)."""
-        self.to_code.measure(s.flatten(1))
+        self.to_code.fit(s.flatten(1))
         u: Tensor = self.to_code(s.flatten(1))
         n, D = int(c.max()) + 1, u.shape[1]
-        sums = Sums.empty(torch.Size((n, D)), torch.Size((1, D, D)))
-        sums.take(u.double().cpu(), c.cpu())
+        sums = ScatterStatistics.empty(torch.Size((n, D)), torch.Size((1, D, D)))
+        sums.update(u.double().cpu(), c.cpu())
         S = (sums.scatter[0] / sums.freedom).to(u)
-        S = (1 - BORROWED) * S + BORROWED * S.diagonal().mean() * torch.eye(len(S)).to(S)
+        S = (1 - PSEUDO_COUNT) * S + PSEUDO_COUNT * S.diagonal().mean() * torch.eye(len(S)).to(S)
         self.spread = torch.linalg.cholesky(S) if S.any() else torch.zeros_like(S)  # of one image there is no spread
         self._keep(u, c)
         return u
 
-    def extended(self, s: Tensor, c: int) -> Self:
+    def with_new_class(self, s: Tensor, c: int) -> Self:
         """With images (N, 3, side, side) of one class more."""
         new = type(self)(self.side, self.to_code.n_features, self.bandwidth)
         new.to_code, new.spread = self.to_code, self.spread
@@ -60,7 +60,7 @@ class Sketches(nn.Module):
         new._keep(torch.cat([self.codes, u]), torch.cat([self.labels, torch.full((len(u),), c).to(self.labels)]))
         return new
 
-    def codes_of(self, c: Tensor, rng: Generator | None) -> Tensor:
+    def encode(self, c: Tensor, rng: Generator | None) -> Tensor:
         """u ~ p(u | c), classes (B,) -> (B, n); the classes' means without `rng`. Of no class's images, any."""
         found = torch.empty(len(c), self.codes.shape[1], device=self.codes.device)
         for k in sorted(set(c.tolist())):
@@ -80,13 +80,13 @@ class Sketches(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         """Codes (B, n) -> sketches (B, 3, side, side), about in [0, 1]."""
-        return self.to_code.undone(u).reshape(-1, 3, self.side, self.side)
+        return self.to_code.inverse(u).reshape(-1, 3, self.side, self.side)
 
     def _keep(self, u: Tensor, c: Tensor) -> None:
         """Of each class as many as are kept, at even distances among those that there are."""
         kept = []
         for k in sorted(set(c.tolist())):
             (own,) = torch.nonzero(c == k, as_tuple=True)
-            kept.append(own[torch.linspace(0, len(own) - 1, min(AT_MOST, len(own))).round().long().to(own.device)])
+            kept.append(own[torch.linspace(0, len(own) - 1, min(MAX_THUMBNAILS, len(own))).round().long().to(own.device)])
         places = torch.cat(kept)
         self.codes, self.labels = u[places].clone(), c[places].clone()

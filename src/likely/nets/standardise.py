@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from likely.contract import Measured, Space, Task
+from likely.contract import FitsInClosedForm, Domain, Task
 
 
-class Standardise(nn.Module):
+class Standardizer(nn.Module):
     """z = (x − location) / scale, dimension by dimension; `measure` every batch, then `conclude`.
 
     Of 0 dimensions it stands before an image model and changes nothing: pixels have a scale of their own.
@@ -27,9 +27,9 @@ class Standardise(nn.Module):
         self._scatter = torch.zeros(n_dims, dtype=torch.float64)
 
     @classmethod
-    def of(cls, task: Task) -> Standardise:
+    def of(cls, task: Task) -> Standardizer:
         """What stands before a network of the task: of its dimensions for vectors, of none for pixels."""
-        return cls(task.n_dims if task.space is Space.FEATURES else 0)
+        return cls(task.n_dims if task.domain is Domain.FEATURES else 0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) of any precision -> float32, rounded only once the offset has gone; pixels as they are."""
@@ -43,7 +43,7 @@ class Standardise(nn.Module):
             return z
         return z * self.scale + self.location
 
-    def measure(self, x: Tensor) -> None:
+    def update_statistics(self, x: Tensor) -> None:
         """Take a batch (B, D) into the running mean and the sum of squares about it.
 
         E x² − (E x)² would lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
@@ -57,7 +57,7 @@ class Standardise(nn.Module):
         self._mean += apart * len(x) / n
         self._n = n
 
-    def conclude(self) -> None:
+    def finalize_statistics(self) -> None:
         """Set location and scale; a dimension that never changes keeps the scale 1."""
         if not self.n_dims:
             return
@@ -68,22 +68,22 @@ class Standardise(nn.Module):
         self._n, self._mean, self._scatter = 0, torch.zeros_like(self._mean), torch.zeros_like(self._scatter)
 
 
-class Standardised(Measured):
+class Standardized(FitsInClosedForm):
     """A model that looks at its vectors through `standardise`, and may begin where its first images are."""
 
-    standardise: Standardise
+    standardizer: Standardizer
     _first: Tensor | None = None
 
-    def measure(self, x: Tensor, y: Tensor) -> None:
-        self.standardise.measure(x)
+    def update_statistics(self, x: Tensor, y: Tensor) -> None:
+        self.standardizer.update_statistics(x)
         self._first = x if self._first is None else self._first
 
     @torch.no_grad()
-    def conclude(self) -> None:
-        self.standardise.conclude()
+    def finalize_statistics(self) -> None:
+        self.standardizer.finalize_statistics()
         first, self._first = self._first, None
         assert first is not None  # the contract: measured before concluded
-        self.begin(first)
+        self.init_from_data(first)
 
-    def begin(self, x: Tensor) -> None:  # most models begin anywhere
+    def init_from_data(self, x: Tensor) -> None:  # most models begin anywhere
         """Set what depends on the first batch (B, ...), once `standardise` is ready."""

@@ -10,66 +10,66 @@ from typing import Any
 import numpy as np
 
 from likely import checkpoint
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.data.dataset import load
 from likely.data.listing import DataError
-from likely.data.splits import Parts, divide
-from likely.evaluation.portrait import portrait
-from likely.evaluation.record import Record, read_history, write_history
-from likely.run.folds import JUDGE
-from likely.run.options import Run, RunError
+from likely.data.splits import Splits, make_splits
+from likely.evaluation.portrait import build_report
+from likely.evaluation.record import TrainingRecord, read_history, write_history
+from likely.run.folds import BASELINE_FAMILY
+from likely.run.options import TrainConfig, RunError
 from likely.run.pages import write_pages
-from likely.run.session import UNFINISHED, Session, learnable
+from likely.run.session import TRAINING_STATE, TrainingRun, drop_empty_classes
 from likely.training.options import TrainingOptions
 
 
-def begin(run: Run, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None) -> Session:
+def start_run(run: TrainConfig, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None) -> TrainingRun:
     """A new run; a RunError if `out` already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        unfinished = (out / UNFINISHED).exists()
+        unfinished = (out / TRAINING_STATE).exists()
         way_on = "--resume goes on with the training that it holds, " if unfinished else ""
         raise RunError(f"{out} is not empty; {way_on}--overwrite replaces it, or name another folder with --out")
-    return Session(run, out, command=command, progress=progress)
+    return TrainingRun(run, out, command=command, progress=progress)
 
 
-def resume(
+def resume_run(
     out: Path, *, data: str | None = None, command: str = "", progress: Callable[[int, int], None] | None = None
-) -> Session:
+) -> TrainingRun:
     """The unfinished run of a folder, with the options that it was begun with; a RunError if there is none.
 
     `data` is where DATA is now, if it is named differently from then.
     """
-    if not (out / UNFINISHED).exists():
+    if not (out / TRAINING_STATE).exists():
         state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
         raise RunError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
-    tensors, document = checkpoint.read_tensors(out / UNFINISHED)
-    run = Run.model_validate(document["run"] | ({"data": data} if data else {}))
-    return Session(run, out, command=command, snapshot=(tensors, document["state"]), progress=progress)
+    tensors, document = checkpoint.read_tensors(out / TRAINING_STATE)
+    run = TrainConfig.model_validate(document["run"] | ({"data": data} if data else {}))
+    return TrainingRun(run, out, command=command, snapshot=(tensors, document["state"]), progress=progress)
 
 
-def stored(out: Path) -> Run:
+def load_unfinished_config(out: Path) -> TrainConfig:
     """The options of a folder's unfinished run."""
-    return Run.model_validate(checkpoint.read_tensors(out / UNFINISHED)[1]["run"])
+    return TrainConfig.model_validate(checkpoint.read_tensors(out / TRAINING_STATE)[1]["run"])
 
 
-def run_of(folder: Path) -> Run:
+def load_config(folder: Path) -> TrainConfig:
     """The run that made a model folder; a DataError if it was saved from Python, which keeps none."""
-    return Run.model_validate(_kept(folder, "run"))
+    return TrainConfig.model_validate(_stored(folder, "run"))
 
 
-def record_of(folder: Path, trust: checkpoint.Trust | None = None) -> Record:
+def load_record(folder: Path, trust: checkpoint.TrustPolicy | None = None) -> TrainingRecord:
     """What is remembered of a model folder's making; a DataError if it was saved from Python."""
-    return Record.model_validate(_kept(folder, "record", trust))
+    return TrainingRecord.model_validate(_stored(folder, "record", trust))
 
 
-def _run_of_all_classes(folder: Path, otherwise: str) -> Run:
+def _config_of_all_classes(folder: Path, otherwise: str) -> TrainConfig:
     """The run that made all that the model knows; a DataError if it has learned classes since."""
-    if added := record_of(folder).added:
+    if added := load_record(folder).added_classes:
         raise DataError(f"{folder} has learned {', '.join(map(repr, added))} since, {otherwise}")
-    return run_of(folder)
+    return load_config(folder)
 
 
-def _kept(folder: Path, name: str, trust: checkpoint.Trust | None = None) -> Any:
+def _stored(folder: Path, name: str, trust: checkpoint.TrustPolicy | None = None) -> Any:
     document = checkpoint.read_document(folder, trust)
     if name not in document:
         raise DataError(
@@ -78,59 +78,59 @@ def _kept(folder: Path, name: str, trust: checkpoint.Trust | None = None) -> Any
     return document[name]
 
 
-def set_aside(
-    classifier: BayesClassifier,
+def held_out_splits(
+    classifier: Predictor,
     folder: Path,
     data: str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Parts:
+) -> Splits:
     """The images that a model folder's training set aside, read again from where they were, or from `data`; a DataError if
     they are not there any more."""
-    run = _run_of_all_classes(folder, "from images that nobody kept count of")
+    run = _config_of_all_classes(folder, "from images that nobody kept count of")
     source = data or run.data
-    dataset = learnable(load(source, run.images, parts=("train", "validation"), progress=progress), run.seed)
-    parts = divide(dataset, run.seed)
+    dataset = drop_empty_classes(load(source, run.images, splits=("train", "validation"), progress=progress), run.seed)
+    parts = make_splits(dataset, run.seed)
     known = [np.isin(part.hashes, classifier.hashes_) for part in (parts.train, parts.validation, parts.calibration)]
     if dataset.classes != classifier.labels or not all(found.all() for found in known):
         raise DataError(f"{source} does not hold the images that {folder} was trained on, as they were then")
     return parts
 
 
-def twin_of(
+def baseline_run(
     folder: Path, out: Path, *, data: str | None = None, progress: Callable[[int, int], None] | None = None
-) -> Session:
+) -> TrainingRun:
     """A training of the discriminative twin of a model folder: the same data, trunk, length and seed."""
-    run = _run_of_all_classes(folder, "and a twin of it cannot")
+    run = _config_of_all_classes(folder, "and a twin of it cannot")
     training = run.main_training
     shared = {name: run.options[name] for name in ("width", "depth") if name in run.options}
     kept = {
         name: getattr(training, name) for name in ("epochs", "minutes", "threads", "device", "precision", "augment")
     }
-    twin = Run(
+    twin = TrainConfig(
         data=data or run.data,
-        model=JUDGE,
+        model=BASELINE_FAMILY,
         options=shared,
         training=TrainingOptions(**{name: value for name, value in kept.items() if value is not None}),
         images=run.images,
         seed=run.seed,
-        folds=0,
+        label_check_folds=0,
     )
-    return begin(twin, out, command=f"twin of {folder}", progress=progress)
+    return start_run(twin, out, command=f"twin of {folder}", progress=progress)
 
 
-def save_extended(
-    classifier: BayesClassifier, counts: Mapping[str, int], folder: Path, out: Path, *, command: str
+def save_with_new_class(
+    classifier: Predictor, counts: Mapping[str, int], folder: Path, out: Path, *, command: str
 ) -> None:
     """Write a model folder for the classifier of another one that has learned classes besides, from so many images each;
     encrypted if the other one is."""
-    record, run = record_of(folder), run_of(folder)
+    record, run = load_record(folder), load_config(folder)
     for name, n in counts.items():
-        record = record.with_class(name, n)
+        record = record.with_new_class(name, n)
     of_the_old = {"honesty": None, "memorisation": None, "typicality": None, "trials": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **of_the_old})
     classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
     history = read_history(folder)
     write_history(out, history)
-    write_pages(out, portrait(classifier, record, history, None))
-    if checkpoint.is_sealed(folder):
-        checkpoint.encrypt(out, checkpoint.Trust().keys)
+    write_pages(out, build_report(classifier, record, history, None))
+    if checkpoint.is_encrypted(folder):
+        checkpoint.encrypt(out, checkpoint.TrustPolicy().keys)

@@ -7,21 +7,21 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from likely import DEFAULT_MODEL
-from likely.classifier import BayesClassifier
+from likely.classifier import Predictor
 from likely.data.images import ImageOptions
-from likely.models.artist import ArtistOptions
+from likely.models.artist import DecoderOptions
 from likely.nets.features import FeatureOptions
 from likely.options import Options
 from likely.training.options import TrainingOptions
 
-FOLD_SHARE = 0.05  # of the training's length, for each fold that looks for wrong labels
+FOLD_FRACTION = 0.05  # of the training's length, for each fold that looks for wrong labels
 
 
 class RunError(ValueError):
     """A run that cannot start as asked; the message says what to change."""
 
 
-class Run(Options):
+class TrainConfig(Options):
     """Everything that a training is made of."""
 
     data: str = Field(description="DATA, as it was named.")
@@ -30,7 +30,7 @@ class Run(Options):
     training: TrainingOptions = TrainingOptions()
     images: ImageOptions = ImageOptions()
     features: FeatureOptions = FeatureOptions()
-    draw: ArtistOptions = ArtistOptions()
+    decoder: DecoderOptions = DecoderOptions()
     augment_with: str | None = Field(
         None,
         description="MODEL or MODEL:n: train once more with n images of each class (100) that this model draws; keep "
@@ -39,7 +39,7 @@ class Run(Options):
     seed: int = Field(
         0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
     )
-    folds: int = Field(
+    label_check_folds: int = Field(
         2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look."
     )
     repeats: int = Field(
@@ -62,9 +62,9 @@ class Run(Options):
         """Without the folds: minutes are minutes of everything, so the folds' share is taken off."""
         if self.training.minutes is None:
             return self.training
-        return self.training.model_copy(update={"minutes": self.training.minutes * (1 - self.folds * FOLD_SHARE)})
+        return self.training.model_copy(update={"minutes": self.training.minutes * (1 - self.label_check_folds * FOLD_FRACTION)})
 
-    def classifier(self, training: TrainingOptions, seed: int) -> BayesClassifier:
+    def classifier(self, training: TrainingOptions, seed: int) -> Predictor:
         """An untrained one, as asked for."""
         asked: dict[str, Any] = {"options": self.options, "training": training, "images": self.images}
-        return BayesClassifier(self.model, **asked, features=self.features, random_state=seed)
+        return Predictor(self.model, **asked, features=self.features, random_state=seed)

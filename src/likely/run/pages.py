@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from likely import checkpoint
-from likely.evaluation.card import card
+from likely.evaluation.card import model_card
 from likely.evaluation.report import render
 from likely.evaluation.report.content import ReportContent
 
@@ -15,4 +15,4 @@ REPORT, CARD = "report.html", "README.md"
 def write_pages(folder: Path, content: ReportContent) -> None:
     """The report and the card of a model folder."""
     checkpoint.write_text(folder / REPORT, render(content))
-    checkpoint.write_text(folder / CARD, card(content))
+    checkpoint.write_text(folder / CARD, model_card(content))

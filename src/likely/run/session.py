@@ -13,32 +13,32 @@ from pathlib import Path
 import torch
 
 from likely import __version__, checkpoint, models
-from likely.classifier import BayesClassifier, Snapshot
-from likely.classifier.choosing import at_hand, choice_of
-from likely.classifier.featuring import suited
+from likely.classifier import Predictor, Snapshot
+from likely.classifier.choosing import default_backbone, choose_model
+from likely.classifier.featuring import with_backbone_defaults
 from likely.contract import FamilyOptions, GenerativeModel
 from likely.data.dataset import load
-from likely.data.parts import Dataset, Part, joined
-from likely.data.splits import Parts, divide
+from likely.data.parts import Dataset, LabeledImages, concatenate
+from likely.data.splits import Splits, make_splits
 from likely.evaluation import augmentation
-from likely.evaluation.assessment import Assessment, assess
-from likely.evaluation.memorisation import Memorisation, memorisation
-from likely.evaluation.portrait import portrait, with_samples, with_suspects
-from likely.evaluation.record import Record, Typicality, write_history
-from likely.evaluation.repeats import Trial
+from likely.evaluation.assessment import EvaluationResult, evaluate
+from likely.evaluation.memorisation import Memorization, measure_memorization
+from likely.evaluation.portrait import build_report, with_samples, with_label_issues
+from likely.evaluation.record import TrainingRecord, ReferencePValues, write_history
+from likely.evaluation.repeats import RepeatResult
 from likely.evaluation.report.content import ReportContent
 from likely.evaluation.report.sections.fidelity import generated
 from likely.evaluation.report.sections.repeats import repeats
-from likely.evaluation.samples import Panel, drawn, honesty
-from likely.run.folds import JUDGE, Folds
-from likely.run.options import Run, RunError
+from likely.evaluation.samples import Ensemble, sample_images, sample_quality
+from likely.run.folds import BASELINE_FAMILY, LabelCheck
+from likely.run.options import TrainConfig, RunError
 from likely.run.pages import write_pages
 from likely.training import hardware
-from likely.training.loop import Diverged, Step, is_snapshot_point
+from likely.training.loop import DivergenceError, Step, is_snapshot_point
 
-UNFINISHED = "unfinished.safetensors"
+TRAINING_STATE = "unfinished.safetensors"
 SAVE_EVERY = 30.0  # seconds: how much training a crash can cost
-N_JUDGED = 100  # samples of each class
+SAMPLES_PER_CLASS = 100  # samples of each class
 ALPHA = 0.05  # the false-alarm rate of a report
 AFTER_TRAINING = (
     "These figures are of the validation images, by which weights and temperature were chosen: they flatter a little. "
@@ -46,12 +46,12 @@ AFTER_TRAINING = (
 )
 
 
-class Session:
+class TrainingRun:
     """A run under way: `steps` trains, `finish` writes the model folder, `check_labels` then doubts the training labels."""
 
     def __init__(
         self,
-        run: Run,
+        run: TrainConfig,
         out: Path,
         *,
         command: str,
@@ -62,29 +62,29 @@ class Session:
         threads = run.training.threads or hardware.free_cores()
         training = run.training.model_copy(update={"threads": threads})
         # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
-        features = at_hand(run.model, run.features, run.data)
-        images = suited(run.images, features)
-        self.dataset = learnable(load(run.data, images, parts=("train", "validation"), progress=progress), run.seed)
-        self.parts = divide(self.dataset, run.seed)
-        if run.draw.minutes is not None and features.kind != "backbone":
+        features = default_backbone(run.model, run.features, run.data)
+        images = with_backbone_defaults(run.images, features)
+        self.dataset = drop_empty_classes(load(run.data, images, splits=("train", "validation"), progress=progress), run.seed)
+        self.parts = make_splits(self.dataset, run.seed)
+        if run.decoder.minutes is not None and features.kind != "backbone":
             raise RunError("--draw-minutes is for models of a backbone's features; name one with --backbone FOLDER")
         train = self.parts.train
-        self.choice = choice_of(run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes)))
+        self.choice = choose_model(run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes)))
         run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
-        self.run = run.model_copy(update={"training": training.suited(_family_options(run).training_defaults)})
+        self.run = run.model_copy(update={"training": training.with_defaults(_family_options(run).training_defaults)})
         _refuse_other_data(self.parts, snapshot, run.data)
         self.classifier = self.run.classifier(self.run.main_training, run.seed)
         self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []
         self.is_complete = False
         torch.set_num_threads(threads)
 
-    def learn_features(self) -> Iterator[Step]:
+    def fit_features(self) -> Iterator[Step]:
         """Train what makes the features, if that is learned."""
-        yield from self.classifier.learn_features(self.parts)
+        yield from self.classifier.fit_features(self.parts)
 
-    def see(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def extract_features(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Make the features that the model is to be a density of, if it is one of features; `steps` would, unwatched."""
-        self.classifier.see(self.parts, progress)
+        self.classifier.extract_features(self.parts, progress)
 
     def steps(self) -> Iterator[Step]:
         """Train, saving from time to time what it takes to go on after a crash."""
@@ -109,7 +109,7 @@ class Session:
         tensors, state = self.classifier.training_state_.snapshot()
         state |= {"data": _digest(self.parts), "history": self.history, "row": asdict(self._row)}
         document = {"run": self.run.model_dump(), "state": state}
-        checkpoint.write_tensors(self.out / UNFINISHED, tensors, document)
+        checkpoint.write_tensors(self.out / TRAINING_STATE, tensors, document)
 
     def finish(self) -> ReportContent:
         """Fit what turns scores into answers, then write model, history, card and report."""
@@ -117,18 +117,18 @@ class Session:
         if not self.is_complete:
             self.save_progress()
         self.classifier.finish(self.parts)
-        self.record = self._record(progress.elapsed / 60).model_copy(update=self._looked_at())
+        self.record = self._record(progress.elapsed / 60).model_copy(update=self._diagnostics())
         self._save()
         write_history(self.out, self.history)
         if self.is_complete:
-            (self.out / UNFINISHED).unlink(missing_ok=True)
-        self._portray()
+            (self.out / TRAINING_STATE).unlink(missing_ok=True)
+        self._write_report()
         return self.content
 
-    def _portray(self) -> None:
-        part = self._measurable()
-        measured = (self._assessed(part), part) if len(part) else None
-        self.content = portrait(self.classifier, self.record, self.history, measured)
+    def _write_report(self) -> None:
+        part = self._eval_images()
+        measured = (self._evaluate(part), part) if len(part) else None
+        self.content = build_report(self.classifier, self.record, self.history, measured)
         write_pages(self.out, self.content)
 
     def _save(self) -> None:
@@ -139,18 +139,18 @@ class Session:
 
         Together they also judge whether the images that the model draws show what they should.
         """
-        if not self.run.folds or self.dataset.format is None:
+        if not self.run.label_check_folds or self.dataset.format is None:
             return
-        folds = Folds(self.run, self.dataset, self.parts)
+        folds = LabelCheck(self.run, self.dataset, self.parts)
         try:
-            judges = yield from folds.judges()
-        except Diverged as error:
+            judges = yield from folds.fold_classifiers()
+        except DivergenceError as error:
             self.content = self.content.with_note(f"Labels were not checked: {error}")
         else:
-            doubted = folds.doubted(judges)
-            self.content = self.content if doubted is None else with_suspects(self.content, doubted)
-            if self.classifier.draws_images:
-                self._judge_samples(judges)
+            doubted = folds.label_issues(judges)
+            self.content = self.content if doubted is None else with_label_issues(self.content, doubted)
+            if self.classifier.generates_images:
+                self._assess_samples(judges)
         write_pages(self.out, self.content)
 
     def repeat(self) -> Iterator[Step]:
@@ -161,24 +161,24 @@ class Session:
         available = tuple(part for part in self.dataset.available if part != "test")  # so that a test part is set aside
         for i in range(self.run.repeats):
             seed = self.run.seed + 1 + i
-            parts = divide(replace(self.dataset, available=available), seed)
+            parts = make_splits(replace(self.dataset, available=available), seed)
             classifier = self.run.classifier(self.run.main_training, seed)
             try:
                 yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
-            except Diverged as error:
+            except DivergenceError as error:
                 self.content = self.content.with_note(f"Training {i + 2} of {self.run.repeats + 1}: {error}")
                 continue
             classifier.finish(parts)
             assert parts.test is not None
-            if not len(parts.test.labelled()):
+            if not len(parts.test.labeled()):
                 few = "Repeated trainings were not measured: there are too few images to set some aside for it."
                 self.content = self.content.with_note(few)
                 return
-            found = assess(classifier, parts.test.labelled(), alpha=ALPHA)
-            trial = Trial.of(found, seed, len(parts.train))
-            self.record = self.record.model_copy(update={"trials": (*self.record.trials, trial)})
+            found = evaluate(classifier, parts.test.labeled(), alpha=ALPHA)
+            trial = RepeatResult.from_result(found, seed, len(parts.train))
+            self.record = self.record.model_copy(update={"trials": (*self.record.repeats, trial)})
             self._save()
-        self.content = self.content.with_section(repeats(self.record.trials))
+        self.content = self.content.with_section(repeats(self.record.repeats))
         write_pages(self.out, self.content)
 
     def augment(self) -> Iterator[Step]:
@@ -188,51 +188,51 @@ class Session:
         """
         if self.run.augment_with is None or self.dataset.format is None:
             return
-        folder, n = augmentation.asked(self.run.augment_with)
-        artist = BayesClassifier.load(folder)
-        made = augmentation.made_by(artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed)
+        folder, n = augmentation.parse_source(self.run.augment_with)
+        artist = Predictor.load(folder)
+        made = augmentation.generate_images(artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed)
         parts = replace(self.parts, generated=made)
         other = self.run.classifier(self.run.main_training, self.run.seed)
         yield from other.fit_steps(parts, self.dataset.classes, self.dataset.format)
         other.finish(parts)
-        held_out = self._unseen()
+        held_out = self._held_out()
         before, after = (
             c.log_posterior(held_out.images).argmax(1) == held_out.labels for c in (self.classifier, other)
         )
-        found = augmentation.compared(artist.id or str(folder), len(made), before, after)
+        found = augmentation.compare(artist.id or str(folder), len(made), before, after)
         self.record = self.record.model_copy(update={"augmented": found})
-        if found.kept:
+        if found.accepted:
             self.classifier = other
-            self.record = self.record.model_copy(update=self._looked_at())
+            self.record = self.record.model_copy(update=self._diagnostics())
         self._save()
-        self._portray()
+        self._write_report()
 
-    def draw(self) -> Iterator[Step]:
+    def fit_decoder(self) -> Iterator[Step]:
         """Teach a model of a backbone's features to draw, if it was asked for."""
-        if self.run.draw.minutes is not None:
-            yield from self.classifier.learn_to_draw(self.parts.train, self.run.draw)
+        if self.run.decoder.minutes is not None:
+            yield from self.classifier.fit_decoder(self.parts.train, self.run.decoder)
 
-    def show_drawings(self) -> None:
+    def save_decoder(self) -> None:
         """Keep what was learned of drawing so far, and show it in the report."""
-        if self.classifier.artist is not None:
+        if self.classifier.feature_decoder is not None:
             self._save()
             self.content = with_samples(self.content, self.classifier)
             write_pages(self.out, self.content)
 
-    def _unseen(self) -> Part:
+    def _held_out(self) -> LabeledImages:
         """Images that were kept from the training, and as far as there are such from every choice in it."""
-        crosses = self.classifier.crosses(self.classifier.shape)
+        crosses = self.classifier.uses_cross_conformal(self.classifier.shape)
         return self.parts.validation if crosses else self.parts.calibration
 
-    def _looked_at(self) -> dict[str, object]:
+    def _diagnostics(self) -> dict[str, object]:
         """What is remembered of the classifier besides how it was made."""
-        return {"memorisation": self._memorisation(), "typicality": self._typicality()}
+        return {"memorisation": self._memorization(), "typicality": self._reference_p_values()}
 
-    def _typicality(self) -> Typicality | None:
+    def _reference_p_values(self) -> ReferencePValues | None:
         images = self.parts.validation.images
-        return Typicality.of(self.classifier.judge(images, alpha=ALPHA).p_value) if len(images) else None
+        return ReferencePValues.from_p_values(self.classifier.conformal_output(images, alpha=ALPHA).p_value) if len(images) else None
 
-    def _memorisation(self) -> Memorisation | None:
+    def _memorization(self) -> Memorization | None:
         """By the calibration images, and those set aside for a test: neither had any say in the training.
 
         Where calibration images were learned from, validation images stand in, by which no more than a few settings were
@@ -241,67 +241,67 @@ class Session:
         model = self.classifier.model_
         if not isinstance(model, GenerativeModel):
             return None
-        kept = [self._unseen(), *([self.parts.test] if self.parts.test is not None else [])]
-        made = drawn(self.classifier, N_JUDGED, self.run.seed) if self.classifier.draws_images else None
-        return memorisation(self.classifier, self.parts.train, joined(kept), made, seed=self.run.seed)
+        kept = [self._held_out(), *([self.parts.test] if self.parts.test is not None else [])]
+        made = sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed) if self.classifier.generates_images else None
+        return measure_memorization(self.classifier, self.parts.train, concatenate(kept), made, seed=self.run.seed)
 
-    def _judge_samples(self, judges: Sequence[BayesClassifier]) -> None:
+    def _assess_samples(self, classifiers: Sequence[Predictor]) -> None:
         """Remember, in the model and in its report, what the judges say of images that the model draws."""
-        id = f"{len(judges)} short trainings of {JUDGE!r}, each without one of {self.run.folds} folds of the training images"
-        made = drawn(self.classifier, N_JUDGED, self.run.seed)
-        found = honesty(made, Panel(id, judges), self.parts.train, self._measurable(), seed=self.run.seed)
+        id = f"{len(classifiers)} short trainings of {BASELINE_FAMILY!r}, each without one of {self.run.label_check_folds} folds of the training images"
+        made = sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed)
+        found = sample_quality(made, Ensemble(id, classifiers), self.parts.train, self._eval_images(), seed=self.run.seed)
         self.record = self.record.model_copy(update={"honesty": found})
         self._save()
         self.content = self.content.with_section(generated(found, None, self.classifier.labels))
 
-    def _measurable(self) -> Part:
+    def _eval_images(self) -> LabeledImages:
         """The test images set aside, or else the validation images: DATA's own test part is not for a training to read."""
-        return self.parts.test.labelled() if self.parts.test is not None else self.parts.validation
+        return self.parts.test.labeled() if self.parts.test is not None else self.parts.validation
 
-    def _assessed(self, part: Part) -> Assessment:
+    def _evaluate(self, part: LabeledImages) -> EvaluationResult:
         name = "validation" if self.parts.test is None else "test"
-        return replace(assess(self.classifier, part, alpha=ALPHA), part=name)
+        return replace(evaluate(self.classifier, part, alpha=ALPHA), split=name)
 
-    def _record(self, minutes: float) -> Record:
+    def _record(self, minutes: float) -> TrainingRecord:
         K, parts = len(self.dataset.classes), self.parts
         counted = {"train": parts.train, "validation": parts.validation, "calibration": parts.calibration}
         counted |= {"test": parts.test} if parts.test is not None else {}
         training = self.classifier.training_
-        return Record(
+        return TrainingRecord(
             date=date.today().isoformat(),
             command=self.command,
             source=self.run.data,
             counts={name: list(part.class_counts(K)) for name, part in counted.items()},
             n_unlabelled=int((parts.train.labels < 0).sum()),
-            skipped={problem.source: problem.sentence for problem in self.dataset.problems},
+            skipped={problem.source: problem.message for problem in self.dataset.errors},
             versions={"likely": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            machine=hardware.describe(),
+            machine=hardware.describe_machine(),
             seed=self.run.seed,
             minutes=minutes,
             threads=training.threads or 1,
-            precision=str(hardware.dtype(training, self.classifier.device, self.classifier.model_.task.shape))[6:],
+            precision=str(hardware.select_dtype(training, self.classifier.device, self.classifier.model_.task.shape))[6:],
             note=AFTER_TRAINING if parts.test is None else "",
         )
 
 
-def learnable(dataset: Dataset, seed: int) -> Dataset:
+def drop_empty_classes(dataset: Dataset, seed: int) -> Dataset:
     """The same without classes that have no image to train on; what is left out is among its problems."""
-    counts = divide(dataset, seed).train.class_counts(len(dataset.classes))
+    counts = make_splits(dataset, seed).train.class_counts(len(dataset.classes))
     kept = [name for name, n in zip(dataset.classes, counts, strict=True) if n]
-    return dataset if len(kept) == len(dataset.classes) else dataset.relabelled(kept)
+    return dataset if len(kept) == len(dataset.classes) else dataset.relabel(kept)
 
 
-def _family_options(run: Run) -> FamilyOptions:
+def _family_options(run: TrainConfig) -> FamilyOptions:
     return models.family(run.model).options_type.model_validate(run.options)
 
 
-def _digest(parts: Parts) -> str:
+def _digest(parts: Splits) -> str:
     """What a training's images are known by, in their order."""
     known = (parts.train, parts.validation, parts.calibration)
     return hashlib.sha256(b"".join(p.hashes.tobytes() + p.labels.tobytes() for p in known)).hexdigest()
 
 
-def _refuse_other_data(parts: Parts, snapshot: Snapshot | None, data: str) -> None:
+def _refuse_other_data(parts: Splits, snapshot: Snapshot | None, data: str) -> None:
     if snapshot is not None and snapshot[1]["data"] != _digest(parts):
         raise RunError(f"{data} has changed since the training began, so it cannot go on as it would have; train anew")
 

@@ -20,15 +20,15 @@ def augment(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     """Changed copies of uint8 images: (B, C, H, W) and uniforms (B, N_UNIFORMS) -> (B, C, H, W) uint8."""
     u = u.to(images.device)
     images = _shift_and_flip(images, u[:, :3], options)
-    if not (options.rotate or options.scale or options.crop or options.colour or options.erase):
+    if not (options.rotate or options.scale or options.crop or options.color or options.erase):
         return images
     x = to_unit(images)
     if options.rotate or options.scale or options.crop:
         x = _warp(x, u[:, 3:8], options)
-    if options.colour:
-        x = _recolour(x, u[:, 8:11], options.colour)
+    if options.color:
+        x = _recolor(x, u[:, 8:11], options.color)
     if options.erase:
-        x = filled(x, ~_rectangles(u[:, 11:15], x.shape[2:], options.erase))
+        x = fill_masked(x, ~_rectangles(u[:, 11:15], x.shape[2:], options.erase))
     return to_eight_bit(x)  # the nearest 8-bit image: the discretised likelihoods know no values in between
 
 
@@ -46,9 +46,9 @@ def _shift_and_flip(images: Tensor, u: Tensor, options: AugmentOptions) -> Tenso
     return channels_last[batch, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def _shifted(u: Tensor, side: int, share: float) -> Tensor:
+def _shifted(u: Tensor, side: int, fraction: float) -> Tensor:
     """For each image the source of every row or column, (B, side): all shifts up to the largest are equally likely."""
-    largest = round(share * side)
+    largest = round(fraction * side)
     shift = (u * (2 * largest + 1)).long() - largest
     return (torch.arange(side, device=u.device) + shift[:, None]).clamp(0, side - 1)
 
@@ -67,7 +67,7 @@ def _warp(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def _recolour(x: Tensor, u: Tensor, strength: float) -> Tensor:
+def _recolor(x: Tensor, u: Tensor, strength: float) -> Tensor:
     """Contrast about the image's mean, brightness, and saturation about each pixel's grey."""
     change = (1 + strength * (2 * u - 1))[:, :, None, None, None]  # (B, 3, 1, 1, 1)
     grey = x.mean(1, keepdim=True)
@@ -76,7 +76,7 @@ def _recolour(x: Tensor, u: Tensor, strength: float) -> Tensor:
     return ((mean + change[:, 1] * (x - mean)) * change[:, 0]).clamp(0, 1)
 
 
-def filled(x: Tensor, observed: Tensor) -> Tensor:
+def fill_masked(x: Tensor, observed: Tensor) -> Tensor:
     """Images with the mean colour of what is observed, (B, H, W) bool, wherever nothing is: (B, C, H, W) -> the same."""
     seen = observed[:, None].to(x.dtype)
     mean = (x * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp_min(1)

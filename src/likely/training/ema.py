@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+def ema_model(model: nn.Module, decay: float) -> AveragedModel:
     """A copy of the model that follows it: w̄ ← d w̄ + (1 − d) w, d = min(decay, (1 + n)/(10 + n)) at the n-th update.
 
     The smaller d of the first updates forgets the untrained weights, which would otherwise rule a short training.

@@ -13,12 +13,12 @@ from torch import Tensor
 from likely.nets.scaling import to_unit
 from likely.training.augment import N_UNIFORMS, augment
 from likely.training.options import AugmentOptions
-from likely.training.randomness import order, uniforms
+from likely.training.randomness import permutation, hash_uniforms
 
 Indices = NDArray[np.int64]
 
 
-class ImageStore(Protocol):
+class BatchSource(Protocol):
     """Anything that has images by their number."""
 
     def __len__(self) -> int: ...
@@ -27,7 +27,7 @@ class ImageStore(Protocol):
         """uint8 (B, C, H, W), or float vectors (B, D)."""
 
 
-class Batches:
+class ShuffledBatches:
     """A Feed of one part of the data; the same epoch and position always give the same batch.
 
     An epoch shows every image once. Where fewer than `labelled_share` of them have a label, every batch is filled up to that
@@ -37,13 +37,13 @@ class Batches:
 
     def __init__(
         self,
-        images: ImageStore,
+        images: BatchSource,
         labels: Indices,
         *,
         batch_size: int,
         seed: int,
         augment: AugmentOptions | None,
-        labelled_share: float = 0.0,
+        labeled_fraction: float = 0.0,
         noise: float = 0.0,
     ) -> None:
         self.images = images
@@ -53,11 +53,11 @@ class Batches:
         self.augment = augment
         self.noise = noise
         self.device = torch.device("cpu")
-        self.rare = _rare(labels, labelled_share)
+        self.rare = _rare(labels, labeled_fraction)
         self.common = np.flatnonzero(labels < 0) if len(self.rare) else np.arange(len(labels))
-        self.n_rare = min(max(1, round(labelled_share * batch_size)), batch_size - 1) if len(self.rare) else 0
+        self.n_rare = min(max(1, round(labeled_fraction * batch_size)), batch_size - 1) if len(self.rare) else 0
 
-    def to(self, device: torch.device) -> Batches:
+    def to(self, device: torch.device) -> ShuffledBatches:
         """Send the batches to a device from now on."""
         self.device = device
         return self
@@ -69,7 +69,7 @@ class Batches:
         return max(1, full + (rest > 1))
 
     def __call__(self, epoch: int, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffled = self.common[order(self.seed, epoch, len(self.common))]
+        shuffled = self.common[permutation(self.seed, epoch, len(self.common))]
         step = self.batch_size - self.n_rare
         for i in range(position, self.n_batches):
             end = (i + 1) * step if i + 1 < self.n_batches else None
@@ -77,14 +77,14 @@ class Batches:
             indices = np.concatenate([rare, shuffled[i * step : end]])
             rounds = np.concatenate([rounds, np.zeros(len(indices) - len(rare), np.int64)])
             if len(rare):  # a model that looks at the first few of a batch would see labelled ones alone
-                mixed = order(self.seed, epoch, len(indices), i, len(self.labels))
+                mixed = permutation(self.seed, epoch, len(indices), i, len(self.labels))
                 indices, rounds = indices[mixed], rounds[mixed]
             yield self._images(epoch, indices, rounds), self.labels[indices].to(self.device)
 
     def _rare_ones(self, epoch: int, i: int) -> tuple[Indices, Indices]:
         """The labelled images of batch i, and how often each has been round before; every round in another order."""
         rounds, places = np.divmod(np.arange(i * self.n_rare, (i + 1) * self.n_rare), max(1, len(self.rare)))
-        orders = {r: order(self.seed, epoch, len(self.rare), r) for r in set(rounds.tolist())}
+        orders = {r: permutation(self.seed, epoch, len(self.rare), r) for r in set(rounds.tolist())}
         return self.rare[[orders[r][place] for r, place in zip(rounds.tolist(), places, strict=True)]], rounds
 
     def _images(self, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
@@ -94,18 +94,18 @@ class Batches:
         images = images.to(self.device)
         if self.augment is not None:
             seen = indices + len(self.images) * rounds
-            images = augment(images, uniforms(self.seed, epoch, seen, N_UNIFORMS), self.augment)
+            images = augment(images, hash_uniforms(self.seed, epoch, seen, N_UNIFORMS), self.augment)
         return to_unit(images).contiguous(memory_format=torch.channels_last)
 
     def _noisy(self, vectors: Tensor, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
         """With normal noise, drawn anew for every vector and epoch."""
-        u = uniforms(self.seed, epoch, indices + len(self.images) * rounds, vectors.shape[1])
+        u = hash_uniforms(self.seed, epoch, indices + len(self.images) * rounds, vectors.shape[1])
         inner = u.double() + 2**-25  # of (0, 1), whose ends no normal number has
         noise: Tensor = torch.special.ndtri(inner).to(vectors)
         return vectors + self.noise * noise
 
 
-def _rare(labels: Indices, share: float) -> Indices:
+def _rare(labels: Indices, fraction: float) -> Indices:
     """The labelled images, if they are fewer than their share beside unlabelled ones; else none."""
     labelled = np.flatnonzero(labels >= 0)
-    return labelled if len(labelled) < share * len(labels) else labelled[:0]
+    return labelled if len(labelled) < fraction * len(labels) else labelled[:0]

@@ -21,7 +21,7 @@ N = TypeVar("N", bound=nn.Module)
 SMALL = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
 
 
-def device(wanted: str) -> torch.device:
+def select_device(wanted: str) -> torch.device:
     """The named device; `auto` takes a GPU if there is one. A ValueError says what is there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
@@ -32,7 +32,7 @@ def device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def placed(model: N, on: torch.device) -> N:
+def to_device(model: N, on: torch.device) -> N:
     """The model on the device, its images' channels last, which is how convolutions there and on processors run fastest.
 
     Apple's devices have no float64: a model that needs it stays on the processor.
@@ -43,7 +43,7 @@ def placed(model: N, on: torch.device) -> N:
     return model
 
 
-def dtype(options: TrainingOptions, on: torch.device, shape: tuple[int, ...]) -> torch.dtype:
+def select_dtype(options: TrainingOptions, on: torch.device, shape: tuple[int, ...]) -> torch.dtype:
     """The precision of the networks while training: bfloat16 where `auto` expects it to be faster."""
     if options.precision != "auto":
         return torch.bfloat16 if options.precision == "bfloat16" else torch.float32
@@ -58,7 +58,7 @@ def free_cores() -> int:
     return max(1, cores - round(busy))
 
 
-def keep_memory() -> bool:
+def tune_malloc() -> bool:
     """Keep what a step of training frees for the next one, for good; whether that could be had, which takes glibc.
 
     glibc would else return the top of its heap to the kernel at every step, which hands it out again page by page: a third
@@ -69,7 +69,7 @@ def keep_memory() -> bool:
     return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, KEPT))
 
 
-def describe() -> str:
+def describe_machine() -> str:
     """The machine in a line, for a report: processor, cores, GPU."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{_processor()}, {os.cpu_count()} cores{gpu}"

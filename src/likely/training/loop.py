@@ -11,20 +11,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from likely.contract import Measured, Objective
+from likely.contract import FitsInClosedForm, Objective
 from likely.training.randomness import generator
 from likely.training.schedules import SCHEDULES
 from likely.training.state import Progress, Tensors, TrainingState
 
 SNAPSHOT_EVERY = 200  # steps: how much work a bad step can cost
-MOST_ROLLBACKS = 3
+MAX_ROLLBACKS = 3
 
 
-class Diverged(ArithmeticError):
+class DivergenceError(ArithmeticError):
     """The loss turned NaN or exploded again and again, at ever lower learning rates."""
 
 
-class Feed(Protocol):
+class BatchLoader(Protocol):
     """Where batches come from: the same epoch and position give the same batch, whenever they are asked for."""
 
     @property
@@ -50,14 +50,14 @@ class Step:
     validation: Mapping[str, float] = field(default_factory=dict)  # what the caller measured at the epoch's end
 
 
-def measure(model: Measured, feed: Feed) -> Iterator[None]:
+def fit_closed_form(model: FitsInClosedForm, feed: BatchLoader) -> Iterator[None]:
     """The pass over the training images in which a model computes what it does not learn; as often as it may be concluded."""
     for x, y in feed(0, 0):
-        model.measure(x, y)
-    yield from model.conclusions()
+        model.update_statistics(x, y)
+    yield from model.candidates()
 
 
-def fit(state: TrainingState, feed: Feed, *, dtype: torch.dtype = torch.float32) -> Iterator[Step]:
+def fit(state: TrainingState, feed: BatchLoader, *, dtype: torch.dtype = torch.float32) -> Iterator[Step]:
     """Train until the epochs or minutes of the options are over, one Step at a time; resumes wherever `state` stands.
 
     A loss that is not finite or explodes takes the state back to the last snapshot with half the learning rate; the fourth
@@ -103,7 +103,7 @@ class _Clock:
         return time.monotonic() - self.start
 
 
-def _fraction(state: TrainingState, feed: Feed) -> float:
+def _fraction(state: TrainingState, feed: BatchLoader) -> float:
     """How much of the training is done, by its steps or by its minutes."""
     if state.options.minutes is not None:
         return min(1.0, state.progress.elapsed / (60 * state.options.minutes))
@@ -113,9 +113,9 @@ def _fraction(state: TrainingState, feed: Feed) -> float:
 def _set_rate(state: TrainingState, fraction: float) -> float:
     schedule = SCHEDULES[state.options.schedule]
     rate = state.options.learning_rate * schedule(fraction) * state.progress.rate_scale
-    for objective, optimiser in zip(state.objectives, state.optimisers, strict=True):
+    for objective, optimiser in zip(state.objectives, state.optimizers, strict=True):
         for group in optimiser.param_groups:
-            group["lr"] = rate * objective.rate
+            group["lr"] = rate * objective.lr_ratio
     return rate
 
 
@@ -123,8 +123,8 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
     """One step of every objective whose turn it is; its loss by name. Weights stay as they are if a loss is not finite."""
     state.model.train()
     losses = {}
-    for i, (objective, optimiser) in enumerate(zip(state.objectives, state.optimisers, strict=True)):
-        if state.progress.step % objective.every:
+    for i, (objective, optimiser) in enumerate(zip(state.objectives, state.optimizers, strict=True)):
+        if state.progress.step % objective.interval:
             continue
         rng = generator(state.seed, state.progress.step * len(state.objectives) + i, x.device)
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
@@ -132,7 +132,7 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
         losses[objective.name] = loss.item()
         if not math.isfinite(losses[objective.name]):
             break
-        if not math.isfinite(_descend(objective, optimiser, loss, state.options.clip)):
+        if not math.isfinite(_descend(objective, optimiser, loss, state.options.max_grad_norm)):
             losses[objective.name] = math.nan  # a finite loss without a usable slope is no better than a bad one
     return losses
 
@@ -165,11 +165,11 @@ def _roll_back(state: TrainingState, good: tuple[Tensors, dict[str, Any]], losse
     rollbacks, elapsed = state.progress.rollbacks + 1, state.progress.elapsed
     scale, where = state.progress.rate_scale / 2, f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
     bad = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
-    if rollbacks > MOST_ROLLBACKS:
-        raise Diverged(
+    if rollbacks > MAX_ROLLBACKS:
+        raise DivergenceError(
             f"the loss ({bad}) went astray at {where} for the {rollbacks}th time, the last at "
             f"{2 * scale:g} of the learning rate; try a lower --learning-rate than {state.options.learning_rate:g}, "
-            f"a smaller --clip than {state.options.clip:g}, or --precision float32"
+            f"a smaller --clip than {state.options.max_grad_norm:g}, or --precision float32"
         )
     state.restore(*good)
     state.progress = replace(state.progress, rollbacks=rollbacks, rate_scale=scale, elapsed=elapsed)

@@ -9,7 +9,7 @@ from torch import nn, optim
 from likely.training.options import TrainingOptions
 
 
-def optimiser(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> optim.Optimizer:
+def make_optimizer(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> optim.Optimizer:
     """The named optimiser; biases, gains and other vectors are spared the weight decay, which would only bias them."""
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
@@ -17,10 +17,10 @@ def optimiser(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> o
     ]
     groups = [group for group in groups if group["params"]]
     rate, momentum, betas = options.learning_rate, options.momentum, (options.momentum, options.beta2)
-    if options.optimiser == "sgd":
+    if options.optimizer == "sgd":
         return optim.SGD(groups, lr=rate, momentum=momentum, nesterov=momentum > 0)
-    if options.optimiser == "adagrad":
+    if options.optimizer == "adagrad":
         return optim.Adagrad(groups, lr=rate)
-    if options.optimiser == "adam":
+    if options.optimizer == "adam":
         return optim.Adam(groups, lr=rate, betas=betas)
     return optim.AdamW(groups, lr=rate, betas=betas)

@@ -29,7 +29,7 @@ class AugmentOptions(Options):
     erase: float = Field(
         0.0, ge=0, lt=1, description="Largest share of the image that a rectangle of the mean colour of the rest hides."
     )
-    colour: float = Field(
+    color: float = Field(
         0.0, ge=0, lt=1, description="Largest change of brightness, contrast and saturation, as a share."
     )
 
@@ -42,7 +42,7 @@ class TrainingOptions(Options):
     )
     minutes: float | None = Field(None, gt=0, description="Train for so many minutes instead.")
     batch_size: int | None = Field(None, ge=2, description="Images a step; chosen by their number when left out.")
-    optimiser: Literal["adamw", "adam", "adagrad", "sgd"] = Field("adamw", description="How gradients become steps.")
+    optimizer: Literal["adamw", "adam", "adagrad", "sgd"] = Field("adamw", description="How gradients become steps.")
     momentum: float = Field(
         0.9, ge=0, lt=1, description="How long gradients are remembered: momentum of SGD, β₁ of Adam."
     )
@@ -52,10 +52,10 @@ class TrainingOptions(Options):
     )
     learning_rate: float = Field(4e-3, gt=0, description="The schedule's largest learning rate.")
     weight_decay: float = Field(0.02, ge=0, description="Pull of weights towards zero, per step and learning rate.")
-    clip: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
-    ema: float = Field(0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
+    ema_decay: float = Field(0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept.")
     patience: int = Field(30, ge=1, description="Epochs without a better validation score before training stops early.")
-    labelled_share: float = Field(
+    labeled_fraction: float = Field(
         0.25, ge=0, lt=1, description="Least share of a batch that is labelled, where there are unlabelled images."
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
@@ -75,7 +75,7 @@ class TrainingOptions(Options):
             )
         return self
 
-    def suited(self, better: Mapping[str, object]) -> TrainingOptions:
+    def with_defaults(self, better: Mapping[str, object]) -> TrainingOptions:
         """The same with what a family does better with, wherever nothing else was asked for."""
         asked, better = self.model_dump(exclude_unset=True), dict(better)
         for name, group in better.items():
@@ -83,7 +83,7 @@ class TrainingOptions(Options):
                 asked[name] = {**group, **asked.get(name, {})}
         return self.model_validate(better | asked)
 
-    def resolved(self, n_images: int) -> TrainingOptions:
+    def resolve(self, n_images: int) -> TrainingOptions:
         """The same with batch size and length filled in: a batch of about a thirtieth of the images, about 4,000 steps."""
         batch_size = self.batch_size or max(16, min(256, 1 << ((n_images // 32).bit_length() or 1)))
         if self.epochs is not None or self.minutes is not None:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def uniforms(seed: int, epoch: int, indices: NDArray[np.int64], n: int) -> torch.Tensor:
+def hash_uniforms(seed: int, epoch: int, indices: NDArray[np.int64], n: int) -> torch.Tensor:
     """n numbers in [0, 1) for each image of an epoch, (B, n), by hashing (seed, epoch, image, which) with SplitMix64.
 
     Source: Steele 2014, Fast Splittable Pseudorandom Number Generators, figure 16.
@@ -21,7 +21,7 @@ def uniforms(seed: int, epoch: int, indices: NDArray[np.int64], n: int) -> torch
     return torch.from_numpy((bits >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24))
 
 
-def order(seed: int, epoch: int, n_images: int, *more: int) -> NDArray[np.int64]:
+def permutation(seed: int, epoch: int, n_images: int, *more: int) -> NDArray[np.int64]:
     """The order in which an epoch sees the images: a permutation from the seed, the epoch and any further numbers."""
     return np.random.default_rng((seed, epoch, *more)).permutation(n_images)
 

@@ -35,7 +35,7 @@ def constant(fraction: float) -> float:
     return 1.0
 
 
-def hold(fraction: float) -> float:
+def wsd(fraction: float) -> float:
     """The same for most of the training, then down in a straight line (Hägele 2024, Scaling Laws and Compute-Optimal Training
     Beyond Fixed Training Durations).
 
@@ -54,5 +54,5 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
     "step": step,
     "constant": constant,
-    "hold": hold,
+    "hold": wsd,
 }

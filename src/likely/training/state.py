@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, optim
 
-from likely.contract import Learner, Objective
-from likely.training.ema import averaged
-from likely.training.optimisers import optimiser
+from likely.contract import Trainable, Objective
+from likely.training.ema import ema_model
+from likely.training.optimisers import make_optimizer
 from likely.training.options import TrainingOptions
 
 Tensors = dict[str, Tensor]
@@ -37,60 +37,60 @@ class Progress:
 class TrainingState:
     """Model, moving average, optimisers and progress; `snapshot` and `restore` turn them into tensors and JSON, and back."""
 
-    def __init__(self, model: Learner, options: TrainingOptions, *, seed: int) -> None:
+    def __init__(self, model: Trainable, options: TrainingOptions, *, seed: int) -> None:
         self.model = model
         self.options = options
         self.seed = seed
         self.objectives: tuple[Objective, ...] = tuple(model.objectives())
-        self.optimisers: tuple[optim.Optimizer, ...] = tuple(
-            optimiser(objective.parameters, options) for objective in self.objectives
+        self.optimizers: tuple[optim.Optimizer, ...] = tuple(
+            make_optimizer(objective.parameters, options) for objective in self.objectives
         )
-        self.ema = averaged(model, options.ema)
+        self.ema = ema_model(model, options.ema_decay)
         self.progress = Progress()
         self.best: Tensors = {}
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
 
     @property
-    def averaged(self) -> Learner:
+    def ema_model(self) -> Trainable:
         """The model with averaged weights: what is evaluated and kept."""
-        return cast(Learner, self.ema.module)
+        return cast(Trainable, self.ema.module)
 
-    def follow_model(self) -> None:
+    def reset_ema(self) -> None:
         """Start the moving average anew from the model as it is now."""
-        self.averaged.load_state_dict(self.model.state_dict())
+        self.ema_model.load_state_dict(self.model.state_dict())
 
-    def keep_if_better(self, score: float) -> bool:
+    def update_best(self, score: float) -> bool:
         """Remember the averaged weights if `score` (nats an image, less is better) is the best so far."""
         best = self.progress.best_score
         if best is not None and not score < best:
             self.progress.stale += 1
             return False
         self.progress.best_score, self.progress.stale = score, 0
-        self.best = _copied(self.averaged.state_dict())
+        self.best = _copied(self.ema_model.state_dict())
         return True
 
-    def use_best(self) -> None:
+    def load_best(self) -> None:
         """Put the best averaged weights, or the last ones if none were scored, into the model."""
-        self.model.load_state_dict(self.best or self.averaged.state_dict())
+        self.model.load_state_dict(self.best or self.ema_model.state_dict())
 
     def snapshot(self) -> tuple[Tensors, dict[str, Any]]:
         """Everything as tensors by name and one JSON document; the tensors are copies."""
-        tensors = prefixed("model", self.model.state_dict()) | prefixed("ema", self.ema.state_dict())
-        tensors |= prefixed("best", self.best)
+        tensors = add_prefix("model", self.model.state_dict()) | add_prefix("ema", self.ema.state_dict())
+        tensors |= add_prefix("best", self.best)
         rest = []
-        for i, each in enumerate(self.optimisers):
-            moments, plain = _taken_apart(each.state_dict())
-            tensors |= prefixed(f"optimiser{i}", moments)
+        for i, each in enumerate(self.optimizers):
+            moments, plain = _to_state(each.state_dict())
+            tensors |= add_prefix(f"optimiser{i}", moments)
             rest.append(plain)
         return _copied(tensors), {"progress": asdict(self.progress), "optimisers": rest, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """The state of a snapshot."""
-        self.model.load_state_dict(under("model", tensors))
-        self.ema.load_state_dict(under("ema", tensors))
-        self.best = _copied(under("best", tensors))
-        for i, (each, plain) in enumerate(zip(self.optimisers, document["optimisers"], strict=True)):
-            each.load_state_dict(_put_together(under(f"optimiser{i}", tensors), plain))
+        self.model.load_state_dict(strip_prefix("model", tensors))
+        self.ema.load_state_dict(strip_prefix("ema", tensors))
+        self.best = _copied(strip_prefix("best", tensors))
+        for i, (each, plain) in enumerate(zip(self.optimizers, document["optimisers"], strict=True)):
+            each.load_state_dict(_from_state(strip_prefix(f"optimiser{i}", tensors), plain))
         self.progress = Progress(**deepcopy(document["progress"]))
         self.seed = document["seed"]
 
@@ -99,23 +99,23 @@ def _copied(tensors: Mapping[str, Tensor]) -> Tensors:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
-def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """Tensors by their names, behind that of what they belong to."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
     """Those that `prefixed` marked so, by their own names."""
     return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
 
 
-def _taken_apart(state: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
+def _to_state(state: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
     """An optimiser's state: the tensors as "parameter/moment", the groups as JSON."""
     tensors = {f"{p}/{name}": value for p, moments in state["state"].items() for name, value in moments.items()}
     return tensors, {"param_groups": state["param_groups"]}
 
 
-def _put_together(tensors: Tensors, plain: Mapping[str, Any]) -> dict[str, Any]:
+def _from_state(tensors: Tensors, plain: Mapping[str, Any]) -> dict[str, Any]:
     moments: dict[int, Tensors] = {}
     for name, value in tensors.items():
         parameter, moment = name.split("/")

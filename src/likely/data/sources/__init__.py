@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from likely.data.listing import DataError, Listings
-from likely.data.nearest import suggestion
+from likely.data.nearest import did_you_mean
 from likely.data.sources import digits, folder, idx, manifest, npz
 
 KINDS = "a folder of class folders, idx files, an .npz, a .csv, .jsonl or .parquet manifest, or the word 'digits'"
@@ -29,7 +29,7 @@ def listings(data: str | Path) -> Listings:
 
 def _neighbour(path: Path) -> str:
     beside = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else iter(())
-    return suggestion(path.name, [*beside, digits.WORD])
+    return did_you_mean(path.name, [*beside, digits.WORD])
 
 
 def _place_of(path: Path) -> str:

@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 
 from likely.data.decoding import Array
-from likely.data.listing import Listing, Listings, Rows, integer_names
+from likely.data.listing import SplitListing, Listings, ArrayItems, integer_names
 from likely.data.splits import split
 
 WORD = "digits"
 # Part of what the word means: with another seed, a model's test score would be of images it was trained on.
 TEST_SEED = 0
-TEST_SHARE = 0.25
+TEST_FRACTION = 0.25
 
 
 def listings() -> Listings:
@@ -23,10 +23,10 @@ def listings() -> Listings:
     digits = load_digits()
     # Scanned as counts 0..16 of the black pixels in a 4 x 4 block.
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    parts = split(digits.target, validation=0, calibration=0, test=TEST_SHARE, seed=TEST_SEED)
+    parts = split(digits.target, validation=0, calibration=0, test=TEST_FRACTION, seed=TEST_SEED)
     return {"train": _listing(pixels, digits.target, parts.train), "test": _listing(pixels, digits.target, parts.test)}
 
 
-def _listing(pixels: Array, labels: Array, indices: Array) -> Listing:
+def _listing(pixels: Array, labels: Array, indices: Array) -> SplitListing:
     rows = pixels[indices]
-    return Listing(Rows(WORD, rows.shape, partial(np.asarray, rows)), integer_names(labels[indices]))
+    return SplitListing(ArrayItems(WORD, rows.shape, partial(np.asarray, rows)), integer_names(labels[indices]))

@@ -10,76 +10,76 @@ from pathlib import Path
 from typing import TypeAlias
 
 from likely.data.files import SUFFIXES, folders, walk
-from likely.data.listing import PART_NAMES, PARTS, UNLABELLED, DataError, Files, Listing, Listings, Problem
+from likely.data.listing import SPLIT_NAMES, SPLITS, UNLABELLED, DataError, FileItems, SplitListing, Listings, LoadError
 from likely.data.sources import manifest
 
 
 @dataclass(frozen=True)
-class Branch:
+class FolderNode:
     """A folder and all below it, whose classes are called by the way to them from `root`."""
 
     top: Path
     root: Path
 
 
-Branches: TypeAlias = Mapping[str, Sequence[Branch]]
+Branches: TypeAlias = Mapping[str, Sequence[FolderNode]]
 
 
 def listings(root: Path) -> Listings:
     """The parts of a folder of class folders; raises DataError if there is no image in it."""
-    branches = _parts(root) or {"train": [Branch(root, root)]}
+    branches = _parts(root) or {"train": [FolderNode(root, root)]}
     parts = {part: _listing(below) for part, below in branches.items()}
     if not any(len(listing.items) for listing in parts.values()):
         raise DataError(f"{root}: holds no images{_what_else(root)}")
     first = next(iter(parts))
-    return parts | {first: replace(parts[first], problems=(*_beside(root, branches), *parts[first].problems))}
+    return parts | {first: replace(parts[first], errors=(*_beside(root, branches), *parts[first].errors))}
 
 
 def _parts(root: Path) -> Branches:
     """Where the parts are; nowhere if the folders called like parts are classes, such as `train` beside `bus`."""
-    parts: dict[str, list[Branch]] = {}
+    parts: dict[str, list[FolderNode]] = {}
     for folder in folders(root):
-        if part := PART_NAMES.get(folder.name.lower()):
-            parts.setdefault(part, []).append(Branch(folder, folder))
+        if part := SPLIT_NAMES.get(folder.name.lower()):
+            parts.setdefault(part, []).append(FolderNode(folder, folder))
     tops = [branch.top for branches in parts.values() for branch in branches]
     others = [folder for folder in folders(root) if folder not in tops]
-    unlabelled = [Branch(folder, root) for folder in others if _is_unlabelled(folder)]
+    unlabelled = [FolderNode(folder, root) for folder in others if _is_unlabelled(folder)]
     if len(others) > len(unlabelled) and any(_holds_images_itself(top) for top in tops):
         return {}
     if parts and unlabelled:
         parts["train"] = [*parts.get("train", ()), *unlabelled]
-    return {part: parts[part] for part in PARTS if part in parts}
+    return {part: parts[part] for part in SPLITS if part in parts}
 
 
-def _beside(root: Path, branches: Branches) -> Iterator[Problem]:
+def _beside(root: Path, branches: Branches) -> Iterator[LoadError]:
     """The folders that belong to no part where others do."""
     used = {branch.top for part in branches.values() for branch in part}
     if root not in used:
         for folder in folders(root):
             if folder not in used:
-                yield Problem(str(folder), f"{folder}: lies beside {', '.join(branches)} and was passed over")
+                yield LoadError(str(folder), f"{folder}: lies beside {', '.join(branches)} and was passed over")
 
 
-def _listing(branches: Iterable[Branch]) -> Listing:
+def _listing(branches: Iterable[FolderNode]) -> SplitListing:
     paths: list[Path] = []
     labels: list[str | None] = []
-    problems: list[Problem] = []
+    problems: list[LoadError] = []
     for branch in branches:
         for folder, files in walk(branch.top):
             below = folders(folder)
             problems.extend(_closed(inner) for inner in below if not os.access(inner, os.R_OK | os.X_OK))
             if not files and not below:
-                problems.append(Problem(str(folder), f"{folder}: holds no images{_what_else(folder)}"))
+                problems.append(LoadError(str(folder), f"{folder}: holds no images{_what_else(folder)}"))
             elif files and below and folder == branch.root:
-                problems.extend(Problem(str(file), f"{file}: lies in no class's folder") for file in files)
+                problems.extend(LoadError(str(file), f"{file}: lies in no class's folder") for file in files)
             else:
                 paths.extend(files)
                 labels.extend([_label(folder, branch.root)] * len(files))
-    return Listing(Files(paths), labels, tuple(problems))
+    return SplitListing(FileItems(paths), labels, tuple(problems))
 
 
-def _closed(folder: Path) -> Problem:
-    return Problem(str(folder), f"{folder}: may not be looked into (permission denied)")
+def _closed(folder: Path) -> LoadError:
+    return LoadError(str(folder), f"{folder}: may not be looked into (permission denied)")
 
 
 def _label(folder: Path, root: Path) -> str | None:

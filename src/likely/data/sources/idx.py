@@ -14,10 +14,10 @@ from typing import IO
 import numpy as np
 
 from likely.data.decoding import Array
-from likely.data.listing import DataError, Listing, Listings, Rows, integer_names
+from likely.data.listing import DataError, SplitListing, Listings, ArrayItems, integer_names
 
 PATTERN = re.compile(r"(train|val|valid|validation|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
-PART_OF = {"train": "train", "t10k": "test", "test": "test"}
+SPLIT_OF = {"train": "train", "t10k": "test", "test": "test"}
 UNSIGNED_BYTE = 0x08
 CHUNK = 1 << 18  # bytes unpacked at a time; three copies of them are alive
 
@@ -38,11 +38,11 @@ def listings(folder: Path) -> Listings:
     for path in sorted(folder.iterdir()):
         if found := PATTERN.fullmatch(path.name):
             # A .gz beside its unpacked self sorts after it, and the unpacked one is the faster to read.
-            parts.setdefault(PART_OF.get(found[1], "validation"), {}).setdefault(found[2], path)
+            parts.setdefault(SPLIT_OF.get(found[1], "validation"), {}).setdefault(found[2], path)
     return {part: _listing(folder, files) for part, files in parts.items()}
 
 
-def _listing(folder: Path, files: Mapping[str, Path]) -> Listing:
+def _listing(folder: Path, files: Mapping[str, Path]) -> SplitListing:
     for missing, other in (("images", "labels"), ("labels", "images")):
         if missing not in files:
             raise DataError(f"{folder}: {files[other].name} is there, but the file of its {missing} is not")
@@ -51,7 +51,7 @@ def _listing(folder: Path, files: Mapping[str, Path]) -> Listing:
     names = integer_names(_values(labels, _shape(labels, 1)))
     if shape[0] != len(names):
         raise DataError(f"{images}: holds {shape[0]} images, but {labels.name} holds {len(names)} labels")
-    return Listing(Rows(str(images), shape, partial(_values, images, shape)), names)
+    return SplitListing(ArrayItems(str(images), shape, partial(_values, images, shape)), names)
 
 
 def _shape(path: Path, n_dims: int) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from likely.data.listing import PART_NAMES, PARTS, DataError, Files, Listing, Listings, Problem
-from likely.data.nearest import suggestion
+from likely.data.listing import SPLIT_NAMES, SPLITS, DataError, FileItems, SplitListing, Listings, LoadError
+from likely.data.nearest import did_you_mean
 
 FILE, LABEL, SPLIT = "file_name", "label", "split"
 DELIMITERS = ",;\t"
@@ -27,13 +27,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ManifestRow:
     """What a line comes to: an image file of a class in a part, or a problem in its place."""
 
-    part: str
+    split: str
     file: Path
     label: str | None
-    problem: Problem | None = None
+    error: LoadError | None = None
 
 
 def listings(path: Path) -> Listings:
@@ -42,30 +42,30 @@ def listings(path: Path) -> Listings:
         entries = [_entry(path, row) for row in READERS[path.suffix.lower()](path)]
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 {path.suffix[1:].upper()} ({error})") from error
-    problems = [entry.problem for entry in entries if entry.problem]
+    problems = [entry.error for entry in entries if entry.error]
     if len(problems) == len(entries):
         raise DataError(
-            f"{path}: names no image that is there{f'; the first: {problems[0].sentence}' if problems else ''}"
+            f"{path}: names no image that is there{f'; the first: {problems[0].message}' if problems else ''}"
         )
-    parts = {entry.part for entry in entries}
-    return {part: _listing(entry for entry in entries if entry.part == part) for part in PARTS if part in parts}
+    parts = {entry.split for entry in entries}
+    return {part: _listing(entry for entry in entries if entry.split == part) for part in SPLITS if part in parts}
 
 
-def _listing(entries: Iterable[Entry]) -> Listing:
+def _listing(entries: Iterable[ManifestRow]) -> SplitListing:
     """One part; what is listed twice under two classes stays, for `likely data check` to find."""
     entries = list(entries)
-    good = [entry for entry in entries if entry.problem is None]
-    problems = tuple(entry.problem for entry in entries if entry.problem)
-    return Listing(Files([entry.file for entry in good]), [entry.label for entry in good], problems)
+    good = [entry for entry in entries if entry.error is None]
+    problems = tuple(entry.error for entry in entries if entry.error)
+    return SplitListing(FileItems([entry.file for entry in good]), [entry.label for entry in good], problems)
 
 
-def _entry(path: Path, row: Row) -> Entry:
+def _entry(path: Path, row: Row) -> ManifestRow:
     name, split = _text(row.cells.get(FILE)), (_text(row.cells.get(SPLIT)) or "train").lower()
-    file, part = path.parent / name, PART_NAMES.get(split, "train")
+    file, part = path.parent / name, SPLIT_NAMES.get(split, "train")
     label = row.cells.get(LABEL)
     fault = row.fault or _fault(file, name, split, label)
-    problem = Problem(str(file if name else path), f"{path}, line {row.line}: {fault}") if fault else None
-    return Entry(part, file, _text(label) or None, problem)
+    problem = LoadError(str(file if name else path), f"{path}, line {row.line}: {fault}") if fault else None
+    return ManifestRow(part, file, _text(label) or None, problem)
 
 
 def _fault(file: Path, name: str, split: str, label: object) -> str | None:
@@ -74,8 +74,8 @@ def _fault(file: Path, name: str, split: str, label: object) -> str | None:
         return f"names no file; {FILE} is empty"
     if Path(name).is_absolute() or Path(os.path.normpath(name)).parts[:1] == (os.pardir,):
         return f"{name!r} lies outside the manifest's folder; a path below {file.parent} was expected"
-    if split not in PART_NAMES:
-        return f"{SPLIT} {split!r} is not one of {', '.join(PARTS)}{suggestion(split, PART_NAMES)}"
+    if split not in SPLIT_NAMES:
+        return f"{SPLIT} {split!r} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLIT_NAMES)}"
     if isinstance(label, bool | float | list | dict):
         return f"{LABEL} {label!r} is not a class; a text, a whole number or nothing was expected"
     return None if file.is_file() else f"there is no such file as {file}"
@@ -117,7 +117,7 @@ def _json_row(n: int, line: str) -> Row:
         return Row(n, {}, f"is not JSON ({error})")
     if not isinstance(cells, dict):
         return Row(n, {}, f'is not an object; {{"{FILE}": …, "{LABEL}": …}} was expected')
-    return Row(n, cells, None if FILE in cells else f"has no {FILE}{suggestion(FILE, cells)}")
+    return Row(n, cells, None if FILE in cells else f"has no {FILE}{did_you_mean(FILE, cells)}")
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -140,7 +140,7 @@ def _require_columns(path: Path, columns: list[str]) -> None:
         if needed not in columns:
             there = ", ".join(columns) or "none"
             raise DataError(
-                f"{path}: has no column {needed}; the columns there are: {there}{suggestion(needed, columns)}"
+                f"{path}: has no column {needed}; the columns there are: {there}{did_you_mean(needed, columns)}"
             )
 
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.lib import format as npy
 
 from likely.data.decoding import Array
-from likely.data.listing import DataError, Listing, Listings, Rows, integer_names
-from likely.data.nearest import suggestion
+from likely.data.listing import DataError, SplitListing, Listings, ArrayItems, integer_names
+from likely.data.nearest import did_you_mean
 
-PART_OF = {
+SPLIT_OF = {
     "x": "train",
     "x_train": "train",
     "x_val": "validation",
@@ -30,7 +30,7 @@ CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
-class Header:
+class NpyHeader:
     """What one array says of itself; `offset` is where its values begin in the archive, None if they are compressed."""
 
     shape: tuple[int, ...]
@@ -43,37 +43,37 @@ def listings(path: Path) -> Listings:
     """The parts of an archive: labels are read, images are not. Raises DataError."""
     with _damage_named(path):
         headers = _headers(path)
-    parts = {part: name for name, part in PART_OF.items() if name in headers}
+    parts = {part: name for name, part in SPLIT_OF.items() if name in headers}
     if not parts:
         there = ", ".join(headers) or "none"
         raise DataError(f"{path}: has no arrays x and y, or x_train and y_train; the arrays there are: {there}")
     return {part: _listing(path, headers, x) for part, x in parts.items()}
 
 
-def _listing(path: Path, headers: Mapping[str, Header], x: str) -> Listing:
+def _listing(path: Path, headers: Mapping[str, NpyHeader], x: str) -> SplitListing:
     y = "y" + x[1:]
     if y not in headers:
-        raise DataError(f"{path}: has {x} but no {y}{suggestion(y, headers)}")
+        raise DataError(f"{path}: has {x} but no {y}{did_you_mean(y, headers)}")
     header = headers[x]
     _require_readable(path, x, header)
     labels = _labels(path, headers, y)
     if len(labels) != header.shape[0]:
         raise DataError(f"{path}: {x} holds {header.shape[0]} images, but {y} holds {len(labels)} labels")
-    return Listing(Rows(f"{path}:{x}", header.shape, partial(_values, path, x, header)), labels)
+    return SplitListing(ArrayItems(f"{path}:{x}", header.shape, partial(_values, path, x, header)), labels)
 
 
-def _headers(path: Path) -> dict[str, Header]:
+def _headers(path: Path) -> dict[str, NpyHeader]:
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         return {info.filename.removesuffix(".npy"): _header(path, archive, info) for info in members}
 
 
-def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Header:
+def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpyHeader:
     with archive.open(info) as file:
         first = npy.read_magic(file) == (1, 0)
         shape, is_fortran, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(file)
         offset = _start(path, info) + file.tell() if info.compress_type == zipfile.ZIP_STORED else None
-    return Header(shape, dtype, "F" if is_fortran else "C", offset)
+    return NpyHeader(shape, dtype, "F" if is_fortran else "C", offset)
 
 
 def _start(path: Path, info: zipfile.ZipInfo) -> int:
@@ -84,7 +84,7 @@ def _start(path: Path, info: zipfile.ZipInfo) -> int:
         return info.header_offset + 30 + int(n_name + n_extra)
 
 
-def _require_readable(path: Path, x: str, header: Header) -> None:
+def _require_readable(path: Path, x: str, header: NpyHeader) -> None:
     shape, kind = header.shape, header.dtype
     if len(shape) == 2 and kind.kind in "fiub":
         return
@@ -96,7 +96,7 @@ def _require_readable(path: Path, x: str, header: Header) -> None:
         raise DataError(f"{path}: {x} holds {kind}; uint8, uint16, bool or floats in [0, 1] were expected")
 
 
-def _values(path: Path, x: str, header: Header) -> Array:
+def _values(path: Path, x: str, header: NpyHeader) -> Array:
     """The array: as it lies in the file if it is not compressed, its pages coming from disk as they are looked at."""
     with _damage_named(path):
         if header.offset is not None and 0 not in header.shape:
@@ -116,7 +116,7 @@ def _require_unit(path: Path, x: str, values: Array) -> None:
             raise DataError(f"{path}: {x} holds {seen}; floats in [0, 1], or 0 to 255 as uint8, were expected")
 
 
-def _labels(path: Path, headers: Mapping[str, Header], y: str) -> list[str | None]:
+def _labels(path: Path, headers: Mapping[str, NpyHeader], y: str) -> list[str | None]:
     with _damage_named(path):
         values = _load(path, y)
     if values.ndim == 2 and values.shape[1] == 1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from likely.evaluation.phrases import breadth
-from likely.evaluation.report.svg import Scale, element, line, text, tick_words, ticks
+from likely.evaluation.report.svg import Scale, element, line, text, tick_label, ticks
 
 WIDTH = 400.0  # about a phone's, so that letters keep their size there
 HEIGHT = 230.0
@@ -31,7 +31,7 @@ def frame(x: tuple[float, float], y: tuple[float, float]) -> Frame:
     return Frame(Scale(*x, LEFT, RIGHT), Scale(*y, BOTTOM, TOP))
 
 
-def x_axis(scale: Scale, y: float, label: str, words: Words = tick_words) -> Iterator[Markup]:
+def x_axis(scale: Scale, y: float, label: str, words: Words = tick_label) -> Iterator[Markup]:
     """Round values under the line at height `y`, and the axis's name at the right."""
     yield line((scale.start, y), (scale.stop, y), class_="axis")
     for value in ticks(scale.low, scale.high, 5):
@@ -39,7 +39,7 @@ def x_axis(scale: Scale, y: float, label: str, words: Words = tick_words) -> Ite
     yield text(label, scale.stop, y + 31, class_="label", text_anchor="end")
 
 
-def y_axis(plot: Frame, words: Words = tick_words) -> Iterator[Markup]:
+def y_axis(plot: Frame, words: Words = tick_label) -> Iterator[Markup]:
     """Round values left of thin lines across the plot."""
     for value in ticks(plot.y.low, plot.y.high, 4):
         y = plot.y(value)
@@ -55,13 +55,13 @@ def legend(entries: Iterable[tuple[str, str]], x: float = LEFT) -> Iterator[Mark
         x += 17 + breadth(words) * EM + 14
 
 
-def clipped(plot: Frame, drawn: Sequence[Markup]) -> Markup:
+def clipped(plot: Frame, marks: Sequence[Markup]) -> Markup:
     """Marks without what lies outside the plot: a drawing inside the drawing, which keeps its coordinates."""
     x, y, wide, tall = plot.x.start, plot.y.stop, plot.x.stop - plot.x.start, plot.y.start - plot.y.stop
     # Room for half a line's thickness and for the dots at the ends.
     box = {"x": x - 4, "y": y - 4, "width": wide + 8, "height": tall + 8}
-    return element("svg", *drawn, **box, viewBox=" ".join(f"{value:g}" for value in box.values()))
+    return element("svg", *marks, **box, viewBox=" ".join(f"{value:g}" for value in box.values()))
 
 
-def percent_words(value: float) -> str:
+def percent_label(value: float) -> str:
     return f"{round(value * 100, 6):g}%"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 Cell = str | Markup
 
 
-class Group(StrEnum):
+class Chapter(StrEnum):
     """The chapters of a report, in their order."""
 
     QUALITY = "How good it is"
@@ -65,7 +65,7 @@ class Table:
     folded: tuple[tuple[Cell, ...], ...] = ()
 
 
-class Picture(NamedTuple):
+class ReportImage(NamedTuple):
     """An image as a data URI, `width` x `height` CSS pixels, with the lines to stand under it, the first one stronger.
 
     `tiny` says that its pixels are to be seen.
@@ -76,7 +76,7 @@ class Picture(NamedTuple):
     width: int
     height: int
     tiny: bool
-    words: tuple[str, ...] = ()
+    caption: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,21 @@ class Gallery:
     """Pictures that flow like words, each with its own caption."""
 
     macro: ClassVar[str] = "gallery"
-    pictures: tuple[Picture, ...]
+    images: tuple[ReportImage, ...]
 
     @property
     def manner(self) -> str:
         """How much room the words need."""
-        longest = max((len(words) for picture in self.pictures for words in picture.words), default=0)
+        longest = max((len(words) for picture in self.images for words in picture.caption), default=0)
         return "bare" if not longest else "brief" if longest <= 24 else "wordy"
 
 
 @dataclass(frozen=True)
-class Sheet:
+class ImageGrid:
     """Rows of pictures, each row with its name."""
 
     macro: ClassVar[str] = "sheet"
-    rows: tuple[tuple[str, tuple[Picture, ...]], ...]
+    rows: tuple[tuple[str, tuple[ReportImage, ...]], ...]
 
     @property
     def manner(self) -> str:
@@ -107,11 +107,11 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DefinitionList:
     """Names and values."""
 
     macro: ClassVar[str] = "facts"
-    facts: tuple[tuple[str, str], ...]
+    entries: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,21 @@ class Code:
 
 
 @dataclass(frozen=True)
-class Remark:
+class Paragraph:
     """A paragraph."""
 
     macro: ClassVar[str] = "remark"
     text: str
 
 
-Block = Charts | WideChart | Table | Gallery | Sheet | Facts | Code | Remark
+Block = Charts | WideChart | Table | Gallery | ImageGrid | DefinitionList | Code | Paragraph
 
 
 @dataclass(frozen=True)
 class Section:
     """A part of the report: `anchor` for links, `lead` one or two sentences for somebody who never saw such a thing."""
 
-    group: Group
+    chapter: Chapter
     anchor: str
     title: str
     lead: str

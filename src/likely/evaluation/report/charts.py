@@ -20,11 +20,11 @@ from likely.evaluation.report.axes import (
     clipped,
     frame,
     legend,
-    percent_words,
+    percent_label,
     x_axis,
     y_axis,
 )
-from likely.evaluation.report.svg import Scale, drawing, element, line, text, tick_words
+from likely.evaluation.report.svg import Scale, drawing, element, line, text, tick_label
 
 _POINTS = 400  # more points on one curve than there are pixels are of no use
 
@@ -73,7 +73,7 @@ def _last(values: Floats) -> str:
         return "–"
     # A schedule that ends at zero ends at 6e-20 in floating point.
     last = finite[-1] if abs(finite[-1]) > 1e-9 * np.abs(finite).max() else 0.0
-    return tick_words(float(f"{last:.3g}"))
+    return tick_label(float(f"{last:.3g}"))
 
 
 # --- calibration ----------------------------------------------------------------------------------------------------
@@ -86,12 +86,12 @@ def reliability_diagram(bins: Reliability) -> Markup:
         f"Reliability diagram in {len(bins.counts)} bins: calibration error {percent(bins.ece)}",
         WIDTH,
         346,
-        *y_axis(plot, percent_words),
+        *y_axis(plot, percent_label),
         text("accuracy", LEFT, 10, class_="label"),
         line((plot.x(0), plot.y(0)), (plot.x(1), plot.y(1)), class_="ideal"),
         *(mark for i in np.flatnonzero(bins.counts).tolist() for mark in _bin(plot, bins, i)),
         *_bin_counts(plot.x, bins.counts),
-        *x_axis(plot.x, 310, "confidence", percent_words),
+        *x_axis(plot.x, 310, "confidence", percent_label),
     )
 
 
@@ -116,41 +116,41 @@ def _bin_counts(x: Scale, counts: Ints) -> Iterator[Markup]:
 # --- rejection ------------------------------------------------------------------------------------------------------
 
 
-class AlarmRow(NamedTuple):
+class FalseAlarmRow(NamedTuple):
     """A line of the false-alarm chart: images, alarms, and how many alarms chance explains (None: no promise)."""
 
     name: str
     n: int
-    alarms: int
+    rejected: int
     bound: int | None
 
     @property
     def above(self) -> bool:
-        return self.bound is not None and self.alarms > self.bound
+        return self.bound is not None and self.rejected > self.bound
 
 
-def alarm_chart(rows: tuple[AlarmRow, ...], alpha: float) -> Markup:
+def alarm_chart(rows: tuple[FalseAlarmRow, ...], alpha: float) -> Markup:
     """Realised false-alarm rates, one row a class, against alpha and the most that chance explains."""
     names = [shorten(row.name, 18) for row in rows]
     left, bottom = max(breadth(name) for name in names) * EM + 12, 34.0 + 20 * len(rows)
-    highest = max(2 * alpha, *(max(row.alarms, row.bound or 0) / max(1, row.n) for row in rows))
+    highest = max(2 * alpha, *(max(row.rejected, row.bound or 0) / max(1, row.n) for row in rows))
     x = Scale(0, min(1.0, highest * 1.04), left, RIGHT)
     return drawing(
-        f"False-alarm rates, promised {percent_words(alpha)}, in {plural(len(rows), 'row')}",
+        f"False-alarm rates, promised {percent_label(alpha)}, in {plural(len(rows), 'row')}",
         WIDTH,
         bottom + 36,
         *legend([("s1", "measured"), ("warm", "too many"), ("limit", "most by chance")], 2),
         line((x(alpha), 30), (x(alpha), bottom), class_="ideal"),
-        *x_axis(x, bottom, f"false alarms; dashes: promised {percent_words(alpha)}", percent_words),
+        *x_axis(x, bottom, f"false alarms; dashes: promised {percent_label(alpha)}", percent_label),
         *(mark for i, row in enumerate(rows) for mark in _alarm_marks(x, 44.0 + 20 * i, names[i], row)),
     )
 
 
-def _alarm_marks(x: Scale, y: float, name: str, row: AlarmRow) -> Iterator[Markup]:
+def _alarm_marks(x: Scale, y: float, name: str, row: FalseAlarmRow) -> Iterator[Markup]:
     most = "" if row.bound is None else f"; chance explains up to {row.bound}"
-    title = element("title", f"{row.name}: {row.alarms} of {plural(row.n, 'image')}{most}")
+    title = element("title", f"{row.name}: {row.rejected} of {plural(row.n, 'image')}{most}")
     yield text(name, x.start - 8, y + 4, class_="name above" if row.above else "name", text_anchor="end")
-    length = max(1.5, x(row.alarms / max(1, row.n)) - x.start)
+    length = max(1.5, x(row.rejected / max(1, row.n)) - x.start)
     kind = "warm" if row.above else "s1"
     yield element("rect", title, x=x.start, y=y - 4, width=length, height=8, rx=1.5, class_=kind)
     if row.bound is not None and row.n:
@@ -168,7 +168,7 @@ def p_value_histogram(known: Floats, unknown: Floats | None, alpha: float | None
         WIDTH,
         HEIGHT,
         *legend(zip(kinds, groups, strict=True)),
-        *y_axis(plot, percent_words),
+        *y_axis(plot, percent_label),
         *(bar for i, share in enumerate(shares) for bar in _bars(plot, share, (i, len(shares)))),
         line((plot.x(0), plot.y(0.05)), (plot.x(1), plot.y(0.05)), class_="ideal"),
         *(() if alpha is None else _alpha_mark(plot, alpha)),
@@ -195,12 +195,12 @@ def _alpha_mark(plot: Frame, alpha: float) -> Iterator[Markup]:
 # --- small parts ----------------------------------------------------------------------------------------------------
 
 
-def meter(share: float) -> Markup:
+def meter(fraction: float) -> Markup:
     """A share as a short bar; nothing is read aloud, the number stands beside it."""
-    if not np.isfinite(share):
+    if not np.isfinite(fraction):
         return Markup("")
     track = element("rect", width=64, height=6, rx=3, class_="track")
-    bar = element("rect", width=64 * float(share), height=6, rx=3, class_="s1")
+    bar = element("rect", width=64 * float(fraction), height=6, rx=3, class_="s1")
     return element("svg", track, bar, viewBox="0 0 64 6", width=64, height=6, class_="meter", aria_hidden="true")
 
 

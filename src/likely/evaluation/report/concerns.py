@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.answer import Calibration
+from likely.answer import CalibrationScope
 from likely.evaluation.phrases import listing, number, percent, plural
 from likely.evaluation.report.content import ReportContent
-from likely.evaluation.report.sections.rejection import alarm_rows
+from likely.evaluation.report.sections.rejection import false_alarm_rows
 
 HIGH_ECE = 0.05
 FEW_TRAINING_IMAGES = 30
@@ -19,7 +19,7 @@ FEW_MEASURED = 10
 WIDE_GAP = 0.1
 
 
-def concerns(content: ReportContent) -> tuple[str, ...]:
+def caveats(content: ReportContent) -> tuple[str, ...]:
     """One or two sentences for each thing that a careful reader would want to know before trusting the model."""
     found = (
         _calibration,
@@ -50,10 +50,10 @@ def _calibration(content: ReportContent) -> Iterator[str]:
 
 def _alarms(content: ReportContent) -> Iterator[str]:
     alarms = content.false_alarms
-    above = () if alarms is None else tuple(row for row in alarm_rows(alarms, content.class_names) if row.above)
+    above = () if alarms is None else tuple(row for row in false_alarm_rows(alarms, content.class_names) if row.above)
     if alarms is None or not above:
         return
-    names = listing(tuple(f"{row.name} ({row.alarms} of {row.n}, chance explains {row.bound})" for row in above), 3)
+    names = listing(tuple(f"{row.name} ({row.rejected} of {row.n}, chance explains {row.bound})" for row in above), 3)
     yield (
         f"More false alarms than the promised {alarms.alpha * 100:g}%: {names}. "
         "These images differ from the calibration images; calibrate with images from where the model is used."
@@ -62,7 +62,7 @@ def _alarms(content: ReportContent) -> Iterator[str]:
 
 def _rejects_nothing(content: ReportContent) -> Iterator[str]:
     alarms = content.false_alarms
-    if alarms is None or alarms.calibration is not Calibration.PER_CLASS:
+    if alarms is None or alarms.calibration is not CalibrationScope.PER_CLASS:
         return
     needed = math.ceil(1 / alarms.alpha - 1e-9) - 1
     few = _named(content, np.asarray(alarms.n_calibration) < needed)

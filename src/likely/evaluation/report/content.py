@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.answer import Calibration
-from likely.contract import Evidence
-from likely.evaluation.figures import Figures
-from likely.evaluation.label_noise import Suspect
+from likely.answer import CalibrationScope
+from likely.contract import LikelihoodType
+from likely.evaluation.figures import Metrics
+from likely.evaluation.label_noise import LabelIssue
 from likely.evaluation.metrics import Floats, Ints, PerClass, Reliability, beta_binomial_bound
 from likely.evaluation.report.blocks import Section
 
@@ -24,7 +24,7 @@ Images = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Header:
+class ReportHeader:
     """Who the model is: `id` such as fashion@3f2a; `evidence` None for a model without a likelihood."""
 
     name: str
@@ -32,7 +32,7 @@ class Header:
     family: str
     date: str
     summary: str
-    evidence: Evidence | None
+    likelihood_type: LikelihoodType | None
     license: str = "other"
 
 
@@ -51,9 +51,9 @@ class FalseAlarms:
     """Known test images that were called unknown at `alpha`, class by class: (K,) counts each."""
 
     alpha: float
-    calibration: Calibration
+    calibration: CalibrationScope
     n_test: Ints
-    n_alarms: Ints
+    n_rejected: Ints
     n_calibration: Ints
     level: float = 0.95
 
@@ -96,7 +96,7 @@ class Reconstructions:
 
 
 @dataclass(frozen=True, eq=False)
-class Strangest:
+class MostAtypical:
     """The test images with the smallest p-values, the smallest first; `p_values` and `labels` are (N,)."""
 
     images: Images
@@ -105,7 +105,7 @@ class Strangest:
 
 
 @dataclass(frozen=True, eq=False)
-class MostWrong:
+class MostConfidentErrors:
     """The test images with the highest probability on a wrong class, the highest first; the rest are (N,)."""
 
     images: Images
@@ -115,11 +115,11 @@ class MostWrong:
 
 
 @dataclass(frozen=True, eq=False)
-class Mislabelled:
+class LabelIssues:
     """Training images whose label is in doubt, the surest first, with their files where they have any."""
 
     images: Images
-    suspects: tuple[Suspect, ...]
+    issues: tuple[LabelIssue, ...]
     files: tuple[str, ...] = ()
 
 
@@ -163,9 +163,9 @@ class ReportContent:
     in words, and `extra` are sections of other makers, each shown at the end of its group.
     """
 
-    header: Header
+    header: ReportHeader
     class_names: tuple[str, ...]
-    figures: Figures | None = None
+    metrics: Metrics | None = None
     curves: Curves | None = None
     confusion: Ints | None = None
     reliability: Reliability | None = None
@@ -174,9 +174,9 @@ class ReportContent:
     per_class: PerClass | None = None
     samples: Samples | None = None
     reconstructions: Reconstructions | None = None
-    strangest: Strangest | None = None
-    most_wrong: MostWrong | None = None
-    mislabelled: Mislabelled | None = None
+    most_atypical: MostAtypical | None = None
+    most_confident_errors: MostConfidentErrors | None = None
+    label_issues: LabelIssues | None = None
     data: DataSummary | None = None
     options: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
     provenance: Provenance | None = None

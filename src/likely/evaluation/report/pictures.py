@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from likely.evaluation.report.blocks import Picture
+from likely.evaluation.report.blocks import ReportImage
 
 _TINY = 48  # up to here an image is drawn with visible pixels, above it is a photograph
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
@@ -17,13 +17,13 @@ _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 Pixels = NDArray[np.uint8]
 
 
-def picture(image: Pixels, alt: str, edge: int, words: tuple[str, ...] = ()) -> Picture:
+def report_image(image: Pixels, alt: str, edge: int, caption: tuple[str, ...] = ()) -> ReportImage:
     """One image (C, H, W) about `edge` CSS pixels high, with the words to stand under it."""
     small = _reduced(image, edge)
-    return _shown(small, alt, _zoom(small, edge))._replace(words=words)
+    return _shown(small, alt, _zoom(small, edge))._replace(caption=caption)
 
 
-def strip(images: Pixels, alt: str, edge: int) -> Picture:
+def row(images: Pixels, alt: str, edge: int) -> ReportImage:
     """Images (N, C, H, W) side by side, about `edge` CSS pixels high, as one picture."""
     small = np.stack([_reduced(image, edge) for image in images])
     gap = np.zeros((small.shape[1] + 1, small.shape[2], _gap(small)), dtype=np.uint8)
@@ -31,7 +31,7 @@ def strip(images: Pixels, alt: str, edge: int) -> Picture:
     return _shown(np.concatenate(parts[:-1], axis=2), alt, _zoom(small[0], edge))
 
 
-def pair(upper: Pixels, lower: Pixels, alt: str, edge: int) -> Picture:
+def pair(upper: Pixels, lower: Pixels, alt: str, edge: int) -> ReportImage:
     """Two images (C, H, W), one above the other, each about `edge` CSS pixels high."""
     small = np.stack([_reduced(upper, edge), _reduced(lower, edge)])
     gap = np.zeros((small.shape[1] + 1, _gap(small), small.shape[3]), dtype=np.uint8)
@@ -48,9 +48,9 @@ def png_uri(image: Pixels) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _shown(image: Pixels, alt: str, zoom: float) -> Picture:
+def _shown(image: Pixels, alt: str, zoom: float) -> ReportImage:
     width, height = round(image.shape[2] * zoom), round(image.shape[1] * zoom)
-    return Picture(png_uri(image), alt, width, height, tiny=zoom > 1.5)
+    return ReportImage(png_uri(image), alt, width, height, tiny=zoom > 1.5)
 
 
 def _zoom(image: Pixels, edge: int) -> float:

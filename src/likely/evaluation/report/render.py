@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from likely.evaluation.figures import headlines
-from likely.evaluation.phrases import evidence_phrase
-from likely.evaluation.report.concerns import concerns
+from likely.evaluation.figures import metric_tiles
+from likely.evaluation.phrases import likelihood_phrase
+from likely.evaluation.report.concerns import caveats
 from likely.evaluation.report.content import ReportContent
 from likely.evaluation.report.page import page
 from likely.evaluation.report.sections import sections
-from likely.evaluation.report.sections.pictures import portraits
+from likely.evaluation.report.sections.pictures import class_samples
 
 
 def render(content: ReportContent) -> str:
     """The report as HTML: no script, no request, images and styles inside; text from the content is escaped."""
     shown = sections(content)
-    figures = content.figures
+    figures = content.metrics
     return page(
         "template.html",
         ("style.css",),
         header=content.header,
-        evidence=evidence_phrase(content.header.evidence),
-        portraits=portraits(content),
-        headlines=() if figures is None else headlines(figures, content.header.evidence, len(content.class_names)),
-        concerns=concerns(content),
-        groups=[(group.value, list(members)) for group, members in groupby(shown, key=lambda section: section.group)],
+        evidence=likelihood_phrase(content.header.likelihood_type),
+        portraits=class_samples(content),
+        headlines=() if figures is None else metric_tiles(figures, content.header.likelihood_type, len(content.class_names)),
+        concerns=caveats(content),
+        groups=[(group.value, list(members)) for group, members in groupby(shown, key=lambda section: section.chapter)],
     )

@@ -63,7 +63,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(i * step, digits) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def tick_words(value: float) -> str:
+def tick_label(value: float) -> str:
     """
     >>> tick_words(0.2), tick_words(-12000.0), tick_words(0.00003)
     ('0.2', '−12k', '3e−5')

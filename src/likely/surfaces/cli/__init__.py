@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from likely import __version__
-from likely.surfaces.cli.errors import forget_output, sentences
+from likely.surfaces.cli.errors import silence_stdout, error_boundary
 
 COMMANDS = {
     "demo": "Train, evaluate and classify on handwritten digits, in under a minute.",
@@ -50,7 +50,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # here, before click makes an exit code of 1 of it
-            forget_output()
+            silence_stdout()
             ctx.exit(0)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -71,5 +71,5 @@ def cli() -> None:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The program: exit code 0 when all went well, 1 when some inputs failed, 2 when the request cannot be met."""
-    with sentences():
+    with error_boundary():
         sys.exit(cli(words, prog_name="likely", standalone_mode=False))

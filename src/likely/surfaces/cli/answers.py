@@ -16,18 +16,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from likely.answer import Answer, Status
+from likely.answer import Prediction, Status
 
-Writer = Callable[[Answer | None], None]
-COLOURS = {
+Writer = Callable[[Prediction | None], None]
+COLORS = {
     Status.KNOWN: "green",
     Status.AMBIGUOUS: "yellow",
     Status.UNKNOWN: "red",
     Status.UNCALIBRATED: "dim",
     Status.ERROR: "bold red",
 }
-SURE = 0.9  # the probability of a group from which on it is worth a word
-WIDEST = 1000  # characters: enough that a file or a pipe gets every row on one line
+MIN_PROBABILITY = 0.9  # the probability of a group from which on it is worth a word
+MAX_WIDTH = 1000  # characters: enough that a file or a pipe gets every row on one line
 COLUMNS = (
     *("input", "status", "label", "probability", "p_value", "set"),
     *("bits_per_dim", "p_real", "calibration", "model", "error"),
@@ -36,9 +36,9 @@ COLUMNS = (
 
 def table(stream: IO[bytes]) -> Writer:
     """A table, drawn at the end, when the widths are known; in colour on a terminal, unbroken elsewhere."""
-    answers: list[Answer] = []
+    answers: list[Prediction] = []
 
-    def write(answer: Answer | None) -> None:
+    def write(answer: Prediction | None) -> None:
         if answer is None:
             stream.write(_drawn(_table(answers), on_terminal=stream.isatty()).encode())
             stream.flush()
@@ -51,7 +51,7 @@ def table(stream: IO[bytes]) -> Writer:
 def jsonl(stream: IO[bytes]) -> Writer:
     """One JSON object a line, written at once."""
 
-    def write(answer: Answer | None) -> None:
+    def write(answer: Prediction | None) -> None:
         if answer is not None:
             stream.write(answer.model_dump_json().encode() + b"\n")
             stream.flush()
@@ -65,9 +65,9 @@ def comma_separated(stream: IO[bytes]) -> Writer:
     rows = csv.DictWriter(line, COLUMNS)
     rows.writeheader()
 
-    def write(answer: Answer | None) -> None:
+    def write(answer: Prediction | None) -> None:
         if answer is not None:
-            rows.writerow({**_flat(answer), "set": "|".join(answer.set)})
+            rows.writerow({**_flat(answer), "set": "|".join(answer.prediction_set)})
         stream.write(line.getvalue().encode())
         stream.flush()
         line.seek(0)
@@ -85,7 +85,7 @@ def parquet(stream: IO[bytes]) -> Writer:
         raise ValueError("--format parquet needs pyarrow: pip install 'likely[parquet]'") from None
     rows: list[dict[str, Any]] = []
 
-    def write(answer: Answer | None) -> None:
+    def write(answer: Prediction | None) -> None:
         if answer is None:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
         else:
@@ -108,13 +108,13 @@ def by_suffix(path: Path) -> str:
 
 
 def _drawn(table: Table, *, on_terminal: bool) -> str:
-    width = shutil.get_terminal_size().columns if on_terminal else WIDEST
+    width = shutil.get_terminal_size().columns if on_terminal else MAX_WIDTH
     text = io.StringIO()
     Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def _table(answers: Sequence[Answer]) -> Table:
+def _table(answers: Sequence[Prediction]) -> Table:
     """With a column of the finest groups that are rather sure, where classes are nested."""
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     nested = any(answer.groups for answer in answers)
@@ -125,20 +125,20 @@ def _table(answers: Sequence[Answer]) -> Table:
     return drawn
 
 
-def _surely(answer: Answer) -> str:
-    sure = [group for group in answer.groups if group.probability >= SURE]
+def _surely(answer: Prediction) -> str:
+    sure = [group for group in answer.groups if group.probability >= MIN_PROBABILITY]
     return f"{sure[-1].label} {sure[-1].probability:.3f}" if sure and answer.status is not Status.UNKNOWN else ""
 
 
-def _cells(answer: Answer) -> list[Text | str]:
-    state = Text(answer.status.value, style=COLOURS[answer.status])
+def _cells(answer: Prediction) -> list[Text | str]:
+    state = Text(answer.status.value, style=COLORS[answer.status])
     if answer.error is not None:
         return [Text(answer.input), state, Text(answer.error), "", "", ""]
     label = Text(answer.label or "", style="dim" if answer.status is Status.UNKNOWN else "bold")
-    others = ", ".join(name for name in answer.set if name != answer.label)
+    others = ", ".join(name for name in answer.prediction_set if name != answer.label)
     p_value = "" if answer.p_value is None else f"{answer.p_value:.3f}"
     return [Text(answer.input), state, label, f"{answer.probability:.3f}", p_value, Text(others)]
 
 
-def _flat(answer: Answer) -> dict[str, Any]:
+def _flat(answer: Prediction) -> dict[str, Any]:
     return {name: value for name, value in answer.model_dump(mode="json").items() if name in COLUMNS}

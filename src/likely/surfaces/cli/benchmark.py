@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.benchmark.course import Watch
+from likely.benchmark.course import ProgressObserver
 from likely.surfaces.cli.data import CheckCommand
 from likely.surfaces.cli.errors import INTERRUPTED
 from likely.surfaces.cli.opening import DEVICES
 
 if TYPE_CHECKING:
-    from likely.benchmark import Benchmark, Outcome, Plan
+    from likely.benchmark import Benchmark, RunOutcome, BenchmarkConfig
     from likely.benchmark.course import Progress
-    from likely.benchmark.plan import Entry
-    from likely.data.listing import Problem
+    from likely.benchmark.plan import BenchmarkRun
+    from likely.data.listing import LoadError
     from likely.training.loop import Step
 
 
@@ -61,79 +61,79 @@ def command(data: str, out: Path, **given: Any) -> None:
     Writes results.jsonl, table.md, index.html, samples.png and models/ to the folder --out. What is there already is not
     done again, so that an interrupted benchmark goes on by the same command. Exit code 1 if a family failed.
     """
-    from likely.benchmark import Benchmark, Stopped
+    from likely.benchmark import Benchmark, BenchmarkInterrupted
     from likely.surfaces.cli.screen import console
 
     typed = shlex.join(["likely", *sys.argv[1:]])
-    benchmark, outcomes = Benchmark(_plan(data, given), out, command=typed, watch=Screen()), []
+    benchmark, outcomes = Benchmark(_plan(data, given), out, command=typed, watch=ConsoleObserver()), []
     try:
         for outcome in benchmark.outcomes():
             outcomes.append(outcome)
             _say(outcome)
-    except Stopped as stopped:
+    except BenchmarkInterrupted as stopped:
         console.print(f"Stopped, and saved, in the training of {stopped}.", soft_wrap=True, markup=False)
         console.print(f"To go on: {typed}", soft_wrap=True, markup=False)
         sys.exit(INTERRUPTED)
     _conclude(benchmark, outcomes)
 
 
-class Screen(Watch):
+class ConsoleObserver(ProgressObserver):
     """What one sees of a benchmark, all of it on stderr."""
 
-    def steps(self, steps: Iterable[Step], entry: Entry) -> Iterator[Step]:
-        from likely.surfaces.cli.progress import watched
+    def steps(self, steps: Iterable[Step], entry: BenchmarkRun) -> Iterator[Step]:
+        from likely.surfaces.cli.progress import track_steps
         from likely.surfaces.cli.screen import console
 
         console.print(f"[bold]{entry}")
-        return watched(steps, str(entry))
+        return track_steps(steps, str(entry))
 
     def reading(self) -> AbstractContextManager[Progress | None]:
-        from likely.surfaces.cli.progress import counting
+        from likely.surfaces.cli.progress import progress_bar
 
-        return counting("reading images")
+        return progress_bar("reading images")
 
-    def measuring(self, entry: Entry) -> AbstractContextManager[Any]:
+    def evaluating(self, entry: BenchmarkRun) -> AbstractContextManager[Any]:
         from likely.surfaces.cli.screen import console
 
         return console.status(f"measuring {entry}")
 
-    def left_out(self, problems: tuple[Problem, ...]) -> None:
-        from likely.surfaces.cli.problems import say
+    def skipped(self, problems: tuple[LoadError, ...]) -> None:
+        from likely.surfaces.cli.problems import print_skipped
 
-        say(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
+        print_skipped(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
 
 
-def _say(outcome: Outcome) -> None:
+def _say(outcome: RunOutcome) -> None:
     from likely.surfaces.cli.screen import console
 
-    result, entry = outcome.result, outcome.entry
+    result, entry = outcome.result, outcome.run
     if result.error is not None:
         console.print(f"[bold red]{entry} failed:[/] ", end="")
         console.print(result.error, soft_wrap=True, markup=False)
-    elif result.quality is not None:
+    elif result.accuracy is not None:
         how = "" if outcome.is_new else "  [dim]measured before"
-        console.print(f"[bold]{entry}[/]  accuracy {result.quality.accuracy:.4f}{how}")
+        console.print(f"[bold]{entry}[/]  accuracy {result.accuracy.accuracy:.4f}{how}")
 
 
-def _conclude(benchmark: Benchmark, outcomes: Sequence[Outcome]) -> None:
+def _conclude(benchmark: Benchmark, outcomes: Sequence[RunOutcome]) -> None:
     """Write the pages, print the table, and leave with 1 if anything failed or could not be read."""
-    from likely.benchmark import compared, write
+    from likely.benchmark import build_comparison, write_report
     from likely.benchmark.course import PAGE, TABLE
     from likely.evaluation.report.comparison import table
     from likely.surfaces.cli.screen import console
 
     results = [outcome.result for outcome in outcomes]
-    comparison = compared(benchmark, results)
-    write(benchmark, comparison)
+    comparison = build_comparison(benchmark, results)
+    write_report(benchmark, comparison)
     click.echo(table(comparison), nl=False)
     console.print(f"page  {benchmark.out / PAGE}\ntable {benchmark.out / TABLE}", soft_wrap=True, markup=False)
     if any(result.error is not None or result.left_out for result in results):
         sys.exit(1)
 
 
-def _plan(data: str, given: dict[str, Any]) -> Plan:
+def _plan(data: str, given: dict[str, Any]) -> BenchmarkConfig:
     """What was typed, validated."""
-    from likely.benchmark import TWIN, Plan
+    from likely.benchmark import BASELINE, BenchmarkConfig
     from likely.data.images import ImageOptions
     from likely.models import family
     from likely.surfaces.cli.flags import chosen
@@ -148,13 +148,13 @@ def _plan(data: str, given: dict[str, Any]) -> Plan:
     training = {name: given[name] for name in ("minutes", "epochs", "threads", "device") if given[name] is not None}
     if not {"minutes", "epochs"} & set(training):
         raise click.UsageError("nobody said how long to train: --minutes 10, say, the same for all; or --epochs")
-    return Plan(
+    return BenchmarkConfig(
         data=data,
         families=tuple(families),
         seeds=tuple(_seed(word) for word in seeds),
         training=TrainingOptions.model_validate(training),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
-        options=_options(given["options"], {TWIN, *families}),
+        options=_options(given["options"], {BASELINE, *families}),
         samples=given["samples"],
         extractor=given["extractor"],
     )
@@ -186,7 +186,7 @@ def _options(typed: Sequence[str], families: set[str]) -> dict[str, dict[str, An
 
 
 def _parsed(words: str, families: set[str]) -> tuple[str, str, str]:
-    from likely.data.nearest import suggestion
+    from likely.data.nearest import did_you_mean
     from likely.models import family as kind_of
 
     place, equals, value = words.partition("=")
@@ -197,11 +197,11 @@ def _parsed(words: str, families: set[str]) -> tuple[str, str, str]:
     if family not in families:
         named = ", ".join(sorted(families))
         raise click.UsageError(
-            f"--option {words}: {family!r} is not compared here{suggestion(family, families)}; the families are {named}"
+            f"--option {words}: {family!r} is not compared here{did_you_mean(family, families)}; the families are {named}"
         )
     fields = kind_of(family).options_type.model_fields
     if name not in fields:
-        raise click.UsageError(f"--option {words}: {family} has no option {name!r}{suggestion(name, fields)}")
+        raise click.UsageError(f"--option {words}: {family} has no option {name!r}{did_you_mean(name, fields)}")
     return family, name, value
 
 

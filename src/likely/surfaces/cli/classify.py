@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.surfaces.cli.opening import ALPHA, Opening, opens_model
+from likely.surfaces.cli.opening import ALPHA, ModelArgument, model_command
 from likely.surfaces.cli.priors import ADAPT, log_prior
 
 if TYPE_CHECKING:
-    from likely.answer import Answer
-    from likely.classifier import BayesClassifier
+    from likely.answer import Prediction
+    from likely.classifier import Predictor
     from likely.surfaces.cli.answers import Writer
 
 Masking = Callable[[list[Path]], Mapping[str, Any]]
@@ -25,7 +25,7 @@ CHUNK = 256  # images that are read, answered and written before the next
 
 
 @click.command()
-@opens_model
+@model_command
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--format", "form", type=click.Choice(["table", "jsonl", "csv", "parquet"]), help="How to write the answers."
@@ -54,7 +54,7 @@ CHUNK = 256  # images that are read, answered and written before the next
     help="Where the training images are now, if p-values behind a mask are to be had from them.",
 )
 def command(
-    model: Opening,
+    model: ModelArgument,
     inputs: tuple[str, ...],
     alpha: float,
     top_k: int | None,
@@ -64,7 +64,7 @@ def command(
     **written: Any,
 ) -> None:
     """Say what each INPUT, an image or a folder of images, shows, or that it shows nothing known."""
-    from likely.data.images import find
+    from likely.data.images import find_images
 
     if prior == ADAPT and observed is not None:
         raise click.UsageError(
@@ -72,9 +72,9 @@ def command(
         )
     if data is not None and observed is None:
         raise click.UsageError("--data is for p-values behind a mask; name one with --observed, or leave --data out")
-    destination = Destination(**written)
+    destination = OutputOptions(**written)
     classifier = model.classifier_of_images("answer")
-    paths = find(inputs)
+    paths = find_images(inputs)
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")
     asked = {"alpha": alpha, "top_k": top_k, "log_prior": log_prior(classifier, prior, paths, alpha)}
@@ -93,7 +93,7 @@ def command(
 
 
 @dataclass(frozen=True)
-class Destination:
+class OutputOptions:
     """Where the answers go, and how they are written."""
 
     form: str | None
@@ -127,45 +127,45 @@ class Destination:
             yield WRITERS[self.format](stream)
 
 
-def _shortfall(classifier: BayesClassifier, alpha: float) -> Iterator[str]:
+def _shortfall(classifier: Predictor, alpha: float) -> Iterator[str]:
     """What the p-values can promise where a class has too few calibration images for its own."""
-    from likely.answer import Calibration
+    from likely.answer import CalibrationScope
     from likely.evaluation.phrases import listing, plural
 
-    kinds, missing = classifier.judge_.typicality.calibration(alpha), classifier.judge_.typicality.n_missing(alpha)
-    few = [c for c, kind in enumerate(kinds) if kind is not Calibration.PER_CLASS]
+    kinds, missing = classifier.conformal_.typicality.scope(alpha), classifier.conformal_.typicality.n_missing(alpha)
+    few = [c for c, kind in enumerate(kinds) if kind is not CalibrationScope.PER_CLASS]
     if not few:
         return
     named = listing(tuple(f"{classifier.labels[c]} {missing[c]:,}" for c in few))
-    if kinds[few[0]] is Calibration.POOLED:
+    if kinds[few[0]] is CalibrationScope.POOLED:
         yield f"p-values are pooled over classes that have too few images of their own at alpha {alpha:g}; missing: {named}"
     else:
-        have = plural(len(classifier.judge_.typicality.labels), "calibration image")
+        have = plural(len(classifier.conformal_.typicality.labels), "calibration image")
         yield f"without p-values: {have} in all, and alpha {alpha:g} takes {math.ceil(1 / alpha - 1e-9)}; missing: {named}"
 
 
-def _masking(classifier: BayesClassifier, folder: Path, observed: str | None, data: str | None) -> Masking:
+def _masking(classifier: Predictor, folder: Path, observed: str | None, data: str | None) -> Masking:
     """What goes with a chunk of images: nothing, one mask and what was calibrated behind it, or a mask for each."""
-    from likely.surfaces.cli.masks import TRANSPARENT, judge_of_part, mask_of_file, masks_of_images
+    from likely.surfaces.cli.masks import TRANSPARENT, conformal_for_mask, load_mask_file, alpha_masks
 
     if observed is None:
         return lambda chunk: {}
     if observed == TRANSPARENT:
-        return lambda chunk: {"observed": masks_of_images(classifier, chunk)}
-    mask = mask_of_file(classifier, Path(observed))
+        return lambda chunk: {"observed": alpha_masks(classifier, chunk)}
+    mask = load_mask_file(classifier, Path(observed))
     if mask.all():
         return lambda chunk: {}
-    judge = judge_of_part(classifier, mask, folder, data)
+    judge = conformal_for_mask(classifier, mask, folder, data)
     return lambda chunk: {"observed": mask, "judge": judge}
 
 
 def _answers(
-    classifier: BayesClassifier, paths: list[Path], asked: Mapping[str, Any], masking: Masking
-) -> Iterator[Answer]:
-    from likely.surfaces.cli.progress import counting
+    classifier: Predictor, paths: list[Path], asked: Mapping[str, Any], masking: Masking
+) -> Iterator[Prediction]:
+    from likely.surfaces.cli.progress import progress_bar
 
-    with counting("classifying") as progress:
+    with progress_bar("classifying") as progress:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
-            yield from classifier.answer(chunk, **asked, **masking(chunk))
+            yield from classifier.classify(chunk, **asked, **masking(chunk))
             progress(start + len(chunk), len(paths))

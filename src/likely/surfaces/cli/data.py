@@ -12,7 +12,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from likely.data.findings import Findings
+    from likely.data.findings import DataIssues
     from likely.data.images import ImageFormat
 
 SOME_UNREADABLE = 1
@@ -53,11 +53,11 @@ def check(data: str, as_json: bool, **given: Any) -> None:
     from likely.data.check import check as look
     from likely.data.images import ImageOptions
     from likely.surfaces.cli.flags import chosen
-    from likely.surfaces.cli.progress import counting
+    from likely.surfaces.cli.progress import progress_bar
     from likely.surfaces.cli.screen import console
 
     images = ImageOptions.model_validate(chosen(ImageOptions, given))
-    with counting("reading images") as progress:
+    with progress_bar("reading images") as progress:
         findings = look(data, images, progress=progress)
     if as_json:
         click.echo(json.dumps(findings.as_dict()))
@@ -66,15 +66,15 @@ def check(data: str, as_json: bool, **given: Any) -> None:
     sys.exit(SOME_UNREADABLE if findings.n_unreadable else 0)
 
 
-def _summary(findings: Findings) -> RenderableType:
+def _summary(findings: DataIssues) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    verdict = _found(findings) if findings.findings else Text("  ✓ nothing wrong was found\n", "green")
+    verdict = _found(findings) if findings.issues else Text("  ✓ nothing wrong was found\n", "green")
     return Group(Text(), _headline(findings), _counts(findings), verdict)
 
 
-def _headline(findings: Findings) -> RenderableType:
+def _headline(findings: DataIssues) -> RenderableType:
     from rich.text import Text
 
     n = sum(map(sum, findings.counts.values())) + sum(findings.unlabelled.values())
@@ -85,10 +85,10 @@ def _headline(findings: Findings) -> RenderableType:
 
 
 def _way(form: ImageFormat) -> str:
-    return form.resize if form.zoom == 1 else f"{form.resize}, {form.zoom:.2f} times enlarged"
+    return form.resize if form.center_crop_ratio == 1 else f"{form.resize}, {form.center_crop_ratio:.2f} times enlarged"
 
 
-def _counts(findings: Findings) -> RenderableType:
+def _counts(findings: DataIssues) -> RenderableType:
     """How many images each class has in each part."""
     from rich import box
     from rich.table import Table
@@ -105,7 +105,7 @@ def _counts(findings: Findings) -> RenderableType:
     return table
 
 
-def _rows(findings: Findings) -> list[tuple[str, tuple[int, ...]]]:
+def _rows(findings: DataIssues) -> list[tuple[str, tuple[int, ...]]]:
     """Every class, sorted by name; of very many the largest and the smallest, sorted by size."""
     rows = list(zip(findings.classes, zip(*findings.counts.values(), strict=True), strict=True))
     if len(rows) <= MOST_CLASSES:
@@ -115,15 +115,15 @@ def _rows(findings: Findings) -> list[tuple[str, tuple[int, ...]]]:
     return [*ranked[:SHOWN_AT_EACH_END], (between, ()), *ranked[-SHOWN_AT_EACH_END:]]
 
 
-def _found(findings: Findings) -> RenderableType:
+def _found(findings: DataIssues) -> RenderableType:
     """Each finding as a sentence, with a few examples below, their paths from DATA on."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 1))
-    for finding in findings.findings:
+    for finding in findings.issues:
         sign, style = SIGNS[finding.severity]
-        table.add_row("", Text(sign, style), Text(finding.sentence))
+        table.add_row("", Text(sign, style), Text(finding.message))
         for example in finding.examples[:SHOWN_EXAMPLES]:
             short = example.replace(f"{findings.name}/", "").replace(f"{findings.name}:", "")
             table.add_row("", "", Text(short, "dim", overflow="fold"))

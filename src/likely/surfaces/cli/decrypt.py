@@ -16,10 +16,10 @@ from likely.surfaces.cli.encrypt import KEY_FILE
 )
 def command(model: Path, key: tuple[Path, ...]) -> None:
     """Decrypt every file of MODEL."""
-    from likely.checkpoint import decrypt, is_sealed
-    from likely.checkpoint.sealing import Keys
+    from likely.checkpoint import decrypt, is_encrypted
+    from likely.checkpoint.sealing import Keyring
 
-    if not is_sealed(model):
+    if not is_encrypted(model):
         raise click.UsageError(f"{model} is not encrypted")
-    n = decrypt(model, Keys.of_files(key))
+    n = decrypt(model, Keyring.from_files(key))
     click.echo(f"decrypted: {model}, {n} files", err=True)

@@ -11,15 +11,15 @@ import click
 import numpy as np
 
 if TYPE_CHECKING:
-    from likely.data.parts import Part
-    from likely.run import Session
+    from likely.data.parts import LabeledImages
+    from likely.run import TrainingRun
 
 DATA, MINUTES = "digits", 0.5
 MODEL, PICTURES = "model", "pictures"  # the folders that a demo makes
 DIGITS = {"a-3.png": 3, "an-8.png": 8}
 NO_DIGIT = "no-digit.png"
 # A house, in the sixteen greys and the strokes of the digits, in a shape that none has: 0 is black, f is white.
-HOUSE = """
+UNKNOWN_IMAGE = """
     000ff000
     00ffff00
     0ffffff0
@@ -81,44 +81,44 @@ def _source(model: Path) -> str | None:
         document = checkpoint.read_document(model, of_any_version=True)
         source: str | None = document.get("record", {}).get("source")
         return source
-    return run.stored(model).data if (model / run.UNFINISHED).exists() else None
+    return run.load_unfinished_config(model).data if (model / run.TRAINING_STATE).exists() else None
 
 
-def _train(model: Path) -> tuple[Session, Part]:
+def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
     from likely.data.dataset import load
-    from likely.run import Run, begin
-    from likely.surfaces.cli.progress import watched
+    from likely.run import TrainConfig, start_run
+    from likely.surfaces.cli.progress import track_steps
     from likely.surfaces.cli.screen import screen
     from likely.training.options import TrainingOptions
 
     screen.print("[bold]1  Train[/] on 8x8 pictures of handwritten digits")
-    run = Run(data=DATA, training=TrainingOptions(minutes=MINUTES), folds=2)
-    session = begin(run, model, command=f"likely train {DATA} --minutes {MINUTES} --out {model}")
-    for _ in watched(session.steps(), "training"):
+    run = TrainConfig(data=DATA, training=TrainingOptions(minutes=MINUTES), label_check_folds=2)
+    session = start_run(run, model, command=f"likely train {DATA} --minutes {MINUTES} --out {model}")
+    for _ in track_steps(session.steps(), "training"):
         pass
     session.finish()
-    for _ in watched(session.check_labels(), "checking labels", lines=False):
+    for _ in track_steps(session.check_labels(), "checking labels", lines=False):
         pass
-    test = load(DATA, session.dataset.format or run.images, parts=("test",)).test
+    test = load(DATA, session.dataset.format or run.images, splits=("test",)).test
     assert test is not None  # the digits have a test part, and the training has not read it
     return session, test
 
 
-def _measure(session: Session, test: Part) -> None:
-    from likely.evaluation.assessment import assess
-    from likely.evaluation.portrait import measured
+def _measure(session: TrainingRun, test: LabeledImages) -> None:
+    from likely.evaluation.assessment import evaluate
+    from likely.evaluation.portrait import build_evaluation_report
     from likely.run import ALPHA, write_pages
     from likely.surfaces.cli.evaluate import show
     from likely.surfaces.cli.screen import screen
 
     screen.print(f"\n[bold]2  Evaluate[/] on {len(test)} digits that it has never seen")
-    found = assess(session.classifier, test, alpha=ALPHA)
-    content = measured(session.classifier, session.out, found, test)
-    write_pages(session.out, replace(content, mislabelled=session.content.mislabelled))
+    found = evaluate(session.classifier, test, alpha=ALPHA)
+    content = build_evaluation_report(session.classifier, session.out, found, test)
+    write_pages(session.out, replace(content, label_issues=session.content.label_issues))
     show(found)
 
 
-def _classify(session: Session, folder: Path, test: Part) -> None:
+def _classify(session: TrainingRun, folder: Path, test: LabeledImages) -> None:
     import sys
 
     from likely.surfaces.cli.answers import table
@@ -126,19 +126,19 @@ def _classify(session: Session, folder: Path, test: Part) -> None:
 
     screen.print(f"\n[bold]3  Classify[/] three pictures: likely classify {session.out} {folder}", soft_wrap=True)
     write = table(sys.stdout.buffer)
-    for answer in [*session.classifier.answer(_pictures(folder, test)), None]:
+    for answer in [*session.classifier.classify(_pictures(folder, test)), None]:
         write(answer)
 
 
-def _pictures(folder: Path, test: Part) -> list[Path]:
+def _pictures(folder: Path, test: LabeledImages) -> list[Path]:
     """Two digits of the test part and something that is no digit, as files, pixel by pixel as they are."""
-    from likely.data.images import write
+    from likely.data.images import write_image
 
     folder.mkdir(parents=True, exist_ok=True)
     pixels = {
         name: test.images.batch([int((test.labels == label).argmax())])[0].numpy() for name, label in DIGITS.items()
     }
-    pixels[NO_DIGIT] = np.array([[int(grey, 16) * 17 for grey in row] for row in HOUSE.split()], np.uint8)
+    pixels[NO_DIGIT] = np.array([[int(grey, 16) * 17 for grey in row] for row in UNKNOWN_IMAGE.split()], np.uint8)
     for name, values in pixels.items():
-        write(folder / name, values)
+        write_image(folder / name, values)
     return [folder / name for name in pixels]

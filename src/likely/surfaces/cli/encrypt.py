@@ -19,7 +19,7 @@ KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 def command(model: Path | None, key: Path | None, old_key: tuple[Path, ...], new_key: Path | None) -> None:
     """Encrypt every file of MODEL (AES-256-GCM). LIKELY_KEY=FILE opens it wherever a model is used."""
     from likely.checkpoint import encrypt
-    from likely.checkpoint.sealing import Keys
+    from likely.checkpoint.sealing import Keyring
     from likely.checkpoint.sealing import new_key as make
 
     if (key is None) == (new_key is None):
@@ -33,5 +33,5 @@ def command(model: Path | None, key: Path | None, old_key: tuple[Path, ...], new
         return
     chosen = key or new_key
     assert chosen is not None
-    n = encrypt(model, Keys.of_files([chosen, *old_key]))
+    n = encrypt(model, Keyring.from_files([chosen, *old_key]))
     click.echo(f"encrypted: {model}, {n} files; a signature, if there was one, has to be made anew", err=True)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 
-from likely.surfaces.blame import is_ours
+from likely.surfaces.blame import is_internal
 
 USAGE, FAILED, INTERRUPTED = 2, 1, 130
 
 
 @contextmanager
-def sentences() -> Iterator[None]:
+def error_boundary() -> Iterator[None]:
     """Turn whatever goes wrong inside into a sentence on stderr and an exit code."""
     try:
         try:
@@ -28,7 +28,7 @@ def sentences() -> Iterator[None]:
         click.echo("Stopped.", err=True)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        forget_output()
+        silence_stdout()
         sys.exit(0)
     except click.ClickException as error:
         error.show()
@@ -37,7 +37,7 @@ def sentences() -> Iterator[None]:
         _leave(*_explained(error))
 
 
-def forget_output() -> None:
+def silence_stdout() -> None:
     """Write to nowhere from now on: the reader of our output has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -57,9 +57,9 @@ def _explained(error: Exception) -> tuple[str, int]:
             return "; ".join(_fault(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()), USAGE
         case OSError():
             return f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", USAGE
-        case ValueError() if is_ours(error):
+        case ValueError() if is_internal(error):
             return str(error), USAGE
-        case ArithmeticError() if is_ours(error):  # nothing was wrong with the request: the training diverged
+        case ArithmeticError() if is_internal(error):  # nothing was wrong with the request: the training diverged
             return str(error), FAILED
         case _:
             return _apology(error), FAILED

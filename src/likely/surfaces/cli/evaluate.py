@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.surfaces.cli.opening import ALPHA, Opening, opens_model
+from likely.surfaces.cli.opening import ALPHA, ModelArgument, model_command
 
 if TYPE_CHECKING:
-    from likely.classifier import BayesClassifier
-    from likely.data.parts import Part
-    from likely.evaluation.assessment import Assessment
-    from likely.evaluation.attacks import Attacked
+    from likely.classifier import Predictor
+    from likely.data.parts import LabeledImages
+    from likely.evaluation.assessment import EvaluationResult
+    from likely.evaluation.attacks import AttackResult
     from likely.evaluation.fidelity import Fidelity
     from likely.evaluation.report.blocks import Column
     from likely.evaluation.robustness import Robustness
-    from likely.evaluation.selection import Selection, Strangers
+    from likely.evaluation.selection import EvalSplit, OODImages
 
 
 @click.command()
-@opens_model
+@model_command
 @click.argument("data")
 @click.option("--unknown", metavar="DATA2", help="Images of no known class, to see how many are turned away.")
 @click.option(
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     "there, for as long as MODEL was, if there is none.",
 )
 def command(
-    model: Opening,
+    model: ModelArgument,
     data: str,
     unknown: str | None,
     as_json: bool,
@@ -81,10 +81,10 @@ def command(
 
     Images that the model was trained on are skipped and counted; exit code 2 if nothing is left.
     """
-    from likely.evaluation.portrait import measured as portrayed
+    from likely.evaluation.portrait import build_evaluation_report as portrayed
     from likely.evaluation.report import render
     from likely.evaluation.report.sections.robustness import robustness
-    from likely.surfaces.cli.problems import say
+    from likely.surfaces.cli.problems import print_skipped
     from likely.surfaces.cli.screen import console
 
     if (corruptions or attack) and twin is None:
@@ -94,13 +94,13 @@ def command(
         )
     classifier = model.classifier()
     chosen, strangers = _read(classifier, data, unknown)
-    problems = (*chosen.problems, *(strangers.problems if strangers else ()))
-    say(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
+    problems = (*chosen.errors, *(strangers.errors if strangers else ()))
+    print_skipped(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
     found = _measured(classifier, chosen, strangers, **measured)
-    likeness = _fidelity(classifier, chosen.part, extractor) if extractor else None
+    likeness = _fidelity(classifier, chosen.images, extractor) if extractor else None
     pair = [classifier, _twin(model, classifier, twin)] if twin is not None else []
-    damaged = _damaged(pair, chosen.part, found.judgement.alpha) if corruptions else []
-    deceived = _deceived(pair, chosen.part, found.judgement.alpha, budget, n_attacked) if attack else []
+    damaged = _damaged(pair, chosen.images, found.output.alpha) if corruptions else []
+    deceived = _deceived(pair, chosen.images, found.output.alpha, budget, n_attacked) if attack else []
     if as_json:
         more: dict[str, Any] = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
         more |= {"corruptions": [each.model_dump(mode="json") for each in damaged]} if damaged else {}
@@ -110,48 +110,48 @@ def command(
         show(found, likeness)
         _show_damage(damaged, deceived)
     if report is not None:
-        content = portrayed(classifier, model.folder, found, chosen.part, likeness)
+        content = portrayed(classifier, model.folder, found, chosen.images, likeness)
         page = render(content.with_section(robustness(damaged, deceived)))
         report.write_text(page, encoding="utf-8")
         console.print(f"report {report}", soft_wrap=True, markup=False)
     sys.exit(1 if problems else 0)
 
 
-def show(found: Assessment, likeness: Fidelity | None = None) -> None:
+def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
     """The figures on stdout, each with a few words on how to read it."""
     from rich.table import Table
 
-    from likely.evaluation.figures import headlines
-    from likely.evaluation.report.sections.fidelity import fidelity_lines, measured_with
+    from likely.evaluation.figures import metric_tiles
+    from likely.evaluation.report.sections.fidelity import fidelity_lines, extractor_description
     from likely.surfaces.cli.screen import screen
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
     table.add_column(style="dim")
-    for line in headlines(found.figures, found.evidence, len(found.classes)):
+    for line in metric_tiles(found.metrics, found.likelihood_type, len(found.classes)):
         table.add_row(*line)
     for line in fidelity_lines(likeness) if likeness else ():
         table.add_row(*line)
     screen.print(table)
     if likeness:
-        screen.print(measured_with(likeness))
+        screen.print(extractor_description(likeness))
     if found.skipped:
         screen.print(f"{found.skipped:,} images skipped: the model was trained on them")
 
 
-def _twin(model: Opening, own: BayesClassifier, folder: Path) -> BayesClassifier:
+def _twin(model: ModelArgument, own: Predictor, folder: Path) -> Predictor:
     """The twin of a model that is open, trained now if there is none."""
     from likely.checkpoint import DOCUMENT
     from likely.contract import GenerativeModel
-    from likely.run import UNFINISHED, resume, twin_of
-    from likely.surfaces.cli.progress import counting, watched
+    from likely.run import TRAINING_STATE, resume_run, baseline_run
+    from likely.surfaces.cli.progress import progress_bar, track_steps
 
     if not (folder / DOCUMENT).exists():
-        with counting("reading images") as progress:
-            begun = (folder / UNFINISHED).exists()
-            session = resume(folder, progress=progress) if begun else twin_of(model.folder, folder, progress=progress)
-        for _ in watched(session.steps(), "training the twin"):
+        with progress_bar("reading images") as progress:
+            begun = (folder / TRAINING_STATE).exists()
+            session = resume_run(folder, progress=progress) if begun else baseline_run(model.folder, folder, progress=progress)
+        for _ in track_steps(session.steps(), "training the twin"):
             pass
         session.finish()
     twin = replace(model, folder=folder).classifier()
@@ -163,43 +163,43 @@ def _twin(model: Opening, own: BayesClassifier, folder: Path) -> BayesClassifier
     return twin
 
 
-def _damaged(pair: Sequence[BayesClassifier], part: Part, alpha: float) -> list[Robustness]:
-    from likely.evaluation.robustness import robustness
-    from likely.surfaces.cli.progress import counting
+def _damaged(pair: Sequence[Predictor], part: LabeledImages, alpha: float) -> list[Robustness]:
+    from likely.evaluation.robustness import measure_robustness
+    from likely.surfaces.cli.progress import progress_bar
 
     found = []
     for classifier in pair:
-        with counting(f"damaging images, {classifier.id}") as progress:
-            found.append(robustness(classifier, part, seed=0, alpha=alpha, progress=progress))
+        with progress_bar(f"damaging images, {classifier.id}") as progress:
+            found.append(measure_robustness(classifier, part, seed=0, alpha=alpha, progress=progress))
     return found
 
 
 def _deceived(
-    pair: Sequence[BayesClassifier], part: Part, alpha: float, budget: float, n: int
-) -> list[tuple[str, tuple[Attacked, ...]]]:
+    pair: Sequence[Predictor], part: LabeledImages, alpha: float, budget: float, n: int
+) -> list[tuple[str, tuple[AttackResult, ...]]]:
     """Of the first few images in an order drawn at random, the same for both."""
     import numpy as np
 
-    from likely.evaluation.attacks import attacked
-    from likely.surfaces.cli.progress import counting
+    from likely.evaluation.attacks import attack
+    from likely.surfaces.cli.progress import progress_bar
 
     some = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:n]))
     found = []
     for classifier in pair:
-        with counting(f"attacking {classifier.id}") as progress:
-            rows = attacked(classifier, some, budget=budget, alpha=alpha, seed=0, progress=progress)
+        with progress_bar(f"attacking {classifier.id}") as progress:
+            rows = attack(classifier, some, epsilon=budget, alpha=alpha, seed=0, progress=progress)
         found.append((classifier.id or classifier.family, rows))
     return found
 
 
-def _show_damage(damaged: Sequence[Robustness], deceived: Sequence[tuple[str, Sequence[Attacked]]]) -> None:
+def _show_damage(damaged: Sequence[Robustness], deceived: Sequence[tuple[str, Sequence[AttackResult]]]) -> None:
     """The tables of the report, on stdout."""
     from likely.evaluation.report.sections import robustness as section
 
     if damaged:
-        _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.reading(damaged))
+        _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.corruption_summary(damaged))
     if deceived:
-        _show_table(section.ATTACK_COLUMNS, section.attack_rows(deceived), section.reading_attacks(deceived))
+        _show_table(section.ATTACK_COLUMNS, section.attack_rows(deceived), section.attack_summary(deceived))
 
 
 def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], words: str) -> None:
@@ -216,7 +216,7 @@ def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], wor
     screen.print(words)
 
 
-def _fidelity(classifier: BayesClassifier, part: Part, path: Path) -> Fidelity:
+def _fidelity(classifier: Predictor, part: LabeledImages, path: Path) -> Fidelity:
     from likely.evaluation.extractors import extractor
     from likely.evaluation.fidelity import fidelity
     from likely.surfaces.cli.screen import console
@@ -225,18 +225,18 @@ def _fidelity(classifier: BayesClassifier, part: Part, path: Path) -> Fidelity:
         return fidelity(classifier, part, extractor(path, device=classifier.device.type))
 
 
-def _read(classifier: BayesClassifier, data: str, unknown: str | None) -> tuple[Selection, Strangers | None]:
-    from likely.evaluation.selection import select, unlabelled
-    from likely.surfaces.cli.progress import counting
+def _read(classifier: Predictor, data: str, unknown: str | None) -> tuple[EvalSplit, OODImages | None]:
+    from likely.evaluation.selection import eval_split, ood_images
+    from likely.surfaces.cli.progress import progress_bar
 
-    with counting("reading images") as progress:
-        return select(classifier, data, progress), unlabelled(classifier, unknown, progress) if unknown else None
+    with progress_bar("reading images") as progress:
+        return eval_split(classifier, data, progress), ood_images(classifier, unknown, progress) if unknown else None
 
 
-def _measured(classifier: BayesClassifier, chosen: Selection, strangers: Strangers | None, **how: Any) -> Assessment:
-    from likely.evaluation.assessment import assess
+def _measured(classifier: Predictor, chosen: EvalSplit, strangers: OODImages | None, **how: Any) -> EvaluationResult:
+    from likely.evaluation.assessment import evaluate
     from likely.surfaces.cli.screen import console
 
     others = (strangers.source, strangers.images) if strangers else None
     with console.status("measuring"):
-        return assess(classifier, chosen.part, skipped=chosen.n_skipped, unknown=others, **how)
+        return evaluate(classifier, chosen.images, skipped=chosen.n_skipped, unknown=others, **how)

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from likely.surfaces.cli.masks import TRANSPARENT, judge_of_part, mask_of
-from likely.surfaces.cli.opening import Opening, opens_model
+from likely.surfaces.cli.masks import TRANSPARENT, conformal_for_mask, load_mask
+from likely.surfaces.cli.opening import ModelArgument, model_command
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from likely.classifier import BayesClassifier
+    from likely.classifier import Predictor
     from likely.classifier.explaining import Explanation
     from likely.evaluation.captioned import Pixels
-    from likely.inference.judgement import Judge
+    from likely.inference.judgement import ConformalClassifier
     from likely.surfaces.cli.masks import Mask
 
 N_ALIKE = 7  # training images of each class
 
 
 @click.command()
-@opens_model
+@model_command
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--against", metavar="NAME", help="The other class; the second most probable one, if left out.")
 @click.option("--data", metavar="DATA", help="Where the training images are now; where they were then, if left out.")
@@ -36,7 +36,7 @@ N_ALIKE = 7  # training images of each class
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The picture, FILE.png.")
 @click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")
 def command(
-    model: Opening,
+    model: ModelArgument,
     image: Path,
     against: str | None,
     data: str | None,
@@ -53,87 +53,87 @@ def command(
 
     With --observed, what each class would most likely have behind the mask.
     """
-    from likely.data.images import write
-    from likely.evaluation.sheets import CLEAR_KINDS, opaque
+    from likely.data.images import write_image
+    from likely.evaluation.sheets import TRANSPARENT_FORMATS, opaque
 
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} exists; --overwrite replaces it")
     classifier = model.classifier_of_images("explain")
-    mask = None if observed is None else mask_of(classifier, observed, image)
+    mask = None if observed is None else load_mask(classifier, observed, image)
     if mask is None or mask.all():
         drawn, said = _whole(classifier, image, against, model.folder, data)
     elif against is not None:
         raise click.UsageError("--observed shows all classes beside each other; leave --against out")
     else:
-        judge = None if observed == TRANSPARENT else judge_of_part(classifier, mask, model.folder, data)
+        judge = None if observed == TRANSPARENT else conformal_for_mask(classifier, mask, model.folder, data)
         drawn, said = _part(classifier, image, mask, judge)
-    write(out, drawn if out.suffix.lower() in CLEAR_KINDS else opaque(drawn))
+    write_image(out, drawn if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(drawn))
     for sentence in said:
         click.echo(sentence, err=True)
     click.echo(f"picture: {out}", err=True)
 
 
 def _whole(
-    classifier: BayesClassifier, image: Path, against: str | None, folder: Path, data: str | None
+    classifier: Predictor, image: Path, against: str | None, folder: Path, data: str | None
 ) -> tuple[Image, list[str]]:
     """The picture of an explanation, and what it shows in words."""
-    from likely.evaluation.reasons import picture
+    from likely.evaluation.reasons import explanation_figure
     from likely.surfaces.cli.screen import console
 
     with console.status("explaining"):
         found = classifier.explain(image, against=against)
-    return picture(found, classifier.labels, _alike(classifier, found, folder, data)), _sentences(
+    return explanation_figure(found, classifier.labels, _alike(classifier, found, folder, data)), _sentences(
         classifier, image, found
     )
 
 
-def _part(classifier: BayesClassifier, image: Path, mask: Mask, judge: Judge | None) -> tuple[Image, list[str]]:
+def _part(classifier: Predictor, image: Path, mask: Mask, judge: ConformalClassifier | None) -> tuple[Image, list[str]]:
     """The same of an image of which only a part is seen."""
-    from likely.evaluation.reasons import picture_of_part
+    from likely.evaluation.reasons import imputation_figure
     from likely.surfaces.cli.screen import console
 
     with console.status("imagining"):
-        found = classifier.imagine(image, mask, judge=judge)
+        found = classifier.impute(image, mask, conformal=judge)
     names, p = classifier.labels, found.log_posterior.exp()
     best = [f"{names[c]} {p[c]:.3f}" for c in p.argsort(descending=True)[:2].tolist()]
-    return picture_of_part(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]
+    return imputation_figure(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]
 
 
-def _sentences(classifier: BayesClassifier, image: Path, found: Explanation) -> list[str]:
+def _sentences(classifier: Predictor, image: Path, found: Explanation) -> list[str]:
     """The answer, and what the picture shows of it, in words."""
     from likely.answer import Status
 
     names = classifier.labels
     a, b = names[found.label], names[found.against]
-    (answer,) = classifier.answer([image])
+    (answer,) = classifier.classify([image])
     said = [f"{a} {found.probability(found.label):.3f}, {b} {found.probability(found.against):.3f}"]
     if answer.status is Status.UNKNOWN:
         said.append(
             f"none of the classes finds the image typical (p = {answer.p_value:.2g}); what follows is why {a} leads"
         )
-    if found.way is None:
+    if found.counterfactual_path is None:
         said.append(f"{classifier.family!r} has no latent space of all classes, and so no way from {a} to {b} to show")
-    elif found.way.turn is None:
+    elif found.counterfactual_path.flip is None:
         said.append(f"the way to {b} never comes to be one for the model")
     return said
 
 
-def _alike(classifier: BayesClassifier, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
+def _alike(classifier: Predictor, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
     """Training images of both classes, if they are still to be found; else a sentence says that they are not."""
     from likely.data.listing import DataError
-    from likely.evaluation.neighbours import nearest
-    from likely.evaluation.selection import learned_from
-    from likely.run import run_of
-    from likely.surfaces.cli.progress import counting
+    from likely.evaluation.neighbours import nearest_images
+    from likely.evaluation.selection import training_images
+    from likely.run import load_config
+    from likely.surfaces.cli.progress import progress_bar
 
     try:
-        with counting("reading images") as progress:
-            part = learned_from(classifier, data or run_of(folder).data, progress)
+        with progress_bar("reading images") as progress:
+            part = training_images(classifier, data or load_config(folder).data, progress)
     except DataError as error:
         if data is not None:
             raise
         click.echo(f"without training images: {error}; --data names where they are now", err=True)
         return {}
     classes = (found.label, found.against)
-    near = {c: nearest(classifier, found.image, part, c, N_ALIKE) for c in classes}
+    near = {c: nearest_images(classifier, found.image, part, c, N_ALIKE) for c in classes}
     return {c: part.images.batch(range(len(part))).numpy() for c, part in near.items()}

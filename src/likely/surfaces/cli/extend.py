@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.surfaces.cli.opening import Opening, opens_model
+from likely.surfaces.cli.opening import ModelArgument, model_command
 
 if TYPE_CHECKING:
-    from likely.classifier import BayesClassifier
+    from likely.classifier import Predictor
 
 ALPHA = 0.05  # the usual false-alarm rate, at which it is said what a class's images can support
 
 
-class Lesson(click.ParamType[tuple[str, Path]]):
+class NewClassParam(click.ParamType[tuple[str, Path]]):
     """NAME=DIR: a class and where its images are."""
 
     name = "NAME=DIR"
@@ -37,7 +37,7 @@ class Lesson(click.ParamType[tuple[str, Path]]):
 
 
 @dataclass(frozen=True)
-class Learned:
+class ExtendResult:
     """What was learned of a class: from how many images, in how many seconds, and how many are needed to promise more."""
 
     n: int
@@ -46,11 +46,11 @@ class Learned:
 
 
 @click.command()
-@opens_model
-@click.argument("lessons", nargs=-1, required=True, type=Lesson(), metavar="NAME=DIR...")
+@model_command
+@click.argument("lessons", nargs=-1, required=True, type=NewClassParam(), metavar="NAME=DIR...")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The new model's folder.")
 @click.option("--overwrite", is_flag=True, help="Replace the model folder that --out names.")
-def command(model: Opening, lessons: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
+def command(model: ModelArgument, lessons: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
     """Teach MODEL new classes, each from a folder of images, without training it again.
 
     What it knows of the other classes stays as it is. Five images are enough to begin with.
@@ -58,11 +58,11 @@ def command(model: Opening, lessons: tuple[tuple[str, Path], ...], out: Path, ov
     \b
     likely extend model sandal=photos/sandals --out larger
     """
-    from likely.run import record_of, save_extended
+    from likely.run import load_record, save_with_new_class
     from likely.surfaces.cli.folders import clear
 
     _refuse(model.folder, lessons, out, overwrite)
-    record_of(model.folder)  # before anything is removed: it is part of what will be written
+    load_record(model.folder)  # before anything is removed: it is part of what will be written
     classifier = model.classifier_of_images("extend")
     failed, counts = 0, {}
     for name, place in lessons:
@@ -74,13 +74,13 @@ def command(model: Opening, lessons: tuple[tuple[str, Path], ...], out: Path, ov
         counts[name] = learned.n
     if out.exists():
         clear(out)
-    save_extended(classifier, counts, model.folder, out, command=shlex.join(["likely", *sys.argv[1:]]))
+    save_with_new_class(classifier, counts, model.folder, out, command=shlex.join(["likely", *sys.argv[1:]]))
     click.echo(f"model {out}: {len(classifier.labels)} classes", err=True)
     sys.exit(1 if failed else 0)
 
 
 def _refuse(folder: Path, lessons: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
-    from likely.surfaces.cli.folders import refuse_foreign
+    from likely.surfaces.cli.folders import check_output_folder
 
     names = [name for name, _ in lessons]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -91,16 +91,16 @@ def _refuse(folder: Path, lessons: tuple[tuple[str, Path], ...], out: Path, over
     if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise click.UsageError(f"{out} is not empty; --overwrite replaces it")
-        refuse_foreign(out)
+        check_output_folder(out)
 
 
-def _taught(classifier: BayesClassifier, name: str, place: Path) -> tuple[BayesClassifier, Learned, list[str]]:
+def _taught(classifier: Predictor, name: str, place: Path) -> tuple[Predictor, ExtendResult, list[str]]:
     """The classifier of one class more, and a sentence for every image that could not be read."""
     from likely.data.decoding import ImageWarning
-    from likely.data.images import find
+    from likely.data.images import find_images
     from likely.surfaces.cli.screen import console
 
-    paths = find([str(place)])
+    paths = find_images([str(place)])
     if not paths:
         raise click.UsageError(f"there are no images in {place}; images of {name!r} were expected")
     start = time.perf_counter()
@@ -108,11 +108,11 @@ def _taught(classifier: BayesClassifier, name: str, place: Path) -> tuple[BayesC
         warnings.simplefilter("always", ImageWarning)
         larger = classifier.extend(name, paths)
     unread = [str(each.message) for each in caught if issubclass(each.category, ImageWarning)]
-    learned = Learned(len(paths) - len(unread), time.perf_counter() - start, larger.n_missing(name, ALPHA))
+    learned = ExtendResult(len(paths) - len(unread), time.perf_counter() - start, larger.n_calibration_missing(name, ALPHA))
     return larger, learned, unread
 
 
-def _said(name: str, learned: Learned) -> str:
+def _said(name: str, learned: ExtendResult) -> str:
     said = f"{name}: learned from {learned.n:,} image{'s' * (learned.n != 1)} in {learned.seconds:.1f} s"
     if not learned.n_missing:
         return said

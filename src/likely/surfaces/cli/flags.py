@@ -22,20 +22,20 @@ def flags(options: type[Options], *, prefix: str = "") -> Iterator[click.Option]
             yield _flag(f"{prefix}{name}", field)
 
 
-def chosen(options: type[Options], given: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
+def chosen(options: type[Options], values: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """What was typed of these options, nested as the model is; what was left out stays out."""
     found: dict[str, Any] = {}
     for name, field in options.model_fields.items():
         nested = field.annotation
         if isinstance(nested, type) and issubclass(nested, Options):
-            if inner := chosen(nested, given, prefix=f"{prefix}{name}__"):
+            if inner := chosen(nested, values, prefix=f"{prefix}{name}__"):
                 found[name] = inner
-        elif given.get(f"{prefix}{name}") is not None:
-            found[name] = given[f"{prefix}{name}"]
+        elif values.get(f"{prefix}{name}") is not None:
+            found[name] = values[f"{prefix}{name}"]
     return found
 
 
-def spelled(name: str) -> str:
+def flag_name(name: str) -> str:
     """How people type a field's name: augment__flip -> --augment-flip."""
     return "--" + name.replace("__", "-").replace("_", "-")
 
@@ -50,7 +50,7 @@ def without_none(annotation: Any) -> Any:
 
 def _flag(name: str, field: FieldInfo) -> click.Option:
     kind = without_none(field.annotation)
-    words = spelled(name)
+    words = flag_name(name)
     if kind is bool:
         words = f"{words}/--no-{words[2:]}"
     return click.Option([words, name], type=_click_type(kind), default=None, help=_help(field))

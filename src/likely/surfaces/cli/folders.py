@@ -7,12 +7,12 @@ from pathlib import Path
 import click
 
 
-def refuse_foreign(folder: Path) -> None:
+def check_output_folder(folder: Path) -> None:
     """A UsageError if a folder holds anything that no training writes."""
     from likely import checkpoint, run
     from likely.evaluation.record import HISTORY
 
-    known = {checkpoint.TENSORS, checkpoint.DOCUMENT, run.UNFINISHED, run.REPORT, run.CARD, HISTORY}
+    known = {checkpoint.TENSORS, checkpoint.DOCUMENT, run.TRAINING_STATE, run.REPORT, run.CARD, HISTORY}
     foreign = sorted(
         path.name for path in folder.iterdir() if path.is_dir() or path.name.removesuffix(".part") not in known
     )
@@ -25,6 +25,6 @@ def refuse_foreign(folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Empty a model folder; one that holds anything else is left alone, with a UsageError."""
-    refuse_foreign(folder)
+    check_output_folder(folder)
     for path in folder.iterdir():
         path.unlink()

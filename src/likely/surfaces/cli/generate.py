@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.surfaces.cli.opening import Opening, opens_model
+from likely.surfaces.cli.opening import ModelArgument, model_command
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from likely.classifier import BayesClassifier
+    from likely.classifier import Predictor
 
 STEPS = 10
 IN_A_PICTURE, IN_A_DATASET = 8, 100  # images of each class, unless a number is given
 
 
 @dataclass(frozen=True)
-class Request:
+class GenerateRequest:
     """What is to be drawn: images of classes, or walks if there is a `start`."""
 
     names: tuple[str, ...]
     n: int
     start: str | None
-    stops: tuple[str, ...]
+    waypoints: tuple[str, ...]
     steps: int | None
     truncation: float
     seed: int
@@ -37,7 +37,7 @@ class Request:
 
 
 @click.command()
-@opens_model
+@model_command
 @click.option(
     "--class", "names", multiple=True, metavar="NAME", help="Draw this class; may be given again. All, if left out."
 )
@@ -68,7 +68,7 @@ class Request:
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
 @click.option("--overwrite", is_flag=True, help="Replace what --out or --dataset names.")
 def command(
-    model: Opening, out: Path | None, dataset: Path | None, overwrite: bool, n: int | None, **asked: Any
+    model: ModelArgument, out: Path | None, dataset: Path | None, overwrite: bool, n: int | None, **asked: Any
 ) -> None:
     """Draw new images, or walks from one to another: one picture, or single files in a folder.
 
@@ -84,7 +84,7 @@ def command(
     if place.exists() and not overwrite:
         raise click.UsageError(f"{place} exists; --overwrite replaces it")
     asked["n"] = n or (IN_A_DATASET if dataset is not None else IN_A_PICTURE)
-    request = Request(**asked, in_one_picture=dataset is None and bool(place.suffix))
+    request = GenerateRequest(**asked, in_one_picture=dataset is None and bool(place.suffix))
     if dataset is not None and request.start is not None:
         raise click.UsageError("--dataset is of images, and a walk is none; use --out")
     _refuse_contradictions(request)
@@ -94,7 +94,7 @@ def command(
     click.echo(f"{draw(classifier, request, place)}: {place}", err=True)
 
 
-def _draw_images(classifier: BayesClassifier, request: Request, out: Path) -> str:
+def _draw_images(classifier: Predictor, request: GenerateRequest, out: Path) -> str:
     """Images of the classes: a sheet, or a folder for each class. Returns what was drawn, in words."""
     from likely.evaluation.phrases import plural
 
@@ -114,26 +114,26 @@ def _draw_images(classifier: BayesClassifier, request: Request, out: Path) -> st
     return f"{said} of {names[0]}" if len(names) == 1 else f"{said} of each of {len(names)} classes"
 
 
-def _draw_walks(classifier: BayesClassifier, request: Request, out: Path) -> str:
+def _draw_walks(classifier: Predictor, request: GenerateRequest, out: Path) -> str:
     """Walks: a sheet with a strip from each class to the next, or a folder for each walk."""
     from likely.evaluation.phrases import plural
-    from likely.evaluation.sheets import strips
-    from likely.evaluation.walks import Route, frames, walks
+    from likely.evaluation.sheets import labeled_rows
+    from likely.evaluation.walks import InterpolationPath, frames, interpolate_classes
 
     assert request.start is not None
-    route = Route((request.start, *(request.stops or (request.start,))), request.steps or STEPS)
-    drawn = walks(classifier, route, request.n, seed=request.seed, truncation=request.truncation)
+    route = InterpolationPath((request.start, *(request.waypoints or (request.start,))), request.steps or STEPS)
+    drawn = interpolate_classes(classifier, route, request.n, seed=request.seed, truncation=request.truncation)
     if request.in_one_picture:
         legs = [leg for walk in drawn for leg in walk]
-        _write_sheet(out, strips([leg.images for leg in legs], [(leg.start, leg.end) for leg in legs]))
+        _write_sheet(out, labeled_rows([leg.images for leg in legs], [(leg.start, leg.end) for leg in legs]))
     else:
         for i, walk in enumerate(drawn):
             _write_files(out / f"{i:04d}", frames(walk))
     return f"{plural(request.n, 'walk')} {' → '.join(route.names)}"
 
 
-def _refuse_contradictions(request: Request) -> None:
-    if request.start is None and (request.stops or request.steps):
+def _refuse_contradictions(request: GenerateRequest) -> None:
+    if request.start is None and (request.waypoints or request.steps):
         raise click.UsageError("--to and --steps are for a walk, and a walk starts with --from NAME")
     if request.start is not None and request.names:
         raise click.UsageError("--class is for images and --from for walks; one of them was expected")
@@ -143,17 +143,17 @@ def _refuse_contradictions(request: Request) -> None:
         )
 
 
-def _refuse_families(classifier: BayesClassifier, request: Request) -> None:
+def _refuse_families(classifier: Predictor, request: GenerateRequest) -> None:
     from likely.contract import GenerativeModel, Latent
-    from likely.models import able
+    from likely.models import families_with
 
     if not isinstance(classifier.model_, GenerativeModel):
         raise click.UsageError(
-            f"{classifier.family!r} only tells classes apart and draws nothing; families that draw: {able(GenerativeModel)}"
+            f"{classifier.family!r} only tells classes apart and draws nothing; families that draw: {families_with(GenerativeModel)}"
         )
-    if request.truncation != 1 and classifier.latent is None and classifier.artist is None:
+    if request.truncation != 1 and classifier.latent is None and classifier.feature_decoder is None:
         raise click.UsageError(
-            f"--truncation needs latent vectors, and {classifier.family!r} has none; families that have: {able(Latent)}"
+            f"--truncation needs latent vectors, and {classifier.family!r} has none; families that have: {families_with(Latent)}"
         )
 
 
@@ -168,21 +168,21 @@ def _refuse_ways_out(names: Sequence[str], out: Path) -> None:
 
 def _sheet(images: Sequence[NDArray[Any]], names: Sequence[str]) -> Image.Image:
     """A row for each class, or all lines of a single one under its name."""
-    from likely.evaluation.sheets import grid, sheet
+    from likely.evaluation.sheets import grid, grid_by_class
 
-    return grid(images[0], names[0]) if len(names) == 1 else sheet({"": images}, names)
+    return grid(images[0], names[0]) if len(names) == 1 else grid_by_class({"": images}, names)
 
 
 def _write_sheet(out: Path, sheet: Image.Image) -> None:
-    from likely.data.images import write
-    from likely.evaluation.sheets import CLEAR_KINDS, opaque
+    from likely.data.images import write_image
+    from likely.evaluation.sheets import TRANSPARENT_FORMATS, opaque
 
-    write(out, sheet if out.suffix.lower() in CLEAR_KINDS else opaque(sheet))
+    write_image(out, sheet if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(sheet))
 
 
 def _write_files(folder: Path, images: NDArray[Any]) -> None:
-    from likely.data.images import write
+    from likely.data.images import write_image
 
     folder.mkdir(parents=True, exist_ok=True)
     for i, image in enumerate(images):
-        write(folder / f"{i:04d}.png", image)
+        write_image(folder / f"{i:04d}.png", image)

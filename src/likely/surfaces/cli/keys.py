@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from likely.surfaces.cli.serve import DATABASE
-from likely.surfaces.cli.store import WHICH, existing
+from likely.surfaces.cli.store import WHICH, open_store
 
 SCOPES = ("read", "classify", "label", "admin")
 
@@ -27,11 +27,11 @@ def command() -> None:
 @DATABASE
 def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, database: str | None) -> None:
     """Make a key for NAME and show its secret, this once."""
-    store = existing(folder, database)
+    store = open_store(folder, database)
     from likely.surfaces.store import Scope
 
     key, secret = store.add_key(name, map(Scope, scopes), days=days)
-    store.note("key added", f"{key.id} {name}", key=None, address="")
+    store.audit("key added", f"{key.id} {name}", key=None, address="")
     click.echo(secret)
 
 
@@ -41,7 +41,7 @@ def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, da
 def list_(folder: Path, database: str | None) -> None:
     """All keys, without their secrets."""
     lines = [("id", "may", "until", "name")]
-    for key in existing(folder, database).all_keys():
+    for key in open_store(folder, database).all_keys():
         until = f"{key.expires:%Y-%m-%d}" if key.expires else "for good"
         if key.fault is not None:
             until = "revoked" if key.revoked else f"expired {until}"
@@ -57,8 +57,8 @@ def list_(folder: Path, database: str | None) -> None:
 @DATABASE
 def revoke(id: str, folder: Path, database: str | None) -> None:
     """From now on the key ID opens nothing."""
-    store = existing(folder, database)
+    store = open_store(folder, database)
     if not store.revoke(id):
         raise click.UsageError(f"there is no key {id!r}; `likely keys list` shows all")
-    store.note("key revoked", id, key=None, address="")
+    store.audit("key revoked", id, key=None, address="")
     click.echo(f"revoked: {id}", err=True)

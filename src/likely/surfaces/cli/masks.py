@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from likely.classifier import BayesClassifier
-    from likely.inference.judgement import Judge
+    from likely.classifier import Predictor
+    from likely.inference.judgement import ConformalClassifier
 
     Mask = NDArray[np.bool_]
 
 TRANSPARENT = "transparent"
 
 
-def mask_of(classifier: BayesClassifier, observed: str, path: Path) -> Mask:
+def load_mask(classifier: Predictor, source: str, path: Path) -> Mask:
     """What --observed leaves of one image, (H, W)."""
-    if observed != TRANSPARENT:
-        return mask_of_file(classifier, Path(observed))
-    mask: Mask = masks_of_images(classifier, [path])[0]
+    if source != TRANSPARENT:
+        return load_mask_file(classifier, Path(source))
+    mask: Mask = alpha_masks(classifier, [path])[0]
     return mask
 
 
-def mask_of_file(classifier: BayesClassifier, path: Path) -> Mask:
+def load_mask_file(classifier: Predictor, path: Path) -> Mask:
     """(H, W): the white or opaque pixels of a picture; a UsageError if it cannot be read."""
     from likely.data.decoding import ImageError
-    from likely.data.images import HALF, observed, read
+    from likely.data.images import HALF, read_mask, read_image
 
     assert classifier.format_ is not None
     try:
-        grey = read(path, classifier.format_.model_copy(update={"channels": 1}))[0]
-        mask: Mask = (grey >= HALF) & observed(path, classifier.format_)
+        grey = read_image(path, classifier.format_.model_copy(update={"channels": 1}))[0]
+        mask: Mask = (grey >= HALF) & read_mask(path, classifier.format_)
         return mask
     except ImageError as error:
         raise click.UsageError(
@@ -44,38 +44,38 @@ def mask_of_file(classifier: BayesClassifier, path: Path) -> Mask:
         ) from error
 
 
-def masks_of_images(classifier: BayesClassifier, paths: Sequence[Path]) -> Mask:
+def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
     """(N, H, W): the opaque pixels of each image; all of one that cannot be read, of which the answer will say so."""
     import numpy as np
 
     from likely.data.decoding import ImageError
-    from likely.data.images import observed
+    from likely.data.images import read_mask
 
     assert classifier.format_ is not None
     whole = np.ones(classifier.format_.shape[1:], np.bool_)
     masks = []
     for path in paths:
         try:
-            masks.append(observed(path, classifier.format_))
+            masks.append(read_mask(path, classifier.format_))
         except ImageError:
             masks.append(whole)
     return np.stack(masks)
 
 
-def judge_of_part(classifier: BayesClassifier, mask: Mask, folder: Path, data: str | None) -> Judge | None:
+def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: str | None) -> ConformalClassifier | None:
     """P-values behind one mask, from the images that the training set aside, if they are still to be found."""
     from likely.data.listing import DataError
-    from likely.run import set_aside
-    from likely.surfaces.cli.progress import counting
+    from likely.run import held_out_splits
+    from likely.surfaces.cli.progress import progress_bar
     from likely.surfaces.cli.screen import console
 
     try:
-        with counting("reading images") as progress:
-            parts = set_aside(classifier, folder, data, progress)
+        with progress_bar("reading images") as progress:
+            parts = held_out_splits(classifier, folder, data, progress)
     except DataError as error:
         if data is not None:
             raise
         click.echo(f"without p-values: {error}; --data names where they are now", err=True)
         return None
     with console.status("calibrating behind the mask"):
-        return classifier.judge_of_part(mask, parts.validation, parts.calibration)
+        return classifier.calibrate_for_mask(mask, parts.validation, parts.calibration)

@@ -15,7 +15,7 @@ def command(family: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     from likely import models
-    from likely.surfaces.cli.flags import spelled
+    from likely.surfaces.cli.flags import flag_name
     from likely.surfaces.cli.screen import screen
 
     kinds = {family: models.family(family)} if family else models.FAMILIES
@@ -26,6 +26,6 @@ def command(family: str | None, as_json: bool) -> None:
         screen.print(f"[bold]{name}[/]  {models.summary(kind)}", soft_wrap=True)
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
         for option, field in kind.options_type.model_fields.items():
-            table.add_row(f"  {spelled(option)}", str(field.default), field.description or "")
+            table.add_row(f"  {flag_name(option)}", str(field.default), field.description or "")
         screen.print(table, "")
     screen.print("[dim]`likely train DATA --model FAMILY --help` adds what every training has.")

@@ -13,7 +13,7 @@ import click
 from likely.training.options import TrainingOptions
 
 if TYPE_CHECKING:
-    from likely.classifier import BayesClassifier
+    from likely.classifier import Predictor
 
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
@@ -23,7 +23,7 @@ Function = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Opening:
+class ModelArgument:
     """A model folder that `likely train` wrote, and where to compute with it."""
 
     folder: Path
@@ -31,21 +31,21 @@ class Opening:
     threads: int | None
     signer: Path | None = None
 
-    def classifier(self) -> BayesClassifier:
+    def classifier(self) -> Predictor:
         """The folder's classifier, on the device and with the threads asked for."""
         import torch
 
-        from likely.checkpoint import Trust
-        from likely.classifier import BayesClassifier
+        from likely.checkpoint import TrustPolicy
+        from likely.classifier import Predictor
         from likely.training import hardware
 
-        classifier = BayesClassifier.load(
-            self.folder, device=hardware.device(self.device).type, trust=Trust(self.signer)
+        classifier = Predictor.load(
+            self.folder, device=hardware.select_device(self.device).type, trust=TrustPolicy(self.signer)
         )
         torch.set_num_threads(self.threads or hardware.free_cores())
         return classifier
 
-    def classifier_of_images(self, method: str) -> BayesClassifier:
+    def classifier_of_images(self, method: str) -> Predictor:
         """The same; a UsageError for a model of vectors, which name the method that takes those in Python."""
         classifier = self.classifier()
         if classifier.format_ is None:
@@ -55,12 +55,12 @@ class Opening:
         return classifier
 
 
-def opens_model(function: Function) -> Function:
+def model_command(function: Function) -> Function:
     """Give a command the argument MODEL and the options of the machine, which it gets as one `Opening`."""
 
     @wraps(function)
     def command(model: Path, device: str, threads: int | None, signer: Path | None, **others: Any) -> None:
-        function(Opening(model, device, threads, signer), **others)
+        function(ModelArgument(model, device, threads, signer), **others)
 
     for parameter in (
         click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out."),

@@ -13,31 +13,31 @@ import click
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from likely.classifier import BayesClassifier
-    from likely.classifier.adapting import Adaptation
+    from likely.classifier import Predictor
+    from likely.classifier.adapting import PriorAdaptation
 
 ADAPT, UNIFORM = "adapt", "uniform"
 FORMS = 'a .json file such as {"boot": 0.8, "bag": 0.2}, or a .csv file with the columns label and share'
 
 
-def log_prior(classifier: BayesClassifier, asked: str | None, paths: list[Path], alpha: float) -> Tensor | None:
+def log_prior(classifier: Predictor, asked: str | None, paths: list[Path], alpha: float) -> Tensor | None:
     """log π (K,) as --prior asks for it; None for that of the training."""
-    from likely.inference.posterior import uniform
+    from likely.inference.posterior import log_uniform
 
     if asked is None:
         return None
     if asked == UNIFORM:
-        return uniform(len(classifier.labels))
+        return log_uniform(len(classifier.labels))
     if asked != ADAPT:
-        return of_file(classifier, Path(asked))
-    found = classifier.adapt(paths, alpha=alpha)
-    tell(classifier, found)
-    return found.mix.log_prior
+        return load_prior_file(classifier, Path(asked))
+    found = classifier.adapt_prior(paths, alpha=alpha)
+    print_prior(classifier, found)
+    return found.prior_estimate.log_prior
 
 
-def of_file(classifier: BayesClassifier, path: Path) -> Tensor:
+def load_prior_file(classifier: Predictor, path: Path) -> Tensor:
     """The shares that a file gives; a UsageError says what is wrong with it."""
-    from likely.inference.label_shift import log_prior_of
+    from likely.inference.label_shift import log_prior_from_fractions
 
     try:
         shares = _read(path)
@@ -48,16 +48,16 @@ def of_file(classifier: BayesClassifier, path: Path) -> Tensor:
             raise ValueError(
                 f"there is no share for {', '.join(map(repr, missing))}; a share for each class was expected"
             )
-        return log_prior_of([shares[label] for label in classifier.labels], classifier.labels)
+        return log_prior_from_fractions([shares[label] for label in classifier.labels], classifier.labels)
     except ValueError as error:
         raise click.UsageError(f"--prior {path}: {error}") from error
 
 
-def tell(classifier: BayesClassifier, found: Adaptation) -> None:
+def print_prior(classifier: Predictor, found: PriorAdaptation) -> None:
     """What the images say of the class mix, on stderr."""
     from likely.surfaces.cli.screen import console
 
-    mix, labels = found.mix, classifier.labels
+    mix, labels = found.prior_estimate, classifier.labels
     left_out = f"; {found.n_unknown:,} unknown ones left out" if found.n_unknown else ""
     console.print(f"class mix of {mix.n_used:,} images{left_out}", markup=False)
     if not mix.shifted:

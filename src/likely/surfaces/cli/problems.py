@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from likely.data.listing import Problem
+    from likely.data.listing import LoadError
 
-SHOWN = 10
+MAX_SHOWN = 10
 
 
-def say(problems: Sequence[Problem], *, all_named_by: str) -> None:
+def print_skipped(errors: Sequence[LoadError], *, all_named_by: str) -> None:
     """A line a problem; where there are too many for a terminal, how many more, and the command that names them all."""
     from rich.text import Text
 
     from likely.surfaces.cli.screen import console
 
-    shown = problems[:SHOWN] if console.is_terminal else problems
-    lines = [problem.sentence for problem in shown]
-    if len(problems) > len(shown):
-        lines.append(f"{len(problems) - len(shown):,} more; `{all_named_by}` names them all")
+    shown = errors[:MAX_SHOWN] if console.is_terminal else errors
+    lines = [problem.message for problem in shown]
+    if len(errors) > len(shown):
+        lines.append(f"{len(errors) - len(shown):,} more; `{all_named_by}` names them all")
     for line in lines:
         console.print(Text.assemble(("left out:", "yellow"), " ", line), soft_wrap=True)

@@ -16,11 +16,11 @@ from likely.surfaces.cli.screen import console
 from likely.training.loop import Step
 
 PLAIN_EVERY = 5.0  # seconds from one epoch's plain line to another's
-LONGEST_SILENCE = 30.0  # seconds without a plain line, however long the epoch
+MAX_SILENCE = 30.0  # seconds without a plain line, however long the epoch
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar for work that is counted: the function takes how many are done and of how many."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -34,7 +34,7 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
-def watched(steps: Iterable[Step], what: str, *, lines: bool = True) -> Iterator[Step]:
+def track_steps(steps: Iterable[Step], what: str, *, lines: bool = True) -> Iterator[Step]:
     """The same steps, drawn as they pass; Ctrl-C ends them after the step at hand instead of in its middle.
 
     Without `lines`, epochs pass unsaid: these are not the epochs that the user counts.
@@ -71,7 +71,7 @@ class _PlainLines:
     def are_due(self, *, at_milestone: bool = False) -> bool:
         now = time.monotonic()
         silence = now - max(self.began, self.last)
-        due = (at_milestone and now - self.last >= PLAIN_EVERY) or silence >= LONGEST_SILENCE
+        due = (at_milestone and now - self.last >= PLAIN_EVERY) or silence >= MAX_SILENCE
         if due:
             self.last = now
         return due and not console.is_terminal

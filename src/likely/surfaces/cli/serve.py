@@ -17,11 +17,11 @@ import click
 from likely.surfaces.cli.opening import DEVICES, PUBLIC_KEY, SIGNED
 
 if TYPE_CHECKING:
-    from likely.checkpoint.sealing import Keys
+    from likely.checkpoint.sealing import Keyring
     from likely.surfaces.store import Store
 
 STORE = "likely-store"
-FIRST_KEY = "first-key"  # in the store, where nobody watches
+INITIAL_KEY = "first-key"  # in the store, where nobody watches
 EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
 DATABASE = click.option(
     "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."
@@ -75,30 +75,30 @@ def command(
     """Answer over HTTP, and show pages to people, with every MODEL folder."""
     import logging
 
-    with needs_packages():
+    with require_packages():
         from likely.surfaces.http import forking
 
         forking.begin()
         import uvicorn
 
         from likely.surfaces.http.app import application
-        from likely.surfaces.http.fleet import Fleet
-        from likely.surfaces.http.gate import Lines
+        from likely.surfaces.http.fleet import ModelRegistry
+        from likely.surfaces.http.gate import JsonFormatter
         from likely.surfaces.http.settings import Settings
         from likely.surfaces.store import Store
     import torch
 
-    from likely.checkpoint import Trust
+    from likely.checkpoint import TrustPolicy
     from likely.surfaces.cli.flags import chosen
     from likely.training import hardware
 
     settings = Settings(**chosen(Settings, given))
     listening = _socket(host, port)
     torch.set_num_threads(threads or hardware.free_cores())
-    fleet = Fleet(models, hardware.device(device).type, Trust(signer))
+    fleet = ModelRegistry(models, hardware.select_device(device).type, TrustPolicy(signer))
     opened = Store.open(store, database, image_keys(image_key), exclusive=True)
     handler = logging.StreamHandler()
-    handler.setFormatter(Lines())
+    handler.setFormatter(JsonFormatter())
     logging.getLogger("likely").addHandler(handler)
     logging.getLogger("likely").setLevel(logging.INFO)
     app = application(fleet, opened, settings)
@@ -138,7 +138,7 @@ def _shared(listening: socket.socket) -> list[socket.socket]:
 
 
 @contextmanager
-def needs_packages() -> Iterator[None]:
+def require_packages() -> Iterator[None]:
     """A UsageError if what the service takes is not installed."""
     try:
         yield
@@ -146,11 +146,11 @@ def needs_packages() -> Iterator[None]:
         raise click.UsageError(f"{EXTRA} ({error.name} is missing)") from None
 
 
-def image_keys(files: Sequence[Path]) -> Keys:
+def image_keys(files: Sequence[Path]) -> Keyring:
     """Those of the files, or of the environment."""
-    from likely.checkpoint.sealing import OF_IMAGES, Keys
+    from likely.checkpoint.sealing import OF_IMAGES, Keyring
 
-    return Keys.of_files(files) if files else Keys.of_environment(OF_IMAGES)
+    return Keyring.from_files(files) if files else Keyring.from_environment(OF_IMAGES)
 
 
 def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
@@ -162,13 +162,13 @@ def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
     lines = [f"{model} answers at {address}"]
     if not store.all_keys():
         key, secret = store.add_key("the first", [Scope.ADMIN])
-        store.note("key added", f"{key.id} {key.name}", key=None, address="")
+        store.audit("key added", f"{key.id} {key.name}", key=None, address="")
         if sys.stderr.isatty():
             lines += ["", "The first key, for everything, shown this once:", "", f"    {secret}", ""]
             lines += [f"Log in with it at {address}, or:", ""]
             lines += [f'    curl -H "Authorization: Bearer {secret}" -F image=@photo.jpg {address}/v1/classify', ""]
         else:  # what is written here is kept in a log
-            path = store.folder / FIRST_KEY
+            path = store.folder / INITIAL_KEY
             write_secret(path, f"{secret}\n".encode())
             lines.append(f"the first key, for everything, is in {path}; delete the file once you have it")
     return lines

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from likely.surfaces.cli.encrypt import KEY_FILE
-from likely.surfaces.cli.serve import DATABASE, STORE, image_keys, needs_packages
+from likely.surfaces.cli.serve import DATABASE, STORE, image_keys, require_packages
 
 if TYPE_CHECKING:
-    from likely.checkpoint.sealing import Keys
+    from likely.checkpoint.sealing import Keyring
     from likely.surfaces.store import Store
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -29,12 +29,12 @@ def command() -> None:
 @DATABASE
 def backup(out: Path, folder: Path, database: str | None) -> None:
     """Copy everything to the new folder OUT, as it is at one moment. The service may go on meanwhile."""
-    from likely.surfaces.cli.progress import counting
+    from likely.surfaces.cli.progress import progress_bar
 
-    opened = existing(folder, database)
+    opened = open_store(folder, database)
     from likely.surfaces.store.copying import backup as copied
 
-    with counting("copying images") as progress:
+    with progress_bar("copying images") as progress:
         n = copied(opened, out, progress)
     click.echo(f"backup: {out}, {n:,} images", err=True)
 
@@ -45,11 +45,11 @@ def backup(out: Path, folder: Path, database: str | None) -> None:
 @DATABASE
 def restore(backup: Path, folder: Path, database: str | None) -> None:
     """Make a store of the folder BACKUP, in a new folder or an empty database."""
-    from likely.surfaces.cli.progress import counting
+    from likely.surfaces.cli.progress import progress_bar
 
-    with needs_packages():
+    with require_packages():
         from likely.surfaces.store.copying import restore as copied
-    with counting("copying images") as progress:
+    with progress_bar("copying images") as progress:
         n = copied(backup, folder, database, progress)
     click.echo(f"store: {folder}, {n:,} images", err=True)
 
@@ -58,14 +58,14 @@ def restore(backup: Path, folder: Path, database: str | None) -> None:
 @click.argument("days", type=click.FloatRange(0, min_open=True))
 @WHICH
 @DATABASE
-def retain(days: float, folder: Path, database: str | None) -> None:
+def prune(days: float, folder: Path, database: str | None) -> None:
     """Forget what was answered more than DAYS ago and that nobody labelled, with images that nothing is left of.
 
     No service must run meanwhile; `likely serve --keep-days` does the same by itself.
     """
-    opened = existing(folder, database, exclusive=True)
-    n = opened.retain(days)
-    opened.note("retention", f"{n} predictions older than {days:g} days", key=None, address="")
+    opened = open_store(folder, database, exclusive=True)
+    n = opened.prune(days)
+    opened.audit("retention", f"{n} predictions older than {days:g} days", key=None, address="")
     click.echo(f"{n:,} predictions forgotten", err=True)
 
 
@@ -83,15 +83,15 @@ def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) ->
     keys = image_keys(image_key)
     if not keys:
         raise click.UsageError("a key is needed: --image-key FILE, or LIKELY_IMAGE_KEY")
-    opened = existing(folder, database, keys, exclusive=True)
+    opened = open_store(folder, database, keys, exclusive=True)
     n = opened.files.seal_anew()
-    opened.note("images encrypted", f"{n}", key=None, address="")
+    opened.audit("images encrypted", f"{n}", key=None, address="")
     click.echo(f"{n:,} images encrypted", err=True)
 
 
-def existing(folder: Path, database: str | None, keys: Keys | None = None, *, exclusive: bool = False) -> Store:
+def open_store(folder: Path, database: str | None, keys: Keyring | None = None, *, exclusive: bool = False) -> Store:
     """The store in a folder, open as long as the command runs; a UsageError if there is none."""
-    with needs_packages():
+    with require_packages():
         from likely.surfaces.store import Store
     if database is None and not (folder / "likely.sqlite").exists():
         raise click.UsageError(f"{folder} holds no store; `likely serve MODEL --store {folder}` begins one")

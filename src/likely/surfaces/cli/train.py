@@ -17,9 +17,9 @@ from likely import AUTO, DEFAULT_MODEL
 if TYPE_CHECKING:
     from likely.evaluation.report.content import ReportContent
     from likely.options import Options
-    from likely.run import Run, Session
+    from likely.run import TrainConfig, TrainingRun
 
-DRAW = "draw__"  # before the names of what is said about drawing
+DECODER = "draw__"  # before the names of what is said about drawing
 FAMILY = f"{__name__}.family"  # where a context keeps the family whose flags are asked for
 
 
@@ -75,83 +75,83 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     With --model auto the family is chosen by the images and how many there are. A family's own options: `likely train --model
     NAME --help`.
     """
-    from likely.surfaces.cli.progress import counting, watched
+    from likely.surfaces.cli.progress import progress_bar, track_steps
     from likely.surfaces.cli.screen import console
 
     session = _session(given)
     _announce(session)
-    for _ in watched(session.learn_features(), "learning features", lines=False):
+    for _ in track_steps(session.fit_features(), "learning features", lines=False):
         pass
-    with counting("computing features") as progress:
-        session.see(progress)
-    for _ in watched(session.steps(), "training"):
+    with progress_bar("computing features") as progress:
+        session.extract_features(progress)
+    for _ in track_steps(session.steps(), "training"):
         pass
     content = session.finish()
     if not session.is_complete:
         console.print("Stopped. Keeping the best weights so far.")
     else:
-        for _ in watched(session.augment(), "training with generated images", lines=False):
+        for _ in track_steps(session.augment(), "training with generated images", lines=False):
             pass
-        if session.record.augmented is not None:
-            console.print(session.record.augmented.sentence, soft_wrap=True, markup=False)
-        for _ in watched(session.draw(), "learning to draw", lines=False):
+        if session.record.synthetic_augmentation is not None:
+            console.print(session.record.synthetic_augmentation.sentence, soft_wrap=True, markup=False)
+        for _ in track_steps(session.fit_decoder(), "learning to draw", lines=False):
             pass
-        session.show_drawings()
-        for _ in watched(session.check_labels(), "checking labels", lines=False):
+        session.save_decoder()
+        for _ in track_steps(session.check_labels(), "checking labels", lines=False):
             pass
-        for _ in watched(session.repeat(), "repeating", lines=False):
+        for _ in track_steps(session.repeat(), "repeating", lines=False):
             pass
     _conclude(content, session)
 
 
-def _session(given: dict[str, Any]) -> Session:
+def _session(given: dict[str, Any]) -> TrainingRun:
     from likely import run
-    from likely.surfaces.cli.progress import counting
+    from likely.surfaces.cli.progress import progress_bar
 
     out, typed = given["out"], shlex.join(["likely", *sys.argv[1:]])
     asked = _run(given)
-    with counting("reading images") as progress:
+    with progress_bar("reading images") as progress:
         if given["resume"]:
-            if (out / run.UNFINISHED).exists():
-                _refuse_changes(asked, run.stored(out))
-            return run.resume(out, data=given["data"], command=typed, progress=progress)
+            if (out / run.TRAINING_STATE).exists():
+                _refuse_changes(asked, run.load_unfinished_config(out))
+            return run.resume_run(out, data=given["data"], command=typed, progress=progress)
         if given["overwrite"] and out.is_dir():
             return _replacing(asked, out, typed, progress)
-        return run.begin(asked, out, command=typed, progress=progress)
+        return run.start_run(asked, out, command=typed, progress=progress)
 
 
-def _replacing(asked: Run, out: Path, typed: str, progress: Callable[[int, int], None]) -> Session:
+def _replacing(asked: TrainConfig, out: Path, typed: str, progress: Callable[[int, int], None]) -> TrainingRun:
     """A new run in the place of an old model, which goes only once it is known that the new one can start."""
-    from likely.run import Session
-    from likely.surfaces.cli.folders import clear, refuse_foreign
+    from likely.run import TrainingRun
+    from likely.surfaces.cli.folders import clear, check_output_folder
     from likely.training import hardware
 
-    refuse_foreign(out)
-    hardware.device(asked.training.device)
-    session = Session(asked, out, command=typed, progress=progress)
+    check_output_folder(out)
+    hardware.select_device(asked.training.device)
+    session = TrainingRun(asked, out, command=typed, progress=progress)
     clear(out)
     return session
 
 
-def _run(given: dict[str, Any]) -> Run:
+def _run(given: dict[str, Any]) -> TrainConfig:
     """What was typed, validated."""
     from likely.data.images import ImageOptions
     from likely.models import family
-    from likely.models.artist import ArtistOptions
+    from likely.models.artist import DecoderOptions
     from likely.nets.features import FeatureOptions
-    from likely.run import Run
+    from likely.run import TrainConfig
     from likely.surfaces.cli.flags import chosen
     from likely.training.options import TrainingOptions
 
     name = given["model"] or DEFAULT_MODEL
     kind = None if name == AUTO else family(name).options_type
-    return Run(
+    return TrainConfig(
         data=given["data"],
         options={} if kind is None else kind.model_validate(chosen(kind, given)).model_dump(exclude_unset=True),
         training=TrainingOptions.model_validate(chosen(TrainingOptions, given)),
         images=ImageOptions.model_validate(chosen(ImageOptions, given)),
         features=FeatureOptions.model_validate(chosen(FeatureOptions, given)),
-        draw=ArtistOptions.model_validate(chosen(ArtistOptions, given, prefix=DRAW)),
+        decoder=DecoderOptions.model_validate(chosen(DecoderOptions, given, prefix=DECODER)),
         **{
             name: given[name]
             for name in ("model", "seed", "folds", "repeats", "augment_with")
@@ -160,7 +160,7 @@ def _run(given: dict[str, Any]) -> Run:
     )
 
 
-def _refuse_changes(asked: Run, before: Run) -> None:
+def _refuse_changes(asked: TrainConfig, before: TrainConfig) -> None:
     """A resumed training keeps its options: whatever was typed that differs is an error that names it.
 
     DATA may be spelled in another way: whether the images are the same, `run.resume` sees by the images.
@@ -181,38 +181,38 @@ def _differences(now: dict[str, Any], then: dict[str, Any], *, prefix: str = "")
             yield f"{prefix}{name}", value, old
 
 
-def _announce(session: Session) -> None:
-    from likely.surfaces.cli.problems import say
+def _announce(session: TrainingRun) -> None:
+    from likely.surfaces.cli.problems import print_skipped
     from likely.surfaces.cli.screen import console
 
     parts, dataset = session.parts, session.dataset
     n, n_more = len(parts.train), len(parts.calibration)
     learning = f"{n:,} to train, {n_more:,} to calibrate"
-    if session.classifier.crosses(parts.train.images.shape):
+    if session.classifier.uses_cross_conformal(parts.train.images.shape):
         learning = f"{n + n_more:,} to train and calibrate"
     counts = f"{learning}, {len(parts.validation):,} to validate"
     shape = " × ".join(map(str, parts.train.images.shape))
     aside = f", {len(parts.test):,} set aside to test" if parts.test is not None else ""
     console.print(f"{len(dataset.classes)} classes, images of {shape}: {counts}{aside}")
-    if session.choice.why:
-        console.print(session.choice.why, soft_wrap=True, markup=False)
-    say(dataset.problems, all_named_by=shlex.join(["likely", "info", str(session.out), "--json"]))
+    if session.choice.reason:
+        console.print(session.choice.reason, soft_wrap=True, markup=False)
+    print_skipped(dataset.errors, all_named_by=shlex.join(["likely", "info", str(session.out), "--json"]))
 
 
-def _conclude(content: ReportContent, session: Session) -> None:
+def _conclude(content: ReportContent, session: TrainingRun) -> None:
     from likely.surfaces.cli.screen import console
 
     out = session.out
-    if content.figures is not None:
+    if content.metrics is not None:
         where = "images set aside" if session.parts.test is not None else "validation images"
-        console.print(f"[bold]accuracy {content.figures.accuracy:.4f}[/] on {content.figures.n:,} {where}")
+        console.print(f"[bold]accuracy {content.metrics.accuracy:.4f}[/] on {content.metrics.n:,} {where}")
     if content.provenance is not None:
         console.print(f"trained for {content.provenance.minutes:.1f} minutes")
     console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True, markup=False)
     if not session.is_complete:
         again = shlex.join(["likely", "train", session.run.data, "--out", str(out), "--resume"])
         console.print(f"To go on: {again}", soft_wrap=True, markup=False)
-    if session.dataset.problems:
+    if session.dataset.errors:
         sys.exit(1)
 
 
@@ -250,7 +250,7 @@ def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     """The flags of every training, and of the family, under their headings."""
     from likely.data.images import ImageOptions
     from likely.models import FAMILIES
-    from likely.models.artist import ArtistOptions
+    from likely.models.artist import DecoderOptions
     from likely.nets.features import FeatureOptions
     from likely.surfaces.cli.flags import flags
     from likely.training.options import TrainingOptions
@@ -263,4 +263,4 @@ def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     if family in FAMILIES:
         groups[f"Model {family}"] = FAMILIES[family].options_type
     found = {title: tuple(flags(options)) for title, options in groups.items()}
-    return found | {"Drawing": tuple(flags(ArtistOptions, prefix=DRAW))}
+    return found | {"Drawing": tuple(flags(DecoderOptions, prefix=DECODER))}

@@ -16,7 +16,7 @@ def command(model: Path, key: Path) -> None:
     """Say whether every file of MODEL is what the holder of the private key signed, and whether none was added."""
     from likely.checkpoint import signing
 
-    listed = signing.verified(model, key)
+    listed = signing.verify(model, key)
     for name in listed:
         signing.check(model / name, (model / name).read_bytes(), listed)
     click.echo(f"{model} is what was signed: {len(listed)} files", err=True)

@@ -31,14 +31,14 @@ _Name: TypeAlias = tuple[str, str]  # a kind of secret and its hash: a session o
 
 
 @dataclass(frozen=True)
-class Caller:
+class Principal:
     """Who asks. `csrf` is what a browser has to say beside its cookie when it wants something changed."""
 
     key: Key
     csrf: str | None = None
 
 
-class Known:
+class CredentialCache:
     """Whose secrets are whose, asked of the store once a second at most, and once for all who come at the same time: what
     another process revokes opens nothing after that, and what is revoked here at once."""
 
@@ -50,13 +50,13 @@ class Known:
         self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(ASKING, "keys")
 
-    async def key_of(self, secret: str) -> Key | None:
+    async def find_key(self, secret: str) -> Key | None:
         """As the store's."""
-        return await self._of("key", secret, self.store.key_of)
+        return await self._of("key", secret, self.store.find_key)
 
-    async def logged_in(self, session: str) -> Key | None:
+    async def find_session(self, session: str) -> Key | None:
         """As the store's."""
-        return await self._of("session", session, self.store.logged_in)
+        return await self._of("session", session, self.store.find_session)
 
     def forget(self) -> None:
         """Ask the store again."""
@@ -92,34 +92,34 @@ class Known:
         return key
 
 
-def csrf_of(session: str) -> str:
+def csrf_token(session: str) -> str:
     """What proves that a request is of our own page: others can make a browser send the cookie, and cannot read it."""
     return sha256(b"csrf:" + session.encode())
 
 
-async def caller_of(known: Known, request: Request) -> Caller:
+async def authenticate(credentials: CredentialCache, request: Request) -> Principal:
     """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
     if secret := _secret_of(request):
-        return Caller(_open(await known.key_of(secret)))
+        return Principal(_open(await credentials.find_key(secret)))
     session = request.cookies.get(COOKIE)
     if session is None:
-        raise unauthorised("a key is needed: Authorization: Bearer lk_…")
-    key, csrf = _open(await known.logged_in(session)), csrf_of(session)
+        raise unauthorized("a key is needed: Authorization: Bearer lk_…")
+    key, csrf = _open(await credentials.find_session(session)), csrf_token(session)
     if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
         raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
-    return Caller(key, csrf)
+    return Principal(key, csrf)
 
 
-def require(caller: Caller, scope: Scope) -> None:
+def require(caller: Principal, scope: Scope) -> None:
     """An HTTPException of 403 if the key is not for that."""
     if not caller.key.may(scope):
         has = ", ".join(sorted(caller.key.scopes)) or "nothing"
         raise HTTPException(403, f"the key {caller.key.id} is for {has}; this needs {scope.value}")
 
 
-def unauthorised(sentence: str) -> HTTPException:
+def unauthorized(message: str) -> HTTPException:
     """401, which has to say how it would be done."""
-    return HTTPException(401, sentence, headers={"WWW-Authenticate": "Bearer"})
+    return HTTPException(401, message, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _secret_of(request: Request) -> str | None:
@@ -129,13 +129,13 @@ def _secret_of(request: Request) -> str | None:
 
 def _open(key: Key | None) -> Key:
     if key is None:
-        raise unauthorised("there is no such key")
+        raise unauthorized("there is no such key")
     if key.fault is not None:
-        raise unauthorised(key.fault)
+        raise unauthorized(key.fault)
     return key
 
 
-class Rates:
+class TokenBucket:
     """A bucket for each key, or address, which fills at `rate` a second up to what comes in ten."""
 
     def __init__(self, rate: float) -> None:

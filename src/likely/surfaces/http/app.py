@@ -13,10 +13,10 @@ from starlette.staticfiles import StaticFiles
 
 from likely import __version__
 from likely.surfaces.http import faults
-from likely.surfaces.http.access import Known, Rates
-from likely.surfaces.http.dependencies import State
-from likely.surfaces.http.fleet import Fleet
-from likely.surfaces.http.gate import Gate
+from likely.surfaces.http.access import CredentialCache, TokenBucket
+from likely.surfaces.http.dependencies import AppState
+from likely.surfaces.http.fleet import ModelRegistry
+from likely.surfaces.http.gate import RequestMiddleware
 from likely.surfaces.http.metrics import Metrics
 from likely.surfaces.http.routes import access, health, kserve, models, pages, predictions, reasons
 from likely.surfaces.http.service import Service
@@ -28,28 +28,28 @@ OVERHEAD = 1.4  # of base64 and of a form
 INSIDE = 4  # requests of the largest size that may be under way
 
 
-def application(fleet: Fleet, store: Store, settings: Settings) -> FastAPI:
+def application(registry: ModelRegistry, store: Store, settings: Settings) -> FastAPI:
     """The whole service as an ASGI application; when it ends, it answers all who wait."""
     service: Service
-    metrics = Metrics(lambda: float(service.n_inside))
-    service = Service(fleet, store, settings, metrics.batch)
+    metrics = Metrics(lambda: float(service.n_inflight))
+    service = Service(registry, store, settings, metrics.batch)
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
-        retaining = asyncio.create_task(service.retain())
+        retaining = asyncio.create_task(service.prune_periodically())
         yield
         retaining.cancel()
         await run_in_threadpool(service.close)
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."
     app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
-    app.state.likely = State(service, metrics, Rates(settings.rate), Rates(settings.log_ins), Known(store))
+    app.state.likely = AppState(service, metrics, TokenBucket(settings.rate_limit), TokenBucket(settings.login_rate_limit), CredentialCache(store))
     app.state.log = logging.getLogger("likely")
-    faults.explain(app)
+    faults.install_exception_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/pages", StaticFiles(directory=pages.PAGES), "pages")
     most = min(settings.max_request_bytes, int(OVERHEAD * settings.max_images * settings.max_bytes))
     limits = {"max_bytes": most, "max_inside": INSIDE * settings.max_request_bytes}
-    app.add_middleware(Gate, metrics=metrics, is_full=lambda: service.is_full, **limits)
+    app.add_middleware(RequestMiddleware, metrics=metrics, is_full=lambda: service.is_full, **limits)
     return app

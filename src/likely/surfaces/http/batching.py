@@ -12,10 +12,10 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-TOLD = 2  # jobs of which a loop hears at once
+BATCH_LOG_INTERVAL = 2  # jobs of which a loop hears at once
 
 
-class FullError(Exception):
+class QueueFullError(Exception):
     """Too many wait already; `seconds` is when to come again."""
 
     def __init__(self, seconds: float) -> None:
@@ -23,7 +23,7 @@ class FullError(Exception):
         self.seconds = seconds
 
 
-class ClosingError(Exception):
+class ShuttingDownError(Exception):
     """The service is about to stop and takes nothing more."""
 
 
@@ -43,7 +43,7 @@ _Found: TypeAlias = tuple[_Waiting[Any], Any, BaseException | None]
 
 
 @dataclass(frozen=True)
-class Batched:
+class BatchStats:
     """What a batch was, for those who measure."""
 
     n: int
@@ -65,9 +65,9 @@ class Batcher(Generic[Job, Result]):
         wait: float,
         capacity: int,
         step: int = 1,
-        told: Callable[[Batched], None] = lambda batched: None,
+        on_batch: Callable[[BatchStats], None] = lambda batched: None,
     ) -> None:
-        self.answer, self.most, self.wait, self.capacity, self.told = answer, most, wait, capacity, told
+        self.answer, self.most, self.wait, self.capacity, self.told = answer, most, wait, capacity, on_batch
         self.step = step
         self._queue: deque[_Waiting[Job]] = deque()
         self._changed = threading.Condition()
@@ -86,9 +86,9 @@ class Batcher(Generic[Job, Result]):
         waiting = [_Waiting(kind, job, loop.create_future(), loop) for job in jobs]
         with self._changed:
             if self._closing:
-                raise ClosingError
+                raise ShuttingDownError
             if len(self._queue) + len(jobs) > self.capacity:
-                raise FullError(max(1.0, len(self._queue) * self._seconds_each))
+                raise QueueFullError(max(1.0, len(self._queue) * self._seconds_each))
             self._queue.extend(waiting)
             self._changed.notify()
         return list(await asyncio.gather(*(each.future for each in waiting)))
@@ -111,7 +111,7 @@ class Batcher(Generic[Job, Result]):
                 _tell_all([(each, result, None) for each, result in zip(batch, results, strict=True)])
             took = time.monotonic() - begun
             self._seconds_each = 0.9 * self._seconds_each + 0.1 * took / len(batch)
-            self.told(Batched(len(batch), begun - batch[0].since))
+            self.told(BatchStats(len(batch), begun - batch[0].since))
 
     def _next(self) -> list[_Waiting[Job]]:
         """The jobs of the kind of the one that has waited longest; none when all is done."""
@@ -143,7 +143,7 @@ def _tell_all(found: list[_Found]) -> None:
         own = deque(each for each in found if each[0].loop is loop)
 
         def tell(loop: asyncio.AbstractEventLoop = loop, own: deque[_Found] = own) -> None:
-            for _ in range(min(TOLD, len(own))):
+            for _ in range(min(BATCH_LOG_INTERVAL, len(own))):
                 _tell(*own.popleft())
             if own:
                 loop.call_soon(tell)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from likely.answer import Answer
-from likely.surfaces.store import ClassFigures, Prediction, Scope, Selection
+from likely.answer import Prediction
+from likely.surfaces.store import ClassStats, PredictionRecord, Scope, PredictionFilter
 from likely.surfaces.store.selection import MOST, Word
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
@@ -21,21 +21,21 @@ class Problem(BaseModel):
     detail: str
 
 
-class Given(Answer):
+class PredictionOut(Prediction):
     """An answer, and under what id it can be found again."""
 
     id: Annotated[str | None, Field(description="null for an image that could not be read.")]
 
 
-class Classified(BaseModel):
+class ClassifyResponse(BaseModel):
     """The answers to all images of a request, in their order."""
 
     model: str
     request: str
-    answers: list[Given]
+    predictions: list[PredictionOut]
 
 
-class ModelShown(BaseModel):
+class ModelInfo(BaseModel):
     """A model that is served; `versions` are loaded, the last of them answers."""
 
     name: str
@@ -47,21 +47,21 @@ class ModelShown(BaseModel):
     channels: int
 
 
-class Models(BaseModel):
+class ModelsResponse(BaseModel):
     """All that are served."""
 
-    models: list[ModelShown]
+    models: list[ModelInfo]
 
 
-class Stop(BaseModel):
+class PathFrame(BaseModel):
     """An image on the way to another class."""
 
     image: Annotated[str, Field(description="PNG in base64.")]
     probability: Annotated[float, Field(description="That of the other class, as the model sees this image.")]
-    turns: Annotated[bool, Field(description="Whether this is the first that the model takes for the other class.")]
+    flips: Annotated[bool, Field(description="Whether this is the first that the model takes for the other class.")]
 
 
-class Explained(BaseModel):
+class ExplainResponse(BaseModel):
     """Why an image is of a class and not of another. Pictures are PNG in base64."""
 
     model: str
@@ -69,13 +69,13 @@ class Explained(BaseModel):
     against: str
     probability: float
     probability_against: float
-    lead: Annotated[float, Field(description="log p(x | label) − log p(x | against), nats.")]
+    log_odds: Annotated[float, Field(description="log p(x | label) − log p(x | against), nats.")]
     image: Annotated[str, Field(description="As the model sees it.")]
-    evidence: Annotated[str, Field(description="Orange speaks for the label, blue for the other class.")]
-    way: Annotated[list[Stop], Field(description="What would have to change; empty if the model has no such way.")]
+    attribution: Annotated[str, Field(description="Orange speaks for the label, blue for the other class.")]
+    counterfactual_path: Annotated[list[PathFrame], Field(description="What would have to change; empty if the model has no such way.")]
 
 
-class Generate(BaseModel):
+class GenerateRequest(BaseModel):
     """What is to be drawn."""
 
     model_config = ConfigDict(extra="forbid")
@@ -86,7 +86,7 @@ class Generate(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
 
 
-class Drawn(BaseModel):
+class GenerateResponse(BaseModel):
     """New images of a class, PNG in base64 each."""
 
     model: str
@@ -94,7 +94,7 @@ class Drawn(BaseModel):
     images: list[str]
 
 
-class DriftShown(BaseModel):
+class DriftInfo(BaseModel):
     """The images of late beside those of validation; all null if one of the two is not known."""
 
     model: str
@@ -107,22 +107,22 @@ class DriftShown(BaseModel):
     n: Annotated[int | None, Field(description="Images of late.")] = None
 
 
-class ClassShown(ClassFigures):
+class ClassInfo(ClassStats):
     """A class of a model."""
 
-    n_learned: Annotated[
+    n_training: Annotated[
         int | None, Field(description="Images that it was learned from; null if nobody wrote that down.")
     ]
 
 
-class Classes(BaseModel):
+class ClassesResponse(BaseModel):
     """All classes of a model, in its order."""
 
     model: str
-    classes: list[ClassShown]
+    classes: list[ClassInfo]
 
 
-class PlacedClass(BaseModel):
+class ClassEmbedding(BaseModel):
     """A class on a model's map."""
 
     label: str
@@ -130,29 +130,29 @@ class PlacedClass(BaseModel):
     y: float
 
 
-class ClassMap(BaseModel):
+class ProjectionResponse(BaseModel):
     """A model's map; without classes if the model has no space that they lie in."""
 
     model: str
-    classes: list[PlacedClass]
+    classes: list[ClassEmbedding]
 
 
-class PageAsked(Selection):
+class PageParams(PredictionFilter):
     """A filter of predictions, and which page of what it lets through."""
 
     before: Annotated[Word | None, Field(max_length=36, description="Those older than this one.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST)] = 50
 
 
-class Page(BaseModel):
+class PredictionsResponse(BaseModel):
     """Predictions, the newest first; `before` asks for the next page, null on the last."""
 
-    predictions: list[Prediction]
+    predictions: list[PredictionRecord]
     before: str | None
     counts: Annotated[dict[str, int], Field(description="How many there are in all, by status.")]
 
 
-class ImagesAsked(BaseModel):
+class UploadParams(BaseModel):
     """What goes in the address of a request that brings images."""
 
     model_config = ConfigDict(extra="forbid")
@@ -162,7 +162,7 @@ class ImagesAsked(BaseModel):
     ] = None
 
 
-class ModelAsked(ImagesAsked):
+class ModelParams(UploadParams):
     """Which model is meant."""
 
     model: Annotated[
@@ -170,7 +170,7 @@ class ModelAsked(ImagesAsked):
     ] = None
 
 
-class ClassifyAsked(ModelAsked):
+class ClassifyParams(ModelParams):
     """How images are to be answered."""
 
     alpha: Annotated[
@@ -179,13 +179,13 @@ class ClassifyAsked(ModelAsked):
     top_k: Annotated[int | None, Field(ge=1, description="Name so many classes an image.")] = None
 
 
-class ExplainAsked(ModelAsked):
+class ExplainParams(ModelParams):
     """What an image's class is to be compared with."""
 
     against: Annotated[str | None, Field(max_length=255, description="A class; the runner-up if left out.")] = None
 
 
-class SampleAsked(BaseModel):
+class SampleParams(BaseModel):
     """Which of all images of a class is drawn."""
 
     model_config = ConfigDict(extra="forbid")
@@ -193,13 +193,13 @@ class SampleAsked(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
 
 
-class ClassAsked(ImagesAsked):
+class NewClassParams(UploadParams):
     """What a new class is to be called."""
 
     label: Annotated[Word, Field(min_length=1, max_length=255, description="The new class's name.")]
 
 
-class Labelling(BaseModel):
+class LabelRequest(BaseModel):
     """What images show; null takes back what was said."""
 
     model_config = ConfigDict(extra="forbid")
@@ -207,19 +207,19 @@ class Labelling(BaseModel):
     label: Annotated[Word | None, Field(min_length=1, max_length=255)]
 
 
-class BulkLabelling(Labelling):
+class BulkLabelRequest(LabelRequest):
     """The same of many."""
 
     ids: Annotated[list[Annotated[Word, Field(max_length=36)]], Field(min_length=1, max_length=MOST_IDS)]
 
 
-class Labelled(BaseModel):
+class LabelResponse(BaseModel):
     """Which predictions there were to label."""
 
     ids: list[str]
 
 
-class LogIn(BaseModel):
+class LoginRequest(BaseModel):
     """A key, for which a browser gets a cookie."""
 
     model_config = ConfigDict(extra="forbid")
@@ -227,7 +227,7 @@ class LogIn(BaseModel):
     key: Annotated[str, Field(max_length=255)]
 
 
-class Me(BaseModel):
+class SessionInfo(BaseModel):
     """Who asks, and what a browser says beside its cookie when it wants something changed."""
 
     key: str
@@ -236,7 +236,7 @@ class Me(BaseModel):
     csrf: str | None
 
 
-class KeyShown(BaseModel):
+class KeyInfo(BaseModel):
     """A key, without its secret."""
 
     id: str
@@ -247,7 +247,7 @@ class KeyShown(BaseModel):
     revoked: datetime | None
 
 
-class NewKey(BaseModel):
+class NewKeyRequest(BaseModel):
     """What a key is for."""
 
     model_config = ConfigDict(extra="forbid")
@@ -257,13 +257,13 @@ class NewKey(BaseModel):
     days: Annotated[float | None, Field(gt=0, le=36500, description="Until it expires; null: never.")] = None
 
 
-class KeyMade(KeyShown):
+class NewKeyResponse(KeyInfo):
     """A new key with its secret, which is shown this once."""
 
     secret: str
 
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+def response_schema(model: type[BaseModel]) -> dict[str, Any]:
     """A model's JSON schema with all that it refers to in its place, for where FastAPI does not write it."""
     whole = model.model_json_schema()
     named = whole.pop("$defs", {})
@@ -279,7 +279,7 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     return found
 
 
-def problems(*codes: int) -> Responses:
+def problem_responses(*codes: int) -> Responses:
     """The responses of a route that are none of success."""
     told = {
         400: "The request cannot be read.",
@@ -292,5 +292,5 @@ def problems(*codes: int) -> Responses:
         429: "More than the key may ask for; come again after Retry-After.",
         503: "Too many wait, or the store cannot be written; come again after Retry-After.",
     }
-    content = {"application/json": {"schema": schema_of(Problem)}}  # whatever a success is made of
+    content = {"application/json": {"schema": response_schema(Problem)}}  # whatever a success is made of
     return {code: {"content": content, "description": told[code]} for code in codes}

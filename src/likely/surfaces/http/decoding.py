@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from likely.data.decoding import Array, ImageError, opened
-from likely.data.images import ImageFormat, read
+from likely.data.decoding import Array, ImageError, open_image
+from likely.data.images import ImageFormat, read_image
 from likely.surfaces.http.forking import context
 from likely.surfaces.http.settings import MB, Settings
 
@@ -29,7 +29,7 @@ UNTOLD = "application/octet-stream"
 CLOSING = 2.0  # seconds that a process may take to leave by itself
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image: pixels in a model's format, uint8 (C, H, W), and what it was before."""
 
     pixels: Array
@@ -38,7 +38,7 @@ class Picture(NamedTuple):
     height: int
 
 
-class Order(NamedTuple):
+class DecodeJob(NamedTuple):
     """What is to be decoded."""
 
     content: bytes
@@ -47,7 +47,7 @@ class Order(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What a process may take of the machine."""
 
     megabytes: int
@@ -65,19 +65,19 @@ class Limits:
             resource.setrlimit(kind, (most, most if hard == resource.RLIM_INFINITY else min(most, hard)))
 
 
-class Decoders:
+class DecoderPool:
     """Processes that decode; `decode` waits for one that is free."""
 
     def __init__(self, settings: Settings) -> None:
-        self.seconds = settings.decode_seconds
-        self.limits = Limits(settings.decode_megabytes, settings.max_pixels)
+        self.seconds = settings.decode_timeout
+        self.limits = ProcessLimits(settings.decode_memory_mb, settings.max_pixels)
         self._context = context()
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._threads = ThreadPoolExecutor(settings.decoders, "decoding")
-        for _ in range(settings.decoders):
+        self._threads = ThreadPoolExecutor(settings.decode_workers, "decoding")
+        for _ in range(settings.decode_workers):
             self._idle.put(_Worker(self._context, self.limits))
 
-    async def decode(self, order: Order) -> Picture:
+    async def decode(self, order: DecodeJob) -> DecodedImage:
         """An ImageError says why not."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, order)
 
@@ -87,7 +87,7 @@ class Decoders:
         while not self._idle.empty():
             self._idle.get().end()
 
-    def _decode(self, order: Order) -> Picture:
+    def _decode(self, order: DecodeJob) -> DecodedImage:
         worker = self._idle.get()
         if not worker.process.is_alive():  # whatever ended it, it was not this image
             worker.end()
@@ -109,7 +109,7 @@ class Decoders:
 class _Worker:
     """One process and the line to it."""
 
-    def __init__(self, context: ForkServerContext | SpawnContext, limits: Limits) -> None:
+    def __init__(self, context: ForkServerContext | SpawnContext, limits: ProcessLimits) -> None:
         self.line, theirs = context.Pipe()
         self.process: ForkServerProcess | SpawnProcess = context.Process(
             target=_work, args=(theirs, limits), daemon=True
@@ -117,12 +117,12 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def ask(self, order: Order, seconds: float) -> Picture | str:
+    def ask(self, order: DecodeJob, seconds: float) -> DecodedImage | str:
         """The picture, or the sentence that says why there is none."""
         self.line.send(order)
         if not self.line.poll(seconds):
             raise TimeoutError
-        answer: Picture | str = self.line.recv()
+        answer: DecodedImage | str = self.line.recv()
         return answer
 
     def end(self) -> None:
@@ -131,18 +131,18 @@ class _Worker:
         self.process.join(CLOSING)
 
 
-def _work(line: Connection, limits: Limits) -> None:
+def _work(line: Connection, limits: ProcessLimits) -> None:
     """Until the line is closed: when the service is told to stop, those who wait are answered first."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     limits.apply()
     while True:
         try:
-            order: Order = line.recv()
+            order: DecodeJob = line.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
-            answer: Picture | str = _decoded(order, limits.pixels)
+            answer: DecodedImage | str = _decoded(order, limits.pixels)
         except ImageError as error:
             answer = str(error)
         except MemoryError:
@@ -150,12 +150,12 @@ def _work(line: Connection, limits: Limits) -> None:
         line.send(answer)
 
 
-def _decoded(order: Order, most: int) -> Picture:
-    with opened(order.content, order.name) as image:
+def _decoded(order: DecodeJob, most: int) -> DecodedImage:
+    with open_image(order.content, order.name) as image:
         (width, height), media_type = image.size, Image.MIME.get(image.format or "", UNTOLD)
     if width * height > most:
         raise ImageError(f"{order.name}: has {width} x {height} pixels; {most:,} at most were expected")
-    return Picture(read(order.content, order.format, name=order.name), media_type, width, height)
+    return DecodedImage(read_image(order.content, order.format, name=order.name), media_type, width, height)
 
 
 def _held_bytes() -> int:
@@ -170,6 +170,6 @@ def _held_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def stacked(pictures: Sequence[Picture]) -> Array:
+def stack(images: Sequence[DecodedImage]) -> Array:
     """(N, H, W, C) of pictures of one format."""
-    return np.stack([picture.pixels.transpose(1, 2, 0) for picture in pictures])
+    return np.stack([picture.pixels.transpose(1, 2, 0) for picture in images])

@@ -8,28 +8,28 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 
-from likely.surfaces.http.access import Caller, Known, Rates, caller_of, require
-from likely.surfaces.http.fleet import Served, UnknownModelError
+from likely.surfaces.http.access import Principal, CredentialCache, TokenBucket, authenticate, require
+from likely.surfaces.http.fleet import LoadedModel, UnknownModelError
 from likely.surfaces.http.metrics import Metrics
 from likely.surfaces.http.service import Service
 from likely.surfaces.store import Scope
 
 
 @dataclass(frozen=True)
-class State:
+class AppState:
     """What an application holds."""
 
     service: Service
     metrics: Metrics
-    rates: Rates
-    log_ins: Rates  # by address
-    known: Known
+    rate_limits: TokenBucket
+    login_limits: TokenBucket  # by address
+    credentials: CredentialCache
 
 
 # Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
-async def state_of(request: Request) -> State:
+async def state_of(request: Request) -> AppState:
     """The application's."""
-    state: State = request.app.state.likely
+    state: AppState = request.app.state.likely
     return state
 
 
@@ -38,11 +38,11 @@ async def service_of(request: Request) -> Service:
     return (await state_of(request)).service
 
 
-def needs(scope: Scope) -> Callable[[Request], Caller]:
+def needs(scope: Scope) -> Callable[[Request], Principal]:
     """Whoever asks has to have a key for that."""
 
-    async def caller(request: Request) -> Caller:
-        found = await caller_of((await state_of(request)).known, request)
+    async def caller(request: Request) -> Principal:
+        found = await authenticate((await state_of(request)).credentials, request)
         request.state.key = found.key.id
         require(found, scope)
         return found
@@ -55,17 +55,17 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client is not None else ""
 
 
-def served(service: Service, id: str | None) -> Served:
+def find_model(service: Service, id: str | None) -> LoadedModel:
     """A model by its name; an HTTPException of 404 names the nearest."""
     try:
-        return service.fleet[id]
+        return service.registry[id]
     except UnknownModelError as error:
         raise HTTPException(404, str(error)) from None
 
 
 ServiceHere = Annotated[Service, Depends(service_of)]
-StateHere = Annotated[State, Depends(state_of)]
-Reader = Annotated[Caller, Depends(needs(Scope.READ))]
-Asker = Annotated[Caller, Depends(needs(Scope.CLASSIFY))]
-Labeller = Annotated[Caller, Depends(needs(Scope.LABEL))]
-Admin = Annotated[Caller, Depends(needs(Scope.ADMIN))]
+StateHere = Annotated[AppState, Depends(state_of)]
+Reader = Annotated[Principal, Depends(needs(Scope.READ))]
+Asker = Annotated[Principal, Depends(needs(Scope.CLASSIFY))]
+Labeler = Annotated[Principal, Depends(needs(Scope.LABEL))]
+Admin = Annotated[Principal, Depends(needs(Scope.ADMIN))]

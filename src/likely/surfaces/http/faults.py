@@ -11,20 +11,20 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
-from likely.data.nearest import suggestion
-from likely.surfaces.blame import is_ours
-from likely.surfaces.http.batching import ClosingError, FullError
+from likely.data.nearest import did_you_mean
+from likely.surfaces.blame import is_internal
+from likely.surfaces.http.batching import ShuttingDownError, QueueFullError
 from likely.surfaces.store import STORE_FAULTS
 
 SECONDS = 5  # after which a store that cannot be written may be tried again
 
 
-def explain(app: FastAPI) -> None:
+def install_exception_handlers(app: FastAPI) -> None:
     """Answer faults of the application by sentences."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)
-    app.add_exception_handler(FullError, _full)
-    app.add_exception_handler(ClosingError, _closing)
+    app.add_exception_handler(QueueFullError, _full)
+    app.add_exception_handler(ShuttingDownError, _closing)
     app.add_exception_handler(ValueError, _not_to_be_had)
     for kind in STORE_FAULTS:
         app.add_exception_handler(kind, _unwritten)
@@ -33,7 +33,7 @@ def explain(app: FastAPI) -> None:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     known = _query_words(request)
-    return _told(422, "; ".join(fault(each, known) for each in error.errors()))
+    return _told(422, "; ".join(problem_response(each, known) for each in error.errors()))
 
 
 async def _refused(request: Request, error: Exception) -> JSONResponse:
@@ -42,13 +42,13 @@ async def _refused(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _full(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, FullError)
+    assert isinstance(error, QueueFullError)
     return _told(503, str(error), math.ceil(error.seconds))
 
 
 async def _not_to_be_had(request: Request, error: Exception) -> JSONResponse:
     """What the project refuses it says in a sentence; what else goes wrong is a fault."""
-    if not is_ours(error):
+    if not is_internal(error):
         raise error
     return _told(422, str(error))
 
@@ -75,10 +75,10 @@ def _query_words(request: Request) -> list[str]:
     return [each["name"] for each in parameters if each["in"] == "query"]
 
 
-def fault(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+def problem_response(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     """What pydantic says of one field, as a sentence; of a query word that is none of those known, with the nearest."""
     place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
     if found["type"] == "extra_forbidden":
-        return f"{'.'.join(map(str, place))} is not known here{suggestion(str(place[-1]), known)}"
+        return f"{'.'.join(map(str, place))} is not known here{did_you_mean(str(place[-1]), known)}"
     message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
     return f"{'.'.join(map(str, place))} {message}" if place else message

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-FORKED = "likely.surfaces.http.decoding"  # what it has loaded by then
+PRELOADED = "likely.surfaces.http.decoding"  # what it has loaded by then
 
 
 def context() -> ForkServerContext | SpawnContext:
@@ -13,7 +13,7 @@ def context() -> ForkServerContext | SpawnContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload([FORKED])
+    found.set_forkserver_preload([PRELOADED])
     return found
 
 

@@ -43,11 +43,11 @@ SECONDS = 1  # after which those who are told that there is no room may come aga
 AT_ONCE = 4  # requests with images that begin in one round of the loop
 
 
-class TooLargeError(Exception):
+class PayloadTooLargeError(Exception):
     """More bytes came than were allowed."""
 
 
-class BusyError(Exception):
+class OverloadedError(Exception):
     """There is no room now; the message says of what there is too much."""
 
 
@@ -72,9 +72,9 @@ class _Body:
         self.n += n
         self.inside.n += n
         if self.n > self.most:
-            raise TooLargeError
+            raise PayloadTooLargeError
         if self.inside.n > self.inside.most:
-            raise BusyError(f"requests under way have more than {self.inside.most / 1e6:.0f} MB together")
+            raise OverloadedError(f"requests under way have more than {self.inside.most / 1e6:.0f} MB together")
         return message
 
     def is_done_with(self) -> None:
@@ -136,7 +136,7 @@ def _no_room(sentence: str) -> JSONResponse:
 FULL = _no_room("too many images are waiting; come again in a second")  # written once, for it is said often
 
 
-class Gate:
+class RequestMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(
@@ -159,16 +159,16 @@ class Gate:
         body = _Body(receive, most, self.inside)
         try:
             if _told_length(scope) > most:
-                raise TooLargeError
+                raise PayloadTooLargeError
             if takes_images:
                 await self._door.enter()
             if takes_images and self.is_full():
                 await FULL(scope, receive, answer.send)
             else:
                 await self.app(scope, body.receive, answer.send)
-        except BusyError as busy:
+        except OverloadedError as busy:
             await _no_room(str(busy))(scope, receive, answer.send)
-        except TooLargeError:
+        except PayloadTooLargeError:
             detail = f"the request has more than {most / 1e6:.0f} MB"
             await JSONResponse({"detail": detail}, 413)(scope, receive, answer.send)
         except Exception:
@@ -185,7 +185,7 @@ class Gate:
             LOG.info("request", extra={"fields": _fields(scope, id, route, answer.status, seconds)})
 
 
-class Lines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A line of JSON for each record."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from likely.answer import Answer
+from likely.answer import Prediction
 from likely.inference.drift import Drift
-from likely.surfaces.http.batching import Batched
+from likely.surfaces.http.batching import BatchStats
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -41,12 +41,12 @@ class Metrics:
         self._requests.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
-    def batch(self, batched: Batched) -> None:
+    def batch(self, batched: BatchStats) -> None:
         """One batch went through."""
         self._sizes.observe(batched.n)
         self._waited.observe(batched.waited)
 
-    def answered(self, model: str, answers: Sequence[Answer]) -> None:
+    def predicted(self, model: str, answers: Sequence[Prediction]) -> None:
         """By a version of a model."""
         for answer in answers:
             self._answers.labels(model, answer.status.value).inc()

@@ -16,18 +16,18 @@ class Settings(Options):
         0.05, gt=0, lt=1, description="Share of known images that may be called unknown, unless asked."
     )
     max_batch: int = Field(64, ge=1, le=4096, description="Images that go through a model together.")
-    max_wait: float = Field(0.005, ge=0, le=1, description="Seconds that an image waits for others to come along.")
+    batch_timeout: float = Field(0.005, ge=0, le=1, description="Seconds that an image waits for others to come along.")
     max_queue: int = Field(256, ge=1, description="Images that may wait; who comes later is told when to come again.")
     max_images: int = Field(64, ge=1, description="Images of one request.")
     max_megabytes: float = Field(10.0, gt=0, description="Size of one image.")
     max_request_megabytes: float = Field(100.0, gt=0, description="Size of one request.")
     max_pixels: int = Field(50_000_000, ge=1, description="Height times width of one image.")
-    decoders: int = Field(1, ge=1, le=64, description="Processes that decode images.")
-    decode_seconds: float = Field(10.0, gt=0, description="Time that decoding one image may take.")
-    decode_megabytes: int = Field(1024, ge=64, description="Memory that decoding one image may take.")
-    rate: float = Field(1000.0, gt=0, description="Images a second of one key, over ten seconds.")
-    log_ins: float = Field(1.0, gt=0, description="Log-ins a second from one address, over ten seconds.")
-    keep_days: float | None = Field(
+    decode_workers: int = Field(1, ge=1, le=64, description="Processes that decode images.")
+    decode_timeout: float = Field(10.0, gt=0, description="Time that decoding one image may take.")
+    decode_memory_mb: int = Field(1024, ge=64, description="Memory that decoding one image may take.")
+    rate_limit: float = Field(1000.0, gt=0, description="Images a second of one key, over ten seconds.")
+    login_rate_limit: float = Field(1.0, gt=0, description="Log-ins a second from one address, over ten seconds.")
+    retention_days: float | None = Field(
         None,
         gt=0,
         description="Forget answers that are older and that nobody labelled, with their images, hour by hour.",

@@ -57,7 +57,7 @@ SCHEMA: dict[str, Any] = {
 }
 
 
-async def uploads_of(request: Request, settings: Settings) -> list[Upload]:
+async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """At least one, of which one is not empty. An HTTPException of 400, 413, 415 or 422 says what was expected instead."""
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -78,7 +78,7 @@ async def uploads_of(request: Request, settings: Settings) -> list[Upload]:
     return found
 
 
-def of_base64(name: str, data: str) -> Upload:
+def decode_base64(name: str, data: str) -> Upload:
     """An image in base64, or with a fault if it is not.
 
     Its lines may be folded, as programs do that write it, and it may be a data URL, as browsers make them.
@@ -105,7 +105,7 @@ async def _of_form(request: Request, settings: Settings) -> list[Upload]:
 def _of_json(body: bytes) -> list[Upload]:
     try:
         images = json.loads(body)["images"]
-        return [of_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
+        return [decode_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise HTTPException(422, 'the JSON is not {"images": [{"data": "…base64…", "name": "a.png"}, …]}') from None
 

@@ -2,18 +2,18 @@
 
 from likely.surfaces.store.engine import STORE_FAULTS, StoreError
 from likely.surfaces.store.keys import Key, Scope
-from likely.surfaces.store.selection import ClassFigures, Prediction, Selection
-from likely.surfaces.store.store import Given, Picture, Store
+from likely.surfaces.store.selection import ClassStats, PredictionRecord, PredictionFilter
+from likely.surfaces.store.store import NewPrediction, StoredImage, Store
 
 __all__ = [
     "STORE_FAULTS",
-    "ClassFigures",
-    "Given",
+    "ClassStats",
+    "NewPrediction",
     "Key",
-    "Picture",
-    "Prediction",
+    "StoredImage",
+    "PredictionRecord",
     "Scope",
-    "Selection",
+    "PredictionFilter",
     "Store",
     "StoreError",
 ]

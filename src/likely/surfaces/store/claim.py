@@ -13,7 +13,7 @@ LOCK = "lock"
 ADVISORY = 0x6C696B656C79  # the number of our lock in a PostgreSQL database
 
 
-class Claim:
+class StoreLock:
     """On a store's folder, and on its database where that may be elsewhere. The system ends it with the process."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import Connection, func, insert, select
 
 from likely.surfaces.store.engine import StoreError
-from likely.surfaces.store.images import ImageFiles
+from likely.surfaces.store.images import BlobStore
 from likely.surfaces.store.schema import Base, ImageRow
 from likely.surfaces.store.store import Store
 
@@ -77,7 +77,7 @@ def _copy_rows(old: Connection, new: Connection) -> None:
             new.execute(insert(table), [row._asdict() for row in some])
 
 
-def _copy_file(source: ImageFiles, target: ImageFiles, key: str) -> None:
+def _copy_file(source: BlobStore, target: BlobStore, key: str) -> None:
     place = target.place(key)
     place.parent.mkdir(exist_ok=True)
     place.write_bytes(source.as_it_lies(key))

@@ -30,7 +30,7 @@ class StoreError(ValueError):
     """A store that cannot be opened or used; the message says what to do."""
 
 
-def connected(url: str) -> Engine:
+def connect(url: str) -> Engine:
     """An engine for `url`; a StoreError if there is no such kind of database here."""
     try:
         parsed = make_url(url)

@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from likely.checkpoint import CheckpointError
-from likely.checkpoint.sealing import MAGIC, Keys
+from likely.checkpoint.sealing import MAGIC, Keyring
 from likely.surfaces.store import identity
 
 INCOMING = "incoming"
 GONE, ANEW = "gone", "anew"  # endings of files that are about to go, and of those that are to take the place of another
 
 
-class ImageFiles:
+class BlobStore:
     """A folder of files, each by its SHA-256 in a folder of the first two digits.
 
     Files come and go in two steps, around the rows that name them: `receiving` and `parting` lay them aside, and put them in
@@ -25,7 +25,7 @@ class ImageFiles:
     there is a row, so that there is no file without one.
     """
 
-    def __init__(self, folder: Path, keys: Keys | None = None) -> None:
+    def __init__(self, folder: Path, keys: Keyring | None = None) -> None:
         """With `keys` files are sealed by the first of them, and opened by any."""
         self.folder, self.incoming, self.keys = folder, folder / INCOMING, keys
         self.incoming.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ class ImageFiles:
         names = {sha256: f"{sha256}.{uuid.uuid4().hex}" for sha256 in contents}
         with self._until_committed(names.values(), self.drop) as commits:
             for sha256, content in contents.items():
-                _write(self.incoming / names[sha256], self.keys.seal(content, sha256) if self.keys else content)
+                _write(self.incoming / names[sha256], self.keys.encrypt(content, sha256) if self.keys else content)
             if names:
                 _keep(self.incoming)
             yield commits
@@ -108,7 +108,7 @@ class ImageFiles:
         """Its content; a FileNotFoundError if it is not there, a CheckpointError if it cannot be opened or is another."""
         content = self.as_it_lies(sha256)
         if content.startswith(MAGIC):
-            content = (self.keys or Keys()).open(content, sha256)
+            content = (self.keys or Keyring()).decrypt(content, sha256)
         if identity.sha256(content) != sha256:
             raise CheckpointError(f"the image {sha256} is not what it was when it came")
         return content
@@ -130,7 +130,7 @@ class ImageFiles:
         names = list(self)
         for sha256 in names:
             beside = self.incoming / f"{sha256}.{ANEW}"
-            _write(beside, self.keys.seal(self.read(sha256), sha256))
+            _write(beside, self.keys.encrypt(self.read(sha256), sha256))
             beside.replace(self.place(sha256))
         return len(names)
 
@@ -153,10 +153,10 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def synced(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Have a file, or a folder's names and all that is in it, on the disk: a power cut would lose what is new otherwise."""
     for inside in path.iterdir() if path.is_dir() else ():
-        synced(inside)
+        fsync_path(inside)
     _keep(path)
 
 

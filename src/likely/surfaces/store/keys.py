@@ -36,7 +36,7 @@ class Key:
     revoked: datetime | None = None
 
     @classmethod
-    def of(cls, row: KeyRow) -> Self:
+    def from_row(cls, row: KeyRow) -> Self:
         """As the table has it."""
         scopes = frozenset(map(Scope, row.scopes))
         return cls(row.id, row.name, scopes, row.created, row.expires, row.revoked)
@@ -55,7 +55,7 @@ class Key:
         return None
 
 
-def drawn() -> tuple[str, str, str]:
+def generate_key() -> tuple[str, str, str]:
     """A new key: its id, the secret itself, and the hash that is kept of it."""
     secret = PREFIX + secrets.token_urlsafe(N_BYTES)
     return secrets.token_hex(4), secret, sha256(secret.encode())

@@ -18,7 +18,7 @@ NAMES = {  # of constraints, without which a later version could not take one aw
 ID, HASH, WORD, SENTENCE = String(36), String(64), String(255), String(2000)
 
 
-class Instant(TypeDecorator[datetime]):
+class UTCDateTime(TypeDecorator[datetime]):
     """A moment in UTC; databases keep it without a zone."""
 
     impl = DateTime
@@ -46,7 +46,7 @@ class ModelRow(Base):
     name: Mapped[str] = mapped_column(WORD, index=True)
     family: Mapped[str] = mapped_column(WORD)
     labels: Mapped[list[str]] = mapped_column(JSON)
-    first_served: Mapped[datetime] = mapped_column(Instant)
+    first_served: Mapped[datetime] = mapped_column(UTCDateTime)
 
 
 class ImageRow(Base):
@@ -59,7 +59,7 @@ class ImageRow(Base):
     n_bytes: Mapped[int] = mapped_column(BigInteger)
     width: Mapped[int] = mapped_column(Integer)
     height: Mapped[int] = mapped_column(Integer)
-    created: Mapped[datetime] = mapped_column(Instant)
+    created: Mapped[datetime] = mapped_column(UTCDateTime)
 
 
 class KeyRow(Base):
@@ -71,9 +71,9 @@ class KeyRow(Base):
     name: Mapped[str] = mapped_column(WORD)
     sha256: Mapped[str] = mapped_column(HASH, unique=True)
     scopes: Mapped[list[str]] = mapped_column(JSON)
-    created: Mapped[datetime] = mapped_column(Instant)
-    expires: Mapped[datetime | None] = mapped_column(Instant)
-    revoked: Mapped[datetime | None] = mapped_column(Instant)
+    created: Mapped[datetime] = mapped_column(UTCDateTime)
+    expires: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    revoked: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
 class SessionRow(Base):
@@ -83,8 +83,8 @@ class SessionRow(Base):
 
     sha256: Mapped[str] = mapped_column(HASH, primary_key=True)
     key: Mapped[str] = mapped_column(ForeignKey("keys.id"), index=True)
-    created: Mapped[datetime] = mapped_column(Instant)
-    expires: Mapped[datetime] = mapped_column(Instant)
+    created: Mapped[datetime] = mapped_column(UTCDateTime)
+    expires: Mapped[datetime] = mapped_column(UTCDateTime)
 
 
 class PredictionRow(Base):
@@ -93,7 +93,7 @@ class PredictionRow(Base):
     __tablename__ = "predictions"
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
-    created: Mapped[datetime] = mapped_column(Instant, index=True)
+    created: Mapped[datetime] = mapped_column(UTCDateTime, index=True)
     image: Mapped[str] = mapped_column(ForeignKey("images.sha256"), index=True)
     model: Mapped[str] = mapped_column(ForeignKey("models.id"))
     key: Mapped[str | None] = mapped_column(ForeignKey("keys.id"))
@@ -104,11 +104,11 @@ class PredictionRow(Base):
     label: Mapped[str | None] = mapped_column(WORD)
     probability: Mapped[float | None]
     p_value: Mapped[float | None]
-    changed: Mapped[bool]  # whether another version of the model has said otherwise of the same image before
+    disagrees_with_previous: Mapped[bool]  # whether another version of the model has said otherwise of the same image before
     map_x: Mapped[float | None]  # where the image is on the model's map
     map_y: Mapped[float | None]
     true_label: Mapped[str | None] = mapped_column(WORD)  # what people say it shows: the last of its labels
-    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+    prediction: Mapped[dict[str, Any]] = mapped_column(JSON)
 
     __table_args__ = (
         Index(None, "status", "id"),
@@ -127,7 +127,7 @@ class LabelRow(Base):
     prediction: Mapped[str] = mapped_column(ForeignKey("predictions.id"), index=True)
     label: Mapped[str | None] = mapped_column(WORD)
     key: Mapped[str | None] = mapped_column(ForeignKey("keys.id"))
-    created: Mapped[datetime] = mapped_column(Instant)
+    created: Mapped[datetime] = mapped_column(UTCDateTime)
 
 
 class AuditRow(Base):
@@ -136,7 +136,7 @@ class AuditRow(Base):
     __tablename__ = "audit"
 
     id: Mapped[str] = mapped_column(ID, primary_key=True)
-    created: Mapped[datetime] = mapped_column(Instant)
+    created: Mapped[datetime] = mapped_column(UTCDateTime)
     key: Mapped[str | None] = mapped_column(String(16))
     address: Mapped[str] = mapped_column(WORD)
     action: Mapped[str] = mapped_column(WORD, index=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select
 
-from likely.answer import Answer, Status
+from likely.answer import Prediction, Status
 from likely.surfaces.store.schema import PredictionRow
 
 MOST = 500  # predictions of a page
@@ -25,7 +25,7 @@ def _writable(word: str) -> str:
 Word = Annotated[str, AfterValidator(_writable)]
 
 
-class Selection(BaseModel):
+class PredictionFilter(BaseModel):
     """A filter of predictions; what is left out lets all through."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,8 +33,8 @@ class Selection(BaseModel):
     status: Annotated[list[Status], Field(description="One of these.")] = []
     label: Annotated[Word | None, Field(max_length=255, description="The most probable class.")] = None
     true_label: Annotated[Word | None, Field(max_length=255, description="What people say it shows.")] = None
-    labelled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
-    changed: Annotated[bool | None, Field(description="Whether another version of the model said otherwise.")] = None
+    is_labeled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
+    disagrees_with_previous: Annotated[bool | None, Field(description="Whether another version of the model said otherwise.")] = None
     model: Annotated[Word | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
     since: Annotated[datetime | None, Field(description="At this time or later.")] = None
     until: Annotated[datetime | None, Field(description="Before this time.")] = None
@@ -56,22 +56,22 @@ class Selection(BaseModel):
         for name in ("label", "true_label", "changed"):
             if (wanted := getattr(self, name)) is not None:
                 yield getattr(table, name) == wanted
-        if self.labelled is not None:
-            yield table.true_label.is_not(None) if self.labelled else table.true_label.is_(None)
+        if self.is_labeled is not None:
+            yield table.true_label.is_not(None) if self.is_labeled else table.true_label.is_(None)
         if self.model is not None:
-            yield table.model == self.model if "@" in self.model else of_name(self.model)
+            yield table.model == self.model if "@" in self.model else filter_by_name(self.model)
         if self.since is not None:
             yield table.created >= self.since
         if self.until is not None:
             yield table.created < self.until
 
 
-def of_name(name: str) -> ColumnElement[bool]:
+def filter_by_name(name: str) -> ColumnElement[bool]:
     """Predictions by any version of a model."""
     return PredictionRow.model.startswith(f"{name}@", autoescape=True)
 
 
-class ClassFigures(BaseModel):
+class ClassStats(BaseModel):
     """What was answered of a class, and what people said of that."""
 
     model_config = ConfigDict(frozen=True)
@@ -89,14 +89,14 @@ class ClassFigures(BaseModel):
     ] = 0
 
 
-def class_figures(model: str) -> Select[str | None, str | None, str, int]:
+def class_stats(model: str) -> Select[str | None, str | None, str, int]:
     """How many predictions any version of a model has made of each class, by status and by what people say."""
     table = PredictionRow
     by = (table.label, table.true_label, table.status)
-    return select(*by, func.count()).where(of_name(model)).group_by(*by)
+    return select(*by, func.count()).where(filter_by_name(model)).group_by(*by)
 
 
-def of_classes(rows: Iterable[Any]) -> dict[str, ClassFigures]:
+def stats_by_class(rows: Iterable[Any]) -> dict[str, ClassStats]:
     """The rows of `class_figures`, class by class."""
     found: dict[str, Counter[str]] = {}
     for label, true_label, status, n in rows:
@@ -108,10 +108,10 @@ def of_classes(rows: Iterable[Any]) -> dict[str, ClassFigures]:
             of_label["n_right" if true_label == label else "n_wrong"] += n
         if not known or true_label != label:
             found.setdefault(true_label, Counter())["n_missed"] += n
-    return {label: ClassFigures(label=label, **counts) for label, counts in found.items() if label is not None}
+    return {label: ClassStats(label=label, **counts) for label, counts in found.items() if label is not None}
 
 
-class Prediction(BaseModel):
+class PredictionRecord(BaseModel):
     """An answer that was given, and what people said since."""
 
     model_config = ConfigDict(frozen=True)
@@ -121,18 +121,18 @@ class Prediction(BaseModel):
     image: Annotated[str, Field(description="The image's SHA-256; /v1/images/{image} shows it.")]
     model: str
     alpha: float
-    changed: Annotated[
+    disagrees_with_previous: Annotated[
         bool, Field(description="Whether another version of the model said otherwise of this image before.")
     ]
-    place: Annotated[tuple[float, float] | None, Field(description="Where the image is on the model's map.")]
+    embedding_2d: Annotated[tuple[float, float] | None, Field(description="Where the image is on the model's map.")]
     true_label: Annotated[str | None, Field(description="What people say it shows.")]
-    answer: Answer
+    prediction: Prediction
 
     @classmethod
-    def of(cls, row: PredictionRow) -> Prediction:
+    def of(cls, row: PredictionRow) -> PredictionRecord:
         """As the table has it."""
         figures = {
             name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "changed", "true_label")
         }
         place = None if row.map_x is None or row.map_y is None else (row.map_x, row.map_y)
-        return cls(**figures, place=place, answer=Answer.model_validate(row.answer))
+        return cls(**figures, place=place, answer=Prediction.model_validate(row.prediction))

@@ -14,16 +14,16 @@ from sqlalchemy import Engine, delete, exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from likely.answer import Answer
-from likely.checkpoint.sealing import Keys
+from likely.answer import Prediction
+from likely.checkpoint.sealing import Keyring
 from likely.surfaces.store import keys
-from likely.surfaces.store.claim import Claim
-from likely.surfaces.store.engine import StoreError, connected, is_current, migrate
+from likely.surfaces.store.claim import StoreLock
+from likely.surfaces.store.engine import StoreError, connect, is_current, migrate
 from likely.surfaces.store.identity import row_id, sha256
-from likely.surfaces.store.images import ImageFiles
+from likely.surfaces.store.images import BlobStore
 from likely.surfaces.store.keys import Key, Scope
 from likely.surfaces.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
-from likely.surfaces.store.selection import ClassFigures, Prediction, Selection, class_figures, of_classes, of_name
+from likely.surfaces.store.selection import ClassStats, PredictionRecord, PredictionFilter, class_stats, stats_by_class, filter_by_name
 
 DATABASE, IMAGES = "likely.sqlite", "images"
 OURS = 0o700  # for a new folder: what is in it is nobody else's business
@@ -31,7 +31,7 @@ AT_ONCE = 500  # rows that are asked about together
 
 
 @dataclass(frozen=True)
-class Picture:
+class StoredImage:
     """An image as it came."""
 
     content: bytes
@@ -41,35 +41,35 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Given:
+class NewPrediction:
     """An answer that is about to be given, and what it was given to."""
 
-    picture: Picture
-    answer: Answer
+    image: StoredImage
+    prediction: Prediction
     model: str
     alpha: float
     request: str
     key: str | None = None
-    place: tuple[float, float] | None = None  # on the model's map
+    embedding_2d: tuple[float, float] | None = None  # on the model's map
 
 
 class Store:
     """A database and a folder of image files; `open` makes what is missing of them."""
 
-    def __init__(self, folder: Path, engine: Engine, keys: Keys | None = None) -> None:
-        self.folder, self.engine, self.files = folder, engine, ImageFiles(folder / IMAGES, keys)
-        self._claim: Claim | None = None
+    def __init__(self, folder: Path, engine: Engine, keys: Keyring | None = None) -> None:
+        self.folder, self.engine, self.files = folder, engine, BlobStore(folder / IMAGES, keys)
+        self._claim: StoreLock | None = None
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
     @classmethod
-    def open(cls, folder: Path, url: str | None = None, keys: Keys | None = None, *, exclusive: bool = False) -> Self:
+    def open(cls, folder: Path, url: str | None = None, keys: Keyring | None = None, *, exclusive: bool = False) -> Self:
         """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached.
 
         With `keys` images are encrypted on the disk. Who is `exclusive`, as a service is, puts in order what a crash has left;
         a StoreError if another process is already.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=OURS)
-        engine = connected(url or f"sqlite:///{folder / DATABASE}")
+        engine = connect(url or f"sqlite:///{folder / DATABASE}")
         self = cls(folder, engine, keys)
         try:
             if exclusive or not is_current(engine):
@@ -87,7 +87,7 @@ class Store:
 
     def _put_in_order(self) -> None:
         try:
-            self._claim = Claim(self.folder, self.engine)
+            self._claim = StoreLock(self.folder, self.engine)
         except BlockingIOError:
             raise StoreError(
                 f"another process, such as a service, has the store {self.folder} to itself; stop that first, or "
@@ -113,16 +113,16 @@ class Store:
 
     # ---- predictions
 
-    def know(self, model: ModelRow) -> None:
+    def register_model(self, model: ModelRow) -> None:
         """A version of a model answers from now on."""
         with self._write() as session:
             if session.get(ModelRow, model.id) is None:
                 session.add(model)
 
-    def add(self, answers: Sequence[Given]) -> list[str]:
+    def add(self, answers: Sequence[NewPrediction]) -> list[str]:
         """Take in answers with their images; their ids. When this returns, they are on the disk."""
-        hashes = [sha256(given.picture.content) for given in answers]
-        pictures = {key: given.picture for key, given in zip(hashes, answers, strict=True)}
+        hashes = [sha256(given.image.content) for given in answers]
+        pictures = {key: given.image for key, given in zip(hashes, answers, strict=True)}
         now = datetime.now(UTC)
         with self._write() as session:
             there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(pictures))))
@@ -140,29 +140,29 @@ class Store:
                 session.commit()
         return [row.id for row in rows]
 
-    def predictions(self, selection: Selection, *, before: str | None = None, limit: int = 50) -> list[Prediction]:
+    def predictions(self, selection: PredictionFilter, *, before: str | None = None, limit: int = 50) -> list[PredictionRecord]:
         """A page of what was answered, the newest first."""
         with Session(self.engine) as session:
-            return [Prediction.of(row) for row in session.scalars(selection.page(before=before, limit=limit))]
+            return [PredictionRecord.of(row) for row in session.scalars(selection.page(before=before, limit=limit))]
 
-    def every(self, selection: Selection) -> Iterator[Prediction]:
+    def every(self, selection: PredictionFilter) -> Iterator[PredictionRecord]:
         """All of them, page by page."""
         before = None
         while page := self.predictions(selection, before=before, limit=AT_ONCE):
             yield from page
             before = page[-1].id
 
-    def count(self, selection: Selection) -> dict[str, int]:
+    def count(self, selection: PredictionFilter) -> dict[str, int]:
         """How many there are, by status."""
         rows = selection.rows.subquery()
         with Session(self.engine) as session:
             found = session.execute(select(rows.c.status, func.count().label("n")).group_by(rows.c.status))
             return {row.status: row.n for row in found}
 
-    def class_figures(self, model: str) -> dict[str, ClassFigures]:
+    def class_stats(self, model: str) -> dict[str, ClassStats]:
         """What was answered of each class by any version of a model, and what people said of that."""
         with Session(self.engine) as session:
-            return of_classes(session.execute(class_figures(model)))
+            return stats_by_class(session.execute(class_stats(model)))
 
     def latest_p_values(self, model: str, n: int) -> list[float]:
         """Of the last n images that a version of a model answered."""
@@ -173,11 +173,11 @@ class Store:
             )
             return [p for p in found if p is not None]
 
-    def prediction(self, id: str) -> Prediction | None:
+    def prediction(self, id: str) -> PredictionRecord | None:
         """One of them."""
         with Session(self.engine) as session:
             row = session.get(PredictionRow, id)
-            return None if row is None else Prediction.of(row)
+            return None if row is None else PredictionRecord.of(row)
 
     def label(self, ids: Sequence[str], label: str | None, key: str | None) -> list[str]:
         """Say what some images show, or take it back: the ids of those that there are."""
@@ -191,15 +191,15 @@ class Store:
                 known += found
         return known
 
-    def picture(self, key: str) -> Picture | None:
+    def image(self, key: str) -> StoredImage | None:
         """An image by its SHA-256."""
         with Session(self.engine) as session:
             row = session.get(ImageRow, key)
         if row is None:
             return None
-        return Picture(self.files.read(key), row.media_type, row.width, row.height)
+        return StoredImage(self.files.read(key), row.media_type, row.width, row.height)
 
-    def retain(self, days: float) -> int:
+    def prune(self, days: float) -> int:
         """Forget predictions that are older and that nobody labelled, and images that no prediction is left of: how many."""
         until, n = datetime.now(UTC) - timedelta(days=days), 0
         while some := self._forget(until):
@@ -226,25 +226,25 @@ class Store:
 
     def add_key(self, name: str, scopes: Iterable[Scope], *, days: float | None = None) -> tuple[Key, str]:
         """A new key and its secret, which is nowhere else."""
-        id, secret, hashed = keys.drawn()
+        id, secret, hashed = keys.generate_key()
         now = datetime.now(UTC)
         expires = None if days is None else now + timedelta(days=days)
         with self._write() as session:
             row = KeyRow(id=id, name=name, sha256=hashed, scopes=sorted(set(scopes)), created=now, expires=expires)
             session.add(row)
             session.flush()
-            return Key.of(row), secret
+            return Key.from_row(row), secret
 
-    def key_of(self, secret: str) -> Key | None:
+    def find_key(self, secret: str) -> Key | None:
         """Whose secret it is."""
         with Session(self.engine) as session:
             row = session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256(secret.encode())))
-            return None if row is None else Key.of(row)
+            return None if row is None else Key.from_row(row)
 
     def all_keys(self) -> list[Key]:
         """All there ever were, the newest last."""
         with Session(self.engine) as session:
-            return [Key.of(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
+            return [Key.from_row(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
 
     def revoke(self, id: str) -> bool:
         """From now on the key and the sessions that it opened open nothing; whether there is such a key."""
@@ -258,28 +258,28 @@ class Store:
 
     def log_in(self, key: Key, hours: float) -> str:
         """The secret of a new session."""
-        _, secret, hashed = keys.drawn()
+        _, secret, hashed = keys.generate_key()
         now = datetime.now(UTC)
         with self._write() as session:
             session.execute(delete(SessionRow).where(SessionRow.expires < now))
             session.add(SessionRow(sha256=hashed, key=key.id, created=now, expires=now + timedelta(hours=hours)))
         return secret
 
-    def logged_in(self, secret: str) -> Key | None:
+    def find_session(self, secret: str) -> Key | None:
         """Whose session it is, while it lasts."""
         with Session(self.engine) as session:
             row = session.get(SessionRow, sha256(secret.encode()))
             if row is None or row.expires <= datetime.now(UTC):
                 return None
             key = session.get(KeyRow, row.key)
-            return None if key is None else Key.of(key)
+            return None if key is None else Key.from_row(key)
 
     def log_out(self, secret: str) -> None:
         """End a session."""
         with self._write() as session:
             session.execute(delete(SessionRow).where(SessionRow.sha256 == sha256(secret.encode())))
 
-    def note(self, action: str, subject: str, *, key: str | None, address: str) -> None:
+    def audit(self, action: str, subject: str, *, key: str | None, address: str) -> None:
         """Add to the audit log."""
         with self._write() as session:
             now = datetime.now(UTC)
@@ -306,19 +306,19 @@ class Store:
 def _said_before(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
     """What other versions of a model answered last to these images: label and status."""
     table = PredictionRow
-    others = of_name(model.rpartition("@")[0]) & (table.model != model)
+    others = filter_by_name(model.rpartition("@")[0]) & (table.model != model)
     last = select(func.max(table.id)).where(table.image.in_(images), others).group_by(table.image)
     found = session.execute(select(table.image, table.label, table.status).where(table.id.in_(last)))
     return {image: (label, status) for image, label, status in found}
 
 
-def _image_row(sha256: str, picture: Picture, now: datetime) -> ImageRow:
+def _image_row(sha256: str, picture: StoredImage, now: datetime) -> ImageRow:
     figures = {"width": picture.width, "height": picture.height, "n_bytes": len(picture.content)}
     return ImageRow(sha256=sha256, media_type=picture.media_type, created=now, **figures)
 
 
-def _row(image: str, given: Given, before: tuple[str | None, str] | None, now: datetime) -> PredictionRow:
-    answer = given.answer
+def _row(image: str, given: NewPrediction, before: tuple[str | None, str] | None, now: datetime) -> PredictionRow:
+    answer = given.prediction
     changed = before is not None and before != (answer.label, answer.status.value)
     figures = {"label": answer.label, "probability": answer.probability, "p_value": answer.p_value}
     return PredictionRow(
@@ -332,8 +332,8 @@ def _row(image: str, given: Given, before: tuple[str | None, str] | None, now: d
         alpha=given.alpha,
         status=answer.status.value,
         changed=changed,
-        map_x=None if given.place is None else given.place[0],
-        map_y=None if given.place is None else given.place[1],
+        map_x=None if given.embedding_2d is None else given.embedding_2d[0],
+        map_y=None if given.embedding_2d is None else given.embedding_2d[1],
         answer=answer.model_dump(mode="json"),
         **figures,
     )

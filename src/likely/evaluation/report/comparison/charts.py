@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from likely.evaluation.metrics import Floats, Interval
 from likely.evaluation.phrases import breadth, percent, rate
-from likely.evaluation.report.axes import EM, LEFT, WIDTH, Frame, percent_words, y_axis
-from likely.evaluation.report.comparison.content import Course
-from likely.evaluation.report.svg import Scale, drawing, element, line, text, tick_words, ticks
+from likely.evaluation.report.axes import EM, LEFT, WIDTH, Frame, percent_label, y_axis
+from likely.evaluation.report.comparison.content import LearningCurve
+from likely.evaluation.report.svg import Scale, drawing, element, line, text, tick_label, ticks
 
 HEIGHT, TOP, BOTTOM, RIGHT = 280.0, 24.0, 240.0, WIDTH - 12
 SWATCH = 24.0  # pixels that a name's line takes
@@ -30,13 +30,13 @@ class Point(NamedTuple):
     images_per_second: float
     accuracy: float
     range: Interval | None
-    is_twin: bool
+    is_baseline: bool
 
 
-class Pen(NamedTuple):
+class LineStyle(NamedTuple):
     """How a line is drawn: its colour in the style sheet, and where it is broken."""
 
-    colour: str
+    color: str
     dash: str = ""
 
 
@@ -49,7 +49,7 @@ def cost_chart(points: Sequence[Point]) -> Markup:
         f"Accuracy against speed of {', '.join(point.name for point in points)}",
         WIDTH,
         HEIGHT,
-        *y_axis(plot, percent_words),
+        *y_axis(plot, percent_label),
         text("accuracy", LEFT + 8, 12, class_="label"),
         *_log_axis(plot.x),
         *(
@@ -60,22 +60,22 @@ def cost_chart(points: Sequence[Point]) -> Markup:
     )
 
 
-def course_chart(courses: Mapping[str, Course], twin: str) -> Markup:
+def learning_curve_chart(curves: Mapping[str, LearningCurve], baseline: str) -> Markup:
     """Accuracy on validation images over the minutes of training, a line a family, each named at its end."""
-    names, pens = list(courses), _pens(courses, twin)
+    names, pens = list(curves), _pens(curves, baseline)
     right = RIGHT - max(breadth(name) for name in names) * EM - SWATCH
-    latest = max(float(course.minutes.max()) for course in courses.values())
-    accuracy = np.concatenate([course.accuracy for course in courses.values()])
+    latest = max(float(course.minutes.max()) for course in curves.values())
+    accuracy = np.concatenate([course.accuracy for course in curves.values()])
     plot = Frame(Scale(0, latest, LEFT + 8, right), Scale(*_late_range(accuracy), BOTTOM, TOP))
-    places = _pushed_apart([_within(plot.y(float(course.accuracy[-1]))) for course in courses.values()])
+    places = _pushed_apart([_within(plot.y(float(course.accuracy[-1]))) for course in curves.values()])
     return drawing(
         f"Validation accuracy over the minutes of {', '.join(names)}",
         WIDTH,
         HEIGHT,
-        *y_axis(plot, percent_words),
+        *y_axis(plot, percent_label),
         text("accuracy on validation images", LEFT + 8, 12, class_="label"),
         *_minutes_axis(plot.x),
-        *(mark for name in names for mark in _course(plot, courses[name], pens[name])),
+        *(mark for name in names for mark in _course(plot, curves[name], pens[name])),
         *(mark for name, y in zip(names, places, strict=True) for mark in _key(name, pens[name], (right + 8, y))),
     )
 
@@ -111,7 +111,7 @@ def _log_axis(x: Scale) -> Iterator[Markup]:
     for value in few:
         at = x(math.log10(value))
         yield line((at, BOTTOM), (at, TOP), class_="grid")
-        yield text(tick_words(value), at, BOTTOM + 15, class_="tick", text_anchor="middle")
+        yield text(tick_label(value), at, BOTTOM + 15, class_="tick", text_anchor="middle")
     yield text("images a second, each step ten times the last" if few != inside else "images a second (logarithmic)",
                x.stop, BOTTOM + 31, class_="label", text_anchor="end")  # fmt: skip
 
@@ -119,7 +119,7 @@ def _log_axis(x: Scale) -> Iterator[Markup]:
 def _minutes_axis(x: Scale) -> Iterator[Markup]:
     yield line((x.start, BOTTOM), (x.stop, BOTTOM), class_="axis")
     for value in ticks(x.low, x.high, 4):
-        yield text(tick_words(value), x(value), BOTTOM + 15, class_="tick", text_anchor="middle")
+        yield text(tick_label(value), x(value), BOTTOM + 15, class_="tick", text_anchor="middle")
     yield text("minutes", x.stop, BOTTOM + 31, class_="label", text_anchor="end")
 
 
@@ -127,7 +127,7 @@ def _point(plot: Frame, point: Point, label_y: float, *, on_right: bool) -> Iter
     x, y, kind = (
         plot.x(math.log10(point.images_per_second)),
         plot.y(point.accuracy),
-        TWIN if point.is_twin else OTHERS[0],
+        TWIN if point.is_baseline else OTHERS[0],
     )
     if point.range is not None:
         yield line((x, plot.y(point.range.low)), (x, plot.y(point.range.high)), class_="whisker")
@@ -147,29 +147,29 @@ def _on_right(plot: Frame, points: Sequence[Point], i: int) -> bool:
     return right or (not left and own + width < plot.x.stop)
 
 
-def _key(name: str, pen: Pen, at: tuple[float, float]) -> Iterator[Markup]:
+def _key(name: str, pen: LineStyle, at: tuple[float, float]) -> Iterator[Markup]:
     """A family's name with a piece of its line."""
     x, y = at
     yield _line(f"M{x:.1f} {y:.1f}h12", pen)
     yield text(name, x + SWATCH - 6, y + 4, class_="name")
 
 
-def _course(plot: Frame, course: Course, pen: Pen) -> Iterator[Markup]:
+def _course(plot: Frame, course: LearningCurve, pen: LineStyle) -> Iterator[Markup]:
     places = [(plot.x(m), _within(plot.y(a))) for m, a in zip(*map(np.ndarray.tolist, course), strict=True)]
     yield _line("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places), pen)
-    yield element("circle", cx=places[-1][0], cy=places[-1][1], r=2.5, class_=pen.colour)
+    yield element("circle", cx=places[-1][0], cy=places[-1][1], r=2.5, class_=pen.color)
 
 
-def _line(path: str, pen: Pen) -> Markup:
+def _line(path: str, pen: LineStyle) -> Markup:
     broken = {"stroke_dasharray": pen.dash} if pen.dash else {}
-    return element("path", d=path, class_=f"curve {pen.colour}", **broken)
+    return element("path", d=path, class_=f"curve {pen.color}", **broken)
 
 
-def _pens(names: Iterable[str], twin: str) -> dict[str, Pen]:
+def _pens(names: Iterable[str], twin: str) -> dict[str, LineStyle]:
     """The twin in the colour that it has everywhere, the others in turn."""
     others = [name for name in names if name != twin]
     n = len(OTHERS)
-    return {twin: Pen(TWIN)} | {name: Pen(OTHERS[i % n], DASHES[i // n % 3]) for i, name in enumerate(others)}
+    return {twin: LineStyle(TWIN)} | {name: LineStyle(OTHERS[i % n], DASHES[i // n % 3]) for i, name in enumerate(others)}
 
 
 def _within(y: float) -> float:

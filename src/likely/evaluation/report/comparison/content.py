@@ -13,13 +13,13 @@ from pydantic import ConfigDict, Field
 
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.metrics import Floats, Reliability
-from likely.evaluation.samples import Honesty
+from likely.evaluation.samples import SampleQuality
 from likely.options import Options
 
 Pixels = NDArray[np.uint8]
 
 
-class Key(Options):
+class ResultKey(Options):
     """What was asked: results that differ in any of it were measured otherwise, and share no table."""
 
     data: str = Field(description="DATA, as it was named.")
@@ -35,7 +35,7 @@ class Key(Options):
     )
 
 
-class Bins(Options):
+class ReliabilityBins(Options):
     """A reliability diagram as JSON holds it: None where a bin is empty."""
 
     counts: tuple[int, ...]
@@ -43,7 +43,7 @@ class Bins(Options):
     accuracy: tuple[float | None, ...]
 
     @classmethod
-    def of(cls, found: Reliability) -> Self:
+    def from_reliability(cls, found: Reliability) -> Self:
         means = ([None if np.isnan(m) else float(m) for m in row] for row in (found.confidence, found.accuracy))
         confidence, accuracy = means
         return cls(counts=tuple(found.counts.tolist()), confidence=tuple(confidence), accuracy=tuple(accuracy))
@@ -55,7 +55,7 @@ class Bins(Options):
         )
 
 
-class Quality(Options):
+class AccuracyMetrics(Options):
     """How good the answers are: the figures of `likely evaluate`, and how far ahead of the twin they are."""
 
     n: int
@@ -66,16 +66,16 @@ class Quality(Options):
     ece: float
     brier: float
     bits_per_dim: float | None
-    evidence: str | None
+    likelihood_kind: str | None
     false_alarm_rate: float | None
     alpha: float
     ambiguous_rate: float | None
-    ahead_of_twin: float | None = Field(None, description="Accuracy less the twin's on the same images.")
-    ahead_interval: tuple[float, float] | None = Field(None, description="What that may be, with 95% confidence.")
-    reliability: Bins
+    delta_vs_baseline: float | None = Field(None, description="Accuracy less the twin's on the same images.")
+    delta_interval: tuple[float, float] | None = Field(None, description="What that may be, with 95% confidence.")
+    reliability: ReliabilityBins
 
 
-class Cost(Options):
+class EfficiencyMetrics(Options):
     """What the answers cost, on one machine."""
 
     n_parameters: int = Field(description="Numbers that the model keeps.")
@@ -85,15 +85,15 @@ class Cost(Options):
     train_images_per_second: float | None
     peak_memory_gb: float | None = Field(description="Of the whole process while it trained; None if nobody watched.")
     images_per_second: float = Field(description="Of predict_proba: the median of several repeats.")
-    of_twin: float | None = Field(
+    relative_to_baseline: float | None = Field(
         description="The same as a share of the twin's, measured in turn: the median of pairs."
     )
-    answers_per_second: float = Field(description="Of answer, which judges each image as well.")
+    predictions_per_second: float = Field(description="Of answer, which judges each image as well.")
     n_timed: int = Field(description="Images that were timed together.")
     n_repeats: int
 
 
-class Result(Key):
+class Result(ResultKey):
     """One line of results.jsonl: what was asked, what made it and where, and what was measured, or the `error` instead."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")  # a later version may know more
@@ -106,20 +106,20 @@ class Result(Key):
     left_out: int = Field(0, description="Files of DATA that could not be used.")
     model: str | None = Field(None, description="The model's name and the first digits of its weights' hash.")
     error: str | None = None
-    quality: Quality | None = None
-    cost: Cost | None = None
+    accuracy: AccuracyMetrics | None = None
+    efficiency: EfficiencyMetrics | None = None
     fidelity: Fidelity | None = None
-    honesty: Honesty | None = None
+    sample_quality: SampleQuality | None = None
 
     @property
-    def key(self) -> Key:
-        return Key(**{name: getattr(self, name) for name in Key.model_fields})
+    def key(self) -> ResultKey:
+        return ResultKey(**{name: getattr(self, name) for name in ResultKey.model_fields})
 
     def line(self) -> str:
         return json.dumps(self.model_dump(mode="json"), ensure_ascii=False)
 
 
-class Course(NamedTuple):
+class LearningCurve(NamedTuple):
     """How a training went: the accuracy on validation images, (E,), after so many minutes, (E,)."""
 
     minutes: Floats
@@ -136,7 +136,7 @@ class Comparison:
     """
 
     data: str
-    twin: str
+    baseline: str
     families: tuple[str, ...]  # the twin first
     results: tuple[Result, ...]
     command: str = ""
@@ -144,7 +144,7 @@ class Comparison:
     n_classes: int = 0
     shown: tuple[str, ...] = ()
     panels: Mapping[str, Sequence[Pixels]] = field(default_factory=dict)
-    courses: Mapping[str, Course] = field(default_factory=dict)
+    learning_curves: Mapping[str, LearningCurve] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likely.evaluation.fidelity import Fidelity, Incomparable, difference, require_comparable
+from likely.evaluation.fidelity import Fidelity, IncomparableError, difference, require_comparable
 from likely.evaluation.report.comparison.content import Comparison
 
 
@@ -15,7 +15,7 @@ def measurements(comparison: Comparison) -> dict[int, list[Fidelity]]:
     return found
 
 
-def problem(comparison: Comparison) -> str | None:
+def incomparability(comparison: Comparison) -> str | None:
     """Why there is no table of likeness, in a sentence; None if there is one."""
     groups = measurements(comparison)
     if not groups:
@@ -24,7 +24,7 @@ def problem(comparison: Comparison) -> str | None:
         for first, *others in groups.values():
             for other in others:
                 require_comparable(first, other)
-    except Incomparable as error:
+    except IncomparableError as error:
         return f"There is no table of likeness: {error}"
     return None
 
@@ -40,4 +40,4 @@ def between_seeds(comparison: Comparison) -> str | None:
 
 def is_one_table(comparison: Comparison) -> bool:
     """Whether all the figures may be compared, those of different seeds as well."""
-    return problem(comparison) is None and between_seeds(comparison) is None
+    return incomparability(comparison) is None and between_seeds(comparison) is None

@@ -9,24 +9,24 @@ from likely.evaluation.phrases import breadth, listing
 from likely.evaluation.report.comparison.content import Comparison
 from likely.evaluation.report.comparison.figures import (
     ACCURACY,
-    AHEAD,
-    ANSWERS,
+    DELTA,
+    PREDICTIONS,
     COSTS,
     FID,
-    LIKENESS,
-    Figure,
+    FIDELITY,
+    MetricColumn,
     Row,
     family_rows,
-    said,
+    footnotes,
     seed_rows,
-    shown,
+    shown_columns,
 )
-from likely.evaluation.report.comparison.likeness import between_seeds, measurements, problem
+from likely.evaluation.report.comparison.likeness import between_seeds, measurements, incomparability
 from likely.evaluation.report.comparison.render import name
-from likely.evaluation.report.comparison.sections import facts, likeness_remarks
-from likely.evaluation.report.comparison.verdict import concerns, manner, summary
+from likely.evaluation.report.comparison.sections import facts, fidelity_paragraphs
+from likely.evaluation.report.comparison.verdict import caveats, manner, summary
 
-WITH_RANGE = (ACCURACY, AHEAD, FID)  # a text has no room for the range of every figure
+WITH_RANGE = (ACCURACY, DELTA, FID)  # a text has no room for the range of every figure
 
 
 def table(comparison: Comparison) -> str:
@@ -42,10 +42,10 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         manner(comparison),
         "",
     )
-    yield from ("## Answers", "", *_table(comparison, ANSWERS))
+    yield from ("## Answers", "", *_table(comparison, PREDICTIONS))
     yield from ("## Costs", "", *_table(comparison, COSTS))
     yield from _likeness(comparison)
-    if said := concerns(comparison):
+    if said := caveats(comparison):
         yield from ("## Before you trust it", "", *(f"- {plain(words)}" for words in said), "")
     yield "; ".join(f"{title}: {plain(value)}" for title, value in facts(comparison)) + "."
 
@@ -55,20 +55,20 @@ def _likeness(comparison: Comparison) -> Iterator[str]:
     if not groups:
         return
     yield from ("## Likeness", "")
-    if (why_not := problem(comparison)) is not None:
+    if (why_not := incomparability(comparison)) is not None:
         yield from (plain(why_not), "")
         return
     apart, found = between_seeds(comparison), next(iter(groups.values()))[0]
-    yield from _table(comparison, LIKENESS, with_means=apart is None)
-    yield from (*(f"- {plain(words)}" for words in likeness_remarks(comparison, found, apart)), "")
+    yield from _table(comparison, FIDELITY, with_means=apart is None)
+    yield from (*(f"- {plain(words)}" for words in fidelity_paragraphs(comparison, found, apart)), "")
 
 
-def _table(comparison: Comparison, figures: Sequence[Figure], *, with_means: bool = True) -> Iterator[str]:
-    figures = shown(figures, comparison)
+def _table(comparison: Comparison, figures: Sequence[MetricColumn], *, with_means: bool = True) -> Iterator[str]:
+    figures = shown_columns(figures, comparison)
     several = len(comparison.seeds) > 1
     rows = family_rows(comparison, figures) if with_means or not several else []
     rows += seed_rows(comparison, figures) if several else []
-    body = [_words(row, figures) for row in said(rows)]
+    body = [_words(row, figures) for row in footnotes(rows)]
     widths = [max(map(_width, column)) for column in zip(_head(figures), *body, strict=True)]
     yield _aligned(_head(figures), widths)
     yield "|" + "|".join("-" * (width + 1) + (":" if i > 1 else "-") for i, width in enumerate(widths)) + "|"
@@ -76,11 +76,11 @@ def _table(comparison: Comparison, figures: Sequence[Figure], *, with_means: boo
     yield ""
 
 
-def _head(figures: Sequence[Figure]) -> list[str]:
+def _head(figures: Sequence[MetricColumn]) -> list[str]:
     return ["family", "seeds", *(figure.title for figure in figures)]
 
 
-def _words(row: Row, figures: Sequence[Figure]) -> list[str]:
+def _words(row: Row, figures: Sequence[MetricColumn]) -> list[str]:
     cells = []
     for figure, cell in zip(figures, row.cells, strict=True):
         words = f"**{cell.words}**" if cell.is_best else cell.words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likely.evaluation.report.comparison.content import Comparison
 from likely.evaluation.report.comparison.sections import chapters
-from likely.evaluation.report.comparison.verdict import concerns, headlines, manner, summary
+from likely.evaluation.report.comparison.verdict import caveats, metric_tiles, manner, summary
 from likely.evaluation.report.page import page
 
 STYLES = ("style.css", "comparison.css")
@@ -20,8 +20,8 @@ def render(comparison: Comparison) -> str:
         date=max(result.date for result in comparison.results),
         summary=summary(comparison),
         manner=manner(comparison),
-        headlines=headlines(comparison),
-        concerns=concerns(comparison),
+        headlines=metric_tiles(comparison),
+        concerns=caveats(comparison),
         groups=chapters(comparison),
     )
 

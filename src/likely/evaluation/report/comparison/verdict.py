@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from likely.evaluation.figures import Headline
+from likely.evaluation.figures import MetricTile
 from likely.evaluation.phrases import listing, number, percent, plural
 from likely.evaluation.report.comparison.content import Comparison, Result
 from likely.evaluation.report.comparison.figures import (
     ACCURACY,
-    AHEAD,
+    DELTA,
     BITS,
     FID,
-    Figure,
+    MetricColumn,
     mean,
     points,
     spread,
@@ -40,26 +40,26 @@ def manner(comparison: Comparison) -> str:
         else plural(first.epochs or 0, "epoch")
     )
     start = f"Each was trained for {length} with {plural(first.threads, 'thread')}, {_seeds(comparison)}"
-    n = next((result.quality.n for result in comparison.results if result.quality), 0)
+    n = next((result.accuracy.n for result in comparison.results if result.accuracy), 0)
     return f"{start}, and measured on {plural(n, 'test image')} that no training has read." if n else f"{start}."
 
 
-def headlines(comparison: Comparison) -> tuple[Headline, ...]:
+def metric_tiles(comparison: Comparison) -> tuple[MetricTile, ...]:
     """The best of each kind."""
     return tuple(_headlines(comparison))
 
 
-def concerns(comparison: Comparison) -> tuple[str, ...]:
+def caveats(comparison: Comparison) -> tuple[str, ...]:
     """A sentence for each thing that qualifies the figures."""
     found = (_failures, _few_seeds, _few_images, _uneven, _cut_short, _few_features)
     return (*(words for find in found for words in find(comparison)), *comparison.notes)
 
 
 def _rivals(comparison: Comparison) -> tuple[str, ...]:
-    return tuple(family for family in comparison.measured if family != comparison.twin)
+    return tuple(family for family in comparison.measured if family != comparison.baseline)
 
 
-def _best(figure: Figure, comparison: Comparison, families: Sequence[str]) -> tuple[str, float] | None:
+def _best(figure: MetricColumn, comparison: Comparison, families: Sequence[str]) -> tuple[str, float] | None:
     means = {family: value for family in families if (value := mean(figure, comparison.of(family))) is not None}
     if not means:
         return None
@@ -77,17 +77,17 @@ def _best_answers(comparison: Comparison, rivals: Sequence[str]) -> str:
 
 
 def _beside_twin(comparison: Comparison, family: str) -> str:
-    ahead = mean(AHEAD, comparison.of(family))
+    ahead = mean(DELTA, comparison.of(family))
     if ahead is None:
         return ""
     if percent(abs(ahead), 2) == percent(0, 2):
-        return f", as many as its {comparison.twin} twin"
+        return f", as many as its {comparison.baseline} twin"
     side = "more" if ahead > 0 else "fewer"
-    return f", {abs(ahead) * 100:.2f} points {side} than its {comparison.twin} twin{_chance(comparison, family)}"
+    return f", {abs(ahead) * 100:.2f} points {side} than its {comparison.baseline} twin{_chance(comparison, family)}"
 
 
 def _chance(comparison: Comparison, family: str) -> str:
-    bounds = spread(AHEAD, comparison.of(family))
+    bounds = spread(DELTA, comparison.of(family))
     if bounds is None or not bounds.low <= 0 <= bounds.high:
         return ""
     if len(comparison.of(family)) == 1:
@@ -101,25 +101,25 @@ def _best_images(comparison: Comparison) -> str:
     return f"By FID, the images of {found[0]} are most like real ones." if found and several else ""
 
 
-def _headlines(comparison: Comparison) -> Iterator[Headline]:
-    twin, rivals = comparison.of(comparison.twin), _rivals(comparison)
+def _headlines(comparison: Comparison) -> Iterator[MetricTile]:
+    twin, rivals = comparison.of(comparison.baseline), _rivals(comparison)
     if found := _best(ACCURACY, comparison, rivals):
-        yield Headline(
+        yield MetricTile(
             "Most accurate", found[0], f"{percent(found[1], 2)} right{_range(ACCURACY, comparison, found[0])}"
         )
     if twin:
         share = mean(ACCURACY, twin)
         assert share is not None
-        note = f"{comparison.twin}, which draws nothing{_range(ACCURACY, comparison, comparison.twin)}"
-        yield Headline("The twin", percent(share, 2), note)
+        note = f"{comparison.baseline}, which draws nothing{_range(ACCURACY, comparison, comparison.baseline)}"
+        yield MetricTile("The twin", percent(share, 2), note)
     if found := _best(BITS, comparison, rivals):
         at_most = "at most " if BITS.sign(comparison.of(found[0])[0]) else ""
-        yield Headline("Best likelihood", found[0], f"{at_most}{number(found[1])} bits/dim")
+        yield MetricTile("Best likelihood", found[0], f"{at_most}{number(found[1])} bits/dim")
     if is_one_table(comparison) and (found := _best(FID, comparison, rivals)):
-        yield Headline("Most like real", found[0], f"FID {FID.words(found[1])}, in the features named below")
+        yield MetricTile("Most like real", found[0], f"FID {FID.format(found[1])}, in the features named below")
 
 
-def _range(figure: Figure, comparison: Comparison, family: str) -> str:
+def _range(figure: MetricColumn, comparison: Comparison, family: str) -> str:
     results = comparison.of(family)
     bounds = spread(figure, results)
     if bounds is None:
@@ -147,7 +147,7 @@ def _few_seeds(comparison: Comparison) -> Iterator[str]:
 
 
 def _few_images(comparison: Comparison) -> Iterator[str]:
-    n = max((result.quality.n for result in comparison.results if result.quality), default=FEW_IMAGES)
+    n = max((result.accuracy.n for result in comparison.results if result.accuracy), default=FEW_IMAGES)
     if n < FEW_IMAGES:
         yield f"There are only {plural(n, 'test image')}: one more or less that is right is {points(1 / n)[1:]} points."
 
@@ -169,7 +169,7 @@ def _version(result: Result) -> str:
 
 def _cut_short(comparison: Comparison) -> Iterator[str]:
     for result in comparison.results:
-        spent = result.cost
+        spent = result.efficiency
         if result.minutes is None or spent is None or spent.epochs_done is None:
             continue
         if spent.minutes_spent < CUT_SHORT * result.minutes:
@@ -181,8 +181,8 @@ def _cut_short(comparison: Comparison) -> Iterator[str]:
 
 def _few_features(comparison: Comparison) -> Iterator[str]:
     found = next((result.fidelity for result in comparison.results if result.fidelity), None)
-    if found is not None and found.n_drawn <= found.n_features:
+    if found is not None and found.n_generated <= found.n_features:
         yield (
-            f"FIDs were measured on {plural(found.n_drawn, 'image')} with {plural(found.n_features, 'feature')}: with so few "
+            f"FIDs were measured on {plural(found.n_generated, 'image')} with {plural(found.n_features, 'feature')}: with so few "
             "they are much too large, though alike for all."
         )

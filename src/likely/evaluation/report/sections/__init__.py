@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likely.evaluation.report.blocks import Group, Section
+from likely.evaluation.report.blocks import Chapter, Section
 from likely.evaluation.report.content import ReportContent
 from likely.evaluation.report.sections import pictures, quality, record, rejection
 
@@ -14,9 +14,9 @@ _MAKERS = (
     quality.curves,
     pictures.samples,
     pictures.reconstructions,
-    pictures.strangest,
-    pictures.most_wrong,
-    pictures.mislabelled,
+    pictures.most_atypical,
+    pictures.most_confident_errors,
+    pictures.label_issues,
     record.data,
     record.options,
     record.provenance,
@@ -27,5 +27,5 @@ def sections(content: ReportContent) -> tuple[Section, ...]:
     """All sections by group; within a group the report's own come first, then `extra`."""
     own = (make(content) for make in _MAKERS)
     present = [section for section in own if section is not None]
-    order = list(Group)
-    return tuple(sorted([*present, *content.extra], key=lambda section: order.index(section.group)))
+    order = list(Chapter)
+    return tuple(sorted([*present, *content.extra], key=lambda section: order.index(section.chapter)))

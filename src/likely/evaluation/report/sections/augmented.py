@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from likely.evaluation.augmentation import Augmented
+from likely.evaluation.augmentation import AugmentationResult
 from likely.evaluation.phrases import percent
-from likely.evaluation.report.blocks import Column, Group, Remark, Section, Table
+from likely.evaluation.report.blocks import Column, Chapter, Paragraph, Section, Table
 
 _COLUMNS = (Column("Learned from"), Column("Accuracy", "number"))
 
 
-def augmented(found: Augmented | None) -> Section | None:
+def synthetic_augmentation(found: AugmentationResult | None) -> Section | None:
     """The section on augmentation by generation; None if none was asked for."""
     if found is None:
         return None
     rows = (
         ("the images alone", percent(found.before, 2)),
-        (f"them and {found.n_made:,} images drawn by {found.source}", percent(found.after, 2)),
+        (f"them and {found.n_generated:,} images drawn by {found.source}", percent(found.after, 2)),
     )
     lead = "The same training twice, with and without generated images, on images that neither saw."
-    remark = Remark(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
+    remark = Paragraph(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
     return Section(
-        Group.QUALITY,
+        Chapter.QUALITY,
         "augmented",
         "Do generated images help?",
         lead,

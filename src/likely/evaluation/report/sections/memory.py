@@ -4,61 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from likely.evaluation.figures import Headline
-from likely.evaluation.memorisation import Memorisation, Reminded, Told
+from likely.evaluation.figures import MetricTile
+from likely.evaluation.memorisation import Memorization, NearestNeighborMemorization, MembershipInference
 from likely.evaluation.phrases import number, percent, plural
-from likely.evaluation.report.blocks import Block, Column, Group, Remark, Section, Table
+from likely.evaluation.report.blocks import Block, Column, Chapter, Paragraph, Section, Table
 
-TOO_WELL_TOLD = 0.6  # of the AUROC
-SURE = 0.01  # how improbable chance must be
+HIGH_AUROC = 0.6  # of the AUROC
+SIGNIFICANT = 0.01  # how improbable chance must be
 _COLUMNS = (Column("Figure"), Column("Value", "number"), Column("How to read it"))
 
 
-def memory(found: Memorisation | None) -> Section | None:
+def memorization(found: Memorization | None) -> Section | None:
     """The section on memorisation; None if nothing could be measured."""
-    lines = tuple(memory_lines(found)) if found is not None else ()
+    lines = tuple(memorization_lines(found)) if found is not None else ()
     if found is None or not lines:
         return None
     blocks: tuple[Block, ...] = (Table("What gives training images away", _COLUMNS, lines),)
-    blocks += tuple(Remark(words) for words in warnings(found))
+    blocks += tuple(Paragraph(words) for words in warnings(found))
     lead = (
         "Whether training images can be told from others of the same kind by what the model says of them, or found in what "
         "it draws. Where they can, the model knows them by heart, and whoever has it may learn what they were."
     )
-    return Section(Group.DOUBTS, "memory", "Does it know its images by heart?", lead, blocks)
+    return Section(Chapter.DOUBTS, "memory", "Does it know its images by heart?", lead, blocks)
 
 
-def memory_lines(found: Memorisation) -> Iterator[Headline]:
+def memorization_lines(found: Memorization) -> Iterator[MetricTile]:
     """The figures, each with how to read it."""
-    if found.told is not None:
-        yield from _told_lines(found.told)
-    if found.reminded is not None:
-        yield from _reminded_lines(found.reminded)
+    if found.membership_inference is not None:
+        yield from _told_lines(found.membership_inference)
+    if found.nn_memorization is not None:
+        yield from _reminded_lines(found.nn_memorization)
 
 
-def warnings(found: Memorisation) -> Iterator[str]:
+def warnings(found: Memorization) -> Iterator[str]:
     """What the figures give reason to say."""
-    told, reminded = found.told, found.reminded
-    if told is not None and told.auroc > TOO_WELL_TOLD and told.low > 0.5:
+    told, reminded = found.membership_inference, found.nn_memorization
+    if told is not None and told.auroc > HIGH_AUROC and told.low > 0.5:
         yield (
             f"Training images can be told from others: of two, one of either kind, the more probable one is the training "
             f"image {percent(told.auroc)} of the time. More images, more augmentation or a shorter training help."
         )
-    if reminded is not None and reminded.p_value < SURE:
+    if reminded is not None and reminded.p_value < SIGNIFICANT:
         yield (
             "Generated images lie nearer to training images than chance explains: whoever may not see the training images "
             "should not see these either."
         )
 
 
-def _told_lines(told: Told) -> Iterator[Headline]:
+def _told_lines(told: MembershipInference) -> Iterator[MetricTile]:
     pairs = f"{plural(told.n, 'training image')} and as many that were kept from the training"
-    yield Headline(
+    yield MetricTile(
         "Likelihood gap",
         number(told.gap, 4),
         f"nats a dimension by which log p(x) of training images is above that of others, on average over {pairs}",
     )
-    yield Headline(
+    yield MetricTile(
         "Membership",
         number(told.auroc, 3),
         "how often the training image has the higher log p(x) of such two; 0.5 if nothing tells them apart; "
@@ -66,17 +66,17 @@ def _told_lines(told: Told) -> Iterator[Headline]:
     )
 
 
-def _reminded_lines(reminded: Reminded) -> Iterator[Headline]:
-    share, expected = reminded.n_trained / reminded.n_nearest, reminded.expected / reminded.n_nearest
-    yield Headline(
+def _reminded_lines(reminded: NearestNeighborMemorization) -> Iterator[MetricTile]:
+    share, expected = reminded.n_training / reminded.n_nearest, reminded.expected / reminded.n_nearest
+    yield MetricTile(
         "Nearest are trained on",
         percent(share),
         f"of {plural(reminded.n_nearest, 'real image')} that are nearest to one of {plural(reminded.n, 'generated image')}; "
         f"{percent(expected)} if the training made no difference, p = {number(reminded.p_value, 2)}",
     )
-    yield Headline(
+    yield MetricTile(
         "Distance to the nearest",
-        number(reminded.to_train, 3),
+        number(reminded.distance_to_training, 3),
         "of a generated image to a training image, median, from 0 for the same picture to 2; of an image kept from the "
-        f"training {number(reminded.held_out_to_train, 3)}",
+        f"training {number(reminded.held_out_distance_to_training, 3)}",
     )

@@ -8,12 +8,12 @@ import numpy as np
 
 from likely.evaluation.metrics import Floats, Ints, PerClass
 from likely.evaluation.phrases import number, percent, plural
-from likely.evaluation.report.blocks import Block, Cell, Chart, Charts, Column, Group, Section, Table, WideChart
+from likely.evaluation.report.blocks import Block, Cell, Chart, Charts, Column, Chapter, Section, Table, WideChart
 from likely.evaluation.report.charts import curves as curves_chart
 from likely.evaluation.report.charts import meter, reliability_diagram
 from likely.evaluation.report.content import Curves, ReportContent
 from likely.evaluation.report.matrix import MOST_LABELLED, compact_matrix, confusion_matrix
-from likely.evaluation.report.svg import tick_words
+from likely.evaluation.report.svg import tick_label
 
 _MOST_PAIRS = 20
 _MOST_ROWS = 30
@@ -28,7 +28,7 @@ def confusion(content: ReportContent) -> Section | None:
     )
     draw = _labelled if len(content.class_names) <= MOST_LABELLED else _compact
     blocks = tuple(draw(content.confusion, content.class_names))
-    return Section(Group.QUALITY, "confusion", "Which classes it confuses", lead, blocks)
+    return Section(Chapter.QUALITY, "confusion", "Which classes it confuses", lead, blocks)
 
 
 def _labelled(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
@@ -63,7 +63,7 @@ def reliability(content: ReportContent) -> Section | None:
         "whiskers are 95% intervals, long where images are few. Bars count the images."
     )
     chart = Chart("Accuracy against confidence", reliability_diagram(content.reliability), caption)
-    return Section(Group.QUALITY, "reliability", "Can its probabilities be believed?", lead, (Charts((chart,)),))
+    return Section(Chapter.QUALITY, "reliability", "Can its probabilities be believed?", lead, (Charts((chart,)),))
 
 
 def per_class(content: ReportContent) -> Section | None:
@@ -76,7 +76,7 @@ def per_class(content: ReportContent) -> Section | None:
         f"that were right; F1 is their harmonic mean.{order}"
     )
     table = Table("Results of every class", tuple(_class_columns(content)), rows[:_MOST_ROWS], rows[_MOST_ROWS:])
-    return Section(Group.QUALITY, "classes", "Class by class", lead, (table,))
+    return Section(Chapter.QUALITY, "classes", "Class by class", lead, (table,))
 
 
 def _order(table: PerClass) -> list[int]:
@@ -102,7 +102,7 @@ def _class_row(content: ReportContent, k: int) -> tuple[Cell, ...]:
     row = (content.class_names[k], f"{table.n[k]:,}", *figures)
     if alarms is None:
         return row
-    share = f"{alarms.n_alarms[k]:,} of {alarms.n_test[k]:,}"
+    share = f"{alarms.n_rejected[k]:,} of {alarms.n_test[k]:,}"
     return (*row, share, f"{alarms.n_calibration[k]:,}")
 
 
@@ -117,7 +117,7 @@ def curves(content: ReportContent) -> Section | None:
         "the model has begun to learn its training images by heart."
     )
     charts = Charts(tuple(_curve_charts(content.curves)))
-    return Section(Group.QUALITY, "training", "How the training went", lead, (charts,))
+    return Section(Chapter.QUALITY, "training", "How the training went", lead, (charts,))
 
 
 def _curve_charts(training: Curves) -> Iterator[Chart]:
@@ -141,4 +141,4 @@ def _best(series: dict[str, Floats], *, rises: bool) -> str:
         return "No finite value."
     best = int(np.nanargmax(values) if rises else np.nanargmin(values))
     word = "Highest" if rises else "Lowest"
-    return f"{word} {part} value {tick_words(float(f'{values[best]:.4g}'))}, in epoch {best + 1} of {len(values)}."
+    return f"{word} {part} value {tick_label(float(f'{values[best]:.4g}'))}, in epoch {best + 1} of {len(values)}."

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from likely.evaluation.phrases import plural
-from likely.evaluation.report.blocks import Block, Code, Column, Facts, Group, Remark, Section, Table
+from likely.evaluation.report.blocks import Block, Code, Column, DefinitionList, Chapter, Paragraph, Section, Table
 from likely.evaluation.report.content import DataSummary, Provenance, ReportContent
 
 _MOST_ROWS = 20
@@ -18,7 +18,7 @@ def data(content: ReportContent) -> Section | None:
         return None
     lead = f"{_shape(content.data.shape)}, from {content.data.source}. How many of them each part and class had:"
     blocks = tuple(_data_blocks(content.data, content.class_names))
-    return Section(Group.RECORD, "data", "The data", lead, blocks)
+    return Section(Chapter.RECORD, "data", "The data", lead, blocks)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -36,7 +36,7 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
     rows = tuple((name, *(f"{summary.counts[part][k]:,}" for part in parts)) for k, name in enumerate(names))
     yield Table("Images of every part and class", columns, (total, *rows[:_MOST_ROWS]), rows[_MOST_ROWS:])
     if summary.n_unlabelled:
-        yield Remark(f"Besides, {plural(summary.n_unlabelled, 'image')} without a label took part in training.")
+        yield Paragraph(f"Besides, {plural(summary.n_unlabelled, 'image')} without a label took part in training.")
     if summary.skipped:
         files = tuple(summary.skipped.items())
         columns = (Column("File", "code"), Column("Why"))
@@ -48,15 +48,15 @@ def options(content: ReportContent) -> Section | None:
         return None
     columns = (Column("Option", "code"), Column("Value", "code"), Column("What it means"))
     tables = tuple(Table(title, columns, tuple(group)) for title, group in content.options.items())
-    return Section(Group.RECORD, "options", "Every option", "All that was set, by hand or by default.", tables)
+    return Section(Chapter.RECORD, "options", "Every option", "All that was set, by hand or by default.", tables)
 
 
 def provenance(content: ReportContent) -> Section | None:
     if content.provenance is None:
         return None
     lead = "The command below makes the model again, on the same machine and versions to the last bit that they allow."
-    blocks = (Code(content.provenance.command), Facts(tuple(_facts(content.provenance))))
-    return Section(Group.RECORD, "provenance", "How it was made", lead, blocks)
+    blocks = (Code(content.provenance.command), DefinitionList(tuple(_facts(content.provenance))))
+    return Section(Chapter.RECORD, "provenance", "How it was made", lead, blocks)
 
 
 def _facts(made: Provenance) -> Iterator[tuple[str, str]]:

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from likely.answer import Calibration
-from likely.evaluation.report.blocks import Chart, Charts, Group, Section
-from likely.evaluation.report.charts import AlarmRow, alarm_chart, p_value_histogram
+from likely.answer import CalibrationScope
+from likely.evaluation.report.blocks import Chart, Charts, Chapter, Section
+from likely.evaluation.report.charts import FalseAlarmRow, alarm_chart, p_value_histogram
 from likely.evaluation.report.content import FalseAlarms, PValues, ReportContent
 
 _MOST_ROWS, _MOST_SHOWN = 30, 20
 _PROMISES = {
-    Calibration.PER_CLASS: "The promise is made for every class by itself.",
-    Calibration.POOLED: "The promise is made for all classes together; one class may have more, another less.",
-    Calibration.NONE: "There were too few calibration images to promise anything.",
+    CalibrationScope.PER_CLASS: "The promise is made for every class by itself.",
+    CalibrationScope.POOLED: "The promise is made for all classes together; one class may have more, another less.",
+    CalibrationScope.NONE: "There were too few calibration images to promise anything.",
 }
 
 
@@ -27,18 +27,18 @@ def rejection(content: ReportContent) -> Section | None:
         "A p-value says how many of the calibration images were at least as strange as this one. "
         "An image is called unknown if its p-value is small for every class."
     )
-    return Section(Group.QUALITY, "rejection", "Does it know what it does not know?", lead, (Charts(charts),))
+    return Section(Chapter.QUALITY, "rejection", "Does it know what it does not know?", lead, (Charts(charts),))
 
 
-def alarm_rows(alarms: FalseAlarms, names: tuple[str, ...]) -> tuple[AlarmRow, ...]:
+def false_alarm_rows(alarms: FalseAlarms, names: tuple[str, ...]) -> tuple[FalseAlarmRow, ...]:
     """A row a class that has images, each with its bound; a pooled promise has one bound, in a row for all."""
-    counts = zip(names, alarms.n_test.tolist(), alarms.n_alarms.tolist(), strict=True)
-    if alarms.calibration is Calibration.PER_CLASS:
+    counts = zip(names, alarms.n_test.tolist(), alarms.n_rejected.tolist(), strict=True)
+    if alarms.calibration is CalibrationScope.PER_CLASS:
         bounded = zip(counts, alarms.bounds.tolist(), strict=True)
-        return tuple(AlarmRow(*count, bound) for count, bound in bounded if count[1])
-    rows = [AlarmRow(*count, None) for count in counts if count[1]]
-    bound = alarms.pooled_bound if alarms.calibration is Calibration.POOLED else None
-    return (AlarmRow("all classes", int(alarms.n_test.sum()), int(alarms.n_alarms.sum()), bound), *rows)
+        return tuple(FalseAlarmRow(*count, bound) for count, bound in bounded if count[1])
+    rows = [FalseAlarmRow(*count, None) for count in counts if count[1]]
+    bound = alarms.pooled_bound if alarms.calibration is CalibrationScope.POOLED else None
+    return (FalseAlarmRow("all classes", int(alarms.n_test.sum()), int(alarms.n_rejected.sum()), bound), *rows)
 
 
 def _charts(content: ReportContent) -> Iterator[Chart]:
@@ -50,8 +50,8 @@ def _charts(content: ReportContent) -> Iterator[Chart]:
 
 
 def _alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
-    rows = alarm_rows(alarms, names)
-    shown = rows if len(rows) <= _MOST_ROWS else sorted(rows, key=lambda row: -row.alarms / row.n)[:_MOST_SHOWN]
+    rows = false_alarm_rows(alarms, names)
+    shown = rows if len(rows) <= _MOST_ROWS else sorted(rows, key=lambda row: -row.rejected / row.n)[:_MOST_SHOWN]
     part = "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} rows with the highest rates. "
     caption = (
         f"{part}Images of known classes that were called unknown. {_PROMISES[alarms.calibration]} "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from likely.evaluation.phrases import number, percent, plural
-from likely.evaluation.repeats import Spread, Trial, spreads
-from likely.evaluation.report.blocks import Column, Group, Remark, Section, Table
+from likely.evaluation.repeats import ResampledEstimate, RepeatResult, resampled_estimates
+from likely.evaluation.report.blocks import Column, Chapter, Paragraph, Section, Table
 
 _NAMES = {
     "accuracy": "Accuracy",
@@ -19,9 +19,9 @@ _SHARES = {"accuracy", "ece", "false_alarm_rate"}
 _COLUMNS = (Column("Figure"), Column("Mean", "number"), Column("Spread", "number"), Column("95% interval", "number"))
 
 
-def repeats(trials: Sequence[Trial]) -> Section | None:
+def repeats(trials: Sequence[RepeatResult]) -> Section | None:
     """The section on repeated trainings; None if there were not two."""
-    found = spreads(trials)
+    found = resampled_estimates(trials)
     if not found:
         return None
     rows = tuple((_NAMES[name], *_cells(name, each)) for name, each in found.items())
@@ -30,16 +30,16 @@ def repeats(trials: Sequence[Trial]) -> Section | None:
         "had set aside: what a figure owes to chance."
     )
     trial = trials[0]
-    remark = Remark(
+    remark = Paragraph(
         f"{plural(len(trials), 'training')} with about {trial.n_train:,} images each, measured on about {trial.n_test:,}. "
         "The interval allows for the images that the trainings share (Nadeau and Bengio, 2003)."
     )
     return Section(
-        Group.QUALITY, "repeats", "How much is chance?", lead, (Table("Over trainings", _COLUMNS, rows), remark)
+        Chapter.QUALITY, "repeats", "How much is chance?", lead, (Table("Over trainings", _COLUMNS, rows), remark)
     )
 
 
-def _cells(name: str, found: Spread) -> tuple[str, ...]:
+def _cells(name: str, found: ResampledEstimate) -> tuple[str, ...]:
     if name in _SHARES:
         low, high = max(0.0, found.low), min(1.0, found.high)
         return percent(found.mean), f"± {percent(found.deviation, 2)}", f"{percent(low)} to {percent(high)}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from likely.evaluation.attacks import Attacked
+from likely.evaluation.attacks import AttackResult
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from likely.evaluation.phrases import percent, plural
-from likely.evaluation.report.blocks import Block, Cell, Column, Group, Remark, Section, Table
+from likely.evaluation.report.blocks import Block, Cell, Column, Chapter, Paragraph, Section, Table
 from likely.evaluation.robustness import Robustness
 
 Rows = tuple[tuple[Cell, ...], ...]
@@ -27,22 +27,22 @@ ATTACK_COLUMNS = (
 )
 
 
-def robustness(corrupted: Sequence[Robustness], attacked: Sequence[tuple[str, Sequence[Attacked]]]) -> Section | None:
+def robustness(corruption_results: Sequence[Robustness], attack_results: Sequence[tuple[str, Sequence[AttackResult]]]) -> Section | None:
     """The section on damaged images; None if nothing was measured. The model comes first, then its twin."""
     blocks: list[Block] = []
-    if corrupted:
-        blocks.append(Table("Accuracy of damaged images", CORRUPTION_COLUMNS, corruption_rows(corrupted)))
-        blocks.append(Remark(f"{plural(corrupted[0].n, 'image')}, each damaged in every way. {reading(corrupted)}"))
-    if attacked:
-        blocks.append(Table("Images changed to deceive", ATTACK_COLUMNS, attack_rows(attacked)))
-        blocks.append(Remark(reading_attacks(attacked)))
+    if corruption_results:
+        blocks.append(Table("Accuracy of damaged images", CORRUPTION_COLUMNS, corruption_rows(corruption_results)))
+        blocks.append(Paragraph(f"{plural(corruption_results[0].n, 'image')}, each damaged in every way. {corruption_summary(corruption_results)}"))
+    if attack_results:
+        blocks.append(Table("Images changed to deceive", ATTACK_COLUMNS, attack_rows(attack_results)))
+        blocks.append(Paragraph(attack_summary(attack_results)))
     if not blocks:
         return None
     lead = (
         "Real images are blurred, dark and packed too small; and somebody may want a wrong answer. How often the answer is "
         "still right, and how often the classifier says that it knows no such image."
     )
-    return Section(Group.QUALITY, "robustness", "What does it take to mislead it?", lead, tuple(blocks))
+    return Section(Chapter.QUALITY, "robustness", "What does it take to mislead it?", lead, tuple(blocks))
 
 
 def corruption_rows(corrupted: Sequence[Robustness]) -> Rows:
@@ -64,7 +64,7 @@ def corruption_rows(corrupted: Sequence[Robustness]) -> Rows:
     return tuple(rows)
 
 
-def reading(corrupted: Sequence[Robustness]) -> str:
+def corruption_summary(corrupted: Sequence[Robustness]) -> str:
     """How to read the table, and what it comes to."""
     means = ", ".join(f"{each.model} {percent(each.mean_accuracy)}" for each in corrupted)
     return (
@@ -73,19 +73,19 @@ def reading(corrupted: Sequence[Robustness]) -> str:
     )
 
 
-def attack_rows(attacked: Sequence[tuple[str, Sequence[Attacked]]]) -> Rows:
+def attack_rows(attacked: Sequence[tuple[str, Sequence[AttackResult]]]) -> Rows:
     """A row for each attack and classifier."""
     return tuple(
-        (rows[i].attack, model, percent(rows[i].accuracy), percent(rows[i].deceived), percent(rows[i].turned_away))
+        (rows[i].attack, model, percent(rows[i].accuracy), percent(rows[i].attack_success_rate), percent(rows[i].rejection_rate))
         for i in range(len(attacked[0][1]))
         for model, rows in attacked
     )
 
 
-def reading_attacks(attacked: Sequence[tuple[str, Sequence[Attacked]]]) -> str:
+def attack_summary(attacked: Sequence[tuple[str, Sequence[AttackResult]]]) -> str:
     """What was done."""
-    row = max((row for _, rows in attacked for row in rows), key=lambda row: row.budget)
+    row = max((row for _, rows in attacked for row in rows), key=lambda row: row.epsilon)
     return (
-        f"{plural(row.n, 'image')}, no pixel changed by more than {row.budget:g} of 255. Deceived: wrong answers taken for "
+        f"{plural(row.n, 'image')}, no pixel changed by more than {row.epsilon:g} of 255. Deceived: wrong answers taken for "
         "known. The attack by gradient knows the model, its posterior and what it finds strange."
     )

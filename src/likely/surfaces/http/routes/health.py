@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Response
 from starlette.concurrency import run_in_threadpool
 
-from likely.surfaces.http.bodies import Responses, problems
+from likely.surfaces.http.bodies import Responses, problem_responses
 from likely.surfaces.http.dependencies import Reader, ServiceHere, StateHere
 from likely.surfaces.store import STORE_FAULTS
 
@@ -19,7 +19,7 @@ async def live() -> dict[str, str]:
     return {"status": "alive"}
 
 
-@ROUTER.get("/health/ready", responses=problems(503))
+@ROUTER.get("/health/ready", responses=problem_responses(503))
 async def ready(service: ServiceHere) -> dict[str, str]:
     """Models are loaded and the store can be reached."""
     try:
@@ -29,10 +29,10 @@ async def ready(service: ServiceHere) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@ROUTER.get("/metrics", responses={**TEXT, **problems(401, 403, 503)}, response_class=Response)
+@ROUTER.get("/metrics", responses={**TEXT, **problem_responses(401, 403, 503)}, response_class=Response)
 def metrics(state: StateHere, caller: Reader) -> Response:
     """Figures for Prometheus."""
-    for model in state.service.fleet.models:
+    for model in state.service.registry.models:
         if (found := state.service.drift(model)) is not None:
             state.metrics.drifted(model.id, found)
     return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")

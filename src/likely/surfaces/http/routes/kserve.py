@@ -16,13 +16,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from likely import __version__
-from likely.surfaces.http.bodies import problems, schema_of
-from likely.surfaces.http.dependencies import Asker, Reader, ServiceHere, StateHere, served
-from likely.surfaces.http.faults import fault
-from likely.surfaces.http.fleet import Served
+from likely.surfaces.http.bodies import problem_responses, response_schema
+from likely.surfaces.http.dependencies import Asker, Reader, ServiceHere, StateHere, find_model
+from likely.surfaces.http.faults import problem_response
+from likely.surfaces.http.fleet import LoadedModel
 from likely.surfaces.http.pictures import png
-from likely.surfaces.http.service import Asked, Kept, Upload
-from likely.surfaces.http.uploads import of_base64
+from likely.surfaces.http.service import ClassifyJob, StoredPrediction, Upload
+from likely.surfaces.http.uploads import decode_base64
 
 ROUTER = APIRouter(prefix="/v2", tags=["kserve"])
 INPUT = "image"
@@ -102,7 +102,7 @@ class Inferred(BaseModel):
     outputs: list[OutputTensor]
 
 
-BODY = {"required": True, "content": {"application/json": {"schema": schema_of(Inference)}}}
+BODY = {"required": True, "content": {"application/json": {"schema": response_schema(Inference)}}}
 
 
 @ROUTER.get("")
@@ -117,73 +117,73 @@ async def live() -> dict[str, bool]:
     return {"live": True}
 
 
-@ROUTER.get("/health/ready", responses=problems(503))
+@ROUTER.get("/health/ready", responses=problem_responses(503))
 async def ready(service: ServiceHere) -> dict[str, bool]:
     """Models are loaded and the store can be reached."""
     await run_in_threadpool(service.store.ping)
     return {"ready": True}
 
 
-@ROUTER.get("/models/{model}", responses=problems(401, 403, 404, 422, 503))
+@ROUTER.get("/models/{model}", responses=problem_responses(401, 403, 404, 422, 503))
 def metadata(service: ServiceHere, caller: Reader, model: ModelPath) -> ModelInfo:
     """A model's tensors."""
-    return _info(service, served(service, model))
+    return _info(service, find_model(service, model))
 
 
-@ROUTER.get("/models/{model}/versions/{version}", responses=problems(401, 403, 404, 422, 503))
+@ROUTER.get("/models/{model}/versions/{version}", responses=problem_responses(401, 403, 404, 422, 503))
 def metadata_of_version(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> ModelInfo:
     """Those of a version."""
-    return _info(service, served(service, f"{model}@{version}"))
+    return _info(service, find_model(service, f"{model}@{version}"))
 
 
-@ROUTER.get("/models/{model}/ready", responses=problems(401, 403, 404, 422, 503))
+@ROUTER.get("/models/{model}/ready", responses=problem_responses(401, 403, 404, 422, 503))
 def model_ready(service: ServiceHere, caller: Reader, model: ModelPath) -> Ready:
     """Whether a model answers."""
-    return Ready(name=served(service, model).name, ready=True)
+    return Ready(name=find_model(service, model).name, ready=True)
 
 
-@ROUTER.get("/models/{model}/versions/{version}/ready", responses=problems(401, 403, 404, 422, 503))
+@ROUTER.get("/models/{model}/versions/{version}/ready", responses=problem_responses(401, 403, 404, 422, 503))
 def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> Ready:
     """Whether a version answers."""
-    return Ready(name=served(service, f"{model}@{version}").name, ready=True)
+    return Ready(name=find_model(service, f"{model}@{version}").name, ready=True)
 
 
 @ROUTER.post(
     "/models/{model}/infer",
-    responses=problems(400, 401, 403, 404, 413, 422, 429, 503),
+    responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
     openapi_extra={"requestBody": BODY},
 )
 async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> Inferred:
     """Answer images."""
-    return await _infer(request, state, caller, served(state.service, model))
+    return await _infer(request, state, caller, find_model(state.service, model))
 
 
 @ROUTER.post(
     "/models/{model}/versions/{version}/infer",
-    responses=problems(400, 401, 403, 404, 413, 422, 429, 503),
+    responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
     openapi_extra={"requestBody": BODY},
 )
 async def infer_with_version(
     request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath
 ) -> Inferred:
     """Answer images by a version."""
-    return await _infer(request, state, caller, served(state.service, f"{model}@{version}"))
+    return await _infer(request, state, caller, find_model(state.service, f"{model}@{version}"))
 
 
-async def _infer(request: Request, state: StateHere, caller: Asker, model: Served) -> Inferred:
+async def _infer(request: Request, state: StateHere, caller: Asker, model: LoadedModel) -> Inferred:
     body = await _asked(request)
     service, (tensor,) = state.service, body.inputs
     n, most = tensor.shape[0], service.settings.max_images
     if n > most:
         raise HTTPException(413, f"{n} images are too many; {most} at most were expected")
-    state.rates.take(caller.key.id, n)
+    state.rate_limits.take(caller.key.id, n)
     uploads = await run_in_threadpool(_uploads, tensor)
     id = request.state.request_id
-    kept = await service.classify(uploads, Asked(model, service.settings.alpha, id, caller.key))
+    kept = await service.classify(uploads, ClassifyJob(model, service.settings.alpha, id, caller.key))
     for each in kept:
-        if each.answer.error is not None:
-            raise HTTPException(422, each.answer.error)
-    state.metrics.answered(model.id, [each.answer for each in kept])
+        if each.prediction.error is not None:
+            raise HTTPException(422, each.prediction.error)
+    state.metrics.predicted(model.id, [each.prediction for each in kept])
     return Inferred(model_name=model.name, model_version=model.version, id=body.id or id, outputs=_outputs(model, kept))
 
 
@@ -192,7 +192,7 @@ async def _asked(request: Request) -> Inference:
     try:
         return await run_in_threadpool(Inference.model_validate_json, await request.body())
     except ValidationError as error:
-        raise HTTPException(422, "; ".join(map(fault, error.errors()))) from None
+        raise HTTPException(422, "; ".join(map(problem_response, error.errors()))) from None
 
 
 def _uploads(tensor: InputTensor) -> list[Upload]:
@@ -215,19 +215,19 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
 
 
 def _upload(given: object, i: int) -> Upload:
-    upload = of_base64(f"image {i + 1}", str(given))
+    upload = decode_base64(f"image {i + 1}", str(given))
     if upload.fault:  # there is no place for it in a tensor of answers
         raise HTTPException(422, upload.fault)
     return upload
 
 
-def _outputs(model: Served, kept: list[Kept]) -> list[OutputTensor]:
+def _outputs(model: LoadedModel, kept: list[StoredPrediction]) -> list[OutputTensor]:
     n, place = len(kept), {label: c for c, label in enumerate(model.classifier.labels)}
     probability = np.zeros((n, len(place)))
     for i, each in enumerate(kept):
-        for of_class in each.answer.classes:
+        for of_class in each.prediction.classes:
             probability[i, place[of_class.label]] = of_class.probability
-    words = {name: [getattr(each.answer, name) for each in kept] for name in ("label", "status", "p_value")}
+    words = {name: [getattr(each.prediction, name) for each in kept] for name in ("label", "status", "p_value")}
     columns = {**words, "id": [each.id for each in kept]}
     tensors = [
         OutputTensor(name=name, datatype="FP64" if name == "p_value" else "BYTES", shape=[n], data=values)
@@ -237,7 +237,7 @@ def _outputs(model: Served, kept: list[Kept]) -> list[OutputTensor]:
     return [*tensors, OutputTensor(name="probability", datatype="FP64", shape=shape, data=probability.ravel().tolist())]
 
 
-def _info(service: ServiceHere, model: Served) -> ModelInfo:
+def _info(service: ServiceHere, model: LoadedModel) -> ModelInfo:
     labels = list(model.classifier.labels)
     columns = (("label", "BYTES"), ("status", "BYTES"), ("p_value", "FP64"), ("id", "BYTES"))
     outputs = [TensorInfo(name=name, datatype=kind, shape=[-1]) for name, kind in columns]
@@ -246,7 +246,7 @@ def _info(service: ServiceHere, model: Served) -> ModelInfo:
     )
     return ModelInfo(
         name=model.name,
-        versions=[each.version for each in service.fleet.models if each.name == model.name],
+        versions=[each.version for each in service.registry.models if each.name == model.name],
         platform="likely",
         inputs=[
             TensorInfo(name=INPUT, datatype="BYTES", shape=[-1]),

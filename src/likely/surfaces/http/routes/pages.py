@@ -17,10 +17,10 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, S
 from likely.checkpoint import ModelFolder
 from likely.run import CARD, REPORT
 from likely.surfaces import web
-from likely.surfaces.http.bodies import Responses, problems
-from likely.surfaces.http.dependencies import Reader, ServiceHere, served
+from likely.surfaces.http.bodies import Responses, problem_responses
+from likely.surfaces.http.dependencies import Reader, ServiceHere, find_model
 from likely.surfaces.http.service import Service
-from likely.surfaces.store import Selection, Store
+from likely.surfaces.store import PredictionFilter, Store
 
 PAGES = Path(web.__file__).parent / "pages"
 # A report holds its pictures and its style in itself, and runs nothing.
@@ -49,7 +49,7 @@ async def docs() -> FileResponse:
 @ROUTER.get(
     "/v1/models/{model}/report",
     tags=["models"],
-    responses={**HTML, **problems(401, 403, 404, 422, 503)},
+    responses={**HTML, **problem_responses(401, 403, 404, 422, 503)},
     response_class=HTMLResponse,
 )
 def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> HTMLResponse:
@@ -60,7 +60,7 @@ def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(ma
 @ROUTER.get(
     "/v1/models/{model}/card",
     tags=["models"],
-    responses={**TEXT, **problems(401, 403, 404, 422, 503)},
+    responses={**TEXT, **problem_responses(401, 403, 404, 422, 503)},
     response_class=PlainTextResponse,
 )
 def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> PlainTextResponse:
@@ -71,7 +71,7 @@ def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_
 @ROUTER.get(
     "/v1/predictions/folder",
     tags=["predictions"],
-    responses={**ZIP, **problems(401, 403, 422, 503)},
+    responses={**ZIP, **problem_responses(401, 403, 422, 503)},
     response_class=StreamingResponse,
 )
 def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
@@ -93,7 +93,7 @@ def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
 
 def _page(service: Service, model: str, name: str) -> bytes:
     """A file of a model folder that is there for people."""
-    files = ModelFolder(served(service, model).folder, service.fleet.trust)
+    files = ModelFolder(find_model(service, model).folder, service.registry.trust)
     if not files.has(name):
         raise HTTPException(404, f"{model} has no {name}; it was saved from Python")
     return files.read(name)
@@ -103,8 +103,8 @@ def write_folder(store: Store, file: BinaryIO) -> None:
     """An archive of class folders; an image that several predictions are about is there once, under its last label."""
     written = set[str]()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for each in store.every(Selection(labelled=True)):
-            picture = store.picture(each.image) if each.image not in written else None
+        for each in store.every(PredictionFilter(is_labeled=True)):
+            picture = store.image(each.image) if each.image not in written else None
             if picture is not None and each.true_label is not None:
                 written.add(each.image)
                 name = each.image[:16] + SUFFIXES.get(picture.media_type, "")
