@@ -33,7 +33,7 @@ check: $(VENV)/developer
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --doctest-modules src --ignore=src/likely/surfaces/store/migrations
+	$(BIN)/python -m pytest --doctest-modules src --ignore=src/likely/server/store/migrations
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/mkdocs build --quiet
 

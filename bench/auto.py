@@ -20,8 +20,8 @@ import torch
 from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
-from likely.data.dataset import load
-from likely.data.parts import LabeledImages
+from likely.data.loading import load
+from likely.data.dataset import LabeledImages
 from likely.data.splits import split
 
 LEDGER = RESULTS / "auto.jsonl"

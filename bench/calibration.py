@@ -16,7 +16,7 @@ from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.evaluation import metrics
-from likely.evaluation.selection import eval_split
+from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.models import FAMILIES
 

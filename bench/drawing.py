@@ -25,13 +25,13 @@ from ledger import RESULTS, arguments, measure_once, provenance, rows, write_tab
 from trained import trained
 
 from likely import Classifier
-from likely.data.dataset import load
-from likely.data.images import ImageOptions, write_image
-from likely.data.parts import Dataset, LabeledImages
-from likely.evaluation.distances import frechet_distance
+from likely.data.loading import load
+from likely.data.preprocessing import ImageOptions, write_image
+from likely.data.dataset import Dataset, LabeledImages
+from likely.evaluation.frechet_and_kernel import frechet_distance
 from likely.evaluation.extractors import extractor
 from likely.evaluation.fidelity import fidelity
-from likely.evaluation.sheets import grid_by_class
+from likely.reporting.images.image_grid import grid_by_class
 
 LEDGER = RESULTS / "drawing.jsonl"
 TAUGHT = "gaussian, taught to draw by its backbone"

@@ -18,10 +18,10 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.explaining import baseline_image
+from likely.classifier.explanation import baseline_image
 from likely.evaluation.faithfulness import deletion_curve, attribution_rankings
-from likely.evaluation.selection import training_images, eval_split
-from likely.nets.scaling import to_unit
+from likely.evaluation.eval_split import training_images, eval_split
+from likely.networks.pixel_scaling import to_unit
 
 LEDGER = RESULTS / "faithfulness.jsonl"
 N_IMAGES, BLOCK = 500, 20

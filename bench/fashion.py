@@ -18,10 +18,10 @@ from promises import alarms, n_above
 from trained import history, trained
 
 from likely import Classifier
-from likely.benchmark.speed import interleaved_timing
-from likely.evaluation.assessment import EvaluationResult, evaluate
+from likely.benchmark.throughput import interleaved_timing
+from likely.evaluation.evaluate import EvaluationResult, evaluate
 from likely.evaluation.metrics import paired_bootstrap
-from likely.evaluation.selection import EvalSplit, eval_split
+from likely.evaluation.eval_split import EvalSplit, eval_split
 
 LEDGER = RESULTS / "fashion.jsonl"
 

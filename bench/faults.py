@@ -33,10 +33,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from turns import MOST, Turn, Watch, in_turns, quietest, settled, turn
 
-from likely.data.dataset import load as load_data
-from likely.surfaces.http.pictures import png
-from likely.surfaces.store import Scope, PredictionFilter, Store
-from likely.surfaces.store.schema import ImageRow
+from likely.data.loading import load as load_data
+from likely.server.http.png import png
+from likely.server.store import Scope, PredictionFilter, Store
+from likely.server.store.schema import ImageRow
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "surfaces"))
 from databases import postgresql  # the server that the tests have

@@ -19,8 +19,8 @@ from few_labels import few_labelled
 from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
 
 from likely import Classifier
-from likely.data.dataset import load
-from likely.data.parts import Dataset, LabeledImages
+from likely.data.loading import load
+from likely.data.dataset import Dataset, LabeledImages
 from likely.data.splits import Splits, make_splits
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity

@@ -31,8 +31,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from trained import trained
 
 from likely import Classifier
-from likely.data.dataset import load
-from likely.data.parts import LabeledImages
+from likely.data.loading import load
+from likely.data.dataset import LabeledImages
 from likely.evaluation import metrics
 from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_posterior, log_uniform

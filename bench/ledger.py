@@ -13,8 +13,8 @@ from typing import Any
 from turns import Watch
 
 from likely import models
-from likely.evaluation.phrases import plural
-from likely.training import hardware
+from likely.reporting.formatting import plural
+from likely.training.device import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -59,7 +59,7 @@ def arguments(what: str | None) -> argparse.ArgumentParser:
 def circumstances(threads: int) -> dict[str, object]:
     """What version is measured, on what, and what share of that others have taken since the benchmark began."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {"commit": head, "machine": hardware.describe_machine(), "threads": threads, "taken": round(WATCH.taken, 3)}
+    return {"commit": head, "machine": describe_machine(), "threads": threads, "taken": round(WATCH.taken, 3)}
 
 
 def resolved(family: str, options: Mapping[str, object], training: Mapping[str, object]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
-from likely.training import hardware
+from likely.training.device import tune_malloc
 
 LEDGER = RESULTS / "many_classes.jsonl"
 K, D, PER_CLASS, N, TOP = 10_000, 1280, 10, 10_000, 5
@@ -48,7 +48,7 @@ def measured(seed: int) -> dict[str, Any]:
     before, start = peak(), time.perf_counter()
     classifier = Classifier("gaussian", random_state=seed).fit(X, y)
     seconds, after = time.perf_counter() - start, peak()
-    hardware.tune_malloc()
+    tune_malloc()
     weight = torch.randn(K, D)
 
     def ours() -> None:

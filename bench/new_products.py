@@ -22,8 +22,8 @@ from grocery import manifest, ours, shop_arguments, write_manifest
 from ledger import RESULTS, measure_once, provenance, rows, write_table
 
 from likely import Classifier
-from likely.data.dataset import load
-from likely.data.parts import LabeledImages
+from likely.data.loading import load
+from likely.data.dataset import LabeledImages
 
 LEDGER = RESULTS / "new_products.jsonl"
 N_NEW = 4

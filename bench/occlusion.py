@@ -19,12 +19,12 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.contract import SupportsMissingPixels
-from likely.data.parts import LabeledImages
+from likely.base import SupportsMissingPixels
+from likely.data.dataset import LabeledImages
 from likely.evaluation import metrics
-from likely.evaluation.selection import eval_split
+from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior
-from likely.nets.scaling import to_eight_bit, to_unit
+from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.augment import fill_masked
 
 LEDGER = RESULTS / "occlusion.jsonl"

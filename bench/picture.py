@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 
 from likely import Classifier
-from likely.data.images import write_image
-from likely.evaluation.sheets import grid_by_class
+from likely.data.preprocessing import write_image
+from likely.reporting.images.image_grid import grid_by_class
 
 # Of the classes 0 to 9 (Xiao 2017, Fashion-MNIST), for the data's own files hold numbers only.
 NAMES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")

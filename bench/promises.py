@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from likely import Classifier
-from likely.data.parts import LabeledImages
+from likely.data.dataset import LabeledImages
 from likely.evaluation.metrics import beta_binomial_bound
 
 ALPHAS = (0.05, 0.1)

@@ -18,7 +18,7 @@ from likely import Classifier
 from likely.evaluation.attacks import attack
 from likely.evaluation.corruptions import CORRUPTIONS
 from likely.evaluation.robustness import measure_robustness
-from likely.evaluation.selection import eval_split
+from likely.evaluation.eval_split import eval_split
 
 LEDGER = RESULTS / "robustness.jsonl"
 N_DAMAGED, N_ATTACKED = 2000, 256

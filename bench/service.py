@@ -21,9 +21,9 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, rows, 
 from loading import Asked, Told, load, memory_mb, probed, running
 from turns import Turn, in_turns, quietest
 
-from likely.data.dataset import load as load_data
-from likely.surfaces.http.pictures import png
-from likely.surfaces.store import Scope, Store
+from likely.data.loading import load as load_data
+from likely.server.http.png import png
+from likely.server.store import Scope, Store
 
 LEDGER = RESULTS / "service.jsonl"
 CLIENTS, N_IMAGES = 64, 2000

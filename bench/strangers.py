@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from likely.data.dataset import load
-from likely.data.images import ImageFormat
-from likely.evaluation.lettering import FACES
+from likely.data.loading import load
+from likely.data.preprocessing import ImageFormat
+from likely.reporting.images.text_rendering import FACES
 
 Pixels = NDArray[np.uint8]  # (N, C, H, W)
 MOST = 5000  # of a kind

@@ -18,11 +18,11 @@ from picture import NAMES
 from PIL import Image
 
 from likely import Classifier
-from likely.data.images import write_image
-from likely.evaluation.captioned import captioned
-from likely.evaluation.neighbours import nearest_images
-from likely.evaluation.reasons import explanation_figure, imputation_figure
-from likely.evaluation.selection import training_images, eval_split
+from likely.data.preprocessing import write_image
+from likely.reporting.images.captions import captioned
+from likely.evaluation.nearest_neighbors import nearest_images
+from likely.reporting.images.explanation_figure import explanation_figure, imputation_figure
+from likely.evaluation.eval_split import training_images, eval_split
 
 N, N_ALIKE = 7, 7
 SHIRT, COAT = 6, 4

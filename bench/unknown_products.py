@@ -23,7 +23,7 @@ from grocery import Seen, manifest, ours, rivals, seen, shop_arguments, write_ma
 from ledger import RESULTS, measure_once, provenance, rows, write_table
 from scipy.special import logsumexp
 
-from likely.data.dataset import load
+from likely.data.loading import load
 from likely.evaluation import metrics
 
 LEDGER = RESULTS / "unknown_products.jsonl"

@@ -19,17 +19,23 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
-from likely.classifier.judging import cross_conformal_data, has_own_features, uses_likelihood_ratio, calibration_data, training_statistics
+from likely.classifier.calibration import (
+    cross_conformal_data,
+    has_own_features,
+    uses_likelihood_ratio,
+    calibration_data,
+    training_statistics,
+)
 from likely.data import arrays
-from likely.data.collection import InMemoryImages, ImageDataset
-from likely.data.dataset import load
-from likely.data.images import ImageFormat
-from likely.data.parts import LabeledImages, concatenate
+from likely.data.image_dataset import InMemoryImages, ImageDataset
+from likely.data.loading import load
+from likely.data.preprocessing import ImageFormat
+from likely.data.dataset import LabeledImages, concatenate
 from likely.evaluation.metrics import auroc, beta_binomial_bound
-from likely.evaluation.selection import eval_split
-from likely.inference.judgement import ModelOutputs, ConformalClassifier, CalibrationData
+from likely.evaluation.eval_split import eval_split
+from likely.inference.decision import ModelOutputs, ConformalClassifier, CalibrationData
 from likely.inference.posterior import log_posterior
-from likely.run import held_out_splits
+from likely.experiment import held_out_splits
 
 LEDGER = RESULTS / "unknowns.jsonl"
 N_SPLITS = 10

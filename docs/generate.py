@@ -18,15 +18,15 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from likely.data.images import ImageOptions
+from likely.data.preprocessing import ImageOptions
 from likely.models import FAMILIES, summary
-from likely.models.artist import DecoderOptions
-from likely.nets.features import FeatureOptions
+from likely.features.feature_decoder import DecoderOptions
+from likely.features.feature_extractors import FeatureOptions
 from likely.options import Options
-from likely.run import TrainConfig
-from likely.surfaces.cli import cli
-from likely.surfaces.cli.flags import flag_name, without_none
-from likely.surfaces.cli.train import DECODER
+from likely.experiment import TrainConfig
+from likely.cli import cli
+from likely.cli.flags import flag_name, without_none
+from likely.cli.train import DECODER
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from likely.training import hardware
+from likely.training import device
 
 torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and tests may run side by side
 settings.register_profile("likely", deadline=None, max_examples=50)  # a busy machine is no failure
@@ -23,7 +23,7 @@ settings.load_profile("likely")
 def one_core() -> Iterator[None]:
     """Tests may run side by side: none takes the other's core, or waits to see how many are free."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hardware, "_busy_cores", lambda seconds: float(os.cpu_count() or 1))
+        patch.setattr(device, "_busy_cores", lambda seconds: float(os.cpu_count() or 1))
         yield
 
 

@@ -10,17 +10,26 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from likely import Classifier, models
-from likely.benchmark import BASELINE, Benchmark, BenchmarkError, BenchmarkConfig, BenchmarkInterrupted, ProgressObserver, build_comparison, write_report
-from likely.benchmark.circumstances import PeakMemory, commit
-from likely.benchmark.ledger import ResultsLog
-from likely.benchmark.plan import BenchmarkRun
-from likely.benchmark.speed import interleaved_timing
-from likely.data.images import ImageOptions
-from likely.evaluation.assessment import evaluate
+from likely.benchmark import (
+    BASELINE,
+    Benchmark,
+    BenchmarkError,
+    BenchmarkConfig,
+    BenchmarkInterrupted,
+    ProgressObserver,
+    build_comparison,
+    write_report,
+)
+from likely.benchmark.environment import PeakMemory, commit
+from likely.benchmark.results import ResultsLog
+from likely.benchmark.config import BenchmarkRun
+from likely.benchmark.throughput import interleaved_timing
+from likely.data.preprocessing import ImageOptions
+from likely.evaluation.evaluate import evaluate
 from likely.evaluation.fidelity import require_comparable
-from likely.evaluation.report.comparison import ResultKey, table
-from likely.evaluation.report.comparison.likeness import between_seeds
-from likely.evaluation.selection import eval_split
+from likely.reporting.comparison import ResultKey, table
+from likely.reporting.comparison.fidelity import between_seeds
+from likely.evaluation.eval_split import eval_split
 from likely.models.gaussian import Gaussian
 from likely.training.loop import DivergenceError
 from likely.training.options import TrainingOptions

@@ -5,9 +5,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import AUTO, Classifier
-from likely.classifier.choosing import BACKBONE, MIN_IMAGES_PER_CLASS, default_backbone, choose_model
-from likely.data.images import to_pil, write_image
-from likely.nets.features import FeatureOptions
+from likely.classifier.auto import BACKBONE, MIN_IMAGES_PER_CLASS, default_backbone, choose_model
+from likely.data.preprocessing import to_pil, write_image
+from likely.features.feature_extractors import FeatureOptions
 
 PIXELS = FeatureOptions()
 

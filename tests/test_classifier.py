@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from likely import Classifier, checkpoint
-from likely.answer import CalibrationScope, Status
+from likely.prediction import CalibrationScope, Status
 from likely.checkpoint import CheckpointError
-from likely.contract import LikelihoodType, LikelihoodKind, Domain
+from likely.base import LikelihoodType, LikelihoodKind, Domain
 from likely.data import arrays
-from likely.data.images import ImageError, ImageOptions
+from likely.data.preprocessing import ImageError, ImageOptions
 from likely.data.splits import make_splits
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -342,7 +342,7 @@ def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):
 
 def test_fit_steps_yields_the_steps_that_fit_drains(digits):
     from likely.data import arrays
-    from likely.data.images import ImageOptions
+    from likely.data.preprocessing import ImageOptions
     from likely.data.splits import make_splits
 
     images, labels = digits

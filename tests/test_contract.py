@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from likely.contract import (
+from likely.base import (
     Diagnostics,
     LikelihoodKind,
     SupportsNewClasses,

@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.classifier.explaining import baseline_image
+from likely.classifier.explanation import baseline_image
 
 FAMILIES = {
     "gaussian": ({}, {}),

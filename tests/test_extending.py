@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.answer import CalibrationScope
+from likely.prediction import CalibrationScope
 
 NEW = 7
 FAMILIES = {

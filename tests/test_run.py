@@ -13,12 +13,20 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.checkpoint import read_document
-from likely.data.dataset import load
-from likely.data.listing import DataError
-from likely.evaluation.assessment import N_TIMED
-from likely.evaluation.record import TrainingRecord, read_history
-from likely.nets.features import RandomConvolutions
-from likely.run import SAMPLES_PER_CLASS, TRAINING_STATE, TrainConfig, RunError, start_run, resume_run, held_out_splits
+from likely.data.loading import load
+from likely.data.sources.base import DataError
+from likely.evaluation.evaluate import N_TIMED
+from likely.evaluation.training_record import TrainingRecord, read_history
+from likely.features.feature_extractors import RandomConvolutions
+from likely.experiment import (
+    SAMPLES_PER_CLASS,
+    TRAINING_STATE,
+    TrainConfig,
+    RunError,
+    start_run,
+    resume_run,
+    held_out_splits,
+)
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -100,7 +108,7 @@ def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, 
     """SIGKILL wherever it hits, from the first saved step on."""
     out = tmp_path / "killed"
     program = (
-        "import sys, pathlib; import likely.run.session as session; session.SAVE_EVERY = 0.02\n"
+        "import sys, pathlib; import likely.experiment.train as session; session.SAVE_EVERY = 0.02\n"
         "sys.path.insert(0, sys.argv[2]); from test_run import begin, tiny_run, drained\n"
         "drained(begin(tiny_run(sys.argv[3]), pathlib.Path(sys.argv[1])))"
     )

@@ -11,7 +11,7 @@ True
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from likely.answer import Prediction as Prediction
+    from likely.prediction import Prediction as Prediction
     from likely.classifier.estimator import Classifier as Classifier
 
 __version__ = "0.1.0"
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return Classifier
     if name == "Answer":
-        from likely.answer import Prediction
+        from likely.prediction import Prediction
 
         return Prediction
     raise AttributeError(f"module 'likely' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """python -m likely."""
 
-from likely.surfaces.cli import main
+from likely.cli import main
 
 main()

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from likely import checkpoint
-from likely.checkpoint import CheckpointError, ModelFolder, TrustPolicy, decrypt, encrypt, sealing, signing
-from likely.checkpoint.sealing import SUFFIX, Keyring
+from likely.checkpoint import (
+    CheckpointError,
+    ModelFolder,
+    TrustPolicy,
+    decrypt,
+    encrypt,
+    encryption,
+    signing,
+)
+from likely.checkpoint.encryption import SUFFIX, Keyring
 
 TENSORS = {"a": torch.arange(20.0), "b": torch.ones(3, 4)}
 
@@ -33,7 +41,7 @@ def pair(tmp_path_factory):
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     path = tmp_path_factory.mktemp("keys") / "key"
-    sealing.new_key(path)
+    encryption.new_key(path)
     return Keyring.from_files([path])
 
 
@@ -113,7 +121,7 @@ def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_pat
     with pytest.raises(CheckpointError, match="LIKELY_KEY"):
         opened(folder, keys=Keyring())
     other = tmp_path / "other"
-    sealing.new_key(other)
+    encryption.new_key(other)
     with pytest.raises(CheckpointError, match="another key"):
         opened(folder, keys=Keyring.from_files([other]))
     assert decrypt(folder, keys) == 3
@@ -123,14 +131,14 @@ def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_pat
 def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("new", "old")]
     for path in paths:
-        sealing.new_key(path)
+        encryption.new_key(path)
     encrypt(folder, Keyring.from_files(paths[1:]))
-    monkeypatch.setenv(sealing.ENVIRONMENT, os.pathsep.join(map(str, paths)))
+    monkeypatch.setenv(encryption.ENVIRONMENT, os.pathsep.join(map(str, paths)))
     assert opened(folder) == (list(range(20)), "gaussian")
     held = paths[1].read_text().strip()
-    monkeypatch.setenv(sealing.ENVIRONMENT, held)
+    monkeypatch.setenv(encryption.ENVIRONMENT, held)
     assert opened(folder) == (list(range(20)), "gaussian")
-    monkeypatch.setenv(sealing.ENVIRONMENT, held[:30])
+    monkeypatch.setenv(encryption.ENVIRONMENT, held[:30])
     with pytest.raises(CheckpointError, match="neither a file nor a key") as refused:
         opened(folder)
     assert held[:30] not in str(refused.value)
@@ -156,7 +164,7 @@ def test_sealed_files_cannot_stand_in_for_each_other(folder, keys):
 def test_keys_are_changed_without_a_moment_in_the_open(folder, keys, tmp_path):
     encrypt(folder, keys)
     path = tmp_path / "next"
-    sealing.new_key(path)
+    encryption.new_key(path)
     new = Keyring.from_files([path])
     both = Keyring([*new._by_id.values(), *keys._by_id.values()])
     assert encrypt(folder, both) == 3

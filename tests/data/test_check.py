@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from likely.data import copies, likeness
-from likely.data.check import check
-from likely.data.findings import DataIssues
-from likely.data.likeness import Thumbnails, nearest_duplicates
-from likely.data.listing import DataError
-from likely.surfaces.cli.data import command
+from likely.data.quality import duplicates, near_duplicates
+from likely.data.quality.check import check
+from likely.data.quality.issues import DataIssues
+from likely.data.quality.near_duplicates import Thumbnails, nearest_duplicates
+from likely.data.sources.base import DataError
+from likely.cli.data import command
 
 
 def photograph(seed: int, *, size: int = 48) -> Image.Image:
@@ -158,7 +158,7 @@ def test_twins_are_those_that_comparing_all_with_all_finds(noise) -> None:
         np.concatenate([base[:100] + noise * rng.normal(size=(100, 3, 16, 16)), rng.normal(size=(50, 3, 16, 16))])
     )
     likeness_of = these.thumbnails.reshape(150, -1) @ those.thumbnails.reshape(300, -1).T
-    expected = np.where(likeness_of.max(axis=1) >= likeness.MAX_DISTANCE, likeness_of.argmax(axis=1), -1)
+    expected = np.where(likeness_of.max(axis=1) >= near_duplicates.MAX_DISTANCE, likeness_of.argmax(axis=1), -1)
     assert np.array_equal(nearest_duplicates(these, those), expected)
     assert ((expected >= 0).sum() > 0) == (noise < 0.06)
 
@@ -172,7 +172,7 @@ def test_among_very_many_alike_each_still_has_a_twin() -> None:
 
 
 def test_too_many_images_are_sampled_and_said_to_be(good, monkeypatch) -> None:
-    monkeypatch.setattr(copies, "MOST_COMPARED", 10)
+    monkeypatch.setattr(duplicates, "MOST_COMPARED", 10)
     assert only(check(good), "sampled")[0] == "note"
 
 

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from test_sources import mnist, write_idx
 
-from likely.data.dataset import InMemoryImages, DataError, LazyImages, ArrayDataset, load
-from likely.data.images import ImageFormat, ImageOptions
+from likely.data.loading import InMemoryImages, DataError, LazyImages, ArrayDataset, load
+from likely.data.preprocessing import ImageFormat, ImageOptions
 
 
 @pytest.fixture

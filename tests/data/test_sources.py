@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likely.data.listing import DataError, SplitListing, class_names
+from likely.data.sources.base import DataError, SplitListing, class_names
 from likely.data.sources import listings
 
 

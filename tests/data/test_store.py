@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from likely.data.store import BATCH_SIZE, FeatureCache, cache_folder
+from likely.features.cache import BATCH_SIZE, FeatureCache, cache_folder
 
 
 def rows(n, seed=0):

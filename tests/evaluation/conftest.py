@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from report_contents import HEADER, NAMES, report_of
 
-from likely.evaluation.report.content import ReportContent
+from likely.reporting.html.content import ReportContent
 
 
 @pytest.fixture

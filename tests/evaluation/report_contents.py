@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from likely.answer import CalibrationScope
-from likely.contract import LikelihoodType, LikelihoodKind, Domain
+from likely.prediction import CalibrationScope
+from likely.base import LikelihoodType, LikelihoodKind, Domain
 from likely.evaluation import metrics
-from likely.evaluation.figures import Metrics, RejectionMetrics, OODMetrics
-from likely.evaluation.label_noise import LabelIssue
-from likely.evaluation.report.content import (
+from likely.evaluation.summary import Metrics, RejectionMetrics, OODMetrics
+from likely.evaluation.label_errors import LabelIssue
+from likely.reporting.html.content import (
     Curves,
     DataSummary,
     FalseAlarms,

@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.collection import InMemoryImages
-from likely.data.parts import LabeledImages
+from likely.data.image_dataset import InMemoryImages
+from likely.data.dataset import LabeledImages
 from likely.evaluation import attacks
 from likely.evaluation.attacks import ATTACKS, Target, attack
-from likely.nets.scaling import to_unit
+from likely.networks.pixel_scaling import to_unit
 
 ALPHA = 0.1
 

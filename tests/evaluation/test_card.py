@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_contents import NASTY
 
-from likely.answer import CalibrationScope
-from likely.evaluation.card import model_card
-from likely.evaluation.report.content import ReportContent
+from likely.prediction import CalibrationScope
+from likely.reporting.model_card import model_card
+from likely.reporting.html.content import ReportContent
 
 
 def front_matter(text: str) -> str:

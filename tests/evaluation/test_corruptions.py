@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from likely.data.collection import InMemoryImages, ImageDataset, ArrayDataset
-from likely.data.dataset import load
+from likely.data.image_dataset import InMemoryImages, ImageDataset, ArrayDataset
+from likely.data.loading import load
 from likely.evaluation.corruptions import CORRUPTIONS, GRAY, STRENGTHS, corrupted
 
 KINDS = tuple(CORRUPTIONS)

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.evaluation import distances
-from likely.evaluation.distances import frechet_distance, intra_class_frechet_distances, kernel_distance, kernel_distances
+from likely.evaluation import frechet_and_kernel
+from likely.evaluation.frechet_and_kernel import (
+    frechet_distance,
+    intra_class_frechet_distances,
+    kernel_distance,
+    kernel_distances,
+)
 from likely.evaluation.metrics import Floats
 
 seeds = st.integers(0, 10_000)
@@ -130,8 +135,8 @@ def test_kernel_distance_of_sets_that_are_drawn_alike_is_nothing_on_average() ->
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = features(0, n=23), features(1, n=17)
     whole = kernel_distance(a, b)
-    monkeypatch.setattr(distances, "BLOCK", 40)
-    assert [rows.stop - rows.start for rows in distances.blocks(5, 17)] == [2, 2, 1]
+    monkeypatch.setattr(frechet_and_kernel, "BLOCK", 40)
+    assert [rows.stop - rows.start for rows in frechet_and_kernel.blocks(5, 17)] == [2, 2, 1]
     assert kernel_distance(a, b) == pytest.approx(whole)
 
 

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from likely import Classifier
 from likely.checkpoint import CheckpointError
-from likely.contract import HasFeatures
-from likely.data.collection import InMemoryImages
-from likely.data.images import ImageFormat, read_image
+from likely.base import HasFeatures
+from likely.data.image_dataset import InMemoryImages
+from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.extractors import (
     BackboneExtractor,
     Extractor,
@@ -30,7 +30,7 @@ from likely.evaluation.extractors import (
     extractor,
     resized,
 )
-from likely.nets.scaling import to_unit
+from likely.networks.pixel_scaling import to_unit
 
 
 def noise(n: int, *shape: int, seed: int = 0) -> NDArray[np.uint8]:

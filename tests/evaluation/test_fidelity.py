@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from likely import Classifier
-from likely.data.collection import InMemoryImages
-from likely.data.parts import LabeledImages, fingerprint, to_hashes
+from likely.data.image_dataset import InMemoryImages
+from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
 from likely.evaluation.fidelity import (
     Fidelity,
@@ -25,9 +25,9 @@ from likely.evaluation.fidelity import (
     fidelity,
     require_comparable,
 )
-from likely.evaluation.report import ReportContent, render
-from likely.evaluation.report.sections.fidelity import fidelity_lines, generated, sample_quality_lines, extractor_description
-from likely.evaluation.samples import NearDuplicates, SampleQuality, ClassConsistency
+from likely.reporting.html import ReportContent, render
+from likely.reporting.html.sections.fidelity import fidelity_lines, generated, sample_quality_lines, extractor_description
+from likely.evaluation.sample_quality import NearDuplicates, SampleQuality, ClassConsistency
 
 NAMES = tuple("abc")
 JUDGED = ClassConsistency(classifier="twin@3f2a", n_generated=(50, 50, 0), n_consistent=(40, 45, 0), n_real=200, real_accuracy=0.95)

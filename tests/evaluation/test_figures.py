@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from likely.contract import LikelihoodType, LikelihoodKind, Domain
-from likely.evaluation.figures import Metrics, RejectionMetrics, metric_tiles
+from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.evaluation.summary import Metrics, RejectionMetrics, metric_tiles
 
 FIGURES = Metrics(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
 BOUND = LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from likely.evaluation.label_noise import find_label_issues
+from likely.evaluation.label_errors import find_label_issues
 from likely.evaluation.metrics import Floats, Ints
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.evaluation import lettering
-from likely.evaluation.lettering import INK, TextRenderer
+from likely.reporting.images import text_rendering
+from likely.reporting.images.text_rendering import INK, TextRenderer
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=20)
 
@@ -40,6 +40,6 @@ def test_letters_keep_clear_of_the_edges() -> None:
 
 
 def test_a_letter_that_no_face_has_is_spelled_without_its_accent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lettering, "FACES", ("no such face.ttf",))
+    monkeypatch.setattr(text_rendering, "FACES", ("no such face.ttf",))
     accented, plain = (TextRenderer.of([name], 16).image(name, (100, 24)) for name in ("Möwe", "Mowe"))
     assert accented == plain

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.evaluation import distances
-from likely.evaluation.manifolds import density_coverage, precision_recall, squared_radii
+from likely.evaluation import frechet_and_kernel
+from likely.evaluation.precision_recall import density_coverage, precision_recall, squared_radii
 from likely.evaluation.metrics import Floats
 
 seeds = st.integers(0, 10_000)
@@ -79,7 +79,7 @@ def test_where_the_features_lie_does_not_matter(seed: int) -> None:
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, made = points(0, n=31), points(1, n=22)
     whole = precision_recall(real, made), density_coverage(real, made), squared_radii(real, 3)
-    monkeypatch.setattr(distances, "BLOCK", 100)
+    monkeypatch.setattr(frechet_and_kernel, "BLOCK", 100)
     assert (precision_recall(real, made), density_coverage(real, made)) == whole[:2]
     np.testing.assert_allclose(squared_radii(real, 3), whole[2])
 

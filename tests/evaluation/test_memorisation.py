@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from likely import Classifier
-from likely.data.collection import InMemoryImages
-from likely.data.parts import LabeledImages, fingerprint, to_hashes
-from likely.evaluation.memorisation import exact_p_value, nearest, measure_memorization, nn_memorization
+from likely.data.image_dataset import InMemoryImages
+from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.evaluation.memorization import exact_p_value, nearest, measure_memorization, nn_memorization
 
 
 def part(seed, n, pixels=None):

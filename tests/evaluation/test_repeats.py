@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from likely.evaluation.repeats import resampled_estimate
+from likely.evaluation.repeated_splits import resampled_estimate
 
 
 def test_without_test_images_the_interval_is_students():

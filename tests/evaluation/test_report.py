@@ -11,10 +11,10 @@ import pytest
 from markupsafe import escape
 from report_contents import NASTY, report_of
 
-from likely.contract import LikelihoodType, LikelihoodKind, Domain
-from likely.evaluation.report import ReportContent, render
-from likely.evaluation.report.blocks import Chapter, Paragraph, Section
-from likely.evaluation.report.sections import sections
+from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.reporting.html import ReportContent, render
+from likely.reporting.html.blocks import Chapter, Paragraph, Section
+from likely.reporting.html.sections import sections
 
 VOID = {"meta", "link", "img", "wbr", "br"}
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.evaluation import metrics
-from likely.evaluation.report import charts
-from likely.evaluation.report.charts import FalseAlarmRow
-from likely.evaluation.report.matrix import compact_matrix, confusion_matrix
-from likely.evaluation.report.svg import Scale, ticks
+from likely.reporting.html import charts
+from likely.reporting.html.charts import FalseAlarmRow
+from likely.reporting.html.confusion_matrix import compact_matrix, confusion_matrix
+from likely.reporting.html.svg import Scale, ticks
 
 NASTY = '<b>"x"&'
 

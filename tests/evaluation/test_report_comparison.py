@@ -18,14 +18,22 @@ from test_report import Page
 
 from likely.evaluation.fidelity import Fidelity, KID, IntraClassFID
 from likely.evaluation.metrics import reliability
-from likely.evaluation.report.comparison import ReliabilityBins, Comparison, EfficiencyMetrics, AccuracyMetrics, Result, render, table
-from likely.evaluation.report.comparison.charts import APART, Point, _pushed_apart, cost_chart, learning_curve_chart
-from likely.evaluation.report.comparison.content import LearningCurve
-from likely.evaluation.report.comparison.figures import ACCURACY, PREDICTIONS, family_rows, seed_rows
-from likely.evaluation.report.comparison.likeness import incomparability
-from likely.evaluation.report.comparison.sections import chapters, cost_figure
-from likely.evaluation.report.comparison.verdict import caveats, metric_tiles, summary
-from likely.evaluation.samples import NearDuplicates, SampleQuality, ClassConsistency
+from likely.reporting.comparison import (
+    ReliabilityBins,
+    Comparison,
+    EfficiencyMetrics,
+    AccuracyMetrics,
+    Result,
+    render,
+    table,
+)
+from likely.reporting.comparison.charts import APART, Point, _pushed_apart, cost_chart, learning_curve_chart
+from likely.reporting.comparison.content import LearningCurve
+from likely.reporting.comparison.columns import ACCURACY, PREDICTIONS, family_rows, seed_rows
+from likely.reporting.comparison.fidelity import incomparability
+from likely.reporting.comparison.sections import chapters, cost_figure
+from likely.reporting.comparison.summary import caveats, metric_tiles, summary
+from likely.evaluation.sample_quality import NearDuplicates, SampleQuality, ClassConsistency
 
 TWIN = "discriminative"
 ACCURACIES = {TWIN: 0.95, "vae": 0.93, "gan": 0.9}

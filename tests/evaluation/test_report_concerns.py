@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from likely.answer import CalibrationScope
+from likely.prediction import CalibrationScope
 from likely.evaluation.metrics import PerClass, Reliability
-from likely.evaluation.report.concerns import caveats
-from likely.evaluation.report.content import Curves, DataSummary, FalseAlarms, ReportContent
+from likely.reporting.html.caveats import caveats
+from likely.reporting.html.content import Curves, DataSummary, FalseAlarms, ReportContent
 
 
 def said(content: ReportContent) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likely.evaluation.report.blocks import ReportImage
-from likely.evaluation.report.pictures import pair, report_image, png_uri, row
+from likely.reporting.html.blocks import ReportImage
+from likely.reporting.html.images import pair, report_image, png_uri, row
 
 
 def noise(*shape: int) -> np.ndarray:

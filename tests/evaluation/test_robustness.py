@@ -9,9 +9,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.collection import InMemoryImages
-from likely.data.parts import LabeledImages, fingerprint, to_hashes
-from likely.evaluation.assessment import evaluate
+from likely.data.image_dataset import InMemoryImages
+from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.evaluation.evaluate import evaluate
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from likely.evaluation.robustness import CleanResult, CorruptionResult, Robustness, measure_robustness
 

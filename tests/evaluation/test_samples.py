@@ -10,10 +10,17 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.collection import InMemoryImages, ImageDataset
-from likely.data.parts import LabeledImages, fingerprint, to_hashes
+from likely.data.image_dataset import InMemoryImages, ImageDataset
+from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.metrics import Floats
-from likely.evaluation.samples import SampleQuality, Ensemble, near_duplicates, sample_images, sample_quality, class_consistency
+from likely.evaluation.sample_quality import (
+    SampleQuality,
+    Ensemble,
+    near_duplicates,
+    sample_images,
+    sample_quality,
+    class_consistency,
+)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from likely.evaluation.sheets import EDGE, MAX_WIDTH, grid, opaque, grid_by_class, labeled_rows
-from likely.evaluation.tiling import gap
+from likely.reporting.images.image_grid import EDGE, MAX_WIDTH, grid, opaque, grid_by_class, labeled_rows
+from likely.reporting.images.image_layout import gap
 
 
 def coloured(first: int, n: int, side: int = 8, channels: int = 3) -> np.ndarray:

@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from likely.inference.judgement import ModelOutputs, ConformalClassifier, CalibrationData
+from likely.inference.decision import ModelOutputs, ConformalClassifier, CalibrationData
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_judge import LOG_PRIOR, K, examined, judge
 
-from likely.answer import Prediction, CalibrationScope, Status
-from likely.inference.answers import LabelNames, predictions
-from likely.inference.judgement import ConformalOutput
+from likely.prediction import Prediction, CalibrationScope, Status
+from likely.inference.predictions import LabelNames, predictions
+from likely.inference.decision import ConformalOutput
 
 LABELS = ("boot", "coat", "dress")
 N = 12

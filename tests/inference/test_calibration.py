@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.inference.calibration import PSEUDO_COUNT, MAX_LOG_TEMPERATURE, fit_temperature, nll, weights
+from likely.inference.temperature_scaling import PSEUDO_COUNT, MAX_LOG_TEMPERATURE, fit_temperature, nll, weights
 from likely.inference.posterior import log_posterior, log_uniform
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()

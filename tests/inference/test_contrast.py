@@ -2,7 +2,7 @@
 
 import torch
 
-from likely.inference.contrast import DISTANCE_TOLERANCE, LikelihoodRatioScore, log_ratio, combine_max
+from likely.inference.likelihood_ratio import DISTANCE_TOLERANCE, LikelihoodRatioScore, log_ratio, combine_max
 
 K = 3
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.filtering import HMMFilter, filtered, smoothed
+from likely.inference.hmm import HMMFilter, filtered, smoothed
 from likely.inference.posterior import log_posterior, log_uniform
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()

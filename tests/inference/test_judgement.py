@@ -12,11 +12,11 @@ from scipy.stats import betabinom, binom
 from small_judge import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
 from torch.testing import assert_close
 
-from likely.answer import CalibrationScope, Status
-from likely.inference.calibration import fit_temperature
-from likely.inference.judgement import ModelOutputs, ConformalClassifier, CalibrationData
+from likely.prediction import CalibrationScope, Status
+from likely.inference.temperature_scaling import fit_temperature
+from likely.inference.decision import ModelOutputs, ConformalClassifier, CalibrationData
 from likely.inference.posterior import log_posterior, log_uniform
-from likely.inference.rejection import prediction_set, status
+from likely.inference.conformal import prediction_set, status
 
 judgements = st.builds(
     lambda seed, n, shift, alpha: judge(seed, n)(examined(seed + 2, 20, shift)[0], LOG_PRIOR, alpha),

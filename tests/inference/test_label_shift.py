@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
-from likely.inference.label_shift import TOLERANCE, PRIOR_SD, PSEUDO_COUNT, BiasCorrection, estimate_prior, log_prior_from_fractions
+from likely.inference.label_shift import (
+    TOLERANCE,
+    PRIOR_SD,
+    PSEUDO_COUNT,
+    BiasCorrection,
+    estimate_prior,
+    log_prior_from_fractions,
+)
 from likely.inference.posterior import log_posterior, log_uniform
 
 K = 10

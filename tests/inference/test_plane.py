@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.inference.plane import PCAProjection
+from likely.inference.projection import PCAProjection
 
 
 @given(st.integers(1, 6), st.integers(1, 5), st.integers(0, 100))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
 
-from likely.inference import strangeness as room
-from likely.inference.strangeness import NonconformityScore, Statistics, stack
+from likely.inference import nonconformity as room
+from likely.inference.nonconformity import NonconformityScore, Statistics, stack
 
 
 def generator(seed):

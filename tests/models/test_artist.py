@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from likely.models.artist import FeatureDecoder, DecoderOptions, DecoderTrainingData
-from likely.nets.backbone import Backbone
+from likely.features.feature_decoder import FeatureDecoder, DecoderOptions, DecoderTrainingData
+from likely.features.backbone import Backbone
 
 SMALL = DecoderOptions(
     side=16, width=8, depth=2, noise_dims=2, components=3, thumbnail_side=4, thumbnail_components=5, discriminator_side=64

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.contract import Task
+from likely.base import Task
 from likely.models.flow import LEVELS, Flow, FlowOptions, VectorFlow
-from likely.nets.invertible import AffineCoupling, init_from_data
+from likely.networks.flow_layers import AffineCoupling, init_from_data
 
 IMAGES = [(1, 8, 8), (3, 16, 16), (1, 9, 6), (1, 1, 1), (3, 17, 5)]
 LABELS = torch.tensor([0, 1, 2, 1, 0, 0, 2, 1])

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from likely.contract import STORED, Task
+from likely.base import STORED, Task
 from likely.models.gan import PRESET_TRAINING, PRESETS, GAN, GANOptions
-from likely.nets.adversarial import ADVERSARIAL
-from likely.nets.blocks import ConvDecoder
-from likely.nets.discriminator import FixedNorm
+from likely.networks.adversarial import ADVERSARIAL
+from likely.networks.blocks import ConvDecoder
+from likely.networks.discriminator import FixedNorm
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}

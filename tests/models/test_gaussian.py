@@ -9,9 +9,9 @@ from torch.distributions import MultivariateNormal
 from torch.testing import assert_close
 
 from likely import Classifier
-from likely.contract import Task
+from likely.base import Task
 from likely.data.arrays import dataset
-from likely.data.images import ImageOptions
+from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.models.gaussian import ESTIMATED, SHRINKAGES, Gaussian, GaussianOptions
 

@@ -3,7 +3,7 @@
 import torch
 from torch.testing import assert_close
 
-from likely.contract import Task
+from likely.base import Task
 from likely.models.vae import VAE, VAEOptions
 
 SMALL = {"latent_dims": 3, "width": 4}

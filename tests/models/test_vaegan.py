@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.contract import Task
+from likely.base import Task
 from likely.models.vae import VAE, VAEOptions
 from likely.models.vaegan import VAEGAN, VAEGANOptions
 

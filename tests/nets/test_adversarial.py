@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from likely.nets.adversarial import ADVERSARIAL, GRADIENT_PENALTY_WEIGHT, gradient_penalty
+from likely.networks.adversarial import ADVERSARIAL, GRADIENT_PENALTY_WEIGHT, gradient_penalty
 
 
 def generator(seed):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.aggregate import KEPT, AggregatedPosterior
+from likely.networks.aggregated_posterior import KEPT, AggregatedPosterior
 
 
 def generator(seed):

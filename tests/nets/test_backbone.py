@@ -9,9 +9,9 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from likely.data.images import ImageFormat, read_image
-from likely.nets.backbone import Backbone, BackboneError, FineTuning, locate, load_preprocessor_config
-from likely.nets.features import from_config
+from likely.data.preprocessing import ImageFormat, read_image
+from likely.features.backbone import Backbone, BackboneError, FineTuning, locate, load_preprocessor_config
+from likely.features.feature_extractors import from_config
 
 
 @pytest.fixture

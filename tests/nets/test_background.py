@@ -2,7 +2,7 @@
 
 import torch
 
-from likely.nets.background import BackgroundModel
+from likely.networks.background import BackgroundModel
 
 
 def background(channels=2):

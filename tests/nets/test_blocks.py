@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.nets.blocks import COARSEST, FINE, Residual, make_decoder, pyramid, standard_normal, sub_pixels, make_encoder, widths
+from likely.networks.blocks import (
+    COARSEST,
+    FINE,
+    Residual,
+    make_decoder,
+    pyramid,
+    standard_normal,
+    sub_pixels,
+    make_encoder,
+    widths,
+)
 
 SIDES = [(1, 1), (2, 3), (5, 7), (8, 8), (9, 1), (28, 28), (33, 20)]
 SHAPES = [(C, *sides) for C in (1, 3) for sides in SIDES] + [(1,), (5,)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.diff_augment import CHANGES, HOLE, PATTERN, colour, cutout, diff_augment, shift
+from likely.networks.diff_augment import CHANGES, HOLE, PATTERN, colour, cutout, diff_augment, shift
 
 SHAPES = [(1, 8, 8), (3, 16, 8), (3, 9, 7)]
 

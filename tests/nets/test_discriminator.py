@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.discriminator import LOGITS, NORMS, DenseGenerator, Discriminator, convolutional, dense
+from likely.networks.discriminator import LOGITS, NORMS, DenseGenerator, Discriminator, convolutional, dense
 from likely.training.ema import ema_model
 
 SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]

@@ -7,8 +7,8 @@ import torch
 from numpy.testing import assert_allclose
 from torch import nn
 
-from likely.nets.backbone import Backbone
-from likely.nets.folding import fuse_batchnorm
+from likely.features.backbone import Backbone
+from likely.features.batchnorm_fusion import fuse_batchnorm
 
 
 class Network(nn.Module):

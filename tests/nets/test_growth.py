@@ -3,7 +3,13 @@
 import torch
 from torch.testing import assert_close
 
-from likely.nets.growth import PSEUDO_COUNT, component_at, sample_latents, estimate_from_few, fit_new_component
+from likely.models.new_class import (
+    PSEUDO_COUNT,
+    component_at,
+    sample_latents,
+    estimate_from_few,
+    fit_new_component,
+)
 
 K, D = 5, 3
 

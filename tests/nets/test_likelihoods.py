@@ -13,7 +13,7 @@ from torch.distributions import Normal, kl_divergence
 from torch.testing import assert_close
 
 from likely.evaluation.metrics import bits_per_dim
-from likely.nets.likelihoods import BIN, discretized_logistic, normal, normal_divergence
+from likely.networks.likelihoods import BIN, discretized_logistic, normal, normal_divergence
 
 VALUES = torch.arange(256, dtype=torch.float64) / 255
 EXTREME = list(itertools.product([-1e3, -1.0, 0.0, 0.31, 1.0, 1e3], [-50.0, -20.0, -7.0, 0.0, 5.0, 20.0, 50.0]))

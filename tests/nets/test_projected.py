@@ -3,7 +3,13 @@
 import torch
 from torch.testing import assert_close
 
-from likely.nets.projected import ProjectedDiscriminator, FeatureProjection, distance, texture_distance, usable_maps
+from likely.networks.projected_gan import (
+    ProjectedDiscriminator,
+    FeatureProjection,
+    distance,
+    texture_distance,
+    usable_maps,
+)
 
 
 def maps(n, seed=0):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from likely.nets.refiner import Upsampler
+from likely.networks.upsampler import Upsampler
 
 
 def refined(refiner, s, z, plan):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.nets.sketches import MAX_THUMBNAILS, ThumbnailKDE
+from likely.networks.thumbnail_kde import MAX_THUMBNAILS, ThumbnailKDE
 
 SIDE, N = 2, 12
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 from torch.testing import assert_close
 
-from likely.nets.standardise import Standardizer
+from likely.networks.standardizer import Standardizer
 
 
 def measured(x, batch_size=7):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from likely.run import TrainConfig, start_run
+from likely.experiment import TrainConfig, start_run
 
 
 @pytest.fixture(scope="session")

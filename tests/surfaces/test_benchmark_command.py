@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from likely.surfaces.cli import main
+from likely.cli import main
 
 BRIEF = ("--epochs", "1", "--threads", "1", "--option", "discriminative.width=4")
 

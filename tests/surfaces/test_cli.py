@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from likely.answer import Prediction
+from likely.prediction import Prediction
 
 BRIEF = ("--epochs", "2", "--batch-size", "64", "--width", "4", "--latent-dims", "4", "--threads", "1", "--folds", "0")
 
@@ -28,7 +28,7 @@ def called(*words):
     """The same in this process, which is faster: (exit code, stdout, stderr)."""
     from contextlib import redirect_stderr, redirect_stdout
 
-    from likely.surfaces.cli import main
+    from likely.cli import main
 
     class Out(io.TextIOWrapper):
         pass
@@ -85,7 +85,7 @@ def test_help_loads_neither_torch_nor_pydantic():
 
 
 def test_every_command_has_a_help_page():
-    from likely.surfaces.cli import COMMANDS
+    from likely.cli import COMMANDS
 
     for name in COMMANDS:
         code, out, _ = called(name, "--help")
@@ -171,7 +171,7 @@ def test_overwrite_replaces_nothing_before_the_new_run_is_known_to_start(folder,
 
 
 def test_a_folder_is_never_emptied_of_folders(tmp_path):
-    from likely.surfaces.cli.folders import clear
+    from likely.cli.output_folder import clear
 
     (tmp_path / "report.html").mkdir()
     with pytest.raises(click.UsageError, match=r"report\.html"):
@@ -187,7 +187,7 @@ def test_overwrite_replaces_a_model(folder, tmp_path):
 
 
 def test_resume_refuses_other_options_and_says_which(folder, tmp_path):
-    from likely.run import TrainConfig, start_run
+    from likely.experiment import TrainConfig, start_run
     from likely.training.options import TrainingOptions
 
     session = start_run(
@@ -328,7 +328,7 @@ def test_evaluate_prints_one_object_with_the_figures_that_scripts_read(model, fo
 
 def test_evaluate_leaves_with_two_if_the_model_was_trained_on_everything(model, folder, tmp_path):
     from likely import Classifier
-    from likely.data.dataset import load
+    from likely.data.loading import load
 
     loaded = Classifier.load(model)
     train = load(folder, loaded.format_).train
@@ -359,9 +359,9 @@ def test_evaluate_says_and_counts_what_it_could_not_read_of_the_unknown(model, f
 
 
 def test_on_a_terminal_the_first_problems_are_said_and_how_to_see_the_others(capsys, monkeypatch):
-    from likely.data.listing import LoadError
-    from likely.surfaces.cli.problems import print_skipped
-    from likely.surfaces.cli.screen import console
+    from likely.data.sources.base import LoadError
+    from likely.cli.warnings import print_skipped
+    from likely.cli.console import console
 
     monkeypatch.setattr(console, "_force_terminal", True)
     print_skipped([LoadError("x", f"photo[{i}].png: is broken") for i in range(12)], all_named_by="likely info m --json")

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from likely.data.decoding import ImageError
-from likely.data.images import ImageFormat, read_image
-from likely.surfaces.http import decoding
-from likely.surfaces.http.decoding import DecoderPool, DecodeJob
-from likely.surfaces.http.settings import Settings
+from likely.data.preprocessing import ImageFormat, read_image
+from likely.server.http import decode_pool
+from likely.server.http.decode_pool import DecoderPool, DecodeJob
+from likely.server.http.settings import Settings
 
 FORMAT = ImageFormat(channels=3, height=8, width=8)
 
@@ -76,7 +76,7 @@ def test_a_process_that_is_killed_is_replaced(decoders):
 def test_an_image_that_ends_its_process_is_named(decoders, monkeypatch):
     content = encoded(np.zeros((4, 4, 3), np.uint8))
     with monkeypatch.context() as patch:
-        patch.setattr(decoding._Worker, "ask", lambda self, order, seconds: (_ for _ in ()).throw(EOFError))
+        patch.setattr(decode_pool._Worker, "ask", lambda self, order, seconds: (_ for _ in ()).throw(EOFError))
         with pytest.raises(ImageError, match="broke what decodes it"):
             decode(decoders, content)
     assert decode(decoders, content).width == 4

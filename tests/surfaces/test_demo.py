@@ -8,8 +8,8 @@ import click
 import pytest
 
 from likely.checkpoint import FORMAT_VERSION
-from likely.run import TRAINING_STATE
-from likely.surfaces.cli.demo import DIGITS, NO_DIGIT, _make_way
+from likely.experiment import TRAINING_STATE
+from likely.cli.demo import DIGITS, NO_DIGIT, _make_way
 
 
 @pytest.fixture

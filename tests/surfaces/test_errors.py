@@ -8,8 +8,8 @@ import click
 import pytest
 
 import likely
-from likely.surfaces.blame import is_internal
-from likely.surfaces.cli.errors import error_boundary
+from likely.exceptions import is_internal
+from likely.cli.errors import error_boundary
 from likely.training.loop import DivergenceError
 
 
@@ -58,7 +58,7 @@ def test_a_reader_that_leaves_early_is_no_fault(words):
 
 def test_ctrl_c_says_so_and_leaves_with_130(tmp_path):
     """While something is read, from a pipe that nobody writes to."""
-    script = "import os, signal, likely.surfaces.cli as c, likely.surfaces.cli.info as i\n"
+    script = "import os, signal, likely.cli as c, likely.cli.info as i\n"
     script += (
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # who runs tests in the background ignores it
     )

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from likely.surfaces.http.gate import AT_ONCE, RequestMiddleware
-from likely.surfaces.http.metrics import Metrics
+from likely.server.http.middleware import AT_ONCE, RequestMiddleware
+from likely.server.http.metrics import Metrics
 
 N = 5 * AT_ONCE
 

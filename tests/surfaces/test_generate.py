@@ -6,7 +6,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.surfaces.cli import main
+from likely.cli import main
 
 
 @pytest.fixture(scope="module")

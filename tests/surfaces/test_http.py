@@ -15,13 +15,13 @@ from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
 from likely import Classifier
-from likely.checkpoint import TrustPolicy, encrypt, sealing, signing
-from likely.surfaces.http.access import CredentialCache
-from likely.surfaces.http.app import application
-from likely.surfaces.http.fleet import ModelRegistry
-from likely.surfaces.http.gate import RequestMiddleware
-from likely.surfaces.http.settings import Settings
-from likely.surfaces.store import Scope, PredictionFilter, Store
+from likely.checkpoint import TrustPolicy, encrypt, encryption, signing
+from likely.server.http.auth import CredentialCache
+from likely.server.http.app import application
+from likely.server.http.model_registry import ModelRegistry
+from likely.server.http.middleware import RequestMiddleware
+from likely.server.http.settings import Settings
+from likely.server.store import Scope, PredictionFilter, Store
 
 SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, batch_timeout=0, rate_limit=1000, login_rate_limit=1e6)
 
@@ -245,7 +245,7 @@ def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):
 def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monkeypatch):
     out, key = tmp_path / "digits", tmp_path / "key"
     shutil.copytree(trained, out)
-    sealing.new_key(key)
+    encryption.new_key(key)
     monkeypatch.setenv("LIKELY_KEY", str(key))
     encrypt(out, TrustPolicy().keys)
     store = Store.open(tmp_path / "store")
@@ -257,7 +257,7 @@ def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monk
         assert answer["label"] == "noise"
     written = list((tmp_path / "store" / "models").glob("*/digits/*"))
     assert written
-    assert all(path.name.endswith(sealing.SUFFIX) for path in written)
+    assert all(path.name.endswith(encryption.SUFFIX) for path in written)
 
 
 def test_a_class_that_was_learned_gives_way_to_a_model_that_was_trained_anew(trained, tmp_path, caplog):
@@ -299,7 +299,7 @@ def test_a_class_that_could_not_be_written_leaves_nothing_behind(trained, tmp_pa
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
     with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
-        monkeypatch.setattr("likely.surfaces.http.service.save_extended", full)
+        monkeypatch.setattr("likely.server.http.service.save_extended", full)
         told = asking(service, store, Scope.ADMIN).post("/v1/models/digits/classes?label=noise", files=images)
         assert told.status_code == 503
     again = Store.open(tmp_path / "store")

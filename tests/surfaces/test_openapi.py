@@ -14,10 +14,10 @@ from sklearn.datasets import load_digits
 from starlette.testclient import TestClient
 
 from likely import Classifier
-from likely.surfaces.http.app import application
-from likely.surfaces.http.fleet import ModelRegistry
-from likely.surfaces.http.settings import Settings
-from likely.surfaces.store import Scope, Store
+from likely.server.http.app import application
+from likely.server.http.model_registry import ModelRegistry
+from likely.server.http.settings import Settings
+from likely.server.store import Scope, Store
 
 EXAMPLES = 8  # of each address, right ones and wrong ones
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -13,10 +13,10 @@ import uvicorn
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from likely.surfaces.http.app import application
-from likely.surfaces.http.fleet import ModelRegistry
-from likely.surfaces.http.settings import Settings
-from likely.surfaces.store import Scope, PredictionFilter, Store
+from likely.server.http.app import application
+from likely.server.http.model_registry import ModelRegistry
+from likely.server.http.settings import Settings
+from likely.server.store import Scope, PredictionFilter, Store
 
 CHROMIUM = shutil.which("chromium")
 MISSING = "there is no Chromium here; `make test-system` brings one by the system's packages"

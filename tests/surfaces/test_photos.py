@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from likely import Classifier
-from likely.surfaces.cli import main
+from likely.cli import main
 from likely.training import loop
 
 COLOURS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (240, 240, 240)}

@@ -2,7 +2,7 @@
 
 import time
 
-from likely.surfaces.cli import progress
+from likely.cli import progress
 from likely.training.loop import Step
 
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.evaluation import attacks
-from likely.surfaces.cli import main
+from likely.cli import main
 
 FAMILIES = {
     "vae": ["--width", 8, "--latent-dims", 4, "--epochs", 20, "--masked-every", 1],

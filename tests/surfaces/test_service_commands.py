@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from likely import Classifier
-from likely.surfaces.cli import main
-from likely.surfaces.store import Store
+from likely.cli import main
+from likely.server.store import Store
 
 
 def likely(capsys, *words):
@@ -52,13 +52,13 @@ def test_a_key_is_made_listed_and_revoked(store, capsys):
 
 
 def test_keys_and_signatures_are_looked_at_without_waiting_for_torch():
-    check = "import sys, likely.surfaces.store, likely.checkpoint.signing; print('torch' in sys.modules)"
+    check = "import sys, likely.server.store, likely.checkpoint.signing; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"
 
 
 def test_a_service_does_not_wait_for_scikit_learn():
     """It loads in half the time of torch, and trains nothing."""
-    check = "import sys; import likely.surfaces.http.app, likely.surfaces.cli.serve, likely.classifier\n"
+    check = "import sys; import likely.server.http.app, likely.cli.serve, likely.classifier\n"
     check += "print([m for m in ('sklearn', 'scipy', 'transformers', 'captum', 'alembic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

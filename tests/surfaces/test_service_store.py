@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from likely.answer import Prediction, Status
+from likely.prediction import Prediction, Status
 from likely.checkpoint import CheckpointError
-from likely.checkpoint.sealing import Keyring
-from likely.surfaces.store import NewPrediction, StoredImage, Scope, PredictionFilter, Store, StoreError
-from likely.surfaces.store.copying import at_one_moment, backup, restore
-from likely.surfaces.store.engine import MIGRATIONS, revisions
-from likely.surfaces.store.identity import row_id, sha256
-from likely.surfaces.store.schema import ImageRow, ModelRow, PredictionRow
+from likely.checkpoint.encryption import Keyring
+from likely.server.store import NewPrediction, StoredImage, Scope, PredictionFilter, Store, StoreError
+from likely.server.store.backup import at_one_moment, backup, restore
+from likely.server.store.db import MIGRATIONS, revisions
+from likely.server.store.ids import row_id, sha256
+from likely.server.store.schema import ImageRow, ModelRow, PredictionRow
 
 STATUSES = (Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_trainings import ROUGH, Store, feed
 
-from likely.nets.scaling import to_unit
-from likely.training.feed import ShuffledBatches
+from likely.networks.pixel_scaling import to_unit
+from likely.training.data_loader import ShuffledBatches
 from likely.training.options import AugmentOptions
 
 sizes = st.integers(1, 40)

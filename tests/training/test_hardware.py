@@ -6,54 +6,54 @@ import pytest
 import torch
 from tiny_trainings import vae
 
-from likely.contract import Task
+from likely.base import Task
 from likely.models.gaussian import Gaussian, GaussianOptions
-from likely.training import hardware
-from likely.training.hardware import _busy_cores as busy_cores  # before tests are kept from asking it
+from likely.training import device
+from likely.training.device import _busy_cores as busy_cores  # before tests are kept from asking it
 from likely.training.options import TrainingOptions
 
 CPU = torch.device("cpu")
 
 
 def test_the_processor_is_always_there():
-    assert hardware.select_device("cpu") == CPU
+    assert device.select_device("cpu") == CPU
 
 
 def test_auto_takes_what_is_there():
-    chosen = hardware.select_device("auto").type
+    chosen = device.select_device("auto").type
     assert chosen == ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @pytest.mark.parametrize("name", ["tpu", "gpu", "cuda:99", ""])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
     with pytest.raises(ValueError, match=rf"device '{name}' is not on this machine; it has cpu"):
-        hardware.select_device(name)
+        device.select_device(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_a_gpu_is_refused_where_there_is_none():
     with pytest.raises(ValueError, match="'cuda' is not on this machine; it has cpu"):
-        hardware.select_device("cuda")
+        device.select_device("cuda")
 
 
 @pytest.mark.parametrize(("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_precision_asked_for(precision, expected):
     for shape in ((1, 8, 8), (3, 64, 64), (10,)):
-        assert hardware.select_dtype(TrainingOptions(precision=precision), CPU, shape) == expected
+        assert device.select_dtype(TrainingOptions(precision=precision), CPU, shape) == expected
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 200), (1000,)])
 def test_small_images_and_vectors_are_computed_in_float32(shape):
-    assert hardware.select_dtype(TrainingOptions(), CPU, shape) == torch.float32
+    assert device.select_dtype(TrainingOptions(), CPU, shape) == torch.float32
 
 
 def test_large_images_are_computed_in_what_the_processor_is_fast_with():
-    assert hardware.select_dtype(TrainingOptions(), CPU, (3, 64, 64)) in {torch.float32, torch.bfloat16}
-    assert hardware.select_dtype(TrainingOptions(), torch.device("meta"), (3, 64, 64)) == torch.float32
+    assert device.select_dtype(TrainingOptions(), CPU, (3, 64, 64)) in {torch.float32, torch.bfloat16}
+    assert device.select_dtype(TrainingOptions(), torch.device("meta"), (3, 64, 64)) == torch.float32
 
 
 def test_a_placed_model_has_its_channels_last():
-    model = hardware.to_device(vae(), CPU)
+    model = device.to_device(vae(), CPU)
     weights = [p for p in model.parameters() if p.ndim == 4]
     assert weights
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)
@@ -61,25 +61,25 @@ def test_a_placed_model_has_its_channels_last():
 
 def test_a_model_of_float64_stays_off_apples_devices():
     model = Gaussian(Task((4,), (3, 3)), GaussianOptions())
-    assert {buffer.device.type for buffer in hardware.to_device(model, torch.device("mps")).buffers()} == {"cpu"}
+    assert {buffer.device.type for buffer in device.to_device(model, torch.device("mps")).buffers()} == {"cpu"}
 
 
 def test_at_least_one_core_is_free(monkeypatch):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert busy_cores(0.05) >= 0
     for busy in (0.0, 0.6, 99.0):
-        monkeypatch.setattr(hardware, "_busy_cores", lambda seconds, busy=busy: busy)
-        assert hardware.free_cores() == max(1, cores - round(busy))
+        monkeypatch.setattr(device, "_busy_cores", lambda seconds, busy=busy: busy)
+        assert device.free_cores() == max(1, cores - round(busy))
 
 
 def test_the_machine_in_a_line():
-    line = hardware.describe_machine()
+    line = device.describe_machine()
     assert f"{os.cpu_count()} cores" in line
     assert "\n" not in line
 
 
 def test_memory_is_kept_where_glibc_manages_it_and_nothing_is_asked_elsewhere(monkeypatch):
-    assert hardware.tune_malloc() == (hardware.platform.libc_ver()[0] == "glibc")
-    monkeypatch.setattr(hardware.platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(hardware.ctypes, "CDLL", None)
-    assert not hardware.tune_malloc()
+    assert device.tune_malloc() == (device.platform.libc_ver()[0] == "glibc")
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(device.ctypes, "CDLL", None)
+    assert not device.tune_malloc()

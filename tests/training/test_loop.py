@@ -10,9 +10,16 @@ import torch
 from tiny_trainings import ROUGH, Store, Weights, feed, state, vae
 from torch.testing import assert_close
 
-from likely.contract import Task
+from likely.base import Task
 from likely.models.gaussian import Gaussian, GaussianOptions
-from likely.training.loop import MAX_ROLLBACKS, SNAPSHOT_EVERY, DivergenceError, fit, is_snapshot_point, fit_closed_form
+from likely.training.loop import (
+    MAX_ROLLBACKS,
+    SNAPSHOT_EVERY,
+    DivergenceError,
+    fit,
+    is_snapshot_point,
+    fit_closed_form,
+)
 from likely.training.schedules import SCHEDULES
 
 N = 13  # images: three batches an epoch, the last with the one left over

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from likely.training.optimisers import make_optimizer
+from likely.training.optimizers import make_optimizer
 from likely.training.options import TrainingOptions
 
 NAMES = ["adamw", "adam", "adagrad", "sgd"]

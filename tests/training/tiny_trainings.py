@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from likely.contract import Objective, Scorer, Task
+from likely.base import Objective, Scorer, Task
 from likely.models.vae import VAE
 from likely.options import Options
-from likely.training.feed import ShuffledBatches
+from likely.training.data_loader import ShuffledBatches
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 

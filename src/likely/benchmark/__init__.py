@@ -1,7 +1,7 @@
 """A benchmark: families and their discriminative twin, on equal minutes of the same machine, measured alike and in turn."""
 
-from likely.benchmark.course import Benchmark, BenchmarkError, RunOutcome, BenchmarkInterrupted, ProgressObserver
-from likely.benchmark.pages import build_comparison, write_report
-from likely.benchmark.plan import BASELINE, BenchmarkConfig
+from likely.benchmark.runner import Benchmark, BenchmarkError, RunOutcome, BenchmarkInterrupted, ProgressObserver
+from likely.benchmark.report import build_comparison, write_report
+from likely.benchmark.config import BASELINE, BenchmarkConfig
 
 __all__ = ["BASELINE", "Benchmark", "BenchmarkError", "RunOutcome", "BenchmarkConfig", "BenchmarkInterrupted", "ProgressObserver", "build_comparison", "write_report"]

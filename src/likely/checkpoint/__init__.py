@@ -1,7 +1,7 @@
 """Models on disk: numbers in safetensors, words in JSON, nothing that is ever executed; signed and sealed if asked."""
 
 from likely.checkpoint.errors import CheckpointError
-from likely.checkpoint.files import (
+from likely.checkpoint.serialization import (
     DOCUMENT,
     FORMAT_VERSION,
     TENSORS,
@@ -12,7 +12,7 @@ from likely.checkpoint.files import (
     write_tensors,
     write_text,
 )
-from likely.checkpoint.folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
+from likely.checkpoint.model_folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
 
 __all__ = [
     "DOCUMENT",

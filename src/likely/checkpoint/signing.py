@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from likely.checkpoint.errors import CheckpointError, security
-from likely.checkpoint.writing import PARTIAL_SUFFIX, write_atomically
+from likely.checkpoint.atomic_write import PARTIAL_SUFFIX, write_atomically
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 OWN = {MANIFEST, SIGNATURE, MANIFEST + PARTIAL_SUFFIX, SIGNATURE + PARTIAL_SUFFIX}  # files of the signature itself

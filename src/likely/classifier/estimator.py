@@ -12,15 +12,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from likely.classifier.classifier import Predictor, seed_from
-from likely.classifier.featuring import with_backbone_defaults
+from likely.classifier.predictor import Predictor, seed_from
+from likely.features.feature_extraction import with_backbone_defaults
 from likely.data import arrays
-from likely.data.collection import ImageDataset
+from likely.data.image_dataset import ImageDataset
 from likely.data.decoding import ImageWarning
-from likely.data.images import ImageOptions
+from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.inference.posterior import topk_log_posterior
-from likely.nets.features import FeatureOptions
+from likely.features.feature_extractors import FeatureOptions
 
 
 class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[misc]  # scikit-learn has no types

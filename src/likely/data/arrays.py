@@ -11,14 +11,14 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from likely.data.collection import ImageDataset, LazyImages
+from likely.data.image_dataset import ImageDataset, LazyImages
 from likely.data.decoding import Array, ImageError, source_name
-from likely.data.format import infer_format
-from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import SourceItems, SplitListing, LoadError, ArrayItems
-from likely.data.nearest import did_you_mean
-from likely.data.parts import Dataset, Integers, LabeledImages, fingerprint
-from likely.data.reading import ReadResult, Reader
+from likely.data.infer_format import infer_format
+from likely.data.preprocessing import ImageFormat, ImageOptions
+from likely.data.sources.base import SourceItems, SplitListing, LoadError, ArrayItems
+from likely.data.suggestions import did_you_mean
+from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
+from likely.data.reader import ReadResult, Reader
 
 IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
 NARROW = 8  # pixels: images this high and only three or four wide are hardly meant

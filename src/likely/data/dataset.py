@@ -1,102 +1,124 @@
-"""Loading: DATA of any kind -> a Dataset; a bad image is passed over and named, and never the end.
-
-What fits in memory is decoded once and kept as 8 bits; the rest is decoded to be hashed, and again when it is used.
-"""
+"""A dataset and its parts: images, their labels, and a hash of each by which copies are known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Final
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from likely.data.collection import InMemoryImages as InMemoryImages
-from likely.data.collection import ImageDataset as ImageDataset
-from likely.data.collection import LazyImages as LazyImages
-from likely.data.collection import ArrayDataset as ArrayDataset
-from likely.data.findings import counted
-from likely.data.format import infer_format
-from likely.data.images import ImageFormat, ImageOptions
-from likely.data.listing import SPLITS, SplitListing, Listings, class_names
-from likely.data.listing import DataError as DataError
-from likely.data.listing import LoadError as LoadError
-from likely.data.parts import Dataset as Dataset
-from likely.data.parts import LabeledImages as LabeledImages
-from likely.data.reading import ReadResult, Reader
-from likely.data.sources import listings as listings_of
+from likely.data.image_dataset import ImageDataset, ConcatImages
+from likely.data.decoding import Array
+from likely.data.quality.issues import counted
+from likely.data.preprocessing import ImageFormat
+from likely.data.sources.base import LoadError
+from likely.data.suggestions import did_you_mean
 
-NATIVE_FORMAT: Final = ImageOptions()
+Integers: TypeAlias = NDArray[np.int64]
 
 
-def load(
-    data: str | Path,
-    images: ImageOptions | ImageFormat = NATIVE_FORMAT,
-    *,
-    splits: Collection[str] = SPLITS,
-    memory: int = 1 << 29,
-    progress: Callable[[int, int], None] | None = None,
-    fewest_classes: int = 2,
-) -> Dataset:
-    """The `parts` of DATA that were asked for and are there; other parts give their class names and are not read.
+def fingerprint(values: Array) -> bytes:
+    """The first 8 bytes of BLAKE2b over an image's stored pixels, (C, H, W) in C order, or over a vector's row."""
+    return hashlib.blake2b(np.ascontiguousarray(values).data).digest()[:8]
 
-    Images are kept as uint8 if they take at most `memory` bytes, else streamed. `progress` is called with the number of
-    images done and their total. Raises DataError if DATA is not understood, if no image of a part can be read, or with
-    fewer classes than `fewest_classes`: what is evaluated, unlike what is learnt, may be of one class or of none.
+
+def to_hashes(fingerprints: Iterable[bytes]) -> Integers:
+    """Fingerprints as int64, (N,), the same on every machine."""
+    return np.frombuffer(b"".join(fingerprints), "<i8").astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledImages:
+    """Images with their labels, (N,) class indices with -1 for unlabelled, and their hashes, (N,)."""
+
+    images: ImageDataset
+    labels: Integers
+    hashes: Integers
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: ArrayLike) -> LabeledImages:
+        """The images at `indices`, in that order; nothing is copied but labels and hashes."""
+        chosen = np.asarray(indices, np.int64)
+        return LabeledImages(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen])
+
+    def labeled(self) -> LabeledImages:
+        """The images that have a label."""
+        return self if (self.labels >= 0).all() else self.subset(np.flatnonzero(self.labels >= 0))
+
+    def class_counts(self, n_classes: int) -> tuple[int, ...]:
+        """How many images each class has, (K,)."""
+        return tuple(np.bincount(self.labels[self.labels >= 0], minlength=n_classes).tolist())
+
+
+def concatenate(parts: Sequence[LabeledImages]) -> LabeledImages:
+    """All images of some parts of the same data, one part after the other; nothing is copied but labels and hashes."""
+    if len(parts) == 1:
+        return parts[0]
+    labels, hashes = (np.concatenate(each) for each in ([p.labels for p in parts], [p.hashes for p in parts]))
+    return LabeledImages(ConcatImages([part.images for part in parts]), labels, hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """What was loaded: the parts that were asked for and are there, and what had to be passed over.
+
+    `available` are all parts that the data has, read or not. `format` is what images were brought to, None for vectors.
     """
-    name, listings = str(data), listings_of(data)
-    classes = class_names(listings)
-    _require_classes(name, listings, classes, fewest_classes)
-    asked = {part: listings[part] for part in SPLITS if part in splits and part in listings}
-    format = infer_format(images, asked, name)
-    reader = Reader(format, _fits(asked, format, memory), ProgressCounter(asked, progress))
-    contents = {part: reader.read(listing.items) for part, listing in asked.items()}
-    made = {part: _part(f"{name}: {part}", contents[part], listing, classes) for part, listing in asked.items()}
-    return Dataset(
-        name=name,
-        classes=classes,
-        train=made.get("train"),
-        validation=made.get("validation"),
-        test=made.get("test"),
-        errors=tuple(p for part, listing in asked.items() for p in (*listing.errors, *contents[part].errors)),
-        format=format,
-        available=tuple(part for part in SPLITS if part in listings and len(listings[part].items)),
-    )
+
+    name: str
+    classes: tuple[str, ...]
+    train: LabeledImages | None
+    validation: LabeledImages | None
+    test: LabeledImages | None
+    errors: tuple[LoadError, ...]
+    format: ImageFormat | None
+    available: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> Mapping[str, LabeledImages]:
+        """The parts that were loaded, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def has(self, part: str) -> bool:
+        """Whether the data came with this part, read or not."""
+        return part in self.available or part in self.splits
+
+    def relabel(self, classes: Sequence[str]) -> Dataset:
+        """The same images labelled by their place in `classes`, a trained model's; other classes' are left out."""
+        place = {name: i for i, name in enumerate(classes)}
+        # One more entry than there are classes, so that the label -1 of the unlabelled finds itself at the end.
+        table = np.array([place.get(name, UNKNOWN) for name in self.classes] + [-1], np.int64)
+        parts = {name: _mapped(part, table) for name, part in self.splits.items()}
+        return replace(
+            self,
+            classes=tuple(classes),
+            train=parts.get("train"),
+            validation=parts.get("validation"),
+            test=parts.get("test"),
+            errors=self.errors + self._outsiders(classes),
+        )
+
+    def _outsiders(self, classes: Sequence[str]) -> tuple[LoadError, ...]:
+        of_parts = [part.class_counts(len(self.classes)) for part in self.splits.values()]
+        counts = [sum(of_class) for of_class in zip(*of_parts, strict=True)] or [0] * len(self.classes)
+        strangers = [(name, n) for name, n in zip(self.classes, counts, strict=True) if n and name not in classes]
+        return tuple(LoadError(name, _stranger(name, n, classes)) for name, n in strangers)
 
 
-class ProgressCounter:
-    """Counts images as they are done and reports them with their total."""
-
-    def __init__(self, listings: Listings, report: Callable[[int, int], None] | None) -> None:
-        self._done = 0
-        self._total = sum(len(listing.items) for listing in listings.values())
-        self._report = report
-
-    def __call__(self, n: int) -> None:
-        self._done += n
-        if self._report is not None:
-            self._report(self._done, self._total)
+UNKNOWN = -2
 
 
-def _part(name: str, content: ReadResult, listing: SplitListing, classes: tuple[str, ...]) -> LabeledImages | None:
-    """What was read of a part, None if nothing was listed."""
-    if content.errors and not len(content.indices):
-        first = content.errors[0].message
-        raise DataError(f"{name}: none of its {len(content.errors)} images can be read; the first: {first}")
-    place: Mapping[str | None, int] = {None: -1} | {name: i for i, name in enumerate(classes)}
-    labels = np.array([place[label] for label in listing.labels], np.int64)
-    return LabeledImages(content.images, labels[content.indices], content.hashes) if len(labels) else None
+def _mapped(part: LabeledImages, table: Integers) -> LabeledImages:
+    labels = table[part.labels]
+    kept = np.flatnonzero(labels != UNKNOWN)
+    return replace(part.subset(kept), labels=labels[kept])
 
 
-def _fits(listings: Listings, format: ImageFormat | None, memory: int) -> bool:
-    """Whether all images can be kept as 8 bits; vectors always are."""
-    n_images = sum(len(listing.items) for listing in listings.values())
-    return format is None or n_images * int(np.prod(format.shape)) <= memory
-
-
-def _require_classes(name: str, listings: Listings, classes: tuple[str, ...], fewest: int) -> None:
-    if len(classes) < fewest:
-        n_images = counted(sum(len(listing.items) for listing in listings.values()), "image")
-        what = f"only one class, {classes[0]!r}" if classes else "no class"
-        wanted = f"a folder or a label for each of at least {fewest} classes was expected"
-        raise DataError(f"{name}: has {n_images} of {what}; {wanted}")
+def _stranger(name: str, n: int, classes: Sequence[str]) -> str:
+    return f"class {name!r} is not the model's; {counted(n, 'image')} passed over{did_you_mean(name, classes)}"

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from likely.data.nearest import did_you_mean
-from likely.data.quiet import QUIET
+from likely.data.suggestions import did_you_mean
+from likely.data.pillow_warnings import QUIET
 
 Array: TypeAlias = NDArray[Any]
 Source: TypeAlias = str | Path | bytes | Image.Image | Array

@@ -14,10 +14,10 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from likely.classifier import Predictor
-from likely.classifier.examining import model_outputs
-from likely.data.parts import LabeledImages
-from likely.inference.judgement import ConformalOutput
-from likely.nets.scaling import to_eight_bit, to_unit
+from likely.classifier.scoring import model_outputs
+from likely.data.dataset import LabeledImages
+from likely.inference.decision import ConformalOutput
+from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
 
 N_STEPS = 40  # of gradient ascent

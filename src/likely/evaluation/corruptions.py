@@ -21,9 +21,9 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.data.collection import ImageDataset
-from likely.data.images import to_pil
-from likely.data.nearest import did_you_mean
+from likely.data.image_dataset import ImageDataset
+from likely.data.preprocessing import to_pil
+from likely.data.suggestions import did_you_mean
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Rng: TypeAlias = np.random.Generator

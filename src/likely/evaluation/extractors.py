@@ -17,12 +17,12 @@ from torch import Tensor
 
 from likely import checkpoint
 from likely.classifier import Predictor
-from likely.contract import HasFeatures
-from likely.data.collection import InMemoryImages, ImageDataset
-from likely.data.images import ImageFormat, read_image
+from likely.base import HasFeatures
+from likely.data.image_dataset import InMemoryImages, ImageDataset
+from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.metrics import Floats
-from likely.nets.backbone import CONFIG, Backbone, BackboneError, digest
-from likely.nets.scaling import to_unit
+from likely.features.backbone import CONFIG, Backbone, BackboneError, digest
+from likely.networks.pixel_scaling import to_unit
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 KINDS = (

@@ -14,13 +14,18 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Predictor
-from likely.data.collection import ImageDataset
-from likely.data.parts import LabeledImages
-from likely.evaluation.distances import frechet_distance, intra_class_frechet_distances, kernel_distance, kernel_distances
+from likely.data.image_dataset import ImageDataset
+from likely.data.dataset import LabeledImages
+from likely.evaluation.frechet_and_kernel import (
+    frechet_distance,
+    intra_class_frechet_distances,
+    kernel_distance,
+    kernel_distances,
+)
 from likely.evaluation.extractors import Extractor, ModelExtractor
-from likely.evaluation.manifolds import density_coverage, precision_recall
+from likely.evaluation.precision_recall import density_coverage, precision_recall
 from likely.evaluation.metrics import Floats
-from likely.evaluation.samples import ClassConsistency, sample_images, class_consistency
+from likely.evaluation.sample_quality import ClassConsistency, sample_images, class_consistency
 from likely.options import Options
 
 MAX_IMAGES = 10_000  # images a side, where nobody says how many

@@ -7,10 +7,10 @@ from itertools import product
 
 from pydantic import Field
 
-from likely.answer import CalibrationScope, Status
+from likely.prediction import CalibrationScope, Status
 from likely.classifier import Predictor
-from likely.data.collection import ImageDataset
-from likely.data.parts import LabeledImages
+from likely.data.image_dataset import ImageDataset
+from likely.data.dataset import LabeledImages
 from likely.evaluation import metrics
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from likely.evaluation.metrics import Ints

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from likely.inference.calibration import weights
+from likely.inference.temperature_scaling import weights
 from likely.inference.posterior import log_posterior
 
 PSEUDO_COUNT = 1.0  # images' worth of trust in the training mix: no share becomes nought because its class was not seen

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import sys
 
-from likely.contract import Scorer
-from likely.models.discriminative import SoftmaxClassifier
+from likely.base import Scorer
+from likely.models.softmax import SoftmaxClassifier
 from likely.models.flow import Flow
 from likely.models.gan import GAN
 from likely.models.gaussian import Gaussian

@@ -15,7 +15,7 @@ import zuko
 from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from likely.contract import (
+from likely.base import (
     Diagnostics,
     LikelihoodType,
     LikelihoodKind,
@@ -27,12 +27,19 @@ from likely.contract import (
     Domain,
     Task,
 )
-from likely.nets.aggregate import AggregatedPosterior
-from likely.nets.blocks import standard_normal, uniform
-from likely.nets.growth import BATCH_SIZE, component_at, sample_latents, estimate_from_few, copy_weights, fit_new_component
-from likely.nets.invertible import Invertible, halvings, init_from_data, multi_scale
-from likely.nets.likelihoods import class_cross_entropy
-from likely.nets.standardise import Standardizer, Standardized
+from likely.networks.aggregated_posterior import AggregatedPosterior
+from likely.networks.blocks import standard_normal, uniform
+from likely.models.new_class import (
+    BATCH_SIZE,
+    component_at,
+    sample_latents,
+    estimate_from_few,
+    copy_weights,
+    fit_new_component,
+)
+from likely.networks.flow_layers import Invertible, halvings, init_from_data, multi_scale
+from likely.networks.likelihoods import class_cross_entropy
+from likely.networks.standardizer import Standardizer, Standardized
 
 LEVELS = 256  # of an 8-bit pixel
 

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import (
+from likely.base import (
     STORED,
     Diagnostics,
     LikelihoodType,
@@ -26,11 +26,11 @@ from likely.contract import (
     Domain,
     Task,
 )
-from likely.nets import discriminator
-from likely.nets.adversarial import ADVERSARIAL, gradient_penalty
-from likely.nets.blocks import TrunkOptions, sample_classes, make_decoder, standard_normal, uniform
-from likely.nets.diff_augment import PATTERN, diff_augment
-from likely.nets.standardise import Standardizer, Standardized
+from likely.networks import discriminator
+from likely.networks.adversarial import ADVERSARIAL, gradient_penalty
+from likely.networks.blocks import TrunkOptions, sample_classes, make_decoder, standard_normal, uniform
+from likely.networks.diff_augment import PATTERN, diff_augment
+from likely.networks.standardizer import Standardizer, Standardized
 
 PRESETS: dict[str, dict[str, object]] = {
     "generator": {},

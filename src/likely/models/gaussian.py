@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from likely.contract import (
+from likely.base import (
     Diagnostics,
     LikelihoodType,
     LikelihoodKind,
@@ -26,9 +26,9 @@ from likely.contract import (
     Domain,
     Task,
 )
-from likely.nets.blocks import standard_normal
-from likely.nets.covariance import ScatterStatistics, inverse, inverse_root, oracle_shrinkage
-from likely.nets.likelihoods import BIN
+from likely.networks.blocks import standard_normal
+from likely.networks.covariance import ScatterStatistics, inverse, inverse_root, oracle_shrinkage
+from likely.networks.likelihoods import BIN
 
 SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7)  # to be tried beside the estimate
 ESTIMATED = -1.0  # instead of a shrinkage

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.contract import (
+from likely.base import (
     Diagnostics,
     LikelihoodType,
     LikelihoodKind,
@@ -30,13 +30,20 @@ from likely.contract import (
     Domain,
     Task,
 )
-from likely.nets.aggregate import AggregatedPosterior
-from likely.nets.background import BackgroundModel
-from likely.nets.blocks import TrunkOptions, make_decoder, standard_normal, make_encoder
-from likely.nets.growth import BATCH_SIZE, component_at, sample_latents, estimate_from_few, copy_weights, fit_new_component
-from likely.nets.likelihoods import class_cross_entropy, discretized_logistic, normal, normal_divergence
-from likely.nets.masked import MaskedEncoder, Proposal, flattened, random_masks
-from likely.nets.standardise import Standardizer, Standardized
+from likely.networks.aggregated_posterior import AggregatedPosterior
+from likely.networks.background import BackgroundModel
+from likely.networks.blocks import TrunkOptions, make_decoder, standard_normal, make_encoder
+from likely.models.new_class import (
+    BATCH_SIZE,
+    component_at,
+    sample_latents,
+    estimate_from_few,
+    copy_weights,
+    fit_new_component,
+)
+from likely.networks.likelihoods import class_cross_entropy, discretized_logistic, normal, normal_divergence
+from likely.networks.masked_encoder import MaskedEncoder, Proposal, flattened, random_masks
+from likely.networks.standardizer import Standardizer, Standardized
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 N_REGIONS = 4  # a side, in which an image's reconstruction is looked at

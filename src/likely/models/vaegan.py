@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from likely.contract import Objective, Domain, Task
+from likely.base import Objective, Domain, Task
 from likely.models.vae import VAE, VAEOptions
-from likely.nets import discriminator
-from likely.nets.adversarial import ADVERSARIAL
-from likely.nets.blocks import sample_classes, standard_normal
-from likely.nets.diff_augment import PATTERN, diff_augment
+from likely.networks import discriminator
+from likely.networks.adversarial import ADVERSARIAL
+from likely.networks.blocks import sample_classes, standard_normal
+from likely.networks.diff_augment import PATTERN, diff_augment
 
 # In L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike.
 CLASS_WEIGHT = 0.2

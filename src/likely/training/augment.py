@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.nets.scaling import to_eight_bit, to_unit
+from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.options import AugmentOptions
 
 ASPECT = 3.0  # of a hidden rectangle's sides, at most

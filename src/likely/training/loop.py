@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from likely.contract import FitsInClosedForm, Objective
-from likely.training.randomness import generator
+from likely.base import FitsInClosedForm, Objective
+from likely.training.rng import generator
 from likely.training.schedules import SCHEDULES
 from likely.training.state import Progress, Tensors, TrainingState
 

@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, optim
 
-from likely.contract import Trainable, Objective
+from likely.base import Trainable, Objective
 from likely.training.ema import ema_model
-from likely.training.optimisers import make_optimizer
+from likely.training.optimizers import make_optimizer
 from likely.training.options import TrainingOptions
 
 Tensors = dict[str, Tensor]

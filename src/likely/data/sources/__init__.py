@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from likely.data.listing import DataError, Listings
-from likely.data.nearest import did_you_mean
+from likely.data.sources.base import DataError, Listings
+from likely.data.suggestions import did_you_mean
 from likely.data.sources import digits, folder, idx, manifest, npz
 
 KINDS = "a folder of class folders, idx files, an .npz, a .csv, .jsonl or .parquet manifest, or the word 'digits'"

@@ -9,8 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from likely.data.files import SUFFIXES, folders, walk
-from likely.data.listing import SPLIT_NAMES, SPLITS, UNLABELLED, DataError, FileItems, SplitListing, Listings, LoadError
+from likely.data.discovery import SUFFIXES, folders, walk
+from likely.data.sources.base import (
+    SPLIT_NAMES,
+    SPLITS,
+    UNLABELLED,
+    DataError,
+    FileItems,
+    SplitListing,
+    Listings,
+    LoadError,
+)
 from likely.data.sources import manifest
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from likely.data.listing import SPLIT_NAMES, SPLITS, DataError, FileItems, SplitListing, Listings, LoadError
-from likely.data.nearest import did_you_mean
+from likely.data.sources.base import SPLIT_NAMES, SPLITS, DataError, FileItems, SplitListing, Listings, LoadError
+from likely.data.suggestions import did_you_mean
 
 FILE, LABEL, SPLIT = "file_name", "label", "split"
 DELIMITERS = ",;\t"

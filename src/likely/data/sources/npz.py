@@ -15,8 +15,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from likely.data.decoding import Array
-from likely.data.listing import DataError, SplitListing, Listings, ArrayItems, integer_names
-from likely.data.nearest import did_you_mean
+from likely.data.sources.base import DataError, SplitListing, Listings, ArrayItems, integer_names
+from likely.data.suggestions import did_you_mean
 
 SPLIT_OF = {
     "x": "train",

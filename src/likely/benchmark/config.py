@@ -1,0 +1,109 @@
+"""What a benchmark is to do: which families, with which options, over which seeds, for how long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from likely import models
+from likely.base import FamilyOptions, GenerativeModel
+from likely.data.preprocessing import ImageOptions
+from likely.evaluation.fidelity import DENSITY_K
+from likely.reporting.comparison import ResultKey
+from likely.options import Options
+from likely.experiment import BASELINE_FAMILY, TrainConfig
+from likely.training.options import TrainingOptions
+
+BASELINE = BASELINE_FAMILY
+
+
+class BenchmarkRun(NamedTuple):
+    """One training of the benchmark."""
+
+    family: str
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.family}, seed {self.seed}"
+
+    @property
+    def folder(self) -> str:
+        return f"{self.family}-{self.seed}"
+
+
+class BenchmarkConfig(Options):
+    """Everything that a benchmark is made of."""
+
+    data: str = Field(description="DATA, as it was named.")
+    families: tuple[str, ...] = Field(description="The families to compare; the twin is always among them, and first.")
+    seeds: tuple[int, ...] = Field((0,), description="Seeds of the splits, the weights and everything random.")
+    training: TrainingOptions = Field(description="How long each is trained, on what.")
+    images: ImageOptions = ImageOptions()
+    options: dict[str, dict[str, Any]] = Field(
+        {}, description="Options of families, where they are not their defaults."
+    )
+    samples: int | None = Field(None, gt=DENSITY_K, description="Images that each draws, and real ones beside them.")
+    extractor: Path | None = Field(None, description="What fidelity is measured in; the first seed's twin if not said.")
+
+    @field_validator("data")
+    @classmethod
+    def _normalize_path(cls, data: str) -> str:
+        return os.path.normpath(data)
+
+    @field_validator("families")
+    @classmethod
+    def _baseline_first(cls, families: tuple[str, ...]) -> tuple[str, ...]:
+        for name in families:
+            models.family(name)
+        return tuple(dict.fromkeys((BASELINE, *families)))
+
+    @field_validator("seeds")
+    @classmethod
+    def _each_once(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(seeds))
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.training.minutes is None and self.training.epochs is None:
+            raise ValueError("nobody said how long to train; --minutes 10, the same for all, was expected, or --epochs")
+        return self
+
+    @property
+    def runs(self) -> Iterator[BenchmarkRun]:
+        """Seed by seed, the twin first."""
+        return (BenchmarkRun(family, seed) for seed in self.seeds for family in self.families)
+
+    def family_options(self, family: str) -> FamilyOptions:
+        """A family's options, validated."""
+        return models.family(family).options_type.model_validate(self.options.get(family, {}))
+
+    def train_config(self, run: BenchmarkRun) -> TrainConfig:
+        """The training that an entry stands for; looking for wrong labels is no part of a benchmark."""
+        return TrainConfig(
+            data=self.data,
+            model=run.family,
+            options=self.family_options(run.family).model_dump(exclude_unset=True),
+            training=self.training,
+            images=self.images,
+            seed=run.seed,
+            label_check_folds=0,
+        )
+
+    def key(self, run: BenchmarkRun, extractor: str | None) -> ResultKey:
+        """What a result of the entry is known by; a family that draws nothing has nothing to do with samples."""
+        draws = issubclass(models.family(run.family), GenerativeModel)
+        return ResultKey(
+            data=self.data,
+            family=run.family,
+            options=self.family_options(run.family).model_dump(mode="json"),
+            seed=run.seed,
+            minutes=self.training.minutes,
+            epochs=self.training.epochs,
+            images=self.images.model_dump(mode="json", exclude_unset=True),
+            samples=self.samples if draws else None,
+            extractor=extractor if draws else None,
+        )

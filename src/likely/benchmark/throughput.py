@@ -1,0 +1,72 @@
+"""Images a second: of plain classification beside the twin's, taken in turn, for machines are noisy, and of answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from likely.classifier import Predictor
+from likely.data import arrays
+from likely.data.image_dataset import ImageDataset
+
+MAX_IMAGES = 1000  # images that are timed together
+REPEATS = 9
+
+
+class Throughput(NamedTuple):
+    """Medians over the repeats; `of_twin` of the ratios pair by pair, None without a twin."""
+
+    images_per_second: float
+    relative_to_baseline: float | None
+    predictions_per_second: float
+    n_timed: int
+    n_repeats: int
+
+
+def measure_throughput(classifier: Predictor, baseline: Predictor | None, images: ImageDataset, repeats: int = REPEATS) -> Throughput:
+    """Time a classifier, and its twin in turn with it, on the same images in memory."""
+    X = _inputs(images)
+    calls = {"own": lambda: _posterior(classifier, X)}
+    if baseline is not None and baseline is not classifier:
+        calls["twin"] = lambda: _posterior(baseline, X)
+    seconds = interleaved_timing(calls, repeats)
+    # Answers come after all the pairs: their figures by the thousand would leave the next call a cold memory.
+    answering = interleaved_timing({"answer": lambda: classifier.classify(X)}, max(3, repeats // 3))["answer"]
+    ratio = None if baseline is None else float(np.median(seconds.get("twin", seconds["own"]) / seconds["own"]))
+    return Throughput(len(X) / _median(seconds["own"]), ratio, len(X) / _median(answering), len(X), repeats)
+
+
+def _posterior(classifier: Predictor, X: NDArray[Any]) -> NDArray[np.float64]:
+    return classifier.log_posterior(arrays.images(X, classifier.format_))
+
+
+def interleaved_timing(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
+    """The seconds of each call, (repeats,): all in turn, in one order and then the other, after one that does not count."""
+    names = list(calls)
+    for name in names:
+        calls[name]()
+    rounds = [_round(calls, names if i % 2 else names[::-1]) for i in range(repeats)]
+    return {name: np.array([seconds[name] for seconds in rounds]) for name in names}
+
+
+def _round(calls: Mapping[str, Callable[[], object]], names: Sequence[str]) -> dict[str, float]:
+    seconds = {}
+    for name in names:
+        start = time.perf_counter()
+        calls[name]()
+        seconds[name] = time.perf_counter() - start
+    return seconds
+
+
+def _inputs(images: ImageDataset) -> NDArray[Any]:
+    """The first images as a program would hold them: (N, H, W, C), or vectors (N, D)."""
+    batch = images.batch(np.arange(min(MAX_IMAGES, len(images))))
+    return (batch.permute(0, 2, 3, 1) if batch.ndim == 4 else batch).numpy()
+
+
+def _median(seconds: NDArray[np.float64]) -> float:
+    return max(float(np.median(seconds)), 1e-9)

@@ -1,0 +1,127 @@
+"""How a classifier that knows features learns to draw: an artist is taught by the backbone that the features are of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from likely.features.feature_extraction import FeaturePipeline
+from likely.base import GenerativeModel, Latent
+from likely.data.image_dataset import InMemoryImages, ImageDataset
+from likely.data.dataset import LabeledImages
+from likely.features.feature_decoder import FeatureDecoder, DecoderOptions, DecoderTrainingData
+from likely.features.backbone import Backbone
+from likely.networks.pixel_scaling import to_eight_bit, to_unit
+from likely.training.device import to_device
+from likely.training.data_loader import ShuffledBatches
+from likely.training.loop import Step, fit
+from likely.training.options import TrainingOptions
+from likely.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from likely.classifier.predictor import Predictor
+
+BATCH_SIZE = 16
+SAMPLE_BATCH_SIZE = 256  # images that are drawn together
+RESIZE_BATCH_SIZE = 64  # images that are shrunk together
+N_INIT_IMAGES = 64  # images by which what the teacher sees is scaled
+TRAINING = TrainingOptions(batch_size=BATCH_SIZE, learning_rate=2e-3, momentum=0.5, ema_decay=0.995, weight_decay=0.0)
+
+
+class DecoderTraining:
+    """A training under way: `steps` trains, `artist` is what has been learned so far."""
+
+    def __init__(
+        self, features: FeaturePipeline, model: GenerativeModel, part: LabeledImages, options: DecoderOptions, *, seed: int
+    ) -> None:
+        """From labelled images, for a model of their features; a ValueError if these are of no backbone."""
+        if not isinstance(features.extractor, Backbone):
+            raise ValueError(f"{features.options.kind!r} features teach nobody to draw; a backbone was expected")
+        part, on = part.labeled(), features.device
+        vectors = features.transform_images(part).images.batch(np.arange(len(part))).to(on)
+        images, places = downscale(part.images, options.side), np.arange(len(part))
+
+        @torch.no_grad()
+        def imagine(c: Tensor, rng: torch.Generator) -> Tensor:
+            return model.sample(c, rng=rng)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            artist = to_device(FeatureDecoder(vectors.shape[1], options), on)
+            labels = torch.from_numpy(part.labels).to(on)
+            known = DecoderTrainingData(thumbnails(images, artist).to(on), vectors, labels, model.task.n_classes, imagine)
+            some = places[:: max(1, len(part) // N_INIT_IMAGES)]
+            artist.init_from_data(features.extractor, to_unit(images.batch(some)).to(on), known)
+        training = TRAINING.model_copy(update={"minutes": options.minutes})
+        self.state = TrainingState(artist, training, seed=seed)
+        self.feed = ShuffledBatches(images, places, batch_size=min(BATCH_SIZE, len(part)), seed=seed, augment=None)
+
+    def steps(self) -> Iterator[Step]:
+        """Until the minutes are over."""
+        yield from fit(self.state, self.feed.to(self.state.device))
+
+    @property
+    def decoder(self) -> FeatureDecoder:
+        """With averaged weights, and without its teachers."""
+        self.state.load_best()
+        pupil = self.state.model
+        assert isinstance(pupil, FeatureDecoder)
+        return to_device(FeatureDecoder.from_state(pupil.options, pupil.to_state()).eval(), self.state.device)
+
+
+def sample_images(classifier: Predictor, label: int, n: int, *, seed: int, truncation: float) -> NDArray[Any]:
+    """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D).
+
+    A ValueError if the classifier cannot draw, or not with that truncation.
+    """
+    model = classifier.generative("sample")
+    rng = torch.Generator(classifier.device).manual_seed(seed)
+    blocks = torch.split(torch.full((n,), label, device=classifier.device), SAMPLE_BATCH_SIZE)
+    if classifier.features_ is not None:
+        artist = _decoder_of(classifier)
+        return np.concatenate([to_eight_bit(sample_from_features(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks])
+    if truncation == 1:
+        return np.concatenate([classifier.pixels(model.sample(c, rng=rng)) for c in blocks])
+    if not isinstance(model, Latent):
+        raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {classifier.family!r} has none")
+    latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
+    return np.concatenate([classifier.pixels(model.decode(z)) for z in latents])
+
+
+def _decoder_of(classifier: Predictor) -> FeatureDecoder:
+    if classifier.feature_decoder is None:
+        raise ValueError(
+            f"this {classifier.family!r} knows features of images and has not learned to draw them; train it with "
+            "--draw-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
+        )
+    return classifier.feature_decoder
+
+
+def sample_from_features(model: GenerativeModel, decoder: FeatureDecoder, c: Tensor, rng: torch.Generator, truncation: float) -> Tensor:
+    """x ~ ∫∫ p(x | s, f) p(s | c) p(f | c) ds df, what s and f are apart from the class's own scaled by `truncation`:
+    (B,) -> (B, 3, H, W)."""
+    f = model.sample(c, rng=rng)
+    if truncation != 1:
+        middle = model.sample(c)
+        f = middle + truncation * (f - middle)
+    return decoder.sample_images(f, c, rng=rng, truncation=truncation)
+
+
+def downscale(images: ImageDataset, side: int) -> InMemoryImages:
+    """The images as uint8 (N, C, side, side), in memory."""
+    made = []
+    for start in range(0, len(images), RESIZE_BATCH_SIZE):
+        x = to_unit(images.batch(np.arange(start, min(start + RESIZE_BATCH_SIZE, len(images)))))
+        made.append(to_eight_bit(F.interpolate(x, size=(side, side), mode="area")))
+    return InMemoryImages(torch.cat(made).numpy(), images.name)
+
+
+def thumbnails(images: ImageDataset, decoder: FeatureDecoder) -> Tensor:
+    """The images a few pixels a side, as an artist begins them: (N, 3, s, s) in [0, 1]."""
+    return to_unit(downscale(images, decoder.thumbnails.side).batch(np.arange(len(images))))

@@ -1,0 +1,111 @@
+"""From a model and images to the figures that judgements rest on."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from likely.base import Diagnostics, GenerativeModel, SupportsMissingPixels, Scorer
+from likely.inference.decision import ModelOutputs
+from likely.inference.posterior import log_posterior, log_uniform
+from likely.inference.nonconformity import stack
+from likely.networks.pixel_scaling import to_eight_bit
+
+ZLIB_LEVEL = 6  # of zlib's levels, the usual one
+MIN_PIXELS_FOR_THREADS = 1 << 14  # numbers of an image, from which on packing one is worth a thread
+
+
+class ModelInput(NamedTuple):
+    """What a model is shown of a batch of images: the images or vectors `x` themselves, or features of them.
+
+    What features leave out is in the `description` (B, F); a model of images describes them itself.
+    """
+
+    x: Tensor
+    extra_features: Tensor | None = None
+
+    @classmethod
+    def concatenate(cls, pieces: Sequence[ModelInput]) -> ModelInput:
+        """All batches, at least one, as one."""
+        x, described = zip(*pieces, strict=True)
+        return cls(torch.cat(x), None if described[0] is None else torch.cat(described))
+
+    def subset(self, chosen: Tensor) -> ModelInput:
+        """Of the images at `chosen` alone, indices or booleans."""
+        return ModelInput(self.x[chosen], None if self.extra_features is None else self.extra_features[chosen])
+
+    def split(self, n: int) -> list[ModelInput]:
+        """In batches of n."""
+        return [self.subset(part) for part in torch.split(torch.arange(len(self.x)), n)]
+
+
+def model_outputs(model: Scorer, batches: Iterable[ModelInput]) -> ModelOutputs:
+    """Every figure of the model that a judgement takes, for all images together."""
+    return ModelOutputs.concatenate([_batch_outputs(model, seen) for seen in batches], model.task.n_classes)
+
+
+def statistics_of_true_class(model: Scorer, batches: Iterable[tuple[ModelInput, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The traits (N, D) of images under their own classes, and these (N,), a batch of images and labels at a time."""
+    pieces = [(_batch_outputs(model, seen).class_statistics.of_true_class(y), y) for seen, y in batches]
+    traits, labels = (torch.cat(part) for part in zip(*pieces, strict=True))
+    return traits, labels
+
+
+def _batch_outputs(model: Scorer, seen: ModelInput) -> ModelOutputs:
+    found = _own_outputs(model, seen.x)
+    both = [each for each in (found.features, seen.extra_features) if each is not None]
+    return replace(found, features=torch.cat(both, 1)) if both else found
+
+
+def _own_outputs(model: Scorer, x: Tensor) -> ModelOutputs:
+    K = model.task.n_classes
+    if isinstance(model, Diagnostics):
+        found = {name: value.cpu() for name, value in model.statistics(x).items()}
+        scores, L = found.pop("log_scores"), found.pop("log_likelihood")
+        description = found.pop("description", None)
+        if description is not None and x.ndim == 4:
+            description = torch.cat([description.float(), complexity(to_eight_bit(x.detach()))], 1)
+        return ModelOutputs(scores, L, stack(found, K), found.get("log_odds_real"), description)
+    scores = model.log_scores(x).cpu()
+    if isinstance(model, GenerativeModel):
+        L = model.log_likelihood(x).cpu()
+        return ModelOutputs(scores, L, L[..., None] / model.task.n_dims)
+    # All that a softmax itself has to tell the unknown by.
+    return ModelOutputs(scores, None, log_posterior(scores, log_uniform(K))[..., None])
+
+
+def masked_outputs(model: Scorer, batches: Iterable[tuple[Tensor, Tensor]]) -> ModelOutputs:
+    """The same of images of which only a part is observed, given batches of images and masks (B, H, W) bool."""
+    assert isinstance(model, SupportsMissingPixels)
+    pieces = []
+    for x, observed in batches:
+        L = model.observed_log_likelihood(x, observed).cpu()
+        n = observed.flatten(1).sum(1, keepdim=True).cpu() * x.shape[1]
+        pieces.append(ModelOutputs(L, L, (L / n.clamp_min(1))[:, :, None]))
+    return ModelOutputs.concatenate(pieces, model.task.n_classes)
+
+
+def complexity(pixels: Tensor) -> Tensor:
+    """Bits a dimension that images, uint8 (B, C, H, W), take when they are packed without loss: (B, 1) (Serrà 2020, section 3).
+
+    What is simple is likely under any model of images. There is no gradient through a packer.
+    """
+    images = pixels.cpu().numpy()
+    if len(images) > 1 and images[0].size >= MIN_PIXELS_FOR_THREADS:
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            packed = list(pool.map(_bits_per_dim, images))
+    else:
+        packed = [_bits_per_dim(image) for image in images]
+    return torch.tensor(packed, dtype=torch.float32).reshape(-1, 1)
+
+
+def _bits_per_dim(image: NDArray[np.uint8]) -> float:
+    return 8 * len(zlib.compress(image.tobytes(), ZLIB_LEVEL)) / image.size

@@ -1,0 +1,242 @@
+"""likely evaluate: a model held against labelled images that it has not seen."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from likely.cli.model_argument import ALPHA, ModelArgument, model_command
+
+if TYPE_CHECKING:
+    from likely.classifier import Predictor
+    from likely.data.dataset import LabeledImages
+    from likely.evaluation.evaluate import EvaluationResult
+    from likely.evaluation.attacks import AttackResult
+    from likely.evaluation.fidelity import Fidelity
+    from likely.reporting.html.blocks import Column
+    from likely.evaluation.robustness import Robustness
+    from likely.evaluation.eval_split import EvalSplit, OODImages
+
+
+@click.command()
+@model_command
+@click.argument("data")
+@click.option("--unknown", metavar="DATA2", help="Images of no known class, to see how many are turned away.")
+@click.option(
+    "--alpha", type=ALPHA, default=0.05, show_default=True, help="Share of known images that may be called unknown."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report.")
+@click.option(
+    "--importance-samples", type=click.IntRange(1), help="Also bound log p(x) with so many latent samples an image."
+)
+@click.option(
+    "--fidelity",
+    "extractor",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="EXTRACTOR",
+    help="Also hold generated images against the real ones, in the features of another model folder, of a pretrained "
+    "backbone's folder, or of a TorchScript file such as Inception's.",
+)
+@click.option("--corruptions", is_flag=True, help="Also damage the images in eight ways at five strengths.")
+@click.option(
+    "--attack",
+    is_flag=True,
+    help="Also change images so as to deceive, within --budget, as somebody would who knows the model.",
+)
+@click.option(
+    "--budget", type=click.IntRange(0, 255), default=8, show_default=True, help="Largest change of a pixel, of 255."
+)
+@click.option(
+    "--attacked", "n_attacked", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
+)
+@click.option(
+    "--twin",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The discriminative twin's model folder, to stand beside MODEL where images are damaged or changed; it is trained "
+    "there, for as long as MODEL was, if there is none.",
+)
+def command(
+    model: ModelArgument,
+    data: str,
+    unknown: str | None,
+    as_json: bool,
+    report: Path | None,
+    extractor: Path | None,
+    corruptions: bool,
+    attack: bool,
+    budget: int,
+    n_attacked: int,
+    twin: Path | None,
+    **measured: Any,
+) -> None:
+    """Measure MODEL on the test part of DATA, or on all of DATA where it has none.
+
+    Images that the model was trained on are skipped and counted; exit code 2 if nothing is left.
+    """
+    from likely.reporting.build import build_evaluation_report as portrayed
+    from likely.reporting.html import render
+    from likely.reporting.html.sections.robustness import robustness
+    from likely.cli.warnings import print_skipped
+    from likely.cli.console import console
+
+    if (corruptions or attack) and twin is None:
+        raise click.UsageError(
+            "--corruptions and --attack are measured beside the discriminative twin: name its folder with --twin; where there "
+            "is none it is trained, for as long as the model was"
+        )
+    classifier = model.classifier()
+    chosen, strangers = _read(classifier, data, unknown)
+    problems = (*chosen.errors, *(strangers.errors if strangers else ()))
+    print_skipped(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
+    found = _measured(classifier, chosen, strangers, **measured)
+    likeness = _fidelity(classifier, chosen.images, extractor) if extractor else None
+    pair = [classifier, _twin(model, classifier, twin)] if twin is not None else []
+    damaged = _damaged(pair, chosen.images, found.output.alpha) if corruptions else []
+    deceived = _deceived(pair, chosen.images, found.output.alpha, budget, n_attacked) if attack else []
+    if as_json:
+        more: dict[str, Any] = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
+        more |= {"corruptions": [each.model_dump(mode="json") for each in damaged]} if damaged else {}
+        more |= {"attacks": {name: [row.model_dump() for row in rows] for name, rows in deceived}} if deceived else {}
+        click.echo(json.dumps(found.as_json() | more, ensure_ascii=False))
+    else:
+        show(found, likeness)
+        _show_damage(damaged, deceived)
+    if report is not None:
+        content = portrayed(classifier, model.folder, found, chosen.images, likeness)
+        page = render(content.with_section(robustness(damaged, deceived)))
+        report.write_text(page, encoding="utf-8")
+        console.print(f"report {report}", soft_wrap=True, markup=False)
+    sys.exit(1 if problems else 0)
+
+
+def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
+    """The figures on stdout, each with a few words on how to read it."""
+    from rich.table import Table
+
+    from likely.evaluation.summary import metric_tiles
+    from likely.reporting.html.sections.fidelity import fidelity_lines, extractor_description
+    from likely.cli.console import screen
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for line in metric_tiles(found.metrics, found.likelihood_type, len(found.classes)):
+        table.add_row(*line)
+    for line in fidelity_lines(likeness) if likeness else ():
+        table.add_row(*line)
+    screen.print(table)
+    if likeness:
+        screen.print(extractor_description(likeness))
+    if found.skipped:
+        screen.print(f"{found.skipped:,} images skipped: the model was trained on them")
+
+
+def _twin(model: ModelArgument, own: Predictor, folder: Path) -> Predictor:
+    """The twin of a model that is open, trained now if there is none."""
+    from likely.checkpoint import DOCUMENT
+    from likely.base import GenerativeModel
+    from likely.experiment import TRAINING_STATE, resume_run, baseline_run
+    from likely.cli.progress import progress_bar, track_steps
+
+    if not (folder / DOCUMENT).exists():
+        with progress_bar("reading images") as progress:
+            begun = (folder / TRAINING_STATE).exists()
+            session = resume_run(folder, progress=progress) if begun else baseline_run(model.folder, folder, progress=progress)
+        for _ in track_steps(session.steps(), "training the twin"):
+            pass
+        session.finish()
+    twin = replace(model, folder=folder).classifier()
+    if (twin.labels, twin.format_) != (own.labels, own.format_) or isinstance(twin.model_, GenerativeModel):
+        raise click.UsageError(
+            f"--twin {folder} is no twin of {model.folder}: a softmax classifier of the same classes and "
+            "images was expected; name a folder that does not exist, and one is trained there"
+        )
+    return twin
+
+
+def _damaged(pair: Sequence[Predictor], part: LabeledImages, alpha: float) -> list[Robustness]:
+    from likely.evaluation.robustness import measure_robustness
+    from likely.cli.progress import progress_bar
+
+    found = []
+    for classifier in pair:
+        with progress_bar(f"damaging images, {classifier.id}") as progress:
+            found.append(measure_robustness(classifier, part, seed=0, alpha=alpha, progress=progress))
+    return found
+
+
+def _deceived(
+    pair: Sequence[Predictor], part: LabeledImages, alpha: float, budget: float, n: int
+) -> list[tuple[str, tuple[AttackResult, ...]]]:
+    """Of the first few images in an order drawn at random, the same for both."""
+    import numpy as np
+
+    from likely.evaluation.attacks import attack
+    from likely.cli.progress import progress_bar
+
+    some = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:n]))
+    found = []
+    for classifier in pair:
+        with progress_bar(f"attacking {classifier.id}") as progress:
+            rows = attack(classifier, some, epsilon=budget, alpha=alpha, seed=0, progress=progress)
+        found.append((classifier.id or classifier.family, rows))
+    return found
+
+
+def _show_damage(damaged: Sequence[Robustness], deceived: Sequence[tuple[str, Sequence[AttackResult]]]) -> None:
+    """The tables of the report, on stdout."""
+    from likely.reporting.html.sections import robustness as section
+
+    if damaged:
+        _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.corruption_summary(damaged))
+    if deceived:
+        _show_table(section.ATTACK_COLUMNS, section.attack_rows(deceived), section.attack_summary(deceived))
+
+
+def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], words: str) -> None:
+    from rich.table import Table
+
+    from likely.cli.console import screen
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.align == "number" else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    screen.print(table)
+    screen.print(words)
+
+
+def _fidelity(classifier: Predictor, part: LabeledImages, path: Path) -> Fidelity:
+    from likely.evaluation.extractors import extractor
+    from likely.evaluation.fidelity import fidelity
+    from likely.cli.console import console
+
+    with console.status("drawing and comparing images"):
+        return fidelity(classifier, part, extractor(path, device=classifier.device.type))
+
+
+def _read(classifier: Predictor, data: str, unknown: str | None) -> tuple[EvalSplit, OODImages | None]:
+    from likely.evaluation.eval_split import eval_split, ood_images
+    from likely.cli.progress import progress_bar
+
+    with progress_bar("reading images") as progress:
+        return eval_split(classifier, data, progress), ood_images(classifier, unknown, progress) if unknown else None
+
+
+def _measured(classifier: Predictor, chosen: EvalSplit, strangers: OODImages | None, **how: Any) -> EvaluationResult:
+    from likely.evaluation.evaluate import evaluate
+    from likely.cli.console import console
+
+    others = (strangers.source, strangers.images) if strangers else None
+    with console.status("measuring"):
+        return evaluate(classifier, chosen.images, skipped=chosen.n_skipped, unknown=others, **how)

@@ -1,0 +1,70 @@
+"""What a training is made of: data, model and options together, saved with what they made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from likely import DEFAULT_MODEL
+from likely.classifier import Predictor
+from likely.data.preprocessing import ImageOptions
+from likely.features.feature_decoder import DecoderOptions
+from likely.features.feature_extractors import FeatureOptions
+from likely.options import Options
+from likely.training.options import TrainingOptions
+
+FOLD_FRACTION = 0.05  # of the training's length, for each fold that looks for wrong labels
+
+
+class RunError(ValueError):
+    """A run that cannot start as asked; the message says what to change."""
+
+
+class TrainConfig(Options):
+    """Everything that a training is made of."""
+
+    data: str = Field(description="DATA, as it was named.")
+    model: str = Field(DEFAULT_MODEL, description="The family.")
+    options: dict[str, Any] = Field({}, description="The family's options, where they are not its defaults.")
+    training: TrainingOptions = TrainingOptions()
+    images: ImageOptions = ImageOptions()
+    features: FeatureOptions = FeatureOptions()
+    decoder: DecoderOptions = DecoderOptions()
+    augment_with: str | None = Field(
+        None,
+        description="MODEL or MODEL:n: train once more with n images of each class (100) that this model draws; keep "
+        "what comes of it if held-out accuracy rises beyond its interval.",
+    )
+    seed: int = Field(
+        0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
+    )
+    label_check_folds: int = Field(
+        2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look."
+    )
+    repeats: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="Further trainings, each as long and on another split of the training images, for honest intervals; at "
+        "least 2.",
+    )
+
+    @field_validator("repeats")
+    @classmethod
+    def _show_a_spread(cls, repeats: int) -> int:
+        if repeats == 1:
+            raise ValueError("a single training shows no spread; at least 2 were expected, such as 5")
+        return repeats
+
+    @property
+    def main_training(self) -> TrainingOptions:
+        """Without the folds: minutes are minutes of everything, so the folds' share is taken off."""
+        if self.training.minutes is None:
+            return self.training
+        return self.training.model_copy(update={"minutes": self.training.minutes * (1 - self.label_check_folds * FOLD_FRACTION)})
+
+    def classifier(self, training: TrainingOptions, seed: int) -> Predictor:
+        """An untrained one, as asked for."""
+        asked: dict[str, Any] = {"options": self.options, "training": training, "images": self.images}
+        return Predictor(self.model, **asked, features=self.features, random_state=seed)

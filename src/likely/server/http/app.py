@@ -1,0 +1,55 @@
+"""The application: routes behind the gate, pages beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.staticfiles import StaticFiles
+
+from likely import __version__
+from likely.server.http import exception_handlers
+from likely.server.http.auth import CredentialCache, TokenBucket
+from likely.server.http.dependencies import AppState
+from likely.server.http.model_registry import ModelRegistry
+from likely.server.http.middleware import RequestMiddleware
+from likely.server.http.metrics import Metrics
+from likely.server.http.routes import auth, health, kserve, models, web, predictions, explain
+from likely.server.http.service import Service
+from likely.server.http.settings import Settings
+from likely.server.store import Store
+
+ROUTERS = (web.ROUTER, models.ROUTER, explain.ROUTER, predictions.ROUTER, auth.ROUTER, health.ROUTER, kserve.ROUTER)
+OVERHEAD = 1.4  # of base64 and of a form
+INSIDE = 4  # requests of the largest size that may be under way
+
+
+def application(registry: ModelRegistry, store: Store, settings: Settings) -> FastAPI:
+    """The whole service as an ASGI application; when it ends, it answers all who wait."""
+    service: Service
+    metrics = Metrics(lambda: float(service.n_inflight))
+    service = Service(registry, store, settings, metrics.batch)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        retaining = asyncio.create_task(service.prune_periodically())
+        yield
+        retaining.cancel()
+        await run_in_threadpool(service.close)
+
+    about = "The generative image classifier: what images show, and whether they show anything known at all."
+    app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
+    app.state.likely = AppState(service, metrics, TokenBucket(settings.rate_limit), TokenBucket(settings.login_rate_limit), CredentialCache(store))
+    app.state.log = logging.getLogger("likely")
+    exception_handlers.install_exception_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.mount("/pages", StaticFiles(directory=web.PAGES), "pages")
+    most = min(settings.max_request_bytes, int(OVERHEAD * settings.max_images * settings.max_bytes))
+    limits = {"max_bytes": most, "max_inside": INSIDE * settings.max_request_bytes}
+    app.add_middleware(RequestMiddleware, metrics=metrics, is_full=lambda: service.is_full, **limits)
+    return app

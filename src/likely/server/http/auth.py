@@ -1,0 +1,159 @@
+"""Access: who asks, by an API key or by the session of a browser, and whether they may."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from fastapi import HTTPException, Request
+
+from likely.server.store import Key, Scope, Store
+from likely.server.store.ids import sha256
+
+COOKIE, CSRF = "likely_session", "X-CSRF-Token"
+SAFE = ("GET", "HEAD", "OPTIONS")
+WINDOW = 10.0  # seconds of a key's rate that may come at once
+MOST_KEYS = 10_000  # whose rate is remembered
+FRESH = 1.0  # seconds for which it is known whose a secret is
+ASKING = 4  # threads that ask the store whose a secret is
+
+_Name: TypeAlias = tuple[str, str]  # a kind of secret and its hash: a session opens nothing where a key is asked for
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks. `csrf` is what a browser has to say beside its cookie when it wants something changed."""
+
+    key: Key
+    csrf: str | None = None
+
+
+class CredentialCache:
+    """Whose secrets are whose, asked of the store once a second at most, and once for all who come at the same time: what
+    another process revokes opens nothing after that, and what is revoked here at once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._found: OrderedDict[_Name, tuple[Key, float]] = OrderedDict()  # and until when
+        self._asking: dict[_Name, Future[Key | None]] = {}
+        self._n_forgotten = 0
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(ASKING, "keys")
+
+    async def find_key(self, secret: str) -> Key | None:
+        """As the store's."""
+        return await self._of("key", secret, self.store.find_key)
+
+    async def find_session(self, session: str) -> Key | None:
+        """As the store's."""
+        return await self._of("session", session, self.store.find_session)
+
+    def forget(self) -> None:
+        """Ask the store again."""
+        with self._lock:
+            self._found.clear()
+            self._asking.clear()
+            self._n_forgotten += 1
+
+    async def _of(self, kind: str, secret: str, ask: Callable[[str], Key | None]) -> Key | None:
+        name = kind, sha256(secret.encode())
+        with self._lock:
+            key, until = self._found.get(name, (None, 0.0))
+            if time.monotonic() < until:
+                return key
+            asking = self._asking.get(name)
+            if asking is None:
+                asking = self._threads.submit(self._learned, name, self._n_forgotten, partial(ask, secret))
+                self._asking[name] = asking
+        return await asyncio.shield(asyncio.wrap_future(asking))  # who gives up does so for nobody else
+
+    def _learned(self, name: _Name, n_forgotten: int, ask: Callable[[], Key | None]) -> Key | None:
+        key = None
+        try:
+            key = ask()
+        finally:
+            with self._lock:
+                if self._n_forgotten == n_forgotten:  # else it may have been revoked since the store was asked
+                    del self._asking[name]
+                    if key is not None:  # what opens nothing is not worth the room
+                        self._found[name] = key, time.monotonic() + FRESH
+                    if len(self._found) > MOST_KEYS:
+                        self._found.popitem(last=False)
+        return key
+
+
+def csrf_token(session: str) -> str:
+    """What proves that a request is of our own page: others can make a browser send the cookie, and cannot read it."""
+    return sha256(b"csrf:" + session.encode())
+
+
+async def authenticate(credentials: CredentialCache, request: Request) -> Principal:
+    """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
+    if secret := _secret_of(request):
+        return Principal(_open(await credentials.find_key(secret)))
+    session = request.cookies.get(COOKIE)
+    if session is None:
+        raise unauthorized("a key is needed: Authorization: Bearer lk_…")
+    key, csrf = _open(await credentials.find_session(session)), csrf_token(session)
+    if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
+        raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
+    return Principal(key, csrf)
+
+
+def require(caller: Principal, scope: Scope) -> None:
+    """An HTTPException of 403 if the key is not for that."""
+    if not caller.key.may(scope):
+        has = ", ".join(sorted(caller.key.scopes)) or "nothing"
+        raise HTTPException(403, f"the key {caller.key.id} is for {has}; this needs {scope.value}")
+
+
+def unauthorized(message: str) -> HTTPException:
+    """401, which has to say how it would be done."""
+    return HTTPException(401, message, headers={"WWW-Authenticate": "Bearer"})
+
+
+def _secret_of(request: Request) -> str | None:
+    header = re.fullmatch(r"Bearer\s+(\S+)", request.headers.get("Authorization", ""), re.IGNORECASE)
+    return header[1] if header else request.headers.get("X-API-Key")
+
+
+def _open(key: Key | None) -> Key:
+    if key is None:
+        raise unauthorized("there is no such key")
+    if key.fault is not None:
+        raise unauthorized(key.fault)
+    return key
+
+
+class TokenBucket:
+    """A bucket for each key, or address, which fills at `rate` a second up to what comes in ten."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.most = rate, max(1.0, rate * WINDOW)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
+        self._lock = threading.Lock()
+
+    def take(self, key: str, n: int) -> None:
+        """An HTTPException of 429 if the key has had so many of late."""
+        now = time.monotonic()
+        with self._lock:
+            left, then = self._buckets.pop(key, (self.most, now))
+            left = min(self.most, left + (now - then) * self.rate)
+            enough = left >= min(n, self.most)
+            self._buckets[key] = (left - n if enough else left, now)
+            if len(self._buckets) > MOST_KEYS:
+                self._buckets.popitem(last=False)
+        if not enough:
+            seconds = math.ceil((min(n, self.most) - left) / self.rate)
+            limit = f"more than {self.rate:g} a second were asked for; come again in {seconds} s"
+            raise HTTPException(429, limit, headers={"Retry-After": str(seconds)})

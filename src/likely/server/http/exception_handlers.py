@@ -1,0 +1,84 @@
+"""Faults that are no request's: each becomes a sentence, and none is a surprise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import JSONResponse
+
+from likely.data.suggestions import did_you_mean
+from likely.exceptions import is_internal
+from likely.server.http.batching import ShuttingDownError, QueueFullError
+from likely.server.store import STORE_FAULTS
+
+SECONDS = 5  # after which a store that cannot be written may be tried again
+
+
+def install_exception_handlers(app: FastAPI) -> None:
+    """Answer faults of the application by sentences."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _refused)
+    app.add_exception_handler(QueueFullError, _full)
+    app.add_exception_handler(ShuttingDownError, _closing)
+    app.add_exception_handler(ValueError, _not_to_be_had)
+    for kind in STORE_FAULTS:
+        app.add_exception_handler(kind, _unwritten)
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    known = _query_words(request)
+    return _told(422, "; ".join(problem_response(each, known) for each in error.errors()))
+
+
+async def _refused(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException | StarletteHTTPException)
+    return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _full(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, QueueFullError)
+    return _told(503, str(error), math.ceil(error.seconds))
+
+
+async def _not_to_be_had(request: Request, error: Exception) -> JSONResponse:
+    """What the project refuses it says in a sentence; what else goes wrong is a fault."""
+    if not is_internal(error):
+        raise error
+    return _told(422, str(error))
+
+
+async def _closing(request: Request, error: Exception) -> JSONResponse:
+    return _told(503, "the service is about to stop", SECONDS)
+
+
+async def _unwritten(request: Request, error: Exception) -> JSONResponse:
+    # What the database said may hold an address or a password; the log of the process has it.
+    request.app.state.log.error("store", exc_info=error)
+    return _told(503, "the store cannot be read or written now, so nothing was answered", SECONDS)
+
+
+def _told(status: int, detail: str, retry_after: int | None = None) -> JSONResponse:
+    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+    return JSONResponse({"detail": detail}, status, headers=headers)
+
+
+def _query_words(request: Request) -> list[str]:
+    """Those that the documentation has of a request's route."""
+    routes = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
+    parameters = routes.get(request.method.lower(), {}).get("parameters", [])
+    return [each["name"] for each in parameters if each["in"] == "query"]
+
+
+def problem_response(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+    """What pydantic says of one field, as a sentence; of a query word that is none of those known, with the nearest."""
+    place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
+    if found["type"] == "extra_forbidden":
+        return f"{'.'.join(map(str, place))} is not known here{did_you_mean(str(place[-1]), known)}"
+    message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return f"{'.'.join(map(str, place))} {message}" if place else message

@@ -1,0 +1,62 @@
+"""Figures for Prometheus: requests, latency, batches, what waits, and the share of unknown images of each model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from likely.prediction import Prediction
+from likely.inference.drift import Drift
+from likely.server.http.batching import BatchStats
+
+SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """What a service counts; one for each application."""
+
+    def __init__(self, waiting: Callable[[], float]) -> None:
+        self.registry = CollectorRegistry()
+        here = self.registry
+        self._requests = Counter("likely_requests", "Requests.", ["method", "route", "status"], registry=here)
+        self._latency = Histogram(
+            "likely_request_seconds", "From the first byte to the last.", ["route"], buckets=SECONDS, registry=here
+        )
+        self._sizes = Histogram(
+            "likely_batch_images", "Images that went through a model together.", buckets=SIZES, registry=here
+        )
+        self._waited = Histogram(
+            "likely_wait_seconds", "How long the first of a batch waited.", buckets=SECONDS, registry=here
+        )
+        self._answers = Counter("likely_answers", "Answers.", ["model", "status"], registry=here)
+        self._drift = Gauge("likely_drift", "Largest difference of p-values from validation.", ["model"], registry=here)
+        self._has_drifted = Gauge("likely_drifted", "Whether it is sure and large.", ["model"], registry=here)
+        queue = Gauge("likely_images_inside", "Images on their way through.", registry=here)
+        queue.set_function(waiting)
+
+    def request(self, method: str, route: str, status: int, seconds: float) -> None:
+        """One request is over."""
+        self._requests.labels(method, route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
+
+    def batch(self, batched: BatchStats) -> None:
+        """One batch went through."""
+        self._sizes.observe(batched.n)
+        self._waited.observe(batched.waited)
+
+    def predicted(self, model: str, answers: Sequence[Prediction]) -> None:
+        """By a version of a model."""
+        for answer in answers:
+            self._answers.labels(model, answer.status.value).inc()
+
+    def drifted(self, model: str, drift: Drift) -> None:
+        """How far a model's images of late are from those of its validation."""
+        self._drift.labels(model).set(drift.difference)
+        if drift.has_drifted is not None:
+            self._has_drifted.labels(model).set(drift.has_drifted)
+
+    def text(self) -> bytes:
+        """As Prometheus reads it."""
+        return generate_latest(self.registry)

@@ -1,0 +1,234 @@
+"""The gate that every request goes through: an id, a line in the log, figures, headers, and no more bytes than allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from likely.server.http.metrics import Metrics
+
+REQUEST_ID = "X-Request-ID"
+LOG = logging.getLogger("likely.requests")
+IMAGES = re.compile(r"/v1/(classify|explain|models/[^/]+/classes)|/v2/models/.+/infer")  # where images come
+SMALL = 1_000_000  # bytes of a request elsewhere
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "manifest-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+    "Cache-Control": "no-store",
+}
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+RAW_REQUEST_ID = REQUEST_ID.lower().encode()
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+SECONDS = 1  # after which those who are told that there is no room may come again
+AT_ONCE = 4  # requests with images that begin in one round of the loop
+
+
+class PayloadTooLargeError(Exception):
+    """More bytes came than were allowed."""
+
+
+class OverloadedError(Exception):
+    """There is no room now; the message says of what there is too much."""
+
+
+@dataclass
+class _Inside:
+    """Bytes of all requests that are under way."""
+
+    most: int
+    n: int = 0
+
+
+class _Body:
+    """A request's own bytes, counted as they come."""
+
+    def __init__(self, receive: Receive, most: int, inside: _Inside) -> None:
+        self._receive, self.most, self.inside, self.n = receive, most, inside, 0
+
+    async def receive(self) -> Message:
+        """What comes next; a TooLargeError or a BusyError if that is too much, of this request or of all."""
+        message = await self._receive()
+        n = len(message.get("body", b""))
+        self.n += n
+        self.inside.n += n
+        if self.n > self.most:
+            raise PayloadTooLargeError
+        if self.inside.n > self.inside.most:
+            raise OverloadedError(f"requests under way have more than {self.inside.most / 1e6:.0f} MB together")
+        return message
+
+    def is_done_with(self) -> None:
+        """None of it is under way any more."""
+        self.inside.n -= self.n
+
+
+class _Door:
+    """Lets in a few in each round of the loop: whoever asks for little meanwhile does not wait for all who came together."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._entered = 0  # in this round
+
+    async def enter(self) -> None:
+        """Return once it is this one's turn, in the order in which they came."""
+        if self._waiting or self._entered >= AT_ONCE:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            await turn
+        else:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._entered:
+            asyncio.get_running_loop().call_soon(self._open)
+        self._entered += 1
+
+    def _open(self) -> None:
+        self._entered = 0
+        while self._waiting and self._entered < AT_ONCE:
+            turn = self._waiting.popleft()
+            if not turn.done():  # or whoever waited has gone
+                turn.set_result(None)
+                self._count()
+
+
+class _Answer:
+    """What a request is answered with, and the headers that every answer has."""
+
+    def __init__(self, send: Send, id: str) -> None:
+        self._send, self.id, self.status = send, id, 500
+
+    async def send(self, message: Message) -> None:
+        """As ASGI has it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            given = message.get("headers", ())
+            there = {name for name, _ in given}
+            ours = (pair for pair in RAW_HEADERS if pair[0] not in there)
+            message["headers"] = [*given, (RAW_REQUEST_ID, self.id.encode()), *ours]
+        await self._send(message)
+
+
+def _no_room(sentence: str) -> JSONResponse:
+    return JSONResponse({"detail": sentence}, 503, {"Retry-After": str(SECONDS)})
+
+
+FULL = _no_room("too many images are waiting; come again in a second")  # written once, for it is said often
+
+
+class RequestMiddleware:
+    """ASGI middleware around the whole application."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, max_inside: int, is_full: Callable[[], bool]
+    ) -> None:
+        """At most so many bytes where images come, which read none before they know who asks, and elsewhere few; at most
+        `max_inside` of all requests that are under way; and no images while it `is_full`, for to say so has to cost less
+        than what there is too much of already."""
+        self.app, self.metrics, self.max_bytes, self.is_full = app, metrics, max_bytes, is_full
+        self.inside, self._door = _Inside(max_inside), _Door()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        id = scope.setdefault("state", {})["request_id"] = _id_of(scope)
+        begun, answer = time.monotonic(), _Answer(send, id)
+        takes_images = IMAGES.fullmatch(scope["path"]) is not None
+        most = self.max_bytes if takes_images else SMALL
+        body = _Body(receive, most, self.inside)
+        try:
+            if _told_length(scope) > most:
+                raise PayloadTooLargeError
+            if takes_images:
+                await self._door.enter()
+            if takes_images and self.is_full():
+                await FULL(scope, receive, answer.send)
+            else:
+                await self.app(scope, body.receive, answer.send)
+        except OverloadedError as busy:
+            await _no_room(str(busy))(scope, receive, answer.send)
+        except PayloadTooLargeError:
+            detail = f"the request has more than {most / 1e6:.0f} MB"
+            await JSONResponse({"detail": detail}, 413)(scope, receive, answer.send)
+        except Exception:
+            LOG.exception("fault", extra={"fields": {"request": id}})
+            await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(
+                scope, receive, answer.send
+            )
+        finally:
+            body.is_done_with()
+            seconds = time.monotonic() - begun
+            route = _route_of(scope)
+            method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
+            self.metrics.request(method, route, answer.status, seconds)
+            LOG.info("request", extra={"fields": _fields(scope, id, route, answer.status, seconds)})
+
+
+class JsonFormatter(logging.Formatter):
+    """A line of JSON for each record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+        }
+        line |= {"what": record.getMessage(), **getattr(record, "fields", {})}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> dict[str, Any]:
+    """Of a line in the log; nothing that a client wrote but the method, for secrets travel in headers and in queries."""
+    client = scope.get("client") or ("", 0)
+    key = scope.get("state", {}).get("key")
+    return {
+        "request": id,
+        "method": scope["method"],
+        "route": route,
+        "status": status,
+        "ms": round(1000 * seconds, 2),
+        "address": client[0],
+        "key": key,
+    }
+
+
+def _route_of(scope: Scope) -> str:
+    """The path's pattern, for there are as many paths as images."""
+    return str(getattr(scope.get("route"), "path", "other"))
+
+
+def _id_of(scope: Scope) -> str:
+    """The one that came along, if it is harmless in a log."""
+    for name, value in scope["headers"]:
+        if name == RAW_REQUEST_ID and re.fullmatch(rb"[\w.:-]{1,64}", value):
+            return str(value.decode("ascii"))
+    return uuid.uuid4().hex
+
+
+def _told_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0

@@ -1,0 +1,131 @@
+"""The models that are served: by name, and each in the versions that were loaded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from torch import Tensor
+
+from likely.checkpoint import TrustPolicy
+from likely.classifier import Predictor
+from likely.data.preprocessing import ImageFormat
+from likely.data.suggestions import did_you_mean
+from likely.evaluation.training_record import TrainingRecord, ReferencePValues
+from likely.inference.projection import PCAProjection
+from likely.experiment import load_record
+
+MAX_VERSIONS = 2  # versions of a model: the one that answers, and the one before
+
+
+class UnknownModelError(LookupError):
+    """There is no such model; the message names the nearest."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A version of a model, loaded."""
+
+    folder: Path
+    classifier: Predictor
+    format: ImageFormat
+    trust: TrustPolicy | None = None
+
+    @property
+    def id(self) -> str:
+        """ "fashion@3f2a"."""
+        assert self.classifier.id is not None
+        return self.classifier.id
+
+    @cached_property
+    def projection(self) -> PCAProjection | None:
+        """What its map is drawn on, if it has one."""
+        return self.classifier.projection()
+
+    @cached_property
+    def record(self) -> TrainingRecord | None:
+        """What is remembered of its making."""
+        try:
+            return load_record(self.folder, self.trust)
+        except ValueError:  # saved from Python, or by another version
+            return None
+
+    @property
+    def reference_p_values(self) -> ReferencePValues | None:
+        """What p-values were like when it was validated, if that was remembered."""
+        return None if self.record is None else self.record.reference_p_values
+
+    @property
+    def n_training(self) -> Mapping[str, int]:
+        """Images that each class was learned from, if that was remembered."""
+        counts = [] if self.record is None else self.record.counts.get("train", [])
+        return dict(zip(self.classifier.labels, counts, strict=False))
+
+    @cached_property
+    def class_embeddings(self) -> Tensor:
+        """Where classes are on it, (K, 2)."""
+        assert self.projection is not None
+        return self.classifier.class_embeddings(self.projection)
+
+    @property
+    def name(self) -> str:
+        return self.id.rpartition("@")[0]
+
+    @property
+    def version(self) -> str:
+        return self.id.rpartition("@")[2]
+
+
+class ModelRegistry:
+    """Models by their names; whoever has got a version may go on with it while others are loaded."""
+
+    def __init__(self, folders: Sequence[Path], device: str = "cpu", trust: TrustPolicy | None = None) -> None:
+        self.device, self.trust = device, trust
+        self._models: dict[str, tuple[LoadedModel, ...]] = {}  # the newest version last
+        self._changing = threading.Lock()
+        self.sources: dict[str, Path] = {}  # where the models came from that it began with
+        for folder in folders:
+            new = self.read(folder)
+            self.sources[new.name] = new.folder
+            self.publish(new)
+
+    def read(self, folder: Path) -> LoadedModel:
+        """Load a folder, or load it again, without having it answer yet."""
+        classifier = Predictor.load(folder, device=self.device, trust=self.trust)
+        if classifier.format_ is None:
+            raise ValueError(f"{folder} was trained on vectors; a service is asked about images")
+        return LoadedModel(folder.resolve(), classifier, classifier.format_, self.trust)
+
+    def publish(self, new: LoadedModel) -> None:
+        """Have it answer; the version that was there before stays for those who name it."""
+        with self._changing:
+            others = tuple(each for each in self._models.get(new.name, ()) if each.version != new.version)
+            self._models = {**self._models, new.name: (*others, new)[-MAX_VERSIONS:]}
+
+    def __getitem__(self, id: str | None) -> LoadedModel:
+        """By "name", which is its newest version, or "name@version"; without either, the first. An UnknownModelError if
+        there is none."""
+        if id is None:
+            return next(iter(self._models.values()))[-1]
+        name, _, version = id.partition("@")
+        if name not in self._models:
+            raise UnknownModelError(f"there is no model {name!r}{did_you_mean(name, list(self._models))}")
+        versions = self._models[name]
+        found = [each for each in versions if not version or each.version == version]
+        if not found:
+            there = ", ".join(each.version for each in versions)
+            raise UnknownModelError(f"there is no version {version!r} of {name!r}; there is {there}")
+        return found[-1]
+
+    @property
+    def takes_signed_only(self) -> bool:
+        """Whether a model needs a signature to be loaded."""
+        return self.trust is not None and self.trust.signer is not None
+
+    @property
+    def models(self) -> list[LoadedModel]:
+        """All versions, the newest of each model last."""
+        return [each for versions in self._models.values() for each in versions]

@@ -1,0 +1,87 @@
+"""/v1/session and /v1/keys: who may ask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path, Request, Response
+
+from likely.server.http.auth import COOKIE, csrf_token, unauthorized
+from likely.server.http.schemas import (
+    NewKeyResponse,
+    KeyInfo,
+    LoginRequest,
+    SessionInfo,
+    NewKeyRequest,
+    problem_responses,
+)
+from likely.server.http.dependencies import Admin, Reader, ServiceHere, StateHere, address_of
+from likely.server.store import Key
+from likely.server.store.queries import Word
+
+ROUTER = APIRouter(prefix="/v1", tags=["access"])
+
+
+@ROUTER.get("/session", responses=problem_responses(401, 403, 503))
+def me(caller: Reader) -> SessionInfo:
+    """Who asks."""
+    return _me(caller.key, caller.csrf)
+
+
+@ROUTER.post("/session", responses=problem_responses(400, 401, 413, 422, 429, 503))
+def log_in(request: Request, response: Response, state: StateHere, body: LoginRequest) -> SessionInfo:
+    """A cookie for a browser, in exchange for a key."""
+    service = state.service
+    state.login_limits.take(address_of(request), 1)  # or the audit log could be filled by anybody
+    key = service.store.find_key(body.key)
+    if key is None or key.fault is not None:
+        service.store.audit("log in refused", key.id if key else "", key=None, address=address_of(request))
+        raise unauthorized(key.fault if key and key.fault else "there is no such key")
+    hours = service.settings.session_hours
+    secret = service.store.log_in(key, hours)
+    secure = request.url.scheme == "https"
+    how = {"httponly": True, "samesite": "strict", "secure": secure, "max_age": int(hours * 3600)}
+    response.set_cookie(COOKIE, secret, **how)  # type: ignore[arg-type]
+    service.store.audit("log in", "", key=key.id, address=address_of(request))
+    return _me(key, csrf_token(secret))
+
+
+@ROUTER.delete("/session", status_code=204, responses=problem_responses(401, 403, 503))
+def log_out(request: Request, response: Response, state: StateHere, caller: Reader) -> None:
+    """End the browser's session."""
+    if secret := request.cookies.get(COOKIE):
+        state.service.store.log_out(secret)
+        state.credentials.forget()
+    response.delete_cookie(COOKIE)
+
+
+@ROUTER.get("/keys", responses=problem_responses(401, 403, 503))
+def keys(service: ServiceHere, caller: Admin) -> list[KeyInfo]:
+    """All keys, without their secrets."""
+    return [_shown(key) for key in service.store.all_keys()]
+
+
+@ROUTER.post("/keys", status_code=201, responses=problem_responses(400, 401, 403, 413, 422, 503))
+def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyResponse:
+    """A new key; its secret is shown this once."""
+    key, secret = service.store.add_key(body.name, body.scopes, days=body.days)
+    service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=address_of(request))
+    return NewKeyResponse(**_shown(key).model_dump(), secret=secret)
+
+
+@ROUTER.delete("/keys/{id}", status_code=204, responses=problem_responses(401, 403, 404, 422, 503))
+def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
+    """From now on the key opens nothing, nor does a session that was opened with it."""
+    if not state.service.store.revoke(id):
+        raise HTTPException(404, "there is no such key")
+    state.credentials.forget()
+    state.service.store.audit("key revoked", id, key=caller.key.id, address=address_of(request))
+
+
+def _me(key: Key, csrf: str | None) -> SessionInfo:
+    return SessionInfo(key=key.id, name=key.name, scopes=sorted(key.scopes), csrf=csrf)
+
+
+def _shown(key: Key) -> KeyInfo:
+    return KeyInfo(**asdict(key) | {"scopes": sorted(key.scopes)})

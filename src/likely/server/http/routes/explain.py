@@ -1,0 +1,96 @@
+"""/v1/explain and /v1/generate: why, and what a class looks like to a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from likely.classifier.explanation import Explanation
+from likely.reporting.images.explanation_figure import attribution_image, frames
+from likely.networks.pixel_scaling import to_eight_bit
+from likely.server.http.schemas import (
+    GenerateResponse,
+    ExplainParams,
+    ExplainResponse,
+    GenerateRequest,
+    Responses,
+    SampleParams,
+    PathFrame,
+    problem_responses,
+)
+from likely.server.http.dependencies import Asker, Reader, StateHere, find_model
+from likely.server.http.model_registry import LoadedModel
+from likely.server.http.png import encoded, png
+from likely.server.http.uploads import SCHEMA, read_uploads
+
+ROUTER = APIRouter(prefix="/v1", tags=["reasons"])
+PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "A new image of the class."}}
+KEPT = {"Cache-Control": "private, max-age=86400"}
+
+
+@ROUTER.post(
+    "/explain", responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503), openapi_extra={"requestBody": SCHEMA}
+)
+async def explain(
+    request: Request,
+    state: StateHere,
+    caller: Asker,
+    wanted: Annotated[ExplainParams, Query()],
+) -> ExplainResponse:
+    """Why one image is of its class and not of another: what speaks for either, and what would have to change."""
+    service = state.service
+    uploads = await read_uploads(request, service.settings)
+    if len(uploads) > 1:
+        raise HTTPException(422, f"{len(uploads)} images came; one at a time is explained")
+    state.rate_limits.take(caller.key.id, 1)
+    model = find_model(service, wanted.model)
+    return await run_in_threadpool(_explained, await service.explain(uploads[0], model, wanted.against), model)
+
+
+@ROUTER.post("/generate", responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503))
+async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> GenerateResponse:
+    """New images of a class."""
+    model = find_model(state.service, body.model)
+    state.rate_limits.take(caller.key.id, body.n)
+    drawn = await state.service.generate(model, body.label, body.n, body.seed)
+    return GenerateResponse(model=model.id, label=body.label, images=[encoded(pixels) for pixels in drawn])
+
+
+@ROUTER.get(
+    "/models/{model}/classes/{index}/sample",
+    responses={**PICTURE, **problem_responses(401, 403, 404, 422, 429, 503)},
+    response_class=Response,
+)
+async def sample(
+    state: StateHere,
+    caller: Reader,
+    model: Annotated[str, Path(max_length=255)],
+    index: Annotated[int, Path(ge=0, le=1_000_000)],
+    wanted: Annotated[SampleParams, Query()],
+) -> Response:
+    """A new image of a class, by the class's place among the model's labels."""
+    service = state.service
+    state.rate_limits.take(caller.key.id, 1)
+    found = find_model(service, model)
+    if index >= len(found.classifier.labels):
+        raise HTTPException(404, f"{found.name} has {len(found.classifier.labels)} classes")
+    (pixels,) = await service.generate(found, found.classifier.labels[index], 1, wanted.seed)
+    return Response(png(pixels), media_type="image/png", headers=KEPT)
+
+
+def _explained(found: Explanation, model: LoadedModel) -> ExplainResponse:
+    names = model.classifier.labels
+    way = [] if found.counterfactual_path is None else frames(found.counterfactual_path)
+    return ExplainResponse(
+        model=model.id,
+        label=names[found.label],
+        against=names[found.against],
+        probability=found.probability(found.label),
+        probability_against=found.probability(found.against),
+        log_odds=found.log_odds,
+        image=encoded(to_eight_bit(found.image).numpy()),
+        attribution=encoded(attribution_image(found.attribution, found.image)),
+        counterfactual_path=[PathFrame(image=encoded(stop.image), probability=stop.probability, flips=stop.flips) for stop in way],
+    )

@@ -1,0 +1,256 @@
+"""/v2: the open inference protocol, version 2, as KServe, Triton and others speak it.
+
+Images go in as a tensor "image", either BYTES of shape [N], files in base64, or UINT8 of shape [N, H, W, C]. Answers come as
+tensors: label, status, id (BYTES, [N]), p_value (FP64, [N]) and probability (FP64, [N, K]) in the order of the labels of the
+metadata.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from fastapi import APIRouter, HTTPException, Path, Request
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from likely import __version__
+from likely.server.http.schemas import problem_responses, response_schema
+from likely.server.http.dependencies import Asker, Reader, ServiceHere, StateHere, find_model
+from likely.server.http.exception_handlers import problem_response
+from likely.server.http.model_registry import LoadedModel
+from likely.server.http.png import png
+from likely.server.http.service import ClassifyJob, StoredPrediction, Upload
+from likely.server.http.uploads import decode_base64
+
+ROUTER = APIRouter(prefix="/v2", tags=["kserve"])
+INPUT = "image"
+ModelPath = Annotated[str, Path(max_length=255)]
+Channels = (1, 3)
+
+
+class ServerInfo(BaseModel):
+    """What answers here."""
+
+    name: str = "likely"
+    version: str = __version__
+    extensions: list[str] = []
+
+
+class TensorInfo(BaseModel):
+    """A tensor that goes in or comes out; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, Any] = {}
+
+
+class ModelInfo(BaseModel):
+    """A model's tensors."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+
+
+class Ready(BaseModel):
+    """Whether a model answers."""
+
+    name: str
+    ready: bool
+
+
+class InputTensor(BaseModel):
+    """Images."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: Literal["image"]
+    datatype: Literal["BYTES", "UINT8"]
+    shape: Annotated[list[Annotated[int, Field(ge=1, le=1 << 20)]], Field(min_length=1, max_length=4)]
+    data: list[Any]
+
+
+class Inference(BaseModel):
+    """A request."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Annotated[str | None, Field(max_length=255)] = None
+    inputs: Annotated[list[InputTensor], Field(min_length=1, max_length=1)]
+
+
+class OutputTensor(BaseModel):
+    """A tensor of answers, row by row."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any]
+
+
+class Inferred(BaseModel):
+    """A response."""
+
+    model_name: str
+    model_version: str
+    id: str
+    outputs: list[OutputTensor]
+
+
+BODY = {"required": True, "content": {"application/json": {"schema": response_schema(Inference)}}}
+
+
+@ROUTER.get("")
+async def server() -> ServerInfo:
+    """What answers here."""
+    return ServerInfo()
+
+
+@ROUTER.get("/health/live")
+async def live() -> dict[str, bool]:
+    """The process answers."""
+    return {"live": True}
+
+
+@ROUTER.get("/health/ready", responses=problem_responses(503))
+async def ready(service: ServiceHere) -> dict[str, bool]:
+    """Models are loaded and the store can be reached."""
+    await run_in_threadpool(service.store.ping)
+    return {"ready": True}
+
+
+@ROUTER.get("/models/{model}", responses=problem_responses(401, 403, 404, 422, 503))
+def metadata(service: ServiceHere, caller: Reader, model: ModelPath) -> ModelInfo:
+    """A model's tensors."""
+    return _info(service, find_model(service, model))
+
+
+@ROUTER.get("/models/{model}/versions/{version}", responses=problem_responses(401, 403, 404, 422, 503))
+def metadata_of_version(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> ModelInfo:
+    """Those of a version."""
+    return _info(service, find_model(service, f"{model}@{version}"))
+
+
+@ROUTER.get("/models/{model}/ready", responses=problem_responses(401, 403, 404, 422, 503))
+def model_ready(service: ServiceHere, caller: Reader, model: ModelPath) -> Ready:
+    """Whether a model answers."""
+    return Ready(name=find_model(service, model).name, ready=True)
+
+
+@ROUTER.get("/models/{model}/versions/{version}/ready", responses=problem_responses(401, 403, 404, 422, 503))
+def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> Ready:
+    """Whether a version answers."""
+    return Ready(name=find_model(service, f"{model}@{version}").name, ready=True)
+
+
+@ROUTER.post(
+    "/models/{model}/infer",
+    responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
+    openapi_extra={"requestBody": BODY},
+)
+async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> Inferred:
+    """Answer images."""
+    return await _infer(request, state, caller, find_model(state.service, model))
+
+
+@ROUTER.post(
+    "/models/{model}/versions/{version}/infer",
+    responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
+    openapi_extra={"requestBody": BODY},
+)
+async def infer_with_version(
+    request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath
+) -> Inferred:
+    """Answer images by a version."""
+    return await _infer(request, state, caller, find_model(state.service, f"{model}@{version}"))
+
+
+async def _infer(request: Request, state: StateHere, caller: Asker, model: LoadedModel) -> Inferred:
+    body = await _asked(request)
+    service, (tensor,) = state.service, body.inputs
+    n, most = tensor.shape[0], service.settings.max_images
+    if n > most:
+        raise HTTPException(413, f"{n} images are too many; {most} at most were expected")
+    state.rate_limits.take(caller.key.id, n)
+    uploads = await run_in_threadpool(_uploads, tensor)
+    id = request.state.request_id
+    kept = await service.classify(uploads, ClassifyJob(model, service.settings.alpha, id, caller.key))
+    for each in kept:
+        if each.prediction.error is not None:
+            raise HTTPException(422, each.prediction.error)
+    state.metrics.predicted(model.id, [each.prediction for each in kept])
+    return Inferred(model_name=model.name, model_version=model.version, id=body.id or id, outputs=_outputs(model, kept))
+
+
+async def _asked(request: Request) -> Inference:
+    """Read only now that it is known who asks."""
+    try:
+        return await run_in_threadpool(Inference.model_validate_json, await request.body())
+    except ValidationError as error:
+        raise HTTPException(422, "; ".join(map(problem_response, error.errors()))) from None
+
+
+def _uploads(tensor: InputTensor) -> list[Upload]:
+    n = tensor.shape[0]
+    if tensor.datatype == "BYTES":
+        if len(tensor.shape) != 1 or len(tensor.data) != n:
+            raise HTTPException(422, f"BYTES of shape {tensor.shape} hold {len(tensor.data)} images; [N] was expected")
+        return [_upload(each, i) for i, each in enumerate(tensor.data)]
+    shape = tensor.shape
+    if len(shape) != 4 or shape[3] not in Channels:
+        raise HTTPException(422, f"UINT8 has the shape {shape}; [N, H, W, C] was expected, C 1 or 3")
+    try:
+        pixels = np.array(tensor.data)
+    except ValueError:
+        raise HTTPException(422, "the rows of data have different lengths") from None
+    if pixels.size != math.prod(shape) or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
+        raise HTTPException(422, f"data holds no {math.prod(shape):,} whole numbers from 0 to 255, as {shape} says")
+    images = pixels.reshape(shape).astype(np.uint8).transpose(0, 3, 1, 2)
+    return [Upload(f"image {i + 1}", png(each)) for i, each in enumerate(images)]
+
+
+def _upload(given: object, i: int) -> Upload:
+    upload = decode_base64(f"image {i + 1}", str(given))
+    if upload.fault:  # there is no place for it in a tensor of answers
+        raise HTTPException(422, upload.fault)
+    return upload
+
+
+def _outputs(model: LoadedModel, kept: list[StoredPrediction]) -> list[OutputTensor]:
+    n, place = len(kept), {label: c for c, label in enumerate(model.classifier.labels)}
+    probability = np.zeros((n, len(place)))
+    for i, each in enumerate(kept):
+        for of_class in each.prediction.classes:
+            probability[i, place[of_class.label]] = of_class.probability
+    words = {name: [getattr(each.prediction, name) for each in kept] for name in ("label", "status", "p_value")}
+    columns = {**words, "id": [each.id for each in kept]}
+    tensors = [
+        OutputTensor(name=name, datatype="FP64" if name == "p_value" else "BYTES", shape=[n], data=values)
+        for name, values in columns.items()
+    ]
+    shape = list(probability.shape)
+    return [*tensors, OutputTensor(name="probability", datatype="FP64", shape=shape, data=probability.ravel().tolist())]
+
+
+def _info(service: ServiceHere, model: LoadedModel) -> ModelInfo:
+    labels = list(model.classifier.labels)
+    columns = (("label", "BYTES"), ("status", "BYTES"), ("p_value", "FP64"), ("id", "BYTES"))
+    outputs = [TensorInfo(name=name, datatype=kind, shape=[-1]) for name, kind in columns]
+    probability = TensorInfo(
+        name="probability", datatype="FP64", shape=[-1, len(labels)], parameters={"labels": labels}
+    )
+    return ModelInfo(
+        name=model.name,
+        versions=[each.version for each in service.registry.models if each.name == model.name],
+        platform="likely",
+        inputs=[
+            TensorInfo(name=INPUT, datatype="BYTES", shape=[-1]),
+            TensorInfo(name=INPUT, datatype="UINT8", shape=[-1, -1, -1, -1]),
+        ],
+        outputs=[*outputs, probability],
+    )

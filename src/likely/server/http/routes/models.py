@@ -1,0 +1,148 @@
+"""/v1/models and /v1/classify."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from likely.server.http.schemas import (
+    NewClassParams,
+    ClassesResponse,
+    ClassifyResponse,
+    ClassifyParams,
+    ProjectionResponse,
+    ClassInfo,
+    DriftInfo,
+    PredictionOut,
+    ModelsResponse,
+    ModelInfo,
+    ClassEmbedding,
+    problem_responses,
+)
+from likely.server.http.dependencies import Admin, Asker, Reader, ServiceHere, StateHere, address_of, find_model
+from likely.server.http.model_registry import LoadedModel
+from likely.server.http.service import ClassifyJob, StoredPrediction
+from likely.server.http.uploads import SCHEMA, read_uploads
+from likely.server.store import ClassStats
+
+ROUTER = APIRouter(prefix="/v1", tags=["models"])
+ModelPath = Annotated[str, Path(max_length=255)]
+
+
+@ROUTER.get("/models", responses=problem_responses(401, 403, 503))
+def models(service: ServiceHere, caller: Reader) -> ModelsResponse:
+    """The models that are served."""
+    newest: dict[str, list[LoadedModel]] = {}
+    for each in service.registry.models:
+        newest.setdefault(each.name, []).append(each)
+    return ModelsResponse(models=[_shown(versions) for versions in newest.values()])
+
+
+@ROUTER.post(
+    "/classify",
+    response_model=ClassifyResponse,
+    responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": SCHEMA},
+)
+async def classify(
+    request: Request,
+    state: StateHere,
+    caller: Asker,
+    wanted: Annotated[ClassifyParams, Query()],
+) -> Response:
+    """Say what images show, or that they show nothing known. What is answered is in the store."""
+    service = state.service
+    uploads = await read_uploads(request, service.settings)
+    state.rate_limits.take(caller.key.id, len(uploads))
+    alpha = wanted.alpha or service.settings.alpha
+    asked = ClassifyJob(find_model(service, wanted.model), alpha, request.state.request_id, caller.key)
+    kept = await service.classify(uploads, asked)
+    state.metrics.predicted(asked.model.id, [each.prediction for each in kept])
+    answers = [_given(each, wanted.top_k) for each in kept]
+    told = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=answers)
+    return Response(told.model_dump_json(), media_type="application/json")  # as it is, not looked at once more
+
+
+@ROUTER.get("/models/{model}/drift", responses=problem_responses(401, 403, 404, 422, 503))
+def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> DriftInfo:
+    """Whether the images of late are like those that the model was validated on, by how typical it finds them."""
+    found = find_model(service, model)
+    told = service.drift(found)
+    if told is None:
+        return DriftInfo(model=found.id)
+    return DriftInfo(model=found.id, drifted=told.has_drifted, **asdict(told))
+
+
+@ROUTER.get("/models/{model}/classes", responses=problem_responses(401, 403, 404, 422, 503))
+def classes(service: ServiceHere, caller: Reader, model: ModelPath) -> ClassesResponse:
+    """What each class was learned from, how often it was answered by any version, and how often people found that right."""
+    found = find_model(service, model)
+    figures = service.store.class_stats(found.name)
+    shown = [
+        ClassInfo(**dict(figures.get(label, ClassStats(label=label))), n_training=found.n_training.get(label))
+        for label in found.classifier.labels
+    ]
+    return ClassesResponse(model=found.id, classes=shown)
+
+
+@ROUTER.get("/models/{model}/map", responses=problem_responses(401, 403, 404, 422, 503))
+def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> ProjectionResponse:
+    """Where classes are on the model's map; predictions say where images are."""
+    found = find_model(service, model)
+    places = [] if found.projection is None else found.class_embeddings.tolist()
+    named = zip(found.classifier.labels, places, strict=False)
+    return ProjectionResponse(model=found.id, classes=[ClassEmbedding(label=label, x=x, y=y) for label, (x, y) in named])
+
+
+@ROUTER.post(
+    "/models/{model}/classes",
+    status_code=201,
+    responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": SCHEMA},
+)
+async def add_class(
+    request: Request,
+    state: StateHere,
+    caller: Admin,
+    model: ModelPath,
+    wanted: Annotated[NewClassParams, Query()],
+) -> ModelInfo:
+    """Teach a model a class more from images of it. The version that knows it answers from now on."""
+    service = state.service
+    uploads = await read_uploads(request, service.settings)
+    state.rate_limits.take(caller.key.id, len(uploads))
+    old = find_model(service, model)
+    new = await service.extend(old, wanted.label, uploads)
+    subject = f"{new.id} from {old.id}: {wanted.label!r} of {len(uploads)} images"
+    await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=address_of(request))
+    return _shown([each for each in service.registry.models if each.name == new.name])
+
+
+@ROUTER.post("/models/{model}/reload", responses=problem_responses(401, 403, 404, 413, 422, 503))
+def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
+    """Read a model's folder, that the service was started with, again. Requests under way are answered by the version asked.
+    Classes that were added here are set aside."""
+    old = find_model(service, model)
+    new = service.reload(old.name)
+    service.store.audit("model loaded", f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
+    return _shown([each for each in service.registry.models if each.name == new.name])
+
+
+def _given(kept: StoredPrediction, top_k: int | None) -> PredictionOut:
+    return PredictionOut(id=kept.id, **kept.prediction.model_copy(update={"classes": kept.prediction.classes[:top_k]}).model_dump())
+
+
+def _shown(versions: list[LoadedModel]) -> ModelInfo:
+    last = versions[-1]
+    return ModelInfo(
+        name=last.name,
+        version=last.version,
+        versions=[each.version for each in versions],
+        family=last.classifier.family,
+        labels=list(last.classifier.labels),
+        size=[last.format.height, last.format.width],
+        channels=last.format.channels,
+    )

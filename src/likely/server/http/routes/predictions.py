@@ -1,0 +1,104 @@
+"""/v1/predictions: what was answered, and what people say of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from likely.server.http.schemas import (
+    BulkLabelRequest,
+    LabelResponse,
+    LabelRequest,
+    PredictionsResponse,
+    PageParams,
+    Responses,
+    problem_responses,
+)
+from likely.server.http.dependencies import Labeler, Reader, ServiceHere, address_of
+from likely.server.store import PredictionRecord, PredictionFilter
+from likely.server.store.queries import Word
+
+ROUTER = APIRouter(prefix="/v1", tags=["predictions"])
+PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "As it came."}}
+Id = Annotated[Word, Path(max_length=36)]
+Filter = Annotated[PredictionFilter, Query()]
+
+
+@ROUTER.get("/predictions", responses=problem_responses(401, 403, 422, 503))
+def predictions(
+    service: ServiceHere,
+    caller: Reader,
+    asked: Annotated[PageParams, Query()],
+) -> PredictionsResponse:
+    """A page of what was answered, the newest first."""
+    found = service.store.predictions(asked, before=asked.before, limit=asked.limit)
+    older = found[-1].id if len(found) == asked.limit else None
+    return PredictionsResponse(predictions=found, before=older, counts=service.store.count(asked))
+
+
+@ROUTER.get(
+    "/predictions/export",
+    responses={
+        200: {"content": {"application/jsonl": {}}, "description": "A line of JSON each."},
+        **problem_responses(401, 403, 422, 503),
+    },
+    response_class=StreamingResponse,
+)
+def export(service: ServiceHere, caller: Reader, selection: Filter) -> StreamingResponse:
+    """All of them, as lines of JSON."""
+    named = {"Content-Disposition": 'attachment; filename="predictions.jsonl"'}
+    return StreamingResponse(_lines(service.store.every(selection)), media_type="application/jsonl", headers=named)
+
+
+@ROUTER.get("/predictions/{id}", responses=problem_responses(401, 403, 404, 422, 503))
+def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord:
+    """One of them."""
+    found = service.store.prediction(id)
+    if found is None:
+        raise HTTPException(404, "there is no such prediction")
+    return found
+
+
+@ROUTER.post("/predictions/label", responses=problem_responses(400, 401, 403, 413, 422, 503))
+def label_many(request: Request, service: ServiceHere, caller: Labeler, body: BulkLabelRequest) -> LabelResponse:
+    """Say what many images show, or take it back."""
+    known = service.store.label(body.ids, body.label, caller.key.id)
+    _note(request, service, caller, f"{len(known)} predictions: {body.label!r}")
+    return LabelResponse(ids=known)
+
+
+@ROUTER.post("/predictions/{id}/label", responses=problem_responses(400, 401, 403, 404, 413, 422, 503))
+def label(request: Request, service: ServiceHere, caller: Labeler, id: Id, body: LabelRequest) -> LabelResponse:
+    """Say what an image shows, or take it back."""
+    known = service.store.label([id], body.label, caller.key.id)
+    if not known:
+        raise HTTPException(404, "there is no such prediction")
+    _note(request, service, caller, f"{id}: {body.label!r}")
+    return LabelResponse(ids=known)
+
+
+@ROUTER.get(
+    "/images/{sha256}",
+    responses={**PICTURE, **problem_responses(401, 403, 404, 422, 503)},
+    response_class=Response,
+)
+def image(service: ServiceHere, caller: Reader, sha256: Annotated[str, Path(max_length=64)]) -> Response:
+    """An image as it came."""
+    found = service.store.image(sha256) if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
+    if found is None:
+        raise HTTPException(404, "there is no such image")
+    kept = {"Cache-Control": "private, max-age=31536000, immutable"}  # what is named by its content never changes
+    return Response(found.content, media_type=found.media_type, headers=kept)
+
+
+def _lines(found: Iterator[PredictionRecord]) -> Iterator[str]:
+    for each in found:
+        yield each.model_dump_json() + "\n"
+
+
+def _note(request: Request, service: ServiceHere, caller: Labeler, subject: str) -> None:
+    service.store.audit("label", subject, key=caller.key.id, address=address_of(request))

@@ -1,0 +1,117 @@
+"""The pages' own addresses: where they are, and what they offer to take away."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+import zipfile
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+from fastapi import APIRouter, HTTPException
+from fastapi import Path as InPath
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, StreamingResponse
+
+from likely.checkpoint import ModelFolder
+from likely.experiment import CARD, REPORT
+from likely.server import web
+from likely.server.http.schemas import Responses, problem_responses
+from likely.server.http.dependencies import Reader, ServiceHere, find_model
+from likely.server.http.service import Service
+from likely.server.store import PredictionFilter, Store
+
+PAGES = Path(web.__file__).parent / "pages"
+# A report holds its pictures and its style in itself, and runs nothing.
+REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
+ROUTER = APIRouter()
+HTML: Responses = {200: {"content": {"text/html": {}}, "description": "The page."}}
+TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "Markdown."}}
+ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A folder for each class."}}
+BLOCK = 1 << 16  # bytes
+EXPORTING = threading.Lock()  # one after another, for they take long
+SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp"}
+
+
+@ROUTER.get("/", include_in_schema=False)
+async def index() -> FileResponse:
+    """The pages for people."""
+    return FileResponse(PAGES / "index.html")
+
+
+@ROUTER.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    """The addresses, from /openapi.json."""
+    return FileResponse(PAGES / "docs.html")
+
+
+@ROUTER.get(
+    "/v1/models/{model}/report",
+    tags=["models"],
+    responses={**HTML, **problem_responses(401, 403, 404, 422, 503)},
+    response_class=HTMLResponse,
+)
+def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> HTMLResponse:
+    """The report of a model's training."""
+    return HTMLResponse(_page(service, model, REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
+
+
+@ROUTER.get(
+    "/v1/models/{model}/card",
+    tags=["models"],
+    responses={**TEXT, **problem_responses(401, 403, 404, 422, 503)},
+    response_class=PlainTextResponse,
+)
+def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> PlainTextResponse:
+    """What a person needs to know before using the model, in Markdown."""
+    return PlainTextResponse(_page(service, model, CARD))
+
+
+@ROUTER.get(
+    "/v1/predictions/folder",
+    tags=["predictions"],
+    responses={**ZIP, **problem_responses(401, 403, 422, 503)},
+    response_class=StreamingResponse,
+)
+def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
+    """Everything that people have labelled, as a training folder: an archive with a folder for each class."""
+    file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # without a name: it is gone with the process
+    try:
+        with EXPORTING:
+            write_folder(service.store, file)
+        n = file.tell()
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    headers = {"Content-Disposition": 'attachment; filename="labelled.zip"', "Content-Length": str(n)}
+    blocks = iter(lambda: file.read(BLOCK), b"")
+    away = BackgroundTask(file.close)
+    return StreamingResponse(blocks, media_type="application/zip", headers=headers, background=away)
+
+
+def _page(service: Service, model: str, name: str) -> bytes:
+    """A file of a model folder that is there for people."""
+    files = ModelFolder(find_model(service, model).folder, service.registry.trust)
+    if not files.has(name):
+        raise HTTPException(404, f"{model} has no {name}; it was saved from Python")
+    return files.read(name)
+
+
+def write_folder(store: Store, file: BinaryIO) -> None:
+    """An archive of class folders; an image that several predictions are about is there once, under its last label."""
+    written = set[str]()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for each in store.every(PredictionFilter(is_labeled=True)):
+            picture = store.image(each.image) if each.image not in written else None
+            if picture is not None and each.true_label is not None:
+                written.add(each.image)
+                name = each.image[:16] + SUFFIXES.get(picture.media_type, "")
+                archive.writestr(f"{_folder(each.true_label)}/{name}", picture.content)
+
+
+def _folder(label: str) -> str:
+    """A class as folders within folders, and nowhere else."""
+    ways = [re.sub(r"[^\w .()+-]", "_", way).strip(". ") or "_" for way in label.split("/")]
+    return "/".join(ways)

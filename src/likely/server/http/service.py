@@ -1,0 +1,304 @@
+"""The service: models, a store and processes that decode, and what becomes of images that come in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from starlette.concurrency import run_in_threadpool
+
+from likely.prediction import Prediction
+from likely.classifier.explanation import Explanation
+from likely.data import arrays
+from likely.data.decoding import Array, ImageError
+from likely.inference.drift import Drift, drift
+from likely.experiment import save_with_new_class
+from likely.server.http.batching import BatchStats, Batcher, QueueFullError
+from likely.server.http.decode_pool import DecoderPool, DecodeJob, DecodedImage, stack
+from likely.server.http.model_registry import ModelRegistry, LoadedModel
+from likely.server.http.settings import Settings
+from likely.server.store import STORE_FAULTS, NewPrediction, Key, Store
+from likely.server.store import StoredImage as Stored
+from likely.server.store.ids import row_id
+from likely.server.store.images import fsync_path
+from likely.server.store.schema import ModelRow
+
+BATCH_STEP = 8  # images by which batches grow: a network keeps what it has worked out for each size, in megabytes
+STORE_BATCH_SIZE = 256  # answers that are written together
+LEARNED_VERSIONS = "models"  # in the store: versions that have learned classes here
+LEARNED_PARTIAL = "models.part"  # where they are written
+ROLLED_BACK = "models.set-aside"  # where they go when the model of before is wanted back
+PARENT = "parent"  # beside each: which version it comes from
+DRIFT_WINDOW = 1000  # images of late, for drift
+HOUR = 3600.0  # seconds
+MIN_NEW_CLASS_IMAGES = 5  # images that a class is learned from
+MAX_SLOW_REQUESTS = 128  # explanations, drawings and lessons that may wait
+MAX_STORED_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
+
+
+LOG = logging.getLogger("likely.service")
+
+
+class Upload(NamedTuple):
+    """An image as it came."""
+
+    name: str
+    content: bytes
+    fault: str = ""  # why there is no content
+
+
+class ClassifyJob(NamedTuple):
+    """How images are to be answered, and for whom."""
+
+    model: LoadedModel
+    alpha: float
+    request: str
+    key: Key | None
+
+
+class LocatedPrediction(NamedTuple):
+    """An answer, and where the image is on the model's map, if it has one."""
+
+    prediction: Prediction
+    embedding_2d: tuple[float, float] | None
+
+
+class StoredPrediction(NamedTuple):
+    """An answer, and under what id it is in the store; an image that could not be read has none."""
+
+    id: str | None
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is answered together."""
+
+    model: LoadedModel
+    alpha: float
+
+
+class Service:
+    """What all requests share; `close` answers all who wait."""
+
+    def __init__(
+        self, registry: ModelRegistry, store: Store, settings: Settings, on_batch: Callable[[BatchStats], None] = lambda batched: None
+    ) -> None:
+        self.registry, self.store, self.settings = registry, store, settings
+        self.decoders = DecoderPool(settings)
+        how = {"most": settings.max_batch, "capacity": settings.max_queue}
+        self._classify_batcher: Batcher[tuple[DecodedImage, str], LocatedPrediction] = Batcher(
+            _classify, wait=settings.batch_timeout, step=BATCH_STEP, on_batch=on_batch, **how
+        )
+        self._store_batcher: Batcher[NewPrediction, str] = Batcher(
+            lambda _, given: store.add(given), most=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
+        )
+        self.n_inflight = 0
+        self._slow, self._n_slow = asyncio.Semaphore(1), 0  # of what takes long one at a time: answers come first
+        shutil.rmtree(store.folder / LEARNED_PARTIAL, ignore_errors=True)
+        for model in registry.models:
+            self.register_model(model)
+        for folder in sorted((store.folder / LEARNED_VERSIONS).glob("*")):  # by time
+            self._restore_version(folder)
+
+    def register_model(self, model: LoadedModel) -> None:
+        """A version of a model answers from now on."""
+        labels, family = list(model.classifier.labels), model.classifier.family
+        row = ModelRow(id=model.id, name=model.name, family=family, labels=labels, first_served=datetime.now(UTC))
+        self.store.register_model(row)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether not one image more may wait."""
+        return self.n_inflight >= self.settings.max_queue
+
+    def load(self, folder: Path) -> LoadedModel:
+        """Read a model folder; what it says from now on has a model in the store."""
+        new = self.registry.read(folder)
+        self.register_model(new)
+        self.registry.publish(new)
+        return new
+
+    def reload(self, name: str) -> LoadedModel:
+        """Read again the folder that a model was loaded from. What it has learned here is set aside, now and for good."""
+        new = self.load(self.registry.sources[name])
+        aside = self.store.folder / ROLLED_BACK
+        for grown in (self.store.folder / LEARNED_VERSIONS).glob(f"*/{name}"):
+            aside.mkdir(exist_ok=True)
+            grown.parent.replace(aside / grown.parent.name)
+        return new
+
+    def _restore_version(self, folder: Path) -> None:
+        """A version that learned a class here, if it comes from what is served, and not from what was trained anew since."""
+        try:
+            (model,) = (path for path in folder.iterdir() if path.is_dir())
+            parent = (folder / PARENT).read_text()
+            if any(each.id == parent for each in self.registry.models):
+                self.load(model)
+            else:
+                LOG.warning(
+                    "not loaded: %s has learned a class, but its parent %s is not served any more", model, parent
+                )
+        except (ValueError, OSError) as error:
+            LOG.warning("not loaded: %s: %s", folder, error)
+
+    async def classify(self, uploads: Sequence[Upload], asked: ClassifyJob) -> list[StoredPrediction]:
+        """An answer to each image, in the store before it is given. A FullError if too many wait."""
+        with self._admit(len(uploads)):
+            decoding = (self._decode(upload, asked.model) for upload in uploads)
+            found = await asyncio.gather(*decoding)
+            good = [
+                (picture, upload)
+                for picture, upload in zip(found, uploads, strict=True)
+                if isinstance(picture, DecodedImage)
+            ]
+            jobs = [(picture, upload.name) for picture, upload in good]
+            placed = await self._classify_batcher.submit(_Kind(asked.model, asked.alpha), jobs)
+            given = [_new_prediction(*one, found, asked) for one, found in zip(good, placed, strict=True)]
+            ids = await self._store_batcher.submit(None, given)
+            kept = map(StoredPrediction, ids, (each.prediction for each in placed))
+        return [next(kept) if isinstance(each, DecodedImage) else StoredPrediction(None, each) for each in found]
+
+    async def explain(self, upload: Upload, model: LoadedModel, against: str | None) -> Explanation:
+        """Why an image is of its class; an ImageError or a ValueError if it cannot be told."""
+        async with self._slow_slot():
+            (pixels,) = stack([await self._decode_or_raise(upload, model)])
+            return await run_in_threadpool(model.classifier.explain, pixels, against=against)
+
+    async def extend(self, model: LoadedModel, label: str, uploads: Sequence[Upload]) -> LoadedModel:
+        """A version of a model that knows a class more, from images of it; it answers from now on. A ValueError if the model
+        cannot learn it, and an ImageError names an image that cannot be read."""
+        if len(uploads) < MIN_NEW_CLASS_IMAGES:
+            raise ValueError(
+                f"{label!r} has {len(uploads)} of the {MIN_NEW_CLASS_IMAGES} images that a class is learned from at least"
+            )
+        async with self._slow_slot():
+            pictures = [await self._decode_or_raise(upload, model) for upload in uploads]
+            return await run_in_threadpool(self._add_class, model, label, stack(pictures))
+
+    def _add_class(self, model: LoadedModel, label: str, pixels: Array) -> LoadedModel:
+        if self.registry.takes_signed_only:
+            raise ValueError(
+                "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
+            )
+        larger = model.classifier.extend(label, pixels)
+        growing, grown = self.store.folder / LEARNED_PARTIAL, self.store.folder / LEARNED_VERSIONS / row_id()
+        command = f"a class added to {model.id} over HTTP"
+        try:
+            save_with_new_class(larger, {label: len(pixels)}, model.folder, growing / model.name, command=command)
+            (growing / PARENT).write_text(model.id)
+            fsync_path(growing)
+            grown.parent.mkdir(exist_ok=True)
+            growing.replace(grown)  # whole or not at all: what is there is loaded when the service begins again
+        finally:
+            shutil.rmtree(growing, ignore_errors=True)
+        return self.load(grown / model.name)
+
+    def drift(self, model: LoadedModel) -> Drift | None:
+        """Of the images that a model was shown of late, from those that it was validated on; None if nothing is known."""
+        kept = model.reference_p_values
+        if kept is None:
+            return None
+        return drift(self.store.latest_p_values(model.id, DRIFT_WINDOW), kept.quantiles, kept.n)
+
+    async def generate(self, model: LoadedModel, label: str, n: int, seed: int) -> Array:
+        """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""
+        if not model.classifier.generates_images:
+            raise ValueError(f"{model.id} draws no images")
+        async with self._slow_slot():
+            return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
+
+    async def prune_periodically(self) -> None:
+        """Forget what is too old, again and again; nothing if nothing ever is."""
+        while self.settings.retention_days is not None:
+            try:
+                await run_in_threadpool(self._prune, self.settings.retention_days)
+            except STORE_FAULTS:
+                LOG.exception("retention")  # an hour later it is tried again
+            await asyncio.sleep(HOUR)
+
+    def _prune(self, days: float) -> None:
+        if n := self.store.prune(days):
+            self.store.audit("retention", f"{n} predictions older than {days:g} days", key=None, address="")
+
+    def close(self) -> None:
+        """Answer all who wait, take nobody more, and let go of everything."""
+        self._classify_batcher.close()
+        self._store_batcher.close()
+        self.decoders.close()
+        self.store.close()
+
+    @asynccontextmanager
+    async def _slow_slot(self) -> AsyncIterator[None]:
+        """In its turn among what takes long, which does not count among the images that wait for answers."""
+        if self._n_slow >= MAX_SLOW_REQUESTS:
+            raise QueueFullError(1.0)
+        self._n_slow += 1
+        try:
+            async with self._slow:
+                yield
+        finally:
+            self._n_slow -= 1
+
+    @contextmanager
+    def _admit(self, n: int) -> Iterator[None]:
+        """While so many images are on their way through."""
+        if self.n_inflight + n > self.settings.max_queue:
+            raise QueueFullError(1.0)
+        self.n_inflight += n
+        try:
+            yield
+        finally:
+            self.n_inflight -= n
+
+    async def _decode_or_raise(self, upload: Upload, model: LoadedModel) -> DecodedImage:
+        """An ImageError if it cannot be read."""
+        found = await self._decode(upload, model)
+        if isinstance(found, Prediction):
+            raise ImageError(found.error)
+        return found
+
+    async def _decode(self, upload: Upload, model: LoadedModel) -> DecodedImage | Prediction:
+        if upload.fault:
+            return Prediction.failed(upload.name, upload.fault, model=model.id)
+        if len(upload.content) > self.settings.max_bytes:
+            size = f"{len(upload.content) / 1e6:.1f} MB; {self.settings.max_bytes / 1e6:.1f} MB at most were expected"
+            return Prediction.failed(upload.name, f"{upload.name}: has {size}", model=model.id)
+        try:
+            return await self.decoders.decode(DecodeJob(upload.content, upload.name, model.format))
+        except ImageError as error:
+            return Prediction.failed(upload.name, str(error), model=model.id)
+
+
+def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[LocatedPrediction]:
+    assert isinstance(kind, _Kind)
+    model, (pictures, names) = kind.model, zip(*jobs, strict=True)
+    pixels = stack(pictures)
+    answers = model.classifier.classify(pixels, alpha=kind.alpha, names=names)
+    if model.projection is None:
+        return [LocatedPrediction(answer, None) for answer in answers]
+    images, _ = arrays.read_inputs(pixels, model.format)
+    places = model.classifier.embed(images, model.projection).tolist()
+    return [LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
+
+
+def _new_prediction(picture: DecodedImage, upload: Upload, placed: LocatedPrediction, asked: ClassifyJob) -> NewPrediction:
+    answer = placed.prediction
+    stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
+    short = answer.model_copy(update={"classes": answer.classes[:MAX_STORED_CLASSES]})
+    return NewPrediction(
+        stored,
+        short,
+        asked.model.id,
+        asked.alpha,
+        asked.request,
+        None if asked.key is None else asked.key.id,
+        placed.embedding_2d,
+    )

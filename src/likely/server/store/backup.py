@@ -1,0 +1,83 @@
+"""Backup and restore: a store into another one, whatever databases they are."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Connection, func, insert, select
+
+from likely.server.store.db import StoreError
+from likely.server.store.images import BlobStore
+from likely.server.store.schema import Base, ImageRow
+from likely.server.store.store import Store
+
+AT_ONCE = 1000  # rows
+
+
+def backup(store: Store, out: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
+    """Everything of a store, as it is at one moment, as a store in a new folder, with its database in it: how many images.
+
+    The service may go on meanwhile. A StoreError if the folder holds something.
+    """
+    return _copied(store, _new(out, None), progress)
+
+
+def restore(
+    source: Path, folder: Path, url: str | None, progress: Callable[[int, int], None] = lambda done, of: None
+) -> int:
+    """A backup into a new store, in a folder or with its database at `url`; a StoreError if there is something already."""
+    if not (source / "likely.sqlite").exists():
+        raise StoreError(f"{source} is no backup: likely.sqlite was expected in it")
+    return _copied(Store.open(source), _new(folder, url), progress)
+
+
+def _new(folder: Path, url: str | None) -> Store:
+    if folder.exists() and any(folder.iterdir()):
+        raise StoreError(f"{folder} is not empty; name a new folder")
+    store = Store.open(folder, url)
+    with store.engine.connect() as connection:
+        tables = Base.metadata.sorted_tables
+        is_empty = not any(connection.scalar(select(func.count()).select_from(table)) for table in tables)
+    if not is_empty:
+        store.close()
+        raise StoreError(f"the database that --database names is not empty; {folder} needs one that is")
+    return store
+
+
+def _copied(source: Store, target: Store, progress: Callable[[int, int], None]) -> int:
+    with source.engine.connect() as old, target.engine.begin() as new:
+        at_one_moment(old)
+        _copy_rows(old, new)
+        images = list(new.scalars(select(ImageRow.sha256)))
+        for i, key in enumerate(images):
+            _copy_file(source.files, target.files, key)
+            progress(i + 1, len(images))
+    for grown in sorted((source.folder / "models").glob("*")):
+        shutil.copytree(grown, target.folder / "models" / grown.name)
+    source.close()
+    target.close()
+    return len(images)
+
+
+def at_one_moment(connection: Connection) -> None:
+    """Let all that is read from now on be as it is now."""
+    if connection.dialect.name == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ")
+    else:
+        connection.exec_driver_sql("BEGIN")  # the driver begins by itself with writing alone
+
+
+def _copy_rows(old: Connection, new: Connection) -> None:
+    """Tables in the order in which they need each other."""
+    for table in Base.metadata.sorted_tables:
+        rows = old.execution_options(stream_results=True).execute(select(table))
+        for some in rows.partitions(AT_ONCE):
+            new.execute(insert(table), [row._asdict() for row in some])
+
+
+def _copy_file(source: BlobStore, target: BlobStore, key: str) -> None:
+    place = target.place(key)
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(source.as_it_lies(key))

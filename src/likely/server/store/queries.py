@@ -1,0 +1,138 @@
+"""Which predictions are meant: a filter, and a page of what it lets through."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, Select, func, select
+
+from likely.prediction import Prediction, Status
+from likely.server.store.schema import PredictionRow
+
+MOST = 500  # predictions of a page
+
+
+def _writable(word: str) -> str:
+    if not all(each.isprintable() for each in word):  # a database may not take a zero byte or half a surrogate
+        raise ValueError("should be made of printable characters")
+    return word
+
+
+Word = Annotated[str, AfterValidator(_writable)]
+
+
+class PredictionFilter(BaseModel):
+    """A filter of predictions; what is left out lets all through."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Annotated[list[Status], Field(description="One of these.")] = []
+    label: Annotated[Word | None, Field(max_length=255, description="The most probable class.")] = None
+    true_label: Annotated[Word | None, Field(max_length=255, description="What people say it shows.")] = None
+    is_labeled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
+    disagrees_with_previous: Annotated[bool | None, Field(description="Whether another version of the model said otherwise.")] = None
+    model: Annotated[Word | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
+    since: Annotated[datetime | None, Field(description="At this time or later.")] = None
+    until: Annotated[datetime | None, Field(description="Before this time.")] = None
+
+    @property
+    def rows(self) -> Select[Any]:
+        """Those of the table."""
+        return select(PredictionRow).where(*self._conditions())
+
+    def page(self, *, before: str | None, limit: int) -> Select[Any]:
+        """The newest of them, or those older than the prediction `before`."""
+        rows = self.rows.order_by(PredictionRow.id.desc()).limit(limit)
+        return rows if before is None else rows.where(PredictionRow.id < before)
+
+    def _conditions(self) -> Iterator[ColumnElement[bool]]:
+        table = PredictionRow
+        if self.status:
+            yield table.status.in_([status.value for status in self.status])
+        for name in ("label", "true_label", "changed"):
+            if (wanted := getattr(self, name)) is not None:
+                yield getattr(table, name) == wanted
+        if self.is_labeled is not None:
+            yield table.true_label.is_not(None) if self.is_labeled else table.true_label.is_(None)
+        if self.model is not None:
+            yield table.model == self.model if "@" in self.model else filter_by_name(self.model)
+        if self.since is not None:
+            yield table.created >= self.since
+        if self.until is not None:
+            yield table.created < self.until
+
+
+def filter_by_name(name: str) -> ColumnElement[bool]:
+    """Predictions by any version of a model."""
+    return PredictionRow.model.startswith(f"{name}@", autoescape=True)
+
+
+class ClassStats(BaseModel):
+    """What was answered of a class, and what people said of that."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    n_known: Annotated[int, Field(description="Images that were said to be of it, without doubt.")] = 0
+    n_ambiguous: Annotated[int, Field(description="Images of which it is the most probable class of several.")] = 0
+    n_unknown: Annotated[
+        int, Field(description="Images that are of no known class, and of this one rather than another.")
+    ] = 0
+    n_right: Annotated[int, Field(description="Of those that are known, how many people say are of it.")] = 0
+    n_wrong: Annotated[int, Field(description="Of those that are known, how many people say are of another.")] = 0
+    n_missed: Annotated[
+        int, Field(description="Images that people say are of it, and that were not known as such.")
+    ] = 0
+
+
+def class_stats(model: str) -> Select[str | None, str | None, str, int]:
+    """How many predictions any version of a model has made of each class, by status and by what people say."""
+    table = PredictionRow
+    by = (table.label, table.true_label, table.status)
+    return select(*by, func.count()).where(filter_by_name(model)).group_by(*by)
+
+
+def stats_by_class(rows: Iterable[Any]) -> dict[str, ClassStats]:
+    """The rows of `class_figures`, class by class."""
+    found: dict[str, Counter[str]] = {}
+    for label, true_label, status, n in rows:
+        of_label, known = found.setdefault(label, Counter()), status == Status.KNOWN
+        of_label[f"n_{status}"] += n
+        if true_label is None:
+            continue
+        if known:
+            of_label["n_right" if true_label == label else "n_wrong"] += n
+        if not known or true_label != label:
+            found.setdefault(true_label, Counter())["n_missed"] += n
+    return {label: ClassStats(label=label, **counts) for label, counts in found.items() if label is not None}
+
+
+class PredictionRecord(BaseModel):
+    """An answer that was given, and what people said since."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    created: datetime
+    image: Annotated[str, Field(description="The image's SHA-256; /v1/images/{image} shows it.")]
+    model: str
+    alpha: float
+    disagrees_with_previous: Annotated[
+        bool, Field(description="Whether another version of the model said otherwise of this image before.")
+    ]
+    embedding_2d: Annotated[tuple[float, float] | None, Field(description="Where the image is on the model's map.")]
+    true_label: Annotated[str | None, Field(description="What people say it shows.")]
+    prediction: Prediction
+
+    @classmethod
+    def of(cls, row: PredictionRow) -> PredictionRecord:
+        """As the table has it."""
+        figures = {
+            name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "changed", "true_label")
+        }
+        place = None if row.map_x is None or row.map_y is None else (row.map_x, row.map_y)
+        return cls(**figures, place=place, answer=Prediction.model_validate(row.prediction))

@@ -1,0 +1,346 @@
+"""The store: every prediction with its image, what people said of it, and who may ask. What it took in, it has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Self
+
+from sqlalchemy import Engine, delete, exists, func, select, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from likely.prediction import Prediction
+from likely.checkpoint.encryption import Keyring
+from likely.server.store import keys
+from likely.server.store.lock import StoreLock
+from likely.server.store.db import StoreError, connect, is_current, migrate
+from likely.server.store.ids import row_id, sha256
+from likely.server.store.images import BlobStore
+from likely.server.store.keys import Key, Scope
+from likely.server.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
+from likely.server.store.queries import (
+    ClassStats,
+    PredictionRecord,
+    PredictionFilter,
+    class_stats,
+    stats_by_class,
+    filter_by_name,
+)
+
+DATABASE, IMAGES = "likely.sqlite", "images"
+OURS = 0o700  # for a new folder: what is in it is nobody else's business
+AT_ONCE = 500  # rows that are asked about together
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image as it came."""
+
+    content: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class NewPrediction:
+    """An answer that is about to be given, and what it was given to."""
+
+    image: StoredImage
+    prediction: Prediction
+    model: str
+    alpha: float
+    request: str
+    key: str | None = None
+    embedding_2d: tuple[float, float] | None = None  # on the model's map
+
+
+class Store:
+    """A database and a folder of image files; `open` makes what is missing of them."""
+
+    def __init__(self, folder: Path, engine: Engine, keys: Keyring | None = None) -> None:
+        self.folder, self.engine, self.files = folder, engine, BlobStore(folder / IMAGES, keys)
+        self._claim: StoreLock | None = None
+        self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
+
+    @classmethod
+    def open(cls, folder: Path, url: str | None = None, keys: Keyring | None = None, *, exclusive: bool = False) -> Self:
+        """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached.
+
+        With `keys` images are encrypted on the disk. Who is `exclusive`, as a service is, puts in order what a crash has left;
+        a StoreError if another process is already.
+        """
+        folder.mkdir(parents=True, exist_ok=True, mode=OURS)
+        engine = connect(url or f"sqlite:///{folder / DATABASE}")
+        self = cls(folder, engine, keys)
+        try:
+            if exclusive or not is_current(engine):
+                self._put_in_order()
+            if not exclusive:
+                self._give_up_claim()
+        except OperationalError as error:
+            self.close()
+            where = engine.url.render_as_string(hide_password=True)
+            raise StoreError(f"the database {where} cannot be reached: {str(error.orig).strip()}") from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _put_in_order(self) -> None:
+        try:
+            self._claim = StoreLock(self.folder, self.engine)
+        except BlockingIOError:
+            raise StoreError(
+                f"another process, such as a service, has the store {self.folder} to itself; stop that first, or "
+                "name another --store"
+            ) from None
+        migrate(self.engine)
+        self._recover()
+
+    def _give_up_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.end()
+            self._claim = None
+
+    def ping(self) -> None:
+        """Whether the database answers; it raises if not."""
+        with self.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._give_up_claim()
+        self.engine.dispose()
+
+    # ---- predictions
+
+    def register_model(self, model: ModelRow) -> None:
+        """A version of a model answers from now on."""
+        with self._write() as session:
+            if session.get(ModelRow, model.id) is None:
+                session.add(model)
+
+    def add(self, answers: Sequence[NewPrediction]) -> list[str]:
+        """Take in answers with their images; their ids. When this returns, they are on the disk."""
+        hashes = [sha256(given.image.content) for given in answers]
+        pictures = {key: given.image for key, given in zip(hashes, answers, strict=True)}
+        now = datetime.now(UTC)
+        with self._write() as session:
+            there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(pictures))))
+            new = {key: picture for key, picture in pictures.items() if key not in there}
+            lost = {key for key in there if key not in self.files}  # by whatever happened to the disk: here it is again
+            contents = {key: pictures[key].content for key in (*new, *lost)}
+            with self.files.receiving(contents) as commits:
+                session.add_all(_image_row(key, picture, now) for key, picture in new.items())
+                session.flush()
+                before = {model: _said_before(session, there, model) for model in {given.model for given in answers}}
+                rows = [_row(key, g, before[g.model].get(key), now) for key, g in zip(hashes, answers, strict=True)]
+                session.add_all(rows)
+                session.flush()
+                commits()
+                session.commit()
+        return [row.id for row in rows]
+
+    def predictions(self, selection: PredictionFilter, *, before: str | None = None, limit: int = 50) -> list[PredictionRecord]:
+        """A page of what was answered, the newest first."""
+        with Session(self.engine) as session:
+            return [PredictionRecord.of(row) for row in session.scalars(selection.page(before=before, limit=limit))]
+
+    def every(self, selection: PredictionFilter) -> Iterator[PredictionRecord]:
+        """All of them, page by page."""
+        before = None
+        while page := self.predictions(selection, before=before, limit=AT_ONCE):
+            yield from page
+            before = page[-1].id
+
+    def count(self, selection: PredictionFilter) -> dict[str, int]:
+        """How many there are, by status."""
+        rows = selection.rows.subquery()
+        with Session(self.engine) as session:
+            found = session.execute(select(rows.c.status, func.count().label("n")).group_by(rows.c.status))
+            return {row.status: row.n for row in found}
+
+    def class_stats(self, model: str) -> dict[str, ClassStats]:
+        """What was answered of each class by any version of a model, and what people said of that."""
+        with Session(self.engine) as session:
+            return stats_by_class(session.execute(class_stats(model)))
+
+    def latest_p_values(self, model: str, n: int) -> list[float]:
+        """Of the last n images that a version of a model answered."""
+        known = (PredictionRow.model == model) & PredictionRow.p_value.is_not(None)
+        with Session(self.engine) as session:
+            found = session.scalars(
+                select(PredictionRow.p_value).where(known).order_by(PredictionRow.id.desc()).limit(n)
+            )
+            return [p for p in found if p is not None]
+
+    def prediction(self, id: str) -> PredictionRecord | None:
+        """One of them."""
+        with Session(self.engine) as session:
+            row = session.get(PredictionRow, id)
+            return None if row is None else PredictionRecord.of(row)
+
+    def label(self, ids: Sequence[str], label: str | None, key: str | None) -> list[str]:
+        """Say what some images show, or take it back: the ids of those that there are."""
+        now, known = datetime.now(UTC), list[str]()
+        with self._write() as session:
+            for start in range(0, len(ids), AT_ONCE):
+                these = PredictionRow.id.in_(ids[start : start + AT_ONCE])
+                found = list(session.scalars(select(PredictionRow.id).where(these)))
+                session.add_all(LabelRow(id=row_id(), prediction=id, label=label, key=key, created=now) for id in found)
+                session.execute(update(PredictionRow).where(these).values(true_label=label))
+                known += found
+        return known
+
+    def image(self, key: str) -> StoredImage | None:
+        """An image by its SHA-256."""
+        with Session(self.engine) as session:
+            row = session.get(ImageRow, key)
+        if row is None:
+            return None
+        return StoredImage(self.files.read(key), row.media_type, row.width, row.height)
+
+    def prune(self, days: float) -> int:
+        """Forget predictions that are older and that nobody labelled, and images that no prediction is left of: how many."""
+        until, n = datetime.now(UTC) - timedelta(days=days), 0
+        while some := self._forget(until):
+            n += some
+        return n
+
+    def _forget(self, until: datetime) -> int:
+        """Some of them, so that who waits to write waits little."""
+        old = (PredictionRow.created < until) & PredictionRow.true_label.is_(None)
+        with self._write() as session:
+            found = session.execute(select(PredictionRow.id, PredictionRow.image).where(old).limit(AT_ONCE)).all()
+            ids, images = [id for id, _ in found], {image for _, image in found}
+            session.execute(delete(LabelRow).where(LabelRow.prediction.in_(ids)))
+            session.execute(delete(PredictionRow).where(PredictionRow.id.in_(ids)))
+            is_left = exists().where(PredictionRow.image == ImageRow.sha256)
+            gone = list(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(images), ~is_left)))
+            session.execute(delete(ImageRow).where(ImageRow.sha256.in_(gone)))
+            with self.files.parting(gone) as commits:
+                commits()
+                session.commit()
+        return len(found)
+
+    # ---- keys and sessions
+
+    def add_key(self, name: str, scopes: Iterable[Scope], *, days: float | None = None) -> tuple[Key, str]:
+        """A new key and its secret, which is nowhere else."""
+        id, secret, hashed = keys.generate_key()
+        now = datetime.now(UTC)
+        expires = None if days is None else now + timedelta(days=days)
+        with self._write() as session:
+            row = KeyRow(id=id, name=name, sha256=hashed, scopes=sorted(set(scopes)), created=now, expires=expires)
+            session.add(row)
+            session.flush()
+            return Key.from_row(row), secret
+
+    def find_key(self, secret: str) -> Key | None:
+        """Whose secret it is."""
+        with Session(self.engine) as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256(secret.encode())))
+            return None if row is None else Key.from_row(row)
+
+    def all_keys(self) -> list[Key]:
+        """All there ever were, the newest last."""
+        with Session(self.engine) as session:
+            return [Key.from_row(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
+
+    def revoke(self, id: str) -> bool:
+        """From now on the key and the sessions that it opened open nothing; whether there is such a key."""
+        with self._write() as session:
+            row = session.get(KeyRow, id)
+            if row is None:
+                return False
+            row.revoked = row.revoked or datetime.now(UTC)
+            session.execute(delete(SessionRow).where(SessionRow.key == id))
+            return True
+
+    def log_in(self, key: Key, hours: float) -> str:
+        """The secret of a new session."""
+        _, secret, hashed = keys.generate_key()
+        now = datetime.now(UTC)
+        with self._write() as session:
+            session.execute(delete(SessionRow).where(SessionRow.expires < now))
+            session.add(SessionRow(sha256=hashed, key=key.id, created=now, expires=now + timedelta(hours=hours)))
+        return secret
+
+    def find_session(self, secret: str) -> Key | None:
+        """Whose session it is, while it lasts."""
+        with Session(self.engine) as session:
+            row = session.get(SessionRow, sha256(secret.encode()))
+            if row is None or row.expires <= datetime.now(UTC):
+                return None
+            key = session.get(KeyRow, row.key)
+            return None if key is None else Key.from_row(key)
+
+    def log_out(self, secret: str) -> None:
+        """End a session."""
+        with self._write() as session:
+            session.execute(delete(SessionRow).where(SessionRow.sha256 == sha256(secret.encode())))
+
+    def audit(self, action: str, subject: str, *, key: str | None, address: str) -> None:
+        """Add to the audit log."""
+        with self._write() as session:
+            now = datetime.now(UTC)
+            session.add(AuditRow(id=row_id(), created=now, key=key, address=address, action=action, subject=subject))
+
+    # ---- inside
+
+    @contextmanager
+    def _write(self) -> Iterator[Session]:
+        with self._writing, Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def _recover(self) -> None:
+        """After a crash: files whose row is there go to their place, those without one go."""
+        waiting = list(self.files.waiting().items())
+        for start in range(0, len(waiting), AT_ONCE):
+            some = dict(waiting[start : start + AT_ONCE])
+            with Session(self.engine) as session:
+                there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some.values()))))
+            self.files.settle(name for name, sha256 in some.items() if sha256 in there)
+            self.files.drop(some)  # what is left
+
+
+def _said_before(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
+    """What other versions of a model answered last to these images: label and status."""
+    table = PredictionRow
+    others = filter_by_name(model.rpartition("@")[0]) & (table.model != model)
+    last = select(func.max(table.id)).where(table.image.in_(images), others).group_by(table.image)
+    found = session.execute(select(table.image, table.label, table.status).where(table.id.in_(last)))
+    return {image: (label, status) for image, label, status in found}
+
+
+def _image_row(sha256: str, picture: StoredImage, now: datetime) -> ImageRow:
+    figures = {"width": picture.width, "height": picture.height, "n_bytes": len(picture.content)}
+    return ImageRow(sha256=sha256, media_type=picture.media_type, created=now, **figures)
+
+
+def _row(image: str, given: NewPrediction, before: tuple[str | None, str] | None, now: datetime) -> PredictionRow:
+    answer = given.prediction
+    changed = before is not None and before != (answer.label, answer.status.value)
+    figures = {"label": answer.label, "probability": answer.probability, "p_value": answer.p_value}
+    return PredictionRow(
+        id=row_id(),
+        created=now,
+        image=image,
+        model=given.model,
+        key=given.key,
+        request=given.request,
+        name=answer.input[:255],
+        alpha=given.alpha,
+        status=answer.status.value,
+        changed=changed,
+        map_x=None if given.embedding_2d is None else given.embedding_2d[0],
+        map_y=None if given.embedding_2d is None else given.embedding_2d[1],
+        answer=answer.model_dump(mode="json"),
+        **figures,
+    )
