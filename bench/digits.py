@@ -21,7 +21,7 @@ from likely.evaluation.evaluate import evaluate
 from likely.cli.demo import EPOCHS
 
 LEDGER = RESULTS / "digits.jsonl"
-FAMILIES = {"vae": {}, "gaussian": {}, "discriminative": {}}
+FAMILIES = {"vae": {}, "gaussian": {}, "softmax": {}}
 
 
 def main() -> None:

@@ -71,12 +71,12 @@ def main() -> None:
 def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted: float) -> tuple[Path, float]:
     """The folder of a model, trained unless it is there, and the minutes that this took; a model of pixels is `granted` its."""
     out = asked.out / f"drawing-{'taught' if kind == TAUGHT else kind}-{seed}-{asked.minutes:g}"
-    said: list[object] = ["--folds", 0, "--seed", seed, "--threads", asked.threads]
+    said: list[object] = ["--label-check-folds", 0, "--seed", seed, "--threads", asked.threads]
     if kind != TAUGHT:
-        said += ["--model", kind, "--size", SIDE, "--colour", "rgb", "--minutes", granted, "--patience", NEVER]
+        said += ["--model", kind, "--size", SIDE, "--color", "rgb", "--minutes", granted, "--patience", NEVER]
         return trained(str(data), out, *said)[0], granted
     said += ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", 4]
-    said += ["--draw-minutes", asked.minutes, "--draw-side", SIDE]
+    said += ["--decoder-minutes", asked.minutes, "--decoder-side", SIDE]
     begun, note = time.perf_counter(), out.with_suffix(".minutes")
     if not note.exists():
         for begun_before in (out, os.environ["LIKELY_CACHE"]):  # of a training cut short nobody knows how long it took

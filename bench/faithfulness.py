@@ -29,7 +29,7 @@ N_BOOTSTRAP = 10_000
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,gaussian,discriminative", 10).parse_args()
+    asked = model_arguments(__doc__, "vaegan,gaussian,softmax", 10).parse_args()
     complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: the mixture-prior VAE against its discriminative twin, after as many epochs, with the same trunk.
+"""Fashion-MNIST: the mixture-prior VAE against its softmax twin, after as many epochs, with the same trunk.
 
     python bench/fashion.py $DATA/fashion-mnist --minutes 10 --seeds 0 1 2 --out /tmp/fashion
 
@@ -44,7 +44,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
     vae, memory = trained(data, out / f"vae-{seed}", "--model", "vae", "--minutes", minutes, *common)
     epochs = len(history(vae))
     twin, _ = trained(
-        data, out / f"twin-{seed}", "--model", "discriminative", "--epochs", epochs, "--folds", 0, *common
+        data, out / f"twin-{seed}", "--model", "softmax", "--epochs", epochs, "--label-check-folds", 0, *common
     )
     torch.set_num_threads(threads)
     models = {"vae": Classifier.load(vae), "twin": Classifier.load(twin)}
@@ -58,7 +58,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
         "twin_seconds": float(history(twin)[-1]["seconds"]),
         "peak_memory_gb": memory,
         **{name: {k: v for k, v in a.as_json().items() if k != "per_class"} for name, a in found.items()},
-        "ahead_of_twin": ahead(found["vae"], found["twin"]),
+        "delta_vs_baseline": ahead(found["vae"], found["twin"]),
         "alarms": alarms(models["vae"], chosen.images),
         **throughput(models, chosen),
     }
@@ -110,11 +110,11 @@ def table() -> str:
     lines = ["| seed | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
     for row in found:
         cells = [format(*column(row)) for column in columns.values()]
-        cells.append("{:+.4f} ({:+.4f} to {:+.4f})".format(*row["ahead_of_twin"]))
+        cells.append("{:+.4f} ({:+.4f} to {:+.4f})".format(*row["delta_vs_baseline"]))
         lines.append(f"| {row['seed']} | " + " | ".join(cells) + " |")
     if len(found) > 1:
         means = [format(np.mean([c(r)[0] for r in found]), c(found[0])[1]) for c in columns.values()]
-        means.append(format(np.mean([row["ahead_of_twin"][0] for row in found]), "+.4f"))
+        means.append(format(np.mean([row["delta_vs_baseline"][0] for row in found]), "+.4f"))
         lines.append("| mean | " + " | ".join(means) + " |")
     minutes = sorted({row["minutes"] for row in found})
     lines += ["", f"{'/'.join(f'{m:g}' for m in minutes)} minutes of training. " + provenance(found)]

@@ -85,7 +85,7 @@ class Served:
         store = Store.open(folder, url)
         _, secret = store.add_key("load", [Scope.CLASSIFY])
         store.close()
-        self.words = ["-m", "likely", "serve", asked.model, "--store", folder, "--port", port, "--rate", 1e9]
+        self.words = ["-m", "likely", "serve", asked.model, "--store", folder, "--port", port, "--rate-limit", 1e9]
         self.words += ["--threads", asked.threads, *(["--database", url] if url else [])]
         self.asked = Asked("127.0.0.1", port, "/v1/classify", secret, images)
         self.log = asked.out / f"{folder.name}.log"

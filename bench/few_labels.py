@@ -1,4 +1,4 @@
-"""Ten labels a class: `gan` in its classifier preset beside unlabelled images, and the twin on the same labels alone.
+"""Ten labels a class: `gan` in its classifier preset beside unlabeled images, and the twin on the same labels alone.
 
     python bench/few_labels.py $DATA/mnist --minutes 30 --seeds 0 1 2
 
@@ -24,10 +24,10 @@ from likely.data.splits import Splits
 LEDGER = RESULTS / "few_labels.jsonl"
 FAMILIES: dict[str, dict[str, object]] = {
     "gan": {"preset": "classifier"},
-    "discriminative": {},
+    "softmax": {},
 }
 HOW = {family: resolved(family, options, {}) for family, options in FAMILIES.items()}
-TWIN_EPOCHS = 500  # of the 100 labelled images
+TWIN_EPOCHS = 500  # of the 100 labeled images
 
 
 def main() -> None:
@@ -47,8 +47,8 @@ def main() -> None:
 
 def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
     dataset = load(asked.data)
-    parts, length = few_labelled(dataset, asked.labels, seed), {"minutes": asked.minutes}
-    if family == "discriminative":
+    parts, length = few_labeled(dataset, asked.labels, seed), {"minutes": asked.minutes}
+    if family == "softmax":
         parts, length = replace(parts, train=parts.train.labeled()), {"epochs": TWIN_EPOCHS}
     classifier = Classifier(
         family, options=FAMILIES[family], training=length | {"threads": asked.threads}, random_state=seed
@@ -76,7 +76,7 @@ def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, obj
     }
 
 
-def few_labelled(dataset: Dataset, n: int, seed: int) -> Splits:
+def few_labeled(dataset: Dataset, n: int, seed: int) -> Splits:
     """The training images, of which n of each class, drawn by the seed, keep their label; nothing is set aside."""
     assert dataset.train is not None
     labels, rng = np.full(len(dataset.train), -1, np.int64), np.random.default_rng(seed)

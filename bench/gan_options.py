@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from few_labels import few_labelled
+from few_labels import few_labeled
 from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
 
 from likely import Classifier
@@ -42,9 +42,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "adversarial 0, feature_matching 1": ({"adversarial": 0.0, "feature_matching": 1.0}, {}),
     "feature_matching 1": ({"feature_matching": 1.0}, {}),
     "class_weight 1": ({"class_weight": 1.0}, {}),
-    "class_weight_made 0": ({"class_weight_made": 0.0}, {}),
-    "class_weight_made 1": ({"class_weight_made": 1.0}, {}),
-    "generator_rate 1": ({"generator_rate": 1.0}, {}),
+    "aux_class_weight 0": ({"aux_class_weight": 0.0}, {}),
+    "aux_class_weight 1": ({"aux_class_weight": 1.0}, {}),
+    "g_lr_ratio 1": ({"g_lr_ratio": 1.0}, {}),
     "noise 0.3": ({"noise": 0.3}, {}),
     "norm none": ({"norm": "none"}, {}),
     "norm weight": ({"norm": "weight"}, {}),
@@ -52,7 +52,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "norm length, noise 0.5": ({"norm": "length", "noise": 0.5}, {}),
     "norm spectral": ({"norm": "spectral"}, {}),
     "diff_augment none": ({"diff_augment": "none"}, {}),
-    "diff_augment colour,shift,cutout": ({"diff_augment": "colour,shift,cutout"}, {}),
+    "diff_augment color,shift,cutout": ({"diff_augment": "color,shift,cutout"}, {}),
     "latent_dims 8": ({"latent_dims": 8}, {}),
     "without moving average (ema 0)": ({}, {"ema": 0.0}),
 }
@@ -79,15 +79,15 @@ def main() -> None:
 
 
 def extractor(dataset: Dataset, folder: Path) -> ModelExtractor:
-    """The softmax twin, trained once on all labels, by whose features and judgement samples are measured."""
-    twin = Classifier("discriminative", training={"epochs": EPOCHS}, random_state=0)
+    """The softmax twin, trained once on all labels, by whose features and judgment samples are measured."""
+    twin = Classifier("softmax", training={"epochs": EPOCHS}, random_state=0)
     _train(twin, make_splits(dataset, 0), dataset)
     twin.save(folder / "twin")
     return ModelExtractor(twin)
 
 
 def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, threads: int) -> dict[str, object]:
-    """Train with all labels and draw; train with ten labels a class among unlabelled images; both measured on test."""
+    """Train with all labels and draw; train with ten labels a class among unlabeled images; both measured on test."""
     options, training = VARIANTS[variant]
     test = dataset.test
     assert test is not None
@@ -102,7 +102,7 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     few = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
     start = time.perf_counter()
     row["few_rollbacks"], row["seconds"] = (
-        _train(few, few_labelled(dataset, LABELS, seed), dataset),
+        _train(few, few_labeled(dataset, LABELS, seed), dataset),
         time.perf_counter() - start,
     )
     if row["few_rollbacks"] is not None:

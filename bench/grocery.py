@@ -82,7 +82,7 @@ def measured(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
     """Our classifier, trained by the command line, and the seconds that this took."""
-    words = ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", asked.stages, "--folds", 0]
+    words = ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", asked.stages, "--label-check-folds", 0]
     words += ["--seed", seed, "--threads", asked.threads]
     start = time.perf_counter()
     folder, _ = trained(str(data), asked.out / name, *words)

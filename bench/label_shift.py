@@ -1,6 +1,6 @@
 """Another class mix: what `--prior adapt` gains over the training's, beside what the true mix would.
 
-    python bench/label_shift.py $DATA/fashion-mnist --models vaegan,discriminative --minutes 10 --seeds 0 --out /tmp/trust
+    python bench/label_shift.py $DATA/fashion-mnist --models vaegan,softmax --minutes 10 --seeds 0 --out /tmp/trust
 
 Twenty mixes from Dirichlet(0.3), each a draw of test images in that mix, whose labels `adapt` does not see; and twenty draws in
 the training's own mix, where there is nothing to gain. Appends a line for each model to bench/results/label_shift.jsonl, unless
@@ -30,7 +30,7 @@ N_BOOTSTRAP = 10_000
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
+    asked = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
     complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 

@@ -44,7 +44,7 @@ def main() -> None:
 
 def measured(asked: Any, seed: int) -> dict[str, Any]:
     rng, statuses, memory = np.random.default_rng(seed), Counter[str](), []
-    words = ["-m", "likely", "serve", asked.model, "--rate", 1e9, "--decode-seconds", 5]
+    words = ["-m", "likely", "serve", asked.model, "--rate-limit", 1e9, "--decode-timeout", 5]
     slowest, begun = 0.0, time.perf_counter()
     with service(asked.out / f"store-{seed}", words, [b""]) as (where, process, _):
         for _ in range(0, asked.n, AT_ONCE):

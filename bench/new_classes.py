@@ -54,7 +54,7 @@ def without(dataset: Dataset, new: int, asked: argparse.Namespace) -> str:
 
 
 def joint(classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
-    """How often each class is recognised by a model that learned all together."""
+    """How often each class is recognized by a model that learned all together."""
     assert dataset.test is not None
     return {"recall": recalls(classifier, dataset.test, dataset.classes)}
 
@@ -76,7 +76,7 @@ def later(classifier: Classifier, dataset: Dataset, new: int, seed: int) -> dict
 
 
 def recalls(classifier: Classifier, test: LabeledImages, classes: tuple[str, ...]) -> list[float]:
-    """The share of each class's test images that are recognised."""
+    """The share of each class's test images that are recognized."""
     said = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
     right = said == np.array(classes)[test.labels]
     return [float(right[test.labels == c].mean()) for c in range(len(classes))]

@@ -76,7 +76,7 @@ def rates(classifier: Classifier, test: LabeledImages, names: Sequence[str], c: 
 def table() -> str:
     found = rows(LEDGER)
     lines = [
-        "| product | from | seconds | it is recognised | jointly trained | the other 80 are | jointly trained |",
+        "| product | from | seconds | it is recognized | jointly trained | the other 80 are | jointly trained |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:

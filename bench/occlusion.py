@@ -2,8 +2,8 @@
 
     python bench/occlusion.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
 
-The twin is trained as ever, and once more with random erasing (Zhong 2020), discriminative+erasing; hidden pixels are filled
-with the mean colour of the rest, as that training fills them. Masks: a square of half the area at a random place, and the left
+The twin is trained as ever, and once more with random erasing (Zhong 2020), softmax+erasing; hidden pixels are filled
+with the mean color of the rest, as that training fills them. Masks: a square of half the area at a random place, and the left
 half. Appends a line for each model to bench/results/occlusion.jsonl, unless it is there, and writes the table beside it.
 """
 
@@ -33,7 +33,7 @@ BLOCK = 250
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,discriminative,discriminative+erasing", 10).parse_args()
+    asked = model_arguments(__doc__, "vaegan,softmax,softmax+erasing", 10).parse_args()
     complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 

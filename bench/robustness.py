@@ -27,7 +27,7 @@ ALPHA = 0.05
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
+    asked = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
     complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
@@ -38,8 +38,8 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     order = np.random.default_rng(seed).permutation(len(part))
     damaged = measure_robustness(classifier, part.subset(np.sort(order[:N_DAMAGED])), seed=seed, alpha=ALPHA)
     some = part.subset(np.sort(order[:N_ATTACKED]))
-    deceived = [attack(classifier, some, epsilon=budget, alpha=ALPHA, seed=seed) for budget in BUDGETS]
-    rows = [*deceived[0], *(row for more in deceived[1:] for row in more if row.epsilon)]
+    attack_success_rate = [attack(classifier, some, epsilon=budget, alpha=ALPHA, seed=seed) for budget in BUDGETS]
+    rows = [*attack_success_rate[0], *(row for more in attack_success_rate[1:] for row in more if row.epsilon)]
     return {"damaged": damaged.model_dump(), "attacked": [row.model_dump() for row in rows]}
 
 
@@ -57,12 +57,12 @@ def table() -> str:
         start = f"| {row['data']} | {row['kind']} | {row['seed']} | {row['damaged']['clean']['accuracy']:.3f}"
         lines.append(f"{start} | {means} | {np.mean(by_kind):.3f} | {strongest:.3f} |")
     lines += ["", f"Accuracy, mean over five strengths, {found[0]['damaged']['n']:,} images. Attacks:", ""]
-    lines += ["| data | classifier | seed | attack | budget, of 255 | right | deceived | turned away |"]
+    lines += ["| data | classifier | seed | attack | budget, of 255 | right | attack_success_rate | turned away |"]
     lines += ["|---|---|---:|---|---:|---:|---:|---:|"]
     for row in found:
         for each in row["attacked"]:
             start = f"| {row['data']} | {row['kind']} | {row['seed']} | {each['attack']} | {each['budget']:g}"
-            lines.append(f"{start} | {each['accuracy']:.3f} | {each['deceived']:.3f} | {each['turned_away']:.3f} |")
+            lines.append(f"{start} | {each['accuracy']:.3f} | {each['attack_success_rate']:.3f} | {each['rejection_rate']:.3f} |")
     note = f"{found[0]['attacked'][0]['n']} images. Deceived: wrong, and taken for known at alpha {ALPHA:g}."
     return "\n".join([*lines, "", f"{note} {provenance(found)}"]) + "\n"
 

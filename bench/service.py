@@ -51,7 +51,7 @@ def main() -> None:
 
 def measured(asked: Any, images: list[bytes]) -> dict[str, Any]:
     n = max(1, round(asked.seconds / TURN))
-    serve = ["-m", "likely", "serve", asked.model, "--threads", asked.threads, "--rate", 1e9]
+    serve = ["-m", "likely", "serve", asked.model, "--threads", asked.threads, "--rate-limit", 1e9]
     port = free_port()
     plain = [HERE / "plain_service.py", asked.model, "--port", port, "--threads", asked.threads]
     theirs = Asked("127.0.0.1", port, "/classify", "", images)

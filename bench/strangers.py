@@ -20,9 +20,9 @@ LIKE_DIGITS = "OoQDIliZzSsbGBgq"  # what readers of print take for 0 0 0 0 1 1 1
 
 
 def constant(known: Pixels, rng: np.random.Generator) -> Pixels:
-    """One colour all over, each image its own."""
-    colours = rng.integers(256, size=(1000, known.shape[1], 1, 1), dtype=np.uint8)
-    return np.broadcast_to(colours, (1000, *known.shape[1:])).copy()
+    """One color all over, each image its own."""
+    colors = rng.integers(256, size=(1000, known.shape[1], 1, 1), dtype=np.uint8)
+    return np.broadcast_to(colors, (1000, *known.shape[1:])).copy()
 
 
 def noise(known: Pixels, rng: np.random.Generator) -> Pixels:

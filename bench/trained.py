@@ -27,7 +27,7 @@ def model_arguments(what: str | None, families: str, minutes: float) -> argparse
     found = arguments(what)
     found.add_argument("data")
     found.add_argument(
-        "--models", default=families, help="families, with commas between; discriminative+erasing is one"
+        "--models", default=families, help="families, with commas between; softmax+erasing is one"
     )
     found.add_argument("--backbone", help="a pretrained network's folder, for those that are called +backbone")
     found.add_argument("--minutes", type=float, default=minutes)
@@ -59,14 +59,14 @@ def complete(asked: argparse.Namespace, ledger: Path, measured: Callable[[Path, 
 def words(kind: str, seed: int, asked: argparse.Namespace) -> list[object]:
     """What `likely train` is told."""
     family, *extras = kind.split("+")
-    said = ["--model", family, "--minutes", asked.minutes, "--seed", seed, "--threads", asked.threads, "--folds", 0]
+    said = ["--model", family, "--minutes", asked.minutes, "--seed", seed, "--threads", asked.threads, "--label-check-folds", 0]
     return [*said, *(str(word).format(backbone=asked.backbone) for extra in extras for word in EXTRAS[extra])]
 
 
 def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
     """A model folder, trained unless it is there already, and the peak memory of the training in GB."""
     if not (out / "model.json").exists():
-        resumed = ["--resume"] if (out / "unfinished.safetensors").exists() else []
+        resumed = ["--resume"] if (out / "training_state.safetensors").exists() else []
         command = [sys.executable, "-m", "likely", "train", data, "--out", str(out), *map(str, words), *resumed]
         print(" ".join(command[2:]), flush=True)
         subprocess.run(command, check=True)

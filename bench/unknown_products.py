@@ -1,4 +1,4 @@
-"""Products that nobody was shown: our strangeness beside what a logistic regression of the same features is unsure of.
+"""Products that nobody was shown: our nonconformity beside what a logistic regression of the same features is unsure of.
 
     python bench/unknown_products.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos \
         --seeds 0 1 2 3 4 5 6 7 8 9
@@ -30,9 +30,9 @@ LEDGER = RESULTS / "unknown_products.jsonl"
 N_LEFT_OUT = 10
 N_RESAMPLED = 1000
 ALPHA = 0.05
-OURS, RIVALS = "strangeness", ("softmax", "energy")
+OURS, RIVALS = "nonconformity", ("softmax", "energy")
 POSTERIOR = "our largest probability"  # says how sure of its class an image is, and is not what turns it away
-SHARES = {"false_alarms": "false alarms", "turned_away": "strange turned away"}
+SHARES = {"false_alarms": "false alarms", "rejection_rate": "strange turned away"}
 Scores: TypeAlias = Sequence[np.ndarray]  # how sure of known images and of strange ones
 
 
@@ -63,11 +63,11 @@ def measured(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]
     *logits, of_validation = (rival.decision_function(each.X) for each in (found["test"], others, found["validation"]))
     sure = {"softmax": lambda l: (l - logsumexp(l, 1, keepdims=True)).max(1), "energy": lambda l: logsumexp(l, 1)}
     scores = {
-        OURS: [-judgement.nonconformity.amin(1).numpy() for judgement in judged],
-        POSTERIOR: [judgement.log_posterior.amax(1).numpy() for judgement in judged],
+        OURS: [-judgment.nonconformity.amin(1).numpy() for judgment in judged],
+        POSTERIOR: [judgment.log_posterior.amax(1).numpy() for judgment in judged],
         **{kind: [how_sure(l) for l in logits] for kind, how_sure in sure.items()},
     }
-    away = {OURS: [(judgement.p_value <= ALPHA).numpy() for judgement in judged]}
+    away = {OURS: [(judgment.p_value <= ALPHA).numpy() for judgment in judged]}
     for kind, how_sure in sure.items():
         least = np.quantile(how_sure(of_validation), ALPHA)
         away[kind] = [each < least for each in scores[kind]]
@@ -75,7 +75,7 @@ def measured(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]
         "n_known": len(found["test"].y),
         "n_strange": len(others.y),
         "false_alarms": {kind: float(known.mean()) for kind, (known, _) in away.items()},
-        "turned_away": {kind: float(unknown.mean()) for kind, (_, unknown) in away.items()},
+        "rejection_rate": {kind: float(unknown.mean()) for kind, (_, unknown) in away.items()},
         "auroc": {kind: metrics.auroc(known, unknown) for kind, (known, unknown) in scores.items()},
         "lead": {kind: paired_auroc(scores[OURS], scores[kind]) for kind in RIVALS},
         "rival": f"{name}, {how}",
@@ -97,8 +97,8 @@ def table() -> str:
     found = rows(LEDGER)
     lines = [
         "| stages | seed | n known, strange | false alarms at alpha 0.05: ours, softmax, energy | strange turned away: ours, "
-        "softmax, energy | AUROC of strangeness | of our largest probability | of LogisticRegression's (softmax) | of its "
-        "energy | strangeness ahead of the better one of these two by (95 % interval) |",
+        "softmax, energy | AUROC of nonconformity | of our largest probability | of LogisticRegression's (softmax) | of its "
+        "energy | nonconformity ahead of the better one of these two by (95 % interval) |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:

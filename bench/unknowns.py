@@ -1,9 +1,9 @@
 """None of these: how well images of no known class are told from those of known ones, and what that costs in false alarms.
 
-    python bench/unknowns.py $DATA/fashion-mnist --models vaegan,discriminative --minutes 10 --seeds 0 --out /tmp/trust
+    python bench/unknowns.py $DATA/fashion-mnist --models vaegan,softmax --minutes 10 --seeds 0 --out /tmp/trust
 
 Strangers play no part in training, choice or calibration. The calibration is repeated on ten random halves of the images that
-the training set aside, the other half fitting the strangeness. Appends a line for each model to bench/results/unknowns.jsonl,
+the training set aside, the other half fitting the nonconformity. Appends a line for each model to bench/results/unknowns.jsonl,
 unless it is there, and writes the tables beside it.
 """
 
@@ -43,7 +43,7 @@ ALPHAS = (0.01, 0.05, 0.1)
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,discriminative", 10).parse_args()
+    asked = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
     complete(asked, LEDGER, measured)
     write_table(LEDGER, table())
 
@@ -125,12 +125,12 @@ def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.n
                 fitted, calibrated, classifier.log_prior_, T, trained, uses_likelihood_ratio=uses_likelihood_ratio(classifier)
             )
         for alpha in alphas:
-            judgement = judge(own, classifier.log_prior_, alpha)
-            p_own = judgement.p_values.numpy()[np.arange(len(labels)), labels]
+            judgment = judge(own, classifier.log_prior_, alpha)
+            p_own = judgment.p_values.numpy()[np.arange(len(labels)), labels]
             raised = np.bincount(labels[p_own <= alpha], minlength=K)
             bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, counts, strict=True)]
-            turned_away = float((judgement.p_value <= alpha).double().mean())
-            found.append({"alpha": alpha, "raised": raised.tolist(), "bound": bounds, "turned_away": turned_away})
+            rejection_rate = float((judgment.p_value <= alpha).double().mean())
+            found.append({"alpha": alpha, "raised": raised.tolist(), "bound": bounds, "rejection_rate": rejection_rate})
     return found
 
 

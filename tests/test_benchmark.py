@@ -50,7 +50,7 @@ def plan(data, *families, epochs=1, **changes):
     return BenchmarkConfig(data=str(data), families=families or ("gaussian",), training=training, options=NARROW, **changes)
 
 
-NARROW = {"discriminative": {"width": 4}, "vae": {"width": 4, "latent_dims": 4}}
+NARROW = {"softmax": {"width": 4}, "vae": {"width": 4, "latent_dims": 4}}
 
 
 def carried_out(plan, out, **how):
@@ -104,14 +104,14 @@ def test_all_are_held_against_the_twin_of_their_seed(whole):
     _, _, outcomes = whole
     accuracy = {outcome.entry: outcome.result.quality.accuracy for outcome in outcomes}
     for entry, result, _ in outcomes:
-        ahead, interval = result.quality.ahead_of_twin, result.quality.ahead_interval
+        ahead, interval = result.quality.delta_vs_baseline, result.quality.delta_interval
         if entry.family == BASELINE:
             assert ahead is None
-            assert result.cost.of_twin == 1
+            assert result.cost.relative_to_baseline == 1
         else:
             assert ahead == pytest.approx(accuracy[entry] - accuracy[BenchmarkRun(BASELINE, entry.seed)])
             assert interval[0] <= ahead <= interval[1]
-            assert result.cost.of_twin > 0
+            assert result.cost.relative_to_baseline > 0
 
 
 def test_likeness_is_measured_alike_in_the_features_of_the_first_twin(whole):
@@ -168,7 +168,7 @@ def test_an_interrupted_benchmark_goes_on_to_the_same_bits(whole, data, tmp_path
     assert next(outcomes).run == BenchmarkRun(BASELINE, 0)
     with pytest.raises(BenchmarkInterrupted, match="vae, seed 0"):
         next(outcomes)
-    assert (tmp_path / "b" / "models" / "vae-0" / "unfinished.safetensors").exists()
+    assert (tmp_path / "b" / "models" / "vae-0" / "training_state.safetensors").exists()
     _, again = carried_out(plan(data, "vae", "gaussian"), tmp_path / "b")
     assert [outcome.is_new for outcome in again] == [False, True, True]
     ours, theirs = (load_file(out / "models/vae-0/model.safetensors") for out in (tmp_path / "b", whole[0]))
@@ -255,7 +255,7 @@ def test_what_no_benchmark_wrote_is_left_alone(data, tmp_path):
 
 
 def test_more_samples_than_there_are_real_images_are_refused_at_once(data, tmp_path):
-    with pytest.raises(BenchmarkError, match="137 labelled test images"):
+    with pytest.raises(BenchmarkError, match="137 labeled test images"):
         Benchmark(plan(data, samples=138), tmp_path)
 
 

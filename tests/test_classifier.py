@@ -44,7 +44,7 @@ def vae(digits):
 
 def test_every_family_learns_the_digits(digits):
     images, labels = digits
-    for model, options in (("gaussian", {}), ("vae", {"width": 8}), ("discriminative", {"width": 8})):
+    for model, options in (("gaussian", {}), ("vae", {"width": 8}), ("softmax", {"width": 8})):
         classifier = Classifier(model, options=options, training={"epochs": 4}).fit(images[:1200], labels[:1200])
         assert classifier.score(images[1200:], labels[1200:]) > 0.8, model
 
@@ -202,7 +202,7 @@ def test_classes_with_few_images_are_calibrated_together(digits):
     assert 0 < answer.p_value <= 1
 
 
-def test_unlabelled_images_take_part_in_the_training_of_a_vae(digits):
+def test_unlabeled_images_take_part_in_the_training_of_a_vae(digits):
     images, labels = digits
     some = np.array([label if i % 3 else None for i, label in enumerate(labels[:300])], dtype=object)
     classifier = Classifier("vae", options=TINY, training=BRIEF).fit(images[:300], some)
@@ -214,7 +214,7 @@ def test_vectors_of_any_range_are_learned():
     rng = np.random.default_rng(0)
     y = np.repeat(["left", "right"], 100)
     X = rng.normal(np.where(y == "left", -2.0, 2.0)[:, None], 1.0, (200, 3)) * [1, 1e4, 1e-3] + [0, 1e6, 0]
-    for model in ("gaussian", "vae", "discriminative"):
+    for model in ("gaussian", "vae", "softmax"):
         classifier = Classifier(model, training={"epochs": 5}).fit(X, y)
         assert classifier.score(X, y) > 0.95, model
         assert classifier.classify(X[:1])[0].bits_per_dim is None
@@ -227,7 +227,7 @@ def test_score_samples_is_higher_for_what_was_learned(vae, digits):
 
 
 def test_the_twin_has_no_likelihood_and_says_so(digits):
-    twin = Classifier("discriminative", options={"width": 4}, training=BRIEF).fit(digits[0][:200], digits[1][:200])
+    twin = Classifier("softmax", options={"width": 4}, training=BRIEF).fit(digits[0][:200], digits[1][:200])
     for call in (lambda: twin.score_samples(digits[0][:1]), lambda: twin.sample(3)):
         with pytest.raises(AttributeError, match="generative"):
             call()

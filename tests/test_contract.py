@@ -28,14 +28,14 @@ SMALL = {
     "vaegan": {"latent_dims": 4, "width": 4},
     "gan": {"latent_dims": 4, "width": 4},
     "flow": {"n_couplings": 1, "width": 4},
-    "discriminative": {"width": 4},
+    "softmax": {"width": 4},
     "gaussian": {},
 }
 VARIANTS = [
     ("gaussian", {"covariance": "per_class"}),
     ("gaussian", {"covariance": "diagonal"}),
     ("vae", {"class_weight": 0}),
-    ("vaegan", {"loss": "hinge", "diff_augment": "colour,shift,cutout"}),
+    ("vaegan", {"loss": "hinge", "diff_augment": "color,shift,cutout"}),
     ("gan", {"preset": "classifier"}),
     ("gan", {"preset": "classifier", "architecture": "dense", "generator_architecture": "dense", "norm": "length"}),
     ("gan", {"loss": "hinge", "norm": "spectral", "feature_matching": 1.0}),
@@ -43,7 +43,7 @@ VARIANTS = [
     ("flow", {"class_weight": 0}),
 ]
 CASES = [(name, {}) for name in FAMILIES] + VARIANTS
-SHAPES = {"grey": (1, 9, 6), "colour": (3, 8, 8), "vectors": (5,)}
+SHAPES = {"gray": (1, 9, 6), "color": (3, 8, 8), "vectors": (5,)}
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, 2, 1])
 
 
@@ -94,7 +94,7 @@ def test_scores_and_likelihoods_have_a_row_an_image_and_a_column_a_class(model, 
 
 def test_scores_are_likelihoods_up_to_one_constant_an_image(model, shape):
     if not isinstance(model, GenerativeModel):
-        pytest.skip("the discriminative twin has no likelihood")
+        pytest.skip("the softmax twin has no likelihood")
     x = images(shape)
     difference = (model.log_likelihood(x) - model.log_scores(x)).double()
     torch.testing.assert_close(difference, difference.mean(1, keepdim=True).expand(-1, K), rtol=1e-4, atol=1e-3)
@@ -123,7 +123,7 @@ def test_every_parameter_gets_a_gradient(model, shape):
     assert reached == set(named)
 
 
-def test_unlabelled_images_alone_have_a_loss(model, shape):
+def test_unlabeled_images_alone_have_a_loss(model, shape):
     for objective in model.objectives():
         loss = objective.loss(images(shape), torch.full((8,), -1), torch.Generator().manual_seed(0))
         assert loss.isfinite()
@@ -131,7 +131,7 @@ def test_unlabelled_images_alone_have_a_loss(model, shape):
 
 def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
     if not isinstance(model, GenerativeModel):
-        pytest.skip("the discriminative twin draws nothing")
+        pytest.skip("the softmax twin draws nothing")
     c = torch.tensor([0, 1, 2, 2])
     first, again, other = (model.sample(c, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -142,7 +142,7 @@ def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
 
 def test_samples_are_images(model, shape):
     if not isinstance(model, GenerativeModel):
-        pytest.skip("the discriminative twin draws nothing")
+        pytest.skip("the softmax twin draws nothing")
     for rng in (None, torch.Generator().manual_seed(0)):
         x = model.sample(torch.tensor([0, 1, 2, 2]), rng=rng)
         assert x.shape == (4, *shape)

@@ -12,7 +12,7 @@ FAMILIES = {
     "gaussian": ({}, {}),
     "vae": ({"latent_dims": 4, "width": 4}, {"epochs": 5}),
     "flow": ({"width": 8, "n_couplings": 1}, {"epochs": 5}),
-    "discriminative": ({"width": 4}, {"epochs": 2}),
+    "softmax": ({"width": 4}, {"epochs": 2}),
 }
 
 
@@ -44,7 +44,7 @@ def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier
 
 def test_a_way_begins_at_the_image_and_leads_to_the_other_class(classifier, data):
     way = classifier.explain(data[0][0]).way
-    assert (way is None) == (classifier.model in {"gaussian", "discriminative"})
+    assert (way is None) == (classifier.model in {"gaussian", "softmax"})
     if way is not None:
         torch.testing.assert_close(way.images[0], classifier.explain(data[0][0]).image, atol=1e-4, rtol=1e-4)
         assert way.turn is None or way.probability[-1] > 1 / 3

@@ -79,7 +79,7 @@ def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
         classifier.answer(IMAGES[:1], observed=np.zeros(classifier.shape[1:], bool))
 
 
-@pytest.mark.parametrize("family", ["vae", "flow", "discriminative"])
+@pytest.mark.parametrize("family", ["vae", "flow", "softmax"])
 def test_other_families_see_principal_components(family):
     classifier = Classifier(family, features={"features": "random"}, training=SHORT, options={"width": 8})
     classifier.fit(IMAGES, LABELS)
@@ -139,11 +139,11 @@ def test_speed_is_that_of_images_that_were_never_seen():
     assert sum(made) == min(N_TIMED, len(parts.validation))
 
 
-def test_noise_and_plain_colours_are_strange(classifier):
+def test_noise_and_plain_colors_are_strange(classifier):
     rng = np.random.default_rng(0)
     strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
-        classifier.judge(read_inputs(images, classifier.format_)[0], alpha=0.05).strangeness.amin(1).numpy()
+        classifier.judge(read_inputs(images, classifier.format_)[0], alpha=0.05).nonconformity.amin(1).numpy()
         for images in (NEW, strangers)
     )
     assert auroc(-known, -strange) > 0.98

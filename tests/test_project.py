@@ -84,12 +84,12 @@ def test_the_generated_pages_name_every_flag(generate):
     commands = generate.commands_page()
     assert all(
         flag in commands
-        for flag in ("--learning-rate", "--augment-flip", "--backbone-stages", "--draw-minutes", "-h, --help")
+        for flag in ("--learning-rate", "--augment-flip", "--backbone-stages", "--decoder-minutes", "-h, --help")
     )
     options = generate.options_page()
     assert "| `--latent-dims` |" in options
     assert "| `--seed` | whole number ≥ 0 | `0` |" in options
-    assert "| `--folds` |" in options
+    assert "| `--label-check-folds` |" in options
     assert "`one_cycle`, `cosine`" in options
     assert "| `--augment-flip` | on, off | `off` |" in options
     assert r"p(c \| x)" in options

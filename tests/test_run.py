@@ -215,7 +215,7 @@ def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tm
     assert found.class_consistency.n_generated == (SAMPLES_PER_CLASS,) * 10
     assert found.class_consistency.real_accuracy > 0.5
     assert found.near_duplicates.n == 10 * SAMPLES_PER_CLASS
-    assert "discriminative" in found.class_consistency.classifier
+    assert "softmax" in found.class_consistency.classifier
     assert Classifier.load(tmp_path / "m").id == before
     assert "Are its images any good?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
 

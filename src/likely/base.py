@@ -44,7 +44,7 @@ class LikelihoodKind(StrEnum):
 
     EXACT = "exact"
     LOWER_BOUND = "lower bound"
-    UNNORMALIZED = "unnormalised"
+    UNNORMALIZED = "unnormalized"
 
 
 class Domain(StrEnum):
@@ -63,7 +63,7 @@ class LikelihoodType:
 
     @property
     def has_bits_per_dim(self) -> bool:
-        """Whether bits/dim mean anything: a normalised probability of an 8-bit image."""
+        """Whether bits/dim mean anything: a normalized probability of an 8-bit image."""
         return self.kind is not LikelihoodKind.UNNORMALIZED and self.domain is Domain.PIXELS8
 
     def __str__(self) -> str:
@@ -98,9 +98,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Objective:
-    """What to minimise, over which parameters: a likelihood model has one, a GAN two, a VAE-GAN three.
+    """What to minimize, over which parameters: a likelihood model has one, a GAN two, a VAE-GAN three.
 
-    `loss(x, y, rng)` is a scalar; y = -1 marks an unlabelled image. `every` counts the steps from one update to the next,
+    `loss(x, y, rng)` is a scalar; y = -1 marks an unlabeled image. `every` counts the steps from one update to the next,
     `rate` is the objective's share of the learning rate (Heusel 2017: two networks that play against each other need two).
     A loss that is not `bounded`, as a critic's or a distance between features, may rise far from where it was and all is well.
     """
@@ -118,11 +118,11 @@ class Trainable(nn.Module, ABC):
 
     @abstractmethod
     def objectives(self) -> Sequence[Objective]:
-        """What to minimise, over which parameters."""
+        """What to minimize, over which parameters."""
 
 
 class Scorer(Trainable):
-    """Enough to classify, and no more: the discriminative twin is a Scorer and nothing else."""
+    """Enough to classify, and no more: the softmax twin is a Scorer and nothing else."""
 
     options_type: ClassVar[type[FamilyOptions]]
     trained_by_gradient: ClassVar[bool] = True  # else all that it knows is measured, in one pass over the images
@@ -278,13 +278,13 @@ class SupportsNewClasses(ABC):
 class FitsInClosedForm(ABC):
     """Ability: statistics of the training images that are computed, not learned (a mean, a covariance, a scale).
 
-    One pass calls `measure` with every labelled batch, then `conclude`; gradient steps, if any, come after. What may be
+    One pass calls `measure` with every labeled batch, then `conclude`; gradient steps, if any, come after. What may be
     concluded in several ways is so by `conclusions`, and who trains keeps what explains held-out images best.
     """
 
     @abstractmethod
     def update_statistics(self, x: Tensor, y: Tensor) -> None:
-        """Take a batch into the running sums: x (B, ...), y (B,) class indices, -1 for unlabelled."""
+        """Take a batch into the running sums: x (B, ...), y (B,) class indices, -1 for unlabeled."""
 
     @abstractmethod
     def finalize_statistics(self) -> None:

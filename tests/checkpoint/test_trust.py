@@ -118,7 +118,7 @@ def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_pat
         f"{name}{SUFFIX}" for name in ("README.md", "model.json", "model.safetensors")
     )
     assert opened(folder, keys=keys) == (list(range(20)), "gaussian")
-    with pytest.raises(CheckpointError, match="LIKELY_KEY"):
+    with pytest.raises(CheckpointError, match="LIKELY_MODEL_KEY"):
         opened(folder, keys=Keyring())
     other = tmp_path / "other"
     encryption.new_key(other)

@@ -15,15 +15,15 @@ from likely.data.image_dataset import InMemoryImages, LazyImages, ArrayDataset
 from likely.data.decoding import ImageError
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
 
-GREY = ImageFormat(channels=1, height=6, width=5)
-COLOUR = ImageFormat(channels=3, height=6, width=5)
+GRAY = ImageFormat(channels=1, height=6, width=5)
+COLOR = ImageFormat(channels=3, height=6, width=5)
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def pixels(X, format=GREY) -> np.ndarray:
+def pixels(X, format=GRAY) -> np.ndarray:
     images = arrays.images(X, format)
     return images.batch(np.arange(len(images))).numpy()
 
@@ -37,11 +37,11 @@ def test_a_single_path_bytes_or_picture_is_a_list_of_one(tmp_path) -> None:
     image.save(buffer, "PNG")
     for single in (tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), image):
         assert np.array_equal(pixels(single), noise(6, 5)[None, None])
-        assert arrays.read_inputs(single, GREY)[1] == [None]
+        assert arrays.read_inputs(single, GRAY)[1] == [None]
 
 
 def test_a_missing_path_alone_is_one_problem() -> None:
-    images, (problem,) = arrays.read_inputs("/no/such/a.png", GREY)
+    images, (problem,) = arrays.read_inputs("/no/such/a.png", GRAY)
     assert len(images) == 0
     assert problem is not None
     assert problem.source == "/no/such/a.png"
@@ -53,10 +53,10 @@ def test_a_missing_path_alone_is_one_problem() -> None:
 def test_no_images_are_refused_or_answered_by_none(none) -> None:
     assert not arrays.are_images(none) or len(none.shape) == 3
     with pytest.raises(ValueError, match="no images"):
-        arrays.images(none, GREY)
+        arrays.images(none, GRAY)
     with pytest.raises(ValueError, match="no images"):
         arrays.dataset(none, np.zeros(0, np.int64), ["a"], ImageOptions())
-    images, problems = arrays.read_inputs(none, GREY)
+    images, problems = arrays.read_inputs(none, GRAY)
     assert (len(images), problems) == (0, [])
 
 
@@ -75,12 +75,12 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
 def test_an_array_that_makes_no_images_is_refused_as_a_whole(shape, way_out) -> None:
     for take in (arrays.images, arrays.read_inputs):
         with pytest.raises(ValueError, match=way_out) as refusal:
-            take(np.zeros(shape), GREY)
+            take(np.zeros(shape), GRAY)
         assert str(shape) in str(refusal.value)
 
 
 def test_what_is_no_image_is_said_to_be_none() -> None:
-    _, (problem,) = arrays.read_inputs([3.5], GREY)
+    _, (problem,) = arrays.read_inputs([3.5], GRAY)
     assert problem is not None
     assert "is a float" in problem.message
 
@@ -128,30 +128,30 @@ def test_lists_of_numbers_are_vectors() -> None:
 
 
 def test_the_same_pixels_however_an_array_holds_them() -> None:
-    colours = noise(70, 6, 5, 3)
-    expected = colours.transpose(0, 3, 1, 2)
-    held = [colours, colours / 255, (colours / 255).astype(np.float32), colours.astype(np.uint16) * 257, expected]
-    held += [torch.from_numpy(expected.copy()), list(colours), list(torch.from_numpy(expected / 255))]
+    colors = noise(70, 6, 5, 3)
+    expected = colors.transpose(0, 3, 1, 2)
+    held = [colors, colors / 255, (colors / 255).astype(np.float32), colors.astype(np.uint16) * 257, expected]
+    held += [torch.from_numpy(expected.copy()), list(colors), list(torch.from_numpy(expected / 255))]
     for X in held:
-        assert np.array_equal(pixels(X, COLOUR), expected)
+        assert np.array_equal(pixels(X, COLOR), expected)
     assert np.array_equal(pixels(noise(4, 6, 5) > 99), np.where(noise(4, 6, 5) > 99, 255, 0)[:, None])
 
 
 def test_an_array_of_floats_is_turned_into_pixels_at_once(monkeypatch) -> None:
     monkeypatch.setattr("likely.data.reader.read", None)  # would be called for every image
     X = np.random.default_rng(0).random((200, 6, 5))
-    assert np.array_equal(pixels(X), np.stack([read_image(x, GREY) for x in X]))
+    assert np.array_equal(pixels(X), np.stack([read_image(x, GRAY) for x in X]))
 
 
 def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
     X = np.full((4, 6, 5), 0.5)
     X[2, 1, 1] = 1.5
     X[3, 0, 0] = np.nan
-    images, problems = arrays.read_inputs(X, GREY)
+    images, problems = arrays.read_inputs(X, GRAY)
     assert len(images) == 2
     assert [problem is None for problem in problems] == [True, True, False, False]
     with pytest.raises(ImageError, match=r"image\[2\].*1\.5"):
-        arrays.images(X, GREY)
+        arrays.images(X, GRAY)
 
 
 # ---- no more work than there is
@@ -160,8 +160,8 @@ def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
 def test_only_training_images_are_hashed(monkeypatch) -> None:
     hashed = []
     monkeypatch.setattr(arrays, "fingerprint", lambda image: hashed.append(image) or bytes(8))
-    arrays.images(noise(9, 6, 5), GREY)
-    arrays.read_inputs(list(noise(9, 6, 5)), GREY)
+    arrays.images(noise(9, 6, 5), GRAY)
+    arrays.read_inputs(list(noise(9, 6, 5)), GRAY)
     arrays.read_inputs(np.zeros((9, 2)), None)
     assert not hashed
     arrays.dataset(noise(9, 6, 5), np.zeros(9, np.int64), ["a"], ImageOptions())
@@ -174,11 +174,11 @@ def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
     monkeypatch.setattr("likely.data.image_dataset.read", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw))
     monkeypatch.setattr("likely.data.reader.read", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw))
     X = [Image.fromarray(image) for image in noise(9, 6, 5)]
-    images = arrays.images(X, GREY)
+    images = arrays.images(X, GRAY)
     assert isinstance(images, LazyImages)
     assert np.array_equal(images.batch(np.arange(9)).numpy()[:, 0], noise(9, 6, 5))
     assert len(decoded) == 9
-    broken = arrays.images([*X, b"broken"], GREY)
+    broken = arrays.images([*X, b"broken"], GRAY)
     with pytest.raises(ImageError, match=r"image\[9\]"):
         broken.batch([9])
 

@@ -115,7 +115,7 @@ def test_small_and_unequal_classes_are_found(tmp_path) -> None:
 
 
 def test_images_that_show_nothing_or_little_are_found(good) -> None:
-    blank = [save(good / "train" / "cat" / f"blank{i}.png", Image.new("RGB", (48, 48), "grey")) for i in range(2)]
+    blank = [save(good / "train" / "cat" / f"blank{i}.png", Image.new("RGB", (48, 48), "gray")) for i in range(2)]
     tiny = save(good / "train" / "cat" / "tiny.png", photograph(70, size=5))
     long = save(good / "train" / "dog" / "long.png", photograph(71, size=60).crop((0, 0, 60, 10)))
     findings = check(good)
@@ -143,8 +143,8 @@ def test_vectors_are_checked_for_exact_copies(tmp_path) -> None:
 
 
 def looks_of(thumbnails: np.ndarray) -> Thumbnails:
-    centred = thumbnails - thumbnails.mean(axis=(1, 2, 3), keepdims=True)
-    unit = centred / np.sqrt((centred**2).sum(axis=(1, 2, 3), keepdims=True))
+    centerd = thumbnails - thumbnails.mean(axis=(1, 2, 3), keepdims=True)
+    unit = centerd / np.sqrt((centerd**2).sum(axis=(1, 2, 3), keepdims=True))
     n = len(unit)
     return Thumbnails(unit.astype(np.float32), np.random.default_rng(n).integers(0, 1 << 60, n), np.zeros(n, np.bool_))
 
@@ -195,7 +195,7 @@ def test_the_command_speaks_to_people_on_stderr(good) -> None:
 
 def test_the_command_speaks_json_on_stdout(good) -> None:
     (good / "train" / "cat" / "broken.png").write_bytes(b"no")
-    code, out, _ = run(good, "--json", "--size", "8x6", "--colour", "grey")
+    code, out, _ = run(good, "--json", "--size", "8x6", "--color", "gray")
     told = json.loads(out)
     assert code == 1
     assert told["unreadable"] == 1

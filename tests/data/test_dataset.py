@@ -18,7 +18,7 @@ from likely.data.preprocessing import ImageFormat, ImageOptions
 
 @pytest.fixture
 def pets(draw, tmp_path: Path) -> Path:
-    """Six cats and dogs, 12 x 12 in colour, with a broken file among them."""
+    """Six cats and dogs, 12 x 12 in color, with a broken file among them."""
     for i in range(6):
         draw(f"pets/{'cat' if i % 2 else 'dog'}/{i}.png", seed=i)
     (tmp_path / "pets" / "cat" / "broken.png").write_bytes(b"no")
@@ -85,18 +85,18 @@ def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
     assert format_of("small", (20, 30), (20, 30)) == (3, 20, 30)
     assert format_of("mixed", (20, 30), (20, 31)) == (3, 64, 64)
     assert format_of("large", (65, 65), (65, 65)) == (3, 64, 64)
-    assert format_of("grey", (9, 9), (9, 9), mode="L") == (1, 9, 9)
+    assert format_of("gray", (9, 9), (9, 9), mode="L") == (1, 9, 9)
     for i, mode in enumerate(("L", "1", "LA", "P")):
-        draw(f"greys/{i % 2}/{i}.png", seed=i, size=(9, 9), mode="L")
-        with Image.open(tmp_path / f"greys/{i % 2}/{i}.png") as image:
-            image.convert(mode).convert("RGB" if mode == "P" else mode).save(tmp_path / f"greys/{i % 2}/{i}.png")
-    assert load(tmp_path / "greys").format.shape == (1, 9, 9)  # type: ignore[union-attr]
-    draw("greys/0/colour.png", size=(9, 9))
-    assert load(tmp_path / "greys").format.shape == (3, 9, 9)  # type: ignore[union-attr]
+        draw(f"grays/{i % 2}/{i}.png", seed=i, size=(9, 9), mode="L")
+        with Image.open(tmp_path / f"grays/{i % 2}/{i}.png") as image:
+            image.convert(mode).convert("RGB" if mode == "P" else mode).save(tmp_path / f"grays/{i % 2}/{i}.png")
+    assert load(tmp_path / "grays").format.shape == (1, 9, 9)  # type: ignore[union-attr]
+    draw("grays/0/color.png", size=(9, 9))
+    assert load(tmp_path / "grays").format.shape == (3, 9, 9)  # type: ignore[union-attr]
 
 
 def test_what_is_asked_for_is_obeyed(pets) -> None:
-    asked = load(pets, ImageOptions(size="8x6", resize="crop", color="grey"))
+    asked = load(pets, ImageOptions(size="8x6", resize="crop", color="gray"))
     assert asked.format == ImageFormat(channels=1, height=8, width=6, resize="crop")
     assert asked.train.images.shape == (1, 8, 6)  # type: ignore[union-attr]
     fixed = ImageFormat(channels=3, height=5, width=5, resize="stretch")
@@ -139,7 +139,7 @@ def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> 
         np.savez(tmp_path / f"{name}.npz", x=variant, y=[0, 0, 1, 1])
         batch = load(tmp_path / f"{name}.npz").train.images.batch(range(4))  # type: ignore[union-attr]
         assert np.array_equal(batch.numpy(), x.transpose(0, 3, 1, 2)), name
-    small = load(tmp_path / "uint8.npz", ImageOptions(size=4, color="grey"), memory=0)
+    small = load(tmp_path / "uint8.npz", ImageOptions(size=4, color="gray"), memory=0)
     assert small.train.images.batch([3]).shape == (1, 1, 4, 4)  # type: ignore[union-attr]
     large = load(tmp_path / "uint8.npz", memory=0).train  # mapped from disk
     assert np.array_equal(large.images.batch([2, 0]).numpy(), x[[2, 0]].transpose(0, 3, 1, 2))  # type: ignore[union-attr]
@@ -213,7 +213,7 @@ def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
 
 
 def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
-    for name in ("cat/1", "dog/1", "dog/2", "cta/1", "unlabelled/1"):
+    for name in ("cat/1", "dog/1", "dog/2", "cta/1", "unlabeled/1"):
         draw(f"{name}.png", seed=len(name))
     data = load(tmp_path).relabel(["ant", "dog", "cat"])
     assert data.classes == ("ant", "dog", "cat")

@@ -48,7 +48,7 @@ def rgb(height: int, width: int, resize: str = "fit") -> ImageFormat:
     return ImageFormat(channels=3, height=height, width=width, resize=resize)
 
 
-def grey(height: int, width: int, resize: str = "fit") -> ImageFormat:
+def gray(height: int, width: int, resize: str = "fit") -> ImageFormat:
     return ImageFormat(channels=1, height=height, width=width, resize=resize)
 
 
@@ -84,22 +84,22 @@ def test_whatever_goes_in_the_format_comes_out(height, width, channels, resize, 
 @pytest.mark.parametrize("resize", POLICIES)
 @given(value=st.integers(0, 255), height=st.integers(1, 70), width=st.integers(1, 70))
 @settings(max_examples=20, deadline=None)
-def test_an_image_of_one_colour_keeps_it(resize, value, height, width) -> None:
-    assert (read_image(np.full((height, width), value, np.uint8), grey(9, 7, resize)) == value).all()
+def test_an_image_of_one_color_keeps_it(resize, value, height, width) -> None:
+    assert (read_image(np.full((height, width), value, np.uint8), gray(9, 7, resize)) == value).all()
 
 
 @pytest.mark.parametrize("resize", POLICIES)
 def test_an_image_of_the_right_size_keeps_every_bit(tmp_path, resize) -> None:
-    colours, greys = noise(0, 6, 5, 3), noise(1, 6, 5)
-    write_image(tmp_path / "colours.png", Image.fromarray(colours))
-    for source in (colours, Image.fromarray(colours), encoded(Image.fromarray(colours)), tmp_path / "colours.png"):
-        assert np.array_equal(read_image(source, rgb(6, 5, resize)), colours.transpose(2, 0, 1))
-    for source in (greys, greys[:, :, None], Image.fromarray(greys), encoded(Image.fromarray(greys))):
-        assert np.array_equal(read_image(source, grey(6, 5, resize)), greys[None])
-        assert np.array_equal(read_image(source, rgb(6, 5, resize)), np.stack([greys] * 3))
+    colors, grays = noise(0, 6, 5, 3), noise(1, 6, 5)
+    write_image(tmp_path / "colors.png", Image.fromarray(colors))
+    for source in (colors, Image.fromarray(colors), encoded(Image.fromarray(colors)), tmp_path / "colors.png"):
+        assert np.array_equal(read_image(source, rgb(6, 5, resize)), colors.transpose(2, 0, 1))
+    for source in (grays, grays[:, :, None], Image.fromarray(grays), encoded(Image.fromarray(grays))):
+        assert np.array_equal(read_image(source, gray(6, 5, resize)), grays[None])
+        assert np.array_equal(read_image(source, rgb(6, 5, resize)), np.stack([grays] * 3))
 
 
-def test_fit_shows_everything_and_pads_with_the_border_s_median_colour() -> None:
+def test_fit_shows_everything_and_pads_with_the_border_s_median_color() -> None:
     image = np.full((10, 20, 3), (10, 200, 30), np.uint8)
     image[3:7, 5:15] = 255
     image[0, 0] = 0
@@ -112,7 +112,7 @@ def test_fit_shows_everything_and_pads_with_the_border_s_median_colour() -> None
 def test_crop_fills_and_keeps_the_middle() -> None:
     image = np.zeros((10, 30), np.uint8)
     image[:, 10:20] = 255
-    assert (read_image(image, grey(10, 10, "crop")) == 255).all()
+    assert (read_image(image, gray(10, 10, "crop")) == 255).all()
 
 
 def test_zoom_keeps_as_much_less_of_the_middle() -> None:
@@ -120,7 +120,7 @@ def test_zoom_keeps_as_much_less_of_the_middle() -> None:
     image[10:30, 20:40] = 255
     twice = ImageFormat(channels=1, height=20, width=20, resize="crop", center_crop_ratio=2)
     assert (read_image(image, twice)[0] == 255).all()
-    assert not (read_image(image, grey(20, 20, "crop"))[0] == 255).all()
+    assert not (read_image(image, gray(20, 20, "crop"))[0] == 255).all()
     assert (read_image(image[:20, :20], twice) == image[:20, :20]).all()  # it has the size already
 
 
@@ -132,7 +132,7 @@ def test_zoom_is_for_images_that_are_cut(resize: str) -> None:
 
 def test_stretch_ignores_the_aspect() -> None:
     image = np.repeat(np.array([[0, 255]], np.uint8), 4, axis=0).repeat(8, axis=1)
-    pixels = read_image(image, grey(4, 4, "stretch"))[0]
+    pixels = read_image(image, gray(4, 4, "stretch"))[0]
     assert (pixels[:, 0] < 30).all()
     assert (pixels[:, -1] > 225).all()
 
@@ -146,7 +146,7 @@ def test_every_mode_is_read_as_pillow_shows_it(mode) -> None:
     shown = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     assert np.array_equal(read_image(image, rgb(8, 8)), shown)
     brightness = np.asarray(image.convert("RGB").convert("L")).astype(int)
-    assert np.abs(read_image(image, grey(8, 8)).astype(int) - brightness).max() <= 1
+    assert np.abs(read_image(image, gray(8, 8)).astype(int) - brightness).max() <= 1
 
 
 def test_a_cmyk_jpeg_is_read() -> None:
@@ -171,8 +171,8 @@ def test_transparency_is_laid_over_white() -> None:
         pixels = read_image(image, rgb(4, 4))
         assert (pixels[:, :, :2] == 255).all()
         assert (pixels[:, :, 2:] == np.array([0, 0, 255])[:, None, None]).all()
-    grey_alpha = np.stack([np.full((4, 4), 100, np.uint8), np.full((4, 4), 128, np.uint8)], axis=2)
-    assert np.abs(read_image(Image.fromarray(grey_alpha, "LA"), grey(4, 4)).astype(int) - 177).max() <= 1
+    gray_alpha = np.stack([np.full((4, 4), 100, np.uint8), np.full((4, 4), 128, np.uint8)], axis=2)
+    assert np.abs(read_image(Image.fromarray(gray_alpha, "LA"), gray(4, 4)).astype(int) - 177).max() <= 1
 
 
 def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
@@ -186,17 +186,17 @@ def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
         Image.fromarray(deep.astype(">u2")),
         Image.fromarray(deep.astype(np.int32)),
     ):
-        assert np.array_equal(read_image(source, grey(16, 16)), expected)
+        assert np.array_equal(read_image(source, gray(16, 16)), expected)
 
 
 def test_deeper_than_sixteen_bits_is_refused() -> None:
     for array, told in ((np.full((4, 4), 70_000, np.int32), "70000"), (np.zeros((4, 4), np.float32), "floating-point")):
         with pytest.raises(ImageError, match=told):
-            read_image(encoded(Image.fromarray(array), "TIFF"), grey(4, 4))
+            read_image(encoded(Image.fromarray(array), "TIFF"), gray(4, 4))
 
 
 def test_the_first_frame_of_an_animation_is_read() -> None:
-    frames = [Image.new("RGB", (5, 5), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (5, 5), color) for color in ("red", "blue")]
     for kind in ("GIF", "PNG", "WEBP"):
         film = encoded(
             frames[0], kind, save_all=True, append_images=frames[1:], **({} if kind == "GIF" else {"lossless": True})
@@ -253,10 +253,10 @@ def test_broken_exif_does_not_make_an_image_unreadable() -> None:
 
 
 def test_bool_and_unit_floats_are_scaled() -> None:
-    assert np.array_equal(read_image(np.eye(3, dtype=bool), grey(3, 3))[0], 255 * np.eye(3, dtype=np.uint8))
+    assert np.array_equal(read_image(np.eye(3, dtype=bool), gray(3, 3))[0], 255 * np.eye(3, dtype=np.uint8))
     steps = np.arange(256).reshape(16, 16)
     for kind in (np.float32, np.float64):
-        assert np.array_equal(read_image((steps / 255).astype(kind), grey(16, 16))[0], steps)
+        assert np.array_equal(read_image((steps / 255).astype(kind), gray(16, 16))[0], steps)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_bool_and_unit_floats_are_scaled() -> None:
 )
 def test_arrays_that_are_no_images_are_refused(array, told) -> None:
     with pytest.raises(ImageError, match=told) as refusal:
-        read_image(array, grey(4, 4), name="frame 7")
+        read_image(array, gray(4, 4), name="frame 7")
     assert str(refusal.value).startswith("frame 7: ")
 
 
@@ -362,7 +362,7 @@ def test_no_warning_escapes_and_the_filters_are_left_as_they_were(monkeypatch) -
 def test_an_open_image_of_the_caller_s_stays_open_and_as_it_was(tmp_path) -> None:
     write_image(tmp_path / "a.jpg", noise(8, 3, 64, 64))
     with Image.open(tmp_path / "a.jpg") as image:
-        read_image(image, grey(8, 8))
+        read_image(image, gray(8, 8))
         assert (image.mode, image.size) == ("RGB", (64, 64))
         assert image.getpixel((0, 0)) is not None
 

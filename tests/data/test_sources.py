@@ -86,13 +86,13 @@ def test_a_class_may_be_called_train(draw, tmp_path) -> None:
     assert class_names(listings(tmp_path)) == ("bus", "car", "train")
 
 
-def test_unlabelled_folders(draw, tmp_path) -> None:
-    for name in ("flat/cat/1.png", "flat/unlabelled/2.png", "flat/unlabelled/deep/3.png"):
+def test_unlabeled_folders(draw, tmp_path) -> None:
+    for name in ("flat/cat/1.png", "flat/unlabeled/2.png", "flat/unlabeled/deep/3.png"):
         draw(name)
     for name in (
         "parts/train/cat/1.png",
         "parts/train/Unlabeled/2.png",
-        "parts/unlabelled/3.png",
+        "parts/unlabeled/3.png",
         "parts/test/cat/4.png",
     ):
         draw(name)
@@ -101,7 +101,7 @@ def test_unlabelled_folders(draw, tmp_path) -> None:
     assert found(parts["train"], tmp_path / "parts") == {
         "train/Unlabeled/2.png": None,
         "train/cat/1.png": "cat",
-        "unlabelled/3.png": None,
+        "unlabeled/3.png": None,
     }
 
 
@@ -134,7 +134,7 @@ def test_a_folder_that_may_not_be_read_is_a_problem(draw, tmp_path, monkeypatch)
     assert problem.message == f"{tmp_path / 'dog'}: may not be looked into (permission denied)"
 
 
-def test_images_without_class_folders_are_unlabelled(draw, tmp_path) -> None:
+def test_images_without_class_folders_are_unlabeled(draw, tmp_path) -> None:
     draw("1.png"), draw("2.png")
     assert found(listings(tmp_path)["train"], tmp_path) == {"1.png": None, "2.png": None}
 

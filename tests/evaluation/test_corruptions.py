@@ -70,13 +70,13 @@ def test_extreme_and_flat_images_do_not_overflow(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_grey_stays_grey(kind: str) -> None:
-    grey = scenes((1, 24, 24))
-    if kind != "noise":  # which colours have each their own
-        damaged = apply(kind, grey.repeat(3, axis=1), 4).astype(int)
+def test_gray_stays_gray(kind: str) -> None:
+    gray = scenes((1, 24, 24))
+    if kind != "noise":  # which colors have each their own
+        damaged = apply(kind, gray.repeat(3, axis=1), 4).astype(int)
         assert np.ptp(damaged, axis=1).max() <= 1
-        assert np.abs(damaged[:, :1] - apply(kind, grey, 4)).mean() < 5  # JPEG's tables differ a little
-    assert apply(kind, grey, 4).shape == grey.shape
+        assert np.abs(damaged[:, :1] - apply(kind, gray, 4)).mean() < 5  # JPEG's tables differ a little
+    assert apply(kind, gray, 4).shape == gray.shape
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -199,7 +199,7 @@ def test_a_rotation_turns_by_its_angle_whatever_the_aspect(shape: tuple[int, int
 
 
 @pytest.mark.parametrize("kind", ["shift", "rotation"])
-def test_what_comes_into_sight_has_the_colour_of_the_border(kind: str) -> None:
+def test_what_comes_into_sight_has_the_color_of_the_border(kind: str) -> None:
     pixels = np.full((4, 3, 20, 20), 70, np.uint8)
     pixels[:, 0] = 10
     np.testing.assert_allclose(apply(kind, pixels, 5), pixels, atol=1)

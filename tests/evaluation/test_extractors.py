@@ -98,7 +98,7 @@ def digits(n: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 @pytest.fixture(scope="module")
 def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "twin"
-    Classifier("discriminative", options={"width": 4}, training={"epochs": 1}).fit(*digits(300)).save(folder)
+    Classifier("softmax", options={"width": 4}, training={"epochs": 1}).fit(*digits(300)).save(folder)
     return folder
 
 
@@ -142,7 +142,7 @@ def test_models_without_features_and_models_of_vectors_are_refused(tmp_path: Pat
     Classifier("gaussian").fit(images, labels).save(tmp_path / "a")
     with pytest.raises(ExtractorError, match="'gaussian' model has no features to measure in"):
         extractor(tmp_path / "a")
-    vectors = Classifier("discriminative", options={"width": 4}, training={"epochs": 1})
+    vectors = Classifier("softmax", options={"width": 4}, training={"epochs": 1})
     vectors.fit(images.reshape(300, -1) / 255, labels).save(tmp_path / "b")
     with pytest.raises(ExtractorError, match="trained on vectors"):
         extractor(tmp_path / "b")
@@ -167,12 +167,12 @@ def test_a_backbone_gives_the_mean_of_its_last_map(backbone: Path) -> None:
     np.testing.assert_allclose(made(images), maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
 
 
-def test_a_backbone_sees_grey_images_in_colour_and_whole(backbone: Path) -> None:
-    made, grey = extractor(backbone), noise(2, 1, 16, 32)
-    assert made(grey).shape == (2, 12)
+def test_a_backbone_sees_gray_images_in_color_and_whole(backbone: Path) -> None:
+    made, gray = extractor(backbone), noise(2, 1, 16, 32)
+    assert made(gray).shape == (2, 12)
     stretched = ImageFormat(channels=3, height=32, width=32, resize="stretch")
-    np.testing.assert_array_equal(made(grey), made(resized(grey, stretched)))
-    np.testing.assert_array_equal(made(grey), made(grey.repeat(3, axis=1)))
+    np.testing.assert_array_equal(made(gray), made(resized(gray, stretched)))
+    np.testing.assert_array_equal(made(gray), made(gray.repeat(3, axis=1)))
 
 
 def test_a_backbone_is_loaded_without_a_word(backbone: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -241,7 +241,7 @@ def copied(backbone: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [Means(), Asked()])
-def test_a_program_sees_colour_images_as_they_are(module: nn.Module, tmp_path: Path) -> None:
+def test_a_program_sees_color_images_as_they_are(module: nn.Module, tmp_path: Path) -> None:
     made = extractor(program(module, tmp_path / "means.pt"))
     assert isinstance(made, TorchScriptExtractor)
     assert re.fullmatch(r"means\.pt@[0-9a-f]{4}", made.name)

@@ -54,7 +54,7 @@ def test_an_answer_that_never_flips_has_lost_everything():
     assert deletion_curve(certain, torch.rand(3, *SHAPE), torch.rand(3, 50), torch.zeros(SHAPE)).tolist() == [1.0] * 3
 
 
-def test_the_pixels_of_a_colour_image_go_with_all_their_channels():
+def test_the_pixels_of_a_color_image_go_with_all_their_channels():
     def scores(x):
         return torch.stack([x[:, :, 0, 0].sum(1), x[:, :, 0, 1].sum(1) + 0.5], 1)
 

@@ -86,7 +86,7 @@ def held_out(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> LabeledImag
 def twin(digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "twin"
     training = {"epochs": 3, "batch_size": 32}
-    Classifier("discriminative", options={"width": 8}, training=training).fit(*(v[:900] for v in digits)).save(folder)
+    Classifier("softmax", options={"width": 8}, training=training).fit(*(v[:900] for v in digits)).save(folder)
     return folder
 
 
@@ -235,11 +235,11 @@ def test_doubts_are_said_where_chance_does_not_explain_them(
     right: tuple[int, ...], copies: int, words: tuple[str, ...]
 ) -> None:
     classes = JUDGED.model_copy(update={"n_right": right})
-    found = SampleQuality(seed=0, class_consistency=classes, near_duplicates=COPIES.model_copy(update={"n_copies": copies}))
+    found = SampleQuality(seed=0, class_consistency=classes, near_duplicates=COPIES.model_copy(update={"n_duplicates": copies}))
     section = generated(found, None, NAMES)
     assert section is not None
     said = [block.text for block in section.blocks if hasattr(block, "text")][:-1]
-    assert tuple(text.partition(":")[0].partition(" are recognised")[0] for text in said) == words
+    assert tuple(text.partition(":")[0].partition(" are recognized")[0] for text in said) == words
 
 
 def test_fewer_images_than_features_are_warned_of() -> None:

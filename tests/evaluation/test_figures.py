@@ -27,7 +27,7 @@ def test_accuracy_comes_with_its_interval() -> None:
     [
         (BOUND, "2.31", "at most this"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.PIXELS8), "2.31", "exact"),
-        (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "–", "not a normalised likelihood"),
+        (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "–", "not a normalized likelihood"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "–", "a likelihood of features"),
         (None, "–", "not a generative model"),
     ],

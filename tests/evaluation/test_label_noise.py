@@ -50,7 +50,7 @@ def test_every_suspect_prefers_its_suggestion() -> None:
         assert p[suspect.index, suspect.suggested] > p[suspect.index, suspect.label]
 
 
-def test_unlabelled_images_and_classes_without_images_are_left_alone() -> None:
+def test_unlabeled_images_and_classes_without_images_are_left_alone() -> None:
     p = np.array([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])
     labels = np.array([0, 0, 1, -1])
     assert all(suspect.suggested != 2 and suspect.index != 3 for suspect in find_label_issues(p, labels))

@@ -1,4 +1,4 @@
-"""Names as pictures: inside their room, in grey, in any alphabet."""
+"""Names as pictures: inside their room, in gray, in any alphabet."""
 
 from __future__ import annotations
 

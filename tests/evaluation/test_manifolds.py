@@ -22,9 +22,9 @@ def radius(x: Floats, i: int, k: int) -> float:
     return float(sorted(np.linalg.norm(x[i] - x[j]) for j in range(len(x)) if j != i)[k - 1])
 
 
-def inside(centres: Floats, others: Floats, k: int) -> Floats:
+def inside(centers: Floats, others: Floats, k: int) -> Floats:
     """Which of the others lie in which ball, (N, M)."""
-    return np.array([[np.linalg.norm(c - o) <= radius(centres, i, k) for o in others] for i, c in enumerate(centres)])
+    return np.array([[np.linalg.norm(c - o) <= radius(centers, i, k) for o in others] for i, c in enumerate(centers)])
 
 
 @given(seeds, st.integers(1, 4))

@@ -1,4 +1,4 @@
-"""Memorisation: a model that knows its images by heart is found out, and one that does not is left alone."""
+"""Memorization: a model that knows its images by heart is found out, and one that does not is left alone."""
 
 import numpy as np
 import pytest

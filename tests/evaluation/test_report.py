@@ -125,7 +125,7 @@ ANCHORS = {
     "reconstructions": "reconstructions",
     "strangest": "strangest",
     "most_wrong": "most-wrong",
-    "mislabelled": "mislabelled",
+    "mislabeled": "mislabeled",
     "data": "data",
     "provenance": "provenance",
 }
@@ -169,7 +169,7 @@ def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> Non
         (LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "exact log p(x|c) of the feature vector"),
         (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "up to an unknown constant"),
-        (None, "a discriminative model"),
+        (None, "a softmax model"),
     ],
 )
 def test_evidence_is_said_in_words(evidence: LikelihoodType | None, words: str, bare: ReportContent) -> None:
@@ -177,15 +177,15 @@ def test_evidence_is_said_in_words(evidence: LikelihoodType | None, words: str, 
 
 
 def test_others_add_sections_without_a_template(full: ReportContent) -> None:
-    more = Section(Chapter.DOUBTS, "memory", "Does it copy?", "No.", (Paragraph("Nearest neighbours & so on."),))
+    more = Section(Chapter.DOUBTS, "memory", "Does it copy?", "No.", (Paragraph("Nearest neighbors & so on."),))
     content = replace(full, extra=(more,))
     order = [section.chapter for section in sections(content)]
     assert order == sorted(order, key=list(Chapter).index)
-    assert "Nearest neighbours &amp; so on." in render(content)
+    assert "Nearest neighbors &amp; so on." in render(content)
 
 
 @pytest.mark.parametrize("edge", [64, 128])
-def test_ten_classes_of_colour_images_stay_small(edge: int) -> None:
+def test_ten_classes_of_color_images_stay_small(edge: int) -> None:
     names = tuple(f"class {k}" for k in range(10))
     noise = report_of(names, (3, edge, edge), per_class=12)  # the worst that there is: no PNG makes it smaller
     assert len(render(noise)) < 3.5e6

@@ -35,7 +35,7 @@ from likely.reporting.comparison.sections import chapters, cost_figure
 from likely.reporting.comparison.summary import caveats, metric_tiles, summary
 from likely.evaluation.sample_quality import NearDuplicates, SampleQuality, ClassConsistency
 
-TWIN = "discriminative"
+TWIN = "softmax"
 ACCURACIES = {TWIN: 0.95, "vae": 0.93, "gan": 0.9}
 
 
@@ -234,7 +234,7 @@ def test_a_bound_is_marked_and_what_has_no_figure_has_a_dash(two: Comparison) ->
 def test_the_verdict_names_the_best_and_the_twin(two: Comparison) -> None:
     words = summary(two)
     assert "vae answers best: 93.50%" in words
-    assert "2.00 points fewer than its discriminative twin" in words
+    assert "2.00 points fewer than its softmax twin" in words
     assert "images of gan are most like real ones" in words
     assert [(line.label, line.value) for line in metric_tiles(two)] == [
         ("Most accurate", "vae"),
@@ -245,7 +245,7 @@ def test_the_verdict_names_the_best_and_the_twin(two: Comparison) -> None:
 
 
 def test_chance_is_said_where_it_explains_a_difference() -> None:
-    found = quality("vae", 0).model_copy(update={"ahead_of_twin": -0.001, "ahead_interval": (-0.01, 0.01)})
+    found = quality("vae", 0).model_copy(update={"delta_vs_baseline": -0.001, "delta_interval": (-0.01, 0.01)})
     assert "a difference that chance explains" in summary(changed(comparison(0), "vae", 0, quality=found))
     assert "chance" not in summary(comparison(0))
 
@@ -384,10 +384,10 @@ def test_the_speeds_lie_on_a_logarithmic_axis() -> None:
     ElementTree.fromstring(str(cost_chart(points[:1])))
 
 
-def test_the_twin_has_its_colour_and_no_two_lines_look_alike(two: Comparison) -> None:
+def test_the_twin_has_its_color_and_no_two_lines_look_alike(two: Comparison) -> None:
     names = [TWIN, *(f"family {i}" for i in range(6))]
     drawn = str(learning_curve_chart(dict.fromkeys(names, two.learning_curves[TWIN]), TWIN))
     paths = re.findall(r'<path d="M[\d.]+ [\d.]+L[^>]*class="curve (s\d)"(?: stroke-dasharray="([^"]*)")?', drawn)
     assert len(set(paths)) == len(names)
-    assert [colour for colour, _ in paths].count("s2") == 1
+    assert [color for color, _ in paths].count("s2") == 1
     assert paths[0][0] == "s2"

@@ -72,11 +72,11 @@ def test_tiny_classes(bare: ReportContent) -> None:
     assert words == "boot has fewer than 30 training images: expect little of them."
 
 
-def test_classes_hardly_tested_or_never_recognised(bare: ReportContent) -> None:
+def test_classes_hardly_tested_or_never_recognized(bare: ReportContent) -> None:
     table = PerClass(np.array([9, 50, 50]), np.array([1, 0.9, 0.0]), np.ones(3), np.ones(3))
     words = said(replace(bare, per_class=table))
     assert "boot has fewer than 10 images to measure with" in words
-    assert "Not one image of bag was recognised." in words
+    assert "Not one image of bag was recognized." in words
 
 
 def test_training_far_below_validation(bare: ReportContent) -> None:

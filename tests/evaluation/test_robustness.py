@@ -73,7 +73,7 @@ def test_without_calibration_nothing_is_called_unknown() -> None:
     assert (table.mean_accuracy, table.mean_unknown_rate) == (0.5, None)
 
 
-def test_unlabelled_images_are_left_out_and_progress_is_told(gaussian: Classifier, part: LabeledImages) -> None:
+def test_unlabeled_images_are_left_out_and_progress_is_told(gaussian: Classifier, part: LabeledImages) -> None:
     few = replace(part.subset(np.arange(4)), labels=np.array([-1, *part.labels[1:3], -1]))
     calls: list[tuple[int, int]] = []
     found = measure_robustness(gaussian, few, seed=0, alpha=0.05, progress=lambda done, total: calls.append((done, total)))

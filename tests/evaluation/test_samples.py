@@ -77,8 +77,8 @@ def test_each_class_may_have_its_own_number_and_none(gaussian: Classifier) -> No
 
 def test_what_draws_no_images_is_refused(gaussian: Classifier) -> None:
     digits = load_digits()
-    twin = Classifier("discriminative", options={"width": 4}, training={"epochs": 1})
-    with pytest.raises(ValueError, match="'discriminative' only tells classes apart"):
+    twin = Classifier("softmax", options={"width": 4}, training={"epochs": 1})
+    with pytest.raises(ValueError, match="'softmax' only tells classes apart"):
         sample_images(twin.fit(digits.images[:100] / 16, digits.target[:100]), 1, seed=0)
     with pytest.raises(ValueError, match="trained on vectors"):
         sample_images(Classifier("gaussian").fit(digits.data[:300], digits.target[:300]), 1, seed=0)
@@ -106,7 +106,7 @@ def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
     assert own(marked([1], [1])) is None  # no real image of that class
 
 
-def test_unlabelled_images_are_not_judged() -> None:
+def test_unlabeled_images_are_not_judged() -> None:
     found = class_consistency(ByFirstPixel(), marked([0, 1], [0, 1]), marked([0, 1, 1], [0, -1, 1]))
     assert (found.n_real, found.real_accuracy) == (2, 1)
 

@@ -12,15 +12,15 @@ from likely.reporting.images.image_grid import EDGE, MAX_WIDTH, grid, opaque, gr
 from likely.reporting.images.image_layout import gap
 
 
-def coloured(first: int, n: int, side: int = 8, channels: int = 3) -> np.ndarray:
-    """Images of one colour each, no two alike, none of the letters' grey: (n, C, H, W)."""
+def colored(first: int, n: int, side: int = 8, channels: int = 3) -> np.ndarray:
+    """Images of one color each, no two alike, none of the letters' gray: (n, C, H, W)."""
     number = np.arange(first, first + n)
-    colours = np.stack([np.full(n, 200), number % 256, number // 256], axis=1)[:, :channels, None, None]
-    return np.broadcast_to(colours.astype(np.uint8), (n, channels, side, side))
+    colors = np.stack([np.full(n, 200), number % 256, number // 256], axis=1)[:, :channels, None, None]
+    return np.broadcast_to(colors.astype(np.uint8), (n, channels, side, side))
 
 
 def seen(picture: Image.Image) -> list[int]:
-    """The numbers of the coloured images on a sheet, from left to right in each line, line by line."""
+    """The numbers of the colored images on a sheet, from left to right in each line, line by line."""
     red, green, blue, opacity = np.asarray(picture.convert("RGBA")).astype(np.int64).reshape(-1, 4).T
     numbers, firsts = np.unique((green + 256 * blue)[(opacity == 255) & (red == 200)], return_index=True)
     return numbers[firsts.argsort()].tolist()
@@ -43,7 +43,7 @@ def test_images_are_on_the_sheet_pixel_by_pixel(classes: int, n: int, side: int,
 
 
 def test_names_stand_at_the_left_and_leave_the_images_alone() -> None:
-    images = coloured(0, 6).reshape(2, 3, 3, 8, 8)
+    images = colored(0, 6).reshape(2, 3, 3, 8, 8)
     bare, named = grid_by_class({"": images}, ["", ""]), grid_by_class({"": images}, ["boot", "bag"])
     margin = 2 * gap(EDGE)
     without = bare.crop((margin, 0, *bare.size))
@@ -53,21 +53,21 @@ def test_names_stand_at_the_left_and_leave_the_images_alone() -> None:
 
 
 def test_the_ground_is_clear_and_white_where_it_cannot_be() -> None:
-    picture = grid_by_class({"": coloured(0, 2)[:, None]}, ["boot", "bag"])
+    picture = grid_by_class({"": colored(0, 2)[:, None]}, ["boot", "bag"])
     assert picture.mode == "RGBA"
     assert picture.getpixel((0, 0))[3] == 0
     assert opaque(picture).mode == "RGB"
     assert opaque(picture).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_grey_images_make_a_grey_sheet() -> None:
-    picture = grid_by_class({"": coloured(0, 2, channels=1)[:, None]}, ["boot", "bag"])
+def test_gray_images_make_a_gray_sheet() -> None:
+    picture = grid_by_class({"": colored(0, 2, channels=1)[:, None]}, ["boot", "bag"])
     assert picture.mode == "LA"
     assert opaque(picture).mode == "L"
 
 
 def test_a_hundred_classes_stand_in_columns_in_their_order() -> None:
-    images = coloured(0, 400).reshape(100, 4, 3, 8, 8)
+    images = colored(0, 400).reshape(100, 4, 3, 8, 8)
     picture = grid_by_class({"": images}, [f"a class with the number {k}" for k in range(100)])
     assert picture.width <= MAX_WIDTH + 100
     assert picture.height < 40 * 80
@@ -76,39 +76,39 @@ def test_a_hundred_classes_stand_in_columns_in_their_order() -> None:
 
 
 def test_a_long_name_costs_no_more_room_than_there_is_for_names() -> None:
-    images = coloured(0, 2)[:, None]
+    images = colored(0, 2)[:, None]
     long, longer = (grid_by_class({"": images}, ["bag", n * "name of a class "]).width for n in (4, 40))
     assert long == longer
 
 
 def test_models_stand_side_by_side_under_their_titles() -> None:
-    panels = {"vae": coloured(0, 6).reshape(2, 3, 3, 8, 8), "vaegan": coloured(6, 6, 32).reshape(2, 3, 3, 32, 32)}
+    panels = {"vae": colored(0, 6).reshape(2, 3, 3, 8, 8), "vaegan": colored(6, 6, 32).reshape(2, 3, 3, 32, 32)}
     picture = grid_by_class(panels, ["boot", "bag"])
     assert seen(picture) == [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]
     assert picture.height > grid_by_class({"": panels["vae"]}, ["boot", "bag"]).height
 
 
-def test_models_may_differ_in_colour_in_size_and_in_number() -> None:
-    panels = {"grey": coloured(0, 2, 28, channels=1)[:, None], "none": [coloured(0, 0), coloured(0, 5, 200)]}
+def test_models_may_differ_in_color_in_size_and_in_number() -> None:
+    panels = {"gray": colored(0, 2, 28, channels=1)[:, None], "none": [colored(0, 0), colored(0, 5, 200)]}
     assert grid_by_class(panels, ["boot", "bag"]).mode == "RGBA"
 
 
 def test_as_many_rows_as_names_are_expected() -> None:
     with pytest.raises(ValueError, match="'vae' has 3 rows"):
-        grid_by_class({"vae": coloured(0, 3)[:, None]}, ["boot", "bag"])
+        grid_by_class({"vae": colored(0, 3)[:, None]}, ["boot", "bag"])
     with pytest.raises(ValueError, match="no images"):
         grid_by_class({}, [])
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 11, 16, 23, 100])
 def test_a_grid_has_every_image_once_in_lines_that_are_no_column(n: int) -> None:
-    picture = grid(coloured(0, n), "boot")
+    picture = grid(colored(0, n), "boot")
     assert seen(picture) == list(range(n))
     assert n == 1 or picture.width + 60 > picture.height
 
 
 def test_a_strip_stands_between_the_names_of_its_ends() -> None:
-    picture = labeled_rows(coloured(0, 8).reshape(2, 4, 3, 8, 8), [("sandal", "boot"), ("boot", "bag")])
+    picture = labeled_rows(colored(0, 8).reshape(2, 4, 3, 8, 8), [("sandal", "boot"), ("boot", "bag")])
     pixels = np.asarray(picture)
     inked = np.flatnonzero((pixels[..., 3] > 0).any(axis=0))
     images = np.flatnonzero(((pixels[..., 3] == 255) & (pixels[..., 0] == 200)).any(axis=0))

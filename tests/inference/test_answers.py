@@ -1,4 +1,4 @@
-"""Answers say what the judgement says, and None where nothing can be promised."""
+"""Answers say what the judgment says, and None where nothing can be promised."""
 
 import dataclasses
 
@@ -21,38 +21,38 @@ def judged(seed, n_calibration=25, shift=0.0):
     return judge(seed, n_calibration)(examined(seed + 2, N, shift)[0], LOG_PRIOR, 0.05)
 
 
-def answered(judgement, *, top_k=None, bits=None):
-    return list(predictions(judgement, NAMES, bits, LabelNames(LABELS, "fashion@3f2a", top_k)))
+def answered(judgment, *, top_k=None, bits=None):
+    return list(predictions(judgment, NAMES, bits, LabelNames(LABELS, "fashion@3f2a", top_k)))
 
 
-judgements = st.builds(judged, st.integers(0, 20), st.sampled_from([0, 25, 200]), st.sampled_from([0.0, 3.0, 30.0]))
+judgments = st.builds(judged, st.integers(0, 20), st.sampled_from([0, 25, 200]), st.sampled_from([0.0, 3.0, 30.0]))
 
 
-@given(judgements)
-def test_an_answer_says_what_the_judgement_says(judgement):
-    given = answered(judgement)
+@given(judgments)
+def test_an_answer_says_what_the_judgment_says(judgment):
+    given = answered(judgment)
     assert [answer.input for answer in given] == NAMES
-    assert [answer.status for answer in given] == judgement.statuses
+    assert [answer.status for answer in given] == judgment.statuses
     for i, answer in enumerate(given):
-        assert answer.label == LABELS[judgement.best[i]]
-        assert answer.probability == pytest.approx(judgement.log_posterior[i].exp().max().item())
-        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if judgement.sets[i, c])
+        assert answer.label == LABELS[judgment.best[i]]
+        assert answer.probability == pytest.approx(judgment.log_posterior[i].exp().max().item())
+        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if judgment.sets[i, c])
         assert answer.model == "fashion@3f2a"
         assert answer.error is None
 
 
-@given(judgements)
-def test_a_p_value_is_a_number_unless_there_is_no_promise(judgement):
-    for i, answer in enumerate(answered(judgement)):
+@given(judgments)
+def test_a_p_value_is_a_number_unless_there_is_no_promise(judgment):
+    for i, answer in enumerate(answered(judgment)):
         none = answer.status is Status.UNCALIBRATED
-        assert answer.p_value == (None if none else judgement.p_value[i].item())
+        assert answer.p_value == (None if none else judgment.p_value[i].item())
         assert all((each.p_value is None) == none for each in answer.classes)
         assert none == (answer.calibration is CalibrationScope.NONE)
 
 
-@given(judgements)
-def test_every_class_the_most_probable_first(judgement):
-    for i, answer in enumerate(answered(judgement)):
+@given(judgments)
+def test_every_class_the_most_probable_first(judgment):
+    for i, answer in enumerate(answered(judgment)):
         assert sorted(each.label for each in answer.classes) == sorted(LABELS)
         probabilities = [each.probability for each in answer.classes]
         assert probabilities == sorted(probabilities, reverse=True)
@@ -60,48 +60,48 @@ def test_every_class_the_most_probable_first(judgement):
         assert answer.classes[0].label == answer.label
         for each in answer.classes:
             c = LABELS.index(each.label)
-            assert each.log_likelihood == judgement.log_likelihood[i, c].item()
-            assert each.probability == pytest.approx(judgement.log_posterior[i, c].exp().item())
+            assert each.log_likelihood == judgment.log_likelihood[i, c].item()
+            assert each.probability == pytest.approx(judgment.log_posterior[i, c].exp().item())
 
 
-@given(judgements, st.integers(1, K + 2))
-def test_top_k_shortens_the_classes_and_nothing_else(judgement, top_k):
-    for short, whole in zip(answered(judgement, top_k=top_k), answered(judgement), strict=True):
+@given(judgments, st.integers(1, K + 2))
+def test_top_k_shortens_the_classes_and_nothing_else(judgment, top_k):
+    for short, whole in zip(answered(judgment, top_k=top_k), answered(judgment), strict=True):
         assert short == whole.model_copy(update={"classes": whole.classes[:top_k]})
 
 
-@given(judgements)
-def test_answers_survive_json(judgement):
-    for answer in answered(judgement):
+@given(judgments)
+def test_answers_survive_json(judgment):
+    for answer in answered(judgment):
         assert Prediction.model_validate_json(answer.model_dump_json()) == answer
 
 
 def test_bits_per_dim_where_there_are_any():
-    judgement = judged(0)
-    assert all(answer.bits_per_dim is None for answer in answered(judgement))
+    judgment = judged(0)
+    assert all(answer.bits_per_dim is None for answer in answered(judgment))
     bits = torch.arange(N) / 4
-    assert [answer.bits_per_dim for answer in answered(judgement, bits=bits)] == bits.tolist()
+    assert [answer.bits_per_dim for answer in answered(judgment, bits=bits)] == bits.tolist()
 
 
 def test_how_real_an_image_is_where_there_is_a_discriminator():
-    judgement = judged(0)
-    assert all(answer.p_real is None for answer in answered(judgement))
+    judgment = judged(0)
+    assert all(answer.p_real is None for answer in answered(judgment))
     real = torch.linspace(0, 1, N)
-    assert [answer.p_real for answer in answered(dataclasses.replace(judgement, p_real=real))] == real.tolist()
+    assert [answer.p_real for answer in answered(dataclasses.replace(judgment, p_real=real))] == real.tolist()
 
 
 def test_a_model_without_likelihoods():
-    judgement = dataclasses.replace(judged(0), log_likelihood=None)
-    assert all(each.log_likelihood is None for answer in answered(judgement) for each in answer.classes)
+    judgment = dataclasses.replace(judged(0), log_likelihood=None)
+    assert all(each.log_likelihood is None for answer in answered(judgment) for each in answer.classes)
 
 
 def test_no_images_no_answers():
-    judgement = judge(0, 25)(examined(2, 0)[0], LOG_PRIOR, 0.05)
-    assert list(predictions(judgement, [], None, LabelNames(LABELS, None, None))) == []
+    judgment = judge(0, 25)(examined(2, 0)[0], LOG_PRIOR, 0.05)
+    assert list(predictions(judgment, [], None, LabelNames(LABELS, None, None))) == []
 
 
 @pytest.mark.parametrize(
-    ("p_values", "set_p_values", "expected"),
+    ("p_values", "posterior_p_values", "expected"),
     [
         ([0.9, 0.2, 0.2], [0.9, 0.0, 0.0], CalibrationScope.PER_CLASS),  # label, p-value and set are all of class 0
         ([0.2, 0.9, 0.2], [0.9, 0.0, 0.0], CalibrationScope.POOLED),  # the p-value is of class 1
@@ -110,27 +110,27 @@ def test_no_images_no_answers():
         ([0.0, 0.01, 0.0], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # unknown, by the p-value of class 1
     ],
 )
-def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, set_p_values, expected):
-    judgement = ConformalOutput(
+def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, posterior_p_values, expected):
+    judgment = ConformalOutput(
         alpha=0.05,
         calibration_scope=(CalibrationScope.PER_CLASS, CalibrationScope.POOLED, CalibrationScope.PER_CLASS),
         log_posterior=torch.tensor([[0.8, 0.1, 0.1]]).log(),
         log_likelihood=None,
         nonconformity=torch.zeros(1, K),
         p_values=torch.tensor([p_values]),
-        posterior_p_values=torch.tensor([set_p_values]),
+        posterior_p_values=torch.tensor([posterior_p_values]),
     )
-    (answer,) = predictions(judgement, ["a.png"], None, LabelNames(LABELS, None, None))
+    (answer,) = predictions(judgment, ["a.png"], None, LabelNames(LABELS, None, None))
     assert answer.calibration is expected
 
 
 def test_nested_classes_are_answered_by_their_groups_as_well():
-    judgement, names = judged(3), ("fruit/apple", "fruit/pear", "milk")
-    given = list(predictions(judgement, NAMES, None, LabelNames(names, None, None)))
-    p = judgement.log_posterior.exp()
+    judgment, names = judged(3), ("fruit/apple", "fruit/pear", "milk")
+    given = list(predictions(judgment, NAMES, None, LabelNames(names, None, None)))
+    p = judgment.log_posterior.exp()
     for i, answer in enumerate(given):
         (group,) = answer.groups
         fruit = (p[i, 0] + p[i, 1]).item()
         assert group.label == ("fruit" if fruit > p[i, 2] else "milk")
         assert group.probability == pytest.approx(max(fruit, p[i, 2].item()))
-    assert all(answer.groups == () for answer in answered(judgement))
+    assert all(answer.groups == () for answer in answered(judgment))

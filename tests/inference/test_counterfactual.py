@@ -21,14 +21,14 @@ def classes():
     return normal(K, D, seed=1), 0.3 * normal(K, D, seed=2)
 
 
-def standardised(z, c, classes):
+def standardized(z, c, classes):
     mean, log_scale = classes
     return (z - mean[c]) / log_scale[c].exp()
 
 
 def test_an_image_keeps_its_place_within_its_class(classes):
     z = normal(5, D, seed=3)
-    assert_close(standardised(transport(z, A, B, classes), B, classes), standardised(z, A, classes))
+    assert_close(standardized(transport(z, A, B, classes), B, classes), standardized(z, A, classes))
 
 
 def test_there_and_back_is_where_it_was(classes):

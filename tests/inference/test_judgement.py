@@ -18,7 +18,7 @@ from likely.inference.decision import ModelOutputs, ConformalClassifier, Calibra
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.conformal import prediction_set, status
 
-judgements = st.builds(
+judgments = st.builds(
     lambda seed, n, shift, alpha: judge(seed, n)(examined(seed + 2, 20, shift)[0], LOG_PRIOR, alpha),
     st.integers(0, 20),
     st.sampled_from([0, 5, 25, 200]),
@@ -27,55 +27,55 @@ judgements = st.builds(
 )
 
 
-@given(judgements)
-def test_the_label_is_in_the_set_unless_the_image_is_unknown(judgement):
-    named = judgement.sets[torch.arange(20), judgement.best]
-    unknown = torch.tensor([s is Status.UNKNOWN for s in judgement.statuses])
+@given(judgments)
+def test_the_label_is_in_the_set_unless_the_image_is_unknown(judgment):
+    named = judgment.sets[torch.arange(20), judgment.best]
+    unknown = torch.tensor([s is Status.UNKNOWN for s in judgment.statuses])
     assert torch.equal(named, ~unknown)
 
 
-@given(judgements)
-def test_unknown_if_and_only_if_no_class_finds_the_image_typical(judgement):
-    for state, p, row in zip(judgement.statuses, judgement.p_value.tolist(), judgement.sets, strict=True):
-        assert (state is Status.UNKNOWN) == (p <= judgement.alpha)
+@given(judgments)
+def test_unknown_if_and_only_if_no_class_finds_the_image_typical(judgment):
+    for state, p, row in zip(judgment.statuses, judgment.p_value.tolist(), judgment.sets, strict=True):
+        assert (state is Status.UNKNOWN) == (p <= judgment.alpha)
         assert (state is Status.UNKNOWN) == (not row.any())
 
 
-@given(judgements)
-def test_a_status_counts_the_set(judgement):
-    for state, p, n in zip(judgement.statuses, judgement.p_value.tolist(), judgement.sets.sum(1).tolist(), strict=True):
-        assert state is status(p, n, judgement.alpha)
+@given(judgments)
+def test_a_status_counts_the_set(judgment):
+    for state, p, n in zip(judgment.statuses, judgment.p_value.tolist(), judgment.sets.sum(1).tolist(), strict=True):
+        assert state is status(p, n, judgment.alpha)
         assert (n > 1) == (state is Status.AMBIGUOUS)
         assert (n == 1) == (state in {Status.KNOWN, Status.UNCALIBRATED})
 
 
-@given(judgements)
-def test_the_set_of_a_known_image_holds_every_class_above_alpha(judgement):
-    known = judgement.p_value > judgement.alpha
-    expected = prediction_set(judgement.log_posterior, judgement.set_p_values, judgement.alpha)
-    assert torch.equal(judgement.sets[known], expected[known])
+@given(judgments)
+def test_the_set_of_a_known_image_holds_every_class_above_alpha(judgment):
+    known = judgment.p_value > judgment.alpha
+    expected = prediction_set(judgment.log_posterior, judgment.posterior_p_values, judgment.alpha)
+    assert torch.equal(judgment.sets[known], expected[known])
 
 
-@given(judgements)
-def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgement):
-    uncalibrated = judgement.calibration == (CalibrationScope.NONE,) * K
-    assert judgement.p_values.isnan().all() == uncalibrated
-    assert judgement.set_p_values.isnan().all() == uncalibrated
-    assert all((state is Status.UNCALIBRATED) == uncalibrated for state in judgement.statuses)
+@given(judgments)
+def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgment):
+    uncalibrated = judgment.calibration == (CalibrationScope.NONE,) * K
+    assert judgment.p_values.isnan().all() == uncalibrated
+    assert judgment.posterior_p_values.isnan().all() == uncalibrated
+    assert all((state is Status.UNCALIBRATED) == uncalibrated for state in judgment.statuses)
 
 
-@given(judgements)
-def test_the_best_class_and_the_p_value_are_the_largest(judgement):
+@given(judgments)
+def test_the_best_class_and_the_p_value_are_the_largest(judgment):
     i = torch.arange(20)
-    assert torch.equal(judgement.log_posterior[i, judgement.best], judgement.log_posterior.amax(1))
-    assert torch.equal(judgement.p_value, judgement.p_values.amax(1)) or judgement.p_value.isnan().all()
+    assert torch.equal(judgment.log_posterior[i, judgment.best], judgment.log_posterior.amax(1))
+    assert torch.equal(judgment.p_value, judgment.p_values.amax(1)) or judgment.p_value.isnan().all()
 
 
 def test_the_posterior_is_at_the_temperature_and_under_the_prior_given():
     examination, _ = examined(0, 20)
-    judgement = judge(1, 50, temperature=2.5)(examination, LOG_PRIOR, 0.05)
-    assert_close(judgement.log_posterior, log_posterior(examination.log_scores, LOG_PRIOR, 2.5))
-    assert judgement.log_likelihood is examination.log_likelihood
+    judgment = judge(1, 50, temperature=2.5)(examination, LOG_PRIOR, 0.05)
+    assert_close(judgment.log_posterior, log_posterior(examination.log_scores, LOG_PRIOR, 2.5))
+    assert judgment.log_likelihood is examination.log_likelihood
 
 
 def test_neither_p_value_sees_the_prior():
@@ -116,9 +116,9 @@ def test_tensors_of_others_beside_ours_are_passed_over():
 
 def test_a_model_without_likelihoods_is_judged_all_the_same():
     examination, _ = examined(5, 20)
-    judgement = judge(6, 100)(dataclasses.replace(examination, log_likelihood=None), LOG_PRIOR, 0.05)
-    assert judgement.log_likelihood is None
-    assert len(judgement.statuses) == 20
+    judgment = judge(6, 100)(dataclasses.replace(examination, log_likelihood=None), LOG_PRIOR, 0.05)
+    assert judgment.log_likelihood is None
+    assert len(judgment.statuses) == 20
 
 
 def test_without_calibration_images_whatever_their_statistics():
@@ -126,21 +126,21 @@ def test_without_calibration_images_whatever_their_statistics():
     empty = ModelOutputs(torch.zeros(0, K), None, torch.zeros(0, K, 1))
     nothing = CalibrationData.from_outputs(empty, torch.zeros(0, dtype=torch.long), 1.0)
     fitted = ConformalClassifier.fit(CalibrationData.from_outputs(*examined(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
-    judgement = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
-    assert set(judgement.statuses) == {Status.UNCALIBRATED}
-    assert torch.equal(judgement.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
+    judgment = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
+    assert set(judgment.statuses) == {Status.UNCALIBRATED}
+    assert torch.equal(judgment.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
 
 
 def test_figures_know_their_temperature_and_are_the_same_under_another():
     found, y = examined(5, 200)
-    labelled = CalibrationData.from_outputs(found, y, 1.0)
-    assert labelled.n_scores == 200 * K
-    assert labelled.without_scores().n_scores == 0
-    assert labelled.fit_temperature(LOG_PRIOR) == fit_temperature(found.log_scores, y, LOG_PRIOR)
-    assert labelled.fit_temperature(LOG_PRIOR, 9.0) > labelled.fit_temperature(LOG_PRIOR)  # drawn to what is expected
-    other, expected = labelled.with_temperature(3.0), CalibrationData.from_outputs(found, y, 3.0)
+    labeled = CalibrationData.from_outputs(found, y, 1.0)
+    assert labeled.n_scores == 200 * K
+    assert labeled.without_scores().n_scores == 0
+    assert labeled.fit_temperature(LOG_PRIOR) == fit_temperature(found.log_scores, y, LOG_PRIOR)
+    assert labeled.fit_temperature(LOG_PRIOR, 9.0) > labeled.fit_temperature(LOG_PRIOR)  # drawn to what is expected
+    other, expected = labeled.with_temperature(3.0), CalibrationData.from_outputs(found, y, 3.0)
     assert_close(other.surprisal, expected.surprisal)
-    assert torch.equal(other.log_ratio, labelled.log_ratio)
+    assert torch.equal(other.log_ratio, labeled.log_ratio)
 
 
 @pytest.mark.parametrize("n_calibration", [30, 600])  # pooled, and class by class
@@ -151,9 +151,9 @@ def test_both_promises_from_end_to_end(n_calibration):
     for seed in range(0, 10 * repeats, 10):
         (examination, y), fitted = examined(seed + 2, 1), judge(seed, n_calibration)
         for alpha in alphas:
-            judgement = fitted(examination, log_uniform(K), alpha)
-            unknown[alpha] += judgement.statuses[0] is Status.UNKNOWN
-            left_out[alpha] += (judgement.posterior_p_values[0, y] <= alpha).item()
+            judgment = fitted(examination, log_uniform(K), alpha)
+            unknown[alpha] += judgment.statuses[0] is Status.UNKNOWN
+            left_out[alpha] += (judgment.posterior_p_values[0, y] <= alpha).item()
     for alpha in alphas:
         most = binom(repeats, alpha).isf(1e-7)
         assert unknown[alpha] <= most
@@ -171,7 +171,7 @@ def test_images_as_near_to_every_class_are_stranger_to_who_contrasts(kind):
     """And more than that is not seen in them: their traits are those of known images."""
     known, y = examined(9, 300)
     between = dataclasses.replace(known, log_scores=known.log_scores - 4 * torch.nn.functional.one_hot(y, K))
-    strange = [kind(10, 300)(each, LOG_PRIOR, 0.05).strangeness.amin(1).median() for each in (known, between)]
+    strange = [kind(10, 300)(each, LOG_PRIOR, 0.05).nonconformity.amin(1).median() for each in (known, between)]
     assert strange[1] > strange[0] + 0.2
     before, after = (judge(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
     assert_close(before, after)
@@ -182,9 +182,9 @@ def test_images_as_near_to_every_class_are_stranger_to_who_contrasts(kind):
 def test_a_judge_that_learns_from_what_calibrates_it_keeps_its_promise(n, alpha):
     for seed in (100, 200, 300):
         examination, y = examined(seed + 50, 2000)
-        judgement = crossed_judge(seed, n)(examination, log_uniform(K), alpha)
+        judgment = crossed_judge(seed, n)(examination, log_uniform(K), alpha)
         for c in range(K):
-            own = judgement.p_values[y == c, c]
+            own = judgment.p_values[y == c, c]
             n_c = n // K
             k = int(alpha * (n_c + 1))
             most = betabinom(len(own), max(k, 1), n_c + 1 - max(k, 1)).isf(1e-5)
@@ -207,7 +207,7 @@ def with_a_class_more(examination, seed=9):
 def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(kind, n):
     before, (images, _) = kind(3, 200), examined(5, 30)
     few = with_a_class_more(examined(6, n)[0])
-    after = before.of_one_class_more(few)
+    after = before.with_new_class(few)
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     was, now = before(images, LOG_PRIOR, 0.05), after(with_a_class_more(images), prior, 0.05)
     assert_close(now.p_values[:, :K], was.p_values)
@@ -218,11 +218,11 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
     assert (after.offsets.covariance[-1, :K] == 0).all()
 
 
-def test_judgements_join_as_if_made_at_once():
+def test_judgments_join_as_if_made_at_once():
     whole, (images, _) = judge(4, 200), examined(7, 25)
     pieces = [whole(images.subset(torch.arange(a, b)), LOG_PRIOR, 0.1) for a, b in ((0, 10), (10, 25))]
     together, at_once = type(pieces[0]).concatenate(pieces), whole(images, LOG_PRIOR, 0.1)
-    for name in ("log_posterior", "strangeness", "p_values", "set_p_values", "log_likelihood"):
+    for name in ("log_posterior", "nonconformity", "p_values", "posterior_p_values", "log_likelihood"):
         assert_close(getattr(together, name), getattr(at_once, name))
     assert together.calibration_scope == at_once.calibration_scope
     assert together.p_real is None

@@ -276,9 +276,9 @@ def test_classes_much_alike_are_confused_in_few_images_and_told_apart_in_many():
 def test_offsets_find_the_bias_that_was_put_in():
     scores, y = World(11)(SKEWED, 3000)
     found = BiasCorrection.fit(3 * (scores - BIAS), y, SKEWED.log(), temperature=3)
-    centre = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
-    deviation = (centre @ found.covariance @ centre).diagonal().sqrt()
-    assert ((centre @ (found.values - BIAS)).abs() < 5 * deviation + 0.02).all()
+    center = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
+    deviation = (center @ found.covariance @ center).diagonal().sqrt()
+    assert ((center @ (found.values - BIAS)).abs() < 5 * deviation + 0.02).all()
     assert deviation.max() < 0.3
 
 
@@ -317,8 +317,8 @@ def test_a_class_with_one_calibration_image_is_doubted_more_than_one_with_many()
     first = (y == 4).nonzero()[0, 0]
     kept = (y != 4) | (torch.arange(500) == first)
     few, many = (BiasCorrection.fit(scores[rows], y[rows], SKEWED.log()) for rows in (kept, y >= 0))
-    centre = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
-    assert (centre @ few.covariance @ centre)[4, 4] > (centre @ many.covariance @ centre)[4, 4]
+    center = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
+    assert (center @ few.covariance @ center)[4, 4] > (center @ many.covariance @ center)[4, 4]
 
 
 def test_without_calibration_images_nothing_is_known_of_offsets():

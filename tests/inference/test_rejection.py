@@ -227,7 +227,7 @@ def scores_of(seed, n, n_classes=4):
     return torch.randn(n, n_classes, generator=rng).exp() * (1 + y[:, None]) - 3 * y[:, None], y
 
 
-def turned_away(fitted, scores, y, alpha):
+def rejection_rate(fitted, scores, y, alpha):
     return (fitted.p_values(scores, alpha)[torch.arange(len(y)), y] <= alpha).double()
 
 
@@ -246,7 +246,7 @@ def test_the_promise_of_each_class(alpha, seed):
     fitted = fitted_to(calibration, y, held_out, held_out_y)
     assert set(fitted.scope(alpha)) == {CalibrationScope.PER_CLASS}
     new, new_y = scores_of(seed + 200, 20_000)
-    away = turned_away(fitted, new, new_y, alpha)
+    away = rejection_rate(fitted, new, new_y, alpha)
     for c in range(4):
         fewest, most = allowed((new_y == c).sum().item(), (y == c).sum().item(), alpha)
         assert fewest <= away[new_y == c].sum().item() <= most
@@ -262,7 +262,7 @@ def test_the_promise_of_all_tiny_classes_together(alpha, seed):
     assert set(fitted.scope(alpha)) == {CalibrationScope.POOLED}
     new, new_y = scores_of(seed + 200, 20_000)
     fewest, most = allowed(20_000, n, alpha)
-    assert fewest <= turned_away(fitted, new, new_y, alpha).sum().item() <= most
+    assert fewest <= rejection_rate(fitted, new, new_y, alpha).sum().item() <= most
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -280,7 +280,7 @@ def test_the_promise_of_tiny_classes_beside_a_large_one(seed):
     fitted = fitted_to(calibration, y, *held_out)
     assert fitted.scope(alpha) == (*[CalibrationScope.POOLED] * 9, CalibrationScope.PER_CLASS)
     new, new_y = drawn(seed + 200, 20_000, 20_000)
-    away = turned_away(fitted, new, new_y, alpha)
+    away = rejection_rate(fitted, new, new_y, alpha)
     for group, n_calibration in ((new_y < 9, 20), (new_y == 9, 400)):
         fewest, most = allowed(20_000, n_calibration, alpha)
         assert fewest <= away[group].sum().item() <= most
@@ -291,7 +291,7 @@ def test_ties_keep_the_promise(alpha):
     calibration, y = scores_of(0, 1000)
     fitted = fitted_to(calibration.round(), y, calibration.round(), y)
     new, new_y = scores_of(1, 20_000)
-    away = turned_away(fitted, new.round(), new_y, alpha)
+    away = rejection_rate(fitted, new.round(), new_y, alpha)
     for c in range(4):
         _, most = allowed((new_y == c).sum().item(), (y == c).sum().item(), alpha)
         assert away[new_y == c].sum().item() <= most

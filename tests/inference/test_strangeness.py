@@ -1,4 +1,4 @@
-"""Strangeness: against the Mahalanobis distance, whatever the traits' units and shapes, and as a class more comes."""
+"""NonconformityScore: against the Mahalanobis distance, whatever the traits' units and shapes, and as a class more comes."""
 
 from dataclasses import replace
 
@@ -34,8 +34,8 @@ def fitted(seed=0, n=3000, **kinds):
     return NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
 
 
-def distances(strangeness, t):
-    return (strangeness(t) * strangeness.spread + strangeness.middle).exp()
+def distances(nonconformity, t):
+    return (nonconformity(t) * nonconformity.spread + nonconformity.middle).exp()
 
 
 def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_does():
@@ -56,10 +56,10 @@ def test_of_its_own_class_half_the_images_are_stranger_than_usual():
 
 
 def test_too_likely_is_as_strange_as_too_unlikely():
-    strangeness = fitted(2, 150, n_shared=0, n_by_class=1)
+    nonconformity = fitted(2, 150, n_shared=0, n_by_class=1)
     away = torch.tensor([-3.0, 3.0])[:, None, None]
-    middle = strangeness.mean + strangeness.center * strangeness.scale
-    low, high = strangeness(Statistics(torch.zeros(2, 0), middle + away))
+    middle = nonconformity.mean + nonconformity.center * nonconformity.scale
+    low, high = nonconformity(Statistics(torch.zeros(2, 0), middle + away))
     assert_close(low, high)
 
 
@@ -68,10 +68,10 @@ def test_traits_that_are_not_normal_are_made_so(bent):
     """What is usual in heavy tails is usual, and what is not remains strange."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
     t, held_out = (Statistics(v.shared, bent(v.by_class)) for v in (t, held_out))
-    strangeness = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
-    assert strangeness.transform.shape[1] > 0 or bent is not torch.sinh
+    nonconformity = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    assert nonconformity.transform.shape[1] > 0 or bent is not torch.sinh
     far = Statistics(torch.zeros(1, 0), bent(torch.full((1, 3, 2), 30.0)))
-    assert (strangeness(far) > strangeness(held_out)[torch.arange(3000), labels].max()).all()
+    assert (nonconformity(far) > nonconformity(held_out)[torch.arange(3000), labels].max()).all()
 
 
 def in_lumps(seed, n):
@@ -84,10 +84,10 @@ def in_lumps(seed, n):
 
 def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_strange():
     (t, y), (held_out, labels) = in_lumps(0, 2000), in_lumps(1, 500)
-    strangeness = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
-    assert strangeness.component_class.tolist() == [0, 0, 1, 1]
-    own = strangeness(held_out)[torch.arange(500), labels]
-    between = strangeness(Statistics(torch.zeros(1, 0), torch.zeros(1, 2, 2)))
+    nonconformity = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    assert nonconformity.component_class.tolist() == [0, 0, 1, 1]
+    own = nonconformity(held_out)[torch.arange(500), labels]
+    between = nonconformity(Statistics(torch.zeros(1, 0), torch.zeros(1, 2, 2)))
     assert (between > own.max()).all()
 
 
@@ -150,12 +150,12 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
 def test_a_constant_trait_does_not_drown_the_others(value):
     t, y = traits(5, 90, n_shared=0)
     constant = Statistics(t.shared, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
-    strangeness, without = (NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1]) for v in (constant, t))
-    found, expected = strangeness(constant), without(t)
+    nonconformity, without = (NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1]) for v in (constant, t))
+    found, expected = nonconformity(constant), without(t)
     assert found.isfinite().all()
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.98
     jittered = Statistics(t.shared, constant.by_class * (1 + 1e-6))  # as the same image may be, alone and in a batch
-    assert_close(strangeness(jittered), found, rtol=0.01, atol=0.02)
+    assert_close(nonconformity(jittered), found, rtol=0.01, atol=0.02)
 
 
 def test_two_traits_that_say_the_same_stay_finite():
@@ -167,9 +167,9 @@ def test_two_traits_that_say_the_same_stay_finite():
 def test_a_class_without_images_takes_the_mean_of_all():
     t, _ = traits(7, 50)
     y = torch.arange(50) % 2
-    strangeness = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
-    assert_close(strangeness.mean[2], t.of_true_class(y).double().mean(0))
-    assert strangeness(t).isfinite().all()
+    nonconformity = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
+    assert_close(nonconformity.mean[2], t.of_true_class(y).double().mean(0))
+    assert nonconformity(t).isfinite().all()
 
 
 def test_of_no_image_at_all_there_is_still_an_answer():
@@ -179,18 +179,18 @@ def test_of_no_image_at_all_there_is_still_an_answer():
 
 
 def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by_one_another():
-    strangeness = fitted(9)
+    nonconformity = fitted(9)
     t, y = traits(10, 300)
     new = t.of_true_class(y)[y == 1] + 5
-    larger, own = strangeness.with_new_class(new)
+    larger, own = nonconformity.with_new_class(new)
     more = Statistics(t.shared, torch.cat([t.by_class, t.by_class[:, :1]], 1))
-    assert_close(larger(more)[:, :3], strangeness(t))
+    assert_close(larger(more)[:, :3], nonconformity(t))
     assert own.shape == (100,)
     assert own.median().abs() < 1
     itself = (larger.log_distance(new, torch.full((100,), 3)) - larger.median[3]) / larger.mad[3]
     assert own.mean() > itself.mean()  # who makes up a class is less strange to it than who does not
     for n in (0, 1, 2):
-        larger, own = strangeness.with_new_class(new[:n])
+        larger, own = nonconformity.with_new_class(new[:n])
         assert larger(more).isfinite().all()
         assert own.isfinite().all()
 

@@ -143,7 +143,7 @@ def test_the_distances_reported_are_those_to_the_components(shape):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(1, 4, 4), (5,)], ids=str)
-def test_an_unlabelled_image_has_the_mixtures_likelihood(shape):
+def test_an_unlabeled_image_has_the_mixtures_likelihood(shape):
     model, x = built(shape, noise=0.0, class_weight=0.0), data(shape)
     (objective,) = model.objectives()
     found = objective.loss(x, torch.full((8,), -1), generator(0))

@@ -136,12 +136,12 @@ def test_what_the_discriminator_is_after_does_not_move_the_generator(shape, monk
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("class_weight_made", [0.0, 2.0])
-def test_features_that_agree_in_the_mean_match(shape, class_weight_made):
-    model = built(shape, adversarial=0.0, feature_matching=1.0, class_weight_made=class_weight_made)
+@pytest.mark.parametrize("aux_class_weight", [0.0, 2.0])
+def test_features_that_agree_in_the_mean_match(shape, aux_class_weight):
+    model = built(shape, adversarial=0.0, feature_matching=1.0, aux_class_weight=aux_class_weight)
     features, logits, c = torch.randn(6, 4, generator=generator(0)), torch.zeros(6, 3), torch.zeros(6).long()
     matched = model._deceiving((features, logits), c, features.flip(0))
-    assert matched.item() == pytest.approx(class_weight_made * torch.tensor(3.0).log().item(), abs=1e-6)
+    assert matched.item() == pytest.approx(aux_class_weight * torch.tensor(3.0).log().item(), abs=1e-6)
     apart = model._deceiving((features, logits), c, features + 2)
     assert (apart - matched).item() == pytest.approx(4, rel=1e-4)
 
@@ -151,7 +151,7 @@ def test_features_that_agree_in_the_mean_match(shape, class_weight_made):
     ("y", "looked_at"),
     [([0, -1, -1, 2, -1], [1, 2, 4]), ([0, 1, 2, 2, 0], range(5)), ([0, 1, -1, 2, -1], range(5)), ([-1] * 5, range(5))],
 )
-def test_real_images_are_the_unlabelled_ones_where_they_are_most(shape, y, looked_at):
+def test_real_images_are_the_unlabeled_ones_where_they_are_most(shape, y, looked_at):
     model, y, x = built(shape, class_weight=0.0), torch.tensor(y), images(shape, n=5)
     before = model._discriminator_loss(x, y, generator(1))
     for i in range(5):
@@ -193,7 +193,7 @@ def test_the_discriminators_loss_is_its_parts(shape):
 
 def blind(shape, **options):
     """A model whose generator knows no class, while its discriminator is sure of each image's."""
-    model = built(shape, adversarial=0.0, feature_matching=1.0, class_weight_made=0.0, **options).eval()
+    model = built(shape, adversarial=0.0, feature_matching=1.0, aux_class_weight=0.0, **options).eval()
     with torch.no_grad():
         plain = model._noise_and_class(torch.arange(3).repeat(70), generator(1))
         logits, last = model._judged(model.decode(plain))[1], model.discriminator.to_logits
@@ -249,7 +249,7 @@ def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
 
 
 def test_networks_that_learn_in_one_step_have_one_rate():
-    with pytest.raises(ValueError, match="generator_rate"):
+    with pytest.raises(ValueError, match="g_lr_ratio"):
         GANOptions(preset="classifier", g_lr_ratio=1.0)
     assert GANOptions(g_lr_ratio=1.0).g_lr_ratio == 1
     model = built((5,), preset="classifier")

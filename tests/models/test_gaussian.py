@@ -46,7 +46,7 @@ def test_an_offset_changes_nothing(covariance, offset):
     assert_close(drawn, near.sample(c, rng=torch.Generator().manual_seed(1)), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("model", ["gaussian", "vae", "discriminative"])
+@pytest.mark.parametrize("model", ["gaussian", "vae", "softmax"])
 def test_vectors_far_from_zero_are_learned_as_naive_bayes_learns_them(model):
     x, y = (t.numpy() for t in two_classes(1e8, n=600, apart=3.0, n_dims=2))
     rest, last = slice(400), slice(400, None)

@@ -26,7 +26,7 @@ def images(shape, n=8):
 
 
 def built(shape, **options):
-    """In evaluation mode: batch normalisation would tie the images that are made to those that are remade."""
+    """In evaluation mode: batch normalization would tie the images that are made to those that are remade."""
     torch.manual_seed(0)
     model = VAEGAN(Task(shape, (4, 2, 6)), VAEGANOptions(**SMALL | options))
     model.update_statistics(images(shape), LABELS)
@@ -100,7 +100,7 @@ def test_the_discriminators_loss_teaches_the_discriminator_alone(shape, after_a_
 
 
 def test_the_objectives_share_out_the_parameters(shape):
-    model = built(shape, discriminator_rate=0.25)
+    model = built(shape, d_lr_ratio=0.25)
     objectives = model.objectives()
     shared_out = [id(p) for objective in objectives for p in objective.parameters]
     assert sorted(shared_out) == sorted(id(p) for p in model.parameters())
@@ -110,7 +110,7 @@ def test_the_objectives_share_out_the_parameters(shape):
 
 
 def test_the_discriminator_sees_the_images_that_the_decoder_has_just_made(shape):
-    model, x = built(shape, made_share=0.5), images(shape)
+    model, x = built(shape, fake_ratio=0.5), images(shape)
     model._autoencoder_loss(x, LABELS, generator(1))
     seen = []
     model.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
@@ -124,7 +124,7 @@ def test_the_discriminator_sees_the_images_that_the_decoder_has_just_made(shape)
 @torch.no_grad()
 @pytest.mark.parametrize(("share", "n", "expected"), [(0.25, 8, 2), (1.0, 8, 8), (0.01, 8, 2), (0.5, 6, 3)])
 def test_the_share_of_made_images(share, n, expected):
-    model = built((5,), made_share=share)
+    model = built((5,), fake_ratio=share)
     c = model._classes(images((5,), n=n), generator(0))
     assert c.shape == (expected,)
     assert set(c.tolist()) <= {0, 1, 2}

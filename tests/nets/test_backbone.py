@@ -30,7 +30,7 @@ def test_features_are_the_means_of_the_last_maps_of_each_size(backbone, x):
         assert_close(Backbone.pretrained(str(backbone))(x), expected[:, 8:])
 
 
-def test_grey_images_are_seen_in_colour(backbone, x):
+def test_gray_images_are_seen_in_color(backbone, x):
     f = Backbone.pretrained(str(backbone))
     assert_close(f(x[:, :1]), f(x[:, :1].expand(-1, 3, -1, -1)))
 

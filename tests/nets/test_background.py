@@ -31,14 +31,14 @@ def test_the_values_of_a_pixel_have_probability_one_together():
     torch.testing.assert_close(background(1)(x)[:, 0, 3, 3].exp().sum(), torch.tensor(1.0), atol=1e-4, rtol=0)
 
 
-def test_it_learns_what_neighbours_have_in_common():
+def test_it_learns_what_neighbors_have_in_common():
     model, rng = background(1), torch.Generator().manual_seed(1)
     smooth = (torch.arange(16.0) / 15)[None, None, None].expand(32, 1, 16, 16) * torch.rand(32, 1, 1, 1, generator=rng)
     smooth = (255 * smooth).round() / 255
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         model.loss(smooth, rng).backward()
-        optimiser.step()
+        optimizer.step()
     with torch.no_grad():
         assert model(smooth).mean() > model(images(8, 1, 16)).mean() + 1

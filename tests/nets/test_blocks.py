@@ -65,13 +65,13 @@ def test_any_depth(depth):
 def test_every_parameter_gets_a_gradient(networks, shape):
     down, up = networks
     x = up(down(images(shape)))
-    weights = torch.randn(x.shape, generator=generator(1))  # a plain sum has no gradient through a normalisation
+    weights = torch.randn(x.shape, generator=generator(1))  # a plain sum has no gradient through a normalization
     (x * weights).sum().backward()
     for network in networks:
         for name, parameter in network.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.isfinite().all(), name
-            # A map of a single pixel is all that batch normalisation sees of it: what is added before goes again.
+            # A map of a single pixel is all that batch normalization sees of it: what is added before goes again.
             assert parameter.grad.any() or math.prod(shape) < 12, name
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.networks.diff_augment import CHANGES, HOLE, PATTERN, colour, cutout, diff_augment, shift
+from likely.networks.diff_augment import CHANGES, HOLE, PATTERN, color, cutout, diff_augment, shift
 
 SHAPES = [(1, 8, 8), (3, 16, 8), (3, 9, 7)]
 
@@ -28,7 +28,7 @@ def shape(request):
     return request.param
 
 
-@pytest.fixture(params=[*CHANGES, "colour,shift,cutout"])
+@pytest.fixture(params=[*CHANGES, "color,shift,cutout"])
 def changes(request):
     return request.param
 
@@ -37,7 +37,7 @@ def test_none_and_vectors_are_as_they_are(shape):
     x = images(shape)
     assert diff_augment(x, "none", generator(0)) is x
     vectors = torch.randn(4, 5, generator=generator(1))
-    assert torch.equal(diff_augment(vectors, "colour,shift,cutout", generator(0)), vectors)
+    assert torch.equal(diff_augment(vectors, "color,shift,cutout", generator(0)), vectors)
 
 
 def test_the_same_generator_gives_the_same_and_another_another(shape, changes):
@@ -110,22 +110,22 @@ def test_a_hole_is_at_most_half_as_high_and_as_wide(shape):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_colour_is_one_straight_line_an_image_on_grey_ones(n_channels):
-    grey = images((1, 6, 5), n=20)
-    x = grey.expand(-1, n_channels, -1, -1)
-    y = colour(x, generator(0))
-    assert_close(y, y[:, :1].expand_as(y))  # grey stays grey
+def test_color_is_one_straight_line_an_image_on_gray_ones(n_channels):
+    gray = images((1, 6, 5), n=20)
+    x = gray.expand(-1, n_channels, -1, -1)
+    y = color(x, generator(0))
+    assert_close(y, y[:, :1].expand_as(y))  # gray stays gray
     a, b = x.flatten(1), y.flatten(1)
-    centred = a - a.mean(1, keepdim=True)
-    slope = (centred * b).sum(1, keepdim=True) / centred.square().sum(1, keepdim=True)
-    assert_close(b, b.mean(1, keepdim=True) + slope * centred, rtol=0, atol=1e-4)
+    centerd = a - a.mean(1, keepdim=True)
+    slope = (centerd * b).sum(1, keepdim=True) / centerd.square().sum(1, keepdim=True)
+    assert_close(b, b.mean(1, keepdim=True) + slope * centerd, rtol=0, atol=1e-4)
     assert slope.min() >= 0.5 - 1e-4
     assert slope.max() <= 1.5 + 1e-4
     assert slope.std() > 0.05
     assert (b.mean(1) - a.mean(1)).abs().max() <= 0.5 + 1e-4
 
 
-@pytest.mark.parametrize("name", ["none", "colour", "shift,cutout", "colour,shift,cutout"])
+@pytest.mark.parametrize("name", ["none", "color", "shift,cutout", "color,shift,cutout"])
 def test_the_pattern_takes_what_can_be_done(name):
     assert re.fullmatch(PATTERN, name)
 

@@ -12,20 +12,20 @@ from likely.features.batchnorm_fusion import fuse_batchnorm
 
 
 class Network(nn.Module):
-    """Convolution and normalisation, in the way that networks of transformers answer."""
+    """Convolution and normalization, in the way that networks of transformers answer."""
 
     def __init__(self, kind):
         super().__init__()
-        self.kind, self.convolution, self.normalisation = kind, nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.kind, self.convolution, self.normalization = kind, nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
         self.again = nn.BatchNorm2d(4)
 
     def forward(self, x, output_hidden_states=False):
         h = self.convolution(x)
-        out = self.normalisation(h.relu() if self.kind == "apart" else h)
+        out = self.normalization(h.relu() if self.kind == "apart" else h)
         if self.kind == "used elsewhere":
             out = out + h
         if self.kind == "used twice":
-            out = self.normalisation(out)
+            out = self.normalization(out)
         return SimpleNamespace(last_hidden_state=out, hidden_states=(h,) if self.kind == "shown" else ())
 
 
@@ -38,7 +38,7 @@ def shaken(network):
     return network.eval()
 
 
-def normalisations(network):
+def normalizations(network):
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
@@ -49,8 +49,8 @@ def normalisations(network):
 def test_what_is_folded_comes_to_the_same(kind, is_folded):
     network, x = shaken(Network(kind)), torch.rand(2, 3, 8, 8)
     quick = fuse_batchnorm(network, x)
-    assert normalisations(quick) == (1 if is_folded else 2)
-    assert normalisations(network) == 2
+    assert normalizations(quick) == (1 if is_folded else 2)
+    assert normalizations(network) == 2
     assert_allclose(quick(x).last_hidden_state.detach(), network(x).last_hidden_state.detach(), rtol=1e-4)
 
 
@@ -59,7 +59,7 @@ def test_a_backbone_sees_the_same_with_gradients_and_without_whatever_it_has_lea
     for _ in range(2):
         with torch.inference_mode():
             quick = found(x)
-            assert normalisations(found._fastest()) == 0
+            assert normalizations(found._fastest()) == 0
         assert_allclose(quick, found(x).detach(), rtol=1e-3, atol=1e-4)
         shaken(found.network)
         for tensor in found.network.parameters():

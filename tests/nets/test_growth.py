@@ -44,8 +44,8 @@ def test_a_new_component_is_moved_as_far_as_the_others_are_and_away_from_them():
 
 
 def test_where_nothing_was_pulled_a_component_is_where_its_images_lie():
-    drawn_from, place = (normal(K, D, seed=8), normal(K, D, seed=9)), (normal(D, seed=10), normal(D, seed=11))
-    for part, expected in zip(component_at(place, drawn_from, drawn_from), place, strict=True):
+    sampling_distribution, place = (normal(K, D, seed=8), normal(K, D, seed=9)), (normal(D, seed=10), normal(D, seed=11))
+    for part, expected in zip(component_at(place, sampling_distribution, sampling_distribution), place, strict=True):
         assert_close(part, expected)
 
 
@@ -54,9 +54,9 @@ def test_where_the_only_other_class_lies_there_is_no_direction_to_move_in():
     assert_close(component_at((only[0][0], only[1][0]), (only[0] + 1, only[1]), only)[0], only[0][0])
 
 
-def crowd(centre, n, seed):
-    """Latents about a centre, known exactly."""
-    z = torch.tensor(centre) + 0.5 * torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
+def crowd(center, n, seed):
+    """Latents about a center, known exactly."""
+    z = torch.tensor(center) + 0.5 * torch.randn(n, 2, generator=torch.Generator().manual_seed(seed))
     return z, torch.full_like(z, -torch.inf)
 
 

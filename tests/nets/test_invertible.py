@@ -43,7 +43,7 @@ def generator(seed):
 
 
 def images(shape, n=16):
-    """Smooth images with some noise, of 8 bits about zero: neighbours are alike, as in photographs."""
+    """Smooth images with some noise, of 8 bits about zero: neighbors are alike, as in photographs."""
     x = torch.rand(n, *shape[:1], *[1] * (len(shape) - 1), generator=generator(0))
     x = x + 0.2 * torch.randn(n, *shape, generator=generator(1))
     return x.clamp(0, 1).mul(255).round() / 256 - 0.5

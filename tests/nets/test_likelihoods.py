@@ -25,7 +25,7 @@ def of_every_value(mean, log_scale, dtype=torch.float64):
     return discretized_logistic(x, torch.full_like(x, mean), torch.full_like(x, log_scale))
 
 
-# --- discretised logistic -------------------------------------------------------------------------------------------
+# --- discretized logistic -------------------------------------------------------------------------------------------
 
 
 @given(st.floats(-2, 3), st.floats(-12, 12))

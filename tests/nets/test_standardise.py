@@ -12,11 +12,11 @@ from likely.networks.standardizer import Standardizer
 
 
 def measured(x, batch_size=7):
-    standardise = Standardizer(x.shape[1])
+    standardize = Standardizer(x.shape[1])
     for batch in x.split(batch_size):
-        standardise.update_statistics(batch)
-    standardise.finalize_statistics()
-    return standardise
+        standardize.update_statistics(batch)
+    standardize.finalize_statistics()
+    return standardize
 
 
 def vectors(seed, n=50, n_dims=3, location=0.0, scale=1.0, dtype=torch.float32):
@@ -27,9 +27,9 @@ def vectors(seed, n=50, n_dims=3, location=0.0, scale=1.0, dtype=torch.float32):
 @given(st.integers(0, 1000), st.integers(2, 60), st.floats(-1e3, 1e3), st.floats(1, 1e3))
 def test_agrees_with_scikit_learn(seed, n, location, scale):
     x = vectors(seed, n, location=location, scale=scale)
-    standardise, reference = measured(x), StandardScaler().fit(x.double().numpy())
-    assert_close(standardise.location.double(), torch.tensor(reference.mean_))
-    assert_close(standardise.scale.double(), torch.tensor(reference.scale_), rtol=1e-6, atol=0)
+    standardize, reference = measured(x), StandardScaler().fit(x.double().numpy())
+    assert_close(standardize.location.double(), torch.tensor(reference.mean_))
+    assert_close(standardize.scale.double(), torch.tensor(reference.scale_), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
@@ -44,20 +44,20 @@ def test_mean_zero_and_variance_one(scale):
 @pytest.mark.parametrize(("location", "scale"), [(1e6, 0.3), (1e6, 1.0), (-1e6, 5.0), (1e4, 0.01), (1e7, 3.0)])
 def test_noise_beside_a_large_offset_is_measured_exactly(location, scale, dtype):
     x = vectors(1, n=2000, location=location, scale=scale, dtype=dtype)
-    standardise = measured(x, batch_size=64)
-    assert_close(standardise.scale.double(), x.double().std(0, correction=0), rtol=1e-6, atol=0)
-    z = standardise(x)
+    standardize = measured(x, batch_size=64)
+    assert_close(standardize.scale.double(), x.double().std(0, correction=0), rtol=1e-6, atol=0)
+    z = standardize(x)
     assert z.dtype == torch.float32
     assert_close(z.mean(0), torch.zeros(3), rtol=0, atol=1e-5)
     assert_close(z.std(0, correction=0), torch.ones(3), rtol=1e-5, atol=0)
-    assert_close(standardise.inverse(z), x.double(), rtol=0, atol=1e-6 * scale)
+    assert_close(standardize.inverse(z), x.double(), rtol=0, atol=1e-6 * scale)
 
 
 def test_a_small_scale_beside_a_huge_location_survives_a_file():
     x = vectors(2, location=1e9, scale=1.0, dtype=torch.float64)
-    standardise, read = measured(x), Standardizer(3)
-    read.load_state_dict(safetensors.torch.load(safetensors.torch.save(standardise.state_dict())))
-    assert torch.equal(read(x), standardise(x))
+    standardize, read = measured(x), Standardizer(3)
+    read.load_state_dict(safetensors.torch.load(safetensors.torch.save(standardize.state_dict())))
+    assert torch.equal(read(x), standardize(x))
 
 
 def test_images_have_no_figures_and_no_float64():
@@ -69,16 +69,16 @@ def test_images_have_no_figures_and_no_float64():
 def test_a_constant_dimension_keeps_its_scale(value):
     x = vectors(2)
     x[:, 1] = value
-    standardise = measured(x)
-    assert standardise.scale[1] == 1
-    assert_close(standardise(x)[:, 1], torch.zeros(50))
+    standardize = measured(x)
+    assert standardize.scale[1] == 1
+    assert_close(standardize(x)[:, 1], torch.zeros(50))
 
 
 @given(st.integers(0, 1000), st.floats(-1e3, 1e3), st.floats(1e-3, 1e3))
 def test_round_trip(seed, location, scale):
     x = vectors(seed, location=location, scale=scale)
-    standardise = measured(x)
-    assert_close(standardise.inverse(standardise(x)), x.double(), rtol=1e-6, atol=1e-5 * scale)
+    standardize = measured(x)
+    assert_close(standardize.inverse(standardize(x)), x.double(), rtol=1e-6, atol=1e-5 * scale)
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
@@ -89,10 +89,10 @@ def test_the_batches_are_no_matter(one, other):
 
 def test_a_second_pass_forgets_the_first():
     x, other = vectors(4), vectors(5, location=50.0)
-    standardise = measured(other)
-    standardise.update_statistics(x)
-    standardise.finalize_statistics()
-    assert_close(standardise.state_dict(), measured(x).state_dict())
+    standardize = measured(other)
+    standardize.update_statistics(x)
+    standardize.finalize_statistics()
+    assert_close(standardize.state_dict(), measured(x).state_dict())
 
 
 def test_unmeasured_it_changes_nothing():

@@ -9,7 +9,7 @@ import pytest
 
 from likely.cli import main
 
-BRIEF = ("--epochs", "1", "--threads", "1", "--option", "discriminative.width=4")
+BRIEF = ("--epochs", "1", "--threads", "1", "--option", "softmax.width=4")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_it_writes_results_table_page_and_picture(benchmark, tmp_path):
     }
     assert out == (tmp_path / "results" / "table.md").read_text()
     lines = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
-    assert [line["family"] for line in lines] == ["discriminative", "gaussian"]
+    assert [line["family"] for line in lines] == ["softmax", "gaussian"]
     assert lines[0]["options"]["width"] == 4
     assert lines[1]["fidelity"]["n_drawn"] == 60
     code, again, err = benchmark(*words)
@@ -56,7 +56,7 @@ def test_it_writes_results_table_page_and_picture(benchmark, tmp_path):
         (("--models", "vae", "--minutes", "-1"), "--minutes"),
         (("--models", "vae", *BRIEF, "--seeds", "0,x"), "'x' is no seed"),
         (("--models", "vae", *BRIEF, "--samples", "3"), "--samples"),
-        (("--models", "vae", *BRIEF, "--samples", "4000"), "445 labelled test images"),
+        (("--models", "vae", *BRIEF, "--samples", "4000"), "445 labeled test images"),
         (("--models", "vae", *BRIEF, "--extractor", "."), "no extractor"),
         (("--models", "vae", *BRIEF, "--option", "vae"), "FAMILY.NAME=VALUE"),
         (("--models", "vae", *BRIEF, "--option", "gan.loss=bce"), "'gan' is not compared here"),
@@ -124,6 +124,6 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
         process.send_signal(signal.SIGINT)
         err = process.stderr.read()
         assert process.wait(60) == 130, err
-    assert "Stopped, and saved, in the training of discriminative, seed 0." in err
+    assert "Stopped, and saved, in the training of softmax, seed 0." in err
     assert "To go on: likely benchmark digits" in err
-    assert (tmp_path / "results" / "models" / "discriminative-0" / "unfinished.safetensors").exists()
+    assert (tmp_path / "results" / "models" / "softmax-0" / "training_state.safetensors").exists()

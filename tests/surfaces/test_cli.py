@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 
 from likely.prediction import Prediction
 
-BRIEF = ("--epochs", "2", "--batch-size", "64", "--width", "4", "--latent-dims", "4", "--threads", "1", "--folds", "0")
+BRIEF = ("--epochs", "2", "--batch-size", "64", "--width", "4", "--latent-dims", "4", "--threads", "1", "--label-check-folds", "0")
 
 
 def likely(*words, cwd=None):
@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "digits"
-    code, _, err = called("train", folder, "--out", out, "--model", "gaussian", "--folds", 0)
+    code, _, err = called("train", folder, "--out", out, "--model", "gaussian", "--label-check-folds", 0)
     assert code == 0, err
     return out
 
@@ -181,7 +181,7 @@ def test_a_folder_is_never_emptied_of_folders(tmp_path):
 def test_overwrite_replaces_a_model(folder, tmp_path):
     for _ in range(2):
         code, _, err = called(
-            "train", folder, "--out", tmp_path / "m", "--model", "gaussian", "--folds", 0, "--overwrite"
+            "train", folder, "--out", tmp_path / "m", "--model", "gaussian", "--label-check-folds", 0, "--overwrite"
         )
         assert code == 0, err
 
@@ -214,7 +214,7 @@ def test_one_bad_file_never_ends_a_training(folder, tmp_path):
 
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "digit-1" / "broken.png").write_bytes(b"\x89PNG nothing")
-    code, _, err = called("train", data, "--out", tmp_path / "m", "--model", "gaussian", "--folds", 0)
+    code, _, err = called("train", data, "--out", tmp_path / "m", "--model", "gaussian", "--label-check-folds", 0)
     assert code == 1
     assert "broken.png" in err
     assert (tmp_path / "m" / "model.json").exists()
@@ -417,7 +417,7 @@ def test_info_shows_the_card_and_the_document(model):
 
 def test_models_lists_every_option_of_every_family():
     out = called("models")[1]
-    assert all(word in out for word in ("gaussian", "--latent-dims", "discriminative", "--shrinkage"))
+    assert all(word in out for word in ("gaussian", "--latent-dims", "softmax", "--shrinkage"))
     assert set(json.loads(called("models", "vae", "--json")[1])) == {"vae"}
     assert called("models", "vea")[0] == 2
 
@@ -471,4 +471,4 @@ def test_an_interrupted_training_keeps_the_best_so_far(folder, tmp_path):
         assert process.wait(60) == 0, err
     assert "--resume" in err
     assert (out / "model.json").exists()
-    assert (out / "unfinished.safetensors").exists()
+    assert (out / "training_state.safetensors").exists()

@@ -19,7 +19,7 @@ def folder(tmp_path_factory):
     for family, options in (
         ("vae", {"width": 4, "latent_dims": 4}),
         ("gaussian", {}),
-        ("discriminative", {"width": 4}),
+        ("softmax", {"width": 4}),
     ):
         training = {"epochs": 1, "batch_size": 64}
         Classifier(family, options=options, training=training).fit(images, labels).save(root / family)
@@ -120,8 +120,8 @@ def test_a_walk_starts_with_the_image_that_the_class_would_show(generate):
         ("vae", ("--truncation", -1), "--truncation"),
         ("gaussian", ("--from", "boot"), "families that have: vae"),
         ("gaussian", ("--truncation", 0.5), "families that have: vae"),
-        ("discriminative", (), "families that draw: gaussian, vae"),
-        ("discriminative", ("--from", "boot"), "families that draw: gaussian, vae"),
+        ("softmax", (), "families that draw: gaussian, vae"),
+        ("softmax", ("--from", "boot"), "families that draw: gaussian, vae"),
     ],
 )
 def test_what_makes_no_sense_is_answered_with_a_sentence(generate, tmp_path, family, words, said):

@@ -182,11 +182,11 @@ def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
                 told = client.get("/v1/models/digits/drift").json()
                 assert told["n"] == 8
                 assert told["drifted"] is None
-                assert "likely_drifted{" not in client.get("/metrics").text
+                assert "likely_drift_detected{" not in client.get("/metrics").text
         told = client.get("/v1/models/digits/drift").json()
         assert told["drifted"] is True
         assert told["n"] == 64
-        assert "likely_drifted{" in client.get("/metrics").text
+        assert "likely_drift_detected{" in client.get("/metrics").text
 
 
 def test_a_class_more_is_learned_and_answers(trained, tmp_path):
@@ -222,7 +222,7 @@ def test_a_class_that_was_learned_is_taken_back_for_good(trained, tmp_path):
                 assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
                 client.post("/v1/models/digits/reload")
             assert "noise" not in client.get("/v1/models").json()["models"][0]["labels"]
-    assert len(list((tmp_path / "store" / "models.set-aside").glob("*/digits"))) == 1
+    assert len(list((tmp_path / "store" / "models.rolled-back").glob("*/digits"))) == 1
 
 
 def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):
@@ -246,7 +246,7 @@ def test_a_class_more_of_an_encrypted_model_is_encrypted(trained, tmp_path, monk
     out, key = tmp_path / "digits", tmp_path / "key"
     shutil.copytree(trained, out)
     encryption.new_key(key)
-    monkeypatch.setenv("LIKELY_KEY", str(key))
+    monkeypatch.setenv("LIKELY_MODEL_KEY", str(key))
     encrypt(out, TrustPolicy().keys)
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
@@ -534,14 +534,14 @@ def test_a_key_that_asks_too_much_waits(service, store, folder, tmp_path):
 # ---- predictions
 
 
-def test_predictions_are_listed_labelled_and_taken_away_as_a_folder(client, store):
+def test_predictions_are_listed_labeled_and_taken_away_as_a_folder(client, store):
     answers = classified(client, drawn(1310), drawn(1311), drawn(1312))
     ids = [answer["id"] for answer in answers]
     assert client.post("/v1/predictions/label", json={"ids": ids[:2], "label": "a/b"}).json()["ids"] == ids[:2]
     assert client.post(f"/v1/predictions/{ids[2]}/label", json={"label": "../c"}).status_code == 200
-    page = client.get("/v1/predictions", params={"labelled": True, "limit": 2}).json()
+    page = client.get("/v1/predictions", params={"labeled": True, "limit": 2}).json()
     assert [each["id"] for each in page["predictions"]] == [ids[2], ids[1]]
-    rest = client.get("/v1/predictions", params={"labelled": True, "before": page["before"]}).json()
+    rest = client.get("/v1/predictions", params={"labeled": True, "before": page["before"]}).json()
     assert rest["predictions"][0]["id"] == ids[0]
     archive = zipfile.ZipFile(BytesIO(client.get("/v1/predictions/folder").content))
     assert sorted({name.rpartition("/")[0] for name in archive.namelist()}) == ["_/c", "a/b"]
@@ -764,16 +764,16 @@ def test_what_is_too_old_is_forgotten_by_itself(folder, tmp_path):
     store = Store.open(tmp_path / "store")
     with TestClient(application(ModelRegistry([folder]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
-        old, labelled = (answer["id"] for answer in classified(client, drawn(6), drawn(7)))
+        old, labeled = (answer["id"] for answer in classified(client, drawn(6), drawn(7)))
     again = Store.open(tmp_path / "store")
-    again.label([labelled], "7", None)
+    again.label([labeled], "7", None)
     time.sleep(0.01)
-    with TestClient(application(ModelRegistry([folder]), again, SETTINGS.model_copy(update={"keep_days": 1e-9}))):
+    with TestClient(application(ModelRegistry([folder]), again, SETTINGS.model_copy(update={"retention_days": 1e-9}))):
         for _ in range(200):
             if again.prediction(old) is None:
                 break
             time.sleep(0.05)
-        assert [each.id for each in again.every(PredictionFilter())] == [labelled]
+        assert [each.id for each in again.every(PredictionFilter())] == [labeled]
 
 
 def test_ending_answers_those_who_wait(folder, tmp_path):

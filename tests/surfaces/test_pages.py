@@ -166,11 +166,11 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     page.keyboard.press("Enter")
     page.get_by_text(f"{n} are strange.").wait_for()
     assert len(store.predictions(PredictionFilter(true_label="strange"))) == n
-    page.get_by_role("button", name="Labelled").click()
+    page.get_by_role("button", name="Labeled").click()
     page.get_by_text("is strange").first.wait_for()
     with page.expect_download() as download:
         page.get_by_role("link", name="Export as a training folder").click()
-    assert download.value.suggested_filename == "labelled.zip"
+    assert download.value.suggested_filename == "labeled.zip"
 
 
 def test_new_images_come_onto_the_map_by_themselves(opened, images):

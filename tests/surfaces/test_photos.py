@@ -12,15 +12,15 @@ from likely import Classifier
 from likely.cli import main
 from likely.training import loop
 
-COLOURS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (240, 240, 240)}
+COLORS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (240, 240, 240)}
 
 
-def photograph(colour, rng, size=(40, 32)):
-    """A spot of a colour on a dark ground, with grain."""
+def photograph(color, rng, size=(40, 32)):
+    """A spot of a color on a dark ground, with grain."""
     width, height = size
     y, x = np.mgrid[:height, :width]
     spot = np.hypot(x / width - rng.uniform(0.4, 0.6), y / height - rng.uniform(0.4, 0.6)) < rng.uniform(0.2, 0.4)
-    pixels = np.where(spot[:, :, None], colour, 40) + rng.normal(0, 12, (height, width, 3))
+    pixels = np.where(spot[:, :, None], color, 40) + rng.normal(0, 12, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -36,17 +36,17 @@ def likely(capsys, *words):
 def shop(tmp_path_factory):
     """25 photographs of each of three things, two of them in a group."""
     root, rng = tmp_path_factory.mktemp("shop"), np.random.default_rng(0)
-    for name, colour in COLOURS.items():
+    for name, color in COLORS.items():
         (root / name).mkdir(parents=True)
         for i in range(25):
-            photograph(colour, rng).save(root / name / f"{i:02d}.jpg", quality=92)
+            photograph(color, rng).save(root / name / f"{i:02d}.jpg", quality=92)
     return root
 
 
 @pytest.fixture(scope="module")
 def model(shop, backbone, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "shop"
-    words = ["train", shop, "--backbone", backbone, "--model", "auto", "--out", out, "--folds", 0, "--threads", 1]
+    words = ["train", shop, "--backbone", backbone, "--model", "auto", "--out", out, "--label-check-folds", 0, "--threads", 1]
     with pytest.raises(SystemExit) as stop:
         main(list(map(str, words)))
     assert not stop.value.code
@@ -57,9 +57,9 @@ def model(shop, backbone, tmp_path_factory):
 def drawer(tmp_path_factory):
     """What a folder of anybody's photographs holds besides good ones."""
     root, rng = tmp_path_factory.mktemp("drawer"), np.random.default_rng(1)
-    lemon = COLOURS["fruit/lemon"]
+    lemon = COLORS["fruit/lemon"]
     photograph(lemon, rng).save(root / "good.jpg")
-    photograph(lemon, rng).convert("L").save(root / "grey.png")
+    photograph(lemon, rng).convert("L").save(root / "gray.png")
     photograph(lemon, rng, (1, 1)).save(root / "pixel.png")
     photograph(lemon, rng, (3000, 4)).save(root / "strip.png")
     photograph(lemon, rng, (4000, 3000)).save(root / "huge.jpg")
@@ -114,19 +114,19 @@ def test_a_group_is_answered_with_its_classes_together(model, shop, capsys):
 def test_a_model_of_features_that_cannot_draw_says_how_it_learns_to(model, tmp_path, capsys):
     code, _, err = likely(capsys, "generate", model, "--out", tmp_path / "made.png")
     assert code == 2
-    assert "--draw-minutes" in err
+    assert "--decoder-minutes" in err
 
 
 def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, monkeypatch):
     ticks = count()
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 30)  # as many steps on a busy machine as on another
     monkeypatch.setattr(loop, "time", clock)
-    words = ["--backbone", backbone, "--model", "gaussian", "--folds", 0, "--threads", 1, "--out", tmp_path / "shop"]
-    lessons = ["--draw-minutes", 0.03, "--draw-side", 16, "--draw-sketch-side", 8, "--draw-width", 8]
+    words = ["--backbone", backbone, "--model", "gaussian", "--label-check-folds", 0, "--threads", 1, "--out", tmp_path / "shop"]
+    lessons = ["--decoder-minutes", 0.03, "--decoder-side", 16, "--decoder-sketch-side", 8, "--decoder-width", 8]
     assert likely(capsys, "train", shop, *words, *lessons)[0] == 0
     classifier = Classifier.load(tmp_path / "shop")
     lemons, cups = (classifier.sample(name, 8, seed=0).mean((0, 2, 3)) for name in ("fruit/lemon", "cup"))
-    assert lemons[0] - lemons[2] > cups[0] - cups[2] + 30  # yellow beside grey
+    assert lemons[0] - lemons[2] > cups[0] - cups[2] + 30  # yellow beside gray
     red = [Image.new("RGB", (40, 32), (220, 20, 20)) for _ in range(3)]
     larger = classifier.extend("tomato", red)
     larger.save(tmp_path / "larger")
@@ -136,7 +136,7 @@ def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, mo
 
 
 def test_generated_images_are_tried_and_what_came_of_it_is_said(shop, tmp_path, capsys):
-    words = ["--model", "gaussian", "--size", 16, "--folds", 0]
+    words = ["--model", "gaussian", "--size", 16, "--label-check-folds", 0]
     assert likely(capsys, "train", shop, "--out", tmp_path / "first", *words)[0] == 0
     augmented = [*words, "--augment-with", f"{tmp_path / 'first'}:5"]
     code, out, err = likely(capsys, "train", shop, "--out", tmp_path / "second", *augmented)

@@ -1,4 +1,4 @@
-"""likely explain, likely extend and likely classify --observed: what only a generative classifier can do."""
+"""likely explain, likely extend and likely classify --mask: what only a generative classifier can do."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from likely.cli import main
 FAMILIES = {
     "vae": ["--width", 8, "--latent-dims", 4, "--epochs", 20, "--masked-every", 1],
     "gaussian": [],
-    "discriminative": ["--width", 4, "--epochs", 2],
+    "softmax": ["--width", 4, "--epochs", 2],
 }
 
 
@@ -45,7 +45,7 @@ def few(photos, tmp_path_factory):
 def models(photos, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for family, options in FAMILIES.items():
-        words = ["train", photos / "known", "--out", root / family, "--model", family, "--folds", 0, "--threads", 1]
+        words = ["train", photos / "known", "--out", root / family, "--model", family, "--label-check-folds", 0, "--threads", 1]
         with pytest.raises(SystemExit) as stop:
             main(list(map(str, [*words, *options])))
         assert not stop.value.code
@@ -172,7 +172,7 @@ def test_what_cannot_be_learned_is_said(likely, models, photos, words, said, tmp
 
 
 def test_a_family_that_cannot_learn_a_class_apart_says_so(likely, models, photos):
-    code, _, err = likely("extend", models / "discriminative", f"coat={photos / 'new'}", "--out", "larger")
+    code, _, err = likely("extend", models / "softmax", f"coat={photos / 'new'}", "--out", "larger")
     assert code == 2
     assert "train it anew" in err
 
@@ -193,7 +193,7 @@ def answers(likely, *words):
 def test_half_an_image_is_classified_with_p_values_from_others_behind_the_same_mask(
     likely, models, photos, left_half, family
 ):
-    code, found, err = answers(likely, models / family, photos / "known/boot", "--observed", left_half)
+    code, found, err = answers(likely, models / family, photos / "known/boot", "--mask", left_half)
     assert code == 0, err
     assert all(answer["p_value"] is not None for answer in found)
     assert sum(answer["label"] == "boot" for answer in found) > 30
@@ -204,13 +204,13 @@ def test_half_an_image_is_classified_with_p_values_from_others_behind_the_same_m
 def test_a_mask_that_hides_nothing_changes_nothing(likely, models, photos, tmp_path):
     Image.new("L", (8, 8), 255).save(tmp_path / "all.png")
     asked = (models / "vae", photos / "known/boot")
-    assert answers(likely, *asked, "--observed", "all.png")[1] == answers(likely, *asked)[1]
+    assert answers(likely, *asked, "--mask", "all.png")[1] == answers(likely, *asked)[1]
 
 
 def test_where_everything_is_hidden_the_answer_is_the_prior(likely, models, photos, tmp_path):
     Image.new("L", (8, 8), 0).save(tmp_path / "none.png")
     prior = Classifier.load(models / "vae").log_prior_.exp().sort(descending=True).values.tolist()
-    for answer in answers(likely, models / "vae", photos / "known/boot", "--observed", "none.png")[1]:
+    for answer in answers(likely, models / "vae", photos / "known/boot", "--mask", "none.png")[1]:
         np.testing.assert_allclose([c["probability"] for c in answer["classes"]], prior, atol=1e-6)
 
 
@@ -221,7 +221,7 @@ def test_transparent_pixels_are_not_looked_at(likely, models, photos, tmp_path):
         pixels[:, 4:] = hidden
         alpha = np.where(np.arange(8) < 4, 255, 0).astype(np.uint8)[None].repeat(8, 0)
         Image.fromarray(np.stack([pixels, alpha], 2), "LA").save(tmp_path / f"{name}.png")
-    code, found, err = answers(likely, models / "vae", "black.png", "white.png", "--observed", "transparent")
+    code, found, err = answers(likely, models / "vae", "black.png", "white.png", "--mask", "transparent")
     assert code == 0, err
     black, white = (answer["classes"] for answer in found)
     assert black == white
@@ -235,20 +235,20 @@ def test_an_opaque_image_is_answered_as_ever_whoever_stands_beside_it(likely, mo
     alpha = np.where(np.arange(8) < 4, 255, 0).astype(np.uint8)[None].repeat(8, 0)
     Image.fromarray(np.stack([picture, alpha], 2), "LA").save(tmp_path / "part.png")
     _, (alone,), _ = answers(likely, models / "vae", opaque)
-    _, (_, beside), _ = answers(likely, models / "vae", "part.png", opaque, "--observed", "transparent")
+    _, (_, beside), _ = answers(likely, models / "vae", "part.png", opaque, "--mask", "transparent")
     assert beside == alone
 
 
 def test_a_part_has_no_bits_of_the_whole(likely, models, photos, left_half):
-    _, found, _ = answers(likely, models / "vae", photos / "known/boot/03.png", "--observed", left_half)
+    _, found, _ = answers(likely, models / "vae", photos / "known/boot/03.png", "--mask", left_half)
     assert found[0]["bits_per_dim"] is None
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--prior", "adapt", "--observed", "transparent"], "whole images"),
-        (["--data", "known"], "--observed"),
+        (["--prior", "adapt", "--mask", "transparent"], "whole images"),
+        (["--data", "known"], "--mask"),
     ],
 )
 def test_what_does_not_go_together_is_said(likely, models, photos, words, said):
@@ -265,7 +265,7 @@ def test_a_model_saved_from_python_says_what_it_does_not_know(likely, photos, le
     code, _, err = likely("explain", "m", image, "--out", "why.png")
     assert code == 0
     assert "saved from Python" in err
-    code, out, err = likely("classify", "m", image, "--observed", left_half, "--format", "jsonl")
+    code, out, err = likely("classify", "m", image, "--mask", left_half, "--format", "jsonl")
     assert code == 0
     assert "saved from Python" in err
     assert json.loads(out)["p_value"] is None
@@ -278,20 +278,20 @@ def test_a_model_saved_from_python_says_what_it_does_not_know(likely, photos, le
 
 
 def test_another_model_is_no_twin(likely, models, photos):
-    code, _, err = likely("evaluate", models / "vae", photos / "known", "--attack", "--twin", models / "gaussian")
+    code, _, err = likely("evaluate", models / "vae", photos / "known", "--attack", "--baseline", models / "gaussian")
     assert code == 2
     assert "is no twin" in err
 
 
 def test_what_learned_more_has_no_twin(likely, models, photos):
     assert likely("extend", models / "gaussian", f"coat={photos / 'new'}", "--out", "larger")[0] == 0
-    code, _, err = likely("evaluate", "larger", photos / "known", "--attack", "--twin", "twin")
+    code, _, err = likely("evaluate", "larger", photos / "known", "--attack", "--baseline", "twin")
     assert code == 2
     assert "learned 'coat' since" in err
 
 
 def test_a_family_that_needs_the_whole_image_says_who_does_not(likely, models, photos, left_half):
-    code, _, err = answers(likely, models / "discriminative", photos / "known/boot", "--observed", left_half)
+    code, _, err = answers(likely, models / "softmax", photos / "known/boot", "--mask", left_half)
     assert code == 2
     assert "vae" in err
 
@@ -299,7 +299,7 @@ def test_a_family_that_needs_the_whole_image_says_who_does_not(likely, models, p
 @pytest.mark.parametrize("family", ["vae", "gaussian"])
 def test_what_the_classes_have_behind_a_mask_is_drawn(likely, models, photos, left_half, family):
     image = photos / "known/boot/03.png"
-    code, _, err = likely("explain", models / family, image, "--observed", left_half, "--out", "behind.png")
+    code, _, err = likely("explain", models / family, image, "--mask", left_half, "--out", "behind.png")
     assert code == 0, err
     assert "by 50 % of its pixels" in err
     with Image.open("behind.png") as picture:
@@ -314,20 +314,20 @@ def test_what_the_classes_have_behind_a_mask_is_drawn(likely, models, photos, le
 
 def test_an_explanation_of_a_part_shows_all_classes_or_none(likely, models, photos, left_half):
     image = photos / "known/boot/03.png"
-    asked = ("explain", models / "vae", image, "--observed", left_half, "--out", "behind.png")
+    asked = ("explain", models / "vae", image, "--mask", left_half, "--out", "behind.png")
     code, _, err = likely(*asked, "--against", "bag")
     assert code == 2
     assert "--against" in err
-    code, _, err = likely("explain", models / "discriminative", *asked[2:])
+    code, _, err = likely("explain", models / "softmax", *asked[2:])
     assert code == 2
     assert "vae" in err
-    code, _, err = likely("explain", models / "vae", image, "--observed", "transparent", "--out", "whole.png")
+    code, _, err = likely("explain", models / "vae", image, "--mask", "transparent", "--out", "whole.png")
     assert code == 0
     assert "of its pixels" not in err
 
 
 def test_a_mask_that_is_no_picture_is_named(likely, models, photos):
-    code, _, err = answers(likely, models / "vae", photos / "known/boot", "--observed", "transparant")
+    code, _, err = answers(likely, models / "vae", photos / "known/boot", "--mask", "transparant")
     assert code == 2
     assert "transparant" in err
     assert "transparent" in err
@@ -339,11 +339,11 @@ def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likel
         "evaluate",
         models / "vae",
         few,
-        "--twin",
+        "--baseline",
         "twin",
         "--corruptions",
         "--attack",
-        "--attacked",
+        "--attack-samples",
         2,
     )
     code, out, err = likely(*asked, "--json")
@@ -364,7 +364,7 @@ def test_damage_and_deceit_are_measured_beside_a_twin_that_is_trained_once(likel
 def test_damage_without_a_twin_is_refused(likely, models, photos):
     code, _, err = likely("evaluate", models / "vae", photos / "known", "--corruptions")
     assert code == 2
-    assert "--twin" in err
+    assert "--baseline" in err
 
 
 def test_what_few_calibration_images_can_promise_is_said(likely, models, photos):

@@ -96,11 +96,11 @@ def test_a_model_is_signed_and_verified_and_a_change_is_seen(model, tmp_path, ca
 def test_a_model_is_encrypted_and_read_with_the_key(model, tmp_path, capsys, monkeypatch):
     assert likely(capsys, "encrypt", model, "--new-key", tmp_path / "key")[0] == 0
     code, _, err = likely(capsys, "info", model)
-    assert (code, "LIKELY_KEY" in err) == (2, True)
-    monkeypatch.setenv("LIKELY_KEY", str(tmp_path / "key"))
+    assert (code, "LIKELY_MODEL_KEY" in err) == (2, True)
+    monkeypatch.setenv("LIKELY_MODEL_KEY", str(tmp_path / "key"))
     assert Classifier.load(model).labels[0] == "0"
     assert likely(capsys, "decrypt", model, "--key", tmp_path / "key")[0] == 0
-    monkeypatch.delenv("LIKELY_KEY")
+    monkeypatch.delenv("LIKELY_MODEL_KEY")
     assert Classifier.load(model).labels[0] == "0"
     code, _, err = likely(capsys, "decrypt", model, "--key", tmp_path / "key")
     assert (code, "is not encrypted" in err) == (2, True)

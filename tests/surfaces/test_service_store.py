@@ -103,12 +103,12 @@ def test_pages_hold_everything_once_and_the_newest_first(store):
 def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, statuses, data):
     store = filled(Store.open(tmp_path_factory.mktemp("store")))
     ids = store.add([answered(b"%d" % i, status=status) for i, status in enumerate(statuses)])
-    labelled = data.draw(st.sets(st.sampled_from(ids)))
-    store.label(sorted(labelled), "dog", None)
+    labeled = data.draw(st.sets(st.sampled_from(ids)))
+    store.label(sorted(labeled), "dog", None)
     wanted, said = data.draw(st.sets(st.sampled_from(STATUSES))), data.draw(st.none() | st.booleans())
     found = {each.id for each in store.every(PredictionFilter(status=sorted(wanted), is_labeled=said))}
     through = {id for id, status in zip(ids, statuses, strict=True) if not wanted or status in wanted}
-    assert found == {id for id in through if said is None or (id in labelled) == said}
+    assert found == {id for id in through if said is None or (id in labeled) == said}
     store.close()
 
 
@@ -216,15 +216,15 @@ def test_nothing_is_left_of_answers_that_could_not_be_written(store):
     assert store.predictions(PredictionFilter()) == []
 
 
-def test_old_predictions_that_nobody_labelled_are_forgotten_with_their_images(store):
-    ids = store.add([answered(b"old"), answered(b"old and labelled"), answered(b"new")])
+def test_old_predictions_that_nobody_labeled_are_forgotten_with_their_images(store):
+    ids = store.add([answered(b"old"), answered(b"old and labeled"), answered(b"new")])
     store.label(ids[1:2], "dog", None)
     with Session(store.engine) as session, session.begin():
         for id in ids[:2]:
             session.get(PredictionRow, id).created -= timedelta(days=40)
     assert store.retain(30) == 1
     assert {each.id for each in store.every(PredictionFilter())} == set(ids[1:])
-    assert sorted(store.files) == sorted({sha256(b"old and labelled"), sha256(b"new")})
+    assert sorted(store.files) == sorted({sha256(b"old and labeled"), sha256(b"new")})
 
 
 def test_a_key_opens_until_it_is_revoked_or_expires(store):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from likely.training.augment import N_UNIFORMS, augment
 from likely.training.options import AugmentOptions
 
-OFF = {"shift": 0.0, "flip": False, "rotate": 0.0, "scale": 0.0, "crop": 0.0, "erase": 0.0, "colour": 0.0}
+OFF = {"shift": 0.0, "flip": False, "rotate": 0.0, "scale": 0.0, "crop": 0.0, "erase": 0.0, "color": 0.0}
 # What each of an image's uniform numbers decides.
 PLACES = ["rows", "columns", "flip"]
 PLACES += ["angle", "size", "crop", "crop_x", "crop_y"]
@@ -43,7 +43,7 @@ any_options = st.builds(
     rotate=st.sampled_from([0.0, 30.0, 180.0]),
     scale=st.sampled_from([0.0, 0.5, 0.99]),
     crop=st.sampled_from([0.0, 0.5, 0.99]),
-    colour=st.sampled_from([0.0, 0.5, 0.99]),
+    color=st.sampled_from([0.0, 0.5, 0.99]),
     erase=st.sampled_from([0.0, 0.5, 0.99]),
 )
 shapes = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9))
@@ -121,7 +121,7 @@ def test_every_other_image_is_mirrored():
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 8), (3, 7, 5), (1, 1, 1)])
-@pytest.mark.parametrize("on", [{"rotate": 90}, {"scale": 0.5}, {"crop": 0.5}, {"colour": 0.5}])
+@pytest.mark.parametrize("on", [{"rotate": 90}, {"scale": 0.5}, {"crop": 0.5}, {"color": 0.5}])
 def test_a_change_by_nothing_is_none(on, shape):
     x = images(shape)
     assert (augment(x, at(), options(**on)).int() - x.int()).abs().max() <= 1
@@ -177,14 +177,14 @@ def test_mixed_pixels_lie_between_the_images_own(seed, n_channels):
         assert after.max() <= before.max()
 
 
-# --- colour ---------------------------------------------------------------------------------------------------------
+# --- color ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize(("u", "factor"), [(0.0, 0.5), (1.0, 1.5)])
 def test_brightness_is_a_factor(n_channels, u, factor):
     x = images((n_channels, 6, 8))
-    changed = augment(x, at(brightness=u), options(colour=0.5))
+    changed = augment(x, at(brightness=u), options(color=0.5))
     assert (changed.float() - (x * factor).clamp(max=255)).abs().max() <= 1
 
 
@@ -192,22 +192,22 @@ def test_brightness_is_a_factor(n_channels, u, factor):
 def test_contrast_is_about_the_mean(n_channels):
     x = images((n_channels, 6, 8)).float()
     mean = x.mean((1, 2, 3), keepdim=True)
-    changed = augment(x.to(torch.uint8), at(contrast=0.0), options(colour=0.5))
+    changed = augment(x.to(torch.uint8), at(contrast=0.0), options(color=0.5))
     assert (changed.float() - (mean + 0.5 * (x - mean))).abs().max() <= 1
 
 
-def test_saturation_is_about_the_grey_and_grey_has_none():
+def test_saturation_is_about_the_gray_and_gray_has_none():
     x = images((3, 6, 8)).float()
-    grey = x.mean(1, keepdim=True)
-    changed = augment(x.to(torch.uint8), at(saturation=0.0), options(colour=0.5))
-    assert (changed.float() - (grey + 0.5 * (x - grey))).abs().max() <= 1
-    assert torch.equal(augment(images(), at(saturation=0.0), options(colour=0.5)), images())
+    gray = x.mean(1, keepdim=True)
+    changed = augment(x.to(torch.uint8), at(saturation=0.0), options(color=0.5))
+    assert (changed.float() - (gray + 0.5 * (x - gray))).abs().max() <= 1
+    assert torch.equal(augment(images(), at(saturation=0.0), options(color=0.5)), images())
 
 
 @given(st.integers(0, 100), st.sampled_from([1, 3]))
-def test_colour_stays_within_its_bounds(seed, n_channels):
+def test_color_stays_within_its_bounds(seed, n_channels):
     x = images((n_channels, 6, 8))
-    changed = augment(x, uniforms(seed=seed), options(colour=0.1)).float()
+    changed = augment(x, uniforms(seed=seed), options(color=0.1)).float()
     mean = x.float().mean((1, 2, 3), keepdim=True)
     saturated = x + 0.1 * (x - x.float().mean(1, keepdim=True)).abs()
     largest = ((mean + 1.1 * (saturated - mean).abs()) * 1.1).clamp(max=255)
@@ -221,23 +221,23 @@ def test_colour_stays_within_its_bounds(seed, n_channels):
 def test_an_option_leaves_the_draws_of_the_others_alone(seed):
     """All options at once do what each does alone, one after the other."""
     x, u = images((3, 6, 8)), uniforms(seed=seed)
-    on = {"shift": 0.3, "flip": True, "colour": 0.4}
+    on = {"shift": 0.3, "flip": True, "color": 0.4}
     flipped = augment(x, u, options(flip=True))
     shifted = augment(flipped, u, options(shift=0.3))
     assert torch.equal(augment(x, u, options(shift=0.3, flip=True)), shifted)
-    assert torch.equal(augment(x, u, options(**on)), augment(shifted, u, options(colour=0.4)))
+    assert torch.equal(augment(x, u, options(**on)), augment(shifted, u, options(color=0.4)))
     warped = augment(shifted, u, options(rotate=30, scale=0.2, crop=0.2))
     assert torch.equal(augment(x, u, options(shift=0.3, flip=True, rotate=30, scale=0.2, crop=0.2)), warped)
 
 
 def test_each_image_is_changed_by_its_own_numbers():
     x = images(n=1).expand(20, -1, -1, -1)
-    changed = augment(x, uniforms(20), options(rotate=90, colour=0.5))
+    changed = augment(x, uniforms(20), options(rotate=90, color=0.5))
     assert len(changed.unique(dim=0)) == 20
 
 
 @given(st.floats(0.05, 0.9), st.integers(0, 100))
-def test_what_is_erased_is_a_rectangle_of_the_mean_colour_of_the_rest(erase, seed):
+def test_what_is_erased_is_a_rectangle_of_the_mean_color_of_the_rest(erase, seed):
     x = images((3, 12, 10), n=4, seed=seed)
     erased = augment(x, uniforms(4, seed), options(erase=erase))
     for before, after in zip(x.float(), erased.float(), strict=True):
@@ -250,5 +250,5 @@ def test_what_is_erased_is_a_rectangle_of_the_mean_colour_of_the_rest(erase, see
         inside[top:bottom, left:right] = True
         assert (bottom - top - 1) * (right - left - 1) <= erase * 120
         mean = before[:, ~inside].mean(1)
-        # A border pixel that had the mean colour before does not count as hidden: then a little more was left.
+        # A border pixel that had the mean color before does not count as hidden: then a little more was left.
         assert (after[:, inside] - mean[:, None]).abs().max() <= 3

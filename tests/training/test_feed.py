@@ -104,50 +104,50 @@ def test_to_a_device_and_back_to_itself():
     assert x.device.type == y.device.type == "meta"
 
 
-def partly_labelled(n, n_labelled, batch_size, share, augment=None):
+def partly_labeled(n, n_labeled, batch_size, share, augment=None):
     """Batches of images that are their own numbers, of which the first few have a label."""
     store = Store(n, (1,))
     store.x = torch.arange(n, dtype=torch.float32)[:, None]
-    labels = np.where(np.arange(n) < n_labelled, 0, -1)
+    labels = np.where(np.arange(n) < n_labeled, 0, -1)
     return ShuffledBatches(store, labels, batch_size=batch_size, seed=0, augment=augment, labeled_fraction=share)
 
 
 @given(st.integers(20, 60), st.integers(1, 5), batch_sizes, st.integers(0, 3))
-def test_few_labelled_images_come_round_in_every_batch_and_the_others_once(n, n_labelled, batch_size, epoch):
-    batches = list(partly_labelled(n, n_labelled, batch_size, 0.5)(epoch, 0))
+def test_few_labeled_images_come_round_in_every_batch_and_the_others_once(n, n_labeled, batch_size, epoch):
+    batches = list(partly_labeled(n, n_labeled, batch_size, 0.5)(epoch, 0))
     numbers = torch.cat([x[:, 0] for x, _ in batches]).long()
-    assert sorted(numbers[numbers >= n_labelled].tolist()) == list(range(n_labelled, n))
+    assert sorted(numbers[numbers >= n_labeled].tolist()) == list(range(n_labeled, n))
     for x, y in batches:
         assert int((y >= 0).sum()) == round(batch_size / 2)
-        assert torch.equal(y >= 0, x[:, 0] < n_labelled)
+        assert torch.equal(y >= 0, x[:, 0] < n_labeled)
 
 
 @given(st.integers(20, 60), st.integers(1, 5), batch_sizes)
-def test_labelled_images_take_turns(n, n_labelled, batch_size):
-    batches = list(partly_labelled(n, n_labelled, batch_size, 0.5)(0, 0))
+def test_labeled_images_take_turns(n, n_labeled, batch_size):
+    batches = list(partly_labeled(n, n_labeled, batch_size, 0.5)(0, 0))
     numbers = torch.cat([x[:, 0] for x, _ in batches]).long()
-    counts = torch.bincount(numbers[numbers < n_labelled], minlength=n_labelled)
+    counts = torch.bincount(numbers[numbers < n_labeled], minlength=n_labeled)
     assert counts.max() - counts.min() <= 1
 
 
-def test_every_batch_has_a_labelled_image_however_small_their_share():
-    for x, y in partly_labelled(40, 2, 4, 0.1)(0, 0):
+def test_every_batch_has_a_labeled_image_however_small_their_share():
+    for x, y in partly_labeled(40, 2, 4, 0.1)(0, 0):
         assert int((y >= 0).sum()) == 1
         assert len(x) > 1
 
 
-def test_labelled_images_lie_anywhere_in_a_batch():
-    places = [(y >= 0).nonzero().flatten().tolist() for _, y in partly_labelled(400, 4, 8, 0.25)(0, 0)]
+def test_labeled_images_lie_anywhere_in_a_batch():
+    places = [(y >= 0).nonzero().flatten().tolist() for _, y in partly_labeled(400, 4, 8, 0.25)(0, 0)]
     assert {place for found in places for place in found} == set(range(8))
 
 
-def test_enough_labelled_images_are_shuffled_with_the_others():
-    batches = partly_labelled(40, 20, 8, 0.25)
+def test_enough_labeled_images_are_shuffled_with_the_others():
+    batches = partly_labeled(40, 20, 8, 0.25)
     numbers = torch.cat([x[:, 0] for x, _ in batches(0, 0)]).long()
     assert sorted(numbers.tolist()) == list(range(40))
 
 
-def test_a_partly_labelled_epoch_goes_on_from_any_position():
-    batches = partly_labelled(50, 4, 6, 0.5)
+def test_a_partly_labeled_epoch_goes_on_from_any_position():
+    batches = partly_labeled(50, 4, 6, 0.5)
     whole, rest = ([x[:, 0].tolist() for x, _ in batches(1, start)] for start in (0, 5))
     assert rest == whole[5:]

@@ -124,7 +124,7 @@ def test_bfloat16():
     assert all(math.isfinite(step.losses["bound"]) for step in steps)
 
 
-def test_unlabelled_images_train_too():
+def test_unlabeled_images_train_too():
     batches = feed(N)
     batches.labels = torch.full_like(batches.labels, -1)
     assert len(list(fit(state(vae(), epochs=1), batches))) == 3
@@ -147,7 +147,7 @@ def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
     """The first step of SGD with Nesterov's momentum of 0.9 is 1.9 times the gradient."""
     training = state(
         Weights(lambda loss, weight, n: size * weight),
-        optimiser="sgd",
+        optimizer="sgd",
         schedule="constant",
         learning_rate=0.1,
         clip=0.5,
@@ -159,7 +159,7 @@ def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
 
 
 def test_the_clip_is_of_all_parameters_together():
-    training = state(vae(), optimiser="sgd", schedule="constant", learning_rate=0.1, clip=1e-3, weight_decay=0)
+    training = state(vae(), optimizer="sgd", schedule="constant", learning_rate=0.1, clip=1e-3, weight_decay=0)
     before = [parameter.detach().clone() for parameter in training.model.parameters()]
     next(fit(training, feed(N)))
     moved = torch.cat([(p - b).flatten() for p, b in zip(training.model.parameters(), before, strict=True)])
@@ -290,7 +290,7 @@ def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
     assert sum(note is not None for note in notes) == MAX_ROLLBACKS
     with pytest.raises(DivergenceError) as raised:
         next(steps)
-    for words in ("weight0", "epoch 2", "4th time", "0.125", "--learning-rate", "0.1", "--clip", "--precision float32"):
+    for words in ("weight0", "epoch 2", "4th time", "0.125", "--learning-rate", "0.1", "--max-grad-norm", "--precision float32"):
         assert words in str(raised.value)
 
 
@@ -322,12 +322,12 @@ def test_a_long_epoch_is_kept_every_so_many_steps():
 # --- resumption -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimiser):
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimizer):
     batches = feed(N, augment=ROUGH)
 
     def fresh():
-        return state(vae(), optimiser=optimiser)
+        return state(vae(), optimizer=optimizer)
 
     training = fresh()
     snapshots, losses = [training.snapshot()], []

@@ -1,4 +1,4 @@
-"""Optimisers by name: each descends, and weight decay spares vectors."""
+"""Optimizers by name: each descends, and weight decay spares vectors."""
 
 import pytest
 import torch

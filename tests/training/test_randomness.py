@@ -56,7 +56,7 @@ def test_uniforms_are_uniform(draw):
 
 
 @pytest.mark.parametrize("draw", SLICES.values(), ids=SLICES)
-def test_neighbours_are_not_related(draw):
+def test_neighbors_are_not_related(draw):
     u = draw().flatten().double().numpy()
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 5.5 / np.sqrt(len(u))  # a normal's chance beyond is 4e-8
 

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from likely.training.loop import fit
 
-OPTIMISERS = ["adamw", "adam", "adagrad", "sgd"]
+OPTIMIZERS = ["adamw", "adam", "adagrad", "sgd"]
 
 
 def trained(n_steps=3, **options):
@@ -35,10 +35,10 @@ def through_a_file(tensors, document):
     return safetensors.torch.load(safetensors.torch.save(tensors)), json.loads(json.dumps(document))
 
 
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_round_trip_through_a_file(optimiser):
-    tensors, document = trained(optimiser=optimiser).snapshot()
-    fresh = state(vae(), optimiser=optimiser, seed=99)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_round_trip_through_a_file(optimizer):
+    tensors, document = trained(optimizer=optimizer).snapshot()
+    fresh = state(vae(), optimizer=optimizer, seed=99)
     fresh.restore(*through_a_file(tensors, document))
     tensors_again, document_again = fresh.snapshot()
     equal(tensors, tensors_again)
@@ -46,13 +46,13 @@ def test_round_trip_through_a_file(optimiser):
     assert fresh.seed == 0
 
 
-@pytest.mark.parametrize(("optimiser", "moments"), [("adamw", 2), ("adam", 2), ("adagrad", 1), ("sgd", 1)])
-def test_a_snapshot_has_every_parameter_and_its_moments(optimiser, moments):
-    training = trained(optimiser=optimiser)
+@pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("adam", 2), ("adagrad", 1), ("sgd", 1)])
+def test_a_snapshot_has_every_parameter_and_its_moments(optimizer, moments):
+    training = trained(optimizer=optimizer)
     tensors, _ = training.snapshot()
     n_parameters = len(list(training.model.parameters()))
-    of_optimiser = [name for name in tensors if name.startswith("optimiser0/") and not name.endswith("/step")]
-    assert len(of_optimiser) == moments * n_parameters
+    of_optimizer = [name for name in tensors if name.startswith("optimizer0/") and not name.endswith("/step")]
+    assert len(of_optimizer) == moments * n_parameters
     for part in ("model", "best"):
         assert {f"{part}/{name}" for name in training.model.state_dict()} <= tensors.keys()
     assert "ema/n_averaged" in tensors
@@ -61,7 +61,7 @@ def test_a_snapshot_has_every_parameter_and_its_moments(optimiser, moments):
 def test_a_snapshot_before_the_first_step_restores():
     training = state(vae())
     tensors, document = training.snapshot()
-    assert not any(name.startswith(("optimiser", "best")) for name in tensors)
+    assert not any(name.startswith(("optimizer", "best")) for name in tensors)
     other = trained()
     other.restore(tensors, document)
     equal(other.snapshot()[0], tensors)
@@ -89,13 +89,13 @@ def test_training_on_after_restoring_leaves_the_snapshot_as_it_was():
 
 
 def test_restoring_puts_numbers_into_the_tensors_there_are():
-    """The objectives and the optimisers go on holding the model's own parameters, in the memory format it is in."""
+    """The objectives and the optimizers go on holding the model's own parameters, in the memory format it is in."""
     training = state(vae())
     before = [(id(p), p.stride()) for p in training.model.parameters()]
     training.restore(*trained().snapshot())
     assert [(id(p), p.stride()) for p in training.model.parameters()] == before
-    of_optimiser = {id(p) for group in training.optimizers[0].param_groups for p in group["params"]}
-    assert of_optimiser == {identity for identity, _ in before}
+    of_optimizer = {id(p) for group in training.optimizers[0].param_groups for p in group["params"]}
+    assert of_optimizer == {identity for identity, _ in before}
 
 
 def test_the_best_is_kept_until_there_is_a_better():

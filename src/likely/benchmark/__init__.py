@@ -1,4 +1,4 @@
-"""A benchmark: families and their discriminative twin, on equal minutes of the same machine, measured alike and in turn."""
+"""A benchmark: families and their softmax twin, on equal minutes of the same machine, measured alike and in turn."""
 
 from likely.benchmark.runner import Benchmark, BenchmarkError, RunOutcome, BenchmarkInterrupted, ProgressObserver
 from likely.benchmark.report import build_comparison, write_report

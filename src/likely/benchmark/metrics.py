@@ -48,7 +48,7 @@ def accuracy(classifier: Predictor, data: BenchmarkData) -> AccuracyMetrics:
 def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb: float | None) -> EfficiencyMetrics:
     """What training and answering took."""
     record = TrainingRecord.model_validate(read_document(folder)["record"])
-    n_train = sum(record.counts["train"]) + record.n_unlabelled
+    n_train = sum(record.counts["train"]) + record.n_unlabeled
     epochs, per_second = _training(folder, classifier.training_.batch_size or 1, n_train)
     return EfficiencyMetrics(
         n_parameters=sum(t.numel() for t in classifier.model_.state_dict().values() if t.is_floating_point()),
@@ -69,7 +69,7 @@ def measure_fidelity(classifier: Predictor, data: BenchmarkData) -> Fidelity | N
 
 
 def measure_sample_quality(classifier: Predictor, data: BenchmarkData) -> SampleQuality | None:
-    """Whether its images show what they should, by the twin's judgement, and are no training images again."""
+    """Whether its images show what they should, by the twin's judgment, and are no training images again."""
     if not classifier.generates_images or data.baseline is None:
         return None
     made = sample_images(classifier, SAMPLES_PER_CLASS, SAMPLE_SEED)
@@ -83,7 +83,7 @@ def _baseline_difference(classifier: Predictor, log_posterior: Floats, data: Ben
         return {}
     ours, theirs = (_correct(answers, part.labels) for answers in (log_posterior, data.baseline.log_posterior(part.images)))
     sure = paired_bootstrap(ours, theirs, np.random.default_rng(0))
-    return {"ahead_of_twin": float(ours.mean() - theirs.mean()), "ahead_interval": (sure.low, sure.high)}
+    return {"delta_vs_baseline": float(ours.mean() - theirs.mean()), "delta_interval": (sure.low, sure.high)}
 
 
 def _correct(log_posterior: Floats, labels: Ints) -> Bools:

@@ -219,7 +219,7 @@ class Benchmark:
         if n_test and self.plan.samples and self.plan.samples > n_test:
             raise BenchmarkError(
                 f"--samples {self.plan.samples} are more than there are real ones to compare with: {self.plan.data} has "
-                f"{n_test:,} labelled test images; at most so many were expected"
+                f"{n_test:,} labeled test images; at most so many were expected"
             )
         for entry in self.plan.runs:
             _refuse_other_model(self.folder(entry), self.plan.train_config(entry))

@@ -18,7 +18,7 @@ REPEATS = 9
 
 
 class Throughput(NamedTuple):
-    """Medians over the repeats; `of_twin` of the ratios pair by pair, None without a twin."""
+    """Medians over the repeats; `relative_to_baseline` of the ratios pair by pair, None without a twin."""
 
     images_per_second: float
     relative_to_baseline: float | None

@@ -20,9 +20,9 @@ from likely.checkpoint.signing import write_secret
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-SUFFIX = ".sealed"
+SUFFIX = ".enc"
 # Variables of key files, or of keys in base64, with the system's path separator between; the first one seals.
-ENVIRONMENT, OF_IMAGES = "LIKELY_KEY", "LIKELY_IMAGE_KEY"
+ENVIRONMENT, OF_IMAGES = "LIKELY_MODEL_KEY", "LIKELY_IMAGE_KEY"
 MAGIC = b"likely-sealed-1\n"
 N_KEY, N_ID, N_NONCE, N_TAG = 32, 8, 12, 16
 

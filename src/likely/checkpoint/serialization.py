@@ -77,12 +77,12 @@ def _document(files: ModelFolder, *, of_any_version: bool = False) -> dict[str, 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
     """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
-    from safetensors.torch import save as serialised
+    from safetensors.torch import save as serialized
 
     metadata = {"document": json.dumps(document)} if document is not None else None
     # As bytes through open(): save_file would leave a file that no one else may read.
     write_atomically(
-        path, serialised({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+        path, serialized({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     )
 
 

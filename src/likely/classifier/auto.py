@@ -39,7 +39,7 @@ def default_backbone(model: str, features: FeatureOptions, data: str) -> Feature
 
 
 def choose_model(model: str, features: FeatureOptions, shape: Sequence[int], class_counts: Sequence[int]) -> ModelChoice:
-    """What is learned of images (C, H, W), or vectors (D,), with so many labelled ones of each class."""
+    """What is learned of images (C, H, W), or vectors (D,), with so many labeled ones of each class."""
     if model != AUTO:
         return ModelChoice(model, features)
     typical = int(np.median(class_counts))

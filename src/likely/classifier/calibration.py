@@ -23,7 +23,7 @@ from likely.training.loop import fit_closed_form
 if TYPE_CHECKING:
     from likely.classifier.predictor import Predictor
 
-MAX_TRAINING_IMAGES = 30_000  # images of the training that strangeness is learned from, or
+MAX_TRAINING_IMAGES = 30_000  # images of the training that nonconformity is learned from, or
 MAX_IMAGES_PER_CLASS = 100  # of each class, if that is more
 MAX_SCORES = 50_000_000  # of images under all classes that are kept together
 MIN_IMAGES_FOR_TEMPERATURE = 1000  # images, however many the classes, or
@@ -33,7 +33,7 @@ N_FOLDS = 5  # of these
 
 
 def calibrate(classifier: Predictor, parts: Splits) -> ConformalClassifier:
-    """Temperature, strangeness and p-values: from validation images, from calibration images, and from those trained on."""
+    """Temperature, nonconformity and p-values: from validation images, from calibration images, and from those trained on."""
     enough = len(parts.validation) > 0
     held_out = parts.validation if enough else parts.train.labeled()
     T = _temperature(classifier, held_out)
@@ -64,7 +64,7 @@ def uses_likelihood_ratio(classifier: Predictor) -> bool:
 
 
 def calibration_data(classifier: Predictor, model: Scorer, part: LabeledImages, temperature: float) -> CalibrationData:
-    """What a judge learns from, of labelled images as a model of the classifier's kind sees them."""
+    """What a judge learns from, of labeled images as a model of the classifier's kind sees them."""
     few, pieces = len(part) * len(classifier.labels) <= MAX_SCORES, []
     for start in range(0, max(1, len(part)), BATCH_SIZE):
         block = part.subset(np.arange(start, min(start + BATCH_SIZE, len(part))))
@@ -98,7 +98,7 @@ def cross_conformal_data(classifier: Predictor, parts: Splits, temperature: floa
 
 @torch.inference_mode()
 def training_statistics(classifier: Predictor, train: LabeledImages) -> tuple[Tensor, Tensor]:
-    """Of the labelled images, or of so many of each class drawn by the seed."""
+    """Of the labeled images, or of so many of each class drawn by the seed."""
     K = len(classifier.labels)
     part = train.subset(_per_class_sample(train.labels, K, max(MAX_IMAGES_PER_CLASS, MAX_TRAINING_IMAGES // K), classifier.seed))
     batches = zip(classifier.input_pipeline.model_inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH_SIZE), strict=True)

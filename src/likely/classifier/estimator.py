@@ -31,13 +31,13 @@ class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[mis
     model : the name of a family, which `likely models` lists, or "auto": chosen by what the images are and how many.
     options : the family's own options, a mapping or its options object.
     training : TrainingOptions, or a mapping such as {"epochs": 20}.
-    images : ImageOptions, or a mapping: the size and colour that images are brought to.
+    images : ImageOptions, or a mapping: the size and color that images are brought to.
     features : FeatureOptions, or a mapping such as {"backbone": "resnet"}: what the model sees in place of pixels.
     random_state : seed of the weights, the splits, the order and the noise.
 
     `fit` takes 2-D arrays as vectors of any range, and arrays (N, H, W[, C]) or lists of paths, Pillow images or arrays as
     images. It sets aside a tenth of every class to choose weights and temperature by, and a fifth to calibrate p-values on,
-    at most 300 images each. A label None marks an unlabelled image.
+    at most 300 images each. A label None marks an unlabeled image.
 
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
@@ -52,10 +52,10 @@ class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[mis
         """Learn p(x | c) from images or vectors X and their labels y."""
         X, y = self._checked(X, y)
         self.seed_ = seed_from(self.random_state)
-        unlabelled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
-        classes, labels = np.unique(y[~unlabelled], return_inverse=True)
+        unlabeled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
+        classes, labels = np.unique(y[~unlabeled], return_inverse=True)
         numbers = np.full(len(y), -1, np.int64)
-        numbers[~unlabelled] = labels
+        numbers[~unlabeled] = labels
         asked = with_backbone_defaults(ImageOptions.from_any(self.images), FeatureOptions.from_any(self.features))
         dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], asked)
         for problem in problems:

@@ -103,7 +103,7 @@ def explain(model: Scorer, x: Tensor, pair: ContrastPair) -> Explanation:
 
 @torch.inference_mode()
 def baseline_image(model: Scorer, x: Tensor) -> Tensor:
-    """An image that speaks for no class, (C, H, W): the mean of all classes' most typical images; of a twin, mid-grey."""
+    """An image that speaks for no class, (C, H, W): the mean of all classes' most typical images; of a twin, mid-gray."""
     if not isinstance(model, GenerativeModel):
         return torch.full_like(x[0], 0.5)
     each = model.sample(torch.arange(model.task.n_classes, device=x.device))

@@ -47,7 +47,7 @@ class InputPipeline:
 
     @torch.inference_mode()
     def outputs(self, images: ImageDataset, masks: Tensor | None = None) -> ModelOutputs:
-        """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
+        """Every figure that a judgment takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
         if masks is None:
             return model_outputs(self.model, self.model_inputs(images))
         each = torch.split(masks.to(self.device), BATCH_SIZE) if len(masks) else ()

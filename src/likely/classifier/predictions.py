@@ -44,10 +44,10 @@ class PredictionRequest:
                 continue
             some, is_whole = block.subset(chosen), bool(whole[chosen[0]])
             examined = self.input_pipeline.outputs(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
-            judgement = (self.conformal if is_whole else self.masked_conformal)(examined, self.log_prior, self.alpha)
+            judgment = (self.conformal if is_whole else self.masked_conformal)(examined, self.log_prior, self.alpha)
             names = [some.name(i) for i in range(len(some))]
-            bits = self._bits_per_dim(judgement.log_likelihood) if is_whole else None  # a part has fewer dimensions
-            for i, answer in zip(chosen.tolist(), predictions(judgement, names, bits, self.label_names), strict=True):
+            bits = self._bits_per_dim(judgment.log_likelihood) if is_whole else None  # a part has fewer dimensions
+            for i, answer in zip(chosen.tolist(), predictions(judgment, names, bits, self.label_names), strict=True):
                 found[i] = answer
         return filter(None, found)
 

@@ -145,7 +145,7 @@ class Predictor:
             self.features_.disable_cache()
 
     def fit_decoder(self, part: LabeledImages, options: DecoderOptions) -> Iterator[Step]:
-        """Teach a model of a backbone's features to draw, from labelled images; whoever has had enough may stop.
+        """Teach a model of a backbone's features to draw, from labeled images; whoever has had enough may stop.
 
         A ValueError if there is no backbone to teach it.
         """
@@ -187,7 +187,7 @@ class Predictor:
         return InputPipeline(self.model_, self.features_)
 
     def outputs(self, images: ImageDataset, masks: Tensor | None = None) -> ModelOutputs:
-        """Every figure that a judgement takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
+        """Every figure that a judgment takes; by the pixels alone that each image's mask shows, (N, H, W) bool."""
         return self.input_pipeline.outputs(images, masks)
 
     @torch.inference_mode()
@@ -278,7 +278,7 @@ class Predictor:
         return [failure or next(given) for failure in failed]
 
     def adapt_prior(self, inputs: Any, *, alpha: float = 0.05) -> PriorAdaptation:
-        """Estimate the class mix π of unlabelled images, of which those that are unknown at `alpha` are left out.
+        """Estimate the class mix π of unlabeled images, of which those that are unknown at `alpha` are left out.
 
         Its `mix.log_prior` is for `answer`: the training's own prior unless the images refute that (Saerens 2002).
         """

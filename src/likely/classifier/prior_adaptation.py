@@ -1,4 +1,4 @@
-"""Another class mix: the shares of the classes among unlabelled images, from what a model says of them."""
+"""Another class mix: the shares of the classes among unlabeled images, from what a model says of them."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class DecoderTraining:
     def __init__(
         self, features: FeaturePipeline, model: GenerativeModel, part: LabeledImages, options: DecoderOptions, *, seed: int
     ) -> None:
-        """From labelled images, for a model of their features; a ValueError if these are of no backbone."""
+        """From labeled images, for a model of their features; a ValueError if these are of no backbone."""
         if not isinstance(features.extractor, Backbone):
             raise ValueError(f"{features.options.kind!r} features teach nobody to draw; a backbone was expected")
         part, on = part.labeled(), features.device
@@ -98,7 +98,7 @@ def _decoder_of(classifier: Predictor) -> FeatureDecoder:
     if classifier.feature_decoder is None:
         raise ValueError(
             f"this {classifier.family!r} knows features of images and has not learned to draw them; train it with "
-            "--draw-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
+            "--decoder-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
         )
     return classifier.feature_decoder
 

@@ -1,4 +1,4 @@
-"""From a model and images to the figures that judgements rest on."""
+"""From a model and images to the figures that judgments rest on."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class ModelInput(NamedTuple):
 
 
 def model_outputs(model: Scorer, batches: Iterable[ModelInput]) -> ModelOutputs:
-    """Every figure of the model that a judgement takes, for all images together."""
+    """Every figure of the model that a judgment takes, for all images together."""
     return ModelOutputs.concatenate([_batch_outputs(model, seen) for seen in batches], model.task.n_classes)
 
 

@@ -141,10 +141,10 @@ class Trainer:
             ) from error
 
     def _feed(
-        self, part: LabeledImages, batch_size: int, augment: AugmentOptions | None, labelled_share: float = 0.0
+        self, part: LabeledImages, batch_size: int, augment: AugmentOptions | None, labeled_fraction: float = 0.0
     ) -> ShuffledBatches:
         features = self.classifier.features_
-        how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labelled_share": labelled_share}
+        how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labeled_fraction": labeled_fraction}
         how["noise"] = 0.0 if features is None or augment is None else features.noise
         return ShuffledBatches(part.images, part.labels, seed=self.classifier.seed, **how)
 

@@ -1,4 +1,4 @@
-"""likely benchmark: families and their discriminative twin, trained for as long on the same machine and measured alike."""
+"""likely benchmark: families and their softmax twin, trained for as long on the same machine and measured alike."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--samples",
-    type=click.IntRange(6),  # fewer have no neighbours to be measured by
+    type=click.IntRange(6),  # fewer have no neighbors to be measured by
     help="Images that each family draws, to be compared with as many real ones.  [default: up to 10000]",
 )
 @click.option(
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--threads", type=int, help="Processor threads, the same for all; the free cores when left out.")
 @click.option("--device", type=DEVICES, help="Where to compute.  [default: auto]")
 def command(data: str, out: Path, **given: Any) -> None:
-    """Compare model families on DATA, each trained for as many minutes, beside a discriminative twin.
+    """Compare model families on DATA, each trained for as many minutes, beside a softmax twin.
 
     Writes results.jsonl, table.md, index.html, samples.png and models/ to the folder --out. What is there already is not
     done again, so that an interrupted benchmark goes on by the same command. Exit code 1 if a family failed.

@@ -43,7 +43,7 @@ CHUNK = 256  # images that are read, answered and written before the next
     "training if left out.",
 )
 @click.option(
-    "--observed",
+    "--mask",
     metavar="MASK|transparent",
     help="Go by a part of each image alone: the white pixels of the picture MASK, or those of each image that are not "
     "transparent.",
@@ -68,10 +68,10 @@ def command(
 
     if prior == ADAPT and observed is not None:
         raise click.UsageError(
-            "--prior adapt looks at whole images; with --observed give the shares in a file, or uniform"
+            "--prior adapt looks at whole images; with --mask give the shares in a file, or uniform"
         )
     if data is not None and observed is None:
-        raise click.UsageError("--data is for p-values behind a mask; name one with --observed, or leave --data out")
+        raise click.UsageError("--data is for p-values behind a mask; name one with --mask, or leave --data out")
     destination = OutputOptions(**written)
     classifier = model.classifier_of_images("answer")
     paths = find_images(inputs)

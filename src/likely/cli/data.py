@@ -77,9 +77,9 @@ def _summary(findings: DataIssues) -> RenderableType:
 def _headline(findings: DataIssues) -> RenderableType:
     from rich.text import Text
 
-    n = sum(map(sum, findings.counts.values())) + sum(findings.unlabelled.values())
+    n = sum(map(sum, findings.counts.values())) + sum(findings.unlabeled.values())
     form = findings.format
-    kind = "vectors" if form is None else f"images, {'grey' if form.channels == 1 else 'colour'}"
+    kind = "vectors" if form is None else f"images, {'gray' if form.channels == 1 else 'color'}"
     size = "" if form is None else f", read at {form.height} x {form.width} ({_way(form)})"
     return Text.assemble("  ", (findings.name, "bold"), f"  {n:,} {kind}{size}; {len(findings.classes)} classes")
 
@@ -97,11 +97,11 @@ def _counts(findings: DataIssues) -> RenderableType:
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, footer_style="dim", pad_edge=True)
     table.add_column("class", "all")
     for part, counts in findings.counts.items():
-        table.add_column(part, f"{sum(counts) + findings.unlabelled[part]:,}", justify="right")
+        table.add_column(part, f"{sum(counts) + findings.unlabeled[part]:,}", justify="right")
     for name, numbers in _rows(findings):
         table.add_row(Text(name), *(f"{n:,}" if n else Text("0", "dim") for n in numbers))
-    if any(findings.unlabelled.values()):
-        table.add_row(Text("unlabelled", "italic"), *(f"{n:,}" for n in findings.unlabelled.values()))
+    if any(findings.unlabeled.values()):
+        table.add_row(Text("unlabeled", "italic"), *(f"{n:,}" for n in findings.unlabeled.values()))
     return table
 
 

@@ -18,7 +18,7 @@ DATA, MINUTES = "digits", 0.5
 MODEL, PICTURES = "model", "pictures"  # the folders that a demo makes
 DIGITS = {"a-3.png": 3, "an-8.png": 8}
 NO_DIGIT = "no-digit.png"
-# A house, in the sixteen greys and the strokes of the digits, in a shape that none has: 0 is black, f is white.
+# A house, in the sixteen grays and the strokes of the digits, in a shape that none has: 0 is black, f is white.
 UNKNOWN_IMAGE = """
     000ff000
     00ffff00
@@ -138,7 +138,7 @@ def _pictures(folder: Path, test: LabeledImages) -> list[Path]:
     pixels = {
         name: test.images.batch([int((test.labels == label).argmax())])[0].numpy() for name, label in DIGITS.items()
     }
-    pixels[NO_DIGIT] = np.array([[int(grey, 16) * 17 for grey in row] for row in UNKNOWN_IMAGE.split()], np.uint8)
+    pixels[NO_DIGIT] = np.array([[int(gray, 16) * 17 for gray in row] for row in UNKNOWN_IMAGE.split()], np.uint8)
     for name, values in pixels.items():
         write_image(folder / name, values)
     return [folder / name for name in pixels]

@@ -17,7 +17,7 @@ KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 )
 @click.option("--new-key", type=click.Path(path_type=Path, dir_okay=False), help="Make a key in a new file first.")
 def command(model: Path | None, key: Path | None, old_key: tuple[Path, ...], new_key: Path | None) -> None:
-    """Encrypt every file of MODEL (AES-256-GCM). LIKELY_KEY=FILE opens it wherever a model is used."""
+    """Encrypt every file of MODEL (AES-256-GCM). LIKELY_MODEL_KEY=FILE opens it wherever a model is used."""
     from likely.checkpoint import encrypt
     from likely.checkpoint.encryption import Keyring
     from likely.checkpoint.encryption import new_key as make

@@ -1,4 +1,4 @@
-"""likely evaluate: a model held against labelled images that it has not seen."""
+"""likely evaluate: a model held against labeled images that it has not seen."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ if TYPE_CHECKING:
 @click.option(
     "--attack",
     is_flag=True,
-    help="Also change images so as to deceive, within --budget, as somebody would who knows the model.",
+    help="Also change images so as to deceive, within --epsilon, as somebody would who knows the model.",
 )
 @click.option(
-    "--budget", type=click.IntRange(0, 255), default=8, show_default=True, help="Largest change of a pixel, of 255."
+    "--epsilon", type=click.IntRange(0, 255), default=8, show_default=True, help="Largest change of a pixel, of 255."
 )
 @click.option(
-    "--attacked", "n_attacked", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
+    "--attack-samples", "n_attacked", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
 )
 @click.option(
-    "--twin",
+    "--baseline",
     type=click.Path(path_type=Path, file_okay=False),
-    help="The discriminative twin's model folder, to stand beside MODEL where images are damaged or changed; it is trained "
+    help="The softmax twin's model folder, to stand beside MODEL where images are damaged or changed; it is trained "
     "there, for as long as MODEL was, if there is none.",
 )
 def command(
@@ -89,7 +89,7 @@ def command(
 
     if (corruptions or attack) and twin is None:
         raise click.UsageError(
-            "--corruptions and --attack are measured beside the discriminative twin: name its folder with --twin; where there "
+            "--corruptions and --attack are measured beside the softmax twin: name its folder with --baseline; where there "
             "is none it is trained, for as long as the model was"
         )
     classifier = model.classifier()
@@ -100,18 +100,18 @@ def command(
     likeness = _fidelity(classifier, chosen.images, extractor) if extractor else None
     pair = [classifier, _twin(model, classifier, twin)] if twin is not None else []
     damaged = _damaged(pair, chosen.images, found.output.alpha) if corruptions else []
-    deceived = _deceived(pair, chosen.images, found.output.alpha, budget, n_attacked) if attack else []
+    attack_success_rate = _deceived(pair, chosen.images, found.output.alpha, budget, n_attacked) if attack else []
     if as_json:
         more: dict[str, Any] = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
         more |= {"corruptions": [each.model_dump(mode="json") for each in damaged]} if damaged else {}
-        more |= {"attacks": {name: [row.model_dump() for row in rows] for name, rows in deceived}} if deceived else {}
+        more |= {"attacks": {name: [row.model_dump() for row in rows] for name, rows in attack_success_rate}} if attack_success_rate else {}
         click.echo(json.dumps(found.as_json() | more, ensure_ascii=False))
     else:
         show(found, likeness)
-        _show_damage(damaged, deceived)
+        _show_damage(damaged, attack_success_rate)
     if report is not None:
         content = portrayed(classifier, model.folder, found, chosen.images, likeness)
-        page = render(content.with_section(robustness(damaged, deceived)))
+        page = render(content.with_section(robustness(damaged, attack_success_rate)))
         report.write_text(page, encoding="utf-8")
         console.print(f"report {report}", soft_wrap=True, markup=False)
     sys.exit(1 if problems else 0)
@@ -157,7 +157,7 @@ def _twin(model: ModelArgument, own: Predictor, folder: Path) -> Predictor:
     twin = replace(model, folder=folder).classifier()
     if (twin.labels, twin.format_) != (own.labels, own.format_) or isinstance(twin.model_, GenerativeModel):
         raise click.UsageError(
-            f"--twin {folder} is no twin of {model.folder}: a softmax classifier of the same classes and "
+            f"--baseline {folder} is no twin of {model.folder}: a softmax classifier of the same classes and "
             "images was expected; name a folder that does not exist, and one is trained there"
         )
     return twin
@@ -192,14 +192,14 @@ def _deceived(
     return found
 
 
-def _show_damage(damaged: Sequence[Robustness], deceived: Sequence[tuple[str, Sequence[AttackResult]]]) -> None:
+def _show_damage(damaged: Sequence[Robustness], attack_success_rate: Sequence[tuple[str, Sequence[AttackResult]]]) -> None:
     """The tables of the report, on stdout."""
     from likely.reporting.html.sections import robustness as section
 
     if damaged:
         _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.corruption_summary(damaged))
-    if deceived:
-        _show_table(section.ATTACK_COLUMNS, section.attack_rows(deceived), section.attack_summary(deceived))
+    if attack_success_rate:
+        _show_table(section.ATTACK_COLUMNS, section.attack_rows(attack_success_rate), section.attack_summary(attack_success_rate))
 
 
 def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], words: str) -> None:

@@ -28,7 +28,7 @@ N_ALIKE = 7  # training images of each class
 @click.option("--against", metavar="NAME", help="The other class; the second most probable one, if left out.")
 @click.option("--data", metavar="DATA", help="Where the training images are now; where they were then, if left out.")
 @click.option(
-    "--observed",
+    "--mask",
     metavar="MASK|transparent",
     help="Show what each class would have where the image is hidden: but for the white pixels of the picture MASK, or where "
     "IMAGE is transparent.",
@@ -51,7 +51,7 @@ def command(
     - what would have to change for it to be of the other class;
     - the training images of both classes that the model finds most alike.
 
-    With --observed, what each class would most likely have behind the mask.
+    With --mask, what each class would most likely have behind the mask.
     """
     from likely.data.preprocessing import write_image
     from likely.reporting.images.image_grid import TRANSPARENT_FORMATS, opaque
@@ -63,7 +63,7 @@ def command(
     if mask is None or mask.all():
         drawn, said = _whole(classifier, image, against, model.folder, data)
     elif against is not None:
-        raise click.UsageError("--observed shows all classes beside each other; leave --against out")
+        raise click.UsageError("--mask shows all classes beside each other; leave --against out")
     else:
         judge = None if observed == TRANSPARENT else conformal_for_mask(classifier, mask, model.folder, data)
         drawn, said = _part(classifier, image, mask, judge)

@@ -1,4 +1,4 @@
-"""--observed: which pixels of the images a command is to go by."""
+"""--mask: which pixels of the images a command is to go by."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TRANSPARENT = "transparent"
 
 
 def load_mask(classifier: Predictor, source: str, path: Path) -> Mask:
-    """What --observed leaves of one image, (H, W)."""
+    """What --mask leaves of one image, (H, W)."""
     if source != TRANSPARENT:
         return load_mask_file(classifier, Path(source))
     mask: Mask = alpha_masks(classifier, [path])[0]
@@ -35,12 +35,12 @@ def load_mask_file(classifier: Predictor, path: Path) -> Mask:
 
     assert classifier.format_ is not None
     try:
-        grey = read_image(path, classifier.format_.model_copy(update={"channels": 1}))[0]
-        mask: Mask = (grey >= HALF) & read_mask(path, classifier.format_)
+        gray = read_image(path, classifier.format_.model_copy(update={"channels": 1}))[0]
+        mask: Mask = (gray >= HALF) & read_mask(path, classifier.format_)
         return mask
     except ImageError as error:
         raise click.UsageError(
-            f"--observed {error}; a picture that is white where the images are to be looked at was expected, or {TRANSPARENT!r}"
+            f"--mask {error}; a picture that is white where the images are to be looked at was expected, or {TRANSPARENT!r}"
         ) from error
 
 

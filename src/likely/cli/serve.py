@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from likely.server.store import Store
 
 STORE = "likely-store"
-INITIAL_KEY = "first-key"  # in the store, where nobody watches
+INITIAL_KEY = "initial-admin-key"  # in the store, where nobody watches
 EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
 DATABASE = click.option(
     "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."

@@ -59,9 +59,9 @@ def restore(backup: Path, folder: Path, database: str | None) -> None:
 @WHICH
 @DATABASE
 def prune(days: float, folder: Path, database: str | None) -> None:
-    """Forget what was answered more than DAYS ago and that nobody labelled, with images that nothing is left of.
+    """Forget what was answered more than DAYS ago and that nobody labeled, with images that nothing is left of.
 
-    No service must run meanwhile; `likely serve --keep-days` does the same by itself.
+    No service must run meanwhile; `likely serve --retention-days` does the same by itself.
     """
     opened = open_store(folder, database, exclusive=True)
     n = opened.prune(days)

@@ -51,7 +51,7 @@ class TrainCommand(click.Command):
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--model", help=f"The family; `likely models` lists them.  [default: {DEFAULT_MODEL}]")
 @click.option("--seed", type=int, default=None, help="Seed of everything random.  [default: 0]")
-@click.option("--folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]")
+@click.option("--label-check-folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]")
 @click.option(
     "--repeats",
     type=click.IntRange(0),

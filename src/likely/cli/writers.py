@@ -35,7 +35,7 @@ COLUMNS = (
 
 
 def table(stream: IO[bytes]) -> Writer:
-    """A table, drawn at the end, when the widths are known; in colour on a terminal, unbroken elsewhere."""
+    """A table, drawn at the end, when the widths are known; in color on a terminal, unbroken elsewhere."""
     answers: list[Prediction] = []
 
     def write(answer: Prediction | None) -> None:

@@ -177,8 +177,8 @@ def _require_images(pixels: Array, shape: tuple[int, ...]) -> None:
     """Refuse an array as a whole that no image of it could be read from."""
     if pixels.ndim == 3 and shape[2] in (3, 4) and min(shape[:2]) >= NARROW:
         raise ValueError(
-            f"X has the shape {shape}, which is a single image in colour; {IMAGES} were expected: give image[None], "
-            f"or X[..., None] for {shape[0]} grey images {shape[2]} pixels wide"
+            f"X has the shape {shape}, which is a single image in color; {IMAGES} were expected: give image[None], "
+            f"or X[..., None] for {shape[0]} gray images {shape[2]} pixels wide"
         )
     if pixels.ndim > 4 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3, 4)) or 0 in shape[1:]:
         raise ValueError(f"X has the shape {shape}; {IMAGES} were expected")

@@ -32,7 +32,7 @@ def to_hashes(fingerprints: Iterable[bytes]) -> Integers:
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images with their labels, (N,) class indices with -1 for unlabelled, and their hashes, (N,)."""
+    """Images with their labels, (N,) class indices with -1 for unlabeled, and their hashes, (N,)."""
 
     images: ImageDataset
     labels: Integers
@@ -90,9 +90,9 @@ class Dataset:
         return part in self.available or part in self.splits
 
     def relabel(self, classes: Sequence[str]) -> Dataset:
-        """The same images labelled by their place in `classes`, a trained model's; other classes' are left out."""
+        """The same images labeled by their place in `classes`, a trained model's; other classes' are left out."""
         place = {name: i for i, name in enumerate(classes)}
-        # One more entry than there are classes, so that the label -1 of the unlabelled finds itself at the end.
+        # One more entry than there are classes, so that the label -1 of the unlabeled finds itself at the end.
         table = np.array([place.get(name, UNKNOWN) for name in self.classes] + [-1], np.int64)
         parts = {name: _mapped(part, table) for name, part in self.splits.items()}
         return replace(

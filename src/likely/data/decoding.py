@@ -58,7 +58,7 @@ class ImageWarning(UserWarning):
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image says of itself before it is decoded: its size once upright, and whether it must be grey."""
+    """What an image says of itself before it is decoded: its size once upright, and whether it must be gray."""
 
     height: int
     width: int
@@ -168,7 +168,7 @@ def _reason(error: Exception, source: Source) -> str:
     """What went wrong, as the rest of a sentence that began with the image's name."""
     match error:
         case FileNotFoundError() | NotADirectoryError():
-            return f"there is no such file{_neighbour(Path(str(source)))}"
+            return f"there is no such file{_neighbor(Path(str(source)))}"
         case UnidentifiedImageError():
             return f"is not an image, or damaged at its start; {', '.join(FORMATS)} are read"
         case Image.DecompressionBombError():
@@ -179,7 +179,7 @@ def _reason(error: Exception, source: Source) -> str:
             return f"is damaged or cut short ({str(error).rstrip('.') or type(error).__name__})"
 
 
-def _neighbour(path: Path) -> str:
+def _neighbor(path: Path) -> str:
     """A look at the names beside a missing file; a bounded one, as folders may hold millions."""
     if not path.parent.is_dir():
         return ""
@@ -197,19 +197,19 @@ def _converted(image: Image.Image, mode: Mode, name: str) -> Image.Image:
     if image.mode in DEEP_MODES:
         image = Image.fromarray(_from_sixteen_bit(np.asarray(image), name))
     if image.mode not in GRAY_MODES | COLOR_MODES:
-        kinds = {"F": "32-bit floating-point pixels", "LAB": "CIELAB colours"}
+        kinds = {"F": "32-bit floating-point pixels", "LAB": "CIELAB colors"}
         raise ImageError(f"{name}: has {kinds.get(image.mode, image.mode)}; 8 or 16 bits a channel were expected")
     if image.has_transparency_data:
         image = _over_white(image)
     if mode == "L" and image.mode in COLOR_MODES:
-        image = image.convert("RGB")  # Pillow has no direct way to grey from some of them
+        image = image.convert("RGB")  # Pillow has no direct way to gray from some of them
     return image.convert(mode)
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    colours = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
+    colors = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     canvas = Image.new("RGBA", image.size, "white")
-    canvas.alpha_composite(colours)
+    canvas.alpha_composite(colors)
     return canvas.convert("RGB")
 
 

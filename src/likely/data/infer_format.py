@@ -1,4 +1,4 @@
-"""The format that data ask for: what was left open of the images' size and colour, settled by looking at a sample."""
+"""The format that data ask for: what was left open of the images' size and color, settled by looking at a sample."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def infer_format(images: ImageOptions | ImageFormat, listings: Listings, name: s
         return images
     sample = _sample(listings)
     height, width = images.size or _common_size(sample)
-    grey = _all_grey(sample) if images.color == "auto" else images.color == "grey"
-    return ImageFormat(channels=1 if grey else 3, height=height, width=width, resize=images.resize, center_crop_ratio=images.center_crop_ratio)
+    gray = _all_gray(sample) if images.color == "auto" else images.color == "gray"
+    return ImageFormat(channels=1 if gray else 3, height=height, width=width, resize=images.resize, center_crop_ratio=images.center_crop_ratio)
 
 
 def native_size(listings: Listings) -> tuple[int, int] | None:
@@ -79,12 +79,12 @@ def _common_size(sample: Sequence[SampledItem]) -> tuple[int, int]:
     return DEFAULT_SIDE, DEFAULT_SIDE
 
 
-def _all_grey(sample: Sequence[SampledItem]) -> bool:
-    return bool(sample) and all(one.header.is_gray or _is_grey(one) for one in sample[:N_COLORS])
+def _all_gray(sample: Sequence[SampledItem]) -> bool:
+    return bool(sample) and all(one.header.is_gray or _is_gray(one) for one in sample[:N_COLORS])
 
 
-def _is_grey(one: SampledItem) -> bool:
-    """Whether red, green and blue are equal all over; a file that will not decode is no evidence of colour."""
+def _is_gray(one: SampledItem) -> bool:
+    """Whether red, green and blue are equal all over; a file that will not decode is no evidence of color."""
     format = ImageFormat(channels=3, height=DEFAULT_SIDE, width=DEFAULT_SIDE)
     try:
         pixels = read_image(one.items[one.i], format, name=one.items.name(one.i))

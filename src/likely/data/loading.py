@@ -42,7 +42,7 @@ def load(
 
     Images are kept as uint8 if they take at most `memory` bytes, else streamed. `progress` is called with the number of
     images done and their total. Raises DataError if DATA is not understood, if no image of a part can be read, or with
-    fewer classes than `fewest_classes`: what is evaluated, unlike what is learnt, may be of one class or of none.
+    fewer classes than `fewest_classes`: what is evaluated, unlike what is learned, may be of one class or of none.
     """
     name, listings = str(data), listings_of(data)
     classes = class_names(listings)

@@ -19,7 +19,7 @@ from likely.data.suggestions import did_you_mean
 from likely.options import Options
 
 Resize: TypeAlias = Literal["fit", "crop", "stretch"]
-Color: TypeAlias = Literal["auto", "grey", "rgb"]
+Color: TypeAlias = Literal["auto", "gray", "rgb"]
 Size: TypeAlias = tuple[int, int]
 
 LARGEST_SIDE = 4096
@@ -39,7 +39,7 @@ class ImageOptions(Options):
     )
     resize: Resize = Field(
         default="fit",
-        description="fit: the whole image, padded with its border's colour; "
+        description="fit: the whole image, padded with its border's color; "
         "crop: fill, and cut what stands over; stretch: ignore the aspect",
     )
     center_crop_ratio: float = Field(
@@ -49,7 +49,7 @@ class ImageOptions(Options):
         description="with crop: how many times larger than to fill the image is made before it is cut, for what is in the "
         "middle of a photograph",
     )
-    color: Color = Field(default="auto", description="grey or rgb; auto: grey if the images are")
+    color: Color = Field(default="auto", description="gray or rgb; auto: gray if the images are")
 
     @field_validator("size", mode="before")
     @classmethod
@@ -69,7 +69,7 @@ class ImageOptions(Options):
 class ImageFormat(Options):
     """What one model's images are: stored in the model, and applied to whatever it is shown."""
 
-    channels: Literal[1, 3] = Field(description="1 for grey, 3 for red, green and blue")
+    channels: Literal[1, 3] = Field(description="1 for gray, 3 for red, green and blue")
     height: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     width: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     resize: Resize = Field(default="fit", description="how an image of another size or aspect is brought to this one")
@@ -83,8 +83,8 @@ class ImageFormat(Options):
     @property
     def options(self) -> ImageOptions:
         """What asks for this format."""
-        colour: Color = "grey" if self.channels == 1 else "rgb"
-        return ImageOptions(size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=colour)
+        color: Color = "gray" if self.channels == 1 else "rgb"
+        return ImageOptions(size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=color)
 
     @property
     def mode(self) -> Mode:
@@ -165,7 +165,7 @@ def _fit(image: Image.Image, size: Size) -> Image.Image:
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     scaled = _scaled(image, inner)
-    canvas = Image.new(image.mode, size, _border_colour(np.asarray(scaled)))
+    canvas = Image.new(image.mode, size, _border_color(np.asarray(scaled)))
     canvas.paste(scaled, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas
 
@@ -182,7 +182,7 @@ def _scaled(image: Image.Image, size: Size) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
 
 
-def _border_colour(pixels: Array) -> tuple[int, ...]:
+def _border_color(pixels: Array) -> tuple[int, ...]:
     """The median of the outermost pixels, channel by channel: (H, W[, 3]) -> one value a channel."""
     edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
     return tuple(int(v) for v in np.atleast_1d(np.median(np.concatenate(edges), axis=0)))

@@ -77,7 +77,7 @@ class Reader:
         if not _is_in(array, self.format) or not (self.cache or array.dtype == np.uint8):
             return None
         try:
-            array = array if array.dtype == np.uint8 else _quantised(array)
+            array = array if array.dtype == np.uint8 else _quantized(array)
         except ImageError:
             return None  # some image is out of range: which, each has to say for itself
         return array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2)
@@ -130,7 +130,7 @@ def _is_in(array: Array, format: ImageFormat | None) -> bool:
     return format is not None and (channels, *array.shape[1:3]) == format.shape
 
 
-def _quantised(array: Array) -> Array:
+def _quantized(array: Array) -> Array:
     """The whole array as uint8, in blocks, so that nothing as large as it is made on the way; raises ImageError."""
     pixels = np.empty(array.shape, np.uint8)
     for start in range(0, len(array), BATCH_SIZE):

@@ -83,7 +83,7 @@ def split(
     """Each class dealt out by shares: `test` of its images, then `calibration` and `validation` of what is left.
 
     Shares are rounded down, but a class that has 5 images left gives 1 for validation; each class keeps at least one to
-    train with, and gives at most `limit` to validation and to calibration. The unlabelled (-1) train. Images of equal
+    train with, and gives at most `limit` to validation and to calibration. The unlabeled (-1) train. Images of equal
     hash stay together, and train if their labels differ. The same labels, hashes and seed give the same split.
     """
     classes = np.asarray(labels, np.int64)  # (N,)

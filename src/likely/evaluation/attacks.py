@@ -1,7 +1,7 @@
 """Attacks: the smallest changes that somebody who knows the model makes to images so that it answers wrongly and unsuspecting.
 
 A change succeeds if the most probable class is wrong and the image is still taken for known: a classifier that can say
-"none of these" has to be deceived twice (Carlini & Wagner 2017, Adversarial Examples Are Not Easily Detected).
+"none of these" has to be attack_success_rate twice (Carlini & Wagner 2017, Adversarial Examples Are Not Easily Detected).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 class AttackResult(Options):
-    """What became of labelled images under one attack."""
+    """What became of labeled images under one attack."""
 
     attack: str
     epsilon: float = Field(description="The largest change of a pixel, of 255.")
@@ -56,8 +56,8 @@ class Target:
     @torch.no_grad()
     def verdict(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Of images as a file would hold them: whether the class is wrong, and whether they are taken for unknown, (B,)."""
-        judgement = self.output(to_unit(to_eight_bit(x)))
-        return judgement.predicted != y.cpu(), judgement.p_value <= self.alpha
+        judgment = self.output(to_unit(to_eight_bit(x)))
+        return judgment.predicted != y.cpu(), judgment.p_value <= self.alpha
 
 
 def attack(
@@ -110,9 +110,9 @@ def identity(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) 
 
 
 def gradient(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
-    """Projected gradient ascent within ±size of each pixel (Madry 2018), through the posterior and through the strangeness.
+    """Projected gradient ascent within ±size of each pixel (Madry 2018), through the posterior and through the nonconformity.
 
-    While an image is of its class, the lead of another one is raised; once it is not, its strangeness to the class that
+    While an image is of its class, the lead of another one is raised; once it is not, its nonconformity to the class that
     leads is lowered (selective ascent, Bryniarski 2022, Evading Adversarial Example Detection Defenses). Of all images on
     the way the best is kept, judged as a file would hold it; what has no gradient, as a file's size, is taken as it is
     there. The model is asked without noise, as it is when it answers.
@@ -133,11 +133,11 @@ def gradient(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) 
 def _slope(target: Target, x: Tensor, own: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        judgement = target.output(x)
-        others = judgement.log_posterior.masked_fill(own, -torch.inf)
+        judgment = target.output(x)
+        others = judgment.log_posterior.masked_fill(own, -torch.inf)
         lead, rival = others.max(1)
-        lead = lead - judgement.log_posterior[own]
-        strange = judgement.nonconformity.gather(1, rival[:, None])[:, 0]
+        lead = lead - judgment.log_posterior[own]
+        strange = judgment.nonconformity.gather(1, rival[:, None])[:, 0]
         (slope,) = torch.autograd.grad(torch.where(lead < 0, lead, -strange).sum(), x)
     return slope
 

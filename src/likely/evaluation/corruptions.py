@@ -2,7 +2,7 @@
 
 Noise, blur, brightness, contrast and JPEG are kinds of ImageNet-C (Hendrycks & Dietterich 2019, Benchmarking Neural Network
 Robustness to Common Corruptions and Perturbations, section 4). The strengths are our own, so that figures are not those of
-ImageNet-C: 1 is barely seen, 5 is hard and leaves most images recognisable to a person. They go by the image's side and by the
+ImageNet-C: 1 is barely seen, 5 is hard and leaves most images recognizable to a person. They go by the image's side and by the
 8-bit range, so that small and large images fare alike.
 """
 
@@ -35,7 +35,7 @@ GRAY = 128  # what an occlusion shows: the middle, which is seldom an image's ow
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of damage: images (N, C, H, W) uint8, grey or colour, and a strength from 1 to 5 -> damaged copies.
+    """One kind of damage: images (N, C, H, W) uint8, gray or color, and a strength from 1 to 5 -> damaged copies.
 
     `damage` takes one image (C, H, W) and one of the `amounts`. It draws the same numbers whatever the amount: a higher
     strength is more of the same damage.
@@ -122,16 +122,16 @@ def blur(image: Pixels, spread: float, rng: Rng) -> Pixels:
 
 def brightness(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     """(1 − share) x + share · 255, or + share · 0, at even chances: stray light, or too little of it."""
-    return _towards(image, 255 if rng.random() < 0.5 else 0, fraction)
+    return _toward(image, 255 if rng.random() < 0.5 else 0, fraction)
 
 
 def contrast(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     """(1 − share) x + share · mean(x): fog."""
-    return _towards(image, image.mean(), fraction)
+    return _toward(image, image.mean(), fraction)
 
 
 def occlusion(image: Pixels, fraction: float, rng: Rng) -> Pixels:
-    """Grey where a window of this share of the height and of the width lies, anywhere inside: something stands in front."""
+    """Gray where a window of this share of the height and of the width lies, anywhere inside: something stands in front."""
     _, H, W = image.shape
     h, w = math.ceil(fraction * H), math.ceil(fraction * W)
     top, left = (round(u * space) for u, space in zip(rng.random(2), (H - h, W - w), strict=True))
@@ -141,13 +141,13 @@ def occlusion(image: Pixels, fraction: float, rng: Rng) -> Pixels:
 
 
 def shift(image: Pixels, fraction: float, rng: Rng) -> Pixels:
-    """x moved in a random direction by this share of its sides, on its border's colour: a camera that points elsewhere."""
+    """x moved in a random direction by this share of its sides, on its border's color: a camera that points elsewhere."""
     angle = 2 * math.pi * rng.random()
     return _warped(image, ((1, 0, 2 * fraction * math.cos(angle)), (0, 1, 2 * fraction * math.sin(angle))))
 
 
 def rotation(image: Pixels, degrees: float, rng: Rng) -> Pixels:
-    """x turned about its middle, left or right at even chances, on its border's colour: a camera held askew."""
+    """x turned about its middle, left or right at even chances, on its border's color: a camera held askew."""
     angle = math.radians(degrees if rng.random() < 0.5 else -degrees)
     aspect = image.shape[2] / image.shape[1]
     cos, sin = math.cos(angle), math.sin(angle)
@@ -176,23 +176,23 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 # --- steps of the above -----------------------------------------------------------------------------------------------
 
 
-def _towards(image: Pixels, value: float, share: float) -> Pixels:
+def _toward(image: Pixels, value: float, share: float) -> Pixels:
     return _eight_bit((1 - share) * image + share * value)
 
 
 def _warped(image: Pixels, theta: Matrix) -> Pixels:
-    """The image where an affine map of the output's coordinates, both from -1 to 1, finds it; beyond, its border's colour."""
-    ground = _border_colour(image)
+    """The image where an affine map of the output's coordinates, both from -1 to 1, finds it; beyond, its border's color."""
+    ground = _border_color(image)
     x = torch.from_numpy(image - ground)[None]
     grid = F.affine_grid(torch.tensor([theta]), list(x.shape), align_corners=False)
     return _eight_bit(F.grid_sample(x, grid, mode="bicubic", align_corners=False)[0].numpy() + ground)
 
 
-def _border_colour(image: Pixels) -> NDArray[np.float32]:
+def _border_color(image: Pixels) -> NDArray[np.float32]:
     """The median of the outermost pixels, channel by channel: (C, 1, 1)."""
     edges = np.concatenate([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], axis=1)
-    colour: NDArray[np.float32] = np.median(edges, axis=1).astype(np.float32)[:, None, None]
-    return colour
+    color: NDArray[np.float32] = np.median(edges, axis=1).astype(np.float32)[:, None, None]
+    return color
 
 
 def _eight_bit(values: NDArray[Any]) -> Pixels:

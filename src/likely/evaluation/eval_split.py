@@ -36,7 +36,7 @@ class EvalSplit:
 
 
 def eval_split(classifier: Predictor, data: str, progress: Progress | None = None) -> EvalSplit:
-    """Labelled images of the model's classes that it was not trained on; a DataError if there are none."""
+    """Labeled images of the model's classes that it was not trained on; a DataError if there are none."""
     dataset = _loaded(classifier, data, progress).relabel(classifier.labels)
     part = next(iter(dataset.splits.values())).labeled()
     fresh = np.flatnonzero(~np.isin(part.hashes, classifier.hashes_))
@@ -47,7 +47,7 @@ def eval_split(classifier: Predictor, data: str, progress: Progress | None = Non
 
 
 def training_images(classifier: Predictor, data: str, progress: Progress | None = None) -> LabeledImages:
-    """The labelled images of DATA that the model was trained on; a DataError if there are none."""
+    """The labeled images of DATA that the model was trained on; a DataError if there are none."""
     dataset = load(data, classifier.format_ or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0)
     part = dataset.relabel(classifier.labels).train
     if part is None or not np.isin(part.hashes, classifier.hashes_).any():

@@ -1,4 +1,4 @@
-"""One evaluation: a classifier held against labelled images, and against images of no known class."""
+"""One evaluation: a classifier held against labeled images, and against images of no known class."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOUND_SEED = 0  # of the noise in a sampled bound: the same images have the same
 
 @dataclass(frozen=True, eq=False)
 class OODResult:
-    """How images of no known class fared: their judgement, and where they are from."""
+    """How images of no known class fared: their judgment, and where they are from."""
 
     source: str
     output: ConformalOutput
@@ -36,7 +36,7 @@ class OODResult:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """What a classifier said of n labelled images, and every figure that follows."""
+    """What a classifier said of n labeled images, and every figure that follows."""
 
     classes: tuple[str, ...]
     labels: Ints
@@ -166,17 +166,17 @@ def evaluate(
     unknown: tuple[str, ImageDataset] | None = None,
     importance_samples: int | None = None,
 ) -> EvaluationResult:
-    """Hold a classifier against a labelled part, and against `unknown` images (where they are from, the images).
+    """Hold a classifier against a labeled part, and against `unknown` images (where they are from, the images).
 
     With `importance_samples`, log p(x) is also bounded by so many latent samples an image; a ValueError where the family
     has no such bound.
     """
-    judgement, seconds = _timed(classifier, images.images, alpha)
+    judgment, seconds = _timed(classifier, images.images, alpha)
     model = classifier.model_
     return EvaluationResult(
         classes=classifier.labels,
         labels=images.labels,
-        output=judgement,
+        output=judgment,
         likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
         log_evidence=_log_evidence(classifier, images.images),
         n_dims=model.task.n_dims,
@@ -192,7 +192,7 @@ def evaluate(
 def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[ConformalOutput, float]:
     """What is said of all images, and the seconds that it takes; where features are kept, by a few of which they are not."""
     start = time.perf_counter()
-    judgement = classifier.conformal_output(images, alpha=alpha)
+    judgment = classifier.conformal_output(images, alpha=alpha)
     seconds = time.perf_counter() - start
     if classifier.features_ is not None and classifier.features_.is_cached and len(images):
         few = images.subset(np.arange(min(N_TIMED, len(images))))
@@ -200,7 +200,7 @@ def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[C
             start = time.perf_counter()
             classifier.conformal_output(few, alpha=alpha)
             seconds = (time.perf_counter() - start) * len(images) / len(few)
-    return judgement, seconds
+    return judgment, seconds
 
 
 def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:

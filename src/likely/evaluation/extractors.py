@@ -45,7 +45,7 @@ class Extractor(ABC):
     batch: ClassVar[int] = 256  # images that go through together
 
     def __call__(self, images: Pixels) -> NDArray[np.float32]:
-        """uint8 (N, C, H, W) of any size, grey or colour -> (N, F)."""
+        """uint8 (N, C, H, W) of any size, gray or color -> (N, F)."""
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3) or not len(images):
             raise ExtractorError(
                 f"images of the shape {images.shape} and the type {images.dtype} were given; "
@@ -85,7 +85,7 @@ class ModelExtractor(Extractor):
     def __init__(self, classifier: Predictor) -> None:
         if not isinstance(classifier.model_, HasFeatures):
             raise ExtractorError(
-                f"a {classifier.family!r} model has no features to measure in; a 'discriminative' one has"
+                f"a {classifier.family!r} model has no features to measure in; a 'softmax' one has"
             )
         if classifier.format_ is None:
             raise ExtractorError("the model was trained on vectors; a model of images was expected")
@@ -103,7 +103,7 @@ class ModelExtractor(Extractor):
         return self.classifier.labels
 
     def log_posterior(self, images: ImageDataset) -> Floats:
-        """log p(c | x), (N, K), of images that need not have the model's own size and colour."""
+        """log p(c | x), (N, K), of images that need not have the model's own size and color."""
         blocks = (np.arange(i, min(i + self.batch, len(images))) for i in range(0, len(images), self.batch))
         return np.concatenate([self._log_posterior(images.batch(block).numpy()) for block in blocks])
 
@@ -136,7 +136,7 @@ class BackboneExtractor(Extractor):
 
 
 class TorchScriptExtractor(Extractor):
-    """A program that the user supplies: colour images as they are, uint8 (B, 3, H, W), to features (B, F).
+    """A program that the user supplies: color images as they are, uint8 (B, 3, H, W), to features (B, F).
 
     It resizes as it needs. One with an option `return_features`, as the Inception network for FIDs is passed around with,
     is asked for them.
@@ -151,8 +151,8 @@ class TorchScriptExtractor(Extractor):
         self.name = f"{path.name}@{digest([path])[:4]}"
 
     def _features(self, images: Pixels) -> Tensor:
-        coloured = images.repeat(3 // images.shape[1], axis=1)
-        found: Tensor = self.model(torch.from_numpy(coloured).to(self.device), **self.asked)
+        colored = images.repeat(3 // images.shape[1], axis=1)
+        found: Tensor = self.model(torch.from_numpy(colored).to(self.device), **self.asked)
         return found
 
 

@@ -31,7 +31,7 @@ from likely.options import Options
 MAX_IMAGES = 10_000  # images a side, where nobody says how many
 N_SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as its authors have them
 MIN_IMAGES = 50  # images of a class, for a distance within it to say anything
-PRECISION_K, DENSITY_K = 3, 5  # nearest neighbours, as the measures' authors have them
+PRECISION_K, DENSITY_K = 3, 5  # nearest neighbors, as the measures' authors have them
 
 
 class IncomparableError(ValueError):
@@ -135,12 +135,12 @@ def _refuse_itself(classifier: Predictor, extractor: Extractor) -> None:
     ):
         raise ValueError(
             f"{extractor.name} would be measured by its own features, which it was trained to satisfy; "
-            "a model that was trained apart from it was expected, such as a 'discriminative' one of the same data"
+            "a model that was trained apart from it was expected, such as a 'softmax' one of the same data"
         )
 
 
 def _chosen(part: LabeledImages, n: int | None, seed: int) -> LabeledImages:
-    """n labelled images, in their own order."""
+    """n labeled images, in their own order."""
     known = part.labeled()
     n = min(len(known), MAX_IMAGES) if n is None else n
     if not DENSITY_K < n <= len(known):

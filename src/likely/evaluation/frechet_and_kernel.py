@@ -76,7 +76,7 @@ def blocks(n_rows: int, n_columns: int) -> Iterator[slice]:
 
 
 def _factor(features: Floats) -> Doubles:
-    """R with RᵀR the covariance, (min(N, F), F): the triangle of the centred rows."""
+    """R with RᵀR the covariance, (min(N, F), F): the triangle of the centerd rows."""
     rows = np.asarray(features, dtype=np.float64)
     triangle = np.asarray(np.linalg.qr(rows - rows.mean(axis=0), mode="r"), dtype=np.float64)
     return triangle / math.sqrt(len(rows) - 1)

@@ -1,4 +1,4 @@
-"""Likely mislabelled images, by confident learning.
+"""Likely mislabeled images, by confident learning.
 
 Northcutt 2021, Confident Learning: Estimating Uncertainty in Dataset Labels, section 3.
 """
@@ -26,7 +26,7 @@ def find_label_issues(posterior: Floats, labels: Ints) -> tuple[LabelIssue, ...]
     """The images that another class claims with its usual confidence, and more than their own does; the surest first.
 
     `posterior` is (N, K) probabilities from models that did not train on the image (out of fold: a model learns wrong
-    labels too); `labels` is (N,), -1 for unlabelled, which are never suspect.
+    labels too); `labels` is (N,), -1 for unlabeled, which are never suspect.
     """
     rows = np.flatnonzero(labels >= 0)
     p, given = np.asarray(posterior, dtype=np.float64)[rows], labels[rows]
@@ -40,7 +40,7 @@ def find_label_issues(posterior: Floats, labels: Ints) -> tuple[LabelIssue, ...]
 
 
 def _thresholds(p: Floats, given: Ints) -> Floats:
-    """t_k = mean p(k | x) over the images labelled k, (K,); +inf for a class without images, which then claims none."""
+    """t_k = mean p(k | x) over the images labeled k, (K,); +inf for a class without images, which then claims none."""
     n_classes = p.shape[1]
     n = np.bincount(given, minlength=n_classes)
     total = np.bincount(given, p[np.arange(len(given)), given], minlength=n_classes)

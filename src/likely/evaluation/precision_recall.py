@@ -1,4 +1,4 @@
-"""Realism and variety apart, by nearest neighbours: is every generated image like a real one, and every real one matched?
+"""Realism and variety apart, by nearest neighbors: is every generated image like a real one, and every real one matched?
 
 `real` is (N, F), `made` is (M, F). A set's manifold is the union of balls about its points, each as wide as the way to the
 k-th nearest other point of the set.

@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 
 class CleanResult(Options):
-    """How the answers to a set of labelled images were."""
+    """How the answers to a set of labeled images were."""
 
     accuracy: float = Field(description="The share of images whose most probable class is their label.")
     ece: float = Field(description="The mean gap between confidence and accuracy; 0 is honest.")
@@ -38,7 +38,7 @@ class Robustness(Options):
     """A table of every corruption at every strength, beside the undamaged images; JSON can hold it."""
 
     model: str = Field(description="The model that was shown the images.")
-    n: int = Field(description="Labelled images, the same for every row.")
+    n: int = Field(description="Labeled images, the same for every row.")
     seed: int = Field(description="The seed of the damage.")
     alpha: float = Field(description="The share of undamaged known images that may be called unknown.")
     clean: CleanResult = Field(description="The answers to the images as they are.")
@@ -66,7 +66,7 @@ class Robustness(Options):
 def measure_robustness(
     classifier: Predictor, labeled: LabeledImages, *, seed: int, alpha: float, progress: Progress | None = None
 ) -> Robustness:
-    """Show a classifier the labelled images of a part as they are, then under every corruption at every strength.
+    """Show a classifier the labeled images of a part as they are, then under every corruption at every strength.
 
     `progress` is told how often the images have been judged, and how often they will be. A ValueError if no image has a
     label, or if the model takes vectors.
@@ -93,13 +93,13 @@ def measure_robustness(
 
 
 def _answered(classifier: Predictor, images: ImageDataset, labels: Ints, alpha: float) -> CleanResult:
-    judgement = classifier.conformal_output(images, alpha=alpha)
-    log_posterior = judgement.log_posterior.numpy()
-    n_unknown = sum(status is Status.UNKNOWN for status in judgement.statuses)
+    judgment = classifier.conformal_output(images, alpha=alpha)
+    log_posterior = judgment.log_posterior.numpy()
+    n_unknown = sum(status is Status.UNKNOWN for status in judgment.statuses)
     return CleanResult(
         accuracy=metrics.accuracy(log_posterior, labels),
         ece=metrics.ece(log_posterior, labels),
-        unknown_rate=None if CalibrationScope.NONE in judgement.calibration_scope else n_unknown / len(labels),
+        unknown_rate=None if CalibrationScope.NONE in judgment.calibration_scope else n_unknown / len(labels),
     )
 
 

@@ -63,7 +63,7 @@ class ClassConsistency(Options):
 
     @property
     def accuracy(self) -> float:
-        """The share of the generated images that are recognised as their class."""
+        """The share of the generated images that are recognized as their class."""
         return sum(self.n_consistent) / self.n
 
     @property
@@ -131,7 +131,7 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
 def sample_quality(generated: LabeledImages, classifier: ReferenceClassifier, train: LabeledImages, held_out: LabeledImages, *, seed: int) -> SampleQuality:
     """Judge `made`, which `drawn` has drawn with `seed`, and compare it with the training images.
 
-    `held_out` are labelled real images that neither the model nor the judge was trained on.
+    `held_out` are labeled real images that neither the model nor the judge was trained on.
     """
     return SampleQuality(seed=seed, class_consistency=class_consistency(classifier, generated, held_out), near_duplicates=near_duplicates(generated, train, held_out))
 

@@ -110,7 +110,7 @@ def _bits(figures: Metrics, evidence: LikelihoodType | None) -> MetricTile:
     if evidence is None:
         return MetricTile("Bits/dim", "–", "not a generative model")
     if evidence.kind is LikelihoodKind.UNNORMALIZED:
-        return MetricTile("Bits/dim", "–", "not a normalised likelihood")
+        return MetricTile("Bits/dim", "–", "not a normalized likelihood")
     return MetricTile("Bits/dim", "–", "a likelihood of features, not of pixels")
 
 

@@ -44,7 +44,7 @@ class TrainingRecord(Options):
     command: str = Field(description="The command or call that made it.")
     source: str = Field(description="The data it learned from, as they were named.")
     counts: dict[str, list[int]] = Field(description="Images of each class, part by part.")
-    n_unlabelled: int = 0
+    n_unlabeled: int = 0
     skipped: dict[str, str] = Field({}, description="A sentence for everything that was left out.")
     versions: dict[str, str] = Field({}, description="Versions of the packages that matter.")
     machine: str = ""
@@ -85,7 +85,7 @@ class TrainingRecord(Options):
     def data(self, shape: tuple[int, ...]) -> DataSummary:
         """What was read."""
         counts = {part: np.array(n, np.int64) for part, n in self.counts.items()}
-        return DataSummary(self.source, shape, counts, self.skipped, self.n_unlabelled)
+        return DataSummary(self.source, shape, counts, self.skipped, self.n_unlabeled)
 
 
 def write_history(folder: Path, rows: Sequence[Row]) -> None:

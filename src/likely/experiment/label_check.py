@@ -18,7 +18,7 @@ from likely.experiment.config import FOLD_FRACTION, TrainConfig
 from likely.training.loop import Step
 from likely.training.options import TrainingOptions
 
-BASELINE_FAMILY = "discriminative"  # the family that doubts labels and judges samples: quick, and not the one that drew them
+BASELINE_FAMILY = "softmax"  # the family that doubts labels and judges samples: quick, and not the one that drew them
 N_SUSPECTS = 24  # pictures of training images whose label is in doubt
 
 

@@ -99,7 +99,7 @@ def held_out_splits(
 def baseline_run(
     folder: Path, out: Path, *, data: str | None = None, progress: Callable[[int, int], None] | None = None
 ) -> TrainingRun:
-    """A training of the discriminative twin of a model folder: the same data, trunk, length and seed."""
+    """A training of the softmax twin of a model folder: the same data, trunk, length and seed."""
     run = _config_of_all_classes(folder, "and a twin of it cannot")
     training = run.main_training
     shared = {name: run.options[name] for name in ("width", "depth") if name in run.options}
@@ -126,7 +126,7 @@ def save_with_new_class(
     record, run = load_record(folder), load_config(folder)
     for name, n in counts.items():
         record = record.with_new_class(name, n)
-    of_the_old = {"honesty": None, "memorisation": None, "typicality": None, "trials": ()}
+    of_the_old = {"honesty": None, "memorization": None, "typicality": None, "trials": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **of_the_old})
     classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
     history = read_history(folder)

@@ -36,7 +36,7 @@ from likely.experiment.outputs import write_pages
 from likely.training.device import describe_machine, free_cores, select_dtype
 from likely.training.loop import DivergenceError, Step, is_snapshot_point
 
-TRAINING_STATE = "unfinished.safetensors"
+TRAINING_STATE = "training_state.safetensors"
 SAVE_EVERY = 30.0  # seconds: how much training a crash can cost
 SAMPLES_PER_CLASS = 100  # samples of each class
 ALPHA = 0.05  # the false-alarm rate of a report
@@ -67,7 +67,7 @@ class TrainingRun:
         self.dataset = drop_empty_classes(load(run.data, images, splits=("train", "validation"), progress=progress), run.seed)
         self.parts = make_splits(self.dataset, run.seed)
         if run.decoder.minutes is not None and features.kind != "backbone":
-            raise RunError("--draw-minutes is for models of a backbone's features; name one with --backbone FOLDER")
+            raise RunError("--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER")
         train = self.parts.train
         self.choice = choose_model(run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes)))
         run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
@@ -226,7 +226,7 @@ class TrainingRun:
 
     def _diagnostics(self) -> dict[str, object]:
         """What is remembered of the classifier besides how it was made."""
-        return {"memorisation": self._memorization(), "typicality": self._reference_p_values()}
+        return {"memorization": self._memorization(), "typicality": self._reference_p_values()}
 
     def _reference_p_values(self) -> ReferencePValues | None:
         images = self.parts.validation.images
@@ -272,7 +272,7 @@ class TrainingRun:
             command=self.command,
             source=self.run.data,
             counts={name: list(part.class_counts(K)) for name, part in counted.items()},
-            n_unlabelled=int((parts.train.labels < 0).sum()),
+            n_unlabeled=int((parts.train.labels < 0).sum()),
             skipped={problem.source: problem.message for problem in self.dataset.errors},
             versions={"likely": __version__, "torch": torch.__version__, "python": platform.python_version()},
             machine=describe_machine(),

@@ -47,11 +47,11 @@ class Backbone(FeatureExtractor):
         source: str = "",
         sha256: str = "",
     ) -> None:
-        """An untrained network of a `config`; colours have this `mean` and `deviation`, images this `side`."""
+        """An untrained network of a `config`; colors have this `mean` and `deviation`, images this `side`."""
         super().__init__()
         self.config, self.side, self.stages = dict(config), side, stages
         self.source, self.sha256 = source, sha256
-        self.colours = tuple(mean), tuple(deviation)
+        self.colors = tuple(mean), tuple(deviation)
         self.network: nn.Module = _built(self.config)
         self._quick: tuple[object, nn.Module] | None = None  # no module of ours: what is saved has its weights already
         self.mean: Tensor
@@ -72,7 +72,7 @@ class Backbone(FeatureExtractor):
         # Through JSON: what is stored and what is computed with are to be the same.
         self = cls(
             json.loads(json.dumps(config)),
-            *_colours(folder, settings),
+            *_colors(folder, settings),
             _preparation(folder, settings).size,
             stages,
             source,
@@ -135,7 +135,7 @@ class Backbone(FeatureExtractor):
         return [p for p, slope in zip(parameters, slopes, strict=True) if slope is None]
 
     def to_config(self) -> dict[str, Any]:
-        mean, deviation = self.colours
+        mean, deviation = self.colors
         return {
             "kind": "backbone",
             "config": self.config,
@@ -156,7 +156,7 @@ class Backbone(FeatureExtractor):
 class FineTuning(Trainable):
     """The cross-entropy of a linear layer on a backbone's features, by which its last stages go on learning.
 
-    What they normalise by stays as it was: a few images of a batch are no measure of photographs.
+    What they normalize by stays as it was: a few images of a batch are no measure of photographs.
     """
 
     def __init__(self, backbone: Backbone, n_classes: int, stages: int, rate: float) -> None:
@@ -237,7 +237,7 @@ def _settings(folder: Path) -> Mapping[str, Any]:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise BackboneError(
-            f"{folder} has no {PREPROCESSOR}, which says what size and colours the network is used to; "
+            f"{folder} has no {PREPROCESSOR}, which says what size and colors the network is used to; "
             "copy the backbone's folder again, whole"
         ) from None
     except (ValueError, TypeError) as error:
@@ -279,7 +279,7 @@ def _edge(size: object) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _colours(folder: Path, settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _colors(folder: Path, settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     mean, deviation = settings.get("image_mean"), settings.get("image_std")
     if not mean or not deviation:
         raise _incomplete(folder)

@@ -1,4 +1,4 @@
-"""Batch normalisation that a convolution does as well: a fixed scale and shift behind fixed weights are weights.
+"""Batch normalization that a convolution does as well: a fixed scale and shift behind fixed weights are weights.
 
 Jacob 2018, Quantization and training of neural networks for efficient integer-arithmetic-only inference, section 3.2.
 """
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4  # of the largest number that comes out
 
 
 def fuse_batchnorm(network: Network, x: Tensor) -> Network:
-    """A copy of a network in evaluation in which each convolution does the work of the batch normalisation behind it; the
+    """A copy of a network in evaluation in which each convolution does the work of the batch normalization behind it; the
     network itself if that does not come to the same for x.
 
     What follows what is seen while x goes through, whatever the network's code is. A convolution whose output is used
@@ -25,15 +25,15 @@ def fuse_batchnorm(network: Network, x: Tensor) -> Network:
     """
     quick = copy.deepcopy(network)
     names = {module: name for name, module in quick.named_modules()}
-    for convolution, normalisation in _pairs(quick, x):
-        _put(quick, names[convolution], fuse_conv_bn_eval(convolution, normalisation))
-        _put(quick, names[normalisation], nn.Identity())
+    for convolution, normalization in _pairs(quick, x):
+        _put(quick, names[convolution], fuse_conv_bn_eval(convolution, normalization))
+        _put(quick, names[normalization], nn.Identity())
     pairs = zip(_out(network, x), _out(quick, x), strict=True)
     return quick if all((a - b).abs().max() <= TOLERANCE * a.abs().max() for a, b in pairs) else network
 
 
 def _pairs(network: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions, and the normalisations that take what comes out of them as it is; each that is used once."""
+    """Convolutions, and the normalizations that take what comes out of them as it is; each that is used once."""
     outputs: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # by identity; the tensor stays, or another might get its number
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     uses: dict[nn.Module, int] = {}

@@ -163,9 +163,9 @@ class FeatureDecoder(Trainable):
         made_maps = self._maps(made)
         self._step = c, x, real_maps, made.detach(), [h.detach() for h in made_maps]
         alike, model = [h[:n] for h in made_maps], [h[:n] for h in real_maps]
-        deceived = ADVERSARIAL["hinge"].generator(self._judged(made, made_maps, c))
+        attack_success_rate = ADVERSARIAL["hinge"].generator(self._judged(made, made_maps, c))
         loss = (made[:n] - x[:n]).abs().mean() + distance(alike, model) + texture_distance(alike, model)
-        whole: Tensor = loss + SKETCH * true + outside + self.options.adversarial_weight * deceived
+        whole: Tensor = loss + SKETCH * true + outside + self.options.adversarial_weight * attack_success_rate
         return whole
 
     def _judges_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
@@ -192,7 +192,7 @@ class FeatureDecoder(Trainable):
 
 
 def _shaken(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:
-    """All moved alike, by up to `SHAKEN` pixels each way: a network that looks at every other pixel would else be deceived by
+    """All moved alike, by up to `SHAKEN` pixels each way: a network that looks at every other pixel would else be attack_success_rate by
     a pattern in between."""
     d, (dy, dx) = SHAKEN, torch.randint(2 * SHAKEN + 1, (2,), generator=rng, device=rng.device).tolist()
     height, width = images[0].shape[2:]

@@ -224,4 +224,4 @@ def with_backbone_defaults(images: ImageOptions, asked: FeatureOptions) -> Image
     wanted, own = images.model_dump(exclude_unset=True), load_preprocessor_config(asked.backbone)._asdict()
     if wanted.keys() & own.keys():
         own = {"size": own["size"]}
-    return ImageOptions.model_validate({"colour": "rgb"} | own | wanted)
+    return ImageOptions.model_validate({"color": "rgb"} | own | wanted)

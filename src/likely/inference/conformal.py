@@ -1,6 +1,6 @@
 """None of these: the p-value that turns how strange an image is into a promise.
 
-Split conformal prediction (Vovk 2012, Conditional validity of inductive conformal predictors): whatever the strangeness
+Split conformal prediction (Vovk 2012, Conditional validity of inductive conformal predictors): whatever the nonconformity
 score, as long as calibration images and new ones are exchangeable, P(p_c(x) ≤ α | class c) ≤ α.
 """
 
@@ -68,7 +68,7 @@ class ConformalCalibrator:
     def p_values(self, scores: Tensor, alpha: float) -> Tensor:
         """p_c = (1 + #{calibration scores of c at least as large}) / (n_c + 1): (B, K) -> (B, K); NaN without a promise."""
         scores = scores.double()
-        standardised = (scores - self.median) / self.mad
+        standardized = (scores - self.median) / self.mad
         kinds, later = self.scope(alpha), torch.arange(len(self._counts)) >= self.n_initial_classes
         p = torch.full_like(scores, torch.nan)
         alone, pooled = (
@@ -78,7 +78,7 @@ class ConformalCalibrator:
         for late in (False, True):
             if (chosen := pooled & (later == late)).any():
                 pool = self._pool(alpha, late)
-                p[:, chosen] = _conformal(standardised[:, chosen], pool, torch.tensor([len(pool)]))
+                p[:, chosen] = _conformal(standardized[:, chosen], pool, torch.tensor([len(pool)]))
         return p
 
     @cached_property
@@ -94,7 +94,7 @@ class ConformalCalibrator:
         return torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=torch.inf)
 
     def _pool(self, alpha: float, later: bool) -> Tensor:
-        """Standardised scores that classes with too few of their own share, ascending."""
+        """Standardized scores that classes with too few of their own share, ascending."""
         chosen = self._in_pool(alpha, later)
         labels = self.labels[chosen]
         return ((self.scores[chosen] - self.median[labels]) / self.mad[labels]).sort().values
@@ -119,10 +119,10 @@ def status(p_value: float, n_in_set: int, alpha: float) -> Status:
     return Status.KNOWN if n_in_set == 1 else Status.AMBIGUOUS
 
 
-def prediction_set(log_posterior: Tensor, set_p_values: Tensor, alpha: float) -> Tensor:
+def prediction_set(log_posterior: Tensor, posterior_p_values: Tensor, alpha: float) -> Tensor:
     """Which classes an answer names: the argmax, and every class whose conformal p exceeds `alpha`: (B, K) bool."""
     best = torch.nn.functional.one_hot(log_posterior.argmax(1), log_posterior.shape[1]).bool()
-    return best | (set_p_values > alpha)  # NaN compares false
+    return best | (posterior_p_values > alpha)  # NaN compares false
 
 
 def _conformal(scores: Tensor, ordered: Tensor, n: Tensor) -> Tensor:

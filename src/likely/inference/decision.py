@@ -48,7 +48,7 @@ class ModelOutputs:
 
     @property
     def class_statistics(self) -> Statistics:
-        """All that strangeness goes by."""
+        """All that nonconformity goes by."""
         nothing = self.statistics.new_zeros(len(self.statistics), 0)
         return Statistics(nothing if self.features is None else self.features, self.statistics)
 
@@ -80,7 +80,7 @@ class CalibrationData:
 
     @property
     def labeled_statistics(self) -> StatisticsOfTrueClass:
-        """What strangeness is learned from."""
+        """What nonconformity is learned from."""
         return self.statistics, self.labels
 
     @property
@@ -106,7 +106,7 @@ class CalibrationData:
 
 @dataclass(frozen=True)
 class ConformalOutput:
-    """What follows for N images at one `alpha`: log p(c | x), strangeness and both kinds of p-value, (N, K) each."""
+    """What follows for N images at one `alpha`: log p(c | x), nonconformity and both kinds of p-value, (N, K) each."""
 
     alpha: float
     calibration_scope: tuple[CalibrationScope, ...]  # of each class
@@ -153,7 +153,7 @@ class ConformalOutput:
 
 @dataclass(frozen=True)
 class ConformalClassifier:
-    """What was fitted on held-out and on calibration images, and turns a model's figures into a judgement."""
+    """What was fitted on held-out and on calibration images, and turns a model's figures into a judgment."""
 
     temperature: float
     nonconformity: NonconformityScore
@@ -173,7 +173,7 @@ class ConformalClassifier:
         *,
         uses_likelihood_ratio: bool = False,
     ) -> ConformalClassifier:
-        """Strangeness from trained and held-out images, p-values from calibration images: neither has seen the other's.
+        """NonconformityScore from trained and held-out images, p-values from calibration images: neither has seen the other's.
 
         `log_prior` (K,) is that of the training; `trained` are the traits (N, D) of many images of the training under their
         own classes (N,), without which the held-out ones have to do. With `contrasted`, what is as near to every class is
@@ -187,7 +187,7 @@ class ConformalClassifier:
     def fit_cross_conformal(
         cls, held_out: CalibrationData | None, folds: Sequence[CalibrationData], log_prior: Tensor, temperature: float
     ) -> ConformalClassifier:
-        """Strangeness and p-values both from images of the training, in two or more folds, each examined by a model of the
+        """NonconformityScore and p-values both from images of the training, in two or more folds, each examined by a model of the
         other folds.
 
         What is strange to an image's class is again learned from the other folds alone (Vovk 2015), and where no images are
@@ -218,11 +218,11 @@ class ConformalClassifier:
     ) -> ConformalClassifier:
         """Given how strange the calibration images are to their own classes, (N,)."""
         K, (before, now) = len(log_prior), (held_out.labels, calibration.labels)
-        strangeness, contrast = learned
+        nonconformity, contrast = learned
         scores = calibration.log_scores
         return cls(
             temperature,
-            strangeness,
+            nonconformity,
             ConformalCalibrator.fit(strange, now, _true_class_scores(*learned, held_out), before, K),
             ConformalCalibrator.fit(calibration.surprisal, now, held_out.surprisal, before, K),
             BiasCorrection.unavailable(K) if scores is None else BiasCorrection.fit(scores, now, log_prior, temperature),
@@ -259,7 +259,7 @@ class ConformalClassifier:
         What was calibrated for the other classes is as before.
         """
         last = torch.full((len(found.log_scores),), found.log_scores.shape[1] - 1)
-        strangeness, strange = self.nonconformity.with_new_class(found.class_statistics.of_true_class(last))
+        nonconformity, strange = self.nonconformity.with_new_class(found.class_statistics.of_true_class(last))
         contrast = None
         if self.likelihood_ratio is not None:
             contrast, low_contrast = self.likelihood_ratio.with_new_class(found.log_scores)
@@ -267,7 +267,7 @@ class ConformalClassifier:
         improbable = -_under_uniform_prior(found.log_scores, self.temperature)[:, -1]
         return ConformalClassifier(
             self.temperature,
-            strangeness,
+            nonconformity,
             self.typicality.with_new_class(strange),
             self.posterior.with_new_class(improbable),
             self.bias_correction.with_new_class(),
@@ -296,7 +296,7 @@ class ConformalClassifier:
 
 LIKELIHOOD_RATIO = "contrast"
 _FIELDS: dict[str, Callable[..., Any]] = {
-    "strangeness": NonconformityScore,
+    "nonconformity": NonconformityScore,
     "typicality": ConformalCalibrator,
     "posterior": ConformalCalibrator,
     "offsets": BiasCorrection,
@@ -308,9 +308,9 @@ def _likelihood_ratio(images: CalibrationData, K: int) -> LikelihoodRatioScore |
     return LikelihoodRatioScore.fit(images.log_ratio, images.labels, K) if K > 1 else None
 
 
-def _true_class_scores(strangeness: NonconformityScore, contrast: LikelihoodRatioScore | None, images: CalibrationData) -> Tensor:
+def _true_class_scores(nonconformity: NonconformityScore, contrast: LikelihoodRatioScore | None, images: CalibrationData) -> Tensor:
     """Of images to their own classes, (N,)."""
-    strange = strangeness.score_true_class(*images.labeled_statistics)
+    strange = nonconformity.score_true_class(*images.labeled_statistics)
     return strange if contrast is None else combine_max(strange, contrast.score_true_class(images.log_ratio, images.labels))
 
 

@@ -19,7 +19,7 @@ from likely.inference.posterior import log_posterior
 class HMMFilter:
     """What is believed after the images so far: log p(c_t | x_1..t), (K,) float64, the prior π before the first.
 
-    `log_prior` (K,) is normalised; `persistence` is from 0, every image for itself, to 1, all images of one class.
+    `log_prior` (K,) is normalized; `persistence` is from 0, every image for itself, to 1, all images of one class.
     """
 
     log_prior: Tensor

@@ -1,8 +1,8 @@
 """Another mix of the same classes: p(c) has changed, p(x | c) has not, and p(c) alone is estimated anew.
 
-The likelihood of N unlabelled images, Π_i Σ_c π_c p(x_i | c), is log-concave in the mix π, and EM climbs it (Saerens 2002,
+The likelihood of N unlabeled images, Π_i Σ_c π_c p(x_i | c), is log-concave in the mix π, and EM climbs it (Saerens 2002,
 Adjusting the outputs of a classifier to new a priori probabilities, eq. 2.9). Three things keep the estimate honest: offsets
-from labelled calibration images take out the scores' own bias, a test keeps the training mix where nothing refutes it, and
+from labeled calibration images take out the scores' own bias, a test keeps the training mix where nothing refutes it, and
 intervals and `Identifiability` say how much such images can tell at all.
 """
 
@@ -29,7 +29,7 @@ SUM_TOLERANCE = 0.02  # by how much shares that a person has rounded may miss a 
 
 @dataclass(frozen=True)
 class BiasCorrection:
-    """b with p(c | x) ∝ π_c exp(s_c(x) + b_c), (K,), and its covariance (K, K): the bias of scores s, learnt from labels.
+    """b with p(c | x) ∝ π_c exp(s_c(x) + b_c), (K,), and its covariance (K, K): the bias of scores s, learned from labels.
 
     At the best b the shares predicted for calibration images are the shares of their labels (Alexandari 2020, Maximum
     likelihood with bias-corrected calibration), so that in images of the training mix EM has nothing to find.
@@ -61,7 +61,7 @@ class BiasCorrection:
 
     @classmethod
     def fit(cls, log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> BiasCorrection:
-        """b that minimises −Σ_i w_i log p(y_i | x_i) + |b|² / 2 OFFSET²: (n, K), (n,), (K,); convex, by Newton's method.
+        """b that minimizes −Σ_i w_i log p(y_i | x_i) + |b|² / 2 OFFSET²: (n, K), (n,), (K,); convex, by Newton's method.
 
         The weights w make the images speak for the training mix. The covariance is White's (1982, Maximum likelihood
         estimation of misspecified models, theorem 3.2): scores need not be right for it, only images exchangeable. Its
@@ -85,7 +85,7 @@ class BiasCorrection:
 
 @dataclass(frozen=True)
 class Identifiability:
-    """How well unlabelled images tell a mix.
+    """How well unlabeled images tell a mix.
 
     `told` is what they tell of it in the direction that they tell least of, as a fraction of what their labels
     would: next to 0 where the scores of some classes are a mixture of others'. `confused` are pairs of classes that are surely
@@ -98,7 +98,7 @@ class Identifiability:
 
 @dataclass(frozen=True)
 class PriorEstimate:
-    """The class shares of `n_used` unlabelled images: the estimate with an interval for each class, (K,) each.
+    """The class shares of `n_used` unlabeled images: the estimate with an interval for each class, (K,) each.
 
     `log_prior` (K,) is what to classify with: the estimate if the mix has `shifted`, else the training prior itself.
     """
@@ -120,7 +120,7 @@ def estimate_prior(
     bias_correction: BiasCorrection | None = None,
     alpha: float = 0.01,
 ) -> PriorEstimate:
-    """π that maximises Σ_i log Σ_c π_c exp(s_ic) + TRUST Σ_c π_train,c log π_c: (N, K), log π_train (K,) -> ClassMix.
+    """π that maximizes Σ_i log Σ_c π_c exp(s_ic) + TRUST Σ_c π_train,c log π_c: (N, K), log π_train (K,) -> ClassMix.
 
     s = log_scores / T + b. An interval holds its class's share with probability 1 − alpha, and the training mix is taken for
     another one with probability alpha, as far as s is log p(x | c): without offsets, the scores' bias passes for a shift.
@@ -217,8 +217,8 @@ def _within_classes(slopes: Tensor, y: Tensor) -> Tensor:
     K = slopes.shape[1]
     n = torch.bincount(y, minlength=K).double()[:, None]
     mean = torch.zeros(K, K, dtype=torch.float64).index_add_(0, y, slopes) / n
-    centred = (slopes - mean[y]) * (n / (n - 1)).sqrt()[y]
-    return torch.where(n[y] > 1, centred, slopes)
+    centerd = (slopes - mean[y]) * (n / (n - 1)).sqrt()[y]
+    return torch.where(n[y] > 1, centerd, slopes)
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ class _UnlabeledImages:
     def fit(self) -> Tensor:
         """The best mix (K,), by steps of EM that go on in their direction where that helps (Varadhan 2008, SQUAREM).
 
-        The objective is concave, so no mix is better by more than the steepest slope towards a class: below GAP it ends.
+        The objective is concave, so no mix is better by more than the steepest slope toward a class: below GAP it ends.
         """
         mix, total = self.prior, self.N + PSEUDO_COUNT
         floor = PSEUDO_COUNT * self.prior / total  # no step of EM leads below it
@@ -326,9 +326,9 @@ def _covariance(images: _UnlabeledImages, mix: Tensor, z: float) -> Tensor:
 def _inverse_on_simplex(information: Tensor) -> Tensor:
     """H⁻¹ among changes that sum to 0; where H is flat, as large as can be told from rounding."""
     K = len(information)
-    centre = torch.eye(K, dtype=torch.float64) - 1 / K
-    values, vectors = torch.linalg.eigh(centre @ information @ centre)
-    axes = centre @ vectors[:, 1:]  # the first is the direction that does not sum to 0
+    center = torch.eye(K, dtype=torch.float64) - 1 / K
+    values, vectors = torch.linalg.eigh(center @ information @ center)
+    axes = center @ vectors[:, 1:]  # the first is the direction that does not sum to 0
     inverse: Tensor = axes / values[1:].clamp(min=MIN_CURVATURE * information.diagonal().max().item()) @ axes.mT
     return inverse
 

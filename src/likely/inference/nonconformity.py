@@ -20,7 +20,7 @@ MIN_IMAGES_FOR_TRANSFORM = 200  # images that tell what curve makes a trait norm
 MAX_COVARIANCE_ENTRIES = 1 << 23  # numbers in the covariances of single classes; for more, all classes share one
 MAX_CLASSES_WITH_OWN_COVARIANCE = 1000  # with covariances of their own: so many are seldom known by images enough for it
 CLASS_WEIGHTS = (0.5, 1.0)  # how much of a class's covariance may be its own, beside the mean of all
-SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # towards uncorrelated traits; the safest first
+SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # toward uncorrelated traits; the safest first
 N_PRINCIPAL_AXES = 30  # of a class, along which it is divided
 TINY = 1e-12
 
@@ -51,9 +51,9 @@ class NonconformityScore:
     Simple Unified Framework for Detecting Out-of-Distribution Samples, eq. 2), here over many traits at once, not of the
     likelihood alone: too likely is as strange as too unlikely (Morningstar 2021).
 
-    `mean` m (K, D) and `scale` u (D,) standardise the traits; T makes each of them normal, with `curves` for parameters
+    `mean` m (K, D) and `scale` u (D,) standardize the traits; T makes each of them normal, with `curves` for parameters
     (4, D), or (4, 0) if they are well as they are. P parts in all belong to the classes `owner` (P,) and have `log_weight`
-    log ρ (P,), `centre` n (P, D) and `packed`, the rows of lower triangular W one after another, (P, D (D + 1) / 2), Wᵀ W the
+    log ρ (P,), `center` n (P, D) and `packed`, the rows of lower triangular W one after another, (P, D (D + 1) / 2), Wᵀ W the
     inverse covariance; (1, D (D + 1) / 2) of all parts alike. `middle` a and `spread` b (K,) make the distances of different
     classes comparable.
     """
@@ -122,9 +122,9 @@ class NonconformityScore:
         return (self.log_distance(v, y) - self.median[y]) / self.mad[y]
 
     def with_new_class(self, v: Tensor) -> tuple[NonconformityScore, Tensor]:
-        """With a class besides, of which a few images have the traits v (N, D); and the strangeness of each, (N,).
+        """With a class besides, of which a few images have the traits v (N, D); and the nonconformity of each, (N,).
 
-        Its covariance is as much its own as N images tell of D traits. An image's own strangeness is that to a class which
+        Its covariance is as much its own as N images tell of D traits. An image's own nonconformity is that to a class which
         the other folds of the few make up.
         """
         usual, n, K = self._mean_covariance(), len(v), len(self.mean)
@@ -142,18 +142,18 @@ class NonconformityScore:
         n = len(v)
         mean = (v.double().sum(0) + PSEUDO_COUNT * self.mean.mean(0)) / (n + PSEUDO_COUNT)
         t = self._normal(self._standardize(v, mean))
-        centre = (t.sum(0) + PSEUDO_COUNT * self.center.mean(0)) / (n + PSEUDO_COUNT)
+        center = (t.sum(0) + PSEUDO_COUNT * self.center.mean(0)) / (n + PSEUDO_COUNT)
         packed = self.packed_root
         if len(packed) > 1:
             weight = n / (n + len(usual))
-            covariance = weight * _outer((t - centre).double()) + (1 - weight) * usual
+            covariance = weight * _outer((t - center).double()) + (1 - weight) * usual
             packed = torch.cat([packed, _packed(_inverse_root(covariance)[None]).float()])
         return replace(
             self,
             mean=torch.cat([self.mean, mean[None]]),
             component_class=torch.cat([self.component_class, self.component_class.new_tensor([len(self.mean)])]),
             log_weight=torch.cat([self.log_weight, torch.zeros(1)]),
-            center=torch.cat([self.center, centre[None]]),
+            center=torch.cat([self.center, center[None]]),
             packed_root=packed,
         )
 
@@ -248,7 +248,7 @@ def _best(curve: SinhArcsinh, parts: _Components, z: Tensor, y: Tensor) -> _Cand
 
 @dataclass(frozen=True)
 class _Components:
-    """How numbers lie about the centres (P, D) of parts of classes: how many, of which class, the covariance of each part,
+    """How numbers lie about the centers (P, D) of parts of classes: how many, of which class, the covariance of each part,
     None where all are to share one, and the covariance that it is drawn to, (D, D) or (P, D, D)."""
 
     count: Tensor
@@ -260,10 +260,10 @@ class _Components:
     @classmethod
     def of_classes(cls, t: Tensor, y: Tensor, K: int, shares_alone: bool) -> _Components:
         """Each class is a part, and drawn to the mean of all."""
-        centre, count = _centers(t, y, torch.zeros(K, t.shape[1]))
-        away = t - centre[y]
+        center, count = _centers(t, y, torch.zeros(K, t.shape[1]))
+        away = t - center[y]
         each = None if shares_alone else _covariances(away, y, K)
-        return cls(count, torch.arange(K), centre, each, _outer(away.double()))
+        return cls(count, torch.arange(K), center, each, _outer(away.double()))
 
     def split_in_two(self, t: Tensor, y: Tensor) -> _Components:
         """Each class in two parts, drawn to the mean of both: two means (Lloyd 1982) along the class's longest axes."""
@@ -278,10 +278,10 @@ class _Components:
                 along = ((t[of_class] - self.center[c]) @ axes).numpy()
                 part[of_class] += torch.from_numpy(KMeans(2, n_init=4, random_state=0).fit_predict(along)).long()
         owner = self.component_class.repeat_interleave(2)
-        centre, count = _centers(t, part, self.center[owner])
-        away = t - centre[part]
+        center, count = _centers(t, part, self.center[owner])
+        away = t - center[part]
         return _Components(
-            count, owner, centre, _covariances(away, part, len(owner)), _covariances(away, y, len(self.component_class))[owner]
+            count, owner, center, _covariances(away, part, len(owner)), _covariances(away, y, len(self.component_class))[owner]
         )
 
     def class_weights(self) -> tuple[float, ...]:
@@ -344,7 +344,7 @@ def _centers(t: Tensor, y: Tensor, usual: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _covariances(away: Tensor, y: Tensor, P: int) -> Tensor:
-    """Of numbers about their centres (N, D), by part: (P, D, D)."""
+    """Of numbers about their centers (N, D), by part: (P, D, D)."""
     return torch.stack([_outer(away[y == j].double()) for j in range(P)])
 
 

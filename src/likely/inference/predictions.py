@@ -1,4 +1,4 @@
-"""From a judgement to Answers: the same figures, image by image, in the words that people read."""
+"""From a judgment to Answers: the same figures, image by image, in the words that people read."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def predictions(
         )
 
 
-def _class_predictions(judgement: ConformalOutput, naming: LabelNames) -> Iterator[tuple[ClassPrediction, ...]]:
+def _class_predictions(judgment: ConformalOutput, naming: LabelNames) -> Iterator[tuple[ClassPrediction, ...]]:
     """For every image its classes, the most probable first."""
-    order = judgement.log_posterior.argsort(dim=1, descending=True, stable=True)[:, : naming.top_k]
-    probability = judgement.log_posterior.exp().gather(1, order).tolist()
-    p_values = judgement.p_values.gather(1, order).tolist()
-    L = judgement.log_likelihood
+    order = judgment.log_posterior.argsort(dim=1, descending=True, stable=True)[:, : naming.top_k]
+    probability = judgment.log_posterior.exp().gather(1, order).tolist()
+    p_values = judgment.p_values.gather(1, order).tolist()
+    L = judgment.log_likelihood
     likelihood = [[None] * order.shape[1]] * len(order) if L is None else L.gather(1, order).tolist()
     for rows in zip(order.tolist(), probability, p_values, likelihood, strict=True):
         yield tuple(
@@ -71,20 +71,20 @@ def _class_predictions(judgement: ConformalOutput, naming: LabelNames) -> Iterat
         )
 
 
-def _groups(judgement: ConformalOutput, levels: Sequence[Level]) -> list[tuple[GroupPrediction, ...]]:
+def _groups(judgment: ConformalOutput, levels: Sequence[Level]) -> list[tuple[GroupPrediction, ...]]:
     """For every image the most probable group of each level."""
-    found: list[list[GroupPrediction]] = [[] for _ in range(len(judgement.log_posterior))]
+    found: list[list[GroupPrediction]] = [[] for _ in range(len(judgment.log_posterior))]
     for level in levels:
-        values, best = level.log_posterior(judgement.log_posterior).max(1)
+        values, best = level.log_posterior(judgment.log_posterior).max(1)
         for each, p, g in zip(found, values.exp().tolist(), best.tolist(), strict=True):
             each.append(GroupPrediction(label=level.names[g], probability=min(p, 1.0)))
     return [tuple(each) for each in found]
 
 
-def _weakest(judgement: ConformalOutput, i: int, in_set: Sequence[int]) -> CalibrationScope:
+def _weakest(judgment: ConformalOutput, i: int, in_set: Sequence[int]) -> CalibrationScope:
     """The weakest calibration among the classes that answer i speaks of: its label's, its p-value's, its set's."""
-    typical = int(torch.nan_to_num(judgement.p_values[i], nan=-1.0).argmax())
-    kinds = {judgement.calibration_scope[c] for c in (int(judgement.predicted[i]), typical, *in_set)}
+    typical = int(torch.nan_to_num(judgment.p_values[i], nan=-1.0).argmax())
+    kinds = {judgment.calibration_scope[c] for c in (int(judgment.predicted[i]), typical, *in_set)}
     return next(kind for kind in WEAKEST_FIRST if kind in kinds)
 
 

@@ -38,14 +38,14 @@ class SinhArcsinh:
         with torch.inference_mode(False), torch.enable_grad():
             z, bounds = z.clone(), torch.tensor([MAX_PARAMETER, MAX_PARAMETER, MAX_LOG_TAIL, MAX_PARAMETER])[:, None]
             free = torch.zeros(4, z.shape[1], requires_grad=True)
-            optimiser = torch.optim.Adam([free], lr=LEARNING_RATE)
+            optimizer = torch.optim.Adam([free], lr=LEARNING_RATE)
             for _ in range(N_STEPS):
                 curve = cls(bounds * (free / bounds).tanh())
                 likelihood = curve.log_derivative(z) - curve(z).square() / 2
                 loss = PSEUDO_COUNT / len(z) * free.square().sum() / 2 - likelihood.mean(0).sum()
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
+                optimizer.step()
             return cls((bounds * (free.detach() / bounds).tanh()).contiguous())
 
     @property

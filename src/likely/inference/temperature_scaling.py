@@ -31,7 +31,7 @@ def weights(y: Tensor, log_prior: Tensor) -> Tensor:
 
 
 def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, prior_temperature: float = 1.0) -> float:
-    """T that minimises N · nll + TRUST · (T₀/T + log T) on N held-out images (Guo 2017, section 4.2). Without images it is
+    """T that minimizes N · nll + TRUST · (T₀/T + log T) on N held-out images (Guo 2017, section 4.2). Without images it is
     T₀, what is `expected`.
 
     All of it is convex in 1/T, so its slope changes sign once, and between there and here lies T. A T above T₀ costs far

@@ -19,7 +19,7 @@ FAMILIES: dict[str, type[Scorer]] = {
     "vaegan": VAEGAN,
     "gan": GAN,
     "flow": Flow,
-    "discriminative": SoftmaxClassifier,
+    "softmax": SoftmaxClassifier,
 }
 
 

@@ -198,13 +198,13 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, SupportsNewClasses,
             init_from_data(self.flow, self._noisy(x, torch.Generator(x.device).manual_seed(0)))
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
+        """The bound per dimension and the cross-entropy; an unlabeled image has Σ_c π_c p(x | c) for its likelihood."""
         z, log_det = self.flow(self._noisy(x, rng))
         self.aggregate.follow(z.detach(), torch.zeros_like(z), y)
         log_joint = self.log_prior + self._nearness(z)  # (B, K)
-        labelled = y >= 0
+        labeled = y >= 0
         own = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]
-        bound = torch.where(labelled, own, log_joint.logsumexp(1)) + self._shared(z, log_det)
+        bound = torch.where(labeled, own, log_joint.logsumexp(1)) + self._shared(z, log_det)
         loss: Tensor = -bound.mean() / z.shape[1]
         if self.class_weight == 0:
             return loss
@@ -216,10 +216,10 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, SupportsNewClasses,
         return v + self.noise * standard_normal(v, rng)
 
     def _continuous(self, x: Tensor, rng: Generator | None) -> Tensor:
-        """8-bit pixels with noise within their bins, about 0, filled up to the flow's shape; vectors standardised."""
+        """8-bit pixels with noise within their bins, about 0, filled up to the flow's shape; vectors standardized."""
         if not self.is_image:
-            standardised: Tensor = self.standardizer(x)
-            return standardised
+            standardized: Tensor = self.standardizer(x)
+            return standardized
         u = 0.5 if rng is None else uniform(x.shape, x, rng)
         v = (x * (LEVELS - 1) + u) / LEVELS - 0.5
         _, H, W = self.padded

@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, object]] = {
         "feature_matching": 1.0,
         "adversarial": 0.0,
         "class_weight": 2.0,
-        "class_weight_made": 0.0,
+        "aux_class_weight": 0.0,
         "noise": 0.5,
         "norm": "length",
         "diff_augment": "none",
@@ -52,7 +52,7 @@ CANDIDATES = 4  # expected of a class, for each image that is drawn of it by a g
 MOST_CANDIDATES = 16_384  # of all classes; of a very rare one some images will then be of others
 CHUNK = 256  # of them are judged at a time
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
-_ADVERSARIAL_TRAINING = {"optimiser": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
+_ADVERSARIAL_TRAINING = {"optimizer": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
 PRESET_TRAINING: dict[str, dict[str, object]] = {
     # Shifts are left to diff_augment, which does not teach the generator to shift.
     "generator": _ADVERSARIAL_TRAINING | {"learning_rate": 2e-3, "batch_size": 64, "augment": {"shift": 0.0}},
@@ -113,14 +113,14 @@ class GANOptions(TrunkOptions):
     )
     norm: Literal["none", "weight", "length", "spectral", "layer"] = Field(
         "layer",
-        description="What is normalised in the discriminator: its weights, their length being learned (weight) or set by the "
+        description="What is normalized in the discriminator: its weights, their length being learned (weight) or set by the "
         "first images (length), or by their largest singular value (spectral); or its layers.",
     )
     diff_augment: str = Field(
         "shift",
         pattern=PATTERN,
         description="Changes to real and made images alike, against learning a small set by heart: none, or any of "
-        "colour, shift, cutout with commas between.",
+        "color, shift, cutout with commas between.",
     )
 
     @model_validator(mode="before")
@@ -137,14 +137,14 @@ class GANOptions(TrunkOptions):
             raise ValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
             )
-        if self.preset == "classifier" and self.g_lr_ratio != type(self).model_fields["generator_rate"].default:
+        if self.preset == "classifier" and self.g_lr_ratio != type(self).model_fields["g_lr_ratio"].default:
             raise ValueError(
-                "generator_rate has no effect with preset 'classifier', whose networks learn in one step; leave it out, or use "
+                "g_lr_ratio has no effect with preset 'classifier', whose networks learn in one step; leave it out, or use "
                 "preset 'generator'"
             )
         if not (self.adversarial_weight or self.feature_matching or self.aux_class_weight):
             raise ValueError(
-                "adversarial, feature_matching and class_weight_made are all 0, and the generator would learn nothing; "
+                "adversarial, feature_matching and aux_class_weight are all 0, and the generator would learn nothing; "
                 "at least one of them above 0 was expected"
             )
         return self
@@ -157,8 +157,8 @@ class GANOptions(TrunkOptions):
 class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
     """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z: the evidence is the odds of being real.
 
-    The discriminator learns to tell real images from made ones and the classes of labelled ones apart; the generator to be
-    taken for real, and for the class that it was asked for. Unlabelled images (y = -1) are real all the same.
+    The discriminator learns to tell real images from made ones and the classes of labeled ones apart; the generator to be
+    taken for real, and for the class that it was asked for. Unlabeled images (y = -1) are real all the same.
     """
 
     options_type = GANOptions
@@ -218,7 +218,7 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
         """Noise, and the class as one-hot beside it: between two classes lies a mixture of their codes.
 
-        A generator that was never asked for a class (class_weight_made 0) draws from p(x) alone. Of many such draws some are
+        A generator that was never asked for a class (aux_class_weight 0) draws from p(x) alone. Of many such draws some are
         picked with probabilities as p(c | x), since p(x | c) ∝ p(c | x) p(x) (importance resampling, Rubin 1988); its mean
         is of no class.
         """
@@ -295,13 +295,13 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
     def _telling_apart(
         self, real: Tensor, logits: Tensor, y: Tensor, made: Tensor, c: Tensor, rng: Generator
     ) -> Tensor:
-        """What the discriminator minimises, given real images and their logits, and made images of the classes c."""
+        """What the discriminator minimizes, given real images and their logits, and made images of the classes c."""
         chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
         _, made_logits = self.discriminator(made, rng)
         total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.fake(made_logits.logsumexp(1))
-        labelled = y >= 0
-        if labelled.any():
-            total = total + chosen.class_weight * F.cross_entropy(logits[labelled], y[labelled])
+        labeled = y >= 0
+        if labeled.any():
+            total = total + chosen.class_weight * F.cross_entropy(logits[labeled], y[labeled])
         if chosen.head == "auxiliary":
             total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
         if chosen.loss == "wgan-gp":
@@ -309,7 +309,7 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
         return total
 
     def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
-        """What the generator minimises, given what the discriminator makes of its images of the classes c."""
+        """What the generator minimizes, given what the discriminator makes of its images of the classes c."""
         (features, logits), chosen = judged, self.settings
         total = chosen.aux_class_weight * F.cross_entropy(logits, c)
         if chosen.adversarial_weight:
@@ -325,7 +325,7 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
 
     def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """New images as the discriminator sees them, as many as the real ones to tell them from, and their classes."""
-        n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalise by
+        n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalize by
         c = sample_classes(self.log_prior, n, rng)
         x = self.generator(self._noise_and_class(c, rng)).float()
         return (self._shown(x.sigmoid(), rng) if self.task.domain is Domain.PIXELS8 else x), c
@@ -338,12 +338,12 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
         return features, logits
 
     def _seen(self, x: Tensor) -> Tensor:
-        """What the discriminator looks at: pixels in [-1, 1], vectors standardised."""
+        """What the discriminator looks at: pixels in [-1, 1], vectors standardized."""
         return 2 * x - 1 if self.task.domain is Domain.PIXELS8 else self.standardizer(x)
 
 
 def _adversaries(y: Tensor) -> Tensor:
-    """The images that the adversarial loss looks at, (B,): the unlabelled ones where they are most, for the labelled among
+    """The images that the adversarial loss looks at, (B,): the unlabeled ones where they are most, for the labeled among
     them come round more often; else all."""
-    unlabelled = y < 0
-    return unlabelled if 2 * unlabelled.sum() > len(y) else torch.ones_like(unlabelled)
+    unlabeled = y < 0
+    return unlabeled if 2 * unlabeled.sum() > len(y) else torch.ones_like(unlabeled)

@@ -65,7 +65,7 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
     """
 
     options_type = GaussianOptions
-    learns_by_gradient = False
+    trained_by_gradient = False
 
     def __init__(self, task: Task, options: GaussianOptions) -> None:
         super().__init__(task, options)
@@ -108,13 +108,13 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
         return self._log_density(x).float()  # (B, K)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        return self._linear(self._about_the_middle(x)) if self.is_linear else _centred(self._log_density(x))
+        return self._linear(self._about_the_middle(x)) if self.is_linear else _centerd(self._log_density(x))
 
     def statistics(self, x: Tensor) -> dict[str, Tensor]:
         squared = self._squared_distance(x)
-        L = self._log_normaliser() - 0.5 * squared
+        L = self._log_normalizer() - 0.5 * squared
         return {
-            "log_scores": _centred(L),
+            "log_scores": _centerd(L),
             "log_likelihood": L.float(),
             "mahalanobis": (squared / self.task.n_dims).sqrt().float(),
         }
@@ -268,7 +268,7 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
         return torch.nn.functional.linear(x, self.weight, self.bias)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        return self._log_normaliser() - 0.5 * self._squared_distance(x)  # (B, K)
+        return self._log_normalizer() - 0.5 * self._squared_distance(x)  # (B, K)
 
     def _squared_distance(self, x: Tensor) -> Tensor:
         """‖W_c (x − mean_c)‖², (B, K)."""
@@ -287,14 +287,14 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
         distances = [((x - m) @ W.mT).square().sum(1) for m, W in zip(mean, self.whitening, strict=True)]
         return torch.stack(distances, 1)
 
-    def _log_normaliser(self) -> Tensor:
+    def _log_normalizer(self) -> Tensor:
         """−½ log|2π Σ_c|, and on 8-bit pixels the bin's volume and the noise within it; (K,) or (1,)."""
         scale = self.whitening if self.covariance == "diagonal" else self.whitening.diagonal(dim1=1, dim2=2)
-        log_normaliser = scale.log().sum(1) - 0.5 * self.task.n_dims * math.log(2 * math.pi)
+        log_normalizer = scale.log().sum(1) - 0.5 * self.task.n_dims * math.log(2 * math.pi)
         if self.task.domain is Domain.FEATURES:
-            return log_normaliser
+            return log_normalizer
         trace = self.whitening.square().flatten(1).sum(1)
-        return log_normaliser + self.task.n_dims * math.log(BIN) - trace * BIN**2 / 24
+        return log_normalizer + self.task.n_dims * math.log(BIN) - trace * BIN**2 / 24
 
     def _unwhiten(self, noise: Tensor, c: Tensor) -> Tensor:
         if self.covariance == "diagonal":
@@ -352,20 +352,20 @@ class _Marginal:
         """(B, n) -> (B,) nats; averaged over the noise within a pixel's bin, and with its volume, if `noisy`."""
         W, n = self.whitening, len(self.mean)
         scale = W if W.ndim == 1 else W.diagonal()
-        log_normaliser = scale.log().sum() - 0.5 * n * math.log(2 * math.pi)
+        log_normalizer = scale.log().sum() - 0.5 * n * math.log(2 * math.pi)
         if noisy:
-            log_normaliser = log_normaliser + n * math.log(BIN) - W.square().sum() * BIN**2 / 24
+            log_normalizer = log_normalizer + n * math.log(BIN) - W.square().sum() * BIN**2 / 24
         away = x - self.mean
-        return log_normaliser - 0.5 * (away * W if W.ndim == 1 else away @ W.mT).square().sum(1)
+        return log_normalizer - 0.5 * (away * W if W.ndim == 1 else away @ W.mT).square().sum(1)
 
 
 def _borrowed(sums: ScatterStatistics) -> Tensor:
-    """Each class's variances, (K, D), drawn towards those of all classes the more, the fewer images it has."""
+    """Each class's variances, (K, D), drawn toward those of all classes the more, the fewer images it has."""
     pooled = sums.scatter.sum(0) / sums.freedom
     weight = (sums.count / (sums.count + BORROWED))[:, None]
     return weight * sums.scatter / sums.count.clamp_min(1)[:, None] + (1 - weight) * pooled
 
 
-def _centred(L: Tensor) -> Tensor:
+def _centerd(L: Tensor) -> Tensor:
     """L without its constant per image, which goes before the rounding to float32 does harm."""
     return (L - L.amax(1, keepdim=True)).float()

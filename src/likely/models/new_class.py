@@ -34,7 +34,7 @@ def copy_weights(new: nn.Module, old: nn.Module) -> None:
 def estimate_from_few(z: Tensor, variance: Tensor, sampling_distribution: Gaussians) -> Gaussians:
     """The Gaussian of a class of which a few posteriors are known, means and variances (n, d): mean and log scale (d,).
 
-    Its variance is drawn towards the mean variance v̄ of the classes that are known well (K, d), and widened by v̄ / n, for
+    Its variance is drawn toward the mean variance v̄ of the classes that are known well (K, d), and widened by v̄ / n, for
     that is how uncertain a mean of n is: (n v + BORROWED v̄) / (n + BORROWED) + v̄ / n.
     """
     n, mean = len(z), z.mean(0)
@@ -97,14 +97,14 @@ def fit_new_component(
         return (weight * entropy).sum() + moved.square().sum() / (2 * n * (K + 1))
 
     def closure() -> Tensor:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value = loss()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimiser = torch.optim.LBFGS([moved], max_iter=N_ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([moved], max_iter=N_ITERATIONS, line_search_fn="strong_wolfe")
     with torch.enable_grad():
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         return component()
 

@@ -1,4 +1,4 @@
-"""The discriminative twin: softmax on the same trunk. It exists to be compared with, and is never passed off as more."""
+"""The softmax twin: softmax on the same trunk. It exists to be compared with, and is never passed off as more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from likely.networks.standardizer import Standardizer, Standardized
 
 
 class SoftmaxOptions(TrunkOptions):
-    """Options of `discriminative`."""
+    """Options of `softmax`."""
 
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
@@ -47,7 +47,7 @@ class SoftmaxClassifier(Scorer, HasFeatures, Standardized):
         return logits
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        labelled = y >= 0
-        if not labelled.any():
+        labeled = y >= 0
+        if not labeled.any():
             return 0 * self._logits(x).sum()
-        return F.cross_entropy(self._logits(x[labelled]), y[labelled], label_smoothing=self.label_smoothing)
+        return F.cross_entropy(self._logits(x[labeled]), y[labeled], label_smoothing=self.label_smoothing)

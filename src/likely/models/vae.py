@@ -302,11 +302,11 @@ class VAE(
         log_joint = proposed.log_joint(z[:, None])[:, 0]  # (B, K)
         own = y.clamp_min(0)[:, None]
         log_class = proposed.log_weight.gather(1, own)[:, 0]
-        labelled = (log_joint.gather(1, own)[:, 0] - log_class) / z.shape[1] + log_class
-        return -torch.where(y >= 0, labelled, log_joint.logsumexp(1) / z.shape[1]).mean()
+        labeled = (log_joint.gather(1, own)[:, 0] - log_class) / z.shape[1] + log_class
+        return -torch.where(y >= 0, labeled, log_joint.logsumexp(1) / z.shape[1]).mean()
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """The bound per dimension and the cross-entropy; an unlabelled image has Σ_c π_c p(x | c) for its likelihood."""
+        """The bound per dimension and the cross-entropy; an unlabeled image has Σ_c π_c p(x | c) for its likelihood."""
         mean, log_scale = self._posterior(x)
         self._latest = mean.detach(), log_scale.detach()
         self.aggregate.follow(mean, (2 * log_scale).exp(), y)
@@ -317,9 +317,9 @@ class VAE(
         """The same, given means and log scales of q(z | x) and of p(x | z)."""
         divergence = self._divergence(*posterior)
         log_joint = self.log_prior - divergence  # (B, K)
-        labelled = y >= 0
+        labeled = y >= 0
         own = divergence.gather(1, y.clamp_min(0)[:, None])[:, 0]
-        bound = self._density(x, *pixels) - torch.where(labelled, own, -log_joint.logsumexp(1))
+        bound = self._density(x, *pixels) - torch.where(labeled, own, -log_joint.logsumexp(1))
         loss = -bound.mean() / self.task.n_dims
         if self.class_weight == 0:
             return loss
@@ -348,7 +348,7 @@ class VAE(
         return self._density(x, *self._pixels(z))
 
     def _density_by_region(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """How well each part of an image is explained, how well the decoder thinks it is, and how well neighbours alone
+        """How well each part of an image is explained, how well the decoder thinks it is, and how well neighbors alone
         explain it: (B, R)."""
         if self.background is None:
             return log_scale.mean(1, keepdim=True)

@@ -41,7 +41,7 @@ class VAEGANOptions(VAEOptions):
     diff_augment: str = Field(
         "shift",
         pattern=PATTERN,
-        description="Changes to real and made images alike before the discriminator: none, or any of colour, shift, "
+        description="Changes to real and made images alike before the discriminator: none, or any of color, shift, "
         "cutout with commas between.",
     )
 
@@ -101,7 +101,7 @@ class VAEGAN(VAE):
         self._latest = mean.detach(), log_scale.detach()
         self.aggregate.follow(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
-        # One pass for both: normalised apart, made images would be made otherwise in training than later.
+        # One pass for both: normalized apart, made images would be made otherwise in training than later.
         pixels, pixel_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng)]))
         remade, made = pixels[: len(x)], self._changed(self._cut(pixels[len(x) :]), rng)
         self._made = made.detach()
@@ -118,14 +118,14 @@ class VAEGAN(VAE):
         return loss
 
     def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """Real images from those that the decoder has just made, and the classes of labelled images from one another."""
+        """Real images from those that the decoder has just made, and the classes of labeled images from one another."""
         made = self._made if len(self._made) else self._decoded(x, rng)
         n, loss = len(made), ADVERSARIAL[self.settings.loss]
         real = self._changed(self.standardizer(x[:n]), rng)
         _, logits = self.discriminator(torch.cat([real, made]))
         total = loss.real(logits[:n].logsumexp(1)) + loss.fake(logits[n:].logsumexp(1))
-        labelled = y[:n] >= 0
-        return total + F.cross_entropy(logits[:n][labelled], y[:n][labelled]) if labelled.any() else total
+        labeled = y[:n] >= 0
+        return total + F.cross_entropy(logits[:n][labeled], y[:n][labeled]) if labeled.any() else total
 
     @torch.no_grad()
     def _decoded(self, x: Tensor, rng: Generator) -> Tensor:
@@ -146,7 +146,7 @@ class VAEGAN(VAE):
         return self._seen(diff_augment(x, self.settings.diff_augment, rng))
 
     def _seen(self, x: Tensor) -> Tensor:
-        """What the discriminator looks at: pixels in [-1, 1], vectors standardised."""
+        """What the discriminator looks at: pixels in [-1, 1], vectors standardized."""
         return 2 * x - 1 if self.task.domain is Domain.PIXELS8 else x
 
 

@@ -17,7 +17,7 @@ CHANGED = 0.1  # of the pixels in training (Ren 2019, section 3.2)
 class BackgroundModel(nn.Module):
     """log p₀(x) = Σ_i log p(x_i | pixels above it and to its left), by one layer of maps that is the same everywhere.
 
-    Trained on images of which some pixels are changed at random, it learns what neighbours have in common and nothing of
+    Trained on images of which some pixels are changed at random, it learns what neighbors have in common and nothing of
     what is shown; log p(x) − log p₀(x) is what remains (Ren 2019, Likelihood Ratios for Out-of-Distribution Detection).
     """
 

@@ -57,7 +57,7 @@ def widths(n_levels: int, width: int) -> list[int]:
 
 
 def convolution(n_in: int, n_out: int, *, stride: tuple[int, int] = (1, 1)) -> nn.Sequential:
-    """3x3 convolution, batch normalisation, ReLU."""
+    """3x3 convolution, batch normalization, ReLU."""
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
     )
@@ -150,7 +150,7 @@ def sub_pixels(h: Tensor, factors: tuple[int, int]) -> Tensor:
 
 
 class MLP(nn.Module):
-    """Vector to features: two fully connected layers with layer normalisation."""
+    """Vector to features: two fully connected layers with layer normalization."""
 
     def __init__(self, n_in: int, *, width: int) -> None:
         super().__init__()

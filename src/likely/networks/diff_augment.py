@@ -17,12 +17,12 @@ SHIFT = 1 / 8  # of a side, at most
 HOLE = 1 / 2  # of a side
 
 
-def colour(x: Tensor, rng: Generator) -> Tensor:
+def color(x: Tensor, rng: Generator) -> Tensor:
     """Brightness by up to ±0.25, saturation from 0 to 2 times, contrast from 0.5 to 1.5 times: (B, C, H, W) -> the same."""
     brightness, saturation, contrast = _uniform(x, 3, rng)
     x = x + (brightness - 0.5) / 2
-    grey = x.mean(1, keepdim=True)
-    x = grey + (x - grey) * 2 * saturation
+    gray = x.mean(1, keepdim=True)
+    x = gray + (x - gray) * 2 * saturation
     middle = x.mean((1, 2, 3), keepdim=True)
     return middle + (x - middle) * (contrast + 0.5)
 
@@ -45,9 +45,9 @@ def cutout(x: Tensor, rng: Generator) -> Tensor:
     return x * ~(inside_rows & inside_columns)
 
 
-PATTERN = "^(none|(colour|shift|cutout)(,(colour|shift|cutout))*)$"
+PATTERN = "^(none|(color|shift|cutout)(,(color|shift|cutout))*)$"
 
-CHANGES: dict[str, Callable[[Tensor, Generator], Tensor]] = {"colour": colour, "shift": shift, "cutout": cutout}
+CHANGES: dict[str, Callable[[Tensor, Generator], Tensor]] = {"color": color, "shift": shift, "cutout": cutout}
 
 
 def diff_augment(x: Tensor, changes: str, rng: Generator) -> Tensor:
@@ -72,6 +72,6 @@ def _source(side: int, n: int, device: torch.device, rng: Generator) -> Tensor:
 
 
 def _inside(side: int, u: Tensor) -> Tensor:
-    """Which rows or columns lie in the hole whose centre u (B, 1) places: (B, side)."""
-    centre = u * side
-    return (torch.arange(side, device=u.device) + 0.5 - centre).abs() <= HOLE * side / 2
+    """Which rows or columns lie in the hole whose center u (B, 1) places: (B, side)."""
+    center = u * side
+    return (torch.arange(side, device=u.device) + 0.5 - center).abs() <= HOLE * side / 2

@@ -1,4 +1,4 @@
-"""Discriminators: an image or a vector to features and logits, without batch normalisation, by which the company that an
+"""Discriminators: an image or a vector to features and logits, without batch normalization, by which the company that an
 image is in would give it away."""
 
 from __future__ import annotations
@@ -194,9 +194,9 @@ def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> Discr
 
 
 class DenseGenerator(nn.Module):
-    """Two hidden layers, batch-normalised: (B, n_in) -> (B, *shape), unbounded.
+    """Two hidden layers, batch-normalized: (B, n_in) -> (B, *shape), unbounded.
 
-    Normalised after the rectifier, and the last layer by its weights: hundreds of inputs that are all positive would let the
+    Normalized after the rectifier, and the last layer by its weights: hundreds of inputs that are all positive would let the
     first steps turn every pixel black or white for good.
     """
 

@@ -202,7 +202,7 @@ def halvings(height: int, width: int) -> int:
 def _steps(
     n_channels: int, n: int, width: int, clamp: float, network: Callable[[int, int, int], nn.Module]
 ) -> Iterator[Invertible]:
-    """n times: normalise, mix, couple."""
+    """n times: normalize, mix, couple."""
     n_fixed, n_changed = n_channels - n_channels // 2, n_channels // 2
     for _ in range(n):
         yield ActNorm(n_channels)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BIN = 1 / 255  # the distance of two neighbouring values of an 8-bit pixel, in units of [0, 1]
+BIN = 1 / 255  # the distance of two neighboring values of an 8-bit pixel, in units of [0, 1]
 
 
 def discretized_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ def normal_divergence(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior
 
 
 def class_cross_entropy(log_joint: Tensor, y: Tensor, *, smoothing: float) -> Tensor:
-    """Cross-entropy of p(c | x) over the labelled images: log p(x, c) (B, K), y (B,) with -1 for unlabelled; 0 without any."""
-    labelled = y >= 0
-    if not labelled.any():
+    """Cross-entropy of p(c | x) over the labeled images: log p(x, c) (B, K), y (B,) with -1 for unlabeled; 0 without any."""
+    labeled = y >= 0
+    if not labeled.any():
         return log_joint.new_zeros(())
-    return F.cross_entropy(log_joint[labelled], y[labelled], label_smoothing=smoothing)
+    return F.cross_entropy(log_joint[labeled], y[labeled], label_smoothing=smoothing)
 
 
 def _single(x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class MaskedEncoder(nn.Module):
 def flattened(log_weight: Tensor) -> Tensor:
     """log w^β / Σ w^β of weights (B, S), β the largest up to 1 at which they count for SHARE · S samples or more: (B, S).
 
-    The effective number of samples is 1 / Σ w² of normalised weights (Kong 1992); as in annealed importance sampling an
+    The effective number of samples is 1 / Σ w² of normalized weights (Kong 1992); as in annealed importance sampling an
     exponent below 1 is a bias that keeps the variance in bounds.
     """
     least = MASKED_FRACTION * log_weight.shape[1]
@@ -98,13 +98,13 @@ def random_masks(n: int, height: int, width: int, like: Tensor, rng: Generator) 
     """Masks (n, H, W) bool, True for what is seen: a rectangle anywhere is hidden, or all but a rectangle."""
     u = uniform((5, n, 1), like, rng)
     rows, columns = (
-        _inside(side, centre, (SHORTEST + (LONGEST - SHORTEST) * length) * side)
-        for side, centre, length in ((height, u[0], u[1]), (width, u[2], u[3]))
+        _inside(side, center, (SHORTEST + (LONGEST - SHORTEST) * length) * side)
+        for side, center, length in ((height, u[0], u[1]), (width, u[2], u[3]))
     )
     hidden = rows[:, :, None] & columns[:, None, :]
     return hidden ^ (u[4] >= INVERTED)[:, :, None]
 
 
-def _inside(side: int, centre: Tensor, length: Tensor) -> Tensor:
-    at = torch.arange(side, device=centre.device) + 0.5
-    return (at - centre * side).abs() <= length / 2
+def _inside(side: int, center: Tensor, length: Tensor) -> Tensor:
+    at = torch.arange(side, device=center.device) + 0.5
+    return (at - center * side).abs() <= length / 2

@@ -69,7 +69,7 @@ class Standardizer(nn.Module):
 
 
 class Standardized(FitsInClosedForm):
-    """A model that looks at its vectors through `standardise`, and may begin where its first images are."""
+    """A model that looks at its vectors through `standardize`, and may begin where its first images are."""
 
     standardizer: Standardizer
     _first: Tensor | None = None
@@ -86,4 +86,4 @@ class Standardized(FitsInClosedForm):
         self.init_from_data(first)
 
     def init_from_data(self, x: Tensor) -> None:  # most models begin anywhere
-        """Set what depends on the first batch (B, ...), once `standardise` is ready."""
+        """Set what depends on the first batch (B, ...), once `standardize` is ready."""

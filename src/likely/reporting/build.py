@@ -55,7 +55,7 @@ def build_report(
     measured: tuple[EvaluationResult, LabeledImages] | None,
     fidelity: Fidelity | None = None,
 ) -> ReportContent:
-    """The report of a classifier, with what was measured on a part of labelled images if anything was."""
+    """The report of a classifier, with what was measured on a part of labeled images if anything was."""
     pages = (
         generated(record.sample_quality, fidelity, classifier.labels),
         _tour(classifier),
@@ -120,7 +120,7 @@ def _rows(options: Options) -> list[Option]:
 
 def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
     model, K = classifier.model_, len(classifier.labels)
-    kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A discriminative twin, for comparison,"
+    kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A softmax twin, for comparison,"
     id = classifier.id or "unsaved"
     return ReportHeader(
         name=id.partition("@")[0],
@@ -199,9 +199,9 @@ def _reconstructions(classifier: Predictor, part: LabeledImages) -> Reconstructi
 
 
 def _strangest(found: EvaluationResult, part: LabeledImages) -> MostAtypical:
-    strangeness = found.output.nonconformity.amin(1).numpy()
+    nonconformity = found.output.nonconformity.amin(1).numpy()
     p_value = found.output.p_value.numpy()
-    chosen = np.lexsort((-strangeness, p_value))[:N_IMAGES]
+    chosen = np.lexsort((-nonconformity, p_value))[:N_IMAGES]
     return MostAtypical(_pixels(part.images, chosen), p_value[chosen], found.labels[chosen])
 
 

@@ -18,7 +18,7 @@ def likelihood_phrase(likelihood_type: LikelihoodType | None) -> str:
     'lower bound on log p(x|c) of the 8-bit pixels'
     """
     if likelihood_type is None:
-        return "none: a discriminative model, which knows p(c|x) and not what an image looks like"
+        return "none: a softmax model, which knows p(c|x) and not what an image looks like"
     space = _SPACES[likelihood_type.domain]
     if likelihood_type.kind is LikelihoodKind.LOWER_BOUND:
         return f"lower bound on log p(x|c) {space}"

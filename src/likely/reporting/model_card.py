@@ -143,7 +143,7 @@ def _limits(content: ReportContent) -> Iterator[str]:
     evidence = content.header.likelihood_type
     yield f"- **The likelihood** is: {likelihood_phrase(evidence)}. {_not_the_likelihood(evidence)}"
     yield f"- **False alarms.** {_promise(content.false_alarms)}"
-    yield "- **Unknown images** are recognised as often as the figures say: there is no promise about them."
+    yield "- **Unknown images** are recognized as often as the figures say: there is no promise about them."
     yield "- **Probabilities** compare the classes above with each other, at the class shares of the training images."
     yield from (f"- {plain(note)}" for note in content.notes)
 

@@ -29,7 +29,7 @@ def augment(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
         x = _recolor(x, u[:, 8:11], options.color)
     if options.erase:
         x = fill_masked(x, ~_rectangles(u[:, 11:15], x.shape[2:], options.erase))
-    return to_eight_bit(x)  # the nearest 8-bit image: the discretised likelihoods know no values in between
+    return to_eight_bit(x)  # the nearest 8-bit image: the discretized likelihoods know no values in between
 
 
 def _shift_and_flip(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
@@ -61,23 +61,23 @@ def _warp(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
     kept = (1 - u[:, 2] * options.crop).sqrt()
     aspect = x.shape[3] / x.shape[2]
     cos, sin = angle.cos() * size * kept, angle.sin() * size * kept
-    centre = (1 - kept)[:, None] * signed[:, 3:5]
-    theta = torch.stack([cos, -sin / aspect, centre[:, 0], sin * aspect, cos, centre[:, 1]], 1).view(-1, 2, 3)
+    center = (1 - kept)[:, None] * signed[:, 3:5]
+    theta = torch.stack([cos, -sin / aspect, center[:, 0], sin * aspect, cos, center[:, 1]], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def _recolor(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Contrast about the image's mean, brightness, and saturation about each pixel's grey."""
+    """Contrast about the image's mean, brightness, and saturation about each pixel's gray."""
     change = (1 + strength * (2 * u - 1))[:, :, None, None, None]  # (B, 3, 1, 1, 1)
-    grey = x.mean(1, keepdim=True)
-    x = grey + change[:, 2] * (x - grey)
+    gray = x.mean(1, keepdim=True)
+    x = gray + change[:, 2] * (x - gray)
     mean = x.mean((1, 2, 3), keepdim=True)
     return ((mean + change[:, 1] * (x - mean)) * change[:, 0]).clamp(0, 1)
 
 
 def fill_masked(x: Tensor, observed: Tensor) -> Tensor:
-    """Images with the mean colour of what is observed, (B, H, W) bool, wherever nothing is: (B, C, H, W) -> the same."""
+    """Images with the mean color of what is observed, (B, H, W) bool, wherever nothing is: (B, C, H, W) -> the same."""
     seen = observed[:, None].to(x.dtype)
     mean = (x * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp_min(1)
     return torch.where(observed[:, None], x, mean)

@@ -30,8 +30,8 @@ class BatchSource(Protocol):
 class ShuffledBatches:
     """A Feed of one part of the data; the same epoch and position always give the same batch.
 
-    An epoch shows every image once. Where fewer than `labelled_share` of them have a label, every batch is filled up to that
-    share with labelled images, which then come round more than once an epoch, each time augmented anew. `noise` is the
+    An epoch shows every image once. Where fewer than `labeled_fraction` of them have a label, every batch is filled up to that
+    share with labeled images, which then come round more than once an epoch, each time augmented anew. `noise` is the
     standard deviation of what is added to vectors.
     """
 
@@ -64,7 +64,7 @@ class ShuffledBatches:
 
     @property
     def n_batches(self) -> int:
-        """A single image left over joins the last batch: alone it would have no variance to normalise by."""
+        """A single image left over joins the last batch: alone it would have no variance to normalize by."""
         full, rest = divmod(len(self.common), self.batch_size - self.n_rare)
         return max(1, full + (rest > 1))
 
@@ -76,13 +76,13 @@ class ShuffledBatches:
             rare, rounds = self._rare_ones(epoch, i)
             indices = np.concatenate([rare, shuffled[i * step : end]])
             rounds = np.concatenate([rounds, np.zeros(len(indices) - len(rare), np.int64)])
-            if len(rare):  # a model that looks at the first few of a batch would see labelled ones alone
+            if len(rare):  # a model that looks at the first few of a batch would see labeled ones alone
                 mixed = permutation(self.seed, epoch, len(indices), i, len(self.labels))
                 indices, rounds = indices[mixed], rounds[mixed]
             yield self._images(epoch, indices, rounds), self.labels[indices].to(self.device)
 
     def _rare_ones(self, epoch: int, i: int) -> tuple[Indices, Indices]:
-        """The labelled images of batch i, and how often each has been round before; every round in another order."""
+        """The labeled images of batch i, and how often each has been round before; every round in another order."""
         rounds, places = np.divmod(np.arange(i * self.n_rare, (i + 1) * self.n_rare), max(1, len(self.rare)))
         orders = {r: permutation(self.seed, epoch, len(self.rare), r) for r in set(rounds.tolist())}
         return self.rare[[orders[r][place] for r, place in zip(rounds.tolist(), places, strict=True)]], rounds
@@ -106,6 +106,6 @@ class ShuffledBatches:
 
 
 def _rare(labels: Indices, fraction: float) -> Indices:
-    """The labelled images, if they are fewer than their share beside unlabelled ones; else none."""
-    labelled = np.flatnonzero(labels >= 0)
-    return labelled if len(labelled) < fraction * len(labels) else labelled[:0]
+    """The labeled images, if they are fewer than their share beside unlabeled ones; else none."""
+    labeled = np.flatnonzero(labels >= 0)
+    return labeled if len(labeled) < fraction * len(labels) else labeled[:0]

@@ -113,8 +113,8 @@ def _fraction(state: TrainingState, feed: BatchLoader) -> float:
 def _set_rate(state: TrainingState, fraction: float) -> float:
     schedule = SCHEDULES[state.options.schedule]
     rate = state.options.learning_rate * schedule(fraction) * state.progress.rate_scale
-    for objective, optimiser in zip(state.objectives, state.optimizers, strict=True):
-        for group in optimiser.param_groups:
+    for objective, optimizer in zip(state.objectives, state.optimizers, strict=True):
+        for group in optimizer.param_groups:
             group["lr"] = rate * objective.lr_ratio
     return rate
 
@@ -123,7 +123,7 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
     """One step of every objective whose turn it is; its loss by name. Weights stay as they are if a loss is not finite."""
     state.model.train()
     losses = {}
-    for i, (objective, optimiser) in enumerate(zip(state.objectives, state.optimizers, strict=True)):
+    for i, (objective, optimizer) in enumerate(zip(state.objectives, state.optimizers, strict=True)):
         if state.progress.step % objective.interval:
             continue
         rng = generator(state.seed, state.progress.step * len(state.objectives) + i, x.device)
@@ -132,21 +132,21 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
         losses[objective.name] = loss.item()
         if not math.isfinite(losses[objective.name]):
             break
-        if not math.isfinite(_descend(objective, optimiser, loss, state.options.max_grad_norm)):
+        if not math.isfinite(_descend(objective, optimizer, loss, state.options.max_grad_norm)):
             losses[objective.name] = math.nan  # a finite loss without a usable slope is no better than a bad one
     return losses
 
 
-def _descend(objective: Objective, optimiser: torch.optim.Optimizer, loss: Tensor, clip: float) -> float:
-    """One optimiser step along the clipped gradient; returns the gradient's norm, and steps nowhere if it is not finite."""
+def _descend(objective: Objective, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> float:
+    """One optimizer step along the clipped gradient; returns the gradient's norm, and steps nowhere if it is not finite."""
     gradients = torch.autograd.grad(loss, list(objective.parameters))
     norm = torch.nn.utils.get_total_norm(gradients)
     length = norm.item()
     if math.isfinite(length):
         for parameter, gradient in zip(objective.parameters, gradients, strict=True):
             parameter.grad = gradient * min(1.0, clip / (length + 1e-6))
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
     return length
 
 
@@ -169,7 +169,7 @@ def _roll_back(state: TrainingState, good: tuple[Tensors, dict[str, Any]], losse
         raise DivergenceError(
             f"the loss ({bad}) went astray at {where} for the {rollbacks}th time, the last at "
             f"{2 * scale:g} of the learning rate; try a lower --learning-rate than {state.options.learning_rate:g}, "
-            f"a smaller --clip than {state.options.max_grad_norm:g}, or --precision float32"
+            f"a smaller --max-grad-norm than {state.options.max_grad_norm:g}, or --precision float32"
         )
     state.restore(*good)
     state.progress = replace(state.progress, rollbacks=rollbacks, rate_scale=scale, elapsed=elapsed)

@@ -1,4 +1,4 @@
-"""torch's optimisers by the names that people type, one for each objective."""
+"""torch's optimizers by the names that people type, one for each objective."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from likely.training.options import TrainingOptions
 
 
 def make_optimizer(parameters: Sequence[nn.Parameter], options: TrainingOptions) -> optim.Optimizer:
-    """The named optimiser; biases, gains and other vectors are spared the weight decay, which would only bias them."""
+    """The named optimizer; biases, gains and other vectors are spared the weight decay, which would only bias them."""
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": options.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -27,7 +27,7 @@ class AugmentOptions(Options):
         0.0, ge=0, lt=1, description="Largest share of the image's area cut away before it is enlarged again."
     )
     erase: float = Field(
-        0.0, ge=0, lt=1, description="Largest share of the image that a rectangle of the mean colour of the rest hides."
+        0.0, ge=0, lt=1, description="Largest share of the image that a rectangle of the mean color of the rest hides."
     )
     color: float = Field(
         0.0, ge=0, lt=1, description="Largest change of brightness, contrast and saturation, as a share."
@@ -51,12 +51,12 @@ class TrainingOptions(Options):
         "one_cycle", description="How the learning rate runs from the first step to the last."
     )
     learning_rate: float = Field(4e-3, gt=0, description="The schedule's largest learning rate.")
-    weight_decay: float = Field(0.02, ge=0, description="Pull of weights towards zero, per step and learning rate.")
+    weight_decay: float = Field(0.02, ge=0, description="Pull of weights toward zero, per step and learning rate.")
     max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
     ema_decay: float = Field(0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept.")
     patience: int = Field(30, ge=1, description="Epochs without a better validation score before training stops early.")
     labeled_fraction: float = Field(
-        0.25, ge=0, lt=1, description="Least share of a batch that is labelled, where there are unlabelled images."
+        0.25, ge=0, lt=1, description="Least share of a batch that is labeled, where there are unlabeled images."
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         "auto", description="Where to compute; auto: a GPU if there is one."

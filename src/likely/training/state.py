@@ -35,7 +35,7 @@ class Progress:
 
 
 class TrainingState:
-    """Model, moving average, optimisers and progress; `snapshot` and `restore` turn them into tensors and JSON, and back."""
+    """Model, moving average, optimizers and progress; `snapshot` and `restore` turn them into tensors and JSON, and back."""
 
     def __init__(self, model: Trainable, options: TrainingOptions, *, seed: int) -> None:
         self.model = model
@@ -80,17 +80,17 @@ class TrainingState:
         rest = []
         for i, each in enumerate(self.optimizers):
             moments, plain = _to_state(each.state_dict())
-            tensors |= add_prefix(f"optimiser{i}", moments)
+            tensors |= add_prefix(f"optimizer{i}", moments)
             rest.append(plain)
-        return _copied(tensors), {"progress": asdict(self.progress), "optimisers": rest, "seed": self.seed}
+        return _copied(tensors), {"progress": asdict(self.progress), "optimizers": rest, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
         """The state of a snapshot."""
         self.model.load_state_dict(strip_prefix("model", tensors))
         self.ema.load_state_dict(strip_prefix("ema", tensors))
         self.best = _copied(strip_prefix("best", tensors))
-        for i, (each, plain) in enumerate(zip(self.optimizers, document["optimisers"], strict=True)):
-            each.load_state_dict(_from_state(strip_prefix(f"optimiser{i}", tensors), plain))
+        for i, (each, plain) in enumerate(zip(self.optimizers, document["optimizers"], strict=True)):
+            each.load_state_dict(_from_state(strip_prefix(f"optimizer{i}", tensors), plain))
         self.progress = Progress(**deepcopy(document["progress"]))
         self.seed = document["seed"]
 
@@ -110,7 +110,7 @@ def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def _to_state(state: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
-    """An optimiser's state: the tensors as "parameter/moment", the groups as JSON."""
+    """An optimizer's state: the tensors as "parameter/moment", the groups as JSON."""
     tensors = {f"{p}/{name}": value for p, moments in state["state"].items() for name, value in moments.items()}
     return tensors, {"param_groups": state["param_groups"]}
 

@@ -36,7 +36,7 @@ def check(
         format=dataset.format,
         classes=dataset.classes,
         counts={name: part.class_counts(n_classes) for name, part in dataset.splits.items()},
-        unlabelled={name: int((part.labels < 0).sum()) for name, part in dataset.splits.items()},
+        unlabeled={name: int((part.labels < 0).sum()) for name, part in dataset.splits.items()},
         n_unreadable=len(dataset.errors),
         issues=tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity))),
     )
@@ -67,7 +67,7 @@ def _classes(dataset: Dataset) -> Iterator[Issue]:
 def _small_classes(counts: Mapping[str, int]) -> Iterator[Issue]:
     trained = [name for name, n in counts.items() if n]
     if missing := [name for name, n in counts.items() if not n]:
-        sentence = f"{counted(len(missing), 'class', 'classes')} without any training image, not to be learnt"
+        sentence = f"{counted(len(missing), 'class', 'classes')} without any training image, not to be learned"
         examples = (f"{name}{did_you_mean(name, trained)}" for name in missing)
         yield error("untrained-class", sentence, len(missing), examples)
     kinds = (

@@ -94,7 +94,7 @@ def _pictures(views: dict[str, DedupView]) -> Iterator[Issue]:
 def _constant(name: str, view: DedupView) -> Iterator[Issue]:
     blank = np.flatnonzero(np.isin(view.images.hashes, view.thumbnails.hashes[view.thumbnails.constant]))
     if n := len(blank):
-        sentence = f"{counted(n, 'image')} of {name} of one colour all over"
+        sentence = f"{counted(n, 'image')} of {name} of one color all over"
         yield warning("constant", sentence, n, (view.images.images.name(i) for i in blank.tolist()))
 
 

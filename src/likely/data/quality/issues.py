@@ -34,7 +34,7 @@ class Issue:
 
 @dataclass(frozen=True)
 class DataIssues:
-    """What DATA holds in each part, images of each class (K,) and unlabelled ones, and what was found, worst first.
+    """What DATA holds in each part, images of each class (K,) and unlabeled ones, and what was found, worst first.
 
     `n_unreadable` counts the files and lines that had to be passed over. `format` is None for vectors.
     """
@@ -43,7 +43,7 @@ class DataIssues:
     format: ImageFormat | None
     classes: tuple[str, ...]
     counts: Mapping[str, tuple[int, ...]]
-    unlabelled: Mapping[str, int]
+    unlabeled: Mapping[str, int]
     n_unreadable: int
     issues: tuple[Issue, ...]
 
@@ -56,7 +56,7 @@ class DataIssues:
             "format": format,
             "classes": list(self.classes),
             "counts": named,
-            "unlabelled": dict(self.unlabelled),
+            "unlabeled": dict(self.unlabeled),
             "unreadable": self.n_unreadable,
             "findings": [asdict(finding) for finding in self.issues],
         }

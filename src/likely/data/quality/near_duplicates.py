@@ -38,7 +38,7 @@ Floats: TypeAlias = NDArray[np.float32]
 class Thumbnails:
     """What is needed to compare N images: thumbnails (N, C, 16, 16) of length 1, or 0 if blank, and hashes (N,).
 
-    `constant` says which images are of one colour all over, (N,).
+    `constant` says which images are of one color all over, (N,).
     """
 
     thumbnails: Floats
@@ -64,10 +64,10 @@ def make_thumbnails(part: LabeledImages) -> Thumbnails:
 
 def _thumbnails(pixels: Tensor) -> Tensor:
     small = functional.adaptive_avg_pool2d(pixels.float(), SIDE)  # (B, C, 16, 16)
-    centred = small - small.mean(dim=(1, 2, 3), keepdim=True)
-    length = centred.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    centerd = small - small.mean(dim=(1, 2, 3), keepdim=True)
+    length = centerd.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
     is_blank = length < MIN_CONTRAST * math.sqrt(small[0].numel())
-    return torch.where(is_blank, 0, centred / length.clamp_min(1e-6))
+    return torch.where(is_blank, 0, centerd / length.clamp_min(1e-6))
 
 
 def nearest_duplicates(these: Thumbnails, those: Thumbnails) -> Integers:

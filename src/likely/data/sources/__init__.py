@@ -17,7 +17,7 @@ def listings(data: str | Path) -> Listings:
         return digits.listings()
     path = Path(data)
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder{_neighbour(path)}")
+        raise DataError(f"{path}: there is no such file or folder{_neighbor(path)}")
     if path.is_dir():
         return idx.listings(path) if idx.is_in(path) else folder.listings(path)
     if path.suffix.lower() == ".npz":
@@ -27,7 +27,7 @@ def listings(data: str | Path) -> Listings:
     raise DataError(f"{path}: is not understood as data; {_place_of(path)}")
 
 
-def _neighbour(path: Path) -> str:
+def _neighbor(path: Path) -> str:
     beside = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else iter(())
     return did_you_mean(path.name, [*beside, digits.WORD])
 

@@ -21,7 +21,7 @@ SPLIT_NAMES: Final[Mapping[str, str]] = {
     "validation": "validation",
     "test": "test",
 }
-UNLABELLED: Final = ("unlabelled", "unlabeled")
+UNLABELED: Final = ("unlabeled", "unlabeled")
 
 
 class DataError(ValueError):
@@ -103,7 +103,7 @@ class ArrayItems(SourceItems):
 
 @dataclass(frozen=True)
 class SplitListing:
-    """The images of one part and the name of each one's class, None for an unlabelled one."""
+    """The images of one part and the name of each one's class, None for an unlabeled one."""
 
     items: SourceItems
     labels: Sequence[str | None]
@@ -123,6 +123,6 @@ def class_names(listings: Listings) -> tuple[str, ...]:
 
 
 def integer_names(values: Array) -> list[str | None]:
-    """Class names of whole-number labels, (N,): 7 -> "7", and -1 -> None, unlabelled."""
+    """Class names of whole-number labels, (N,): 7 -> "7", and -1 -> None, unlabeled."""
     known = {int(value): None if value == -1 else str(value) for value in set(values.tolist())}
     return [known[value] for value in values.tolist()]

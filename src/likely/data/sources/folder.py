@@ -13,7 +13,7 @@ from likely.data.discovery import SUFFIXES, folders, walk
 from likely.data.sources.base import (
     SPLIT_NAMES,
     SPLITS,
-    UNLABELLED,
+    UNLABELED,
     DataError,
     FileItems,
     SplitListing,
@@ -52,11 +52,11 @@ def _parts(root: Path) -> Branches:
             parts.setdefault(part, []).append(FolderNode(folder, folder))
     tops = [branch.top for branches in parts.values() for branch in branches]
     others = [folder for folder in folders(root) if folder not in tops]
-    unlabelled = [FolderNode(folder, root) for folder in others if _is_unlabelled(folder)]
-    if len(others) > len(unlabelled) and any(_holds_images_itself(top) for top in tops):
+    unlabeled = [FolderNode(folder, root) for folder in others if _is_unlabeled(folder)]
+    if len(others) > len(unlabeled) and any(_holds_images_itself(top) for top in tops):
         return {}
-    if parts and unlabelled:
-        parts["train"] = [*parts.get("train", ()), *unlabelled]
+    if parts and unlabeled:
+        parts["train"] = [*parts.get("train", ()), *unlabeled]
     return {part: parts[part] for part in SPLITS if part in parts}
 
 
@@ -93,11 +93,11 @@ def _closed(folder: Path) -> LoadError:
 
 def _label(folder: Path, root: Path) -> str | None:
     way = folder.relative_to(root)
-    return None if way == Path() or any(map(_is_unlabelled, (way, *way.parents))) else way.as_posix()
+    return None if way == Path() or any(map(_is_unlabeled, (way, *way.parents))) else way.as_posix()
 
 
-def _is_unlabelled(folder: Path) -> bool:
-    return folder.name.lower() in UNLABELLED
+def _is_unlabeled(folder: Path) -> bool:
+    return folder.name.lower() in UNLABELED
 
 
 def _holds_images_itself(folder: Path) -> bool:

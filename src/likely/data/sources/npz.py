@@ -132,7 +132,7 @@ def _labels(path: Path, headers: Mapping[str, NpyHeader], y: str) -> list[str | 
 
 
 def _named(path: Path, values: Array, y: str) -> list[str | None]:
-    """Labels that count into the archive's own list of classes; -1 is unlabelled."""
+    """Labels that count into the archive's own list of classes; -1 is unlabeled."""
     classes = _words(_load(path, "classes"))
     if values.size and (values.min() < -1 or values.max() >= len(classes)):
         span = f"from {values.min()} to {values.max()}"

@@ -19,8 +19,8 @@ HEIGHT, TOP, BOTTOM, RIGHT = 280.0, 24.0, 240.0, WIDTH - 12
 SWATCH = 24.0  # pixels that a name's line takes
 APART = 14.0  # pixels from one name to the next
 STEPS = (1, 2, 5)
-TWIN, OTHERS = "s2", ("s1", "s3")  # colours of the style sheet
-DASHES = ("", "5 3", "1.5 3")  # families beyond have the same colours, broken
+TWIN, OTHERS = "s2", ("s1", "s3")  # colors of the style sheet
+DASHES = ("", "5 3", "1.5 3")  # families beyond have the same colors, broken
 
 
 class Point(NamedTuple):
@@ -34,14 +34,14 @@ class Point(NamedTuple):
 
 
 class LineStyle(NamedTuple):
-    """How a line is drawn: its colour in the style sheet, and where it is broken."""
+    """How a line is drawn: its color in the style sheet, and where it is broken."""
 
     color: str
     dash: str = ""
 
 
 def cost_chart(points: Sequence[Point]) -> Markup:
-    """Accuracy over images a second on a logarithmic axis, each family a dot by its name, the twin in another colour."""
+    """Accuracy over images a second on a logarithmic axis, each family a dot by its name, the twin in another color."""
     speeds = np.log10([point.images_per_second for point in points])
     plot = Frame(Scale(*_decades(speeds), LEFT + 8, RIGHT), Scale(*_room(points), BOTTOM, TOP))
     places = _pushed_apart([plot.y(point.accuracy) for point in points])
@@ -166,7 +166,7 @@ def _line(path: str, pen: LineStyle) -> Markup:
 
 
 def _pens(names: Iterable[str], twin: str) -> dict[str, LineStyle]:
-    """The twin in the colour that it has everywhere, the others in turn."""
+    """The twin in the color that it has everywhere, the others in turn."""
     others = [name for name in names if name != twin]
     n = len(OTHERS)
     return {twin: LineStyle(TWIN)} | {name: LineStyle(OTHERS[i % n], DASHES[i // n % 3]) for i, name in enumerate(others)}

@@ -28,7 +28,7 @@ class ResultKey(Options):
     seed: int
     minutes: float | None = Field(None, description="Minutes that the training was given.")
     epochs: int | None = Field(None, description="Epochs that it was given instead.")
-    images: dict[str, Any] = Field({}, description="What was asked of the images: size and colour.")
+    images: dict[str, Any] = Field({}, description="What was asked of the images: size and color.")
     samples: int | None = Field(None, description="Images to draw; as many as there are to compare with, if not said.")
     extractor: str | None = Field(
         None, description="What fidelity is measured in; none for a family that draws nothing."

@@ -140,8 +140,8 @@ def _cost_chart(comparison: Comparison) -> Iterator[Block]:
         results = comparison.of(family)
         speed, accuracy = mean(SPEED, results), mean(ACCURACY, results)
         if speed is not None and accuracy is not None:
-            is_twin = family == comparison.baseline
-            points.append(Point(family, speed, accuracy, spread(ACCURACY, results), is_twin))
+            is_baseline = family == comparison.baseline
+            points.append(Point(family, speed, accuracy, spread(ACCURACY, results), is_baseline))
     if points:
         reading = f"Up is better, and so is to the right. The {comparison.baseline} twin is orange. "
         whiskers = "least to most over the seeds" if len(comparison.seeds) > 1 else "95% intervals"

@@ -90,7 +90,7 @@ def _never_answered(content: ReportContent) -> Iterator[str]:
     table = content.per_class
     missed = () if table is None else _named(content, (table.n > 0) & ~(table.recall > 0))
     if missed:
-        yield f"Not one image of {listing(missed)} was recognised."
+        yield f"Not one image of {listing(missed)} was recognized."
 
 
 def _overfitting(content: ReportContent) -> Iterator[str]:

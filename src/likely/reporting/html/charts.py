@@ -130,7 +130,7 @@ class FalseAlarmRow(NamedTuple):
 
 
 def alarm_chart(rows: tuple[FalseAlarmRow, ...], alpha: float) -> Markup:
-    """Realised false-alarm rates, one row a class, against alpha and the most that chance explains."""
+    """Realized false-alarm rates, one row a class, against alpha and the most that chance explains."""
     names = [shorten(row.name, 18) for row in rows]
     left, bottom = max(breadth(name) for name in names) * EM + 12, 34.0 + 20 * len(rows)
     highest = max(2 * alpha, *(max(row.rejected, row.bound or 0) / max(1, row.n) for row in rows))

@@ -13,7 +13,7 @@ from likely.reporting.formatting import breadth, percent, plural, shorten
 from likely.reporting.html.axes import EM
 from likely.reporting.html.svg import drawing, element, text
 
-MOST_LABELLED = 30  # above, names would be illegible
+MOST_LABELED = 30  # above, names would be illegible
 _MOST_COUNTED = 16  # above, counts do not fit the cells
 _SHADES = 8
 
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
 
 def confusion_matrix(counts: Ints, names: tuple[str, ...]) -> Markup:
-    """A cell for every pair of classes, labels in the rows, with names; for up to MOST_LABELLED classes."""
+    """A cell for every pair of classes, labels in the rows, with names; for up to MOST_LABELED classes."""
     short = [shorten(name, 22) for name in names]
     longest = max(breadth(name) for name in short) * EM
     layout = _layout(len(names), longest)

@@ -1,6 +1,6 @@
 """What a report shows, as plain frozen values: strings, numbers and numpy arrays.
 
-K is the number of classes; images are (N, C, H, W) uint8, grey or RGB; labels are (N,) class indices. Every part of
+K is the number of classes; images are (N, C, H, W) uint8, gray or RGB; labels are (N,) class indices. Every part of
 ReportContent after the class names may be absent, and its section is absent with it.
 """
 
@@ -131,7 +131,7 @@ class DataSummary:
     shape: tuple[int, ...]
     counts: Mapping[str, Ints]
     skipped: Mapping[str, str] = field(default_factory=dict)
-    n_unlabelled: int = 0
+    n_unlabeled: int = 0
 
 
 class Option(NamedTuple):

@@ -1,4 +1,4 @@
-"""Drawing with SVG: elements, scales and ticks. Colours come from the page's style sheet, by class."""
+"""Drawing with SVG: elements, scales and ticks. Colors come from the page's style sheet, by class."""
 
 from __future__ import annotations
 

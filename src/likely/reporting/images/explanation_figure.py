@@ -16,11 +16,11 @@ from likely.reporting.images.captions import IN_A_ROW, Pixels, Row, captioned
 from likely.networks.pixel_scaling import to_eight_bit
 
 FOR, AGAINST = (230, 97, 1), (45, 117, 200)  # orange and blue, which nobody's eyes confuse
-MASK_OPACITY = (126, 87, 194)  # violet: neither grey nor what speaks for or against
+MASK_OPACITY = (126, 87, 194)  # violet: neither gray nor what speaks for or against
 MAX_CLASSES = 14
 BLUR = 0.03  # of the image's side: single pixels' evidence is too restless to look at
 FLIPPED = "→ "  # before the image where the answer turns
-FULL = 0.98  # of the pixels have less evidence than is shown in full colour
+FULL = 0.98  # of the pixels have less evidence than is shown in full color
 
 
 def explanation_figure(found: Explanation, names: Sequence[str], neighbors: Mapping[int, Pixels]) -> Image.Image:
@@ -57,18 +57,18 @@ def imputation_figure(found: Imputation, names: Sequence[str]) -> Image.Image:
 
 
 def masked(x: Pixels, mask: Tensor) -> Pixels:
-    """An image (C, H, W) with what is not observed under a coloured veil: (3, H, W)."""
+    """An image (C, H, W) with what is not observed under a colored veil: (3, H, W)."""
     veil = np.array(MASK_OPACITY, np.uint8)[:, None, None]
     return np.where(mask.numpy(), np.broadcast_to(x, (3, *x.shape[1:])), veil)
 
 
 def attribution_image(e: Tensor, x: Tensor) -> Pixels:
-    """Evidence (C, H, W) in two colours over the image, which is shown pale and grey: uint8 (3, H, W)."""
+    """Evidence (C, H, W) in two colors over the image, which is shown pale and gray: uint8 (3, H, W)."""
     summed = _blurred(e.double().sum(0))
     full = summed.abs().flatten().quantile(FULL).clamp_min(1e-12)
     share = (summed / full).clamp(-1, 1)
     pale = (0.55 + 0.4 * x.double().mean(0)).expand(3, -1, -1)
-    orange, blue = (torch.tensor(colour, dtype=torch.float64)[:, None, None] / 255 for colour in (FOR, AGAINST))
+    orange, blue = (torch.tensor(color, dtype=torch.float64)[:, None, None] / 255 for color in (FOR, AGAINST))
     ink = torch.where(share[None] > 0, orange, blue)
     weight = 0.9 * share.abs()[None]
     return to_eight_bit((1 - weight) * pale + weight * ink).numpy()

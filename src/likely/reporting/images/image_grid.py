@@ -1,6 +1,6 @@
 """Sheets: many images on one picture, in rows with names: the classes, several models side by side, or walks.
 
-The ground is clear and the names are grey, so that a sheet does on a light page and on a dark one.
+The ground is clear and the names are gray, so that a sheet does on a light page and on a dark one.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from likely.reporting.images.text_rendering import INK
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 
-TRANSPARENT = (*INK, 0)  # of the ink's colour: whoever shrinks a sheet gets no dark or bright fringe around its letters
+TRANSPARENT = (*INK, 0)  # of the ink's color: whoever shrinks a sheet gets no dark or bright fringe around its letters
 SMOOTH = 4  # a corner is drawn so many times its size, then made smaller
 
 

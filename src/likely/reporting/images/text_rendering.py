@@ -14,7 +14,7 @@ from likely.reporting.formatting import shorten
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 INK = (118, 118, 118)  # half way between black and white to the eye: as legible on a dark page as on a light one
-STROKE = 0.25  # pixels: thin grey letters ask for a little more weight
+STROKE = 0.25  # pixels: thin gray letters ask for a little more weight
 # Pillow's own face has hardly more than English letters. For others, faces that systems usually have; none need be there.
 FACES = (
     "NotoSans-Regular.ttf",

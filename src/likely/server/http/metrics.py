@@ -28,12 +28,12 @@ class Metrics:
             "likely_batch_images", "Images that went through a model together.", buckets=SIZES, registry=here
         )
         self._waited = Histogram(
-            "likely_wait_seconds", "How long the first of a batch waited.", buckets=SECONDS, registry=here
+            "likely_queue_wait_seconds", "How long the first of a batch waited.", buckets=SECONDS, registry=here
         )
         self._answers = Counter("likely_answers", "Answers.", ["model", "status"], registry=here)
         self._drift = Gauge("likely_drift", "Largest difference of p-values from validation.", ["model"], registry=here)
-        self._has_drifted = Gauge("likely_drifted", "Whether it is sure and large.", ["model"], registry=here)
-        queue = Gauge("likely_images_inside", "Images on their way through.", registry=here)
+        self._has_drifted = Gauge("likely_drift_detected", "Whether it is sure and large.", ["model"], registry=here)
+        queue = Gauge("likely_inflight_images", "Images on their way through.", registry=here)
         queue.set_function(waiting)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -12,7 +12,7 @@ from likely.server.store import ClassStats, PredictionRecord, Scope, PredictionF
 from likely.server.store.queries import MOST, Word
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
-MOST_IDS = 10_000  # predictions that are labelled together
+MOST_IDS = 10_000  # predictions that are labeled together
 
 
 class Problem(BaseModel):

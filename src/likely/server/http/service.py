@@ -33,8 +33,8 @@ from likely.server.store.schema import ModelRow
 BATCH_STEP = 8  # images by which batches grow: a network keeps what it has worked out for each size, in megabytes
 STORE_BATCH_SIZE = 256  # answers that are written together
 LEARNED_VERSIONS = "models"  # in the store: versions that have learned classes here
-LEARNED_PARTIAL = "models.part"  # where they are written
-ROLLED_BACK = "models.set-aside"  # where they go when the model of before is wanted back
+LEARNED_PARTIAL = "models.partial"  # where they are written
+ROLLED_BACK = "models.rolled-back"  # where they go when the model of before is wanted back
 PARENT = "parent"  # beside each: which version it comes from
 DRIFT_WINDOW = 1000  # images of late, for drift
 HOUR = 3600.0  # seconds

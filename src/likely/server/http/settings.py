@@ -30,7 +30,7 @@ class Settings(Options):
     retention_days: float | None = Field(
         None,
         gt=0,
-        description="Forget answers that are older and that nobody labelled, with their images, hour by hour.",
+        description="Forget answers that are older and that nobody labeled, with their images, hour by hour.",
     )
     session_hours: float = Field(12.0, gt=0, description="How long a browser stays logged in.")
 

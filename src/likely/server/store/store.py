@@ -207,7 +207,7 @@ class Store:
         return StoredImage(self.files.read(key), row.media_type, row.width, row.height)
 
     def prune(self, days: float) -> int:
-        """Forget predictions that are older and that nobody labelled, and images that no prediction is left of: how many."""
+        """Forget predictions that are older and that nobody labeled, and images that no prediction is left of: how many."""
         until, n = datetime.now(UTC) - timedelta(days=days), 0
         while some := self._forget(until):
             n += some

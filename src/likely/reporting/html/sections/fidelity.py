@@ -49,7 +49,7 @@ def _honesty_blocks(found: SampleQuality, names: Sequence[str]) -> Iterator[Bloc
     yield Table("What the generated images are", _COLUMNS, sample_quality_lines(found))
     yield from (Paragraph(words) for words in _doubts(found))
     yield Paragraph(f"The judge: {found.class_consistency.classifier}. The images were drawn with the seed {found.seed}.")
-    columns = (Column("Class"), Column("Generated", "number"), Column("Recognised", "number"), Column(""))
+    columns = (Column("Class"), Column("Generated", "number"), Column("Recognized", "number"), Column(""))
     rows = tuple(_class_row(found.class_consistency, c, names[c]) for c in _order(found.class_consistency))
     yield Table("Generated images of every class", columns, rows[:_MOST_ROWS], rows[_MOST_ROWS:])
 
@@ -96,15 +96,15 @@ def _doubts(found: SampleQuality) -> Iterator[str]:
     """What the figures give reason to say, beyond what chance explains."""
     right, copied = found.class_consistency, found.near_duplicates
     if right.real_accuracy is not None and right.interval.high < right.real_accuracy:
-        yield "Fewer generated images than real ones are recognised: some do not show what they should."
+        yield "Fewer generated images than real ones are recognized: some do not show what they should."
     if right.real_accuracy is not None and right.interval.low > right.real_accuracy:
-        yield "More generated images than real ones are recognised: they are plainer, and the difficult ones are missing."
+        yield "More generated images than real ones are recognized: they are plainer, and the difficult ones are missing."
     if copied.interval.low > (copied.real_fraction or 0):
         yield "More are copies than chance explains: whoever may not see the training images should not see these either."
 
 
 def _order(found: ClassConsistency) -> list[int]:
-    """The classes that were drawn, the least recognised first where some must wait behind a click."""
+    """The classes that were drawn, the least recognized first where some must wait behind a click."""
     drawn = [c for c, n in enumerate(found.n_generated) if n]
     if len(drawn) <= _MOST_ROWS:
         return drawn

@@ -73,7 +73,7 @@ def most_atypical(content: ReportContent) -> Section | None:
     if found is None or not len(found.images):
         return None
     lead = (
-        "The images least like anything in training. Often they are damaged, mislabelled, "
+        "The images least like anything in training. Often they are damaged, mislabeled, "
         "or of a kind of which there should be more training images."
     )
     rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), strict=True)
@@ -111,7 +111,7 @@ def label_issues(content: ReportContent) -> Section | None:
         "not seen them is confident in another class. Look before you change one: a rare but right image does the same."
     )
     pictures = (_suspect(found, i, content.class_names) for i in range(len(found.issues)))
-    return _doubt("mislabelled", "Labels in doubt", lead, pictures)
+    return _doubt("mislabeled", "Labels in doubt", lead, pictures)
 
 
 def _suspect(found: LabelIssues, i: int, names: tuple[str, ...]) -> ReportImage:
@@ -119,7 +119,7 @@ def _suspect(found: LabelIssues, i: int, names: tuple[str, ...]) -> ReportImage:
     given, suggested = names[suspect.label], names[suspect.suggested]
     file = found.files[i] if found.files else f"image {suspect.index}"
     words = (f"{given} → {suggested}", f"margin {suspect.margin:.2f}".replace("-", "−"), file)
-    return report_image(found.images[i], f"Labelled {given}, perhaps {suggested}", _EDGE, words)
+    return report_image(found.images[i], f"Labeled {given}, perhaps {suggested}", _EDGE, words)
 
 
 def _doubt(anchor: str, title: str, lead: str, pictures: Iterator[ReportImage]) -> Section:

@@ -15,7 +15,7 @@ _COLUMNS = (Column("Figure"), Column("Value", "number"), Column("How to read it"
 
 
 def memorization(found: Memorization | None) -> Section | None:
-    """The section on memorisation; None if nothing could be measured."""
+    """The section on memorization; None if nothing could be measured."""
     lines = tuple(memorization_lines(found)) if found is not None else ()
     if found is None or not lines:
         return None

@@ -25,8 +25,8 @@ def _shape(shape: tuple[int, ...]) -> str:
     if len(shape) != 3:
         return f"Vectors of {plural(shape[0], 'number')}"
     channels, height, width = shape
-    colour = {1: "Grey images", 3: "Colour images"}.get(channels, f"Images with {channels} channels")
-    return f"{colour} of {width} × {height} pixels"
+    color = {1: "Gray images", 3: "Color images"}.get(channels, f"Images with {channels} channels")
+    return f"{color} of {width} × {height} pixels"
 
 
 def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block]:
@@ -35,8 +35,8 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
     total = (Markup("<b>All classes</b>"), *(f"{summary.counts[part].sum():,}" for part in parts))
     rows = tuple((name, *(f"{summary.counts[part][k]:,}" for part in parts)) for k, name in enumerate(names))
     yield Table("Images of every part and class", columns, (total, *rows[:_MOST_ROWS]), rows[_MOST_ROWS:])
-    if summary.n_unlabelled:
-        yield Paragraph(f"Besides, {plural(summary.n_unlabelled, 'image')} without a label took part in training.")
+    if summary.n_unlabeled:
+        yield Paragraph(f"Besides, {plural(summary.n_unlabeled, 'image')} without a label took part in training.")
     if summary.skipped:
         files = tuple(summary.skipped.items())
         columns = (Column("File", "code"), Column("Why"))

@@ -12,7 +12,7 @@ from likely.reporting.html.blocks import Block, Cell, Chart, Charts, Column, Cha
 from likely.reporting.html.charts import curves as curves_chart
 from likely.reporting.html.charts import meter, reliability_diagram
 from likely.reporting.html.content import Curves, ReportContent
-from likely.reporting.html.confusion_matrix import MOST_LABELLED, compact_matrix, confusion_matrix
+from likely.reporting.html.confusion_matrix import MOST_LABELED, compact_matrix, confusion_matrix
 from likely.reporting.html.svg import tick_label
 
 _MOST_PAIRS = 20
@@ -26,13 +26,13 @@ def confusion(content: ReportContent) -> Section | None:
         "Each row holds the images of one class, each column the answers. "
         "Blue, on the diagonal, is right; orange is wrong, and stronger the more often it happens."
     )
-    draw = _labelled if len(content.class_names) <= MOST_LABELLED else _compact
+    draw = _labeled if len(content.class_names) <= MOST_LABELED else _compact
     blocks = tuple(draw(content.confusion, content.class_names))
     return Section(Chapter.QUALITY, "confusion", "Which classes it confuses", lead, blocks)
 
 
-def _labelled(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
-    caption = "Counts of images; colours are shares of the row. Rows: the label. Columns: the answer."
+def _labeled(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
+    caption = "Counts of images; colors are shares of the row. Rows: the label. Columns: the answer."
     yield WideChart(Chart("Confusion matrix", confusion_matrix(counts, names), caption))
 
 
@@ -72,7 +72,7 @@ def per_class(content: ReportContent) -> Section | None:
     rows = tuple(_class_row(content, k) for k in _order(content.per_class))
     order = " The lowest recall comes first." if len(rows) > _MOST_ROWS else ""
     lead = (
-        "Recall is the share of a class's images that were recognised; precision the share of answers naming the class "
+        "Recall is the share of a class's images that were recognized; precision the share of answers naming the class "
         f"that were right; F1 is their harmonic mean.{order}"
     )
     table = Table("Results of every class", tuple(_class_columns(content)), rows[:_MOST_ROWS], rows[_MOST_ROWS:])

@@ -1,4 +1,4 @@
-"""What is left of a classifier when its images are damaged, by accident or on purpose, beside its discriminative twin."""
+"""What is left of a classifier when its images are damaged, by accident or on purpose, beside its softmax twin."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_
     response_class=StreamingResponse,
 )
 def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
-    """Everything that people have labelled, as a training folder: an archive with a folder for each class."""
+    """Everything that people have labeled, as a training folder: an archive with a folder for each class."""
     file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # without a name: it is gone with the process
     try:
         with EXPORTING:
@@ -85,7 +85,7 @@ def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
     except BaseException:
         file.close()
         raise
-    headers = {"Content-Disposition": 'attachment; filename="labelled.zip"', "Content-Length": str(n)}
+    headers = {"Content-Disposition": 'attachment; filename="labeled.zip"', "Content-Length": str(n)}
     blocks = iter(lambda: file.read(BLOCK), b"")
     away = BackgroundTask(file.close)
     return StreamingResponse(blocks, media_type="application/zip", headers=headers, background=away)

@@ -59,7 +59,7 @@ function showLogIn() {
   page.replaceChildren(
     make('form', { class: 'card login', onsubmit: send },
       make('h1', {}, 'Log in'),
-      make('p', { class: 'soft' }, 'With an API key. The first one was printed where the service was first started; without a terminal there, it is in the file first-key of its store.'),
+      make('p', { class: 'soft' }, 'With an API key. The first one was printed where the service was first started; without a terminal there, it is in the file initial-admin-key of its store.'),
       make('label', { for: 'key' }, 'Key', key),
       make('button', {}, 'Log in')));
   key.focus();

@@ -10,7 +10,7 @@ export function model(page, { me, model: shown, reload }) {
     ['Name', `${shown.name}@${shown.version}`],
     ['Family', shown.family],
     ['Loaded versions', shown.versions.join(', ')],
-    ['Images', `${shown.size[0]} × ${shown.size[1]} pixels, ${shown.channels === 1 ? 'grey' : 'colour'}`],
+    ['Images', `${shown.size[0]} × ${shown.size[1]} pixels, ${shown.channels === 1 ? 'gray' : 'color'}`],
     ['Classes', shown.labels.join(', ')],
   ].map(([what, value]) => make('tr', {}, make('th', { scope: 'row' }, what), make('td', {}, value)))));
   const answers = make('div', {});

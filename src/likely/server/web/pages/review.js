@@ -4,10 +4,10 @@ import { ask } from './api.js';
 import { badge, image, make, say, trying } from './make.js';
 
 const VIEWS = {
-  Unknown: { status: 'unknown', labelled: false },
-  Ambiguous: { status: 'ambiguous', labelled: false },
-  Changed: { changed: true, labelled: false },
-  Labelled: { labelled: true },
+  Unknown: { status: 'unknown', labeled: false },
+  Ambiguous: { status: 'ambiguous', labeled: false },
+  Changed: { changed: true, labeled: false },
+  Labeled: { labeled: true },
   All: {},
 };
 const PAGE = 60;
