@@ -299,7 +299,7 @@ def test_the_gaussian_agrees_with_its_closed_form():
     kind = family("gaussian")
     model = kind(Task((4,), (20, 20)), kind.options_type(covariance="per_class", shrinkage=0.0))
     model.measure(x, y)
-    model.conclude()
+    model.finalize_statistics()
     for c in range(2):
         own = x[y == c].double()
         covariance = own.T.cov(correction=0) + 1e-6 * own.T.cov(correction=0).diagonal().mean() * torch.eye(4).double()
@@ -311,7 +311,7 @@ def test_the_gaussian_bound_on_pixels_is_the_mean_over_the_noise_in_a_bin():
     shape, kind = (1, 2, 2), family("gaussian")
     model = kind(Task(shape, (8,)), kind.options_type())
     model.measure(images(shape), torch.zeros(8, dtype=torch.long))
-    model.conclude()
+    model.finalize_statistics()
     x, n = images(shape, n=1), 200_000
     precision = (model.whitening[0].T @ model.whitening[0]).float()
     density = torch.distributions.MultivariateNormal(model.mean[0].float(), precision_matrix=precision)
@@ -328,7 +328,7 @@ def test_the_bits_of_a_gaussian_are_those_of_its_entropy():
     x = (0.5 + scale * torch.randn(20_000, 1, 1, 2, generator=rng)).mul(255).round() / 255
     model = kind(Task((1, 1, 2), (20_000,)), kind.options_type(shrinkage=0.0))
     model.measure(x, torch.zeros(len(x), dtype=torch.long))
-    model.conclude()
+    model.finalize_statistics()
     entropy = 0.5 * torch.log2(torch.tensor(2 * torch.pi * torch.e * (scale * 255) ** 2)).item()
     assert bits_per_dim(model.log_likelihood(x)[:, 0].numpy(), 2) == pytest.approx(entropy, abs=0.02)
 

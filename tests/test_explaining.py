@@ -6,7 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.classifier.explanation import baseline_image
+from likely.classifier.explain import baseline_image
 
 FAMILIES = {
     "gaussian": ({}, {}),
@@ -36,7 +36,7 @@ def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier
     assert found.label == classifier.predict(data[0][:1])[0]
     model = classifier.model_
     with torch.no_grad():
-        scores = model.log_scores(baseline_image(model, found.image[None])[None])[0] / classifier.judge_.temperature
+        scores = model.log_scores(baseline_image(model, found.image[None])[None])[0] / classifier.conformal_.temperature
     expected = found.lead - float(scores[found.label] - scores[found.against])
     assert float(found.evidence.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.lead)))
     assert found.evidence.shape == found.image.shape

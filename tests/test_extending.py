@@ -61,8 +61,8 @@ def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
 @pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.POOLED)])
 def test_an_answer_says_what_a_few_images_can_support(nine, digits, n, expected):
     ten = nine.extend(NEW, of_the_new(digits, n))
-    assert ten.judge_.typicality.calibration(0.05)[-1] is expected
-    assert set(ten.judge_.typicality.calibration(0.05)[:-1]) == set(nine.judge_.typicality.calibration(0.05))
+    assert ten.conformal_.typicality.calibration(0.05)[-1] is expected
+    assert set(ten.conformal_.typicality.calibration(0.05)[:-1]) == set(nine.conformal_.typicality.calibration(0.05))
 
 
 def test_few_of_the_new_images_are_turned_away(nine, digits, held_out):

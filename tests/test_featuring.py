@@ -119,9 +119,9 @@ def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier)
 def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier):
     features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     plain, felt = features.seen(pixels), features.differentiable(pixels / 255)
-    features.keep()
+    features.enable_cache()
     kept, again = features.seen(pixels), features.seen(pixels)
-    features.let_go()
+    features.disable_cache()
     for other in (felt, kept, again):
         assert_allclose(other.x.detach(), plain.x, rtol=1e-4, atol=1e-5)
         assert_allclose(other.description.detach(), plain.description, rtol=1e-4, atol=1e-5)

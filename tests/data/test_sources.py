@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from likely.data.sources.base import DataError, SplitListing, class_names
-from likely.data.sources import listings
+from likely.data.sources.listing import listings
 
 
 def write_idx(path: Path, values: np.ndarray, *, mark: int = 0x08) -> None:

@@ -213,9 +213,9 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
     assert_close(now.p_values[:, :K], was.p_values)
     assert now.calibration == (*was.calibration, CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED)
     assert after.typicality.n_missing(0.05) == (*before.typicality.n_missing(0.05), max(0, 20 - n))
-    assert after.offsets.values[-1] == 0
-    assert_close(after.offsets.covariance[:K, :K], before.offsets.covariance)
-    assert (after.offsets.covariance[-1, :K] == 0).all()
+    assert after.bias_correction.values[-1] == 0
+    assert_close(after.bias_correction.covariance[:K, :K], before.bias_correction.covariance)
+    assert (after.bias_correction.covariance[-1, :K] == 0).all()
 
 
 def test_judgments_join_as_if_made_at_once():

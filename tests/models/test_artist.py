@@ -56,7 +56,7 @@ def test_what_another_kept_is_refused(pupil):
 
 def test_a_class_more_is_drawn_and_the_others_as_before(pupil):
     pupil.eval()
-    larger = pupil.extended(torch.ones(3, 3, 4, 4), 4)
+    larger = pupil.with_new_class(torch.ones(3, 3, 4, 4), 4)
     f, c = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 4])
     assert torch.equal(larger.draw(f[:4], c[:4]), pupil.draw(f[:4], c[:4]))
     drawn = larger.draw(f, c)

@@ -119,7 +119,7 @@ def test_in_one_step_each_network_learns_what_it_would_in_turn(shape, options):
 def test_what_the_generator_is_after_does_not_move_the_discriminator(shape):
     x, found = images(shape), []
     for weight in (0.0, 5.0):
-        model = built(shape, adversarial=weight, feature_matching=weight).train()
+        model = built(shape, adversarial_weight=weight, feature_matching=weight).train()
         found.append(gradients(model._joint_loss(x, LABELS, generator(1)), model.discriminator))
     for without, with_ in zip(*found, strict=True):
         assert torch.equal(without, with_)
@@ -138,7 +138,7 @@ def test_what_the_discriminator_is_after_does_not_move_the_generator(shape, monk
 @torch.no_grad()
 @pytest.mark.parametrize("aux_class_weight", [0.0, 2.0])
 def test_features_that_agree_in_the_mean_match(shape, aux_class_weight):
-    model = built(shape, adversarial=0.0, feature_matching=1.0, aux_class_weight=aux_class_weight)
+    model = built(shape, adversarial_weight=0.0, feature_matching=1.0, aux_class_weight=aux_class_weight)
     features, logits, c = torch.randn(6, 4, generator=generator(0)), torch.zeros(6, 3), torch.zeros(6).long()
     matched = model._deceiving((features, logits), c, features.flip(0))
     assert matched.item() == pytest.approx(aux_class_weight * torch.tensor(3.0).log().item(), abs=1e-6)
@@ -193,7 +193,7 @@ def test_the_discriminators_loss_is_its_parts(shape):
 
 def blind(shape, **options):
     """A model whose generator knows no class, while its discriminator is sure of each image's."""
-    model = built(shape, adversarial=0.0, feature_matching=1.0, aux_class_weight=0.0, **options).eval()
+    model = built(shape, adversarial_weight=0.0, feature_matching=1.0, aux_class_weight=0.0, **options).eval()
     with torch.no_grad():
         plain = model._noise_and_class(torch.arange(3).repeat(70), generator(1))
         logits, last = model._judged(model.decode(plain))[1], model.discriminator.to_logits

@@ -166,14 +166,14 @@ def test_what_hidden_pixels_hold_changes_nothing(small_images):
     other = torch.where(observed[:, None], x, 1 - x)
     assert_close(model.observed_log_likelihood(other, observed), model.observed_log_likelihood(x, observed))
     c = torch.tensor([0, 1, 2, 2, 1, 0, 1])
-    assert_close(model.imagined(other, observed, c), model.imagined(x, observed, c))
+    assert_close(model.impute(other, observed, c), model.impute(x, observed, c))
 
 
 def test_an_image_is_imagined_around_what_is_observed(small_images):
     """Observed pixels stay, and of all images with them the one that is imagined is likeliest."""
     model, x, observed = small_images
     c = torch.tensor([0, 1, 2, 2, 1, 0, 1])
-    whole = model.imagined(x, observed, c)
+    whole = model.impute(x, observed, c)
     shown = observed[:, None].expand_as(x)
     assert_close(whole[shown], x[shown])
     inside = ((whole > 0) & (whole < 1)).flatten(1).all(1)  # elsewhere the edge of the scale came in between

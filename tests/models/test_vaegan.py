@@ -51,7 +51,7 @@ def shape(request):
 
 
 def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
-    model, x = built(shape, adversarial=0.0, feature_weight=0.0), images(shape)
+    model, x = built(shape, adversarial_weight=0.0, feature_weight=0.0), images(shape)
     plain = VAE(model.task, VAEOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
     rng = generator(1)
@@ -68,7 +68,7 @@ def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
 def test_the_adversarial_loss_teaches_the_decoder_alone(shape, loss):
     prefixes = (*ENCODER, "component_", *DECODER)
     without, with_ = (
-        autoencoder_gradients(shape, prefixes, adversarial=weight, feature_weight=0.0, loss=loss)
+        autoencoder_gradients(shape, prefixes, adversarial_weight=weight, feature_weight=0.0, loss=loss)
         for weight in (0.0, 10.0)
     )
     for name in without:
@@ -80,7 +80,7 @@ def test_the_adversarial_loss_teaches_the_decoder_alone(shape, loss):
 def test_the_distance_of_features_teaches_encoder_and_decoder(shape):
     for part in (ENCODER, DECODER):
         without, with_ = (
-            autoencoder_gradients(shape, part, adversarial=0.0, feature_weight=weight) for weight in (0.0, 10.0)
+            autoencoder_gradients(shape, part, adversarial_weight=0.0, feature_weight=weight) for weight in (0.0, 10.0)
         )
         assert any(not torch.allclose(with_[name], without[name]) for name in without)
 

@@ -299,7 +299,7 @@ def test_a_class_that_could_not_be_written_leaves_nothing_behind(trained, tmp_pa
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
     with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
-        monkeypatch.setattr("likely.server.http.service.save_extended", full)
+        monkeypatch.setattr("likely.server.http.service.save_with_new_class", full)
         told = asking(service, store, Scope.ADMIN).post("/v1/models/digits/classes?label=noise", files=images)
         assert told.status_code == 503
     again = Store.open(tmp_path / "store")
@@ -621,7 +621,7 @@ def test_no_route_opens_without_a_key_that_is_for_it(service, store, method, pat
     assert scope.value in wrong.json()["detail"]
     assert "expired" in asking(service, store, scope, days=1e-9).request(method, path).json()["detail"]
     revoked = asking(service, store, scope)
-    store.revoke(store.key_of(revoked.secret).id)
+    store.revoke(store.find_key(revoked.secret).id)
     response = revoked.request(method, path)
     assert response.status_code == 401
     assert "revoked" in response.json()["detail"]
@@ -660,7 +660,7 @@ def test_a_session_is_no_key_and_a_key_no_session_however_lately_they_were_used(
 
 def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, monkeypatch):
     key, secret = store.add_key("person", [Scope.READ])
-    known, ask = CredentialCache(store), store.key_of
+    known, ask = CredentialCache(store), store.find_key
 
     def revoked_meanwhile(secret):
         found = ask(secret)
@@ -676,7 +676,7 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, mo
 
 def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(store, monkeypatch):
     _, secret = store.add_key("person", [Scope.READ])
-    known, ask, asked = CredentialCache(store), store.key_of, []
+    known, ask, asked = CredentialCache(store), store.find_key, []
 
     async def many(secret):
         return await asyncio.gather(*(known.find_key(secret) for _ in range(20)), return_exceptions=True)

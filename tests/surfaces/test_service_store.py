@@ -55,7 +55,7 @@ def store(opened):
 def filled(store):
     for version in ("a@1", "a@2", "b@1"):
         now = datetime.now(UTC)
-        store.know(ModelRow(id=version, name=version[0], family="vae", labels=["cat", "dog"], first_served=now))
+        store.register_model(ModelRow(id=version, name=version[0], family="vae", labels=["cat", "dog"], first_served=now))
     return store
 
 
@@ -105,7 +105,7 @@ def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, s
     ids = store.add([answered(b"%d" % i, status=status) for i, status in enumerate(statuses)])
     labeled = data.draw(st.sets(st.sampled_from(ids)))
     store.label(sorted(labeled), "dog", None)
-    wanted, said = data.draw(st.sets(st.sampled_from(STATUSES))), data.draw(st.none() | st.booleans())
+    wanted, said = data.draw(st.sets(st.sampled_from(STATUSES))), data.draw(st.nothing() | st.booleans())
     found = {each.id for each in store.every(PredictionFilter(status=sorted(wanted), is_labeled=said))}
     through = {id for id, status in zip(ids, statuses, strict=True) if not wanted or status in wanted}
     assert found == {id for id in through if said is None or (id in labeled) == said}
@@ -143,7 +143,7 @@ def test_what_people_found_of_a_class_is_counted(store):
     store.label([known], "cat", None)
     store.label([other], "dog", None)
     store.label([doubt, strange], "cat", None)
-    figures = store.class_figures("a")
+    figures = store.class_stats("a")
     assert set(figures) == {"cat", "dog"}
     cat, dog = figures["cat"], figures["dog"]
     assert (cat.n_known, cat.n_ambiguous, cat.n_unknown, cat.n_right, cat.n_wrong, cat.n_missed) == (2, 1, 0, 1, 1, 2)
@@ -229,14 +229,14 @@ def test_old_predictions_that_nobody_labeled_are_forgotten_with_their_images(sto
 
 def test_a_key_opens_until_it_is_revoked_or_expires(store):
     key, secret = store.add_key("reader", [Scope.READ])
-    assert store.key_of(secret) == key
+    assert store.find_key(secret) == key
     assert key.may(Scope.READ)
     assert not key.may(Scope.LABEL)
-    assert store.key_of(secret + "x") is None
+    assert store.find_key(secret + "x") is None
     assert store.revoke(key.id)
-    assert "revoked" in store.key_of(secret).fault
+    assert "revoked" in store.find_key(secret).fault
     _, short = store.add_key("short", [Scope.ADMIN], days=1e-9)
-    assert "expired" in store.key_of(short).fault
+    assert "expired" in store.find_key(short).fault
     assert not store.revoke("nobody")
 
 
@@ -252,12 +252,12 @@ def test_secrets_are_not_in_the_store(tmp_path):
 def test_a_session_ends_with_its_time_its_log_out_or_its_key(store):
     key, _ = store.add_key("first", [Scope.ADMIN])
     one, two, over = store.log_in(key, 1), store.log_in(key, 1), store.log_in(key, -1)
-    assert store.logged_in(one) == key
-    assert store.logged_in(over) is None
+    assert store.find_session(one) == key
+    assert store.find_session(over) is None
     store.log_out(one)
-    assert store.logged_in(one) is None
+    assert store.find_session(one) is None
     store.revoke(key.id)
-    assert store.logged_in(two) is None
+    assert store.find_session(two) is None
 
 
 def test_a_store_of_a_later_version_is_left_alone(store, opened):

@@ -19,7 +19,7 @@ from likely.benchmark.config import BASELINE, BenchmarkRun, BenchmarkConfig
 from likely.checkpoint import DOCUMENT, read_document
 from likely.classifier import Predictor
 from likely.data.sources.base import LoadError
-from likely.data.sources import listings
+from likely.data.sources.listing import listings
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
 from likely.reporting.comparison import ResultKey, Result
 from likely.evaluation.eval_split import eval_split

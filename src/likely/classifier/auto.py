@@ -10,7 +10,7 @@ import numpy as np
 
 from likely import AUTO
 from likely.data.infer_format import native_size
-from likely.data.sources import listings
+from likely.data.sources.listing import listings
 from likely.features.feature_extractors import FeatureOptions
 
 BACKBONE = "LIKELY_BACKBONE"  # in the environment: a backbone that is at hand for every training

@@ -24,7 +24,7 @@ from likely.data.sources.base import LoadError as LoadError
 from likely.data.dataset import Dataset as Dataset
 from likely.data.dataset import LabeledImages as LabeledImages
 from likely.data.reader import ReadResult, Reader
-from likely.data.sources import listings as listings_of
+from likely.data.sources.listing import listings as listings_of
 
 NATIVE_FORMAT: Final = ImageOptions()
 

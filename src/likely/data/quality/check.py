@@ -13,7 +13,7 @@ from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.sources.base import FileItems, Listings
 from likely.data.suggestions import did_you_mean
 from likely.data.dataset import Dataset
-from likely.data.sources import listings as listings_of
+from likely.data.sources.listing import listings as listings_of
 
 FEW_IMAGES = 20
 LARGEST_IMBALANCE = 10
