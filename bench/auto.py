@@ -20,8 +20,8 @@ import torch
 from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
-from likely.data.loading import load
 from likely.data.dataset import LabeledImages
+from likely.data.loading import load
 from likely.data.splits import split
 
 LEDGER = RESULTS / "auto.jsonl"
@@ -73,7 +73,9 @@ def given(n: int) -> int:
     return m
 
 
-def measured(kind: str, lesson: LabeledImages, answered: LabeledImages, training: dict[str, Any], seed: int) -> dict[str, float]:
+def measured(
+    kind: str, lesson: LabeledImages, answered: LabeledImages, training: dict[str, Any], seed: int
+) -> dict[str, float]:
     """The accuracy on what is to be answered, and the seconds that learning took."""
     family, features = FAMILIES[kind]
     classifier, begun = Classifier(family, features=features, training=training, random_state=seed), time.perf_counter()

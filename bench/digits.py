@@ -15,10 +15,10 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, rows, 
 from promises import alarms, n_above
 
 from likely import Classifier
+from likely.cli.demo import EPOCHS
 from likely.data.loading import load
 from likely.data.splits import make_splits
 from likely.evaluation.evaluate import evaluate
-from likely.cli.demo import EPOCHS
 
 LEDGER = RESULTS / "digits.jsonl"
 FAMILIES = {"vae": {}, "gaussian": {}, "softmax": {}}

@@ -25,12 +25,12 @@ from ledger import RESULTS, arguments, measure_once, provenance, rows, write_tab
 from trained import trained
 
 from likely import Classifier
+from likely.data.dataset import Dataset, LabeledImages
 from likely.data.loading import load
 from likely.data.preprocessing import ImageOptions, write_image
-from likely.data.dataset import Dataset, LabeledImages
-from likely.evaluation.frechet_and_kernel import frechet_distance
 from likely.evaluation.extractors import extractor
 from likely.evaluation.fidelity import fidelity
+from likely.evaluation.frechet_and_kernel import frechet_distance
 from likely.reporting.images.image_grid import grid_by_class
 
 LEDGER = RESULTS / "drawing.jsonl"

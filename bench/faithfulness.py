@@ -19,8 +19,8 @@ from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.classifier.explanation import baseline_image
-from likely.evaluation.faithfulness import deletion_curve, attribution_rankings
-from likely.evaluation.eval_split import training_images, eval_split
+from likely.evaluation.eval_split import eval_split, training_images
+from likely.evaluation.faithfulness import attribution_rankings, deletion_curve
 from likely.networks.pixel_scaling import to_unit
 
 LEDGER = RESULTS / "faithfulness.jsonl"

@@ -19,9 +19,9 @@ from trained import history, trained
 
 from likely import Classifier
 from likely.benchmark.throughput import interleaved_timing
+from likely.evaluation.eval_split import EvalSplit, eval_split
 from likely.evaluation.evaluate import EvaluationResult, evaluate
 from likely.evaluation.metrics import paired_bootstrap
-from likely.evaluation.eval_split import EvalSplit, eval_split
 
 LEDGER = RESULTS / "fashion.jsonl"
 
@@ -49,7 +49,9 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
     torch.set_num_threads(threads)
     models = {"vae": Classifier.load(vae), "twin": Classifier.load(twin)}
     chosen = eval_split(models["vae"], data)
-    found = {name: evaluate(model, chosen.images, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()}
+    found = {
+        name: evaluate(model, chosen.images, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()
+    }
     return {
         **circumstances(threads),
         "seed": seed,
@@ -80,7 +82,9 @@ def throughput(models: dict[str, Classifier], chosen: EvalSplit, repeats: int = 
         "vae": lambda: models["vae"].predict_proba(images),
         "twin": lambda: models["twin"].predict_proba(images),
     }
-    seconds = interleaved_timing(calls, repeats) | interleaved_timing({"answer": lambda: models["vae"].classify(images)}, repeats)
+    seconds = interleaved_timing(calls, repeats) | interleaved_timing(
+        {"answer": lambda: models["vae"].classify(images)}, repeats
+    )
     ratios = seconds["twin"] / seconds["vae"]
     return {
         "predict_proba_per_second": {name: len(images) / float(np.median(seconds[name])) for name in ("vae", "twin")},

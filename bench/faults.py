@@ -35,7 +35,7 @@ from turns import MOST, Turn, Watch, in_turns, quietest, settled, turn
 
 from likely.data.loading import load as load_data
 from likely.server.http.png import png
-from likely.server.store import Scope, PredictionFilter, Store
+from likely.server.store import PredictionFilter, Scope, Store
 from likely.server.store.schema import ImageRow
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "surfaces"))

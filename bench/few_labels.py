@@ -17,8 +17,8 @@ import torch
 from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
 
 from likely import Classifier
-from likely.data.loading import load
 from likely.data.dataset import Dataset
+from likely.data.loading import load
 from likely.data.splits import Splits
 
 LEDGER = RESULTS / "few_labels.jsonl"

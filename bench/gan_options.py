@@ -19,12 +19,12 @@ from few_labels import few_labeled
 from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
 
 from likely import Classifier
-from likely.data.loading import load
 from likely.data.dataset import Dataset, LabeledImages
+from likely.data.loading import load
 from likely.data.splits import Splits, make_splits
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
-from likely.training.loop import DivergenceError
+from likely.exceptions import DivergenceError
 
 LEDGER = RESULTS / "gan_options.jsonl"
 EPOCHS, LABELS = 40, 10

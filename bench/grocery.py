@@ -31,8 +31,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from trained import trained
 
 from likely import Classifier
-from likely.data.loading import load
 from likely.data.dataset import LabeledImages
+from likely.data.loading import load
 from likely.evaluation import metrics
 from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_posterior, log_uniform
@@ -82,7 +82,16 @@ def measured(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
     """Our classifier, trained by the command line, and the seconds that this took."""
-    words = ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", asked.stages, "--label-check-folds", 0]
+    words = [
+        "--model",
+        "gaussian",
+        "--backbone",
+        asked.backbone,
+        "--backbone-stages",
+        asked.stages,
+        "--label-check-folds",
+        0,
+    ]
     words += ["--seed", seed, "--threads", asked.threads]
     start = time.perf_counter()
     folder, _ = trained(str(data), asked.out / name, *words)

@@ -66,7 +66,11 @@ def accuracies(
     these = torch.from_numpy(chosen)
     part = examined.subset(these)
     found = adapt_prior(classifier.conformal_, [part], classifier.log_prior_, ALPHA)
-    priors = {"trained": classifier.log_prior_, "adapted": found.prior_estimate.log_prior, "true": torch.from_numpy(mix).log()}
+    priors = {
+        "trained": classifier.log_prior_,
+        "adapted": found.prior_estimate.log_prior,
+        "true": torch.from_numpy(mix).log(),
+    }
     right = {}
     for name, prior in priors.items():
         posterior = log_posterior(part.log_scores, prior, classifier.conformal_.temperature)

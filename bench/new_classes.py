@@ -18,8 +18,8 @@ from ledger import RESULTS, append, circumstances, provenance, rows, write_table
 from trained import model_arguments, unmeasured
 
 from likely import Classifier
-from likely.data.loading import load
 from likely.data.dataset import Dataset, LabeledImages
+from likely.data.loading import load
 
 LEDGER = RESULTS / "new_classes.jsonl"
 COUNTS = (5, 50, 500)

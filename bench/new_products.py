@@ -22,8 +22,8 @@ from grocery import manifest, ours, shop_arguments, write_manifest
 from ledger import RESULTS, measure_once, provenance, rows, write_table
 
 from likely import Classifier
-from likely.data.loading import load
 from likely.data.dataset import LabeledImages
+from likely.data.loading import load
 
 LEDGER = RESULTS / "new_products.jsonl"
 N_NEW = 4
@@ -44,7 +44,13 @@ def main() -> None:
 
 
 def added(
-    asked: argparse.Namespace, data: Path, joint: Classifier, train: LabeledImages, test: LabeledImages, c: int, seed: int
+    asked: argparse.Namespace,
+    data: Path,
+    joint: Classifier,
+    train: LabeledImages,
+    test: LabeledImages,
+    c: int,
+    seed: int,
 ) -> dict[str, Any]:
     """A model of all products but c, to which c is added."""
     name = joint.labels[c]

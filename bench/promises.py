@@ -13,7 +13,9 @@ from likely.evaluation.metrics import beta_binomial_bound
 ALPHAS = (0.05, 0.1)
 
 
-def alarms(classifier: Classifier, part: LabeledImages, alphas: Sequence[float] = ALPHAS) -> dict[str, dict[str, list[int]]]:
+def alarms(
+    classifier: Classifier, part: LabeledImages, alphas: Sequence[float] = ALPHAS
+) -> dict[str, dict[str, list[int]]]:
     """At each alpha, how often p of the true class was at most alpha, and the bound of the beta-binomial at 95 %.
 
     A split-conformal rule with n_c calibration images raises BetaBinomial(n; k, n_c + 1 − k) false alarms among n images,

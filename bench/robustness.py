@@ -17,8 +17,8 @@ from trained import complete, model_arguments
 from likely import Classifier
 from likely.evaluation.attacks import attack
 from likely.evaluation.corruptions import CORRUPTIONS
-from likely.evaluation.robustness import measure_robustness
 from likely.evaluation.eval_split import eval_split
+from likely.evaluation.robustness import measure_robustness
 
 LEDGER = RESULTS / "robustness.jsonl"
 N_DAMAGED, N_ATTACKED = 2000, 256
@@ -62,7 +62,9 @@ def table() -> str:
     for row in found:
         for each in row["attacked"]:
             start = f"| {row['data']} | {row['kind']} | {row['seed']} | {each['attack']} | {each['budget']:g}"
-            lines.append(f"{start} | {each['accuracy']:.3f} | {each['attack_success_rate']:.3f} | {each['rejection_rate']:.3f} |")
+            lines.append(
+                f"{start} | {each['accuracy']:.3f} | {each['attack_success_rate']:.3f} | {each['rejection_rate']:.3f} |"
+            )
     note = f"{found[0]['attacked'][0]['n']} images. Deceived: wrong, and taken for known at alpha {ALPHA:g}."
     return "\n".join([*lines, "", f"{note} {provenance(found)}"]) + "\n"
 

@@ -16,11 +16,11 @@ import torch
 from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
 
 from likely import Classifier, models
-from likely.data.loading import load
 from likely.data.dataset import Dataset
+from likely.data.loading import load
 from likely.data.splits import make_splits
 from likely.evaluation.metrics import clopper_pearson
-from likely.training.loop import DivergenceError
+from likely.exceptions import DivergenceError
 from likely.training.options import TrainingOptions
 
 LEDGER = RESULTS / "rollbacks.jsonl"

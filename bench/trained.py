@@ -26,9 +26,7 @@ def model_arguments(what: str | None, families: str, minutes: float) -> argparse
     """The options of a benchmark of models that it trains, or finds trained, in a folder."""
     found = arguments(what)
     found.add_argument("data")
-    found.add_argument(
-        "--models", default=families, help="families, with commas between; softmax+erasing is one"
-    )
+    found.add_argument("--models", default=families, help="families, with commas between; softmax+erasing is one")
     found.add_argument("--backbone", help="a pretrained network's folder, for those that are called +backbone")
     found.add_argument("--minutes", type=float, default=minutes)
     found.add_argument("--out", type=Path, required=True)
@@ -59,7 +57,18 @@ def complete(asked: argparse.Namespace, ledger: Path, measured: Callable[[Path, 
 def words(kind: str, seed: int, asked: argparse.Namespace) -> list[object]:
     """What `likely train` is told."""
     family, *extras = kind.split("+")
-    said = ["--model", family, "--minutes", asked.minutes, "--seed", seed, "--threads", asked.threads, "--label-check-folds", 0]
+    said = [
+        "--model",
+        family,
+        "--minutes",
+        asked.minutes,
+        "--seed",
+        seed,
+        "--threads",
+        asked.threads,
+        "--label-check-folds",
+        0,
+    ]
     return [*said, *(str(word).format(backbone=asked.backbone) for extra in extras for word in EXTRAS[extra])]
 
 

@@ -19,10 +19,10 @@ from PIL import Image
 
 from likely import Classifier
 from likely.data.preprocessing import write_image
-from likely.reporting.images.captions import captioned
+from likely.evaluation.eval_split import eval_split, training_images
 from likely.evaluation.nearest_neighbors import nearest_images
+from likely.reporting.images.captions import captioned
 from likely.reporting.images.explanation_figure import explanation_figure, imputation_figure
-from likely.evaluation.eval_split import training_images, eval_split
 
 N, N_ALIKE = 7, 7
 SHIRT, COAT = 6, 4
@@ -64,7 +64,9 @@ def why(classifier: Classifier, data: str) -> Image.Image:
     found = classifier.explain(first(classifier, data, SHIRT), against=classifier.labels[COAT])
     part = training_images(classifier, data)
     near = {c: nearest_images(classifier, found.image, part, c, N_ALIKE) for c in (found.label, found.against)}
-    return explanation_figure(found, NAMES, {c: each.images.batch(range(len(each))).numpy() for c, each in near.items()})
+    return explanation_figure(
+        found, NAMES, {c: each.images.batch(range(len(each))).numpy() for c, each in near.items()}
+    )
 
 
 def first(classifier: Classifier, data: str, c: int) -> np.ndarray:

@@ -20,22 +20,22 @@ from trained import complete, model_arguments
 
 from likely import Classifier
 from likely.classifier.calibration import (
+    calibration_data,
     cross_conformal_data,
     has_own_features,
-    uses_likelihood_ratio,
-    calibration_data,
     training_statistics,
+    uses_likelihood_ratio,
 )
 from likely.data import arrays
-from likely.data.image_dataset import InMemoryImages, ImageDataset
+from likely.data.dataset import LabeledImages, concatenate
+from likely.data.image_dataset import ImageDataset, InMemoryImages
 from likely.data.loading import load
 from likely.data.preprocessing import ImageFormat
-from likely.data.dataset import LabeledImages, concatenate
-from likely.evaluation.metrics import auroc, beta_binomial_bound
 from likely.evaluation.eval_split import eval_split
-from likely.inference.decision import ModelOutputs, ConformalClassifier, CalibrationData
-from likely.inference.posterior import log_posterior
+from likely.evaluation.metrics import auroc, beta_binomial_bound
 from likely.experiment import held_out_splits
+from likely.inference.decision import CalibrationData, ConformalClassifier, ModelOutputs
+from likely.inference.posterior import log_posterior
 
 LEDGER = RESULTS / "unknowns.jsonl"
 N_SPLITS = 10
@@ -112,17 +112,26 @@ def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.n
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
             validation = calibration_data(classifier, classifier.model_, parts.validation, T)
-            judge = ConformalClassifier.fit_cross_conformal(validation, cross_conformal_data(classifier, parts, T, i), classifier.log_prior_, T)
+            judge = ConformalClassifier.fit_cross_conformal(
+                validation, cross_conformal_data(classifier, parts, T, i), classifier.log_prior_, T
+            )
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
             drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
             calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
             fitted, calibrated = (
-                CalibrationData.from_outputs(examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T)
+                CalibrationData.from_outputs(
+                    examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T
+                )
                 for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
             )
             judge = ConformalClassifier.fit(
-                fitted, calibrated, classifier.log_prior_, T, trained, uses_likelihood_ratio=uses_likelihood_ratio(classifier)
+                fitted,
+                calibrated,
+                classifier.log_prior_,
+                T,
+                trained,
+                uses_likelihood_ratio=uses_likelihood_ratio(classifier),
             )
         for alpha in alphas:
             judgment = judge(own, classifier.log_prior_, alpha)

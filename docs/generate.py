@@ -18,15 +18,15 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from likely.data.preprocessing import ImageOptions
-from likely.models import FAMILIES, summary
-from likely.features.feature_decoder import DecoderOptions
-from likely.features.feature_extractors import FeatureOptions
-from likely.options import Options
-from likely.experiment import TrainConfig
 from likely.cli import cli
 from likely.cli.flags import flag_name, without_none
 from likely.cli.train import DECODER
+from likely.data.preprocessing import ImageOptions
+from likely.experiment import TrainConfig
+from likely.features.feature_decoder import DecoderOptions
+from likely.features.feature_extractors import FeatureOptions
+from likely.models import FAMILIES, summary
+from likely.options import Options
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent

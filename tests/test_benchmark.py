@@ -13,25 +13,24 @@ from likely import Classifier, models
 from likely.benchmark import (
     BASELINE,
     Benchmark,
-    BenchmarkError,
     BenchmarkConfig,
     BenchmarkInterrupted,
     ProgressObserver,
     build_comparison,
     write_report,
 )
+from likely.benchmark.config import BenchmarkRun
 from likely.benchmark.environment import PeakMemory, commit
 from likely.benchmark.results import ResultsLog
-from likely.benchmark.config import BenchmarkRun
 from likely.benchmark.throughput import interleaved_timing
 from likely.data.preprocessing import ImageOptions
+from likely.evaluation.eval_split import eval_split
 from likely.evaluation.evaluate import evaluate
 from likely.evaluation.fidelity import require_comparable
+from likely.exceptions import BenchmarkError, DivergenceError
+from likely.models.gaussian import Gaussian
 from likely.reporting.comparison import ResultKey, table
 from likely.reporting.comparison.fidelity import between_seeds
-from likely.evaluation.eval_split import eval_split
-from likely.models.gaussian import Gaussian
-from likely.training.loop import DivergenceError
 from likely.training.options import TrainingOptions
 
 
@@ -47,7 +46,9 @@ def data(tmp_path_factory):
 
 def plan(data, *families, epochs=1, **changes):
     training = TrainingOptions(epochs=epochs, threads=1)
-    return BenchmarkConfig(data=str(data), families=families or ("gaussian",), training=training, options=NARROW, **changes)
+    return BenchmarkConfig(
+        data=str(data), families=families or ("gaussian",), training=training, options=NARROW, **changes
+    )
 
 
 NARROW = {"softmax": {"width": 4}, "vae": {"width": 4, "latent_dims": 4}}

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from likely import AUTO, Classifier
-from likely.classifier.auto import BACKBONE, MIN_IMAGES_PER_CLASS, default_backbone, choose_model
+from likely import Classifier
+from likely.classifier.auto import BACKBONE, MIN_IMAGES_PER_CLASS, choose_model, default_backbone
 from likely.data.preprocessing import to_pil, write_image
 from likely.features.feature_extractors import FeatureOptions
+from likely.options import AUTO
 
 PIXELS = FeatureOptions()
 
@@ -15,8 +16,20 @@ PIXELS = FeatureOptions()
 @pytest.mark.parametrize(
     ("shape", "counts", "features", "family", "kind"),
     [
-        ((1, 28, 28), (MIN_IMAGES_PER_CLASS, MIN_IMAGES_PER_CLASS, 2 * MIN_IMAGES_PER_CLASS), PIXELS, "vaegan", "pixels"),
-        ((1, 28, 28), (MIN_IMAGES_PER_CLASS - 1, MIN_IMAGES_PER_CLASS - 1, 3 * MIN_IMAGES_PER_CLASS), PIXELS, "gaussian", "random"),
+        (
+            (1, 28, 28),
+            (MIN_IMAGES_PER_CLASS, MIN_IMAGES_PER_CLASS, 2 * MIN_IMAGES_PER_CLASS),
+            PIXELS,
+            "vaegan",
+            "pixels",
+        ),
+        (
+            (1, 28, 28),
+            (MIN_IMAGES_PER_CLASS - 1, MIN_IMAGES_PER_CLASS - 1, 3 * MIN_IMAGES_PER_CLASS),
+            PIXELS,
+            "gaussian",
+            "random",
+        ),
         ((3, 224, 224), (5, 5), FeatureOptions(backbone="somewhere"), "gaussian", "backbone"),
         ((3, 64, 64), (5000, 5000), FeatureOptions(features="autoencoder"), "gaussian", "autoencoder"),
         ((10,), (20, 20), PIXELS, "gaussian", "pixels"),

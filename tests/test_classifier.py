@@ -13,12 +13,12 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 
 from likely import Classifier, checkpoint
-from likely.prediction import CalibrationScope, Status
-from likely.checkpoint import CheckpointError
-from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.data import arrays
-from likely.data.preprocessing import ImageError, ImageOptions
+from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
+from likely.exceptions import CheckpointError, ImageError
+from likely.prediction import CalibrationScope, Status
 
 TINY = {"latent_dims": 4, "width": 4}
 BRIEF = {"epochs": 2, "batch_size": 32}

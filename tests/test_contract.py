@@ -5,16 +5,16 @@ import torch
 
 from likely.base import (
     Diagnostics,
-    LikelihoodKind,
-    SupportsNewClasses,
-    HasFeatures,
+    Domain,
+    FitsInClosedForm,
     GenerativeModel,
+    HasFeatures,
     ImportanceWeighted,
     Latent,
     LatentClassMixture,
-    FitsInClosedForm,
+    LikelihoodKind,
     SupportsMissingPixels,
-    Domain,
+    SupportsNewClasses,
     Task,
 )
 from likely.evaluation.metrics import bits_per_dim
@@ -156,7 +156,9 @@ def test_evidence_says_what_space_it_is_of(model, shape):
         assert not hasattr(model, "evidence")
         return
     assert model.likelihood_type.domain is (Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES)
-    assert model.likelihood_type.has_bits_per_dim == (len(shape) == 3 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED)
+    assert model.likelihood_type.has_bits_per_dim == (
+        len(shape) == 3 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED
+    )
 
 
 def test_statistics_are_named_and_have_a_row_an_image(model, shape):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from likely.classifier.explain import baseline_image
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.classifier.explain import baseline_image
 
 FAMILIES = {
     "gaussian": ({}, {}),

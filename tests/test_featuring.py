@@ -9,13 +9,13 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.features.feature_extraction import CACHE_LAYOUT
 from likely.data import arrays
 from likely.data.arrays import read_inputs
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.evaluation.evaluate import N_TIMED, evaluate
 from likely.evaluation.metrics import auroc
+from likely.features.feature_extraction import CACHE_LAYOUT
 from likely.features.feature_extractors import RandomConvolutions
 
 IMAGES, LABELS = (part[:300] for part in (load_digits().images / 16, load_digits().target))

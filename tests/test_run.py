@@ -14,19 +14,11 @@ from sklearn.datasets import load_digits
 from likely import Classifier
 from likely.checkpoint import read_document
 from likely.data.loading import load
-from likely.data.sources.base import DataError
 from likely.evaluation.evaluate import N_TIMED
 from likely.evaluation.training_record import TrainingRecord, read_history
+from likely.exceptions import DataError, TrainConfigError
+from likely.experiment import SAMPLES_PER_CLASS, TRAINING_STATE, TrainConfig, held_out_splits, resume_run, start_run
 from likely.features.feature_extractors import RandomConvolutions
-from likely.experiment import (
-    SAMPLES_PER_CLASS,
-    TRAINING_STATE,
-    TrainConfig,
-    RunError,
-    start_run,
-    resume_run,
-    held_out_splits,
-)
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -83,7 +75,9 @@ def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
     monkeypatch.setitem(RandomConvolutions.__init__.__kwdefaults__, "n_filters", 8)
     made, forward = [], RandomConvolutions.forward
     monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: made.append(len(x)) or forward(self, x))
-    session = drained(start_run(TrainConfig(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out"))
+    session = drained(
+        start_run(TrainConfig(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out")
+    )
     for _ in session.check_labels():
         pass
     parts = session.parts
@@ -141,17 +135,22 @@ def test_a_training_does_not_go_on_with_other_data(tmp_path):
     data, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     np.savez(data, x=images, y=np.arange(60) % 3)
     training = TrainingOptions(epochs=3, batch_size=16, threads=1)
-    session = start_run(TrainConfig(data=str(data), model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m")
+    session = start_run(
+        TrainConfig(data=str(data), model="vaegan", options=TINY, training=training, label_check_folds=0),
+        tmp_path / "m",
+    )
     next(iter(session.steps()))
     session.save_progress()
     np.savez(data, x=255 - images, y=np.arange(60) % 3)
-    with pytest.raises(RunError, match="changed"):
+    with pytest.raises(TrainConfigError, match="changed"):
         resume_run(tmp_path / "m")
 
 
 def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path):
     training = TrainingOptions(minutes=0.03, batch_size=64, threads=1)
-    session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m")
+    session = start_run(
+        TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m"
+    )
     for step in session.steps():
         if step.fraction > 0.4:
             session.save_progress()
@@ -164,14 +163,14 @@ def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path)
 
 def test_a_folder_that_holds_something_is_not_written_to(some, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(RunError, match="--overwrite"):
+    with pytest.raises(TrainConfigError, match="--overwrite"):
         start_run(tiny_run(some), tmp_path)
 
 
 def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_path):
-    with pytest.raises(RunError, match="no training was begun"):
+    with pytest.raises(TrainConfigError, match="no training was begun"):
         resume_run(tmp_path)
-    with pytest.raises(RunError, match="complete"):
+    with pytest.raises(TrainConfigError, match="complete"):
         resume_run(uninterrupted)
 
 
@@ -191,7 +190,9 @@ def test_wrong_labels_are_doubted(tmp_path):
     flipped = np.arange(0, 600, 50)
     labels[flipped] = (labels[flipped] + 1) % 10
     np.savez(tmp_path / "some.npz", x=images, y=labels)
-    run = TrainConfig(data=str(tmp_path / "some.npz"), model="gaussian", options={"covariance": "tied"}, label_check_folds=3)
+    run = TrainConfig(
+        data=str(tmp_path / "some.npz"), model="gaussian", options={"covariance": "tied"}, label_check_folds=3
+    )
     session = start_run(run, tmp_path / "m")
     for _ in session.steps():
         pass
@@ -222,7 +223,9 @@ def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tm
 
 def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
     training = TrainingOptions(minutes=0.002, batch_size=16, threads=1)
-    session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m")
+    session = start_run(
+        TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m"
+    )
     steps = list(session.steps())
     assert steps[-1].fraction == 1
     assert "nll" in steps[-1].validation

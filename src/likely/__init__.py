@@ -10,23 +10,22 @@ True
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from likely.prediction import Prediction as Prediction
-    from likely.classifier.estimator import Classifier as Classifier
+from likely.version import __version__
 
-__version__ = "0.1.0"
-AUTO = "auto"  # the family is chosen by the data
-DEFAULT_MODEL = AUTO  # of whoever names none
-__all__ = ["AUTO", "DEFAULT_MODEL", "Prediction", "Classifier", "__version__"]
+if TYPE_CHECKING:
+    from likely.classifier.estimator import Classifier as Classifier
+    from likely.prediction import Prediction as Prediction
+
+__all__ = ["Classifier", "Prediction", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the names of this page when they are first used: `import likely` alone does not wait for torch."""
+    """Import the public names on first use, so that `import likely` does not wait for torch."""
     if name == "Classifier":
         from likely.classifier.estimator import Classifier
 
         return Classifier
-    if name == "Answer":
+    if name == "Prediction":
         from likely.prediction import Prediction
 
         return Prediction

@@ -17,3 +17,7 @@ class Options(BaseModel):
     def from_any(cls, given: Mapping[str, Any] | Options | None) -> Self:
         """From a mapping, an options object of which what was set counts, or nothing."""
         return cls.model_validate(given.model_dump(exclude_unset=True) if isinstance(given, Options) else given or {})
+
+
+AUTO = "auto"  # choose the family by the data
+DEFAULT_MODEL = AUTO

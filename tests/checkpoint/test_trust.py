@@ -9,16 +9,9 @@ import pytest
 import torch
 
 from likely import checkpoint
-from likely.checkpoint import (
-    CheckpointError,
-    ModelFolder,
-    TrustPolicy,
-    decrypt,
-    encrypt,
-    encryption,
-    signing,
-)
+from likely.checkpoint import ModelFolder, TrustPolicy, decrypt, encrypt, encryption, signing
 from likely.checkpoint.encryption import SUFFIX, Keyring
+from likely.exceptions import CheckpointError
 
 TENSORS = {"a": torch.arange(20.0), "b": torch.ones(3, 4)}
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from likely.data import arrays
-from likely.data.image_dataset import InMemoryImages, LazyImages, ArrayDataset
-from likely.data.decoding import ImageError
+from likely.data.image_dataset import ArrayDataset, InMemoryImages, LazyImages
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
+from likely.exceptions import ImageError
 
 GRAY = ImageFormat(channels=1, height=6, width=5)
 COLOR = ImageFormat(channels=3, height=6, width=5)

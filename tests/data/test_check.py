@@ -10,12 +10,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from likely.cli.data import command
 from likely.data.quality import duplicates, near_duplicates
 from likely.data.quality.check import check
 from likely.data.quality.issues import DataIssues
 from likely.data.quality.near_duplicates import Thumbnails, nearest_duplicates
-from likely.data.sources.base import DataError
-from likely.cli.data import command
+from likely.exceptions import DataError
 
 
 def photograph(seed: int, *, size: int = 48) -> Image.Image:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from test_sources import mnist, write_idx
 
-from likely.data.loading import InMemoryImages, DataError, LazyImages, ArrayDataset, load
+from likely.data.loading import ArrayDataset, InMemoryImages, LazyImages, load
 from likely.data.preprocessing import ImageFormat, ImageOptions
+from likely.exceptions import DataError
 
 
 @pytest.fixture

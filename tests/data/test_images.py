@@ -20,15 +20,8 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from likely.data.decoding import ORIENTATION, decode
-from likely.data.preprocessing import (
-    ImageError,
-    ImageFormat,
-    ImageOptions,
-    find_images,
-    read_image,
-    to_pil,
-    write_image,
-)
+from likely.data.preprocessing import ImageFormat, ImageOptions, find_images, read_image, to_pil, write_image
+from likely.exceptions import ImageError
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 
 POLICIES = ("fit", "crop", "stretch")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likely.data.sources.base import DataError, SplitListing, class_names
+from likely.data.sources.base import SplitListing, class_names
 from likely.data.sources.listing import listings
+from likely.exceptions import DataError
 
 
 def write_idx(path: Path, values: np.ndarray, *, mark: int = 0x08) -> None:

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likely.data.image_dataset import ArrayDataset
-from likely.data.sources.base import DataError
 from likely.data.dataset import Dataset, LabeledImages
+from likely.data.image_dataset import ArrayDataset
 from likely.data.splits import SplitIndices, make_splits, split
+from likely.exceptions import DataError
 
 labels_of_few_classes = st.lists(st.integers(-1, 4), max_size=120).map(lambda labels: np.array(labels, np.int64))
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from likely.prediction import CalibrationScope
-from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation import metrics
-from likely.evaluation.summary import Metrics, RejectionMetrics, OODMetrics
 from likely.evaluation.label_errors import LabelIssue
+from likely.evaluation.summary import Metrics, OODMetrics, RejectionMetrics
+from likely.prediction import CalibrationScope
 from likely.reporting.html.content import (
     Curves,
     DataSummary,
     FalseAlarms,
-    ReportHeader,
     LabelIssues,
+    MostAtypical,
     MostConfidentErrors,
     Option,
     Provenance,
     PValues,
     Reconstructions,
     ReportContent,
+    ReportHeader,
     Samples,
-    MostAtypical,
 )
 
 NASTY = "<b>\"x\"&'y'</b>/|a_b|: - #é"
@@ -71,7 +71,9 @@ def report_of(names: tuple[str, ...], shape: tuple[int, int, int], per_class: in
         reconstructions=Reconstructions(images[:12], images[:12], labels[:12]),
         most_atypical=MostAtypical(images[:12], np.sort(p_values)[:12] / 500, labels[:12]),
         most_confident_errors=MostConfidentErrors(images[:12], labels[:12], labels[1:13], p_values[:12]),
-        label_issues=LabelIssues(images[:2], (LabelIssue(4, 0, 1, -0.9), LabelIssue(2, 1, 0, -0.4)), ("a/1.png", "b/2.png")),
+        label_issues=LabelIssues(
+            images[:2], (LabelIssue(4, 0, 1, -0.9), LabelIssue(2, 1, 0, -0.4)), ("a/1.png", "b/2.png")
+        ),
         data=DataSummary("fashion/", shape, {"train": 100 * each, "test": each}, {"a/x.png": "truncated"}, 7),
         options={"Model": (Option("latent", "64", "Size of the code."),)},
         provenance=Provenance("likely train <fashion>", {"torch": "2.13"}, "a desk", 7, 12.5, 8, "float32"),

@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.image_dataset import InMemoryImages
 from likely.data.dataset import LabeledImages
+from likely.data.image_dataset import InMemoryImages
 from likely.evaluation import attacks
 from likely.evaluation.attacks import ATTACKS, Target, attack
 from likely.networks.pixel_scaling import to_unit

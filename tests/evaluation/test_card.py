@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from report_contents import NASTY
 
 from likely.prediction import CalibrationScope
-from likely.reporting.model_card import model_card
 from likely.reporting.html.content import ReportContent
+from likely.reporting.model_card import model_card
 
 
 def front_matter(text: str) -> str:

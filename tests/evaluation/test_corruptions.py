@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from likely.data.image_dataset import InMemoryImages, ImageDataset, ArrayDataset
+from likely.data.image_dataset import ArrayDataset, ImageDataset, InMemoryImages
 from likely.data.loading import load
 from likely.evaluation.corruptions import CORRUPTIONS, GRAY, STRENGTHS, corrupted
 

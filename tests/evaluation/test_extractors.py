@@ -17,19 +17,18 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from likely import Classifier
-from likely.checkpoint import CheckpointError
 from likely.base import HasFeatures
 from likely.data.image_dataset import InMemoryImages
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.extractors import (
     BackboneExtractor,
     Extractor,
-    ExtractorError,
     ModelExtractor,
     TorchScriptExtractor,
     extractor,
     resized,
 )
+from likely.exceptions import CheckpointError, ExtractorError
 from likely.networks.pixel_scaling import to_unit
 
 

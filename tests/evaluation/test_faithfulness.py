@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from likely.evaluation.faithfulness import deletion_curve, attribution_rankings
+from likely.evaluation.faithfulness import attribution_rankings, deletion_curve
 
 SHAPE = (1, 5, 10)
 

@@ -13,24 +13,24 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from likely import Classifier
-from likely.data.image_dataset import InMemoryImages
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.data.image_dataset import InMemoryImages
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
-from likely.evaluation.fidelity import (
-    Fidelity,
-    IncomparableError,
-    KID,
-    IntraClassFID,
-    difference,
-    fidelity,
-    require_comparable,
-)
+from likely.evaluation.fidelity import KID, Fidelity, IntraClassFID, difference, fidelity, require_comparable
+from likely.evaluation.sample_quality import ClassConsistency, NearDuplicates, SampleQuality
+from likely.exceptions import IncomparableError
 from likely.reporting.html import ReportContent, render
-from likely.reporting.html.sections.fidelity import fidelity_lines, generated, sample_quality_lines, extractor_description
-from likely.evaluation.sample_quality import NearDuplicates, SampleQuality, ClassConsistency
+from likely.reporting.html.sections.fidelity import (
+    extractor_description,
+    fidelity_lines,
+    generated,
+    sample_quality_lines,
+)
 
 NAMES = tuple("abc")
-JUDGED = ClassConsistency(classifier="twin@3f2a", n_generated=(50, 50, 0), n_consistent=(40, 45, 0), n_real=200, real_accuracy=0.95)
+JUDGED = ClassConsistency(
+    classifier="twin@3f2a", n_generated=(50, 50, 0), n_consistent=(40, 45, 0), n_real=200, real_accuracy=0.95
+)
 COPIES = NearDuplicates(n=100, n_duplicates=0, n_real=200, n_real_duplicates=1, n_train=5000)
 HONESTY = SampleQuality(seed=7, class_consistency=JUDGED, near_duplicates=COPIES)
 FIDELITY = Fidelity(
@@ -144,7 +144,9 @@ def test_images_that_the_judge_was_trained_on_are_no_test_of_it(
     assert (found.classes.n_real, found.classes.real_accuracy) == (0, None)
 
 
-def test_a_judge_may_have_the_classes_in_another_order(gaussian: Classifier, held_out: LabeledImages, twin: Path) -> None:
+def test_a_judge_may_have_the_classes_in_another_order(
+    gaussian: Classifier, held_out: LabeledImages, twin: Path
+) -> None:
     straight, turned = extractor(twin), extractor(twin)
     assert isinstance(turned, ModelExtractor)
     classifier, last = turned.classifier, turned.classifier.model_.to_logits
@@ -216,7 +218,9 @@ def test_classes_that_were_not_drawn_have_no_row_and_many_wait() -> None:
     section = generated(HONESTY, None, NAMES)
     assert section is not None
     assert [row[0] for row in section.blocks[-1].rows] == ["a", "b"]
-    many = HONESTY.class_consistency.model_copy(update={"n_drawn": (10,) * 30, "n_right": tuple(i % 11 for i in range(30))})
+    many = HONESTY.class_consistency.model_copy(
+        update={"n_drawn": (10,) * 30, "n_right": tuple(i % 11 for i in range(30))}
+    )
     table = generated(HONESTY.model_copy(update={"classes": many}), None, [str(c) for c in range(30)]).blocks[-1]
     assert [row[0] for row in table.rows][:3] == ["0", "11", "22"]
     assert (len(table.rows), len(table.folded)) == (20, 10)
@@ -235,7 +239,9 @@ def test_doubts_are_said_where_chance_does_not_explain_them(
     right: tuple[int, ...], copies: int, words: tuple[str, ...]
 ) -> None:
     classes = JUDGED.model_copy(update={"n_right": right})
-    found = SampleQuality(seed=0, class_consistency=classes, near_duplicates=COPIES.model_copy(update={"n_duplicates": copies}))
+    found = SampleQuality(
+        seed=0, class_consistency=classes, near_duplicates=COPIES.model_copy(update={"n_duplicates": copies})
+    )
     section = generated(found, None, NAMES)
     assert section is not None
     said = [block.text for block in section.blocks if hasattr(block, "text")][:-1]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.evaluation import frechet_and_kernel
-from likely.evaluation.precision_recall import density_coverage, precision_recall, squared_radii
 from likely.evaluation.metrics import Floats
+from likely.evaluation.precision_recall import density_coverage, precision_recall, squared_radii
 
 seeds = st.integers(0, 10_000)
 

@@ -11,7 +11,7 @@ import pytest
 from markupsafe import escape
 from report_contents import NASTY, report_of
 
-from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.reporting.html import ReportContent, render
 from likely.reporting.html.blocks import Chapter, Paragraph, Section
 from likely.reporting.html.sections import sections

@@ -68,7 +68,12 @@ def test_a_reliability_diagram_has_a_dot_for_every_filled_bin() -> None:
 
 
 def test_alarms_above_the_bound_stand_out() -> None:
-    rows = (FalseAlarmRow(NASTY, 50, 2, 6), FalseAlarmRow("b", 50, 9, 6), FalseAlarmRow("c", 50, 9, None), FalseAlarmRow("d", 50, 0, 0))
+    rows = (
+        FalseAlarmRow(NASTY, 50, 2, 6),
+        FalseAlarmRow("b", 50, 9, 6),
+        FalseAlarmRow("c", 50, 9, None),
+        FalseAlarmRow("d", 50, 0, 0),
+    )
     svg = charts.alarm_chart(rows, 0.05)
     assert [row.above for row in rows] == [False, True, False, False]
     assert count(svg, "text", "above") == 1

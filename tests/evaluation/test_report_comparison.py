@@ -16,24 +16,24 @@ from markupsafe import escape
 from report_contents import NASTY
 from test_report import Page
 
-from likely.evaluation.fidelity import Fidelity, KID, IntraClassFID
+from likely.evaluation.fidelity import KID, Fidelity, IntraClassFID
 from likely.evaluation.metrics import reliability
+from likely.evaluation.sample_quality import ClassConsistency, NearDuplicates, SampleQuality
 from likely.reporting.comparison import (
-    ReliabilityBins,
+    AccuracyMetrics,
     Comparison,
     EfficiencyMetrics,
-    AccuracyMetrics,
+    ReliabilityBins,
     Result,
     render,
     table,
 )
 from likely.reporting.comparison.charts import APART, Point, _pushed_apart, cost_chart, learning_curve_chart
-from likely.reporting.comparison.content import LearningCurve
 from likely.reporting.comparison.columns import ACCURACY, PREDICTIONS, family_rows, seed_rows
+from likely.reporting.comparison.content import LearningCurve
 from likely.reporting.comparison.fidelity import incomparability
 from likely.reporting.comparison.sections import chapters, cost_figure
 from likely.reporting.comparison.summary import caveats, metric_tiles, summary
-from likely.evaluation.sample_quality import NearDuplicates, SampleQuality, ClassConsistency
 
 TWIN = "softmax"
 ACCURACIES = {TWIN: 0.95, "vae": 0.93, "gan": 0.9}
@@ -102,8 +102,14 @@ def fidelity(family: str, seed: int) -> Fidelity:
 
 
 def honesty() -> SampleQuality:
-    judged = ClassConsistency(classifier="a-twin", n_generated=(100, 100), n_consistent=(90, 80), n_real=200, real_accuracy=0.95)
-    return SampleQuality(seed=0, class_consistency=judged, near_duplicates=NearDuplicates(n=200, n_duplicates=2, n_real=2000, n_real_duplicates=0, n_train=5000))
+    judged = ClassConsistency(
+        classifier="a-twin", n_generated=(100, 100), n_consistent=(90, 80), n_real=200, real_accuracy=0.95
+    )
+    return SampleQuality(
+        seed=0,
+        class_consistency=judged,
+        near_duplicates=NearDuplicates(n=200, n_duplicates=2, n_real=2000, n_real_duplicates=0, n_train=5000),
+    )
 
 
 def result(family: str, seed: int) -> Result:
@@ -360,7 +366,9 @@ def test_a_result_is_one_line_of_json_and_back() -> None:
     assert "\n" not in found.line()
     bins = found.accuracy.reliability if found.accuracy else None
     assert bins is not None
-    np.testing.assert_array_equal(ReliabilityBins.from_reliability(bins.reliability).reliability.accuracy, bins.reliability.accuracy)
+    np.testing.assert_array_equal(
+        ReliabilityBins.from_reliability(bins.reliability).reliability.accuracy, bins.reliability.accuracy
+    )
 
 
 @given(st.lists(st.floats(30, 230), min_size=1, max_size=8))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from likely.prediction import CalibrationScope
 from likely.evaluation.metrics import PerClass, Reliability
+from likely.prediction import CalibrationScope
 from likely.reporting.html.caveats import caveats
 from likely.reporting.html.content import Curves, DataSummary, FalseAlarms, ReportContent
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from likely.reporting.html.blocks import ReportImage
-from likely.reporting.html.images import pair, report_image, png_uri, row
+from likely.reporting.html.images import pair, png_uri, report_image, row
 
 
 def noise(*shape: int) -> np.ndarray:

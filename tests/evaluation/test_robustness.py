@@ -9,10 +9,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.image_dataset import InMemoryImages
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.evaluation.evaluate import evaluate
+from likely.data.image_dataset import InMemoryImages
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from likely.evaluation.evaluate import evaluate
 from likely.evaluation.robustness import CleanResult, CorruptionResult, Robustness, measure_robustness
 
 
@@ -76,7 +76,9 @@ def test_without_calibration_nothing_is_called_unknown() -> None:
 def test_unlabeled_images_are_left_out_and_progress_is_told(gaussian: Classifier, part: LabeledImages) -> None:
     few = replace(part.subset(np.arange(4)), labels=np.array([-1, *part.labels[1:3], -1]))
     calls: list[tuple[int, int]] = []
-    found = measure_robustness(gaussian, few, seed=0, alpha=0.05, progress=lambda done, total: calls.append((done, total)))
+    found = measure_robustness(
+        gaussian, few, seed=0, alpha=0.05, progress=lambda done, total: calls.append((done, total))
+    )
     assert found.n == 2
     assert calls == [(done, 41) for done in range(1, 42)]
     with pytest.raises(ValueError, match="none of 4 images has a label"):

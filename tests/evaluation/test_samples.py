@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.data.image_dataset import InMemoryImages, ImageDataset
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.data.image_dataset import ImageDataset, InMemoryImages
 from likely.evaluation.metrics import Floats
 from likely.evaluation.sample_quality import (
-    SampleQuality,
     Ensemble,
+    SampleQuality,
+    class_consistency,
     near_duplicates,
     sample_images,
     sample_quality,
-    class_consistency,
 )
 
 
@@ -135,7 +135,11 @@ def test_without_held_out_images_there_is_nothing_beside_the_figures() -> None:
     nothing = marked([], [])
     found = sample_quality(marked([0, 1], [0, 1]), ByFirstPixel(id=None), marked([0], [0], seed=1), nothing, seed=0)
     assert found.class_consistency.classifier == "unsaved"
-    assert (found.class_consistency.n_real, found.class_consistency.real_accuracy, found.near_duplicates.real_fraction) == (0, None, None)
+    assert (
+        found.class_consistency.n_real,
+        found.class_consistency.real_accuracy,
+        found.near_duplicates.real_fraction,
+    ) == (0, None, None)
 
 
 def test_a_panel_settles_on_the_mean_probability() -> None:

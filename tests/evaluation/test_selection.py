@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from likely import Classifier
-from likely.data.sources.base import DataError
 from likely.evaluation.eval_split import eval_split, ood_images
+from likely.exceptions import DataError
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from likely.reporting.images.image_grid import EDGE, MAX_WIDTH, grid, opaque, grid_by_class, labeled_rows
+from likely.reporting.images.image_grid import EDGE, MAX_WIDTH, grid, grid_by_class, labeled_rows, opaque
 from likely.reporting.images.image_layout import gap
 
 

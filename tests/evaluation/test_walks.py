@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.reporting.html.blocks import Chapter
-from likely.reporting.html.sections import interpolation as section
 from likely.evaluation.interpolation import (
-    LatentPoint,
     InterpolationPath,
+    LatentPoint,
     frames,
+    interpolate_classes,
     latent_path,
     latent_points,
-    interpolate_classes,
 )
+from likely.reporting.html.blocks import Chapter
+from likely.reporting.html.sections import interpolation as section
 
 TINY = {"options": {"latent_dims": 4, "width": 4}, "training": {"epochs": 1, "batch_size": 64}}
 

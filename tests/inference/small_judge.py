@@ -4,7 +4,7 @@ from functools import cache
 
 import torch
 
-from likely.inference.decision import ModelOutputs, ConformalClassifier, CalibrationData
+from likely.inference.decision import CalibrationData, ConformalClassifier, ModelOutputs
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
@@ -23,7 +23,8 @@ def examined(seed, n, shift=0.0):
 @cache
 def judge(seed, n_calibration, temperature=1.5):
     held_out, calibration = (
-        CalibrationData.from_outputs(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
+        CalibrationData.from_outputs(*examined(*which), temperature)
+        for which in ((seed, 60), (seed + 1, n_calibration))
     )
     return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature)
 
@@ -40,6 +41,7 @@ def crossed_judge(seed, n, temperature=1.5):
 def contrasted_judge(seed, n_calibration, temperature=1.5):
     """One to which an image is strange as well if it is as near to every class."""
     held_out, calibration = (
-        CalibrationData.from_outputs(*examined(*which), temperature) for which in ((seed, 60), (seed + 1, n_calibration))
+        CalibrationData.from_outputs(*examined(*which), temperature)
+        for which in ((seed, 60), (seed + 1, n_calibration))
     )
     return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature, uses_likelihood_ratio=True)

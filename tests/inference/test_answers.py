@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_judge import LOG_PRIOR, K, examined, judge
 
-from likely.prediction import Prediction, CalibrationScope, Status
-from likely.inference.predictions import LabelNames, predictions
 from likely.inference.decision import ConformalOutput
+from likely.inference.predictions import LabelNames, predictions
+from likely.prediction import CalibrationScope, Prediction, Status
 
 LABELS = ("boot", "coat", "dress")
 N = 12
@@ -106,7 +106,11 @@ def test_no_images_no_answers():
         ([0.9, 0.2, 0.2], [0.9, 0.0, 0.0], CalibrationScope.PER_CLASS),  # label, p-value and set are all of class 0
         ([0.2, 0.9, 0.2], [0.9, 0.0, 0.0], CalibrationScope.POOLED),  # the p-value is of class 1
         ([0.9, 0.2, 0.2], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # class 1 is in the set
-        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.9], CalibrationScope.PER_CLASS),  # class 2 is in the set, and has images of its own
+        (
+            [0.9, 0.2, 0.2],
+            [0.9, 0.0, 0.9],
+            CalibrationScope.PER_CLASS,
+        ),  # class 2 is in the set, and has images of its own
         ([0.0, 0.01, 0.0], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # unknown, by the p-value of class 1
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.inference.attribution import integrated_gradients, gradient_magnitude
+from likely.inference.attribution import gradient_magnitude, integrated_gradients
 
 
 def generator(seed):

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.inference.temperature_scaling import PSEUDO_COUNT, MAX_LOG_TEMPERATURE, fit_temperature, nll, weights
 from likely.inference.posterior import log_posterior, log_uniform
+from likely.inference.temperature_scaling import MAX_LOG_TEMPERATURE, PSEUDO_COUNT, fit_temperature, nll, weights
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
 SIDE = 40  # of the grids on which a minimum is looked for
@@ -24,7 +24,9 @@ def drawn(seed, n, sharpness=1.0, n_classes=3):
 
 
 def objective(scores, y, log_prior, temperature, expected=1.0):
-    return len(y) * nll(scores, y, log_prior, temperature) + PSEUDO_COUNT * (expected / temperature + math.log(temperature))
+    return len(y) * nll(scores, y, log_prior, temperature) + PSEUDO_COUNT * (
+        expected / temperature + math.log(temperature)
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 7.0, 300.0])
@@ -63,7 +65,9 @@ def test_with_many_images_the_nll_itself_is_least():
     scores, y = drawn(3, 3000)
     scores = 25 * scores
     T = fit_temperature(scores, y, LOG_PRIOR)
-    least = min(nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, 200)))
+    least = min(
+        nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, 200))
+    )
     assert nll(scores, y, LOG_PRIOR, T) <= least + 1e-3
 
 

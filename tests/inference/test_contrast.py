@@ -2,7 +2,7 @@
 
 import torch
 
-from likely.inference.likelihood_ratio import DISTANCE_TOLERANCE, LikelihoodRatioScore, log_ratio, combine_max
+from likely.inference.likelihood_ratio import DISTANCE_TOLERANCE, LikelihoodRatioScore, combine_max, log_ratio
 
 K = 3
 
@@ -32,7 +32,9 @@ def test_an_image_as_near_to_every_class_is_strange_to_each():
     own = contrast(scores).gather(1, y[:, None])
     between = contrast(torch.randn(100, K, generator=torch.Generator().manual_seed(3)))
     assert (between.amin(1).median() > own.quantile(0.99)).all()
-    torch.testing.assert_close(own[:, 0], contrast.score_true_class(log_ratio(scores, K).gather(1, y[:, None])[:, 0], y))
+    torch.testing.assert_close(
+        own[:, 0], contrast.score_true_class(log_ratio(scores, K).gather(1, y[:, None])[:, 0], y)
+    )
 
 
 def test_more_contrast_is_never_stranger():
@@ -52,7 +54,9 @@ def test_contrast_is_in_spreads_of_each_class():
 
 def test_an_image_is_strange_by_its_distance_or_by_its_contrast():
     distance, low_contrast = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, -3.0]])
-    torch.testing.assert_close(combine_max(distance, low_contrast), torch.tensor([[9.0 - DISTANCE_TOLERANCE, 4.0, -DISTANCE_TOLERANCE]]))
+    torch.testing.assert_close(
+        combine_max(distance, low_contrast), torch.tensor([[9.0 - DISTANCE_TOLERANCE, 4.0, -DISTANCE_TOLERANCE]])
+    )
 
 
 def test_a_later_class_is_nobodys_rival():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.counterfactual import interpolate, transport, flip_index
+from likely.inference.counterfactual import flip_index, interpolate, transport
 
 K, D = 3, 4
 A, B = torch.tensor([0, 1, 2, 2, 0]), torch.tensor([1, 2, 0, 2, 2])

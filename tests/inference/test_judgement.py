@@ -12,11 +12,11 @@ from scipy.stats import betabinom, binom
 from small_judge import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
 from torch.testing import assert_close
 
-from likely.prediction import CalibrationScope, Status
-from likely.inference.temperature_scaling import fit_temperature
-from likely.inference.decision import ModelOutputs, ConformalClassifier, CalibrationData
-from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.conformal import prediction_set, status
+from likely.inference.decision import CalibrationData, ConformalClassifier, ModelOutputs
+from likely.inference.posterior import log_posterior, log_uniform
+from likely.inference.temperature_scaling import fit_temperature
+from likely.prediction import CalibrationScope, Status
 
 judgments = st.builds(
     lambda seed, n, shift, alpha: judge(seed, n)(examined(seed + 2, 20, shift)[0], LOG_PRIOR, alpha),
@@ -90,7 +90,9 @@ def test_neither_p_value_sees_the_prior():
 @pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
 def test_tensors_round_trip_through_a_file(kind, n_calibration):
     fitted, (examination, _) = kind(3, n_calibration), examined(4, 20)
-    read = ConformalClassifier.from_tensors(safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature)
+    read = ConformalClassifier.from_tensors(
+        safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature
+    )
     before, after = (each(examination, LOG_PRIOR, 0.05) for each in (fitted, read))
     for field in dataclasses.fields(before):
         one, other = getattr(before, field.name), getattr(after, field.name)
@@ -230,7 +232,9 @@ def test_judgments_join_as_if_made_at_once():
 
 def test_without_promises_there_are_posteriors_alone():
     images, _ = examined(8, 12)
-    plain = ConformalClassifier.uncalibrated(K, 1.5)(ModelOutputs(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05)
+    plain = ConformalClassifier.uncalibrated(K, 1.5)(
+        ModelOutputs(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05
+    )
     assert_close(plain.log_posterior, log_posterior(images.log_scores, LOG_PRIOR, 1.5))
     assert plain.p_values.isnan().all()
     assert set(plain.statuses) == {Status.UNCALIBRATED}
@@ -257,7 +261,9 @@ def test_pieces_are_joined_as_if_they_had_never_been_apart():
     assert ModelOutputs.concatenate([], K, 4).statistics.shape == (0, K, 4)
     each = [CalibrationData.from_outputs(piece, labels, 2.0) for piece, labels in zip(pieces, y.split(11), strict=True)]
     for found, expected in zip(
-        vars(CalibrationData.concatenate(each)).values(), vars(CalibrationData.from_outputs(whole, y, 2.0)).values(), strict=True
+        vars(CalibrationData.concatenate(each)).values(),
+        vars(CalibrationData.from_outputs(whole, y, 2.0)).values(),
+        strict=True,
     ):
         assert_close(found, expected)
 

@@ -11,9 +11,9 @@ from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
 from likely.inference.label_shift import (
-    TOLERANCE,
     PRIOR_SD,
     PSEUDO_COUNT,
+    TOLERANCE,
     BiasCorrection,
     estimate_prior,
     log_prior_from_fractions,
@@ -160,7 +160,9 @@ def test_intervals_hold_the_true_shares_beside_offsets_from_few_images():
     missed = []
     for _ in range(times):
         held, y = world(SKEWED, 300)
-        mix = estimate_prior(world(GONE, 1000)[0] + BIAS, SKEWED.log(), 1, BiasCorrection.fit(held + BIAS, y, SKEWED.log()), 0.05)
+        mix = estimate_prior(
+            world(GONE, 1000)[0] + BIAS, SKEWED.log(), 1, BiasCorrection.fit(held + BIAS, y, SKEWED.log()), 0.05
+        )
         missed.append((mix.low > GONE) | (mix.high < GONE))
     assert torch.stack(missed).sum(0).max() <= binom.ppf(1 - 1e-4 / K, times, 0.07)
 
@@ -203,7 +205,9 @@ def test_adapting_gains_what_knowing_the_mix_would_and_loses_nothing_without_a_s
         shares = world.mix()
         scores, y = world(shares, 1000)
         before = accuracy(scores + BIAS, y, log_prior)
-        gains.append(accuracy(scores + BIAS, y, estimate_prior(scores + BIAS, log_prior, 1, offsets).log_prior) - before)
+        gains.append(
+            accuracy(scores + BIAS, y, estimate_prior(scores + BIAS, log_prior, 1, offsets).log_prior) - before
+        )
         best.append(accuracy(scores + BIAS, y, shares.log()) - before)
         same, y = world(log_prior.exp(), 1000)
         kept = estimate_prior(same + BIAS, log_prior, 1, offsets).log_prior
@@ -349,7 +353,9 @@ def test_results_are_frozen():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda shares: sum(shares) > 0.01))
 def test_shares_become_a_log_prior(shares):
     total = sum(shares)
-    log_prior = log_prior_from_fractions([share / total for share in shares], [f"class {i}" for i in range(len(shares))])
+    log_prior = log_prior_from_fractions(
+        [share / total for share in shares], [f"class {i}" for i in range(len(shares))]
+    )
     assert log_prior.dtype == torch.float64
     assert_close(log_prior.exp(), torch.tensor(shares, dtype=torch.float64) / total)
 

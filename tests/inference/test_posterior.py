@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.posterior import log_evidence, log_posterior, topk_log_posterior, log_uniform
+from likely.inference.posterior import log_evidence, log_posterior, log_uniform, topk_log_posterior
 
 
 @st.composite

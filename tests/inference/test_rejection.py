@@ -12,9 +12,9 @@ from scipy.stats import betabinom
 from sklearn.base import BaseEstimator, ClassifierMixin
 from torch.testing import assert_close
 
-from likely.prediction import CalibrationScope, Status
-from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.conformal import ConformalCalibrator, prediction_set, status
+from likely.inference.posterior import log_posterior, log_uniform
+from likely.prediction import CalibrationScope, Status
 
 CHANCE = 1e-7  # that a simulation fails though the code is right
 ALPHAS = [0.01, 0.05, 0.1, 0.3]

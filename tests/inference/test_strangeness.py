@@ -49,7 +49,9 @@ def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_do
 
 def test_of_its_own_class_half_the_images_are_stranger_than_usual():
     t, y = traits(1, 6000)
-    own = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])(t)[torch.arange(6000), y]
+    own = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])(t)[
+        torch.arange(6000), y
+    ]
     for c in range(3):
         assert own[y == c].median().abs() < 1e-3
         assert (own[y == c] - own[y == c].median()).abs().mean() == pytest.approx(1, abs=0.01)
@@ -68,7 +70,9 @@ def test_traits_that_are_not_normal_are_made_so(bent):
     """What is usual in heavy tails is usual, and what is not remains strange."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
     t, held_out = (Statistics(v.shared, bent(v.by_class)) for v in (t, held_out))
-    nonconformity = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    nonconformity = NonconformityScore.fit(
+        (t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1]
+    )
     assert nonconformity.transform.shape[1] > 0 or bent is not torch.sinh
     far = Statistics(torch.zeros(1, 0), bent(torch.full((1, 3, 2), 30.0)))
     assert (nonconformity(far) > nonconformity(held_out)[torch.arange(3000), labels].max()).all()
@@ -84,7 +88,9 @@ def in_lumps(seed, n):
 
 def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_strange():
     (t, y), (held_out, labels) = in_lumps(0, 2000), in_lumps(1, 500)
-    nonconformity = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    nonconformity = NonconformityScore.fit(
+        (t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1]
+    )
     assert nonconformity.component_class.tolist() == [0, 0, 1, 1]
     own = nonconformity(held_out)[torch.arange(500), labels]
     between = nonconformity(Statistics(torch.zeros(1, 0), torch.zeros(1, 2, 2)))
@@ -94,7 +100,9 @@ def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_st
 def test_a_distance_is_the_log_density_of_a_mixture():
     """Up to the largest density that a part has."""
     (t, y), (held_out, labels) = in_lumps(2, 2000), in_lumps(3, 500)
-    s = NonconformityScore.fit((t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1])
+    s = NonconformityScore.fit(
+        (t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1]
+    )
     for c in range(2):
         parts = s.component_class == c
         precision = s._roots[parts].double().mT @ s._roots[parts].double()
@@ -118,7 +126,10 @@ def test_units_of_the_traits_do_not_matter(seed, units):
     t, y = traits(seed, 60)
     units = torch.tensor(units)
     changed = Statistics(t.shared * units[:3], t.by_class * units[3:])
-    before, after = (NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1])(v) for v in (t, changed))
+    before, after = (
+        NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1])(v)
+        for v in (t, changed)
+    )
     assert_close(after, before, rtol=1e-2, atol=1e-2)
 
 
@@ -150,7 +161,10 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
 def test_a_constant_trait_does_not_drown_the_others(value):
     t, y = traits(5, 90, n_shared=0)
     constant = Statistics(t.shared, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
-    nonconformity, without = (NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1]) for v in (constant, t))
+    nonconformity, without = (
+        NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1])
+        for v in (constant, t)
+    )
     found, expected = nonconformity(constant), without(t)
     assert found.isfinite().all()
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.98
@@ -161,7 +175,11 @@ def test_a_constant_trait_does_not_drown_the_others(value):
 def test_two_traits_that_say_the_same_stay_finite():
     t, y = traits(6, 60, n_shared=0, n_by_class=1)
     twice = Statistics(t.shared, t.by_class.expand(-1, -1, 2))
-    assert NonconformityScore.fit((twice.of_true_class(y), y), (twice.of_true_class(y), y), twice.by_class.shape[1])(twice).isfinite().all()
+    assert (
+        NonconformityScore.fit((twice.of_true_class(y), y), (twice.of_true_class(y), y), twice.by_class.shape[1])(twice)
+        .isfinite()
+        .all()
+    )
 
 
 def test_a_class_without_images_takes_the_mean_of_all():
@@ -175,7 +193,9 @@ def test_a_class_without_images_takes_the_mean_of_all():
 def test_of_no_image_at_all_there_is_still_an_answer():
     t, _ = traits(8, 5)
     nothing, none = Statistics(torch.zeros(0, 3), torch.zeros(0, 3, 2)), torch.zeros(0, dtype=torch.long)
-    assert NonconformityScore.fit(None, (nothing.of_true_class(none), none), nothing.by_class.shape[1])(t).isfinite().all()
+    assert (
+        NonconformityScore.fit(None, (nothing.of_true_class(none), none), nothing.by_class.shape[1])(t).isfinite().all()
+    )
 
 
 def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by_one_another():

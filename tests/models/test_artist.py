@@ -3,11 +3,18 @@
 import pytest
 import torch
 
-from likely.features.feature_decoder import FeatureDecoder, DecoderOptions, DecoderTrainingData
 from likely.features.backbone import Backbone
+from likely.features.feature_decoder import DecoderOptions, DecoderTrainingData, FeatureDecoder
 
 SMALL = DecoderOptions(
-    side=16, width=8, depth=2, noise_dims=2, components=3, thumbnail_side=4, thumbnail_components=5, discriminator_side=64
+    side=16,
+    width=8,
+    depth=2,
+    noise_dims=2,
+    components=3,
+    thumbnail_side=4,
+    thumbnail_components=5,
+    discriminator_side=64,
 )
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from likely.base import STORED, Task
-from likely.models.gan import PRESET_TRAINING, PRESETS, GAN, GANOptions
+from likely.models.gan import GAN, PRESET_TRAINING, PRESETS, GANOptions
 from likely.networks.adversarial import ADVERSARIAL
 from likely.networks.blocks import ConvDecoder
 from likely.networks.discriminator import FixedNorm

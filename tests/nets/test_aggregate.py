@@ -38,7 +38,9 @@ def test_it_comes_to_the_moments_of_the_mixture_of_posteriors():
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_a_batch_moves_it_by_its_number_of_images(n):
-    found, _ = fed(AggregatedPosterior(torch.zeros(2, 1)), torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long))
+    found, _ = fed(
+        AggregatedPosterior(torch.zeros(2, 1)), torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long)
+    )
     assert_close(found, torch.tensor([[1 - KEPT**n], [0.0]]))
 
 

@@ -10,7 +10,8 @@ import transformers
 from torch.testing import assert_close
 
 from likely.data.preprocessing import ImageFormat, read_image
-from likely.features.backbone import Backbone, BackboneError, FineTuning, locate, load_preprocessor_config
+from likely.exceptions import BackboneError
+from likely.features.backbone import Backbone, FineTuning, load_preprocessor_config, locate
 from likely.features.feature_extractors import from_config
 
 
@@ -103,7 +104,14 @@ def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, proce
     across, down = np.meshgrid(np.linspace(0, 255, 90), np.linspace(0, 255, 60))
     photograph = np.stack([across, down, (across + down) / 2], 2).astype(np.uint8)
     ours = read_image(
-        photograph, ImageFormat(channels=3, height=found.size, width=found.size, resize=found.resize, center_crop_ratio=found.center_crop_ratio)
+        photograph,
+        ImageFormat(
+            channels=3,
+            height=found.size,
+            width=found.size,
+            resize=found.resize,
+            center_crop_ratio=found.center_crop_ratio,
+        ),
     )
     assert np.abs(np.asarray(theirs(photograph)["pixel_values"][0]) * 255 - ours).max() < 6
 

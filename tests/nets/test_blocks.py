@@ -14,10 +14,10 @@ from likely.networks.blocks import (
     FINE,
     Residual,
     make_decoder,
+    make_encoder,
     pyramid,
     standard_normal,
     sub_pixels,
-    make_encoder,
     widths,
 )
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.features.feature_extractors import FeatureOptions, RandomConvolutions, FeatureScaler, from_config
+from likely.features.feature_extractors import FeatureOptions, FeatureScaler, RandomConvolutions, from_config
 
 
 def images(n, *shape, seed=0):

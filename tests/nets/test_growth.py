@@ -6,9 +6,9 @@ from torch.testing import assert_close
 from likely.models.new_class import (
     PSEUDO_COUNT,
     component_at,
-    sample_latents,
     estimate_from_few,
     fit_new_component,
+    sample_latents,
 )
 
 K, D = 5, 3
@@ -28,7 +28,9 @@ def test_many_images_say_where_a_class_lies():
 def test_a_single_image_has_the_spread_that_classes_usually_have_and_the_doubt_about_its_mean():
     scales = normal(K, D, seed=2)
     usual = (2 * scales).exp().mean(0)
-    mean, log_scale = estimate_from_few(normal(1, D, seed=3), torch.zeros(1, D, dtype=torch.float64), (normal(K, D), scales))
+    mean, log_scale = estimate_from_few(
+        normal(1, D, seed=3), torch.zeros(1, D, dtype=torch.float64), (normal(K, D), scales)
+    )
     assert_close(mean, normal(1, D, seed=3)[0])
     assert_close((2 * log_scale).exp(), usual * (PSEUDO_COUNT / (1 + PSEUDO_COUNT) + 1))
 
@@ -44,7 +46,10 @@ def test_a_new_component_is_moved_as_far_as_the_others_are_and_away_from_them():
 
 
 def test_where_nothing_was_pulled_a_component_is_where_its_images_lie():
-    sampling_distribution, place = (normal(K, D, seed=8), normal(K, D, seed=9)), (normal(D, seed=10), normal(D, seed=11))
+    sampling_distribution, place = (
+        (normal(K, D, seed=8), normal(K, D, seed=9)),
+        (normal(D, seed=10), normal(D, seed=11)),
+    )
     for part, expected in zip(component_at(place, sampling_distribution, sampling_distribution), place, strict=True):
         assert_close(part, expected)
 

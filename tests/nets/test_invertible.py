@@ -9,8 +9,8 @@ from torch.testing import assert_close
 from likely.networks import flow_layers
 from likely.networks.flow_layers import (
     ActNorm,
-    Compose,
     AffineCoupling,
+    Compose,
     Flatten,
     RandomRotation,
     Split,
@@ -34,7 +34,10 @@ LAYERS = {
     "coupling-of-maps": ((3, 2, 3), lambda: AffineCoupling(3, convolutional(2, 2, 4), clamp=CLAMP)),
     "coupling-of-vectors": ((5,), lambda: AffineCoupling(5, dense(3, 4, 8), clamp=CLAMP)),
     "split": ((3, 2, 2), lambda: Split((3, 2, 2), Compose([ActNorm(2), RandomRotation(2), Flatten((2, 2, 2))]))),
-    "chain": ((4, 2, 2), lambda: Compose([ActNorm(4), RandomRotation(4), AffineCoupling(4, convolutional(2, 4, 4), clamp=CLAMP)])),
+    "chain": (
+        (4, 2, 2),
+        lambda: Compose([ActNorm(4), RandomRotation(4), AffineCoupling(4, convolutional(2, 4, 4), clamp=CLAMP)]),
+    ),
 }
 
 

@@ -4,8 +4,8 @@ import torch
 from torch.testing import assert_close
 
 from likely.networks.projected_gan import (
-    ProjectedDiscriminator,
     FeatureProjection,
+    ProjectedDiscriminator,
     distance,
     texture_distance,
     usable_maps,
@@ -44,7 +44,11 @@ def test_loud_channels_do_not_drown_the_others():
 
 
 def test_judges_see_patches_places_and_classes():
-    judges, mixed, x = ProjectedDiscriminator(3, 5, n_classes=2), FeatureProjection((4, 6, 8), 5)(maps(3)), torch.rand(3, 3, 32, 32)
+    judges, mixed, x = (
+        ProjectedDiscriminator(3, 5, n_classes=2),
+        FeatureProjection((4, 6, 8), 5)(maps(3)),
+        torch.rand(3, 3, 32, 32),
+    )
     found = judges(x, mixed, torch.tensor([0, 1, 0]))
     assert found.shape == (3, 8**2 + 16**2 + 8**2 + 4**2)
     assert not torch.equal(found, judges(x, mixed, torch.tensor([1, 1, 0])))

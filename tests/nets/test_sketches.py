@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.networks.thumbnail_kde import MAX_THUMBNAILS, ThumbnailKDE
+from likely.features.thumbnail_kde import MAX_THUMBNAILS, ThumbnailKDE
 
 SIDE, N = 2, 12
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.server.http.batching import BatchStats, Batcher, ShuttingDownError, QueueFullError
+from likely.server.http.batching import Batcher, BatchStats, QueueFullError, ShuttingDownError
 
 
 @pytest.fixture

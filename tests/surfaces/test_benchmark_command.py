@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from likely.cli import main
+from likely.exceptions import DivergenceError
 
 BRIEF = ("--epochs", "1", "--threads", "1", "--option", "softmax.width=4")
 
@@ -85,7 +86,6 @@ def test_data_that_is_not_there_and_folders_of_others_are_named(benchmark, tmp_p
 
 def test_a_family_that_fails_leaves_an_exit_code_of_one(benchmark, monkeypatch):
     from likely.models.gaussian import Gaussian
-    from likely.training.loop import DivergenceError
 
     def astray(self):
         raise DivergenceError("the loss went astray")

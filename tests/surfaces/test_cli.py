@@ -15,7 +15,20 @@ from sklearn.datasets import load_digits
 
 from likely.prediction import Prediction
 
-BRIEF = ("--epochs", "2", "--batch-size", "64", "--width", "4", "--latent-dims", "4", "--threads", "1", "--label-check-folds", "0")
+BRIEF = (
+    "--epochs",
+    "2",
+    "--batch-size",
+    "64",
+    "--width",
+    "4",
+    "--latent-dims",
+    "4",
+    "--threads",
+    "1",
+    "--label-check-folds",
+    "0",
+)
 
 
 def likely(*words, cwd=None):
@@ -191,7 +204,9 @@ def test_resume_refuses_other_options_and_says_which(folder, tmp_path):
     from likely.training.options import TrainingOptions
 
     session = start_run(
-        TrainConfig(data=str(folder), model="vae", options={"width": 4}, training=TrainingOptions(epochs=3), label_check_folds=0),
+        TrainConfig(
+            data=str(folder), model="vae", options={"width": 4}, training=TrainingOptions(epochs=3), label_check_folds=0
+        ),
         tmp_path / "m",
     )
     for step in session.steps():
@@ -359,12 +374,14 @@ def test_evaluate_says_and_counts_what_it_could_not_read_of_the_unknown(model, f
 
 
 def test_on_a_terminal_the_first_problems_are_said_and_how_to_see_the_others(capsys, monkeypatch):
-    from likely.data.sources.base import LoadError
-    from likely.cli.warnings import print_skipped
     from likely.cli.console import console
+    from likely.cli.warnings import print_skipped
+    from likely.data.sources.base import LoadError
 
     monkeypatch.setattr(console, "_force_terminal", True)
-    print_skipped([LoadError("x", f"photo[{i}].png: is broken") for i in range(12)], all_named_by="likely info m --json")
+    print_skipped(
+        [LoadError("x", f"photo[{i}].png: is broken") for i in range(12)], all_named_by="likely info m --json"
+    )
     err = capsys.readouterr().err
     assert err.count("is broken") == 10
     assert "photo[3].png" in err

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from likely.data.decoding import ImageError
 from likely.data.preprocessing import ImageFormat, read_image
+from likely.exceptions import ImageError
 from likely.server.http import decode_pool
-from likely.server.http.decode_pool import DecoderPool, DecodeJob
+from likely.server.http.decode_pool import DecodeJob, DecoderPool
 from likely.server.http.settings import Settings
 
 FORMAT = ImageFormat(channels=3, height=8, width=8)

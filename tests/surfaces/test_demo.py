@@ -8,8 +8,8 @@ import click
 import pytest
 
 from likely.checkpoint import FORMAT_VERSION
-from likely.experiment import TRAINING_STATE
 from likely.cli.demo import DIGITS, NO_DIGIT, _make_way
+from likely.experiment import TRAINING_STATE
 
 
 @pytest.fixture
@@ -44,7 +44,9 @@ def test_a_demo_that_was_cut_short_makes_way(tmp_path):
     _make_way(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["thesis.tex", "model/thesis.tex", "pictures/holiday.jpg", f"model/{TRAINING_STATE}/x"])
+@pytest.mark.parametrize(
+    "place", ["thesis.tex", "model/thesis.tex", "pictures/holiday.jpg", f"model/{TRAINING_STATE}/x"]
+)
 def test_nothing_is_removed_beside_anything_else(earlier, place):
     (earlier / place).parent.mkdir(exist_ok=True)
     (earlier / place).write_text("mine")

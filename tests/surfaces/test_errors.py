@@ -8,9 +8,8 @@ import click
 import pytest
 
 import likely
-from likely.exceptions import is_internal
 from likely.cli.errors import error_boundary
-from likely.training.loop import DivergenceError
+from likely.exceptions import DivergenceError, is_internal
 
 
 def ended(raised, where=likely.__file__):

@@ -7,8 +7,8 @@ import pytest
 
 pytest.importorskip("fastapi")
 
-from likely.server.http.middleware import AT_ONCE, RequestMiddleware
 from likely.server.http.metrics import Metrics
+from likely.server.http.middleware import AT_ONCE, RequestMiddleware
 
 N = 5 * AT_ONCE
 
@@ -38,7 +38,9 @@ def begun(paths, *, gone=()):
                 rounds.append([])
                 await asyncio.sleep(0)
 
-        gate = RequestMiddleware(app, metrics=Metrics(lambda: 0.0), max_bytes=1000, max_inside=1000, is_full=lambda: False)
+        gate = RequestMiddleware(
+            app, metrics=Metrics(lambda: 0.0), max_bytes=1000, max_inside=1000, is_full=lambda: False
+        )
         counting = asyncio.create_task(count())
         asked = [asyncio.create_task(gate(scope(path, i), receive, send)) for i, path in enumerate(paths)]
         await asyncio.sleep(0)

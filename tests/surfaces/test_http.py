@@ -16,14 +16,16 @@ from starlette.testclient import TestClient
 
 from likely import Classifier
 from likely.checkpoint import TrustPolicy, encrypt, encryption, signing
-from likely.server.http.auth import CredentialCache
 from likely.server.http.app import application
-from likely.server.http.model_registry import ModelRegistry
+from likely.server.http.auth import CredentialCache
 from likely.server.http.middleware import RequestMiddleware
+from likely.server.http.model_registry import ModelRegistry
 from likely.server.http.settings import Settings
-from likely.server.store import Scope, PredictionFilter, Store
+from likely.server.store import PredictionFilter, Scope, Store
 
-SETTINGS = Settings(max_images=8, max_megabytes=0.5, max_queue=16, batch_timeout=0, rate_limit=1000, login_rate_limit=1e6)
+SETTINGS = Settings(
+    max_images=8, max_megabytes=0.5, max_queue=16, batch_timeout=0, rate_limit=1000, login_rate_limit=1e6
+)
 
 
 @pytest.fixture(scope="session")
@@ -498,11 +500,11 @@ def test_what_takes_long_does_not_keep_answers_waiting(client, service, monkeypa
 
 def test_who_comes_when_it_is_full_is_told_when_to_come_again(client, service):
     inside = service.app.state.likely.service
-    inside.n_inside = SETTINGS.max_queue
+    inside.n_inflight = SETTINGS.max_queue
     try:
         response = client.post("/v1/classify", files={"image": drawn(1)})
     finally:
-        inside.n_inside = 0
+        inside.n_inflight = 0
     assert response.status_code == 503
     assert int(response.headers["Retry-After"]) >= 1
 

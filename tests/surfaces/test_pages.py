@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from likely.server.http.app import application
 from likely.server.http.model_registry import ModelRegistry
 from likely.server.http.settings import Settings
-from likely.server.store import Scope, PredictionFilter, Store
+from likely.server.store import PredictionFilter, Scope, Store
 
 CHROMIUM = shutil.which("chromium")
 MISSING = "there is no Chromium here; `make test-system` brings one by the system's packages"

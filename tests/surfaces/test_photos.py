@@ -46,7 +46,20 @@ def shop(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(shop, backbone, tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "shop"
-    words = ["train", shop, "--backbone", backbone, "--model", "auto", "--out", out, "--label-check-folds", 0, "--threads", 1]
+    words = [
+        "train",
+        shop,
+        "--backbone",
+        backbone,
+        "--model",
+        "auto",
+        "--out",
+        out,
+        "--label-check-folds",
+        0,
+        "--threads",
+        1,
+    ]
     with pytest.raises(SystemExit) as stop:
         main(list(map(str, words)))
     assert not stop.value.code
@@ -121,7 +134,18 @@ def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, mo
     ticks = count()
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 30)  # as many steps on a busy machine as on another
     monkeypatch.setattr(loop, "time", clock)
-    words = ["--backbone", backbone, "--model", "gaussian", "--label-check-folds", 0, "--threads", 1, "--out", tmp_path / "shop"]
+    words = [
+        "--backbone",
+        backbone,
+        "--model",
+        "gaussian",
+        "--label-check-folds",
+        0,
+        "--threads",
+        1,
+        "--out",
+        tmp_path / "shop",
+    ]
     lessons = ["--decoder-minutes", 0.03, "--decoder-side", 16, "--decoder-sketch-side", 8, "--decoder-width", 8]
     assert likely(capsys, "train", shop, *words, *lessons)[0] == 0
     classifier = Classifier.load(tmp_path / "shop")

@@ -9,8 +9,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.evaluation import attacks
 from likely.cli import main
+from likely.evaluation import attacks
 
 FAMILIES = {
     "vae": ["--width", 8, "--latent-dims", 4, "--epochs", 20, "--masked-every", 1],
@@ -45,7 +45,18 @@ def few(photos, tmp_path_factory):
 def models(photos, tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     for family, options in FAMILIES.items():
-        words = ["train", photos / "known", "--out", root / family, "--model", family, "--label-check-folds", 0, "--threads", 1]
+        words = [
+            "train",
+            photos / "known",
+            "--out",
+            root / family,
+            "--model",
+            family,
+            "--label-check-folds",
+            0,
+            "--threads",
+            1,
+        ]
         with pytest.raises(SystemExit) as stop:
             main(list(map(str, [*words, *options])))
         assert not stop.value.code

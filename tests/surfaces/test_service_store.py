@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from likely.prediction import Prediction, Status
-from likely.checkpoint import CheckpointError
 from likely.checkpoint.encryption import Keyring
-from likely.server.store import NewPrediction, StoredImage, Scope, PredictionFilter, Store, StoreError
+from likely.exceptions import CheckpointError, StoreError
+from likely.prediction import Prediction, Status
+from likely.server.store import NewPrediction, PredictionFilter, Scope, Store, StoredImage
 from likely.server.store.backup import at_one_moment, backup, restore
 from likely.server.store.db import MIGRATIONS, revisions
 from likely.server.store.ids import row_id, sha256
@@ -55,7 +55,9 @@ def store(opened):
 def filled(store):
     for version in ("a@1", "a@2", "b@1"):
         now = datetime.now(UTC)
-        store.register_model(ModelRow(id=version, name=version[0], family="vae", labels=["cat", "dog"], first_served=now))
+        store.register_model(
+            ModelRow(id=version, name=version[0], family="vae", labels=["cat", "dog"], first_served=now)
+        )
     return store
 
 

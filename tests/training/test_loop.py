@@ -11,15 +11,9 @@ from tiny_trainings import ROUGH, Store, Weights, feed, state, vae
 from torch.testing import assert_close
 
 from likely.base import Task
+from likely.exceptions import DivergenceError
 from likely.models.gaussian import Gaussian, GaussianOptions
-from likely.training.loop import (
-    MAX_ROLLBACKS,
-    SNAPSHOT_EVERY,
-    DivergenceError,
-    fit,
-    is_snapshot_point,
-    fit_closed_form,
-)
+from likely.training.loop import MAX_ROLLBACKS, SNAPSHOT_EVERY, fit, fit_closed_form, is_snapshot_point
 from likely.training.schedules import SCHEDULES
 
 N = 13  # images: three batches an epoch, the last with the one left over
@@ -290,7 +284,16 @@ def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
     assert sum(note is not None for note in notes) == MAX_ROLLBACKS
     with pytest.raises(DivergenceError) as raised:
         next(steps)
-    for words in ("weight0", "epoch 2", "4th time", "0.125", "--learning-rate", "0.1", "--max-grad-norm", "--precision float32"):
+    for words in (
+        "weight0",
+        "epoch 2",
+        "4th time",
+        "0.125",
+        "--learning-rate",
+        "0.1",
+        "--max-grad-norm",
+        "--precision float32",
+    ):
         assert words in str(raised.value)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from likely.training.rng import generator, permutation, hash_uniforms
+from likely.training.rng import generator, hash_uniforms, permutation
 
 CHANCE = 1e-7  # that a test of randomness fails though the numbers are random
 seeds, epochs = st.integers(0, 2**63), st.integers(0, 10_000)

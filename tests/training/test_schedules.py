@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.training.options import TrainingOptions
-from likely.training.schedules import SCHEDULES, WARM_UP, constant, cosine, wsd, one_cycle, step
+from likely.training.schedules import SCHEDULES, WARM_UP, constant, cosine, one_cycle, step, wsd
 
 fractions = st.floats(0, 1)
 

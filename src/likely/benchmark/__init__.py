@@ -1,7 +1,18 @@
 """A benchmark: families and their softmax twin, on equal minutes of the same machine, measured alike and in turn."""
 
-from likely.benchmark.runner import Benchmark, BenchmarkError, RunOutcome, BenchmarkInterrupted, ProgressObserver
-from likely.benchmark.report import build_comparison, write_report
 from likely.benchmark.config import BASELINE, BenchmarkConfig
+from likely.benchmark.report import build_comparison, write_report
+from likely.benchmark.runner import Benchmark, BenchmarkInterrupted, ProgressObserver, RunOutcome
+from likely.exceptions import BenchmarkError
 
-__all__ = ["BASELINE", "Benchmark", "BenchmarkError", "RunOutcome", "BenchmarkConfig", "BenchmarkInterrupted", "ProgressObserver", "build_comparison", "write_report"]
+__all__ = [
+    "BASELINE",
+    "Benchmark",
+    "BenchmarkConfig",
+    "BenchmarkError",
+    "BenchmarkInterrupted",
+    "ProgressObserver",
+    "RunOutcome",
+    "build_comparison",
+    "write_report",
+]

@@ -13,9 +13,10 @@ from likely import models
 from likely.base import FamilyOptions, GenerativeModel
 from likely.data.preprocessing import ImageOptions
 from likely.evaluation.fidelity import DENSITY_K
-from likely.reporting.comparison import ResultKey
-from likely.options import Options
+from likely.exceptions import InvalidValueError
 from likely.experiment import BASELINE_FAMILY, TrainConfig
+from likely.options import Options
+from likely.reporting.comparison import ResultKey
 from likely.training.options import TrainingOptions
 
 BASELINE = BASELINE_FAMILY
@@ -69,7 +70,9 @@ class BenchmarkConfig(Options):
     @model_validator(mode="after")
     def _has_a_length(self) -> Self:
         if self.training.minutes is None and self.training.epochs is None:
-            raise ValueError("nobody said how long to train; --minutes 10, the same for all, was expected, or --epochs")
+            raise InvalidValueError(
+                "nobody said how long to train; --minutes 10, the same for all, was expected, or --epochs"
+            )
         return self
 
     @property

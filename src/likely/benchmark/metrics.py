@@ -12,15 +12,15 @@ from likely.benchmark.throughput import measure_throughput
 from likely.checkpoint import read_document
 from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages
+from likely.evaluation.eval_split import EvalSplit
 from likely.evaluation.evaluate import evaluate
 from likely.evaluation.extractors import Extractor
 from likely.evaluation.fidelity import Fidelity, fidelity
 from likely.evaluation.metrics import Bools, Floats, Ints, paired_bootstrap, reliability
-from likely.evaluation.training_record import TrainingRecord, read_history
-from likely.reporting.comparison import ReliabilityBins, EfficiencyMetrics, AccuracyMetrics
 from likely.evaluation.sample_quality import SampleQuality, sample_images, sample_quality
-from likely.evaluation.eval_split import EvalSplit
+from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.experiment import ALPHA, SAMPLES_PER_CLASS
+from likely.reporting.comparison import AccuracyMetrics, EfficiencyMetrics, ReliabilityBins
 
 SAMPLE_SEED = 0  # the same for all: each family is asked for the same images
 
@@ -81,7 +81,9 @@ def _baseline_difference(classifier: Predictor, log_posterior: Floats, data: Ben
     part = data.split.images
     if data.baseline is None or data.baseline.id == classifier.id:
         return {}
-    ours, theirs = (_correct(answers, part.labels) for answers in (log_posterior, data.baseline.log_posterior(part.images)))
+    ours, theirs = (
+        _correct(answers, part.labels) for answers in (log_posterior, data.baseline.log_posterior(part.images))
+    )
     sure = paired_bootstrap(ours, theirs, np.random.default_rng(0))
     return {"delta_vs_baseline": float(ours.mean() - theirs.mean()), "delta_interval": (sure.low, sure.high)}
 

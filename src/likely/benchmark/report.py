@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 
 from likely import models
-from likely.benchmark.runner import PAGE, PICTURE, TABLE, Benchmark
-from likely.benchmark.metrics import SAMPLE_SEED
+from likely.base import GenerativeModel
 from likely.benchmark.config import BASELINE, BenchmarkRun
+from likely.benchmark.metrics import SAMPLE_SEED
+from likely.benchmark.runner import PAGE, PICTURE, TABLE, Benchmark
 from likely.checkpoint import write_text
 from likely.classifier import Predictor
-from likely.base import GenerativeModel
-from likely.reporting.formatting import listing, plural
+from likely.evaluation.eval_split import eval_split
 from likely.evaluation.training_record import read_history
-from likely.reporting.comparison import Comparison, ResultKey, Result, render, table
+from likely.reporting.comparison import Comparison, Result, ResultKey, render, table
 from likely.reporting.comparison.content import LearningCurve, Pixels
 from likely.reporting.comparison.sections import cost_figure
-from likely.evaluation.eval_split import eval_split
+from likely.reporting.formatting import listing, plural
 
 IMAGES_PER_ROW = 16  # images of a class, in all panels together
 FEWEST, MOST = 2, 6  # in one panel
@@ -132,4 +132,6 @@ def _notes(benchmark: Benchmark) -> Iterator[str]:
 
 def _apart(key: ResultKey, known: Sequence[ResultKey]) -> list[str]:
     """In what a line differs from that of this benchmark which it is most like."""
-    return min(([n for n in ResultKey.model_fields if getattr(key, n) != getattr(other, n)] for other in known), key=len)
+    return min(
+        ([n for n in ResultKey.model_fields if getattr(key, n) != getattr(other, n)] for other in known), key=len
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from likely.reporting.comparison import ResultKey, Result
+from likely.reporting.comparison import Result, ResultKey
 
 
 class ResultsLog:

@@ -11,37 +11,35 @@ from typing import Any, NamedTuple
 
 import torch
 
-from likely import __version__, models
+from likely import models
+from likely.benchmark.config import BASELINE, BenchmarkConfig, BenchmarkRun
 from likely.benchmark.environment import PeakMemory, commit
+from likely.benchmark.metrics import BenchmarkData, accuracy, efficiency, measure_fidelity, measure_sample_quality
 from likely.benchmark.results import ResultsLog
-from likely.benchmark.metrics import BenchmarkData, measure_sample_quality, efficiency, measure_fidelity, accuracy
-from likely.benchmark.config import BASELINE, BenchmarkRun, BenchmarkConfig
 from likely.checkpoint import DOCUMENT, read_document
 from likely.classifier import Predictor
 from likely.data.sources.base import LoadError
 from likely.data.sources.listing import listings
-from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
-from likely.reporting.comparison import ResultKey, Result
 from likely.evaluation.eval_split import eval_split
+from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
+from likely.exceptions import BenchmarkError
 from likely.experiment import (
     TRAINING_STATE,
     TrainConfig,
     TrainingRun,
-    start_run,
-    resume_run,
     load_unfinished_config,
+    resume_run,
+    start_run,
 )
+from likely.reporting.comparison import Result, ResultKey
 from likely.training.device import describe_machine, free_cores, select_device
 from likely.training.loop import Step
+from likely.version import __version__
 
 RESULTS, TABLE, PAGE, PICTURE, MODELS = "results.jsonl", "table.md", "index.html", "samples.png", "models"
 # What one family may fail of while the others go on: a training that diverges, data that it cannot take, lack of memory.
 FAILURES = (ArithmeticError, ValueError, RuntimeError, MemoryError)
 Progress = Callable[[int, int], None]
-
-
-class BenchmarkError(ValueError):
-    """A benchmark that cannot be run as asked; the message says what to change."""
 
 
 class BenchmarkInterrupted(Exception):
@@ -78,7 +76,9 @@ class ProgressObserver:
 class Benchmark:
     """A plan carried out in a folder: models/, results.jsonl and, by `write`, a table, a page and a picture."""
 
-    def __init__(self, plan: BenchmarkConfig, out: Path, *, command: str = "", watch: ProgressObserver | None = None) -> None:
+    def __init__(
+        self, plan: BenchmarkConfig, out: Path, *, command: str = "", watch: ProgressObserver | None = None
+    ) -> None:
         check_output_folder(out)
         self.out, self.command, self.observer = out, command, watch or ProgressObserver()
         threads = plan.training.threads or _threads_before(out) or free_cores()

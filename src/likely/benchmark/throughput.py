@@ -27,7 +27,9 @@ class Throughput(NamedTuple):
     n_repeats: int
 
 
-def measure_throughput(classifier: Predictor, baseline: Predictor | None, images: ImageDataset, repeats: int = REPEATS) -> Throughput:
+def measure_throughput(
+    classifier: Predictor, baseline: Predictor | None, images: ImageDataset, repeats: int = REPEATS
+) -> Throughput:
     """Time a classifier, and its twin in turn with it, on the same images in memory."""
     X = _inputs(images)
     calls = {"own": lambda: _posterior(classifier, X)}

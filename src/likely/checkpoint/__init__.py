@@ -1,6 +1,6 @@
 """Models on disk: numbers in safetensors, words in JSON, nothing that is ever executed; signed and sealed if asked."""
 
-from likely.checkpoint.errors import CheckpointError
+from likely.checkpoint.model_folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
 from likely.checkpoint.serialization import (
     DOCUMENT,
     FORMAT_VERSION,
@@ -12,7 +12,7 @@ from likely.checkpoint.serialization import (
     write_tensors,
     write_text,
 )
-from likely.checkpoint.model_folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
+from likely.exceptions import CheckpointError
 
 __all__ = [
     "DOCUMENT",

@@ -14,8 +14,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likely.checkpoint.errors import CheckpointError, security
+from likely.checkpoint.errors import security
 from likely.checkpoint.signing import write_secret
+from likely.exceptions import CheckpointError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from likely.checkpoint import signing
-from likely.checkpoint.errors import CheckpointError
-from likely.checkpoint.encryption import SUFFIX, Keyring
 from likely.checkpoint.atomic_write import write_atomically
+from likely.checkpoint.encryption import SUFFIX, Keyring
+from likely.exceptions import CheckpointError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from likely.checkpoint.errors import CheckpointError
-from likely.checkpoint.model_folder import ModelFolder, TrustPolicy
 from likely.checkpoint.atomic_write import write_atomically
+from likely.checkpoint.model_folder import ModelFolder, TrustPolicy
+from likely.exceptions import CheckpointError
 
 if TYPE_CHECKING:
     from torch import Tensor

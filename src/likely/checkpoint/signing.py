@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from likely.checkpoint.errors import CheckpointError, security
 from likely.checkpoint.atomic_write import PARTIAL_SUFFIX, write_atomically
+from likely.checkpoint.errors import security
+from likely.exceptions import CheckpointError
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 OWN = {MANIFEST, SIGNATURE, MANIFEST + PARTIAL_SUFFIX, SIGNATURE + PARTIAL_SUFFIX}  # files of the signature itself

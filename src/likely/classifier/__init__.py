@@ -4,8 +4,8 @@
 wait for it.
 """
 
+from likely.classifier.inputs import BATCH_SIZE
 from likely.classifier.predictor import Predictor
 from likely.classifier.trainer import Snapshot
-from likely.classifier.inputs import BATCH_SIZE
 
 __all__ = ["BATCH_SIZE", "Predictor", "Snapshot"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely import AUTO
 from likely.data.infer_format import native_size
 from likely.data.sources.listing import listings
 from likely.features.feature_extractors import FeatureOptions
+from likely.options import AUTO
 
 BACKBONE = "LIKELY_BACKBONE"  # in the environment: a backbone that is at hand for every training
 MIN_BACKBONE_SIDE = 48  # pixels of the shorter side: in smaller images a backbone for photographs sees little
@@ -38,7 +38,9 @@ def default_backbone(model: str, features: FeatureOptions, data: str) -> Feature
     return features.model_copy(update={"features": "backbone", "backbone": backbone})
 
 
-def choose_model(model: str, features: FeatureOptions, shape: Sequence[int], class_counts: Sequence[int]) -> ModelChoice:
+def choose_model(
+    model: str, features: FeatureOptions, shape: Sequence[int], class_counts: Sequence[int]
+) -> ModelChoice:
     """What is learned of images (C, H, W), or vectors (D,), with so many labeled ones of each class."""
     if model != AUTO:
         return ModelChoice(model, features)

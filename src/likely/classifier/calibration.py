@@ -9,15 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likely.classifier.scoring import ModelInput, model_outputs, statistics_of_true_class
+from likely.base import Domain, FitsInClosedForm, Scorer, Task
 from likely.classifier.inputs import BATCH_SIZE
-from likely.base import FitsInClosedForm, Scorer, Domain, Task
+from likely.classifier.scoring import model_outputs, statistics_of_true_class
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.splits import Splits
+from likely.features.model_input import ModelInput
+from likely.inference.decision import CalibrationData, ConformalClassifier
 from likely.inference.temperature_scaling import fit_temperature
-from likely.inference.decision import ConformalClassifier, CalibrationData
-from likely.training.device import to_device
 from likely.training.data_loader import ShuffledBatches
+from likely.training.device import to_device
 from likely.training.loop import fit_closed_form
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ def calibrate(classifier: Predictor, parts: Splits) -> ConformalClassifier:
         calibration = calibration.subset([])  # of so few images each is needed to learn from
     now = calibration_data(classifier, classifier.model_, calibration, T)
     trained = training_statistics(classifier, parts.train) if has_own_features(classifier, held_out) else None
-    return ConformalClassifier.fit(before, now, classifier.log_prior_, T, trained, uses_likelihood_ratio=uses_likelihood_ratio(classifier))
+    return ConformalClassifier.fit(
+        before, now, classifier.log_prior_, T, trained, uses_likelihood_ratio=uses_likelihood_ratio(classifier)
+    )
 
 
 def has_own_features(classifier: Predictor, part: LabeledImages) -> bool:
@@ -87,11 +90,15 @@ def cross_conformal_data(classifier: Predictor, parts: Splits, temperature: floa
     added = [] if parts.generated is None else [_as_vectors(classifier, parts.generated)]
     fold, several = _fold_of_image(pool, seed), np.bincount(pool.labels)[pool.labels] > 1
     K = len(classifier.labels)
-    calibrates = several & np.isin(np.arange(len(pool)), _per_class_sample(pool.labels, K, max(1, MAX_CROSS_CONFORMAL_IMAGES // K), seed))
+    calibrates = several & np.isin(
+        np.arange(len(pool)), _per_class_sample(pool.labels, K, max(1, MAX_CROSS_CONFORMAL_IMAGES // K), seed)
+    )
     pieces = []
     for k in np.unique(fold[calibrates]):
         without = _fit_like(classifier, concatenate([vectors.subset(np.flatnonzero(fold != k)), *added]))
-        pieces.append(calibration_data(classifier, without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature))
+        pieces.append(
+            calibration_data(classifier, without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature)
+        )
     scores_fit = sum(len(piece.labels) for piece in pieces) * K <= MAX_SCORES
     return pieces if scores_fit else [piece.without_scores() for piece in pieces]
 
@@ -100,8 +107,14 @@ def cross_conformal_data(classifier: Predictor, parts: Splits, temperature: floa
 def training_statistics(classifier: Predictor, train: LabeledImages) -> tuple[Tensor, Tensor]:
     """Of the labeled images, or of so many of each class drawn by the seed."""
     K = len(classifier.labels)
-    part = train.subset(_per_class_sample(train.labels, K, max(MAX_IMAGES_PER_CLASS, MAX_TRAINING_IMAGES // K), classifier.seed))
-    batches = zip(classifier.input_pipeline.model_inputs(part.images), torch.split(torch.from_numpy(part.labels), BATCH_SIZE), strict=True)
+    part = train.subset(
+        _per_class_sample(train.labels, K, max(MAX_IMAGES_PER_CLASS, MAX_TRAINING_IMAGES // K), classifier.seed)
+    )
+    batches = zip(
+        classifier.input_pipeline.model_inputs(part.images),
+        torch.split(torch.from_numpy(part.labels), BATCH_SIZE),
+        strict=True,
+    )
     return statistics_of_true_class(classifier.model_, batches)
 
 
@@ -111,11 +124,15 @@ def _temperature(classifier: Predictor, held_out: LabeledImages) -> float:
     return fit_temperature(scores, torch.from_numpy(held_out.labels), classifier.log_prior_)
 
 
-def _cross_conformal(folds: list[CalibrationData], held_out: CalibrationData | None, log_prior: Tensor, temperature: float) -> ConformalClassifier:
+def _cross_conformal(
+    folds: list[CalibrationData], held_out: CalibrationData | None, log_prior: Tensor, temperature: float
+) -> ConformalClassifier:
     """At the temperature of the held-out images, of which, for they may be few and all right, that of the folds is expected;
     at the one given where the scores are too many."""
     pool = CalibrationData.concatenate(folds)
-    if all(images.n_scores in range(1, MAX_SCORES_FOR_TEMPERATURE) for images in (pool, held_out) if images is not None):
+    if all(
+        images.n_scores in range(1, MAX_SCORES_FOR_TEMPERATURE) for images in (pool, held_out) if images is not None
+    ):
         temperature = max(1.0, pool.fit_temperature(log_prior))
         if held_out is not None:
             temperature = held_out.fit_temperature(log_prior, temperature)

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from likely.classifier.scoring import ModelInput, model_outputs
-from likely.base import SupportsNewClasses, Scorer
-from likely.inference.decision import ModelOutputs, ConformalClassifier
+from likely.base import Scorer, SupportsNewClasses
+from likely.classifier.scoring import model_outputs
+from likely.features.model_input import ModelInput
+from likely.inference.decision import ConformalClassifier, ModelOutputs
 from likely.models.new_class import BATCH_SIZE
 
 N_FOLDS = 5
@@ -17,7 +18,9 @@ Exemplars = tuple[Tensor, Tensor]  # what a model remembers of images, (N, F), a
 
 
 @torch.no_grad()
-def with_new_class(model: Scorer, conformal: ConformalClassifier, inputs: ModelInput, known: Exemplars | None) -> tuple[Scorer, ConformalClassifier]:
+def with_new_class(
+    model: Scorer, conformal: ConformalClassifier, inputs: ModelInput, known: Exemplars | None
+) -> tuple[Scorer, ConformalClassifier]:
     """Model and judge of one class more, from what is seen of its images, all of them and each once, and what is `known` of
     images of the other classes.
 

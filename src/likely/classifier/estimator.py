@@ -13,14 +13,15 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from likely.classifier.predictor import Predictor, seed_from
-from likely.features.feature_extraction import with_backbone_defaults
 from likely.data import arrays
-from likely.data.image_dataset import ImageDataset
 from likely.data.decoding import ImageWarning
+from likely.data.image_dataset import ImageDataset
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
-from likely.inference.posterior import topk_log_posterior
+from likely.exceptions import InvalidValueError
+from likely.features.feature_extraction import with_backbone_defaults
 from likely.features.feature_extractors import FeatureOptions
+from likely.inference.posterior import topk_log_posterior
 
 
 class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[misc]  # scikit-learn has no types
@@ -106,12 +107,12 @@ class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[mis
         y = column_or_1d(y, warn=True)
         labels = [label for label in y if label is not None]
         if not labels:
-            raise ValueError(
+            raise InvalidValueError(
                 f"y holds {len(y)} times None and no label; a label for some images of each class was expected"
             )
         check_classification_targets(labels)
         if len(X) != len(y):
-            raise ValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
+            raise InvalidValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
         return X, y
 
     def _images(self, X: Any) -> ImageDataset:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from likely.base import GenerativeModel, LatentClassMixture, SupportsMissingPixels, Scorer, Domain
+from likely.base import Domain, GenerativeModel, LatentClassMixture, Scorer, SupportsMissingPixels
 from likely.inference.attribution import integrated_gradients
-from likely.inference.counterfactual import interpolate, transport, flip_index
+from likely.inference.counterfactual import flip_index, interpolate, transport
 from likely.inference.posterior import log_posterior
 
 N_PATH_POINTS = 65  # of the way from class to class, to find where the answer turns

@@ -13,6 +13,7 @@ from torch import Tensor
 from likely import models
 from likely.base import SupportsMissingPixels
 from likely.data.sources.base import LoadError
+from likely.exceptions import InvalidValueError
 
 if TYPE_CHECKING:
     from likely.classifier.predictor import Predictor
@@ -31,11 +32,13 @@ def validate_masks(classifier: Predictor, mask: ArrayLike, n: int) -> Tensor:
     A ValueError if they are no masks of the model's images, or if the family cannot use them.
     """
     if classifier.features_ is not None:
-        raise ValueError("features are made of whole images; a model of pixels can go by a part of one")
+        raise InvalidValueError("features are made of whole images; a model of pixels can go by a part of one")
     if not isinstance(classifier.model_, SupportsMissingPixels):
         able = models.families_with(SupportsMissingPixels)
-        raise ValueError(f"{classifier.family!r} needs the whole image; families that can go by a part of it: {able}")
+        raise InvalidValueError(
+            f"{classifier.family!r} needs the whole image; families that can go by a part of it: {able}"
+        )
     masks, size = torch.from_numpy(np.array(mask, dtype=bool)), classifier.shape[1:]
     if len(size) != 2 or masks.shape not in (size, (n, *size)):
-        raise ValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
+        raise InvalidValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
     return masks

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.prediction import Prediction
-from likely.classifier.inputs import InputPipeline
 from likely.base import GenerativeModel
+from likely.classifier.inputs import InputPipeline
 from likely.data.image_dataset import ImageDataset
-from likely.inference.predictions import LabelNames, predictions
 from likely.inference.decision import ConformalClassifier
 from likely.inference.posterior import log_evidence
+from likely.inference.predictions import LabelNames, predictions
+from likely.prediction import Prediction
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class PredictionRequest:
             if not len(chosen):
                 continue
             some, is_whole = block.subset(chosen), bool(whole[chosen[0]])
-            examined = self.input_pipeline.outputs(some, None if is_whole or here is None else here[torch.from_numpy(chosen)])
+            examined = self.input_pipeline.outputs(
+                some, None if is_whole or here is None else here[torch.from_numpy(chosen)]
+            )
             judgment = (self.conformal if is_whole else self.masked_conformal)(examined, self.log_prior, self.alpha)
             names = [some.name(i) for i in range(len(some))]
             bits = self._bits_per_dim(judgment.log_likelihood) if is_whole else None  # a part has fewer dimensions

@@ -13,46 +13,52 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from likely import DEFAULT_MODEL, checkpoint, models
-from likely.prediction import Prediction
-from likely.classifier.prior_adaptation import PriorAdaptation, adapt_prior
-from likely.classifier.predictions import PredictionRequest
-from likely.classifier.auto import ModelChoice
-from likely.classifier.sampling import DecoderTraining, sample_images, thumbnails
-from likely.classifier.scoring import ModelInput
-from likely.classifier.explanation import Explanation, Imputation, ContrastPair, explain, impute
-from likely.classifier.class_incremental import with_new_class, prior_with_new_class, exemplars, exemplars_with_new_class
-from likely.features.feature_extraction import FeaturePipeline, Progress, ImageScorer
-from likely.classifier.trainer import Trainer, Snapshot
-from likely.classifier.calibration import calibrate
-from likely.classifier.serialization import from_state, to_state
-from likely.classifier.masks import validate_masks, masks_for
-from likely.classifier.inputs import InputPipeline, blocks
+from likely import checkpoint, models
 from likely.base import (
-    SupportsNewClasses,
     GenerativeModel,
+    HasEmbedding,
     ImportanceWeighted,
     Latent,
-    SupportsMissingPixels,
-    HasEmbedding,
     Scorer,
+    SupportsMissingPixels,
+    SupportsNewClasses,
 )
+from likely.classifier.auto import ModelChoice
+from likely.classifier.calibration import calibrate
+from likely.classifier.class_incremental import (
+    exemplars,
+    exemplars_with_new_class,
+    prior_with_new_class,
+    with_new_class,
+)
+from likely.classifier.explanation import ContrastPair, Explanation, Imputation, explain, impute
+from likely.classifier.inputs import InputPipeline, blocks
+from likely.classifier.masks import masks_for, validate_masks
+from likely.classifier.predictions import PredictionRequest
+from likely.classifier.prior_adaptation import PriorAdaptation, adapt_prior
+from likely.classifier.sampling import DecoderTraining, sample_images, thumbnails
+from likely.classifier.serialization import from_state, to_state
+from likely.classifier.trainer import Snapshot, Trainer
 from likely.data import arrays
-from likely.data.image_dataset import ImageDataset
+from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.decoding import ImageWarning
+from likely.data.image_dataset import ImageDataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.sources.base import LoadError
-from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.splits import Splits
-from likely.inference.predictions import LabelNames
-from likely.inference.temperature_scaling import fit_temperature
-from likely.inference.decision import ModelOutputs, ConformalClassifier, ConformalOutput, CalibrationData
-from likely.inference.projection import PCAProjection
-from likely.inference.posterior import log_evidence, log_posterior
-from likely.features.feature_decoder import FeatureDecoder, DecoderOptions
+from likely.exceptions import InvalidValueError, UnsupportedError
+from likely.features.feature_decoder import DecoderOptions, FeatureDecoder
+from likely.features.feature_extraction import FeaturePipeline, ImageScorer, Progress
 from likely.features.feature_extractors import FeatureOptions
+from likely.features.model_input import ModelInput
+from likely.inference.decision import CalibrationData, ConformalClassifier, ConformalOutput, ModelOutputs
+from likely.inference.posterior import log_evidence, log_posterior
+from likely.inference.predictions import LabelNames
+from likely.inference.projection import PCAProjection
+from likely.inference.temperature_scaling import fit_temperature
 from likely.networks.pixel_scaling import to_eight_bit
-from likely.options import Options
+from likely.options import DEFAULT_MODEL, Options
+from likely.prediction import Prediction
 from likely.training.loop import Step
 from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
@@ -150,7 +156,7 @@ class Predictor:
         A ValueError if there is no backbone to teach it.
         """
         if self.features_ is None:
-            raise ValueError(f"{self.family!r} is a model of pixels and needs no lessons in drawing")
+            raise InvalidValueError(f"{self.family!r} is a model of pixels and needs no lessons in drawing")
         model = self.generative("sample")
         with self.features_.caching():
             drawing = DecoderTraining(self.features_, model, part, options, seed=self.seed)
@@ -208,7 +214,9 @@ class Predictor:
         """A tighter bound on log p(x) than `log_evidence`, (N,) nats, where the family has one."""
         model = self.model_
         assert isinstance(model, ImportanceWeighted)
-        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.input_pipeline.inputs(images)])
+        L = torch.cat(
+            [model.importance_weighted(x, n_samples, rng=rng).cpu() for x in self.input_pipeline.inputs(images)]
+        )
         return log_evidence(L, self.log_prior_).numpy()
 
     @torch.inference_mode()
@@ -229,7 +237,7 @@ class Predictor:
     @property
     def feature_decoder(self) -> FeatureDecoder | None:
         """What draws for a model of features, if it has learned to."""
-        return getattr(self, "artist_", None)
+        return getattr(self, "feature_decoder_", None)
 
     @property
     def latent(self) -> Latent | None:
@@ -261,18 +269,24 @@ class Predictor:
         """
         self._check_fitted()
         if not 0 < alpha < 1:
-            raise ValueError(
+            raise InvalidValueError(
                 f"alpha {alpha:g} is no share of images; a number between 0 and 1 was expected, such as 0.05"
             )
         if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k {top_k} names no class; at least 1 was expected")
+            raise InvalidValueError(f"top_k {top_k} names no class; at least 1 was expected")
         images, problems = self._read_inputs(inputs, names)
         prior = self.log_prior_ if log_prior is None else log_prior
         masks = None if mask is None else masks_for(self, mask, problems)
         if conformal is None:
-            conformal = self.conformal_ if masks is None else ConformalClassifier.uncalibrated(len(self.labels), self.conformal_.temperature)
+            conformal = (
+                self.conformal_
+                if masks is None
+                else ConformalClassifier.uncalibrated(len(self.labels), self.conformal_.temperature)
+            )
         naming = LabelNames(self.labels, self.id, top_k)
-        question = PredictionRequest(self.input_pipeline, self.conformal_, conformal, self.log_prior_, prior, alpha, naming)
+        question = PredictionRequest(
+            self.input_pipeline, self.conformal_, conformal, self.log_prior_, prior, alpha, naming
+        )
         given = (answer for start, block in blocks(images) for answer in question.predictions(start, block, masks))
         failed = (Prediction.failed(p.source, p.message, model=self.id) if p is not None else None for p in problems)
         return [failure or next(given) for failure in failed]
@@ -294,16 +308,19 @@ class Predictor:
         """
         self._check_fitted()
         if len(self.labels) < 2:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.labels[0]!r} is the only class that the model knows; an answer takes two to be explained"
             )
-        model, x = self.model_ if self.features_ is None else ImageScorer(self.features_, self.model_), self._pixels(image)
+        model, x = (
+            self.model_ if self.features_ is None else ImageScorer(self.features_, self.model_),
+            self._pixels(image),
+        )
         with torch.inference_mode():
             found = log_posterior(model.log_scores(x).cpu(), self.log_prior_, self.conformal_.temperature)[0]
         label, runner_up = found.topk(2).indices.tolist()
         other = runner_up if against is None else self.index(against)
         if other == label:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{against!r} is the answer itself; another class was expected, such as {self.labels[runner_up]!r}"
             )
         return explain(model, x, ContrastPair(label, other, self.log_prior_, self.conformal_.temperature))
@@ -327,16 +344,16 @@ class Predictor:
         """
         self._check_fitted()
         if not isinstance(self.model_, SupportsNewClasses):
-            raise ValueError(
+            raise InvalidValueError(
                 f"{self.family!r} learns its classes from each other, and none apart; train it anew with {name!r}"
             )
         if str(name) in self.labels:
-            raise ValueError(f"there is a class {name!r} already; the name of a new one was expected")
+            raise InvalidValueError(f"there is a class {name!r} already; the name of a new one was expected")
         images, problems = self._read_inputs(inputs)
         for problem in filter(None, problems):
             warnings.warn(problem.message, ImageWarning, stacklevel=2)
         if not len(images):
-            raise ValueError(f"no image of {name!r} could be read; at least one was expected")
+            raise InvalidValueError(f"no image of {name!r} could be read; at least one was expected")
         new = type(self)()
         new.__dict__.update(self.__dict__)
         seen = ModelInput.concatenate(list(self.input_pipeline.model_inputs(images)))
@@ -345,7 +362,9 @@ class Predictor:
         new.classes_ = np.append(self.classes_, [name])
         new.log_prior_ = prior_with_new_class(self.log_prior_)
         if self.feature_decoder is not None:
-            new.feature_decoder_ = self.feature_decoder.with_new_class(thumbnails(images, self.feature_decoder), len(self.labels))
+            new.feature_decoder_ = self.feature_decoder.with_new_class(
+                thumbnails(images, self.feature_decoder), len(self.labels)
+            )
         pixels = images.batch(np.arange(len(images))).numpy()
         new.hashes_ = np.concatenate([self.hashes_, to_hashes(map(fingerprint, pixels))])
         new.__dict__.pop("id_", None)
@@ -354,7 +373,9 @@ class Predictor:
     @torch.inference_mode()
     def projection(self) -> PCAProjection | None:
         """A plane through the space in which the model sees images and classes, if it has one."""
-        return PCAProjection.fit(self.model_.class_embeddings().cpu()) if isinstance(self.model_, HasEmbedding) else None
+        return (
+            PCAProjection.fit(self.model_.class_embeddings().cpu()) if isinstance(self.model_, HasEmbedding) else None
+        )
 
     @torch.inference_mode()
     def class_embeddings(self, plane: PCAProjection) -> Tensor:
@@ -377,9 +398,13 @@ class Predictor:
         """Everything that answers rest on, as arrays, for a whole collection."""
         pieces = [block for _, block in blocks(images)] or [images]
         # A block at a time: what is seen of an image is far more than what is answered.
-        return ConformalOutput.concatenate([self.conformal_(self.outputs(piece), self.log_prior_, alpha) for piece in pieces])
+        return ConformalOutput.concatenate(
+            [self.conformal_(self.outputs(piece), self.log_prior_, alpha) for piece in pieces]
+        )
 
-    def calibrate_for_mask(self, mask: ArrayLike, validation: LabeledImages, calibration: LabeledImages) -> ConformalClassifier:
+    def calibrate_for_mask(
+        self, mask: ArrayLike, validation: LabeledImages, calibration: LabeledImages
+    ) -> ConformalClassifier:
         """What makes answers of images of which `observed`, (H, W) bool, is seen: fitted on others behind the same mask.
 
         Neither part may hold images of the training; the classifier's own splits do.
@@ -388,7 +413,12 @@ class Predictor:
         before, now = (self.outputs(part.images, m) for part, m in zip((validation, calibration), masks, strict=True))
         labels = [torch.from_numpy(part.labels) for part in (validation, calibration)]
         T = fit_temperature(before.log_scores, labels[0], self.log_prior_)
-        return ConformalClassifier.fit(CalibrationData.from_outputs(before, labels[0], T), CalibrationData.from_outputs(now, labels[1], T), self.log_prior_, T)
+        return ConformalClassifier.fit(
+            CalibrationData.from_outputs(before, labels[0], T),
+            CalibrationData.from_outputs(now, labels[1], T),
+            self.log_prior_,
+            T,
+        )
 
     @property
     def id(self) -> str | None:
@@ -422,7 +452,9 @@ class Predictor:
         tensors, document = checkpoint.load(Path(folder), trust)
         return from_state(cls, tensors, document, device)
 
-    def _read_inputs(self, inputs: Any, names: Sequence[str] | None = None) -> tuple[ImageDataset, list[LoadError | None]]:
+    def _read_inputs(
+        self, inputs: Any, names: Sequence[str] | None = None
+    ) -> tuple[ImageDataset, list[LoadError | None]]:
         """The inputs that can be read, in this classifier's format, and for each input what is wrong with it, if anything."""
         width = None if self.format_ is not None else self.model_.task.n_dims
         return arrays.read_inputs(inputs, self.format_, names, width=width)
@@ -431,18 +463,18 @@ class Predictor:
         """One image (1, C, H, W) in [0, 1], or a vector (1, D); a ValueError if it cannot be read."""
         images, problems = self._read_inputs([image])
         for problem in filter(None, problems):
-            raise ValueError(problem.message)
+            raise InvalidValueError(problem.message)
         return self.input_pipeline.to_model(images.batch([0]))
 
     def _check_fitted(self) -> None:
-        if not hasattr(self, "judge_"):
+        if not hasattr(self, "conformal_"):
             from sklearn.exceptions import NotFittedError  # which most who load a model never need
 
             raise NotFittedError(f"this {type(self).__name__} has learned nothing yet; call fit first")
 
     def generative(self, what: str) -> GenerativeModel:
         if not isinstance(self.model_, GenerativeModel):
-            raise AttributeError(f"{what} needs a generative model; {self.family!r} only tells classes apart")
+            raise UnsupportedError(f"{what} needs a generative model; {self.family!r} only tells classes apart")
         return self.model_
 
 

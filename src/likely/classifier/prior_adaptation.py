@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from likely.inference.decision import ModelOutputs, ConformalClassifier
+from likely.exceptions import InvalidValueError
+from likely.inference.decision import ConformalClassifier, ModelOutputs
 from likely.inference.label_shift import PriorEstimate, estimate_prior
 
 
@@ -20,7 +21,9 @@ class PriorAdaptation:
     n_unknown: int
 
 
-def adapt_prior(conformal: ConformalClassifier, batches: Iterable[ModelOutputs], log_prior: Tensor, alpha: float) -> PriorAdaptation:
+def adapt_prior(
+    conformal: ConformalClassifier, batches: Iterable[ModelOutputs], log_prior: Tensor, alpha: float
+) -> PriorAdaptation:
     """The class mix of images that come a batch at a time; a ValueError if none of them is of a known class."""
     scores, n_unknown = [], 0
     for batch in batches:
@@ -29,7 +32,9 @@ def adapt_prior(conformal: ConformalClassifier, batches: Iterable[ModelOutputs],
         n_unknown += int(unknown.sum())
     known = torch.cat(scores) if scores else log_prior.new_zeros(0, len(log_prior))
     if not len(known):
-        raise ValueError(
+        raise InvalidValueError(
             f"{n_unknown} images, all unknown, say nothing about a class mix; expected at least one known one"
         )
-    return PriorAdaptation(estimate_prior(known, log_prior, conformal.temperature, conformal.bias_correction), n_unknown)
+    return PriorAdaptation(
+        estimate_prior(known, log_prior, conformal.temperature, conformal.bias_correction), n_unknown
+    )

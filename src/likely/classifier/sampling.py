@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.features.feature_extraction import FeaturePipeline
 from likely.base import GenerativeModel, Latent
-from likely.data.image_dataset import InMemoryImages, ImageDataset
 from likely.data.dataset import LabeledImages
-from likely.features.feature_decoder import FeatureDecoder, DecoderOptions, DecoderTrainingData
+from likely.data.image_dataset import ImageDataset, InMemoryImages
+from likely.exceptions import InvalidValueError
 from likely.features.backbone import Backbone
+from likely.features.feature_decoder import DecoderOptions, DecoderTrainingData, FeatureDecoder
+from likely.features.feature_extraction import FeaturePipeline
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
-from likely.training.device import to_device
 from likely.training.data_loader import ShuffledBatches
+from likely.training.device import to_device
 from likely.training.loop import Step, fit
 from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
@@ -38,11 +39,17 @@ class DecoderTraining:
     """A training under way: `steps` trains, `artist` is what has been learned so far."""
 
     def __init__(
-        self, features: FeaturePipeline, model: GenerativeModel, part: LabeledImages, options: DecoderOptions, *, seed: int
+        self,
+        features: FeaturePipeline,
+        model: GenerativeModel,
+        part: LabeledImages,
+        options: DecoderOptions,
+        *,
+        seed: int,
     ) -> None:
         """From labeled images, for a model of their features; a ValueError if these are of no backbone."""
         if not isinstance(features.extractor, Backbone):
-            raise ValueError(f"{features.options.kind!r} features teach nobody to draw; a backbone was expected")
+            raise InvalidValueError(f"{features.options.kind!r} features teach nobody to draw; a backbone was expected")
         part, on = part.labeled(), features.device
         vectors = features.transform_images(part).images.batch(np.arange(len(part))).to(on)
         images, places = downscale(part.images, options.side), np.arange(len(part))
@@ -55,7 +62,9 @@ class DecoderTraining:
             torch.manual_seed(seed)
             artist = to_device(FeatureDecoder(vectors.shape[1], options), on)
             labels = torch.from_numpy(part.labels).to(on)
-            known = DecoderTrainingData(thumbnails(images, artist).to(on), vectors, labels, model.task.n_classes, imagine)
+            known = DecoderTrainingData(
+                thumbnails(images, artist).to(on), vectors, labels, model.task.n_classes, imagine
+            )
             some = places[:: max(1, len(part) // N_INIT_IMAGES)]
             artist.init_from_data(features.extractor, to_unit(images.batch(some)).to(on), known)
         training = TRAINING.model_copy(update={"minutes": options.minutes})
@@ -85,25 +94,31 @@ def sample_images(classifier: Predictor, label: int, n: int, *, seed: int, trunc
     blocks = torch.split(torch.full((n,), label, device=classifier.device), SAMPLE_BATCH_SIZE)
     if classifier.features_ is not None:
         artist = _decoder_of(classifier)
-        return np.concatenate([to_eight_bit(sample_from_features(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks])
+        return np.concatenate(
+            [to_eight_bit(sample_from_features(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks]
+        )
     if truncation == 1:
         return np.concatenate([classifier.pixels(model.sample(c, rng=rng)) for c in blocks])
     if not isinstance(model, Latent):
-        raise ValueError(f"truncation {truncation:g} needs a model with latent vectors; {classifier.family!r} has none")
+        raise InvalidValueError(
+            f"truncation {truncation:g} needs a model with latent vectors; {classifier.family!r} has none"
+        )
     latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
     return np.concatenate([classifier.pixels(model.decode(z)) for z in latents])
 
 
 def _decoder_of(classifier: Predictor) -> FeatureDecoder:
     if classifier.feature_decoder is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"this {classifier.family!r} knows features of images and has not learned to draw them; train it with "
             "--decoder-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
         )
     return classifier.feature_decoder
 
 
-def sample_from_features(model: GenerativeModel, decoder: FeatureDecoder, c: Tensor, rng: torch.Generator, truncation: float) -> Tensor:
+def sample_from_features(
+    model: GenerativeModel, decoder: FeatureDecoder, c: Tensor, rng: torch.Generator, truncation: float
+) -> Tensor:
     """x ~ ∫∫ p(x | s, f) p(s | c) p(f | c) ds df, what s and f are apart from the class's own scaled by `truncation`:
     (B,) -> (B, 3, H, W)."""
     f = model.sample(c, rng=rng)

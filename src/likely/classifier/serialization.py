@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from likely import models
-from likely.checkpoint import CheckpointError
-from likely.features.feature_extraction import FeaturePipeline
 from likely.base import STORED, GenerativeModel, Task
 from likely.data.preprocessing import ImageFormat
-from likely.inference.decision import ConformalClassifier
-from likely.features.feature_decoder import FeatureDecoder, DecoderOptions
+from likely.exceptions import CheckpointError
+from likely.features.feature_decoder import DecoderOptions, FeatureDecoder
+from likely.features.feature_extraction import FeaturePipeline
 from likely.features.feature_extractors import FeatureOptions
+from likely.inference.decision import ConformalClassifier
 from likely.training.device import select_device, to_device
 from likely.training.options import TrainingOptions
 from likely.training.state import add_prefix, strip_prefix

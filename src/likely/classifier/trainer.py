@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from likely import checkpoint, models
+from likely.base import FitsInClosedForm, Scorer, Task
 from likely.classifier.auto import choose_model
-from likely.features.feature_extraction import FeaturePipeline, Progress
 from likely.classifier.calibration import subsample
 from likely.classifier.inputs import BATCH_SIZE
-from likely.base import FitsInClosedForm, Scorer, Task
-from likely.data.preprocessing import ImageFormat
 from likely.data.dataset import LabeledImages
+from likely.data.preprocessing import ImageFormat
 from likely.data.splits import Splits
-from likely.inference.temperature_scaling import fit_temperature, nll, weights
+from likely.features.feature_extraction import FeaturePipeline, Progress
 from likely.features.feature_extractors import FeatureOptions
-from likely.training.device import select_device, select_dtype, to_device, tune_malloc
+from likely.inference.temperature_scaling import fit_temperature, nll, weights
 from likely.training.data_loader import ShuffledBatches
+from likely.training.device import select_device, select_dtype, to_device, tune_malloc
 from likely.training.loop import Step, fit, fit_closed_form
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
@@ -100,7 +100,9 @@ class Trainer:
         if state.objectives and device.type == "cpu":
             tune_malloc()
         dtype = select_dtype(options, device, classifier.model_.task.shape)
-        feed = self._feed(lesson, options.batch_size or BATCH_SIZE, options.augment, options.labeled_fraction).to(device)
+        feed = self._feed(lesson, options.batch_size or BATCH_SIZE, options.augment, options.labeled_fraction).to(
+            device
+        )
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end
             return
         for step in fit(state, feed, dtype=dtype):
@@ -121,7 +123,10 @@ class Trainer:
         classifier.classes_ = np.asarray(classes)
         classifier.format_ = format
         if classifier.features_ is not None:
-            lesson, validation = classifier.features_.transform_images(lesson), classifier.features_.transform_images(validation)
+            lesson, validation = (
+                classifier.features_.transform_images(lesson),
+                classifier.features_.transform_images(validation),
+            )
         task = Task(lesson.images.shape, lesson.class_counts(K))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(classifier.seed)

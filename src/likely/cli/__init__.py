@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from likely import __version__
-from likely.cli.errors import silence_stdout, error_boundary
+from likely.cli.errors import error_boundary, silence_stdout
+from likely.version import __version__
 
 COMMANDS = {
     "demo": "Train, evaluate and classify on handwritten digits, in under a minute.",

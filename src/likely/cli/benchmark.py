@@ -17,9 +17,9 @@ from likely.cli.errors import INTERRUPTED
 from likely.cli.model_argument import DEVICES
 
 if TYPE_CHECKING:
-    from likely.benchmark import Benchmark, RunOutcome, BenchmarkConfig
-    from likely.benchmark.runner import Progress
+    from likely.benchmark import Benchmark, BenchmarkConfig, RunOutcome
     from likely.benchmark.config import BenchmarkRun
+    from likely.benchmark.runner import Progress
     from likely.data.sources.base import LoadError
     from likely.training.loop import Step
 
@@ -81,8 +81,8 @@ class ConsoleObserver(ProgressObserver):
     """What one sees of a benchmark, all of it on stderr."""
 
     def steps(self, steps: Iterable[Step], entry: BenchmarkRun) -> Iterator[Step]:
-        from likely.cli.progress import track_steps
         from likely.cli.console import console
+        from likely.cli.progress import track_steps
 
         console.print(f"[bold]{entry}")
         return track_steps(steps, str(entry))
@@ -119,8 +119,8 @@ def _conclude(benchmark: Benchmark, outcomes: Sequence[RunOutcome]) -> None:
     """Write the pages, print the table, and leave with 1 if anything failed or could not be read."""
     from likely.benchmark import build_comparison, write_report
     from likely.benchmark.runner import PAGE, TABLE
-    from likely.reporting.comparison import table
     from likely.cli.console import console
+    from likely.reporting.comparison import table
 
     results = [outcome.result for outcome in outcomes]
     comparison = build_comparison(benchmark, results)
@@ -134,9 +134,9 @@ def _conclude(benchmark: Benchmark, outcomes: Sequence[RunOutcome]) -> None:
 def _plan(data: str, given: dict[str, Any]) -> BenchmarkConfig:
     """What was typed, validated."""
     from likely.benchmark import BASELINE, BenchmarkConfig
+    from likely.cli.flags import chosen
     from likely.data.preprocessing import ImageOptions
     from likely.models import family
-    from likely.cli.flags import chosen
     from likely.training.options import TrainingOptions
 
     families, seeds = _listed(given["models"]), _listed(given["seeds"])

@@ -16,9 +16,9 @@ from likely.cli.model_argument import ALPHA, ModelArgument, model_command
 from likely.cli.prior_option import ADAPT, log_prior
 
 if TYPE_CHECKING:
-    from likely.prediction import Prediction
     from likely.classifier import Predictor
     from likely.cli.writers import Writer
+    from likely.prediction import Prediction
 
 Masking = Callable[[list[Path]], Mapping[str, Any]]
 CHUNK = 256  # images that are read, answered and written before the next
@@ -67,9 +67,7 @@ def command(
     from likely.data.preprocessing import find_images
 
     if prior == ADAPT and observed is not None:
-        raise click.UsageError(
-            "--prior adapt looks at whole images; with --mask give the shares in a file, or uniform"
-        )
+        raise click.UsageError("--prior adapt looks at whole images; with --mask give the shares in a file, or uniform")
     if data is not None and observed is None:
         raise click.UsageError("--data is for p-values behind a mask; name one with --mask, or leave --data out")
     destination = OutputOptions(**written)
@@ -146,7 +144,7 @@ def _shortfall(classifier: Predictor, alpha: float) -> Iterator[str]:
 
 def _masking(classifier: Predictor, folder: Path, observed: str | None, data: str | None) -> Masking:
     """What goes with a chunk of images: nothing, one mask and what was calibrated behind it, or a mask for each."""
-    from likely.cli.masks import TRANSPARENT, conformal_for_mask, load_mask_file, alpha_masks
+    from likely.cli.masks import TRANSPARENT, alpha_masks, conformal_for_mask, load_mask_file
 
     if observed is None:
         return lambda chunk: {}

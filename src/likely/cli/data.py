@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from likely.data.quality.issues import DataIssues
     from likely.data.preprocessing import ImageFormat
+    from likely.data.quality.issues import DataIssues
 
 SOME_UNREADABLE = 1
 # Beyond so many classes a table is no summary; then it shows the largest and the smallest.
@@ -31,8 +31,8 @@ class CheckCommand(click.Command):
 
 @cache  # click tells parameters apart by identity
 def _image_flags() -> tuple[click.Option, ...]:
-    from likely.data.preprocessing import ImageOptions
     from likely.cli.flags import flags
+    from likely.data.preprocessing import ImageOptions
 
     return tuple(flags(ImageOptions))
 
@@ -50,11 +50,11 @@ def check(data: str, as_json: bool, **given: Any) -> None:
 
     Exit codes: 0 everything could be read, 1 some files could not, 2 DATA is not understood.
     """
-    from likely.data.quality.check import check as look
-    from likely.data.preprocessing import ImageOptions
+    from likely.cli.console import console
     from likely.cli.flags import chosen
     from likely.cli.progress import progress_bar
-    from likely.cli.console import console
+    from likely.data.preprocessing import ImageOptions
+    from likely.data.quality.check import check as look
 
     images = ImageOptions.model_validate(chosen(ImageOptions, given))
     with progress_bar("reading images") as progress:

@@ -75,7 +75,8 @@ def _is_demo(out: Path) -> bool:
 
 def _source(model: Path) -> str | None:
     """The data that a model was made from, or was being made from when a training was cut short."""
-    from likely import checkpoint, experiment as run
+    from likely import checkpoint
+    from likely import experiment as run
 
     if (model / checkpoint.DOCUMENT).exists():
         document = checkpoint.read_document(model, of_any_version=True)
@@ -85,10 +86,10 @@ def _source(model: Path) -> str | None:
 
 
 def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
+    from likely.cli.console import screen
+    from likely.cli.progress import track_steps
     from likely.data.loading import load
     from likely.experiment import TrainConfig, start_run
-    from likely.cli.progress import track_steps
-    from likely.cli.console import screen
     from likely.training.options import TrainingOptions
 
     screen.print("[bold]1  Train[/] on 8x8 pictures of handwritten digits")
@@ -105,11 +106,11 @@ def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
 
 
 def _measure(session: TrainingRun, test: LabeledImages) -> None:
-    from likely.evaluation.evaluate import evaluate
-    from likely.reporting.build import build_evaluation_report
-    from likely.experiment import ALPHA, write_pages
-    from likely.cli.evaluate import show
     from likely.cli.console import screen
+    from likely.cli.evaluate import show
+    from likely.evaluation.evaluate import evaluate
+    from likely.experiment import ALPHA, write_pages
+    from likely.reporting.build import build_evaluation_report
 
     screen.print(f"\n[bold]2  Evaluate[/] on {len(test)} digits that it has never seen")
     found = evaluate(session.classifier, test, alpha=ALPHA)
@@ -121,8 +122,8 @@ def _measure(session: TrainingRun, test: LabeledImages) -> None:
 def _classify(session: TrainingRun, folder: Path, test: LabeledImages) -> None:
     import sys
 
-    from likely.cli.writers import table
     from likely.cli.console import screen
+    from likely.cli.writers import table
 
     screen.print(f"\n[bold]3  Classify[/] three pictures: likely classify {session.out} {folder}", soft_wrap=True)
     write = table(sys.stdout.buffer)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import click
 
-from likely.exceptions import is_internal
+from likely.exceptions import LikelyError
 
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
+USAGE, INTERNAL, INTERRUPTED = 2, 3, 130
 
 
 @contextmanager
@@ -57,12 +57,10 @@ def _explained(error: Exception) -> tuple[str, int]:
             return "; ".join(_fault(fault["loc"], fault["msg"], fault["input"]) for fault in error.errors()), USAGE
         case OSError():
             return f"{error.filename or 'a file'}: {(error.strerror or str(error)).lower()}", USAGE
-        case ValueError() if is_internal(error):
-            return str(error), USAGE
-        case ArithmeticError() if is_internal(error):  # nothing was wrong with the request: the training diverged
-            return str(error), FAILED
+        case LikelyError():
+            return str(error), error.exit_code
         case _:
-            return _apology(error), FAILED
+            return _apology(error), INTERNAL
 
 
 def _fault(place: tuple[int | str, ...], message: str, given: object) -> str:
@@ -76,6 +74,6 @@ def _fault(place: tuple[int | str, ...], message: str, given: object) -> str:
 def _apology(error: Exception) -> str:
     where = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"Likely stumbled over a fault of its own: {type(error).__name__}: {error} "
+        f"Internal error: {type(error).__name__}: {error} "
         f"(at {Path(where.filename).name}:{where.lineno}). Please report it with the command that you typed."
     )

@@ -17,12 +17,12 @@ from likely.cli.model_argument import ALPHA, ModelArgument, model_command
 if TYPE_CHECKING:
     from likely.classifier import Predictor
     from likely.data.dataset import LabeledImages
-    from likely.evaluation.evaluate import EvaluationResult
     from likely.evaluation.attacks import AttackResult
-    from likely.evaluation.fidelity import Fidelity
-    from likely.reporting.html.blocks import Column
-    from likely.evaluation.robustness import Robustness
     from likely.evaluation.eval_split import EvalSplit, OODImages
+    from likely.evaluation.evaluate import EvaluationResult
+    from likely.evaluation.fidelity import Fidelity
+    from likely.evaluation.robustness import Robustness
+    from likely.reporting.html.blocks import Column
 
 
 @click.command()
@@ -81,11 +81,11 @@ def command(
 
     Images that the model was trained on are skipped and counted; exit code 2 if nothing is left.
     """
+    from likely.cli.console import console
+    from likely.cli.warnings import print_skipped
     from likely.reporting.build import build_evaluation_report as portrayed
     from likely.reporting.html import render
     from likely.reporting.html.sections.robustness import robustness
-    from likely.cli.warnings import print_skipped
-    from likely.cli.console import console
 
     if (corruptions or attack) and twin is None:
         raise click.UsageError(
@@ -104,7 +104,11 @@ def command(
     if as_json:
         more: dict[str, Any] = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
         more |= {"corruptions": [each.model_dump(mode="json") for each in damaged]} if damaged else {}
-        more |= {"attacks": {name: [row.model_dump() for row in rows] for name, rows in attack_success_rate}} if attack_success_rate else {}
+        more |= (
+            {"attacks": {name: [row.model_dump() for row in rows] for name, rows in attack_success_rate}}
+            if attack_success_rate
+            else {}
+        )
         click.echo(json.dumps(found.as_json() | more, ensure_ascii=False))
     else:
         show(found, likeness)
@@ -121,9 +125,9 @@ def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
     """The figures on stdout, each with a few words on how to read it."""
     from rich.table import Table
 
-    from likely.evaluation.summary import metric_tiles
-    from likely.reporting.html.sections.fidelity import fidelity_lines, extractor_description
     from likely.cli.console import screen
+    from likely.evaluation.summary import metric_tiles
+    from likely.reporting.html.sections.fidelity import extractor_description, fidelity_lines
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
@@ -142,15 +146,19 @@ def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
 
 def _twin(model: ModelArgument, own: Predictor, folder: Path) -> Predictor:
     """The twin of a model that is open, trained now if there is none."""
-    from likely.checkpoint import DOCUMENT
     from likely.base import GenerativeModel
-    from likely.experiment import TRAINING_STATE, resume_run, baseline_run
+    from likely.checkpoint import DOCUMENT
     from likely.cli.progress import progress_bar, track_steps
+    from likely.experiment import TRAINING_STATE, baseline_run, resume_run
 
     if not (folder / DOCUMENT).exists():
         with progress_bar("reading images") as progress:
             begun = (folder / TRAINING_STATE).exists()
-            session = resume_run(folder, progress=progress) if begun else baseline_run(model.folder, folder, progress=progress)
+            session = (
+                resume_run(folder, progress=progress)
+                if begun
+                else baseline_run(model.folder, folder, progress=progress)
+            )
         for _ in track_steps(session.steps(), "training the twin"):
             pass
         session.finish()
@@ -164,8 +172,8 @@ def _twin(model: ModelArgument, own: Predictor, folder: Path) -> Predictor:
 
 
 def _damaged(pair: Sequence[Predictor], part: LabeledImages, alpha: float) -> list[Robustness]:
-    from likely.evaluation.robustness import measure_robustness
     from likely.cli.progress import progress_bar
+    from likely.evaluation.robustness import measure_robustness
 
     found = []
     for classifier in pair:
@@ -180,8 +188,8 @@ def _deceived(
     """Of the first few images in an order drawn at random, the same for both."""
     import numpy as np
 
-    from likely.evaluation.attacks import attack
     from likely.cli.progress import progress_bar
+    from likely.evaluation.attacks import attack
 
     some = part.subset(np.sort(np.random.default_rng(0).permutation(len(part))[:n]))
     found = []
@@ -192,14 +200,20 @@ def _deceived(
     return found
 
 
-def _show_damage(damaged: Sequence[Robustness], attack_success_rate: Sequence[tuple[str, Sequence[AttackResult]]]) -> None:
+def _show_damage(
+    damaged: Sequence[Robustness], attack_success_rate: Sequence[tuple[str, Sequence[AttackResult]]]
+) -> None:
     """The tables of the report, on stdout."""
     from likely.reporting.html.sections import robustness as section
 
     if damaged:
         _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.corruption_summary(damaged))
     if attack_success_rate:
-        _show_table(section.ATTACK_COLUMNS, section.attack_rows(attack_success_rate), section.attack_summary(attack_success_rate))
+        _show_table(
+            section.ATTACK_COLUMNS,
+            section.attack_rows(attack_success_rate),
+            section.attack_summary(attack_success_rate),
+        )
 
 
 def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], words: str) -> None:
@@ -217,25 +231,25 @@ def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], wor
 
 
 def _fidelity(classifier: Predictor, part: LabeledImages, path: Path) -> Fidelity:
+    from likely.cli.console import console
     from likely.evaluation.extractors import extractor
     from likely.evaluation.fidelity import fidelity
-    from likely.cli.console import console
 
     with console.status("drawing and comparing images"):
         return fidelity(classifier, part, extractor(path, device=classifier.device.type))
 
 
 def _read(classifier: Predictor, data: str, unknown: str | None) -> tuple[EvalSplit, OODImages | None]:
-    from likely.evaluation.eval_split import eval_split, ood_images
     from likely.cli.progress import progress_bar
+    from likely.evaluation.eval_split import eval_split, ood_images
 
     with progress_bar("reading images") as progress:
         return eval_split(classifier, data, progress), ood_images(classifier, unknown, progress) if unknown else None
 
 
 def _measured(classifier: Predictor, chosen: EvalSplit, strangers: OODImages | None, **how: Any) -> EvaluationResult:
-    from likely.evaluation.evaluate import evaluate
     from likely.cli.console import console
+    from likely.evaluation.evaluate import evaluate
 
     others = (strangers.source, strangers.images) if strangers else None
     with console.status("measuring"):

@@ -9,15 +9,16 @@ import click
 
 from likely.cli.masks import TRANSPARENT, conformal_for_mask, load_mask
 from likely.cli.model_argument import ModelArgument, model_command
+from likely.exceptions import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from likely.classifier import Predictor
     from likely.classifier.explanation import Explanation
-    from likely.reporting.images.captions import Pixels
-    from likely.inference.decision import ConformalClassifier
     from likely.cli.masks import Mask
+    from likely.inference.decision import ConformalClassifier
+    from likely.reporting.images.captions import Pixels
 
 N_ALIKE = 7  # training images of each class
 
@@ -77,8 +78,8 @@ def _whole(
     classifier: Predictor, image: Path, against: str | None, folder: Path, data: str | None
 ) -> tuple[Image, list[str]]:
     """The picture of an explanation, and what it shows in words."""
-    from likely.reporting.images.explanation_figure import explanation_figure
     from likely.cli.console import console
+    from likely.reporting.images.explanation_figure import explanation_figure
 
     with console.status("explaining"):
         found = classifier.explain(image, against=against)
@@ -89,8 +90,8 @@ def _whole(
 
 def _part(classifier: Predictor, image: Path, mask: Mask, judge: ConformalClassifier | None) -> tuple[Image, list[str]]:
     """The same of an image of which only a part is seen."""
-    from likely.reporting.images.explanation_figure import imputation_figure
     from likely.cli.console import console
+    from likely.reporting.images.explanation_figure import imputation_figure
 
     with console.status("imagining"):
         found = classifier.impute(image, mask, conformal=judge)
@@ -120,11 +121,10 @@ def _sentences(classifier: Predictor, image: Path, found: Explanation) -> list[s
 
 def _alike(classifier: Predictor, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
     """Training images of both classes, if they are still to be found; else a sentence says that they are not."""
-    from likely.data.sources.base import DataError
-    from likely.evaluation.nearest_neighbors import nearest_images
-    from likely.evaluation.eval_split import training_images
-    from likely.experiment import load_config
     from likely.cli.progress import progress_bar
+    from likely.evaluation.eval_split import training_images
+    from likely.evaluation.nearest_neighbors import nearest_images
+    from likely.experiment import load_config
 
     try:
         with progress_bar("reading images") as progress:

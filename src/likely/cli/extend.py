@@ -58,8 +58,8 @@ def command(model: ModelArgument, lessons: tuple[tuple[str, Path], ...], out: Pa
     \b
     likely extend model sandal=photos/sandals --out larger
     """
-    from likely.experiment import load_record, save_with_new_class
     from likely.cli.output_folder import clear
+    from likely.experiment import load_record, save_with_new_class
 
     _refuse(model.folder, lessons, out, overwrite)
     load_record(model.folder)  # before anything is removed: it is part of what will be written
@@ -96,9 +96,9 @@ def _refuse(folder: Path, lessons: tuple[tuple[str, Path], ...], out: Path, over
 
 def _taught(classifier: Predictor, name: str, place: Path) -> tuple[Predictor, ExtendResult, list[str]]:
     """The classifier of one class more, and a sentence for every image that could not be read."""
+    from likely.cli.console import console
     from likely.data.decoding import ImageWarning
     from likely.data.preprocessing import find_images
-    from likely.cli.console import console
 
     paths = find_images([str(place)])
     if not paths:
@@ -108,7 +108,9 @@ def _taught(classifier: Predictor, name: str, place: Path) -> tuple[Predictor, E
         warnings.simplefilter("always", ImageWarning)
         larger = classifier.extend(name, paths)
     unread = [str(each.message) for each in caught if issubclass(each.category, ImageWarning)]
-    learned = ExtendResult(len(paths) - len(unread), time.perf_counter() - start, larger.n_calibration_missing(name, ALPHA))
+    learned = ExtendResult(
+        len(paths) - len(unread), time.perf_counter() - start, larger.n_calibration_missing(name, ALPHA)
+    )
     return larger, learned, unread
 
 

@@ -116,9 +116,9 @@ def _draw_images(classifier: Predictor, request: GenerateRequest, out: Path) -> 
 
 def _draw_walks(classifier: Predictor, request: GenerateRequest, out: Path) -> str:
     """Walks: a sheet with a strip from each class to the next, or a folder for each walk."""
+    from likely.evaluation.interpolation import InterpolationPath, frames, interpolate_classes
     from likely.reporting.formatting import plural
     from likely.reporting.images.image_grid import labeled_rows
-    from likely.evaluation.interpolation import InterpolationPath, frames, interpolate_classes
 
     assert request.start is not None
     route = InterpolationPath((request.start, *(request.waypoints or (request.start,))), request.steps or STEPS)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from likely.exceptions import DataError, ImageError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -30,8 +32,7 @@ def load_mask(classifier: Predictor, source: str, path: Path) -> Mask:
 
 def load_mask_file(classifier: Predictor, path: Path) -> Mask:
     """(H, W): the white or opaque pixels of a picture; a UsageError if it cannot be read."""
-    from likely.data.decoding import ImageError
-    from likely.data.preprocessing import HALF, read_mask, read_image
+    from likely.data.preprocessing import HALF, read_image, read_mask
 
     assert classifier.format_ is not None
     try:
@@ -48,7 +49,6 @@ def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
     """(N, H, W): the opaque pixels of each image; all of one that cannot be read, of which the answer will say so."""
     import numpy as np
 
-    from likely.data.decoding import ImageError
     from likely.data.preprocessing import read_mask
 
     assert classifier.format_ is not None
@@ -64,10 +64,9 @@ def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
 
 def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: str | None) -> ConformalClassifier | None:
     """P-values behind one mask, from the images that the training set aside, if they are still to be found."""
-    from likely.data.sources.base import DataError
-    from likely.experiment import held_out_splits
-    from likely.cli.progress import progress_bar
     from likely.cli.console import console
+    from likely.cli.progress import progress_bar
+    from likely.experiment import held_out_splits
 
     try:
         with progress_bar("reading images") as progress:

@@ -39,9 +39,7 @@ class ModelArgument:
         from likely.classifier import Predictor
         from likely.training.device import free_cores, select_device
 
-        classifier = Predictor.load(
-            self.folder, device=select_device(self.device).type, trust=TrustPolicy(self.signer)
-        )
+        classifier = Predictor.load(self.folder, device=select_device(self.device).type, trust=TrustPolicy(self.signer))
         torch.set_num_threads(self.threads or free_cores())
         return classifier
 

@@ -15,8 +15,8 @@ def command(family: str | None, as_json: bool) -> None:
     from rich.table import Table
 
     from likely import models
-    from likely.cli.flags import flag_name
     from likely.cli.console import screen
+    from likely.cli.flags import flag_name
 
     kinds = {family: models.family(family)} if family else models.FAMILIES
     if as_json:

@@ -12,7 +12,14 @@ def check_output_folder(folder: Path) -> None:
     from likely import checkpoint, experiment
     from likely.evaluation.training_record import HISTORY
 
-    known = {checkpoint.TENSORS, checkpoint.DOCUMENT, experiment.TRAINING_STATE, experiment.REPORT, experiment.CARD, HISTORY}
+    known = {
+        checkpoint.TENSORS,
+        checkpoint.DOCUMENT,
+        experiment.TRAINING_STATE,
+        experiment.REPORT,
+        experiment.CARD,
+        HISTORY,
+    }
     foreign = sorted(
         path.name for path in folder.iterdir() if path.is_dir() or path.name.removesuffix(".part") not in known
     )

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from likely.exceptions import InvalidValueError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -45,7 +47,7 @@ def load_prior_file(classifier: Predictor, path: Path) -> Tensor:
             classifier.index(label)
         missing = [label for label in classifier.labels if label not in shares]
         if missing:
-            raise ValueError(
+            raise InvalidValueError(
                 f"there is no share for {', '.join(map(repr, missing))}; a share for each class was expected"
             )
         return log_prior_from_fractions([shares[label] for label in classifier.labels], classifier.labels)
@@ -78,7 +80,7 @@ def _read(path: Path) -> Mapping[str, float]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ValueError(
+        raise InvalidValueError(
             f"cannot be read ({(error.strerror or str(error)).lower()}); {UNIFORM}, {ADAPT}, or {FORMS} was expected"
         ) from error
     try:
@@ -86,4 +88,4 @@ def _read(path: Path) -> Mapping[str, float]:
             return {str(label): float(share) for label, share in json.loads(text).items()}
         return {row["label"]: float(row["share"]) for row in csv.DictReader(text.splitlines())}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"holds no shares; {FORMS} was expected") from error
+        raise InvalidValueError(f"holds no shares; {FORMS} was expected") from error

@@ -82,8 +82,8 @@ def command(
         import uvicorn
 
         from likely.server.http.app import application
-        from likely.server.http.model_registry import ModelRegistry
         from likely.server.http.middleware import JsonFormatter
+        from likely.server.http.model_registry import ModelRegistry
         from likely.server.http.settings import Settings
         from likely.server.store import Store
     import torch

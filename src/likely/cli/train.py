@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely import AUTO, DEFAULT_MODEL
+from likely.options import AUTO, DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from likely.reporting.html.content import ReportContent
-    from likely.options import Options
     from likely.experiment import TrainConfig, TrainingRun
+    from likely.options import Options
+    from likely.reporting.html.content import ReportContent
 
 DECODER = "draw__"  # before the names of what is said about drawing
 FAMILY = f"{__name__}.family"  # where a context keeps the family whose flags are asked for
@@ -51,7 +51,9 @@ class TrainCommand(click.Command):
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--model", help=f"The family; `likely models` lists them.  [default: {DEFAULT_MODEL}]")
 @click.option("--seed", type=int, default=None, help="Seed of everything random.  [default: 0]")
-@click.option("--label-check-folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]")
+@click.option(
+    "--label-check-folds", type=int, default=None, help="Short trainings that look for wrong labels.  [default: 2]"
+)
 @click.option(
     "--repeats",
     type=click.IntRange(0),
@@ -75,8 +77,8 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     With --model auto the family is chosen by the images and how many there are. A family's own options: `likely train --model
     NAME --help`.
     """
-    from likely.cli.progress import progress_bar, track_steps
     from likely.cli.console import console
+    from likely.cli.progress import progress_bar, track_steps
 
     session = _session(given)
     _announce(session)
@@ -122,8 +124,8 @@ def _session(given: dict[str, Any]) -> TrainingRun:
 
 def _replacing(asked: TrainConfig, out: Path, typed: str, progress: Callable[[int, int], None]) -> TrainingRun:
     """A new run in the place of an old model, which goes only once it is known that the new one can start."""
+    from likely.cli.output_folder import check_output_folder, clear
     from likely.experiment import TrainingRun
-    from likely.cli.output_folder import clear, check_output_folder
     from likely.training.device import select_device
 
     check_output_folder(out)
@@ -135,12 +137,12 @@ def _replacing(asked: TrainConfig, out: Path, typed: str, progress: Callable[[in
 
 def _run(given: dict[str, Any]) -> TrainConfig:
     """What was typed, validated."""
+    from likely.cli.flags import chosen
     from likely.data.preprocessing import ImageOptions
-    from likely.models import family
+    from likely.experiment import TrainConfig
     from likely.features.feature_decoder import DecoderOptions
     from likely.features.feature_extractors import FeatureOptions
-    from likely.experiment import TrainConfig
-    from likely.cli.flags import chosen
+    from likely.models import family
     from likely.training.options import TrainingOptions
 
     name = given["model"] or DEFAULT_MODEL
@@ -182,8 +184,8 @@ def _differences(now: dict[str, Any], then: dict[str, Any], *, prefix: str = "")
 
 
 def _announce(session: TrainingRun) -> None:
-    from likely.cli.warnings import print_skipped
     from likely.cli.console import console
+    from likely.cli.warnings import print_skipped
 
     parts, dataset = session.parts, session.dataset
     n, n_more = len(parts.train), len(parts.calibration)
@@ -248,11 +250,11 @@ def _of_another_family(error: click.NoSuchOption, ctx: click.Context) -> click.U
 @cache  # click tells parameters apart by identity
 def _more_flags(family: str) -> dict[str, tuple[click.Option, ...]]:
     """The flags of every training, and of the family, under their headings."""
+    from likely.cli.flags import flags
     from likely.data.preprocessing import ImageOptions
-    from likely.models import FAMILIES
     from likely.features.feature_decoder import DecoderOptions
     from likely.features.feature_extractors import FeatureOptions
-    from likely.cli.flags import flags
+    from likely.models import FAMILIES
     from likely.training.options import TrainingOptions
 
     groups: dict[str, type[Options]] = {

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from likely.exceptions import InvalidValueError
 from likely.prediction import Prediction, Status
 
 Writer = Callable[[Prediction | None], None]
@@ -82,7 +83,7 @@ def parquet(stream: IO[bytes]) -> Writer:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise ValueError("--format parquet needs pyarrow: pip install 'likely[parquet]'") from None
+        raise InvalidValueError("--format parquet needs pyarrow: pip install 'likely[parquet]'") from None
     rows: list[dict[str, Any]] = []
 
     def write(answer: Prediction | None) -> None:

@@ -11,14 +11,15 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
+from likely.data.decoding import Array, source_name
 from likely.data.image_dataset import ImageDataset, LazyImages
-from likely.data.decoding import Array, ImageError, source_name
 from likely.data.infer_format import infer_format
 from likely.data.preprocessing import ImageFormat, ImageOptions
-from likely.data.sources.base import SourceItems, SplitListing, LoadError, ArrayItems
+from likely.data.reader import Reader, ReadResult
+from likely.data.sources.base import ArrayItems, LoadError, SourceItems, SplitListing
 from likely.data.suggestions import did_you_mean
-from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
-from likely.data.reader import ReadResult, Reader
+from likely.exceptions import ImageError, InvalidValueError
 
 IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
 NARROW = 8  # pixels: images this high and only three or four wide are hardly meant
@@ -67,9 +68,11 @@ def items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
     if isinstance(X, np.ndarray) and X.ndim >= 3:
         pixels = _channels_last(X)
         _require_images(pixels, X.shape)
-        return InputItems(list(pixels), names) if names is not None else ArrayItems("image", pixels.shape, lambda: pixels)
+        return (
+            InputItems(list(pixels), names) if names is not None else ArrayItems("image", pixels.shape, lambda: pixels)
+        )
     if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
-        raise ValueError(f"X has the shape {X.shape}; {IMAGES} were expected, or vectors (N, D)")
+        raise InvalidValueError(f"X has the shape {X.shape}; {IMAGES} were expected, or vectors (N, D)")
     return InputItems(list(X), names)
 
 
@@ -125,7 +128,7 @@ def unmarked(pixels: Array) -> bytes:
 def class_index(classes: Sequence[str], name: str) -> int:
     """The place of a class by its name; a ValueError names the nearest."""
     if name not in classes:
-        raise ValueError(f"there is no class {name!r}{did_you_mean(name, classes)}")
+        raise InvalidValueError(f"there is no class {name!r}{did_you_mean(name, classes)}")
     return classes.index(name)
 
 
@@ -142,7 +145,7 @@ def _shown(X: Any, format: ImageFormat | None, names: Sequence[str] | None, widt
     """What a trained model is shown, if it is of the kind that it was trained on."""
     listed = items(X if format is not None else _vectors(X, width), names)
     if format is not None and isinstance(listed, ArrayItems) and listed.are_vectors:
-        raise ValueError(
+        raise InvalidValueError(
             f"X has the shape {listed.shape}, which is vectors or a single image; this model takes {IMAGES}: "
             "for a single one give image[None]"
         )
@@ -155,33 +158,33 @@ def _vectors(X: Any, width: int | None) -> Array:
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
     if are_images(X) or isinstance(X, str | Path | bytes | Image.Image):
-        raise ValueError(f"X holds images; this model was trained on vectors, and {wanted} were expected")
+        raise InvalidValueError(f"X holds images; this model was trained on vectors, and {wanted} were expected")
     try:
         rows: Array = np.asarray(X, None if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"X holds no vectors of numbers ({error}); {wanted} were expected") from error
+        raise InvalidValueError(f"X holds no vectors of numbers ({error}); {wanted} were expected") from error
     if rows.size == 0 and rows.ndim == 1:
         rows = rows.reshape(0, width or 0)
     if rows.ndim != 2 or width not in (None, rows.shape[1]):
         one = "; for a single vector give X[None]" if rows.ndim == 1 else ""
-        raise ValueError(f"X has the shape {rows.shape}; {wanted} were expected{one}")
+        raise InvalidValueError(f"X has the shape {rows.shape}; {wanted} were expected{one}")
     return rows
 
 
 def _require_some(listed: SourceItems) -> None:
     if not len(listed):
-        raise ValueError("X holds no images; at least one was expected")
+        raise InvalidValueError("X holds no images; at least one was expected")
 
 
 def _require_images(pixels: Array, shape: tuple[int, ...]) -> None:
     """Refuse an array as a whole that no image of it could be read from."""
     if pixels.ndim == 3 and shape[2] in (3, 4) and min(shape[:2]) >= NARROW:
-        raise ValueError(
+        raise InvalidValueError(
             f"X has the shape {shape}, which is a single image in color; {IMAGES} were expected: give image[None], "
             f"or X[..., None] for {shape[0]} gray images {shape[2]} pixels wide"
         )
     if pixels.ndim > 4 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3, 4)) or 0 in shape[1:]:
-        raise ValueError(f"X has the shape {shape}; {IMAGES} were expected")
+        raise InvalidValueError(f"X has the shape {shape}; {IMAGES} were expected")
 
 
 def _pixels(x: Tensor) -> Array:

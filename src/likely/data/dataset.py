@@ -10,10 +10,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.data.image_dataset import ImageDataset, ConcatImages
 from likely.data.decoding import Array
-from likely.data.quality.issues import counted
+from likely.data.image_dataset import ConcatImages, ImageDataset
 from likely.data.preprocessing import ImageFormat
+from likely.data.quality.issues import counted
 from likely.data.sources.base import LoadError
 from likely.data.suggestions import did_you_mean
 

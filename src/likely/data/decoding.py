@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from likely.data.suggestions import did_you_mean
 from likely.data.pillow_warnings import QUIET
+from likely.data.suggestions import did_you_mean
+from likely.exceptions import ImageError
 
 Array: TypeAlias = NDArray[Any]
 Source: TypeAlias = str | Path | bytes | Image.Image | Array
@@ -46,10 +47,6 @@ LYING = {5, 6, 7, 8}
 GRAY_MODES = {"1", "L", "LA", "La"}
 COLOR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
 DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-
-
-class ImageError(ValueError):
-    """One image could not be read or written; the message is a sentence for the user and names the image."""
 
 
 class ImageWarning(UserWarning):

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely.data.decoding import Array
+from likely.data.pillow_warnings import QUIET
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.data.sources.base import SourceItems
-from likely.data.pillow_warnings import QUIET
 
 # Pillow decodes without holding the interpreter, so threads help; with more, neither it nor the disk would follow.
 N_THREADS = min(8, os.cpu_count() or 1)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely.data.decoding import ImageHeader, ImageError, read_header
+from likely.data.decoding import ImageHeader, read_header
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
-from likely.data.sources.base import DataError, SourceItems, Listings, ArrayItems
+from likely.data.sources.base import ArrayItems, Listings, SourceItems
+from likely.exceptions import DataError, ImageError
 
 DEFAULT_SIDE = 64
 N_SIZES = 200
@@ -36,7 +37,13 @@ def infer_format(images: ImageOptions | ImageFormat, listings: Listings, name: s
     sample = _sample(listings)
     height, width = images.size or _common_size(sample)
     gray = _all_gray(sample) if images.color == "auto" else images.color == "gray"
-    return ImageFormat(channels=1 if gray else 3, height=height, width=width, resize=images.resize, center_crop_ratio=images.center_crop_ratio)
+    return ImageFormat(
+        channels=1 if gray else 3,
+        height=height,
+        width=width,
+        resize=images.resize,
+        center_crop_ratio=images.center_crop_ratio,
+    )
 
 
 def native_size(listings: Listings) -> tuple[int, int] | None:

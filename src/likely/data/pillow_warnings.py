@@ -6,7 +6,7 @@ import threading
 import warnings
 
 
-class suppress_pillow_warnings:
+class suppress_pillow_warnings:  # noqa: N801  # used as a function, like contextlib.suppress
     """Keeps Pillow's warnings in while any thread is inside.
 
     `warnings.catch_warnings` alone is undone in the wrong order once two threads overlap; here the first in opens one

@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
-from likely.data.decoding import Array, ImageError, Mode, Source, decode, to_8bit, source_name, opacity
+from likely.data.decoding import Array, Mode, Source, decode, opacity, source_name, to_8bit
 from likely.data.discovery import find_images as find_images
 from likely.data.suggestions import did_you_mean
+from likely.exceptions import ImageError, InvalidValueError
 from likely.options import Options
 
 Resize: TypeAlias = Literal["fit", "crop", "stretch"]
@@ -56,13 +57,15 @@ class ImageOptions(Options):
     def _parse_size(cls, value: object) -> object:
         sides = _sides(value)
         if sides is not None and not all(1 <= side <= LARGEST_SIDE for side in sides):
-            raise ValueError(f"{value!r} is out of range; sides from 1 to {LARGEST_SIDE} pixels were expected")
+            raise InvalidValueError(f"{value!r} is out of range; sides from 1 to {LARGEST_SIDE} pixels were expected")
         return sides
 
     @model_validator(mode="after")
     def _agree(self) -> ImageOptions:
         if self.center_crop_ratio != 1 and self.resize != "crop":
-            raise ValueError(f"zoom {self.center_crop_ratio:g} is for resize 'crop'; {self.resize!r} cuts nothing")
+            raise InvalidValueError(
+                f"zoom {self.center_crop_ratio:g} is for resize 'crop'; {self.resize!r} cuts nothing"
+            )
         return self
 
 
@@ -73,7 +76,9 @@ class ImageFormat(Options):
     height: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     width: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     resize: Resize = Field(default="fit", description="how an image of another size or aspect is brought to this one")
-    center_crop_ratio: float = Field(default=1.0, ge=1, description="with crop: how many times larger than to fill it is made")
+    center_crop_ratio: float = Field(
+        default=1.0, ge=1, description="with crop: how many times larger than to fill it is made"
+    )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,7 +89,9 @@ class ImageFormat(Options):
     def options(self) -> ImageOptions:
         """What asks for this format."""
         color: Color = "gray" if self.channels == 1 else "rgb"
-        return ImageOptions(size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=color)
+        return ImageOptions(
+            size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=color
+        )
 
     @property
     def mode(self) -> Mode:
@@ -147,7 +154,7 @@ def _sides(value: object) -> tuple[int, int] | None:
             return int(digits[1]), int(digits[2] or digits[1])
         case (int(height), int(width)) | [int(height), int(width)]:
             return height, width
-    raise ValueError(f"{value!r} is not understood; one number (32) or height x width (32x48) was expected")
+    raise InvalidValueError(f"{value!r} is not understood; one number (32) or height x width (32x48) was expected")
 
 
 def _brought_to(format: ImageFormat, image: Image.Image) -> Image.Image:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely.data.image_dataset import N_THREADS, InMemoryImages, ImageDataset, LazyImages, ArrayDataset
-from likely.data.decoding import Array, ImageError, quantize
-from likely.data.preprocessing import ImageFormat, read_image
-from likely.data.sources.base import SourceItems, LoadError, ArrayItems
 from likely.data.dataset import Integers, fingerprint, to_hashes
+from likely.data.decoding import Array, quantize
+from likely.data.image_dataset import N_THREADS, ArrayDataset, ImageDataset, InMemoryImages, LazyImages
 from likely.data.pillow_warnings import QUIET
+from likely.data.preprocessing import ImageFormat, read_image
+from likely.data.sources.base import ArrayItems, LoadError, SourceItems
+from likely.exceptions import ImageError
 
 # Images between two reports of progress: enough for threads to share, few enough for an interrupt to be heard.
 BLOCK = 512

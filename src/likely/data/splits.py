@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from likely.data.sources.base import DataError
 from likely.data.dataset import Dataset, Integers, LabeledImages, concatenate
+from likely.exceptions import DataError
 
 TEST_FRACTION = 0.2
 TRAIN, VALIDATION, CALIBRATION, TEST = range(4)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from likely.classifier import Predictor
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages
+from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
@@ -50,7 +51,9 @@ class Target:
         """Everything that an answer rests on, with gradients where there are any."""
         classifier = self.classifier
         return classifier.conformal_(
-            model_outputs(classifier.model_, [classifier.input_pipeline.differentiable(x)]), classifier.log_prior_, self.alpha
+            model_outputs(classifier.model_, [classifier.input_pipeline.differentiable(x)]),
+            classifier.log_prior_,
+            self.alpha,
         )
 
     @torch.no_grad()
@@ -74,10 +77,12 @@ def attack(
     `budget` is the largest change of a pixel, of 255. A ValueError if no image has a label, or the model takes vectors.
     """
     if classifier.format_ is None:
-        raise ValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
+        raise InvalidValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
     known = images.labeled()
     if not len(known):
-        raise ValueError(f"none of {len(images)} images has a label; at least one image of a known class was expected")
+        raise InvalidValueError(
+            f"none of {len(images)} images has a label; at least one image of a known class was expected"
+        )
     target, rng = Target(classifier, alpha), torch.Generator().manual_seed(seed)
     size = epsilon / 255
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ATTACKS}

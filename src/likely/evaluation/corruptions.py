@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from likely.data.image_dataset import ImageDataset
 from likely.data.preprocessing import to_pil
 from likely.data.suggestions import did_you_mean
+from likely.exceptions import InvalidValueError
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Rng: TypeAlias = np.random.Generator
@@ -54,7 +55,7 @@ class Corruption:
     def amount(self, strength: int) -> float:
         """What a strength stands for; a ValueError if there is no such strength."""
         if strength not in STRENGTHS:
-            raise ValueError(f"strength {strength!r} is not offered; a whole number from 1 to 5 was expected")
+            raise InvalidValueError(f"strength {strength!r} is not offered; a whole number from 1 to 5 was expected")
         return self.amounts[STRENGTHS.index(strength)]
 
 
@@ -66,10 +67,10 @@ def corrupted(images: ImageDataset, name: str, strength: int, seed: int) -> Imag
     """
     if name not in CORRUPTIONS:
         expected = f"one of {', '.join(CORRUPTIONS)} was expected"
-        raise ValueError(f"{name!r} is no corruption; {expected}{did_you_mean(name, tuple(CORRUPTIONS))}")
+        raise InvalidValueError(f"{name!r} is no corruption; {expected}{did_you_mean(name, tuple(CORRUPTIONS))}")
     CORRUPTIONS[name].amount(strength)  # refuses now what the first batch would refuse
     if len(images.shape) != 3:
-        raise ValueError(f"{name} is done to images; these are vectors of {images.shape[0]} numbers")
+        raise InvalidValueError(f"{name} is done to images; these are vectors of {images.shape[0]} numbers")
     return _Corrupted(images, name, strength, seed)
 
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.classifier import Predictor
+from likely.data.dataset import Dataset, LabeledImages
 from likely.data.image_dataset import ImageDataset
 from likely.data.loading import load
 from likely.data.preprocessing import ImageFormat, ImageOptions
-from likely.data.sources.base import DataError, LoadError
-from likely.data.dataset import Dataset, LabeledImages
+from likely.data.sources.base import LoadError
+from likely.exceptions import DataError
 
 Progress = Callable[[int, int], None]
 

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from likely.prediction import CalibrationScope, Status
+from likely.base import GenerativeModel, ImportanceWeighted, LikelihoodType
 from likely.classifier import Predictor
-from likely.base import LikelihoodType, GenerativeModel, ImportanceWeighted
-from likely.data.image_dataset import ImageDataset
 from likely.data.dataset import LabeledImages
+from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
-from likely.evaluation.summary import GroupMetrics, Metrics, RejectionMetrics, OODMetrics
 from likely.evaluation.metrics import Floats, Ints
-from likely.inference.hierarchy import Level, levels
+from likely.evaluation.summary import GroupMetrics, Metrics, OODMetrics, RejectionMetrics
+from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
+from likely.inference.hierarchy import Level, levels
+from likely.prediction import CalibrationScope, Status
 
 N_TIMED = 64  # images
 BOUND_SEED = 0  # of the noise in a sampled bound: the same images have the same bits/dim
@@ -182,7 +183,9 @@ def evaluate(
         n_dims=model.task.n_dims,
         seconds=seconds,
         skipped=skipped,
-        unknown=OODResult(unknown[0], classifier.conformal_output(unknown[1], alpha=alpha)) if unknown is not None else None,
+        unknown=OODResult(unknown[0], classifier.conformal_output(unknown[1], alpha=alpha))
+        if unknown is not None
+        else None,
         importance_weighted=_importance_weighted(classifier, images.images, importance_samples)
         if importance_samples
         else None,
@@ -214,7 +217,7 @@ def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:
 
 def _importance_weighted(classifier: Predictor, images: ImageDataset, n_samples: int) -> Floats:
     if not isinstance(classifier.model_, ImportanceWeighted):
-        raise ValueError(
+        raise InvalidValueError(
             f"--importance-samples: {classifier.family!r} has no bound by importance weighting; vae has one"
         )
     rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely import checkpoint
-from likely.classifier import Predictor
 from likely.base import HasFeatures
-from likely.data.image_dataset import InMemoryImages, ImageDataset
+from likely.classifier import Predictor
+from likely.data.image_dataset import ImageDataset, InMemoryImages
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.metrics import Floats
-from likely.features.backbone import CONFIG, Backbone, BackboneError, digest
+from likely.exceptions import BackboneError, ExtractorError
+from likely.features.backbone import CONFIG, Backbone, digest
 from likely.networks.pixel_scaling import to_unit
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
@@ -32,10 +33,6 @@ KINDS = (
 # What a network that somebody else wrote may raise when it is shown images that it was not made for.
 FAILURES = (AttributeError, LookupError, RuntimeError, TypeError, ValueError, torch.jit.Error)
 Pixels = NDArray[np.uint8]
-
-
-class ExtractorError(ValueError):
-    """What was named is no extractor, or one that cannot be used; the message says what was expected."""
 
 
 class Extractor(ABC):
@@ -84,9 +81,7 @@ class ModelExtractor(Extractor):
 
     def __init__(self, classifier: Predictor) -> None:
         if not isinstance(classifier.model_, HasFeatures):
-            raise ExtractorError(
-                f"a {classifier.family!r} model has no features to measure in; a 'softmax' one has"
-            )
+            raise ExtractorError(f"a {classifier.family!r} model has no features to measure in; a 'softmax' one has")
         if classifier.format_ is None:
             raise ExtractorError("the model was trained on vectors; a model of images was expected")
         self.classifier, self.model, self.format = classifier, classifier.model_, classifier.format_

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Generator, Tensor
 
-from likely.inference.attribution import integrated_gradients, gradient_magnitude
+from likely.inference.attribution import gradient_magnitude, integrated_gradients
 
 N_STEPS = 50  # how often the answer is looked at while pixels go
 

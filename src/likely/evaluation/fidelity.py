@@ -14,28 +14,25 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Predictor
-from likely.data.image_dataset import ImageDataset
 from likely.data.dataset import LabeledImages
+from likely.data.image_dataset import ImageDataset
+from likely.evaluation.extractors import Extractor, ModelExtractor
 from likely.evaluation.frechet_and_kernel import (
     frechet_distance,
     intra_class_frechet_distances,
     kernel_distance,
     kernel_distances,
 )
-from likely.evaluation.extractors import Extractor, ModelExtractor
-from likely.evaluation.precision_recall import density_coverage, precision_recall
 from likely.evaluation.metrics import Floats
-from likely.evaluation.sample_quality import ClassConsistency, sample_images, class_consistency
+from likely.evaluation.precision_recall import density_coverage, precision_recall
+from likely.evaluation.sample_quality import ClassConsistency, class_consistency, sample_images
+from likely.exceptions import IncomparableError, InvalidValueError
 from likely.options import Options
 
 MAX_IMAGES = 10_000  # images a side, where nobody says how many
 N_SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as its authors have them
 MIN_IMAGES = 50  # images of a class, for a distance within it to say anything
 PRECISION_K, DENSITY_K = 3, 5  # nearest neighbors, as the measures' authors have them
-
-
-class IncomparableError(ValueError):
-    """Two figures that were not measured alike; the message says in what they differ."""
 
 
 class KID(Options):
@@ -101,7 +98,9 @@ def fidelity(
         kernel=_kernel(real, made, seed),
         **precision_recall(real, made, PRECISION_K)._asdict(),
         **density_coverage(real, made, DENSITY_K)._asdict(),
-        intra_class_fid=_within(intra_class_frechet_distances((real, chosen.labels), (made, generated.labels), K, min_images=MIN_IMAGES)),
+        intra_class_fid=_within(
+            intra_class_frechet_distances((real, chosen.labels), (made, generated.labels), K, min_images=MIN_IMAGES)
+        ),
         classes=_judged(extractor, classifier.labels, generated, chosen),
     )
 
@@ -133,7 +132,7 @@ def _refuse_itself(classifier: Predictor, extractor: Extractor) -> None:
     if isinstance(extractor, ModelExtractor) and (
         classifier is extractor.classifier or classifier.id == extractor.name
     ):
-        raise ValueError(
+        raise InvalidValueError(
             f"{extractor.name} would be measured by its own features, which it was trained to satisfy; "
             "a model that was trained apart from it was expected, such as a 'softmax' one of the same data"
         )
@@ -144,7 +143,7 @@ def _chosen(part: LabeledImages, n: int | None, seed: int) -> LabeledImages:
     known = part.labeled()
     n = min(len(known), MAX_IMAGES) if n is None else n
     if not DENSITY_K < n <= len(known):
-        raise ValueError(
+        raise InvalidValueError(
             f"{n:,} real images were asked for, of {len(known):,} that have a label; "
             f"more than {DENSITY_K} and no more than there are were expected"
         )
@@ -179,7 +178,9 @@ def _within(distances: Floats) -> IntraClassFID:
     )
 
 
-def _judged(extractor: Extractor, labels: Sequence[str], made: LabeledImages, real: LabeledImages) -> ClassConsistency | None:
+def _judged(
+    extractor: Extractor, labels: Sequence[str], made: LabeledImages, real: LabeledImages
+) -> ClassConsistency | None:
     """What the extractor says of the classes, where it is a classifier of just these."""
     if not isinstance(extractor, ModelExtractor) or set(extractor.labels) != set(labels):
         return None

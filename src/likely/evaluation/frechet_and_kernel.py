@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.evaluation.metrics import Floats, Ints
+from likely.exceptions import InvalidValueError
 
 Doubles = NDArray[np.float64]
 BLOCK = 1 << 22  # numbers: a block of a matrix of pairs takes 32 MB, and what is computed from it a few times as much
@@ -46,7 +47,9 @@ def kernel_distances(
 ) -> NDArray[np.float64]:
     """The kernel distances of random subsets of `size` images a side: (n_subsets,). Their spread says how sure the mean is."""
     if size > min(len(real), len(generated)):
-        raise ValueError(f"subsets of {size} were asked for; there are only {min(len(real), len(generated))} images to draw")
+        raise InvalidValueError(
+            f"subsets of {size} were asked for; there are only {min(len(real), len(generated))} images to draw"
+        )
 
     def subset(features: Floats) -> Floats:
         return features[rng.choice(len(features), size, replace=False)]
@@ -99,8 +102,10 @@ def _cubed(products: Doubles) -> Doubles:
 
 def _require_two(real: Floats, made: Floats) -> None:
     if min(len(real), len(made)) < 2:
-        raise ValueError(
+        raise InvalidValueError(
             f"there are {len(real)} real and {len(made)} generated images; at least 2 of each were expected"
         )
     if real.shape[1:] != made.shape[1:]:
-        raise ValueError(f"real images have features of shape {real.shape[1:]}, generated ones of {made.shape[1:]}")
+        raise InvalidValueError(
+            f"real images have features of shape {real.shape[1:]}, generated ones of {made.shape[1:]}"
+        )

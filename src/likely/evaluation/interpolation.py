@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from likely.classifier import BATCH_SIZE, Predictor
 from likely.base import Latent
+from likely.classifier import BATCH_SIZE, Predictor
+from likely.exceptions import InvalidValueError
 from likely.models import families_with
 
 
@@ -27,9 +28,11 @@ class InterpolationPath:
 
     def __post_init__(self) -> None:
         if len(self.names) < 2:
-            raise ValueError(f"a walk through {list(self.names)} leads nowhere; two classes or more were expected")
+            raise InvalidValueError(
+                f"a walk through {list(self.names)} leads nowhere; two classes or more were expected"
+            )
         if self.steps < 2:
-            raise ValueError(f"a walk of steps={self.steps} has not even its two ends; 2 or more were expected")
+            raise InvalidValueError(f"a walk of steps={self.steps} has not even its two ends; 2 or more were expected")
 
     @classmethod
     def is_loop(cls, names: Sequence[str], most: int = 6, steps: int = 12) -> InterpolationPath:
@@ -66,7 +69,7 @@ def interpolate_classes(
     """
     model = classifier.latent
     if model is None:
-        raise ValueError(
+        raise InvalidValueError(
             f"a walk leads through latent vectors, and {classifier.family!r} has none; families that have: {families_with(Latent)}"
         )
     classes = [torch.full((n,), classifier.index(name), device=classifier.device) for name in path.names]

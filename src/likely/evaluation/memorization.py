@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import Predictor
 from likely.base import GenerativeModel
-from likely.data.quality.near_duplicates import make_thumbnails
+from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages
+from likely.data.quality.near_duplicates import make_thumbnails
 from likely.evaluation.metrics import Floats, Ints, auroc
 from likely.options import Options
 
@@ -38,7 +38,9 @@ class NearestNeighborMemorization(Options):
     n_training: int = Field(description="How many of those were trained on.")
     expected: float = Field(description="How many would be, did the training make no difference.")
     p_value: float = Field(description="The probability of as many or more of them by chance.")
-    distance_to_training: float = Field(description="Median distance of a generated image to the nearest training image.")
+    distance_to_training: float = Field(
+        description="Median distance of a generated image to the nearest training image."
+    )
     held_out_distance_to_training: float = Field(description="The same of a held-out image.")
 
 
@@ -50,7 +52,12 @@ class Memorization(Options):
 
 
 def measure_memorization(
-    classifier: Predictor, train: LabeledImages, held_out: LabeledImages, generated: LabeledImages | None, *, seed: int = 0
+    classifier: Predictor,
+    train: LabeledImages,
+    held_out: LabeledImages,
+    generated: LabeledImages | None,
+    *,
+    seed: int = 0,
 ) -> Memorization:
     """`held_out` was kept from the training altogether; `made` are images that the model drew, None if it draws none."""
     rng = np.random.default_rng(seed)
@@ -58,11 +65,15 @@ def measure_memorization(
     with_images = isinstance(classifier.model_, GenerativeModel) and len(held_out) > 0
     return Memorization(
         membership_inference=membership_inference(classifier, train, held_out, rng) if with_images else None,
-        nn_memorization=nn_memorization(generated, train, held_out) if generated is not None and len(generated) and len(held_out) else None,
+        nn_memorization=nn_memorization(generated, train, held_out)
+        if generated is not None and len(generated) and len(held_out)
+        else None,
     )
 
 
-def membership_inference(classifier: Predictor, train: LabeledImages, held_out: LabeledImages, rng: np.random.Generator) -> MembershipInference:
+def membership_inference(
+    classifier: Predictor, train: LabeledImages, held_out: LabeledImages, rng: np.random.Generator
+) -> MembershipInference:
     """Yeom 2018 (Privacy Risk in Machine Learning) of a likelihood: a model that overfits gives its members away."""
     ours, theirs = _paired(train.labels, held_out.labels, rng)
     inside, outside = (
@@ -80,7 +91,9 @@ def membership_inference(classifier: Predictor, train: LabeledImages, held_out: 
     )
 
 
-def nn_memorization(generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> NearestNeighborMemorization:
+def nn_memorization(
+    generated: LabeledImages, train: LabeledImages, held_out: LabeledImages
+) -> NearestNeighborMemorization:
     """Of all real images, trained on or not, which are nearest to generated ones?
 
     Had the training made no difference, those of a class would be a random choice of D_c among N_c trained and M_c held-out
@@ -89,7 +102,9 @@ def nn_memorization(generated: LabeledImages, train: LabeledImages, held_out: La
     Meehan 2020 does, takes images that lack detail for copies, for they are near to everything.)
     """
     train, held_out = train.labeled(), held_out.labeled()
-    of_train, of_held_out, of_made = (make_thumbnails(part).thumbnails.reshape(len(part), -1) for part in (train, held_out, generated))
+    of_train, of_held_out, of_made = (
+        make_thumbnails(part).thumbnails.reshape(len(part), -1) for part in (train, held_out, generated)
+    )
     (near_train, apart_train), (near_held_out, apart_held_out) = (
         nearest(of_made, to) for to in (of_train, of_held_out)
     )

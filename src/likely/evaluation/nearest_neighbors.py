@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.classifier import BATCH_SIZE, Predictor
 from likely.base import HasFeatures
+from likely.classifier import BATCH_SIZE, Predictor
 from likely.data.dataset import LabeledImages
 from likely.networks.pixel_scaling import to_unit
 

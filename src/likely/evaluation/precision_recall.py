@@ -13,6 +13,7 @@ import numpy as np
 
 from likely.evaluation.frechet_and_kernel import Doubles, blocks
 from likely.evaluation.metrics import Floats
+from likely.exceptions import InvalidValueError
 
 ROUNDING = 1e-12  # of the points' own squared lengths: a smaller squared distance is 0, rounded
 TIE = 1e-9  # squared distances that differ by less than this share are equal, rounded
@@ -62,7 +63,7 @@ def density_coverage(real: Floats, generated: Floats, k: int = 5) -> DensityCove
 def squared_radii(features: Floats, k: int) -> Doubles:
     """r_k²: the squared distance of each point to the k-th nearest of the others, (N,)."""
     if len(features) <= k:
-        raise ValueError(
+        raise InvalidValueError(
             f"there are {len(features)} images; more than k = {k} were expected, for each to have k others"
         )
     radii = np.empty(len(features))

@@ -7,14 +7,15 @@ from itertools import product
 
 from pydantic import Field
 
-from likely.prediction import CalibrationScope, Status
 from likely.classifier import Predictor
-from likely.data.image_dataset import ImageDataset
 from likely.data.dataset import LabeledImages
+from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from likely.evaluation.metrics import Ints
+from likely.exceptions import InvalidValueError
 from likely.options import Options
+from likely.prediction import CalibrationScope, Status
 
 Progress = Callable[[int, int], None]
 
@@ -73,7 +74,9 @@ def measure_robustness(
     """
     known = labeled.labeled()
     if not len(known):
-        raise ValueError(f"none of {len(labeled)} images has a label; at least one image of a known class was expected")
+        raise InvalidValueError(
+            f"none of {len(labeled)} images has a label; at least one image of a known class was expected"
+        )
     kinds = list(product(CORRUPTIONS, STRENGTHS))
     sets = [known.images, *(corrupted(known.images, name, strength, seed) for name, strength in kinds)]
     answers = []

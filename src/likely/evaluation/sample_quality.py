@@ -12,12 +12,13 @@ from typing import Protocol
 import numpy as np
 from pydantic import Field
 
-from likely.classifier import Predictor
 from likely.base import GenerativeModel
-from likely.data.image_dataset import InMemoryImages, ImageDataset
-from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
+from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.data.image_dataset import ImageDataset, InMemoryImages
+from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
+from likely.exceptions import InvalidValueError
 from likely.models import families_with
 from likely.options import Options
 
@@ -113,14 +114,14 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
     They are those of `likely generate` with the same seed. A ValueError if the model draws no images.
     """
     if not isinstance(classifier.model_, GenerativeModel):
-        raise ValueError(
+        raise InvalidValueError(
             f"{classifier.family!r} only tells classes apart; families that draw images: {families_with(GenerativeModel)}"
         )
     if classifier.format_ is None:
-        raise ValueError("the model was trained on vectors and draws vectors; a model of images was expected")
+        raise InvalidValueError("the model was trained on vectors and draws vectors; a model of images was expected")
     counts = np.broadcast_to(n_per_class, len(classifier.labels)).tolist()
     if not any(counts):
-        raise ValueError("no image was asked for; at least one was expected")
+        raise InvalidValueError("no image was asked for; at least one was expected")
     asked = enumerate(zip(classifier.labels, counts, strict=True))
     pixels = np.concatenate([classifier.sample(name, n, seed=seed + c) for c, (name, n) in asked if n])
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
@@ -128,15 +129,28 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
     return LabeledImages(images, labels, to_hashes(fingerprint(image) for image in pixels))
 
 
-def sample_quality(generated: LabeledImages, classifier: ReferenceClassifier, train: LabeledImages, held_out: LabeledImages, *, seed: int) -> SampleQuality:
+def sample_quality(
+    generated: LabeledImages,
+    classifier: ReferenceClassifier,
+    train: LabeledImages,
+    held_out: LabeledImages,
+    *,
+    seed: int,
+) -> SampleQuality:
     """Judge `made`, which `drawn` has drawn with `seed`, and compare it with the training images.
 
     `held_out` are labeled real images that neither the model nor the judge was trained on.
     """
-    return SampleQuality(seed=seed, class_consistency=class_consistency(classifier, generated, held_out), near_duplicates=near_duplicates(generated, train, held_out))
+    return SampleQuality(
+        seed=seed,
+        class_consistency=class_consistency(classifier, generated, held_out),
+        near_duplicates=near_duplicates(generated, train, held_out),
+    )
 
 
-def class_consistency(classifier: ReferenceClassifier, generated: LabeledImages, real: LabeledImages) -> ClassConsistency:
+def class_consistency(
+    classifier: ReferenceClassifier, generated: LabeledImages, real: LabeledImages
+) -> ClassConsistency:
     """The judge's word on generated images beside its word on real ones, of which there may be none."""
     of_made, of_real = _verdict(classifier, generated), _verdict(classifier, real)
     return ClassConsistency(
@@ -152,7 +166,9 @@ def near_duplicates(generated: LabeledImages, train: LabeledImages, held_out: La
     """Images of `made`, and of `held_out`, that show what a training image shows; see `likely.data.quality.near_duplicates`."""
     known = make_thumbnails(train)
     n, n_real = _n_copies(generated, known), _n_copies(held_out, known)
-    return NearDuplicates(n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train))
+    return NearDuplicates(
+        n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from likely.base import LikelihoodType, LikelihoodKind
+from likely.base import LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Interval, clopper_pearson
 from likely.reporting.formatting import interval, number, percent, plural, rate
 

@@ -8,12 +8,13 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Predictor
+from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import InMemoryImages
 from likely.data.preprocessing import ImageFormat
-from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.evaluation.extractors import resized
 from likely.evaluation.metrics import Bools, paired_bootstrap
 from likely.evaluation.sample_quality import sample_images
+from likely.exceptions import InvalidValueError
 from likely.options import Options
 
 PER_CLASS = 100  # generated images, where no number is given
@@ -41,7 +42,9 @@ class AugmentationResult(Options):
         gain = f"accuracy {self.before:.4f} without and {self.after:.4f} with {self.n_generated:,} images drawn by {self.source}"
         sure = f"95% interval of the difference {100 * self.low:.2f} to {100 * self.high:.2f} points"
         verdict = (
-            "they help, and are learned from" if self.accepted else "no help beyond chance, and the model is without them"
+            "they help, and are learned from"
+            if self.accepted
+            else "no help beyond chance, and the model is without them"
         )
         return f"{gain}, on {self.n:,} images that neither training saw ({sure}): {verdict}"
 
@@ -58,11 +61,13 @@ def parse_source(words: str) -> tuple[Path, int]:
     return Path(words), PER_CLASS
 
 
-def generate_images(generator: Predictor, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int) -> LabeledImages:
+def generate_images(
+    generator: Predictor, n: int, classes: tuple[str, ...], format: ImageFormat, *, seed: int
+) -> LabeledImages:
     """n generated images of each class, in the format of those that are learned from; a ValueError if classes differ."""
     if set(generator.labels) != set(classes):
         strange = sorted(set(generator.labels) ^ set(classes))
-        raise ValueError(
+        raise InvalidValueError(
             f"{generator.id} draws other classes than there are to learn; {strange[0]!r} is of one of them alone"
         )
     part = sample_images(generator, n, seed)

@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor
 
 from likely.checkpoint import ModelFolder, write_text
-from likely.evaluation.synthetic_augmentation import AugmentationResult
 from likely.evaluation.memorization import Memorization
 from likely.evaluation.repeated_splits import RepeatResult
-from likely.reporting.html.content import Curves, DataSummary, Provenance
 from likely.evaluation.sample_quality import SampleQuality
+from likely.evaluation.synthetic_augmentation import AugmentationResult
 from likely.inference.drift import quantiles
 from likely.options import Options
+from likely.reporting.html.content import Curves, DataSummary, Provenance
 
 HISTORY = "history.csv"
 Row = Mapping[str, float]
@@ -57,9 +57,13 @@ class TrainingRecord(Options):
     added_classes: dict[str, int] = Field(
         {}, description="Classes that were learned later, without another training, and from how many images each."
     )
-    sample_quality: SampleQuality | None = Field(None, description="What judges say of the images that the model draws.")
+    sample_quality: SampleQuality | None = Field(
+        None, description="What judges say of the images that the model draws."
+    )
     repeats: tuple[RepeatResult, ...] = Field((), description="The same training on other splits, if it was repeated.")
-    synthetic_augmentation: AugmentationResult | None = Field(None, description="What generated images did to it, if some were tried.")
+    synthetic_augmentation: AugmentationResult | None = Field(
+        None, description="What generated images did to it, if some were tried."
+    )
     reference_p_values: ReferencePValues | None = Field(
         None, description="How typical the model finds images that it has not learned from."
     )

@@ -6,19 +6,15 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from likely import DEFAULT_MODEL
 from likely.classifier import Predictor
 from likely.data.preprocessing import ImageOptions
+from likely.exceptions import InvalidValueError
 from likely.features.feature_decoder import DecoderOptions
 from likely.features.feature_extractors import FeatureOptions
-from likely.options import Options
+from likely.options import DEFAULT_MODEL, Options
 from likely.training.options import TrainingOptions
 
 FOLD_FRACTION = 0.05  # of the training's length, for each fold that looks for wrong labels
-
-
-class RunError(ValueError):
-    """A run that cannot start as asked; the message says what to change."""
 
 
 class TrainConfig(Options):
@@ -54,7 +50,7 @@ class TrainConfig(Options):
     @classmethod
     def _show_a_spread(cls, repeats: int) -> int:
         if repeats == 1:
-            raise ValueError("a single training shows no spread; at least 2 were expected, such as 5")
+            raise InvalidValueError("a single training shows no spread; at least 2 were expected, such as 5")
         return repeats
 
     @property
@@ -62,7 +58,9 @@ class TrainConfig(Options):
         """Without the folds: minutes are minutes of everything, so the folds' share is taken off."""
         if self.training.minutes is None:
             return self.training
-        return self.training.model_copy(update={"minutes": self.training.minutes * (1 - self.label_check_folds * FOLD_FRACTION)})
+        return self.training.model_copy(
+            update={"minutes": self.training.minutes * (1 - self.label_check_folds * FOLD_FRACTION)}
+        )
 
     def classifier(self, training: TrainingOptions, seed: int) -> Predictor:
         """An untrained one, as asked for."""

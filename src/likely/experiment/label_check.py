@@ -13,8 +13,8 @@ from likely.classifier import Predictor
 from likely.data.dataset import Dataset
 from likely.data.splits import Splits
 from likely.evaluation.label_errors import find_label_issues
-from likely.reporting.html.content import LabelIssues
 from likely.experiment.config import FOLD_FRACTION, TrainConfig
+from likely.reporting.html.content import LabelIssues
 from likely.training.loop import Step
 from likely.training.options import TrainingOptions
 

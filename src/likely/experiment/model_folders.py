@@ -12,36 +12,40 @@ import numpy as np
 from likely import checkpoint
 from likely.classifier import Predictor
 from likely.data.loading import load
-from likely.data.sources.base import DataError
 from likely.data.splits import Splits, make_splits
-from likely.reporting.build import build_report
 from likely.evaluation.training_record import TrainingRecord, read_history, write_history
+from likely.exceptions import DataError, TrainConfigError
+from likely.experiment.config import TrainConfig
 from likely.experiment.label_check import BASELINE_FAMILY
-from likely.experiment.config import TrainConfig, RunError
 from likely.experiment.outputs import write_pages
 from likely.experiment.train import TRAINING_STATE, TrainingRun, drop_empty_classes
+from likely.reporting.build import build_report
 from likely.training.options import TrainingOptions
 
 
-def start_run(run: TrainConfig, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None) -> TrainingRun:
-    """A new run; a RunError if `out` already holds something."""
+def start_run(
+    run: TrainConfig, out: Path, *, command: str = "", progress: Callable[[int, int], None] | None = None
+) -> TrainingRun:
+    """A new run; a TrainConfigError if `out` already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         unfinished = (out / TRAINING_STATE).exists()
         way_on = "--resume goes on with the training that it holds, " if unfinished else ""
-        raise RunError(f"{out} is not empty; {way_on}--overwrite replaces it, or name another folder with --out")
+        raise TrainConfigError(
+            f"{out} is not empty; {way_on}--overwrite replaces it, or name another folder with --out"
+        )
     return TrainingRun(run, out, command=command, progress=progress)
 
 
 def resume_run(
     out: Path, *, data: str | None = None, command: str = "", progress: Callable[[int, int], None] | None = None
 ) -> TrainingRun:
-    """The unfinished run of a folder, with the options that it was begun with; a RunError if there is none.
+    """The unfinished run of a folder, with the options that it was begun with; a TrainConfigError if there is none.
 
     `data` is where DATA is now, if it is named differently from then.
     """
     if not (out / TRAINING_STATE).exists():
         state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
-        raise RunError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
+        raise TrainConfigError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
     tensors, document = checkpoint.read_tensors(out / TRAINING_STATE)
     run = TrainConfig.model_validate(document["run"] | ({"data": data} if data else {}))
     return TrainingRun(run, out, command=command, snapshot=(tensors, document["state"]), progress=progress)

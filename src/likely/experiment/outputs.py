@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from likely import checkpoint
-from likely.reporting.model_card import model_card
 from likely.reporting.html import render
 from likely.reporting.html.content import ReportContent
+from likely.reporting.model_card import model_card
 
 REPORT, CARD = "report.html", "README.md"
 

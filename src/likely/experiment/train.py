@@ -12,29 +12,31 @@ from pathlib import Path
 
 import torch
 
-from likely import __version__, checkpoint, models
-from likely.classifier import Predictor, Snapshot
-from likely.classifier.auto import default_backbone, choose_model
-from likely.features.feature_extraction import with_backbone_defaults
+from likely import checkpoint, models
 from likely.base import FamilyOptions, GenerativeModel
-from likely.data.loading import load
+from likely.classifier import Predictor, Snapshot
+from likely.classifier.auto import choose_model, default_backbone
 from likely.data.dataset import Dataset, LabeledImages, concatenate
+from likely.data.loading import load
 from likely.data.splits import Splits, make_splits
 from likely.evaluation import synthetic_augmentation
 from likely.evaluation.evaluate import EvaluationResult, evaluate
 from likely.evaluation.memorization import Memorization, measure_memorization
-from likely.reporting.build import build_report, with_samples, with_label_issues
-from likely.evaluation.training_record import TrainingRecord, ReferencePValues, write_history
 from likely.evaluation.repeated_splits import RepeatResult
+from likely.evaluation.sample_quality import Ensemble, sample_images, sample_quality
+from likely.evaluation.training_record import ReferencePValues, TrainingRecord, write_history
+from likely.exceptions import DivergenceError, TrainConfigError
+from likely.experiment.config import TrainConfig
+from likely.experiment.label_check import BASELINE_FAMILY, LabelCheck
+from likely.experiment.outputs import write_pages
+from likely.features.feature_extraction import with_backbone_defaults
+from likely.reporting.build import build_report, with_label_issues, with_samples
 from likely.reporting.html.content import ReportContent
 from likely.reporting.html.sections.fidelity import generated
 from likely.reporting.html.sections.repeats import repeats
-from likely.evaluation.sample_quality import Ensemble, sample_images, sample_quality
-from likely.experiment.label_check import BASELINE_FAMILY, LabelCheck
-from likely.experiment.config import TrainConfig, RunError
-from likely.experiment.outputs import write_pages
 from likely.training.device import describe_machine, free_cores, select_dtype
-from likely.training.loop import DivergenceError, Step, is_snapshot_point
+from likely.training.loop import Step, is_snapshot_point
+from likely.version import __version__
 
 TRAINING_STATE = "training_state.safetensors"
 SAVE_EVERY = 30.0  # seconds: how much training a crash can cost
@@ -64,12 +66,18 @@ class TrainingRun:
         # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
         features = default_backbone(run.model, run.features, run.data)
         images = with_backbone_defaults(run.images, features)
-        self.dataset = drop_empty_classes(load(run.data, images, splits=("train", "validation"), progress=progress), run.seed)
+        self.dataset = drop_empty_classes(
+            load(run.data, images, splits=("train", "validation"), progress=progress), run.seed
+        )
         self.parts = make_splits(self.dataset, run.seed)
         if run.decoder.minutes is not None and features.kind != "backbone":
-            raise RunError("--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER")
+            raise TrainConfigError(
+                "--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER"
+            )
         train = self.parts.train
-        self.choice = choose_model(run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes)))
+        self.choice = choose_model(
+            run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes))
+        )
         run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
         self.run = run.model_copy(update={"training": training.with_defaults(_family_options(run).training_defaults)})
         _refuse_other_data(self.parts, snapshot, run.data)
@@ -190,7 +198,9 @@ class TrainingRun:
             return
         folder, n = synthetic_augmentation.parse_source(self.run.augment_with)
         artist = Predictor.load(folder)
-        made = synthetic_augmentation.generate_images(artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed)
+        made = synthetic_augmentation.generate_images(
+            artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed
+        )
         parts = replace(self.parts, generated=made)
         other = self.run.classifier(self.run.main_training, self.run.seed)
         yield from other.fit_steps(parts, self.dataset.classes, self.dataset.format)
@@ -230,7 +240,11 @@ class TrainingRun:
 
     def _reference_p_values(self) -> ReferencePValues | None:
         images = self.parts.validation.images
-        return ReferencePValues.from_p_values(self.classifier.conformal_output(images, alpha=ALPHA).p_value) if len(images) else None
+        return (
+            ReferencePValues.from_p_values(self.classifier.conformal_output(images, alpha=ALPHA).p_value)
+            if len(images)
+            else None
+        )
 
     def _memorization(self) -> Memorization | None:
         """By the calibration images, and those set aside for a test: neither had any say in the training.
@@ -242,14 +256,20 @@ class TrainingRun:
         if not isinstance(model, GenerativeModel):
             return None
         kept = [self._held_out(), *([self.parts.test] if self.parts.test is not None else [])]
-        made = sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed) if self.classifier.generates_images else None
+        made = (
+            sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed)
+            if self.classifier.generates_images
+            else None
+        )
         return measure_memorization(self.classifier, self.parts.train, concatenate(kept), made, seed=self.run.seed)
 
     def _assess_samples(self, classifiers: Sequence[Predictor]) -> None:
         """Remember, in the model and in its report, what the judges say of images that the model draws."""
         id = f"{len(classifiers)} short trainings of {BASELINE_FAMILY!r}, each without one of {self.run.label_check_folds} folds of the training images"
         made = sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed)
-        found = sample_quality(made, Ensemble(id, classifiers), self.parts.train, self._eval_images(), seed=self.run.seed)
+        found = sample_quality(
+            made, Ensemble(id, classifiers), self.parts.train, self._eval_images(), seed=self.run.seed
+        )
         self.record = self.record.model_copy(update={"honesty": found})
         self._save()
         self.content = self.content.with_section(generated(found, None, self.classifier.labels))
@@ -303,7 +323,9 @@ def _digest(parts: Splits) -> str:
 
 def _refuse_other_data(parts: Splits, snapshot: Snapshot | None, data: str) -> None:
     if snapshot is not None and snapshot[1]["data"] != _digest(parts):
-        raise RunError(f"{data} has changed since the training began, so it cannot go on as it would have; train anew")
+        raise TrainConfigError(
+            f"{data} has changed since the training began, so it cannot go on as it would have; train anew"
+        )
 
 
 @dataclass

@@ -16,19 +16,16 @@ from safetensors import SafetensorError
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.base import Trainable, Objective
-from likely.features.feature_extractors import FeatureExtractor, FeatureOptions
+from likely.base import Objective, Trainable
+from likely.exceptions import BackboneError
 from likely.features.batchnorm_fusion import fuse_batchnorm
+from likely.features.feature_extractors import FeatureExtractor, FeatureOptions
 
 CONFIG = "config.json"  # what a backbone's folder is known by
 PREPROCESSOR = "preprocessor_config.json"
 WEIGHTS = "*.safetensors"
 UNCUT = 384  # pixels a side, from which on ConvNeXt is shown photographs whole
 FORGOTTEN = ("_name_or_path", "transformers_version", "id2label", "label2id", "architectures")
-
-
-class BackboneError(ValueError):
-    """What was named is no backbone, or one that cannot be used; the message says what was expected."""
 
 
 class Backbone(FeatureExtractor):

@@ -17,20 +17,20 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.base import Trainable, Objective
-from likely.networks.adversarial import ADVERSARIAL
+from likely.base import Objective, Trainable
 from likely.features.backbone import Backbone
-from likely.networks.blocks import standard_normal
 from likely.features.feature_extractors import FeatureScaler
+from likely.features.thumbnail_kde import ThumbnailKDE
+from likely.networks.adversarial import ADVERSARIAL
+from likely.networks.blocks import standard_normal
 from likely.networks.projected_gan import (
-    ProjectedDiscriminator,
     FeatureProjection,
+    ProjectedDiscriminator,
     distance,
     texture_distance,
     usable_maps,
 )
 from likely.networks.upsampler import Upsampler
-from likely.networks.thumbnail_kde import ThumbnailKDE
 from likely.options import Options
 
 APPRENTICE = ("judges.", "projection.")  # what is of no use once it draws
@@ -57,7 +57,9 @@ class DecoderOptions(Options):
     noise_dims: int = Field(4, ge=1, description="Channels of noise, by which drawings of one sketch differ.")
     components: int = Field(64, ge=1, description="Principal components of the features that an image is drawn from.")
     adversarial_weight: float = Field(0.3, ge=0, description="Weight of being taken for real beside being alike.")
-    discriminator_side: int = Field(64, ge=32, description="Pixels a side of what the backbone is shown while it teaches.")
+    discriminator_side: int = Field(
+        64, ge=32, description="Pixels a side of what the backbone is shown while it teaches."
+    )
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,9 @@ class FeatureDecoder(Trainable):
         self.refiner = Upsampler(
             options.side, options.thumbnail_side, options.noise_dims, n_plan, width=options.width, depth=options.depth
         )
-        self.thumbnails = ThumbnailKDE(self.refiner.sizes[0], options.thumbnail_components, options.bandwidth, n_sketches)
+        self.thumbnails = ThumbnailKDE(
+            self.refiner.sizes[0], options.thumbnail_components, options.bandwidth, n_sketches
+        )
         self.judges: ProjectedDiscriminator | None = None
         self.projection: FeatureProjection | None = None
 

@@ -11,25 +11,27 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from likely.classifier.scoring import ModelInput, complexity
 from likely.base import FamilyOptions, Objective, Scorer
-from likely.data.image_dataset import ImageDataset, ArrayDataset
-from likely.data.preprocessing import ImageOptions
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.features.cache import FeatureCache
+from likely.data.image_dataset import ArrayDataset, ImageDataset
+from likely.data.preprocessing import ImageOptions
 from likely.features.backbone import Backbone, load_preprocessor_config
+from likely.features.cache import FeatureCache
 from likely.features.feature_extractors import (
     Autoencoder,
     FeatureExtractor,
     FeatureOptions,
-    RandomConvolutions,
     FeatureScaler,
+    RandomConvolutions,
     from_config,
 )
+from likely.features.model_input import ModelInput, complexity
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.device import tune_malloc
 
-PIXELS_PER_BATCH = 8 * 224 * 224  # pixels that go through together: of more, the maps of a backbone leave a processor's cache
+PIXELS_PER_BATCH = (
+    8 * 224 * 224
+)  # pixels that go through together: of more, the maps of a backbone leave a processor's cache
 GPU_FACTOR = 16  # times as many
 LOOKUP_BATCH_SIZE = 64  # images whose features are looked for on the disk together
 CACHE_LAYOUT = "described"  # of what is kept: features, and the image's complexity behind them
@@ -102,7 +104,11 @@ class FeaturePipeline(nn.Module):
     @torch.inference_mode()
     def model_input(self, pixels: Tensor) -> ModelInput:
         """uint8 (B, C, H, W) -> the same features, and what they leave out."""
-        row = self._features_and_complexity(pixels) if self._cache is None else self._cache(pixels, self._features_and_complexity)
+        row = (
+            self._features_and_complexity(pixels)
+            if self._cache is None
+            else self._cache(pixels, self._features_and_complexity)
+        )
         return self._model_input(row[:, :-1], row[:, -1:])
 
     def differentiable(self, x: Tensor) -> ModelInput:
@@ -167,7 +173,9 @@ class FeaturePipeline(nn.Module):
 
     def _cached_features(self, pixels: Tensor) -> Tensor:
         """(B, D) on the processor. What is kept has the image's complexity behind its features."""
-        return self._compute(pixels) if self._cache is None else self._cache(pixels, self._features_and_complexity)[:, :-1]
+        return (
+            self._compute(pixels) if self._cache is None else self._cache(pixels, self._features_and_complexity)[:, :-1]
+        )
 
     def _features_and_complexity(self, pixels: Tensor) -> Tensor:
         """(B, D + 1) on the processor: features, and the image's complexity behind them."""

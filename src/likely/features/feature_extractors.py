@@ -12,7 +12,8 @@ from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.base import FeatureScaling, Trainable, Objective
+from likely.base import FeatureScaling, Objective, Trainable
+from likely.exceptions import InvalidValueError
 from likely.networks.blocks import make_decoder, make_encoder
 from likely.options import Options
 
@@ -63,11 +64,11 @@ class FeatureOptions(Options):
     @model_validator(mode="after")
     def _agree(self) -> FeatureOptions:
         if self.backbone is not None and self.features not in (None, "backbone"):
-            raise ValueError(f"features {self.features!r} have no use for a backbone; leave out one of the two")
+            raise InvalidValueError(f"features {self.features!r} have no use for a backbone; leave out one of the two")
         if self.finetune_stages and self.backbone is None:
-            raise ValueError("finetune_stages are a backbone's; name one")
+            raise InvalidValueError("finetune_stages are a backbone's; name one")
         if self.features == "backbone" and self.backbone is None:
-            raise ValueError("features 'backbone' need one: a folder with config.json and model.safetensors")
+            raise InvalidValueError("features 'backbone' need one: a folder with config.json and model.safetensors")
         return self
 
     @property
@@ -231,4 +232,4 @@ def from_config(document: Mapping[str, Any]) -> FeatureExtractor:
             from likely.features.backbone import Backbone
 
             return Backbone(**said)
-    raise ValueError(f"features of the kind {document['kind']!r} are of another version of Likely")
+    raise InvalidValueError(f"features of the kind {document['kind']!r} are of another version of Likely")

@@ -11,7 +11,9 @@ N_STEPS = 32  # of the integral; for a difference of Gaussians two would be exac
 BATCH_SIZE = 256  # images in one pass, every step of each counted
 
 
-def integrated_gradients(log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor, baseline: Tensor) -> Tensor:
+def integrated_gradients(
+    log_scores: Callable[[Tensor], Tensor], x: Tensor, a: Tensor, b: Tensor, baseline: Tensor
+) -> Tensor:
     """e_i = (x_i − o_i) ∫₀¹ ∂_i F(o + t (x − o)) dt with F = log_scores_a − log_scores_b: (B, ...), (B,) -> (B, ...) nats.
 
     Integrated gradients (Sundararajan 2017, Axiomatic Attribution for Deep Networks, eq. 1), by Gauss and Legendre's rule.

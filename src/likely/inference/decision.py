@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from likely.prediction import CalibrationScope, Status
-from likely.inference.temperature_scaling import fit_temperature
-from likely.inference.likelihood_ratio import LikelihoodRatioScore, log_ratio, combine_max
-from likely.inference.label_shift import BiasCorrection
-from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.conformal import ConformalCalibrator, prediction_set, status
-from likely.inference.nonconformity import StatisticsOfTrueClass, NonconformityScore, Statistics
+from likely.inference.label_shift import BiasCorrection
+from likely.inference.likelihood_ratio import LikelihoodRatioScore, combine_max, log_ratio
+from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
+from likely.inference.posterior import log_posterior, log_uniform
+from likely.inference.temperature_scaling import fit_temperature
+from likely.prediction import CalibrationScope, Status
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ class CalibrationData:
         """Of the figures for images, under a temperature."""
         scores = found.log_scores
         contrast = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
-        return cls(labels, found.class_statistics.of_true_class(labels), torch.zeros(len(labels)), contrast, scores).with_temperature(temperature)
+        return cls(
+            labels, found.class_statistics.of_true_class(labels), torch.zeros(len(labels)), contrast, scores
+        ).with_temperature(temperature)
 
     @classmethod
     def concatenate(cls, pieces: Sequence[CalibrationData]) -> CalibrationData:
@@ -180,8 +182,13 @@ class ConformalClassifier:
         strange as well.
         """
         K = len(log_prior)
-        learned = NonconformityScore.fit(training, held_out.labeled_statistics, K), _likelihood_ratio(held_out, K) if uses_likelihood_ratio else None
-        return cls._of(learned, _true_class_scores(*learned, calibration), held_out, calibration, log_prior, temperature)
+        learned = (
+            NonconformityScore.fit(training, held_out.labeled_statistics, K),
+            _likelihood_ratio(held_out, K) if uses_likelihood_ratio else None,
+        )
+        return cls._of(
+            learned, _true_class_scores(*learned, calibration), held_out, calibration, log_prior, temperature
+        )
 
     @classmethod
     def fit_cross_conformal(
@@ -201,8 +208,12 @@ class ConformalClassifier:
                 return NonconformityScore.fit(None, trained.labeled_statistics, K), _likelihood_ratio(trained, K)
             return NonconformityScore.fit(trained.labeled_statistics, held_out.labeled_statistics, K), of_held_out
 
-        others = (CalibrationData.concatenate([each.without_scores() for each in folds if each is not fold]) for fold in folds)
-        strange = torch.cat([_true_class_scores(*learned(each), fold) for each, fold in zip(others, folds, strict=True)])
+        others = (
+            CalibrationData.concatenate([each.without_scores() for each in folds if each is not fold]) for fold in folds
+        )
+        strange = torch.cat(
+            [_true_class_scores(*learned(each), fold) for each, fold in zip(others, folds, strict=True)]
+        )
         whole = CalibrationData.concatenate(folds)
         return cls._of(learned(whole), strange, held_out or whole, whole, log_prior, temperature)
 
@@ -225,14 +236,18 @@ class ConformalClassifier:
             nonconformity,
             ConformalCalibrator.fit(strange, now, _true_class_scores(*learned, held_out), before, K),
             ConformalCalibrator.fit(calibration.surprisal, now, held_out.surprisal, before, K),
-            BiasCorrection.unavailable(K) if scores is None else BiasCorrection.fit(scores, now, log_prior, temperature),
+            BiasCorrection.unavailable(K)
+            if scores is None
+            else BiasCorrection.fit(scores, now, log_prior, temperature),
             contrast,
         )
 
     @classmethod
     def uncalibrated(cls, K: int, temperature: float) -> ConformalClassifier:
         """Of K classes, for figures of a kind that nothing was calibrated for: posteriors, and no p-values."""
-        nothing = CalibrationData.from_outputs(ModelOutputs.concatenate([], K), torch.zeros(0, dtype=torch.int64), temperature)
+        nothing = CalibrationData.from_outputs(
+            ModelOutputs.concatenate([], K), torch.zeros(0, dtype=torch.int64), temperature
+        )
         return cls.fit(nothing, nothing, log_uniform(K), temperature)
 
     def __call__(self, outputs: ModelOutputs, log_prior: Tensor, alpha: float) -> ConformalOutput:
@@ -294,12 +309,12 @@ class ConformalClassifier:
         return cls(temperature=temperature, likelihood_ratio=contrast, **parts)
 
 
-LIKELIHOOD_RATIO = "contrast"
+LIKELIHOOD_RATIO = "likelihood_ratio"
 _FIELDS: dict[str, Callable[..., Any]] = {
     "nonconformity": NonconformityScore,
     "typicality": ConformalCalibrator,
     "posterior": ConformalCalibrator,
-    "offsets": BiasCorrection,
+    "bias_correction": BiasCorrection,
 }
 
 
@@ -308,10 +323,16 @@ def _likelihood_ratio(images: CalibrationData, K: int) -> LikelihoodRatioScore |
     return LikelihoodRatioScore.fit(images.log_ratio, images.labels, K) if K > 1 else None
 
 
-def _true_class_scores(nonconformity: NonconformityScore, contrast: LikelihoodRatioScore | None, images: CalibrationData) -> Tensor:
+def _true_class_scores(
+    nonconformity: NonconformityScore, contrast: LikelihoodRatioScore | None, images: CalibrationData
+) -> Tensor:
     """Of images to their own classes, (N,)."""
     strange = nonconformity.score_true_class(*images.labeled_statistics)
-    return strange if contrast is None else combine_max(strange, contrast.score_true_class(images.log_ratio, images.labels))
+    return (
+        strange
+        if contrast is None
+        else combine_max(strange, contrast.score_true_class(images.log_ratio, images.labels))
+    )
 
 
 def _concatenate(parts: Sequence[Tensor | None]) -> Any:

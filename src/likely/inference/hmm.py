@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from likely.exceptions import InvalidValueError
 from likely.inference.posterior import log_posterior
 
 
@@ -30,7 +31,7 @@ class HMMFilter:
     def start(cls, log_prior: Tensor, persistence: float) -> HMMFilter:
         """Before the first image. ValueError for a persistence that is no probability."""
         if not 0 <= persistence <= 1:
-            raise ValueError(f"the persistence is {persistence:g}: expected a probability from 0 to 1")
+            raise InvalidValueError(f"the persistence is {persistence:g}: expected a probability from 0 to 1")
         return cls(log_prior.double(), persistence, log_prior.double())
 
     @property

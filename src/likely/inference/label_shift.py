@@ -16,8 +16,9 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from likely.inference.temperature_scaling import weights
+from likely.exceptions import InvalidValueError
 from likely.inference.posterior import log_posterior
+from likely.inference.temperature_scaling import weights
 
 PSEUDO_COUNT = 1.0  # images' worth of trust in the training mix: no share becomes nought because its class was not seen
 TOLERANCE = 1e-6  # nats: how far from its largest value an objective may stay, all images together
@@ -126,13 +127,15 @@ def estimate_prior(
     another one with probability alpha, as far as s is log p(x | c): without offsets, the scores' bias passes for a shift.
     """
     if len(log_scores) == 0:
-        raise ValueError("0 images say nothing about a class mix: expected at least one")
+        raise InvalidValueError("0 images say nothing about a class mix: expected at least one")
     if bias_correction is not None and not len(bias_correction.covariance):
-        raise ValueError(
+        raise InvalidValueError(
             f"a mix of {len(log_prior):,} classes has too many shares to be estimated; give it as a file, or use uniform"
         )
     if not log_prior.isfinite().all():
-        raise ValueError(f"the training shares are {log_prior.exp().tolist()}: expected more than 0 for every class")
+        raise InvalidValueError(
+            f"the training shares are {log_prior.exp().tolist()}: expected more than 0 for every class"
+        )
     images = _UnlabeledImages.of(log_scores.double() / temperature, log_prior.double().exp(), bias_correction)
     mix, z = images.fit(), NormalDist().inv_cdf(1 - alpha / 2)
     p_value, told = _compare(images, mix)
@@ -155,16 +158,16 @@ def log_prior_from_fractions(fractions: Sequence[float], labels: Sequence[str]) 
     """log π, (K,), from one share a class as a person wrote them. ValueError unless each is from 0 to 1 and all sum to 1."""
     if len(fractions) != len(labels):
         named = ", ".join(labels)
-        raise ValueError(f"{len(fractions)} shares for {len(labels)} classes: expected one for each of {named}")
+        raise InvalidValueError(f"{len(fractions)} shares for {len(labels)} classes: expected one for each of {named}")
     for share, label in zip(fractions, labels, strict=True):
         if not 0 <= share <= 1:
-            raise ValueError(f"the share of {label!r} is {share:g}: expected a number from 0 to 1")
+            raise InvalidValueError(f"the share of {label!r} is {share:g}: expected a number from 0 to 1")
     total = math.fsum(fractions)
     if total == 0:
-        raise ValueError("the shares sum to 0: expected 1")
+        raise InvalidValueError("the shares sum to 0: expected 1")
     if abs(total - 1) > SUM_TOLERANCE:
         scaled = ", ".join(f"{label} {share / total:.4g}" for share, label in zip(fractions, labels, strict=True))
-        raise ValueError(f"the shares sum to {total:g}: expected 1, as in {scaled}")
+        raise InvalidValueError(f"the shares sum to {total:g}: expected 1, as in {scaled}")
     return (torch.tensor(fractions, dtype=torch.float64) / total).log()
 
 

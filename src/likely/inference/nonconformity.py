@@ -10,15 +10,17 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from likely.inference.posterior import grouped_logsumexp
 from likely.inference.conformal import PSEUDO_COUNT, median_and_mad, with_new_class
+from likely.inference.posterior import grouped_logsumexp
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
 N_FOLDS = 5  # of a few images, to judge each by the others
 CONSTANT_TOLERANCE = 1e-6  # of a trait's size: what varies by less varies by the rounding of float32
 MIN_IMAGES_FOR_TRANSFORM = 200  # images that tell what curve makes a trait normal
 MAX_COVARIANCE_ENTRIES = 1 << 23  # numbers in the covariances of single classes; for more, all classes share one
-MAX_CLASSES_WITH_OWN_COVARIANCE = 1000  # with covariances of their own: so many are seldom known by images enough for it
+MAX_CLASSES_WITH_OWN_COVARIANCE = (
+    1000  # with covariances of their own: so many are seldom known by images enough for it
+)
 CLASS_WEIGHTS = (0.5, 1.0)  # how much of a class's covariance may be its own, beside the mean of all
 SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # toward uncorrelated traits; the safest first
 N_PRINCIPAL_AXES = 30  # of a class, along which it is divided
@@ -281,16 +283,30 @@ class _Components:
         center, count = _centers(t, part, self.center[owner])
         away = t - center[part]
         return _Components(
-            count, owner, center, _covariances(away, part, len(owner)), _covariances(away, y, len(self.component_class))[owner]
+            count,
+            owner,
+            center,
+            _covariances(away, part, len(owner)),
+            _covariances(away, y, len(self.component_class))[owner],
         )
 
     def class_weights(self) -> tuple[float, ...]:
         """How much of a covariance may be the part's own, the safest first."""
-        return (0.0,) if self.covariance is None else (0.0, *CLASS_WEIGHTS) if self.shared_covariance.ndim == 2 else CLASS_WEIGHTS
+        return (
+            (0.0,)
+            if self.covariance is None
+            else (0.0, *CLASS_WEIGHTS)
+            if self.shared_covariance.ndim == 2
+            else CLASS_WEIGHTS
+        )
 
     def covariances(self, own: float, shrunk: float) -> Tensor:
         """(P, D, D), or (1, D, D) where nothing is a part's own."""
-        mixed = self.shared_covariance if self.covariance is None or own == 0 else own * self.covariance + (1 - own) * self.shared_covariance
+        mixed = (
+            self.shared_covariance
+            if self.covariance is None or own == 0
+            else own * self.covariance + (1 - own) * self.shared_covariance
+        )
         found = (1 - shrunk) * mixed
         found.diagonal(dim1=-2, dim2=-1).add_(shrunk)
         return found.reshape(-1, *self.shared_covariance.shape[-2:])

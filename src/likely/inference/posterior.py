@@ -33,7 +33,10 @@ def _largest(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     n = K // GROUP_SIZE
     if n < 4 * k:
         return logits.topk(k, 1)
-    grouped, rest = logits[:, : n * GROUP_SIZE].view(B, n, GROUP_SIZE), torch.arange(n * GROUP_SIZE, K, device=logits.device)
+    grouped, rest = (
+        logits[:, : n * GROUP_SIZE].view(B, n, GROUP_SIZE),
+        torch.arange(n * GROUP_SIZE, K, device=logits.device),
+    )
     groups = grouped.amax(2).topk(k, 1).indices[:, :, None]
     among = torch.cat([grouped.gather(1, groups.expand(-1, -1, GROUP_SIZE)).flatten(1), logits[:, n * GROUP_SIZE :]], 1)
     places = (groups * GROUP_SIZE + torch.arange(GROUP_SIZE, device=logits.device)).flatten(1)

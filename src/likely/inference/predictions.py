@@ -10,9 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from likely.prediction import Prediction, CalibrationScope, ClassPrediction, GroupPrediction
-from likely.inference.hierarchy import Level, levels
 from likely.inference.decision import ConformalOutput
+from likely.inference.hierarchy import Level, levels
+from likely.prediction import CalibrationScope, ClassPrediction, GroupPrediction, Prediction
 
 WEAKEST_FIRST = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
 

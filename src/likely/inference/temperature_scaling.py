@@ -47,7 +47,10 @@ def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, prior_temp
         pull = PSEUDO_COUNT * (prior_temperature - math.exp(-log_inverse)) / len(y)
         return _slope(log_scores, y, weight, log_prior, math.exp(log_inverse)) + pull
 
-    for end, beyond in ((-MAX_LOG_TEMPERATURE, slope(-MAX_LOG_TEMPERATURE) >= 0), (MAX_LOG_TEMPERATURE, slope(MAX_LOG_TEMPERATURE) <= 0)):
+    for end, beyond in (
+        (-MAX_LOG_TEMPERATURE, slope(-MAX_LOG_TEMPERATURE) >= 0),
+        (MAX_LOG_TEMPERATURE, slope(MAX_LOG_TEMPERATURE) <= 0),
+    ):
         if beyond:
             return math.exp(-end)
     return math.exp(-brentq(slope, -MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, xtol=TOLERANCE))

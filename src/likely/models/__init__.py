@@ -6,10 +6,11 @@ import difflib
 import sys
 
 from likely.base import Scorer
-from likely.models.softmax import SoftmaxClassifier
+from likely.exceptions import InvalidValueError
 from likely.models.flow import Flow
 from likely.models.gan import GAN
 from likely.models.gaussian import Gaussian
+from likely.models.softmax import SoftmaxClassifier
 from likely.models.vae import VAE
 from likely.models.vaegan import VAEGAN
 
@@ -28,7 +29,9 @@ def family(name: str) -> type[Scorer]:
     if name in FAMILIES:
         return FAMILIES[name]
     nearest = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0)[0]
-    raise ValueError(f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}")
+    raise InvalidValueError(
+        f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}"
+    )
 
 
 def families_with(ability: type) -> str:

@@ -17,29 +17,29 @@ from torch import Generator, Tensor, nn
 
 from likely.base import (
     Diagnostics,
-    LikelihoodType,
-    LikelihoodKind,
-    SupportsNewClasses,
+    Domain,
     FamilyOptions,
     GenerativeModel,
     LatentClassMixture,
+    LikelihoodKind,
+    LikelihoodType,
     Objective,
-    Domain,
+    SupportsNewClasses,
     Task,
 )
-from likely.networks.aggregated_posterior import AggregatedPosterior
-from likely.networks.blocks import standard_normal, uniform
 from likely.models.new_class import (
     BATCH_SIZE,
     component_at,
-    sample_latents,
-    estimate_from_few,
     copy_weights,
+    estimate_from_few,
     fit_new_component,
+    sample_latents,
 )
+from likely.networks.aggregated_posterior import AggregatedPosterior
+from likely.networks.blocks import standard_normal, uniform
 from likely.networks.flow_layers import Invertible, halvings, init_from_data, multi_scale
 from likely.networks.likelihoods import class_cross_entropy
-from likely.networks.standardizer import Standardizer, Standardized
+from likely.networks.standardizer import Standardized, Standardizer
 
 LEVELS = 256  # of an 8-bit pixel
 

@@ -17,20 +17,21 @@ from torch.nn import functional as F
 from likely.base import (
     STORED,
     Diagnostics,
-    LikelihoodType,
-    LikelihoodKind,
-    HasFeatures,
-    GenerativeModel,
-    Latent,
-    Objective,
     Domain,
+    GenerativeModel,
+    HasFeatures,
+    Latent,
+    LikelihoodKind,
+    LikelihoodType,
+    Objective,
     Task,
 )
+from likely.exceptions import InvalidValueError
 from likely.networks import discriminator
 from likely.networks.adversarial import ADVERSARIAL, gradient_penalty
-from likely.networks.blocks import TrunkOptions, sample_classes, make_decoder, standard_normal, uniform
+from likely.networks.blocks import TrunkOptions, make_decoder, sample_classes, standard_normal, uniform
 from likely.networks.diff_augment import PATTERN, diff_augment
-from likely.networks.standardizer import Standardizer, Standardized
+from likely.networks.standardizer import Standardized, Standardizer
 
 PRESETS: dict[str, dict[str, object]] = {
     "generator": {},
@@ -134,16 +135,16 @@ class GANOptions(TrunkOptions):
     @model_validator(mode="after")
     def _fits_together(self) -> GANOptions:
         if self.loss == "wgan-gp" and self.head != "auxiliary":
-            raise ValueError(
+            raise InvalidValueError(
                 "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
             )
         if self.preset == "classifier" and self.g_lr_ratio != type(self).model_fields["g_lr_ratio"].default:
-            raise ValueError(
+            raise InvalidValueError(
                 "g_lr_ratio has no effect with preset 'classifier', whose networks learn in one step; leave it out, or use "
                 "preset 'generator'"
             )
         if not (self.adversarial_weight or self.feature_matching or self.aux_class_weight):
-            raise ValueError(
+            raise InvalidValueError(
                 "adversarial, feature_matching and aux_class_weight are all 0, and the generator would learn nothing; "
                 "at least one of them above 0 was expected"
             )

@@ -13,19 +13,20 @@ from torch import Generator, Tensor
 
 from likely.base import (
     Diagnostics,
-    LikelihoodType,
-    LikelihoodKind,
-    SupportsNewClasses,
+    Domain,
     FamilyOptions,
     FeatureScaling,
-    GenerativeModel,
     FitsInClosedForm,
+    GenerativeModel,
+    HasEmbedding,
+    LikelihoodKind,
+    LikelihoodType,
     Objective,
     SupportsMissingPixels,
-    HasEmbedding,
-    Domain,
+    SupportsNewClasses,
     Task,
 )
+from likely.exceptions import InvalidValueError
 from likely.networks.blocks import standard_normal
 from likely.networks.covariance import ScatterStatistics, inverse, inverse_root, oracle_shrinkage
 from likely.networks.likelihoods import BIN
@@ -331,7 +332,7 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
             return
         of = "one" if n_covariances == 1 else f"{n_covariances:,}"
         tied = "'tied' or " if self.covariance == "per_class" and D * D * 8 <= LARGEST else ""
-        raise ValueError(
+        raise InvalidValueError(
             f"covariance {self.covariance!r} over {D:,} numbers an image would need {n_bytes / 1e9:.1f} GB for {of}, and "
             f"{LARGEST / 1e9:.1f} GB are allowed; use covariance {tied}'diagonal', or images of a smaller size"
         )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from likely.base import HasFeatures, Objective, Scorer, Task
 from likely.networks.blocks import TrunkOptions, make_encoder
-from likely.networks.standardizer import Standardizer, Standardized
+from likely.networks.standardizer import Standardized, Standardizer
 
 
 class SoftmaxOptions(TrunkOptions):

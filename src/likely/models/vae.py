@@ -18,32 +18,33 @@ from torch.nn import functional as F
 
 from likely.base import (
     Diagnostics,
-    LikelihoodType,
-    LikelihoodKind,
-    SupportsNewClasses,
-    HasFeatures,
+    Domain,
     GenerativeModel,
+    HasFeatures,
     ImportanceWeighted,
     LatentClassMixture,
+    LikelihoodKind,
+    LikelihoodType,
     Objective,
     SupportsMissingPixels,
-    Domain,
+    SupportsNewClasses,
     Task,
 )
-from likely.networks.aggregated_posterior import AggregatedPosterior
-from likely.networks.background import BackgroundModel
-from likely.networks.blocks import TrunkOptions, make_decoder, standard_normal, make_encoder
+from likely.exceptions import InvalidValueError
 from likely.models.new_class import (
     BATCH_SIZE,
     component_at,
-    sample_latents,
-    estimate_from_few,
     copy_weights,
+    estimate_from_few,
     fit_new_component,
+    sample_latents,
 )
+from likely.networks.aggregated_posterior import AggregatedPosterior
+from likely.networks.background import BackgroundModel
+from likely.networks.blocks import TrunkOptions, make_decoder, make_encoder, standard_normal
 from likely.networks.likelihoods import class_cross_entropy, discretized_logistic, normal, normal_divergence
 from likely.networks.masked_encoder import MaskedEncoder, Proposal, flattened, random_masks
-from likely.networks.standardizer import Standardizer, Standardized
+from likely.networks.standardizer import Standardized, Standardizer
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 N_REGIONS = 4  # a side, in which an image's reconstruction is looked at
@@ -189,7 +190,7 @@ class VAE(
 
     def _proposed(self, x: Tensor, observed: Tensor) -> Proposal:
         if self.masked_encoder is None:
-            raise ValueError(
+            raise InvalidValueError(
                 "this model has not learned to look at a part of an image; train it with masked_every above 0, such as 4"
             )
         proposed: Proposal = self.masked_encoder(x, observed, self.sampling_distribution()[0])

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from likely.base import Objective, Domain, Task
+from likely.base import Domain, Objective, Task
 from likely.models.vae import VAE, VAEOptions
 from likely.networks import discriminator
 from likely.networks.adversarial import ADVERSARIAL

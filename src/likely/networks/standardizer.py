@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from likely.base import FitsInClosedForm, Domain, Task
+from likely.base import Domain, FitsInClosedForm, Task
 
 
 class Standardizer(nn.Module):

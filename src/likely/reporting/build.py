@@ -10,38 +10,38 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from likely.prediction import CalibrationScope
+from likely.base import GenerativeModel, LatentClassMixture
 from likely.checkpoint import read_document
 from likely.classifier import Predictor
-from likely.base import GenerativeModel, LatentClassMixture
-from likely.data.image_dataset import ImageDataset
 from likely.data.dataset import LabeledImages
+from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
 from likely.evaluation.evaluate import EvaluationResult
 from likely.evaluation.fidelity import Fidelity
-from likely.evaluation.training_record import TrainingRecord, Row, curves, read_history
+from likely.evaluation.interpolation import InterpolationPath, interpolate_classes
+from likely.evaluation.sample_quality import sample_images
+from likely.evaluation.training_record import Row, TrainingRecord, curves, read_history
+from likely.networks.pixel_scaling import to_eight_bit, to_unit
+from likely.options import Options
+from likely.prediction import CalibrationScope
 from likely.reporting.html.blocks import Section
 from likely.reporting.html.content import (
     FalseAlarms,
-    ReportHeader,
     LabelIssues,
+    MostAtypical,
     MostConfidentErrors,
     Option,
     PValues,
     Reconstructions,
     ReportContent,
+    ReportHeader,
     Samples,
-    MostAtypical,
 )
-from likely.reporting.html.sections.synthetic_augmentation import synthetic_augmentation
 from likely.reporting.html.sections.fidelity import generated
+from likely.reporting.html.sections.interpolation import interpolation as walk_section
 from likely.reporting.html.sections.memorization import memorization, warnings
 from likely.reporting.html.sections.repeats import repeats
-from likely.reporting.html.sections.interpolation import interpolation as walk_section
-from likely.evaluation.sample_quality import sample_images
-from likely.evaluation.interpolation import InterpolationPath, interpolate_classes
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
-from likely.options import Options
+from likely.reporting.html.sections.synthetic_augmentation import synthetic_augmentation
 
 N_IMAGES = 12  # of the strangest, the most wrong, the reconstructed
 MAX_SAMPLES = 240  # over all classes
@@ -78,7 +78,11 @@ def build_report(
 
 
 def build_evaluation_report(
-    classifier: Predictor, folder: Path, found: EvaluationResult, images: LabeledImages, fidelity: Fidelity | None = None
+    classifier: Predictor,
+    folder: Path,
+    found: EvaluationResult,
+    images: LabeledImages,
+    fidelity: Fidelity | None = None,
 ) -> ReportContent:
     """The report of a saved model with figures measured just now."""
     record = TrainingRecord.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
@@ -184,7 +188,9 @@ def _tour(classifier: Predictor) -> Section | None:
     """A walk from class to class, where images come from a latent space that can be walked through."""
     if classifier.latent is None or not classifier.generates_images:
         return None
-    return walk_section(interpolate_classes(classifier, InterpolationPath.is_loop(classifier.labels), seed=SAMPLE_SEED)[0])
+    return walk_section(
+        interpolate_classes(classifier, InterpolationPath.is_loop(classifier.labels), seed=SAMPLE_SEED)[0]
+    )
 
 
 def _reconstructions(classifier: Predictor, part: LabeledImages) -> Reconstructions | None:
@@ -211,7 +217,9 @@ def _most_wrong(found: EvaluationResult, part: LabeledImages) -> MostConfidentEr
     if not len(wrong):
         return None
     chosen = wrong[np.argsort(-probability[wrong], kind="stable")][:N_IMAGES]
-    return MostConfidentErrors(_pixels(part.images, chosen), found.labels[chosen], predicted[chosen], probability[chosen])
+    return MostConfidentErrors(
+        _pixels(part.images, chosen), found.labels[chosen], predicted[chosen], probability[chosen]
+    )
 
 
 def _pixels(images: ImageDataset, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:

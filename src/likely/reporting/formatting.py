@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 
-from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Interval
 
 _SPACES = {Domain.PIXELS8: "of the 8-bit pixels", Domain.FEATURES: "of the feature vector"}

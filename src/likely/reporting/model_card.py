@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from likely.prediction import CalibrationScope
-from likely.base import LikelihoodType, LikelihoodKind, Domain
+from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.summary import Metrics, metric_tiles
+from likely.prediction import CalibrationScope
 from likely.reporting.formatting import likelihood_phrase, plural
 from likely.reporting.html.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent
 
@@ -122,7 +122,9 @@ def _classes(names: tuple[str, ...]) -> Iterator[str]:
 
 def _figures(figures: Metrics, evidence: LikelihoodType | None, n_classes: int) -> Iterator[str]:
     yield from ("", "## Figures", "", "| | | |", "|---|---:|---|")
-    yield from (f"| {row.label} | {row.value} | {plain(row.note)} |" for row in metric_tiles(figures, evidence, n_classes))
+    yield from (
+        f"| {row.label} | {row.value} | {plain(row.note)} |" for row in metric_tiles(figures, evidence, n_classes)
+    )
 
 
 def _data(data: DataSummary, names: tuple[str, ...]) -> Iterator[str]:

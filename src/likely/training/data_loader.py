@@ -13,7 +13,7 @@ from torch import Tensor
 from likely.networks.pixel_scaling import to_unit
 from likely.training.augment import N_UNIFORMS, augment
 from likely.training.options import AugmentOptions
-from likely.training.rng import permutation, hash_uniforms
+from likely.training.rng import hash_uniforms, permutation
 
 Indices = NDArray[np.int64]
 

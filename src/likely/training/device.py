@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from likely.exceptions import InvalidValueError
 from likely.training.options import TrainingOptions
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -28,7 +29,7 @@ def select_device(wanted: str) -> torch.device:
         return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
     if not there.get(wanted, False):
         names = ", ".join(name for name, present in there.items() if present)
-        raise ValueError(f"device {wanted!r} is not on this machine; it has {names}")
+        raise InvalidValueError(f"device {wanted!r} is not on this machine; it has {names}")
     return torch.device(wanted)
 
 

@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 from likely.base import FitsInClosedForm, Objective
+from likely.exceptions import DivergenceError
 from likely.training.rng import generator
 from likely.training.schedules import SCHEDULES
 from likely.training.state import Progress, Tensors, TrainingState
 
 SNAPSHOT_EVERY = 200  # steps: how much work a bad step can cost
 MAX_ROLLBACKS = 3
-
-
-class DivergenceError(ArithmeticError):
-    """The loss turned NaN or exploded again and again, at ever lower learning rates."""
 
 
 class BatchLoader(Protocol):

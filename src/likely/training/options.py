@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from likely.exceptions import InvalidValueError
 from likely.options import Options
 
 
@@ -53,7 +54,9 @@ class TrainingOptions(Options):
     learning_rate: float = Field(4e-3, gt=0, description="The schedule's largest learning rate.")
     weight_decay: float = Field(0.02, ge=0, description="Pull of weights toward zero, per step and learning rate.")
     max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
-    ema_decay: float = Field(0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept.")
+    ema_decay: float = Field(
+        0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept."
+    )
     patience: int = Field(30, ge=1, description="Epochs without a better validation score before training stops early.")
     labeled_fraction: float = Field(
         0.25, ge=0, lt=1, description="Least share of a batch that is labeled, where there are unlabeled images."
@@ -70,7 +73,7 @@ class TrainingOptions(Options):
     @model_validator(mode="after")
     def _one_length(self) -> TrainingOptions:
         if self.epochs is not None and self.minutes is not None:
-            raise ValueError(
+            raise InvalidValueError(
                 f"epochs ({self.epochs}) and minutes ({self.minutes:g}) both say how long to train; give one"
             )
         return self

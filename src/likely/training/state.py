@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, optim
 
-from likely.base import Trainable, Objective
+from likely.base import Objective, Trainable
 from likely.training.ema import ema_model
 from likely.training.optimizers import make_optimizer
 from likely.training.options import TrainingOptions

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from likely.data.quality import duplicates
-from likely.data.loading import NATIVE_FORMAT, load
-from likely.data.decoding import ImageError, read_header
-from likely.data.quality.issues import Issue, DataIssues, Severity, counted, error, note, warning
-from likely.data.preprocessing import ImageFormat, ImageOptions
-from likely.data.sources.base import FileItems, Listings
-from likely.data.suggestions import did_you_mean
 from likely.data.dataset import Dataset
+from likely.data.decoding import read_header
+from likely.data.loading import NATIVE_FORMAT, load
+from likely.data.preprocessing import ImageFormat, ImageOptions
+from likely.data.quality import duplicates
+from likely.data.quality.issues import DataIssues, Issue, Severity, counted, error, note, warning
+from likely.data.sources.base import FileItems, Listings
 from likely.data.sources.listing import listings as listings_of
+from likely.data.suggestions import did_you_mean
+from likely.exceptions import ImageError
 
 FEW_IMAGES = 20
 LARGEST_IMBALANCE = 10
@@ -29,7 +30,12 @@ def check(
 ) -> DataIssues:
     """Read all of DATA and look for what is wrong with it; raises DataError if it is not understood at all."""
     dataset = load(data, images, progress=progress, fewest_classes=0)
-    found = [*_passed_over(dataset), *_classes(dataset), *_sizes(listings_of(data)), *duplicates.find_duplicates(dataset)]
+    found = [
+        *_passed_over(dataset),
+        *_classes(dataset),
+        *_sizes(listings_of(data)),
+        *duplicates.find_duplicates(dataset),
+    ]
     n_classes = len(dataset.classes)
     return DataIssues(
         name=dataset.name,

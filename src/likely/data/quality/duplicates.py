@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from likely.data.dataset import Dataset, Integers, LabeledImages
 from likely.data.quality.issues import Issue, counted, error, note, warning
 from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
-from likely.data.dataset import Dataset, Integers, LabeledImages
 from likely.data.splits import duplicate_groups
 
 MAX_COMPARED = 100_000

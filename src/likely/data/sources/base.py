@@ -24,10 +24,6 @@ SPLIT_NAMES: Final[Mapping[str, str]] = {
 UNLABELED: Final = ("unlabeled", "unlabeled")
 
 
-class DataError(ValueError):
-    """DATA as a whole is not understood; the message is a sentence for the user and names what was given."""
-
-
 @dataclass(frozen=True)
 class LoadError:
     """Something that was passed over: which, and why, in a sentence that names it. The rest of the data goes on."""

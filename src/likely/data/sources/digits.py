@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from likely.data.decoding import Array
-from likely.data.sources.base import SplitListing, Listings, ArrayItems, integer_names
+from likely.data.sources.base import ArrayItems, Listings, SplitListing, integer_names
 from likely.data.splits import split
 
 WORD = "digits"

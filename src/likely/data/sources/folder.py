@@ -10,17 +10,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from likely.data.discovery import SUFFIXES, folders, walk
-from likely.data.sources.base import (
-    SPLIT_NAMES,
-    SPLITS,
-    UNLABELED,
-    DataError,
-    FileItems,
-    SplitListing,
-    Listings,
-    LoadError,
-)
 from likely.data.sources import manifest
+from likely.data.sources.base import SPLIT_NAMES, SPLITS, UNLABELED, FileItems, Listings, LoadError, SplitListing
+from likely.exceptions import DataError
 
 
 @dataclass(frozen=True)

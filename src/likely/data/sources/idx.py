@@ -14,7 +14,8 @@ from typing import IO
 import numpy as np
 
 from likely.data.decoding import Array
-from likely.data.sources.base import DataError, SplitListing, Listings, ArrayItems, integer_names
+from likely.data.sources.base import ArrayItems, Listings, SplitListing, integer_names
+from likely.exceptions import DataError
 
 PATTERN = re.compile(r"(train|val|valid|validation|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 SPLIT_OF = {"train": "train", "t10k": "test", "test": "test"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from likely.data.sources.base import DataError, Listings
-from likely.data.suggestions import did_you_mean
 from likely.data.sources import digits, folder, idx, manifest, npz
+from likely.data.sources.base import Listings
+from likely.data.suggestions import did_you_mean
+from likely.exceptions import DataError
 
 KINDS = "a folder of class folders, idx files, an .npz, a .csv, .jsonl or .parquet manifest, or the word 'digits'"
 

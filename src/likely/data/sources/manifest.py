@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from likely.data.sources.base import SPLIT_NAMES, SPLITS, DataError, FileItems, SplitListing, Listings, LoadError
+from likely.data.sources.base import SPLIT_NAMES, SPLITS, FileItems, Listings, LoadError, SplitListing
 from likely.data.suggestions import did_you_mean
+from likely.exceptions import DataError
 
 FILE, LABEL, SPLIT = "file_name", "label", "split"
 DELIMITERS = ",;\t"

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from likely.data.decoding import Array
-from likely.data.sources.base import DataError, SplitListing, Listings, ArrayItems, integer_names
+from likely.data.sources.base import ArrayItems, Listings, SplitListing, integer_names
 from likely.data.suggestions import did_you_mean
+from likely.exceptions import DataError
 
 SPLIT_OF = {
     "x": "train",

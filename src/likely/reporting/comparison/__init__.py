@@ -1,14 +1,23 @@
 """The comparison: one HTML page and one Markdown table that show what a benchmark measured, families side by side."""
 
 from likely.reporting.comparison.content import (
-    ReliabilityBins,
+    AccuracyMetrics,
     Comparison,
     EfficiencyMetrics,
-    ResultKey,
-    AccuracyMetrics,
+    ReliabilityBins,
     Result,
+    ResultKey,
 )
 from likely.reporting.comparison.markdown import table
 from likely.reporting.comparison.render import render
 
-__all__ = ["ReliabilityBins", "Comparison", "EfficiencyMetrics", "ResultKey", "AccuracyMetrics", "Result", "render", "table"]
+__all__ = [
+    "AccuracyMetrics",
+    "Comparison",
+    "EfficiencyMetrics",
+    "ReliabilityBins",
+    "Result",
+    "ResultKey",
+    "render",
+    "table",
+]

@@ -10,9 +10,9 @@ import numpy as np
 from markupsafe import Markup
 
 from likely.evaluation.metrics import Floats, Interval
+from likely.reporting.comparison.content import LearningCurve
 from likely.reporting.formatting import breadth, percent, rate
 from likely.reporting.html.axes import EM, LEFT, WIDTH, Frame, percent_label, y_axis
-from likely.reporting.comparison.content import LearningCurve
 from likely.reporting.html.svg import Scale, drawing, element, line, text, tick_label, ticks
 
 HEIGHT, TOP, BOTTOM, RIGHT = 280.0, 24.0, 240.0, WIDTH - 12
@@ -169,7 +169,9 @@ def _pens(names: Iterable[str], twin: str) -> dict[str, LineStyle]:
     """The twin in the color that it has everywhere, the others in turn."""
     others = [name for name in names if name != twin]
     n = len(OTHERS)
-    return {twin: LineStyle(TWIN)} | {name: LineStyle(OTHERS[i % n], DASHES[i // n % 3]) for i, name in enumerate(others)}
+    return {twin: LineStyle(TWIN)} | {
+        name: LineStyle(OTHERS[i % n], DASHES[i // n % 3]) for i, name in enumerate(others)
+    }
 
 
 def _within(y: float) -> float:

@@ -15,8 +15,8 @@ import numpy as np
 from likely.base import LikelihoodKind
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.metrics import Interval, clopper_pearson
+from likely.reporting.comparison.content import AccuracyMetrics, Comparison, EfficiencyMetrics, Result
 from likely.reporting.formatting import distance, number, percent, rate
-from likely.reporting.comparison.content import Comparison, EfficiencyMetrics, AccuracyMetrics, Result
 
 Value = Callable[[Result], float | None]
 
@@ -174,7 +174,9 @@ def _large(value: float) -> str:
     return f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.0f}"
 
 
-ACCURACY = MetricColumn("Accuracy", quality(lambda q: q.accuracy), lambda v: percent(v, 2), "most", bounds=_accuracy_interval)
+ACCURACY = MetricColumn(
+    "Accuracy", quality(lambda q: q.accuracy), lambda v: percent(v, 2), "most", bounds=_accuracy_interval
+)
 DELTA = MetricColumn("Ahead of twin", quality(lambda q: q.delta_vs_baseline), points, bounds=_ahead_interval)
 BITS = MetricColumn("Bits/dim", quality(lambda q: q.bits_per_dim), number, "least", sign=_bound)
 PREDICTIONS = (

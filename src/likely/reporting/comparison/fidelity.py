@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from likely.evaluation.fidelity import Fidelity, IncomparableError, difference, require_comparable
+from likely.evaluation.fidelity import Fidelity, difference, require_comparable
+from likely.exceptions import IncomparableError
 from likely.reporting.comparison.content import Comparison
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from likely.reporting.model_card import plain
-from likely.reporting.formatting import breadth, listing
-from likely.reporting.comparison.content import Comparison
 from likely.reporting.comparison.columns import (
     ACCURACY,
-    DELTA,
-    PREDICTIONS,
     COSTS,
+    DELTA,
     FID,
     FIDELITY,
+    PREDICTIONS,
     MetricColumn,
     Row,
     family_rows,
@@ -21,10 +18,13 @@ from likely.reporting.comparison.columns import (
     seed_rows,
     shown_columns,
 )
-from likely.reporting.comparison.fidelity import between_seeds, measurements, incomparability
+from likely.reporting.comparison.content import Comparison
+from likely.reporting.comparison.fidelity import between_seeds, incomparability, measurements
 from likely.reporting.comparison.render import name
 from likely.reporting.comparison.sections import facts, fidelity_paragraphs
 from likely.reporting.comparison.summary import caveats, manner, summary
+from likely.reporting.formatting import breadth, listing
+from likely.reporting.model_card import plain
 
 WITH_RANGE = (ACCURACY, DELTA, FID)  # a text has no room for the range of every figure
 

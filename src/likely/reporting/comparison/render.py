@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likely.reporting.comparison.content import Comparison
 from likely.reporting.comparison.sections import chapters
-from likely.reporting.comparison.summary import caveats, metric_tiles, manner, summary
+from likely.reporting.comparison.summary import caveats, manner, metric_tiles, summary
 from likely.reporting.html.page import page
 
 STYLES = ("style.css", "comparison.css")

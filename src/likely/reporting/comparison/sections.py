@@ -11,6 +11,24 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 from likely.evaluation.fidelity import Fidelity
+from likely.reporting.comparison.charts import Point, cost_chart, learning_curve_chart
+from likely.reporting.comparison.columns import (
+    ACCURACY,
+    COSTS,
+    FIDELITY,
+    PREDICTIONS,
+    SPEED,
+    MetricColumn,
+    Row,
+    family_rows,
+    footnotes,
+    mean,
+    seed_rows,
+    shown_columns,
+    spread,
+)
+from likely.reporting.comparison.content import Comparison
+from likely.reporting.comparison.fidelity import between_seeds, incomparability, measurements
 from likely.reporting.formatting import listing, percent, plural
 from likely.reporting.html.blocks import (
     Block,
@@ -25,24 +43,6 @@ from likely.reporting.html.blocks import (
     WideChart,
 )
 from likely.reporting.html.charts import reliability_diagram
-from likely.reporting.comparison.charts import Point, cost_chart, learning_curve_chart
-from likely.reporting.comparison.content import Comparison
-from likely.reporting.comparison.columns import (
-    ACCURACY,
-    PREDICTIONS,
-    COSTS,
-    FIDELITY,
-    SPEED,
-    MetricColumn,
-    Row,
-    family_rows,
-    mean,
-    footnotes,
-    seed_rows,
-    shown_columns,
-    spread,
-)
-from likely.reporting.comparison.fidelity import between_seeds, measurements, incomparability
 from likely.reporting.html.sections.fidelity import extractor_description
 from likely.reporting.html.svg import drawing, element
 from likely.reporting.images.image_grid import grid_by_class
@@ -88,7 +88,11 @@ def answers(comparison: Comparison) -> Section:
         "counts the same; log loss, calibration error and Brier score say whether the probabilities can be believed; "
         "bits/dim whether the images were expected; false alarms are known images that were called unknown."
     )
-    kinds = {result.accuracy.likelihood_kind for result in comparison.results if result.accuracy and result.accuracy.bits_per_dim}
+    kinds = {
+        result.accuracy.likelihood_kind
+        for result in comparison.results
+        if result.accuracy and result.accuracy.bits_per_dim
+    }
     bound = (
         " A ≤ marks a bound: the true figure is no larger." if any("bound" in (kind or "") for kind in kinds) else ""
     )
@@ -157,7 +161,9 @@ def learning_curves(comparison: Comparison) -> Iterator[Section]:
     )
     seed = comparison.seeds[0]
     chart = Chart(
-        "Accuracy over time", learning_curve_chart(comparison.learning_curves, comparison.baseline), f"Seed {seed}; one value an epoch."
+        "Accuracy over time",
+        learning_curve_chart(comparison.learning_curves, comparison.baseline),
+        f"Seed {seed}; one value an epoch.",
     )
     yield Section("courses", "How the trainings went", lead, (Charts((chart,)),))
 
@@ -229,7 +235,9 @@ def fidelity_paragraphs(comparison: Comparison, found: Fidelity, apart: str | No
         yield f"Right class: generated images that are taken for the class that they were drawn for, by {judge.classifier}{own}."
     if honest:
         copies = honest.near_duplicates
-        by_chance = "" if copies.real_fraction is None else f"; of the real test images {percent(copies.real_fraction)} are"
+        by_chance = (
+            "" if copies.real_fraction is None else f"; of the real test images {percent(copies.real_fraction)} are"
+        )
         yield (
             f"Copies: the share of {plural(copies.n, 'generated image')} that are one of the "
             f"{plural(copies.n_train, 'training image')} again, or nearly{by_chance}."

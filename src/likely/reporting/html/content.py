@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.prediction import CalibrationScope
 from likely.base import LikelihoodType
-from likely.evaluation.summary import Metrics
 from likely.evaluation.label_errors import LabelIssue
 from likely.evaluation.metrics import Floats, Ints, PerClass, Reliability, beta_binomial_bound
+from likely.evaluation.summary import Metrics
+from likely.prediction import CalibrationScope
 from likely.reporting.html.blocks import Section
 
 Images = NDArray[np.uint8]

@@ -23,7 +23,9 @@ def render(content: ReportContent) -> str:
         header=content.header,
         evidence=likelihood_phrase(content.header.likelihood_type),
         portraits=class_samples(content),
-        headlines=() if figures is None else metric_tiles(figures, content.header.likelihood_type, len(content.class_names)),
+        headlines=()
+        if figures is None
+        else metric_tiles(figures, content.header.likelihood_type, len(content.class_names)),
         concerns=caveats(content),
         groups=[(group.value, list(members)) for group, members in groupby(shown, key=lambda section: section.chapter)],
     )

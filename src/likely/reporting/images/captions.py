@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from likely.reporting.images.image_layout import factor_for, gap, hstack, pad, row, vstack
 from likely.reporting.images.text_rendering import TextRenderer
-from likely.reporting.images.image_layout import vstack, hstack, factor_for, gap, row, pad
 
 Pixels = NDArray[np.uint8]  # (C, H, W)
 Row = Sequence[tuple[Pixels, str]]  # images with their captions, of one line or more

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.classifier.explanation import Explanation, Imputation, CounterfactualPath
-from likely.reporting.images.captions import IN_A_ROW, Pixels, Row, captioned
+from likely.classifier.explanation import CounterfactualPath, Explanation, Imputation
 from likely.networks.pixel_scaling import to_eight_bit
+from likely.reporting.images.captions import IN_A_ROW, Pixels, Row, captioned
 
 FOR, AGAINST = (230, 97, 1), (45, 117, 200)  # orange and blue, which nobody's eyes confuse
 MASK_OPACITY = (126, 87, 194)  # violet: neither gray nor what speaks for or against
@@ -36,7 +36,9 @@ def explanation_figure(found: Explanation, names: Sequence[str], neighbors: Mapp
         )
     ]
     if found.counterfactual_path is not None:
-        blocks.append((_heading(found.counterfactual_path, b), [_captioned(stop) for stop in frames(found.counterfactual_path)]))
+        blocks.append(
+            (_heading(found.counterfactual_path, b), [_captioned(stop) for stop in frames(found.counterfactual_path)])
+        )
     for c, images in neighbors.items():
         if len(images):
             blocks.append(

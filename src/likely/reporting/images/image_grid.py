@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from likely.exceptions import InvalidValueError
+from likely.reporting.images.image_layout import blank, factor_for, gap, hstack, pad, row, vstack
 from likely.reporting.images.text_rendering import TextRenderer
-from likely.reporting.images.image_layout import vstack, hstack, blank, factor_for, gap, row, pad
 
 Pixels = NDArray[np.uint8]
 Panels = Mapping[str, Sequence[Pixels]]
@@ -74,10 +75,10 @@ def _composed(panels: Panels, ends: Ends) -> Image.Image:
 
 def _check(panels: Panels, ends: Ends) -> None:
     if not panels or not ends:
-        raise ValueError("there are no images to show; at least one row of them was expected")
+        raise InvalidValueError("there are no images to show; at least one row of them was expected")
     for title, rows in panels.items():
         if len(rows) != len(ends):
-            raise ValueError(f"panel {title!r} has {len(rows)} rows of images for {len(ends)} names")
+            raise InvalidValueError(f"panel {title!r} has {len(rows)} rows of images for {len(ends)} names")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ class _Layout:
         widths = [max(self._width([title]), *(row.width for row in rows)) for title, rows in panels.items()]
         head = self._row(blank((left[0].width, 0)), self._titles(list(panels), widths), blank((right[0].width, 0)))
         aligned = [
-            [pad(row, (width, row.height)) for row in rows]
-            for rows, width in zip(panels.values(), widths, strict=True)
+            [pad(row, (width, row.height)) for row in rows] for rows, width in zip(panels.values(), widths, strict=True)
         ]
         rows = [self._row(*parts) for parts in zip(left, zip(*aligned, strict=True), right, strict=True)]
         return self._framed(self._in_columns(head, rows))

@@ -11,17 +11,17 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from likely import __version__
 from likely.server.http import exception_handlers
 from likely.server.http.auth import CredentialCache, TokenBucket
 from likely.server.http.dependencies import AppState
-from likely.server.http.model_registry import ModelRegistry
-from likely.server.http.middleware import RequestMiddleware
 from likely.server.http.metrics import Metrics
-from likely.server.http.routes import auth, health, kserve, models, web, predictions, explain
+from likely.server.http.middleware import RequestMiddleware
+from likely.server.http.model_registry import ModelRegistry
+from likely.server.http.routes import auth, explain, health, kserve, models, predictions, web
 from likely.server.http.service import Service
 from likely.server.http.settings import Settings
 from likely.server.store import Store
+from likely.version import __version__
 
 ROUTERS = (web.ROUTER, models.ROUTER, explain.ROUTER, predictions.ROUTER, auth.ROUTER, health.ROUTER, kserve.ROUTER)
 OVERHEAD = 1.4  # of base64 and of a form
@@ -43,7 +43,13 @@ def application(registry: ModelRegistry, store: Store, settings: Settings) -> Fa
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."
     app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
-    app.state.likely = AppState(service, metrics, TokenBucket(settings.rate_limit), TokenBucket(settings.login_rate_limit), CredentialCache(store))
+    app.state.likely = AppState(
+        service,
+        metrics,
+        TokenBucket(settings.rate_limit),
+        TokenBucket(settings.login_rate_limit),
+        CredentialCache(store),
+    )
     app.state.log = logging.getLogger("likely")
     exception_handlers.install_exception_handlers(app)
     for router in ROUTERS:

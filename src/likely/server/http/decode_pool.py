@@ -20,8 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from likely.data.decoding import Array, ImageError, open_image
+from likely.data.decoding import Array, open_image
 from likely.data.preprocessing import ImageFormat, read_image
+from likely.exceptions import ImageError
 from likely.server.http.forking import context
 from likely.server.http.settings import MB, Settings
 

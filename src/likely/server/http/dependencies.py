@@ -8,9 +8,10 @@ from typing import Annotated
 
 from fastapi import Depends, HTTPException, Request
 
-from likely.server.http.auth import Principal, CredentialCache, TokenBucket, authenticate, require
-from likely.server.http.model_registry import LoadedModel, UnknownModelError
+from likely.exceptions import UnknownModelError
+from likely.server.http.auth import CredentialCache, Principal, TokenBucket, authenticate, require
 from likely.server.http.metrics import Metrics
+from likely.server.http.model_registry import LoadedModel
 from likely.server.http.service import Service
 from likely.server.store import Scope
 

@@ -12,8 +12,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import JSONResponse
 
 from likely.data.suggestions import did_you_mean
-from likely.exceptions import is_internal
-from likely.server.http.batching import ShuttingDownError, QueueFullError
+from likely.exceptions import LikelyError
+from likely.server.http.batching import QueueFullError, ShuttingDownError
 from likely.server.store import STORE_FAULTS
 
 SECONDS = 5  # after which a store that cannot be written may be tried again
@@ -25,7 +25,7 @@ def install_exception_handlers(app: FastAPI) -> None:
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(QueueFullError, _full)
     app.add_exception_handler(ShuttingDownError, _closing)
-    app.add_exception_handler(ValueError, _not_to_be_had)
+    app.add_exception_handler(LikelyError, _user_error)
     for kind in STORE_FAULTS:
         app.add_exception_handler(kind, _unwritten)
 
@@ -46,11 +46,9 @@ async def _full(request: Request, error: Exception) -> JSONResponse:
     return _told(503, str(error), math.ceil(error.seconds))
 
 
-async def _not_to_be_had(request: Request, error: Exception) -> JSONResponse:
-    """What the project refuses it says in a sentence; what else goes wrong is a fault."""
-    if not is_internal(error):
-        raise error
-    return _told(422, str(error))
+async def _user_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LikelyError)
+    return _told(error.http_status, str(error))
 
 
 async def _closing(request: Request, error: Exception) -> JSONResponse:

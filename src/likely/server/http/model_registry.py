@@ -14,15 +14,12 @@ from likely.checkpoint import TrustPolicy
 from likely.classifier import Predictor
 from likely.data.preprocessing import ImageFormat
 from likely.data.suggestions import did_you_mean
-from likely.evaluation.training_record import TrainingRecord, ReferencePValues
-from likely.inference.projection import PCAProjection
+from likely.evaluation.training_record import ReferencePValues, TrainingRecord
+from likely.exceptions import InvalidValueError, UnknownModelError
 from likely.experiment import load_record
+from likely.inference.projection import PCAProjection
 
 MAX_VERSIONS = 2  # versions of a model: the one that answers, and the one before
-
-
-class UnknownModelError(LookupError):
-    """There is no such model; the message names the nearest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +93,7 @@ class ModelRegistry:
         """Load a folder, or load it again, without having it answer yet."""
         classifier = Predictor.load(folder, device=self.device, trust=self.trust)
         if classifier.format_ is None:
-            raise ValueError(f"{folder} was trained on vectors; a service is asked about images")
+            raise InvalidValueError(f"{folder} was trained on vectors; a service is asked about images")
         return LoadedModel(folder.resolve(), classifier, classifier.format_, self.trust)
 
     def publish(self, new: LoadedModel) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from likely.prediction import Prediction
-from likely.server.store import ClassStats, PredictionRecord, Scope, PredictionFilter
+from likely.server.store import ClassStats, PredictionFilter, PredictionRecord, Scope
 from likely.server.store.queries import MOST, Word
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
@@ -72,7 +72,9 @@ class ExplainResponse(BaseModel):
     log_odds: Annotated[float, Field(description="log p(x | label) − log p(x | against), nats.")]
     image: Annotated[str, Field(description="As the model sees it.")]
     attribution: Annotated[str, Field(description="Orange speaks for the label, blue for the other class.")]
-    counterfactual_path: Annotated[list[PathFrame], Field(description="What would have to change; empty if the model has no such way.")]
+    counterfactual_path: Annotated[
+        list[PathFrame], Field(description="What would have to change; empty if the model has no such way.")
+    ]
 
 
 class GenerateRequest(BaseModel):

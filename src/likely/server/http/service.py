@@ -14,17 +14,18 @@ from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
-from likely.prediction import Prediction
 from likely.classifier.explanation import Explanation
 from likely.data import arrays
-from likely.data.decoding import Array, ImageError
-from likely.inference.drift import Drift, drift
+from likely.data.decoding import Array
+from likely.exceptions import ImageError, InvalidValueError
 from likely.experiment import save_with_new_class
-from likely.server.http.batching import BatchStats, Batcher, QueueFullError
-from likely.server.http.decode_pool import DecoderPool, DecodeJob, DecodedImage, stack
-from likely.server.http.model_registry import ModelRegistry, LoadedModel
+from likely.inference.drift import Drift, drift
+from likely.prediction import Prediction
+from likely.server.http.batching import Batcher, BatchStats, QueueFullError
+from likely.server.http.decode_pool import DecodedImage, DecodeJob, DecoderPool, stack
+from likely.server.http.model_registry import LoadedModel, ModelRegistry
 from likely.server.http.settings import Settings
-from likely.server.store import STORE_FAULTS, NewPrediction, Key, Store
+from likely.server.store import STORE_FAULTS, Key, NewPrediction, Store
 from likely.server.store import StoredImage as Stored
 from likely.server.store.ids import row_id
 from likely.server.store.images import fsync_path
@@ -89,7 +90,11 @@ class Service:
     """What all requests share; `close` answers all who wait."""
 
     def __init__(
-        self, registry: ModelRegistry, store: Store, settings: Settings, on_batch: Callable[[BatchStats], None] = lambda batched: None
+        self,
+        registry: ModelRegistry,
+        store: Store,
+        settings: Settings,
+        on_batch: Callable[[BatchStats], None] = lambda batched: None,
     ) -> None:
         self.registry, self.store, self.settings = registry, store, settings
         self.decoders = DecoderPool(settings)
@@ -176,7 +181,7 @@ class Service:
         """A version of a model that knows a class more, from images of it; it answers from now on. A ValueError if the model
         cannot learn it, and an ImageError names an image that cannot be read."""
         if len(uploads) < MIN_NEW_CLASS_IMAGES:
-            raise ValueError(
+            raise InvalidValueError(
                 f"{label!r} has {len(uploads)} of the {MIN_NEW_CLASS_IMAGES} images that a class is learned from at least"
             )
         async with self._slow_slot():
@@ -185,7 +190,7 @@ class Service:
 
     def _add_class(self, model: LoadedModel, label: str, pixels: Array) -> LoadedModel:
         if self.registry.takes_signed_only:
-            raise ValueError(
+            raise InvalidValueError(
                 "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
             )
         larger = model.classifier.extend(label, pixels)
@@ -211,7 +216,7 @@ class Service:
     async def generate(self, model: LoadedModel, label: str, n: int, seed: int) -> Array:
         """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""
         if not model.classifier.generates_images:
-            raise ValueError(f"{model.id} draws no images")
+            raise InvalidValueError(f"{model.id} draws no images")
         async with self._slow_slot():
             return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
 
@@ -289,7 +294,9 @@ def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[Lo
     return [LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
 
 
-def _new_prediction(picture: DecodedImage, upload: Upload, placed: LocatedPrediction, asked: ClassifyJob) -> NewPrediction:
+def _new_prediction(
+    picture: DecodedImage, upload: Upload, placed: LocatedPrediction, asked: ClassifyJob
+) -> NewPrediction:
     answer = placed.prediction
     stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
     short = answer.model_copy(update={"classes": answer.classes[:MAX_STORED_CLASSES]})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, func, insert, select
 
-from likely.server.store.db import StoreError
+from likely.exceptions import StoreError
 from likely.server.store.images import BlobStore
 from likely.server.store.schema import Base, ImageRow
 from likely.server.store.store import Store

@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
+from likely.exceptions import StoreError
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 N_CONNECTIONS = 48  # to a file, kept open: as many as threads may ask at a time
 SHARED = {
@@ -24,10 +26,6 @@ PATIENCE = {  # with a database elsewhere, seconds and the last milliseconds: on
 
 
 STORE_FAULTS = (SQLAlchemyError, OSError)  # what comes of a full disk or a database that is gone
-
-
-class StoreError(ValueError):
-    """A store that cannot be opened or used; the message says what to do."""
 
 
 def connect(url: str) -> Engine:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from likely.checkpoint import CheckpointError
 from likely.checkpoint.encryption import MAGIC, Keyring
+from likely.exceptions import CheckpointError
 from likely.server.store import ids
 
 INCOMING = "incoming"

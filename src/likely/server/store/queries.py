@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select
 
+from likely.exceptions import InvalidValueError
 from likely.prediction import Prediction, Status
 from likely.server.store.schema import PredictionRow
 
@@ -18,7 +19,7 @@ MOST = 500  # predictions of a page
 
 def _writable(word: str) -> str:
     if not all(each.isprintable() for each in word):  # a database may not take a zero byte or half a surrogate
-        raise ValueError("should be made of printable characters")
+        raise InvalidValueError("should be made of printable characters")
     return word
 
 
@@ -34,7 +35,9 @@ class PredictionFilter(BaseModel):
     label: Annotated[Word | None, Field(max_length=255, description="The most probable class.")] = None
     true_label: Annotated[Word | None, Field(max_length=255, description="What people say it shows.")] = None
     is_labeled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
-    disagrees_with_previous: Annotated[bool | None, Field(description="Whether another version of the model said otherwise.")] = None
+    disagrees_with_previous: Annotated[
+        bool | None, Field(description="Whether another version of the model said otherwise.")
+    ] = None
     model: Annotated[Word | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
     since: Annotated[datetime | None, Field(description="At this time or later.")] = None
     until: Annotated[datetime | None, Field(description="Before this time.")] = None

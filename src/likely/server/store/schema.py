@@ -104,7 +104,9 @@ class PredictionRow(Base):
     label: Mapped[str | None] = mapped_column(WORD)
     probability: Mapped[float | None]
     p_value: Mapped[float | None]
-    disagrees_with_previous: Mapped[bool]  # whether another version of the model has said otherwise of the same image before
+    disagrees_with_previous: Mapped[
+        bool
+    ]  # whether another version of the model has said otherwise of the same image before
     map_x: Mapped[float | None]  # where the image is on the model's map
     map_y: Mapped[float | None]
     true_label: Mapped[str | None] = mapped_column(WORD)  # what people say it shows: the last of its labels

@@ -14,23 +14,24 @@ from sqlalchemy import Engine, delete, exists, func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from likely.prediction import Prediction
 from likely.checkpoint.encryption import Keyring
+from likely.exceptions import StoreError
+from likely.prediction import Prediction
 from likely.server.store import keys
-from likely.server.store.lock import StoreLock
-from likely.server.store.db import StoreError, connect, is_current, migrate
+from likely.server.store.db import connect, is_current, migrate
 from likely.server.store.ids import row_id, sha256
 from likely.server.store.images import BlobStore
 from likely.server.store.keys import Key, Scope
-from likely.server.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
+from likely.server.store.lock import StoreLock
 from likely.server.store.queries import (
     ClassStats,
-    PredictionRecord,
     PredictionFilter,
+    PredictionRecord,
     class_stats,
-    stats_by_class,
     filter_by_name,
+    stats_by_class,
 )
+from likely.server.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
 
 DATABASE, IMAGES = "likely.sqlite", "images"
 OURS = 0o700  # for a new folder: what is in it is nobody else's business
@@ -69,7 +70,9 @@ class Store:
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
     @classmethod
-    def open(cls, folder: Path, url: str | None = None, keys: Keyring | None = None, *, exclusive: bool = False) -> Self:
+    def open(
+        cls, folder: Path, url: str | None = None, keys: Keyring | None = None, *, exclusive: bool = False
+    ) -> Self:
         """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached.
 
         With `keys` images are encrypted on the disk. Who is `exclusive`, as a service is, puts in order what a crash has left;
@@ -147,7 +150,9 @@ class Store:
                 session.commit()
         return [row.id for row in rows]
 
-    def predictions(self, selection: PredictionFilter, *, before: str | None = None, limit: int = 50) -> list[PredictionRecord]:
+    def predictions(
+        self, selection: PredictionFilter, *, before: str | None = None, limit: int = 50
+    ) -> list[PredictionRecord]:
         """A page of what was answered, the newest first."""
         with Session(self.engine) as session:
             return [PredictionRecord.of(row) for row in session.scalars(selection.page(before=before, limit=limit))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likely.reporting.html.blocks import Chapter, Section
 from likely.reporting.html.content import ReportContent
-from likely.reporting.html.sections import images, quality, provenance, rejection
+from likely.reporting.html.sections import images, provenance, quality, rejection
 
 _MAKERS = (
     quality.confusion,

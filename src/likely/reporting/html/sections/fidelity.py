@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from likely.evaluation.fidelity import Fidelity
+from likely.evaluation.sample_quality import ClassConsistency, NearDuplicates, SampleQuality
 from likely.evaluation.summary import MetricTile
 from likely.reporting.formatting import distance, interval, number, percent, plural
-from likely.reporting.html.blocks import Block, Cell, Column, Chapter, Paragraph, Section, Table
+from likely.reporting.html.blocks import Block, Cell, Chapter, Column, Paragraph, Section, Table
 from likely.reporting.html.charts import meter
-from likely.evaluation.sample_quality import NearDuplicates, SampleQuality, ClassConsistency
 
 _MOST_ROWS = 20
 _COLUMNS = (Column("Figure"), Column("Value", "number"), Column("How to read it"))
@@ -17,7 +17,10 @@ _COLUMNS = (Column("Figure"), Column("Value", "number"), Column("How to read it"
 
 def generated(sample_quality: SampleQuality | None, fidelity: Fidelity | None, names: Sequence[str]) -> Section | None:
     """The section on generated images, with what is known of them; None if nothing is."""
-    blocks = (*(_honesty_blocks(sample_quality, names) if sample_quality else ()), *(_fidelity_blocks(fidelity) if fidelity else ()))
+    blocks = (
+        *(_honesty_blocks(sample_quality, names) if sample_quality else ()),
+        *(_fidelity_blocks(fidelity) if fidelity else ()),
+    )
     if not blocks:
         return None
     lead = (
@@ -48,7 +51,9 @@ def extractor_description(found: Fidelity) -> str:
 def _honesty_blocks(found: SampleQuality, names: Sequence[str]) -> Iterator[Block]:
     yield Table("What the generated images are", _COLUMNS, sample_quality_lines(found))
     yield from (Paragraph(words) for words in _doubts(found))
-    yield Paragraph(f"The judge: {found.class_consistency.classifier}. The images were drawn with the seed {found.seed}.")
+    yield Paragraph(
+        f"The judge: {found.class_consistency.classifier}. The images were drawn with the seed {found.seed}."
+    )
     columns = (Column("Class"), Column("Generated", "number"), Column("Recognized", "number"), Column(""))
     rows = tuple(_class_row(found.class_consistency, c, names[c]) for c in _order(found.class_consistency))
     yield Table("Generated images of every class", columns, rows[:_MOST_ROWS], rows[_MOST_ROWS:])

@@ -8,7 +8,7 @@ import numpy as np
 
 from likely.evaluation.label_errors import LabelIssue
 from likely.reporting.formatting import percent, plural
-from likely.reporting.html.blocks import Gallery, Chapter, ReportImage, Section, ImageGrid
+from likely.reporting.html.blocks import Chapter, Gallery, ImageGrid, ReportImage, Section
 from likely.reporting.html.content import Images, LabelIssues, ReportContent, Samples
 from likely.reporting.html.images import pair, report_image, row
 
@@ -29,7 +29,9 @@ def samples(content: ReportContent) -> Section | None:
         "Blurred, broken or all alike, they show what it has not understood."
     )
     rows = tuple(_sample_row(content.samples, k, name) for k, name in enumerate(content.class_names))
-    return Section(Chapter.PICTURES, "samples", "What it imagines", lead, (ImageGrid(tuple(row for row in rows if row[1])),))
+    return Section(
+        Chapter.PICTURES, "samples", "What it imagines", lead, (ImageGrid(tuple(row for row in rows if row[1])),)
+    )
 
 
 def _sample_row(drawn: Samples, k: int, name: str) -> tuple[str, tuple[ReportImage, ...]]:

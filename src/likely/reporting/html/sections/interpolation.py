@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from likely.reporting.html.blocks import Chapter, ReportImage, Section, ImageGrid
-from likely.reporting.html.images import row
 from likely.evaluation.interpolation import Segment
+from likely.reporting.html.blocks import Chapter, ImageGrid, ReportImage, Section
+from likely.reporting.html.images import row
 
 _EDGE = 56
 _STRIP_LENGTH = 6  # what fits a phone's width

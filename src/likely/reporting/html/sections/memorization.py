@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from likely.evaluation.memorization import MembershipInference, Memorization, NearestNeighborMemorization
 from likely.evaluation.summary import MetricTile
-from likely.evaluation.memorization import Memorization, NearestNeighborMemorization, MembershipInference
 from likely.reporting.formatting import number, percent, plural
-from likely.reporting.html.blocks import Block, Column, Chapter, Paragraph, Section, Table
+from likely.reporting.html.blocks import Block, Chapter, Column, Paragraph, Section, Table
 
 HIGH_AUROC = 0.6  # of the AUROC
 SIGNIFICANT = 0.01  # how improbable chance must be

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from likely.reporting.formatting import plural
-from likely.reporting.html.blocks import Block, Code, Column, DefinitionList, Chapter, Paragraph, Section, Table
+from likely.reporting.html.blocks import Block, Chapter, Code, Column, DefinitionList, Paragraph, Section, Table
 from likely.reporting.html.content import DataSummary, Provenance, ReportContent
 
 _MOST_ROWS = 20

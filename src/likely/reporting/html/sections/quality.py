@@ -8,11 +8,11 @@ import numpy as np
 
 from likely.evaluation.metrics import Floats, Ints, PerClass
 from likely.reporting.formatting import number, percent, plural
-from likely.reporting.html.blocks import Block, Cell, Chart, Charts, Column, Chapter, Section, Table, WideChart
+from likely.reporting.html.blocks import Block, Cell, Chapter, Chart, Charts, Column, Section, Table, WideChart
 from likely.reporting.html.charts import curves as curves_chart
 from likely.reporting.html.charts import meter, reliability_diagram
-from likely.reporting.html.content import Curves, ReportContent
 from likely.reporting.html.confusion_matrix import MOST_LABELED, compact_matrix, confusion_matrix
+from likely.reporting.html.content import Curves, ReportContent
 from likely.reporting.html.svg import tick_label
 
 _MOST_PAIRS = 20

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from likely.prediction import CalibrationScope
-from likely.reporting.html.blocks import Chart, Charts, Chapter, Section
+from likely.reporting.html.blocks import Chapter, Chart, Charts, Section
 from likely.reporting.html.charts import FalseAlarmRow, alarm_chart, p_value_histogram
 from likely.reporting.html.content import FalseAlarms, PValues, ReportContent
 

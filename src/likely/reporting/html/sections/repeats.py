@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from likely.evaluation.repeated_splits import RepeatResult, ResampledEstimate, resampled_estimates
 from likely.reporting.formatting import number, percent, plural
-from likely.evaluation.repeated_splits import ResampledEstimate, RepeatResult, resampled_estimates
-from likely.reporting.html.blocks import Column, Chapter, Paragraph, Section, Table
+from likely.reporting.html.blocks import Chapter, Column, Paragraph, Section, Table
 
 _NAMES = {
     "accuracy": "Accuracy",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from likely.evaluation.attacks import AttackResult
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS
-from likely.reporting.formatting import percent, plural
-from likely.reporting.html.blocks import Block, Cell, Column, Chapter, Paragraph, Section, Table
 from likely.evaluation.robustness import Robustness
+from likely.reporting.formatting import percent, plural
+from likely.reporting.html.blocks import Block, Cell, Chapter, Column, Paragraph, Section, Table
 
 Rows = tuple[tuple[Cell, ...], ...]
 
@@ -27,12 +27,18 @@ ATTACK_COLUMNS = (
 )
 
 
-def robustness(corruption_results: Sequence[Robustness], attack_results: Sequence[tuple[str, Sequence[AttackResult]]]) -> Section | None:
+def robustness(
+    corruption_results: Sequence[Robustness], attack_results: Sequence[tuple[str, Sequence[AttackResult]]]
+) -> Section | None:
     """The section on damaged images; None if nothing was measured. The model comes first, then its twin."""
     blocks: list[Block] = []
     if corruption_results:
         blocks.append(Table("Accuracy of damaged images", CORRUPTION_COLUMNS, corruption_rows(corruption_results)))
-        blocks.append(Paragraph(f"{plural(corruption_results[0].n, 'image')}, each damaged in every way. {corruption_summary(corruption_results)}"))
+        blocks.append(
+            Paragraph(
+                f"{plural(corruption_results[0].n, 'image')}, each damaged in every way. {corruption_summary(corruption_results)}"
+            )
+        )
     if attack_results:
         blocks.append(Table("Images changed to deceive", ATTACK_COLUMNS, attack_rows(attack_results)))
         blocks.append(Paragraph(attack_summary(attack_results)))
@@ -76,7 +82,13 @@ def corruption_summary(corrupted: Sequence[Robustness]) -> str:
 def attack_rows(attacked: Sequence[tuple[str, Sequence[AttackResult]]]) -> Rows:
     """A row for each attack and classifier."""
     return tuple(
-        (rows[i].attack, model, percent(rows[i].accuracy), percent(rows[i].attack_success_rate), percent(rows[i].rejection_rate))
+        (
+            rows[i].attack,
+            model,
+            percent(rows[i].accuracy),
+            percent(rows[i].attack_success_rate),
+            percent(rows[i].rejection_rate),
+        )
         for i in range(len(attacked[0][1]))
         for model, rows in attacked
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from likely.evaluation.synthetic_augmentation import AugmentationResult
 from likely.reporting.formatting import percent
-from likely.reporting.html.blocks import Column, Chapter, Paragraph, Section, Table
+from likely.reporting.html.blocks import Chapter, Column, Paragraph, Section, Table
 
 _COLUMNS = (Column("Learned from"), Column("Accuracy", "number"))
 

@@ -8,15 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 
 from likely.server.http.auth import COOKIE, csrf_token, unauthorized
+from likely.server.http.dependencies import Admin, Reader, ServiceHere, StateHere, address_of
 from likely.server.http.schemas import (
-    NewKeyResponse,
     KeyInfo,
     LoginRequest,
-    SessionInfo,
     NewKeyRequest,
+    NewKeyResponse,
+    SessionInfo,
     problem_responses,
 )
-from likely.server.http.dependencies import Admin, Reader, ServiceHere, StateHere, address_of
 from likely.server.store import Key
 from likely.server.store.queries import Word
 

@@ -8,21 +8,21 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.classifier.explanation import Explanation
-from likely.reporting.images.explanation_figure import attribution_image, frames
 from likely.networks.pixel_scaling import to_eight_bit
-from likely.server.http.schemas import (
-    GenerateResponse,
-    ExplainParams,
-    ExplainResponse,
-    GenerateRequest,
-    Responses,
-    SampleParams,
-    PathFrame,
-    problem_responses,
-)
+from likely.reporting.images.explanation_figure import attribution_image, frames
 from likely.server.http.dependencies import Asker, Reader, StateHere, find_model
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.png import encoded, png
+from likely.server.http.schemas import (
+    ExplainParams,
+    ExplainResponse,
+    GenerateRequest,
+    GenerateResponse,
+    PathFrame,
+    Responses,
+    SampleParams,
+    problem_responses,
+)
 from likely.server.http.uploads import SCHEMA, read_uploads
 
 ROUTER = APIRouter(prefix="/v1", tags=["reasons"])
@@ -31,7 +31,9 @@ KEPT = {"Cache-Control": "private, max-age=86400"}
 
 
 @ROUTER.post(
-    "/explain", responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503), openapi_extra={"requestBody": SCHEMA}
+    "/explain",
+    responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra={"requestBody": SCHEMA},
 )
 async def explain(
     request: Request,
@@ -92,5 +94,7 @@ def _explained(found: Explanation, model: LoadedModel) -> ExplainResponse:
         log_odds=found.log_odds,
         image=encoded(to_eight_bit(found.image).numpy()),
         attribution=encoded(attribution_image(found.attribution, found.image)),
-        counterfactual_path=[PathFrame(image=encoded(stop.image), probability=stop.probability, flips=stop.flips) for stop in way],
+        counterfactual_path=[
+            PathFrame(image=encoded(stop.image), probability=stop.probability, flips=stop.flips) for stop in way
+        ],
     )

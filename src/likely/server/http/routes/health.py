@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Response
 from starlette.concurrency import run_in_threadpool
 
-from likely.server.http.schemas import Responses, problem_responses
 from likely.server.http.dependencies import Reader, ServiceHere, StateHere
+from likely.server.http.schemas import Responses, problem_responses
 from likely.server.store import STORE_FAULTS
 
 ROUTER = APIRouter(tags=["operations"])

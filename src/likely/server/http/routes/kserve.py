@@ -15,14 +15,14 @@ from fastapi import APIRouter, HTTPException, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from likely import __version__
-from likely.server.http.schemas import problem_responses, response_schema
 from likely.server.http.dependencies import Asker, Reader, ServiceHere, StateHere, find_model
 from likely.server.http.exception_handlers import problem_response
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.png import png
+from likely.server.http.schemas import problem_responses, response_schema
 from likely.server.http.service import ClassifyJob, StoredPrediction, Upload
 from likely.server.http.uploads import decode_base64
+from likely.version import __version__
 
 ROUTER = APIRouter(prefix="/v2", tags=["kserve"])
 INPUT = "image"

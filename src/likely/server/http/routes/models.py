@@ -8,22 +8,22 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from likely.server.http.schemas import (
-    NewClassParams,
-    ClassesResponse,
-    ClassifyResponse,
-    ClassifyParams,
-    ProjectionResponse,
-    ClassInfo,
-    DriftInfo,
-    PredictionOut,
-    ModelsResponse,
-    ModelInfo,
-    ClassEmbedding,
-    problem_responses,
-)
 from likely.server.http.dependencies import Admin, Asker, Reader, ServiceHere, StateHere, address_of, find_model
 from likely.server.http.model_registry import LoadedModel
+from likely.server.http.schemas import (
+    ClassEmbedding,
+    ClassesResponse,
+    ClassifyParams,
+    ClassifyResponse,
+    ClassInfo,
+    DriftInfo,
+    ModelInfo,
+    ModelsResponse,
+    NewClassParams,
+    PredictionOut,
+    ProjectionResponse,
+    problem_responses,
+)
 from likely.server.http.service import ClassifyJob, StoredPrediction
 from likely.server.http.uploads import SCHEMA, read_uploads
 from likely.server.store import ClassStats
@@ -94,7 +94,9 @@ def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> Project
     found = find_model(service, model)
     places = [] if found.projection is None else found.class_embeddings.tolist()
     named = zip(found.classifier.labels, places, strict=False)
-    return ProjectionResponse(model=found.id, classes=[ClassEmbedding(label=label, x=x, y=y) for label, (x, y) in named])
+    return ProjectionResponse(
+        model=found.id, classes=[ClassEmbedding(label=label, x=x, y=y) for label, (x, y) in named]
+    )
 
 
 @ROUTER.post(
@@ -132,7 +134,9 @@ def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPa
 
 
 def _given(kept: StoredPrediction, top_k: int | None) -> PredictionOut:
-    return PredictionOut(id=kept.id, **kept.prediction.model_copy(update={"classes": kept.prediction.classes[:top_k]}).model_dump())
+    return PredictionOut(
+        id=kept.id, **kept.prediction.model_copy(update={"classes": kept.prediction.classes[:top_k]}).model_dump()
+    )
 
 
 def _shown(versions: list[LoadedModel]) -> ModelInfo:

@@ -9,17 +9,17 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
+from likely.server.http.dependencies import Labeler, Reader, ServiceHere, address_of
 from likely.server.http.schemas import (
     BulkLabelRequest,
-    LabelResponse,
     LabelRequest,
-    PredictionsResponse,
+    LabelResponse,
     PageParams,
+    PredictionsResponse,
     Responses,
     problem_responses,
 )
-from likely.server.http.dependencies import Labeler, Reader, ServiceHere, address_of
-from likely.server.store import PredictionRecord, PredictionFilter
+from likely.server.store import PredictionFilter, PredictionRecord
 from likely.server.store.queries import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["predictions"])

@@ -17,8 +17,8 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, S
 from likely.checkpoint import ModelFolder
 from likely.experiment import CARD, REPORT
 from likely.server import web
-from likely.server.http.schemas import Responses, problem_responses
 from likely.server.http.dependencies import Reader, ServiceHere, find_model
+from likely.server.http.schemas import Responses, problem_responses
 from likely.server.http.service import Service
 from likely.server.store import PredictionFilter, Store
 

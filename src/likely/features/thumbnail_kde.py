@@ -7,9 +7,9 @@ from typing import Self
 import torch
 from torch import Generator, Tensor, nn
 
+from likely.features.feature_extractors import FeatureScaler
 from likely.networks.blocks import standard_normal
 from likely.networks.covariance import ScatterStatistics
-from likely.features.feature_extractors import FeatureScaler
 
 MAX_THUMBNAILS = 100  # of a class are kept
 PSEUDO_COUNT = 0.3  # share of the mean variance in the covariance, which a few thousand images alone do not settle
@@ -87,6 +87,8 @@ class ThumbnailKDE(nn.Module):
         kept = []
         for k in sorted(set(c.tolist())):
             (own,) = torch.nonzero(c == k, as_tuple=True)
-            kept.append(own[torch.linspace(0, len(own) - 1, min(MAX_THUMBNAILS, len(own))).round().long().to(own.device)])
+            kept.append(
+                own[torch.linspace(0, len(own) - 1, min(MAX_THUMBNAILS, len(own))).round().long().to(own.device)]
+            )
         places = torch.cat(kept)
         self.codes, self.labels = u[places].clone(), c[places].clone()
