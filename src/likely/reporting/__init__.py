@@ -1,1 +1,1 @@
-"""."""
+"""Reports, model cards and images of evaluation results."""
