@@ -139,40 +139,40 @@ def test_vectors_are_checked_for_exact_copies(tmp_path) -> None:
     )  # fmt: skip
 
 
-# ---- likeness
+# ---- near-duplicates
 
 
-def looks_of(thumbnails: np.ndarray) -> Thumbnails:
-    centerd = thumbnails - thumbnails.mean(axis=(1, 2, 3), keepdims=True)
-    unit = centerd / np.sqrt((centerd**2).sum(axis=(1, 2, 3), keepdims=True))
+def thumbnails_of(thumbnails: np.ndarray) -> Thumbnails:
+    centered = thumbnails - thumbnails.mean(axis=(1, 2, 3), keepdims=True)
+    unit = centered / np.sqrt((centered**2).sum(axis=(1, 2, 3), keepdims=True))
     n = len(unit)
     return Thumbnails(unit.astype(np.float32), np.random.default_rng(n).integers(0, 1 << 60, n), np.zeros(n, np.bool_))
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.05, 0.5])
-def test_twins_are_those_that_comparing_all_with_all_finds(noise) -> None:
+def test_nearest_duplicates_equal_those_of_an_exhaustive_comparison(noise) -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(size=(300, 3, 16, 16))
-    those = looks_of(base)
-    these = looks_of(
+    those = thumbnails_of(base)
+    these = thumbnails_of(
         np.concatenate([base[:100] + noise * rng.normal(size=(100, 3, 16, 16)), rng.normal(size=(50, 3, 16, 16))])
     )
-    likeness_of = these.thumbnails.reshape(150, -1) @ those.thumbnails.reshape(300, -1).T
-    expected = np.where(likeness_of.max(axis=1) >= near_duplicates.MAX_DISTANCE, likeness_of.argmax(axis=1), -1)
+    correlation = these.thumbnails.reshape(150, -1) @ those.thumbnails.reshape(300, -1).T
+    expected = np.where(correlation.max(axis=1) >= near_duplicates.MAX_DISTANCE, correlation.argmax(axis=1), -1)
     assert np.array_equal(nearest_duplicates(these, those), expected)
     assert ((expected >= 0).sum() > 0) == (noise < 0.06)
 
 
-def test_among_very_many_alike_each_still_has_a_twin() -> None:
+def test_every_image_of_a_large_cluster_has_a_near_duplicate() -> None:
     rng = np.random.default_rng(0)
-    crowd = looks_of(rng.normal(size=(1, 1, 16, 16)) + 0.01 * rng.normal(size=(400, 1, 16, 16)))
-    twin = nearest_duplicates(crowd, crowd)
-    assert (twin >= 0).all()
-    assert (twin != np.arange(400)).all()
+    crowd = thumbnails_of(rng.normal(size=(1, 1, 16, 16)) + 0.01 * rng.normal(size=(400, 1, 16, 16)))
+    duplicates_of = nearest_duplicates(crowd, crowd)
+    assert (duplicates_of >= 0).all()
+    assert (duplicates_of != np.arange(400)).all()
 
 
 def test_too_many_images_are_sampled_and_said_to_be(good, monkeypatch) -> None:
-    monkeypatch.setattr(duplicates, "MOST_COMPARED", 10)
+    monkeypatch.setattr(duplicates, "MAX_COMPARED", 10)
     assert only(check(good), "sampled")[0] == "note"
 
 
@@ -196,13 +196,13 @@ def test_the_command_speaks_to_people_on_stderr(good) -> None:
 def test_the_command_speaks_json_on_stdout(good) -> None:
     (good / "train" / "cat" / "broken.png").write_bytes(b"no")
     code, out, _ = run(good, "--json", "--size", "8x6", "--color", "gray")
-    told = json.loads(out)
+    document = json.loads(out)
     assert code == 1
-    assert told["unreadable"] == 1
-    assert told["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "fit", "zoom": 1.0}
-    assert told["counts"] == {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}}
-    assert told["findings"][0]["kind"] == "unreadable"
-    assert told["findings"][0]["severity"] == "error"
+    assert document["unreadable"] == 1
+    assert document["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "fit", "center_crop_ratio": 1.0}
+    assert document["counts"] == {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}}
+    assert document["findings"][0]["kind"] == "unreadable"
+    assert document["findings"][0]["severity"] == "error"
 
 
 def test_names_are_printed_as_they_are(tmp_path) -> None:
@@ -226,6 +226,6 @@ def test_data_that_is_not_understood_is_a_sentence(tmp_path) -> None:
         run(tmp_path / "nowhere")
 
 
-def test_blank_looks_have_no_twins() -> None:
+def test_constant_images_have_no_near_duplicates() -> None:
     blank = Thumbnails(np.zeros((3, 1, 16, 16), np.float32), np.arange(3), np.ones(3, np.bool_))
     assert (nearest_duplicates(blank, blank) == -1).all()
