@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ZLIB_LEVEL = 6  # of zlib's levels, the usual one
-MIN_PIXELS_FOR_THREADS = 1 << 14  # numbers of an image, from which on packing one is worth a thread
+# Values per image from which on threads compress images at the same time: with two, the features of a ResNet-18 and the
+# complexity of 224 x 224 photographs take 8 % less time together.
+MIN_PIXELS_FOR_THREADS = 1 << 14
 
 
 class ModelInput(NamedTuple):

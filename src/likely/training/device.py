@@ -53,17 +53,23 @@ def select_dtype(options: TrainingOptions, on: torch.device, shape: tuple[int, .
 
 
 def free_cores() -> int:
-    """Cores that no other process is using just now: two threads beside a busy one can run ten times slower than one."""
+    """Return the number of cores that no other process uses at the moment, at least 1.
+
+    Threads of one network wait for the slowest of them. Next to a process that occupies one of two cores, a training step of
+    a `vae` takes 2.2 times as long with two threads as with one, and `likely classify` 1.1 times as long as with this
+    choice. The observation costs each command 0.2 s.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = _busy_cores(seconds=0.2)
     return max(1, cores - round(busy))
 
 
 def tune_malloc() -> bool:
-    """Keep what a step of training frees for the next one, for good; whether that could be had, which takes glibc.
+    """Keep freed memory in the process instead of returning it to the kernel; return False where the C library is not glibc.
 
-    glibc would else return the top of its heap to the kernel at every step, which hands it out again page by page: a third
-    of the time of a fully connected network on two cores. The process then holds up to half a gigabyte more.
+    By default glibc returns the top of its heap after each training step and faults it in again, page by page: on two cores
+    and 28 x 28 images a step then takes 12 % longer for `vae` and 8 % longer for `flow` (no difference for `vaegan` and the
+    softmax baseline), and the features of a ResNet-18 take 11 % longer. The process keeps up to 512 MiB of freed memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     # Either of them alone would stop glibc from adapting the other.
