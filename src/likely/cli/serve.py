@@ -26,8 +26,6 @@ EXTRA = "the service takes packages of its own: pip install 'likely[serve]'"
 DATABASE = click.option(
     "--database", metavar="URL", help="postgresql://USER@HOST/NAME in place of the SQLite file in the store."
 )
-SOCKETS = 8  # that listen as one: of each the loop takes a single connection in a round, however many wait
-SWITCH = 0.001  # seconds that a thread may keep the others waiting: one of them answers for all that come
 GRACE = 20  # seconds in which those who wait are answered when the service is told to stop
 
 
@@ -104,12 +102,14 @@ def command(
     app = application(fleet, opened, settings)
     for line in _welcome(opened, fleet[None].id, host, listening.getsockname()[1]):
         click.echo(line, err=True)
-    sys.setswitchinterval(SWITCH)
-    gc.freeze()  # what is there now stays: to go through it all again would stop the service for a quarter of a second
-    gc.collect()  # by how much is left it is judged when to collect next
+    # Full collections skip what is loaded by now. Without this, 64 clients get 6 % fewer images/s, and while the service is
+    # overloaded 14 % fewer, and a health check takes 4.6 times as long (p99). `collect` resets the count by which the next
+    # full collection is due.
+    gc.freeze()
+    gc.collect()
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=GRACE))
     with suppress(KeyboardInterrupt):  # all who waited have been answered
-        server.run(_shared(listening))
+        server.run([listening])
     click.echo("Stopped.", err=True)
     if not server.started:
         sys.exit(1)
@@ -130,11 +130,6 @@ def _socket(host: str, port: int) -> socket.socket:
         other = "; another --port may be free" if error.errno == errno.EADDRINUSE else ""
         raise click.UsageError(f"cannot listen at {host}, port {port}: {error.strerror}{other}") from None
     return bound
-
-
-def _shared(listening: socket.socket) -> list[socket.socket]:
-    """The same socket several times, where a loop may wait for each: whoever comes when many come at once is let in soon."""
-    return [listening, *(listening.dup() for _ in range(SOCKETS - 1))] if sys.platform != "win32" else [listening]
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-BATCH_LOG_INTERVAL = 2  # jobs of which a loop hears at once
 
 
 class QueueFullError(Exception):
@@ -106,9 +105,9 @@ class Batcher(Generic[Job, Result]):
             try:
                 results = self.answer(batch[0].kind, [each.job for each in batch])
             except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
-                _tell_all([(each, None, error) for each in batch])
+                _resolve([(each, None, error) for each in batch])
             else:
-                _tell_all([(each, result, None) for each, result in zip(batch, results, strict=True)])
+                _resolve([(each, result, None) for each, result in zip(batch, results, strict=True)])
             took = time.monotonic() - begun
             self._seconds_each = 0.9 * self._seconds_each + 0.1 * took / len(batch)
             self.told(BatchStats(len(batch), begun - batch[0].since))
@@ -137,24 +136,17 @@ class Batcher(Generic[Job, Result]):
         return n if n < self.step else n - n % self.step
 
 
-def _tell_all(found: list[_Found]) -> None:
-    """Each loop hears of its jobs a few at a time: what else it has to do does not wait for all that then happens."""
+def _resolve(found: list[_Found]) -> None:
+    """Set the futures of a batch, in one callback for each event loop."""
     for loop in dict.fromkeys(waiting.loop for waiting, _, _ in found):
-        own = deque(each for each in found if each[0].loop is loop)
-
-        def tell(loop: asyncio.AbstractEventLoop = loop, own: deque[_Found] = own) -> None:
-            for _ in range(min(BATCH_LOG_INTERVAL, len(own))):
-                _tell(*own.popleft())
-            if own:
-                loop.call_soon(tell)
-
-        loop.call_soon_threadsafe(tell)
+        loop.call_soon_threadsafe(_set_futures, [each for each in found if each[0].loop is loop])
 
 
-def _tell(waiting: _Waiting[Any], result: Any, error: BaseException | None) -> None:
-    if waiting.future.done():  # whoever asked has gone
-        return
-    if error is None:
-        waiting.future.set_result(result)
-    else:
-        waiting.future.set_exception(error)
+def _set_futures(found: list[_Found]) -> None:
+    for waiting, result, error in found:
+        if waiting.future.done():  # canceled
+            continue
+        if error is None:
+            waiting.future.set_result(result)
+        else:
+            waiting.future.set_exception(error)

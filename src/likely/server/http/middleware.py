@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import re
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +38,6 @@ RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADER
 RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 SECONDS = 1  # after which those who are told that there is no room may come again
-AT_ONCE = 4  # requests with images that begin in one round of the loop
 
 
 class PayloadTooLargeError(Exception):
@@ -82,36 +79,6 @@ class _Body:
         self.inside.n -= self.n
 
 
-class _Door:
-    """Lets in a few in each round of the loop: whoever asks for little meanwhile does not wait for all who came together."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._entered = 0  # in this round
-
-    async def enter(self) -> None:
-        """Return once it is this one's turn, in the order in which they came."""
-        if self._waiting or self._entered >= AT_ONCE:
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            await turn
-        else:
-            self._count()
-
-    def _count(self) -> None:
-        if not self._entered:
-            asyncio.get_running_loop().call_soon(self._open)
-        self._entered += 1
-
-    def _open(self) -> None:
-        self._entered = 0
-        while self._waiting and self._entered < AT_ONCE:
-            turn = self._waiting.popleft()
-            if not turn.done():  # or whoever waited has gone
-                turn.set_result(None)
-                self._count()
-
-
 class _Answer:
     """What a request is answered with, and the headers that every answer has."""
 
@@ -146,7 +113,7 @@ class RequestMiddleware:
         `max_inside` of all requests that are under way; and no images while it `is_full`, for to say so has to cost less
         than what there is too much of already."""
         self.app, self.metrics, self.max_bytes, self.is_full = app, metrics, max_bytes, is_full
-        self.inside, self._door = _Inside(max_inside), _Door()
+        self.inside = _Inside(max_inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -160,8 +127,6 @@ class RequestMiddleware:
         try:
             if _told_length(scope) > most:
                 raise PayloadTooLargeError
-            if takes_images:
-                await self._door.enter()
             if takes_images and self.is_full():
                 await FULL(scope, receive, answer.send)
             else:
