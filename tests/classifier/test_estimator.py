@@ -134,29 +134,29 @@ def test_parameters_are_kept_as_given_and_cloned():
 
 
 def test_an_unfitted_classifier_says_so(digits):
-    for method in ("predict", "predict_proba", "score_samples", "answer"):
+    for method in ("predict", "predict_proba", "score_samples", "classify"):
         with pytest.raises(NotFittedError):
             getattr(Classifier(), method)(digits[0][:1])
 
 
 def test_answers_keep_the_promises_of_the_format(gaussian, digits):
-    answers = gaussian.answer(digits[0][1200:], alpha=0.05)
+    answers = gaussian.classify(digits[0][1200:], alpha=0.05)
     for answer in answers:
         probabilities = [c.probability for c in answer.classes]
         assert probabilities == sorted(probabilities, reverse=True)
         assert answer.label == answer.classes[0].label
         assert answer.p_value == max(c.p_value for c in answer.classes)
-        assert (answer.status is Status.UNKNOWN) == (answer.p_value <= 0.05) == (answer.set == ())
-        if answer.set:
-            assert answer.label in answer.set
-            assert answer.status is (Status.KNOWN if len(answer.set) == 1 else Status.AMBIGUOUS)
+        assert (answer.status is Status.UNKNOWN) == (answer.p_value <= 0.05) == (answer.prediction_set == ())
+        if answer.prediction_set:
+            assert answer.label in answer.prediction_set
+            assert answer.status is (Status.KNOWN if len(answer.prediction_set) == 1 else Status.AMBIGUOUS)
         assert answer.calibration is CalibrationScope.PER_CLASS
         assert answer.bits_per_dim > 0
     assert {answer.status for answer in answers} == {Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN}
 
 
 def test_top_k_keeps_the_most_probable_classes(gaussian, digits):
-    whole, short = (gaussian.answer(digits[0][:1], top_k=k)[0] for k in (None, 2))
+    whole, short = (gaussian.classify(digits[0][:1], top_k=k)[0] for k in (None, 2))
     assert short.classes == whole.classes[:2]
     assert len(whole.classes) == 10
 
@@ -165,7 +165,7 @@ def test_an_image_that_cannot_be_read_is_answered_by_a_sentence_and_the_rest_by_
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.fromarray(digits[0][0]).save(good)
     bad.write_bytes(b"this is no picture")
-    answers = gaussian.answer([good, bad, tmp_path / "missing.png", good])
+    answers = gaussian.classify([good, bad, tmp_path / "missing.png", good])
     assert [a.status for a in answers] == [answers[0].status, Status.ERROR, Status.ERROR, answers[0].status]
     assert "bad.png" in answers[1].error
     assert "missing.png" in answers[2].error
@@ -250,12 +250,12 @@ def test_saved_models_moved_and_loaded_in_a_new_process_answer_the_same_to_the_l
     for classifier in (gaussian, vae):
         classifier.save(tmp_path / "first")
         (tmp_path / "first").rename(tmp_path / classifier.family)
-        answers += [answer.model_dump(mode="json") for answer in classifier.answer(images)]
+        answers += [answer.model_dump(mode="json") for answer in classifier.classify(images)]
     np.save(tmp_path / "images.npy", images)
     program = (
         "import sys, numpy, torch; from likely import Classifier; torch.set_num_threads(1)\n"
         "for folder in sys.argv[2:]:\n"
-        "    for answer in Classifier.load(folder).answer(numpy.load(sys.argv[1])): print(answer.model_dump_json())"
+        "    for answer in Classifier.load(folder).classify(numpy.load(sys.argv[1])): print(answer.model_dump_json())"
     )
     command = [sys.executable, "-c", program, "images.npy", "gaussian", "vae"]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout.splitlines()
@@ -337,7 +337,7 @@ def test_an_unfinished_training_of_other_weights_says_so(digits):
 
 
 def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):
-    assert vae.model_.evidence == LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
+    assert vae.model_.likelihood_type == LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
 
 
 def test_fit_steps_yields_the_steps_that_fit_drains(digits):
@@ -364,7 +364,7 @@ def test_fit_steps_yields_the_steps_that_fit_drains(digits):
 @pytest.mark.parametrize("wrong", [{"alpha": 0}, {"alpha": 1.5}, {"top_k": 0}])
 def test_a_request_out_of_range_is_refused_by_name(gaussian, digits, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        gaussian.answer(digits[0][:1], **wrong)
+        gaussian.classify(digits[0][:1], **wrong)
 
 
 def test_labels_and_images_must_go_together(digits):

@@ -50,7 +50,7 @@ def test_a_class_is_learned_from_its_images_and_the_others_are_not_forgotten(nin
 
 def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
     ten, x = nine.extend(NEW, of_the_new(digits, 5)), held_out[0][:50]
-    before, after = (c.judge(c._images(x), alpha=0.05) for c in (nine, ten))
+    before, after = (c.conformal_output(c._images(x), alpha=0.05) for c in (nine, ten))
     torch.testing.assert_close(after.log_likelihood[:, :9], before.log_likelihood, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(after.p_values[:, :9], before.p_values, rtol=0, atol=1e-3)
     state = ten.model_.state_dict()
@@ -61,15 +61,15 @@ def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
 @pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.POOLED)])
 def test_an_answer_says_what_a_few_images_can_support(nine, digits, n, expected):
     ten = nine.extend(NEW, of_the_new(digits, n))
-    assert ten.conformal_.typicality.calibration(0.05)[-1] is expected
-    assert set(ten.conformal_.typicality.calibration(0.05)[:-1]) == set(nine.conformal_.typicality.calibration(0.05))
+    assert ten.conformal_.typicality.scope(0.05)[-1] is expected
+    assert set(ten.conformal_.typicality.scope(0.05)[:-1]) == set(nine.conformal_.typicality.scope(0.05))
 
 
 def test_few_of_the_new_images_are_turned_away(nine, digits, held_out):
     """At most alpha of them, up to what so many calibration images and so many test images leave to chance."""
     images, labels = held_out
     ten = nine.extend(NEW, of_the_new(digits, 120))
-    own = ten.judge(ten._images(images[labels == NEW]), alpha=0.1).p_values[:, -1]
+    own = ten.conformal_output(ten._images(images[labels == NEW]), alpha=0.1).p_values[:, -1]
     n = len(own)
     assert (own <= 0.1).double().mean() < 0.1 + 3 * (0.09 / n + 0.09 / 120) ** 0.5
 
@@ -95,7 +95,7 @@ def test_a_saved_model_learns_a_class_as_the_same_model_would_unsaved(nine, digi
 
 def test_a_single_image_is_enough_to_be_answered_for(nine, digits):
     ten = nine.extend(NEW, of_the_new(digits, 1))
-    assert ten.answer(of_the_new(digits, 2))[1].classes[-1].probability >= 0
+    assert ten.classify(of_the_new(digits, 2))[1].classes[-1].probability >= 0
 
 
 def test_what_cannot_be_is_refused(nine, digits):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from likely.classifier.explain import baseline_image
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier.explanation import baseline_image
 
 FAMILIES = {
     "gaussian": ({}, {}),
@@ -37,17 +37,17 @@ def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier
     model = classifier.model_
     with torch.no_grad():
         scores = model.log_scores(baseline_image(model, found.image[None])[None])[0] / classifier.conformal_.temperature
-    expected = found.lead - float(scores[found.label] - scores[found.against])
-    assert float(found.evidence.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.lead)))
-    assert found.evidence.shape == found.image.shape
+    expected = found.log_odds - float(scores[found.label] - scores[found.against])
+    assert float(found.attribution.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.log_odds)))
+    assert found.attribution.shape == found.image.shape
 
 
 def test_a_way_begins_at_the_image_and_leads_to_the_other_class(classifier, data):
-    way = classifier.explain(data[0][0]).way
+    way = classifier.explain(data[0][0]).counterfactual_path
     assert (way is None) == (classifier.model in {"gaussian", "softmax"})
     if way is not None:
         torch.testing.assert_close(way.images[0], classifier.explain(data[0][0]).image, atol=1e-4, rtol=1e-4)
-        assert way.turn is None or way.probability[-1] > 1 / 3
+        assert way.flip is None or way.probability[-1] > 1 / 3
 
 
 def test_one_class_alone_has_no_other():

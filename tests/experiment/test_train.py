@@ -103,8 +103,8 @@ def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, 
     out = tmp_path / "killed"
     program = (
         "import sys, pathlib; import likely.experiment.train as session; session.SAVE_EVERY = 0.02\n"
-        "sys.path.insert(0, sys.argv[2]); from test_run import begin, tiny_run, drained\n"
-        "drained(begin(tiny_run(sys.argv[3]), pathlib.Path(sys.argv[1])))"
+        "sys.path.insert(0, sys.argv[2]); from test_train import start_run, tiny_run, drained\n"
+        "drained(start_run(tiny_run(sys.argv[3]), pathlib.Path(sys.argv[1])))"
     )
     process = subprocess.Popen([sys.executable, "-c", program, out, __file__.rpartition("/")[0], some])
     deadline = time.monotonic() + 60
