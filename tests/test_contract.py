@@ -153,7 +153,7 @@ def test_samples_are_images(model, shape):
 
 def test_evidence_says_what_space_it_is_of(model, shape):
     if not isinstance(model, GenerativeModel):
-        assert not hasattr(model, "evidence")
+        assert not hasattr(model, "likelihood_type")
         return
     assert model.likelihood_type.domain is (Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES)
     assert model.likelihood_type.has_bits_per_dim == (
@@ -224,7 +224,7 @@ def test_a_class_more_changes_nothing_about_the_others(model, shape):
     for n in (1, 5):
         larger = model.with_new_class(few[:n])
         assert larger.task.class_counts == (4, 2, 6, n)
-        assert larger.evidence == model.evidence
+        assert larger.likelihood_type == model.likelihood_type
         with torch.no_grad():
             assert torch.isfinite(larger.log_likelihood(x)).all()
             torch.testing.assert_close(larger.log_likelihood(x)[:, :K], model.log_likelihood(x), rtol=1e-5, atol=1e-5)
@@ -300,7 +300,7 @@ def test_the_gaussian_agrees_with_its_closed_form():
     x, y = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
     kind = family("gaussian")
     model = kind(Task((4,), (20, 20)), kind.options_type(covariance="per_class", shrinkage=0.0))
-    model.measure(x, y)
+    model.update_statistics(x, y)
     model.finalize_statistics()
     for c in range(2):
         own = x[y == c].double()
@@ -312,7 +312,7 @@ def test_the_gaussian_agrees_with_its_closed_form():
 def test_the_gaussian_bound_on_pixels_is_the_mean_over_the_noise_in_a_bin():
     shape, kind = (1, 2, 2), family("gaussian")
     model = kind(Task(shape, (8,)), kind.options_type())
-    model.measure(images(shape), torch.zeros(8, dtype=torch.long))
+    model.update_statistics(images(shape), torch.zeros(8, dtype=torch.long))
     model.finalize_statistics()
     x, n = images(shape, n=1), 200_000
     precision = (model.whitening[0].T @ model.whitening[0]).float()
@@ -329,7 +329,7 @@ def test_the_bits_of_a_gaussian_are_those_of_its_entropy():
     kind, scale, rng = family("gaussian"), 0.08, torch.Generator().manual_seed(0)
     x = (0.5 + scale * torch.randn(20_000, 1, 1, 2, generator=rng)).mul(255).round() / 255
     model = kind(Task((1, 1, 2), (20_000,)), kind.options_type(shrinkage=0.0))
-    model.measure(x, torch.zeros(len(x), dtype=torch.long))
+    model.update_statistics(x, torch.zeros(len(x), dtype=torch.long))
     model.finalize_statistics()
     entropy = 0.5 * torch.log2(torch.tensor(2 * torch.pi * torch.e * (scale * 255) ** 2)).item()
     assert bits_per_dim(model.log_likelihood(x)[:, 0].numpy(), 2) == pytest.approx(entropy, abs=0.02)

@@ -35,7 +35,7 @@ def fitted(seed=0, n=3000, **kinds):
 
 
 def distances(nonconformity, t):
-    return (nonconformity(t) * nonconformity.spread + nonconformity.middle).exp()
+    return (nonconformity(t) * nonconformity.mad + nonconformity.median).exp()
 
 
 def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_does():
@@ -136,10 +136,10 @@ def test_units_of_the_traits_do_not_matter(seed, units):
 def test_a_covariance_that_all_classes_share_says_the_same_either_way(monkeypatch):
     """Of many classes the product with what they share is made once; of few, class by class."""
     t, y = traits(3, 500)
-    monkeypatch.setattr(room, "LARGEST", 0)
+    monkeypatch.setattr(room, "MAX_COVARIANCE_ENTRIES", 0)
     shared = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
     assert len(shared.packed_root) == 1
-    alike = replace(shared, packed=shared.packed_root.expand(3, -1).contiguous())
+    alike = replace(shared, packed_root=shared.packed_root.expand(3, -1).contiguous())
     assert_close(shared(t), alike(t), rtol=1e-3, atol=1e-3)
     assert_close(shared.log_distance(t.of_true_class(y), y), alike.log_distance(t.of_true_class(y), y))
 

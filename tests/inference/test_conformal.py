@@ -95,7 +95,7 @@ def calibrated(draw):
 
 def size_of_pool(fitted, alpha):
     """The images of the classes that have too few, or of all classes where even those together are too few."""
-    counts = torch.bincount(fitted.labels, minlength=len(fitted.middle))
+    counts = torch.bincount(fitted.labels, minlength=len(fitted.median))
     few = counts[counts < 1 / alpha].sum().item()
     return few if few >= 1 / alpha else len(fitted.labels)
 
@@ -105,7 +105,7 @@ def test_what_stands_behind_a_p_value(case):
     fitted, scores, alpha = case
     p = fitted.p_values(scores, alpha)
     assert p.shape == scores.shape
-    for c, kind in enumerate(fitted.calibration(alpha)):
+    for c, kind in enumerate(fitted.scope(alpha)):
         n = (fitted.labels == c).sum().item()
         enough_of_its_own, enough = n >= 1 / alpha, len(fitted.labels) >= 1 / alpha
         fallback = CalibrationScope.POOLED if enough else CalibrationScope.NONE

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_judge import LOG_PRIOR, K, examined, judge
+from small_conformal import LOG_PRIOR, K, examined, judge
 
 from likely.inference.decision import ConformalOutput
 from likely.inference.predictions import LabelNames, predictions
@@ -34,9 +34,9 @@ def test_an_answer_says_what_the_judgment_says(judgment):
     assert [answer.input for answer in given] == NAMES
     assert [answer.status for answer in given] == judgment.statuses
     for i, answer in enumerate(given):
-        assert answer.label == LABELS[judgment.best[i]]
+        assert answer.label == LABELS[judgment.predicted[i]]
         assert answer.probability == pytest.approx(judgment.log_posterior[i].exp().max().item())
-        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if judgment.sets[i, c])
+        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if judgment.prediction_sets[i, c])
         assert answer.model == "fashion@3f2a"
         assert answer.error is None
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom, binom
-from small_judge import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
+from small_conformal import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
 from torch.testing import assert_close
 
 from likely.inference.conformal import prediction_set, status
@@ -29,21 +29,21 @@ judgments = st.builds(
 
 @given(judgments)
 def test_the_label_is_in_the_set_unless_the_image_is_unknown(judgment):
-    named = judgment.sets[torch.arange(20), judgment.best]
+    named = judgment.prediction_sets[torch.arange(20), judgment.predicted]
     unknown = torch.tensor([s is Status.UNKNOWN for s in judgment.statuses])
     assert torch.equal(named, ~unknown)
 
 
 @given(judgments)
 def test_unknown_if_and_only_if_no_class_finds_the_image_typical(judgment):
-    for state, p, row in zip(judgment.statuses, judgment.p_value.tolist(), judgment.sets, strict=True):
+    for state, p, row in zip(judgment.statuses, judgment.p_value.tolist(), judgment.prediction_sets, strict=True):
         assert (state is Status.UNKNOWN) == (p <= judgment.alpha)
         assert (state is Status.UNKNOWN) == (not row.any())
 
 
 @given(judgments)
 def test_a_status_counts_the_set(judgment):
-    for state, p, n in zip(judgment.statuses, judgment.p_value.tolist(), judgment.sets.sum(1).tolist(), strict=True):
+    for state, p, n in zip(judgment.statuses, judgment.p_value.tolist(), judgment.prediction_sets.sum(1).tolist(), strict=True):
         assert state is status(p, n, judgment.alpha)
         assert (n > 1) == (state is Status.AMBIGUOUS)
         assert (n == 1) == (state in {Status.KNOWN, Status.UNCALIBRATED})
@@ -53,12 +53,12 @@ def test_a_status_counts_the_set(judgment):
 def test_the_set_of_a_known_image_holds_every_class_above_alpha(judgment):
     known = judgment.p_value > judgment.alpha
     expected = prediction_set(judgment.log_posterior, judgment.posterior_p_values, judgment.alpha)
-    assert torch.equal(judgment.sets[known], expected[known])
+    assert torch.equal(judgment.prediction_sets[known], expected[known])
 
 
 @given(judgments)
 def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgment):
-    uncalibrated = judgment.calibration == (CalibrationScope.NONE,) * K
+    uncalibrated = judgment.calibration_scope == (CalibrationScope.NONE,) * K
     assert judgment.p_values.isnan().all() == uncalibrated
     assert judgment.posterior_p_values.isnan().all() == uncalibrated
     assert all((state is Status.UNCALIBRATED) == uncalibrated for state in judgment.statuses)
@@ -67,7 +67,7 @@ def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgment):
 @given(judgments)
 def test_the_best_class_and_the_p_value_are_the_largest(judgment):
     i = torch.arange(20)
-    assert torch.equal(judgment.log_posterior[i, judgment.best], judgment.log_posterior.amax(1))
+    assert torch.equal(judgment.log_posterior[i, judgment.predicted], judgment.log_posterior.amax(1))
     assert torch.equal(judgment.p_value, judgment.p_values.amax(1)) or judgment.p_value.isnan().all()
 
 
@@ -213,7 +213,7 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     was, now = before(images, LOG_PRIOR, 0.05), after(with_a_class_more(images), prior, 0.05)
     assert_close(now.p_values[:, :K], was.p_values)
-    assert now.calibration == (*was.calibration, CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED)
+    assert now.calibration_scope == (*was.calibration_scope, CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED)
     assert after.typicality.n_missing(0.05) == (*before.typicality.n_missing(0.05), max(0, 20 - n))
     assert after.bias_correction.values[-1] == 0
     assert_close(after.bias_correction.covariance[:K, :K], before.bias_correction.covariance)
