@@ -53,8 +53,8 @@ def test_no_pixel_changes_by_more_than_the_budget(classifier, part, attack):
 def test_attacks_only_make_things_worse_and_gradients_make_them_bad(classifier, part):
     found = {row.attack: row for row in attack(classifier, part, epsilon=64, alpha=ALPHA, seed=0)}
     clean, gradient = found["none"], found["gradient"]
-    judgment = classifier.judge(part.images, alpha=ALPHA)
-    assert clean.accuracy == pytest.approx(float((judgment.best.numpy() == part.labels).mean()))
+    output = classifier.conformal_output(part.images, alpha=ALPHA)
+    assert clean.accuracy == pytest.approx(float((output.predicted.numpy() == part.labels).mean()))
     assert clean.epsilon == 0
     assert gradient.attack_success_rate >= clean.attack_success_rate
     assert gradient.attack_success_rate <= 1 - gradient.accuracy

@@ -325,7 +325,7 @@ def test_evaluate_prints_one_object_with_the_figures_that_scripts_read(model, fo
         "nll",
         "ece",
         "bits_per_dim",
-        "evidence",
+        "likelihood_kind",
         "false_alarm_rate",
         "alpha",
         "ambiguous_rate",

@@ -175,10 +175,10 @@ class Benchmark:
             entry,
             model=classifier.id,
             left_out=len({problem.source for problem in (*session.dataset.errors, *bench.split.errors)}),
-            quality=accuracy(classifier, bench),
-            cost=efficiency(classifier, session.out, bench, memory),
+            accuracy=accuracy(classifier, bench),
+            efficiency=efficiency(classifier, session.out, bench, memory),
             fidelity=measure_fidelity(classifier, bench),
-            honesty=measure_sample_quality(classifier, bench),
+            sample_quality=measure_sample_quality(classifier, bench),
         )
 
     def _bench(self, entry: BenchmarkRun, classifier: Predictor, session: TrainingRun) -> BenchmarkData:

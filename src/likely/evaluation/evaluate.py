@@ -103,7 +103,7 @@ class EvaluationResult:
             "ece": figures.ece,
             "brier": figures.brier,
             "bits_per_dim": figures.bits_per_dim,
-            "evidence": None if self.likelihood_type is None else str(self.likelihood_type),
+            "likelihood_kind": None if self.likelihood_type is None else str(self.likelihood_type),
             "false_alarm_rate": None if rejection is None else rejection.n_rejected / figures.n,
             "alpha": self.output.alpha,
             "ambiguous_rate": None if rejection is None else rejection.n_ambiguous / figures.n,

@@ -110,7 +110,7 @@ def difference(a: Fidelity, b: Fidelity) -> str | None:
     how = {
         "extractor": "measured by {}",
         "n_real": "measured against {:,} real images",
-        "n_drawn": "measured on {:,} generated images",
+        "n_generated": "measured on {:,} generated images",
         "real": "measured against the real images {}",
     }
     for name, words in how.items():

@@ -25,7 +25,8 @@ def model_card(content: ReportContent) -> str:
 
 
 def _front_matter(content: ReportContent) -> str:
-    from huggingface_hub import ModelCardData  # only whoever writes a card needs it
+    from huggingface_hub import ModelCardData  # imported here: only writing a card needs it
+    from huggingface_hub.utils import yaml_dump
 
     header = content.header
     data = ModelCardData(
@@ -42,7 +43,10 @@ def _front_matter(content: ReportContent) -> str:
         classes=list(content.class_names),
         **_results(content, content.metrics) if content.metrics is not None else {},
     )
-    return f"---\n{data.to_yaml()}\n---"
+    # YAML folds unescaped line separators such as U+0085 into spaces.
+    is_printable = all(name.isprintable() for name in (header.name, *content.class_names))
+    text = yaml_dump(data.to_dict(), sort_keys=False, allow_unicode=is_printable)
+    return f"---\n{text.strip()}\n---"
 
 
 def _results(content: ReportContent, figures: Metrics) -> dict[str, Any]:

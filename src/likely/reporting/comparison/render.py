@@ -19,10 +19,10 @@ def render(comparison: Comparison) -> str:
         data=comparison.data,
         date=max(result.date for result in comparison.results),
         summary=summary(comparison),
-        manner=manner(comparison),
-        headlines=metric_tiles(comparison),
-        concerns=caveats(comparison),
-        groups=chapters(comparison),
+        setup=manner(comparison),
+        tiles=metric_tiles(comparison),
+        caveats=caveats(comparison),
+        chapters=chapters(comparison),
     )
 
 

@@ -57,7 +57,7 @@ class Section(NamedTuple):
 
     anchor: str
     title: str
-    lead: str
+    introduction: str
     blocks: tuple[Block, ...]
 
 
@@ -165,7 +165,7 @@ def learning_curves(comparison: Comparison) -> Iterator[Section]:
         learning_curve_chart(comparison.learning_curves, comparison.baseline),
         f"Seed {seed}; one value an epoch.",
     )
-    yield Section("courses", "How the trainings went", lead, (Charts((chart,)),))
+    yield Section("learning-curves", "How the trainings went", lead, (Charts((chart,)),))
 
 
 # --- what they draw -------------------------------------------------------------------------------------------------

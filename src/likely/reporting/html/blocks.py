@@ -17,10 +17,10 @@ Cell = str | Markup
 class Chapter(StrEnum):
     """The chapters of a report, in their order."""
 
-    QUALITY = "How good it is"
-    PICTURES = "What it has learned"
-    DOUBTS = "Worth a look"
-    RECORD = "The record"
+    METRICS = "Metrics"
+    IMAGES = "Samples and reconstructions"
+    DIAGNOSTICS = "Diagnostics"
+    PROVENANCE = "Provenance"
 
 
 class Chart(NamedTuple):
@@ -87,7 +87,7 @@ class Gallery:
     images: tuple[ReportImage, ...]
 
     @property
-    def manner(self) -> str:
+    def layout(self) -> str:
         """How much room the words need."""
         longest = max((len(words) for picture in self.images for words in picture.caption), default=0)
         return "bare" if not longest else "brief" if longest <= 24 else "wordy"
@@ -97,11 +97,11 @@ class Gallery:
 class ImageGrid:
     """Rows of pictures, each row with its name."""
 
-    macro: ClassVar[str] = "sheet"
+    macro: ClassVar[str] = "image_grid"
     rows: tuple[tuple[str, tuple[ReportImage, ...]], ...]
 
     @property
-    def manner(self) -> str:
+    def layout(self) -> str:
         """Many rows stand in two columns."""
         return "few" if len(self.rows) <= 30 else "many"
 
@@ -110,7 +110,7 @@ class ImageGrid:
 class DefinitionList:
     """Names and values."""
 
-    macro: ClassVar[str] = "facts"
+    macro: ClassVar[str] = "definition_list"
     entries: tuple[tuple[str, str], ...]
 
 
@@ -126,7 +126,7 @@ class Code:
 class Paragraph:
     """A paragraph."""
 
-    macro: ClassVar[str] = "remark"
+    macro: ClassVar[str] = "paragraph"
     text: str
 
 
@@ -135,10 +135,10 @@ Block = Charts | WideChart | Table | Gallery | ImageGrid | DefinitionList | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: `anchor` for links, `lead` one or two sentences for somebody who never saw such a thing."""
+    """A part of the report: `anchor` for links, `introduction` one or two sentences for somebody who never saw such a thing."""
 
     chapter: Chapter
     anchor: str
     title: str
-    lead: str
+    introduction: str
     blocks: tuple[Block, ...]

@@ -18,14 +18,16 @@ def render(content: ReportContent) -> str:
     shown = sections(content)
     figures = content.metrics
     return page(
-        "template.html",
+        "report.html",
         ("style.css",),
         header=content.header,
-        evidence=likelihood_phrase(content.header.likelihood_type),
-        portraits=class_samples(content),
-        headlines=()
+        likelihood=likelihood_phrase(content.header.likelihood_type),
+        class_samples=class_samples(content),
+        tiles=()
         if figures is None
         else metric_tiles(figures, content.header.likelihood_type, len(content.class_names)),
-        concerns=caveats(content),
-        groups=[(group.value, list(members)) for group, members in groupby(shown, key=lambda section: section.chapter)],
+        caveats=caveats(content),
+        chapters=[
+            (chapter.value, list(members)) for chapter, members in groupby(shown, key=lambda section: section.chapter)
+        ],
     )

@@ -27,7 +27,7 @@ def generated(sample_quality: SampleQuality | None, fidelity: Fidelity | None, n
         "Whether the images that the model draws show what they should, whether they are its own or only training images "
         "again, and how much they are like real ones."
     )
-    return Section(Chapter.PICTURES, "generated", "Are its images any good?", lead, blocks)
+    return Section(Chapter.IMAGES, "generated", "Are its images any good?", lead, blocks)
 
 
 def sample_quality_lines(found: SampleQuality) -> tuple[MetricTile, ...]:

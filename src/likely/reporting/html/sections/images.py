@@ -30,7 +30,7 @@ def samples(content: ReportContent) -> Section | None:
     )
     rows = tuple(_sample_row(content.samples, k, name) for k, name in enumerate(content.class_names))
     return Section(
-        Chapter.PICTURES, "samples", "What it imagines", lead, (ImageGrid(tuple(row for row in rows if row[1])),)
+        Chapter.IMAGES, "samples", "What it imagines", lead, (ImageGrid(tuple(row for row in rows if row[1])),)
     )
 
 
@@ -63,7 +63,7 @@ def reconstructions(content: ReportContent) -> Section | None:
     triples = zip(made.originals, made.reconstructions, made.labels.tolist(), strict=True)
     pictures = (_pair(above, below, content.class_names[k]) for above, below, k in triples)
     gallery = Gallery(tuple(pictures)[:_MOST_PICTURES])
-    return Section(Chapter.PICTURES, "reconstructions", "What it remembers", lead, (gallery,))
+    return Section(Chapter.IMAGES, "reconstructions", "What it remembers", lead, (gallery,))
 
 
 def _pair(original: Images, reconstruction: Images, name: str) -> ReportImage:
@@ -80,7 +80,7 @@ def most_atypical(content: ReportContent) -> Section | None:
     )
     rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), strict=True)
     pictures = (_strange(image, p, content.class_names[k]) for image, p, k in rows)
-    return _doubt("strangest", "The strangest images", lead, pictures)
+    return _doubt("most-atypical", "The strangest images", lead, pictures)
 
 
 def _strange(image: Images, p_value: float, name: str) -> ReportImage:
@@ -96,7 +96,7 @@ def most_confident_errors(content: ReportContent) -> Section | None:
     rows = zip(found.images, found.labels, found.predicted, found.probability, strict=True)
     names = content.class_names
     pictures = (_wrong(image, names[said], float(p), names[is_]) for image, is_, said, p in rows)
-    return _doubt("most-wrong", "The surest mistakes", lead, pictures)
+    return _doubt("most-confident-errors", "The surest mistakes", lead, pictures)
 
 
 def _wrong(image: Images, said: str, probability: float, label: str) -> ReportImage:
@@ -113,7 +113,7 @@ def label_issues(content: ReportContent) -> Section | None:
         "not seen them is confident in another class. Look before you change one: a rare but right image does the same."
     )
     pictures = (_suspect(found, i, content.class_names) for i in range(len(found.issues)))
-    return _doubt("mislabeled", "Labels in doubt", lead, pictures)
+    return _doubt("label-issues", "Labels in doubt", lead, pictures)
 
 
 def _suspect(found: LabelIssues, i: int, names: tuple[str, ...]) -> ReportImage:
@@ -126,4 +126,4 @@ def _suspect(found: LabelIssues, i: int, names: tuple[str, ...]) -> ReportImage:
 
 def _doubt(anchor: str, title: str, lead: str, pictures: Iterator[ReportImage]) -> Section:
     shown = tuple(picture for picture, _ in zip(pictures, range(_MOST_PICTURES), strict=False))
-    return Section(Chapter.DOUBTS, anchor, title, lead, (Gallery(shown),))
+    return Section(Chapter.DIAGNOSTICS, anchor, title, lead, (Gallery(shown),))

@@ -21,7 +21,7 @@ def interpolation(segments: Sequence[Segment]) -> Section | None:
         "has learned what varies; where one image only fades while another appears, it knows the two and nothing between."
     )
     rows = tuple((_name(leg), _pictures(leg)) for leg in segments)
-    return Section(Chapter.PICTURES, "walks", "From one to another", lead, (ImageGrid(rows),))
+    return Section(Chapter.IMAGES, "walks", "From one to another", lead, (ImageGrid(rows),))
 
 
 def _name(leg: Segment) -> str:

@@ -25,7 +25,7 @@ def memorization(found: Memorization | None) -> Section | None:
         "Whether training images can be told from others of the same kind by what the model says of them, or found in what "
         "it draws. Where they can, the model knows them by heart, and whoever has it may learn what they were."
     )
-    return Section(Chapter.DOUBTS, "memory", "Does it know its images by heart?", lead, blocks)
+    return Section(Chapter.DIAGNOSTICS, "memory", "Does it know its images by heart?", lead, blocks)
 
 
 def memorization_lines(found: Memorization) -> Iterator[MetricTile]:

@@ -18,7 +18,7 @@ def data(content: ReportContent) -> Section | None:
         return None
     lead = f"{_shape(content.data.shape)}, from {content.data.source}. How many of them each part and class had:"
     blocks = tuple(_data_blocks(content.data, content.class_names))
-    return Section(Chapter.RECORD, "data", "The data", lead, blocks)
+    return Section(Chapter.PROVENANCE, "data", "The data", lead, blocks)
 
 
 def _shape(shape: tuple[int, ...]) -> str:
@@ -48,7 +48,7 @@ def options(content: ReportContent) -> Section | None:
         return None
     columns = (Column("Option", "code"), Column("Value", "code"), Column("What it means"))
     tables = tuple(Table(title, columns, tuple(group)) for title, group in content.options.items())
-    return Section(Chapter.RECORD, "options", "Every option", "All that was set, by hand or by default.", tables)
+    return Section(Chapter.PROVENANCE, "options", "Every option", "All that was set, by hand or by default.", tables)
 
 
 def provenance(content: ReportContent) -> Section | None:
@@ -56,7 +56,7 @@ def provenance(content: ReportContent) -> Section | None:
         return None
     lead = "The command below makes the model again, on the same machine and versions to the last bit that they allow."
     blocks = (Code(content.provenance.command), DefinitionList(tuple(_facts(content.provenance))))
-    return Section(Chapter.RECORD, "provenance", "How it was made", lead, blocks)
+    return Section(Chapter.PROVENANCE, "provenance", "How it was made", lead, blocks)
 
 
 def _facts(made: Provenance) -> Iterator[tuple[str, str]]:

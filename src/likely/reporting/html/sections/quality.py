@@ -28,7 +28,7 @@ def confusion(content: ReportContent) -> Section | None:
     )
     draw = _labeled if len(content.class_names) <= MOST_LABELED else _compact
     blocks = tuple(draw(content.confusion, content.class_names))
-    return Section(Chapter.QUALITY, "confusion", "Which classes it confuses", lead, blocks)
+    return Section(Chapter.METRICS, "confusion", "Which classes it confuses", lead, blocks)
 
 
 def _labeled(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
@@ -63,7 +63,7 @@ def reliability(content: ReportContent) -> Section | None:
         "whiskers are 95% intervals, long where images are few. Bars count the images."
     )
     chart = Chart("Accuracy against confidence", reliability_diagram(content.reliability), caption)
-    return Section(Chapter.QUALITY, "reliability", "Can its probabilities be believed?", lead, (Charts((chart,)),))
+    return Section(Chapter.METRICS, "reliability", "Can its probabilities be believed?", lead, (Charts((chart,)),))
 
 
 def per_class(content: ReportContent) -> Section | None:
@@ -76,7 +76,7 @@ def per_class(content: ReportContent) -> Section | None:
         f"that were right; F1 is their harmonic mean.{order}"
     )
     table = Table("Results of every class", tuple(_class_columns(content)), rows[:_MOST_ROWS], rows[_MOST_ROWS:])
-    return Section(Chapter.QUALITY, "classes", "Class by class", lead, (table,))
+    return Section(Chapter.METRICS, "classes", "Class by class", lead, (table,))
 
 
 def _order(table: PerClass) -> list[int]:
@@ -117,7 +117,7 @@ def curves(content: ReportContent) -> Section | None:
         "the model has begun to learn its training images by heart."
     )
     charts = Charts(tuple(_curve_charts(content.curves)))
-    return Section(Chapter.QUALITY, "training", "How the training went", lead, (charts,))
+    return Section(Chapter.METRICS, "training", "How the training went", lead, (charts,))
 
 
 def _curve_charts(training: Curves) -> Iterator[Chart]:

@@ -27,7 +27,7 @@ def rejection(content: ReportContent) -> Section | None:
         "A p-value says how many of the calibration images were at least as strange as this one. "
         "An image is called unknown if its p-value is small for every class."
     )
-    return Section(Chapter.QUALITY, "rejection", "Does it know what it does not know?", lead, (Charts(charts),))
+    return Section(Chapter.METRICS, "rejection", "Does it know what it does not know?", lead, (Charts(charts),))
 
 
 def false_alarm_rows(alarms: FalseAlarms, names: tuple[str, ...]) -> tuple[FalseAlarmRow, ...]:

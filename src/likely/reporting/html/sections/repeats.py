@@ -35,7 +35,7 @@ def repeats(trials: Sequence[RepeatResult]) -> Section | None:
         "The interval allows for the images that the trainings share (Nadeau and Bengio, 2003)."
     )
     return Section(
-        Chapter.QUALITY, "repeats", "How much is chance?", lead, (Table("Over trainings", _COLUMNS, rows), remark)
+        Chapter.METRICS, "repeats", "How much is chance?", lead, (Table("Over trainings", _COLUMNS, rows), remark)
     )
 
 

@@ -48,7 +48,7 @@ def robustness(
         "Real images are blurred, dark and packed too small; and somebody may want a wrong answer. How often the answer is "
         "still right, and how often the classifier says that it knows no such image."
     )
-    return Section(Chapter.QUALITY, "robustness", "What does it take to mislead it?", lead, tuple(blocks))
+    return Section(Chapter.METRICS, "robustness", "What does it take to mislead it?", lead, tuple(blocks))
 
 
 def corruption_rows(corrupted: Sequence[Robustness]) -> Rows:

@@ -20,7 +20,7 @@ def synthetic_augmentation(found: AugmentationResult | None) -> Section | None:
     lead = "The same training twice, with and without generated images, on images that neither saw."
     remark = Paragraph(f"{found.sentence[0].upper()}{found.sentence[1:]}.")
     return Section(
-        Chapter.QUALITY,
+        Chapter.METRICS,
         "augmented",
         "Do generated images help?",
         lead,

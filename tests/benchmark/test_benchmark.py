@@ -81,12 +81,12 @@ class StopsIn(ProgressObserver):
 
 def test_every_family_is_measured_with_every_seed_the_twin_first(whole):
     out, _, outcomes = whole
-    assert [outcome.entry for outcome in outcomes] == [
+    assert [outcome.run for outcome in outcomes] == [
         BenchmarkRun(family, seed) for seed in (0, 1) for family in (BASELINE, "vae", "gaussian")
     ]
     assert all(outcome.is_new and outcome.result.error is None for outcome in outcomes)
     lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
-    assert [(line["family"], line["seed"]) for line in lines] == [tuple(outcome.entry) for outcome in outcomes]
+    assert [(line["family"], line["seed"]) for line in lines] == [tuple(outcome.run) for outcome in outcomes]
     assert {(line["threads"], line["commit"], line["version"]) for line in lines} == {(1, commit(), "0.1.0")}
 
 
@@ -94,25 +94,25 @@ def test_the_figures_are_those_of_evaluate(whole, data):
     out, _, outcomes = whole
     classifier = Classifier.load(out / "models" / "vae-1")
     found = evaluate(classifier, eval_split(classifier, str(data)).images, alpha=0.05).as_json()
-    result = next(outcome.result for outcome in outcomes if outcome.entry == BenchmarkRun("vae", 1))
+    result = next(outcome.result for outcome in outcomes if outcome.run == BenchmarkRun("vae", 1))
     for name in ("n", "accuracy", "balanced_accuracy", "nll", "ece", "brier", "bits_per_dim", "false_alarm_rate"):
-        assert getattr(result.quality, name) == pytest.approx(found[name], rel=1e-5), name
-    assert result.quality.reliability.reliability.ece == pytest.approx(found["ece"])
+        assert getattr(result.accuracy, name) == pytest.approx(found[name], rel=1e-5), name
+    assert result.accuracy.reliability.reliability.ece == pytest.approx(found["ece"])
     assert result.model == classifier.id
 
 
 def test_all_are_held_against_the_twin_of_their_seed(whole):
     _, _, outcomes = whole
-    accuracy = {outcome.entry: outcome.result.quality.accuracy for outcome in outcomes}
+    accuracy = {outcome.run: outcome.result.accuracy.accuracy for outcome in outcomes}
     for entry, result, _ in outcomes:
-        ahead, interval = result.quality.delta_vs_baseline, result.quality.delta_interval
+        ahead, interval = result.accuracy.delta_vs_baseline, result.accuracy.delta_interval
         if entry.family == BASELINE:
             assert ahead is None
-            assert result.cost.relative_to_baseline == 1
+            assert result.efficiency.relative_to_baseline == 1
         else:
             assert ahead == pytest.approx(accuracy[entry] - accuracy[BenchmarkRun(BASELINE, entry.seed)])
             assert interval[0] <= ahead <= interval[1]
-            assert result.cost.relative_to_baseline > 0
+            assert result.efficiency.relative_to_baseline > 0
 
 
 def test_likeness_is_measured_alike_in_the_features_of_the_first_twin(whole):
@@ -122,17 +122,21 @@ def test_likeness_is_measured_alike_in_the_features_of_the_first_twin(whole):
     assert {fidelity.extractor.partition(",")[0] for fidelity in found} == {outcomes[0].result.model}
     for fidelity in found[1:]:
         require_comparable(found[0], fidelity)
-    judges = {outcome.entry: outcome.result.honesty.classes.judge for outcome in outcomes if outcome.result.honesty}
-    twins = {outcome.entry.seed: outcome.result.model for outcome in outcomes if outcome.entry.family == BASELINE}
+    judges = {
+        outcome.run: outcome.result.sample_quality.class_consistency.classifier
+        for outcome in outcomes
+        if outcome.result.sample_quality
+    }
+    twins = {outcome.run.seed: outcome.result.model for outcome in outcomes if outcome.run.family == BASELINE}
     assert judges == {BenchmarkRun(family, seed): twins[seed] for seed in (0, 1) for family in ("vae", "gaussian")}
 
 
 def test_the_cost_tells_how_far_a_training_got(whole):
     _, _, outcomes = whole
     for outcome in outcomes:
-        spent = outcome.result.cost
+        spent = outcome.result.efficiency
         assert spent.n_parameters > 0
-        if outcome.entry.family == "gaussian":
+        if outcome.run.family == "gaussian":
             assert spent.epochs_done is None
         else:
             assert spent.epochs_done == pytest.approx(1)
@@ -179,7 +183,7 @@ def test_an_interrupted_benchmark_goes_on_to_the_same_bits(whole, data, tmp_path
 class Astray(Gaussian):
     """A family whose training comes to nothing."""
 
-    def conclude(self):
+    def finalize_statistics(self):
         raise DivergenceError("the loss went astray\n\nand more")
 
 

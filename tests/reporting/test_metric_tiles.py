@@ -19,7 +19,7 @@ def test_accuracy_comes_with_its_interval() -> None:
     value, note = shown(FIGURES)["Accuracy"]
     assert value == "95.0%"
     assert note == "of 400 test images; 95% interval 92.4–96.9%"
-    assert "400 validation images" in shown(replace(FIGURES, part="validation"))["Accuracy"][1]
+    assert "400 validation images" in shown(replace(FIGURES, split="validation"))["Accuracy"][1]
 
 
 @pytest.mark.parametrize(

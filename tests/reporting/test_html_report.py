@@ -123,9 +123,9 @@ ANCHORS = {
     "per_class": "classes",
     "samples": "samples",
     "reconstructions": "reconstructions",
-    "strangest": "strangest",
-    "most_wrong": "most-wrong",
-    "mislabeled": "mislabeled",
+    "most_atypical": "most-atypical",
+    "most_confident_errors": "most-confident-errors",
+    "label_issues": "label-issues",
     "data": "data",
     "provenance": "provenance",
 }
@@ -164,7 +164,7 @@ def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> Non
 
 
 @pytest.mark.parametrize(
-    ("evidence", "words"),
+    ("likelihood_type", "words"),
     [
         (LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "exact log p(x|c) of the feature vector"),
@@ -172,12 +172,12 @@ def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> Non
         (None, "a softmax model"),
     ],
 )
-def test_evidence_is_said_in_words(evidence: LikelihoodType | None, words: str, bare: ReportContent) -> None:
-    assert words in render(replace(bare, header=replace(bare.header, evidence=evidence)))
+def test_evidence_is_said_in_words(likelihood_type: LikelihoodType | None, words: str, bare: ReportContent) -> None:
+    assert words in render(replace(bare, header=replace(bare.header, likelihood_type=likelihood_type)))
 
 
 def test_others_add_sections_without_a_template(full: ReportContent) -> None:
-    more = Section(Chapter.DOUBTS, "memory", "Does it copy?", "No.", (Paragraph("Nearest neighbors & so on."),))
+    more = Section(Chapter.DIAGNOSTICS, "memory", "Does it copy?", "No.", (Paragraph("Nearest neighbors & so on."),))
     content = replace(full, extra=(more,))
     order = [section.chapter for section in sections(content)]
     assert order == sorted(order, key=list(Chapter).index)

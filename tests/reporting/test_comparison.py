@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import escape
 from report_contents import NASTY
-from test_report import Page
+from test_html_report import Page
 
 from likely.evaluation.fidelity import KID, Fidelity, IntraClassFID
 from likely.evaluation.metrics import reliability
@@ -252,19 +252,26 @@ def test_the_verdict_names_the_best_and_the_twin(two: Comparison) -> None:
 
 def test_chance_is_said_where_it_explains_a_difference() -> None:
     found = quality("vae", 0).model_copy(update={"delta_vs_baseline": -0.001, "delta_interval": (-0.01, 0.01)})
-    assert "a difference that chance explains" in summary(changed(comparison(0), "vae", 0, quality=found))
+    assert "a difference that chance explains" in summary(changed(comparison(0), "vae", 0, accuracy=found))
     assert "chance" not in summary(comparison(0))
 
 
 def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> None:
     failed = changed(
-        two, "gan", 1, error="the loss went <astray>", quality=None, cost=None, fidelity=None, honesty=None
+        two,
+        "gan",
+        1,
+        error="the loss went <astray>",
+        accuracy=None,
+        efficiency=None,
+        fidelity=None,
+        sample_quality=None,
     )
     assert any("gan failed with seed 1: the loss went <astray>" in words for words in caveats(failed))
     assert [row.cells[0].words for row in seed_rows(failed, [ACCURACY])][-1] == "failed"
     assert family_rows(failed, [ACCURACY])[-1].seeds == "seed 0"
     assert "the loss went &lt;astray&gt;" in render(failed)
-    both = changed(failed, "gan", 0, error="again", quality=None, cost=None, fidelity=None, honesty=None)
+    both = changed(failed, "gan", 0, error="again", accuracy=None, efficiency=None, fidelity=None, sample_quality=None)
     assert [row.cells[0].words for row in family_rows(both, [ACCURACY])] == ["95.50%", "93.50%", "failed"]
     assert "| gan " in table(both)
     assert Page(render(both)).open == []
@@ -272,7 +279,7 @@ def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> Non
 
 def test_nothing_but_failures_still_makes_a_page() -> None:
     whole = comparison(0)
-    nothing = {"quality": None, "cost": None, "fidelity": None, "honesty": None}
+    nothing = {"accuracy": None, "efficiency": None, "fidelity": None, "sample_quality": None}
     results = tuple(r.model_copy(update={"error": "out of memory", **nothing}) for r in whole.results)
     failed = Comparison("photos", TWIN, whole.families, results)
     assert "nothing to compare" in summary(failed)
@@ -319,15 +326,15 @@ def test_uneven_circumstances_are_a_concern(two: Comparison) -> None:
 
 
 def test_whoever_stopped_early_is_named(two: Comparison) -> None:
-    early = changed(two, "vae", 1, cost=cost("vae", minutes=4.2))
+    early = changed(two, "vae", 1, efficiency=cost("vae", minutes=4.2))
     assert [words for words in caveats(early) if "4.2 of 10 minutes" in words]
     assert not [words for words in caveats(two) if "of 10 minutes" in words]
 
 
 def test_few_test_images_and_few_for_the_features_are_concerns(two: Comparison) -> None:
-    few = changed(comparison(0), "vae", 0, fidelity=fidelity("vae", 0).model_copy(update={"n_drawn": 60}))
+    few = changed(comparison(0), "vae", 0, fidelity=fidelity("vae", 0).model_copy(update={"n_generated": 60}))
     results = tuple(
-        r.model_copy(update={"quality": r.accuracy.model_copy(update={"n": 100})}) for r in few.results if r.accuracy
+        r.model_copy(update={"accuracy": r.accuracy.model_copy(update={"n": 100})}) for r in few.results if r.accuracy
     )
     said = " ".join(caveats(replace(few, results=results)))
     assert "only 100 test images: one more or less that is right is 1.00 points" in said
@@ -342,7 +349,9 @@ def test_the_table_is_markdown_with_aligned_columns(two: Comparison) -> None:
     assert len(lines) == 3 * 2 + (3 + 6) + (3 + 6) + (2 + 4)
 
 
-@pytest.mark.parametrize(("part", "anchor"), [("panels", "pictures"), ("courses", "courses"), ("settings", "options")])
+@pytest.mark.parametrize(
+    ("part", "anchor"), [("panels", "pictures"), ("learning_curves", "learning-curves"), ("settings", "options")]
+)
 def test_a_section_is_absent_with_its_data(part: str, anchor: str, two: Comparison) -> None:
     assert anchors(two) - anchors(replace(two, **{part: {}})) == {anchor}
 

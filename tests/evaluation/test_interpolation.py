@@ -150,7 +150,7 @@ def test_a_report_has_a_row_for_each_leg(vae):
     legs = interpolate_classes(vae, InterpolationPath.is_loop(vae.labels))[0]
     shown = section.interpolation(legs)
     assert shown is not None
-    assert shown.chapter is Chapter.PICTURES
+    assert shown.chapter is Chapter.IMAGES
     (sheet,) = shown.blocks
     assert [name for name, _ in sheet.rows] == ["0 → 1", "1 → 2"]
     assert [len(pictures) for _, pictures in sheet.rows] == [2, 2]
