@@ -56,7 +56,7 @@ class PredictionFilter(BaseModel):
         table = PredictionRow
         if self.status:
             yield table.status.in_([status.value for status in self.status])
-        for name in ("label", "true_label", "changed"):
+        for name in ("label", "true_label", "disagrees_with_previous"):
             if (wanted := getattr(self, name)) is not None:
                 yield getattr(table, name) == wanted
         if self.is_labeled is not None:
@@ -135,7 +135,7 @@ class PredictionRecord(BaseModel):
     def of(cls, row: PredictionRow) -> PredictionRecord:
         """As the table has it."""
         figures = {
-            name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "changed", "true_label")
+            name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "disagrees_with_previous", "true_label")
         }
-        place = None if row.map_x is None or row.map_y is None else (row.map_x, row.map_y)
-        return cls(**figures, place=place, answer=Prediction.model_validate(row.prediction))
+        place = None if row.embedding_x is None or row.embedding_y is None else (row.embedding_x, row.embedding_y)
+        return cls(**figures, embedding_2d=place, prediction=Prediction.model_validate(row.prediction))

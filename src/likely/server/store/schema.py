@@ -107,8 +107,8 @@ class PredictionRow(Base):
     disagrees_with_previous: Mapped[
         bool
     ]  # whether another version of the model has said otherwise of the same image before
-    map_x: Mapped[float | None]  # where the image is on the model's map
-    map_y: Mapped[float | None]
+    embedding_x: Mapped[float | None]  # where the image is on the model's map
+    embedding_y: Mapped[float | None]
     true_label: Mapped[str | None] = mapped_column(WORD)  # what people say it shows: the last of its labels
     prediction: Mapped[dict[str, Any]] = mapped_column(JSON)
 
@@ -116,7 +116,7 @@ class PredictionRow(Base):
         Index(None, "status", "id"),
         Index(None, "model", "id"),
         Index(None, "true_label", "id"),
-        Index(None, "changed", "id"),
+        Index(None, "disagrees_with_previous", "id"),
     )
 
 

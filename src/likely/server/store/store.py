@@ -343,9 +343,9 @@ def _row(image: str, given: NewPrediction, before: tuple[str | None, str] | None
         name=answer.input[:255],
         alpha=given.alpha,
         status=answer.status.value,
-        changed=changed,
-        map_x=None if given.embedding_2d is None else given.embedding_2d[0],
-        map_y=None if given.embedding_2d is None else given.embedding_2d[1],
-        answer=answer.model_dump(mode="json"),
+        disagrees_with_previous=changed,
+        embedding_x=None if given.embedding_2d is None else given.embedding_2d[0],
+        embedding_y=None if given.embedding_2d is None else given.embedding_2d[1],
+        prediction=answer.model_dump(mode="json"),
         **figures,
     )

@@ -38,7 +38,7 @@ const images = (n) => `${n.toLocaleString()} image${n === 1 ? '' : 's'}`;
 function figures(each) {
   const answered = each.n_known + each.n_ambiguous, checked = each.n_right + each.n_wrong;
   return [
-    each.n_learned === null ? null : `learned from ${images(each.n_learned)}`,
+    each.n_training === null ? null : `learned from ${images(each.n_training)}`,
     answered ? `answered for ${images(answered)}${each.n_ambiguous ? `, ${each.n_ambiguous.toLocaleString()} of them ambiguous` : ''}` : null,
     checked ? `${each.n_right.toLocaleString()} of ${checked.toLocaleString()} that people looked at are right` : null,
     each.n_missed ? `${images(each.n_missed)} that people say show it, not known as such` : null,
@@ -83,7 +83,7 @@ async function fill(card, model) {
   pictures.append(beside('Drawn by the model', drawn));
   const found = await ask('/v1/predictions', { query: { label, status: 'known', model: model.name, limit: 4 * N } });
   const different = [...new Map(found.predictions.map((each) => [each.image, each])).values()].slice(0, N);
-  const real = different.map((each) => image({ alt: each.answer.input, loading: 'lazy', src: `/v1/images/${each.image}` }));
+  const real = different.map((each) => image({ alt: each.prediction.input, loading: 'lazy', src: `/v1/images/${each.image}` }));
   pictures.append(beside('Known of late', real));
 }
 

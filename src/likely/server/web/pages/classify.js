@@ -47,8 +47,8 @@ async function answered(files, answers, me, model) {
     for (let start = 0; start < files.length; start += AT_ONCE) {
       const some = files.slice(start, start + AT_ONCE);
       const found = await ask('/v1/classify', { method: 'POST', query: { model: model.name }, form: formOf(some) });
-      for (const [i, answer] of found.answers.entries()) answers.prepend(shown(answer, some[i], me, model));
-      all.push(...found.answers);
+      for (const [i, answer] of found.predictions.entries()) answers.prepend(shown(answer, some[i], me, model));
+      all.push(...found.predictions);
       busy.value = all.length;
     }
   } finally {
@@ -82,7 +82,7 @@ function shown(answer, file, me, model) {
   return card;
 }
 
-const title = (answer) => (answer.status === 'unknown' ? 'Nothing known' : answer.status === 'error' ? 'Cannot be read' : answer.status === 'ambiguous' ? answer.set.join(' or ') : answer.label);
+const title = (answer) => (answer.status === 'unknown' ? 'Nothing known' : answer.status === 'error' ? 'Cannot be read' : answer.status === 'ambiguous' ? answer.prediction_set.join(' or ') : answer.label);
 
 function sentence(answer) {
   const p = `p = ${pValue(answer.p_value)}`;
@@ -106,16 +106,16 @@ async function explain(button, reasons, file, model) {
     reasons.replaceChildren();
   }
   const picture = (source, about) => make('figure', {}, make('img', { src: png(source), alt: about }));
-  const turn = found.way.find((stop) => stop.turns);
+  const turn = found.counterfactual_path.find((stop) => stop.flips);
   reasons.append(
     make('p', { class: 'sentence' }, `Why ${found.label} (${percent(found.probability)}) and not ${found.against} (${percent(found.probability_against)}): orange speaks for ${found.label}, blue for ${found.against}.`),
     make('div', { class: 'pair' },
       picture(found.image, 'the image as the model sees it'),
-      picture(found.evidence, `evidence for ${found.label} in orange and for ${found.against} in blue`)));
-  if (!found.way.length) return;
+      picture(found.attribution, `evidence for ${found.label} in orange and for ${found.against} in blue`)));
+  if (!found.counterfactual_path.length) return;
   reasons.append(
     make('p', { class: 'sentence' }, turn ? `What would have to change for it to be ${found.against}; the framed one is the first that the model takes for it.` : `On the way to ${found.against}, which the model never comes to see.`),
-    make('ol', { class: 'strip' }, found.way.map((stop) => make('li', { class: stop.turns ? 'turns' : '' },
+    make('ol', { class: 'strip' }, found.counterfactual_path.map((stop) => make('li', { class: stop.flips ? 'turns' : '' },
       make('img', { src: png(stop.image), alt: `${found.against} ${percent(stop.probability)}` }),
       percent(stop.probability)))));
 }

@@ -61,10 +61,10 @@ export function map(page, { model, left }) {
   }
 
   function addImage(each) {
-    const picture = drawn('image', { href: `/v1/images/${each.image}`, width: SIDE, height: SIDE, class: `shown ${each.answer.status}`, tabindex: '0', role: 'img', 'aria-label': `${each.answer.input}: ${each.answer.status}, ${each.answer.label}` });
-    const frame = drawn('rect', { width: SIDE, height: SIDE, rx: '4', class: `frame ${each.answer.status}` });
+    const picture = drawn('image', { href: `/v1/images/${each.image}`, width: SIDE, height: SIDE, class: `shown ${each.prediction.status}`, tabindex: '0', role: 'img', 'aria-label': `${each.prediction.input}: ${each.prediction.status}, ${each.prediction.label}` });
+    const frame = drawn('rect', { width: SIDE, height: SIDE, rx: '4', class: `frame ${each.prediction.status}` });
     const group = drawn('g', {}, picture, frame);
-    group.point = { x: each.place[0], y: each.place[1] };
+    group.point = { x: each.embedding_2d[0], y: each.embedding_2d[1] };
     group.side = SIDE;
     group.addEventListener('click', () => tell(each));
     group.addEventListener('focusin', () => tell(each));
@@ -85,7 +85,7 @@ export function map(page, { model, left }) {
 
   async function look() {
     const found = await ask('/v1/predictions', { query: { model: `${model.name}@${model.version}`, limit: state.newest ? 50 : MOST } });
-    const fresh = found.predictions.filter((each) => each.place && (!state.newest || each.id > state.newest));
+    const fresh = found.predictions.filter((each) => each.embedding_2d && (!state.newest || each.id > state.newest));
     for (const each of fresh.reverse()) addImage(each);
     state.newest = found.predictions[0]?.id ?? state.newest;
     draw();

@@ -4,10 +4,10 @@ import { ask } from './api.js';
 import { badge, image, make, say, trying } from './make.js';
 
 const VIEWS = {
-  Unknown: { status: 'unknown', labeled: false },
-  Ambiguous: { status: 'ambiguous', labeled: false },
-  Changed: { changed: true, labeled: false },
-  Labeled: { labeled: true },
+  Unknown: { status: 'unknown', is_labeled: false },
+  Ambiguous: { status: 'ambiguous', is_labeled: false },
+  Changed: { disagrees_with_previous: true, is_labeled: false },
+  Labeled: { is_labeled: true },
   All: {},
 };
 const PAGE = 60;

@@ -71,18 +71,18 @@ def upgrade() -> None:
         sa.Column("label", sa.String(length=255), nullable=True),
         sa.Column("probability", sa.Double(), nullable=True),
         sa.Column("p_value", sa.Double(), nullable=True),
-        sa.Column("changed", sa.Boolean(), nullable=False),
-        sa.Column("map_x", sa.Float(), nullable=True),
-        sa.Column("map_y", sa.Float(), nullable=True),
+        sa.Column("disagrees_with_previous", sa.Boolean(), nullable=False),
+        sa.Column("embedding_x", sa.Float(), nullable=True),
+        sa.Column("embedding_y", sa.Float(), nullable=True),
         sa.Column("true_label", sa.String(length=255), nullable=True),
-        sa.Column("answer", sa.JSON(), nullable=False),
+        sa.Column("prediction", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["image"], ["images.sha256"], name=op.f("fk_predictions_image_images")),
         sa.ForeignKeyConstraint(["key"], ["keys.id"], name=op.f("fk_predictions_key_keys")),
         sa.ForeignKeyConstraint(["model"], ["models.id"], name=op.f("fk_predictions_model_models")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_predictions")),
     )
     with op.batch_alter_table("predictions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_predictions_changed_predictions_id"), ["changed", "id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_predictions_disagrees_with_previous_predictions_id"), ["disagrees_with_previous", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_predictions_created"), ["created"], unique=False)
         batch_op.create_index(batch_op.f("ix_predictions_image"), ["image"], unique=False)
         batch_op.create_index(batch_op.f("ix_predictions_model_predictions_id"), ["model", "id"], unique=False)
@@ -133,7 +133,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_predictions_model_predictions_id"))
         batch_op.drop_index(batch_op.f("ix_predictions_image"))
         batch_op.drop_index(batch_op.f("ix_predictions_created"))
-        batch_op.drop_index(batch_op.f("ix_predictions_changed_predictions_id"))
+        batch_op.drop_index(batch_op.f("ix_predictions_disagrees_with_previous_predictions_id"))
 
     op.drop_table("predictions")
     with op.batch_alter_table("models", schema=None) as batch_op:
