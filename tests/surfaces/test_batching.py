@@ -42,7 +42,7 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
         seen.append((kind, jobs))
         return jobs
 
-    batcher = batchers(answer, most=4, told=told.append)
+    batcher = batchers(answer, most=4, on_batch=told.append)
 
     async def ask():
         work = [asyncio.create_task(batcher.submit(i % 2, [(i % 2, i)])) for i in range(20)]

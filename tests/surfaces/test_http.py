@@ -79,7 +79,7 @@ def classified(client, *contents, **query):
     files = [("image", (f"{i}.png", content, "image/png")) for i, content in enumerate(contents)]
     response = client.post("/v1/classify", files=files, params=query)
     assert response.status_code == 200, response.text
-    return response.json()["answers"]
+    return response.json()["predictions"]
 
 
 # ---- answers
@@ -95,9 +95,9 @@ def test_an_answer_is_the_one_that_python_gives_and_is_in_the_store(client, fold
         assert one["probability"] == pytest.approx(other.probability, rel=1e-4)
         assert one["p_value"] == pytest.approx(other.p_value, abs=1e-6)
         kept = store.prediction(one["id"])
-        assert kept.answer.label == other.label
+        assert kept.prediction.label == other.label
     assert found[2]["status"] == "unknown"
-    assert store.picture(kept.image).content == contents[2]
+    assert store.image(kept.image).content == contents[2]
 
 
 def test_images_come_as_a_form_as_bytes_or_as_json(client):
@@ -106,8 +106,8 @@ def test_images_come_as_a_form_as_bytes_or_as_json(client):
     raw = client.post("/v1/classify?name=a.png", content=content, headers={"Content-Type": "image/png"}).json()
     images = [{"data": base64.b64encode(content).decode(), "name": "a.png"}]
     told = client.post("/v1/classify", json={"images": images}).json()
-    assert raw["answers"][0]["classes"] == told["answers"][0]["classes"] == whole
-    assert raw["answers"][0]["input"] == told["answers"][0]["input"] == "a.png"
+    assert raw["predictions"][0]["classes"] == told["predictions"][0]["classes"] == whole
+    assert raw["predictions"][0]["input"] == told["predictions"][0]["input"] == "a.png"
 
 
 def test_one_bad_image_is_named_and_the_rest_is_answered(client):
@@ -121,7 +121,7 @@ def test_an_empty_file_among_good_ones_is_named(client):
     files = [
         ("image", (name, content, "image/png")) for name, content in (("a", drawn(1)), ("b", b""), ("c", drawn(2)))
     ]
-    answers = client.post("/v1/classify", files=files).json()["answers"]
+    answers = client.post("/v1/classify", files=files).json()["predictions"]
     assert [each["status"] == "error" for each in answers] == [False, True, False]
     assert answers[1]["error"].startswith("b: is empty")
 
@@ -131,7 +131,7 @@ def test_base64_comes_in_folded_lines_as_a_data_url_or_is_named(client):
     plain = base64.b64encode(content).decode()
     written = [plain, base64.encodebytes(content).decode(), f"data:image/png;base64,{plain}", "!!!"]
     images = [{"name": f"{i}.png", "data": each} for i, each in enumerate(written)]
-    answers = client.post("/v1/classify", json={"images": images}).json()["answers"]
+    answers = client.post("/v1/classify", json={"images": images}).json()["predictions"]
     assert [each["label"] for each in answers[:3]] == [answers[0]["label"]] * 3
     assert answers[3]["error"] == "3.png: is not base64"
     refused = client.post("/v1/classify", json={"images": images[3:]})
@@ -148,7 +148,7 @@ def test_why_is_told_with_pictures(client):
     told = response.json()
     assert response.status_code == 200, told
     assert told["label"] != told["against"]
-    assert Image.open(BytesIO(base64.b64decode(told["evidence"]))).size == (8, 8)
+    assert Image.open(BytesIO(base64.b64decode(told["attribution"]))).size == (8, 8)
     refused = client.post("/v1/explain", files={"image": drawn(1305)}, params={"against": "eleven"})
     assert refused.status_code == 422
     assert "eleven" in refused.json()["detail"]
@@ -167,7 +167,7 @@ def test_images_and_classes_have_places_on_a_map(client, folder, store):
     told = client.get("/v1/models/digits/map").json()
     assert [each["label"] for each in told["classes"]] == [str(i) for i in range(10)]
     (answer,) = classified(client, drawn(1306))
-    x, y = store.prediction(answer["id"]).place
+    x, y = store.prediction(answer["id"]).embedding_2d
     near = min(told["classes"], key=lambda each: (each["x"] - x) ** 2 + (each["y"] - y) ** 2)
     assert np.isfinite([x, y]).all()
     assert near["label"] in [each["label"] for each in answer["classes"]]
@@ -321,7 +321,7 @@ def test_classes_are_told_with_what_they_were_learned_from_and_what_came_of_them
     assert list(found) == [str(i) for i in range(10)]
     assert sum(each["n_known"] + each["n_ambiguous"] + each["n_unknown"] for each in told) == 1
     assert found[answer["label"]]["n_right"] == (answer["status"] == "known")
-    assert all(each["n_learned"] > 10 for each in told)
+    assert all(each["n_training"] > 10 for each in told)
 
 
 def test_a_folder_is_read_again_while_the_version_of_before_goes_on(tmp_path):
@@ -440,10 +440,10 @@ def test_a_name_that_cannot_be_written_spoils_nothing(client, store, name):
     body = json.dumps({"images": images})
     response = client.post("/v1/classify", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 200, response.text
-    first, second = response.json()["answers"]
+    first, second = response.json()["predictions"]
     assert second["input"] == "b.png"
     assert first["input"].isprintable()
-    assert store.prediction(first["id"]).answer.input == first["input"]
+    assert store.prediction(first["id"]).prediction.input == first["input"]
 
 
 @pytest.mark.parametrize("label", ["\ud800", "a\0b"])
@@ -541,9 +541,9 @@ def test_predictions_are_listed_labeled_and_taken_away_as_a_folder(client, store
     ids = [answer["id"] for answer in answers]
     assert client.post("/v1/predictions/label", json={"ids": ids[:2], "label": "a/b"}).json()["ids"] == ids[:2]
     assert client.post(f"/v1/predictions/{ids[2]}/label", json={"label": "../c"}).status_code == 200
-    page = client.get("/v1/predictions", params={"labeled": True, "limit": 2}).json()
+    page = client.get("/v1/predictions", params={"is_labeled": True, "limit": 2}).json()
     assert [each["id"] for each in page["predictions"]] == [ids[2], ids[1]]
-    rest = client.get("/v1/predictions", params={"labeled": True, "before": page["before"]}).json()
+    rest = client.get("/v1/predictions", params={"is_labeled": True, "before": page["before"]}).json()
     assert rest["predictions"][0]["id"] == ids[0]
     archive = zipfile.ZipFile(BytesIO(client.get("/v1/predictions/folder").content))
     assert sorted({name.rpartition("/")[0] for name in archive.namelist()}) == ["_/c", "a/b"]
@@ -670,7 +670,7 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, mo
         known.forget()
         return found
 
-    monkeypatch.setattr(store, "key_of", revoked_meanwhile)
+    monkeypatch.setattr(store, "find_key", revoked_meanwhile)
     assert asyncio.run(known.find_key(secret)).fault is None  # it was not yet when the store was asked
     monkeypatch.undo()
     assert "revoked" in asyncio.run(known.find_key(secret)).fault
@@ -683,7 +683,7 @@ def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(st
     async def many(secret):
         return await asyncio.gather(*(known.find_key(secret) for _ in range(20)), return_exceptions=True)
 
-    monkeypatch.setattr(store, "key_of", lambda secret: asked.append(secret) or ask(secret))
+    monkeypatch.setattr(store, "find_key", lambda secret: asked.append(secret) or ask(secret))
     assert len(set(asyncio.run(many(secret)))) == 1
     assert asked == [secret]
 
@@ -691,7 +691,7 @@ def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(st
         raise OSError("the database is gone")
 
     known.forget()
-    monkeypatch.setattr(store, "key_of", gone)
+    monkeypatch.setattr(store, "find_key", gone)
     assert {type(each) for each in asyncio.run(many(secret))} == {OSError}
     monkeypatch.undo()
     assert asyncio.run(known.find_key(secret)).name == "person"

@@ -176,16 +176,16 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
 def test_new_images_come_onto_the_map_by_themselves(opened, images):
     page, other = opened(), opened()
     go(page, "Map")
-    page.locator(".map .place").first.wait_for()
+    page.locator(".map .embedding_2d").first.wait_for()
     before = page.locator(".map image").count()
     classify(other, images[:3])
     page.locator(".map image").nth(before + 2).wait_for()
     page.get_by_role("button", name="All", exact=True).click()
     keep(page, "map")
-    where = page.locator(".map .place").first.get_attribute("transform")
+    where = page.locator(".map .embedding_2d").first.get_attribute("transform")
     page.locator(".map").focus()
     page.keyboard.press("+")
-    assert page.locator(".map .place").first.get_attribute("transform") != where
+    assert page.locator(".map .embedding_2d").first.get_attribute("transform") != where
 
 
 def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):

@@ -69,10 +69,10 @@ def answered(content, label="cat", status=Status.KNOWN, model="a@1"):
 def test_what_went_in_comes_out(store):
     (id,) = store.add([answered(b"one")])
     found = store.prediction(id)
-    assert (found.answer.label, found.model, found.true_label) == ("cat", "a@1", None)
-    assert store.picture(found.image) == StoredImage(b"one", "image/png", 2, 3)
+    assert (found.prediction.label, found.model, found.true_label) == ("cat", "a@1", None)
+    assert store.image(found.image) == StoredImage(b"one", "image/png", 2, 3)
     assert store.prediction("nobody") is None
-    assert store.picture("0" * 64) is None
+    assert store.image("0" * 64) is None
 
 
 def test_an_image_is_kept_once(store):
@@ -87,7 +87,7 @@ def test_an_image_that_was_changed_on_the_disk_is_not_shown(store):
     key = store.prediction(id).image
     store.files.place(key).write_bytes(b"as it is")
     with pytest.raises(CheckpointError, match=key):
-        store.picture(key)
+        store.image(key)
 
 
 def test_pages_hold_everything_once_and_the_newest_first(store):
@@ -125,7 +125,7 @@ def test_what_another_version_says_otherwise_is_marked(store):
     store.add([answered(b"1", "cat", model="a@1"), answered(b"2", "cat", model="a@1")])
     store.add([answered(b"1", "dog", model="b@1")])  # another model, and no change of this one
     ids = store.add([answered(b"1", "dog", model="a@2"), answered(b"2", "cat", model="a@2")])
-    assert [store.prediction(id).changed for id in ids] == [True, False]
+    assert [store.prediction(id).disagrees_with_previous for id in ids] == [True, False]
     assert [each.id for each in store.every(PredictionFilter(disagrees_with_previous=True))] == ids[:1]
 
 
@@ -158,7 +158,7 @@ def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_
     store.files.place(key).rename(store.files.incoming / f"{key}.1")  # as if killed before it was settled
     (store.files.incoming / f"{sha256(b'half')}.2").write_bytes(b"ha")  # as if killed before the row was there
     (store.files.incoming / f"{sha256(b'old')}.gone").write_bytes(b"old")  # as if killed once the row was gone
-    assert store.picture(key).content == b"whole"
+    assert store.image(key).content == b"whole"
     assert opened().files.waiting(), "who only looks leaves a service's files alone"
     again = opened(exclusive=True)
     assert again.files.waiting() == {}
@@ -179,7 +179,7 @@ def test_an_image_that_was_lost_is_kept_when_it_comes_again(store):
     key = store.prediction(id).image
     store.files.place(key).unlink()
     store.add([answered(b"lost")])
-    assert store.picture(key).content == b"lost"
+    assert store.image(key).content == b"lost"
 
 
 @pytest.mark.parametrize("committed", [False, True])
@@ -206,8 +206,8 @@ def test_forgetting_that_fails_forgets_nothing(store, monkeypatch):
     (id,) = store.add([answered(b"1")])
     monkeypatch.setattr(Session, "commit", lambda session: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        store.retain(-1)
-    assert store.picture(store.prediction(id).image).content == b"1"
+        store.prune(-1)
+    assert store.image(store.prediction(id).image).content == b"1"
 
 
 def test_nothing_is_left_of_answers_that_could_not_be_written(store):
@@ -224,7 +224,7 @@ def test_old_predictions_that_nobody_labeled_are_forgotten_with_their_images(sto
     with Session(store.engine) as session, session.begin():
         for id in ids[:2]:
             session.get(PredictionRow, id).created -= timedelta(days=40)
-    assert store.retain(30) == 1
+    assert store.prune(30) == 1
     assert {each.id for each in store.every(PredictionFilter())} == set(ids[1:])
     assert sorted(store.files) == sorted({sha256(b"old and labeled"), sha256(b"new")})
 
