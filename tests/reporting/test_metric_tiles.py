@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
-from likely.evaluation.summary import Metrics, RejectionMetrics, metric_tiles
+from likely.evaluation.summary import Metrics, RejectionMetrics
+from likely.reporting.metric_tiles import metric_tiles
 
 FIGURES = Metrics(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
 BOUND = LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
@@ -25,7 +26,7 @@ def test_accuracy_comes_with_its_interval() -> None:
 @pytest.mark.parametrize(
     ("evidence", "value", "note"),
     [
-        (BOUND, "2.31", "at most this"),
+        (BOUND, "2.31", "upper bound"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.PIXELS8), "2.31", "exact"),
         (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "–", "not a normalized likelihood"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "–", "a likelihood of features"),
@@ -39,10 +40,10 @@ def test_bits_are_shown_where_they_mean_something(evidence: LikelihoodType | Non
 
 
 def test_what_was_not_measured_is_not_shown() -> None:
-    assert not {"False alarms", "Ambiguous", "AUROC", "Speed"} & shown(FIGURES).keys()
+    assert not {"False alarms", "Ambiguous", "AUROC", "Throughput"} & shown(FIGURES).keys()
 
 
 def test_false_alarms_are_held_against_the_promise() -> None:
     value, note = shown(replace(FIGURES, rejection=RejectionMetrics(0.05, 16, 8)))["False alarms"]
     assert value == "4.0%"
-    assert "promised 5%" in note
+    assert "at most 5%" in note

@@ -126,8 +126,8 @@ def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
     from rich.table import Table
 
     from likely.cli.console import screen
-    from likely.evaluation.summary import metric_tiles
     from likely.reporting.html.sections.fidelity import extractor_description, fidelity_lines
+    from likely.reporting.metric_tiles import metric_tiles
 
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")

@@ -1,4 +1,4 @@
-"""What is remembered of how a model was made: kept in its model.json, shown in its report and its card."""
+"""The training record of a model, stored in model.json, and its per-epoch history, stored in history.csv."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from pydantic import Field
 from torch import Tensor
 
@@ -18,82 +17,62 @@ from likely.evaluation.sample_quality import SampleQuality
 from likely.evaluation.synthetic_augmentation import AugmentationResult
 from likely.inference.drift import quantiles
 from likely.options import Options
-from likely.reporting.html.content import Curves, DataSummary, Provenance
 
 HISTORY = "history.csv"
 Row = Mapping[str, float]
 
 
 class ReferencePValues(Options):
-    """The p-values of n held-out images, as quantiles from the least to the largest: what later ones are compared with."""
+    """Quantiles of the p-values of n held-out images, ascending: the reference for drift detection."""
 
     n: int
     quantiles: tuple[float, ...]
 
     @classmethod
     def from_p_values(cls, p_values: Tensor) -> ReferencePValues | None:
-        """Of p-values (N,); None if there are none."""
+        """Summarize p-values (N,), NaN excluded; None if there are none."""
         values = p_values[~p_values.isnan()]
         return cls(n=len(values), quantiles=tuple(quantiles(values))) if len(values) else None
 
 
 class TrainingRecord(Options):
-    """The circumstances of one training, in words and numbers that JSON can hold."""
+    """Data, command, environment and diagnostics of one training, as JSON-compatible values."""
 
-    date: str = Field(description="The day it ended.")
-    command: str = Field(description="The command or call that made it.")
-    source: str = Field(description="The data it learned from, as they were named.")
-    counts: dict[str, list[int]] = Field(description="Images of each class, part by part.")
+    date: str = Field(description="Day on which training ended.")
+    command: str = Field(description="Command or call that started the training.")
+    source: str = Field(description="Training data, as named by the user.")
+    counts: dict[str, list[int]] = Field(description="Images of each class, for each split.")
     n_unlabeled: int = 0
-    skipped: dict[str, str] = Field({}, description="A sentence for everything that was left out.")
-    versions: dict[str, str] = Field({}, description="Versions of the packages that matter.")
+    skipped: dict[str, str] = Field({}, description="The reason for each file that was left out.")
+    versions: dict[str, str] = Field({}, description="Versions of the main packages.")
     machine: str = ""
     seed: int = 0
     minutes: float = 0.0
     threads: int = 1
     precision: str = "float32"
-    note: str = Field("", description="What the report's figures were measured on, where that needs saying.")
+    note: str = Field("", description="A caveat about the images that the metrics were measured on.")
 
     added_classes: dict[str, int] = Field(
-        {}, description="Classes that were learned later, without another training, and from how many images each."
+        {}, description="Classes added after training, with the number of their images."
     )
     sample_quality: SampleQuality | None = Field(
-        None, description="What judges say of the images that the model draws."
+        None, description="Class consistency and near-duplicates of generated images."
     )
-    repeats: tuple[RepeatResult, ...] = Field((), description="The same training on other splits, if it was repeated.")
+    repeats: tuple[RepeatResult, ...] = Field((), description="Results of trainings on other random splits.")
     synthetic_augmentation: AugmentationResult | None = Field(
-        None, description="What generated images did to it, if some were tried."
+        None, description="Effect of training on generated images."
     )
-    reference_p_values: ReferencePValues | None = Field(
-        None, description="How typical the model finds images that it has not learned from."
-    )
-    memorization: Memorization | None = Field(None, description="How well the model gives its training images away.")
-
-    def provenance(self) -> Provenance:
-        """What it takes to make the model again."""
-        kept = ("command", "versions", "machine", "seed", "minutes", "threads", "precision")
-        return Provenance(**{name: getattr(self, name) for name in kept})
+    reference_p_values: ReferencePValues | None = Field(None, description="p-values of held-out images.")
+    memorization: Memorization | None = Field(None, description="Membership inference and nearest-neighbor tests.")
 
     def with_new_class(self, name: str, n: int) -> TrainingRecord:
-        """The same with a class besides, the last, that was learned later from n images."""
-        counts = {part: [*of, n if part == "train" else 0] for part, of in self.counts.items()}
-        return self.model_copy(update={"counts": counts, "added": self.added_classes | {name: n}})
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of its figures has to know."""
-        later = ", ".join(f"{name} (from {n:,} images)" for name, n in self.added_classes.items())
-        said = f"Learned later, without training the rest again: {later}." if later else ""
-        return tuple(filter(None, (self.note, said)))
-
-    def data(self, shape: tuple[int, ...]) -> DataSummary:
-        """What was read."""
-        counts = {part: np.array(n, np.int64) for part, n in self.counts.items()}
-        return DataSummary(self.source, shape, counts, self.skipped, self.n_unlabeled)
+        """Return the record with one more class, the last, which was added from n images."""
+        counts = {split: [*of_class, n if split == "train" else 0] for split, of_class in self.counts.items()}
+        return self.model_copy(update={"counts": counts, "added_classes": self.added_classes | {name: n}})
 
 
 def write_history(folder: Path, rows: Sequence[Row]) -> None:
-    """history.csv: a line an epoch."""
+    """Write history.csv, one line per epoch."""
     lines = io.StringIO(newline="")
     writer = csv.DictWriter(lines, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
@@ -102,24 +81,9 @@ def write_history(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """What `write_history` wrote; nothing where there is no such file."""
+    """Return the rows of history.csv, one per epoch; none if the file does not exist."""
     files = ModelFolder(folder)
     if not files.has(HISTORY):
         return []
     lines = io.StringIO(files.read(HISTORY).decode(), newline="")
     return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
-
-
-def curves(rows: Sequence[Row]) -> Curves | None:
-    """History rows as the report draws them: columns "loss/…" and "validation/…" by their names."""
-    if not rows:
-        return None
-    column = {name: np.array([row.get(name, np.nan) for row in rows], np.float64) for row in rows for name in row}
-    return Curves(
-        epochs=column["epoch"].astype(np.int64),
-        losses={name.removeprefix("loss/"): v for name, v in column.items() if name.startswith("loss/")},
-        validation={
-            name.removeprefix("validation/"): v for name, v in column.items() if name.startswith("validation/")
-        },
-        learning_rate=column.get("learning_rate"),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +20,20 @@ from likely.evaluation.evaluate import EvaluationResult
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.interpolation import InterpolationPath, interpolate_classes
 from likely.evaluation.sample_quality import sample_images
-from likely.evaluation.training_record import Row, TrainingRecord, curves, read_history
+from likely.evaluation.training_record import Row, TrainingRecord, read_history
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
 from likely.prediction import CalibrationScope
 from likely.reporting.html.blocks import Section
 from likely.reporting.html.content import (
+    Curves,
+    DataSummary,
     FalseAlarms,
     LabelIssues,
     MostAtypical,
     MostConfidentErrors,
     Option,
+    Provenance,
     PValues,
     Reconstructions,
     ReportContent,
@@ -66,12 +69,12 @@ def build_report(
     content = ReportContent(
         header=_header(classifier, record),
         class_names=classifier.labels,
-        curves=curves(history),
+        curves=_curves(history),
         samples=_samples(classifier),
-        data=record.data(classifier.shape),
+        data=_data_summary(record, classifier.shape),
         options=model_options(classifier),
-        provenance=record.provenance(),
-        notes=(*record.notes, *(warnings(record.memorization) if record.memorization else ())),
+        provenance=_provenance(record),
+        notes=(*_notes(record), *(warnings(record.memorization) if record.memorization else ())),
         extra=tuple(page for page in pages if page is not None),
     )
     return content if measured is None else _with_measurement(content, classifier, *measured)
@@ -134,6 +137,34 @@ def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
         summary=f"{kind} of {K} classes, learned from {sum(record.counts['train']):,} images of {record.source}.",
         likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
     )
+
+
+def _curves(history: Sequence[Row]) -> Curves | None:
+    """Return the columns "loss/…" and "validation/…" of the history under the names after the slash."""
+    if not history:
+        return None
+    names = dict.fromkeys(name for row in history for name in row)
+    columns = {name: np.array([row.get(name, np.nan) for row in history], np.float64) for name in names}
+    losses, validation = (
+        {name.removeprefix(prefix): values for name, values in columns.items() if name.startswith(prefix)}
+        for prefix in ("loss/", "validation/")
+    )
+    return Curves(columns["epoch"].astype(np.int64), losses, validation, columns.get("learning_rate"))
+
+
+def _data_summary(record: TrainingRecord, shape: tuple[int, ...]) -> DataSummary:
+    counts = {split: np.array(n, np.int64) for split, n in record.counts.items()}
+    return DataSummary(record.source, shape, counts, record.skipped, record.n_unlabeled)
+
+
+def _provenance(record: TrainingRecord) -> Provenance:
+    return Provenance(**{field.name: getattr(record, field.name) for field in fields(Provenance)})
+
+
+def _notes(record: TrainingRecord) -> tuple[str, ...]:
+    added = ", ".join(f"{name} ({n:,} images)" for name, n in record.added_classes.items())
+    words = f"Classes added after training, without retraining the others: {added}." if added else ""
+    return tuple(filter(None, (record.note, words)))
 
 
 def _with_measurement(

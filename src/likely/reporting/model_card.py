@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
-from likely.evaluation.summary import Metrics, metric_tiles
+from likely.evaluation.summary import Metrics
 from likely.prediction import CalibrationScope
 from likely.reporting.formatting import likelihood_phrase, plural
 from likely.reporting.html.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent
+from likely.reporting.metric_tiles import metric_tiles
 
 _MOST_CLASSES = 1000
 
@@ -26,7 +27,7 @@ def model_card(content: ReportContent) -> str:
 
 def _front_matter(content: ReportContent) -> str:
     from huggingface_hub import ModelCardData  # imported here: only writing a card needs it
-    from huggingface_hub.utils import yaml_dump
+    from huggingface_hub.utils import yaml_dump  # type: ignore[attr-defined]
 
     header = content.header
     data = ModelCardData(
@@ -45,7 +46,7 @@ def _front_matter(content: ReportContent) -> str:
     )
     # YAML folds unescaped line separators such as U+0085 into spaces.
     is_printable = all(name.isprintable() for name in (header.name, *content.class_names))
-    text = yaml_dump(data.to_dict(), sort_keys=False, allow_unicode=is_printable)
+    text = yaml_dump(data.to_dict(), sort_keys=False, allow_unicode=is_printable)  # type: ignore[no-untyped-call]
     return f"---\n{text.strip()}\n---"
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from likely.evaluation.summary import MetricTile
 from likely.reporting.comparison.columns import ACCURACY, BITS, DELTA, FID, MetricColumn, mean, points, spread
 from likely.reporting.comparison.content import Comparison, Result
 from likely.reporting.comparison.fidelity import is_one_table
 from likely.reporting.formatting import listing, number, percent, plural
+from likely.reporting.metric_tiles import MetricTile
 
 CUT_SHORT = 0.9  # of the minutes: who stops earlier than this did not need them
 FEW_IMAGES = 1000

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from likely.evaluation.summary import metric_tiles
 from likely.reporting.formatting import likelihood_phrase
 from likely.reporting.html.caveats import caveats
 from likely.reporting.html.content import ReportContent
 from likely.reporting.html.page import page
 from likely.reporting.html.sections import sections
 from likely.reporting.html.sections.images import class_samples
+from likely.reporting.metric_tiles import metric_tiles
 
 
 def render(content: ReportContent) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.sample_quality import ClassConsistency, NearDuplicates, SampleQuality
-from likely.evaluation.summary import MetricTile
 from likely.reporting.formatting import distance, interval, number, percent, plural
 from likely.reporting.html.blocks import Block, Cell, Chapter, Column, Paragraph, Section, Table
 from likely.reporting.html.charts import meter
+from likely.reporting.metric_tiles import MetricTile
 
 _MOST_ROWS = 20
 _COLUMNS = (Column("Figure"), Column("Value", "number"), Column("How to read it"))

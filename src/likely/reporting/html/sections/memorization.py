@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from likely.evaluation.memorization import MembershipInference, Memorization, NearestNeighborMemorization
-from likely.evaluation.summary import MetricTile
 from likely.reporting.formatting import number, percent, plural
 from likely.reporting.html.blocks import Block, Chapter, Column, Paragraph, Section, Table
+from likely.reporting.metric_tiles import MetricTile
 
 HIGH_AUROC = 0.6  # of the AUROC
 SIGNIFICANT = 0.01  # how improbable chance must be

@@ -1,0 +1,84 @@
+"""Metric tiles: the metrics of one evaluation as short texts, for the report, the model card and the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from likely.base import LikelihoodKind, LikelihoodType
+from likely.evaluation.metrics import clopper_pearson
+from likely.evaluation.summary import Metrics, OODMetrics
+from likely.reporting.formatting import interval, number, percent, plural, rate
+
+
+class MetricTile(NamedTuple):
+    """One metric as text: its name, its value, and a note on how to read it."""
+
+    label: str
+    value: str
+    note: str
+
+
+def metric_tiles(metrics: Metrics, likelihood_type: LikelihoodType | None, n_classes: int) -> tuple[MetricTile, ...]:
+    """Return the tiles of one evaluation, the most important first."""
+    return (
+        *_classification(metrics, n_classes),
+        _bits_per_dim(metrics, likelihood_type),
+        *_rejection(metrics),
+        *_ood_detection(metrics.unknown),
+        *_throughput(metrics.images_per_second),
+    )
+
+
+def _classification(metrics: Metrics, n_classes: int) -> Iterator[MetricTile]:
+    of_images = f"of {plural(metrics.n, f'{metrics.split} image')}"
+    accuracy_interval = interval(metrics.accuracy_interval)
+    yield MetricTile("Accuracy", percent(metrics.accuracy), f"{of_images}; 95% interval {accuracy_interval}")
+    for level in metrics.coarse:
+        accuracy = percent(level.n_correct / metrics.n)
+        yield MetricTile("Coarse accuracy", accuracy, f"over the {level.n_groups} groups that contain the classes")
+    yield MetricTile("Balanced accuracy", percent(metrics.balanced_accuracy), "mean recall over the classes")
+    uniform = f"uniform guessing has {math.log(n_classes):.2f}"
+    yield MetricTile("Log loss", number(metrics.nll), f"nats per image; lower is better; {uniform}")
+    note = "mean gap between confidence and accuracy (ECE); 0 is perfectly calibrated"
+    yield MetricTile("Calibration error", percent(metrics.ece), note)
+
+
+def _bits_per_dim(metrics: Metrics, likelihood_type: LikelihoodType | None) -> MetricTile:
+    if metrics.bits_per_dim is not None and likelihood_type is not None and likelihood_type.has_bits_per_dim:
+        bound = "upper bound" if likelihood_type.kind is LikelihoodKind.LOWER_BOUND else "exact"
+        note = f"{bound}, per pixel value; uncompressed pixels have 8"
+        return MetricTile("Bits/dim", number(metrics.bits_per_dim, 2), note)
+    if likelihood_type is None:
+        return MetricTile("Bits/dim", "–", "not a generative model")
+    if likelihood_type.kind is LikelihoodKind.UNNORMALIZED:
+        return MetricTile("Bits/dim", "–", "not a normalized likelihood")
+    return MetricTile("Bits/dim", "–", "a likelihood of features, not of pixels")
+
+
+def _rejection(metrics: Metrics) -> Iterator[MetricTile]:
+    rejection = metrics.rejection
+    if rejection is None:
+        return
+    bounds = interval(clopper_pearson(rejection.n_rejected, metrics.n))
+    note = f"of the known images are rejected; at most {rejection.alpha * 100:g}% expected; 95% interval {bounds}"
+    yield MetricTile("False alarms", percent(rejection.n_rejected / metrics.n), note)
+    yield MetricTile(
+        "Ambiguous", percent(rejection.n_ambiguous / metrics.n), "more than one class in the prediction set"
+    )
+
+
+def _ood_detection(unknown: OODMetrics | None) -> Iterator[MetricTile]:
+    if unknown is None:
+        return
+    note = f"of {plural(unknown.n, 'image')} from {unknown.source}"
+    yield MetricTile("Unknown images rejected", percent(unknown.n_rejected / unknown.n), note)
+    yield MetricTile("AUROC", number(unknown.auroc), "known against unknown images; 0.5 is random, 1 is perfect")
+    note = "known images rejected when 95% of the unknown images are"
+    yield MetricTile("FPR at 95% TPR", percent(unknown.fpr_at_95_tpr), note)
+
+
+def _throughput(images_per_second: float | None) -> Iterator[MetricTile]:
+    if images_per_second is not None:
+        yield MetricTile("Throughput", rate(images_per_second), "images/s on the machine named under Provenance")
