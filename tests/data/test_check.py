@@ -199,7 +199,7 @@ def test_the_command_speaks_json_on_stdout(good) -> None:
     document = json.loads(out)
     assert code == 1
     assert document["unreadable"] == 1
-    assert document["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "fit", "center_crop_ratio": 1.0}
+    assert document["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "pad", "center_crop_ratio": 1.0}
     assert document["counts"] == {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}}
     assert document["findings"][0]["kind"] == "unreadable"
     assert document["findings"][0]["severity"] == "error"

@@ -24,7 +24,7 @@ from likely.data.preprocessing import ImageFormat, ImageOptions, find_images, re
 from likely.exceptions import ImageError
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 
-POLICIES = ("fit", "crop", "stretch")
+POLICIES = ("pad", "crop", "stretch")
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -37,11 +37,11 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def rgb(height: int, width: int, resize: str = "fit") -> ImageFormat:
+def rgb(height: int, width: int, resize: str = "pad") -> ImageFormat:
     return ImageFormat(channels=3, height=height, width=width, resize=resize)
 
 
-def gray(height: int, width: int, resize: str = "fit") -> ImageFormat:
+def gray(height: int, width: int, resize: str = "pad") -> ImageFormat:
     return ImageFormat(channels=1, height=height, width=width, resize=resize)
 
 
@@ -117,7 +117,7 @@ def test_zoom_keeps_as_much_less_of_the_middle() -> None:
     assert (read_image(image[:20, :20], twice) == image[:20, :20]).all()  # it has the size already
 
 
-@pytest.mark.parametrize("resize", ["fit", "stretch"])
+@pytest.mark.parametrize("resize", ["pad", "stretch"])
 def test_zoom_is_for_images_that_are_cut(resize: str) -> None:
     with pytest.raises(ValidationError, match=r"zoom 1\.5 is for resize 'crop'"):
         ImageOptions(resize=resize, center_crop_ratio=1.5)

@@ -59,16 +59,16 @@ def command(
     alpha: float,
     top_k: int | None,
     prior: str | None,
-    observed: str | None,
+    mask: str | None,
     data: str | None,
     **written: Any,
 ) -> None:
     """Say what each INPUT, an image or a folder of images, shows, or that it shows nothing known."""
     from likely.data.preprocessing import find_images
 
-    if prior == ADAPT and observed is not None:
+    if prior == ADAPT and mask is not None:
         raise click.UsageError("--prior adapt looks at whole images; with --mask give the shares in a file, or uniform")
-    if data is not None and observed is None:
+    if data is not None and mask is None:
         raise click.UsageError("--data is for p-values behind a mask; name one with --mask, or leave --data out")
     destination = OutputOptions(**written)
     classifier = model.classifier_of_images("answer")
@@ -76,8 +76,8 @@ def command(
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")
     asked = {"alpha": alpha, "top_k": top_k, "log_prior": log_prior(classifier, prior, paths, alpha)}
-    masking = _masking(classifier, model.folder, observed, data)
-    for sentence in _shortfall(classifier, alpha) if observed is None else ():
+    masking = _masking(classifier, model.folder, mask, data)
+    for sentence in _shortfall(classifier, alpha) if mask is None else ():
         click.echo(sentence, err=True)
     failed = 0
     with destination.writer() as write:
@@ -142,19 +142,19 @@ def _shortfall(classifier: Predictor, alpha: float) -> Iterator[str]:
         yield f"without p-values: {have} in all, and alpha {alpha:g} takes {math.ceil(1 / alpha - 1e-9)}; missing: {named}"
 
 
-def _masking(classifier: Predictor, folder: Path, observed: str | None, data: str | None) -> Masking:
+def _masking(classifier: Predictor, folder: Path, mask: str | None, data: str | None) -> Masking:
     """What goes with a chunk of images: nothing, one mask and what was calibrated behind it, or a mask for each."""
     from likely.cli.masks import TRANSPARENT, alpha_masks, conformal_for_mask, load_mask_file
 
-    if observed is None:
+    if mask is None:
         return lambda chunk: {}
-    if observed == TRANSPARENT:
-        return lambda chunk: {"observed": alpha_masks(classifier, chunk)}
-    mask = load_mask_file(classifier, Path(observed))
-    if mask.all():
+    if mask == TRANSPARENT:
+        return lambda chunk: {"mask": alpha_masks(classifier, chunk)}
+    pixels = load_mask_file(classifier, Path(mask))
+    if pixels.all():
         return lambda chunk: {}
-    judge = conformal_for_mask(classifier, mask, folder, data)
-    return lambda chunk: {"observed": mask, "judge": judge}
+    judge = conformal_for_mask(classifier, pixels, folder, data)
+    return lambda chunk: {"mask": pixels, "conformal": judge}
 
 
 def _answers(

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     "--epsilon", type=click.IntRange(0, 255), default=8, show_default=True, help="Largest change of a pixel, of 255."
 )
 @click.option(
-    "--attack-samples", "n_attacked", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
+    "--attack-samples", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
 )
 @click.option(
     "--baseline",
@@ -72,9 +72,9 @@ def command(
     extractor: Path | None,
     corruptions: bool,
     attack: bool,
-    budget: int,
-    n_attacked: int,
-    twin: Path | None,
+    epsilon: int,
+    attack_samples: int,
+    baseline: Path | None,
     **measured: Any,
 ) -> None:
     """Measure MODEL on the test part of DATA, or on all of DATA where it has none.
@@ -87,7 +87,7 @@ def command(
     from likely.reporting.html import render
     from likely.reporting.html.sections.robustness import robustness
 
-    if (corruptions or attack) and twin is None:
+    if (corruptions or attack) and baseline is None:
         raise click.UsageError(
             "--corruptions and --attack are measured beside the softmax twin: name its folder with --baseline; where there "
             "is none it is trained, for as long as the model was"
@@ -98,9 +98,9 @@ def command(
     print_skipped(problems, all_named_by=f"{shlex.join(['likely', *sys.argv[1:]])} 2> left-out.txt")
     found = _measured(classifier, chosen, strangers, **measured)
     likeness = _fidelity(classifier, chosen.images, extractor) if extractor else None
-    pair = [classifier, _twin(model, classifier, twin)] if twin is not None else []
+    pair = [classifier, _twin(model, classifier, baseline)] if baseline is not None else []
     damaged = _damaged(pair, chosen.images, found.output.alpha) if corruptions else []
-    attack_success_rate = _deceived(pair, chosen.images, found.output.alpha, budget, n_attacked) if attack else []
+    attack_success_rate = _deceived(pair, chosen.images, found.output.alpha, epsilon, attack_samples) if attack else []
     if as_json:
         more: dict[str, Any] = {"fidelity": likeness.model_dump(mode="json")} if likeness else {}
         more |= {"corruptions": [each.model_dump(mode="json") for each in damaged]} if damaged else {}

@@ -41,7 +41,7 @@ def command(
     image: Path,
     against: str | None,
     data: str | None,
-    observed: str | None,
+    mask: str | None,
     out: Path,
     overwrite: bool,
 ) -> None:
@@ -60,14 +60,14 @@ def command(
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} exists; --overwrite replaces it")
     classifier = model.classifier_of_images("explain")
-    mask = None if observed is None else load_mask(classifier, observed, image)
-    if mask is None or mask.all():
+    pixels = None if mask is None else load_mask(classifier, mask, image)
+    if pixels is None or pixels.all():
         drawn, said = _whole(classifier, image, against, model.folder, data)
     elif against is not None:
         raise click.UsageError("--mask shows all classes beside each other; leave --against out")
     else:
-        judge = None if observed == TRANSPARENT else conformal_for_mask(classifier, mask, model.folder, data)
-        drawn, said = _part(classifier, image, mask, judge)
+        judge = None if mask == TRANSPARENT else conformal_for_mask(classifier, pixels, model.folder, data)
+        drawn, said = _part(classifier, image, pixels, judge)
     write_image(out, drawn if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(drawn))
     for sentence in said:
         click.echo(sentence, err=True)

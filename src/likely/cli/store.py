@@ -55,17 +55,23 @@ def restore(backup: Path, folder: Path, database: str | None) -> None:
 
 
 @command.command()
-@click.argument("days", type=click.FloatRange(0, min_open=True))
+@click.option(
+    "--older-than",
+    type=click.FloatRange(0, min_open=True),
+    required=True,
+    metavar="DAYS",
+    help="Age in days from which predictions are removed.",
+)
 @WHICH
 @DATABASE
-def prune(days: float, folder: Path, database: str | None) -> None:
+def prune(older_than: float, folder: Path, database: str | None) -> None:
     """Forget what was answered more than DAYS ago and that nobody labeled, with images that nothing is left of.
 
     No service must run meanwhile; `likely serve --retention-days` does the same by itself.
     """
     opened = open_store(folder, database, exclusive=True)
-    n = opened.prune(days)
-    opened.audit("retention", f"{n} predictions older than {days:g} days", key=None, address="")
+    n = opened.prune(older_than)
+    opened.audit("retention", f"{n} predictions older than {older_than:g} days", key=None, address="")
     click.echo(f"{n:,} predictions forgotten", err=True)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from likely.options import Options
     from likely.reporting.html.content import ReportContent
 
-DECODER = "draw__"  # before the names of what is said about drawing
+DECODER = "decoder__"  # before the names of what is said about drawing
 FAMILY = f"{__name__}.family"  # where a context keeps the family whose flags are asked for
 
 
@@ -156,7 +156,7 @@ def _run(given: dict[str, Any]) -> TrainConfig:
         decoder=DecoderOptions.model_validate(chosen(DecoderOptions, given, prefix=DECODER)),
         **{
             name: given[name]
-            for name in ("model", "seed", "folds", "repeats", "augment_with")
+            for name in ("model", "seed", "label_check_folds", "repeats", "augment_with")
             if given[name] is not None
         },
     )

@@ -19,7 +19,7 @@ from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError, InvalidValueError
 from likely.options import Options
 
-Resize: TypeAlias = Literal["fit", "crop", "stretch"]
+Resize: TypeAlias = Literal["pad", "crop", "stretch"]
 Color: TypeAlias = Literal["auto", "gray", "rgb"]
 Size: TypeAlias = tuple[int, int]
 
@@ -39,8 +39,8 @@ class ImageOptions(Options):
         "without it, the images' own size if all have one of at most 64, else 64",
     )
     resize: Resize = Field(
-        default="fit",
-        description="fit: the whole image, padded with its border's color; "
+        default="pad",
+        description="pad: the whole image, padded with its border's color; "
         "crop: fill, and cut what stands over; stretch: ignore the aspect",
     )
     center_crop_ratio: float = Field(
@@ -75,7 +75,7 @@ class ImageFormat(Options):
     channels: Literal[1, 3] = Field(description="1 for gray, 3 for red, green and blue")
     height: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
     width: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
-    resize: Resize = Field(default="fit", description="how an image of another size or aspect is brought to this one")
+    resize: Resize = Field(default="pad", description="how an image of another size or aspect is brought to this one")
     center_crop_ratio: float = Field(
         default=1.0, ge=1, description="with crop: how many times larger than to fill it is made"
     )
@@ -160,7 +160,7 @@ def _sides(value: object) -> tuple[int, int] | None:
 def _brought_to(format: ImageFormat, image: Image.Image) -> Image.Image:
     size = format.width, format.height
     match format.resize:
-        case "fit":
+        case "pad":
             return _fit(image, size)
         case "crop":
             return _crop(image, size, format.center_crop_ratio)

@@ -13,7 +13,7 @@ from likely.cli import main
 from likely.evaluation import attacks
 
 FAMILIES = {
-    "vae": ["--width", 8, "--latent-dims", 4, "--epochs", 20, "--masked-every", 1],
+    "vae": ["--width", 8, "--latent-dims", 4, "--epochs", 20, "--mask-interval", 1],
     "gaussian": [],
     "softmax": ["--width", 4, "--epochs", 2],
 }

@@ -146,7 +146,7 @@ def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, mo
         "--out",
         tmp_path / "shop",
     ]
-    lessons = ["--decoder-minutes", 0.03, "--decoder-side", 16, "--decoder-sketch-side", 8, "--decoder-width", 8]
+    lessons = ["--decoder-minutes", 0.03, "--decoder-side", 16, "--decoder-thumbnail-side", 8, "--decoder-width", 8]
     assert likely(capsys, "train", shop, *words, *lessons)[0] == 0
     classifier = Classifier.load(tmp_path / "shop")
     lemons, cups = (classifier.sample(name, 8, seed=0).mean((0, 2, 3)) for name in ("fruit/lemon", "cup"))

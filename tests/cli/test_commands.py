@@ -456,9 +456,9 @@ def test_a_fault_of_the_program_itself_is_a_sentence_too(model, picture, monkeyp
     def broken(*args, **kwargs):
         raise KeyError("no such thing")
 
-    monkeypatch.setattr(Predictor, "answer", broken)
+    monkeypatch.setattr(Predictor, "classify", broken)
     code, _, err = called("classify", model, picture)
-    assert code == 1
+    assert code == 3
     assert "report" in err
     assert "Traceback" not in err
 

@@ -26,7 +26,7 @@ def test_an_epochs_end_is_said_with_the_time_left(capsys, monkeypatch):
 
 def test_a_long_epoch_is_not_silent(capsys, monkeypatch):
     assert len(lines(capsys, steps(4), "training")) == 1
-    monkeypatch.setattr(progress, "LONGEST_SILENCE", 0.0)
+    monkeypatch.setattr(progress, "MAX_SILENCE", 0.0)
     assert len(lines(capsys, steps(4), "training")) == 4
     said = lines(capsys, steps(4), "checking labels", lines=False)
     assert all(line.startswith("checking labels") for line in said)
@@ -44,7 +44,7 @@ def test_the_time_left_follows_the_pace_since_the_first_step(monkeypatch):
 
 
 def test_counting_says_how_far_it_is(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "LONGEST_SILENCE", 0.0)
+    monkeypatch.setattr(progress, "MAX_SILENCE", 0.0)
     with progress.progress_bar("reading images") as report:
         report(1000, 2000)
     assert capsys.readouterr().err == "reading images: 1,000 of 2,000\n"

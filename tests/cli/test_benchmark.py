@@ -90,7 +90,7 @@ def test_a_family_that_fails_leaves_an_exit_code_of_one(benchmark, monkeypatch):
     def astray(self):
         raise DivergenceError("the loss went astray")
 
-    monkeypatch.setattr(Gaussian, "conclude", astray)
+    monkeypatch.setattr(Gaussian, "finalize_statistics", astray)
     code, out, err = benchmark("digits", "--models", "gaussian", *BRIEF, "--out", "results")
     assert code == 1
     assert "gaussian, seed 0 failed: the loss went astray" in err
