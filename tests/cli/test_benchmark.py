@@ -40,7 +40,7 @@ def test_it_writes_results_table_page_and_picture(benchmark, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
     assert [line["family"] for line in lines] == ["softmax", "gaussian"]
     assert lines[0]["options"]["width"] == 4
-    assert lines[1]["fidelity"]["n_drawn"] == 60
+    assert lines[1]["fidelity"]["n_generated"] == 60
     code, again, err = benchmark(*words)
     assert code == 0
     assert again == out

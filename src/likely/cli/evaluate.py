@@ -54,9 +54,7 @@ if TYPE_CHECKING:
 @click.option(
     "--epsilon", type=click.IntRange(0, 255), default=8, show_default=True, help="Largest change of a pixel, of 255."
 )
-@click.option(
-    "--attack-samples", type=click.IntRange(1), default=256, show_default=True, help="Images to attack."
-)
+@click.option("--attack-samples", type=click.IntRange(1), default=256, show_default=True, help="Images to attack.")
 @click.option(
     "--baseline",
     type=click.Path(path_type=Path, file_okay=False),

@@ -49,7 +49,7 @@ class GenerateRequest:
     help="Walk from an image of this class, in small steps, to one of the class --to, or to another of its own.",
 )
 @click.option(
-    "--to", "stops", multiple=True, metavar="NAME", help="Where a walk leads; given again, it goes on to there."
+    "--to", "waypoints", multiple=True, metavar="NAME", help="Where a walk leads; given again, it goes on to there."
 )
 @click.option(
     "--steps", type=click.IntRange(2), help=f"Images from one class of a walk to the next; {STEPS} if left out."
@@ -149,11 +149,11 @@ def _refuse_families(classifier: Predictor, request: GenerateRequest) -> None:
 
     if not isinstance(classifier.model_, GenerativeModel):
         raise click.UsageError(
-            f"{classifier.family!r} only tells classes apart and draws nothing; families that draw: {families_with(GenerativeModel)}"
+            f"a {classifier.family!r} model cannot generate images; families that can: {families_with(GenerativeModel)}"
         )
     if request.truncation != 1 and classifier.latent is None and classifier.feature_decoder is None:
         raise click.UsageError(
-            f"--truncation needs latent vectors, and {classifier.family!r} has none; families that have: {families_with(Latent)}"
+            f"--truncation needs a latent space and {classifier.family!r} has none; families with one: {families_with(Latent)}"
         )
 
 

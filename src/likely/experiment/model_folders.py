@@ -130,7 +130,7 @@ def save_with_new_class(
     record, run = load_record(folder), load_config(folder)
     for name, n in counts.items():
         record = record.with_new_class(name, n)
-    of_the_old = {"honesty": None, "memorization": None, "typicality": None, "trials": ()}
+    of_the_old = {"sample_quality": None, "memorization": None, "reference_p_values": None, "repeats": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **of_the_old})
     classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
     history = read_history(folder)

@@ -184,7 +184,7 @@ class TrainingRun:
                 return
             found = evaluate(classifier, parts.test.labeled(), alpha=ALPHA)
             trial = RepeatResult.from_result(found, seed, len(parts.train))
-            self.record = self.record.model_copy(update={"trials": (*self.record.repeats, trial)})
+            self.record = self.record.model_copy(update={"repeats": (*self.record.repeats, trial)})
             self._save()
         self.content = self.content.with_section(repeats(self.record.repeats))
         write_pages(self.out, self.content)
@@ -210,7 +210,7 @@ class TrainingRun:
             c.log_posterior(held_out.images).argmax(1) == held_out.labels for c in (self.classifier, other)
         )
         found = synthetic_augmentation.compare(artist.id or str(folder), len(made), before, after)
-        self.record = self.record.model_copy(update={"augmented": found})
+        self.record = self.record.model_copy(update={"synthetic_augmentation": found})
         if found.accepted:
             self.classifier = other
             self.record = self.record.model_copy(update=self._diagnostics())
@@ -236,7 +236,7 @@ class TrainingRun:
 
     def _diagnostics(self) -> dict[str, object]:
         """What is remembered of the classifier besides how it was made."""
-        return {"memorization": self._memorization(), "typicality": self._reference_p_values()}
+        return {"memorization": self._memorization(), "reference_p_values": self._reference_p_values()}
 
     def _reference_p_values(self) -> ReferencePValues | None:
         images = self.parts.validation.images
@@ -270,7 +270,7 @@ class TrainingRun:
         found = sample_quality(
             made, Ensemble(id, classifiers), self.parts.train, self._eval_images(), seed=self.run.seed
         )
-        self.record = self.record.model_copy(update={"honesty": found})
+        self.record = self.record.model_copy(update={"sample_quality": found})
         self._save()
         self.content = self.content.with_section(generated(found, None, self.classifier.labels))
 

@@ -96,7 +96,7 @@ class FeatureDecoder(Trainable):
     def from_state(cls, options: DecoderOptions, tensors: Mapping[str, Tensor]) -> Self:
         """Of the tensors that were `finished`; a RuntimeError if they are another's."""
         try:
-            self = cls(len(tensors["to_plan.location"]), options, len(tensors["sketches.codes"]))
+            self = cls(len(tensors["to_plan.location"]), options, len(tensors["thumbnails.codes"]))
         except KeyError as error:
             raise RuntimeError(f"there is no {error}") from error
         self.load_state_dict(dict(tensors))
@@ -128,7 +128,7 @@ class FeatureDecoder(Trainable):
     def with_new_class(self, s: Tensor, c: int) -> Self:
         """With a class more, of sketches (N, 3, s, s): filled in as those of all others are."""
         sketches = self.thumbnails.with_new_class(s, c)
-        tensors = self.to_state() | {f"sketches.{name}": t for name, t in sketches.state_dict().items()}
+        tensors = self.to_state() | {f"thumbnails.{name}": t for name, t in sketches.state_dict().items()}
         return type(self).from_state(self.options, tensors).to(self.plan.weight.device).eval()
 
     @torch.no_grad()
