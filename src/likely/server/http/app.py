@@ -1,4 +1,4 @@
-"""The application: routes behind the gate, pages beside them."""
+"""The ASGI application: routes, middleware and web pages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INSIDE = 4  # requests of the largest size that may be under way
 
 
 def application(registry: ModelRegistry, store: Store, settings: Settings) -> FastAPI:
-    """The whole service as an ASGI application; when it ends, it answers all who wait."""
+    """Return the service as an ASGI application; on shutdown it completes all queued requests."""
     service: Service
     metrics = Metrics(lambda: float(service.n_inflight))
     service = Service(registry, store, settings, metrics.batch)

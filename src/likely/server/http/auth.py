@@ -1,4 +1,4 @@
-"""Access: who asks, by an API key or by the session of a browser, and whether they may."""
+"""Authentication by API key or browser session, authorization by scope, and rate limits."""
 
 from __future__ import annotations
 
@@ -32,15 +32,18 @@ _Name: TypeAlias = tuple[str, str]  # a kind of secret and its hash: a session o
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks. `csrf` is what a browser has to say beside its cookie when it wants something changed."""
+    """Authenticated requester; `csrf` is the token that a browser must send beside its cookie for any change."""
 
     key: Key
     csrf: str | None = None
 
 
 class CredentialCache:
-    """Whose secrets are whose, asked of the store once a second at most, and once for all who come at the same time: what
-    another process revokes opens nothing after that, and what is revoked here at once."""
+    """Cache of API keys and sessions, refreshed from the store once a second.
+
+    Concurrent look-ups of one secret share a single query. A key revoked by another process stops working within a second,
+    one revoked here at once.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -51,15 +54,15 @@ class CredentialCache:
         self._threads = ThreadPoolExecutor(ASKING, "keys")
 
     async def find_key(self, secret: str) -> Key | None:
-        """As the store's."""
+        """Return the key with this secret, or None."""
         return await self._of("key", secret, self.store.find_key)
 
     async def find_session(self, session: str) -> Key | None:
-        """As the store's."""
+        """Return the key that opened the session, or None."""
         return await self._of("session", session, self.store.find_session)
 
     def forget(self) -> None:
-        """Ask the store again."""
+        """Clear the cache."""
         with self._lock:
             self._found.clear()
             self._asking.clear()
@@ -93,12 +96,12 @@ class CredentialCache:
 
 
 def csrf_token(session: str) -> str:
-    """What proves that a request is of our own page: others can make a browser send the cookie, and cannot read it."""
+    """Return the CSRF token of a session: other sites can make a browser send the cookie but cannot read this token."""
     return sha256(b"csrf:" + session.encode())
 
 
 async def authenticate(credentials: CredentialCache, request: Request) -> Principal:
-    """An HTTPException of 401 if nobody known asks, of 403 if it is not our page that does."""
+    """Return the requester; raise HTTPException 401 for unknown credentials and 403 for a missing CSRF token."""
     if secret := _secret_of(request):
         return Principal(_open(await credentials.find_key(secret)))
     session = request.cookies.get(COOKIE)
@@ -111,14 +114,14 @@ async def authenticate(credentials: CredentialCache, request: Request) -> Princi
 
 
 def require(caller: Principal, scope: Scope) -> None:
-    """An HTTPException of 403 if the key is not for that."""
+    """Raise HTTPException 403 unless the key has the scope."""
     if not caller.key.may(scope):
         has = ", ".join(sorted(caller.key.scopes)) or "nothing"
         raise HTTPException(403, f"the key {caller.key.id} is for {has}; this needs {scope.value}")
 
 
 def unauthorized(message: str) -> HTTPException:
-    """401, which has to say how it would be done."""
+    """Return HTTPException 401 with the required WWW-Authenticate header."""
     return HTTPException(401, message, headers={"WWW-Authenticate": "Bearer"})
 
 
@@ -136,7 +139,7 @@ def _open(key: Key | None) -> Key:
 
 
 class TokenBucket:
-    """A bucket for each key, or address, which fills at `rate` a second up to what comes in ten."""
+    """Token bucket for each key or address: refills at `rate` per second, up to ten seconds' worth."""
 
     def __init__(self, rate: float) -> None:
         self.rate, self.most = rate, max(1.0, rate * WINDOW)
@@ -144,7 +147,7 @@ class TokenBucket:
         self._lock = threading.Lock()
 
     def take(self, key: str, n: int) -> None:
-        """An HTTPException of 429 if the key has had so many of late."""
+        """Take n tokens; raise HTTPException 429 if too few are left."""
         now = time.monotonic()
         with self._lock:
             left, then = self._buckets.pop(key, (self.most, now))

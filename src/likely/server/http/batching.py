@@ -1,4 +1,4 @@
-"""Batching: what is asked at the same time is answered together, and what cannot wait is refused at once."""
+"""Dynamic batching: requests that arrive together run together, and requests beyond the queue's capacity are refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 
 class QueueFullError(Exception):
-    """Too many wait already; `seconds` is when to come again."""
+    """Too many queued images; `seconds` suggests when to retry."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"too many images are waiting; come again in {seconds:.0f} s")
@@ -23,12 +23,12 @@ class QueueFullError(Exception):
 
 
 class ShuttingDownError(Exception):
-    """The service is about to stop and takes nothing more."""
+    """The service is shutting down and accepts no further requests."""
 
 
 @dataclass
 class _Waiting(Generic[Job]):
-    """A job, with whom to tell."""
+    """Queued job with the future of its result."""
 
     kind: Hashable
     job: Job
@@ -43,17 +43,18 @@ _Found: TypeAlias = tuple[_Waiting[Any], Any, BaseException | None]
 
 @dataclass(frozen=True)
 class BatchStats:
-    """What a batch was, for those who measure."""
+    """Size of a batch and how long its first job waited, in seconds."""
 
     n: int
     waited: float
 
 
 class Batcher(Generic[Job, Result]):
-    """A thread that answers jobs of one kind together: up to `most` of them, after at most `wait` seconds, and of many a
-    multiple of `step`, so that there are few sizes of batches; the others are the first of the next.
+    """Thread that processes jobs of one kind in batches.
 
-    `answer` takes jobs of one kind and gives a result each, or raises what all of them are then told.
+    A batch holds up to `most` jobs, starts after at most `wait` seconds, and large batches are a multiple of `step`, so
+    that there are few different batch sizes; the remaining jobs come first in the next batch. `answer` maps jobs of one
+    kind to one result each, or raises an exception that all of them receive.
     """
 
     def __init__(
@@ -76,11 +77,14 @@ class Batcher(Generic[Job, Result]):
         self._thread.start()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of queued jobs."""
         return len(self._queue)
 
     async def submit(self, kind: Hashable, jobs: Sequence[Job]) -> list[Result]:
-        """A result each. All jobs are taken or none: a FullError if they do not fit, a ClosingError after `close`."""
+        """Return one result per job. All jobs are queued or none.
+
+        Raises QueueFullError if they do not fit and ShuttingDownError after `close`.
+        """
         loop = asyncio.get_running_loop()
         waiting = [_Waiting(kind, job, loop.create_future(), loop) for job in jobs]
         with self._changed:
@@ -93,7 +97,7 @@ class Batcher(Generic[Job, Result]):
         return list(await asyncio.gather(*(each.future for each in waiting)))
 
     def close(self) -> None:
-        """Answer all who wait, and take nobody more."""
+        """Complete all queued jobs and accept no more."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -113,7 +117,7 @@ class Batcher(Generic[Job, Result]):
             self.told(BatchStats(len(batch), begun - batch[0].since))
 
     def _next(self) -> list[_Waiting[Job]]:
-        """The jobs of the kind of the one that has waited longest; none when all is done."""
+        """Return the jobs of the same kind as the oldest one; an empty list after `close`."""
         with self._changed:
             while not self._queue:
                 if self._closing:
@@ -131,13 +135,13 @@ class Batcher(Generic[Job, Result]):
             return batch
 
     def _whole(self, n: int) -> int:
-        """As many of n as a batch takes."""
+        """Return the batch size for n queued jobs."""
         n = min(n, self.most)
         return n if n < self.step else n - n % self.step
 
 
 def _resolve(found: list[_Found]) -> None:
-    """Set the futures of a batch, in one callback for each event loop."""
+    """Resolve the futures of a batch, with one callback per event loop."""
     for loop in dict.fromkeys(waiting.loop for waiting, _, _ in found):
         loop.call_soon_threadsafe(_set_futures, [each for each in found if each[0].loop is loop])
 

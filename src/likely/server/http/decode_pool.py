@@ -1,7 +1,6 @@
-"""Decoding in processes of their own: what an image may do to one of them, it does not do to the service.
+"""Decoding in separate processes with limited memory and time, so that a malicious image cannot affect the service.
 
-A process has little memory and little time for an image. One that takes more, or dies, is replaced, and the image is answered
-by a sentence.
+A process that exceeds its limits or dies is replaced, and the image gets an error message.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ CLOSING = 2.0  # seconds that a process may take to leave by itself
 
 
 class DecodedImage(NamedTuple):
-    """A decoded image: pixels in a model's format, uint8 (C, H, W), and what it was before."""
+    """Decoded pixels in a model's format, uint8 (C, H, W), and the original's media type and size."""
 
     pixels: Array
     media_type: str
@@ -40,7 +39,7 @@ class DecodedImage(NamedTuple):
 
 
 class DecodeJob(NamedTuple):
-    """What is to be decoded."""
+    """Image to decode."""
 
     content: bytes
     name: str
@@ -49,13 +48,13 @@ class DecodeJob(NamedTuple):
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """What a process may take of the machine."""
+    """Resource limits of a decoder process."""
 
     megabytes: int
     pixels: int
 
     def apply(self) -> None:
-        """To this process, where the system knows such limits; what it holds already is not counted."""
+        """Apply the limits to this process, in addition to the memory it already uses."""
         if sys.platform == "win32":
             return
         import resource
@@ -67,7 +66,7 @@ class ProcessLimits:
 
 
 class DecoderPool:
-    """Processes that decode; `decode` waits for one that is free."""
+    """Pool of decoder processes."""
 
     def __init__(self, settings: Settings) -> None:
         self.seconds = settings.decode_timeout
@@ -79,11 +78,11 @@ class DecoderPool:
             self._idle.put(_Worker(self._context, self.limits))
 
     async def decode(self, order: DecodeJob) -> DecodedImage:
-        """An ImageError says why not."""
+        """Decode an image in the next idle process; raise ImageError on failure."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, order)
 
     def close(self) -> None:
-        """End all processes."""
+        """Terminate all processes."""
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().end()
@@ -108,7 +107,7 @@ class DecoderPool:
 
 
 class _Worker:
-    """One process and the line to it."""
+    """Decoder process and the pipe to it."""
 
     def __init__(self, context: ForkServerContext | SpawnContext, limits: ProcessLimits) -> None:
         self.line, theirs = context.Pipe()
@@ -119,7 +118,7 @@ class _Worker:
         theirs.close()
 
     def ask(self, order: DecodeJob, seconds: float) -> DecodedImage | str:
-        """The picture, or the sentence that says why there is none."""
+        """Return the decoded image or an error message; raise TimeoutError after `seconds`."""
         self.line.send(order)
         if not self.line.poll(seconds):
             raise TimeoutError
@@ -133,7 +132,7 @@ class _Worker:
 
 
 def _work(line: Connection, limits: ProcessLimits) -> None:
-    """Until the line is closed: when the service is told to stop, those who wait are answered first."""
+    """Decode images until the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     limits.apply()
@@ -160,7 +159,7 @@ def _decoded(order: DecodeJob, most: int) -> DecodedImage:
 
 
 def _held_bytes() -> int:
-    """Address space that this process has taken; 0 where the system does not tell."""
+    """Return the address space of this process in bytes; 0 where the system does not report it."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123  # no path of a file system
             pages = int(file.read().split()[0])
@@ -172,5 +171,5 @@ def _held_bytes() -> int:
 
 
 def stack(images: Sequence[DecodedImage]) -> Array:
-    """(N, H, W, C) of pictures of one format."""
+    """Stack images of one format to shape (N, H, W, C)."""
     return np.stack([picture.pixels.transpose(1, 2, 0) for picture in images])

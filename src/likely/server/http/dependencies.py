@@ -1,4 +1,4 @@
-"""What routes ask for: the service, who calls, and leave to do something."""
+"""FastAPI dependencies: application state, service, and authenticated requester."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from likely.server.store import Scope
 
 @dataclass(frozen=True)
 class AppState:
-    """What an application holds."""
+    """State of an application."""
 
     service: Service
     metrics: Metrics
@@ -29,18 +29,18 @@ class AppState:
 
 # Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
 async def state_of(request: Request) -> AppState:
-    """The application's."""
+    """Return the application's state."""
     state: AppState = request.app.state.likely
     return state
 
 
 async def service_of(request: Request) -> Service:
-    """The application's."""
+    """Return the application's service."""
     return (await state_of(request)).service
 
 
 def needs(scope: Scope) -> Callable[[Request], Principal]:
-    """Whoever asks has to have a key for that."""
+    """Return a dependency that requires a key with the scope."""
 
     async def caller(request: Request) -> Principal:
         found = await authenticate((await state_of(request)).credentials, request)
@@ -52,12 +52,12 @@ def needs(scope: Scope) -> Callable[[Request], Principal]:
 
 
 def address_of(request: Request) -> str:
-    """Where a request comes from."""
+    """Return the client's address."""
     return request.client.host if request.client is not None else ""
 
 
 def find_model(service: Service, id: str | None) -> LoadedModel:
-    """A model by its name; an HTTPException of 404 names the nearest."""
+    """Return a model by its name; raise HTTPException 404 that names the nearest one."""
     try:
         return service.registry[id]
     except UnknownModelError as error:

@@ -1,4 +1,4 @@
-"""Faults that are no request's: each becomes a sentence, and none is a surprise."""
+"""Exception handlers: each error becomes a JSON object with one sentence."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 5  # after which a store that cannot be written may be tried again
 
 
 def install_exception_handlers(app: FastAPI) -> None:
-    """Answer faults of the application by sentences."""
+    """Register the exception handlers."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(QueueFullError, _full)
@@ -67,14 +67,14 @@ def _told(status: int, detail: str, retry_after: int | None = None) -> JSONRespo
 
 
 def _query_words(request: Request) -> list[str]:
-    """Those that the documentation has of a request's route."""
+    """Return the query parameters of the request's route."""
     routes = request.app.openapi()["paths"].get(request.scope["route"].path_format, {})
     parameters = routes.get(request.method.lower(), {}).get("parameters", [])
     return [each["name"] for each in parameters if each["in"] == "query"]
 
 
 def problem_response(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
-    """What pydantic says of one field, as a sentence; of a query word that is none of those known, with the nearest."""
+    """Return pydantic's error for one field as a sentence; for an unknown query parameter, name the nearest known one."""
     place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
     if found["type"] == "extra_forbidden":
         return f"{'.'.join(map(str, place))} is not known here{did_you_mean(str(place[-1]), known)}"

@@ -1,4 +1,4 @@
-"""Figures for Prometheus: requests, latency, batches, what waits, and the share of unknown images of each model."""
+"""Prometheus metrics: requests, latency, batches, queue, predictions by status, and drift."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """What a service counts; one for each application."""
+    """Metrics of one application."""
 
     def __init__(self, waiting: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
@@ -37,26 +37,26 @@ class Metrics:
         queue.set_function(waiting)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request is over."""
+        """Count a finished request."""
         self._requests.labels(method, route, str(status)).inc()
         self._latency.labels(route).observe(seconds)
 
     def batch(self, batched: BatchStats) -> None:
-        """One batch went through."""
+        """Count a batch."""
         self._sizes.observe(batched.n)
         self._waited.observe(batched.waited)
 
     def predicted(self, model: str, answers: Sequence[Prediction]) -> None:
-        """By a version of a model."""
+        """Count predictions of a model version by status."""
         for answer in answers:
             self._answers.labels(model, answer.status.value).inc()
 
     def drifted(self, model: str, drift: Drift) -> None:
-        """How far a model's images of late are from those of its validation."""
+        """Set the drift of a model version."""
         self._drift.labels(model).set(drift.difference)
         if drift.has_drifted is not None:
             self._has_drifted.labels(model).set(drift.has_drifted)
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """Return all metrics in Prometheus text format."""
         return generate_latest(self.registry)

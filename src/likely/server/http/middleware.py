@@ -1,4 +1,4 @@
-"""The gate that every request goes through: an id, a line in the log, figures, headers, and no more bytes than allowed."""
+"""Middleware around every request: request id, access log, metrics, security headers and size limits."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ SECONDS = 1  # after which those who are told that there is no room may come aga
 
 
 class PayloadTooLargeError(Exception):
-    """More bytes came than were allowed."""
+    """A request exceeds the size limit."""
 
 
 class OverloadedError(Exception):
-    """There is no room now; the message says of what there is too much."""
+    """The service is temporarily out of capacity."""
 
 
 @dataclass
 class _Inside:
-    """Bytes of all requests that are under way."""
+    """Total bytes of all requests in flight."""
 
     most: int
     n: int = 0
 
 
 class _Body:
-    """A request's own bytes, counted as they come."""
+    """Request body that counts its bytes while they arrive."""
 
     def __init__(self, receive: Receive, most: int, inside: _Inside) -> None:
         self._receive, self.most, self.inside, self.n = receive, most, inside, 0
 
     async def receive(self) -> Message:
-        """What comes next; a TooLargeError or a BusyError if that is too much, of this request or of all."""
+        """Return the next ASGI message; raise PayloadTooLargeError or OverloadedError beyond a limit."""
         message = await self._receive()
         n = len(message.get("body", b""))
         self.n += n
@@ -75,18 +75,18 @@ class _Body:
         return message
 
     def is_done_with(self) -> None:
-        """None of it is under way any more."""
+        """Release the bytes of a finished request."""
         self.inside.n -= self.n
 
 
 class _Answer:
-    """What a request is answered with, and the headers that every answer has."""
+    """Response that records its status and adds the standard headers."""
 
     def __init__(self, send: Send, id: str) -> None:
         self._send, self.id, self.status = send, id, 500
 
     async def send(self, message: Message) -> None:
-        """As ASGI has it."""
+        """Send an ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", ())
@@ -109,9 +109,11 @@ class RequestMiddleware:
     def __init__(
         self, app: ASGIApp, *, metrics: Metrics, max_bytes: int, max_inside: int, is_full: Callable[[], bool]
     ) -> None:
-        """At most so many bytes where images come, which read none before they know who asks, and elsewhere few; at most
-        `max_inside` of all requests that are under way; and no images while it `is_full`, for to say so has to cost less
-        than what there is too much of already."""
+        """Allow `max_bytes` per request on routes that take images and a small body elsewhere, `max_inside` bytes over all
+        requests in flight, and no images while `is_full` returns True.
+
+        The check comes first because refusing a request has to cost less than serving it.
+        """
         self.app, self.metrics, self.max_bytes, self.is_full = app, metrics, max_bytes, is_full
         self.inside = _Inside(max_inside)
 
@@ -151,7 +153,7 @@ class RequestMiddleware:
 
 
 class JsonFormatter(logging.Formatter):
-    """A line of JSON for each record."""
+    """Log formatter that writes one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -165,7 +167,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> dict[str, Any]:
-    """Of a line in the log; nothing that a client wrote but the method, for secrets travel in headers and in queries."""
+    """Return the fields of an access log line; nothing from the client except the method, since secrets may be in headers
+    and queries.
+    """
     client = scope.get("client") or ("", 0)
     key = scope.get("state", {}).get("key")
     return {
@@ -180,12 +184,12 @@ def _fields(scope: Scope, id: str, route: str, status: int, seconds: float) -> d
 
 
 def _route_of(scope: Scope) -> str:
-    """The path's pattern, for there are as many paths as images."""
+    """Return the route's pattern instead of the path, which would have unbounded cardinality."""
     return str(getattr(scope.get("route"), "path", "other"))
 
 
 def _id_of(scope: Scope) -> str:
-    """The one that came along, if it is harmless in a log."""
+    """Return the client's request id if it is safe to log, otherwise a new one."""
     for name, value in scope["headers"]:
         if name == RAW_REQUEST_ID and re.fullmatch(rb"[\w.:-]{1,64}", value):
             return str(value.decode("ascii"))

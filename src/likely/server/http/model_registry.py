@@ -1,4 +1,4 @@
-"""The models that are served: by name, and each in the versions that were loaded."""
+"""Registry of the models that are served, each with the versions that are loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_VERSIONS = 2  # versions of a model: the one that answers, and the one befor
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A version of a model, loaded."""
+    """Loaded version of a model."""
 
     folder: Path
     classifier: Predictor
@@ -33,18 +33,18 @@ class LoadedModel:
 
     @property
     def id(self) -> str:
-        """ "fashion@3f2a"."""
+        """Name and version, such as "fashion@3f2a"."""
         assert self.classifier.id is not None
         return self.classifier.id
 
     @cached_property
     def projection(self) -> PCAProjection | None:
-        """What its map is drawn on, if it has one."""
+        """2-D projection of the embedding, if the model has one."""
         return self.classifier.projection()
 
     @cached_property
     def record(self) -> TrainingRecord | None:
-        """What is remembered of its making."""
+        """Training record, or None if the model was saved from Python."""
         try:
             return load_record(self.folder, self.trust)
         except ValueError:  # saved from Python, or by another version
@@ -52,18 +52,18 @@ class LoadedModel:
 
     @property
     def reference_p_values(self) -> ReferencePValues | None:
-        """What p-values were like when it was validated, if that was remembered."""
+        """Distribution of p-values on validation images, if it was recorded."""
         return None if self.record is None else self.record.reference_p_values
 
     @property
     def n_training(self) -> Mapping[str, int]:
-        """Images that each class was learned from, if that was remembered."""
+        """Number of training images of each class, if it was recorded."""
         counts = [] if self.record is None else self.record.counts.get("train", [])
         return dict(zip(self.classifier.labels, counts, strict=False))
 
     @cached_property
     def class_embeddings(self) -> Tensor:
-        """Where classes are on it, (K, 2)."""
+        """Projected class embeddings, shape (K, 2)."""
         assert self.projection is not None
         return self.classifier.class_embeddings(self.projection)
 
@@ -77,7 +77,7 @@ class LoadedModel:
 
 
 class ModelRegistry:
-    """Models by their names; whoever has got a version may go on with it while others are loaded."""
+    """Models by name; requests that hold a version can finish with it while another is loaded."""
 
     def __init__(self, folders: Sequence[Path], device: str = "cpu", trust: TrustPolicy | None = None) -> None:
         self.device, self.trust = device, trust
@@ -90,21 +90,23 @@ class ModelRegistry:
             self.publish(new)
 
     def read(self, folder: Path) -> LoadedModel:
-        """Load a folder, or load it again, without having it answer yet."""
+        """Load a model folder without serving it yet."""
         classifier = Predictor.load(folder, device=self.device, trust=self.trust)
         if classifier.format_ is None:
             raise InvalidValueError(f"{folder} was trained on vectors; a service is asked about images")
         return LoadedModel(folder.resolve(), classifier, classifier.format_, self.trust)
 
     def publish(self, new: LoadedModel) -> None:
-        """Have it answer; the version that was there before stays for those who name it."""
+        """Serve a version; the previous one remains available by its version."""
         with self._changing:
             others = tuple(each for each in self._models.get(new.name, ()) if each.version != new.version)
             self._models = {**self._models, new.name: (*others, new)[-MAX_VERSIONS:]}
 
     def __getitem__(self, id: str | None) -> LoadedModel:
-        """By "name", which is its newest version, or "name@version"; without either, the first. An UnknownModelError if
-        there is none."""
+        """Return a model by "name" (its newest version) or "name@version"; the first model for None.
+
+        Raises UnknownModelError.
+        """
         if id is None:
             return next(iter(self._models.values()))[-1]
         name, _, version = id.partition("@")
@@ -119,7 +121,7 @@ class ModelRegistry:
 
     @property
     def takes_signed_only(self) -> bool:
-        """Whether a model needs a signature to be loaded."""
+        """True if models must be signed."""
         return self.trust is not None and self.trust.signer is not None
 
     @property

@@ -1,4 +1,4 @@
-"""Pictures over the wire: pixels as PNG, and as base64 within JSON."""
+"""PNG encoding of pixels, raw or in base64."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from likely.data.preprocessing import to_pil
 
 
 def png(pixels: Array) -> bytes:
-    """uint8 (C, H, W)."""
+    """Encode uint8 pixels (C, H, W) as PNG."""
     file = BytesIO()
     to_pil(pixels).save(file, "PNG")
     return file.getvalue()
 
 
 def encoded(pixels: Array) -> str:
-    """A PNG in base64, for JSON."""
+    """Encode pixels as PNG in base64, for JSON."""
     return base64.b64encode(png(pixels)).decode("ascii")

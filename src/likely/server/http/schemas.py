@@ -1,4 +1,4 @@
-"""What goes over the wire beside Answer: requests and responses, as pydantic models that the documentation is made of."""
+"""Request and response schemas, from which the OpenAPI documentation is generated."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ MOST_IDS = 10_000  # predictions that are labeled together
 
 
 class Problem(BaseModel):
-    """What went wrong, in a sentence."""
+    """Error message."""
 
     detail: str
 
 
 class PredictionOut(Prediction):
-    """An answer, and under what id it can be found again."""
+    """Prediction with the id under which it is stored."""
 
     id: Annotated[str | None, Field(description="null for an image that could not be read.")]
 
 
 class ClassifyResponse(BaseModel):
-    """The answers to all images of a request, in their order."""
+    """Predictions for all images of a request, in order."""
 
     model: str
     request: str
@@ -36,7 +36,7 @@ class ClassifyResponse(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model that is served; `versions` are loaded, the last of them answers."""
+    """Model that is served; `versions` are loaded, and the last one is the default."""
 
     name: str
     version: str
@@ -48,13 +48,13 @@ class ModelInfo(BaseModel):
 
 
 class ModelsResponse(BaseModel):
-    """All that are served."""
+    """All models that are served."""
 
     models: list[ModelInfo]
 
 
 class PathFrame(BaseModel):
-    """An image on the way to another class."""
+    """Image on the path to another class."""
 
     image: Annotated[str, Field(description="PNG in base64.")]
     probability: Annotated[float, Field(description="That of the other class, as the model sees this image.")]
@@ -62,7 +62,7 @@ class PathFrame(BaseModel):
 
 
 class ExplainResponse(BaseModel):
-    """Why an image is of a class and not of another. Pictures are PNG in base64."""
+    """Explanation of a class against another one; images are PNG in base64."""
 
     model: str
     label: str
@@ -78,7 +78,7 @@ class ExplainResponse(BaseModel):
 
 
 class GenerateRequest(BaseModel):
-    """What is to be drawn."""
+    """Request for generated images."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -89,7 +89,7 @@ class GenerateRequest(BaseModel):
 
 
 class GenerateResponse(BaseModel):
-    """New images of a class, PNG in base64 each."""
+    """Generated images of a class, PNG in base64 each."""
 
     model: str
     label: str
@@ -97,7 +97,7 @@ class GenerateResponse(BaseModel):
 
 
 class DriftInfo(BaseModel):
-    """The images of late beside those of validation; all null if one of the two is not known."""
+    """Drift of recent images against validation images; all null if either is missing."""
 
     model: str
     drifted: Annotated[
@@ -110,7 +110,7 @@ class DriftInfo(BaseModel):
 
 
 class ClassInfo(ClassStats):
-    """A class of a model."""
+    """Class of a model with its statistics."""
 
     n_training: Annotated[
         int | None, Field(description="Images that it was learned from; null if nobody wrote that down.")
@@ -118,14 +118,14 @@ class ClassInfo(ClassStats):
 
 
 class ClassesResponse(BaseModel):
-    """All classes of a model, in its order."""
+    """All classes of a model, in order."""
 
     model: str
     classes: list[ClassInfo]
 
 
 class ClassEmbedding(BaseModel):
-    """A class on a model's map."""
+    """Projected embedding of a class."""
 
     label: str
     x: float
@@ -133,21 +133,21 @@ class ClassEmbedding(BaseModel):
 
 
 class ProjectionResponse(BaseModel):
-    """A model's map; without classes if the model has no space that they lie in."""
+    """2-D projection of a model's classes; empty if the model has no embedding."""
 
     model: str
     classes: list[ClassEmbedding]
 
 
 class PageParams(PredictionFilter):
-    """A filter of predictions, and which page of what it lets through."""
+    """Filter of predictions and a page of the result."""
 
     before: Annotated[Word | None, Field(max_length=36, description="Those older than this one.")] = None
     limit: Annotated[int, Field(ge=1, le=MOST)] = 50
 
 
 class PredictionsResponse(BaseModel):
-    """Predictions, the newest first; `before` asks for the next page, null on the last."""
+    """Predictions, the newest first; pass `before` to get the next page, null on the last."""
 
     predictions: list[PredictionRecord]
     before: str | None
@@ -155,7 +155,7 @@ class PredictionsResponse(BaseModel):
 
 
 class UploadParams(BaseModel):
-    """What goes in the address of a request that brings images."""
+    """Query parameters of a request that uploads images."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -165,7 +165,7 @@ class UploadParams(BaseModel):
 
 
 class ModelParams(UploadParams):
-    """Which model is meant."""
+    """Selection of a model."""
 
     model: Annotated[
         str | None, Field(max_length=255, description='"name" or "name@version"; the first model if left out.')
@@ -173,7 +173,7 @@ class ModelParams(UploadParams):
 
 
 class ClassifyParams(ModelParams):
-    """How images are to be answered."""
+    """Parameters of classification."""
 
     alpha: Annotated[
         float | None, Field(gt=0, lt=1, description="Share of known images that may be called unknown.")
@@ -182,13 +182,13 @@ class ClassifyParams(ModelParams):
 
 
 class ExplainParams(ModelParams):
-    """What an image's class is to be compared with."""
+    """Parameters of an explanation."""
 
     against: Annotated[str | None, Field(max_length=255, description="A class; the runner-up if left out.")] = None
 
 
 class SampleParams(BaseModel):
-    """Which of all images of a class is drawn."""
+    """Parameters of a generated image."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -196,13 +196,13 @@ class SampleParams(BaseModel):
 
 
 class NewClassParams(UploadParams):
-    """What a new class is to be called."""
+    """Parameters of a new class."""
 
     label: Annotated[Word, Field(min_length=1, max_length=255, description="The new class's name.")]
 
 
 class LabelRequest(BaseModel):
-    """What images show; null takes back what was said."""
+    """Label of an image; null withdraws it."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -210,19 +210,19 @@ class LabelRequest(BaseModel):
 
 
 class BulkLabelRequest(LabelRequest):
-    """The same of many."""
+    """Label of several images."""
 
     ids: Annotated[list[Annotated[Word, Field(max_length=36)]], Field(min_length=1, max_length=MOST_IDS)]
 
 
 class LabelResponse(BaseModel):
-    """Which predictions there were to label."""
+    """Ids of the predictions that were labeled."""
 
     ids: list[str]
 
 
 class LoginRequest(BaseModel):
-    """A key, for which a browser gets a cookie."""
+    """Key to exchange for a session cookie."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -230,7 +230,7 @@ class LoginRequest(BaseModel):
 
 
 class SessionInfo(BaseModel):
-    """Who asks, and what a browser says beside its cookie when it wants something changed."""
+    """Authenticated key, and the CSRF token of a browser session."""
 
     key: str
     name: str
@@ -239,7 +239,7 @@ class SessionInfo(BaseModel):
 
 
 class KeyInfo(BaseModel):
-    """A key, without its secret."""
+    """API key without its secret."""
 
     id: str
     name: str
@@ -250,7 +250,7 @@ class KeyInfo(BaseModel):
 
 
 class NewKeyRequest(BaseModel):
-    """What a key is for."""
+    """Parameters of a new API key."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -260,13 +260,13 @@ class NewKeyRequest(BaseModel):
 
 
 class NewKeyResponse(KeyInfo):
-    """A new key with its secret, which is shown this once."""
+    """New API key with its secret, which is shown only once."""
 
     secret: str
 
 
 def response_schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A model's JSON schema with all that it refers to in its place, for where FastAPI does not write it."""
+    """Return a model's JSON schema with all references resolved."""
     whole = model.model_json_schema()
     named = whole.pop("$defs", {})
 
@@ -282,7 +282,7 @@ def response_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def problem_responses(*codes: int) -> Responses:
-    """The responses of a route that are none of success."""
+    """Return the error responses of a route for its OpenAPI documentation."""
     told = {
         400: "The request cannot be read.",
         401: "No key, or one that opens nothing.",

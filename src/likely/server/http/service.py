@@ -1,4 +1,4 @@
-"""The service: models, a store and processes that decode, and what becomes of images that come in."""
+"""The service: models, prediction store, batching and decoding, and the path of an image through them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LOG = logging.getLogger("likely.service")
 
 
 class Upload(NamedTuple):
-    """An image as it came."""
+    """Uploaded image."""
 
     name: str
     content: bytes
@@ -56,7 +56,7 @@ class Upload(NamedTuple):
 
 
 class ClassifyJob(NamedTuple):
-    """How images are to be answered, and for whom."""
+    """Parameters of a classification request."""
 
     model: LoadedModel
     alpha: float
@@ -65,14 +65,14 @@ class ClassifyJob(NamedTuple):
 
 
 class LocatedPrediction(NamedTuple):
-    """An answer, and where the image is on the model's map, if it has one."""
+    """Prediction with its 2-D embedding, if the model has one."""
 
     prediction: Prediction
     embedding_2d: tuple[float, float] | None
 
 
 class StoredPrediction(NamedTuple):
-    """An answer, and under what id it is in the store; an image that could not be read has none."""
+    """Prediction with its id in the store; None for an unreadable image."""
 
     id: str | None
     prediction: Prediction
@@ -80,14 +80,14 @@ class StoredPrediction(NamedTuple):
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is answered together."""
+    """Key of a batch: images classified together."""
 
     model: LoadedModel
     alpha: float
 
 
 class Service:
-    """What all requests share; `close` answers all who wait."""
+    """State shared by all requests; `close` completes all queued ones."""
 
     def __init__(
         self,
@@ -114,18 +114,18 @@ class Service:
             self._restore_version(folder)
 
     def register_model(self, model: LoadedModel) -> None:
-        """A version of a model answers from now on."""
+        """Register a model version in the store."""
         labels, family = list(model.classifier.labels), model.classifier.family
         row = ModelRow(id=model.id, name=model.name, family=family, labels=labels, first_served=datetime.now(UTC))
         self.store.register_model(row)
 
     @property
     def is_full(self) -> bool:
-        """Whether not one image more may wait."""
+        """True if the queue has no room for another image."""
         return self.n_inflight >= self.settings.max_queue
 
     def load(self, folder: Path) -> LoadedModel:
-        """Read a model folder; what it says from now on has a model in the store."""
+        """Load a model folder, register it in the store and serve it."""
         new = self.registry.read(folder)
         self.register_model(new)
         self.registry.publish(new)
@@ -141,7 +141,7 @@ class Service:
         return new
 
     def _restore_version(self, folder: Path) -> None:
-        """A version that learned a class here, if it comes from what is served, and not from what was trained anew since."""
+        """Load a version with a class added here, if its parent version is still served."""
         try:
             (model,) = (path for path in folder.iterdir() if path.is_dir())
             parent = (folder / PARENT).read_text()
@@ -155,7 +155,7 @@ class Service:
             LOG.warning("not loaded: %s: %s", folder, error)
 
     async def classify(self, uploads: Sequence[Upload], asked: ClassifyJob) -> list[StoredPrediction]:
-        """An answer to each image, in the store before it is given. A FullError if too many wait."""
+        """Classify images and store the predictions before returning them; raise QueueFullError if too many are queued."""
         with self._admit(len(uploads)):
             decoding = (self._decode(upload, asked.model) for upload in uploads)
             found = await asyncio.gather(*decoding)
@@ -172,14 +172,16 @@ class Service:
         return [next(kept) if isinstance(each, DecodedImage) else StoredPrediction(None, each) for each in found]
 
     async def explain(self, upload: Upload, model: LoadedModel, against: str | None) -> Explanation:
-        """Why an image is of its class; an ImageError or a ValueError if it cannot be told."""
+        """Explain the class of an image; raise ImageError or InvalidValueError if that is impossible."""
         async with self._slow_slot():
             (pixels,) = stack([await self._decode_or_raise(upload, model)])
             return await run_in_threadpool(model.classifier.explain, pixels, against=against)
 
     async def extend(self, model: LoadedModel, label: str, uploads: Sequence[Upload]) -> LoadedModel:
-        """A version of a model that knows a class more, from images of it; it answers from now on. A ValueError if the model
-        cannot learn it, and an ImageError names an image that cannot be read."""
+        """Add a class to a model from images, and serve the new version.
+
+        Raises InvalidValueError if the model does not support it and ImageError for an unreadable image.
+        """
         if len(uploads) < MIN_NEW_CLASS_IMAGES:
             raise InvalidValueError(
                 f"{label!r} has {len(uploads)} of the {MIN_NEW_CLASS_IMAGES} images that a class is learned from at least"
@@ -207,21 +209,21 @@ class Service:
         return self.load(grown / model.name)
 
     def drift(self, model: LoadedModel) -> Drift | None:
-        """Of the images that a model was shown of late, from those that it was validated on; None if nothing is known."""
+        """Compare the p-values of recent images with those of validation; None without reference values."""
         kept = model.reference_p_values
         if kept is None:
             return None
         return drift(self.store.latest_p_values(model.id, DRIFT_WINDOW), kept.quantiles, kept.n)
 
     async def generate(self, model: LoadedModel, label: str, n: int, seed: int) -> Array:
-        """New images of a class, uint8 (n, C, H, W); a ValueError if the model does not draw or has no such class."""
+        """Generate images of a class, uint8 (n, C, H, W); raise InvalidValueError if the model cannot."""
         if not model.classifier.generates_images:
             raise InvalidValueError(f"{model.id} draws no images")
         async with self._slow_slot():
             return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
 
     async def prune_periodically(self) -> None:
-        """Forget what is too old, again and again; nothing if nothing ever is."""
+        """Delete predictions older than the retention period every hour, if there is one."""
         while self.settings.retention_days is not None:
             try:
                 await run_in_threadpool(self._prune, self.settings.retention_days)
@@ -234,7 +236,7 @@ class Service:
             self.store.audit("retention", f"{n} predictions older than {days:g} days", key=None, address="")
 
     def close(self) -> None:
-        """Answer all who wait, take nobody more, and let go of everything."""
+        """Complete all queued requests, refuse new ones and release all resources."""
         self._classify_batcher.close()
         self._store_batcher.close()
         self.decoders.close()
@@ -242,7 +244,7 @@ class Service:
 
     @asynccontextmanager
     async def _slow_slot(self) -> AsyncIterator[None]:
-        """In its turn among what takes long, which does not count among the images that wait for answers."""
+        """Run slow requests one at a time; they do not count towards the queue of images."""
         if self._n_slow >= MAX_SLOW_REQUESTS:
             raise QueueFullError(1.0)
         self._n_slow += 1
@@ -254,7 +256,7 @@ class Service:
 
     @contextmanager
     def _admit(self, n: int) -> Iterator[None]:
-        """While so many images are on their way through."""
+        """Count n images as in flight; raise QueueFullError if they do not fit."""
         if self.n_inflight + n > self.settings.max_queue:
             raise QueueFullError(1.0)
         self.n_inflight += n
@@ -264,7 +266,7 @@ class Service:
             self.n_inflight -= n
 
     async def _decode_or_raise(self, upload: Upload, model: LoadedModel) -> DecodedImage:
-        """An ImageError if it cannot be read."""
+        """Decode an upload; raise ImageError if it is unreadable."""
         found = await self._decode(upload, model)
         if isinstance(found, Prediction):
             raise ImageError(found.error)

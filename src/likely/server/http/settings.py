@@ -1,4 +1,4 @@
-"""What a service may be asked to do differently, declared once."""
+"""Settings of the service, declared once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MB = 1_000_000  # bytes
 
 
 class Settings(Options):
-    """The limits of a service, and how it answers."""
+    """Limits and defaults of the service."""
 
     alpha: float = Field(
         0.05, gt=0, lt=1, description="Share of known images that may be called unknown, unless asked."
@@ -36,10 +36,10 @@ class Settings(Options):
 
     @property
     def max_request_bytes(self) -> int:
-        """Of one request."""
+        """Maximum size of a request in bytes."""
         return int(self.max_request_megabytes * MB)
 
     @property
     def max_bytes(self) -> int:
-        """Of one image."""
+        """Maximum size of an image in bytes."""
         return int(self.max_megabytes * MB)

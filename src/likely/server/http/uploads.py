@@ -1,4 +1,4 @@
-"""Uploads: images out of a request, as a form, as raw bytes or as base64 in JSON; never more than was allowed."""
+"""Uploaded images: multipart form, raw bytes, or base64 in JSON, within the size limits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ SCHEMA: dict[str, Any] = {
 
 
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
-    """At least one, of which one is not empty. An HTTPException of 400, 413, 415 or 422 says what was expected instead."""
+    """Return the uploaded images, at least one of them not empty.
+
+    Raises HTTPException 400, 413, 415 or 422 that says what was expected.
+    """
     kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         found = await _of_form(request, settings)
@@ -79,9 +82,9 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
 
 
 def decode_base64(name: str, data: str) -> Upload:
-    """An image in base64, or with a fault if it is not.
+    """Return the image of a base64 string, or an upload with a fault.
 
-    Its lines may be folded, as programs do that write it, and it may be a data URL, as browsers make them.
+    Folded lines and data URLs are accepted.
     """
     digits = data.partition(",")[2] if data.startswith("data:") else data
     try:
@@ -111,6 +114,6 @@ def _of_json(body: bytes) -> list[Upload]:
 
 
 def _name(given: object, i: int) -> str:
-    """One that can be written anywhere: half a surrogate or a zero byte would spoil the answers beside it."""
+    """Return a printable name: a lone surrogate or a zero byte would make other predictions unwritable."""
     name = "".join(each for each in given[:255] if each.isprintable()) if isinstance(given, str) else ""
     return name or f"image {i + 1}"

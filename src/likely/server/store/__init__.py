@@ -1,4 +1,4 @@
-"""The store of the service: predictions, images, labels, keys and the audit log, in SQLite or PostgreSQL."""
+"""Prediction store of the service: predictions, images, labels, keys and the audit log, in SQLite or PostgreSQL."""
 
 from likely.exceptions import StoreError
 from likely.server.store.db import STORE_FAULTS

@@ -1,4 +1,4 @@
-"""Backup and restore: a store into another one, whatever databases they are."""
+"""Backup and restore of a prediction store, whatever databases are on either side."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ AT_ONCE = 1000  # rows
 
 
 def backup(store: Store, out: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
-    """Everything of a store, as it is at one moment, as a store in a new folder, with its database in it: how many images.
+    """Copy a store, as it is at one moment, into a new folder with a SQLite database; return the number of images.
 
-    The service may go on meanwhile. A StoreError if the folder holds something.
+    The service may run meanwhile. Raises StoreError if the folder is not empty.
     """
     return _copied(store, _new(out, None), progress)
 
@@ -27,7 +27,10 @@ def backup(store: Store, out: Path, progress: Callable[[int, int], None] = lambd
 def restore(
     source: Path, folder: Path, url: str | None, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> int:
-    """A backup into a new store, in a folder or with its database at `url`; a StoreError if there is something already."""
+    """Copy a backup into a new store, in a folder or with its database at `url`; return the number of images.
+
+    Raises StoreError if the target already holds data.
+    """
     if not (source / "likely.sqlite").exists():
         raise StoreError(f"{source} is no backup: likely.sqlite was expected in it")
     return _copied(Store.open(source), _new(folder, url), progress)
@@ -70,7 +73,7 @@ def at_one_moment(connection: Connection) -> None:
 
 
 def _copy_rows(old: Connection, new: Connection) -> None:
-    """Tables in the order in which they need each other."""
+    """Copy tables in the order of their foreign keys."""
     for table in Base.metadata.sorted_tables:
         rows = old.execution_options(stream_results=True).execute(select(table))
         for some in rows.partitions(AT_ONCE):

@@ -1,4 +1,4 @@
-"""Databases: SQLite in a file unless told otherwise, brought to this version's tables."""
+"""Database connections and migrations: SQLite in a file by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STORE_FAULTS = (SQLAlchemyError, OSError)  # what comes of a full disk or a data
 
 
 def connect(url: str) -> Engine:
-    """An engine for `url`; a StoreError if there is no such kind of database here."""
+    """Return an engine for `url`; raise StoreError for an unsupported kind of database."""
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
@@ -53,7 +53,7 @@ def connect(url: str) -> Engine:
 
 
 def is_current(engine: Engine) -> bool:
-    """Whether the tables are this version's; a StoreError if a later version has been there."""
+    """Return True if the tables match this version; raise StoreError if a later version created them."""
     with engine.connect() as connection:
         there = inspect(connection).has_table("alembic_version")
         here = connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
@@ -69,7 +69,7 @@ def revisions() -> list[str]:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables to this version; a StoreError if a later version has been there."""
+    """Migrate the tables to this version; raise StoreError if a later version created them."""
     if not is_current(engine):
         from alembic import command
         from alembic.config import Config

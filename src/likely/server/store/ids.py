@@ -1,4 +1,4 @@
-"""Identities: of rows in the order of time, and of secrets by their hash."""
+"""Row identifiers in order of time, and hashes of secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ _LOCK, _LAST = threading.Lock(), [0]
 
 
 def row_id() -> str:
-    """A UUID of version 7 (RFC 9562): 48 bits of milliseconds, then chance. Ids of one process ascend strictly.
+    """Return a UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits.
+
+    Identifiers of one process ascend strictly.
 
     >>> a, b = row_id(), row_id()
     >>> a < b, len(a)
@@ -27,5 +29,5 @@ def row_id() -> str:
 
 
 def sha256(content: bytes) -> str:
-    """In hexadecimal digits."""
+    """Return the SHA-256 of the content in hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

@@ -1,4 +1,4 @@
-"""Image files, named by what is in them: written whole or not at all, and never twice."""
+"""Content-addressed image files, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ GONE, ANEW = "gone", "anew"  # endings of files that are about to go, and of tho
 
 
 class BlobStore:
-    """A folder of files, each by its SHA-256 in a folder of the first two digits.
+    """Folder of files named by their SHA-256, in subfolders named by the first two digits.
 
-    Files come and go in two steps, around the rows that name them: `receiving` and `parting` lay them aside, and put them in
-    their places, or away, once the rows are there, or gone. What a crash leaves `waiting` is settled or dropped by whether
-    there is a row, so that there is no file without one.
+    Files appear and disappear in two steps, around the transaction on the rows that name them: `receiving` and `removing`
+    stage them and move them once the rows are committed. Files that a crash leaves `staged` are settled or dropped,
+    depending on whether their row exists, so that no file is without a row.
     """
 
     def __init__(self, folder: Path, keys: Keyring | None = None) -> None:
-        """With `keys` files are sealed by the first of them, and opened by any."""
+        """Encrypt new files with the first of `keys`, if there are any, and decrypt with all of them."""
         self.folder, self.incoming, self.keys = folder, folder / INCOMING, keys
         self.incoming.mkdir(parents=True, exist_ok=True)
 
     def place(self, sha256: str) -> Path:
-        """Where the file is, or would be."""
+        """Return the path at which a file is or would be stored."""
         return self.folder / sha256[:2] / sha256
 
     @contextmanager
     def receiving(self, contents: Mapping[str, bytes]) -> Iterator[Callable[[], None]]:
-        """While files wait for their rows: they are on the disk, and gone again if the rows do not come.
+        """Stage new files while their rows are written; delete them if the transaction fails.
 
-        What is yielded is to be called right before the rows are committed: if that fails, nobody knows whether they are
-        there, and the files stay waiting.
+        Call the yielded function directly before committing: if the commit itself fails, the outcome is unknown and the
+        files stay staged.
         """
         names = {sha256: f"{sha256}.{uuid.uuid4().hex}" for sha256 in contents}
         with self._until_committed(names.values(), self.drop) as commits:
@@ -52,9 +52,9 @@ class BlobStore:
 
     @contextmanager
     def parting(self, sha256s: Iterable[str]) -> Iterator[Callable[[], None]]:
-        """While files wait for their rows to go: they are away afterwards, and in their places again if the rows stay.
+        """Stage files for deletion while their rows are deleted; put them back if the transaction fails.
 
-        What is yielded is to be called right before the rows' going is committed.
+        Call the yielded function directly before committing.
         """
         names = [f"{sha256}.{GONE}" for sha256 in sha256s]
         with self._until_committed(names, self.settle) as commits:
@@ -82,13 +82,13 @@ class BlobStore:
             raise
 
     def waiting(self) -> dict[str, str]:
-        """The files that were laid aside, by their names there: what they are the SHA-256 of."""
+        """Return the staged files: name -> SHA-256."""
         for path in self.incoming.glob(f"*.{ANEW}"):
             path.unlink()  # its old form is in its place still
         return {path.name: _sha256_of(path.name) for path in sorted(self.incoming.iterdir())}
 
     def settle(self, names: Iterable[str]) -> None:
-        """Put files that were laid aside in their places."""
+        """Move staged files to their final paths."""
         for name in names:
             place = self.place(_sha256_of(name))
             place.parent.mkdir(exist_ok=True)
@@ -96,16 +96,16 @@ class BlobStore:
                 (self.incoming / name).replace(place)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Delete files that were laid aside."""
+        """Delete staged files."""
         for name in names:
             (self.incoming / name).unlink(missing_ok=True)
 
     def __contains__(self, sha256: str) -> bool:
-        """Whether the file is in its place."""
+        """Return True if the file exists at its final path."""
         return self.place(sha256).exists()
 
     def read(self, sha256: str) -> bytes:
-        """Its content; a FileNotFoundError if it is not there, a CheckpointError if it cannot be opened or is another."""
+        """Return the decrypted content; raise FileNotFoundError if it is missing and CheckpointError if it is damaged."""
         content = self.as_it_lies(sha256)
         if content.startswith(MAGIC):
             content = (self.keys or Keyring()).decrypt(content, sha256)
@@ -114,7 +114,7 @@ class BlobStore:
         return content
 
     def as_it_lies(self, sha256: str) -> bytes:
-        """Its content, sealed or not."""
+        """Return the content as stored, encrypted or not."""
         for path in (
             self.place(sha256),
             *self.incoming.glob(f"{sha256}.*"),
@@ -125,7 +125,7 @@ class BlobStore:
         raise FileNotFoundError(self.place(sha256))
 
     def seal_anew(self) -> int:
-        """Seal every file by the first key; how many."""
+        """Encrypt every file with the first key again; return the number of files."""
         assert self.keys
         names = list(self)
         for sha256 in names:
@@ -135,7 +135,7 @@ class BlobStore:
         return len(names)
 
     def __iter__(self) -> Iterator[str]:
-        """The files that are in their places."""
+        """Iterate over the SHA-256 of all files at their final paths."""
         for folder in sorted(self.folder.iterdir()):
             if folder.name != INCOMING and folder.is_dir():
                 yield from sorted(path.name for path in folder.iterdir())
@@ -146,7 +146,7 @@ def _sha256_of(name: str) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """So that it is on the disk."""
+    """Write a file and flush it to the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -154,7 +154,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """Have a file, or a folder's names and all that is in it, on the disk: a power cut would lose what is new otherwise."""
+    """Flush a file, or a folder with everything in it, to the disk, so that it survives a power cut."""
     for inside in path.iterdir() if path.is_dir() else ():
         fsync_path(inside)
     _keep(path)

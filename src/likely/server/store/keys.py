@@ -1,4 +1,4 @@
-"""API keys: 256 bits of chance, shown once and kept as a hash; what they may do, until when."""
+"""API keys: 256 random bits, shown once and stored as a hash, with scopes and an expiry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ N_BYTES = 32
 
 
 class Scope(StrEnum):
-    """What a key may do: see what was answered, have images answered, say what they show, and everything."""
+    """Permission of a key: read predictions, classify images, label them, or administer everything."""
 
     READ = "read"
     CLASSIFY = "classify"
@@ -26,7 +26,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True)
 class Key:
-    """Who asks, and what they may."""
+    """API key without its secret."""
 
     id: str
     name: str
@@ -37,17 +37,17 @@ class Key:
 
     @classmethod
     def from_row(cls, row: KeyRow) -> Self:
-        """As the table has it."""
+        """Return the key of a table row."""
         scopes = frozenset(map(Scope, row.scopes))
         return cls(row.id, row.name, scopes, row.created, row.expires, row.revoked)
 
     def may(self, scope: Scope) -> bool:
-        """Whether the key is for that; an admin's is for everything."""
+        """Return True if the key has the scope; `admin` includes all others."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     @property
     def fault(self) -> str | None:
-        """Why it opens nothing any more, if that is so."""
+        """Reason why the key is no longer valid, or None."""
         if self.revoked is not None:
             return f"the key {self.id} was revoked"
         if self.expires is not None and self.expires <= datetime.now(UTC):
@@ -56,6 +56,6 @@ class Key:
 
 
 def generate_key() -> tuple[str, str, str]:
-    """A new key: its id, the secret itself, and the hash that is kept of it."""
+    """Return a new key: its id, the secret and the hash to store."""
     secret = PREFIX + secrets.token_urlsafe(N_BYTES)
     return secrets.token_hex(4), secret, sha256(secret.encode())

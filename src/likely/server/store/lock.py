@@ -1,4 +1,4 @@
-"""A claim: one process at a time puts a store in order, and one service at a time answers for it."""
+"""Exclusive lock of a store: one process at a time recovers it, and one service at a time writes to it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ADVISORY = 0x6C696B656C79  # the number of our lock in a PostgreSQL database
 
 
 class StoreLock:
-    """On a store's folder, and on its database where that may be elsewhere. The system ends it with the process."""
+    """Lock on a store's folder and, for PostgreSQL, on its database; the system releases it with the process."""
 
     def __init__(self, folder: Path, engine: Engine) -> None:
-        """A BlockingIOError if another process has it."""
+        """Acquire the lock; raise BlockingIOError if another process holds it."""
         # A service may close its store in another thread than the one that opened it.
         self._lock = FileLock(folder / LOCK, timeout=0, mode=0o600, thread_local=False)
         self._connection: Connection | None = None
@@ -34,7 +34,7 @@ class StoreLock:
             raise
 
     def end(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._connection is not None:
             with suppress(SQLAlchemyError):  # the database may be gone, and the lock with it
                 self._connection.scalar(text("SELECT pg_advisory_unlock(:n)"), {"n": ADVISORY})

@@ -1,4 +1,4 @@
-"""Which predictions are meant: a filter, and a page of what it lets through."""
+"""Filters of predictions, pages of them, and statistics by class."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Word = Annotated[str, AfterValidator(_writable)]
 
 
 class PredictionFilter(BaseModel):
-    """A filter of predictions; what is left out lets all through."""
+    """Filter of predictions; fields that are left out match everything."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,11 +44,11 @@ class PredictionFilter(BaseModel):
 
     @property
     def rows(self) -> Select[Any]:
-        """Those of the table."""
+        """Query of the matching rows."""
         return select(PredictionRow).where(*self._conditions())
 
     def page(self, *, before: str | None, limit: int) -> Select[Any]:
-        """The newest of them, or those older than the prediction `before`."""
+        """Query of the newest matching rows, or of those older than the prediction `before`."""
         rows = self.rows.order_by(PredictionRow.id.desc()).limit(limit)
         return rows if before is None else rows.where(PredictionRow.id < before)
 
@@ -70,12 +70,12 @@ class PredictionFilter(BaseModel):
 
 
 def filter_by_name(name: str) -> ColumnElement[bool]:
-    """Predictions by any version of a model."""
+    """Condition that matches predictions by any version of a model."""
     return PredictionRow.model.startswith(f"{name}@", autoescape=True)
 
 
 class ClassStats(BaseModel):
-    """What was answered of a class, and what people said of that."""
+    """Number of predictions of a class, and how they compare with the labels people assigned."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -93,14 +93,14 @@ class ClassStats(BaseModel):
 
 
 def class_stats(model: str) -> Select[str | None, str | None, str, int]:
-    """How many predictions any version of a model has made of each class, by status and by what people say."""
+    """Query that counts the predictions of all versions of a model by label, true label and status."""
     table = PredictionRow
     by = (table.label, table.true_label, table.status)
     return select(*by, func.count()).where(filter_by_name(model)).group_by(*by)
 
 
 def stats_by_class(rows: Iterable[Any]) -> dict[str, ClassStats]:
-    """The rows of `class_figures`, class by class."""
+    """Aggregate the rows of `class_stats` by class."""
     found: dict[str, Counter[str]] = {}
     for label, true_label, status, n in rows:
         of_label, known = found.setdefault(label, Counter()), status == Status.KNOWN
@@ -115,7 +115,7 @@ def stats_by_class(rows: Iterable[Any]) -> dict[str, ClassStats]:
 
 
 class PredictionRecord(BaseModel):
-    """An answer that was given, and what people said since."""
+    """Stored prediction with the label assigned since."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -133,7 +133,7 @@ class PredictionRecord(BaseModel):
 
     @classmethod
     def of(cls, row: PredictionRow) -> PredictionRecord:
-        """As the table has it."""
+        """Return the record of a table row."""
         figures = {
             name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "disagrees_with_previous", "true_label")
         }

@@ -1,4 +1,4 @@
-"""The tables: what was answered to whom, by which model, and what people said of it since."""
+"""Tables: models, images, keys, sessions, predictions, labels and the audit log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ID, HASH, WORD, SENTENCE = String(36), String(64), String(255), String(2000)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """A moment in UTC; databases keep it without a zone."""
+    """Timestamp in UTC, stored without a time zone."""
 
     impl = DateTime
     cache_ok = True
@@ -32,13 +32,13 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """What all tables share."""
+    """Base class of all tables."""
 
     metadata = MetaData(naming_convention=NAMES)
 
 
 class ModelRow(Base):
-    """A version of a model: its name with the first digits of its weights' hash is its id, "fashion@3f2a"."""
+    """Version of a model; the id is its name and the first digits of its hash, such as "fashion@3f2a"."""
 
     __tablename__ = "models"
 
@@ -50,7 +50,7 @@ class ModelRow(Base):
 
 
 class ImageRow(Base):
-    """An image as it came, in a file that is named by its SHA-256."""
+    """Image as received, in a file named by its SHA-256."""
 
     __tablename__ = "images"
 
@@ -63,7 +63,7 @@ class ImageRow(Base):
 
 
 class KeyRow(Base):
-    """An API key, of which nothing is kept but its hash."""
+    """API key, of which only a hash is stored."""
 
     __tablename__ = "keys"
 
@@ -77,7 +77,7 @@ class KeyRow(Base):
 
 
 class SessionRow(Base):
-    """A browser that logged in with a key; of its cookie nothing is kept but its hash."""
+    """Browser session opened with a key; only a hash of its cookie is stored."""
 
     __tablename__ = "sessions"
 
@@ -88,7 +88,7 @@ class SessionRow(Base):
 
 
 class PredictionRow(Base):
-    """An answer that was given; ids are in the order of time."""
+    """Prediction; ids ascend with time."""
 
     __tablename__ = "predictions"
 
@@ -121,7 +121,7 @@ class PredictionRow(Base):
 
 
 class LabelRow(Base):
-    """What somebody said that an image shows; None takes back what was said before."""
+    """Label that a person assigned to an image; None withdraws the previous one."""
 
     __tablename__ = "labels"
 
@@ -133,7 +133,7 @@ class LabelRow(Base):
 
 
 class AuditRow(Base):
-    """Who did what when; rows are only ever added."""
+    """Entry of the audit log; rows are only ever added."""
 
     __tablename__ = "audit"
 

@@ -1,4 +1,4 @@
-"""The store: every prediction with its image, what people said of it, and who may ask. What it took in, it has."""
+"""Prediction store: every prediction with its image and label, API keys, sessions and the audit log."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ AT_ONCE = 500  # rows that are asked about together
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An image as it came."""
+    """Image as received."""
 
     content: bytes
     media_type: str
@@ -50,7 +50,7 @@ class StoredImage:
 
 @dataclass(frozen=True)
 class NewPrediction:
-    """An answer that is about to be given, and what it was given to."""
+    """Prediction about to be stored, with the image it belongs to."""
 
     image: StoredImage
     prediction: Prediction
@@ -62,7 +62,7 @@ class NewPrediction:
 
 
 class Store:
-    """A database and a folder of image files; `open` makes what is missing of them."""
+    """Database and folder of image files; `open` creates what is missing."""
 
     def __init__(self, folder: Path, engine: Engine, keys: Keyring | None = None) -> None:
         self.folder, self.engine, self.files = folder, engine, BlobStore(folder / IMAGES, keys)
@@ -73,10 +73,10 @@ class Store:
     def open(
         cls, folder: Path, url: str | None = None, keys: Keyring | None = None, *, exclusive: bool = False
     ) -> Self:
-        """The store in a folder, or with its database at `url`; a StoreError if that cannot be reached.
+        """Open the store in a folder, or with its database at `url`; raise StoreError if it cannot be reached.
 
-        With `keys` images are encrypted on the disk. Who is `exclusive`, as a service is, puts in order what a crash has left;
-        a StoreError if another process is already.
+        With `keys` images are encrypted at rest. An `exclusive` process, such as a service, recovers from a crash first;
+        raises StoreError if another process has the store.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=OURS)
         engine = connect(url or f"sqlite:///{folder / DATABASE}")
@@ -112,25 +112,25 @@ class Store:
             self._claim = None
 
     def ping(self) -> None:
-        """Whether the database answers; it raises if not."""
+        """Raise an error unless the database responds."""
         with self.engine.connect() as connection:
             connection.execute(text("SELECT 1"))
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Release the lock and the database connections."""
         self._give_up_claim()
         self.engine.dispose()
 
     # ---- predictions
 
     def register_model(self, model: ModelRow) -> None:
-        """A version of a model answers from now on."""
+        """Register a version of a model that makes predictions from now on."""
         with self._write() as session:
             if session.get(ModelRow, model.id) is None:
                 session.add(model)
 
     def add(self, answers: Sequence[NewPrediction]) -> list[str]:
-        """Take in answers with their images; their ids. When this returns, they are on the disk."""
+        """Store predictions with their images and return their ids; both are on the disk when this returns."""
         hashes = [sha256(given.image.content) for given in answers]
         pictures = {key: given.image for key, given in zip(hashes, answers, strict=True)}
         now = datetime.now(UTC)
@@ -153,31 +153,31 @@ class Store:
     def predictions(
         self, selection: PredictionFilter, *, before: str | None = None, limit: int = 50
     ) -> list[PredictionRecord]:
-        """A page of what was answered, the newest first."""
+        """Return a page of predictions, the newest first."""
         with Session(self.engine) as session:
             return [PredictionRecord.of(row) for row in session.scalars(selection.page(before=before, limit=limit))]
 
     def every(self, selection: PredictionFilter) -> Iterator[PredictionRecord]:
-        """All of them, page by page."""
+        """Iterate over all matching predictions, page by page."""
         before = None
         while page := self.predictions(selection, before=before, limit=AT_ONCE):
             yield from page
             before = page[-1].id
 
     def count(self, selection: PredictionFilter) -> dict[str, int]:
-        """How many there are, by status."""
+        """Count predictions by status."""
         rows = selection.rows.subquery()
         with Session(self.engine) as session:
             found = session.execute(select(rows.c.status, func.count().label("n")).group_by(rows.c.status))
             return {row.status: row.n for row in found}
 
     def class_stats(self, model: str) -> dict[str, ClassStats]:
-        """What was answered of each class by any version of a model, and what people said of that."""
+        """Return statistics of each class over all versions of a model."""
         with Session(self.engine) as session:
             return stats_by_class(session.execute(class_stats(model)))
 
     def latest_p_values(self, model: str, n: int) -> list[float]:
-        """Of the last n images that a version of a model answered."""
+        """Return the p-values of the last n images that a version of a model classified."""
         known = (PredictionRow.model == model) & PredictionRow.p_value.is_not(None)
         with Session(self.engine) as session:
             found = session.scalars(
@@ -186,13 +186,13 @@ class Store:
             return [p for p in found if p is not None]
 
     def prediction(self, id: str) -> PredictionRecord | None:
-        """One of them."""
+        """Return a prediction by its id."""
         with Session(self.engine) as session:
             row = session.get(PredictionRow, id)
             return None if row is None else PredictionRecord.of(row)
 
     def label(self, ids: Sequence[str], label: str | None, key: str | None) -> list[str]:
-        """Say what some images show, or take it back: the ids of those that there are."""
+        """Assign a label to predictions, or withdraw it; return the ids that exist."""
         now, known = datetime.now(UTC), list[str]()
         with self._write() as session:
             for start in range(0, len(ids), AT_ONCE):
@@ -204,7 +204,7 @@ class Store:
         return known
 
     def image(self, key: str) -> StoredImage | None:
-        """An image by its SHA-256."""
+        """Return an image by its SHA-256."""
         with Session(self.engine) as session:
             row = session.get(ImageRow, key)
         if row is None:
@@ -212,14 +212,15 @@ class Store:
         return StoredImage(self.files.read(key), row.media_type, row.width, row.height)
 
     def prune(self, days: float) -> int:
-        """Forget predictions that are older and that nobody labeled, and images that no prediction is left of: how many."""
+        """Delete unlabeled predictions older than `days`, and images without predictions; return the number of predictions.
+        """
         until, n = datetime.now(UTC) - timedelta(days=days), 0
         while some := self._forget(until):
             n += some
         return n
 
     def _forget(self, until: datetime) -> int:
-        """Some of them, so that who waits to write waits little."""
+        """Delete one batch, so that other writers wait only briefly."""
         old = (PredictionRow.created < until) & PredictionRow.true_label.is_(None)
         with self._write() as session:
             found = session.execute(select(PredictionRow.id, PredictionRow.image).where(old).limit(AT_ONCE)).all()
@@ -237,7 +238,7 @@ class Store:
     # ---- keys and sessions
 
     def add_key(self, name: str, scopes: Iterable[Scope], *, days: float | None = None) -> tuple[Key, str]:
-        """A new key and its secret, which is nowhere else."""
+        """Create a key; return it and its secret, which is stored nowhere."""
         id, secret, hashed = keys.generate_key()
         now = datetime.now(UTC)
         expires = None if days is None else now + timedelta(days=days)
@@ -248,18 +249,18 @@ class Store:
             return Key.from_row(row), secret
 
     def find_key(self, secret: str) -> Key | None:
-        """Whose secret it is."""
+        """Return the key with this secret, or None."""
         with Session(self.engine) as session:
             row = session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256(secret.encode())))
             return None if row is None else Key.from_row(row)
 
     def all_keys(self) -> list[Key]:
-        """All there ever were, the newest last."""
+        """Return all keys, including revoked ones, the newest last."""
         with Session(self.engine) as session:
             return [Key.from_row(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
 
     def revoke(self, id: str) -> bool:
-        """From now on the key and the sessions that it opened open nothing; whether there is such a key."""
+        """Revoke a key and its sessions; return False if there is no such key."""
         with self._write() as session:
             row = session.get(KeyRow, id)
             if row is None:
@@ -269,7 +270,7 @@ class Store:
             return True
 
     def log_in(self, key: Key, hours: float) -> str:
-        """The secret of a new session."""
+        """Open a session and return its secret."""
         _, secret, hashed = keys.generate_key()
         now = datetime.now(UTC)
         with self._write() as session:
@@ -278,7 +279,7 @@ class Store:
         return secret
 
     def find_session(self, secret: str) -> Key | None:
-        """Whose session it is, while it lasts."""
+        """Return the key that opened the session, or None if it has ended."""
         with Session(self.engine) as session:
             row = session.get(SessionRow, sha256(secret.encode()))
             if row is None or row.expires <= datetime.now(UTC):
@@ -292,7 +293,7 @@ class Store:
             session.execute(delete(SessionRow).where(SessionRow.sha256 == sha256(secret.encode())))
 
     def audit(self, action: str, subject: str, *, key: str | None, address: str) -> None:
-        """Add to the audit log."""
+        """Append to the audit log."""
         with self._write() as session:
             now = datetime.now(UTC)
             session.add(AuditRow(id=row_id(), created=now, key=key, address=address, action=action, subject=subject))
@@ -305,7 +306,7 @@ class Store:
             yield session
 
     def _recover(self) -> None:
-        """After a crash: files whose row is there go to their place, those without one go."""
+        """Settle staged files after a crash: those with a row stay, the others are deleted."""
         waiting = list(self.files.waiting().items())
         for start in range(0, len(waiting), AT_ONCE):
             some = dict(waiting[start : start + AT_ONCE])
@@ -316,7 +317,7 @@ class Store:
 
 
 def _said_before(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
-    """What other versions of a model answered last to these images: label and status."""
+    """Return the last label and status that other versions of a model assigned to these images."""
     table = PredictionRow
     others = filter_by_name(model.rpartition("@")[0]) & (table.model != model)
     last = select(func.max(table.id)).where(table.image.in_(images), others).group_by(table.image)

@@ -1,4 +1,4 @@
-"""/v1/session and /v1/keys: who may ask."""
+"""Routes /v1/session and /v1/keys."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ ROUTER = APIRouter(prefix="/v1", tags=["access"])
 
 @ROUTER.get("/session", responses=problem_responses(401, 403, 503))
 def me(caller: Reader) -> SessionInfo:
-    """Who asks."""
+    """Return the authenticated key."""
     return _me(caller.key, caller.csrf)
 
 
 @ROUTER.post("/session", responses=problem_responses(400, 401, 413, 422, 429, 503))
 def log_in(request: Request, response: Response, state: StateHere, body: LoginRequest) -> SessionInfo:
-    """A cookie for a browser, in exchange for a key."""
+    """Exchange a key for a session cookie."""
     service = state.service
     state.login_limits.take(address_of(request), 1)  # or the audit log could be filled by anybody
     key = service.store.find_key(body.key)
@@ -58,13 +58,13 @@ def log_out(request: Request, response: Response, state: StateHere, caller: Read
 
 @ROUTER.get("/keys", responses=problem_responses(401, 403, 503))
 def keys(service: ServiceHere, caller: Admin) -> list[KeyInfo]:
-    """All keys, without their secrets."""
+    """List all keys, without their secrets."""
     return [_shown(key) for key in service.store.all_keys()]
 
 
 @ROUTER.post("/keys", status_code=201, responses=problem_responses(400, 401, 403, 413, 422, 503))
 def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyResponse:
-    """A new key; its secret is shown this once."""
+    """Create a key; its secret is shown only once."""
     key, secret = service.store.add_key(body.name, body.scopes, days=body.days)
     service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=address_of(request))
     return NewKeyResponse(**_shown(key).model_dump(), secret=secret)
@@ -72,7 +72,7 @@ def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyR
 
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problem_responses(401, 403, 404, 422, 503))
 def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
-    """From now on the key opens nothing, nor does a session that was opened with it."""
+    """Revoke a key and the sessions opened with it."""
     if not state.service.store.revoke(id):
         raise HTTPException(404, "there is no such key")
     state.credentials.forget()

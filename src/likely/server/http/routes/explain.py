@@ -1,4 +1,4 @@
-"""/v1/explain and /v1/generate: why, and what a class looks like to a model."""
+"""Routes /v1/explain and /v1/generate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def explain(
     caller: Asker,
     wanted: Annotated[ExplainParams, Query()],
 ) -> ExplainResponse:
-    """Why one image is of its class and not of another: what speaks for either, and what would have to change."""
+    """Explain the class of an image against another one: attribution map and counterfactual path."""
     service = state.service
     uploads = await read_uploads(request, service.settings)
     if len(uploads) > 1:
@@ -53,7 +53,7 @@ async def explain(
 
 @ROUTER.post("/generate", responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503))
 async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> GenerateResponse:
-    """New images of a class."""
+    """Generate images of a class."""
     model = find_model(state.service, body.model)
     state.rate_limits.take(caller.key.id, body.n)
     drawn = await state.service.generate(model, body.label, body.n, body.seed)
@@ -72,7 +72,7 @@ async def sample(
     index: Annotated[int, Path(ge=0, le=1_000_000)],
     wanted: Annotated[SampleParams, Query()],
 ) -> Response:
-    """A new image of a class, by the class's place among the model's labels."""
+    """Return a generated image of a class, by the index of the class."""
     service = state.service
     state.rate_limits.take(caller.key.id, 1)
     found = find_model(service, model)

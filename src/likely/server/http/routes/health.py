@@ -1,4 +1,4 @@
-"""Health and figures: for whoever keeps the service running."""
+"""Routes /health and /metrics, for operators."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "As Prome
 
 @ROUTER.get("/health/live")
 async def live() -> dict[str, str]:
-    """The process answers."""
+    """Report that the process responds."""
     return {"status": "alive"}
 
 
 @ROUTER.get("/health/ready", responses=problem_responses(503))
 async def ready(service: ServiceHere) -> dict[str, str]:
-    """Models are loaded and the store can be reached."""
+    """Report that models are loaded and the store is reachable."""
     try:
         await run_in_threadpool(service.store.ping)
     except STORE_FAULTS:
@@ -31,7 +31,7 @@ async def ready(service: ServiceHere) -> dict[str, str]:
 
 @ROUTER.get("/metrics", responses={**TEXT, **problem_responses(401, 403, 503)}, response_class=Response)
 def metrics(state: StateHere, caller: Reader) -> Response:
-    """Figures for Prometheus."""
+    """Return Prometheus metrics."""
     for model in state.service.registry.models:
         if (found := state.service.drift(model)) is not None:
             state.metrics.drifted(model.id, found)

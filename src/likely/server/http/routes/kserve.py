@@ -31,7 +31,7 @@ Channels = (1, 3)
 
 
 class ServerInfo(BaseModel):
-    """What answers here."""
+    """Name and version of the server."""
 
     name: str = "likely"
     version: str = __version__
@@ -39,7 +39,7 @@ class ServerInfo(BaseModel):
 
 
 class TensorInfo(BaseModel):
-    """A tensor that goes in or comes out; -1 is any length."""
+    """Input or output tensor; a length of -1 is variable."""
 
     name: str
     datatype: str
@@ -48,7 +48,7 @@ class TensorInfo(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """A model's tensors."""
+    """Input and output tensors of a model."""
 
     name: str
     versions: list[str]
@@ -58,14 +58,14 @@ class ModelInfo(BaseModel):
 
 
 class Ready(BaseModel):
-    """Whether a model answers."""
+    """Readiness of a model."""
 
     name: str
     ready: bool
 
 
 class InputTensor(BaseModel):
-    """Images."""
+    """Tensor of images."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -76,7 +76,7 @@ class InputTensor(BaseModel):
 
 
 class Inference(BaseModel):
-    """A request."""
+    """Inference request."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -85,7 +85,7 @@ class Inference(BaseModel):
 
 
 class OutputTensor(BaseModel):
-    """A tensor of answers, row by row."""
+    """Tensor of predictions in row-major order."""
 
     name: str
     datatype: str
@@ -94,7 +94,7 @@ class OutputTensor(BaseModel):
 
 
 class Inferred(BaseModel):
-    """A response."""
+    """Inference response."""
 
     model_name: str
     model_version: str
@@ -107,44 +107,44 @@ BODY = {"required": True, "content": {"application/json": {"schema": response_sc
 
 @ROUTER.get("")
 async def server() -> ServerInfo:
-    """What answers here."""
+    """Return name and version of the server."""
     return ServerInfo()
 
 
 @ROUTER.get("/health/live")
 async def live() -> dict[str, bool]:
-    """The process answers."""
+    """Report that the process responds."""
     return {"live": True}
 
 
 @ROUTER.get("/health/ready", responses=problem_responses(503))
 async def ready(service: ServiceHere) -> dict[str, bool]:
-    """Models are loaded and the store can be reached."""
+    """Report that models are loaded and the store is reachable."""
     await run_in_threadpool(service.store.ping)
     return {"ready": True}
 
 
 @ROUTER.get("/models/{model}", responses=problem_responses(401, 403, 404, 422, 503))
 def metadata(service: ServiceHere, caller: Reader, model: ModelPath) -> ModelInfo:
-    """A model's tensors."""
+    """Return the tensors of a model."""
     return _info(service, find_model(service, model))
 
 
 @ROUTER.get("/models/{model}/versions/{version}", responses=problem_responses(401, 403, 404, 422, 503))
 def metadata_of_version(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> ModelInfo:
-    """Those of a version."""
+    """Return the tensors of a model version."""
     return _info(service, find_model(service, f"{model}@{version}"))
 
 
 @ROUTER.get("/models/{model}/ready", responses=problem_responses(401, 403, 404, 422, 503))
 def model_ready(service: ServiceHere, caller: Reader, model: ModelPath) -> Ready:
-    """Whether a model answers."""
+    """Report whether a model is served."""
     return Ready(name=find_model(service, model).name, ready=True)
 
 
 @ROUTER.get("/models/{model}/versions/{version}/ready", responses=problem_responses(401, 403, 404, 422, 503))
 def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> Ready:
-    """Whether a version answers."""
+    """Report whether a model version is served."""
     return Ready(name=find_model(service, f"{model}@{version}").name, ready=True)
 
 
@@ -154,7 +154,7 @@ def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, versio
     openapi_extra={"requestBody": BODY},
 )
 async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> Inferred:
-    """Answer images."""
+    """Classify images."""
     return await _infer(request, state, caller, find_model(state.service, model))
 
 
@@ -166,7 +166,7 @@ async def infer(request: Request, state: StateHere, caller: Asker, model: ModelP
 async def infer_with_version(
     request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath
 ) -> Inferred:
-    """Answer images by a version."""
+    """Classify images by a model version."""
     return await _infer(request, state, caller, find_model(state.service, f"{model}@{version}"))
 
 
@@ -188,7 +188,7 @@ async def _infer(request: Request, state: StateHere, caller: Asker, model: Loade
 
 
 async def _asked(request: Request) -> Inference:
-    """Read only now that it is known who asks."""
+    """Read and validate the body, after authentication."""
     try:
         return await run_in_threadpool(Inference.model_validate_json, await request.body())
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""/v1/models and /v1/classify."""
+"""Routes /v1/models and /v1/classify."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ModelPath = Annotated[str, Path(max_length=255)]
 
 @ROUTER.get("/models", responses=problem_responses(401, 403, 503))
 def models(service: ServiceHere, caller: Reader) -> ModelsResponse:
-    """The models that are served."""
+    """List the models that are served."""
     newest: dict[str, list[LoadedModel]] = {}
     for each in service.registry.models:
         newest.setdefault(each.name, []).append(each)
@@ -53,7 +53,7 @@ async def classify(
     caller: Asker,
     wanted: Annotated[ClassifyParams, Query()],
 ) -> Response:
-    """Say what images show, or that they show nothing known. What is answered is in the store."""
+    """Classify images, or report that they are unknown. Every prediction is stored before it is returned."""
     service = state.service
     uploads = await read_uploads(request, service.settings)
     state.rate_limits.take(caller.key.id, len(uploads))
@@ -68,7 +68,7 @@ async def classify(
 
 @ROUTER.get("/models/{model}/drift", responses=problem_responses(401, 403, 404, 422, 503))
 def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> DriftInfo:
-    """Whether the images of late are like those that the model was validated on, by how typical it finds them."""
+    """Compare the p-values of recent images with those of validation images."""
     found = find_model(service, model)
     told = service.drift(found)
     if told is None:
@@ -78,7 +78,7 @@ def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> Drift
 
 @ROUTER.get("/models/{model}/classes", responses=problem_responses(401, 403, 404, 422, 503))
 def classes(service: ServiceHere, caller: Reader, model: ModelPath) -> ClassesResponse:
-    """What each class was learned from, how often it was answered by any version, and how often people found that right."""
+    """List the classes with their training images, predictions of all versions, and how often people agreed."""
     found = find_model(service, model)
     figures = service.store.class_stats(found.name)
     shown = [
@@ -90,7 +90,7 @@ def classes(service: ServiceHere, caller: Reader, model: ModelPath) -> ClassesRe
 
 @ROUTER.get("/models/{model}/map", responses=problem_responses(401, 403, 404, 422, 503))
 def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> ProjectionResponse:
-    """Where classes are on the model's map; predictions say where images are."""
+    """Return the 2-D projection of the classes; predictions contain that of images."""
     found = find_model(service, model)
     places = [] if found.projection is None else found.class_embeddings.tolist()
     named = zip(found.classifier.labels, places, strict=False)
@@ -112,7 +112,7 @@ async def add_class(
     model: ModelPath,
     wanted: Annotated[NewClassParams, Query()],
 ) -> ModelInfo:
-    """Teach a model a class more from images of it. The version that knows it answers from now on."""
+    """Add a class from uploaded images. The new version makes predictions from now on."""
     service = state.service
     uploads = await read_uploads(request, service.settings)
     state.rate_limits.take(caller.key.id, len(uploads))

@@ -1,4 +1,4 @@
-"""/v1/predictions: what was answered, and what people say of it."""
+"""Routes /v1/predictions and /v1/images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def predictions(
     caller: Reader,
     asked: Annotated[PageParams, Query()],
 ) -> PredictionsResponse:
-    """A page of what was answered, the newest first."""
+    """Return a page of predictions, the newest first."""
     found = service.store.predictions(asked, before=asked.before, limit=asked.limit)
     older = found[-1].id if len(found) == asked.limit else None
     return PredictionsResponse(predictions=found, before=older, counts=service.store.count(asked))
@@ -49,14 +49,14 @@ def predictions(
     response_class=StreamingResponse,
 )
 def export(service: ServiceHere, caller: Reader, selection: Filter) -> StreamingResponse:
-    """All of them, as lines of JSON."""
+    """Export all matching predictions as JSON lines."""
     named = {"Content-Disposition": 'attachment; filename="predictions.jsonl"'}
     return StreamingResponse(_lines(service.store.every(selection)), media_type="application/jsonl", headers=named)
 
 
 @ROUTER.get("/predictions/{id}", responses=problem_responses(401, 403, 404, 422, 503))
 def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord:
-    """One of them."""
+    """Return a prediction."""
     found = service.store.prediction(id)
     if found is None:
         raise HTTPException(404, "there is no such prediction")
@@ -65,7 +65,7 @@ def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord
 
 @ROUTER.post("/predictions/label", responses=problem_responses(400, 401, 403, 413, 422, 503))
 def label_many(request: Request, service: ServiceHere, caller: Labeler, body: BulkLabelRequest) -> LabelResponse:
-    """Say what many images show, or take it back."""
+    """Assign a label to several predictions, or withdraw it."""
     known = service.store.label(body.ids, body.label, caller.key.id)
     _note(request, service, caller, f"{len(known)} predictions: {body.label!r}")
     return LabelResponse(ids=known)
@@ -73,7 +73,7 @@ def label_many(request: Request, service: ServiceHere, caller: Labeler, body: Bu
 
 @ROUTER.post("/predictions/{id}/label", responses=problem_responses(400, 401, 403, 404, 413, 422, 503))
 def label(request: Request, service: ServiceHere, caller: Labeler, id: Id, body: LabelRequest) -> LabelResponse:
-    """Say what an image shows, or take it back."""
+    """Assign a label to a prediction, or withdraw it."""
     known = service.store.label([id], body.label, caller.key.id)
     if not known:
         raise HTTPException(404, "there is no such prediction")
@@ -87,7 +87,7 @@ def label(request: Request, service: ServiceHere, caller: Labeler, id: Id, body:
     response_class=Response,
 )
 def image(service: ServiceHere, caller: Reader, sha256: Annotated[str, Path(max_length=64)]) -> Response:
-    """An image as it came."""
+    """Return an image as received."""
     found = service.store.image(sha256) if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
     if found is None:
         raise HTTPException(404, "there is no such image")

@@ -1,4 +1,4 @@
-"""The pages' own addresses: where they are, and what they offer to take away."""
+"""Web pages, reports, model cards and the export of labeled images."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "i
 
 @ROUTER.get("/", include_in_schema=False)
 async def index() -> FileResponse:
-    """The pages for people."""
+    """Return the web application."""
     return FileResponse(PAGES / "index.html")
 
 
@@ -53,7 +53,7 @@ async def docs() -> FileResponse:
     response_class=HTMLResponse,
 )
 def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> HTMLResponse:
-    """The report of a model's training."""
+    """Return the training report of a model."""
     return HTMLResponse(_page(service, model, REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
 
 
@@ -64,7 +64,7 @@ def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(ma
     response_class=PlainTextResponse,
 )
 def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> PlainTextResponse:
-    """What a person needs to know before using the model, in Markdown."""
+    """Return the model card, in Markdown."""
     return PlainTextResponse(_page(service, model, CARD))
 
 
@@ -75,7 +75,7 @@ def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_
     response_class=StreamingResponse,
 )
 def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
-    """Everything that people have labeled, as a training folder: an archive with a folder for each class."""
+    """Return all labeled images as a ZIP archive of class folders."""
     file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # without a name: it is gone with the process
     try:
         with EXPORTING:
@@ -92,7 +92,7 @@ def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
 
 
 def _page(service: Service, model: str, name: str) -> bytes:
-    """A file of a model folder that is there for people."""
+    """Return a document of a model folder."""
     files = ModelFolder(find_model(service, model).folder, service.registry.trust)
     if not files.has(name):
         raise HTTPException(404, f"{model} has no {name}; it was saved from Python")
@@ -100,7 +100,7 @@ def _page(service: Service, model: str, name: str) -> bytes:
 
 
 def write_folder(store: Store, file: BinaryIO) -> None:
-    """An archive of class folders; an image that several predictions are about is there once, under its last label."""
+    """Write a ZIP archive of class folders; an image with several predictions appears once, under its last label."""
     written = set[str]()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for each in store.every(PredictionFilter(is_labeled=True)):
@@ -112,6 +112,6 @@ def write_folder(store: Store, file: BinaryIO) -> None:
 
 
 def _folder(label: str) -> str:
-    """A class as folders within folders, and nowhere else."""
+    """Return a safe relative folder path for a label."""
     ways = [re.sub(r"[^\w .()+-]", "_", way).strip(". ") or "_" for way in label.split("/")]
     return "/".join(ways)
