@@ -96,7 +96,7 @@ class Served:
     def kept(self, answered: set[str]) -> dict[str, int]:
         """What of that is in the store once it was put in order, and whether images and rows belong together."""
         store = Store.open(self.folder, self.url, exclusive=True)
-        there = {each.id for each in store.every(PredictionFilter())}
+        there = {each.id for each in store.iterate(PredictionFilter())}
         with Session(store.engine) as session:
             known = set(session.scalars(select(ImageRow.sha256)))
         files = set(store.files)

@@ -43,7 +43,9 @@ def test_unknown_if_and_only_if_no_class_finds_the_image_typical(judgment):
 
 @given(judgments)
 def test_a_status_counts_the_set(judgment):
-    for state, p, n in zip(judgment.statuses, judgment.p_value.tolist(), judgment.prediction_sets.sum(1).tolist(), strict=True):
+    for state, p, n in zip(
+        judgment.statuses, judgment.p_value.tolist(), judgment.prediction_sets.sum(1).tolist(), strict=True
+    ):
         assert state is status(p, n, judgment.alpha)
         assert (n > 1) == (state is Status.AMBIGUOUS)
         assert (n == 1) == (state in {Status.KNOWN, Status.UNCALIBRATED})
@@ -213,7 +215,10 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     was, now = before(images, LOG_PRIOR, 0.05), after(with_a_class_more(images), prior, 0.05)
     assert_close(now.p_values[:, :K], was.p_values)
-    assert now.calibration_scope == (*was.calibration_scope, CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED)
+    assert now.calibration_scope == (
+        *was.calibration_scope,
+        CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED,
+    )
     assert after.typicality.n_missing(0.05) == (*before.typicality.n_missing(0.05), max(0, 20 - n))
     assert after.bias_correction.values[-1] == 0
     assert_close(after.bias_correction.covariance[:K, :K], before.bias_correction.covariance)

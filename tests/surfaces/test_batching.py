@@ -16,7 +16,7 @@ def batchers():
     made = []
 
     def make(answer=lambda kind, jobs: [(kind, job) for job in jobs], *, most=4, wait=0.01, capacity=64, **how):
-        made.append(Batcher(answer, most=most, wait=wait, capacity=capacity, **how))
+        made.append(Batcher(answer, max_batch=most, wait=wait, capacity=capacity, **how))
         return made[-1]
 
     yield make
@@ -54,7 +54,7 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
     assert all(job[0] == kind for kind, jobs in seen for job in jobs)
     assert max(len(jobs) for _, jobs in seen) == 4
     assert sum(batched.n for batched in told) == 20
-    assert all(isinstance(each, BatchStats) and each.waited >= 0 for each in told)
+    assert all(isinstance(each, BatchStats) and each.wait >= 0 for each in told)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 40))
@@ -62,7 +62,7 @@ def test_many_are_answered_by_multiples_of_the_step_and_all_in_the_end(sizes, st
     told, free = [], threading.Event()
     batcher = Batcher(
         lambda kind, jobs: [free.wait() and job for job in jobs],
-        most=most,
+        max_batch=most,
         wait=0,
         capacity=999,
         step=step,

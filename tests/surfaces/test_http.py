@@ -671,9 +671,9 @@ def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, mo
         return found
 
     monkeypatch.setattr(store, "find_key", revoked_meanwhile)
-    assert asyncio.run(known.find_key(secret)).fault is None  # it was not yet when the store was asked
+    assert asyncio.run(known.find_key(secret)).invalid_reason is None  # it was not yet when the store was asked
     monkeypatch.undo()
-    assert "revoked" in asyncio.run(known.find_key(secret)).fault
+    assert "revoked" in asyncio.run(known.find_key(secret)).invalid_reason
 
 
 def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(store, monkeypatch):
@@ -775,7 +775,7 @@ def test_what_is_too_old_is_forgotten_by_itself(folder, tmp_path):
             if again.prediction(old) is None:
                 break
             time.sleep(0.05)
-        assert [each.id for each in again.every(PredictionFilter())] == [labeled]
+        assert [each.id for each in again.iterate(PredictionFilter())] == [labeled]
 
 
 def test_ending_answers_those_who_wait(folder, tmp_path):

@@ -16,8 +16,8 @@ from likely.checkpoint.encryption import Keyring
 from likely.exceptions import CheckpointError, StoreError
 from likely.prediction import Prediction, Status
 from likely.server.store import NewPrediction, PredictionFilter, Scope, Store, StoredImage
-from likely.server.store.backup import at_one_moment, backup, restore
-from likely.server.store.db import MIGRATIONS, revisions
+from likely.server.store.backup import _freeze, backup, restore
+from likely.server.store.db import MIGRATIONS, _revisions
 from likely.server.store.ids import row_id, sha256
 from likely.server.store.schema import ImageRow, ModelRow, PredictionRow
 
@@ -108,7 +108,7 @@ def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, s
     labeled = data.draw(st.sets(st.sampled_from(ids)))
     store.label(sorted(labeled), "dog", None)
     wanted, said = data.draw(st.sets(st.sampled_from(STATUSES))), data.draw(st.nothing() | st.booleans())
-    found = {each.id for each in store.every(PredictionFilter(status=sorted(wanted), is_labeled=said))}
+    found = {each.id for each in store.iterate(PredictionFilter(status=sorted(wanted), is_labeled=said))}
     through = {id for id, status in zip(ids, statuses, strict=True) if not wanted or status in wanted}
     assert found == {id for id in through if said is None or (id in labeled) == said}
     store.close()
@@ -273,8 +273,8 @@ def test_revisions_are_told_by_their_files():
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
-    assert revisions() == [script.revision for script in reversed(list(scripts.walk_revisions()))]
-    assert revisions()[-1] == scripts.get_current_head()
+    assert _revisions() == [script.revision for script in reversed(list(scripts.walk_revisions()))]
+    assert _revisions()[-1] == scripts.get_current_head()
 
 
 @pytest.mark.parametrize("url", ["mysql://x/y", "nonsense"])
@@ -292,7 +292,7 @@ def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_pat
         backup(store, tmp_path / "backup")
     assert restore(tmp_path / "backup", tmp_path / "again", None) == 2
     again = Store.open(tmp_path / "again")
-    assert [each.id for each in again.every(PredictionFilter())] == ids[::-1]
+    assert [each.id for each in again.iterate(PredictionFilter())] == ids[::-1]
     assert again.prediction(ids[0]).true_label == "dog"
     assert again.image(again.prediction(ids[1]).image).content == b"2"
     assert again.find_key(secret) == key
@@ -304,7 +304,7 @@ def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_pat
 def test_what_comes_while_a_backup_is_made_is_not_in_it(store):
     store.add([answered(b"1")])
     with store.engine.connect() as connection:
-        at_one_moment(connection)
+        _freeze(connection)
         before = connection.scalar(select(func.count()).select_from(ImageRow))
         store.add([answered(b"2")])
         assert connection.scalar(select(func.count()).select_from(PredictionRow)) == before == 1
@@ -318,7 +318,7 @@ def test_a_backup_of_sealed_images_is_sealed(tmp_path):
     store.close()
     backup(Store.open(tmp_path / "store"), tmp_path / "backup")
     again = Store.open(tmp_path / "backup", keys=keys)
-    assert b"secret" not in again.files.place(key).read_bytes()
+    assert b"secret" not in again.files.path(key).read_bytes()
     assert again.image(key).content == b"secret picture"
     again.close()
 
@@ -337,11 +337,11 @@ def test_images_are_sealed_on_the_disk_and_their_key_can_be_changed(tmp_path):
     store = filled(Store.open(tmp_path / "store", keys=old))
     (id,) = store.add([answered(b"secret picture")])
     key = store.prediction(id).image
-    assert b"secret" not in store.files.place(key).read_bytes()
+    assert b"secret" not in store.files.path(key).read_bytes()
     assert store.image(key).content == b"secret picture"
     store.close()
     store = Store.open(tmp_path / "store", keys=Keyring([bytes([1]) * 32, bytes(32)]))
-    assert store.files.seal_anew() == 1
+    assert store.files.encrypt_all() == 1
     store.close()
     for keys, opens in ((new, True), (old, False), (None, False)):
         store = Store.open(tmp_path / "store", keys=keys)

@@ -43,7 +43,7 @@ def list_(folder: Path, database: str | None) -> None:
     lines = [("id", "may", "until", "name")]
     for key in open_store(folder, database).all_keys():
         until = f"{key.expires:%Y-%m-%d}" if key.expires else "for good"
-        if key.fault is not None:
+        if key.invalid_reason is not None:
             until = "revoked" if key.revoked else f"expired {until}"
         lines.append((key.id, ",".join(sorted(key.scopes)), until, key.name))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

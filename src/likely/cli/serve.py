@@ -74,9 +74,9 @@ def command(
     import logging
 
     with require_packages():
-        from likely.server.http import forking
+        from likely.server.http.decode_pool import start_forkserver
 
-        forking.begin()
+        start_forkserver()
         import uvicorn
 
         from likely.server.http.app import application

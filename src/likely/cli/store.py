@@ -90,7 +90,7 @@ def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) ->
     if not keys:
         raise click.UsageError("a key is needed: --image-key FILE, or LIKELY_IMAGE_KEY")
     opened = open_store(folder, database, keys, exclusive=True)
-    n = opened.files.seal_anew()
+    n = opened.files.encrypt_all()
     opened.audit("images encrypted", f"{n}", key=None, address="")
     click.echo(f"{n:,} images encrypted", err=True)
 

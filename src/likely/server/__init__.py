@@ -1,1 +1,1 @@
-"""Where people and programs come in: parse, call one method, render. No mathematics."""
+"""HTTP service, prediction store and web pages."""

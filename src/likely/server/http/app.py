@@ -24,8 +24,8 @@ from likely.server.store import Store
 from likely.version import __version__
 
 ROUTERS = (web.ROUTER, models.ROUTER, explain.ROUTER, predictions.ROUTER, auth.ROUTER, health.ROUTER, kserve.ROUTER)
-OVERHEAD = 1.4  # of base64 and of a form
-INSIDE = 4  # requests of the largest size that may be under way
+ENCODING_OVERHEAD = 1.4  # of base64 and of a form
+MAX_INFLIGHT_REQUESTS = 4  # requests of the largest size that may be under way
 
 
 def application(registry: ModelRegistry, store: Store, settings: Settings) -> FastAPI:
@@ -35,14 +35,16 @@ def application(registry: ModelRegistry, store: Store, settings: Settings) -> Fa
     service = Service(registry, store, settings, metrics.batch)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         retaining = asyncio.create_task(service.prune_periodically())
         yield
         retaining.cancel()
         await run_in_threadpool(service.close)
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."
-    app = FastAPI(title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=life)
+    app = FastAPI(
+        title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=lifespan
+    )
     app.state.likely = AppState(
         service,
         metrics,
@@ -55,7 +57,7 @@ def application(registry: ModelRegistry, store: Store, settings: Settings) -> Fa
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/pages", StaticFiles(directory=web.PAGES), "pages")
-    most = min(settings.max_request_bytes, int(OVERHEAD * settings.max_images * settings.max_bytes))
-    limits = {"max_bytes": most, "max_inside": INSIDE * settings.max_request_bytes}
+    most = min(settings.max_request_bytes, int(ENCODING_OVERHEAD * settings.max_images * settings.max_bytes))
+    limits = {"max_bytes": most, "max_inside": MAX_INFLIGHT_REQUESTS * settings.max_request_bytes}
     app.add_middleware(RequestMiddleware, metrics=metrics, is_full=lambda: service.is_full, **limits)
     return app

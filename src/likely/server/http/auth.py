@@ -22,10 +22,10 @@ from likely.server.store.ids import sha256
 
 COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
-WINDOW = 10.0  # seconds of a key's rate that may come at once
-MOST_KEYS = 10_000  # whose rate is remembered
-FRESH = 1.0  # seconds for which it is known whose a secret is
-ASKING = 4  # threads that ask the store whose a secret is
+BURST_SECONDS = 10.0  # seconds of a key's rate that may come at once
+MAX_KEYS = 10_000  # whose rate is remembered
+CACHE_SECONDS = 1.0  # seconds for which it is known whose a secret is
+N_THREADS = 4  # threads that ask the store whose a secret is
 
 _Name: TypeAlias = tuple[str, str]  # a kind of secret and its hash: a session opens nothing where a key is asked for
 
@@ -51,15 +51,15 @@ class CredentialCache:
         self._asking: dict[_Name, Future[Key | None]] = {}
         self._n_forgotten = 0
         self._lock = threading.Lock()
-        self._threads = ThreadPoolExecutor(ASKING, "keys")
+        self._threads = ThreadPoolExecutor(N_THREADS, "keys")
 
     async def find_key(self, secret: str) -> Key | None:
         """Return the key with this secret, or None."""
-        return await self._of("key", secret, self.store.find_key)
+        return await self._look_up("key", secret, self.store.find_key)
 
     async def find_session(self, session: str) -> Key | None:
         """Return the key that opened the session, or None."""
-        return await self._of("session", session, self.store.find_session)
+        return await self._look_up("session", session, self.store.find_session)
 
     def forget(self) -> None:
         """Clear the cache."""
@@ -68,7 +68,7 @@ class CredentialCache:
             self._asking.clear()
             self._n_forgotten += 1
 
-    async def _of(self, kind: str, secret: str, ask: Callable[[str], Key | None]) -> Key | None:
+    async def _look_up(self, kind: str, secret: str, ask: Callable[[str], Key | None]) -> Key | None:
         name = kind, sha256(secret.encode())
         with self._lock:
             key, until = self._found.get(name, (None, 0.0))
@@ -76,11 +76,11 @@ class CredentialCache:
                 return key
             asking = self._asking.get(name)
             if asking is None:
-                asking = self._threads.submit(self._learned, name, self._n_forgotten, partial(ask, secret))
+                asking = self._threads.submit(self._query, name, self._n_forgotten, partial(ask, secret))
                 self._asking[name] = asking
         return await asyncio.shield(asyncio.wrap_future(asking))  # who gives up does so for nobody else
 
-    def _learned(self, name: _Name, n_forgotten: int, ask: Callable[[], Key | None]) -> Key | None:
+    def _query(self, name: _Name, n_forgotten: int, ask: Callable[[], Key | None]) -> Key | None:
         key = None
         try:
             key = ask()
@@ -89,8 +89,8 @@ class CredentialCache:
                 if self._n_forgotten == n_forgotten:  # else it may have been revoked since the store was asked
                     del self._asking[name]
                     if key is not None:  # what opens nothing is not worth the room
-                        self._found[name] = key, time.monotonic() + FRESH
-                    if len(self._found) > MOST_KEYS:
+                        self._found[name] = key, time.monotonic() + CACHE_SECONDS
+                    if len(self._found) > MAX_KEYS:
                         self._found.popitem(last=False)
         return key
 
@@ -103,11 +103,11 @@ def csrf_token(session: str) -> str:
 async def authenticate(credentials: CredentialCache, request: Request) -> Principal:
     """Return the requester; raise HTTPException 401 for unknown credentials and 403 for a missing CSRF token."""
     if secret := _secret_of(request):
-        return Principal(_open(await credentials.find_key(secret)))
+        return Principal(_valid(await credentials.find_key(secret)))
     session = request.cookies.get(COOKIE)
     if session is None:
         raise unauthorized("a key is needed: Authorization: Bearer lk_…")
-    key, csrf = _open(await credentials.find_session(session)), csrf_token(session)
+    key, csrf = _valid(await credentials.find_session(session)), csrf_token(session)
     if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
         raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
     return Principal(key, csrf)
@@ -130,11 +130,11 @@ def _secret_of(request: Request) -> str | None:
     return header[1] if header else request.headers.get("X-API-Key")
 
 
-def _open(key: Key | None) -> Key:
+def _valid(key: Key | None) -> Key:
     if key is None:
         raise unauthorized("there is no such key")
-    if key.fault is not None:
-        raise unauthorized(key.fault)
+    if key.invalid_reason is not None:
+        raise unauthorized(key.invalid_reason)
     return key
 
 
@@ -142,7 +142,7 @@ class TokenBucket:
     """Token bucket for each key or address: refills at `rate` per second, up to ten seconds' worth."""
 
     def __init__(self, rate: float) -> None:
-        self.rate, self.most = rate, max(1.0, rate * WINDOW)
+        self.rate, self.capacity = rate, max(1.0, rate * BURST_SECONDS)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
         self._lock = threading.Lock()
 
@@ -150,13 +150,13 @@ class TokenBucket:
         """Take n tokens; raise HTTPException 429 if too few are left."""
         now = time.monotonic()
         with self._lock:
-            left, then = self._buckets.pop(key, (self.most, now))
-            left = min(self.most, left + (now - then) * self.rate)
-            enough = left >= min(n, self.most)
+            left, then = self._buckets.pop(key, (self.capacity, now))
+            left = min(self.capacity, left + (now - then) * self.rate)
+            enough = left >= min(n, self.capacity)
             self._buckets[key] = (left - n if enough else left, now)
-            if len(self._buckets) > MOST_KEYS:
+            if len(self._buckets) > MAX_KEYS:
                 self._buckets.popitem(last=False)
         if not enough:
-            seconds = math.ceil((min(n, self.most) - left) / self.rate)
+            seconds = math.ceil((min(n, self.capacity) - left) / self.rate)
             limit = f"more than {self.rate:g} a second were asked for; come again in {seconds} s"
             raise HTTPException(429, limit, headers={"Retry-After": str(seconds)})

@@ -38,7 +38,7 @@ class _Waiting(Generic[Job]):
 
 
 # A job, and what came of it, or what went wrong.
-_Found: TypeAlias = tuple[_Waiting[Any], Any, BaseException | None]
+_Outcome: TypeAlias = tuple[_Waiting[Any], Any, BaseException | None]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class BatchStats:
     """Size of a batch and how long its first job waited, in seconds."""
 
     n: int
-    waited: float
+    wait: float
 
 
 class Batcher(Generic[Job, Result]):
@@ -59,15 +59,21 @@ class Batcher(Generic[Job, Result]):
 
     def __init__(
         self,
-        answer: Callable[[Hashable, Sequence[Job]], Sequence[Result]],
+        process: Callable[[Hashable, Sequence[Job]], Sequence[Result]],
         *,
-        most: int,
+        max_batch: int,
         wait: float,
         capacity: int,
         step: int = 1,
         on_batch: Callable[[BatchStats], None] = lambda batched: None,
     ) -> None:
-        self.answer, self.most, self.wait, self.capacity, self.told = answer, most, wait, capacity, on_batch
+        self.process, self.max_batch, self.wait, self.capacity, self.on_batch = (
+            process,
+            max_batch,
+            wait,
+            capacity,
+            on_batch,
+        )
         self.step = step
         self._queue: deque[_Waiting[Job]] = deque()
         self._changed = threading.Condition()
@@ -107,14 +113,14 @@ class Batcher(Generic[Job, Result]):
         while batch := self._next():
             begun = time.monotonic()
             try:
-                results = self.answer(batch[0].kind, [each.job for each in batch])
+                results = self.process(batch[0].kind, [each.job for each in batch])
             except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
                 _resolve([(each, None, error) for each in batch])
             else:
                 _resolve([(each, result, None) for each, result in zip(batch, results, strict=True)])
             took = time.monotonic() - begun
             self._seconds_each = 0.9 * self._seconds_each + 0.1 * took / len(batch)
-            self.told(BatchStats(len(batch), begun - batch[0].since))
+            self.on_batch(BatchStats(len(batch), begun - batch[0].since))
 
     def _next(self) -> list[_Waiting[Job]]:
         """Return the jobs of the same kind as the oldest one; an empty list after `close`."""
@@ -124,7 +130,7 @@ class Batcher(Generic[Job, Result]):
                     return []
                 self._changed.wait()
             until = self._queue[0].since + self.wait
-            while len(self._queue) < self.most and not self._closing and (left := until - time.monotonic()) > 0:
+            while len(self._queue) < self.max_batch and not self._closing and (left := until - time.monotonic()) > 0:
                 self._changed.wait(left)
             kind = self._queue[0].kind
             n = self._whole(sum(each.kind == kind for each in self._queue))
@@ -136,17 +142,17 @@ class Batcher(Generic[Job, Result]):
 
     def _whole(self, n: int) -> int:
         """Return the batch size for n queued jobs."""
-        n = min(n, self.most)
+        n = min(n, self.max_batch)
         return n if n < self.step else n - n % self.step
 
 
-def _resolve(found: list[_Found]) -> None:
+def _resolve(found: list[_Outcome]) -> None:
     """Resolve the futures of a batch, with one callback per event loop."""
     for loop in dict.fromkeys(waiting.loop for waiting, _, _ in found):
         loop.call_soon_threadsafe(_set_futures, [each for each in found if each[0].loop is loop])
 
 
-def _set_futures(found: list[_Found]) -> None:
+def _set_futures(found: list[_Outcome]) -> None:
     for waiting, result, error in found:
         if waiting.future.done():  # canceled
             continue

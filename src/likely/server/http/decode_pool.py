@@ -6,6 +6,7 @@ A process that exceeds its limits or dies is replaced, and the image gets an err
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import queue
 import signal
 import sys
@@ -22,11 +23,10 @@ from PIL import Image
 from likely.data.decoding import Array, open_image
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.exceptions import ImageError
-from likely.server.http.forking import context
 from likely.server.http.settings import MB, Settings
 
-UNTOLD = "application/octet-stream"
-CLOSING = 2.0  # seconds that a process may take to leave by itself
+UNKNOWN_MEDIA_TYPE = "application/octet-stream"
+JOIN_SECONDS = 2.0  # seconds that a process may take to leave by itself
 
 
 class DecodedImage(NamedTuple):
@@ -59,7 +59,7 @@ class ProcessLimits:
             return
         import resource
 
-        held = _held_bytes()
+        held = _address_space()
         for kind, most in ((resource.RLIMIT_AS, held + self.megabytes * MB), (resource.RLIMIT_CORE, 0)):
             _, hard = resource.getrlimit(kind)
             resource.setrlimit(kind, (most, most if hard == resource.RLIM_INFINITY else min(most, hard)))
@@ -71,34 +71,34 @@ class DecoderPool:
     def __init__(self, settings: Settings) -> None:
         self.seconds = settings.decode_timeout
         self.limits = ProcessLimits(settings.decode_memory_mb, settings.max_pixels)
-        self._context = context()
+        self._context = _context()
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(settings.decode_workers, "decoding")
         for _ in range(settings.decode_workers):
             self._idle.put(_Worker(self._context, self.limits))
 
-    async def decode(self, order: DecodeJob) -> DecodedImage:
+    async def decode(self, job: DecodeJob) -> DecodedImage:
         """Decode an image in the next idle process; raise ImageError on failure."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, order)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, job)
 
     def close(self) -> None:
         """Terminate all processes."""
         self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
-            self._idle.get().end()
+            self._idle.get().close()
 
-    def _decode(self, order: DecodeJob) -> DecodedImage:
+    def _decode(self, job: DecodeJob) -> DecodedImage:
         worker = self._idle.get()
         if not worker.process.is_alive():  # whatever ended it, it was not this image
-            worker.end()
+            worker.close()
             worker = _Worker(self._context, self.limits)
         try:
-            found = worker.ask(order, self.seconds)
+            found = worker.ask(job, self.seconds)
         except (EOFError, OSError, TimeoutError) as error:
-            worker.end()
+            worker.close()
             worker = _Worker(self._context, self.limits)
             why = f"took longer than {self.seconds:g} s" if isinstance(error, TimeoutError) else "broke what decodes it"
-            raise ImageError(f"{order.name}: cannot be read; it {why}") from error
+            raise ImageError(f"{job.name}: cannot be read; it {why}") from error
         finally:
             self._idle.put(worker)
         if isinstance(found, str):
@@ -117,18 +117,18 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def ask(self, order: DecodeJob, seconds: float) -> DecodedImage | str:
+    def ask(self, job: DecodeJob, seconds: float) -> DecodedImage | str:
         """Return the decoded image or an error message; raise TimeoutError after `seconds`."""
-        self.line.send(order)
+        self.line.send(job)
         if not self.line.poll(seconds):
             raise TimeoutError
         answer: DecodedImage | str = self.line.recv()
         return answer
 
-    def end(self) -> None:
+    def close(self) -> None:
         self.line.close()
         self.process.kill()
-        self.process.join(CLOSING)
+        self.process.join(JOIN_SECONDS)
 
 
 def _work(line: Connection, limits: ProcessLimits) -> None:
@@ -142,7 +142,7 @@ def _work(line: Connection, limits: ProcessLimits) -> None:
         except (EOFError, KeyboardInterrupt):
             return
         try:
-            answer: DecodedImage | str = _decoded(order, limits.pixels)
+            answer: DecodedImage | str = _decode(order, limits.pixels)
         except ImageError as error:
             answer = str(error)
         except MemoryError:
@@ -150,15 +150,15 @@ def _work(line: Connection, limits: ProcessLimits) -> None:
         line.send(answer)
 
 
-def _decoded(order: DecodeJob, most: int) -> DecodedImage:
-    with open_image(order.content, order.name) as image:
-        (width, height), media_type = image.size, Image.MIME.get(image.format or "", UNTOLD)
-    if width * height > most:
-        raise ImageError(f"{order.name}: has {width} x {height} pixels; {most:,} at most were expected")
-    return DecodedImage(read_image(order.content, order.format, name=order.name), media_type, width, height)
+def _decode(job: DecodeJob, max_pixels: int) -> DecodedImage:
+    with open_image(job.content, job.name) as image:
+        (width, height), media_type = image.size, Image.MIME.get(image.format or "", UNKNOWN_MEDIA_TYPE)
+    if width * height > max_pixels:
+        raise ImageError(f"{job.name}: has {width} x {height} pixels; {max_pixels:,} at most were expected")
+    return DecodedImage(read_image(job.content, job.format, name=job.name), media_type, width, height)
 
 
-def _held_bytes() -> int:
+def _address_space() -> int:
     """Return the address space of this process in bytes; 0 where the system does not report it."""
     try:
         with open("/proc/self/statm") as file:  # noqa: PTH123  # no path of a file system
@@ -173,3 +173,20 @@ def _held_bytes() -> int:
 def stack(images: Sequence[DecodedImage]) -> Array:
     """Stack images of one format to shape (N, H, W, C)."""
     return np.stack([picture.pixels.transpose(1, 2, 0) for picture in images])
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Return a context whose processes fork from a small server instead of the service; slower where there is none."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def start_forkserver() -> None:
+    """Start the fork server now, so that it loads its modules while this process loads its own."""
+    if isinstance(_context(), ForkServerContext):
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()

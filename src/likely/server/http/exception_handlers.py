@@ -16,52 +16,52 @@ from likely.exceptions import LikelyError
 from likely.server.http.batching import QueueFullError, ShuttingDownError
 from likely.server.store import STORE_FAULTS
 
-SECONDS = 5  # after which a store that cannot be written may be tried again
+RETRY_AFTER = 5  # after which a store that cannot be written may be tried again
 
 
 def install_exception_handlers(app: FastAPI) -> None:
     """Register the exception handlers."""
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(StarletteHTTPException, _refused)
-    app.add_exception_handler(QueueFullError, _full)
-    app.add_exception_handler(ShuttingDownError, _closing)
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.add_exception_handler(QueueFullError, _queue_full)
+    app.add_exception_handler(ShuttingDownError, _shutting_down)
     app.add_exception_handler(LikelyError, _user_error)
     for kind in STORE_FAULTS:
-        app.add_exception_handler(kind, _unwritten)
+        app.add_exception_handler(kind, _store_failed)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     known = _query_words(request)
-    return _told(422, "; ".join(problem_response(each, known) for each in error.errors()))
+    return _problem(422, "; ".join(validation_message(each, known) for each in error.errors()))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException | StarletteHTTPException)
     return JSONResponse({"detail": error.detail}, error.status_code, headers=error.headers)
 
 
-async def _full(request: Request, error: Exception) -> JSONResponse:
+async def _queue_full(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, QueueFullError)
-    return _told(503, str(error), math.ceil(error.seconds))
+    return _problem(503, str(error), math.ceil(error.seconds))
 
 
 async def _user_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LikelyError)
-    return _told(error.http_status, str(error))
+    return _problem(error.http_status, str(error))
 
 
-async def _closing(request: Request, error: Exception) -> JSONResponse:
-    return _told(503, "the service is about to stop", SECONDS)
+async def _shutting_down(request: Request, error: Exception) -> JSONResponse:
+    return _problem(503, "the service is about to stop", RETRY_AFTER)
 
 
-async def _unwritten(request: Request, error: Exception) -> JSONResponse:
+async def _store_failed(request: Request, error: Exception) -> JSONResponse:
     # What the database said may hold an address or a password; the log of the process has it.
     request.app.state.log.error("store", exc_info=error)
-    return _told(503, "the store cannot be read or written now, so nothing was answered", SECONDS)
+    return _problem(503, "the store cannot be read or written now, so nothing was answered", RETRY_AFTER)
 
 
-def _told(status: int, detail: str, retry_after: int | None = None) -> JSONResponse:
+def _problem(status: int, detail: str, retry_after: int | None = None) -> JSONResponse:
     headers = None if retry_after is None else {"Retry-After": str(retry_after)}
     return JSONResponse({"detail": detail}, status, headers=headers)
 
@@ -73,7 +73,7 @@ def _query_words(request: Request) -> list[str]:
     return [each["name"] for each in parameters if each["in"] == "query"]
 
 
-def problem_response(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
+def validation_message(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     """Return pydantic's error for one field as a sentence; for an unknown query parameter, name the nearest known one."""
     place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
     if found["type"] == "extra_forbidden":

@@ -22,18 +22,26 @@ class Metrics:
         here = self.registry
         self._requests = Counter("likely_requests", "Requests.", ["method", "route", "status"], registry=here)
         self._latency = Histogram(
-            "likely_request_seconds", "From the first byte to the last.", ["route"], buckets=SECONDS, registry=here
+            "likely_request_seconds", "Duration of a request in seconds.", ["route"], buckets=SECONDS, registry=here
         )
-        self._sizes = Histogram(
-            "likely_batch_images", "Images that went through a model together.", buckets=SIZES, registry=here
-        )
+        self._sizes = Histogram("likely_batch_images", "Images in a batch.", buckets=SIZES, registry=here)
         self._waited = Histogram(
-            "likely_queue_wait_seconds", "How long the first of a batch waited.", buckets=SECONDS, registry=here
+            "likely_queue_wait_seconds",
+            "Seconds that the first image of a batch waited.",
+            buckets=SECONDS,
+            registry=here,
         )
-        self._answers = Counter("likely_answers", "Answers.", ["model", "status"], registry=here)
-        self._drift = Gauge("likely_drift", "Largest difference of p-values from validation.", ["model"], registry=here)
-        self._has_drifted = Gauge("likely_drift_detected", "Whether it is sure and large.", ["model"], registry=here)
-        queue = Gauge("likely_inflight_images", "Images on their way through.", registry=here)
+        self._predictions = Counter("likely_predictions", "Predictions by status.", ["model", "status"], registry=here)
+        self._drift = Gauge(
+            "likely_drift",
+            "Kolmogorov-Smirnov statistic of recent p-values against validation.",
+            ["model"],
+            registry=here,
+        )
+        self._has_drifted = Gauge(
+            "likely_drift_detected", "1 if the drift is significant and large.", ["model"], registry=here
+        )
+        queue = Gauge("likely_inflight_images", "Images in flight.", registry=here)
         queue.set_function(waiting)
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -44,14 +52,14 @@ class Metrics:
     def batch(self, batched: BatchStats) -> None:
         """Count a batch."""
         self._sizes.observe(batched.n)
-        self._waited.observe(batched.waited)
+        self._waited.observe(batched.wait)
 
-    def predicted(self, model: str, answers: Sequence[Prediction]) -> None:
+    def predictions(self, model: str, predictions: Sequence[Prediction]) -> None:
         """Count predictions of a model version by status."""
-        for answer in answers:
-            self._answers.labels(model, answer.status.value).inc()
+        for answer in predictions:
+            self._predictions.labels(model, answer.status.value).inc()
 
-    def drifted(self, model: str, drift: Drift) -> None:
+    def drift(self, model: str, drift: Drift) -> None:
         """Set the drift of a model version."""
         self._drift.labels(model).set(drift.difference)
         if drift.has_drifted is not None:

@@ -19,7 +19,7 @@ from likely.server.http.metrics import Metrics
 REQUEST_ID = "X-Request-ID"
 LOG = logging.getLogger("likely.requests")
 IMAGES = re.compile(r"/v1/(classify|explain|models/[^/]+/classes)|/v2/models/.+/infer")  # where images come
-SMALL = 1_000_000  # bytes of a request elsewhere
+MAX_SMALL_BODY = 1_000_000  # bytes of a request elsewhere
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "manifest-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -37,7 +37,7 @@ HEADERS = {
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-SECONDS = 1  # after which those who are told that there is no room may come again
+RETRY_AFTER = 1  # after which those who are told that there is no room may come again
 
 
 class PayloadTooLargeError(Exception):
@@ -49,7 +49,7 @@ class OverloadedError(Exception):
 
 
 @dataclass
-class _Inside:
+class _InflightBytes:
     """Total bytes of all requests in flight."""
 
     most: int
@@ -59,8 +59,8 @@ class _Inside:
 class _Body:
     """Request body that counts its bytes while they arrive."""
 
-    def __init__(self, receive: Receive, most: int, inside: _Inside) -> None:
-        self._receive, self.most, self.inside, self.n = receive, most, inside, 0
+    def __init__(self, receive: Receive, most: int, inside: _InflightBytes) -> None:
+        self._receive, self.limit, self.inside, self.n = receive, most, inside, 0
 
     async def receive(self) -> Message:
         """Return the next ASGI message; raise PayloadTooLargeError or OverloadedError beyond a limit."""
@@ -68,18 +68,18 @@ class _Body:
         n = len(message.get("body", b""))
         self.n += n
         self.inside.n += n
-        if self.n > self.most:
+        if self.n > self.limit:
             raise PayloadTooLargeError
         if self.inside.n > self.inside.most:
             raise OverloadedError(f"requests under way have more than {self.inside.most / 1e6:.0f} MB together")
         return message
 
-    def is_done_with(self) -> None:
+    def release(self) -> None:
         """Release the bytes of a finished request."""
         self.inside.n -= self.n
 
 
-class _Answer:
+class _Response:
     """Response that records its status and adds the standard headers."""
 
     def __init__(self, send: Send, id: str) -> None:
@@ -89,18 +89,18 @@ class _Answer:
         """Send an ASGI message."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            given = message.get("headers", ())
-            there = {name for name, _ in given}
+            headers = message.get("headers", ())
+            there = {name for name, _ in headers}
             ours = (pair for pair in RAW_HEADERS if pair[0] not in there)
-            message["headers"] = [*given, (RAW_REQUEST_ID, self.id.encode()), *ours]
+            message["headers"] = [*headers, (RAW_REQUEST_ID, self.id.encode()), *ours]
         await self._send(message)
 
 
 def _no_room(sentence: str) -> JSONResponse:
-    return JSONResponse({"detail": sentence}, 503, {"Retry-After": str(SECONDS)})
+    return JSONResponse({"detail": sentence}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
-FULL = _no_room("too many images are waiting; come again in a second")  # written once, for it is said often
+QUEUE_FULL = _no_room("too many images are waiting; come again in a second")  # written once, for it is said often
 
 
 class RequestMiddleware:
@@ -115,22 +115,22 @@ class RequestMiddleware:
         The check comes first because refusing a request has to cost less than serving it.
         """
         self.app, self.metrics, self.max_bytes, self.is_full = app, metrics, max_bytes, is_full
-        self.inside = _Inside(max_inside)
+        self.inside = _InflightBytes(max_inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         id = scope.setdefault("state", {})["request_id"] = _id_of(scope)
-        begun, answer = time.monotonic(), _Answer(send, id)
+        begun, answer = time.monotonic(), _Response(send, id)
         takes_images = IMAGES.fullmatch(scope["path"]) is not None
-        most = self.max_bytes if takes_images else SMALL
+        most = self.max_bytes if takes_images else MAX_SMALL_BODY
         body = _Body(receive, most, self.inside)
         try:
-            if _told_length(scope) > most:
+            if _content_length(scope) > most:
                 raise PayloadTooLargeError
             if takes_images and self.is_full():
-                await FULL(scope, receive, answer.send)
+                await QUEUE_FULL(scope, receive, answer.send)
             else:
                 await self.app(scope, body.receive, answer.send)
         except OverloadedError as busy:
@@ -139,12 +139,12 @@ class RequestMiddleware:
             detail = f"the request has more than {most / 1e6:.0f} MB"
             await JSONResponse({"detail": detail}, 413)(scope, receive, answer.send)
         except Exception:
-            LOG.exception("fault", extra={"fields": {"request": id}})
-            await JSONResponse({"detail": f"a fault of ours; the log has it under {id}"}, 500)(
+            LOG.exception("internal error", extra={"fields": {"request": id}})
+            await JSONResponse({"detail": f"internal error; see request {id} in the log"}, 500)(
                 scope, receive, answer.send
             )
         finally:
-            body.is_done_with()
+            body.release()
             seconds = time.monotonic() - begun
             route = _route_of(scope)
             method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
@@ -160,7 +160,7 @@ class JsonFormatter(logging.Formatter):
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
         }
-        line |= {"what": record.getMessage(), **getattr(record, "fields", {})}
+        line |= {"message": record.getMessage(), **getattr(record, "fields", {})}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line)
@@ -196,7 +196,7 @@ def _id_of(scope: Scope) -> str:
     return uuid.uuid4().hex
 
 
-def _told_length(scope: Scope) -> int:
+def _content_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length":
             return int(value) if value.isdigit() else 0

@@ -27,20 +27,20 @@ class LoadedModel:
     """Loaded version of a model."""
 
     folder: Path
-    classifier: Predictor
+    predictor: Predictor
     format: ImageFormat
     trust: TrustPolicy | None = None
 
     @property
     def id(self) -> str:
         """Name and version, such as "fashion@3f2a"."""
-        assert self.classifier.id is not None
-        return self.classifier.id
+        assert self.predictor.id is not None
+        return self.predictor.id
 
     @cached_property
     def projection(self) -> PCAProjection | None:
         """2-D projection of the embedding, if the model has one."""
-        return self.classifier.projection()
+        return self.predictor.projection()
 
     @cached_property
     def record(self) -> TrainingRecord | None:
@@ -59,13 +59,13 @@ class LoadedModel:
     def n_training(self) -> Mapping[str, int]:
         """Number of training images of each class, if it was recorded."""
         counts = [] if self.record is None else self.record.counts.get("train", [])
-        return dict(zip(self.classifier.labels, counts, strict=False))
+        return dict(zip(self.predictor.labels, counts, strict=False))
 
     @cached_property
     def class_embeddings(self) -> Tensor:
         """Projected class embeddings, shape (K, 2)."""
         assert self.projection is not None
-        return self.classifier.class_embeddings(self.projection)
+        return self.predictor.class_embeddings(self.projection)
 
     @property
     def name(self) -> str:

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from likely.prediction import Prediction
 from likely.server.store import ClassStats, PredictionFilter, PredictionRecord, Scope
-from likely.server.store.queries import MOST, Word
+from likely.server.store.queries import MAX_PAGE, Word
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
-MOST_IDS = 10_000  # predictions that are labeled together
+MAX_IDS = 10_000  # predictions that are labeled together
 
 
 class Problem(BaseModel):
@@ -43,7 +43,7 @@ class ModelInfo(BaseModel):
     versions: list[str]
     family: str
     labels: list[str]
-    size: Annotated[list[int], Field(description="Height and width that images are brought to.")]
+    size: Annotated[list[int], Field(description="Height and width to which images are resized.")]
     channels: int
 
 
@@ -57,8 +57,8 @@ class PathFrame(BaseModel):
     """Image on the path to another class."""
 
     image: Annotated[str, Field(description="PNG in base64.")]
-    probability: Annotated[float, Field(description="That of the other class, as the model sees this image.")]
-    flips: Annotated[bool, Field(description="Whether this is the first that the model takes for the other class.")]
+    probability: Annotated[float, Field(description="Probability of the other class for this image.")]
+    flips: Annotated[bool, Field(description="True for the first image that is classified as the other class.")]
 
 
 class ExplainResponse(BaseModel):
@@ -70,10 +70,13 @@ class ExplainResponse(BaseModel):
     probability: float
     probability_against: float
     log_odds: Annotated[float, Field(description="log p(x | label) − log p(x | against), nats.")]
-    image: Annotated[str, Field(description="As the model sees it.")]
-    attribution: Annotated[str, Field(description="Orange speaks for the label, blue for the other class.")]
+    image: Annotated[str, Field(description="The image after preprocessing.")]
+    attribution: Annotated[
+        str, Field(description="Pixel attributions: orange supports the label, blue the other class.")
+    ]
     counterfactual_path: Annotated[
-        list[PathFrame], Field(description="What would have to change; empty if the model has no such way.")
+        list[PathFrame],
+        Field(description="Counterfactual path to the other class; empty if the model has no latent space."),
     ]
 
 
@@ -102,19 +105,17 @@ class DriftInfo(BaseModel):
     model: str
     drifted: Annotated[
         bool | None,
-        Field(description="Whether a difference is sure, and large enough to matter; null of too few images of late."),
+        Field(description="True if the difference is significant and large; null with too few recent images."),
     ] = None
-    difference: Annotated[float | None, Field(description="The largest, between the shares below a p-value.")] = None
-    p_value: Annotated[float | None, Field(description="How often it is as large where nothing has drifted.")] = None
-    n: Annotated[int | None, Field(description="Images of late.")] = None
+    difference: Annotated[float | None, Field(description="Kolmogorov-Smirnov statistic.")] = None
+    p_value: Annotated[float | None, Field(description="p-value of the statistic under no drift.")] = None
+    n: Annotated[int | None, Field(description="Number of recent images.")] = None
 
 
 class ClassInfo(ClassStats):
     """Class of a model with its statistics."""
 
-    n_training: Annotated[
-        int | None, Field(description="Images that it was learned from; null if nobody wrote that down.")
-    ]
+    n_training: Annotated[int | None, Field(description="Number of training images; null if it was not recorded.")]
 
 
 class ClassesResponse(BaseModel):
@@ -142,8 +143,8 @@ class ProjectionResponse(BaseModel):
 class PageParams(PredictionFilter):
     """Filter of predictions and a page of the result."""
 
-    before: Annotated[Word | None, Field(max_length=36, description="Those older than this one.")] = None
-    limit: Annotated[int, Field(ge=1, le=MOST)] = 50
+    before: Annotated[Word | None, Field(max_length=36, description="Return predictions older than this one.")] = None
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 50
 
 
 class PredictionsResponse(BaseModel):
@@ -151,7 +152,7 @@ class PredictionsResponse(BaseModel):
 
     predictions: list[PredictionRecord]
     before: str | None
-    counts: Annotated[dict[str, int], Field(description="How many there are in all, by status.")]
+    counts: Annotated[dict[str, int], Field(description="Total number of matching predictions, by status.")]
 
 
 class UploadParams(BaseModel):
@@ -160,7 +161,7 @@ class UploadParams(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     name: Annotated[
-        str | None, Field(description="Of an image whose bytes are the body; forms and JSON name theirs.")
+        str | None, Field(description="Name of the image in the body; forms and JSON carry their own names.")
     ] = None
 
 
@@ -168,7 +169,7 @@ class ModelParams(UploadParams):
     """Selection of a model."""
 
     model: Annotated[
-        str | None, Field(max_length=255, description='"name" or "name@version"; the first model if left out.')
+        str | None, Field(max_length=255, description='"name" or "name@version"; the first model by default.')
     ] = None
 
 
@@ -176,15 +177,18 @@ class ClassifyParams(ModelParams):
     """Parameters of classification."""
 
     alpha: Annotated[
-        float | None, Field(gt=0, lt=1, description="Share of known images that may be called unknown.")
+        float | None,
+        Field(gt=0, lt=1, description="Fraction of in-distribution images that may be rejected as unknown."),
     ] = None
-    top_k: Annotated[int | None, Field(ge=1, description="Name so many classes an image.")] = None
+    top_k: Annotated[int | None, Field(ge=1, description="Number of classes to return for each image.")] = None
 
 
 class ExplainParams(ModelParams):
     """Parameters of an explanation."""
 
-    against: Annotated[str | None, Field(max_length=255, description="A class; the runner-up if left out.")] = None
+    against: Annotated[
+        str | None, Field(max_length=255, description="Class to compare with; the runner-up by default.")
+    ] = None
 
 
 class SampleParams(BaseModel):
@@ -198,7 +202,7 @@ class SampleParams(BaseModel):
 class NewClassParams(UploadParams):
     """Parameters of a new class."""
 
-    label: Annotated[Word, Field(min_length=1, max_length=255, description="The new class's name.")]
+    label: Annotated[Word, Field(min_length=1, max_length=255, description="Name of the new class.")]
 
 
 class LabelRequest(BaseModel):
@@ -212,7 +216,7 @@ class LabelRequest(BaseModel):
 class BulkLabelRequest(LabelRequest):
     """Label of several images."""
 
-    ids: Annotated[list[Annotated[Word, Field(max_length=36)]], Field(min_length=1, max_length=MOST_IDS)]
+    ids: Annotated[list[Annotated[Word, Field(max_length=36)]], Field(min_length=1, max_length=MAX_IDS)]
 
 
 class LabelResponse(BaseModel):
@@ -256,7 +260,9 @@ class NewKeyRequest(BaseModel):
 
     name: Annotated[Word, Field(min_length=1, max_length=255)]
     scopes: Annotated[list[Scope], Field(min_length=1)]
-    days: Annotated[float | None, Field(gt=0, le=36500, description="Until it expires; null: never.")] = None
+    days: Annotated[float | None, Field(gt=0, le=36500, description="Days until the key expires; null for never.")] = (
+        None
+    )
 
 
 class NewKeyResponse(KeyInfo):
@@ -283,16 +289,16 @@ def response_schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def problem_responses(*codes: int) -> Responses:
     """Return the error responses of a route for its OpenAPI documentation."""
-    told = {
-        400: "The request cannot be read.",
-        401: "No key, or one that opens nothing.",
-        403: "The key is not for this.",
-        404: "There is no such thing.",
+    descriptions = {
+        400: "The request cannot be parsed.",
+        401: "The key is missing or invalid.",
+        403: "The key lacks the scope.",
+        404: "Not found.",
         413: "Too many bytes, images or pixels.",
-        415: "Of a kind that is not understood.",
-        422: "What was sent is not what was expected.",
-        429: "More than the key may ask for; come again after Retry-After.",
-        503: "Too many wait, or the store cannot be written; come again after Retry-After.",
+        415: "Unsupported media type.",
+        422: "The request is invalid.",
+        429: "Rate limit exceeded; retry after Retry-After seconds.",
+        503: "The queue is full or the store is unavailable; retry after Retry-After seconds.",
     }
     content = {"application/json": {"schema": response_schema(Problem)}}  # whatever a success is made of
-    return {code: {"content": content, "description": told[code]} for code in codes}
+    return {code: {"content": content, "description": descriptions[code]} for code in codes}

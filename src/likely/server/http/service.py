@@ -103,7 +103,7 @@ class Service:
             _classify, wait=settings.batch_timeout, step=BATCH_STEP, on_batch=on_batch, **how
         )
         self._store_batcher: Batcher[NewPrediction, str] = Batcher(
-            lambda _, given: store.add(given), most=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
+            lambda _, given: store.add(given), max_batch=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
         )
         self.n_inflight = 0
         self._slow, self._n_slow = asyncio.Semaphore(1), 0  # of what takes long one at a time: answers come first
@@ -115,7 +115,7 @@ class Service:
 
     def register_model(self, model: LoadedModel) -> None:
         """Register a model version in the store."""
-        labels, family = list(model.classifier.labels), model.classifier.family
+        labels, family = list(model.predictor.labels), model.predictor.family
         row = ModelRow(id=model.id, name=model.name, family=family, labels=labels, first_served=datetime.now(UTC))
         self.store.register_model(row)
 
@@ -132,13 +132,28 @@ class Service:
         return new
 
     def reload(self, name: str) -> LoadedModel:
-        """Read again the folder that a model was loaded from. What it has learned here is set aside, now and for good."""
-        new = self.load(self.registry.sources[name])
+        """Load a model's folder again, and then the version with the classes added here, if it still extends that model."""
+        self.load(self.registry.sources[name])
+        for folder in self._learned_versions(name):
+            self._restore_version(folder)
+        return self.registry[name]
+
+    def rollback(self, name: str) -> LoadedModel:
+        """Serve the version before the last class was added here; keep the rolled-back version aside.
+
+        Raises InvalidValueError if no class was added.
+        """
+        learned = self._learned_versions(name)
+        if not learned:
+            raise InvalidValueError(f"{name!r} has no class that was added here, so there is nothing to roll back")
         aside = self.store.folder / ROLLED_BACK
-        for grown in (self.store.folder / LEARNED_VERSIONS).glob(f"*/{name}"):
-            aside.mkdir(exist_ok=True)
-            grown.parent.replace(aside / grown.parent.name)
-        return new
+        aside.mkdir(exist_ok=True)
+        learned[-1].replace(aside / learned[-1].name)
+        return self.load(learned[-2] / name if len(learned) > 1 else self.registry.sources[name])
+
+    def _learned_versions(self, name: str) -> list[Path]:
+        """Return the folders of versions with added classes, the oldest first."""
+        return sorted(path.parent for path in (self.store.folder / LEARNED_VERSIONS).glob(f"*/{name}"))
 
     def _restore_version(self, folder: Path) -> None:
         """Load a version with a class added here, if its parent version is still served."""
@@ -165,17 +180,17 @@ class Service:
                 if isinstance(picture, DecodedImage)
             ]
             jobs = [(picture, upload.name) for picture, upload in good]
-            placed = await self._classify_batcher.submit(_Kind(asked.model, asked.alpha), jobs)
-            given = [_new_prediction(*one, found, asked) for one, found in zip(good, placed, strict=True)]
-            ids = await self._store_batcher.submit(None, given)
-            kept = map(StoredPrediction, ids, (each.prediction for each in placed))
-        return [next(kept) if isinstance(each, DecodedImage) else StoredPrediction(None, each) for each in found]
+            located = await self._classify_batcher.submit(_Kind(asked.model, asked.alpha), jobs)
+            new = [_new_prediction(*one, found, asked) for one, found in zip(good, located, strict=True)]
+            ids = await self._store_batcher.submit(None, new)
+            stored = map(StoredPrediction, ids, (each.prediction for each in located))
+        return [next(stored) if isinstance(each, DecodedImage) else StoredPrediction(None, each) for each in found]
 
     async def explain(self, upload: Upload, model: LoadedModel, against: str | None) -> Explanation:
         """Explain the class of an image; raise ImageError or InvalidValueError if that is impossible."""
         async with self._slow_slot():
             (pixels,) = stack([await self._decode_or_raise(upload, model)])
-            return await run_in_threadpool(model.classifier.explain, pixels, against=against)
+            return await run_in_threadpool(model.predictor.explain, pixels, against=against)
 
     async def extend(self, model: LoadedModel, label: str, uploads: Sequence[Upload]) -> LoadedModel:
         """Add a class to a model from images, and serve the new version.
@@ -195,7 +210,7 @@ class Service:
             raise InvalidValueError(
                 "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
             )
-        larger = model.classifier.extend(label, pixels)
+        larger = model.predictor.extend(label, pixels)
         growing, grown = self.store.folder / LEARNED_PARTIAL, self.store.folder / LEARNED_VERSIONS / row_id()
         command = f"a class added to {model.id} over HTTP"
         try:
@@ -210,17 +225,17 @@ class Service:
 
     def drift(self, model: LoadedModel) -> Drift | None:
         """Compare the p-values of recent images with those of validation; None without reference values."""
-        kept = model.reference_p_values
-        if kept is None:
+        reference = model.reference_p_values
+        if reference is None:
             return None
-        return drift(self.store.latest_p_values(model.id, DRIFT_WINDOW), kept.quantiles, kept.n)
+        return drift(self.store.latest_p_values(model.id, DRIFT_WINDOW), reference.quantiles, reference.n)
 
     async def generate(self, model: LoadedModel, label: str, n: int, seed: int) -> Array:
         """Generate images of a class, uint8 (n, C, H, W); raise InvalidValueError if the model cannot."""
-        if not model.classifier.generates_images:
+        if not model.predictor.generates_images:
             raise InvalidValueError(f"{model.id} draws no images")
         async with self._slow_slot():
-            return await run_in_threadpool(model.classifier.sample, label, n, seed=seed)
+            return await run_in_threadpool(model.predictor.sample, label, n, seed=seed)
 
     async def prune_periodically(self) -> None:
         """Delete predictions older than the retention period every hour, if there is one."""
@@ -288,18 +303,18 @@ def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[Lo
     assert isinstance(kind, _Kind)
     model, (pictures, names) = kind.model, zip(*jobs, strict=True)
     pixels = stack(pictures)
-    answers = model.classifier.classify(pixels, alpha=kind.alpha, names=names)
+    answers = model.predictor.classify(pixels, alpha=kind.alpha, names=names)
     if model.projection is None:
         return [LocatedPrediction(answer, None) for answer in answers]
     images, _ = arrays.read_inputs(pixels, model.format)
-    places = model.classifier.embed(images, model.projection).tolist()
+    places = model.predictor.embed(images, model.projection).tolist()
     return [LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
 
 
 def _new_prediction(
-    picture: DecodedImage, upload: Upload, placed: LocatedPrediction, asked: ClassifyJob
+    picture: DecodedImage, upload: Upload, located: LocatedPrediction, asked: ClassifyJob
 ) -> NewPrediction:
-    answer = placed.prediction
+    answer = located.prediction
     stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
     short = answer.model_copy(update={"classes": answer.classes[:MAX_STORED_CLASSES]})
     return NewPrediction(
@@ -309,5 +324,5 @@ def _new_prediction(
         asked.alpha,
         asked.request,
         None if asked.key is None else asked.key.id,
-        placed.embedding_2d,
+        located.embedding_2d,
     )

@@ -113,7 +113,7 @@ def _of_json(body: bytes) -> list[Upload]:
         raise HTTPException(422, 'the JSON is not {"images": [{"data": "…base64…", "name": "a.png"}, …]}') from None
 
 
-def _name(given: object, i: int) -> str:
+def _name(name: object, i: int) -> str:
     """Return a printable name: a lone surrogate or a zero byte would make other predictions unwritable."""
-    name = "".join(each for each in given[:255] if each.isprintable()) if isinstance(given, str) else ""
+    name = "".join(each for each in name[:255] if each.isprintable()) if isinstance(name, str) else ""
     return name or f"image {i + 1}"

@@ -13,7 +13,7 @@ from likely.server.store.images import BlobStore
 from likely.server.store.schema import Base, ImageRow
 from likely.server.store.store import Store
 
-AT_ONCE = 1000  # rows
+BATCH_SIZE = 1000  # rows
 
 
 def backup(store: Store, out: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
@@ -21,7 +21,7 @@ def backup(store: Store, out: Path, progress: Callable[[int, int], None] = lambd
 
     The service may run meanwhile. Raises StoreError if the folder is not empty.
     """
-    return _copied(store, _new(out, None), progress)
+    return _copy(store, _new(out, None), progress)
 
 
 def restore(
@@ -33,7 +33,7 @@ def restore(
     """
     if not (source / "likely.sqlite").exists():
         raise StoreError(f"{source} is no backup: likely.sqlite was expected in it")
-    return _copied(Store.open(source), _new(folder, url), progress)
+    return _copy(Store.open(source), _new(folder, url), progress)
 
 
 def _new(folder: Path, url: str | None) -> Store:
@@ -49,9 +49,9 @@ def _new(folder: Path, url: str | None) -> Store:
     return store
 
 
-def _copied(source: Store, target: Store, progress: Callable[[int, int], None]) -> int:
+def _copy(source: Store, target: Store, progress: Callable[[int, int], None]) -> int:
     with source.engine.connect() as old, target.engine.begin() as new:
-        at_one_moment(old)
+        _freeze(old)
         _copy_rows(old, new)
         images = list(new.scalars(select(ImageRow.sha256)))
         for i, key in enumerate(images):
@@ -64,7 +64,7 @@ def _copied(source: Store, target: Store, progress: Callable[[int, int], None]) 
     return len(images)
 
 
-def at_one_moment(connection: Connection) -> None:
+def _freeze(connection: Connection) -> None:
     """Let all that is read from now on be as it is now."""
     if connection.dialect.name == "postgresql":
         connection.execution_options(isolation_level="REPEATABLE READ")
@@ -76,11 +76,11 @@ def _copy_rows(old: Connection, new: Connection) -> None:
     """Copy tables in the order of their foreign keys."""
     for table in Base.metadata.sorted_tables:
         rows = old.execution_options(stream_results=True).execute(select(table))
-        for some in rows.partitions(AT_ONCE):
+        for some in rows.partitions(BATCH_SIZE):
             new.execute(insert(table), [row._asdict() for row in some])
 
 
 def _copy_file(source: BlobStore, target: BlobStore, key: str) -> None:
-    place = target.place(key)
+    place = target.path(key)
     place.parent.mkdir(exist_ok=True)
-    place.write_bytes(source.as_it_lies(key))
+    place.write_bytes(source.read_raw(key))

@@ -11,12 +11,12 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from likely.exceptions import StoreError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-N_CONNECTIONS = 48  # to a file, kept open: as many as threads may ask at a time
-SHARED = {
+POOL_SIZE = 48  # to a file, kept open: as many as threads may ask at a time
+SQLITE_ARGS = {
     "timeout": 30,
     "check_same_thread": False,
 }  # seconds for which a writer waits until another process has written
-PATIENCE = {  # with a database elsewhere, seconds and the last milliseconds: one that is gone must not be waited for forever
+POSTGRESQL_ARGS = {  # with a database elsewhere, seconds and the last milliseconds: one that is gone must not be waited for forever
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -38,11 +38,11 @@ def connect(url: str) -> Engine:
             raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
         if parsed.get_backend_name() == "sqlite":
             # The last one used first: each connection that is used keeps two megabytes of the file.
-            pool = {"pool_size": N_CONNECTIONS, "pool_use_lifo": True}
-            engine = create_engine(parsed, hide_parameters=True, connect_args=SHARED, **pool)
+            pool = {"pool_size": POOL_SIZE, "pool_use_lifo": True}
+            engine = create_engine(parsed, hide_parameters=True, connect_args=SQLITE_ARGS, **pool)
             event.listen(engine, "connect", _set_up_sqlite)
             return engine
-        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=PATIENCE)
+        return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=POSTGRESQL_ARGS)
     except ArgumentError:
         # It may hold a password.
         raise StoreError(
@@ -57,14 +57,16 @@ def is_current(engine: Engine) -> bool:
     with engine.connect() as connection:
         there = inspect(connection).has_table("alembic_version")
         here = connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
-    known = revisions()
+    known = _revisions()
     if here is not None and here not in known:
         raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
     return here == known[-1]
 
 
-def revisions() -> list[str]:
-    """Of the tables, the newest last; by the names of the files, for alembic takes long to load and seldom has to."""
+def _revisions() -> list[str]:
+    """List the revisions of the tables, the newest last, from the file names: loading alembic takes long and is rarely
+    needed.
+    """
     return sorted(path.stem.removeprefix("v") for path in (MIGRATIONS / "versions").glob("v*.py"))
 
 

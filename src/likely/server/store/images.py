@@ -14,7 +14,10 @@ from likely.exceptions import CheckpointError
 from likely.server.store import ids
 
 INCOMING = "incoming"
-GONE, ANEW = "gone", "anew"  # endings of files that are about to go, and of those that are to take the place of another
+REMOVED, REPLACED = (
+    "gone",
+    "anew",
+)  # endings of files that are about to go, and of those that are to take the place of another
 
 
 class BlobStore:
@@ -30,7 +33,7 @@ class BlobStore:
         self.folder, self.incoming, self.keys = folder, folder / INCOMING, keys
         self.incoming.mkdir(parents=True, exist_ok=True)
 
-    def place(self, sha256: str) -> Path:
+    def path(self, sha256: str) -> Path:
         """Return the path at which a file is or would be stored."""
         return self.folder / sha256[:2] / sha256
 
@@ -46,21 +49,21 @@ class BlobStore:
             for sha256, content in contents.items():
                 _write(self.incoming / names[sha256], self.keys.encrypt(content, sha256) if self.keys else content)
             if names:
-                _keep(self.incoming)
+                _fsync(self.incoming)
             yield commits
         self.settle(names.values())
 
     @contextmanager
-    def parting(self, sha256s: Iterable[str]) -> Iterator[Callable[[], None]]:
+    def removing(self, sha256s: Iterable[str]) -> Iterator[Callable[[], None]]:
         """Stage files for deletion while their rows are deleted; put them back if the transaction fails.
 
         Call the yielded function directly before committing.
         """
-        names = [f"{sha256}.{GONE}" for sha256 in sha256s]
+        names = [f"{sha256}.{REMOVED}" for sha256 in sha256s]
         with self._until_committed(names, self.settle) as commits:
             for name in names:
                 with suppress(FileNotFoundError):
-                    self.place(_sha256_of(name)).replace(self.incoming / name)
+                    self.path(_sha256_of(name)).replace(self.incoming / name)
             yield commits
         self.drop(names)
 
@@ -81,16 +84,16 @@ class BlobStore:
                 back(names)
             raise
 
-    def waiting(self) -> dict[str, str]:
+    def staged(self) -> dict[str, str]:
         """Return the staged files: name -> SHA-256."""
-        for path in self.incoming.glob(f"*.{ANEW}"):
+        for path in self.incoming.glob(f"*.{REPLACED}"):
             path.unlink()  # its old form is in its place still
         return {path.name: _sha256_of(path.name) for path in sorted(self.incoming.iterdir())}
 
     def settle(self, names: Iterable[str]) -> None:
         """Move staged files to their final paths."""
         for name in names:
-            place = self.place(_sha256_of(name))
+            place = self.path(_sha256_of(name))
             place.parent.mkdir(exist_ok=True)
             with suppress(FileNotFoundError):  # it is there already
                 (self.incoming / name).replace(place)
@@ -102,36 +105,36 @@ class BlobStore:
 
     def __contains__(self, sha256: str) -> bool:
         """Return True if the file exists at its final path."""
-        return self.place(sha256).exists()
+        return self.path(sha256).exists()
 
     def read(self, sha256: str) -> bytes:
         """Return the decrypted content; raise FileNotFoundError if it is missing and CheckpointError if it is damaged."""
-        content = self.as_it_lies(sha256)
+        content = self.read_raw(sha256)
         if content.startswith(MAGIC):
             content = (self.keys or Keyring()).decrypt(content, sha256)
         if ids.sha256(content) != sha256:
             raise CheckpointError(f"the image {sha256} is not what it was when it came")
         return content
 
-    def as_it_lies(self, sha256: str) -> bytes:
+    def read_raw(self, sha256: str) -> bytes:
         """Return the content as stored, encrypted or not."""
         for path in (
-            self.place(sha256),
+            self.path(sha256),
             *self.incoming.glob(f"{sha256}.*"),
-            self.place(sha256),
+            self.path(sha256),
         ):  # it may move meanwhile
             with suppress(FileNotFoundError):
                 return path.read_bytes()
-        raise FileNotFoundError(self.place(sha256))
+        raise FileNotFoundError(self.path(sha256))
 
-    def seal_anew(self) -> int:
+    def encrypt_all(self) -> int:
         """Encrypt every file with the first key again; return the number of files."""
         assert self.keys
         names = list(self)
         for sha256 in names:
-            beside = self.incoming / f"{sha256}.{ANEW}"
+            beside = self.incoming / f"{sha256}.{REPLACED}"
             _write(beside, self.keys.encrypt(self.read(sha256), sha256))
-            beside.replace(self.place(sha256))
+            beside.replace(self.path(sha256))
         return len(names)
 
     def __iter__(self) -> Iterator[str]:
@@ -157,10 +160,10 @@ def fsync_path(path: Path) -> None:
     """Flush a file, or a folder with everything in it, to the disk, so that it survives a power cut."""
     for inside in path.iterdir() if path.is_dir() else ():
         fsync_path(inside)
-    _keep(path)
+    _fsync(path)
 
 
-def _keep(path: Path) -> None:
+def _fsync(path: Path) -> None:
     if sys.platform == "win32":  # which opens no folders
         return
     descriptor = os.open(path, os.O_RDONLY)

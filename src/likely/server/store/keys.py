@@ -46,7 +46,7 @@ class Key:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     @property
-    def fault(self) -> str | None:
+    def invalid_reason(self) -> str | None:
         """Reason why the key is no longer valid, or None."""
         if self.revoked is not None:
             return f"the key {self.id} was revoked"

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 LOCK = "lock"
-ADVISORY = 0x6C696B656C79  # the number of our lock in a PostgreSQL database
+ADVISORY_LOCK = 0x6C696B656C79  # the number of our lock in a PostgreSQL database
 
 
 class StoreLock:
@@ -25,19 +25,19 @@ class StoreLock:
             self._lock.acquire()
             if engine.dialect.name == "postgresql":
                 self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-                if not self._connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": ADVISORY}):
+                if not self._connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": ADVISORY_LOCK}):
                     raise BlockingIOError
         except Timeout:
             raise BlockingIOError from None
         except BaseException:
-            self.end()
+            self.release()
             raise
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Release the lock."""
         if self._connection is not None:
             with suppress(SQLAlchemyError):  # the database may be gone, and the lock with it
-                self._connection.scalar(text("SELECT pg_advisory_unlock(:n)"), {"n": ADVISORY})
+                self._connection.scalar(text("SELECT pg_advisory_unlock(:n)"), {"n": ADVISORY_LOCK})
             self._connection.close()
             self._connection = None
         self._lock.release()

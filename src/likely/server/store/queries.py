@@ -14,7 +14,7 @@ from likely.exceptions import InvalidValueError
 from likely.prediction import Prediction, Status
 from likely.server.store.schema import PredictionRow
 
-MOST = 500  # predictions of a page
+MAX_PAGE = 500  # predictions of a page
 
 
 def _writable(word: str) -> str:
@@ -31,16 +31,16 @@ class PredictionFilter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: Annotated[list[Status], Field(description="One of these.")] = []
+    status: Annotated[list[Status], Field(description="One of these statuses.")] = []
     label: Annotated[Word | None, Field(max_length=255, description="The most probable class.")] = None
-    true_label: Annotated[Word | None, Field(max_length=255, description="What people say it shows.")] = None
-    is_labeled: Annotated[bool | None, Field(description="Whether people have said what it shows.")] = None
+    true_label: Annotated[Word | None, Field(max_length=255, description="The label that people assigned.")] = None
+    is_labeled: Annotated[bool | None, Field(description="True for predictions that people have labeled.")] = None
     disagrees_with_previous: Annotated[
-        bool | None, Field(description="Whether another version of the model said otherwise.")
+        bool | None, Field(description="True if an earlier version of the model predicted something else.")
     ] = None
-    model: Annotated[Word | None, Field(max_length=255, description="A model's name, or that of one version.")] = None
-    since: Annotated[datetime | None, Field(description="At this time or later.")] = None
-    until: Annotated[datetime | None, Field(description="Before this time.")] = None
+    model: Annotated[Word | None, Field(max_length=255, description="Name of a model, or of one version.")] = None
+    since: Annotated[datetime | None, Field(description="Created at this time or later.")] = None
+    until: Annotated[datetime | None, Field(description="Created before this time.")] = None
 
     @property
     def rows(self) -> Select[Any]:
@@ -80,15 +80,13 @@ class ClassStats(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     label: str
-    n_known: Annotated[int, Field(description="Images that were said to be of it, without doubt.")] = 0
-    n_ambiguous: Annotated[int, Field(description="Images of which it is the most probable class of several.")] = 0
-    n_unknown: Annotated[
-        int, Field(description="Images that are of no known class, and of this one rather than another.")
-    ] = 0
-    n_right: Annotated[int, Field(description="Of those that are known, how many people say are of it.")] = 0
-    n_wrong: Annotated[int, Field(description="Of those that are known, how many people say are of another.")] = 0
+    n_known: Annotated[int, Field(description="Predictions of this class with status known.")] = 0
+    n_ambiguous: Annotated[int, Field(description="Ambiguous predictions with this class as the most probable.")] = 0
+    n_unknown: Annotated[int, Field(description="Unknown images with this class as the most probable.")] = 0
+    n_right: Annotated[int, Field(description="Known predictions that people confirmed.")] = 0
+    n_wrong: Annotated[int, Field(description="Known predictions that people corrected.")] = 0
     n_missed: Annotated[
-        int, Field(description="Images that people say are of it, and that were not known as such.")
+        int, Field(description="Images that people labeled with this class and that were not recognized as it.")
     ] = 0
 
 
@@ -121,21 +119,24 @@ class PredictionRecord(BaseModel):
 
     id: str
     created: datetime
-    image: Annotated[str, Field(description="The image's SHA-256; /v1/images/{image} shows it.")]
+    image: Annotated[str, Field(description="SHA-256 of the image; see /v1/images/{image}.")]
     model: str
     alpha: float
     disagrees_with_previous: Annotated[
-        bool, Field(description="Whether another version of the model said otherwise of this image before.")
+        bool, Field(description="True if an earlier version of the model predicted something else for this image.")
     ]
-    embedding_2d: Annotated[tuple[float, float] | None, Field(description="Where the image is on the model's map.")]
-    true_label: Annotated[str | None, Field(description="What people say it shows.")]
+    embedding_2d: Annotated[
+        tuple[float, float] | None, Field(description="Coordinates of the image in the 2-D projection.")
+    ]
+    true_label: Annotated[str | None, Field(description="The label that people assigned.")]
     prediction: Prediction
 
     @classmethod
-    def of(cls, row: PredictionRow) -> PredictionRecord:
+    def from_row(cls, row: PredictionRow) -> PredictionRecord:
         """Return the record of a table row."""
-        figures = {
-            name: getattr(row, name) for name in ("id", "created", "image", "model", "alpha", "disagrees_with_previous", "true_label")
+        columns = {
+            name: getattr(row, name)
+            for name in ("id", "created", "image", "model", "alpha", "disagrees_with_previous", "true_label")
         }
         place = None if row.embedding_x is None or row.embedding_y is None else (row.embedding_x, row.embedding_y)
-        return cls(**figures, embedding_2d=place, prediction=Prediction.model_validate(row.prediction))
+        return cls(**columns, embedding_2d=place, prediction=Prediction.model_validate(row.prediction))

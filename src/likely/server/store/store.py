@@ -34,8 +34,8 @@ from likely.server.store.queries import (
 from likely.server.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
 
 DATABASE, IMAGES = "likely.sqlite", "images"
-OURS = 0o700  # for a new folder: what is in it is nobody else's business
-AT_ONCE = 500  # rows that are asked about together
+PRIVATE = 0o700  # for a new folder: what is in it is nobody else's business
+BATCH_SIZE = 500  # rows that are asked about together
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Store:
 
     def __init__(self, folder: Path, engine: Engine, keys: Keyring | None = None) -> None:
         self.folder, self.engine, self.files = folder, engine, BlobStore(folder / IMAGES, keys)
-        self._claim: StoreLock | None = None
+        self._lock: StoreLock | None = None
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
     @classmethod
@@ -78,14 +78,14 @@ class Store:
         With `keys` images are encrypted at rest. An `exclusive` process, such as a service, recovers from a crash first;
         raises StoreError if another process has the store.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=OURS)
+        folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         engine = connect(url or f"sqlite:///{folder / DATABASE}")
         self = cls(folder, engine, keys)
         try:
             if exclusive or not is_current(engine):
-                self._put_in_order()
+                self._acquire()
             if not exclusive:
-                self._give_up_claim()
+                self._release()
         except OperationalError as error:
             self.close()
             where = engine.url.render_as_string(hide_password=True)
@@ -95,9 +95,9 @@ class Store:
             raise
         return self
 
-    def _put_in_order(self) -> None:
+    def _acquire(self) -> None:
         try:
-            self._claim = StoreLock(self.folder, self.engine)
+            self._lock = StoreLock(self.folder, self.engine)
         except BlockingIOError:
             raise StoreError(
                 f"another process, such as a service, has the store {self.folder} to itself; stop that first, or "
@@ -106,10 +106,10 @@ class Store:
         migrate(self.engine)
         self._recover()
 
-    def _give_up_claim(self) -> None:
-        if self._claim is not None:
-            self._claim.end()
-            self._claim = None
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def ping(self) -> None:
         """Raise an error unless the database responds."""
@@ -118,7 +118,7 @@ class Store:
 
     def close(self) -> None:
         """Release the lock and the database connections."""
-        self._give_up_claim()
+        self._release()
         self.engine.dispose()
 
     # ---- predictions
@@ -129,10 +129,10 @@ class Store:
             if session.get(ModelRow, model.id) is None:
                 session.add(model)
 
-    def add(self, answers: Sequence[NewPrediction]) -> list[str]:
+    def add(self, predictions: Sequence[NewPrediction]) -> list[str]:
         """Store predictions with their images and return their ids; both are on the disk when this returns."""
-        hashes = [sha256(given.image.content) for given in answers]
-        pictures = {key: given.image for key, given in zip(hashes, answers, strict=True)}
+        hashes = [sha256(given.image.content) for given in predictions]
+        pictures = {key: given.image for key, given in zip(hashes, predictions, strict=True)}
         now = datetime.now(UTC)
         with self._write() as session:
             there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(pictures))))
@@ -142,8 +142,14 @@ class Store:
             with self.files.receiving(contents) as commits:
                 session.add_all(_image_row(key, picture, now) for key, picture in new.items())
                 session.flush()
-                before = {model: _said_before(session, there, model) for model in {given.model for given in answers}}
-                rows = [_row(key, g, before[g.model].get(key), now) for key, g in zip(hashes, answers, strict=True)]
+                before = {
+                    model: _previous_predictions(session, there, model)
+                    for model in {given.model for given in predictions}
+                }
+                rows = [
+                    _prediction_row(key, g, before[g.model].get(key), now)
+                    for key, g in zip(hashes, predictions, strict=True)
+                ]
                 session.add_all(rows)
                 session.flush()
                 commits()
@@ -155,12 +161,14 @@ class Store:
     ) -> list[PredictionRecord]:
         """Return a page of predictions, the newest first."""
         with Session(self.engine) as session:
-            return [PredictionRecord.of(row) for row in session.scalars(selection.page(before=before, limit=limit))]
+            return [
+                PredictionRecord.from_row(row) for row in session.scalars(selection.page(before=before, limit=limit))
+            ]
 
-    def every(self, selection: PredictionFilter) -> Iterator[PredictionRecord]:
+    def iterate(self, selection: PredictionFilter) -> Iterator[PredictionRecord]:
         """Iterate over all matching predictions, page by page."""
         before = None
-        while page := self.predictions(selection, before=before, limit=AT_ONCE):
+        while page := self.predictions(selection, before=before, limit=BATCH_SIZE):
             yield from page
             before = page[-1].id
 
@@ -189,14 +197,14 @@ class Store:
         """Return a prediction by its id."""
         with Session(self.engine) as session:
             row = session.get(PredictionRow, id)
-            return None if row is None else PredictionRecord.of(row)
+            return None if row is None else PredictionRecord.from_row(row)
 
     def label(self, ids: Sequence[str], label: str | None, key: str | None) -> list[str]:
         """Assign a label to predictions, or withdraw it; return the ids that exist."""
         now, known = datetime.now(UTC), list[str]()
         with self._write() as session:
-            for start in range(0, len(ids), AT_ONCE):
-                these = PredictionRow.id.in_(ids[start : start + AT_ONCE])
+            for start in range(0, len(ids), BATCH_SIZE):
+                these = PredictionRow.id.in_(ids[start : start + BATCH_SIZE])
                 found = list(session.scalars(select(PredictionRow.id).where(these)))
                 session.add_all(LabelRow(id=row_id(), prediction=id, label=label, key=key, created=now) for id in found)
                 session.execute(update(PredictionRow).where(these).values(true_label=label))
@@ -212,25 +220,24 @@ class Store:
         return StoredImage(self.files.read(key), row.media_type, row.width, row.height)
 
     def prune(self, days: float) -> int:
-        """Delete unlabeled predictions older than `days`, and images without predictions; return the number of predictions.
-        """
+        """Delete unlabeled predictions older than `days`, and images without predictions; return the number of predictions."""
         until, n = datetime.now(UTC) - timedelta(days=days), 0
-        while some := self._forget(until):
+        while some := self._prune_batch(until):
             n += some
         return n
 
-    def _forget(self, until: datetime) -> int:
+    def _prune_batch(self, until: datetime) -> int:
         """Delete one batch, so that other writers wait only briefly."""
         old = (PredictionRow.created < until) & PredictionRow.true_label.is_(None)
         with self._write() as session:
-            found = session.execute(select(PredictionRow.id, PredictionRow.image).where(old).limit(AT_ONCE)).all()
+            found = session.execute(select(PredictionRow.id, PredictionRow.image).where(old).limit(BATCH_SIZE)).all()
             ids, images = [id for id, _ in found], {image for _, image in found}
             session.execute(delete(LabelRow).where(LabelRow.prediction.in_(ids)))
             session.execute(delete(PredictionRow).where(PredictionRow.id.in_(ids)))
             is_left = exists().where(PredictionRow.image == ImageRow.sha256)
             gone = list(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(images), ~is_left)))
             session.execute(delete(ImageRow).where(ImageRow.sha256.in_(gone)))
-            with self.files.parting(gone) as commits:
+            with self.files.removing(gone) as commits:
                 commits()
                 session.commit()
         return len(found)
@@ -307,16 +314,16 @@ class Store:
 
     def _recover(self) -> None:
         """Settle staged files after a crash: those with a row stay, the others are deleted."""
-        waiting = list(self.files.waiting().items())
-        for start in range(0, len(waiting), AT_ONCE):
-            some = dict(waiting[start : start + AT_ONCE])
+        waiting = list(self.files.staged().items())
+        for start in range(0, len(waiting), BATCH_SIZE):
+            some = dict(waiting[start : start + BATCH_SIZE])
             with Session(self.engine) as session:
                 there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some.values()))))
             self.files.settle(name for name, sha256 in some.items() if sha256 in there)
             self.files.drop(some)  # what is left
 
 
-def _said_before(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
+def _previous_predictions(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
     """Return the last label and status that other versions of a model assigned to these images."""
     table = PredictionRow
     others = filter_by_name(model.rpartition("@")[0]) & (table.model != model)
@@ -326,27 +333,29 @@ def _said_before(session: Session, images: Iterable[str], model: str) -> dict[st
 
 
 def _image_row(sha256: str, picture: StoredImage, now: datetime) -> ImageRow:
-    figures = {"width": picture.width, "height": picture.height, "n_bytes": len(picture.content)}
-    return ImageRow(sha256=sha256, media_type=picture.media_type, created=now, **figures)
+    columns = {"width": picture.width, "height": picture.height, "n_bytes": len(picture.content)}
+    return ImageRow(sha256=sha256, media_type=picture.media_type, created=now, **columns)
 
 
-def _row(image: str, given: NewPrediction, before: tuple[str | None, str] | None, now: datetime) -> PredictionRow:
-    answer = given.prediction
+def _prediction_row(
+    image: str, new: NewPrediction, before: tuple[str | None, str] | None, now: datetime
+) -> PredictionRow:
+    answer = new.prediction
     changed = before is not None and before != (answer.label, answer.status.value)
-    figures = {"label": answer.label, "probability": answer.probability, "p_value": answer.p_value}
+    columns = {"label": answer.label, "probability": answer.probability, "p_value": answer.p_value}
     return PredictionRow(
         id=row_id(),
         created=now,
         image=image,
-        model=given.model,
-        key=given.key,
-        request=given.request,
+        model=new.model,
+        key=new.key,
+        request=new.request,
         name=answer.input[:255],
-        alpha=given.alpha,
+        alpha=new.alpha,
         status=answer.status.value,
         disagrees_with_previous=changed,
-        embedding_x=None if given.embedding_2d is None else given.embedding_2d[0],
-        embedding_y=None if given.embedding_2d is None else given.embedding_2d[1],
+        embedding_x=None if new.embedding_2d is None else new.embedding_2d[0],
+        embedding_y=None if new.embedding_2d is None else new.embedding_2d[1],
         prediction=answer.model_dump(mode="json"),
-        **figures,
+        **columns,
     )

@@ -24,9 +24,9 @@ ROUTER = APIRouter(prefix="/v1", tags=["access"])
 
 
 @ROUTER.get("/session", responses=problem_responses(401, 403, 503))
-def me(caller: Reader) -> SessionInfo:
+def session(caller: Reader) -> SessionInfo:
     """Return the authenticated key."""
-    return _me(caller.key, caller.csrf)
+    return _session_info(caller.key, caller.csrf)
 
 
 @ROUTER.post("/session", responses=problem_responses(400, 401, 413, 422, 429, 503))
@@ -35,16 +35,16 @@ def log_in(request: Request, response: Response, state: StateHere, body: LoginRe
     service = state.service
     state.login_limits.take(address_of(request), 1)  # or the audit log could be filled by anybody
     key = service.store.find_key(body.key)
-    if key is None or key.fault is not None:
+    if key is None or key.invalid_reason is not None:
         service.store.audit("log in refused", key.id if key else "", key=None, address=address_of(request))
-        raise unauthorized(key.fault if key and key.fault else "there is no such key")
+        raise unauthorized(key.invalid_reason if key and key.invalid_reason else "there is no such key")
     hours = service.settings.session_hours
     secret = service.store.log_in(key, hours)
     secure = request.url.scheme == "https"
     how = {"httponly": True, "samesite": "strict", "secure": secure, "max_age": int(hours * 3600)}
     response.set_cookie(COOKIE, secret, **how)  # type: ignore[arg-type]
     service.store.audit("log in", "", key=key.id, address=address_of(request))
-    return _me(key, csrf_token(secret))
+    return _session_info(key, csrf_token(secret))
 
 
 @ROUTER.delete("/session", status_code=204, responses=problem_responses(401, 403, 503))
@@ -59,7 +59,7 @@ def log_out(request: Request, response: Response, state: StateHere, caller: Read
 @ROUTER.get("/keys", responses=problem_responses(401, 403, 503))
 def keys(service: ServiceHere, caller: Admin) -> list[KeyInfo]:
     """List all keys, without their secrets."""
-    return [_shown(key) for key in service.store.all_keys()]
+    return [_key_info(key) for key in service.store.all_keys()]
 
 
 @ROUTER.post("/keys", status_code=201, responses=problem_responses(400, 401, 403, 413, 422, 503))
@@ -67,7 +67,7 @@ def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyR
     """Create a key; its secret is shown only once."""
     key, secret = service.store.add_key(body.name, body.scopes, days=body.days)
     service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=address_of(request))
-    return NewKeyResponse(**_shown(key).model_dump(), secret=secret)
+    return NewKeyResponse(**_key_info(key).model_dump(), secret=secret)
 
 
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problem_responses(401, 403, 404, 422, 503))
@@ -79,9 +79,9 @@ def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[Word
     state.service.store.audit("key revoked", id, key=caller.key.id, address=address_of(request))
 
 
-def _me(key: Key, csrf: str | None) -> SessionInfo:
+def _session_info(key: Key, csrf: str | None) -> SessionInfo:
     return SessionInfo(key=key.id, name=key.name, scopes=sorted(key.scopes), csrf=csrf)
 
 
-def _shown(key: Key) -> KeyInfo:
+def _key_info(key: Key) -> KeyInfo:
     return KeyInfo(**asdict(key) | {"scopes": sorted(key.scopes)})

@@ -27,7 +27,7 @@ from likely.server.http.uploads import SCHEMA, read_uploads
 
 ROUTER = APIRouter(prefix="/v1", tags=["reasons"])
 PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "A new image of the class."}}
-KEPT = {"Cache-Control": "private, max-age=86400"}
+CACHED = {"Cache-Control": "private, max-age=86400"}
 
 
 @ROUTER.post(
@@ -48,7 +48,7 @@ async def explain(
         raise HTTPException(422, f"{len(uploads)} images came; one at a time is explained")
     state.rate_limits.take(caller.key.id, 1)
     model = find_model(service, wanted.model)
-    return await run_in_threadpool(_explained, await service.explain(uploads[0], model, wanted.against), model)
+    return await run_in_threadpool(_response, await service.explain(uploads[0], model, wanted.against), model)
 
 
 @ROUTER.post("/generate", responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503))
@@ -56,8 +56,8 @@ async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> Ge
     """Generate images of a class."""
     model = find_model(state.service, body.model)
     state.rate_limits.take(caller.key.id, body.n)
-    drawn = await state.service.generate(model, body.label, body.n, body.seed)
-    return GenerateResponse(model=model.id, label=body.label, images=[encoded(pixels) for pixels in drawn])
+    images = await state.service.generate(model, body.label, body.n, body.seed)
+    return GenerateResponse(model=model.id, label=body.label, images=[encoded(pixels) for pixels in images])
 
 
 @ROUTER.get(
@@ -76,15 +76,15 @@ async def sample(
     service = state.service
     state.rate_limits.take(caller.key.id, 1)
     found = find_model(service, model)
-    if index >= len(found.classifier.labels):
-        raise HTTPException(404, f"{found.name} has {len(found.classifier.labels)} classes")
-    (pixels,) = await service.generate(found, found.classifier.labels[index], 1, wanted.seed)
-    return Response(png(pixels), media_type="image/png", headers=KEPT)
+    if index >= len(found.predictor.labels):
+        raise HTTPException(404, f"{found.name} has {len(found.predictor.labels)} classes")
+    (pixels,) = await service.generate(found, found.predictor.labels[index], 1, wanted.seed)
+    return Response(png(pixels), media_type="image/png", headers=CACHED)
 
 
-def _explained(found: Explanation, model: LoadedModel) -> ExplainResponse:
-    names = model.classifier.labels
-    way = [] if found.counterfactual_path is None else frames(found.counterfactual_path)
+def _response(found: Explanation, model: LoadedModel) -> ExplainResponse:
+    names = model.predictor.labels
+    path = [] if found.counterfactual_path is None else frames(found.counterfactual_path)
     return ExplainResponse(
         model=model.id,
         label=names[found.label],
@@ -95,6 +95,6 @@ def _explained(found: Explanation, model: LoadedModel) -> ExplainResponse:
         image=encoded(to_eight_bit(found.image).numpy()),
         attribution=encoded(attribution_image(found.attribution, found.image)),
         counterfactual_path=[
-            PathFrame(image=encoded(stop.image), probability=stop.probability, flips=stop.flips) for stop in way
+            PathFrame(image=encoded(stop.image), probability=stop.probability, flips=stop.flips) for stop in path
         ],
     )

@@ -34,5 +34,5 @@ def metrics(state: StateHere, caller: Reader) -> Response:
     """Return Prometheus metrics."""
     for model in state.service.registry.models:
         if (found := state.service.drift(model)) is not None:
-            state.metrics.drifted(model.id, found)
+            state.metrics.drift(model.id, found)
     return Response(state.metrics.text(), media_type="text/plain; version=0.0.4")

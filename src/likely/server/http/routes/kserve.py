@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from likely.server.http.dependencies import Asker, Reader, ServiceHere, StateHere, find_model
-from likely.server.http.exception_handlers import problem_response
+from likely.server.http.exception_handlers import validation_message
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.png import png
 from likely.server.http.schemas import problem_responses, response_schema
@@ -57,7 +57,7 @@ class ModelInfo(BaseModel):
     outputs: list[TensorInfo]
 
 
-class Ready(BaseModel):
+class ReadyResponse(BaseModel):
     """Readiness of a model."""
 
     name: str
@@ -75,7 +75,7 @@ class InputTensor(BaseModel):
     data: list[Any]
 
 
-class Inference(BaseModel):
+class InferenceRequest(BaseModel):
     """Inference request."""
 
     model_config = ConfigDict(extra="ignore")
@@ -93,7 +93,7 @@ class OutputTensor(BaseModel):
     data: list[Any]
 
 
-class Inferred(BaseModel):
+class InferenceResponse(BaseModel):
     """Inference response."""
 
     model_name: str
@@ -102,7 +102,7 @@ class Inferred(BaseModel):
     outputs: list[OutputTensor]
 
 
-BODY = {"required": True, "content": {"application/json": {"schema": response_schema(Inference)}}}
+BODY = {"required": True, "content": {"application/json": {"schema": response_schema(InferenceRequest)}}}
 
 
 @ROUTER.get("")
@@ -137,15 +137,15 @@ def metadata_of_version(service: ServiceHere, caller: Reader, model: ModelPath, 
 
 
 @ROUTER.get("/models/{model}/ready", responses=problem_responses(401, 403, 404, 422, 503))
-def model_ready(service: ServiceHere, caller: Reader, model: ModelPath) -> Ready:
+def model_ready(service: ServiceHere, caller: Reader, model: ModelPath) -> ReadyResponse:
     """Report whether a model is served."""
-    return Ready(name=find_model(service, model).name, ready=True)
+    return ReadyResponse(name=find_model(service, model).name, ready=True)
 
 
 @ROUTER.get("/models/{model}/versions/{version}/ready", responses=problem_responses(401, 403, 404, 422, 503))
-def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> Ready:
+def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> ReadyResponse:
     """Report whether a model version is served."""
-    return Ready(name=find_model(service, f"{model}@{version}").name, ready=True)
+    return ReadyResponse(name=find_model(service, f"{model}@{version}").name, ready=True)
 
 
 @ROUTER.post(
@@ -153,7 +153,7 @@ def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, versio
     responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
     openapi_extra={"requestBody": BODY},
 )
-async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> Inferred:
+async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> InferenceResponse:
     """Classify images."""
     return await _infer(request, state, caller, find_model(state.service, model))
 
@@ -165,13 +165,13 @@ async def infer(request: Request, state: StateHere, caller: Asker, model: ModelP
 )
 async def infer_with_version(
     request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath
-) -> Inferred:
+) -> InferenceResponse:
     """Classify images by a model version."""
     return await _infer(request, state, caller, find_model(state.service, f"{model}@{version}"))
 
 
-async def _infer(request: Request, state: StateHere, caller: Asker, model: LoadedModel) -> Inferred:
-    body = await _asked(request)
+async def _infer(request: Request, state: StateHere, caller: Asker, model: LoadedModel) -> InferenceResponse:
+    body = await _read_body(request)
     service, (tensor,) = state.service, body.inputs
     n, most = tensor.shape[0], service.settings.max_images
     if n > most:
@@ -179,20 +179,22 @@ async def _infer(request: Request, state: StateHere, caller: Asker, model: Loade
     state.rate_limits.take(caller.key.id, n)
     uploads = await run_in_threadpool(_uploads, tensor)
     id = request.state.request_id
-    kept = await service.classify(uploads, ClassifyJob(model, service.settings.alpha, id, caller.key))
-    for each in kept:
+    stored = await service.classify(uploads, ClassifyJob(model, service.settings.alpha, id, caller.key))
+    for each in stored:
         if each.prediction.error is not None:
             raise HTTPException(422, each.prediction.error)
-    state.metrics.predicted(model.id, [each.prediction for each in kept])
-    return Inferred(model_name=model.name, model_version=model.version, id=body.id or id, outputs=_outputs(model, kept))
+    state.metrics.predictions(model.id, [each.prediction for each in stored])
+    return InferenceResponse(
+        model_name=model.name, model_version=model.version, id=body.id or id, outputs=_outputs(model, stored)
+    )
 
 
-async def _asked(request: Request) -> Inference:
+async def _read_body(request: Request) -> InferenceRequest:
     """Read and validate the body, after authentication."""
     try:
-        return await run_in_threadpool(Inference.model_validate_json, await request.body())
+        return await run_in_threadpool(InferenceRequest.model_validate_json, await request.body())
     except ValidationError as error:
-        raise HTTPException(422, "; ".join(map(problem_response, error.errors()))) from None
+        raise HTTPException(422, "; ".join(map(validation_message, error.errors()))) from None
 
 
 def _uploads(tensor: InputTensor) -> list[Upload]:
@@ -214,21 +216,21 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
     return [Upload(f"image {i + 1}", png(each)) for i, each in enumerate(images)]
 
 
-def _upload(given: object, i: int) -> Upload:
-    upload = decode_base64(f"image {i + 1}", str(given))
+def _upload(data: object, i: int) -> Upload:
+    upload = decode_base64(f"image {i + 1}", str(data))
     if upload.fault:  # there is no place for it in a tensor of answers
         raise HTTPException(422, upload.fault)
     return upload
 
 
-def _outputs(model: LoadedModel, kept: list[StoredPrediction]) -> list[OutputTensor]:
-    n, place = len(kept), {label: c for c, label in enumerate(model.classifier.labels)}
+def _outputs(model: LoadedModel, stored: list[StoredPrediction]) -> list[OutputTensor]:
+    n, place = len(stored), {label: c for c, label in enumerate(model.predictor.labels)}
     probability = np.zeros((n, len(place)))
-    for i, each in enumerate(kept):
+    for i, each in enumerate(stored):
         for of_class in each.prediction.classes:
             probability[i, place[of_class.label]] = of_class.probability
-    words = {name: [getattr(each.prediction, name) for each in kept] for name in ("label", "status", "p_value")}
-    columns = {**words, "id": [each.id for each in kept]}
+    words = {name: [getattr(each.prediction, name) for each in stored] for name in ("label", "status", "p_value")}
+    columns = {**words, "id": [each.id for each in stored]}
     tensors = [
         OutputTensor(name=name, datatype="FP64" if name == "p_value" else "BYTES", shape=[n], data=values)
         for name, values in columns.items()
@@ -238,7 +240,7 @@ def _outputs(model: LoadedModel, kept: list[StoredPrediction]) -> list[OutputTen
 
 
 def _info(service: ServiceHere, model: LoadedModel) -> ModelInfo:
-    labels = list(model.classifier.labels)
+    labels = list(model.predictor.labels)
     columns = (("label", "BYTES"), ("status", "BYTES"), ("p_value", "FP64"), ("id", "BYTES"))
     outputs = [TensorInfo(name=name, datatype=kind, shape=[-1]) for name, kind in columns]
     probability = TensorInfo(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from likely.server.http.auth import Principal
 from likely.server.http.dependencies import Admin, Asker, Reader, ServiceHere, StateHere, address_of, find_model
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import (
@@ -24,7 +26,7 @@ from likely.server.http.schemas import (
     ProjectionResponse,
     problem_responses,
 )
-from likely.server.http.service import ClassifyJob, StoredPrediction
+from likely.server.http.service import ClassifyJob, Service, StoredPrediction
 from likely.server.http.uploads import SCHEMA, read_uploads
 from likely.server.store import ClassStats
 
@@ -38,7 +40,7 @@ def models(service: ServiceHere, caller: Reader) -> ModelsResponse:
     newest: dict[str, list[LoadedModel]] = {}
     for each in service.registry.models:
         newest.setdefault(each.name, []).append(each)
-    return ModelsResponse(models=[_shown(versions) for versions in newest.values()])
+    return ModelsResponse(models=[_model_info(versions) for versions in newest.values()])
 
 
 @ROUTER.post(
@@ -59,31 +61,31 @@ async def classify(
     state.rate_limits.take(caller.key.id, len(uploads))
     alpha = wanted.alpha or service.settings.alpha
     asked = ClassifyJob(find_model(service, wanted.model), alpha, request.state.request_id, caller.key)
-    kept = await service.classify(uploads, asked)
-    state.metrics.predicted(asked.model.id, [each.prediction for each in kept])
-    answers = [_given(each, wanted.top_k) for each in kept]
-    told = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=answers)
-    return Response(told.model_dump_json(), media_type="application/json")  # as it is, not looked at once more
+    stored = await service.classify(uploads, asked)
+    state.metrics.predictions(asked.model.id, [each.prediction for each in stored])
+    answers = [_prediction_out(each, wanted.top_k) for each in stored]
+    response = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=answers)
+    return Response(response.model_dump_json(), media_type="application/json")  # as it is, not looked at once more
 
 
 @ROUTER.get("/models/{model}/drift", responses=problem_responses(401, 403, 404, 422, 503))
 def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> DriftInfo:
     """Compare the p-values of recent images with those of validation images."""
     found = find_model(service, model)
-    told = service.drift(found)
-    if told is None:
+    drift = service.drift(found)
+    if drift is None:
         return DriftInfo(model=found.id)
-    return DriftInfo(model=found.id, drifted=told.has_drifted, **asdict(told))
+    return DriftInfo(model=found.id, drifted=drift.has_drifted, **asdict(drift))
 
 
 @ROUTER.get("/models/{model}/classes", responses=problem_responses(401, 403, 404, 422, 503))
 def classes(service: ServiceHere, caller: Reader, model: ModelPath) -> ClassesResponse:
     """List the classes with their training images, predictions of all versions, and how often people agreed."""
     found = find_model(service, model)
-    figures = service.store.class_stats(found.name)
+    stats = service.store.class_stats(found.name)
     shown = [
-        ClassInfo(**dict(figures.get(label, ClassStats(label=label))), n_training=found.n_training.get(label))
-        for label in found.classifier.labels
+        ClassInfo(**dict(stats.get(label, ClassStats(label=label))), n_training=found.n_training.get(label))
+        for label in found.predictor.labels
     ]
     return ClassesResponse(model=found.id, classes=shown)
 
@@ -93,7 +95,7 @@ def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> Project
     """Return the 2-D projection of the classes; predictions contain that of images."""
     found = find_model(service, model)
     places = [] if found.projection is None else found.class_embeddings.tolist()
-    named = zip(found.classifier.labels, places, strict=False)
+    named = zip(found.predictor.labels, places, strict=False)
     return ProjectionResponse(
         model=found.id, classes=[ClassEmbedding(label=label, x=x, y=y) for label, (x, y) in named]
     )
@@ -120,33 +122,45 @@ async def add_class(
     new = await service.extend(old, wanted.label, uploads)
     subject = f"{new.id} from {old.id}: {wanted.label!r} of {len(uploads)} images"
     await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=address_of(request))
-    return _shown([each for each in service.registry.models if each.name == new.name])
+    return _model_info([each for each in service.registry.models if each.name == new.name])
 
 
 @ROUTER.post("/models/{model}/reload", responses=problem_responses(401, 403, 404, 413, 422, 503))
 def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
-    """Read a model's folder, that the service was started with, again. Requests under way are answered by the version asked.
-    Classes that were added here are set aside."""
+    """Load a model's folder again. Requests in flight finish with their version, and classes that were added here stay."""
+    return _replace(request, service, caller, model, "model reloaded", service.reload)
+
+
+@ROUTER.post("/models/{model}/rollback", responses=problem_responses(401, 403, 404, 413, 422, 503))
+def rollback(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
+    """Return to the version before the last class was added here."""
+    return _replace(request, service, caller, model, "model rolled back", service.rollback)
+
+
+def _replace(
+    request: Request, service: Service, caller: Principal, model: str, action: str, change: Callable[[str], LoadedModel]
+) -> ModelInfo:
+    """Change the version of a model that is served, and record it in the audit log."""
     old = find_model(service, model)
-    new = service.reload(old.name)
-    service.store.audit("model loaded", f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
-    return _shown([each for each in service.registry.models if each.name == new.name])
+    new = change(old.name)
+    service.store.audit(action, f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
+    return _model_info([each for each in service.registry.models if each.name == new.name])
 
 
-def _given(kept: StoredPrediction, top_k: int | None) -> PredictionOut:
+def _prediction_out(stored: StoredPrediction, top_k: int | None) -> PredictionOut:
     return PredictionOut(
-        id=kept.id, **kept.prediction.model_copy(update={"classes": kept.prediction.classes[:top_k]}).model_dump()
+        id=stored.id, **stored.prediction.model_copy(update={"classes": stored.prediction.classes[:top_k]}).model_dump()
     )
 
 
-def _shown(versions: list[LoadedModel]) -> ModelInfo:
+def _model_info(versions: list[LoadedModel]) -> ModelInfo:
     last = versions[-1]
     return ModelInfo(
         name=last.name,
         version=last.version,
         versions=[each.version for each in versions],
-        family=last.classifier.family,
-        labels=list(last.classifier.labels),
+        family=last.predictor.family,
+        labels=list(last.predictor.labels),
         size=[last.format.height, last.format.width],
         channels=last.format.channels,
     )

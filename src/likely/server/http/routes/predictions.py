@@ -51,7 +51,7 @@ def predictions(
 def export(service: ServiceHere, caller: Reader, selection: Filter) -> StreamingResponse:
     """Export all matching predictions as JSON lines."""
     named = {"Content-Disposition": 'attachment; filename="predictions.jsonl"'}
-    return StreamingResponse(_lines(service.store.every(selection)), media_type="application/jsonl", headers=named)
+    return StreamingResponse(_lines(service.store.iterate(selection)), media_type="application/jsonl", headers=named)
 
 
 @ROUTER.get("/predictions/{id}", responses=problem_responses(401, 403, 404, 422, 503))
@@ -67,7 +67,7 @@ def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord
 def label_many(request: Request, service: ServiceHere, caller: Labeler, body: BulkLabelRequest) -> LabelResponse:
     """Assign a label to several predictions, or withdraw it."""
     known = service.store.label(body.ids, body.label, caller.key.id)
-    _note(request, service, caller, f"{len(known)} predictions: {body.label!r}")
+    _audit(request, service, caller, f"{len(known)} predictions: {body.label!r}")
     return LabelResponse(ids=known)
 
 
@@ -77,7 +77,7 @@ def label(request: Request, service: ServiceHere, caller: Labeler, id: Id, body:
     known = service.store.label([id], body.label, caller.key.id)
     if not known:
         raise HTTPException(404, "there is no such prediction")
-    _note(request, service, caller, f"{id}: {body.label!r}")
+    _audit(request, service, caller, f"{id}: {body.label!r}")
     return LabelResponse(ids=known)
 
 
@@ -91,8 +91,8 @@ def image(service: ServiceHere, caller: Reader, sha256: Annotated[str, Path(max_
     found = service.store.image(sha256) if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
     if found is None:
         raise HTTPException(404, "there is no such image")
-    kept = {"Cache-Control": "private, max-age=31536000, immutable"}  # what is named by its content never changes
-    return Response(found.content, media_type=found.media_type, headers=kept)
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}  # what is named by its content never changes
+    return Response(found.content, media_type=found.media_type, headers=headers)
 
 
 def _lines(found: Iterator[PredictionRecord]) -> Iterator[str]:
@@ -100,5 +100,5 @@ def _lines(found: Iterator[PredictionRecord]) -> Iterator[str]:
         yield each.model_dump_json() + "\n"
 
 
-def _note(request: Request, service: ServiceHere, caller: Labeler, subject: str) -> None:
+def _audit(request: Request, service: ServiceHere, caller: Labeler, subject: str) -> None:
     service.store.audit("label", subject, key=caller.key.id, address=address_of(request))

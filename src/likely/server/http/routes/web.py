@@ -79,7 +79,7 @@ def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
     file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # without a name: it is gone with the process
     try:
         with EXPORTING:
-            write_folder(service.store, file)
+            _write_archive(service.store, file)
         n = file.tell()
         file.seek(0)
     except BaseException:
@@ -99,19 +99,19 @@ def _page(service: Service, model: str, name: str) -> bytes:
     return files.read(name)
 
 
-def write_folder(store: Store, file: BinaryIO) -> None:
+def _write_archive(store: Store, file: BinaryIO) -> None:
     """Write a ZIP archive of class folders; an image with several predictions appears once, under its last label."""
     written = set[str]()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for each in store.every(PredictionFilter(is_labeled=True)):
+        for each in store.iterate(PredictionFilter(is_labeled=True)):
             picture = store.image(each.image) if each.image not in written else None
             if picture is not None and each.true_label is not None:
                 written.add(each.image)
                 name = each.image[:16] + SUFFIXES.get(picture.media_type, "")
-                archive.writestr(f"{_folder(each.true_label)}/{name}", picture.content)
+                archive.writestr(f"{_folder_name(each.true_label)}/{name}", picture.content)
 
 
-def _folder(label: str) -> str:
+def _folder_name(label: str) -> str:
     """Return a safe relative folder path for a label."""
-    ways = [re.sub(r"[^\w .()+-]", "_", way).strip(". ") or "_" for way in label.split("/")]
-    return "/".join(ways)
+    folders = [re.sub(r"[^\w .()+-]", "_", way).strip(". ") or "_" for way in label.split("/")]
+    return "/".join(folders)

@@ -1,4 +1,4 @@
-"""What alembic runs to bring a database to a version of the tables."""
+"""Alembic environment that migrates the store's tables."""
 
 from alembic import context
 

@@ -82,7 +82,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_predictions")),
     )
     with op.batch_alter_table("predictions", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_predictions_disagrees_with_previous_predictions_id"), ["disagrees_with_previous", "id"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_predictions_disagrees_with_previous_predictions_id"),
+            ["disagrees_with_previous", "id"],
+            unique=False,
+        )
         batch_op.create_index(batch_op.f("ix_predictions_created"), ["created"], unique=False)
         batch_op.create_index(batch_op.f("ix_predictions_image"), ["image"], unique=False)
         batch_op.create_index(batch_op.f("ix_predictions_model_predictions_id"), ["model", "id"], unique=False)
