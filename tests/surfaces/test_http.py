@@ -175,7 +175,7 @@ def test_images_and_classes_have_places_on_a_map(client, folder, store):
 
 def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
     store = Store.open(tmp_path / "store")
-    with TestClient(application(ModelRegistry([trained]), store, SETTINGS.model_copy(update={"rate": 1e6}))) as service:
+    with TestClient(application(ModelRegistry([trained]), store, SETTINGS.model_copy(update={"rate_limit": 1e6}))) as service:
         client = asking(service, store, Scope.ADMIN)
         assert client.get("/v1/models/digits/drift").json()["drifted"] is None
         for start in range(0, 64, 8):
@@ -222,7 +222,7 @@ def test_a_class_that_was_learned_is_taken_back_for_good(trained, tmp_path):
             client = asking(service, store, Scope.ADMIN)
             if what == "learn":
                 assert client.post("/v1/models/digits/classes?label=noise", files=images).status_code == 201
-                client.post("/v1/models/digits/reload")
+                assert client.post("/v1/models/digits/rollback").status_code == 200
             assert "noise" not in client.get("/v1/models").json()["models"][0]["labels"]
     assert len(list((tmp_path / "store" / "models.rolled-back").glob("*/digits"))) == 1
 
@@ -286,7 +286,7 @@ def test_a_version_that_the_store_does_not_know_answers_nothing(trained, tmp_pat
     with TestClient(application(ModelRegistry([out]), store, SETTINGS)) as service:
         client = asking(service, store, Scope.ADMIN)
         Classifier("gaussian").fit(digits.images[:300] / 16, digits.target[:300]).save(out)
-        monkeypatch.setattr(store, "know", lambda model: (_ for _ in ()).throw(OSError("gone")))
+        monkeypatch.setattr(store, "register_model", lambda model: (_ for _ in ()).throw(OSError("gone")))
         assert client.post("/v1/models/digits/reload").status_code == 503
         assert classified(client, drawn(1))[0]["status"] != "error"
 
@@ -572,6 +572,7 @@ ROUTES = [
     ("GET", "/v1/models/digits/drift", Scope.READ),
     ("POST", "/v1/models/digits/classes", Scope.ADMIN),
     ("POST", "/v1/models/digits/reload", Scope.ADMIN),
+    ("POST", "/v1/models/digits/rollback", Scope.ADMIN),
     ("GET", "/v1/models/digits/classes/0/sample", Scope.READ),
     ("GET", "/v1/predictions", Scope.READ),
     ("GET", "/v1/predictions/export", Scope.READ),
@@ -738,7 +739,7 @@ def test_the_log_has_a_line_for_each_request_and_no_secret(client, caplog):
 def test_figures_are_counted(client):
     classified(client, drawn(4))
     text = client.get("/metrics").text
-    assert 'likely_answers_total{model="digits@' in text
+    assert 'likely_predictions_total{model="digits@' in text
     assert "likely_batch_images_bucket" in text
 
 

@@ -85,7 +85,7 @@ def test_an_image_is_kept_once(store):
 def test_an_image_that_was_changed_on_the_disk_is_not_shown(store):
     (id,) = store.add([answered(b"as it came")])
     key = store.prediction(id).image
-    store.files.place(key).write_bytes(b"as it is")
+    store.files.path(key).write_bytes(b"as it is")
     with pytest.raises(CheckpointError, match=key):
         store.image(key)
 
@@ -97,7 +97,7 @@ def test_pages_hold_everything_once_and_the_newest_first(store):
         found += [each.id for each in page]
         before = page[-1].id
     assert found == ids[::-1]
-    assert [each.id for each in store.every(PredictionFilter())] == ids[::-1]
+    assert [each.id for each in store.iterate(PredictionFilter())] == ids[::-1]
 
 
 @settings(max_examples=30, deadline=None)
@@ -116,9 +116,9 @@ def test_a_filter_lets_through_what_it_says_and_nothing_else(tmp_path_factory, s
 
 def test_models_are_filtered_by_name_and_by_version(store):
     store.add([answered(b"1", model=model) for model in ("a@1", "a@2", "b@1")])
-    assert {each.model for each in store.every(PredictionFilter(model="a"))} == {"a@1", "a@2"}
-    assert {each.model for each in store.every(PredictionFilter(model="a@2"))} == {"a@2"}
-    assert not list(store.every(PredictionFilter(model="_")))
+    assert {each.model for each in store.iterate(PredictionFilter(model="a"))} == {"a@1", "a@2"}
+    assert {each.model for each in store.iterate(PredictionFilter(model="a@2"))} == {"a@2"}
+    assert not list(store.iterate(PredictionFilter(model="_")))
 
 
 def test_what_another_version_says_otherwise_is_marked(store):
@@ -126,7 +126,7 @@ def test_what_another_version_says_otherwise_is_marked(store):
     store.add([answered(b"1", "dog", model="b@1")])  # another model, and no change of this one
     ids = store.add([answered(b"1", "dog", model="a@2"), answered(b"2", "cat", model="a@2")])
     assert [store.prediction(id).disagrees_with_previous for id in ids] == [True, False]
-    assert [each.id for each in store.every(PredictionFilter(disagrees_with_previous=True))] == ids[:1]
+    assert [each.id for each in store.iterate(PredictionFilter(disagrees_with_previous=True))] == ids[:1]
 
 
 def test_labels_are_given_and_taken_back(store):
@@ -134,7 +134,7 @@ def test_labels_are_given_and_taken_back(store):
     assert store.label([*ids, "nobody"], "dog", None) == ids
     assert store.count(PredictionFilter(true_label="dog")) == {"known": 2}
     store.label(ids[:1], None, None)
-    assert [each.id for each in store.every(PredictionFilter(is_labeled=True))] == ids[1:]
+    assert [each.id for each in store.iterate(PredictionFilter(is_labeled=True))] == ids[1:]
 
 
 def test_what_people_found_of_a_class_is_counted(store):
@@ -155,13 +155,13 @@ def test_what_people_found_of_a_class_is_counted(store):
 def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_place(store, opened):
     (id,) = store.add([answered(b"whole")])
     key = store.prediction(id).image
-    store.files.place(key).rename(store.files.incoming / f"{key}.1")  # as if killed before it was settled
+    store.files.path(key).rename(store.files.incoming / f"{key}.1")  # as if killed before it was settled
     (store.files.incoming / f"{sha256(b'half')}.2").write_bytes(b"ha")  # as if killed before the row was there
     (store.files.incoming / f"{sha256(b'old')}.gone").write_bytes(b"old")  # as if killed once the row was gone
     assert store.image(key).content == b"whole"
-    assert opened().files.waiting(), "who only looks leaves a service's files alone"
+    assert opened().files.staged(), "who only looks leaves a service's files alone"
     again = opened(exclusive=True)
-    assert again.files.waiting() == {}
+    assert again.files.staged() == {}
     assert list(again.files) == [key]
 
 
@@ -177,7 +177,7 @@ def test_one_at_a_time_puts_a_store_in_order(opened):
 def test_an_image_that_was_lost_is_kept_when_it_comes_again(store):
     (id,) = store.add([answered(b"lost")])
     key = store.prediction(id).image
-    store.files.place(key).unlink()
+    store.files.path(key).unlink()
     store.add([answered(b"lost")])
     assert store.image(key).content == b"lost"
 
@@ -199,7 +199,7 @@ def test_files_wait_if_nobody_knows_whether_their_rows_are_there(opened, monkeyp
     again = opened(exclusive=True)
     assert list(again.files) == ([sha256(b"1")] if committed else [])
     assert len(again.predictions(PredictionFilter())) == committed
-    assert again.files.waiting() == {}
+    assert again.files.staged() == {}
 
 
 def test_forgetting_that_fails_forgets_nothing(store, monkeypatch):
@@ -213,7 +213,7 @@ def test_forgetting_that_fails_forgets_nothing(store, monkeypatch):
 def test_nothing_is_left_of_answers_that_could_not_be_written(store):
     with pytest.raises(Exception, match=r"(?i)foreign key"):
         store.add([answered(b"1", model="nobody@1")])
-    assert store.files.waiting() == {}
+    assert store.files.staged() == {}
     assert list(store.files) == []
     assert store.predictions(PredictionFilter()) == []
 
@@ -225,7 +225,7 @@ def test_old_predictions_that_nobody_labeled_are_forgotten_with_their_images(sto
         for id in ids[:2]:
             session.get(PredictionRow, id).created -= timedelta(days=40)
     assert store.prune(30) == 1
-    assert {each.id for each in store.every(PredictionFilter())} == set(ids[1:])
+    assert {each.id for each in store.iterate(PredictionFilter())} == set(ids[1:])
     assert sorted(store.files) == sorted({sha256(b"old and labeled"), sha256(b"new")})
 
 
@@ -236,9 +236,9 @@ def test_a_key_opens_until_it_is_revoked_or_expires(store):
     assert not key.may(Scope.LABEL)
     assert store.find_key(secret + "x") is None
     assert store.revoke(key.id)
-    assert "revoked" in store.find_key(secret).fault
+    assert "revoked" in store.find_key(secret).invalid_reason
     _, short = store.add_key("short", [Scope.ADMIN], days=1e-9)
-    assert "expired" in store.find_key(short).fault
+    assert "expired" in store.find_key(short).invalid_reason
     assert not store.revoke("nobody")
 
 

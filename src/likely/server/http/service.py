@@ -98,9 +98,9 @@ class Service:
     ) -> None:
         self.registry, self.store, self.settings = registry, store, settings
         self.decoders = DecoderPool(settings)
-        how = {"most": settings.max_batch, "capacity": settings.max_queue}
+        limits = {"max_batch": settings.max_batch, "capacity": settings.max_queue}
         self._classify_batcher: Batcher[tuple[DecodedImage, str], LocatedPrediction] = Batcher(
-            _classify, wait=settings.batch_timeout, step=BATCH_STEP, on_batch=on_batch, **how
+            _classify, wait=settings.batch_timeout, step=BATCH_STEP, on_batch=on_batch, **limits
         )
         self._store_batcher: Batcher[NewPrediction, str] = Batcher(
             lambda _, given: store.add(given), max_batch=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
