@@ -38,7 +38,7 @@ from likely.server.http.png import png
 from likely.server.store import PredictionFilter, Scope, Store
 from likely.server.store.schema import ImageRow
 
-sys.path.append(str(Path(__file__).parents[1] / "tests" / "surfaces"))
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "server"))
 from databases import postgresql  # the server that the tests have
 
 PACKAGES = ("torch", "fastapi", "uvicorn", "sqlalchemy.orm", "PIL.Image")  # without which no service begins
