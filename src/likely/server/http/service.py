@@ -31,7 +31,8 @@ from likely.server.store.ids import row_id
 from likely.server.store.images import fsync_path
 from likely.server.store.schema import ModelRow
 
-BATCH_STEP = 8  # images by which batches grow: a network keeps what it has worked out for each size, in megabytes
+# Batch sizes are multiples of this: oneDNN caches a plan for each size, with step 1 another 43 MB (14 %) under 64 clients.
+BATCH_STEP = 8
 STORE_BATCH_SIZE = 256  # answers that are written together
 LEARNED_VERSIONS = "models"  # in the store: versions that have learned classes here
 LEARNED_PARTIAL = "models.partial"  # where they are written
