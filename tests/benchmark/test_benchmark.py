@@ -1,4 +1,4 @@
-"""A benchmark: every family and the twin measured alike, nothing twice, and nothing lost to whoever interrupts it."""
+"""A benchmark: all families and the baseline measured alike, nothing twice, resumable at any time."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from likely.evaluation.evaluate import evaluate
 from likely.evaluation.fidelity import require_comparable
 from likely.exceptions import BenchmarkError, DivergenceError
 from likely.models.gaussian import Gaussian
-from likely.reporting.comparison import ResultKey, table
-from likely.reporting.comparison.fidelity import between_seeds
+from likely.reporting.comparison import ResultKey, markdown_table
+from likely.reporting.comparison.comparability import difference_between_seeds
 from likely.training.options import TrainingOptions
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Three classes of digits, with a test part of their own."""
+    """Three classes of digits, with a test split."""
     digits = load_digits(n_class=3)
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     path = tmp_path_factory.mktemp("data") / "digits.npz"
@@ -79,7 +79,7 @@ class StopsIn(ProgressObserver):
                 return
 
 
-def test_every_family_is_measured_with_every_seed_the_twin_first(whole):
+def test_every_family_is_measured_with_every_seed_the_baseline_first(whole):
     out, _, outcomes = whole
     assert [outcome.run for outcome in outcomes] == [
         BenchmarkRun(family, seed) for seed in (0, 1) for family in (BASELINE, "vae", "gaussian")
@@ -90,7 +90,7 @@ def test_every_family_is_measured_with_every_seed_the_twin_first(whole):
     assert {(line["threads"], line["commit"], line["version"]) for line in lines} == {(1, commit(), "0.1.0")}
 
 
-def test_the_figures_are_those_of_evaluate(whole, data):
+def test_the_metrics_are_those_of_evaluate(whole, data):
     out, _, outcomes = whole
     classifier = Classifier.load(out / "models" / "vae-1")
     found = evaluate(classifier, eval_split(classifier, str(data)).images, alpha=0.05).as_json()
@@ -101,7 +101,7 @@ def test_the_figures_are_those_of_evaluate(whole, data):
     assert result.model == classifier.id
 
 
-def test_all_are_held_against_the_twin_of_their_seed(whole):
+def test_all_are_held_against_the_baseline_of_their_seed(whole):
     _, _, outcomes = whole
     accuracy = {outcome.run: outcome.result.accuracy.accuracy for outcome in outcomes}
     for entry, result, _ in outcomes:
@@ -115,20 +115,22 @@ def test_all_are_held_against_the_twin_of_their_seed(whole):
             assert result.efficiency.relative_to_baseline > 0
 
 
-def test_likeness_is_measured_alike_in_the_features_of_the_first_twin(whole):
+def test_fidelity_is_measured_alike_in_the_features_of_the_first_baseline(whole):
     _, _, outcomes = whole
     found = [outcome.result.fidelity for outcome in outcomes if outcome.result.fidelity]
     assert len(found) == 4
     assert {fidelity.extractor.partition(",")[0] for fidelity in found} == {outcomes[0].result.model}
     for fidelity in found[1:]:
         require_comparable(found[0], fidelity)
-    judges = {
+    classifiers = {
         outcome.run: outcome.result.sample_quality.class_consistency.classifier
         for outcome in outcomes
         if outcome.result.sample_quality
     }
-    twins = {outcome.run.seed: outcome.result.model for outcome in outcomes if outcome.run.family == BASELINE}
-    assert judges == {BenchmarkRun(family, seed): twins[seed] for seed in (0, 1) for family in ("vae", "gaussian")}
+    baselines = {outcome.run.seed: outcome.result.model for outcome in outcomes if outcome.run.family == BASELINE}
+    assert classifiers == {
+        BenchmarkRun(family, seed): baselines[seed] for seed in (0, 1) for family in ("vae", "gaussian")
+    }
 
 
 def test_the_cost_tells_how_far_a_training_got(whole):
@@ -156,13 +158,13 @@ def test_the_table_the_page_and_the_picture_are_written(whole):
     out, benchmark, outcomes = whole
     comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
     write_report(benchmark, comparison)
-    assert (out / "table.md").read_text() == table(comparison)
+    assert (out / "table.md").read_text() == markdown_table(comparison)
     assert (out / "index.html").read_text().startswith("<!doctype html>")
     assert (out / "samples.png").stat().st_size > 1000
     assert list(comparison.panels) == ["real", "vae", "gaussian"]
     assert set(comparison.learning_curves) == {BASELINE, "vae"}
     assert comparison.settings["vae"] == "width=4, latent_dims=4"
-    assert between_seeds(comparison) is None
+    assert difference_between_seeds(comparison) is None
     benchmark_again = Benchmark(benchmark.plan, out)  # what it wrote is not foreign to it
     assert benchmark_again.find_result(BenchmarkRun("vae", 0)) is not None
 
@@ -193,7 +195,7 @@ def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monke
     benchmark, outcomes = carried_out(asked, tmp_path)
     assert [outcome.result.error for outcome in outcomes] == [None, "the loss went astray", None]
     comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
-    text = table(comparison)
+    text = markdown_table(comparison)
     assert "astray failed with seed 0: the loss went astray" in text
     assert "| astray " in text
     monkeypatch.setitem(models.FAMILIES, "astray", Gaussian)
@@ -201,11 +203,11 @@ def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monke
     assert [(outcome.is_new, outcome.result.error) for outcome in again] == [(False, None), (True, None), (False, None)]
 
 
-def test_without_a_twin_the_others_are_measured_as_far_as_can_be(data, tmp_path, monkeypatch):
+def test_without_a_baseline_the_others_are_measured_as_far_as_can_be(data, tmp_path, monkeypatch):
     monkeypatch.setitem(models.FAMILIES, BASELINE, Astray)
     asked = plan(data).model_copy(update={"options": {}})
-    _, (twin, other) = carried_out(asked, tmp_path)
-    assert twin.result.error is not None
+    _, (baseline, other) = carried_out(asked, tmp_path)
+    assert baseline.result.error is not None
     assert other.result.error is None
     assert other.result.accuracy.accuracy > 0.8
     assert other.result.fidelity is other.result.sample_quality is other.result.efficiency.relative_to_baseline is None
@@ -274,10 +276,8 @@ def test_data_without_a_test_part_have_other_real_images_with_every_seed(tmp_pat
     np.savez(tmp_path / "some.npz", x=digits.images.astype(np.uint8), y=digits.target)
     benchmark, outcomes = carried_out(plan(tmp_path / "some.npz", seeds=(0, 1)), tmp_path / "b")
     comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
-    assert "real images" in between_seeds(comparison)
-    likeness = table(comparison).partition("## Likeness")[2]
-    assert "mean of" not in likeness
-    assert "Compare families of one seed, not seeds" in likeness
+    assert "real images" in difference_between_seeds(comparison)
+    assert "mean of" not in markdown_table(comparison).partition("## Sample quality")[2]
 
 
 def test_vectors_are_compared_without_pictures(tmp_path):
@@ -289,10 +289,10 @@ def test_vectors_are_compared_without_pictures(tmp_path):
     write_report(benchmark, comparison)
     assert not comparison.panels
     assert not (tmp_path / "b" / "samples.png").exists()
-    assert "Likeness" not in table(comparison)
+    assert "Sample quality" not in markdown_table(comparison)
 
 
-def test_a_plan_has_the_twin_first_and_everything_once(data):
+def test_a_plan_has_the_baseline_first_and_everything_once(data):
     asked = plan(data, "vae", BASELINE, "vae", seeds=(3, 3, 1))
     assert asked.families == (BASELINE, "vae")
     assert asked.seeds == (3, 1)

@@ -21,7 +21,7 @@ from likely.evaluation.interpolation import (
     latent_points,
 )
 from likely.reporting.html.blocks import Chapter
-from likely.reporting.html.sections import interpolation as section
+from likely.reporting.html.sections.samples import interpolation_section
 
 TINY = {"options": {"latent_dims": 4, "width": 4}, "training": {"epochs": 1, "batch_size": 64}}
 
@@ -140,18 +140,18 @@ def test_a_route_has_two_ends(names, steps):
 @given(st.integers(1, 40), st.integers(1, 9))
 def test_a_tour_goes_through_the_classes_in_order(n, most):
     names = [f"{k:02d}" for k in range(n)]
-    found = InterpolationPath.is_loop(names, most).names
+    found = InterpolationPath.through(names, most).names
     assert 2 <= len(found) <= most + 1
     assert list(found) == sorted(found)
     assert n == 1 or (len(set(found)) == len(found) and found[0] == names[0] and found[-1] == names[-1])
 
 
 def test_a_report_has_a_row_for_each_leg(vae):
-    legs = interpolate_classes(vae, InterpolationPath.is_loop(vae.labels))[0]
-    shown = section.interpolation(legs)
+    legs = interpolate_classes(vae, InterpolationPath.through(vae.labels))[0]
+    shown = interpolation_section(legs)
     assert shown is not None
     assert shown.chapter is Chapter.IMAGES
     (sheet,) = shown.blocks
     assert [name for name, _ in sheet.rows] == ["0 → 1", "1 → 2"]
     assert [len(pictures) for _, pictures in sheet.rows] == [2, 2]
-    assert section.interpolation(()) is None
+    assert interpolation_section(()) is None

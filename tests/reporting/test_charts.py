@@ -43,20 +43,20 @@ def test_a_scale_without_length_goes_to_the_middle() -> None:
 @pytest.mark.parametrize("n", [1, 2, 30, 5000])
 def test_curves_of_any_length(n: int) -> None:
     epochs = np.arange(1, n + 1)
-    svg = charts.curves(epochs, {"training": 1 / epochs, "validation": 2 / epochs}, NASTY)
+    svg = charts.line_chart(epochs, {"training": 1 / epochs, "validation": 2 / epochs}, NASTY)
     assert count(svg, "path", "curve") == 2
     assert len(svg) < 30_000
 
 
 def test_a_curve_is_broken_where_values_are_missing() -> None:
     values = np.array([np.nan, 3.0, 2.0, np.inf, 1.0])
-    path = next(drawn(charts.curves(np.arange(5), {"training": values}, "loss")).iter("path"))
+    path = next(drawn(charts.line_chart(np.arange(5), {"training": values}, "loss")).iter("path"))
     assert path.get("d", "").count("M") == 2
-    assert count(charts.curves(np.arange(5), {"training": np.full(5, np.nan)}, "loss"), "path") == 0
+    assert count(charts.line_chart(np.arange(5), {"training": np.full(5, np.nan)}, "loss"), "path") == 0
 
 
 def test_constant_curves_have_room() -> None:
-    assert count(charts.curves(np.arange(5), {"training": np.zeros(5)}, "loss"), "path") == 1
+    assert count(charts.line_chart(np.arange(5), {"training": np.zeros(5)}, "loss"), "path") == 1
 
 
 def test_a_reliability_diagram_has_a_dot_for_every_filled_bin() -> None:
@@ -74,7 +74,7 @@ def test_alarms_above_the_bound_stand_out() -> None:
         FalseAlarmRow("c", 50, 9, None),
         FalseAlarmRow("d", 50, 0, 0),
     )
-    svg = charts.alarm_chart(rows, 0.05)
+    svg = charts.false_alarm_chart(rows, 0.05)
     assert [row.above for row in rows] == [False, True, False, False]
     assert count(svg, "text", "above") == 1
     assert count(svg, "rect", "limit") == 1 + 3  # in the legend and in the rows with a promise

@@ -14,7 +14,7 @@ from report_contents import NASTY, report_of
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.reporting.html import ReportContent, render
 from likely.reporting.html.blocks import Chapter, Paragraph, Section
-from likely.reporting.html.sections import sections
+from likely.reporting.html.report import sections
 
 VOID = {"meta", "link", "img", "wbr", "br"}
 
@@ -169,7 +169,7 @@ def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> Non
         (LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
         (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "exact log p(x|c) of the feature vector"),
         (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "up to an unknown constant"),
-        (None, "a softmax model"),
+        (None, "a softmax classifier"),
     ],
 )
 def test_evidence_is_said_in_words(likelihood_type: LikelihoodType | None, words: str, bare: ReportContent) -> None:
@@ -177,7 +177,7 @@ def test_evidence_is_said_in_words(likelihood_type: LikelihoodType | None, words
 
 
 def test_others_add_sections_without_a_template(full: ReportContent) -> None:
-    more = Section(Chapter.DIAGNOSTICS, "memory", "Does it copy?", "No.", (Paragraph("Nearest neighbors & so on."),))
+    more = Section(Chapter.DIAGNOSTICS, "copies", "Copies", "None.", (Paragraph("Nearest neighbors & so on."),))
     content = replace(full, extra=(more,))
     order = [section.chapter for section in sections(content)]
     assert order == sorted(order, key=list(Chapter).index)
@@ -193,6 +193,6 @@ def test_ten_classes_of_color_images_stay_small(edge: int) -> None:
 
 def test_many_classes_are_shown_as_pairs_and_folded_rows(large: ReportContent) -> None:
     html = render(large)
-    assert "The most frequent confusions" in html
+    assert "Most frequent confusions" in html
     assert "<details>" in html
     assert "The lowest recall comes first." in html

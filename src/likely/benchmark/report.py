@@ -19,9 +19,9 @@ from likely.checkpoint import write_text
 from likely.classifier import Predictor
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.training_record import read_history
-from likely.reporting.comparison import Comparison, Result, ResultKey, render, table
+from likely.reporting.comparison import Comparison, Result, ResultKey, markdown_table, render
 from likely.reporting.comparison.content import LearningCurve, Pixels
-from likely.reporting.comparison.sections import cost_figure
+from likely.reporting.comparison.page import samples_image
 from likely.reporting.formatting import listing, plural
 
 IMAGES_PER_ROW = 16  # images of a class, in all panels together
@@ -33,9 +33,9 @@ REAL = "real"
 def write_report(benchmark: Benchmark, comparison: Comparison) -> None:
     """table.md, index.html and samples.png, each complete at any moment."""
     out = benchmark.out
-    write_text(out / TABLE, table(comparison))
+    write_text(out / TABLE, markdown_table(comparison))
     write_text(out / PAGE, render(comparison))
-    image = cost_figure(comparison)
+    image = samples_image(comparison)
     if image is not None:
         beside = out / f"{PICTURE}.part"
         image.save(beside, format="PNG", optimize=True)

@@ -120,12 +120,12 @@ def _conclude(benchmark: Benchmark, outcomes: Sequence[RunOutcome]) -> None:
     from likely.benchmark import build_comparison, write_report
     from likely.benchmark.runner import PAGE, TABLE
     from likely.cli.console import console
-    from likely.reporting.comparison import table
+    from likely.reporting.comparison import markdown_table
 
     results = [outcome.result for outcome in outcomes]
     comparison = build_comparison(benchmark, results)
     write_report(benchmark, comparison)
-    click.echo(table(comparison), nl=False)
+    click.echo(markdown_table(comparison), nl=False)
     console.print(f"page  {benchmark.out / PAGE}\ntable {benchmark.out / TABLE}", soft_wrap=True, markup=False)
     if any(result.error is not None or result.left_out for result in results):
         sys.exit(1)

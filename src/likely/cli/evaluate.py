@@ -15,6 +15,8 @@ import click
 from likely.cli.model_argument import ALPHA, ModelArgument, model_command
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from likely.classifier import Predictor
     from likely.data.dataset import LabeledImages
     from likely.evaluation.attacks import AttackResult
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from likely.evaluation.evaluate import EvaluationResult
     from likely.evaluation.fidelity import Fidelity
     from likely.evaluation.robustness import Robustness
-    from likely.reporting.html.blocks import Column
+    from likely.reporting.html.blocks import Table as ReportTable
 
 
 @click.command()
@@ -83,7 +85,7 @@ def command(
     from likely.cli.warnings import print_skipped
     from likely.reporting.build import build_evaluation_report as portrayed
     from likely.reporting.html import render
-    from likely.reporting.html.sections.robustness import robustness
+    from likely.reporting.html.sections.robustness import robustness_section
 
     if (corruptions or attack) and baseline is None:
         raise click.UsageError(
@@ -113,7 +115,7 @@ def command(
         _show_damage(damaged, attack_success_rate)
     if report is not None:
         content = portrayed(classifier, model.folder, found, chosen.images, likeness)
-        page = render(content.with_section(robustness(damaged, attack_success_rate)))
+        page = render(content.with_section(robustness_section(damaged, attack_success_rate)))
         report.write_text(page, encoding="utf-8")
         console.print(f"report {report}", soft_wrap=True, markup=False)
     sys.exit(1 if problems else 0)
@@ -124,7 +126,7 @@ def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
     from rich.table import Table
 
     from likely.cli.console import screen
-    from likely.reporting.html.sections.fidelity import extractor_description, fidelity_lines
+    from likely.reporting.html.sections.sample_quality import extractor_description, fidelity_tiles
     from likely.reporting.metric_tiles import metric_tiles
 
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -133,7 +135,7 @@ def show(found: EvaluationResult, likeness: Fidelity | None = None) -> None:
     table.add_column(style="dim")
     for line in metric_tiles(found.metrics, found.likelihood_type, len(found.classes)):
         table.add_row(*line)
-    for line in fidelity_lines(likeness) if likeness else ():
+    for line in fidelity_tiles(likeness) if likeness else ():
         table.add_row(*line)
     screen.print(table)
     if likeness:
@@ -201,31 +203,24 @@ def _deceived(
 def _show_damage(
     damaged: Sequence[Robustness], attack_success_rate: Sequence[tuple[str, Sequence[AttackResult]]]
 ) -> None:
-    """The tables of the report, on stdout."""
-    from likely.reporting.html.sections import robustness as section
+    """Print the tables and paragraphs of the report."""
+    from likely.cli.console import screen
+    from likely.reporting.html.blocks import Table
+    from likely.reporting.html.sections.robustness import robustness_blocks
 
-    if damaged:
-        _show_table(section.CORRUPTION_COLUMNS, section.corruption_rows(damaged), section.corruption_summary(damaged))
-    if attack_success_rate:
-        _show_table(
-            section.ATTACK_COLUMNS,
-            section.attack_rows(attack_success_rate),
-            section.attack_summary(attack_success_rate),
-        )
+    for block in robustness_blocks(damaged, attack_success_rate):
+        screen.print(_console_table(block) if isinstance(block, Table) else block.text)
 
 
-def _show_table(columns: Sequence[Column], rows: Sequence[Sequence[object]], words: str) -> None:
+def _console_table(table: ReportTable) -> RichTable:
     from rich.table import Table
 
-    from likely.cli.console import screen
-
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.title, justify="right" if column.align == "number" else "left")
-    for row in rows:
-        table.add_row(*map(str, row))
-    screen.print(table)
-    screen.print(words)
+    columns = Table(box=None, pad_edge=False)
+    for column in table.columns:
+        columns.add_column(column.title, justify="right" if column.align == "number" else "left")
+    for row in table.rows:
+        columns.add_row(*map(str, row))
+    return columns
 
 
 def _fidelity(classifier: Predictor, part: LabeledImages, path: Path) -> Fidelity:

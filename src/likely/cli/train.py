@@ -79,6 +79,7 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     """
     from likely.cli.console import console
     from likely.cli.progress import progress_bar, track_steps
+    from likely.reporting.html.sections.training import synthetic_augmentation_summary
 
     session = _session(given)
     _announce(session)
@@ -94,8 +95,9 @@ def command(ctx: click.Context, /, **given: Any) -> None:
     else:
         for _ in track_steps(session.augment(), "training with generated images", lines=False):
             pass
-        if session.record.synthetic_augmentation is not None:
-            console.print(session.record.synthetic_augmentation.sentence, soft_wrap=True, markup=False)
+        augmentation = session.record.synthetic_augmentation
+        if augmentation is not None:
+            console.print(synthetic_augmentation_summary(augmentation), soft_wrap=True, markup=False)
         for _ in track_steps(session.fit_decoder(), "learning to draw", lines=False):
             pass
         session.save_decoder()

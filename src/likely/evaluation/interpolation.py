@@ -35,7 +35,7 @@ class InterpolationPath:
             raise InvalidValueError(f"a walk of steps={self.steps} has not even its two ends; 2 or more were expected")
 
     @classmethod
-    def is_loop(cls, names: Sequence[str], most: int = 6, steps: int = 12) -> InterpolationPath:
+    def through(cls, names: Sequence[str], most: int = 6, steps: int = 12) -> InterpolationPath:
         """From each class to the next, in at most so many legs; within the class if there is only one."""
         n = min(len(names), most + 1)
         chosen = [names[i * (len(names) - 1) // max(1, n - 1)] for i in range(n)]

@@ -36,18 +36,6 @@ class AugmentationResult(Options):
         """Whether the model is the one that learned from generated images as well."""
         return self.low > 0
 
-    @property
-    def sentence(self) -> str:
-        """What came of it."""
-        gain = f"accuracy {self.before:.4f} without and {self.after:.4f} with {self.n_generated:,} images drawn by {self.source}"
-        sure = f"95% interval of the difference {100 * self.low:.2f} to {100 * self.high:.2f} points"
-        verdict = (
-            "they help, and are learned from"
-            if self.accepted
-            else "no help beyond chance, and the model is without them"
-        )
-        return f"{gain}, on {self.n:,} images that neither training saw ({sure}): {verdict}"
-
 
 def parse_source(words: str) -> tuple[Path, int]:
     """MODEL[:n]: the model's folder, and how many images of each class it is to draw.

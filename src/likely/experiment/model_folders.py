@@ -19,7 +19,7 @@ from likely.experiment.config import TrainConfig
 from likely.experiment.label_check import BASELINE_FAMILY
 from likely.experiment.outputs import write_pages
 from likely.experiment.train import TRAINING_STATE, TrainingRun, drop_empty_classes
-from likely.reporting.build import build_report
+from likely.reporting.build import ReportInputs, build_report
 from likely.training.options import TrainingOptions
 
 
@@ -135,6 +135,6 @@ def save_with_new_class(
     classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
     history = read_history(folder)
     write_history(out, history)
-    write_pages(out, build_report(classifier, record, history, None))
+    write_pages(out, build_report(ReportInputs(classifier, record, history)))
     if checkpoint.is_encrypted(folder):
         checkpoint.encrypt(out, checkpoint.TrustPolicy().keys)

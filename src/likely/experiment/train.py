@@ -30,10 +30,10 @@ from likely.experiment.config import TrainConfig
 from likely.experiment.label_check import BASELINE_FAMILY, LabelCheck
 from likely.experiment.outputs import write_pages
 from likely.features.feature_extraction import with_backbone_defaults
-from likely.reporting.build import build_report, with_label_issues, with_samples
+from likely.reporting.build import ReportInputs, build_report, with_label_issues, with_samples
 from likely.reporting.html.content import ReportContent
-from likely.reporting.html.sections.fidelity import generated
-from likely.reporting.html.sections.repeats import repeats
+from likely.reporting.html.sections.sample_quality import sample_quality_section
+from likely.reporting.html.sections.training import repeats_section
 from likely.training.device import describe_machine, free_cores, select_dtype
 from likely.training.loop import Step, is_snapshot_point
 from likely.version import __version__
@@ -136,7 +136,7 @@ class TrainingRun:
     def _write_report(self) -> None:
         part = self._eval_images()
         measured = (self._evaluate(part), part) if len(part) else None
-        self.content = build_report(self.classifier, self.record, self.history, measured)
+        self.content = build_report(ReportInputs(self.classifier, self.record, self.history, measured))
         write_pages(self.out, self.content)
 
     def _save(self) -> None:
@@ -186,7 +186,7 @@ class TrainingRun:
             trial = RepeatResult.from_result(found, seed, len(parts.train))
             self.record = self.record.model_copy(update={"repeats": (*self.record.repeats, trial)})
             self._save()
-        self.content = self.content.with_section(repeats(self.record.repeats))
+        self.content = self.content.with_section(repeats_section(self.record.repeats))
         write_pages(self.out, self.content)
 
     def augment(self) -> Iterator[Step]:
@@ -272,7 +272,7 @@ class TrainingRun:
         )
         self.record = self.record.model_copy(update={"sample_quality": found})
         self._save()
-        self.content = self.content.with_section(generated(found, None, self.classifier.labels))
+        self.content = self.content.with_section(sample_quality_section(found, None, self.classifier.labels))
 
     def _eval_images(self) -> LabeledImages:
         """The test images set aside, or else the validation images: DATA's own test part is not for a training to read."""

@@ -1,9 +1,9 @@
-"""What a report of a classifier shows: its figures, its pictures, its circumstances, gathered in one ReportContent."""
+"""Report content of a classifier: metrics, images, diagnostics and provenance, gathered in one ReportContent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,44 +40,48 @@ from likely.reporting.html.content import (
     ReportHeader,
     Samples,
 )
-from likely.reporting.html.sections.fidelity import generated
-from likely.reporting.html.sections.interpolation import interpolation as walk_section
-from likely.reporting.html.sections.memorization import memorization, warnings
-from likely.reporting.html.sections.repeats import repeats
-from likely.reporting.html.sections.synthetic_augmentation import synthetic_augmentation
+from likely.reporting.html.sections.memorization import memorization_caveats, memorization_section
+from likely.reporting.html.sections.sample_quality import sample_quality_section
+from likely.reporting.html.sections.samples import interpolation_section
+from likely.reporting.html.sections.training import repeats_section, synthetic_augmentation_section
 
-N_IMAGES = 12  # of the strangest, the most wrong, the reconstructed
+N_IMAGES = 12  # reconstructions, most atypical images, most confident errors
 MAX_SAMPLES = 240  # over all classes
 SAMPLE_SEED = 0
 
 
-def build_report(
-    classifier: Predictor,
-    record: TrainingRecord,
-    history: Sequence[Row],
-    measured: tuple[EvaluationResult, LabeledImages] | None,
-    fidelity: Fidelity | None = None,
-) -> ReportContent:
-    """The report of a classifier, with what was measured on a part of labeled images if anything was."""
-    pages = (
-        generated(record.sample_quality, fidelity, classifier.labels),
-        _tour(classifier),
-        memorization(record.memorization),
-        repeats(record.repeats),
-        synthetic_augmentation(record.synthetic_augmentation),
-    )
+@dataclass(frozen=True, eq=False)
+class ReportInputs:
+    """A classifier and everything that is known about it: the input of `build_report`.
+
+    `evaluation` holds the result and the labeled images that it was measured on; `notes` are further caveats.
+    """
+
+    classifier: Predictor
+    record: TrainingRecord
+    history: Sequence[Row] = ()
+    evaluation: tuple[EvaluationResult, LabeledImages] | None = None
+    fidelity: Fidelity | None = None
+    label_issues: LabelIssues | None = None
+    notes: tuple[str, ...] = ()
+
+
+def build_report(inputs: ReportInputs) -> ReportContent:
+    """Return the content of a classifier's report."""
+    classifier, record = inputs.classifier, inputs.record
     content = ReportContent(
         header=_header(classifier, record),
         class_names=classifier.labels,
-        curves=_curves(history),
+        curves=_curves(inputs.history),
         samples=_samples(classifier),
+        label_issues=inputs.label_issues,
         data=_data_summary(record, classifier.shape),
-        options=model_options(classifier),
+        options=_options(classifier),
         provenance=_provenance(record),
-        notes=(*_notes(record), *(warnings(record.memorization) if record.memorization else ())),
-        extra=tuple(page for page in pages if page is not None),
+        notes=(*_notes(record), *inputs.notes),
+        extra=tuple(section for section in _extra_sections(inputs) if section is not None),
     )
-    return content if measured is None else _with_measurement(content, classifier, *measured)
+    return content if inputs.evaluation is None else _with_evaluation(content, classifier, *inputs.evaluation)
 
 
 def build_evaluation_report(
@@ -87,56 +91,62 @@ def build_evaluation_report(
     images: LabeledImages,
     fidelity: Fidelity | None = None,
 ) -> ReportContent:
-    """The report of a saved model with figures measured just now."""
+    """Return the content of a report on a saved model with a new evaluation."""
     record = TrainingRecord.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
-    return build_report(classifier, record, read_history(folder), (found, images), fidelity)
+    return build_report(ReportInputs(classifier, record, read_history(folder), (found, images), fidelity))
 
 
 def with_label_issues(content: ReportContent, issues: LabelIssues) -> ReportContent:
-    """The same report with training images whose labels are in doubt."""
+    """Return the content with possible label errors."""
     return replace(content, label_issues=issues)
 
 
 def with_samples(content: ReportContent, classifier: Predictor) -> ReportContent:
-    """The same report with images that the classifier draws by now."""
+    """Return the content with new samples of the classifier."""
     return replace(content, samples=_samples(classifier))
 
 
-def model_options(classifier: Predictor) -> dict[str, tuple[Option, ...]]:
-    """Every option as it was set, by what it belongs to."""
-    groups: Mapping[str, Options | None] = {
-        classifier.family: classifier.model_.options,
-        "training": classifier.training_,
-        "augmentation": classifier.training_.augment,
-        "images": classifier.format_,
-        "drawing": classifier.feature_decoder.options if classifier.feature_decoder is not None else None,
-        "features": classifier.features_.options if classifier.features_ is not None else None,
-    }
-    return {title: tuple(_rows(options)) for title, options in groups.items() if options is not None}
-
-
-def _rows(options: Options) -> list[Option]:
-    fields = type(options).model_fields
-    values = {name: getattr(options, name) for name in fields}
-    return [
-        Option(name, str(value), fields[name].description or "")
-        for name, value in values.items()
-        if not isinstance(value, Options)
-    ]
+def _extra_sections(inputs: ReportInputs) -> Iterator[Section | None]:
+    record = inputs.record
+    yield sample_quality_section(record.sample_quality, inputs.fidelity, inputs.classifier.labels)
+    yield _interpolation(inputs.classifier)
+    yield memorization_section(record.memorization)
+    yield repeats_section(record.repeats)
+    yield synthetic_augmentation_section(record.synthetic_augmentation)
 
 
 def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
     model, K = classifier.model_, len(classifier.labels)
-    kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A softmax twin, for comparison,"
+    kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A softmax classifier"
     id = classifier.id or "unsaved"
     return ReportHeader(
         name=id.partition("@")[0],
         id=id,
         family=classifier.family,
         date=record.date,
-        summary=f"{kind} of {K} classes, learned from {sum(record.counts['train']):,} images of {record.source}.",
+        summary=f"{kind} of {K} classes, trained on {sum(record.counts['train']):,} images of {record.source}.",
         likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
     )
+
+
+def _options(classifier: Predictor) -> dict[str, tuple[Option, ...]]:
+    """Return all options, by what they configure."""
+    groups: Mapping[str, Options | None] = {
+        classifier.family: classifier.model_.options,
+        "training": classifier.training_,
+        "augmentation": classifier.training_.augment,
+        "images": classifier.format_,
+        "decoder": classifier.feature_decoder.options if classifier.feature_decoder is not None else None,
+        "features": classifier.features_.options if classifier.features_ is not None else None,
+    }
+    return {title: tuple(_option_rows(options)) for title, options in groups.items() if options is not None}
+
+
+def _option_rows(options: Options) -> Iterator[Option]:
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if not isinstance(value, Options):
+            yield Option(name, str(value), field.description or "")
 
 
 def _curves(history: Sequence[Row]) -> Curves | None:
@@ -163,12 +173,13 @@ def _provenance(record: TrainingRecord) -> Provenance:
 
 def _notes(record: TrainingRecord) -> tuple[str, ...]:
     added = ", ".join(f"{name} ({n:,} images)" for name, n in record.added_classes.items())
-    words = f"Classes added after training, without retraining the others: {added}." if added else ""
-    return tuple(filter(None, (record.note, words)))
+    added_note = f"Classes added after training, without retraining the others: {added}." if added else ""
+    memorization = memorization_caveats(record.memorization) if record.memorization else ()
+    return tuple(filter(None, (record.note, added_note, *memorization)))
 
 
-def _with_measurement(
-    content: ReportContent, classifier: Predictor, found: EvaluationResult, part: LabeledImages
+def _with_evaluation(
+    content: ReportContent, classifier: Predictor, found: EvaluationResult, images: LabeledImages
 ) -> ReportContent:
     log_posterior, labels = found.log_posterior, found.labels
     content = replace(
@@ -177,29 +188,34 @@ def _with_measurement(
         confusion=metrics.confusion(log_posterior, labels),
         reliability=metrics.reliability(log_posterior, labels),
         per_class=metrics.per_class(log_posterior, labels),
-        false_alarms=_false_alarms(classifier, found) if found.is_calibrated else None,
+        false_alarms=_false_alarms(classifier, found),
         p_values=_p_values(found) if found.is_calibrated else None,
     )
     if classifier.format_ is None:
         return content
     return replace(
         content,
-        reconstructions=_reconstructions(classifier, part),
-        most_atypical=_strangest(found, part) if found.is_calibrated else None,
-        most_confident_errors=_most_wrong(found, part),
+        reconstructions=_reconstructions(classifier, images),
+        most_atypical=_most_atypical(found, images) if found.is_calibrated else None,
+        most_confident_errors=_most_confident_errors(found, images),
     )
 
 
 def _false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms:
     K = len(found.classes)
-    kinds = set(found.output.calibration_scope)
     return FalseAlarms(
         alpha=found.output.alpha,
-        calibration=CalibrationScope.POOLED if CalibrationScope.POOLED in kinds else CalibrationScope.PER_CLASS,
+        scope=_weakest(found.output.calibration_scope),
         n_test=np.bincount(found.labels, minlength=K),
         n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
         n_calibration=np.bincount(classifier.conformal_.typicality.labels.numpy(), minlength=K),
     )
+
+
+def _weakest(scopes: Sequence[CalibrationScope]) -> CalibrationScope:
+    """Return the weakest scope of all classes: one class without calibration leaves every image uncalibrated."""
+    order = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
+    return next(scope for scope in order if scope in scopes)
 
 
 def _p_values(found: EvaluationResult) -> PValues:
@@ -211,47 +227,45 @@ def _samples(classifier: Predictor) -> Samples | None:
     if not classifier.generates_images:
         return None
     n = max(1, min(12, MAX_SAMPLES // len(classifier.labels)))
-    made = sample_images(classifier, n, SAMPLE_SEED)
-    return Samples(made.images.batch(np.arange(len(made))).numpy(), made.labels)
+    generated = sample_images(classifier, n, SAMPLE_SEED)
+    return Samples(_pixels(generated.images, np.arange(len(generated))), generated.labels)
 
 
-def _tour(classifier: Predictor) -> Section | None:
-    """A walk from class to class, where images come from a latent space that can be walked through."""
+def _interpolation(classifier: Predictor) -> Section | None:
     if classifier.latent is None or not classifier.generates_images:
         return None
-    return walk_section(
-        interpolate_classes(classifier, InterpolationPath.is_loop(classifier.labels), seed=SAMPLE_SEED)[0]
-    )
+    path = InterpolationPath.through(classifier.labels)
+    return interpolation_section(interpolate_classes(classifier, path, seed=SAMPLE_SEED)[0])
 
 
-def _reconstructions(classifier: Predictor, part: LabeledImages) -> Reconstructions | None:
+def _reconstructions(classifier: Predictor, images: LabeledImages) -> Reconstructions | None:
     model = classifier.model_
     if not isinstance(model, LatentClassMixture) or classifier.latent is None:
         return None
-    chosen = np.linspace(0, len(part) - 1, min(N_IMAGES, len(part))).astype(np.int64)
-    originals = part.images.batch(chosen)
+    indices = np.linspace(0, len(images) - 1, min(N_IMAGES, len(images))).astype(np.int64)
+    originals = images.images.batch(indices)
     with torch.inference_mode():
-        remade = model.decode(model.encode(to_unit(originals).to(classifier.device)))
-    return Reconstructions(originals.numpy(), to_eight_bit(remade.cpu()).numpy(), part.labels[chosen])
+        decoded = model.decode(model.encode(to_unit(originals).to(classifier.device)))
+    return Reconstructions(originals.numpy(), to_eight_bit(decoded.cpu()).numpy(), images.labels[indices])
 
 
-def _strangest(found: EvaluationResult, part: LabeledImages) -> MostAtypical:
+def _most_atypical(found: EvaluationResult, images: LabeledImages) -> MostAtypical:
     nonconformity = found.output.nonconformity.amin(1).numpy()
     p_value = found.output.p_value.numpy()
-    chosen = np.lexsort((-nonconformity, p_value))[:N_IMAGES]
-    return MostAtypical(_pixels(part.images, chosen), p_value[chosen], found.labels[chosen])
+    indices = np.lexsort((-nonconformity, p_value))[:N_IMAGES]
+    return MostAtypical(_pixels(images.images, indices), p_value[indices], found.labels[indices])
 
 
-def _most_wrong(found: EvaluationResult, part: LabeledImages) -> MostConfidentErrors | None:
+def _most_confident_errors(found: EvaluationResult, images: LabeledImages) -> MostConfidentErrors | None:
     predicted, probability = found.log_posterior.argmax(1), np.exp(found.log_posterior.max(1))
     wrong = np.flatnonzero(predicted != found.labels)
     if not len(wrong):
         return None
-    chosen = wrong[np.argsort(-probability[wrong], kind="stable")][:N_IMAGES]
+    indices = wrong[np.argsort(-probability[wrong], kind="stable")][:N_IMAGES]
     return MostConfidentErrors(
-        _pixels(part.images, chosen), found.labels[chosen], predicted[chosen], probability[chosen]
+        _pixels(images.images, indices), found.labels[indices], predicted[indices], probability[indices]
     )
 
 
-def _pixels(images: ImageDataset, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
-    return images.batch(chosen).numpy()
+def _pixels(images: ImageDataset, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    return images.batch(indices).numpy()

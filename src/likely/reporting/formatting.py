@@ -1,4 +1,4 @@
-"""How the report and the card say things: numbers for reading, evidence in words, long names made short."""
+"""Formatting of numbers, likelihood types and names for readers."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ import unicodedata
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Interval
 
-_SPACES = {Domain.PIXELS8: "of the 8-bit pixels", Domain.FEATURES: "of the feature vector"}
+_DOMAINS = {Domain.PIXELS8: "of the 8-bit pixels", Domain.FEATURES: "of the feature vector"}
 
 
 def likelihood_phrase(likelihood_type: LikelihoodType | None) -> str:
-    """What a model's log-likelihood is, for a sentence; None stands for a model that has none.
+    """Describe a model's log-likelihood; None stands for a model without one.
 
-    >>> evidence_phrase(Evidence(EvidenceKind.LOWER_BOUND, Space.PIXELS8))
+    >>> likelihood_phrase(LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8))
     'lower bound on log p(x|c) of the 8-bit pixels'
     """
     if likelihood_type is None:
-        return "none: a softmax model, which knows p(c|x) and not what an image looks like"
-    space = _SPACES[likelihood_type.domain]
+        return "none: a softmax classifier models p(c|x) only"
+    domain = _DOMAINS[likelihood_type.domain]
     if likelihood_type.kind is LikelihoodKind.LOWER_BOUND:
-        return f"lower bound on log p(x|c) {space}"
+        return f"lower bound on log p(x|c) {domain}"
     if likelihood_type.kind is LikelihoodKind.EXACT:
-        return f"exact log p(x|c) {space}"
-    return f"log p(x|c) {space}, up to an unknown constant"
+        return f"exact log p(x|c) {domain}"
+    return f"log p(x|c) {domain}, up to an unknown constant"
 
 
 def percent(fraction: float, digits: int = 1) -> str:
-    """A share as a percentage; a dash where there is none."""
+    """Format a fraction as a percentage; a dash if it is not finite."""
     return f"{fraction * 100:.{digits}f}%" if math.isfinite(fraction) else "–"
 
 
 def interval(bounds: Interval) -> str:
-    """Two shares as one range of percentages."""
+    """Format two fractions as a range of percentages."""
     return f"{bounds.low * 100:.1f}–{bounds.high * 100:.1f}%"
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A figure with a fixed number of decimals; a dash where there is none."""
+    """Format a number with fixed decimals; a dash if it is not finite."""
     return f"{value:,.{digits}f}" if math.isfinite(value) else "–"
 
 
 def distance(value: float) -> str:
-    """A Fréchet distance: Inception's features make hundreds of it, those of a small classifier thousandths.
+    """Format a Fréchet distance, which ranges from thousandths (small classifiers) to hundreds (Inception).
 
     >>> distance(0.00312), distance(12.3456), distance(212.3456)
     ('0.0031', '12.35', '212.3')
@@ -52,12 +52,13 @@ def distance(value: float) -> str:
 
 
 def rate(per_second: float) -> str:
-    """A speed with about three digits: nobody reads the decimals of 1,204 images a second."""
+    """Format a rate per second with about three digits."""
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
 def plural(n: int, noun: str) -> str:
-    """
+    """Format a count with its noun.
+
     >>> plural(1, "image"), plural(1203, "image"), plural(2, "class")
     ('1 image', '1,203 images', '2 classes')
     """
@@ -65,26 +66,27 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{ending}"
 
 
-def listing(names: tuple[str, ...], most: int = 5) -> str:
-    """
-    >>> listing(("a", "b", "c")), listing(("a", "b", "c"), most=2)
+def listing(names: tuple[str, ...], limit: int = 5) -> str:
+    """Join names in a sentence, at most `limit` of them.
+
+    >>> listing(("a", "b", "c")), listing(("a", "b", "c"), limit=2)
     ('a, b and c', 'a, b and 1 more')
     """
-    shown = [*names[:most], f"{len(names) - most} more"] if len(names) > most else list(names)
+    shown = [*names[:limit], f"{len(names) - limit} more"] if len(names) > limit else list(names)
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def shorten(name: str, limit: int) -> str:
-    """A name in at most `limit` characters: of a path its last parts, of anything else both ends.
+    """Shorten a name to `limit` characters: a path to its last components, another name to both ends.
 
     >>> shorten("Fruit/Apple/Red", 12), shorten("Fruit/Apple/Golden-Delicious", 18), shorten("a-very-long-name", 12)
     ('…/Apple/Red', '…/Golden-Delicious', 'a-ver…g-name')
     """
     if len(name) <= limit:
         return name
-    parts = name.split("/")
-    for start in range(1, len(parts)):
-        ending = "/".join(["…", *parts[start:]])
+    components = name.split("/")
+    for start in range(1, len(components)):
+        ending = "/".join(["…", *components[start:]])
         if len(ending) <= limit:
             return ending
     head = (limit - 1) // 2
@@ -92,5 +94,5 @@ def shorten(name: str, limit: int) -> str:
 
 
 def breadth(text: str) -> float:
-    """How wide a text is, in ems: a Chinese or Japanese character takes about twice a Latin one."""
+    """Estimate the width of a text in ems: a Chinese or Japanese character has about twice the width of a Latin one."""
     return sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.56 for letter in text)

@@ -1,8 +1,9 @@
-"""The model card: README.md with the metadata that model hubs read, then what a person needs before using the model."""
+"""Model cards: README.md with YAML metadata for model hubs, usage, metrics and limitations."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,13 +14,12 @@ from likely.reporting.formatting import likelihood_phrase, plural
 from likely.reporting.html.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent
 from likely.reporting.metric_tiles import metric_tiles
 
-_MOST_CLASSES = 1000
+_MAX_CLASSES = 1000
 
 
 def model_card(content: ReportContent) -> str:
-    """Front matter between two lines of hyphens, then Markdown; a part that is absent from the content is left out."""
-    parts = [_front_matter(content), "", *_words(content)]
-    return "\n".join(parts) + "\n"
+    """Return YAML front matter and Markdown; a section without content is left out."""
+    return "\n".join([_front_matter(content), "", *_body(content)]) + "\n"
 
 
 # --- metadata -------------------------------------------------------------------------------------------------------
@@ -50,12 +50,12 @@ def _front_matter(content: ReportContent) -> str:
     return f"---\n{text.strip()}\n---"
 
 
-def _results(content: ReportContent, figures: Metrics) -> dict[str, Any]:
-    """The figures as the model index that a hub shows."""
+def _results(content: ReportContent, metrics: Metrics) -> dict[str, Any]:
+    """Return the metrics as the model index that a hub shows."""
     from huggingface_hub import EvalResult
 
     name = content.header.name
-    source = "its own test images" if content.data is None else content.data.source
+    source = "test images" if content.data is None else content.data.source
     results = [
         EvalResult(
             task_type="image-classification",
@@ -65,136 +65,134 @@ def _results(content: ReportContent, figures: Metrics) -> dict[str, Any]:
             metric_type=kind,
             metric_value=round(float(value), 6),
         )
-        for kind, value in _metrics(figures).items()
+        for kind, value in _metric_values(metrics).items()
         if value is not None and math.isfinite(value)
     ]
     return {"model_name": name, "eval_results": results}
 
 
-def _metrics(figures: Metrics) -> dict[str, float | None]:
-    rejection, unknown = figures.rejection, figures.unknown
+def _metric_values(metrics: Metrics) -> dict[str, float | None]:
+    rejection, unknown = metrics.rejection, metrics.unknown
     return {
-        "accuracy": figures.accuracy,
-        "balanced_accuracy": figures.balanced_accuracy,
-        "nll": figures.nll,
-        "ece": figures.ece,
-        "brier": figures.brier,
-        "bits_per_dim": figures.bits_per_dim,
-        "false_alarm_rate": None if rejection is None else rejection.n_rejected / figures.n,
+        "accuracy": metrics.accuracy,
+        "balanced_accuracy": metrics.balanced_accuracy,
+        "nll": metrics.nll,
+        "ece": metrics.ece,
+        "brier": metrics.brier,
+        "bits_per_dim": metrics.bits_per_dim,
+        "false_alarm_rate": None if rejection is None else rejection.n_rejected / metrics.n,
         "auroc": None if unknown is None else unknown.auroc,
         "fpr_at_95_tpr": None if unknown is None else unknown.fpr_at_95_tpr,
     }
 
 
-# --- words ----------------------------------------------------------------------------------------------------------
+# --- body -----------------------------------------------------------------------------------------------------------
 
 
-def _words(content: ReportContent) -> Iterator[str]:
+def _body(content: ReportContent) -> Iterator[str]:
     header = content.header
     yield from (f"# {plain(header.name)}", "", plain(header.summary), "")
-    yield f"`{header.id}` · {plain(header.family)} · {header.date} · made with Likely, the generative image classifier"
-    yield from _use(header.name)
+    yield f"`{header.id}` · {plain(header.family)} · {header.date} · trained with Likely, the generative image classifier"
+    yield from _usage(header.name, is_image_model=content.data is None or len(content.data.shape) == 3)
     yield from _classes(content.class_names)
     if content.metrics is not None:
-        yield from _figures(content.metrics, header.likelihood_type, len(content.class_names))
+        yield from _metrics(content.metrics, header.likelihood_type, len(content.class_names))
     if content.data is not None:
         yield from _data(content.data, content.class_names)
-    yield from _limits(content)
+    yield from _limitations(content)
     yield from _options(content.options)
     if content.provenance is not None:
         yield from _provenance(content.provenance)
 
 
-def _use(name: str) -> Iterator[str]:
-    folder = name if name.isidentifier() else "MODEL"
-    yield from ("", "## How to use it", "", "```sh")
-    yield f"likely classify {folder} image.png"
+def _usage(name: str, *, is_image_model: bool) -> Iterator[str]:
+    folder = name if re.fullmatch(r"\w[\w.-]*", name, re.ASCII) else "MODEL"
+    yield from ("", "## Usage", "", "```sh")
+    yield f"likely classify {folder} {'image.png' if is_image_model else 'vectors.npy'}"
     yield f"likely evaluate {folder} DATA --report report.html"
-    yield from ("```", "", "```python", "from likely import Classifier", "")
-    yield f'classifier = BayesClassifier.load("{folder}")'
-    yield from (
-        "for answer in classifier.answer(images):",
-        "    print(answer.status, answer.label, answer.probability)",
-        "```",
-    )
+    yield from ("```", "", "```python", *(() if is_image_model else ("import numpy as np", "")))
+    yield from ("from likely import Classifier", "")
+    yield f'classifier = Classifier.load("{folder}")'
+    inputs = '["image.png"]' if is_image_model else 'np.load("vectors.npy")'
+    yield f"for prediction in classifier.classify({inputs}):"
+    yield from ("    print(prediction.status, prediction.label, prediction.probability)", "```")
 
 
 def _classes(names: tuple[str, ...]) -> Iterator[str]:
-    more = "" if len(names) <= _MOST_CLASSES else f" and {len(names) - _MOST_CLASSES} more"
-    yield from ("", f"## The {plural(len(names), 'class')}", "")
-    yield ", ".join(plain(name) for name in names[:_MOST_CLASSES]) + more
+    more = "" if len(names) <= _MAX_CLASSES else f" and {len(names) - _MAX_CLASSES} more"
+    yield from ("", "## Classes", "")
+    yield ", ".join(plain(name) for name in names[:_MAX_CLASSES]) + more
 
 
-def _figures(figures: Metrics, evidence: LikelihoodType | None, n_classes: int) -> Iterator[str]:
-    yield from ("", "## Figures", "", "| | | |", "|---|---:|---|")
-    yield from (
-        f"| {row.label} | {row.value} | {plain(row.note)} |" for row in metric_tiles(figures, evidence, n_classes)
-    )
+def _metrics(metrics: Metrics, likelihood_type: LikelihoodType | None, n_classes: int) -> Iterator[str]:
+    yield from ("", "## Metrics", "", "| Metric | Value | |", "|---|---:|---|")
+    tiles = metric_tiles(metrics, likelihood_type, n_classes)
+    yield from (f"| {tile.label} | {tile.value} | {plain(tile.note)} |" for tile in tiles)
 
 
 def _data(data: DataSummary, names: tuple[str, ...]) -> Iterator[str]:
-    yield from ("", "## What it was made from", "")
-    parts = (f"{plain(part)} {counts.sum():,}" for part, counts in data.counts.items())
+    yield from ("", "## Training data", "")
+    splits = (f"{plain(split)} {counts.sum():,}" for split, counts in data.counts.items())
     shape = " × ".join(str(n) for n in data.shape)
-    yield f"Images from {plain(data.source)}, seen as {shape} values: {', '.join(parts)}."
+    yield f"Images from {plain(data.source)}, converted to {shape} values: {', '.join(splits)}."
     train = data.counts.get("train")
     if train is not None and len(names):
-        least, most = (f"{train[k]:,} ({plain(names[k])})" for k in (int(train.argmin()), int(train.argmax())))
-        yield f"Training images of a class: from {least} to {most}."
+        fewest, most = (f"{train[k]:,} ({plain(names[k])})" for k in (int(train.argmin()), int(train.argmax())))
+        yield f"Training images per class: from {fewest} to {most}."
     if data.skipped:
         yield f"{plural(len(data.skipped), 'file')} could not be used."
 
 
-def _limits(content: ReportContent) -> Iterator[str]:
-    yield from ("", "## Limits", "")
-    evidence = content.header.likelihood_type
-    yield f"- **The likelihood** is: {likelihood_phrase(evidence)}. {_not_the_likelihood(evidence)}"
-    yield f"- **False alarms.** {_promise(content.false_alarms)}"
-    yield "- **Unknown images** are recognized as often as the figures say: there is no promise about them."
-    yield "- **Probabilities** compare the classes above with each other, at the class shares of the training images."
+def _limitations(content: ReportContent) -> Iterator[str]:
+    yield from ("", "## Limitations", "")
+    likelihood_type = content.header.likelihood_type
+    yield f"- **Likelihood.** {likelihood_phrase(likelihood_type)}. {_likelihood_limitation(likelihood_type)}"
+    yield f"- **False alarms.** {_guarantee(content.false_alarms)}"
+    yield "- **Unknown images.** The metrics show how many are rejected; there is no guarantee for them."
+    yield "- **Probabilities.** They assume one of the classes above, with the class prior of the training images."
     yield from (f"- {plain(note)}" for note in content.notes)
 
 
-def _promise(alarms: FalseAlarms | None) -> str:
-    if alarms is None or alarms.calibration is CalibrationScope.NONE:
-        return "Nothing is promised: there were too few calibration images, and no image is called unknown."
-    scope = "of every class" if alarms.calibration is CalibrationScope.PER_CLASS else "of all classes taken together"
+def _guarantee(alarms: FalseAlarms | None) -> str:
+    if alarms is None or alarms.scope is CalibrationScope.NONE:
+        return "No guarantee: the calibration images are too few, and no image is rejected as unknown."
+    scope = "of every class" if alarms.scope is CalibrationScope.PER_CLASS else "of all classes together"
     return (
-        f"At most {alarms.alpha * 100:g}% of the images {scope} are called unknown, on average over calibration sets, "
-        "if new images come from where the calibration images came from. Another camera, place or season breaks the "
-        "promise; calibrating anew mends it."
+        f"If new images are exchangeable with the calibration images, at most {alarms.alpha * 100:g}% of the images {scope} "
+        "are rejected as unknown, in expectation over calibration sets. The guarantee does not cover images of another "
+        "camera, place or season."
     )
 
 
-def _not_the_likelihood(evidence: LikelihoodType | None) -> str:
-    if evidence is None:
-        return "It gives no p-values of its own."
-    if evidence.kind is LikelihoodKind.UNNORMALIZED:
-        return "It compares images under this model alone: its differences have a meaning, its values have none."
-    if evidence.domain is Domain.FEATURES:
-        return "It is no probability of an image, and cannot be compared with a model of other features."
-    return "A high one means a simple image as well as a familiar one: the p-value says how usual an image is."
+def _likelihood_limitation(likelihood_type: LikelihoodType | None) -> str:
+    if likelihood_type is None:
+        return "The model cannot generate images."
+    if likelihood_type.kind is LikelihoodKind.UNNORMALIZED:
+        return "Only differences between images under this model are meaningful."
+    if likelihood_type.domain is Domain.FEATURES:
+        return "It is not a density of images, and not comparable with models of other features."
+    return "Simple images have a high likelihood too: use the p-value to detect atypical images."
 
 
 def _options(options: Mapping[str, tuple[Option, ...]]) -> Iterator[str]:
     if options:
         yield from ("", "## Options")
     for title, group in options.items():
-        yield from ("", f"**{plain(title)}**", "", "| option | value | meaning |", "|---|---|---|")
-        yield from (f"| {plain(row.name)} | {plain(row.value)} | {plain(row.meaning)} |" for row in group)
+        yield from ("", f"**{plain(title)}**", "", "| Option | Value | Description |", "|---|---|---|")
+        yield from (f"| {plain(row.name)} | {plain(row.value)} | {plain(row.description)} |" for row in group)
 
 
-def _provenance(made: Provenance) -> Iterator[str]:
-    yield from ("", "## How it was made", "", "```sh", made.command, "```", "")
-    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
-    yield f"{made.minutes:.1f} minutes on {plain(made.machine)} with {plural(made.threads, 'thread')},"
-    yield f"{made.precision}, seed {made.seed}; {plain(versions)}."
+def _provenance(found: Provenance) -> Iterator[str]:
+    yield from ("", "## Provenance", "", "```sh", found.command, "```", "")
+    versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
+    yield f"{found.minutes:.1f} minutes on {plain(found.machine)} with {plural(found.threads, 'thread')},"
+    yield f"{found.precision}, seed {found.seed}; {plain(versions)}."
 
 
-def plain(words: str) -> str:
-    """Words that Markdown shows as they are, on one line.
+def plain(text: str) -> str:
+    """Escape text for Markdown, on one line.
 
     >>> print(plain("a|b <c> *d*"))
     a\\|b \\<c\\> \\*d\\*
     """
-    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|" else letter for letter in " ".join(words.split()))
+    return "".join(f"\\{letter}" if letter in r"\`*_{}[]<>#|" else letter for letter in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""The comparison: one HTML page and one Markdown table that show what a benchmark measured, families side by side."""
+"""The comparison of model families that a benchmark measured: one HTML page and one Markdown table."""
 
 from likely.reporting.comparison.content import (
     AccuracyMetrics,
@@ -8,8 +8,8 @@ from likely.reporting.comparison.content import (
     Result,
     ResultKey,
 )
-from likely.reporting.comparison.markdown import table
-from likely.reporting.comparison.render import render
+from likely.reporting.comparison.markdown import markdown_table
+from likely.reporting.comparison.page import render
 
 __all__ = [
     "AccuracyMetrics",
@@ -18,6 +18,6 @@ __all__ = [
     "ReliabilityBins",
     "Result",
     "ResultKey",
+    "markdown_table",
     "render",
-    "table",
 ]

@@ -1,4 +1,4 @@
-"""What a benchmark measured: a Result for each family and seed, one line of JSON, and what a page shows beside them."""
+"""Results of a benchmark, one JSON line per family and seed, and the content of the comparison page."""
 
 from __future__ import annotations
 
@@ -20,23 +20,21 @@ Pixels = NDArray[np.uint8]
 
 
 class ResultKey(Options):
-    """What was asked: results that differ in any of it were measured otherwise, and share no table."""
+    """The configuration of a measurement; only results of the same configuration share a table."""
 
-    data: str = Field(description="DATA, as it was named.")
+    data: str = Field(description="DATA, as named by the user.")
     family: str
-    options: dict[str, Any] = Field(description="Every option of the family.")
+    options: dict[str, Any] = Field(description="All options of the family.")
     seed: int
-    minutes: float | None = Field(None, description="Minutes that the training was given.")
-    epochs: int | None = Field(None, description="Epochs that it was given instead.")
-    images: dict[str, Any] = Field({}, description="What was asked of the images: size and color.")
-    samples: int | None = Field(None, description="Images to draw; as many as there are to compare with, if not said.")
-    extractor: str | None = Field(
-        None, description="What fidelity is measured in; none for a family that draws nothing."
-    )
+    minutes: float | None = Field(None, description="Minutes of training.")
+    epochs: int | None = Field(None, description="Epochs of training, instead of minutes.")
+    images: dict[str, Any] = Field({}, description="Image options: size and color.")
+    samples: int | None = Field(None, description="Images to generate; by default as many as there are real ones.")
+    extractor: str | None = Field(None, description="Feature extractor of fidelity; None for the softmax baseline.")
 
 
 class ReliabilityBins(Options):
-    """A reliability diagram as JSON holds it: None where a bin is empty."""
+    """A reliability diagram for JSON: None where a bin is empty."""
 
     counts: tuple[int, ...]
     confidence: tuple[float | None, ...]
@@ -44,9 +42,9 @@ class ReliabilityBins(Options):
 
     @classmethod
     def from_reliability(cls, found: Reliability) -> Self:
-        means = ([None if np.isnan(m) else float(m) for m in row] for row in (found.confidence, found.accuracy))
-        confidence, accuracy = means
-        return cls(counts=tuple(found.counts.tolist()), confidence=tuple(confidence), accuracy=tuple(accuracy))
+        means = (found.confidence, found.accuracy)
+        confidence, accuracy = (tuple(None if np.isnan(m) else float(m) for m in row) for row in means)
+        return cls(counts=tuple(found.counts.tolist()), confidence=confidence, accuracy=accuracy)
 
     @property
     def reliability(self) -> Reliability:
@@ -56,7 +54,7 @@ class ReliabilityBins(Options):
 
 
 class AccuracyMetrics(Options):
-    """How good the answers are: the figures of `likely evaluate`, and how far ahead of the twin they are."""
+    """Metrics of `likely evaluate`, and the paired difference to the baseline."""
 
     n: int
     skipped: int
@@ -70,41 +68,43 @@ class AccuracyMetrics(Options):
     false_alarm_rate: float | None
     alpha: float
     ambiguous_rate: float | None
-    delta_vs_baseline: float | None = Field(None, description="Accuracy less the twin's on the same images.")
-    delta_interval: tuple[float, float] | None = Field(None, description="What that may be, with 95% confidence.")
+    delta_vs_baseline: float | None = Field(None, description="Accuracy minus that of the baseline on the same images.")
+    delta_interval: tuple[float, float] | None = Field(None, description="95% interval of the difference.")
     reliability: ReliabilityBins
 
 
 class EfficiencyMetrics(Options):
-    """What the answers cost, on one machine."""
+    """Costs of training and prediction, on one machine."""
 
-    n_parameters: int = Field(description="Numbers that the model keeps.")
+    n_parameters: int = Field(description="Numbers in the model.")
     n_train: int = Field(description="Training images.")
-    epochs_done: float | None = Field(description="Passes over them; None if one pass of measuring was all.")
+    epochs_done: float | None = Field(description="Passes over them; None for closed-form families.")
     minutes_spent: float
     train_images_per_second: float | None
-    peak_memory_gb: float | None = Field(description="Of the whole process while it trained; None if nobody watched.")
-    images_per_second: float = Field(description="Of predict_proba: the median of several repeats.")
+    peak_memory_gb: float | None = Field(description="Peak memory of the training process, if measured.")
+    images_per_second: float = Field(description="Throughput of predict_proba: the median of several repeats.")
     relative_to_baseline: float | None = Field(
-        description="The same as a share of the twin's, measured in turn: the median of pairs."
+        description="Throughput divided by that of the baseline: the median over pairs."
     )
-    predictions_per_second: float = Field(description="Of answer, which judges each image as well.")
-    n_timed: int = Field(description="Images that were timed together.")
+    predictions_per_second: float = Field(
+        description="Throughput of classify, which includes p-values and prediction sets."
+    )
+    n_timed: int = Field(description="Images per timing.")
     n_repeats: int
 
 
 class Result(ResultKey):
-    """One line of results.jsonl: what was asked, what made it and where, and what was measured, or the `error` instead."""
+    """One line of results.jsonl: configuration, environment and measurements, or the `error`."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a later version may know more
+    model_config = ConfigDict(frozen=True, extra="ignore")  # later versions may have more fields
 
     date: str
-    version: str = Field(description="Of the package.")
-    commit: str | None = Field(None, description="Where the package runs from a checkout.")
+    version: str = Field(description="Version of the package.")
+    commit: str | None = Field(None, description="Commit, if the package runs from a checkout.")
     machine: str
     threads: int
     left_out: int = Field(0, description="Files of DATA that could not be used.")
-    model: str | None = Field(None, description="The model's name and the first digits of its weights' hash.")
+    model: str | None = Field(None, description="Name of the model and first digits of the hash of its weights.")
     error: str | None = None
     accuracy: AccuracyMetrics | None = None
     efficiency: EfficiencyMetrics | None = None
@@ -120,7 +120,7 @@ class Result(ResultKey):
 
 
 class LearningCurve(NamedTuple):
-    """How a training went: the accuracy on validation images, (E,), after so many minutes, (E,)."""
+    """Validation accuracy (E,) after minutes of training (E,)."""
 
     minutes: Floats
     accuracy: Floats
@@ -128,16 +128,16 @@ class LearningCurve(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Everything that the page and the table show.
+    """Content of the comparison page and table.
 
-    `results` are in the order of seeds and families, failures among them. `panels` are images side by side under their
-    titles, the real ones first, n of each of the `shown` classes: (n, C, H, W). `settings` says in words which options of a
-    family were not left as they are, and `notes` are further warnings.
+    `results` are ordered by seed and family, failures included. `panels` hold images by title, the real ones first: n
+    images (n, C, H, W) of each of the `shown` classes. `settings` lists the changed options of each family, and `notes` are
+    further caveats.
     """
 
     data: str
     baseline: str
-    families: tuple[str, ...]  # the twin first
+    families: tuple[str, ...]  # the baseline first
     results: tuple[Result, ...]
     command: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -156,17 +156,22 @@ class Comparison:
     def failures(self) -> tuple[Result, ...]:
         return tuple(result for result in self.results if result.error is not None)
 
+    @property
+    def name(self) -> str:
+        """The last component of the path of the data."""
+        return self.data.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or self.data
+
     def of(self, family: str) -> tuple[Result, ...]:
-        """The family's results that are none of a failure."""
+        """Return the successful results of a family."""
         return tuple(result for result in self.results if result.family == family and result.error is None)
 
     @property
     def measured(self) -> tuple[str, ...]:
-        """The families of which there is a result."""
+        """The families with a successful result."""
         return tuple(family for family in self.families if self.of(family))
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """The families of which there is a result or a failure."""
-        there = {result.family for result in self.results}
-        return tuple(family for family in self.families if family in there)
+        """The families with a result or a failure."""
+        tried = {result.family for result in self.results}
+        return tuple(family for family in self.families if family in tried)

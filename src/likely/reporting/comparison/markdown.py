@@ -1,4 +1,4 @@
-"""A comparison as Markdown: three tables, and what their figures never stand without."""
+"""The comparison as Markdown: three tables with their notes."""
 
 from __future__ import annotations
 
@@ -13,83 +13,82 @@ from likely.reporting.comparison.columns import (
     PREDICTIONS,
     MetricColumn,
     Row,
+    available_columns,
     family_rows,
-    footnotes,
+    nonempty_rows,
     seed_rows,
-    shown_columns,
 )
+from likely.reporting.comparison.comparability import difference_between_seeds, fidelity_by_seed, incomparability
 from likely.reporting.comparison.content import Comparison
-from likely.reporting.comparison.fidelity import between_seeds, incomparability, measurements
-from likely.reporting.comparison.render import name
-from likely.reporting.comparison.sections import facts, fidelity_paragraphs
-from likely.reporting.comparison.summary import caveats, manner, summary
+from likely.reporting.comparison.page import environment_entries, fidelity_notes
+from likely.reporting.comparison.summary import comparison_caveats, setup, summary
 from likely.reporting.formatting import breadth, listing
 from likely.reporting.model_card import plain
 
-WITH_RANGE = (ACCURACY, DELTA, FID)  # a text has no room for the range of every figure
+_COLUMNS_WITH_RANGE = (ACCURACY, DELTA, FID)  # plain text has no room for more ranges
 
 
-def table(comparison: Comparison) -> str:
-    """table.md: families, the mean over seeds first and each seed after it, by answers, costs and likeness."""
+def markdown_table(comparison: Comparison) -> str:
+    """Return table.md: predictions, costs and sample quality of each family, means over seeds before single seeds."""
     return "\n".join(_lines(comparison)) + "\n"
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
     yield from (
-        f"# {plain(name(comparison))}: {listing(comparison.tried, 9)}",
+        f"# {plain(comparison.name)}: {listing(comparison.tried, 9)}",
         "",
         summary(comparison),
-        manner(comparison),
+        setup(comparison),
         "",
     )
-    yield from ("## Answers", "", *_table(comparison, PREDICTIONS))
+    yield from ("## Predictions", "", *_table(comparison, PREDICTIONS))
     yield from ("## Costs", "", *_table(comparison, COSTS))
-    yield from _likeness(comparison)
-    if said := caveats(comparison):
-        yield from ("## Before you trust it", "", *(f"- {plain(words)}" for words in said), "")
-    yield "; ".join(f"{title}: {plain(value)}" for title, value in facts(comparison)) + "."
+    yield from _sample_quality(comparison)
+    if caveats := comparison_caveats(comparison):
+        yield from ("## Caveats", "", *(f"- {plain(caveat.text)}" for caveat in caveats), "")
+    yield "; ".join(f"{title}: {plain(value)}" for title, value in environment_entries(comparison)) + "."
 
 
-def _likeness(comparison: Comparison) -> Iterator[str]:
-    groups = measurements(comparison)
-    if not groups:
+def _sample_quality(comparison: Comparison) -> Iterator[str]:
+    by_seed = fidelity_by_seed(comparison)
+    if not by_seed:
         return
-    yield from ("## Likeness", "")
-    if (why_not := incomparability(comparison)) is not None:
-        yield from (plain(why_not), "")
+    yield from ("## Sample quality", "")
+    if (reason := incomparability(comparison)) is not None:
+        yield from (plain(reason), "")
         return
-    apart, found = between_seeds(comparison), next(iter(groups.values()))[0]
-    yield from _table(comparison, FIDELITY, with_means=apart is None)
-    yield from (*(f"- {plain(words)}" for words in fidelity_paragraphs(comparison, found, apart)), "")
+    yield from _table(comparison, FIDELITY, with_means=difference_between_seeds(comparison) is None)
+    notes = fidelity_notes(comparison, next(iter(by_seed.values()))[0])
+    yield from (*(f"- {plain(note)}" for note in notes), "")
 
 
-def _table(comparison: Comparison, figures: Sequence[MetricColumn], *, with_means: bool = True) -> Iterator[str]:
-    figures = shown_columns(figures, comparison)
+def _table(comparison: Comparison, columns: Sequence[MetricColumn], *, with_means: bool = True) -> Iterator[str]:
+    columns = available_columns(columns, comparison)
     several = len(comparison.seeds) > 1
-    rows = family_rows(comparison, figures) if with_means or not several else []
-    rows += seed_rows(comparison, figures) if several else []
-    body = [_words(row, figures) for row in footnotes(rows)]
-    widths = [max(map(_width, column)) for column in zip(_head(figures), *body, strict=True)]
-    yield _aligned(_head(figures), widths)
+    rows = family_rows(comparison, columns) if with_means or not several else []
+    rows += seed_rows(comparison, columns) if several else []
+    body = [_cells(row, columns) for row in nonempty_rows(rows)]
+    widths = [max(map(_width, texts)) for texts in zip(_head(columns), *body, strict=True)]
+    yield _aligned(_head(columns), widths)
     yield "|" + "|".join("-" * (width + 1) + (":" if i > 1 else "-") for i, width in enumerate(widths)) + "|"
     yield from (_aligned(cells, widths) for cells in body)
     yield ""
 
 
-def _head(figures: Sequence[MetricColumn]) -> list[str]:
-    return ["family", "seeds", *(figure.title for figure in figures)]
+def _head(columns: Sequence[MetricColumn]) -> list[str]:
+    return ["family", "seeds", *(column.title for column in columns)]
 
 
-def _words(row: Row, figures: Sequence[MetricColumn]) -> list[str]:
-    cells = []
-    for figure, cell in zip(figures, row.cells, strict=True):
-        words = f"**{cell.words}**" if cell.is_best else cell.words
-        cells.append(f"{words} ({cell.range})" if cell.range and figure in WITH_RANGE else words)
-    return [plain(row.family), row.seeds, *cells]
+def _cells(row: Row, columns: Sequence[MetricColumn]) -> list[str]:
+    texts = []
+    for column, cell in zip(columns, row.cells, strict=True):
+        text = f"**{cell.text}**" if cell.is_best else cell.text
+        texts.append(f"{text} ({cell.range})" if cell.range and column in _COLUMNS_WITH_RANGE else text)
+    return [plain(row.family), row.seeds, *texts]
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Words from the left, figures from the right."""
+    """Align family and seeds at the left, numbers at the right."""
     spaces = [width - _width(cell) for cell, width in zip(cells, widths, strict=True)]
     padded = [
         f"{' ' * space}{cell}" if i > 1 else f"{cell}{' ' * space}"
@@ -98,5 +97,5 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
     return f"| {' | '.join(padded)} |"
 
 
-def _width(words: str) -> int:
-    return round(sum(2 if breadth(letter) == 1 else 1 for letter in words))
+def _width(text: str) -> int:
+    return sum(2 if breadth(letter) == 1 else 1 for letter in text)

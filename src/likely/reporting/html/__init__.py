@@ -1,6 +1,6 @@
-"""The report: one HTML file that shows a model's figures, its pictures and its record, and says what is off."""
+"""The HTML report: one self-contained page with a model's metrics, images, diagnostics and provenance."""
 
 from likely.reporting.html.content import ReportContent
-from likely.reporting.html.render import render
+from likely.reporting.html.report import render
 
 __all__ = ["ReportContent", "render"]

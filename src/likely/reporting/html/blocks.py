@@ -1,6 +1,6 @@
-"""What a section is made of. Whoever can say something with these blocks adds a section without touching the template.
+"""Blocks of which report sections consist. A block names the template macro that renders it.
 
-A block names the template's macro that draws it; all text is escaped there, except Markup, which is markup already.
+The template escapes all text except Markup.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ Cell = str | Markup
 
 
 class Chapter(StrEnum):
-    """The chapters of a report, in their order."""
+    """Chapters of a report, in order."""
 
     METRICS = "Metrics"
-    IMAGES = "Samples and reconstructions"
+    IMAGES = "Generated images"
     DIAGNOSTICS = "Diagnostics"
     PROVENANCE = "Provenance"
 
 
 class Chart(NamedTuple):
-    """A drawing with its title and a caption that says how to read it."""
+    """An SVG chart with its title and a caption that explains how to read it."""
 
     title: str
     svg: Markup
@@ -41,14 +41,14 @@ class Charts:
 
 @dataclass(frozen=True)
 class WideChart:
-    """One chart at its natural size; it scrolls sideways where it does not fit."""
+    """One chart at its natural size, scrolling sideways where it does not fit."""
 
     macro: ClassVar[str] = "wide_chart"
     chart: Chart
 
 
 class Column(NamedTuple):
-    """A column's title and `align`: text, number, or code."""
+    """A table column: its title, and its alignment `text`, `number` or `code`."""
 
     title: str
     align: str = "text"
@@ -56,7 +56,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `folded` rows wait behind a click."""
+    """A table whose `folded` rows appear after a click."""
 
     macro: ClassVar[str] = "table"
     caption: str
@@ -66,9 +66,9 @@ class Table:
 
 
 class ReportImage(NamedTuple):
-    """An image as a data URI, `width` x `height` CSS pixels, with the lines to stand under it, the first one stronger.
+    """An image as a data URI, `width` x `height` CSS pixels, with caption lines, the first one emphasized.
 
-    `tiny` says that its pixels are to be seen.
+    `tiny` images are shown with visible pixels.
     """
 
     source: str
@@ -81,28 +81,28 @@ class ReportImage(NamedTuple):
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures that flow like words, each with its own caption."""
+    """Images with captions, flowing like text."""
 
     macro: ClassVar[str] = "gallery"
     images: tuple[ReportImage, ...]
 
     @property
     def layout(self) -> str:
-        """How much room the words need."""
-        longest = max((len(words) for picture in self.images for words in picture.caption), default=0)
+        """The CSS class for the width that the captions need."""
+        longest = max((len(line) for image in self.images for line in image.caption), default=0)
         return "bare" if not longest else "brief" if longest <= 24 else "wordy"
 
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """Rows of pictures, each row with its name."""
+    """Rows of images, each with its name."""
 
     macro: ClassVar[str] = "image_grid"
     rows: tuple[tuple[str, tuple[ReportImage, ...]], ...]
 
     @property
     def layout(self) -> str:
-        """Many rows stand in two columns."""
+        """The CSS class for the number of rows: many rows form two columns."""
         return "few" if len(self.rows) <= 30 else "many"
 
 
@@ -116,7 +116,7 @@ class DefinitionList:
 
 @dataclass(frozen=True)
 class Code:
-    """Something to copy."""
+    """Text to copy, in a monospaced font."""
 
     macro: ClassVar[str] = "code"
     text: str
@@ -124,7 +124,7 @@ class Code:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph."""
+    """A paragraph of text."""
 
     macro: ClassVar[str] = "paragraph"
     text: str
@@ -135,10 +135,15 @@ Block = Charts | WideChart | Table | Gallery | ImageGrid | DefinitionList | Code
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report: `anchor` for links, `introduction` one or two sentences for somebody who never saw such a thing."""
+    """A section of a report.
+
+    `anchor` is the target of links, `introduction` one or two sentences for readers new to the topic, and `subtitle` an
+    optional question that the heading shows after the title.
+    """
 
     chapter: Chapter
     anchor: str
     title: str
     introduction: str
     blocks: tuple[Block, ...]
+    subtitle: str = ""

@@ -1,9 +1,10 @@
-"""What is off, in words: a report says it first, so that nobody has to find it in a chart."""
+"""Caveats: what a reader should know before relying on a model, shown at the top of the report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,84 +14,90 @@ from likely.reporting.formatting import listing, number, percent, plural
 from likely.reporting.html.content import ReportContent
 from likely.reporting.html.sections.rejection import false_alarm_rows
 
-HIGH_ECE = 0.05
-FEW_TRAINING_IMAGES = 30
-FEW_MEASURED = 10
-WIDE_GAP = 0.1
+_HIGH_ECE = 0.05
+_FEW_TRAINING_IMAGES = 30
+_FEW_TEST_IMAGES = 10
+_WIDE_GAP = 0.1  # relative difference between validation and training loss
 
 
-def caveats(content: ReportContent) -> tuple[str, ...]:
-    """One or two sentences for each thing that a careful reader would want to know before trusting the model."""
-    found = (
-        _calibration,
-        _alarms,
-        _rejects_nothing,
-        _few_training,
-        _few_tests,
-        _never_answered,
-        _overfitting,
-        _skipped,
-    )
-    return (*(words for find in found for words in find(content)), *content.notes)
+class Caveat(NamedTuple):
+    """One caveat: `kind` identifies it in programs, `text` is one or two sentences for readers."""
+
+    kind: str
+    text: str
 
 
-def _calibration(content: ReportContent) -> Iterator[str]:
+def caveats(content: ReportContent) -> tuple[Caveat, ...]:
+    """Return the caveats that the content justifies, then its notes."""
+    checks = {
+        "miscalibrated": _miscalibrated,
+        "false_alarms": _false_alarms,
+        "rejects_nothing": _rejects_nothing,
+        "few_training_images": _few_training_images,
+        "few_test_images": _few_test_images,
+        "never_recognized": _never_recognized,
+        "overfitting": _overfitting,
+        "skipped_files": _skipped_files,
+    }
+    found = [Caveat(kind, text) for kind, check in checks.items() for text in check(content)]
+    return (*found, *(Caveat("note", note) for note in content.notes))
+
+
+def _miscalibrated(content: ReportContent) -> Iterator[str]:
     bins = content.reliability
-    # Even an honest model has an error of about 1/√N on N images, by chance.
-    if bins is None or bins.ece <= HIGH_ECE + 1 / math.sqrt(bins.counts.sum()):
+    # By chance, even a perfectly calibrated model has an error of about 1/√N on N images.
+    if bins is None or bins.ece <= _HIGH_ECE + 1 / math.sqrt(bins.counts.sum()):
         return
-    sure = float(np.nansum(bins.counts * bins.confidence) / bins.counts.sum())
-    right = float(np.nansum(bins.counts * bins.accuracy) / bins.counts.sum())
-    manner = "too sure of itself" if sure > right else "too modest"
+    confidence = float(np.nansum(bins.counts * bins.confidence) / bins.counts.sum())
+    accuracy = float(np.nansum(bins.counts * bins.accuracy) / bins.counts.sum())
+    direction = "overconfident" if confidence > accuracy else "underconfident"
     yield (
-        f"The model is {manner}: on average it is {percent(sure)} confident and {percent(right)} right "
+        f"The model is {direction}: its mean confidence is {percent(confidence)}, its accuracy {percent(accuracy)} "
         f"(calibration error {percent(bins.ece)}). Do not read its probabilities as frequencies."
     )
 
 
-def _alarms(content: ReportContent) -> Iterator[str]:
+def _false_alarms(content: ReportContent) -> Iterator[str]:
     alarms = content.false_alarms
     above = () if alarms is None else tuple(row for row in false_alarm_rows(alarms, content.class_names) if row.above)
     if alarms is None or not above:
         return
-    names = listing(tuple(f"{row.name} ({row.rejected} of {row.n}, chance explains {row.bound})" for row in above), 3)
+    names = listing(tuple(f"{row.name} ({row.rejected} of {row.n}, at most {row.bound} expected)" for row in above), 3)
     yield (
-        f"More false alarms than the promised {alarms.alpha * 100:g}%: {names}. "
-        "These images differ from the calibration images; calibrate with images from where the model is used."
+        f"More false alarms than the guaranteed {alarms.alpha * 100:g}%: {names}. "
+        "These images differ from the calibration images, so the guarantee does not cover them."
     )
 
 
 def _rejects_nothing(content: ReportContent) -> Iterator[str]:
     alarms = content.false_alarms
-    if alarms is None or alarms.calibration is not CalibrationScope.PER_CLASS:
+    if alarms is None or alarms.scope is not CalibrationScope.NONE:
         return
-    needed = math.ceil(1 / alarms.alpha - 1e-9) - 1
-    few = _named(content, np.asarray(alarms.n_calibration) < needed)
-    if few:
-        yield (
-            f"{_classes(few)} fewer than {needed} calibration images: "
-            f"at a rate of {alarms.alpha * 100:g}% every image passes for one of them, and none is called unknown."
-        )
+    needed = math.ceil(1 / alarms.alpha - 1e-9)
+    yield (
+        f"The model rejects nothing: {plural(int(np.sum(alarms.n_calibration)), 'calibration image')} are too few for a "
+        f"false-alarm rate of {alarms.alpha * 100:g}%, which takes at least {needed}. Every status is `uncalibrated`."
+    )
 
 
-def _few_training(content: ReportContent) -> Iterator[str]:
+def _few_training_images(content: ReportContent) -> Iterator[str]:
     counts = None if content.data is None else content.data.counts.get("train")
-    few = () if counts is None else _named(content, counts < FEW_TRAINING_IMAGES)
+    few = () if counts is None else _names(content, counts < _FEW_TRAINING_IMAGES)
     if few:
-        yield f"{_classes(few)} fewer than {FEW_TRAINING_IMAGES} training images: expect little of them."
+        yield f"{_have(few)} fewer than {_FEW_TRAINING_IMAGES} training images; expect low accuracy there."
 
 
-def _few_tests(content: ReportContent) -> Iterator[str]:
-    few = () if content.per_class is None else _named(content, content.per_class.n < FEW_MEASURED)
+def _few_test_images(content: ReportContent) -> Iterator[str]:
+    few = () if content.per_class is None else _names(content, content.per_class.n < _FEW_TEST_IMAGES)
     if few:
-        yield f"{_classes(few)} fewer than {FEW_MEASURED} images to measure with: the figures there are mostly chance."
+        yield f"{_have(few)} fewer than {_FEW_TEST_IMAGES} test images; their metrics are mostly noise."
 
 
-def _never_answered(content: ReportContent) -> Iterator[str]:
+def _never_recognized(content: ReportContent) -> Iterator[str]:
     table = content.per_class
-    missed = () if table is None else _named(content, (table.n > 0) & ~(table.recall > 0))
+    missed = () if table is None else _names(content, (table.n > 0) & ~(table.recall > 0))
     if missed:
-        yield f"Not one image of {listing(missed)} was recognized."
+        yield f"The model recognized no image of {listing(missed)}."
 
 
 def _overfitting(content: ReportContent) -> Iterator[str]:
@@ -99,21 +106,21 @@ def _overfitting(content: ReportContent) -> Iterator[str]:
         return
     for name in (name for name in training.losses if name in training.validation):
         seen, unseen = float(training.losses[name][-1]), float(training.validation[name][-1])
-        if unseen - seen > WIDE_GAP * max(1.0, abs(unseen)):
+        if unseen - seen > _WIDE_GAP * max(1.0, abs(unseen)):
             yield (
                 f"Training {name} ({number(seen)}) is far below validation {name} ({number(unseen)}): "
-                "the model has learned its training images by heart. More images, augmentation or fewer epochs help."
+                "the model overfits. More images, augmentation or fewer epochs help."
             )
 
 
-def _skipped(content: ReportContent) -> Iterator[str]:
+def _skipped_files(content: ReportContent) -> Iterator[str]:
     if content.data is not None and content.data.skipped:
-        yield f"{plural(len(content.data.skipped), 'file')} could not be used; the record says which and why."
+        yield f"{plural(len(content.data.skipped), 'file')} could not be used; the section Data lists them with reasons."
 
 
-def _named(content: ReportContent, chosen: NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(content.class_names[k] for k in np.flatnonzero(chosen))
+def _names(content: ReportContent, selected: NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(content.class_names[k] for k in np.flatnonzero(selected))
 
 
-def _classes(names: tuple[str, ...]) -> str:
+def _have(names: tuple[str, ...]) -> str:
     return f"{listing(names)} {'has' if len(names) == 1 else 'have'}"

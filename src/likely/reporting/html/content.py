@@ -1,7 +1,7 @@
-"""What a report shows, as plain frozen values: strings, numbers and numpy arrays.
+"""Content of a report, as frozen values: strings, numbers and numpy arrays.
 
-K is the number of classes; images are (N, C, H, W) uint8, gray or RGB; labels are (N,) class indices. Every part of
-ReportContent after the class names may be absent, and its section is absent with it.
+K is the number of classes; images are (N, C, H, W) uint8, grayscale or RGB; labels are (N,) class indices. Every field of
+ReportContent after the class names is optional; the report omits sections without content.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Images = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ReportHeader:
-    """Who the model is: `id` such as fashion@3f2a; `evidence` None for a model without a likelihood."""
+    """Identity of the model: `id` such as fashion@3f2a; `likelihood_type` is None for a model without a likelihood."""
 
     name: str
     id: str
@@ -38,7 +38,7 @@ class ReportHeader:
 
 @dataclass(frozen=True, eq=False)
 class Curves:
-    """The training: every array is (E,), one value an epoch; a loss and a validation of one name share a chart."""
+    """Training history: each array is (E,), one value per epoch; `losses` and `validation` of one name form one chart."""
 
     epochs: Ints
     losses: Mapping[str, Floats]
@@ -48,10 +48,10 @@ class Curves:
 
 @dataclass(frozen=True, eq=False)
 class FalseAlarms:
-    """Known test images that were called unknown at `alpha`, class by class: (K,) counts each."""
+    """Known test images rejected as unknown at false-alarm rate `alpha`: counts per class, (K,)."""
 
     alpha: float
-    calibration: CalibrationScope
+    scope: CalibrationScope
     n_test: Ints
     n_rejected: Ints
     n_calibration: Ints
@@ -59,20 +59,20 @@ class FalseAlarms:
 
     @property
     def bounds(self) -> Ints:
-        """The most alarms of each class, (K,), that chance explains: with probability `level` no class has more."""
+        """Upper bounds on the rejections of each class, (K,), that hold for all classes together with probability `level`."""
         level = 1 - (1 - self.level) / max(1, int(np.count_nonzero(self.n_test)))
         pairs = zip(self.n_test.tolist(), self.n_calibration.tolist(), strict=True)
         return np.array([beta_binomial_bound(n, m, self.alpha, level) for n, m in pairs], dtype=np.int64)
 
     @property
     def pooled_bound(self) -> int:
-        """The most alarms over all classes together, where the promise is made for all of them together."""
+        """Upper bound on the rejections over all classes, for a marginal guarantee."""
         return beta_binomial_bound(int(self.n_test.sum()), int(self.n_calibration.sum()), self.alpha, self.level)
 
 
 @dataclass(frozen=True, eq=False)
 class PValues:
-    """The p-values of the answers, the largest over the classes: (N,) of known test images, (M,) of unknown ones."""
+    """Largest p-values over the classes: (N,) of known test images, (M,) of unknown images."""
 
     known: Floats
     unknown: Floats | None = None
@@ -80,7 +80,7 @@ class PValues:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images that the model drew, (N, C, H, W), and for which class, (N,)."""
+    """Generated images (N, C, H, W) and their classes (N,)."""
 
     images: Images
     labels: Ints
@@ -88,7 +88,7 @@ class Samples:
 
 @dataclass(frozen=True, eq=False)
 class Reconstructions:
-    """Test images and what the model makes of them after encoding and decoding, (N, C, H, W) each."""
+    """Test images and their reconstructions after encoding and decoding, (N, C, H, W) each."""
 
     originals: Images
     reconstructions: Images
@@ -97,7 +97,7 @@ class Reconstructions:
 
 @dataclass(frozen=True, eq=False)
 class MostAtypical:
-    """The test images with the smallest p-values, the smallest first; `p_values` and `labels` are (N,)."""
+    """Test images with the smallest p-values, ascending; `p_values` and `labels` are (N,)."""
 
     images: Images
     p_values: Floats
@@ -106,7 +106,7 @@ class MostAtypical:
 
 @dataclass(frozen=True, eq=False)
 class MostConfidentErrors:
-    """The test images with the highest probability on a wrong class, the highest first; the rest are (N,)."""
+    """Test images with the highest probability of a wrong class, descending; the other arrays are (N,)."""
 
     images: Images
     labels: Ints
@@ -116,7 +116,7 @@ class MostConfidentErrors:
 
 @dataclass(frozen=True, eq=False)
 class LabelIssues:
-    """Training images whose label is in doubt, the surest first, with their files where they have any."""
+    """Training images with possible label errors, the most certain first, with their file names if they have any."""
 
     images: Images
     issues: tuple[LabelIssue, ...]
@@ -125,7 +125,7 @@ class LabelIssues:
 
 @dataclass(frozen=True, eq=False)
 class DataSummary:
-    """What was read: `counts` has (K,) for every part (train, test, …), `skipped` a reason for every file left out."""
+    """The data: `counts` holds (K,) images per class for each split, `skipped` the reason for each unused file."""
 
     source: str
     shape: tuple[int, ...]
@@ -135,16 +135,16 @@ class DataSummary:
 
 
 class Option(NamedTuple):
-    """One option as it was set, and what it means."""
+    """One option: its name, its value, and its description."""
 
     name: str
     value: str
-    meaning: str
+    description: str
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What it takes to make the model again; `versions` has one of every package that matters."""
+    """Information for reproducing the training; `versions` holds the versions of the main packages."""
 
     command: str
     versions: Mapping[str, str]
@@ -157,10 +157,10 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class ReportContent:
-    """Everything that a report shows, and a card.
+    """Content of a report and a model card.
 
-    `confusion` is (K, K) with the labels in its rows, `options` are grouped under titles, `notes` are further warnings
-    in words, and `extra` are sections of other makers, each shown at the end of its group.
+    `confusion` is (K, K) with true classes in the rows, `options` are grouped under titles, `notes` are further caveats,
+    and `extra` are further sections, shown at the end of their chapter.
     """
 
     header: ReportHeader
@@ -184,9 +184,9 @@ class ReportContent:
     extra: tuple[Section, ...] = ()
 
     def with_note(self, note: str) -> ReportContent:
-        """The same with one warning more."""
+        """Return the content with one more note."""
         return replace(self, notes=(*self.notes, note))
 
     def with_section(self, section: Section | None) -> ReportContent:
-        """The same with one section more, if there is one."""
+        """Return the content with one more section, if there is one."""
         return self if section is None else replace(self, extra=(*self.extra, section))

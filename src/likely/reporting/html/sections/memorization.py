@@ -1,4 +1,4 @@
-"""Whether the model has learned its training images by heart: what it says of them, and what it draws."""
+"""Memorization: membership inference by likelihood, and nearest neighbors of generated images."""
 
 from __future__ import annotations
 
@@ -9,74 +9,75 @@ from likely.reporting.formatting import number, percent, plural
 from likely.reporting.html.blocks import Block, Chapter, Column, Paragraph, Section, Table
 from likely.reporting.metric_tiles import MetricTile
 
-HIGH_AUROC = 0.6  # of the AUROC
-SIGNIFICANT = 0.01  # how improbable chance must be
-_COLUMNS = (Column("Figure"), Column("Value", "number"), Column("How to read it"))
+_HIGH_AUROC = 0.6
+_SIGNIFICANT = 0.01  # p-value of the nearest-neighbor test
+_COLUMNS = (Column("Metric"), Column("Value", "number"), Column("How to read it"))
 
 
-def memorization(found: Memorization | None) -> Section | None:
-    """The section on memorization; None if nothing could be measured."""
-    lines = tuple(memorization_lines(found)) if found is not None else ()
-    if found is None or not lines:
+def memorization_section(found: Memorization | None) -> Section | None:
+    """Return the section on memorization; None if nothing was measured."""
+    tiles = tuple(_tiles(found)) if found is not None else ()
+    if found is None or not tiles:
         return None
-    blocks: tuple[Block, ...] = (Table("What gives training images away", _COLUMNS, lines),)
-    blocks += tuple(Paragraph(words) for words in warnings(found))
-    lead = (
-        "Whether training images can be told from others of the same kind by what the model says of them, or found in what "
-        "it draws. Where they can, the model knows them by heart, and whoever has it may learn what they were."
+    blocks: tuple[Block, ...] = (Table("Memorization tests", _COLUMNS, tiles),)
+    blocks += tuple(Paragraph(text) for text in memorization_caveats(found))
+    introduction = (
+        "Tests whether the likelihood separates training images from others of the same kind, and whether generated "
+        "images copy training images. If so, the model has memorized training images, and its users may recover them."
     )
-    return Section(Chapter.DIAGNOSTICS, "memory", "Does it know its images by heart?", lead, blocks)
+    return Section(
+        Chapter.DIAGNOSTICS,
+        "memorization",
+        "Memorization",
+        introduction,
+        blocks,
+        "does it know its images by heart?",
+    )
 
 
-def memorization_lines(found: Memorization) -> Iterator[MetricTile]:
-    """The figures, each with how to read it."""
+def memorization_caveats(found: Memorization) -> Iterator[str]:
+    """Yield a sentence for each test that found memorization."""
+    membership, nearest = found.membership_inference, found.nn_memorization
+    if membership is not None and membership.auroc > _HIGH_AUROC and membership.low > 0.5:
+        yield (
+            "The likelihood separates training images from others: of one image of either kind, the training image has the "
+            f"higher likelihood in {percent(membership.auroc)} of pairs. More images, more augmentation or shorter training "
+            "reduce this."
+        )
+    if nearest is not None and nearest.p_value < _SIGNIFICANT:
+        yield (
+            "Generated images lie significantly closer to training images than to held-out images: do not publish generated "
+            "images if the training images are confidential."
+        )
+
+
+def _tiles(found: Memorization) -> Iterator[MetricTile]:
     if found.membership_inference is not None:
-        yield from _told_lines(found.membership_inference)
+        yield from _membership_tiles(found.membership_inference)
     if found.nn_memorization is not None:
-        yield from _reminded_lines(found.nn_memorization)
+        yield from _nearest_neighbor_tiles(found.nn_memorization)
 
 
-def warnings(found: Memorization) -> Iterator[str]:
-    """What the figures give reason to say."""
-    told, reminded = found.membership_inference, found.nn_memorization
-    if told is not None and told.auroc > HIGH_AUROC and told.low > 0.5:
-        yield (
-            f"Training images can be told from others: of two, one of either kind, the more probable one is the training "
-            f"image {percent(told.auroc)} of the time. More images, more augmentation or a shorter training help."
-        )
-    if reminded is not None and reminded.p_value < SIGNIFICANT:
-        yield (
-            "Generated images lie nearer to training images than chance explains: whoever may not see the training images "
-            "should not see these either."
-        )
-
-
-def _told_lines(told: MembershipInference) -> Iterator[MetricTile]:
-    pairs = f"{plural(told.n, 'training image')} and as many that were kept from the training"
-    yield MetricTile(
-        "Likelihood gap",
-        number(told.gap, 4),
-        f"nats a dimension by which log p(x) of training images is above that of others, on average over {pairs}",
+def _membership_tiles(found: MembershipInference) -> Iterator[MetricTile]:
+    pairs = f"{plural(found.n, 'training image')} and as many held-out images"
+    note = f"nats per dimension: mean log p(x) of training images minus that of held-out images, over {pairs}"
+    yield MetricTile("Likelihood gap", number(found.gap, 4), note)
+    note = (
+        "fraction of pairs in which the training image has the higher log p(x); 0.5 means no memorization; "
+        f"95% interval {number(found.low)} to {number(found.high)}"
     )
-    yield MetricTile(
-        "Membership",
-        number(told.auroc, 3),
-        "how often the training image has the higher log p(x) of such two; 0.5 if nothing tells them apart; "
-        f"95% interval {number(told.low)} to {number(told.high)}",
-    )
+    yield MetricTile("Membership inference AUROC", number(found.auroc, 3), note)
 
 
-def _reminded_lines(reminded: NearestNeighborMemorization) -> Iterator[MetricTile]:
-    share, expected = reminded.n_training / reminded.n_nearest, reminded.expected / reminded.n_nearest
-    yield MetricTile(
-        "Nearest are trained on",
-        percent(share),
-        f"of {plural(reminded.n_nearest, 'real image')} that are nearest to one of {plural(reminded.n, 'generated image')}; "
-        f"{percent(expected)} if the training made no difference, p = {number(reminded.p_value, 2)}",
+def _nearest_neighbor_tiles(found: NearestNeighborMemorization) -> Iterator[MetricTile]:
+    fraction, expected = found.n_training / found.n_nearest, found.expected / found.n_nearest
+    note = (
+        f"of {plural(found.n_nearest, 'real image')} nearest to one of {plural(found.n, 'generated image')} are training "
+        f"images; {percent(expected)} expected under the null hypothesis, p = {number(found.p_value, 2)}"
     )
-    yield MetricTile(
-        "Distance to the nearest",
-        number(reminded.distance_to_training, 3),
-        "of a generated image to a training image, median, from 0 for the same picture to 2; of an image kept from the "
-        f"training {number(reminded.held_out_distance_to_training, 3)}",
+    yield MetricTile("Nearest neighbors", percent(fraction), note)
+    note = (
+        "median distance of generated images to the nearest training image, from 0 (identical) to 2; of held-out images "
+        f"{number(found.held_out_distance_to_training, 3)}"
     )
+    yield MetricTile("Distance to training images", number(found.distance_to_training, 3), note)

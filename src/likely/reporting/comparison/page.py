@@ -1,0 +1,344 @@
+"""The comparison page: sections with tables and charts, rendered to HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup, escape
+from PIL import Image
+
+from likely.evaluation.fidelity import Fidelity
+from likely.evaluation.metrics import Reliability
+from likely.reporting.comparison.charts import Point, cost_chart, learning_curve_chart
+from likely.reporting.comparison.columns import (
+    ACCURACY,
+    COSTS,
+    FIDELITY,
+    PREDICTIONS,
+    THROUGHPUT,
+    MetricColumn,
+    Row,
+    available_columns,
+    family_rows,
+    mean,
+    nonempty_rows,
+    seed_rows,
+    value_range,
+)
+from likely.reporting.comparison.comparability import difference_between_seeds, fidelity_by_seed, incomparability
+from likely.reporting.comparison.content import Comparison
+from likely.reporting.comparison.summary import comparison_caveats, comparison_tiles, setup, summary
+from likely.reporting.formatting import listing, percent, plural
+from likely.reporting.html.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Code,
+    Column,
+    DefinitionList,
+    Paragraph,
+    Table,
+    WideChart,
+)
+from likely.reporting.html.charts import reliability_diagram
+from likely.reporting.html.page import page
+from likely.reporting.html.sections.sample_quality import extractor_description
+from likely.reporting.html.svg import drawing, element
+from likely.reporting.images.image_grid import grid_by_class
+
+_STYLES = ("style.css", "comparison.css")
+_PAGE_WIDTH = 864.0  # pixels of the main column
+_MIN_SCALE = 0.7  # smaller images scroll instead
+Rows = Callable[[Comparison, Sequence[MetricColumn]], list[Row]]
+
+
+class _Section(NamedTuple):
+    """A section in the form that the page template expects."""
+
+    anchor: str
+    title: str
+    introduction: str
+    blocks: tuple[Block, ...]
+    subtitle: str = ""
+
+
+def render(comparison: Comparison) -> str:
+    """Render the comparison as HTML without scripts or requests; text from the content is escaped."""
+    return page(
+        "comparison.html",
+        _STYLES,
+        name=comparison.name,
+        data=comparison.data,
+        date=max(result.date for result in comparison.results),
+        summary=summary(comparison),
+        setup=setup(comparison),
+        tiles=comparison_tiles(comparison),
+        caveats=comparison_caveats(comparison),
+        chapters=_chapters(comparison),
+    )
+
+
+def samples_image(comparison: Comparison) -> Image.Image | None:
+    """Return real images and those of each family side by side, one row per class; None if no family generates images."""
+    if len(comparison.panels) < 2:
+        return None
+    return grid_by_class(comparison.panels, comparison.shown)
+
+
+def fidelity_notes(comparison: Comparison, found: Fidelity) -> Iterator[str]:
+    """Yield the extractor, the images and the definitions without which fidelity metrics mean nothing."""
+    yield extractor_description(found)
+    reason = difference_between_seeds(comparison)
+    if reason is not None:
+        yield f"Compare families of the same seed only: {reason}."
+    quality = next((result.sample_quality for result in comparison.results if result.sample_quality), None)
+    consistency = found.classes or (quality.class_consistency if quality else None)
+    if consistency:
+        accuracy = consistency.real_accuracy
+        own = "" if accuracy is None else f", whose accuracy on real images is {percent(accuracy)}"
+        yield (
+            "Class consistency: generated images that are classified as the class that they were generated for, by "
+            f"{consistency.classifier}{own}."
+        )
+    if quality:
+        duplicates = quality.near_duplicates
+        fraction = duplicates.real_fraction
+        of_real = "" if fraction is None else f"; of the real test images, {percent(fraction)} are"
+        yield (
+            f"Near-duplicates: the fraction of {plural(duplicates.n, 'generated image')} that are near-duplicates of one of "
+            f"{plural(duplicates.n_train, 'training image')}{of_real}."
+        )
+    yield _intra_class_note(found)
+
+
+def environment_entries(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield the names and values that describe the environment of the measurements."""
+    results = [result for result in comparison.results if result.error is None]
+    yield "Machine", _distinct(result.machine for result in results)
+    yield "Threads", _distinct(str(result.threads) for result in results)
+    yield "Seeds", ", ".join(map(str, comparison.seeds))
+    yield "Date", _distinct(result.date for result in results)
+    yield "likely", _distinct(result.version for result in results)
+    if any(result.commit for result in results):
+        yield "Commit", _distinct(_short_commit(result.commit) for result in results)
+    yield from ((name, version) for name, version in comparison.versions.items() if name != "likely")
+    efficiency = next((result.efficiency for result in results if result.efficiency), None)
+    if efficiency:
+        yield "Timing", f"medians of {efficiency.n_repeats} rounds of {plural(efficiency.n_timed, 'image')}"
+
+
+def _chapters(comparison: Comparison) -> list[tuple[str, list[_Section]]]:
+    chapters = {
+        "Metrics": [_predictions(comparison), *_reliability(comparison)],
+        "Costs": [_costs(comparison), *_learning_curves(comparison)],
+        "Generated images": [*_samples(comparison), *_fidelity(comparison)],
+        "Provenance": [*_every_seed(comparison), *_options(comparison), _environment(comparison)],
+    }
+    return [(title, sections) for title, sections in chapters.items() if sections]
+
+
+# --- metrics --------------------------------------------------------------------------------------------------------
+
+
+def _predictions(comparison: Comparison) -> _Section:
+    introduction = (
+        "All families, measured on the same test images. Balanced accuracy is the mean recall over the classes; log loss, "
+        "calibration error and Brier score measure the probabilities; bits/dim the likelihood; false alarms are known images "
+        "that are rejected as unknown."
+    )
+    kinds = {
+        result.accuracy.likelihood_kind or ""
+        for result in comparison.results
+        if result.accuracy and result.accuracy.bits_per_dim
+    }
+    bound = " A ≤ marks an upper bound." if any("bound" in kind for kind in kinds) else ""
+    blocks = (_table("Predictions", comparison, PREDICTIONS), Paragraph(_small_print(comparison) + bound))
+    return _Section("predictions", "Predictions", introduction, blocks)
+
+
+def _small_print(comparison: Comparison) -> str:
+    several = len(comparison.seeds) > 1
+    range_ = "the range over the seeds" if several else "the 95% interval, where there is one"
+    return f"Small print shows {range_}. Bold is the best of a column."
+
+
+def _reliability(comparison: Comparison) -> Iterator[_Section]:
+    introduction = (
+        "When a model predicts a class with 90%, is it right nine times in ten? Dots on the dashed line mean yes. "
+        "Below the line the model is overconfident, above it underconfident."
+    )
+    firsts = ((family, comparison.of(family)[0]) for family in comparison.measured)
+    charts = tuple(
+        _reliability_chart(family, result.accuracy.reliability.reliability, result.seed)
+        for family, result in firsts
+        if result.accuracy is not None
+    )
+    if charts:
+        yield _Section("reliability", "Calibration", introduction, (Charts(charts),), "are their probabilities right?")
+
+
+def _reliability_chart(family: str, bins: Reliability, seed: int) -> Chart:
+    return Chart(family, reliability_diagram(bins), f"Seed {seed}; calibration error {percent(bins.ece, 2)}.")
+
+
+# --- costs ----------------------------------------------------------------------------------------------------------
+
+
+def _costs(comparison: Comparison) -> _Section:
+    introduction = (
+        "Images/s is the throughput of plain classification, timed alternately with the baseline in one process; "
+        "predictions/s includes p-values and prediction sets. Compare speeds relative to the baseline: other machines change "
+        "all speeds alike. Parameters counts the numbers in the model; minutes, epochs, training images/s and peak memory are "
+        "those of the training."
+    )
+    blocks = (*_cost_chart(comparison), _table("Costs", comparison, COSTS))
+    return _Section("costs", "Costs", introduction, blocks, "what does accuracy cost?")
+
+
+def _cost_chart(comparison: Comparison) -> Iterator[Block]:
+    candidates = (_point(comparison, family) for family in comparison.measured)
+    family_points = [point for point in candidates if point is not None]
+    if family_points:
+        whiskers = "ranges over the seeds" if len(comparison.seeds) > 1 else "95% intervals"
+        caption = f"Up and to the right is better. The {comparison.baseline} baseline is orange. Whiskers: {whiskers}."
+        yield Charts((Chart("Accuracy against throughput", cost_chart(family_points), caption),))
+
+
+def _point(comparison: Comparison, family: str) -> Point | None:
+    results = comparison.of(family)
+    throughput, accuracy = mean(THROUGHPUT, results), mean(ACCURACY, results)
+    if throughput is None or accuracy is None:
+        return None
+    return Point(family, throughput, accuracy, value_range(ACCURACY, results), family == comparison.baseline)
+
+
+def _learning_curves(comparison: Comparison) -> Iterator[_Section]:
+    if not comparison.learning_curves:
+        return
+    introduction = "Validation accuracy over training time. A family whose curve still rises needs more time."
+    svg = learning_curve_chart(comparison.learning_curves, comparison.baseline)
+    chart = Chart("Accuracy over time", svg, f"Seed {comparison.seeds[0]}; one value per epoch.")
+    yield _Section("learning-curves", "Learning curves", introduction, (Charts((chart,)),))
+
+
+# --- generated images -----------------------------------------------------------------------------------------------
+
+
+def _samples(comparison: Comparison) -> Iterator[_Section]:
+    image = samples_image(comparison)
+    if image is None:
+        return
+    families = tuple(list(comparison.panels)[1:])
+    some = len(comparison.shown)
+    classes = f"; {some} of {comparison.n_classes} classes" if some < comparison.n_classes else ""
+    introduction = (
+        f"Left, real test images; right, the first images of each class generated by {listing(families, 9)}, not "
+        f"selected{classes}."
+    )
+    chart = WideChart(Chart("Real and generated images", _image_svg(image, families), ""))
+    yield _Section("samples", "Samples", introduction, (chart,))
+
+
+def _image_svg(image: Image.Image, families: tuple[str, ...]) -> Markup:
+    """Embed an image at half its size, for high-resolution screens; it scrolls where there is no room for it."""
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=True)
+    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode('ascii')}"
+    fitting = _PAGE_WIDTH / (image.width / 2)
+    scale = 0.5 * (fitting if _MIN_SCALE <= fitting < 1 else 1)
+    width, height = scale * image.width, scale * image.height
+    label = f"Real images and images generated by {listing(families, 9)}, by class"
+    return drawing(label, width, height, element("image", href=uri, width=width, height=height))
+
+
+def _fidelity(comparison: Comparison) -> Iterator[_Section]:
+    by_seed = fidelity_by_seed(comparison)
+    if not by_seed:
+        return
+    introduction = (
+        "Similarity between the generated and the real test images, as sets. FID and KID are distances, 0 for equal sets; "
+        "precision and density measure realism, recall and coverage diversity."
+    )
+    blocks = tuple(_fidelity_blocks(comparison, next(iter(by_seed.values()))[0]))
+    yield _Section("sample-quality", "Sample quality", introduction, blocks, "are their images any good?")
+
+
+def _fidelity_blocks(comparison: Comparison, found: Fidelity) -> Iterator[Block]:
+    reason = incomparability(comparison)
+    if reason is not None:
+        yield Paragraph(reason)
+        return
+    # No mean over seeds whose real images differ.
+    rows = family_rows if difference_between_seeds(comparison) is None else seed_rows
+    yield _table("Sample quality", comparison, FIDELITY, rows)
+    yield from (Paragraph(text) for text in fidelity_notes(comparison, found))
+
+
+def _intra_class_note(fidelity: Fidelity) -> str:
+    found = fidelity.intra_class_fid
+    excluded = plural(found.n_excluded, "class")
+    if found.frechet is None:
+        return f"There is no intra-class FID: none of {excluded} has {found.min_images} test images."
+    without = f", without {excluded} of fewer than {found.min_images} test images" if found.n_excluded else ""
+    return f"Intra-class FID: the mean FID over {plural(found.n_classes, 'class')}{without}."
+
+
+# --- provenance -----------------------------------------------------------------------------------------------------
+
+
+def _every_seed(comparison: Comparison) -> Iterator[_Section]:
+    if len(comparison.seeds) == 1:
+        return
+    tables: dict[str, Sequence[MetricColumn]] = {"Predictions": PREDICTIONS, "Costs": COSTS}
+    if incomparability(comparison) is None and difference_between_seeds(comparison) is None:
+        tables["Sample quality"] = FIDELITY
+    introduction = "The values behind the means above. Small print shows the 95% interval, where there is one."
+    blocks = tuple(_table(caption, comparison, columns, seed_rows) for caption, columns in tables.items())
+    yield _Section("seeds", "Results of each seed", introduction, blocks)
+
+
+def _options(comparison: Comparison) -> Iterator[_Section]:
+    if comparison.settings:
+        rows = tuple(comparison.settings.items())
+        table = Table("Options", (Column("Family"), Column("Changed options", "code")), rows)
+        yield _Section("options", "Options", "All other options have their defaults.", (table,))
+
+
+def _environment(comparison: Comparison) -> _Section:
+    introduction = (
+        "This command reproduces the benchmark. After an interruption it resumes and skips finished measurements."
+    )
+    blocks: list[Block] = [Code(comparison.command)] if comparison.command else []
+    entries = DefinitionList(tuple(environment_entries(comparison)))
+    return _Section("provenance", "Environment", introduction, (*blocks, entries))
+
+
+def _short_commit(commit: str | None) -> str:
+    return "none" if commit is None else commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
+def _distinct(values: Iterator[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def _table(caption: str, comparison: Comparison, columns: Sequence[MetricColumn], rows: Rows = family_rows) -> Table:
+    columns = available_columns(columns, comparison)
+    titles = (Column("Family"), *(Column(column.title, "number") for column in columns))
+    return Table(caption, titles, tuple(_cells(row) for row in nonempty_rows(rows(comparison, columns))))
+
+
+def _cells(row: Row) -> tuple[Cell, ...]:
+    name = Markup("{}<small>{}</small>").format(row.family, row.seeds)
+    return name, *(_cell(cell.text, cell.range, cell.is_best) for cell in row.cells)
+
+
+def _cell(text: str, range: str, is_best: bool) -> Markup:
+    strong = Markup("<b>{}</b>").format(text) if is_best else escape(text)
+    return strong + Markup("<small>{}</small>").format(range) if range else strong

@@ -1,0 +1,115 @@
+"""Accuracy and calibration: confusion matrix, reliability diagram, results of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from likely.evaluation.metrics import Ints, PerClass, Reliability
+from likely.prediction import CalibrationScope
+from likely.reporting.formatting import number, percent
+from likely.reporting.html.blocks import Block, Cell, Chapter, Chart, Charts, Column, Section, Table, WideChart
+from likely.reporting.html.charts import meter, reliability_diagram
+from likely.reporting.html.confusion_matrix import MAX_NAMED_CLASSES, compact_matrix, confusion_matrix
+from likely.reporting.html.content import FalseAlarms, ReportContent
+
+_MAX_PAIRS = 20
+_MAX_ROWS = 30
+
+
+def accuracy_sections(content: ReportContent) -> Iterator[Section]:
+    """Yield the sections on accuracy and calibration for which there are data."""
+    if content.confusion is not None:
+        yield _confusion(content.confusion, content.class_names)
+    if content.reliability is not None:
+        yield _reliability(content.reliability)
+    if content.per_class is not None:
+        yield _per_class(content.per_class, content.class_names, content.false_alarms)
+
+
+def _confusion(counts: Ints, names: tuple[str, ...]) -> Section:
+    introduction = (
+        "Rows are true classes, columns predicted classes. Correct predictions lie on the diagonal, in blue; errors are "
+        "orange, stronger the more frequent they are."
+    )
+    blocks = tuple((_named_matrix if len(names) <= MAX_NAMED_CLASSES else _unnamed_matrix)(counts, names))
+    return Section(
+        Chapter.METRICS, "confusion", "Confusion matrix", introduction, blocks, "which classes does it confuse?"
+    )
+
+
+def _named_matrix(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
+    caption = "Numbers count images; color shows the fraction of the row. Rows: true class. Columns: predicted class."
+    yield WideChart(Chart("Confusion matrix", confusion_matrix(counts, names), caption))
+
+
+def _unnamed_matrix(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
+    caption = "All classes in their order, the first at the top left. Color shows the fraction of the row."
+    yield Charts((Chart("Confusion matrix", compact_matrix(counts), caption),))
+    errors = counts - np.diag(counts.diagonal())
+    pairs = np.argsort(-errors, axis=None, kind="stable")[: min(_MAX_PAIRS, np.count_nonzero(errors))]
+    columns = (Column("Class"), Column("Predicted"), Column("Images", "number"), Column("Of the class", "number"))
+    rows = (_pair(counts, names, divmod(int(pair), len(names))) for pair in pairs)
+    if len(pairs):
+        yield Table("Most frequent confusions", columns, tuple(rows))
+
+
+def _pair(counts: Ints, names: tuple[str, ...], at: tuple[int, int]) -> tuple[Cell, ...]:
+    return names[at[0]], names[at[1]], f"{counts[at]:,}", percent(float(counts[at] / counts[at[0]].sum()))
+
+
+def _reliability(bins: Reliability) -> Section:
+    introduction = (
+        "When the model predicts a class with 90%, is it right nine times in ten? Dots on the dashed line mean yes. "
+        "Below the line the model is overconfident, above it underconfident."
+    )
+    caption = (
+        "Each dot groups images by the model's confidence, larger for more images; "
+        "whiskers are 95% intervals, long where images are few. Bars count the images."
+    )
+    chart = Chart("Accuracy against confidence", reliability_diagram(bins), caption)
+    return Section(
+        Chapter.METRICS,
+        "reliability",
+        "Calibration",
+        introduction,
+        (Charts((chart,)),),
+        "are its probabilities right?",
+    )
+
+
+def _per_class(table: PerClass, names: tuple[str, ...], alarms: FalseAlarms | None) -> Section:
+    alarms = None if alarms is None or alarms.scope is CalibrationScope.NONE else alarms
+    rows = tuple(_class_row(table, k, names[k], alarms) for k in _order(table))
+    order = " The lowest recall comes first." if len(rows) > _MAX_ROWS else ""
+    introduction = (
+        "Recall is the fraction of a class's images that were recognized; precision the fraction of predictions of the "
+        f"class that were right; F1 is their harmonic mean.{order}"
+    )
+    block = Table("Results of each class", tuple(_columns(alarms)), rows[:_MAX_ROWS], rows[_MAX_ROWS:])
+    return Section(Chapter.METRICS, "classes", "Per-class results", introduction, (block,))
+
+
+def _order(table: PerClass) -> list[int]:
+    """Return the classes in their own order, or with the worst first where some rows are folded."""
+    order = np.arange(len(table.n)) if len(table.n) <= _MAX_ROWS else np.argsort(table.recall, kind="stable")
+    return [int(k) for k in order]
+
+
+def _columns(alarms: FalseAlarms | None) -> Iterator[Column]:
+    yield Column("Class")
+    yield from (Column(title, "number") for title in ("Images", "Recall"))
+    yield Column("")
+    yield from (Column(title, "number") for title in ("Precision", "F1"))
+    if alarms is not None:
+        yield from (Column(title, "number") for title in ("False alarms", "Calibration images"))
+
+
+def _class_row(table: PerClass, k: int, name: str, alarms: FalseAlarms | None) -> tuple[Cell, ...]:
+    recall = float(table.recall[k])
+    numbers = (percent(recall), meter(recall), percent(float(table.precision[k])), number(float(table.f1[k])))
+    row = (name, f"{table.n[k]:,}", *numbers)
+    if alarms is None:
+        return row
+    return (*row, f"{alarms.n_rejected[k]:,} of {alarms.n_test[k]:,}", f"{alarms.n_calibration[k]:,}")
