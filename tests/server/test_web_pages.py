@@ -101,7 +101,7 @@ def keep(page, name):
     of that if they are wanted."""
     folder, light = os.environ.get("LIKELY_SCREENSHOTS"), page.viewport_size
     if folder:
-        page.locator("#said p").first.wait_for(state="detached")  # what was said of a step before lies over the page
+        page.locator("#notifications p").first.wait_for(state="detached")  # what was said of a step before lies over the page
     for look, scheme, size in (("", "light", light), ("-dark", "dark", light), ("-phone", "light", PHONE["viewport"])):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
@@ -116,7 +116,7 @@ def keep(page, name):
 
 def classify(page, images):
     page.locator("input[type=file]").first.set_input_files(images)
-    page.locator(".answer").nth(len(images) - 1).wait_for()
+    page.locator(".prediction").nth(len(images) - 1).wait_for()
 
 
 def test_images_are_answered_explained_and_corrected(opened, service, images):
@@ -128,10 +128,10 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     page.locator(".pair img").nth(1).wait_for()
     page.get_by_role("button", name="Wrong?").last.click()
     page.get_by_role("button", name="Save").click()  # nothing is chosen yet, least of all the answer
-    page.get_by_text("say what it shows first").wait_for()
+    page.get_by_text("Choose a class first.").wait_for()
     page.get_by_label("What it shows").select_option("7")
     page.get_by_role("button", name="Save").click()
-    page.get_by_text("Noted: 7.").wait_for()
+    page.get_by_text("Saved: 7.").wait_for()
     assert len(store.predictions(PredictionFilter(true_label="7"))) == 1
     page.evaluate("scrollTo(0, 0)")
     keep(page, "classify")
@@ -145,9 +145,9 @@ def test_what_cannot_be_read_is_said_among_the_others(opened, images, tmp_path):
     cut.write_bytes(Path(images[0]).read_bytes()[:60])
     classify(page, [images[0], str(cut)])
     page.get_by_text("Cannot be read").wait_for()
-    page.get_by_text("2 images answered").wait_for()
+    page.get_by_text("2 images classified").wait_for()
     go(page, "Review")
-    page.get_by_text("2 images answered").wait_for(state="hidden")
+    page.get_by_text("2 images classified").wait_for(state="hidden")
 
 
 def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images):
@@ -164,10 +164,10 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     keep(page, "review")
     page.get_by_label("What the chosen images show").fill("strange")
     page.keyboard.press("Enter")
-    page.get_by_text(f"{n} are strange.").wait_for()
+    page.get_by_text(f"{n} labeled strange.").wait_for()
     assert len(store.predictions(PredictionFilter(true_label="strange"))) == n
     page.get_by_role("button", name="Labeled").click()
-    page.get_by_text("is strange").first.wait_for()
+    page.get_by_text("labeled strange").first.wait_for()
     with page.expect_download() as download:
         page.get_by_role("link", name="Export as a training folder").click()
     assert download.value.suggested_filename == "labeled.zip"
@@ -176,35 +176,35 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
 def test_new_images_come_onto_the_map_by_themselves(opened, images):
     page, other = opened(), opened()
     go(page, "Map")
-    page.locator(".map .embedding_2d").first.wait_for()
+    page.locator(".map .marker").first.wait_for()
     before = page.locator(".map image").count()
     classify(other, images[:3])
     page.locator(".map image").nth(before + 2).wait_for()
     page.get_by_role("button", name="All", exact=True).click()
     keep(page, "map")
-    where = page.locator(".map .embedding_2d").first.get_attribute("transform")
+    where = page.locator(".map .marker").first.get_attribute("transform")
     page.locator(".map").focus()
     page.keyboard.press("+")
-    assert page.locator(".map .embedding_2d").first.get_attribute("transform") != where
+    assert page.locator(".map .marker").first.get_attribute("transform") != where
 
 
 def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
     page = opened()
     go(page, "Classes")
-    page.get_by_alt_text("0, drawn by the model").first.wait_for()
-    page.get_by_text("learned from").first.wait_for()
+    page.get_by_alt_text("0, generated").first.wait_for()
+    page.get_by_text("in training").first.wait_for()
     keep(page, "classes")
     for i in range(6):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
     page.get_by_label("Name of the new class").fill("noise")
     page.locator("form.add input[type=file]").set_input_files(sorted(map(str, tmp_path.iterdir())))
     page.get_by_role("button", name="Add", exact=True).click()
-    page.get_by_text("knows noise now").wait_for()
+    page.get_by_text("now has the class noise").wait_for()
     page.get_by_role("heading", name="noise", exact=True).wait_for()
     go(page, "Model")
     page.once("dialog", lambda dialog: dialog.accept())
-    page.get_by_role("button", name="Load again").click()
-    page.get_by_text("answers now").wait_for()
+    page.get_by_role("button", name="Roll back").click()
+    page.get_by_text("is served now").wait_for()
     go(page, "Classes")
     page.get_by_role("heading", name="0", exact=True).wait_for()
     assert not page.get_by_role("heading", name="noise", exact=True).count()
@@ -216,10 +216,10 @@ def test_the_model_tells_of_itself(opened):
     page.get_by_text("gaussian").first.wait_for()
     keep(page, "model")
     with page.context.expect_page() as report:
-        page.get_by_role("link", name="Its report").click()
+        page.get_by_role("link", name="Report").click()
     report.value.get_by_role("heading").first.wait_for()
     with page.context.expect_page() as card:
-        page.get_by_role("link", name="Its card").click()
+        page.get_by_role("link", name="Model card").click()
     card.value.get_by_text("## ").first.wait_for()
 
 

@@ -1,10 +1,10 @@
-// What the pages say to the service. The cookie goes by itself; what changes something carries the page's own token.
+// Requests to the service. The browser sends the cookie; changes also need the page's CSRF token.
 
 let csrf = null;
 
-export class Refused extends Error {
-  constructor(status, sentence) {
-    super(sentence);
+export class RequestError extends Error {
+  constructor(status, message) {
+    super(message);
     this.status = status;
   }
 }
@@ -20,20 +20,20 @@ export async function ask(path, { method = 'GET', query = {}, json, form } = {})
   try {
     response = await fetch(url, { method, headers, body: json !== undefined ? JSON.stringify(json) : form });
   } catch {
-    throw new Refused(0, 'the service cannot be reached');
+    throw new RequestError(0, 'the service cannot be reached');
   }
   if (response.status === 204) return null;
-  const told = await response.json().catch(() => ({ detail: `the service answered ${response.status}` }));
-  if (!response.ok) throw new Refused(response.status, told.detail);
-  return told;
+  const body = await response.json().catch(() => ({ detail: `the service responded with status ${response.status}` }));
+  if (!response.ok) throw new RequestError(response.status, body.detail);
+  return body;
 }
 
-export async function whoAmI() {
-  return remembered(await ask('/v1/session'));
+export async function session() {
+  return withToken(await ask('/v1/session'));
 }
 
 export async function logIn(key) {
-  return remembered(await ask('/v1/session', { method: 'POST', json: { key } }));
+  return withToken(await ask('/v1/session', { method: 'POST', json: { key } }));
 }
 
 export async function logOut() {
@@ -41,7 +41,7 @@ export async function logOut() {
   csrf = null;
 }
 
-function remembered(me) {
+function withToken(me) {
   csrf = me.csrf;
   return me;
 }

@@ -1,21 +1,21 @@
-// Images in by drop, paste, file or camera; an answer each, with its reasons, and a way to say that it is wrong.
+// Classify images from a drop, the clipboard, files or the camera; explain and correct predictions.
 
 import { ask, formOf } from './api.js';
-import { badge, bars, image, make, png, pValue, percent, say, trying } from './make.js';
+import { badge, bars, image, make, png, pValue, percent, notify, attempt } from './dom.js';
 
-const AT_ONCE = 16; // images of one request
+const BATCH_SIZE = 16; // images per request
 
-export function classify(page, { me, model, left }) {
-  const answers = make('section', { class: 'answers', 'aria-label': 'Answers' });
+export function classify(page, { me, model, signal }) {
+  const results = make('section', { class: 'predictions', 'aria-label': 'Predictions' });
   const file = make('input', { type: 'file', accept: 'image/*', multiple: true, hidden: true, onchange: () => { take(file.files); file.value = ''; } });
   const drop = make('section', { class: 'drop', 'aria-label': 'Images' },
     make('h2', { class: 'mouse' }, 'Drop images here'),
     make('p', { class: 'soft mouse' }, 'or paste one, choose files, or take a picture'),
     make('div', { class: 'row' },
       make('button', { type: 'button', onclick: () => file.click() }, 'Choose files'),
-      make('button', { type: 'button', class: 'quiet', onclick: () => trying(() => takePicture(take)) }, 'Take a picture')),
+      make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => takePicture(take)) }, 'Take a picture')),
     file);
-  const take = (files) => trying(() => answered([...files].filter((each) => each.type.startsWith('image/') || !each.type), answers, me, model));
+  const take = (files) => attempt(() => classifyFiles([...files].filter((each) => each.type.startsWith('image/') || !each.type), results, me, model));
   for (const kind of ['dragover', 'dragleave', 'drop'])
     drop.addEventListener(kind, (event) => {
       event.preventDefault();
@@ -23,119 +23,119 @@ export function classify(page, { me, model, left }) {
       if (kind === 'drop') take(event.dataTransfer.files);
     });
   const paste = (event) => event.clipboardData?.files.length && take(event.clipboardData.files);
-  addEventListener('paste', paste, { signal: left });
+  addEventListener('paste', paste, { signal });
   page.append(
-    make('h1', {}, 'What is it, and is it anything known at all?'),
-    make('p', { class: 'lead' }, `${model.name} knows ${model.labels.length} classes: ${listed(model.labels)}.`),
-    drop, answers);
+    make('h1', {}, 'Classify images'),
+    make('p', { class: 'intro' }, `${model.name} knows ${model.labels.length} classes: ${listed(model.labels)}.`),
+    drop, results);
 }
 
-function counted(answers) {
+function countByStatus(predictions) {
   const n = {};
-  for (const { status } of answers) n[status] = (n[status] ?? 0) + 1;
+  for (const { status } of predictions) n[status] = (n[status] ?? 0) + 1;
   return Object.entries(n).map(([status, many]) => `${many} ${status}`).join(', ');
 }
 
 const listed = (labels) => (labels.length > 12 ? `${labels.slice(0, 10).join(', ')} and ${labels.length - 10} more` : labels.join(', '));
 
-async function answered(files, answers, me, model) {
-  if (!files.length) return say('there was no image among these', true);
-  const busy = make('progress', { max: files.length, value: 0, 'aria-label': 'Images answered' }), all = [];
-  answers.before(busy);
-  answers.setAttribute('aria-busy', 'true');
+async function classifyFiles(files, results, me, model) {
+  if (!files.length) return notify('None of these files is an image.', true);
+  const busy = make('progress', { max: files.length, value: 0, 'aria-label': 'Images classified' }), all = [];
+  results.before(busy);
+  results.setAttribute('aria-busy', 'true');
   try {
-    for (let start = 0; start < files.length; start += AT_ONCE) {
-      const some = files.slice(start, start + AT_ONCE);
+    for (let start = 0; start < files.length; start += BATCH_SIZE) {
+      const some = files.slice(start, start + BATCH_SIZE);
       const found = await ask('/v1/classify', { method: 'POST', query: { model: model.name }, form: formOf(some) });
-      for (const [i, answer] of found.predictions.entries()) answers.prepend(shown(answer, some[i], me, model));
+      for (const [i, prediction] of found.predictions.entries()) results.prepend(card(prediction, some[i], me, model));
       all.push(...found.predictions);
       busy.value = all.length;
     }
   } finally {
     busy.remove();
-    answers.removeAttribute('aria-busy');
+    results.removeAttribute('aria-busy');
   }
-  return say(all.length === 1 ? `${all[0].input}: ${title(all[0])}, ${all[0].status}` : `${all.length} images answered: ${counted(all)}`);
+  return notify(all.length === 1 ? `${all[0].input}: ${title(all[0])}, ${all[0].status}` : `${all.length} images classified: ${countByStatus(all)}`);
 }
 
-function shown(answer, file, me, model) {
-  const card = make('article', { class: 'card answer', 'aria-label': answer.input });
-  const picture = answer.status === 'error' ? make('div', { class: 'thumb none', 'aria-hidden': 'true' }, '?')
-    : image({ class: 'thumb', alt: answer.input, src: URL.createObjectURL(file) });
-  const told = make('div', {},
-    badge(answer.status),
-    make('div', { class: 'label' }, title(answer)),
-    make('div', { class: 'name' }, answer.input));
-  card.append(make('div', { class: 'top' }, picture, told));
-  if (answer.status === 'error') {
-    card.append(make('p', { class: 'sentence' }, answer.error.replace(`${answer.input}: `, '')));
-    return card;
+function card(prediction, file, me, model) {
+  const element = make('article', { class: 'card prediction', 'aria-label': prediction.input });
+  const thumbnail = prediction.status === 'error' ? make('div', { class: 'thumb none', 'aria-hidden': 'true' }, '?')
+    : image({ class: 'thumb', alt: prediction.input, src: URL.createObjectURL(file) });
+  const summary = make('div', {},
+    badge(prediction.status),
+    make('div', { class: 'label' }, title(prediction)),
+    make('div', { class: 'name' }, prediction.input));
+  element.append(make('div', { class: 'top' }, thumbnail, summary));
+  if (prediction.status === 'error') {
+    element.append(make('p', { class: 'description' }, prediction.error.replace(`${prediction.input}: `, '')));
+    return element;
   }
-  const reasons = make('div', { class: 'why', hidden: true });
-  const why = make('button', { type: 'button', class: 'quiet', 'aria-expanded': 'false', onclick: () => trying(() => explain(why, reasons, file, model)) }, 'Why?');
-  const wrong = make('button', { type: 'button', class: 'quiet', onclick: () => correct(card, answer, model) }, 'Wrong?');
-  card.append(
-    make('p', { class: 'sentence' }, sentence(answer)),
-    bars(answer.classes),
+  const explanation = make('div', { class: 'explanation', hidden: true });
+  const why = make('button', { type: 'button', class: 'quiet', 'aria-expanded': 'false', onclick: () => attempt(() => explain(why, explanation, file, model)) }, 'Why?');
+  const wrong = make('button', { type: 'button', class: 'quiet', onclick: () => correct(element, prediction, model) }, 'Wrong?');
+  element.append(
+    make('p', { class: 'description' }, description(prediction)),
+    prediction.status !== 'unknown' && bars(prediction.classes),
     make('div', { class: 'row' }, why, me.scopes.some((scope) => ['label', 'admin'].includes(scope)) && wrong),
-    reasons);
-  return card;
+    explanation);
+  return element;
 }
 
-const title = (answer) => (answer.status === 'unknown' ? 'Nothing known' : answer.status === 'error' ? 'Cannot be read' : answer.status === 'ambiguous' ? answer.prediction_set.join(' or ') : answer.label);
+const title = ({ status, prediction_set: set, label }) => (status === 'unknown' ? 'Unknown' : status === 'error' ? 'Cannot be read' : status === 'ambiguous' ? set.join(' or ') : label);
 
-function sentence(answer) {
-  const p = `p = ${pValue(answer.p_value)}`;
-  if (answer.status === 'unknown') return `Unlike the images of every class (${p}). Closest to it is ${answer.label}.`;
-  if (answer.status === 'uncalibrated') return 'Too few images were set aside in training to say whether it is anything known.';
-  const [own] = answer.classes, like = answer.classes.find((each) => each.p_value === answer.p_value);
-  const more = like && like !== own ? `, and ${percent(answer.p_value)} of those of ${like.label},` : '';
-  return `${percent(own.p_value)} of the images of ${own.label}${more} are at least as unusual (${p}).`;
+function description(prediction) {
+  const p = `p = ${pValue(prediction.p_value)}`;
+  if (prediction.status === 'unknown') return `Not like the images of any class (${p}). The nearest class is ${prediction.label}.`;
+  if (prediction.status === 'uncalibrated') return 'Too few calibration images to decide whether this image is known.';
+  const [own] = prediction.classes, like = prediction.classes.find((each) => each.p_value === prediction.p_value);
+  const more = like && like !== own ? `, and ${percent(prediction.p_value)} of the images of ${like.label},` : '';
+  return `${percent(own.p_value)} of the images of ${own.label}${more} are at least as atypical (${p}).`;
 }
 
-async function explain(button, reasons, file, model) {
-  const open = reasons.hidden;
+async function explain(button, explanation, file, model) {
+  const open = explanation.hidden;
   button.setAttribute('aria-expanded', String(open));
-  reasons.hidden = !open;
-  if (!open || reasons.childElementCount) return;
-  reasons.append(make('progress'));
+  explanation.hidden = !open;
+  if (!open || explanation.childElementCount) return;
+  explanation.append(make('progress'));
   let found;
   try {
     found = await ask('/v1/explain', { method: 'POST', query: { model: model.name }, form: formOf([file]) });
   } finally {
-    reasons.replaceChildren();
+    explanation.replaceChildren();
   }
-  const picture = (source, about) => make('figure', {}, make('img', { src: png(source), alt: about }));
-  const turn = found.counterfactual_path.find((stop) => stop.flips);
-  reasons.append(
-    make('p', { class: 'sentence' }, `Why ${found.label} (${percent(found.probability)}) and not ${found.against} (${percent(found.probability_against)}): orange speaks for ${found.label}, blue for ${found.against}.`),
+  const figure = (source, alt) => make('figure', {}, make('img', { src: png(source), alt }));
+  const flip = found.counterfactual_path.find((frame) => frame.flips);
+  explanation.append(
+    make('p', { class: 'description' }, `Why ${found.label} (${percent(found.probability)}) and not ${found.against} (${percent(found.probability_against)}): orange pixels support ${found.label}, blue ones ${found.against}.`),
     make('div', { class: 'pair' },
-      picture(found.image, 'the image as the model sees it'),
-      picture(found.attribution, `evidence for ${found.label} in orange and for ${found.against} in blue`)));
+      figure(found.image, 'the image after preprocessing'),
+      figure(found.attribution, `pixel attributions: orange supports ${found.label}, blue ${found.against}`)));
   if (!found.counterfactual_path.length) return;
-  reasons.append(
-    make('p', { class: 'sentence' }, turn ? `What would have to change for it to be ${found.against}; the framed one is the first that the model takes for it.` : `On the way to ${found.against}, which the model never comes to see.`),
-    make('ol', { class: 'strip' }, found.counterfactual_path.map((stop) => make('li', { class: stop.flips ? 'turns' : '' },
-      make('img', { src: png(stop.image), alt: `${found.against} ${percent(stop.probability)}` }),
-      percent(stop.probability)))));
+  explanation.append(
+    make('p', { class: 'description' }, flip ? `What would have to change for ${found.against}: the framed image is the first that is classified as ${found.against}.` : `Path to ${found.against}; no image on it is classified as ${found.against}.`),
+    make('ol', { class: 'path' }, found.counterfactual_path.map((frame) => make('li', { class: frame.flips ? 'flip' : '' },
+      make('img', { src: png(frame.image), alt: `${found.against} ${percent(frame.probability)}` }),
+      percent(frame.probability)))));
 }
 
-function correct(card, answer, model) {
+function correct(element, prediction, model) {
   const label = make('select', { 'aria-label': 'What it shows' }, make('option', { value: '' }, 'choose…'), model.labels.map((each) => make('option', { value: each }, each)));
   const row = make('div', { class: 'row' }, make('span', {}, 'It shows'), label,
-    make('button', { type: 'button', onclick: () => trying(async () => {
-      if (!label.value) return say('say what it shows first', true);
-      await ask(`/v1/predictions/${answer.id}/label`, { method: 'POST', json: { label: label.value } });
-      row.replaceWith(make('p', { class: 'sentence' }, `Noted: ${label.value}.`));
-      return say('Noted; Review has it.');
+    make('button', { type: 'button', onclick: () => attempt(async () => {
+      if (!label.value) return notify('Choose a class first.', true);
+      await ask(`/v1/predictions/${prediction.id}/label`, { method: 'POST', json: { label: label.value } });
+      row.replaceWith(make('p', { class: 'description' }, `Saved: ${label.value}.`));
+      return notify('Saved; see Review.');
     }) }, 'Save'));
-  card.append(row);
+  element.append(row);
   label.focus();
 }
 
 async function takePicture(take) {
   const stream = await navigator.mediaDevices?.getUserMedia({ video: { facingMode: 'environment' } }).catch(() => null);
-  if (!stream) return say('there is no camera that this page may use', true);
+  if (!stream) return notify('No camera is available to this page.', true);
   const video = make('video', { autoplay: true, playsInline: true, muted: true });
   video.srcObject = stream;
   const dialog = make('dialog', { 'aria-label': 'Take a picture', onclose: () => { stream.getTracks().forEach((track) => track.stop()); dialog.remove(); } },

@@ -1,9 +1,9 @@
-// One page at a time, by what stands behind the # of the address.
+// Routing: one page at a time, by the fragment of the URL.
 
-import { ask, logIn, logOut, whoAmI } from './api.js';
+import { ask, logIn, logOut, session } from './api.js';
 import { classes } from './classes.js';
 import { classify } from './classify.js';
-import { hush, make, say, trying } from './make.js';
+import { clearNotifications, make, notify, attempt } from './dom.js';
 import { map } from './map.js';
 import { model } from './model.js';
 import { review } from './review.js';
@@ -18,16 +18,15 @@ export const chosen = () => state.models.find((each) => each.name === which.valu
 
 async function begin() {
   try {
-    state.me = await whoAmI();
+    state.me = await session();
   } catch (error) {
-    if (error.status !== 401) say(error.message, true);
+    if (error.status !== 401) notify(error.message, true);
     return showLogIn();
   }
-  for (const part of document.querySelectorAll('header [hidden]')) part.hidden = false;
+  for (const element of document.querySelectorAll('header [hidden]')) element.hidden = false;
   await reload();
 }
 
-// The models may have changed.
 async function reload() {
   const before = which.value;
   state.models = (await ask('/v1/models')).models;
@@ -42,24 +41,24 @@ function show() {
     else link.removeAttribute('aria-current');
   document.title = `${name[0].toUpperCase()}${name.slice(1)} · Likely`;
   page.replaceChildren();
-  leaving.abort(); // what the page before listens to and waits for
+  leaving.abort(); // end listeners and timers of the previous page
   leaving = new AbortController();
-  PAGES[name](page, { me: state.me, model: chosen(), reload, left: leaving.signal });
+  PAGES[name](page, { me: state.me, model: chosen(), reload, signal: leaving.signal });
 }
 
 function showLogIn() {
   const key = make('input', { type: 'password', id: 'key', autocomplete: 'current-password', required: true, placeholder: 'lk_…' });
   const send = async (event) => {
     event.preventDefault();
-    if (await trying(() => logIn(key.value.trim()))) {
-      hush();
+    if (await attempt(() => logIn(key.value.trim()))) {
+      clearNotifications();
       begin();
     }
   };
   page.replaceChildren(
     make('form', { class: 'card login', onsubmit: send },
       make('h1', {}, 'Log in'),
-      make('p', { class: 'soft' }, 'With an API key. The first one was printed where the service was first started; without a terminal there, it is in the file initial-admin-key of its store.'),
+      make('p', { class: 'soft' }, 'Use an API key. The first one was printed when the service was first started; without a terminal, it is in the file initial-admin-key in the store folder.'),
       make('label', { for: 'key' }, 'Key', key),
       make('button', {}, 'Log in')));
   key.focus();
@@ -67,13 +66,13 @@ function showLogIn() {
 
 addEventListener('hashchange', () => {
   if (!state.me) return;
-  hush();
+  clearNotifications();
   show();
   page.focus({ preventScroll: true });
   scrollTo(0, 0);
 });
 which.addEventListener('change', show);
-document.getElementById('out').addEventListener('click', () => trying(async () => {
+document.getElementById('out').addEventListener('click', () => attempt(async () => {
   await logOut();
   location.reload();
 }));

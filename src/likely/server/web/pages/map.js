@@ -1,38 +1,38 @@
-// The space in which the model sees images, as a map: classes where they lie, images where they fall, new ones as they come.
+// Map: the 2-D projection of class embeddings and images, updated as images arrive.
 
 import { ask } from './api.js';
-import { badge, make, percent, trying } from './make.js';
+import { badge, make, percent, attempt } from './dom.js';
 
 const SVG = 'http://www.w3.org/2000/svg';
-const MOST = 300; // images on the map
-const EVERY = 3000; // milliseconds between looks for new ones
-const SIDE = 28; // of a thumbnail, in pixels of the screen
+const MAX_IMAGES = 300; // on the map
+const REFRESH_MS = 3000;
+const SIDE = 28; // pixels of a thumbnail
 
-export function map(page, { model, left }) {
-  const svg = drawn('svg', { class: 'map', role: 'application', tabindex: '0', 'aria-label': 'Map of classes and images; arrows move it, plus and minus zoom' });
-  const layer = drawn('g'), about = make('div', { class: 'card about-image', hidden: true });
+export function map(page, { model, signal }) {
+  const svg = svgElement('svg', { class: 'map', role: 'application', tabindex: '0', 'aria-label': 'Map of classes and images; arrows move it, plus and minus zoom' });
+  const layer = svgElement('g'), about = make('div', { class: 'card about-image', hidden: true });
   const state = { x: 0, y: 0, scale: 1, newest: null, shown: new Map() };
   svg.append(layer);
   page.append(
     make('h1', {}, 'Map'),
-    make('p', { class: 'lead' }, 'Where the model sees its classes, and the images that it was shown, as far as a plane can show it. Drag to move, ', make('span', { class: 'mouse' }, 'scroll'), make('span', { class: 'touch' }, 'pinch'), ' to zoom; new images come by themselves.'),
+    make('p', { class: 'intro' }, 'Class embeddings and recent images, projected to two dimensions. Drag to move, ', make('span', { class: 'mouse' }, 'scroll'), make('span', { class: 'touch' }, 'pinch'), ' to zoom; new images appear automatically.'),
     make('p', { class: 'row legend' }, make('span', { class: 'dot' }, 'a class'), badge('known'), badge('ambiguous'), badge('unknown')),
     make('div', { class: 'row' },
-      make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1.4) }, 'Nearer'),
-      make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1 / 1.4) }, 'Further'),
+      make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1.4) }, 'Zoom in'),
+      make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1 / 1.4) }, 'Zoom out'),
       make('button', { type: 'button', class: 'quiet', onclick: fit }, 'All')),
     svg, about);
 
   const size = () => svg.getBoundingClientRect();
   const at = ({ x, y }) => [state.x + x * state.scale, state.y - y * state.scale];
 
-  function place(element, point, side = 0) {
+  function position(element, point, side = 0) {
     const [x, y] = at(point);
     element.setAttribute('transform', `translate(${x - side / 2} ${y - side / 2})`);
   }
 
   function draw() {
-    for (const child of layer.children) place(child, child.point, child.side ?? 0);
+    for (const child of layer.children) position(child, child.point, child.side ?? 0);
   }
 
   function zoom(by, x = size().width / 2, y = size().height / 2) {
@@ -54,37 +54,37 @@ export function map(page, { model, left }) {
   }
 
   function addClass(each) {
-    const group = drawn('g', { class: 'place' }, drawn('circle', { r: '5' }), drawn('text', { y: '-10', 'text-anchor': 'middle' }));
+    const group = svgElement('g', { class: 'marker' }, svgElement('circle', { r: '5' }), svgElement('text', { y: '-10', 'text-anchor': 'middle' }));
     group.lastChild.textContent = each.label;
     group.point = each;
     layer.append(group);
   }
 
   function addImage(each) {
-    const picture = drawn('image', { href: `/v1/images/${each.image}`, width: SIDE, height: SIDE, class: `shown ${each.prediction.status}`, tabindex: '0', role: 'img', 'aria-label': `${each.prediction.input}: ${each.prediction.status}, ${each.prediction.label}` });
-    const frame = drawn('rect', { width: SIDE, height: SIDE, rx: '4', class: `frame ${each.prediction.status}` });
-    const group = drawn('g', {}, picture, frame);
+    const picture = svgElement('image', { href: `/v1/images/${each.image}`, width: SIDE, height: SIDE, class: `shown ${each.prediction.status}`, tabindex: '0', role: 'img', 'aria-label': `${each.prediction.input}: ${each.prediction.status}, ${each.prediction.label}` });
+    const frame = svgElement('rect', { width: SIDE, height: SIDE, rx: '4', class: `frame ${each.prediction.status}` });
+    const group = svgElement('g', {}, picture, frame);
     group.point = { x: each.embedding_2d[0], y: each.embedding_2d[1] };
     group.side = SIDE;
-    group.addEventListener('click', () => tell(each));
-    group.addEventListener('focusin', () => tell(each));
+    group.addEventListener('click', () => describe(each));
+    group.addEventListener('focusin', () => describe(each));
     layer.prepend(group);
     state.shown.set(each.id, group);
-    if (state.shown.size > MOST) {
+    if (state.shown.size > MAX_IMAGES) {
       const [oldest] = [...state.shown.keys()].sort();
       state.shown.get(oldest).remove();
       state.shown.delete(oldest);
     }
   }
 
-  function tell({ answer, image }) {
+  function describe({ prediction, image }) {
     about.hidden = false;
-    about.replaceChildren(make('div', { class: 'row' }, make('img', { class: 'thumb pixel', src: `/v1/images/${image}`, alt: answer.input }),
-      make('div', {}, make('strong', {}, answer.status === 'unknown' ? 'Nothing known' : answer.label), make('div', { class: 'soft' }, `${answer.input}, ${answer.status}, ${percent(answer.probability)}`))));
+    about.replaceChildren(make('div', { class: 'row' }, make('img', { class: 'thumb pixel', src: `/v1/images/${image}`, alt: prediction.input }),
+      make('div', {}, make('strong', {}, prediction.status === 'unknown' ? 'Unknown' : prediction.label), make('div', { class: 'soft' }, prediction.status === 'unknown' ? `${prediction.input}, nearest class ${prediction.label}` : `${prediction.input}, ${prediction.status}, ${percent(prediction.probability)}`))));
   }
 
   async function look() {
-    const found = await ask('/v1/predictions', { query: { model: `${model.name}@${model.version}`, limit: state.newest ? 50 : MOST } });
+    const found = await ask('/v1/predictions', { query: { model: `${model.name}@${model.version}`, limit: state.newest ? 50 : MAX_IMAGES } });
     const fresh = found.predictions.filter((each) => each.embedding_2d && (!state.newest || each.id > state.newest));
     for (const each of fresh.reverse()) addImage(each);
     state.newest = found.predictions[0]?.id ?? state.newest;
@@ -92,7 +92,7 @@ export function map(page, { model, left }) {
     return fresh.length;
   }
 
-  const held = new Map(); // fingers, or the mouse, where they are
+  const held = new Map(); // active pointers and their positions
   const middle = () => [...held.values()].reduce(([x, y], [u, v]) => [x + u / held.size, y + v / held.size], [0, 0]);
   const apart = () => { const [a, b] = [...held.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]); };
   svg.addEventListener('pointerdown', (event) => held.set(event.pointerId, [event.clientX, event.clientY]));
@@ -120,23 +120,23 @@ export function map(page, { model, left }) {
     event.preventDefault();
   });
 
-  trying(async () => {
+  attempt(async () => {
     const { classes } = await ask(`/v1/models/${encodeURIComponent(`${model.name}@${model.version}`)}/map`);
     if (!classes.length) {
-      svg.replaceWith(make('p', { class: 'empty' }, `${model.family} has no space in which classes lie beside each other, and so no map.`));
+      svg.replaceWith(make('p', { class: 'empty' }, `Models of the family ${model.family} have no embedding, so there is no map.`));
       return;
     }
     classes.forEach(addClass);
     await look();
     fit();
-    addEventListener('resize', fit, { signal: left });
-    if (left.aborted) return;
-    const timer = setInterval(() => trying(look), EVERY);
-    left.addEventListener('abort', () => clearInterval(timer));
+    addEventListener('resize', fit, { signal });
+    if (signal.aborted) return;
+    const timer = setInterval(() => attempt(look), REFRESH_MS);
+    signal.addEventListener('abort', () => clearInterval(timer));
   });
 }
 
-function drawn(tag, attributes = {}, ...inside) {
+function svgElement(tag, attributes = {}, ...inside) {
   const element = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...inside);

@@ -1,7 +1,7 @@
-// What wants a second look: unknown, ambiguous, changed. Choose many, say what they show, take them away as a folder to train on.
+// Review unknown, ambiguous and changed predictions, label many at once, and export labeled images for training.
 
 import { ask } from './api.js';
-import { badge, image, make, say, trying } from './make.js';
+import { badge, image, make, notify, attempt } from './dom.js';
 
 const VIEWS = {
   Unknown: { status: 'unknown', is_labeled: false },
@@ -14,14 +14,14 @@ const PAGE = 60;
 
 export function review(page, { me, model }) {
   const tiles = make('ul', { class: 'tiles' });
-  const more = make('button', { type: 'button', class: 'quiet', onclick: () => trying(() => load(false)) }, 'More');
+  const more = make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => load(false)) }, 'More');
   const count = make('span', { class: 'soft', role: 'status' });
   const chips = Object.keys(VIEWS).map((name) => make('button', { type: 'button', class: 'chip', 'aria-pressed': 'false', onclick: () => pick(name) }, name));
   const label = make('input', { type: 'text', list: 'labels', placeholder: 'what they show', 'aria-label': 'What the chosen images show', maxlength: '255' });
-  const assign = make('form', { class: 'assign row', hidden: true, onsubmit: (event) => { event.preventDefault(); trying(() => save(label.value.trim())); } },
+  const assign = make('form', { class: 'assign row', hidden: true, onsubmit: (event) => { event.preventDefault(); attempt(() => save(label.value.trim())); } },
     count, label, make('datalist', { id: 'labels' }, model.labels.map((each) => make('option', { value: each }))),
     make('button', {}, 'Assign'),
-    make('button', { type: 'button', class: 'quiet', onclick: () => trying(() => save(null)) }, 'Take back'),
+    make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => save(null)) }, 'Undo'),
     make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = false; changed(); } }, 'None'));
   const boxes = () => [...tiles.querySelectorAll('input')];
   const chosen = () => boxes().filter((box) => box.checked);
@@ -30,31 +30,31 @@ export function review(page, { me, model }) {
   function pick(name) {
     view = name;
     for (const chip of chips) chip.setAttribute('aria-pressed', String(chip.textContent === name));
-    trying(() => load(true));
+    attempt(() => load(true));
   }
 
-  async function load(anew) {
-    if (anew) { before = null; tiles.replaceChildren(); }
+  async function load(fromStart) {
+    if (fromStart) { before = null; tiles.replaceChildren(); }
     const mine = ++asked;
     const found = await ask('/v1/predictions', { query: { ...VIEWS[view], model: model.name, before, limit: PAGE } });
-    if (mine !== asked) return; // another view was wanted meanwhile
+    if (mine !== asked) return; // another view was selected in the meantime
     before = found.before;
     tiles.append(...found.predictions.map(tile));
     more.hidden = !before;
-    if (!tiles.childElementCount) tiles.append(make('li', { class: 'empty' }, 'Nothing here. What is classified from now on comes here by itself.'));
+    if (!tiles.childElementCount) tiles.append(make('li', { class: 'empty' }, 'Nothing here. New predictions appear automatically.'));
     changed();
   }
 
   function tile(each) {
-    const { answer } = each;
-    const box = make('input', { type: 'checkbox', value: each.id, 'aria-label': `${answer.input}, ${answer.status}, ${answer.label}`, onclick: reach });
+    const { prediction } = each;
+    const box = make('input', { type: 'checkbox', value: each.id, 'aria-label': `${prediction.input}, ${prediction.status}, ${prediction.label}`, onclick: reach });
     return make('li', {}, make('label', { class: 'tile' }, box,
       image({ src: `/v1/images/${each.image}`, alt: '', loading: 'lazy' }),
-      make('div', { class: 'about' }, badge(answer.status), ' ', answer.status === 'unknown' ? `like ${answer.label}` : answer.label,
-        each.true_label !== null && make('div', { class: 'said' }, `is ${each.true_label}`))));
+      make('div', { class: 'about' }, badge(prediction.status), ' ', prediction.status === 'unknown' ? `nearest: ${prediction.label}` : prediction.label,
+        each.true_label !== null && make('div', { class: 'true-label' }, `labeled ${each.true_label}`))));
   }
 
-  // With the shift key: everything from the one before to this one.
+  // With the shift key, select the range from the previous click.
   function reach(event) {
     const all = boxes(), here = all.indexOf(event.target), there = all.indexOf(last);
     if (event.shiftKey && there >= 0) for (const box of all.slice(Math.min(here, there), Math.max(here, there) + 1)) box.checked = event.target.checked;
@@ -69,17 +69,17 @@ export function review(page, { me, model }) {
   }
 
   async function save(name) {
-    if (name === '') return say('say what they show first', true);
+    if (name === '') return notify('Enter a label first.', true);
     const ids = chosen().map((box) => box.value);
-    const told = await ask('/v1/predictions/label', { method: 'POST', json: { ids, label: name } });
-    say(name === null ? `${told.ids.length} taken back.` : `${told.ids.length} are ${name}.`);
+    const response = await ask('/v1/predictions/label', { method: 'POST', json: { ids, label: name } });
+    notify(name === null ? `${response.ids.length} labels withdrawn.` : `${response.ids.length} labeled ${name}.`);
     label.value = '';
     return load(true);
   }
 
   page.append(
     make('h1', {}, 'Review'),
-    make('p', { class: 'lead' }, 'What the model did not know, could not decide, or says otherwise than before. Choose images, ', make('span', { class: 'mouse' }, 'with the shift key a whole row of them, '), 'and say what they show.'),
+    make('p', { class: 'intro' }, 'Images that are unknown, ambiguous, or classified differently than before. Select images, ', make('span', { class: 'mouse' }, 'with the shift key a range of them, '), 'and label them.'),
     make('div', { class: 'row filters', role: 'group', 'aria-label': 'Which images' }, chips,
       make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = true; changed(); } }, 'Choose all'),
       make('a', { class: 'button quiet', href: '/v1/predictions/folder', download: '' }, 'Export as a training folder')),

@@ -1,4 +1,4 @@
-// Elements without a framework, and no text ever read as HTML.
+// DOM elements without a framework; text is never parsed as HTML.
 
 export function make(tag, options = {}, ...inside) {
   const element = document.createElement(tag);
@@ -13,28 +13,28 @@ export function make(tag, options = {}, ...inside) {
   return element;
 }
 
-const SMALL = 64; // pixels, up to which an image is shown in squares rather than blurred
+const SMALL = 64; // pixels: images up to this size are enlarged without smoothing
 
 export function image(options) {
   return make('img', { ...options, onload: ({ target }) => target.classList.toggle('pixel', Math.max(target.naturalWidth, target.naturalHeight) <= SMALL) });
 }
 
-export function say(sentence, wrong = false) {
-  const said = document.getElementById('said');
-  for (const line of said.children) if (line.textContent === sentence) return;
-  const line = make('p', { class: wrong ? 'wrong' : '' }, sentence);
-  said.append(line);
-  setTimeout(() => line.remove(), wrong ? 9000 : 4000);
+export function notify(message, isError = false) {
+  const area = document.getElementById('notifications');
+  for (const line of area.children) if (line.textContent === message) return;
+  const line = make('p', { class: isError ? 'error' : '' }, message);
+  area.append(line);
+  setTimeout(() => line.remove(), isError ? 9000 : 4000);
 }
 
-// What was said belongs to what was there before.
-export const hush = () => document.getElementById('said').replaceChildren();
+export const clearNotifications = () => document.getElementById('notifications').replaceChildren();
 
-export async function trying(work) {
+// Run an action and show its error, if any, as a notification.
+export async function attempt(work) {
   try {
     return await work();
   } catch (error) {
-    say(error.message, true);
+    notify(error.message, true);
     if (!('status' in error)) console.error(error);
     return undefined;
   }
@@ -44,21 +44,20 @@ export const percent = (p) => (p > 0.9995 && p < 1 ? '> 99.9 %' : p > 0 && p < 0
 export const pValue = (p) => (p === null ? 'none' : p < 0.001 ? '< 0.001' : p.toFixed(3));
 export const png = (base64) => `data:image/png;base64,${base64}`;
 
-export function badge(status, words = status) {
-  return make('span', { class: `badge ${status}` }, words);
+export function badge(status, text = status) {
+  return make('span', { class: `badge ${status}` }, text);
 }
 
-// The most probable classes as bars; the numbers stand beside them for those who cannot see bars.
-export function bars(classes, most = 5) {
-  const shown = classes.slice(0, most);
-  return make('div', { class: 'bars' }, shown.map((each) => [
-    make('span', { class: 'what' }, each.label),
-    make('span', { class: 'bar', 'aria-hidden': 'true' }, wide(make('i'), each.probability)),
+// Bars of the most probable classes, with the numbers beside them.
+export function bars(classes, limit = 5) {
+  return make('div', { class: 'bars' }, classes.slice(0, limit).map((each) => [
+    make('span', { class: 'name' }, each.label),
+    make('span', { class: 'bar', 'aria-hidden': 'true' }, withWidth(make('i'), each.probability)),
     make('span', { class: 'number' }, percent(each.probability)),
   ]));
 }
 
-function wide(element, share) {
-  element.style.width = `${Math.max(0.5, 100 * share)}%`;
+function withWidth(element, fraction) {
+  element.style.width = `${Math.max(0.5, 100 * fraction)}%`;
   return element;
 }
