@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from likely import Classifier
 from likely.checkpoint import TrustPolicy, encrypt, encryption, signing
+from likely.classifier import Predictor
 from likely.server.http.app import application
 from likely.server.http.auth import CredentialCache
 from likely.server.http.middleware import RequestMiddleware
@@ -175,7 +176,9 @@ def test_images_and_classes_have_places_on_a_map(client, folder, store):
 
 def test_drift_is_told_once_there_is_something_to_tell(trained, tmp_path):
     store = Store.open(tmp_path / "store")
-    with TestClient(application(ModelRegistry([trained]), store, SETTINGS.model_copy(update={"rate_limit": 1e6}))) as service:
+    with TestClient(
+        application(ModelRegistry([trained]), store, SETTINGS.model_copy(update={"rate_limit": 1e6}))
+    ) as service:
         client = asking(service, store, Scope.ADMIN)
         assert client.get("/v1/models/digits/drift").json()["drifted"] is None
         for start in range(0, 64, 8):
@@ -225,6 +228,30 @@ def test_a_class_that_was_learned_is_taken_back_for_good(trained, tmp_path):
                 assert client.post("/v1/models/digits/rollback").status_code == 200
             assert "noise" not in client.get("/v1/models").json()["models"][0]["labels"]
     assert len(list((tmp_path / "store" / "models.rolled-back").glob("*/digits"))) == 1
+
+
+def test_reload_keeps_added_classes_and_rollback_removes_the_last(trained, tmp_path):
+    images = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+    store = Store.open(tmp_path / "store")
+    with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        assert client.post("/v1/models/digits/rollback").status_code == 422  # no class was added yet
+        for label in ("noise", "more noise"):
+            assert client.post(f"/v1/models/digits/classes?label={label}", files=images).status_code == 201
+        assert client.post("/v1/models/digits/reload").json()["labels"][-2:] == ["noise", "more noise"]
+        assert client.post("/v1/models/digits/rollback").json()["labels"][-1] == "noise"
+        assert client.post("/v1/models/digits/rollback").json()["labels"][-1] == "9"
+
+
+@pytest.mark.parametrize("error", [ValueError("shapes do not match"), KeyError("x"), ZeroDivisionError()])
+def test_an_internal_error_is_never_reported_as_an_invalid_request(client, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(Predictor, "explain", fail)
+    response = client.post("/v1/explain", files={"image": drawn(1)})
+    assert response.status_code == 500
+    assert str(error) not in response.json()["detail"] or not str(error)
 
 
 def test_where_models_have_to_be_signed_none_is_made(trained, tmp_path):

@@ -75,7 +75,10 @@ def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
 def test_a_store_is_copied_and_brought_back(store, tmp_path, capsys):
     assert likely(capsys, "store", "backup", tmp_path / "copy", "--store", store)[0] == 0
     assert likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")[0] == 0
-    assert "0 predictions forgotten" in likely(capsys, "store", "prune", "--older-than", 1, "--store", tmp_path / "back")[2]
+    assert (
+        "0 predictions forgotten"
+        in likely(capsys, "store", "prune", "--older-than", 1, "--store", tmp_path / "back")[2]
+    )
     code, _, err = likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")
     assert (code, "not empty" in err) == (2, True)
 

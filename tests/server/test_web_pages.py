@@ -101,7 +101,9 @@ def keep(page, name):
     of that if they are wanted."""
     folder, light = os.environ.get("LIKELY_SCREENSHOTS"), page.viewport_size
     if folder:
-        page.locator("#notifications p").first.wait_for(state="detached")  # what was said of a step before lies over the page
+        page.locator("#notifications p").first.wait_for(
+            state="detached"
+        )  # what was said of a step before lies over the page
     for look, scheme, size in (("", "light", light), ("-dark", "dark", light), ("-phone", "light", PHONE["viewport"])):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
