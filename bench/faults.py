@@ -83,7 +83,7 @@ class Served:
     ) -> None:
         self.folder, self.url, port = folder, url, free_port()
         store = Store.open(folder, url)
-        _, secret = store.add_key("load", [Scope.CLASSIFY])
+        _, secret = store.keys.add("load", [Scope.CLASSIFY])
         store.close()
         self.words = ["-m", "likely", "serve", asked.model, "--store", folder, "--port", port, "--rate-limit", 1e9]
         self.words += ["--threads", asked.threads, *(["--database", url] if url else [])]

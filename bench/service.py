@@ -82,7 +82,7 @@ def service(folder: Path, words: list[object], images: list[bytes]) -> Any:
     @contextmanager
     def begun() -> Any:
         store = Store.open(folder)
-        _, secret = store.add_key("load", [Scope.CLASSIFY])
+        _, secret = store.keys.add("load", [Scope.CLASSIFY])
         store.close()
         port = free_port()
         with running([*words, "--store", folder, "--port", port], port, folder / "log") as (process, seconds):

@@ -57,7 +57,7 @@ def client(service, store):
 
 
 def asking(service, store, *scopes, **how):
-    _, secret = store.add_key("test", scopes, **how)
+    _, secret = store.keys.add("test", scopes, **how)
     client = TestClient(service.app, headers={"Authorization": f"Bearer {secret}"})
     client.secret = secret
     return client
@@ -552,7 +552,7 @@ def test_a_store_that_cannot_be_written_answers_nothing(client, store, monkeypat
 def test_a_key_that_asks_too_much_waits(service, store, folder, tmp_path):
     slow = application(ModelRegistry([folder]), Store.open(tmp_path / "slow"), Settings(rate_limit=0.1))
     with TestClient(slow) as client:
-        _, secret = slow.state.likely.service.store.add_key("one", [Scope.CLASSIFY])
+        _, secret = slow.state.likely.service.store.keys.add("one", [Scope.CLASSIFY])
         ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(2)}}
         assert client.post("/v1/classify", **ask).status_code == 200
         refused = client.post("/v1/classify", **ask)
@@ -651,7 +651,7 @@ def test_no_route_opens_without_a_key_that_is_for_it(service, store, method, pat
     assert scope.value in wrong.json()["detail"]
     assert "expired" in asking(service, store, scope, days=1e-9).request(method, path).json()["detail"]
     revoked = asking(service, store, scope)
-    store.revoke(store.find_key(revoked.secret).id)
+    store.keys.revoke(store.keys.find(revoked.secret).id)
     response = revoked.request(method, path)
     assert response.status_code == 401
     assert "revoked" in response.json()["detail"]
@@ -659,7 +659,7 @@ def test_no_route_opens_without_a_key_that_is_for_it(service, store, method, pat
 
 
 def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_token(service, store):
-    _, secret = store.add_key("person", [Scope.ADMIN])
+    _, secret = store.keys.add("person", [Scope.ADMIN])
     browser = TestClient(service.app)
     assert browser.post("/v1/session", json={"key": secret + "x"}).status_code == 401
     entered = browser.post("/v1/session", json={"key": secret})
@@ -677,7 +677,7 @@ def test_a_browser_logs_in_with_a_key_and_changes_nothing_without_the_pages_own_
 
 
 def test_a_session_is_no_key_and_a_key_no_session_however_lately_they_were_used(service, store):
-    _, secret = store.add_key("person", [Scope.ADMIN])
+    _, secret = store.keys.add("person", [Scope.ADMIN])
     browser, script, other = (TestClient(service.app) for _ in range(3))
     browser.post("/v1/session", json={"key": secret})
     assert browser.get("/v1/predictions").status_code == 200
@@ -689,29 +689,29 @@ def test_a_session_is_no_key_and_a_key_no_session_however_lately_they_were_used(
 
 
 def test_a_key_that_is_revoked_while_it_is_looked_up_is_not_remembered(store, monkeypatch):
-    key, secret = store.add_key("person", [Scope.READ])
-    known, ask = CredentialCache(store), store.find_key
+    key, secret = store.keys.add("person", [Scope.READ])
+    known, ask = CredentialCache(store), store.keys.find
 
     def revoked_meanwhile(secret):
         found = ask(secret)
-        store.revoke(key.id)
+        store.keys.revoke(key.id)
         known.forget()
         return found
 
-    monkeypatch.setattr(store, "find_key", revoked_meanwhile)
+    monkeypatch.setattr(store.keys, "find", revoked_meanwhile)
     assert asyncio.run(known.find_key(secret)).invalid_reason is None  # it was not yet when the store was asked
     monkeypatch.undo()
     assert "revoked" in asyncio.run(known.find_key(secret)).invalid_reason
 
 
 def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(store, monkeypatch):
-    _, secret = store.add_key("person", [Scope.READ])
-    known, ask, asked = CredentialCache(store), store.find_key, []
+    _, secret = store.keys.add("person", [Scope.READ])
+    known, ask, asked = CredentialCache(store), store.keys.find, []
 
     async def many(secret):
         return await asyncio.gather(*(known.find_key(secret) for _ in range(20)), return_exceptions=True)
 
-    monkeypatch.setattr(store, "find_key", lambda secret: asked.append(secret) or ask(secret))
+    monkeypatch.setattr(store.keys, "find", lambda secret: asked.append(secret) or ask(secret))
     assert len(set(asyncio.run(many(secret)))) == 1
     assert asked == [secret]
 
@@ -719,7 +719,7 @@ def test_the_store_is_asked_once_for_all_who_come_with_a_key_at_the_same_time(st
         raise OSError("the database is gone")
 
     known.forget()
-    monkeypatch.setattr(store, "find_key", gone)
+    monkeypatch.setattr(store.keys, "find", gone)
     assert {type(each) for each in asyncio.run(many(secret))} == {OSError}
     monkeypatch.undo()
     assert asyncio.run(known.find_key(secret)).name == "person"
@@ -809,7 +809,7 @@ def test_what_is_too_old_is_forgotten_by_itself(folder, tmp_path):
 def test_ending_answers_those_who_wait(folder, tmp_path):
     app = application(ModelRegistry([folder]), Store.open(tmp_path / "store"), Settings(batch_timeout=0.5))
     with TestClient(app) as client:
-        _, secret = app.state.likely.service.store.add_key("one", [Scope.ADMIN])
+        _, secret = app.state.likely.service.store.keys.add("one", [Scope.ADMIN])
         ask = {"headers": {"Authorization": f"Bearer {secret}"}, "files": {"image": drawn(5)}}
         assert client.post("/v1/classify", **ask).status_code == 200
     again = Store.open(tmp_path / "store")

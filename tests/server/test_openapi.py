@@ -36,7 +36,7 @@ def service(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def secret(service):
-    return service.state.likely.service.store.add_key("all", [Scope.ADMIN])[1]
+    return service.state.likely.service.store.keys.add("all", [Scope.ADMIN])[1]
 
 
 def test_the_description_holds_whatever_is_sent(service, secret):

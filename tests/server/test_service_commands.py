@@ -42,7 +42,7 @@ def test_a_key_is_made_listed_and_revoked(store, capsys):
         capsys, "keys", "add", "till", "--scope", "classify", "--scope", "read", "--days", 30, *words
     )
     assert code == 0
-    key = Store.open(store).find_key(secret.strip())
+    key = Store.open(store).keys.find(secret.strip())
     assert (key.name, sorted(key.scopes)) == ("till", ["classify", "read"])
     assert re.search(rf"{key.id} +classify,read +2", likely(capsys, "keys", "list", *words)[1])
     assert likely(capsys, "keys", "revoke", key.id, *words)[0] == 0

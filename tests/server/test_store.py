@@ -169,7 +169,7 @@ def test_one_at_a_time_puts_a_store_in_order(opened):
     first = opened(exclusive=True)
     with pytest.raises(StoreError, match="has the store"):
         opened(exclusive=True)
-    opened().add_key("beside", [Scope.READ])
+    opened().keys.add("beside", [Scope.READ])
     first.close()
     opened(exclusive=True)
 
@@ -230,36 +230,36 @@ def test_old_predictions_that_nobody_labeled_are_forgotten_with_their_images(sto
 
 
 def test_a_key_opens_until_it_is_revoked_or_expires(store):
-    key, secret = store.add_key("reader", [Scope.READ])
-    assert store.find_key(secret) == key
+    key, secret = store.keys.add("reader", [Scope.READ])
+    assert store.keys.find(secret) == key
     assert key.may(Scope.READ)
     assert not key.may(Scope.LABEL)
-    assert store.find_key(secret + "x") is None
-    assert store.revoke(key.id)
-    assert "revoked" in store.find_key(secret).invalid_reason
-    _, short = store.add_key("short", [Scope.ADMIN], days=1e-9)
-    assert "expired" in store.find_key(short).invalid_reason
-    assert not store.revoke("nobody")
+    assert store.keys.find(secret + "x") is None
+    assert store.keys.revoke(key.id)
+    assert "revoked" in store.keys.find(secret).invalid_reason
+    _, short = store.keys.add("short", [Scope.ADMIN], days=1e-9)
+    assert "expired" in store.keys.find(short).invalid_reason
+    assert not store.keys.revoke("nobody")
 
 
 def test_secrets_are_not_in_the_store(tmp_path):
     store = Store.open(tmp_path / "store")
-    key, secret = store.add_key("first", [Scope.ADMIN])
-    session = store.log_in(key, 1)
+    key, secret = store.keys.add("first", [Scope.ADMIN])
+    session = store.keys.log_in(key, 1)
     files = [path.read_bytes() for path in (tmp_path / "store").iterdir() if path.is_file()]
     assert files
     assert not any(word.encode() in content for word in (secret, session) for content in files)
 
 
 def test_a_session_ends_with_its_time_its_log_out_or_its_key(store):
-    key, _ = store.add_key("first", [Scope.ADMIN])
-    one, two, over = store.log_in(key, 1), store.log_in(key, 1), store.log_in(key, -1)
-    assert store.find_session(one) == key
-    assert store.find_session(over) is None
-    store.log_out(one)
-    assert store.find_session(one) is None
-    store.revoke(key.id)
-    assert store.find_session(two) is None
+    key, _ = store.keys.add("first", [Scope.ADMIN])
+    one, two, over = store.keys.log_in(key, 1), store.keys.log_in(key, 1), store.keys.log_in(key, -1)
+    assert store.keys.find_session(one) == key
+    assert store.keys.find_session(over) is None
+    store.keys.log_out(one)
+    assert store.keys.find_session(one) is None
+    store.keys.revoke(key.id)
+    assert store.keys.find_session(two) is None
 
 
 def test_a_store_of_a_later_version_is_left_alone(store, opened):
@@ -286,7 +286,7 @@ def test_other_databases_are_refused_with_a_sentence(tmp_path, url):
 def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_path):
     ids = store.add([answered(b"1"), answered(b"2")])
     store.label(ids[:1], "dog", None)
-    key, secret = store.add_key("first", [Scope.ADMIN])
+    key, secret = store.keys.add("first", [Scope.ADMIN])
     assert backup(store, tmp_path / "backup") == 2
     with pytest.raises(StoreError, match="not empty"):
         backup(store, tmp_path / "backup")
@@ -295,7 +295,7 @@ def test_a_backup_is_the_store_at_one_moment_and_comes_back_whole(store, tmp_pat
     assert [each.id for each in again.iterate(PredictionFilter())] == ids[::-1]
     assert again.prediction(ids[0]).true_label == "dog"
     assert again.image(again.prediction(ids[1]).image).content == b"2"
-    assert again.find_key(secret) == key
+    assert again.keys.find(secret) == key
     again.close()
     with pytest.raises(StoreError, match="no backup"):
         restore(tmp_path, tmp_path / "other", None)

@@ -41,7 +41,7 @@ def images(tmp_path_factory):
 def service(trained, tmp_path_factory):
     """A service that answers at an address: (store, address, key)."""
     store = Store.open(tmp_path_factory.mktemp("pages") / "store")
-    _, secret = store.add_key("person", [Scope.ADMIN])
+    _, secret = store.keys.add("person", [Scope.ADMIN])
     app = application(ModelRegistry([trained]), store, Settings(login_rate_limit=1e6))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run)

@@ -30,7 +30,7 @@ def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, da
     store = open_store(folder, database)
     from likely.server.store import Scope
 
-    key, secret = store.add_key(name, map(Scope, scopes), days=days)
+    key, secret = store.keys.add(name, map(Scope, scopes), days=days)
     store.audit("key added", f"{key.id} {name}", key=None, address="")
     click.echo(secret)
 
@@ -41,7 +41,7 @@ def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, da
 def list_(folder: Path, database: str | None) -> None:
     """All keys, without their secrets."""
     lines = [("id", "may", "until", "name")]
-    for key in open_store(folder, database).all_keys():
+    for key in open_store(folder, database).keys.all():
         until = f"{key.expires:%Y-%m-%d}" if key.expires else "for good"
         if key.invalid_reason is not None:
             until = "revoked" if key.revoked else f"expired {until}"
@@ -58,7 +58,7 @@ def list_(folder: Path, database: str | None) -> None:
 def revoke(id: str, folder: Path, database: str | None) -> None:
     """From now on the key ID opens nothing."""
     store = open_store(folder, database)
-    if not store.revoke(id):
+    if not store.keys.revoke(id):
         raise click.UsageError(f"there is no key {id!r}; `likely keys list` shows all")
     store.audit("key revoked", id, key=None, address="")
     click.echo(f"revoked: {id}", err=True)

@@ -155,8 +155,8 @@ def _welcome(store: Store, model: str, host: str, port: int) -> list[str]:
 
     address = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     lines = [f"{model} answers at {address}"]
-    if not store.all_keys():
-        key, secret = store.add_key("the first", [Scope.ADMIN])
+    if not store.keys.all():
+        key, secret = store.keys.add("the first", [Scope.ADMIN])
         store.audit("key added", f"{key.id} {key.name}", key=None, address="")
         if sys.stderr.isatty():
             lines += ["", "The first key, for everything, shown this once:", "", f"    {secret}", ""]

@@ -55,11 +55,11 @@ class CredentialCache:
 
     async def find_key(self, secret: str) -> Key | None:
         """Return the key with this secret, or None."""
-        return await self._look_up("key", secret, self.store.find_key)
+        return await self._look_up("key", secret, self.store.keys.find)
 
     async def find_session(self, session: str) -> Key | None:
         """Return the key that opened the session, or None."""
-        return await self._look_up("session", session, self.store.find_session)
+        return await self._look_up("session", session, self.store.keys.find_session)
 
     def forget(self) -> None:
         """Clear the cache."""

@@ -47,7 +47,7 @@ class DecodeJob(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ProcessLimits:
+class _ProcessLimits:
     """Resource limits of a decoder process."""
 
     megabytes: int
@@ -70,7 +70,7 @@ class DecoderPool:
 
     def __init__(self, settings: Settings) -> None:
         self.seconds = settings.decode_timeout
-        self.limits = ProcessLimits(settings.decode_memory_mb, settings.max_pixels)
+        self.limits = _ProcessLimits(settings.decode_memory_mb, settings.max_pixels)
         self._context = _context()
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(settings.decode_workers, "decoding")
@@ -109,7 +109,7 @@ class DecoderPool:
 class _Worker:
     """Decoder process and the pipe to it."""
 
-    def __init__(self, context: ForkServerContext | SpawnContext, limits: ProcessLimits) -> None:
+    def __init__(self, context: ForkServerContext | SpawnContext, limits: _ProcessLimits) -> None:
         self.line, theirs = context.Pipe()
         self.process: ForkServerProcess | SpawnProcess = context.Process(
             target=_work, args=(theirs, limits), daemon=True
@@ -131,7 +131,7 @@ class _Worker:
         self.process.join(JOIN_SECONDS)
 
 
-def _work(line: Connection, limits: ProcessLimits) -> None:
+def _work(line: Connection, limits: _ProcessLimits) -> None:
     """Decode images until the pipe is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -28,22 +28,22 @@ class AppState:
 
 
 # Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
-async def state_of(request: Request) -> AppState:
+async def _state(request: Request) -> AppState:
     """Return the application's state."""
     state: AppState = request.app.state.likely
     return state
 
 
-async def service_of(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     """Return the application's service."""
-    return (await state_of(request)).service
+    return (await _state(request)).service
 
 
-def needs(scope: Scope) -> Callable[[Request], Principal]:
+def _needs(scope: Scope) -> Callable[[Request], Principal]:
     """Return a dependency that requires a key with the scope."""
 
     async def caller(request: Request) -> Principal:
-        found = await authenticate((await state_of(request)).credentials, request)
+        found = await authenticate((await _state(request)).credentials, request)
         request.state.key = found.key.id
         require(found, scope)
         return found
@@ -64,9 +64,9 @@ def find_model(service: Service, id: str | None) -> LoadedModel:
         raise HTTPException(404, str(error)) from None
 
 
-ServiceHere = Annotated[Service, Depends(service_of)]
-StateHere = Annotated[AppState, Depends(state_of)]
-Reader = Annotated[Principal, Depends(needs(Scope.READ))]
-Asker = Annotated[Principal, Depends(needs(Scope.CLASSIFY))]
-Labeler = Annotated[Principal, Depends(needs(Scope.LABEL))]
-Admin = Annotated[Principal, Depends(needs(Scope.ADMIN))]
+ServiceHere = Annotated[Service, Depends(_service)]
+StateHere = Annotated[AppState, Depends(_state)]
+Reader = Annotated[Principal, Depends(_needs(Scope.READ))]
+Asker = Annotated[Principal, Depends(_needs(Scope.CLASSIFY))]
+Labeler = Annotated[Principal, Depends(_needs(Scope.LABEL))]
+Admin = Annotated[Principal, Depends(_needs(Scope.ADMIN))]

@@ -75,8 +75,8 @@ def _query_words(request: Request) -> list[str]:
 
 def validation_message(found: Mapping[str, Any], known: Sequence[str] = ()) -> str:
     """Return pydantic's error for one field as a sentence; for an unknown query parameter, name the nearest known one."""
-    place: Sequence[Any] = [part for part in found["loc"] if part not in ("query", "body", "path")]
+    location: Sequence[Any] = [each for each in found["loc"] if each not in ("query", "body", "path")]
     if found["type"] == "extra_forbidden":
-        return f"{'.'.join(map(str, place))} is not known here{did_you_mean(str(place[-1]), known)}"
+        return f"{'.'.join(map(str, location))} is not known here{did_you_mean(str(location[-1]), known)}"
     message = found["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-    return f"{'.'.join(map(str, place))} {message}" if place else message
+    return f"{'.'.join(map(str, location))} {message}" if location else message

@@ -276,12 +276,12 @@ def response_schema(model: type[BaseModel]) -> dict[str, Any]:
     whole = model.model_json_schema()
     named = whole.pop("$defs", {})
 
-    def resolved(part: Any) -> Any:
-        if isinstance(part, dict):
-            if "$ref" in part:
-                return resolved(named[part["$ref"].rpartition("/")[2]])
-            return {key: resolved(value) for key, value in part.items()}
-        return [resolved(each) for each in part] if isinstance(part, list) else part
+    def resolved(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return resolved(named[node["$ref"].rpartition("/")[2]])
+            return {key: resolved(value) for key, value in node.items()}
+        return [resolved(each) for each in node] if isinstance(node, list) else node
 
     found: dict[str, Any] = resolved(whole)
     return found

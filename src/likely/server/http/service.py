@@ -41,7 +41,7 @@ PARENT = "parent"  # beside each: which version it comes from
 DRIFT_WINDOW = 1000  # images of late, for drift
 HOUR = 3600.0  # seconds
 MIN_NEW_CLASS_IMAGES = 5  # images that a class is learned from
-MAX_SLOW_REQUESTS = 128  # explanations, drawings and lessons that may wait
+MAX_SLOW_REQUESTS = 128  # explanations, generated images and added classes that may wait
 MAX_STORED_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
 
 
@@ -65,7 +65,7 @@ class ClassifyJob(NamedTuple):
     key: Key | None
 
 
-class LocatedPrediction(NamedTuple):
+class _LocatedPrediction(NamedTuple):
     """Prediction with its 2-D embedding, if the model has one."""
 
     prediction: Prediction
@@ -100,11 +100,11 @@ class Service:
         self.registry, self.store, self.settings = registry, store, settings
         self.decoders = DecoderPool(settings)
         limits = {"max_batch": settings.max_batch, "capacity": settings.max_queue}
-        self._classify_batcher: Batcher[tuple[DecodedImage, str], LocatedPrediction] = Batcher(
+        self._classify_batcher: Batcher[tuple[DecodedImage, str], _LocatedPrediction] = Batcher(
             _classify, wait=settings.batch_timeout, step=BATCH_STEP, on_batch=on_batch, **limits
         )
         self._store_batcher: Batcher[NewPrediction, str] = Batcher(
-            lambda _, given: store.add(given), max_batch=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
+            lambda _, new: store.add(new), max_batch=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
         )
         self.n_inflight = 0
         self._slow, self._n_slow = asyncio.Semaphore(1), 0  # of what takes long one at a time: answers come first
@@ -260,7 +260,7 @@ class Service:
 
     @asynccontextmanager
     async def _slow_slot(self) -> AsyncIterator[None]:
-        """Run slow requests one at a time; they do not count towards the queue of images."""
+        """Run slow requests one at a time; they do not count as queued of images."""
         if self._n_slow >= MAX_SLOW_REQUESTS:
             raise QueueFullError(1.0)
         self._n_slow += 1
@@ -300,20 +300,20 @@ class Service:
             return Prediction.failed(upload.name, str(error), model=model.id)
 
 
-def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[LocatedPrediction]:
+def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[_LocatedPrediction]:
     assert isinstance(kind, _Kind)
     model, (pictures, names) = kind.model, zip(*jobs, strict=True)
     pixels = stack(pictures)
     answers = model.predictor.classify(pixels, alpha=kind.alpha, names=names)
     if model.projection is None:
-        return [LocatedPrediction(answer, None) for answer in answers]
+        return [_LocatedPrediction(answer, None) for answer in answers]
     images, _ = arrays.read_inputs(pixels, model.format)
     places = model.predictor.embed(images, model.projection).tolist()
-    return [LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
+    return [_LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
 
 
 def _new_prediction(
-    picture: DecodedImage, upload: Upload, located: LocatedPrediction, asked: ClassifyJob
+    picture: DecodedImage, upload: Upload, located: _LocatedPrediction, asked: ClassifyJob
 ) -> NewPrediction:
     answer = located.prediction
     stored = Stored(upload.content, picture.media_type, picture.width, picture.height)

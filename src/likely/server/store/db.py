@@ -16,7 +16,8 @@ SQLITE_ARGS = {
     "timeout": 30,
     "check_same_thread": False,
 }  # seconds for which a writer waits until another process has written
-POSTGRESQL_ARGS = {  # with a database elsewhere, seconds and the last milliseconds: one that is gone must not be waited for forever
+# Seconds (the last in milliseconds): a remote database that is gone must not block requests forever.
+POSTGRESQL_ARGS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
     "keepalives_interval": 2,

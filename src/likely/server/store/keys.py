@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Self
 
+from sqlalchemy import Engine, delete, select
+from sqlalchemy.orm import Session
+
 from likely.server.store.ids import sha256
-from likely.server.store.schema import KeyRow
+from likely.server.store.schema import KeyRow, SessionRow
 
 PREFIX = "lk_"  # by which a key that was lost in a text is found
 N_BYTES = 32
@@ -55,7 +60,69 @@ class Key:
         return None
 
 
-def generate_key() -> tuple[str, str, str]:
+class KeyStore:
+    """API keys and browser sessions of a store."""
+
+    def __init__(self, engine: Engine, write: Callable[[], AbstractContextManager[Session]]) -> None:
+        self._engine, self._write = engine, write
+
+    def add(self, name: str, scopes: Iterable[Scope], *, days: float | None = None) -> tuple[Key, str]:
+        """Create a key; return it and its secret, which is stored nowhere."""
+        id, secret, hashed = _generate_key()
+        now = datetime.now(UTC)
+        expires = None if days is None else now + timedelta(days=days)
+        with self._write() as session:
+            row = KeyRow(id=id, name=name, sha256=hashed, scopes=sorted(set(scopes)), created=now, expires=expires)
+            session.add(row)
+            session.flush()
+            return Key.from_row(row), secret
+
+    def find(self, secret: str) -> Key | None:
+        """Return the key with this secret, or None."""
+        with Session(self._engine) as session:
+            row = session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256(secret.encode())))
+            return None if row is None else Key.from_row(row)
+
+    def all(self) -> list[Key]:
+        """Return all keys, including revoked ones, the newest last."""
+        with Session(self._engine) as session:
+            return [Key.from_row(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
+
+    def revoke(self, id: str) -> bool:
+        """Revoke a key and its sessions; return False if there is no such key."""
+        with self._write() as session:
+            row = session.get(KeyRow, id)
+            if row is None:
+                return False
+            row.revoked = row.revoked or datetime.now(UTC)
+            session.execute(delete(SessionRow).where(SessionRow.key == id))
+            return True
+
+    def log_in(self, key: Key, hours: float) -> str:
+        """Open a session and return its secret."""
+        _, secret, hashed = _generate_key()
+        now = datetime.now(UTC)
+        with self._write() as session:
+            session.execute(delete(SessionRow).where(SessionRow.expires < now))
+            session.add(SessionRow(sha256=hashed, key=key.id, created=now, expires=now + timedelta(hours=hours)))
+        return secret
+
+    def find_session(self, secret: str) -> Key | None:
+        """Return the key that opened the session, or None if it has ended."""
+        with Session(self._engine) as session:
+            row = session.get(SessionRow, sha256(secret.encode()))
+            if row is None or row.expires <= datetime.now(UTC):
+                return None
+            key = session.get(KeyRow, row.key)
+            return None if key is None else Key.from_row(key)
+
+    def log_out(self, secret: str) -> None:
+        """End a session."""
+        with self._write() as session:
+            session.execute(delete(SessionRow).where(SessionRow.sha256 == sha256(secret.encode())))
+
+
+def _generate_key() -> tuple[str, str, str]:
     """Return a new key: its id, the secret and the hash to store."""
     secret = PREFIX + secrets.token_urlsafe(N_BYTES)
     return secrets.token_hex(4), secret, sha256(secret.encode())

@@ -17,11 +17,10 @@ from sqlalchemy.orm import Session
 from likely.checkpoint.encryption import Keyring
 from likely.exceptions import StoreError
 from likely.prediction import Prediction
-from likely.server.store import keys
 from likely.server.store.db import connect, is_current, migrate
 from likely.server.store.ids import row_id, sha256
 from likely.server.store.images import BlobStore
-from likely.server.store.keys import Key, Scope
+from likely.server.store.keys import KeyStore
 from likely.server.store.lock import StoreLock
 from likely.server.store.queries import (
     ClassStats,
@@ -31,7 +30,7 @@ from likely.server.store.queries import (
     filter_by_name,
     stats_by_class,
 )
-from likely.server.store.schema import AuditRow, ImageRow, KeyRow, LabelRow, ModelRow, PredictionRow, SessionRow
+from likely.server.store.schema import AuditRow, ImageRow, LabelRow, ModelRow, PredictionRow
 
 DATABASE, IMAGES = "likely.sqlite", "images"
 PRIVATE = 0o700  # for a new folder: what is in it is nobody else's business
@@ -66,6 +65,7 @@ class Store:
 
     def __init__(self, folder: Path, engine: Engine, keys: Keyring | None = None) -> None:
         self.folder, self.engine, self.files = folder, engine, BlobStore(folder / IMAGES, keys)
+        self.keys = KeyStore(engine, self._write)
         self._lock: StoreLock | None = None
         self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
 
@@ -121,8 +121,6 @@ class Store:
         self._release()
         self.engine.dispose()
 
-    # ---- predictions
-
     def register_model(self, model: ModelRow) -> None:
         """Register a version of a model that makes predictions from now on."""
         with self._write() as session:
@@ -131,8 +129,8 @@ class Store:
 
     def add(self, predictions: Sequence[NewPrediction]) -> list[str]:
         """Store predictions with their images and return their ids; both are on the disk when this returns."""
-        hashes = [sha256(given.image.content) for given in predictions]
-        pictures = {key: given.image for key, given in zip(hashes, predictions, strict=True)}
+        hashes = [sha256(new.image.content) for new in predictions]
+        pictures = {key: new.image for key, new in zip(hashes, predictions, strict=True)}
         now = datetime.now(UTC)
         with self._write() as session:
             there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(pictures))))
@@ -144,7 +142,7 @@ class Store:
                 session.flush()
                 before = {
                     model: _previous_predictions(session, there, model)
-                    for model in {given.model for given in predictions}
+                    for model in {new.model for new in predictions}
                 }
                 rows = [
                     _prediction_row(key, g, before[g.model].get(key), now)
@@ -242,70 +240,11 @@ class Store:
                 session.commit()
         return len(found)
 
-    # ---- keys and sessions
-
-    def add_key(self, name: str, scopes: Iterable[Scope], *, days: float | None = None) -> tuple[Key, str]:
-        """Create a key; return it and its secret, which is stored nowhere."""
-        id, secret, hashed = keys.generate_key()
-        now = datetime.now(UTC)
-        expires = None if days is None else now + timedelta(days=days)
-        with self._write() as session:
-            row = KeyRow(id=id, name=name, sha256=hashed, scopes=sorted(set(scopes)), created=now, expires=expires)
-            session.add(row)
-            session.flush()
-            return Key.from_row(row), secret
-
-    def find_key(self, secret: str) -> Key | None:
-        """Return the key with this secret, or None."""
-        with Session(self.engine) as session:
-            row = session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256(secret.encode())))
-            return None if row is None else Key.from_row(row)
-
-    def all_keys(self) -> list[Key]:
-        """Return all keys, including revoked ones, the newest last."""
-        with Session(self.engine) as session:
-            return [Key.from_row(row) for row in session.scalars(select(KeyRow).order_by(KeyRow.created))]
-
-    def revoke(self, id: str) -> bool:
-        """Revoke a key and its sessions; return False if there is no such key."""
-        with self._write() as session:
-            row = session.get(KeyRow, id)
-            if row is None:
-                return False
-            row.revoked = row.revoked or datetime.now(UTC)
-            session.execute(delete(SessionRow).where(SessionRow.key == id))
-            return True
-
-    def log_in(self, key: Key, hours: float) -> str:
-        """Open a session and return its secret."""
-        _, secret, hashed = keys.generate_key()
-        now = datetime.now(UTC)
-        with self._write() as session:
-            session.execute(delete(SessionRow).where(SessionRow.expires < now))
-            session.add(SessionRow(sha256=hashed, key=key.id, created=now, expires=now + timedelta(hours=hours)))
-        return secret
-
-    def find_session(self, secret: str) -> Key | None:
-        """Return the key that opened the session, or None if it has ended."""
-        with Session(self.engine) as session:
-            row = session.get(SessionRow, sha256(secret.encode()))
-            if row is None or row.expires <= datetime.now(UTC):
-                return None
-            key = session.get(KeyRow, row.key)
-            return None if key is None else Key.from_row(key)
-
-    def log_out(self, secret: str) -> None:
-        """End a session."""
-        with self._write() as session:
-            session.execute(delete(SessionRow).where(SessionRow.sha256 == sha256(secret.encode())))
-
     def audit(self, action: str, subject: str, *, key: str | None, address: str) -> None:
         """Append to the audit log."""
         with self._write() as session:
             now = datetime.now(UTC)
             session.add(AuditRow(id=row_id(), created=now, key=key, address=address, action=action, subject=subject))
-
-    # ---- inside
 
     @contextmanager
     def _write(self) -> Iterator[Session]:

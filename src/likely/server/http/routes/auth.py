@@ -34,12 +34,12 @@ def log_in(request: Request, response: Response, state: StateHere, body: LoginRe
     """Exchange a key for a session cookie."""
     service = state.service
     state.login_limits.take(address_of(request), 1)  # or the audit log could be filled by anybody
-    key = service.store.find_key(body.key)
+    key = service.store.keys.find(body.key)
     if key is None or key.invalid_reason is not None:
         service.store.audit("log in refused", key.id if key else "", key=None, address=address_of(request))
         raise unauthorized(key.invalid_reason if key and key.invalid_reason else "there is no such key")
     hours = service.settings.session_hours
-    secret = service.store.log_in(key, hours)
+    secret = service.store.keys.log_in(key, hours)
     secure = request.url.scheme == "https"
     how = {"httponly": True, "samesite": "strict", "secure": secure, "max_age": int(hours * 3600)}
     response.set_cookie(COOKIE, secret, **how)  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def log_in(request: Request, response: Response, state: StateHere, body: LoginRe
 def log_out(request: Request, response: Response, state: StateHere, caller: Reader) -> None:
     """End the browser's session."""
     if secret := request.cookies.get(COOKIE):
-        state.service.store.log_out(secret)
+        state.service.store.keys.log_out(secret)
         state.credentials.forget()
     response.delete_cookie(COOKIE)
 
@@ -59,13 +59,13 @@ def log_out(request: Request, response: Response, state: StateHere, caller: Read
 @ROUTER.get("/keys", responses=problem_responses(401, 403, 503))
 def keys(service: ServiceHere, caller: Admin) -> list[KeyInfo]:
     """List all keys, without their secrets."""
-    return [_key_info(key) for key in service.store.all_keys()]
+    return [_key_info(key) for key in service.store.keys.all()]
 
 
 @ROUTER.post("/keys", status_code=201, responses=problem_responses(400, 401, 403, 413, 422, 503))
 def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyResponse:
     """Create a key; its secret is shown only once."""
-    key, secret = service.store.add_key(body.name, body.scopes, days=body.days)
+    key, secret = service.store.keys.add(body.name, body.scopes, days=body.days)
     service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=address_of(request))
     return NewKeyResponse(**_key_info(key).model_dump(), secret=secret)
 
@@ -73,7 +73,7 @@ def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyR
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problem_responses(401, 403, 404, 422, 503))
 def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
     """Revoke a key and the sessions opened with it."""
-    if not state.service.store.revoke(id):
+    if not state.service.store.keys.revoke(id):
         raise HTTPException(404, "there is no such key")
     state.credentials.forget()
     state.service.store.audit("key revoked", id, key=caller.key.id, address=address_of(request))
