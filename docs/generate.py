@@ -45,7 +45,7 @@ def options_page() -> str:
     ]
     for name, kind in FAMILIES.items():
         lines += [f"## {name}", "", summary(kind), "", *table(rows(kind.options_type)), ""]
-    own = {name: TrainConfig.model_fields[name] for name in ("seed", "folds", "repeats", "augment_with")}
+    own = {name: TrainConfig.model_fields[name] for name in ("seed", "label_check_folds", "repeats", "augment_with")}
     lines += ["## every run", "", "In Python the seed is `Classifier(random_state=…)`.", "", *table(own.items()), ""]
     groups = {"training": TrainingOptions, "images": ImageOptions, "features": FeatureOptions}
     for title, options in groups.items():
