@@ -125,6 +125,7 @@ class Scorer(Trainable):
     """Enough to classify, and no more: the softmax twin is a Scorer and nothing else."""
 
     options_type: ClassVar[type[FamilyOptions]]
+    evaluations_per_image: ClassVar[int] = 1  # passes through the network in prediction, for all classes together
     trained_by_gradient: ClassVar[bool] = True  # else all that it knows is measured, in one pass over the images
 
     def __init__(self, task: Task, options: FamilyOptions) -> None:

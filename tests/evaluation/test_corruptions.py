@@ -134,10 +134,10 @@ def test_a_corrupted_collection_is_a_collection() -> None:
 
 def test_what_cannot_be_done_is_refused() -> None:
     images = collection(scenes((1, 8, 8)))
-    with pytest.raises(ValueError, match=r"'bluur' is no corruption; one of noise, .* did you mean 'blur'"):
+    with pytest.raises(ValueError, match="did you mean 'blur'"):
         corrupted(images, "bluur", 1, seed=0)
     for strength in (0, 6):
-        with pytest.raises(ValueError, match=f"strength {strength} is not offered; a whole number from 1 to 5"):
+        with pytest.raises(ValueError, match="from 1 to 5"):
             corrupted(images, "blur", strength, seed=0)
         with pytest.raises(ValueError, match="from 1 to 5"):
             apply("blur", everything(images), strength)

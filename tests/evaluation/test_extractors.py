@@ -21,10 +21,8 @@ from likely.base import HasFeatures
 from likely.data.image_dataset import InMemoryImages
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.extractors import (
-    BackboneExtractor,
     Extractor,
     ModelExtractor,
-    TorchScriptExtractor,
     extractor,
     resized,
 )
@@ -95,8 +93,8 @@ def digits(n: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.fixture(scope="module")
-def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "twin"
+def baseline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "softmax"
     Classifier("softmax", options={"width": 4}, training={"epochs": 1}).fit(*digits(300)).save(folder)
     return folder
 
@@ -105,10 +103,10 @@ def preprocess(folder: Path, **settings: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
-def test_a_model_gives_its_own_features(twin: Path) -> None:
-    made = extractor(twin)
+def test_a_model_gives_its_own_features(baseline: Path) -> None:
+    made = extractor(baseline)
     assert isinstance(made, ModelExtractor)
-    assert re.fullmatch(r"twin@[0-9a-f]{4}", made.name)
+    assert re.fullmatch(r"softmax@[0-9a-f]{4}", made.name)
     images = noise(5, 1, 8, 8)
     model = made.classifier.model_
     assert isinstance(model, HasFeatures)
@@ -119,14 +117,14 @@ def test_a_model_gives_its_own_features(twin: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_sees_other_images_as_it_sees_files(twin: Path) -> None:
-    made, photographs = extractor(twin), noise(3, 3, 20, 14)
+def test_a_model_sees_other_images_as_it_sees_files(baseline: Path) -> None:
+    made, photographs = extractor(baseline), noise(3, 3, 20, 14)
     read_in = np.stack([read_image(image.transpose(1, 2, 0), made.format) for image in photographs])
     np.testing.assert_array_equal(made(photographs), made(read_in))
 
 
-def test_a_model_judges_images_of_any_size(twin: Path) -> None:
-    made = extractor(twin)
+def test_a_model_classifies_images_of_any_size(baseline: Path) -> None:
+    made = extractor(baseline)
     images, _ = digits(6)
     large = InMemoryImages(images.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(3, axis=1), str)
     found = made.log_posterior(large)
@@ -139,7 +137,7 @@ def test_a_model_judges_images_of_any_size(twin: Path) -> None:
 def test_models_without_features_and_models_of_vectors_are_refused(tmp_path: Path) -> None:
     images, labels = digits(300)
     Classifier("gaussian").fit(images, labels).save(tmp_path / "a")
-    with pytest.raises(ExtractorError, match="'gaussian' model has no features to measure in"):
+    with pytest.raises(ExtractorError, match="'gaussian' model has no features"):
         extractor(tmp_path / "a")
     vectors = Classifier("softmax", options={"width": 4}, training={"epochs": 1})
     vectors.fit(images.reshape(300, -1) / 255, labels).save(tmp_path / "b")
@@ -147,8 +145,8 @@ def test_models_without_features_and_models_of_vectors_are_refused(tmp_path: Pat
         extractor(tmp_path / "b")
 
 
-def test_a_damaged_model_is_said_to_be_one(twin: Path, tmp_path: Path) -> None:
-    (tmp_path / "model.json").write_bytes((twin / "model.json").read_bytes())
+def test_a_damaged_model_is_said_to_be_one(baseline: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_bytes((baseline / "model.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         extractor(tmp_path)
 
@@ -156,7 +154,6 @@ def test_a_damaged_model_is_said_to_be_one(twin: Path, tmp_path: Path) -> None:
 def test_a_backbone_gives_the_mean_of_its_last_map(backbone: Path) -> None:
     transformers = pytest.importorskip("transformers")
     made = extractor(backbone)
-    assert isinstance(made, BackboneExtractor)
     assert re.fullmatch(r"tiny@[0-9a-f]{4} at 32 pixels", made.name)
     images = noise(4, 3, 32, 32)
     model = transformers.ResNetModel.from_pretrained(backbone, local_files_only=True).eval()
@@ -242,7 +239,6 @@ def copied(backbone: Path, to: Path) -> None:
 @pytest.mark.parametrize("module", [Means(), Asked()])
 def test_a_program_sees_color_images_as_they_are(module: nn.Module, tmp_path: Path) -> None:
     made = extractor(program(module, tmp_path / "means.pt"))
-    assert isinstance(made, TorchScriptExtractor)
     assert re.fullmatch(r"means\.pt@[0-9a-f]{4}", made.name)
     for images in (noise(2, 3, 7, 5), noise(2, 1, 9, 9)):
         expected = np.broadcast_to(images.mean((2, 3)), (2, 3))
@@ -250,16 +246,16 @@ def test_a_program_sees_color_images_as_they_are(module: nn.Module, tmp_path: Pa
 
 
 def test_programs_that_give_no_features_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExtractorError, match=r"gives the shape \(2, 3, 4, 4\) for 2 images; \(images, features\)"):
+    with pytest.raises(ExtractorError, match=r"returns shape \(2, 3, 4, 4\) for 2 images"):
         extractor(program(Maps(), tmp_path / "a.ts"))(noise(2, 3, 4, 4))
-    with pytest.raises(ExtractorError, match=r"b\.ts@.... fails on uint8 images of the shape \(2, 3, 4, 4\)"):
+    with pytest.raises(ExtractorError, match=r"b\.ts@.... fails on uint8 images of shape \(2, 3, 4, 4\)"):
         extractor(program(Fixed(), tmp_path / "b.ts"))(noise(2, 3, 4, 4))
     with pytest.raises(ExtractorError, match="too small"):
         extractor(program(Picky(), tmp_path / "d.ts"))(noise(2, 3, 4, 4))
-    with pytest.raises(ExtractorError, match="features that are no numbers"):
+    with pytest.raises(ExtractorError, match="NaN or infinite"):
         extractor(program(Nothing(), tmp_path / "e.ts"))(noise(2, 3, 4, 4))
     torch.save({"weights": torch.zeros(1)}, tmp_path / "c.pt")
-    with pytest.raises(ExtractorError, match="holds no TorchScript program"):
+    with pytest.raises(ExtractorError, match="no TorchScript program"):
         extractor(tmp_path / "c.pt")
 
 
@@ -273,11 +269,11 @@ def test_other_weights_have_another_name(tmp_path: Path) -> None:
 
 
 def test_a_path_that_names_none_is_answered_with_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(ExtractorError, match="there is no such file or folder; a model folder of Likely"):
+    with pytest.raises(ExtractorError, match="no such file or folder"):
         extractor(tmp_path / "nowhere")
     (tmp_path / "weights.bin").write_bytes(b"")
     for path in (tmp_path, tmp_path / "weights.bin"):
-        with pytest.raises(ExtractorError, match="this is no extractor; a model folder of Likely"):
+        with pytest.raises(ExtractorError, match="not an extractor"):
             extractor(path)
 
 

@@ -28,10 +28,10 @@ def for_the_first(log_scores, n=20):
 def test_of_what_adds_up_no_order_flips_the_answer_sooner_than_its_evidence(linear):
     x, black = for_the_first(linear), torch.zeros(SHAPE)
     ranked = attribution_rankings(linear, x, black, torch.rand(SHAPE, generator=generator(2)), rng=generator(3))
-    by_evidence = deletion_curve(linear, x, ranked["evidence"], black)
-    for other in ("slope", "variance", "chance"):
-        assert (by_evidence <= deletion_curve(linear, x, ranked[other], black)).all()
-    assert by_evidence.mean() < deletion_curve(linear, x, ranked["chance"], black).mean()
+    by_attribution = deletion_curve(linear, x, ranked["attribution"], black)
+    for other in ("gradient", "variance", "random"):
+        assert (by_attribution <= deletion_curve(linear, x, ranked[other], black)).all()
+    assert by_attribution.mean() < deletion_curve(linear, x, ranked["random"], black).mean()
 
 
 def test_the_share_is_the_first_at_which_another_class_leads(linear):
@@ -61,5 +61,5 @@ def test_the_pixels_of_a_color_image_go_with_all_their_channels():
     x = torch.ones(1, 3, 1, 2)
     x[:, :, 0, 1] = 0
     ranked = attribution_rankings(scores, x, torch.zeros(3, 1, 2), torch.ones(3, 1, 2), rng=generator(0))
-    assert ranked["evidence"].tolist() == [[3.0, 0.0]]
-    assert deletion_curve(scores, x, ranked["evidence"], torch.zeros(3, 1, 2)).item() == 0.5
+    assert ranked["attribution"].tolist() == [[3.0, 0.0]]
+    assert deletion_curve(scores, x, ranked["attribution"], torch.zeros(3, 1, 2)).item() == 0.5

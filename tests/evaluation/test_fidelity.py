@@ -37,7 +37,7 @@ FIDELITY = Fidelity(
     density=0.9,
     coverage=0.7,
     intra_class_fid=IntraClassFID(frechet=30.5, n_classes=2, n_excluded=1, min_images=50),
-    classes=CONSISTENCY,
+    class_consistency=CONSISTENCY,
 )
 
 
@@ -91,17 +91,17 @@ def test_a_measurement_says_what_it_was_made_with(
     assert found.kernel.subset_size == 300
     assert found.intra_class_fid.frechet is not None
     assert found.intra_class_fid.n_classes + found.intra_class_fid.n_excluded == 10
-    assert found.classes is not None
-    assert sum(found.classes.n_generated) == 600
-    assert found.classes.accuracy > 0.5
-    assert found.classes.n_real == 600
+    assert found.class_consistency is not None
+    assert sum(found.class_consistency.n_generated) == 600
+    assert found.class_consistency.accuracy > 0.5
+    assert found.class_consistency.n_real == 600
 
 
 def test_the_same_seed_gives_the_same_figures(gaussian: Classifier, held_out: LabeledImages) -> None:
     a, b = (fidelity(gaussian, held_out, Halves(), n=100, seed=1) for _ in range(2))
     assert a == b
     assert fidelity(gaussian, held_out, Halves(), n=100, seed=2).real != a.real
-    assert a.classes is None  # halves know nothing of classes
+    assert a.class_consistency is None  # halves know nothing of classes
     assert (a.intra_class_fid.frechet, a.intra_class_fid.n_classes, a.intra_class_fid.n_excluded) == (None, 0, 10)
 
 
@@ -111,8 +111,8 @@ def test_classes_are_drawn_as_often_as_they_are_real(
     few = held_out.subset(np.flatnonzero(np.isin(held_out.labels, (1, 4)))[:40])
     found = fidelity(gaussian, few, extractor(baseline))
     assert found.n_real == found.n_generated == 40
-    assert found.classes is not None
-    assert found.classes.n_generated == few.class_counts(10)
+    assert found.class_consistency is not None
+    assert found.class_consistency.n_generated == few.class_counts(10)
 
 
 def test_a_better_model_is_nearer(gaussian: Classifier, held_out: LabeledImages, baseline: Path) -> None:
@@ -130,11 +130,11 @@ def test_images_that_the_judge_was_trained_on_are_no_test_of_it(
 ) -> None:
     found = fidelity(gaussian, part(*(values[850:950] for values in digits)), extractor(baseline))
     assert found.n_real == 100
-    assert found.classes is not None
-    assert found.classes.n_real == 50
+    assert found.class_consistency is not None
+    assert found.class_consistency.n_real == 50
     found = fidelity(gaussian, part(*(values[:60] for values in digits)), extractor(baseline))
-    assert found.classes is not None
-    assert (found.classes.n_real, found.classes.real_accuracy) == (0, None)
+    assert found.class_consistency is not None
+    assert (found.class_consistency.n_real, found.class_consistency.real_accuracy) == (0, None)
 
 
 def test_a_judge_may_have_the_classes_in_another_order(
@@ -150,18 +150,18 @@ def test_a_judge_may_have_the_classes_in_another_order(
         last.weight.copy_(last.weight.flip(0))
         last.bias.copy_(last.bias.flip(0))
     a, b = (fidelity(gaussian, held_out, e, n=200) for e in (straight, turned))
-    assert a.classes == b.classes
+    assert a.class_consistency == b.class_consistency
 
 
 def test_what_cannot_be_measured_is_refused(gaussian: Classifier, held_out: LabeledImages, baseline: Path) -> None:
     for n in (5, 898):
-        with pytest.raises(ValueError, match=f"{n} real images were asked for, of 897 that have a label"):
+        with pytest.raises(ValueError, match=f"{n} real images, of 897 with a label"):
             fidelity(gaussian, held_out, Halves(), n=n)
     itself = extractor(baseline)
     assert isinstance(itself, ModelExtractor)
-    with pytest.raises(ValueError, match="would be measured by its own features"):
+    with pytest.raises(ValueError, match="would be measured in its own features"):
         fidelity(itself.classifier, held_out, itself)
-    with pytest.raises(ValueError, match="would be measured by its own features"):
+    with pytest.raises(ValueError, match="would be measured in its own features"):
         fidelity(Classifier.load(baseline), held_out, itself)
 
 
@@ -178,5 +178,5 @@ def test_figures_are_compared_only_if_they_were_measured_alike() -> None:
         ({"n_generated": 500}, "measured on 2,000 generated images, .* on 500 generated images"),
         ({"real": "ffff0000"}, "measured against the real images 0123abcd, .* against the real images ffff0000"),
     ):
-        with pytest.raises(IncomparableError, match=f"the images of fashion@11aa were {words}: such figures"):
+        with pytest.raises(IncomparableError, match=f"the images of fashion@11aa were {words}"):
             require_comparable(FIDELITY, other.model_copy(update=changed))

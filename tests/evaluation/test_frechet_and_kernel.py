@@ -168,9 +168,9 @@ def test_single_precision_is_taken_in_double() -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     a = features(0)
     for distance in (frechet_distance, kernel_distance):
-        with pytest.raises(ValueError, match="40 real and 1 generated images; at least 2"):
+        with pytest.raises(ValueError, match="40 real and 1 generated images"):
             distance(a, a[:1])
         with pytest.raises(ValueError, match=r"features of shape \(6,\), generated ones of \(5,\)"):
             distance(a, a[:, :5])
-    with pytest.raises(ValueError, match="subsets of 50 were asked for; there are only 40"):
+    with pytest.raises(ValueError, match="subsets of 50 images; expected at most 40"):
         kernel_distances(a, a, n_subsets=1, size=50, rng=np.random.default_rng(0))

@@ -122,7 +122,7 @@ def test_vectors_can_be_walked_through_too(digits):
 
 def test_a_model_without_latent_vectors_says_who_has_them(digits):
     classifier = Classifier("gaussian").fit(*digits)
-    with pytest.raises(ValueError, match=r"'gaussian' has none; families that have: .*vae"):
+    with pytest.raises(ValueError, match=r"'gaussian' has no latent codes.*vae"):
         interpolate_classes(classifier, InterpolationPath(("0", "1")))
 
 

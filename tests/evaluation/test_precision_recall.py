@@ -85,5 +85,5 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_few_images_are_refused() -> None:
-    with pytest.raises(ValueError, match="there are 3 images; more than k = 3"):
+    with pytest.raises(ValueError, match="expected more than k = 3"):
         precision_recall(points(0), points(1, n=3))

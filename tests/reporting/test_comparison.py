@@ -97,7 +97,7 @@ def fidelity(family: str, seed: int) -> Fidelity:
         density=0.9,
         coverage=0.6,
         intra_class_fid=IntraClassFID(frechet=None, n_classes=0, n_excluded=3, min_images=50),
-        classes=None,
+        class_consistency=None,
     )
 
 

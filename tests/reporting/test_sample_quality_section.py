@@ -37,7 +37,7 @@ FIDELITY = Fidelity(
     density=0.9,
     coverage=0.7,
     intra_class_fid=IntraClassFID(frechet=30.5, n_classes=2, n_excluded=1, min_images=50),
-    classes=CONSISTENCY,
+    class_consistency=CONSISTENCY,
 )
 
 

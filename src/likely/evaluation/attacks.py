@@ -1,7 +1,7 @@
-"""Attacks: the smallest changes that somebody who knows the model makes to images so that it answers wrongly and unsuspecting.
+"""White-box adversarial attacks (PGD, L-infinity) against prediction and rejection.
 
-A change succeeds if the most probable class is wrong and the image is still taken for known: a classifier that can say
-"none of these" has to be attack_success_rate twice (Carlini & Wagner 2017, Adversarial Examples Are Not Easily Detected).
+An attack succeeds if the predicted class is wrong and the image is not rejected as unknown: it must mislead both the
+classifier and the detector (Carlini & Wagner 2017, Adversarial Examples Are Not Easily Detected).
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
 
 N_STEPS = 40  # of gradient ascent
-N_RESTARTS = 2  # beginning elsewhere
-STEP = 2.5  # times the budget over the number of steps: the whole budget can be crossed (Madry 2018)
-BATCH_SIZE = 64  # images attacked together
+N_RESTARTS = 2  # from random points
+STEP = 2.5  # times epsilon / N_STEPS: enough to cross the whole ball (Madry 2018)
+BATCH_SIZE = 64
 
 Progress = Callable[[int, int], None]
 
 
 class AttackResult(Options):
-    """What became of labeled images under one attack."""
+    """Predictions for labeled images under one attack."""
 
     attack: str
-    epsilon: float = Field(description="The largest change of a pixel, of 255.")
-    n: int = Field(description="Images that were attacked: all, whatever the answer was before.")
-    accuracy: float = Field(description="The share whose most probable class is still their label.")
-    attack_success_rate: float = Field(description="The share answered wrongly and taken for known.")
-    rejection_rate: float = Field(description="The share taken for unknown.")
+    epsilon: float = Field(description="L-infinity bound on the change of a pixel, of 255.")
+    n: int = Field(description="Attacked images, whatever the prediction before the attack.")
+    accuracy: float = Field(description="Fraction whose predicted class is their label.")
+    attack_success_rate: float = Field(description="Fraction with a wrong prediction that is not rejected.")
+    rejection_rate: float = Field(description="Fraction rejected as unknown.")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A classifier as an attacker sees it, at one false-alarm rate."""
+    """The attacked classifier at one false-alarm rate alpha."""
 
     classifier: Predictor
     alpha: float
 
     def output(self, x: Tensor) -> ConformalOutput:
-        """Everything that an answer rests on, with gradients where there are any."""
+        """Return the conformal output for images x (B, C, H, W) in [0, 1], differentiable where the model is."""
         classifier = self.classifier
         return classifier.conformal_(
             model_outputs(classifier.model_, [classifier.input_pipeline.differentiable(x)]),
@@ -57,10 +57,10 @@ class Target:
         )
 
     @torch.no_grad()
-    def verdict(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Of images as a file would hold them: whether the class is wrong, and whether they are taken for unknown, (B,)."""
-        judgment = self.output(to_unit(to_eight_bit(x)))
-        return judgment.predicted != y.cpu(), judgment.p_value <= self.alpha
+    def errors_and_rejections(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return masks (B,) of wrong predictions and of rejections for images x after rounding to 8 bits."""
+        output = self.output(to_unit(to_eight_bit(x)))
+        return output.predicted != y.cpu(), output.p_value <= self.alpha
 
 
 def attack(
@@ -72,9 +72,9 @@ def attack(
     seed: int,
     progress: Progress | None = None,
 ) -> tuple[AttackResult, ...]:
-    """The images as they are, and under gradient ascent.
+    """Attack labeled images with every method of ATTACKS, each pixel changing by at most `epsilon` of 255.
 
-    `budget` is the largest change of a pixel, of 255. A ValueError if no image has a label, or the model takes vectors.
+    Raise InvalidValueError if no image has a label or if the model takes vectors.
     """
     if classifier.format_ is None:
         raise InvalidValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
@@ -84,24 +84,23 @@ def attack(
             f"none of {len(images)} images has a label; at least one image of a known class was expected"
         )
     target, rng = Target(classifier, alpha), torch.Generator().manual_seed(seed)
-    size = epsilon / 255
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ATTACKS}
     for start in range(0, len(known), BATCH_SIZE):
         block = range(start, min(start + BATCH_SIZE, len(known)))
         x = to_unit(known.images.batch(block)).to(classifier.device)
         y = torch.from_numpy(known.labels[block.start : block.stop])
-        for name, attack in ATTACKS.items():
-            found[name].append(target.verdict(attack(target, x, y, size, rng), y))
+        for name, method in ATTACKS.items():
+            found[name].append(target.errors_and_rejections(method(target, x, y, epsilon / 255, rng), y))
         if progress is not None:
             progress(block.stop, len(known))
-    return tuple(_counted(name, epsilon, verdicts) for name, verdicts in found.items())
+    return tuple(_result(name, epsilon, batches) for name, batches in found.items())
 
 
-def _counted(name: str, budget: float, verdicts: list[tuple[Tensor, Tensor]]) -> AttackResult:
-    wrong, unknown = (torch.cat(part).double() for part in zip(*verdicts, strict=True))
+def _result(name: str, epsilon: float, batches: list[tuple[Tensor, Tensor]]) -> AttackResult:
+    wrong, unknown = (torch.cat(masks).double() for masks in zip(*batches, strict=True))
     return AttackResult(
         attack=name,
-        epsilon=0.0 if name == "none" else budget,
+        epsilon=0.0 if name == "none" else epsilon,
         n=len(wrong),
         accuracy=float(1 - wrong.mean()),
         attack_success_rate=float((wrong * (1 - unknown)).mean()),
@@ -109,50 +108,49 @@ def _counted(name: str, budget: float, verdicts: list[tuple[Tensor, Tensor]]) ->
     )
 
 
-def identity(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
-    """The images as they are."""
+def _identity(target: Target, x: Tensor, y: Tensor, epsilon: float, rng: Generator) -> Tensor:
+    """Return the images unchanged."""
     return x
 
 
-def gradient(target: Target, x: Tensor, y: Tensor, size: float, rng: Generator) -> Tensor:
-    """Projected gradient ascent within ±size of each pixel (Madry 2018), through the posterior and through the nonconformity.
+def _gradient_attack(target: Target, x: Tensor, y: Tensor, epsilon: float, rng: Generator) -> Tensor:
+    """Projected gradient ascent within ±epsilon of each pixel (Madry 2018), on posterior and nonconformity score.
 
-    While an image is of its class, the lead of another one is raised; once it is not, its nonconformity to the class that
-    leads is lowered (selective ascent, Bryniarski 2022, Evading Adversarial Example Detection Defenses). Of all images on
-    the way the best is kept, judged as a file would hold it; what has no gradient, as a file's size, is taken as it is
-    there. The model is asked without noise, as it is when it answers.
+    While the prediction is correct, ascend the log-odds of the best wrong class; then descend the nonconformity score of
+    the predicted class (selective ascent, Bryniarski 2022, Evading Adversarial Example Detection Defenses). Return the
+    best iterate after rounding to 8 bits. Statistics without a gradient, such as the compressed file size, are constant.
+    The model is evaluated without noise, as in prediction.
     """
-    best, worth = x.clone(), _worth(*target.verdict(x, y))
+    best, best_rank = x.clone(), _rank(*target.errors_and_rejections(x, y))
     own = torch.nn.functional.one_hot(y, len(target.classifier.labels)).bool()
     for _ in range(N_RESTARTS):
-        moved = (x + size * (2 * torch.rand(x.shape, generator=rng).to(x) - 1)).clamp(0, 1)
+        moved = (x + epsilon * (2 * torch.rand(x.shape, generator=rng).to(x) - 1)).clamp(0, 1)
         for _ in range(N_STEPS):
-            slope = _slope(target, moved, own)
-            moved = torch.clamp(moved + STEP * size / N_STEPS * slope.sign(), x - size, x + size).clamp(0, 1)
-            found = _worth(*target.verdict(moved, y))
-            better = found > worth
-            best[better], worth[better] = moved[better], found[better]
+            step = STEP * epsilon / N_STEPS * _ascent_direction(target, moved, own)
+            moved = torch.clamp(moved + step, x - epsilon, x + epsilon).clamp(0, 1)
+            rank = _rank(*target.errors_and_rejections(moved, y))
+            better = rank > best_rank
+            best[better], best_rank[better] = moved[better], rank[better]
     return best
 
 
-def _slope(target: Target, x: Tensor, own: Tensor) -> Tensor:
+def _ascent_direction(target: Target, x: Tensor, own: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        judgment = target.output(x)
-        others = judgment.log_posterior.masked_fill(own, -torch.inf)
-        lead, rival = others.max(1)
-        lead = lead - judgment.log_posterior[own]
-        strange = judgment.nonconformity.gather(1, rival[:, None])[:, 0]
-        (slope,) = torch.autograd.grad(torch.where(lead < 0, lead, -strange).sum(), x)
-    return slope
+        output = target.output(x)
+        wrong_log_posterior, wrong_class = output.log_posterior.masked_fill(own, -torch.inf).max(1)
+        log_odds = wrong_log_posterior - output.log_posterior[own]
+        nonconformity = output.nonconformity.gather(1, wrong_class[:, None])[:, 0]
+        (gradient,) = torch.autograd.grad(torch.where(log_odds < 0, log_odds, -nonconformity).sum(), x)
+    return gradient.sign()
 
 
-def _worth(wrong: Tensor, unknown: Tensor) -> Tensor:
-    """What an attacker wants most: wrong and known, 2; then wrong, 1."""
+def _rank(wrong: Tensor, unknown: Tensor) -> Tensor:
+    """Return 2 for a wrong prediction that is not rejected, 1 for one that is, 0 for a correct prediction."""
     return wrong.long() + (wrong & ~unknown).long()
 
 
 ATTACKS: dict[str, Callable[[Target, Tensor, Tensor, float, Generator], Tensor]] = {
-    "none": identity,
-    "gradient": gradient,
+    "none": _identity,
+    "gradient": _gradient_attack,
 }

@@ -1,9 +1,8 @@
-"""Corruptions: what sensors, lenses, light, hands and files do to an image, eight kinds in five strengths each.
+"""Common image corruptions: eight kinds in five strengths each.
 
 Noise, blur, brightness, contrast and JPEG are kinds of ImageNet-C (Hendrycks & Dietterich 2019, Benchmarking Neural Network
-Robustness to Common Corruptions and Perturbations, section 4). The strengths are our own, so that figures are not those of
-ImageNet-C: 1 is barely seen, 5 is hard and leaves most images recognizable to a person. They go by the image's side and by the
-8-bit range, so that small and large images fare alike.
+Robustness to Common Corruptions and Perturbations, section 4), with other strengths: 1 is barely visible, 5 is hard but
+leaves most images recognizable to a person. Strengths scale with the image size and the 8-bit range.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ Rng: TypeAlias = np.random.Generator
 Matrix: TypeAlias = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 STRENGTHS = (1, 2, 3, 4, 5)
-GRAY = 128  # what an occlusion shows: the middle, which is seldom an image's own background
+GRAY = 128  # of an occlusion: seldom the background of an image
 
 
 @dataclass(frozen=True)
-class Corruption:
-    """One kind of damage: images (N, C, H, W) uint8, gray or color, and a strength from 1 to 5 -> damaged copies.
+class _Corruption:
+    """One kind of corruption: images (N, C, H, W) uint8, grayscale or color, and a strength from 1 to 5 -> corrupted copies.
 
-    `damage` takes one image (C, H, W) and one of the `amounts`. It draws the same numbers whatever the amount: a higher
-    strength is more of the same damage.
+    `apply` takes one image (C, H, W) and one of the `amounts`. It uses the same random numbers for every amount, so that a
+    higher strength is more of the same corruption.
     """
 
     apply: Callable[[Pixels, float, Rng], Pixels]
@@ -47,30 +46,30 @@ class Corruption:
 
     def __call__(self, images: Pixels, strength: int, rng: Rng) -> Pixels:
         amount = self.amount(strength)
-        damaged = np.empty(images.shape, np.uint8)
-        for place, image in enumerate(images):
-            damaged[place] = self.apply(image, amount, rng)
-        return damaged
+        result = np.empty(images.shape, np.uint8)
+        for i, image in enumerate(images):
+            result[i] = self.apply(image, amount, rng)
+        return result
 
     def amount(self, strength: int) -> float:
-        """What a strength stands for; a ValueError if there is no such strength."""
+        """Return the amount for a strength; raise InvalidValueError if there is no such strength."""
         if strength not in STRENGTHS:
-            raise InvalidValueError(f"strength {strength!r} is not offered; a whole number from 1 to 5 was expected")
+            raise InvalidValueError(f"strength {strength!r}; expected an integer from 1 to 5")
         return self.amounts[STRENGTHS.index(strength)]
 
 
 def corrupted(images: ImageDataset, name: str, strength: int, seed: int) -> ImageDataset:
-    """The images of a collection as one corruption leaves them, damaged whenever a batch asks for them.
+    """Return a dataset that corrupts images when a batch is read.
 
-    An image's damage depends on the seed and its place in the collection alone. A ValueError if the corruption or the strength
-    is not known, or if these are vectors.
+    The corruption of an image depends only on the seed and its index. Raise InvalidValueError for an unknown corruption or
+    strength, and for vectors.
     """
     if name not in CORRUPTIONS:
-        expected = f"one of {', '.join(CORRUPTIONS)} was expected"
-        raise InvalidValueError(f"{name!r} is no corruption; {expected}{did_you_mean(name, tuple(CORRUPTIONS))}")
-    CORRUPTIONS[name].amount(strength)  # refuses now what the first batch would refuse
+        expected = f"expected one of {', '.join(CORRUPTIONS)}"
+        raise InvalidValueError(f"unknown corruption {name!r}; {expected}{did_you_mean(name, tuple(CORRUPTIONS))}")
+    CORRUPTIONS[name].amount(strength)  # raises now, not at the first batch
     if len(images.shape) != 3:
-        raise InvalidValueError(f"{name} is done to images; these are vectors of {images.shape[0]} numbers")
+        raise InvalidValueError(f"{name} applies to images; these are vectors of {images.shape[0]} numbers")
     return _Corrupted(images, name, strength, seed)
 
 
@@ -107,32 +106,33 @@ class _Corrupted(ImageDataset):
 # --- one image (C, H, W), an amount, and where there is chance, random numbers ----------------------------------------
 
 
-def noise(image: Pixels, deviation: float, rng: Rng) -> Pixels:
-    """x + N(0, (255 deviation)²), for every value anew: a sensor in the dark."""
+def _noise(image: Pixels, deviation: float, rng: Rng) -> Pixels:
+    """Gaussian noise: x + N(0, (255 deviation)²), independent for each value."""
     return _eight_bit(image + np.float32(255 * deviation) * rng.standard_normal(image.shape, np.float32))
 
 
-def blur(image: Pixels, spread: float, rng: Rng) -> Pixels:
-    """The mean under a Gaussian of deviation spread · √side about each pixel, the shorter side: a lens out of focus.
+def _blur(image: Pixels, spread: float, rng: Rng) -> Pixels:
+    """Gaussian blur with standard deviation spread · √side, the shorter side.
 
-    A share of the side itself would do nothing to an image of 8 pixels, and leave nothing of the finer detail of one of 224.
+    A standard deviation proportional to the side would not change images of 8 pixels and would remove all detail from
+    images of 224 pixels.
     """
     deviation = spread * math.sqrt(min(image.shape[1:]))
     return _channels_first(to_pil(image).filter(ImageFilter.GaussianBlur(deviation)), image)
 
 
-def brightness(image: Pixels, fraction: float, rng: Rng) -> Pixels:
-    """(1 − share) x + share · 255, or + share · 0, at even chances: stray light, or too little of it."""
+def _brightness(image: Pixels, fraction: float, rng: Rng) -> Pixels:
+    """Brightness: (1 − fraction) x + fraction · 255 or + 0, with equal probability."""
     return _toward(image, 255 if rng.random() < 0.5 else 0, fraction)
 
 
-def contrast(image: Pixels, fraction: float, rng: Rng) -> Pixels:
-    """(1 − share) x + share · mean(x): fog."""
+def _contrast(image: Pixels, fraction: float, rng: Rng) -> Pixels:
+    """Reduced contrast: (1 − fraction) x + fraction · mean(x)."""
     return _toward(image, image.mean(), fraction)
 
 
-def occlusion(image: Pixels, fraction: float, rng: Rng) -> Pixels:
-    """Gray where a window of this share of the height and of the width lies, anywhere inside: something stands in front."""
+def _occlusion(image: Pixels, fraction: float, rng: Rng) -> Pixels:
+    """A gray rectangle of this fraction of height and width, at a random position."""
     _, H, W = image.shape
     h, w = math.ceil(fraction * H), math.ceil(fraction * W)
     top, left = (round(u * space) for u, space in zip(rng.random(2), (H - h, W - w), strict=True))
@@ -141,48 +141,48 @@ def occlusion(image: Pixels, fraction: float, rng: Rng) -> Pixels:
     return hidden
 
 
-def shift(image: Pixels, fraction: float, rng: Rng) -> Pixels:
-    """x moved in a random direction by this share of its sides, on its border's color: a camera that points elsewhere."""
+def _shift(image: Pixels, fraction: float, rng: Rng) -> Pixels:
+    """Translation in a random direction by this fraction of the sides, filled with the border color."""
     angle = 2 * math.pi * rng.random()
     return _warped(image, ((1, 0, 2 * fraction * math.cos(angle)), (0, 1, 2 * fraction * math.sin(angle))))
 
 
-def rotation(image: Pixels, degrees: float, rng: Rng) -> Pixels:
-    """x turned about its middle, left or right at even chances, on its border's color: a camera held askew."""
+def _rotation(image: Pixels, degrees: float, rng: Rng) -> Pixels:
+    """Rotation about the center, left or right with equal probability, filled with the border color."""
     angle = math.radians(degrees if rng.random() < 0.5 else -degrees)
     aspect = image.shape[2] / image.shape[1]
     cos, sin = math.cos(angle), math.sin(angle)
     return _warped(image, ((cos, -sin / aspect, 0), (sin * aspect, cos, 0)))
 
 
-def jpeg(image: Pixels, quality: float, rng: Rng) -> Pixels:
-    """x as a JPEG file of this quality, 1 to 95, gives it back: a cheap camera, or a picture sent on too often."""
+def _jpeg(image: Pixels, quality: float, rng: Rng) -> Pixels:
+    """JPEG compression with this quality, 1 to 95."""
     file = BytesIO()
     to_pil(image).save(file, "JPEG", quality=round(quality))
     return _channels_first(Image.open(file), image)
 
 
-CORRUPTIONS: Mapping[str, Corruption] = {
-    "noise": Corruption(noise, (0.03, 0.07, 0.12, 0.2, 0.3)),
-    "blur": Corruption(blur, (0.06, 0.11, 0.17, 0.24, 0.33)),
-    "brightness": Corruption(brightness, (0.08, 0.2, 0.35, 0.5, 0.65)),
-    "contrast": Corruption(contrast, (0.15, 0.35, 0.55, 0.7, 0.8)),
-    "occlusion": Corruption(occlusion, (0.1, 0.22, 0.32, 0.42, 0.55)),
-    "shift": Corruption(shift, (0.03, 0.07, 0.12, 0.18, 0.25)),
-    "rotation": Corruption(rotation, (4, 9, 16, 26, 40)),
-    "jpeg": Corruption(jpeg, (60, 30, 16, 10, 6)),
+CORRUPTIONS: Mapping[str, _Corruption] = {
+    "noise": _Corruption(_noise, (0.03, 0.07, 0.12, 0.2, 0.3)),
+    "blur": _Corruption(_blur, (0.06, 0.11, 0.17, 0.24, 0.33)),
+    "brightness": _Corruption(_brightness, (0.08, 0.2, 0.35, 0.5, 0.65)),
+    "contrast": _Corruption(_contrast, (0.15, 0.35, 0.55, 0.7, 0.8)),
+    "occlusion": _Corruption(_occlusion, (0.1, 0.22, 0.32, 0.42, 0.55)),
+    "shift": _Corruption(_shift, (0.03, 0.07, 0.12, 0.18, 0.25)),
+    "rotation": _Corruption(_rotation, (4, 9, 16, 26, 40)),
+    "jpeg": _Corruption(_jpeg, (60, 30, 16, 10, 6)),
 }
 
 
-# --- steps of the above -----------------------------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------------------------------------
 
 
-def _toward(image: Pixels, value: float, share: float) -> Pixels:
-    return _eight_bit((1 - share) * image + share * value)
+def _toward(image: Pixels, value: float, fraction: float) -> Pixels:
+    return _eight_bit((1 - fraction) * image + fraction * value)
 
 
 def _warped(image: Pixels, theta: Matrix) -> Pixels:
-    """The image where an affine map of the output's coordinates, both from -1 to 1, finds it; beyond, its border's color."""
+    """Apply an affine map of the output coordinates, from -1 to 1, and fill with the border color."""
     ground = _border_color(image)
     x = torch.from_numpy(image - ground)[None]
     grid = F.affine_grid(torch.tensor([theta]), list(x.shape), align_corners=False)
@@ -190,7 +190,7 @@ def _warped(image: Pixels, theta: Matrix) -> Pixels:
 
 
 def _border_color(image: Pixels) -> NDArray[np.float32]:
-    """The median of the outermost pixels, channel by channel: (C, 1, 1)."""
+    """Return the median of the outermost pixels of each channel, (C, 1, 1)."""
     edges = np.concatenate([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], axis=1)
     color: NDArray[np.float32] = np.median(edges, axis=1).astype(np.float32)[:, None, None]
     return color

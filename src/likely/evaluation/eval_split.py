@@ -1,4 +1,4 @@
-"""Which images of DATA a model may be measured on: its test part, or else all that the model was not trained on."""
+"""Evaluation images of DATA: the test split, or otherwise all images that the model was not trained on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class OODImages:
-    """Images of no known class, where they are from, and what was left out."""
+    """Out-of-distribution images, their source, and the files that could not be read."""
 
     source: str
     images: ImageDataset
@@ -29,7 +29,7 @@ class OODImages:
 
 @dataclass(frozen=True, eq=False)
 class EvalSplit:
-    """The images to measure on, how many were skipped because the model was trained on them, and what was left out."""
+    """Images for an evaluation, the number of skipped training images, and the files that could not be read."""
 
     images: LabeledImages
     n_skipped: int
@@ -37,40 +37,40 @@ class EvalSplit:
 
 
 def eval_split(classifier: Predictor, data: str, progress: Progress | None = None) -> EvalSplit:
-    """Labeled images of the model's classes that it was not trained on; a DataError if there are none."""
+    """Return labeled images of the model's classes that it was not trained on; raise DataError if there are none."""
     dataset = _loaded(classifier, data, progress).relabel(classifier.labels)
-    part = next(iter(dataset.splits.values())).labeled()
-    fresh = np.flatnonzero(~np.isin(part.hashes, classifier.hashes_))
-    if not len(fresh):
-        why = "the model was trained on every one of them" if len(part) else "none has a label that the model knows"
-        raise DataError(f"{data}: nothing is left to measure on: {why}")
-    return EvalSplit(part.subset(fresh), len(part) - len(fresh), dataset.errors)
+    images = next(iter(dataset.splits.values())).labeled()
+    unseen = np.flatnonzero(~np.isin(images.hashes, classifier.hashes_))
+    if not len(unseen):
+        reason = "the model was trained on all of them" if len(images) else "none has a label that the model knows"
+        raise DataError(f"{data}: no images for an evaluation: {reason}")
+    return EvalSplit(images.subset(unseen), len(images) - len(unseen), dataset.errors)
 
 
 def training_images(classifier: Predictor, data: str, progress: Progress | None = None) -> LabeledImages:
-    """The labeled images of DATA that the model was trained on; a DataError if there are none."""
+    """Return the labeled images of DATA that the model was trained on; raise DataError if there are none."""
     dataset = load(data, classifier.format_ or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0)
-    part = dataset.relabel(classifier.labels).train
-    if part is None or not np.isin(part.hashes, classifier.hashes_).any():
+    images = dataset.relabel(classifier.labels).train
+    if images is None or not np.isin(images.hashes, classifier.hashes_).any():
         raise DataError(f"{data}: holds none of the images that the model was trained on")
-    return part.subset(np.flatnonzero(np.isin(part.hashes, classifier.hashes_))).labeled()
+    return images.subset(np.flatnonzero(np.isin(images.hashes, classifier.hashes_))).labeled()
 
 
 def ood_images(classifier: Predictor, data: str, progress: Progress | None = None) -> OODImages:
-    """Images whatever their labels."""
+    """Return out-of-distribution images, whatever their labels."""
     dataset = _loaded(classifier, data, progress)
     return OODImages(data, next(iter(dataset.splits.values())).images, dataset.errors)
 
 
 def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Dataset:
-    """The test part where there is one, else the training or the validation part."""
+    """Load the test split if there is one, else the training or the validation split."""
     format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
-    for part in ("test", "train", "validation"):
-        dataset = load(data, format, splits=(part,), progress=progress, fewest_classes=0)
+    for split in ("test", "train", "validation"):
+        dataset = load(data, format, splits=(split,), progress=progress, fewest_classes=0)
         if dataset.splits:
             break
     else:
-        raise DataError(f"{data}: holds no images")
+        raise DataError(f"{data}: no images")
     if next(iter(dataset.splits.values())).images.shape != classifier.shape:
-        raise DataError(f"{data}: holds vectors or images of another kind than the model's, {classifier.shape}")
+        raise DataError(f"{data}: images of another shape than the model's, {classifier.shape}")
     return dataset

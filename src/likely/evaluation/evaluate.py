@@ -1,4 +1,4 @@
-"""One evaluation: a classifier held against labeled images, and against images of no known class."""
+"""Evaluation of a classifier on labeled images, and on out-of-distribution images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from likely.inference.hierarchy import Level, levels
 from likely.prediction import CalibrationScope, Status
 
 N_TIMED = 64  # images
-BOUND_SEED = 0  # of the noise in a sampled bound: the same images have the same bits/dim
+BOUND_SEED = 0  # of the noise in a sampled bound, so that bits/dim are reproducible
 
 
 @dataclass(frozen=True, eq=False)
-class OODResult:
-    """How images of no known class fared: their judgment, and where they are from."""
+class _OODResult:
+    """Output for out-of-distribution images, and their source."""
 
     source: str
     output: ConformalOutput
@@ -37,19 +37,20 @@ class OODResult:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """What a classifier said of n labeled images, and every figure that follows."""
+    """Output of a classifier for n labeled images, and all metrics that follow from it."""
 
     classes: tuple[str, ...]
     labels: Ints
     output: ConformalOutput
     likelihood_type: LikelihoodType | None
-    log_evidence: Floats | None  # (n,) nats: log p(x), a true bound where the evidence is one
+    log_evidence: Floats | None  # (n,) nats: log p(x), or a lower bound
     n_dims: int
     seconds: float
-    split: str = "test"  # what the images are called
+    evaluations_per_image: int
+    split: str = "test"
     skipped: int = 0
-    unknown: OODResult | None = None
-    importance_weighted: Floats | None = None  # (n,) nats: a tighter bound on log p(x), if one was asked for
+    unknown: _OODResult | None = None
+    importance_weighted: Floats | None = None  # (n,) nats: a tighter bound on log p(x)
 
     @cached_property
     def log_posterior(self) -> Floats:
@@ -57,7 +58,7 @@ class EvaluationResult:
 
     @cached_property
     def rejected(self) -> NDArray[np.bool_]:
-        """Which images were turned away as unknown, (n,)."""
+        """Mask of the images rejected as unknown, (n,)."""
         return np.array([s is Status.UNKNOWN for s in self.output.statuses])
 
     @property
@@ -72,7 +73,7 @@ class EvaluationResult:
 
     @property
     def metrics(self) -> Metrics:
-        """The figures that the report and the card show."""
+        """Metrics of the evaluation."""
         ambiguous = sum(s is Status.AMBIGUOUS for s in self.output.statuses)
         rejection = RejectionMetrics(self.output.alpha, int(self.rejected.sum()), ambiguous)
         return Metrics(
@@ -92,42 +93,43 @@ class EvaluationResult:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """What `likely evaluate --json` prints."""
-        figures, rejection = self.metrics, self.metrics.rejection
-        found = {
-            "n": figures.n,
-            "skipped": figures.skipped,
-            "accuracy": figures.accuracy,
-            "balanced_accuracy": figures.balanced_accuracy,
-            "nll": figures.nll,
-            "ece": figures.ece,
-            "brier": figures.brier,
-            "bits_per_dim": figures.bits_per_dim,
+        """Return the metrics as a JSON object."""
+        found, rejection = self.metrics, self.metrics.rejection
+        document: dict[str, Any] = {
+            "n": found.n,
+            "skipped": found.skipped,
+            "accuracy": found.accuracy,
+            "balanced_accuracy": found.balanced_accuracy,
+            "nll": found.nll,
+            "ece": found.ece,
+            "brier": found.brier,
+            "bits_per_dim": found.bits_per_dim,
             "likelihood_kind": None if self.likelihood_type is None else str(self.likelihood_type),
-            "false_alarm_rate": None if rejection is None else rejection.n_rejected / figures.n,
+            "false_alarm_rate": None if rejection is None else rejection.n_rejected / found.n,
             "alpha": self.output.alpha,
-            "ambiguous_rate": None if rejection is None else rejection.n_ambiguous / figures.n,
-            "images_per_second": figures.images_per_second,
+            "ambiguous_rate": None if rejection is None else rejection.n_ambiguous / found.n,
+            "images_per_second": found.images_per_second,
+            "evaluations_per_image": self.evaluations_per_image,
             "per_class": self._per_class(),
         }
-        if figures.coarse:
-            found["coarse"] = [
-                {"groups": level.n_groups, "accuracy": level.n_correct / figures.n} for level in figures.coarse
+        if found.coarse:
+            document["coarse"] = [
+                {"groups": level.n_groups, "accuracy": level.n_correct / found.n} for level in found.coarse
             ]
         if self.importance_weighted is not None:
-            found["bits_per_dim_importance_weighted"] = metrics.bits_per_dim(self.importance_weighted, self.n_dims)
-        if (unknown := figures.unknown) is not None:
-            found |= {
+            document["bits_per_dim_importance_weighted"] = metrics.bits_per_dim(self.importance_weighted, self.n_dims)
+        if (unknown := found.unknown) is not None:
+            document |= {
                 "auroc": unknown.auroc,
                 "fpr_at_95_tpr": unknown.fpr_at_95_tpr,
                 "unknown_rate": unknown.n_rejected / unknown.n,
             }
-        return found
+        return document
 
     def _coarse(self, level: Level) -> GroupMetrics:
-        best = level.log_posterior(self.output.log_posterior).argmax(1)
-        right = best == level.group[torch.from_numpy(self.labels)]
-        return GroupMetrics(len(level.names), int(right.sum()))
+        predicted = level.log_posterior(self.output.log_posterior).argmax(1)
+        correct = predicted == level.group[torch.from_numpy(self.labels)]
+        return GroupMetrics(len(level.names), int(correct.sum()))
 
     def _per_class(self) -> list[dict[str, Any]]:
         table = metrics.per_class(self.log_posterior, self.labels)
@@ -147,8 +149,8 @@ class EvaluationResult:
     def _ood_metrics(self) -> OODMetrics:
         assert self.unknown is not None
         unknown = self.unknown.output
-        # The score itself, not the p-value: a few hundred calibration images leave the p-value only as many values.
-        known_scores, unknown_scores = (j.nonconformity.amin(1).numpy() for j in (self.output, unknown))
+        # The score, not the p-value, which has only as many values as there are calibration images.
+        known_scores, unknown_scores = (output.nonconformity.amin(1).numpy() for output in (self.output, unknown))
         return OODMetrics(
             source=self.unknown.source,
             n=len(unknown.statuses),
@@ -167,23 +169,24 @@ def evaluate(
     unknown: tuple[str, ImageDataset] | None = None,
     importance_samples: int | None = None,
 ) -> EvaluationResult:
-    """Hold a classifier against a labeled part, and against `unknown` images (where they are from, the images).
+    """Measure a classifier on labeled images, and on `unknown` images, a pair of their source and the images.
 
-    With `importance_samples`, log p(x) is also bounded by so many latent samples an image; a ValueError where the family
-    has no such bound.
+    `importance_samples` latent samples per image also give a tighter bound on log p(x); raise InvalidValueError if the
+    family has no such bound.
     """
-    judgment, seconds = _timed(classifier, images.images, alpha)
+    output, seconds = _timed(classifier, images.images, alpha)
     model = classifier.model_
     return EvaluationResult(
         classes=classifier.labels,
         labels=images.labels,
-        output=judgment,
+        output=output,
         likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
         log_evidence=_log_evidence(classifier, images.images),
         n_dims=model.task.n_dims,
         seconds=seconds,
+        evaluations_per_image=model.evaluations_per_image,
         skipped=skipped,
-        unknown=OODResult(unknown[0], classifier.conformal_output(unknown[1], alpha=alpha))
+        unknown=_OODResult(unknown[0], classifier.conformal_output(unknown[1], alpha=alpha))
         if unknown is not None
         else None,
         importance_weighted=_importance_weighted(classifier, images.images, importance_samples)
@@ -193,9 +196,9 @@ def evaluate(
 
 
 def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[ConformalOutput, float]:
-    """What is said of all images, and the seconds that it takes; where features are kept, by a few of which they are not."""
+    """Return the output and the seconds that it takes; with cached features, extrapolate from a few uncached images."""
     start = time.perf_counter()
-    judgment = classifier.conformal_output(images, alpha=alpha)
+    output = classifier.conformal_output(images, alpha=alpha)
     seconds = time.perf_counter() - start
     if classifier.features_ is not None and classifier.features_.is_cached and len(images):
         few = images.subset(np.arange(min(N_TIMED, len(images))))
@@ -203,11 +206,11 @@ def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[C
             start = time.perf_counter()
             classifier.conformal_output(few, alpha=alpha)
             seconds = (time.perf_counter() - start) * len(images) / len(few)
-    return judgment, seconds
+    return output, seconds
 
 
 def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:
-    """log p(x) with the noise of a sampled bound in it, where bits/dim mean something."""
+    """Return log p(x), (n,), or a sampled lower bound; None for models without bits/dim."""
     model = classifier.model_
     if not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
         return None
@@ -225,5 +228,5 @@ def _importance_weighted(classifier: Predictor, images: ImageDataset, n_samples:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN: a class without images has no recall."""
+    """Return None for NaN, which JSON lacks: a class without images has no recall."""
     return None if np.isnan(value) else float(value)

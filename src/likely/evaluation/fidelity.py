@@ -1,7 +1,6 @@
-"""Fidelity: how like the real images are those that a model draws, in the features of some extractor.
+"""Fidelity: similarity of generated and real images, as sets, in the features of an extractor.
 
-No such figure means anything by itself: it stands beside the extractor and the numbers of images that it was measured with,
-and figures that differ in these are not compared.
+The metrics depend on the extractor and on the numbers of images; metrics that differ in these are not comparable.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from likely.evaluation.sample_quality import ClassConsistency, class_consistency
 from likely.exceptions import IncomparableError, InvalidValueError
 from likely.options import Options
 
-MAX_IMAGES = 10_000  # images a side, where nobody says how many
-N_SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as its authors have them
-MIN_IMAGES = 50  # images of a class, for a distance within it to say anything
-PRECISION_K, DENSITY_K = 3, 5  # nearest neighbors, as the measures' authors have them
+MAX_IMAGES = 10_000  # real images, by default
+N_SUBSETS, SUBSET = 100, 1000  # of the kernel distance, as in its paper
+MIN_IMAGES = 50  # per class, for the intra-class FID
+PRECISION_K, DENSITY_K = 3, 5  # nearest neighbors, as in the papers
 
 
 class KID(Options):
-    """The kernel distance (KID) of all images, and of random subsets, whose spread says how sure it is."""
+    """Kernel distance of all images, and mean and deviation over random subsets."""
 
     distance: float
     mean: float
@@ -46,121 +45,121 @@ class KID(Options):
 
 
 class IntraClassFID(Options):
-    """The mean over classes of each class's own Fréchet distance; None where no class has enough images."""
+    """Mean of the Fréchet distances of single classes; None if no class has enough images."""
 
     frechet: float | None
-    n_classes: int = Field(description="Classes that were measured.")
-    n_excluded: int = Field(description="Classes left out because they have too few images.")
-    min_images: int = Field(description="Images that a class must have on either side.")
+    n_classes: int = Field(description="Measured classes.")
+    n_excluded: int = Field(description="Classes with too few images.")
+    min_images: int = Field(description="Required images of a class, real and generated.")
 
 
 class Fidelity(Options):
-    """Every figure of a generated set beside a real one, with what it was measured with; JSON can hold it."""
+    """Fidelity metrics of generated images, with the extractor and the images that they were measured with."""
 
-    model: str = Field(description="The model that drew the images.")
-    extractor: str = Field(description="What they were measured with: its name and its number of features.")
+    model: str = Field(description="The generating model.")
+    extractor: str = Field(description="Name and number of features of the extractor.")
     n_features: int
     n_real: int
-    n_generated: int = Field(description="Generated images, each class as many as among the real ones.")
-    real: str = Field(description="The first digits of a hash of the real images.")
-    seed: int = Field(description="The seed that the images were chosen and drawn with.")
-    frechet: float = Field(description="Fréchet distance (FID); 0 is the same.")
+    n_generated: int = Field(description="Generated images, with the class frequencies of the real ones.")
+    real: str = Field(description="First digits of the hash of the real images.")
+    seed: int = Field(description="Seed of the selection of real images and of the generated images.")
+    frechet: float = Field(description="Fréchet distance (FID); 0 for equal sets.")
     kernel: KID
-    precision: float = Field(description=f"Share of generated images among the real ones; k = {PRECISION_K}.")
-    recall: float = Field(description=f"Share of real images among the generated ones; k = {PRECISION_K}.")
-    density: float = Field(description=f"How densely real images stand about the generated ones; k = {DENSITY_K}.")
-    coverage: float = Field(description=f"Share of real images with a generated one close by; k = {DENSITY_K}.")
+    precision: float = Field(description=f"Fraction of generated images within the real manifold; k = {PRECISION_K}.")
+    recall: float = Field(description=f"Fraction of real images within the generated manifold; k = {PRECISION_K}.")
+    density: float = Field(description=f"Density of real images around the generated ones; k = {DENSITY_K}.")
+    coverage: float = Field(description=f"Fraction of real images with a generated one nearby; k = {DENSITY_K}.")
     intra_class_fid: IntraClassFID
-    classes: ClassConsistency | None = Field(description="What the extractor says of the classes, if it knows them.")
+    class_consistency: ClassConsistency | None = Field(
+        description="By the extractor, if it classifies the same classes."
+    )
 
 
 def fidelity(
     classifier: Predictor, images: LabeledImages, extractor: Extractor, n: int | None = None, seed: int = 0
 ) -> Fidelity:
-    """Draw as many images of every class as n real ones of the part have, and measure one set against the other.
+    """Generate images with the class frequencies of n real ones, and measure one set against the other.
 
-    The real images are those of the part in the classifier's own format, chosen by `seed` if there are more than n; all, up
-    to 10,000, without n. A ValueError says what is not possible.
+    `seed` selects the n real images; by default all are used, up to 10,000. Raise InvalidValueError if that is impossible.
     """
-    _refuse_itself(classifier, extractor)
-    K, chosen = len(classifier.labels), _chosen(images, n, seed)
-    generated = sample_images(classifier, chosen.class_counts(K), seed)
-    real, made = extractor.features(chosen.images), extractor.features(generated.images)  # (N, F) each
+    _require_other_model(classifier, extractor)
+    K, selected = len(classifier.labels), _selected(images, n, seed)
+    generated = sample_images(classifier, selected.class_counts(K), seed)
+    x, y = extractor.features(selected.images), extractor.features(generated.images)  # (N, F) each
     return Fidelity(
         model=classifier.id or "unsaved",
-        extractor=f"{extractor.name}, {real.shape[1]} features",
-        n_features=real.shape[1],
-        n_real=len(real),
-        n_generated=len(made),
-        real=_digest(chosen),
+        extractor=f"{extractor.name}, {x.shape[1]} features",
+        n_features=x.shape[1],
+        n_real=len(x),
+        n_generated=len(y),
+        real=_digest(selected),
         seed=seed,
-        frechet=frechet_distance(real, made),
-        kernel=_kernel(real, made, seed),
-        **precision_recall(real, made, PRECISION_K)._asdict(),
-        **density_coverage(real, made, DENSITY_K)._asdict(),
-        intra_class_fid=_within(
-            intra_class_frechet_distances((real, chosen.labels), (made, generated.labels), K, min_images=MIN_IMAGES)
+        frechet=frechet_distance(x, y),
+        kernel=_kid(x, y, seed),
+        **precision_recall(x, y, PRECISION_K)._asdict(),
+        **density_coverage(x, y, DENSITY_K)._asdict(),
+        intra_class_fid=_intra_class_fid(
+            intra_class_frechet_distances((x, selected.labels), (y, generated.labels), K, min_images=MIN_IMAGES)
         ),
-        classes=_judged(extractor, classifier.labels, generated, chosen),
+        class_consistency=_class_consistency(extractor, classifier.labels, generated, selected),
     )
 
 
 def difference(a: Fidelity, b: Fidelity) -> str | None:
-    """Why the figures of two models cannot be compared, in a sentence; None if they can."""
-    how = {
+    """Return the reason why two measurements are not comparable, as a sentence; None if they are."""
+    conditions = {
         "extractor": "measured by {}",
         "n_real": "measured against {:,} real images",
         "n_generated": "measured on {:,} generated images",
         "real": "measured against the real images {}",
     }
-    for name, words in how.items():
+    for name, template in conditions.items():
         if (ours := getattr(a, name)) != (theirs := getattr(b, name)):
             return (
-                f"the images of {a.model} were {words.format(ours)}, those of {b.model} were {words.format(theirs)}: "
-                "such figures say nothing about each other; measure both alike"
+                f"the images of {a.model} were {template.format(ours)}, those of {b.model} were {template.format(theirs)}: "
+                "measure both alike to compare them"
             )
     return None
 
 
 def require_comparable(a: Fidelity, b: Fidelity) -> None:
-    """Nothing if the figures of two models can be compared, else an Incomparable with the sentence that says why not."""
-    if (why := difference(a, b)) is not None:
-        raise IncomparableError(why)
+    """Raise IncomparableError if two measurements are not comparable."""
+    if (reason := difference(a, b)) is not None:
+        raise IncomparableError(reason)
 
 
-def _refuse_itself(classifier: Predictor, extractor: Extractor) -> None:
+def _require_other_model(classifier: Predictor, extractor: Extractor) -> None:
     if isinstance(extractor, ModelExtractor) and (
         classifier is extractor.classifier or classifier.id == extractor.name
     ):
         raise InvalidValueError(
-            f"{extractor.name} would be measured by its own features, which it was trained to satisfy; "
-            "a model that was trained apart from it was expected, such as a 'softmax' one of the same data"
+            f"{extractor.name} would be measured in its own features; expected another model as extractor, such as a "
+            "'softmax' model of the same data"
         )
 
 
-def _chosen(part: LabeledImages, n: int | None, seed: int) -> LabeledImages:
-    """n labeled images, in their own order."""
-    known = part.labeled()
+def _selected(images: LabeledImages, n: int | None, seed: int) -> LabeledImages:
+    """Return n random labeled images, in their order."""
+    known = images.labeled()
     n = min(len(known), MAX_IMAGES) if n is None else n
     if not DENSITY_K < n <= len(known):
         raise InvalidValueError(
-            f"{n:,} real images were asked for, of {len(known):,} that have a label; "
-            f"more than {DENSITY_K} and no more than there are were expected"
+            f"{n:,} real images, of {len(known):,} with a label; expected more than {DENSITY_K} and at most {len(known):,}"
         )
     return known.subset(np.sort(np.random.default_rng(seed).choice(len(known), n, replace=False)))
 
 
-def _digest(part: LabeledImages) -> str:
-    """What a set of images is known by, whatever its order."""
-    return hashlib.sha256(np.sort(part.hashes).tobytes()).hexdigest()[:8]
+def _digest(images: LabeledImages) -> str:
+    """Return the first digits of a hash of a set of images that does not depend on their order."""
+    return hashlib.sha256(np.sort(images.hashes).tobytes()).hexdigest()[:8]
 
 
-def _kernel(real: Floats, made: Floats, seed: int) -> KID:
-    size = min(SUBSET, len(real) // 2)  # subsets of nearly everything would hardly differ
+def _kid(real: Floats, generated: Floats, seed: int) -> KID:
+    size = min(SUBSET, len(real) // 2)  # larger subsets would hardly differ
     rng = np.random.default_rng(seed)
-    subsets = kernel_distances(real, made, n_subsets=N_SUBSETS, size=size, rng=rng)
+    subsets = kernel_distances(real, generated, n_subsets=N_SUBSETS, size=size, rng=rng)
     return KID(
-        distance=kernel_distance(real, made),
+        distance=kernel_distance(real, generated),
         mean=float(subsets.mean()),
         deviation=float(subsets.std()),
         n_subsets=N_SUBSETS,
@@ -168,7 +167,7 @@ def _kernel(real: Floats, made: Floats, seed: int) -> KID:
     )
 
 
-def _within(distances: Floats) -> IntraClassFID:
+def _intra_class_fid(distances: Floats) -> IntraClassFID:
     measured = distances[~np.isnan(distances)]
     return IntraClassFID(
         frechet=float(measured.mean()) if len(measured) else None,
@@ -178,27 +177,27 @@ def _within(distances: Floats) -> IntraClassFID:
     )
 
 
-def _judged(
-    extractor: Extractor, labels: Sequence[str], made: LabeledImages, real: LabeledImages
+def _class_consistency(
+    extractor: Extractor, labels: Sequence[str], generated: LabeledImages, real: LabeledImages
 ) -> ClassConsistency | None:
-    """What the extractor says of the classes, where it is a classifier of just these."""
+    """Measure class consistency by the extractor if it classifies exactly these classes."""
     if not isinstance(extractor, ModelExtractor) or set(extractor.labels) != set(labels):
         return None
-    new = real.subset(np.flatnonzero(~np.isin(real.hashes, extractor.classifier.hashes_)))
-    return class_consistency(_Reordered(extractor, labels), made, new)
+    unseen = real.subset(np.flatnonzero(~np.isin(real.hashes, extractor.classifier.hashes_)))
+    return class_consistency(_Reordered(extractor, labels), generated, unseen)
 
 
 @dataclass(frozen=True)
 class _Reordered:
-    """A judge of the same classes, whose posterior has them in the order of these labels."""
+    """A classifier whose posterior has the classes in the order of `labels`."""
 
-    judge: ModelExtractor
+    extractor: ModelExtractor
     labels: Sequence[str]
 
     @property
     def id(self) -> str:
-        return self.judge.id
+        return self.extractor.id
 
     def log_posterior(self, images: ImageDataset) -> Floats:
-        order = [self.judge.labels.index(name) for name in self.labels]
-        return self.judge.log_posterior(images)[:, order]
+        order = [self.extractor.labels.index(name) for name in self.labels]
+        return self.extractor.log_posterior(images)[:, order]

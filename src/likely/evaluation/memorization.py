@@ -1,4 +1,4 @@
-"""What a model has learned by heart: whether its training images can be told from others by what it says, or draws."""
+"""Memorization: membership inference by likelihood, and nearest neighbors of generated images."""
 
 from __future__ import annotations
 
@@ -18,34 +18,35 @@ BLOCK = 256
 
 
 class MembershipInference(Options):
-    """How well training images can be told from as many held-out ones by log p(x) alone."""
+    """Separation of training images from as many held-out images by log p(x)."""
 
-    n: int = Field(description="Images of each kind, classes alike among both.")
-    gap: float = Field(description="Mean log p(x) of the training images less that of the others, nats a dimension.")
+    n: int = Field(description="Images of each kind, with equal class frequencies.")
+    gap: float = Field(description="Mean log p(x) of training minus held-out images, in nats per dimension.")
     auroc: float = Field(
-        description="How often a training image has the higher log p(x) of the two: 0.5 if nothing tells them apart "
-        "(membership inference)."
+        description="Probability that a training image has a higher log p(x) than a held-out image; 0.5 without memorization."
     )
-    low: float = Field(description="Of the AUROC, the lower end of its 95% interval (bootstrap).")
-    high: float = Field(description="Its upper end.")
+    low: float = Field(description="Lower end of the 95% bootstrap interval of the AUROC.")
+    high: float = Field(description="Upper end of the interval.")
 
 
 class NearestNeighborMemorization(Options):
-    """Whether generated images lie nearer to training images than to others from the same source."""
+    """Training images among the nearest real neighbors of generated images."""
 
     n: int = Field(description="Generated images.")
-    n_nearest: int = Field(description="Different real images that are the nearest one to a generated image.")
-    n_training: int = Field(description="How many of those were trained on.")
-    expected: float = Field(description="How many would be, did the training make no difference.")
-    p_value: float = Field(description="The probability of as many or more of them by chance.")
+    n_nearest: int = Field(description="Distinct real images that are nearest to a generated image.")
+    n_training: int = Field(description="Training images among them.")
+    expected: float = Field(description="Expected number under the null hypothesis of no memorization.")
+    p_value: float = Field(description="p-value of the exact one-sided test.")
     distance_to_training: float = Field(
         description="Median distance of a generated image to the nearest training image."
     )
-    held_out_distance_to_training: float = Field(description="The same of a held-out image.")
+    held_out_distance_to_training: float = Field(
+        description="Median distance of a held-out image to the nearest training image."
+    )
 
 
 class Memorization(Options):
-    """Both, where there are images to measure by."""
+    """Both tests; None where there are no images for a test."""
 
     membership_inference: MembershipInference | None
     nn_memorization: NearestNeighborMemorization | None
@@ -59,12 +60,15 @@ def measure_memorization(
     *,
     seed: int = 0,
 ) -> Memorization:
-    """`held_out` was kept from the training altogether; `made` are images that the model drew, None if it draws none."""
+    """Run both tests.
+
+    `held_out` images had no influence on the training; `generated` is None for models that generate no images.
+    """
     rng = np.random.default_rng(seed)
     held_out = held_out.labeled()
-    with_images = isinstance(classifier.model_, GenerativeModel) and len(held_out) > 0
+    has_likelihood = isinstance(classifier.model_, GenerativeModel) and len(held_out) > 0
     return Memorization(
-        membership_inference=membership_inference(classifier, train, held_out, rng) if with_images else None,
+        membership_inference=membership_inference(classifier, train, held_out, rng) if has_likelihood else None,
         nn_memorization=nn_memorization(generated, train, held_out)
         if generated is not None and len(generated) and len(held_out)
         else None,
@@ -74,10 +78,11 @@ def measure_memorization(
 def membership_inference(
     classifier: Predictor, train: LabeledImages, held_out: LabeledImages, rng: np.random.Generator
 ) -> MembershipInference:
-    """Yeom 2018 (Privacy Risk in Machine Learning) of a likelihood: a model that overfits gives its members away."""
-    ours, theirs = _paired(train.labels, held_out.labels, rng)
+    """Infer membership from log p(x) (Yeom 2018, Privacy Risk in Machine Learning)."""
+    members, others = _class_matched(train.labels, held_out.labels, rng)
     inside, outside = (
-        classifier.log_evidence(part.subset(chosen).images) for part, chosen in ((train, ours), (held_out, theirs))
+        classifier.log_evidence(images.subset(indices).images)
+        for images, indices in ((train, members), (held_out, others))
     )
     n = len(inside)
     resampled = [auroc(inside[rng.integers(n, size=n)], outside[rng.integers(n, size=n)]) for _ in range(N_BOOTSTRAP)]
@@ -94,23 +99,22 @@ def membership_inference(
 def nn_memorization(
     generated: LabeledImages, train: LabeledImages, held_out: LabeledImages
 ) -> NearestNeighborMemorization:
-    """Of all real images, trained on or not, which are nearest to generated ones?
+    """Test whether generated images lie closer to training images than to held-out images.
 
-    Had the training made no difference, those of a class would be a random choice of D_c among N_c trained and M_c held-out
-    images, the number of trained ones among them hypergeometric, and their number over all classes a sum of such: an exact
-    test, whatever the distance, and however blurred or plain the generated images are. (Comparing distances themselves, as
-    Meehan 2020 does, takes images that lack detail for copies, for they are near to everything.)
+    Under the null hypothesis, the D_c real images of class c that are nearest to generated ones are a random choice among
+    N_c training and M_c held-out images, so the number of training images among them is hypergeometric, and their number
+    over all classes a sum of such variables: an exact test for any distance and any blur of the generated images.
+    (Comparing the distances themselves, as in Meehan 2020, mistakes images that lack detail for copies.)
     """
     train, held_out = train.labeled(), held_out.labeled()
-    of_train, of_held_out, of_made = (
-        make_thumbnails(part).thumbnails.reshape(len(part), -1) for part in (train, held_out, generated)
+    x_train, x_held_out, x_generated = (
+        make_thumbnails(images).thumbnails.reshape(len(images), -1) for images in (train, held_out, generated)
     )
-    (near_train, apart_train), (near_held_out, apart_held_out) = (
-        nearest(of_made, to) for to in (of_train, of_held_out)
-    )
-    trained = apart_train < apart_held_out
+    nearest_train, distance_to_train = nearest(x_generated, x_train)
+    nearest_held_out, distance_to_held_out = nearest(x_generated, x_held_out)
+    is_closer = distance_to_train < distance_to_held_out
     K = 1 + max(train.labels.max(), held_out.labels.max())
-    hits, misses = np.unique(near_train[trained]), np.unique(near_held_out[~trained])
+    hits, misses = np.unique(nearest_train[is_closer]), np.unique(nearest_held_out[~is_closer])
     counts = [
         np.bincount(labels, minlength=K)
         for labels in (train.labels, held_out.labels, train.labels[hits], held_out.labels[misses])
@@ -122,40 +126,41 @@ def nn_memorization(
         n_training=len(hits),
         expected=float((D * N / np.maximum(1, N + M)).sum()),
         p_value=exact_p_value(len(hits), N, M, D),
-        distance_to_training=float(np.median(apart_train)),
-        held_out_distance_to_training=float(np.median(nearest(of_held_out, of_train)[1])),
+        distance_to_training=float(np.median(distance_to_train)),
+        held_out_distance_to_training=float(np.median(nearest(x_held_out, x_train)[1])),
     )
 
 
 def exact_p_value(n_training: int, N: Ints, M: Ints, D: Ints) -> float:
-    """P(Σ_c X_c ≥ n_trained) of independent X_c ~ Hypergeometric: D_c drawn among N_c + M_c of which N_c count; (K,) each."""
+    """Return P(Σ_c X_c ≥ n_training) for independent hypergeometric X_c: D_c draws from N_c + M_c, N_c of them successes."""
     from scipy.stats import hypergeom
 
-    chances = np.ones(1)
+    pmf = np.ones(1)
     for n, m, d in zip(N, M, D, strict=True):
-        chances = np.convolve(chances, hypergeom.pmf(np.arange(d + 1), n + m, n, d))
-    return float(min(1.0, chances[n_training:].sum()))
+        pmf = np.convolve(pmf, hypergeom.pmf(np.arange(d + 1), n + m, n, d))
+    return float(min(1.0, pmf[n_training:].sum()))
 
 
-def nearest(these: Floats, those: Floats) -> tuple[Ints, Floats]:
-    """For each of these (n, d) the index of the nearest of those (m, d), and how far it is."""
-    index, apart = np.empty(len(these), np.int64), np.empty(len(these))
-    size = (those**2).sum(1)
-    for start in range(0, len(these), BLOCK):
-        rows = these[start : start + BLOCK]
-        squared = size - 2 * rows @ those.T
+def nearest(queries: Floats, references: Floats) -> tuple[Ints, Floats]:
+    """Return for each query (n, d) the index of the nearest reference (m, d) and the distance to it, (n,) each."""
+    index, distance = np.empty(len(queries), np.int64), np.empty(len(queries))
+    size = (references**2).sum(1)
+    for start in range(0, len(queries), BLOCK):
+        rows = queries[start : start + BLOCK]
+        squared = size - 2 * rows @ references.T
         found = squared.argmin(1)
         index[start : start + BLOCK] = found
-        apart[start : start + BLOCK] = np.sqrt(np.maximum(squared[np.arange(len(rows)), found] + (rows**2).sum(1), 0))
-    return index, apart
+        least = squared[np.arange(len(rows)), found] + (rows**2).sum(1)
+        distance[start : start + BLOCK] = np.sqrt(np.maximum(least, 0))
+    return index, distance
 
 
-def _paired(ours: Ints, theirs: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
-    """As many of ours as of theirs of every class, drawn at random."""
+def _class_matched(members: Ints, others: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Return random indices into both label arrays with the same number of each class."""
     pairs = []
-    for c in np.unique(theirs):
-        a, b = (rng.permutation(np.flatnonzero(labels == c)) for labels in (ours, theirs))
+    for c in np.unique(others):
+        a, b = (rng.permutation(np.flatnonzero(labels == c)) for labels in (members, others))
         n = min(len(a), len(b))
         pairs.append((a[:n], b[:n]))
-    a, b = (np.sort(np.concatenate(part)) for part in zip(*pairs, strict=True))
+    a, b = (np.sort(np.concatenate(indices)) for indices in zip(*pairs, strict=True))
     return a, b

@@ -1,7 +1,7 @@
-"""How good the answers are: figures from log p(c | x) and the labels, and what a finite test can say about them.
+"""Classification and detection metrics, and their confidence intervals.
 
-All is arithmetic on numpy arrays in float64: `log_posterior` is (N, K) in nats, `labels` is (N,) class indices.
-Functions import scikit-learn and scipy.stats themselves: commands that only classify load this module without them.
+Arithmetic on numpy arrays in float64: `log_posterior` is (N, K) in nats, `labels` is (N,) class indices. Functions import
+scikit-learn and scipy.stats themselves, so that commands that only classify do not load them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Bools = NDArray[np.bool_]
 
 
 class Interval(NamedTuple):
-    """From `low` to `high`, both included."""
+    """A closed interval from `low` to `high`."""
 
     low: float
     high: float
@@ -27,7 +27,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Confidence against accuracy in M equal bins of [0, 1]: (M,) each, nan where a bin is empty."""
+    """Confidence and accuracy in M equal bins of [0, 1]: (M,) each, nan where a bin is empty."""
 
     counts: Ints
     confidence: Floats
@@ -42,7 +42,7 @@ class Reliability:
 
 @dataclass(frozen=True, eq=False)
 class PerClass:
-    """One row a class, (K,) each; nan where there is nothing to divide by: no image of the class, or never answered."""
+    """Metrics per class, (K,) each; nan for a class without images or without predictions."""
 
     n: Ints
     recall: Floats
@@ -50,18 +50,18 @@ class PerClass:
     f1: Floats
 
 
-# --- answers against labels -----------------------------------------------------------------------------------------
+# --- predictions against labels -----------------------------------------------------------------------------------------
 
 
 def accuracy(log_posterior: Floats, labels: Ints) -> float:
-    """The share of images whose most probable class is their label."""
+    """Return the fraction of images whose most probable class is their label."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(labels, log_posterior.argmax(axis=1)))
 
 
 def balanced_accuracy(log_posterior: Floats, labels: Ints) -> float:
-    """The mean recall over the classes that the labels name."""
+    """Return the mean recall over the classes that occur among the labels."""
     return float(np.nanmean(per_class(log_posterior, labels).recall))
 
 
@@ -78,12 +78,12 @@ def brier(log_posterior: Floats, labels: Ints) -> float:
 
 
 def ece(log_posterior: Floats, labels: Ints, bins: int = 15) -> float:
-    """The expected calibration error of the most probable class, in equal bins (Guo 2017, eq. 3)."""
+    """Return the expected calibration error of the most probable class, in equal bins (Guo 2017, eq. 3)."""
     return reliability(log_posterior, labels, bins).ece
 
 
 def reliability(log_posterior: Floats, labels: Ints, bins: int = 15) -> Reliability:
-    """What a reliability diagram draws: bin m holds the images whose highest probability is in ((m − 1)/M, m/M]."""
+    """Return the bins of a reliability diagram: bin m holds images whose highest probability is in ((m − 1)/M, m/M]."""
     confidence = _probability(log_posterior).max(axis=1)
     index = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
     counts = np.bincount(index, minlength=bins)
@@ -92,7 +92,7 @@ def reliability(log_posterior: Floats, labels: Ints, bins: int = 15) -> Reliabil
 
 
 def confusion(log_posterior: Floats, labels: Ints) -> Ints:
-    """How often an image of class i was answered j: (K, K) counts, rows the labels, columns the answers."""
+    """Return the confusion matrix: (K, K) counts, true classes in the rows, predicted classes in the columns."""
     from sklearn.metrics import confusion_matrix
 
     table: Ints = confusion_matrix(labels, log_posterior.argmax(axis=1), labels=np.arange(log_posterior.shape[1]))
@@ -100,11 +100,11 @@ def confusion(log_posterior: Floats, labels: Ints) -> Ints:
 
 
 def per_class(log_posterior: Floats, labels: Ints) -> PerClass:
-    """Images, recall, precision and F1 of every class."""
+    """Return images, recall, precision and F1 of each class."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    answers, classes = log_posterior.argmax(axis=1), np.arange(log_posterior.shape[1])
-    precision, recall, f1, n = precision_recall_fscore_support(labels, answers, labels=classes, zero_division=np.nan)
+    predicted, classes = log_posterior.argmax(axis=1), np.arange(log_posterior.shape[1])
+    precision, recall, f1, n = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=np.nan)
     return PerClass(n.astype(np.int64), recall, precision, f1)
 
 
@@ -121,11 +121,11 @@ def auroc(known_scores: Floats, unknown_scores: Floats) -> float:
 
 
 def fpr_at_95_tpr(known_scores: Floats, unknown_scores: Floats) -> float:
-    """The share of known images that are flagged by the strictest threshold that flags at least 95 % of the unknown.
+    """Return the false-positive rate at the strictest threshold that detects at least 95 % of the unknown images.
 
     Positive is *unknown*: a false positive is a false alarm on a known image (Hendrycks 2019, Deep Anomaly Detection
-    with Outlier Exposure, section 4.2). Scores are high for the known; an image is flagged if its score is at most the
-    threshold. Much of the literature has it the other way round, with the known as the positive.
+    with Outlier Exposure, section 4.2). Scores are high for known images; an image is detected if its score is at most the
+    threshold. Much of the literature has the known images as the positives instead.
     """
     return float(np.mean(known_scores <= np.quantile(unknown_scores, 0.95, method="inverted_cdf")))
 
@@ -135,27 +135,27 @@ def bits_per_dim(log_likelihood: Floats, n_dims: int) -> float:
     return float(-np.mean(log_likelihood, dtype=np.float64) / (n_dims * math.log(2)))
 
 
-# --- what a finite test can say -------------------------------------------------------------------------------------
+# --- intervals and bounds -----------------------------------------------------------------------------------------
 
 
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
-    """The rates that k of n do not refute: coverage is at least `level` whatever the rate (Clopper & Pearson 1934)."""
+    """Return the exact binomial interval for k of n: coverage is at least `level` for any rate (Clopper & Pearson 1934)."""
     return _binomial_interval(k, n, level, "exact")
 
 
 def wilson(k: int, n: int, level: float = 0.95) -> Interval:
-    """The rates p with |k/n − p| ≤ z √(p (1 − p) / n): coverage is about `level` on average (Wilson 1927)."""
+    """Return the rates p with |k/n − p| ≤ z √(p (1 − p) / n): average coverage is about `level` (Wilson 1927)."""
     return _binomial_interval(k, n, level, "wilson")
 
 
 def beta_binomial_bound(n_test: int, n_calibration: int, alpha: float, level: float = 0.95) -> int:
-    """The alarms among n_test known images that a correct split-conformal rule exceeds with probability ≤ 1 − level.
+    """Return the number of false alarms that a split-conformal rule exceeds with probability at most 1 − level.
 
-    The `level` quantile of BetaBinomial(n_test; k, n_calibration + 1 − k), k = ⌊alpha (n_calibration + 1)⌋: one
-    calibration set makes alarms rarer than another (Vovk 2012, Conditional Validity of Inductive Conformal Predictors;
+    The `level` quantile of BetaBinomial(n_test; k, n_calibration + 1 − k), k = ⌊alpha (n_calibration + 1)⌋, because the
+    false-alarm rate depends on the calibration set (Vovk 2012, Conditional Validity of Inductive Conformal Predictors;
     Angelopoulos & Bates 2021, A Gentle Introduction to Conformal Prediction, section 3.2).
     """
-    # The tolerance makes 0.29 · 100 the 29 that it is, as the comparison p = 29/100 <= 0.29 does.
+    # The tolerance makes 0.29 · 100 equal to 29, consistent with the comparison p = 29/100 <= 0.29.
     k = math.floor(alpha * (n_calibration + 1) + 1e-9)
     if k == 0:
         return 0
@@ -169,28 +169,28 @@ def beta_binomial_bound(n_test: int, n_calibration: int, alpha: float, level: fl
 def paired_bootstrap(
     correct_a: Bools, correct_b: Bools, rng: np.random.Generator, n: int = 10_000, level: float = 0.95
 ) -> Interval:
-    """accuracy(a) − accuracy(b) on the same images: the percentile interval over n resamples of the images.
+    """Return the percentile interval of accuracy(a) − accuracy(b) over n resamples of the images.
 
-    A resample is its counts of −1, 0 and +1, and these are multinomial, so that no image is ever drawn
+    The counts of −1, 0 and +1 in a resample are multinomial, so that no image needs to be resampled
     (Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3).
     """
     difference = correct_a.astype(np.int64) - correct_b.astype(np.int64)
-    share = np.bincount(difference + 1, minlength=3) / len(difference)
-    draws = rng.multinomial(len(difference), share, size=n)
+    fractions = np.bincount(difference + 1, minlength=3) / len(difference)
+    draws = rng.multinomial(len(difference), fractions, size=n)
     low, high = np.quantile((draws[:, 2] - draws[:, 0]) / len(difference), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
-# --- steps of the above ---------------------------------------------------------------------------------------------
+# --- helpers --------------------------------------------------------------------------------------------------------
 
 
 def _probability(log_posterior: Floats) -> Floats:
     return np.exp(log_posterior, dtype=np.float64)
 
 
-def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """part / whole, nan where there is no whole."""
-    ratio: Floats = np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    """Return numerator / denominator, nan where the denominator is 0."""
+    ratio: Floats = np.divide(numerator, denominator, out=np.full(len(denominator), np.nan), where=denominator > 0)
     return ratio
 
 

@@ -1,4 +1,4 @@
-"""Trainings on other splits of the same images: how much a figure owes to chance (repeated random sub-sampling)."""
+"""Repeated random sub-sampling: the variation of metrics over trainings on other splits of the same images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ METRICS = ("accuracy", "nll", "ece", "bits_per_dim", "false_alarm_rate")
 
 
 class RepeatResult(Options):
-    """One training, measured on images that it never saw."""
+    """Metrics of one training on its own held-out images."""
 
-    seed: int = Field(description="Of the split, the weights and everything else.")
+    seed: int = Field(description="Seed of the split, the weights and all other randomness.")
     n_train: int = Field(description="Training images.")
-    n_test: int = Field(description="Images set aside and measured on.")
+    n_test: int = Field(description="Held-out images.")
     accuracy: float
     nll: float
     ece: float
@@ -30,12 +30,13 @@ class RepeatResult(Options):
 
     @classmethod
     def from_result(cls, found: EvaluationResult, seed: int, n_train: int) -> RepeatResult:
-        figures = found.as_json()
-        return cls(seed=seed, n_train=n_train, n_test=len(found.labels), **{name: figures[name] for name in METRICS})
+        """Take the metrics of an evaluation."""
+        values = found.as_json()
+        return cls(seed=seed, n_train=n_train, n_test=len(found.labels), **{name: values[name] for name in METRICS})
 
 
 class ResampledEstimate(NamedTuple):
-    """A figure over trials: mean, standard deviation, and the interval that holds its expectation with 95 % confidence."""
+    """Mean and standard deviation of a metric over trainings, and the 95% interval of its expectation."""
 
     mean: float
     deviation: float
@@ -44,25 +45,26 @@ class ResampledEstimate(NamedTuple):
 
 
 def resampled_estimate(values: Sequence[float], n_train: int, n_test: int) -> ResampledEstimate:
-    """mean ± t √((1/R + n_test / n_train) s²) of R trials (Nadeau & Bengio 2003, Inference for the Generalization Error).
+    """Return mean ± t √((1/R + n_test / n_train) s²) over R trainings.
 
-    Trials share images, so their mean varies more than that of R independent ones would: hence the second term.
+    The second term accounts for the images that trainings have in common, which make them dependent (Nadeau & Bengio 2003,
+    Inference for the Generalization Error).
     """
     R, mean, deviation = len(values), fmean(values), stdev(values)
-    half = _student(R - 1) * deviation * math.sqrt(1 / R + n_test / n_train)
+    half = _student_quantile(R - 1) * deviation * math.sqrt(1 / R + n_test / n_train)
     return ResampledEstimate(mean, deviation, mean - half, mean + half)
 
 
 def resampled_estimates(repeats: Sequence[RepeatResult]) -> dict[str, ResampledEstimate]:
-    """Every figure that all trials have, over two trials or more."""
+    """Return the estimates of all metrics that every training has; none for fewer than two trainings."""
     if len(repeats) < 2:
         return {}
-    n_train, n_test = (round(fmean(getattr(trial, name) for trial in repeats)) for name in ("n_train", "n_test"))
-    each = {name: [getattr(trial, name) for trial in repeats] for name in METRICS}
+    n_train, n_test = (round(fmean(getattr(repeat, name) for repeat in repeats)) for name in ("n_train", "n_test"))
+    each = {name: [getattr(repeat, name) for repeat in repeats] for name in METRICS}
     return {name: resampled_estimate(values, n_train, n_test) for name, values in each.items() if None not in values}
 
 
-def _student(freedom: int) -> float:
+def _student_quantile(freedom: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, freedom))

@@ -1,6 +1,6 @@
-"""A generated set is honest: a judge finds in each image the class it was drawn for, and none is a training image again.
+"""Sample quality: class consistency of generated images, and near-duplicates of training images among them.
 
-Both figures stand beside the same figure of real images: no judge is always right, and some data have near twins anyway.
+Both metrics come with their value on real images: no classifier is perfect, and some data contain near-duplicates anyway.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ from likely.options import Options
 
 
 class ReferenceClassifier(Protocol):
-    """Whoever says how probable each class is for an image; a BayesClassifier does."""
+    """A classifier that labels generated images; a Predictor is one."""
 
     @property
     def id(self) -> str | None:
-        """Its name, None if it has none."""
+        """Name of the classifier; None if it has none."""
 
     def log_posterior(self, images: ImageDataset) -> Floats:
-        """log p(c | x), (N, K)."""
+        """Return log p(c | x), shape (N, K)."""
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """log p(c | x) = log 1/M Σ_m p_m(c | x): several judges of the same classes who settle on their mean."""
+    """The mean of several classifiers of the same classes: log p(c | x) = log 1/M Σ_m p_m(c | x)."""
 
     id: str
     members: Sequence[ReferenceClassifier]
 
     def log_posterior(self, images: ImageDataset) -> Floats:
-        votes = np.stack([member.log_posterior(images) for member in self.members])  # (M, N, K)
-        mean: Floats = np.logaddexp.reduce(votes, axis=0) - np.log(len(votes))
+        members = np.stack([member.log_posterior(images) for member in self.members])  # (M, N, K)
+        mean: Floats = np.logaddexp.reduce(members, axis=0) - np.log(len(members))
         return mean
 
 
 class ClassConsistency(Options):
-    """Which of the generated images a judge puts in the class that they were drawn for, and how far it can be trusted."""
+    """Agreement of a classifier with the classes of generated images (Ravuri 2019, Classification Accuracy Score)."""
 
-    classifier: str = Field(description="Who judged.")
+    classifier: str = Field(description="Name of the classifier.")
     n_generated: tuple[int, ...] = Field(description="Generated images of each class.")
-    n_consistent: tuple[int, ...] = Field(description="How many of them the judge puts in that class.")
-    n_real: int = Field(description="Real images, with known labels, that the same judge was shown.")
+    n_consistent: tuple[int, ...] = Field(description="Generated images that the classifier assigns to their class.")
+    n_real: int = Field(description="Labeled real images that the classifier was not trained on.")
     real_accuracy: float | None = Field(
-        description="The share of those it gets right, classes weighing what they weigh among the generated images."
+        description="Accuracy on those, with the class frequencies of the generated images."
     )
 
     @property
@@ -64,23 +64,23 @@ class ClassConsistency(Options):
 
     @property
     def accuracy(self) -> float:
-        """The share of the generated images that are recognized as their class."""
+        """Fraction of the generated images that the classifier assigns to their class."""
         return sum(self.n_consistent) / self.n
 
     @property
     def interval(self) -> Interval:
-        """What that share may be, with 95% confidence."""
+        """95% interval of the accuracy."""
         return clopper_pearson(sum(self.n_consistent), self.n)
 
 
 class NearDuplicates(Options):
-    """How many images are, bit by bit or nearly, among the training images: generated ones, and real ones beside them."""
+    """Duplicates and near-duplicates of training images, among generated and among held-out images."""
 
     n: int = Field(description="Generated images.")
-    n_duplicates: int = Field(description="How many of them are copies or near copies of a training image.")
-    n_real: int = Field(description="Real images that were kept from the training.")
-    n_real_duplicates: int = Field(description="How many of those are, by chance, nearly a training image.")
-    n_train: int = Field(description="Training images that they were compared with.")
+    n_duplicates: int = Field(description="Generated images that duplicate a training image.")
+    n_real: int = Field(description="Held-out real images.")
+    n_real_duplicates: int = Field(description="Held-out images that duplicate a training image.")
+    n_train: int = Field(description="Training images.")
 
     @property
     def fraction(self) -> float:
@@ -92,14 +92,14 @@ class NearDuplicates(Options):
 
     @property
     def interval(self) -> Interval:
-        """What the generated images' share may be, with 95% confidence."""
+        """95% interval of the fraction."""
         return clopper_pearson(self.n_duplicates, self.n)
 
 
 class SampleQuality(Options):
-    """What can be said for and against a set of generated images, in numbers that JSON can hold."""
+    """Class consistency and near-duplicates of a set of generated images."""
 
-    seed: int = Field(description="The seed that the images were drawn with.")
+    seed: int = Field(description="Seed of the generated images.")
     class_consistency: ClassConsistency
     near_duplicates: NearDuplicates
 
@@ -109,21 +109,21 @@ class SampleQuality(Options):
 
 
 def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed: int) -> LabeledImages:
-    """Generated images, n of every class or of each its own number, with the class that each was drawn for as its label.
+    """Generate n images of each class, or a number for each class, labeled with their classes.
 
-    They are those of `likely generate` with the same seed. A ValueError if the model draws no images.
+    `likely generate` creates the same images from the same seed. Raise InvalidValueError if the model generates no images.
     """
     if not isinstance(classifier.model_, GenerativeModel):
         raise InvalidValueError(
-            f"{classifier.family!r} only tells classes apart; families that draw images: {families_with(GenerativeModel)}"
+            f"{classifier.family!r} generates no images; these families do: {families_with(GenerativeModel)}"
         )
     if classifier.format_ is None:
-        raise InvalidValueError("the model was trained on vectors and draws vectors; a model of images was expected")
+        raise InvalidValueError("the model generates vectors; a model of images was expected")
     counts = np.broadcast_to(n_per_class, len(classifier.labels)).tolist()
     if not any(counts):
-        raise InvalidValueError("no image was asked for; at least one was expected")
-    asked = enumerate(zip(classifier.labels, counts, strict=True))
-    pixels = np.concatenate([classifier.sample(name, n, seed=seed + c) for c, (name, n) in asked if n])
+        raise InvalidValueError("the number of images is 0; at least 1 was expected")
+    requests = enumerate(zip(classifier.labels, counts, strict=True))
+    pixels = np.concatenate([classifier.sample(name, n, seed=seed + c) for c, (name, n) in requests if n])
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     images = InMemoryImages(pixels, lambda i: f"generated image {i}")
     return LabeledImages(images, labels, to_hashes(fingerprint(image) for image in pixels))
@@ -137,9 +137,9 @@ def sample_quality(
     *,
     seed: int,
 ) -> SampleQuality:
-    """Judge `made`, which `drawn` has drawn with `seed`, and compare it with the training images.
+    """Measure images that `sample_images` generated with `seed`.
 
-    `held_out` are labeled real images that neither the model nor the judge was trained on.
+    `held_out` are labeled real images that neither the model nor the classifier was trained on.
     """
     return SampleQuality(
         seed=seed,
@@ -151,63 +151,64 @@ def sample_quality(
 def class_consistency(
     classifier: ReferenceClassifier, generated: LabeledImages, real: LabeledImages
 ) -> ClassConsistency:
-    """The judge's word on generated images beside its word on real ones, of which there may be none."""
-    of_made, of_real = _verdict(classifier, generated), _verdict(classifier, real)
+    """Measure class consistency of generated images, and accuracy on real images if there are any."""
+    on_generated, on_real = _predictions(classifier, generated), _predictions(classifier, real)
     return ClassConsistency(
         classifier=classifier.id or "unsaved",
-        n_generated=tuple(of_made.counts.tolist()),
-        n_consistent=tuple(of_made.right.tolist()),
-        n_real=len(of_real.labels),
-        real_accuracy=_weighted_accuracy(of_real, of_made.counts),
+        n_generated=tuple(on_generated.counts.tolist()),
+        n_consistent=tuple(on_generated.correct.tolist()),
+        n_real=len(on_real.labels),
+        real_accuracy=_weighted_accuracy(on_real, on_generated.counts),
     )
 
 
 def near_duplicates(generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> NearDuplicates:
-    """Images of `made`, and of `held_out`, that show what a training image shows; see `likely.data.quality.near_duplicates`."""
+    """Count duplicates and near-duplicates of training images; see `likely.data.quality.near_duplicates`."""
     known = make_thumbnails(train)
-    n, n_real = _n_copies(generated, known), _n_copies(held_out, known)
+    n, n_real = _n_duplicates(generated, known), _n_duplicates(held_out, known)
     return NearDuplicates(
         n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train)
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Verdict:
-    """What a judge said of images with known classes: log p(c | x), (N, K), and labels, (N,)."""
+class _Predictions:
+    """log p(c | x), (N, K), and labels (N,) of images."""
 
     log_posterior: Floats
     labels: Ints
 
     @property
     def counts(self) -> Ints:
-        """Images of each class, (K,)."""
-        return self._counted(self.labels)
+        """Images per class, (K,)."""
+        return self._count(self.labels)
 
     @property
-    def right(self) -> Ints:
-        """Those of them that the judge gets right, (K,)."""
-        return self._counted(self.labels[self.log_posterior.argmax(axis=1) == self.labels])
+    def correct(self) -> Ints:
+        """Correctly classified images per class, (K,)."""
+        return self._count(self.labels[self.log_posterior.argmax(axis=1) == self.labels])
 
-    def _counted(self, labels: Ints) -> Ints:
+    def _count(self, labels: Ints) -> Ints:
         return np.bincount(labels, minlength=self.log_posterior.shape[1])
 
 
-def _verdict(judge: ReferenceClassifier, part: LabeledImages) -> _Verdict:
-    shown = part.labeled()
-    return _Verdict(judge.log_posterior(shown.images) if len(shown) else np.zeros((0, 1)), shown.labels)
+def _predictions(classifier: ReferenceClassifier, images: LabeledImages) -> _Predictions:
+    labeled = images.labeled()
+    log_posterior = classifier.log_posterior(labeled.images) if len(labeled) else np.zeros((0, 1))
+    return _Predictions(log_posterior, labeled.labels)
 
 
-def _weighted_accuracy(real: _Verdict, weights: Ints) -> float | None:
-    """The mean over classes of the share of real images that the judge gets right, weighted; None without an image."""
+def _weighted_accuracy(real: _Predictions, weights: Ints) -> float | None:
+    """Return the weighted mean recall over classes; None without images."""
     counts = real.counts
-    seen = np.flatnonzero((counts > 0) & (weights[: len(counts)] > 0))
-    if not len(seen):
+    present = np.flatnonzero((counts > 0) & (weights[: len(counts)] > 0))
+    if not len(present):
         return None
-    return float(np.average(real.right[seen] / counts[seen], weights=weights[seen]))
+    return float(np.average(real.correct[present] / counts[present], weights=weights[present]))
 
 
-def _n_copies(part: LabeledImages, known: Thumbnails) -> int:
-    if not len(part):
+def _n_duplicates(images: LabeledImages, known: Thumbnails) -> int:
+    if not len(images):
         return 0
-    is_near = nearest_duplicates(make_thumbnails(part), known) >= 0  # which leaves exact copies out
-    return int((is_near | np.isin(part.hashes, known.hashes)).sum())
+    is_near = nearest_duplicates(make_thumbnails(images), known) >= 0  # without exact duplicates
+    return int((is_near | np.isin(images.hashes, known.hashes)).sum())

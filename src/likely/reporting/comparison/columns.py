@@ -208,8 +208,8 @@ COSTS = (
 
 def _class_consistency(result: Result) -> float | None:
     """Return the class consistency by the extractor, or by the baseline if the extractor is no classifier."""
-    if result.fidelity is not None and result.fidelity.classes is not None:
-        return result.fidelity.classes.accuracy
+    if result.fidelity is not None and result.fidelity.class_consistency is not None:
+        return result.fidelity.class_consistency.accuracy
     return None if result.sample_quality is None else result.sample_quality.class_consistency.accuracy
 
 

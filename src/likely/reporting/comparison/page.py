@@ -96,7 +96,7 @@ def fidelity_notes(comparison: Comparison, found: Fidelity) -> Iterator[str]:
     if reason is not None:
         yield f"Compare families of the same seed only: {reason}."
     quality = next((result.sample_quality for result in comparison.results if result.sample_quality), None)
-    consistency = found.classes or (quality.class_consistency if quality else None)
+    consistency = found.class_consistency or (quality.class_consistency if quality else None)
     if consistency:
         accuracy = consistency.real_accuracy
         own = "" if accuracy is None else f", whose accuracy on real images is {percent(accuracy)}"

@@ -51,8 +51,8 @@ def fidelity_tiles(fidelity: Fidelity) -> Iterator[MetricTile]:
     note = "of the real images have a generated image nearby: diversity, more robust to outliers"
     yield MetricTile("Coverage", percent(fidelity.coverage), note)
     yield _intra_class_tile(fidelity)
-    if fidelity.classes is not None:
-        yield _consistency_tile(fidelity.classes)
+    if fidelity.class_consistency is not None:
+        yield _consistency_tile(fidelity.class_consistency)
 
 
 def extractor_description(fidelity: Fidelity) -> str:
