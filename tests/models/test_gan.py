@@ -85,7 +85,7 @@ def test_a_preset_fills_in_what_is_not_set_by_hand(preset):
     assert options.training_defaults == PRESET_TRAINING[preset]
 
 
-@pytest.mark.parametrize("by_hand", [{"noise": 0.0}, {"norm": "spectral"}, {"adversarial": 1.0, "width": 8}])
+@pytest.mark.parametrize("by_hand", [{"noise": 0.0}, {"norm": "spectral"}, {"adversarial_weight": 1.0, "width": 8}])
 def test_what_is_set_by_hand_wins_over_the_preset(by_hand):
     chosen, preset = GANOptions(preset="classifier", **by_hand), GANOptions(preset="classifier")
     for name in GANOptions.model_fields:
@@ -97,7 +97,11 @@ def test_options_written_out_and_read_back_are_the_same():
     assert GANOptions(**options.model_dump()) == options
 
 
-OTHERS = [{"feature_matching": 1.0}, {"loss": "hinge", "head": "auxiliary"}, {"adversarial": 0.0, "norm": "weight"}]
+OTHERS = [
+    {"feature_matching": 1.0},
+    {"loss": "hinge", "head": "auxiliary"},
+    {"adversarial_weight": 0.0, "norm": "weight"},
+]
 
 
 @pytest.mark.parametrize("options", OTHERS, ids=lambda options: "-".join(map(str, options.values())))
@@ -239,7 +243,7 @@ def test_a_generator_that_knows_its_classes_is_asked_for_them(shape):
 
 @torch.no_grad()
 def test_the_first_images_set_lengths_and_where_a_dense_generator_begins(shape):
-    model = built(shape, norm="length", generator_architecture="dense")
+    model = built(shape, norm="fixed_weight_norm", generator_architecture="dense")
     torch.manual_seed(0)
     before = GAN(model.task, model.settings)
     first, last = (m.discriminator.to_logits.parametrizations.weight[0].length for m in (before, model))

@@ -144,7 +144,7 @@ def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
         optimizer="sgd",
         schedule="constant",
         learning_rate=0.1,
-        clip=0.5,
+        max_grad_norm=0.5,
     )
     before = training.model.weights[0].item()
     next(fit(training, feed(N)))
@@ -153,7 +153,7 @@ def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
 
 
 def test_the_clip_is_of_all_parameters_together():
-    training = state(vae(), optimizer="sgd", schedule="constant", learning_rate=0.1, clip=1e-3, weight_decay=0)
+    training = state(vae(), optimizer="sgd", schedule="constant", learning_rate=0.1, max_grad_norm=1e-3, weight_decay=0)
     before = [parameter.detach().clone() for parameter in training.model.parameters()]
     next(fit(training, feed(N)))
     moved = torch.cat([(p - b).flatten() for p, b in zip(training.model.parameters(), before, strict=True)])
@@ -185,7 +185,7 @@ def test_an_objective_may_learn_at_a_share_of_the_rate():
     class Uneven(Weights):
         def objectives(self):
             first, second = super().objectives()
-            return first, dataclasses.replace(second, rate=0.25)
+            return first, dataclasses.replace(second, lr_ratio=0.25)
 
     training = state(Uneven(every=(1, 1)), epochs=1, learning_rate=0.5, schedule="constant")
     next(fit(training, feed(8)))

@@ -40,11 +40,11 @@ PRESETS: dict[str, dict[str, object]] = {
         "generator_width": 16,
         "latent_dims": 100,
         "feature_matching": 1.0,
-        "adversarial": 0.0,
+        "adversarial_weight": 0.0,
         "class_weight": 2.0,
         "aux_class_weight": 0.0,
         "noise": 0.5,
-        "norm": "length",
+        "norm": "fixed_weight_norm",
         "diff_augment": "none",
     },
 }
@@ -53,7 +53,7 @@ CANDIDATES = 4  # expected of a class, for each image that is drawn of it by a g
 MOST_CANDIDATES = 16_384  # of all classes; of a very rare one some images will then be of others
 CHUNK = 256  # of them are judged at a time
 # Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
-_ADVERSARIAL_TRAINING = {"optimizer": "adam", "momentum": 0.5, "clip": 10.0, "weight_decay": 0.0}
+_ADVERSARIAL_TRAINING = {"optimizer": "adam", "momentum": 0.5, "max_grad_norm": 10.0, "weight_decay": 0.0}
 PRESET_TRAINING: dict[str, dict[str, object]] = {
     # Shifts are left to diff_augment, which does not teach the generator to shift.
     "generator": _ADVERSARIAL_TRAINING | {"learning_rate": 2e-3, "batch_size": 64, "augment": {"shift": 0.0}},
@@ -61,10 +61,10 @@ PRESET_TRAINING: dict[str, dict[str, object]] = {
     | {
         "learning_rate": 3e-3,
         "batch_size": 128,
-        "schedule": "hold",
-        "ema": 0.9995,
+        "schedule": "wsd",
+        "ema_decay": 0.9995,
         "beta2": 0.999,
-        "clip": 1000.0,  # a difference of mean features may be as long as it likes
+        "max_grad_norm": 1000.0,  # a difference of mean features may be as long as it likes
         "augment": {"shift": 0.0},
     },
 }
@@ -112,10 +112,10 @@ class GANOptions(TrunkOptions):
         ge=0,
         description="Standard deviation of noise on the discriminator's hidden layers; on the image a fifth more.",
     )
-    norm: Literal["none", "weight", "length", "spectral", "layer"] = Field(
+    norm: Literal["none", "weight", "fixed_weight_norm", "spectral", "layer"] = Field(
         "layer",
         description="What is normalized in the discriminator: its weights, their length being learned (weight) or set by the "
-        "first images (length), or by their largest singular value (spectral); or its layers.",
+        "first images (fixed_weight_norm), or by their largest singular value (spectral); or its layers.",
     )
     diff_augment: str = Field(
         "shift",
@@ -145,7 +145,7 @@ class GANOptions(TrunkOptions):
             )
         if not (self.adversarial_weight or self.feature_matching or self.aux_class_weight):
             raise InvalidValueError(
-                "adversarial, feature_matching and aux_class_weight are all 0, and the generator would learn nothing; "
+                "adversarial_weight, feature_matching and aux_class_weight are all 0, and the generator would learn nothing; "
                 "at least one of them above 0 was expected"
             )
         return self

@@ -89,7 +89,7 @@ def spectral(layer: nn.Module) -> nn.Module:
 NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
-    "length": _fixed_length,
+    "fixed_weight_norm": _fixed_length,
     "spectral": spectral,
     "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, of all maps together
 }
@@ -110,7 +110,7 @@ class DiscriminatorTrunk(nn.Module):
         self.n_maps, self.n_features = n_maps, n_maps * size
         self.noise = noise
         self.background: Tensor | None
-        self.register_buffer("background", torch.zeros(n_channels) if norm == "length" else None)
+        self.register_buffer("background", torch.zeros(n_channels) if norm == "fixed_weight_norm" else None)
 
     def forward(
         self, x: Tensor, rng: Generator | None = None, *, first: Callable[[nn.Module, Tensor], None] | None = None

@@ -48,7 +48,7 @@ class TrainingOptions(Options):
         0.9, ge=0, lt=1, description="How long gradients are remembered: momentum of SGD, β₁ of Adam."
     )
     beta2: float = Field(0.99, ge=0, lt=1, description="How long the squares of gradients are remembered: β₂ of Adam.")
-    schedule: Literal["one_cycle", "cosine", "step", "constant", "hold"] = Field(
+    schedule: Literal["one_cycle", "cosine", "step", "constant", "wsd"] = Field(
         "one_cycle", description="How the learning rate runs from the first step to the last."
     )
     learning_rate: float = Field(4e-3, gt=0, description="The schedule's largest learning rate.")

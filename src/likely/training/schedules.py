@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 WARM_UP = 0.2  # of the training: the share in which one_cycle climbs
-COOL_DOWN = 0.3  # the share in which hold descends
+COOL_DOWN = 0.3  # the share in which wsd descends
 
 
 def one_cycle(fraction: float) -> float:
@@ -39,7 +39,7 @@ def wsd(fraction: float) -> float:
     """The same for most of the training, then down in a straight line (Hägele 2024, Scaling Laws and Compute-Optimal Training
     Beyond Fixed Training Durations).
 
-    >>> hold(0.0), hold(0.7), round(hold(0.85), 3)
+    >>> wsd(0.0), wsd(0.7), round(wsd(0.85), 3)
     (1.0, 1.0, 0.5)
     """
     return max(min(1.0, (1 - fraction) / COOL_DOWN), 1e-3)
@@ -54,5 +54,5 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": cosine,
     "step": step,
     "constant": constant,
-    "hold": wsd,
+    "wsd": wsd,
 }

@@ -53,7 +53,7 @@ def test_a_model_folder_holds_all_that_it_takes(classifier, tmp_path):
     classifier.save(tmp_path / "model")
     again = Classifier.load(tmp_path / "model")
     assert_allclose(again.predict_log_proba(IMAGES[:20]), classifier.predict_log_proba(IMAGES[:20]), rtol=1e-5)
-    assert again.classify(IMAGES[:2])[0].status is classifier.answer(IMAGES[:2])[0].status
+    assert again.classify(IMAGES[:2])[0].status is classifier.classify(IMAGES[:2])[0].status
 
 
 def test_a_class_can_be_added(classifier):
@@ -68,15 +68,15 @@ def test_a_class_can_be_added(classifier):
 
 def test_reasons_are_told_pixel_by_pixel(classifier):
     found = classifier.explain(IMAGES[0])
-    assert found.evidence.shape == classifier.shape
-    assert found.way is None
+    assert found.attribution.shape == classifier.shape
+    assert found.counterfactual_path is None
 
 
 def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
     with pytest.raises(ValueError, match="has not learned to draw"):
         classifier.sample(3)
     with pytest.raises(ValueError, match="whole images"):
-        classifier.answer(IMAGES[:1], observed=np.zeros(classifier.shape[1:], bool))
+        classifier.classify(IMAGES[:1], mask=np.zeros(classifier.shape[1:], bool))
 
 
 @pytest.mark.parametrize("family", ["vae", "flow", "softmax"])
@@ -109,22 +109,22 @@ def test_vectors_have_no_features_but_their_own():
 def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier):
     # Half as bright, the direction of most features is the same; their length is not.
     features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
-    described = features.seen(pixels).description
-    assert described.shape == (5, len(features.map.groups) + 1)
-    assert (features.seen(pixels // 2).description[:, :-1] < described[:, :-1]).all()
-    examined = classifier.examine(read_inputs(IMAGES[:5], classifier.format_)[0])
-    assert examined.traits.shared.shape == described.shape
+    described = features.model_input(pixels).extra_features
+    assert described.shape == (5, len(features.extractor.groups) + 1)
+    assert (features.model_input(pixels // 2).extra_features[:, :-1] < described[:, :-1]).all()
+    examined = classifier.outputs(read_inputs(IMAGES[:5], classifier.format_)[0])
+    assert examined.features.shape == described.shape
 
 
 def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier):
     features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
-    plain, felt = features.seen(pixels), features.differentiable(pixels / 255)
+    plain, felt = features.model_input(pixels), features.differentiable(pixels / 255)
     features.enable_cache()
-    kept, again = features.seen(pixels), features.seen(pixels)
+    kept, again = features.model_input(pixels), features.model_input(pixels)
     features.disable_cache()
     for other in (felt, kept, again):
         assert_allclose(other.x.detach(), plain.x, rtol=1e-4, atol=1e-5)
-        assert_allclose(other.description.detach(), plain.description, rtol=1e-4, atol=1e-5)
+        assert_allclose(other.extra_features.detach(), plain.extra_features, rtol=1e-4, atol=1e-5)
 
 
 def test_speed_is_that_of_images_that_were_never_seen():
@@ -143,7 +143,9 @@ def test_noise_and_plain_colors_are_strange(classifier):
     rng = np.random.default_rng(0)
     strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
-        classifier.judge(read_inputs(images, classifier.format_)[0], alpha=0.05).nonconformity.amin(1).numpy()
+        classifier.conformal_output(read_inputs(images, classifier.format_)[0], alpha=0.05)
+        .nonconformity.amin(1)
+        .numpy()
         for images in (NEW, strangers)
     )
     assert auroc(-known, -strange) > 0.98

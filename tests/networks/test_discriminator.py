@@ -111,7 +111,7 @@ def test_pooled_features_are_the_means_of_the_last_maps(shape):
     assert_close(pooled.mean(1), features.mean(1))
 
 
-@pytest.mark.parametrize("of_weights", ["weight", "length"])
+@pytest.mark.parametrize("of_weights", ["weight", "fixed_weight_norm"])
 def test_a_norm_of_weights_changes_nothing_at_first(of_weights):
     assert_close(built((1, 8, 8), of_weights)(images((1, 8, 8)))[1], built((1, 8, 8))(images((1, 8, 8)))[1])
 
@@ -119,7 +119,7 @@ def test_a_norm_of_weights_changes_nothing_at_first(of_weights):
 @torch.no_grad()
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_images(shape, noise):
-    network, x = built(shape, "length", noise), images(shape, 64)
+    network, x = built(shape, "fixed_weight_norm", noise), images(shape, 64)
     network.init_from_data(x, generator(1))
     found = []
     features = network.trunk(x, generator(1), first=lambda layer, h: found.append(layer(h)))
@@ -131,7 +131,7 @@ def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_i
 
 @torch.no_grad()
 def test_a_background_is_taken_off():
-    network = built((2, 8, 8), "length")
+    network = built((2, 8, 8), "fixed_weight_norm")
     x = torch.full((9, 2, 8, 8), -1.0)
     x[:, 1] = 0.25
     x[:, :, 2:4] = torch.rand(9, 2, 2, 8)
@@ -140,7 +140,7 @@ def test_a_background_is_taken_off():
 
 
 def test_the_lengths_of_weights_are_not_learned():
-    network = built((1, 8, 8), "length")
+    network = built((1, 8, 8), "fixed_weight_norm")
     network.init_from_data(images((1, 8, 8)), generator(1))
     before = network(images((1, 8, 8)))[1]
     assert not [name for name, _ in network.named_parameters() if "length" in name]
@@ -151,7 +151,7 @@ def test_the_lengths_of_weights_are_not_learned():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("other", sorted(set(NORMS) - {"length"}))
+@pytest.mark.parametrize("other", sorted(set(NORMS) - {"fixed_weight_norm"}))
 def test_no_other_norm_is_set_by_the_first_images(other):
     network = built((1, 8, 8), other).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}

@@ -130,6 +130,6 @@ def test_the_pattern_takes_what_can_be_done(name):
     assert re.fullmatch(PATTERN, name)
 
 
-@pytest.mark.parametrize("name", ["", "none,shift", "shift,", "color", "shift cutout"])
+@pytest.mark.parametrize("name", ["", "none,shift", "shift,", "colors", "shift cutout"])
 def test_the_pattern_takes_nothing_else(name):
     assert not re.fullmatch(PATTERN, name)
