@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from likely.classifier.explanation import Explanation
     from likely.cli.masks import Mask
     from likely.inference.decision import ConformalClassifier
-    from likely.reporting.images.captions import Pixels
+    from likely.reporting.images.image_layout import Pixels
 
 N_ALIKE = 7  # training images of each class
 
@@ -79,11 +79,11 @@ def _whole(
 ) -> tuple[Image, list[str]]:
     """The picture of an explanation, and what it shows in words."""
     from likely.cli.console import console
-    from likely.reporting.images.explanation_figure import explanation_figure
+    from likely.reporting.images.explanation import explanation_image
 
     with console.status("explaining"):
         found = classifier.explain(image, against=against)
-    return explanation_figure(found, classifier.labels, _alike(classifier, found, folder, data)), _sentences(
+    return explanation_image(found, classifier.labels, _alike(classifier, found, folder, data)), _sentences(
         classifier, image, found
     )
 
@@ -91,13 +91,13 @@ def _whole(
 def _part(classifier: Predictor, image: Path, mask: Mask, judge: ConformalClassifier | None) -> tuple[Image, list[str]]:
     """The same of an image of which only a part is seen."""
     from likely.cli.console import console
-    from likely.reporting.images.explanation_figure import imputation_figure
+    from likely.reporting.images.explanation import imputation_image
 
     with console.status("imagining"):
         found = classifier.impute(image, mask, conformal=judge)
     names, p = classifier.labels, found.log_posterior.exp()
     best = [f"{names[c]} {p[c]:.3f}" for c in p.argsort(descending=True)[:2].tolist()]
-    return imputation_figure(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]
+    return imputation_image(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]
 
 
 def _sentences(classifier: Predictor, image: Path, found: Explanation) -> list[str]:

@@ -1,1 +1,1 @@
-"""Composition of images: grids, captions, explanation figures."""
+"""Composition of images: grids, captions, explanations."""

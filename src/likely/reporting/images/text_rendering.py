@@ -1,4 +1,4 @@
-"""Lettering: names as pictures of text, in whatever alphabet they are written, shortened to the room there is."""
+"""Text rendering: names in any script as images, shortened to the available width."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from likely.reporting.formatting import shorten
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-INK = (118, 118, 118)  # half way between black and white to the eye: as legible on a dark page as on a light one
-STROKE = 0.25  # pixels: thin gray letters ask for a little more weight
-# Pillow's own face has hardly more than English letters. For others, faces that systems usually have; none need be there.
-FACES = (
+INK = (118, 118, 118)  # perceptually halfway between black and white: legible on dark and on light pages
+STROKE = 0.25  # pixels: thin gray letters need a little more weight
+# The font of Pillow has few letters besides English ones. For others, common system fonts, if installed.
+FONTS = (
     "NotoSans-Regular.ttf",
     "DejaVuSans.ttf",
     "Arial.ttf",
@@ -24,60 +24,63 @@ FACES = (
     "msyh.ttc",
     "Arial Unicode.ttf",
 )
-_NO_LETTER = "\uffff"  # never a letter: every face draws its sign for a missing one
+_NONCHARACTER = "\uffff"  # every font renders it as its sign for missing letters
 
 
 @dataclass(frozen=True)
 class TextRenderer:
-    """A face at a size in pixels, and how the letters that it lacks are spelled."""
+    """A font at a size in pixels, with replacements for letters that it lacks."""
 
     font: Font
     size: int
-    spelling: Mapping[int, str]
+    replacements: Mapping[int, str]
 
     @classmethod
-    def of(cls, names: Iterable[str], size: int) -> TextRenderer:
-        """The first face with every letter of the names, else the one that lacks the fewest, with those less their accents."""
-        letters = set("".join(names))
-        font, lacking = min(_faces(letters, size), key=lambda face: len(face[1]))
-        return cls(font, size, {ord(letter): _plain(letter) for letter in lacking})
+    def for_texts(cls, texts: Iterable[str], size: int) -> TextRenderer:
+        """Choose the first font with all letters of the texts, else the font that lacks the fewest.
+
+        Missing letters lose their accents.
+        """
+        letters = set("".join(texts))
+        font, missing = min(_fonts(letters, size), key=lambda candidate: len(candidate[1]))
+        return cls(font, size, {ord(letter): _without_accents(letter) for letter in missing})
 
     def width(self, name: str) -> int:
-        """How wide a name is, in pixels."""
-        return math.ceil(self.font.getlength(self._spelled(name)) + 2 * STROKE) if name else 0
+        """Return the width of a name in pixels."""
+        return math.ceil(self.font.getlength(self._replaced(name)) + 2 * STROKE) if name else 0
 
     def fitted(self, name: str, width: int) -> str:
-        """The name, with an ellipsis for what a width has no room for."""
-        shorter = (shorten(name, limit) for limit in range(len(name), 0, -1))
-        return next((words for words in shorter if self.width(words) <= width), "")
+        """Shorten a name with an ellipsis until it fits the width."""
+        candidates = (shorten(name, limit) for limit in range(len(name), 0, -1))
+        return next((text for text in candidates if self.width(text) <= width), "")
 
     def image(self, name: str, size: tuple[int, int]) -> Image.Image:
-        """The name on a clear ground of this width and height, at its left, half way up."""
-        picture = Image.new("RGBA", size, (*INK, 0))
-        words = self._spelled(self.fitted(name, size[0]))
-        place = (STROKE, size[1] / 2)
-        ImageDraw.Draw(picture).text(place, words, (*INK, 255), self.font, anchor="lm", stroke_width=STROKE)
-        return picture
+        """Render the name at the left of a transparent image of this width and height, vertically centered."""
+        image = Image.new("RGBA", size, (*INK, 0))
+        text = self._replaced(self.fitted(name, size[0]))
+        position = (STROKE, size[1] / 2)
+        ImageDraw.Draw(image).text(position, text, (*INK, 255), self.font, anchor="lm", stroke_width=STROKE)
+        return image
 
-    def _spelled(self, name: str) -> str:
-        return " ".join(name.split()).translate(self.spelling)
+    def _replaced(self, name: str) -> str:
+        return " ".join(name.split()).translate(self.replacements)
 
 
-def _faces(letters: Iterable[str], size: int) -> Iterator[tuple[Font, list[str]]]:
-    """Pillow's own face and, if need be, those that this machine has; each with the letters that it lacks."""
-    own = ImageFont.load_default(size)
-    lacking = _lacking(own, letters)
-    yield own, lacking
-    for name in FACES if lacking else ():
+def _fonts(letters: Iterable[str], size: int) -> Iterator[tuple[Font, list[str]]]:
+    """Yield the font of Pillow and, if it lacks letters, installed system fonts; each with its missing letters."""
+    default = ImageFont.load_default(size)
+    missing = _missing(default, letters)
+    yield default, missing
+    for name in FONTS if missing else ():
         try:
             font = ImageFont.truetype(name, size)
         except OSError:
             continue
-        yield font, _lacking(font, letters)
+        yield font, _missing(font, letters)
 
 
-def _lacking(font: Font, letters: Iterable[str]) -> list[str]:
-    sign = _shape(font, _NO_LETTER)
+def _missing(font: Font, letters: Iterable[str]) -> list[str]:
+    sign = _shape(font, _NONCHARACTER)
     return [letter for letter in letters if not letter.isspace() and _shape(font, letter) == sign]
 
 
@@ -86,9 +89,10 @@ def _shape(font: Font, letter: str) -> tuple[tuple[int, int], bytes]:
     return mask.size, bytes(mask)
 
 
-def _plain(letter: str) -> str:
-    """
-    >>> _plain("é"), _plain("ﬁ"), _plain("猫")
+def _without_accents(letter: str) -> str:
+    """Decompose a letter and drop its accents.
+
+    >>> _without_accents("é"), _without_accents("ﬁ"), _without_accents("猫")
     ('e', 'fi', '猫')
     """
-    return "".join(part for part in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(part))
+    return "".join(c for c in unicodedata.normalize("NFKD", letter) if not unicodedata.combining(c))

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 
 from likely.classifier.explanation import Explanation
 from likely.networks.pixel_scaling import to_eight_bit
-from likely.reporting.images.explanation_figure import attribution_image, frames
+from likely.reporting.images.explanation import attribution_image, frames
 from likely.server.http.dependencies import Asker, Reader, StateHere, find_model
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.png import encoded, png
