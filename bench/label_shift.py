@@ -18,9 +18,9 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
+from likely.base import ModelOutputs
 from likely.classifier.prior_adaptation import adapt_prior
 from likely.evaluation.eval_split import eval_split
-from likely.inference.decision import ModelOutputs
 from likely.inference.posterior import log_posterior
 
 LEDGER = RESULTS / "label_shift.jsonl"

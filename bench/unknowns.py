@@ -19,6 +19,7 @@ from ledger import RESULTS, provenance, rows, write_table
 from trained import complete, model_arguments
 
 from likely import Classifier
+from likely.base import ModelOutputs
 from likely.classifier.calibration import (
     calibration_data,
     cross_conformal_data,
@@ -34,7 +35,7 @@ from likely.data.preprocessing import ImageFormat
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.metrics import auroc, beta_binomial_bound
 from likely.experiment import held_out_splits
-from likely.inference.decision import CalibrationData, ConformalClassifier, ModelOutputs
+from likely.inference.decision import CalibrationData, ConformalClassifier
 from likely.inference.posterior import log_posterior
 
 LEDGER = RESULTS / "unknowns.jsonl"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from likely.base import (
-    Diagnostics,
     Domain,
     FitsInClosedForm,
     GenerativeModel,
+    HasEmbedding,
     HasFeatures,
     ImportanceWeighted,
     Latent,
@@ -161,18 +161,19 @@ def test_evidence_says_what_space_it_is_of(model, shape):
     )
 
 
-def test_statistics_are_named_and_have_a_row_an_image(model, shape):
-    if not isinstance(model, Diagnostics):
-        pytest.skip("no diagnostics")
+def test_outputs_agree_with_the_methods_and_have_a_row_per_image(model, shape):
+    if not isinstance(model, GenerativeModel):
+        pytest.skip("no likelihood")
     x = images(shape)
-    statistics = model.statistics(x)
-    description = statistics.pop("description", torch.zeros(8, 0))
-    assert description.ndim == 2
-    assert len(description) == 8
-    assert description.isfinite().all()
-    assert all(t.shape in {(8,), (8, K)} and t.isfinite().all() for t in statistics.values())
-    torch.testing.assert_close(statistics["log_likelihood"], model.log_likelihood(x), rtol=1e-5, atol=1e-3)
-    assert torch.equal(statistics["log_scores"], model.log_scores(x))
+    outputs = model.outputs(x)
+    assert torch.equal(outputs.log_scores, model.log_scores(x))
+    torch.testing.assert_close(outputs.log_likelihood, model.log_likelihood(x), rtol=1e-5, atol=1e-3)
+    assert outputs.statistics.shape[:2] == (8, K)
+    for values in (outputs.features, outputs.latent, outputs.log_odds_real, outputs.statistics):
+        assert values is None or (len(values) == 8 and values.isfinite().all())
+    assert (outputs.latent is not None) == isinstance(model, HasEmbedding)
+    if outputs.latent is not None:
+        torch.testing.assert_close(outputs.latent, model.embed(x))
 
 
 def test_a_latent_mixture_encodes_and_decodes(model, shape):
@@ -234,8 +235,9 @@ def test_a_class_more_changes_nothing_about_the_others(model, shape):
         state = larger.state_dict()
         for name, before in model.state_dict().items():
             assert torch.equal(state[name][: len(before)] if before.ndim else state[name], before)
-        if isinstance(model, Diagnostics) and "log_odds_real" in model.statistics(x):
-            torch.testing.assert_close(larger.statistics(x)["log_odds_real"], model.statistics(x)["log_odds_real"])
+        before, after = model.outputs(x).log_odds_real, larger.outputs(x).log_odds_real
+        if before is not None:
+            torch.testing.assert_close(after, before)
 
 
 def test_features_are_a_vector_an_image(model, shape):
@@ -251,12 +253,12 @@ def test_features_are_a_vector_an_image(model, shape):
 def test_the_evidence_of_a_discriminator_is_the_odds_of_being_real(model, shape):
     if not isinstance(model, GAN):
         pytest.skip("not the discriminator's own evidence")
-    found = model.statistics(images(shape))
-    evidence = (found["log_likelihood"] + model.log_prior).logsumexp(1)
+    found = model.outputs(images(shape))
+    evidence = (found.log_likelihood + model.log_prior).logsumexp(1)
     if model.settings.loss == "bce":
-        torch.testing.assert_close(evidence, found["log_odds_real"])
+        torch.testing.assert_close(evidence, found.log_odds_real)
     else:
-        assert "log_odds_real" not in found
+        assert found.log_odds_real is None
 
 
 def test_a_state_dict_is_all_there_is_to_a_model(case, shape):

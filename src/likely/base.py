@@ -1,6 +1,10 @@
-"""The contract that every model keeps: p(c | x) ∝ p(x | c) p(c), with p(x | c) the model's business and the rest arithmetic.
+"""The contract between models and the rest of Likely.
 
-A model narrows whatever it is to one matrix, L[b, k] = log p(x_b | c = k). What is done with L is none of its concern.
+A model of any kind narrows to one matrix, L[b, k] = log p(x_b | c = k) in nats. Posteriors, rejection of unknown images, label
+shift and filtering over time are arithmetic on it (`likely.inference`) and do not know which model produced it. Small abstract
+classes, the capabilities, declare what a model can do beyond that.
+
+Shapes: B images, K classes, x (B, C, H, W) with pixels in [0, 1] or (B, D) vectors, class indices c and y (B,).
 """
 
 from __future__ import annotations
@@ -8,39 +12,38 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import ClassVar, Literal, Self, TypeAlias
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
 
 from likely.options import Options
 
-# In the context of a validation: the options are a model's own, and nothing of today is to change or to refuse them.
+# Key of a validation context: options read from a checkpoint are taken as they are, without new defaults or restrictions.
 STORED = "stored"
 
-
-# Features of length 1; their principal components, of variance 1; as they are.
+# "l2" divides by the norm, "whiten" takes principal components of unit variance, "none" changes nothing.
 FeatureScaling: TypeAlias = Literal["l2", "whiten", "none"]
 
 
 class FamilyOptions(Options):
-    """The options of a family."""
+    """Base of the options of a model family."""
 
     @property
     def training_defaults(self) -> Mapping[str, object]:
-        """The training options that the family does better with than with the general ones, which a user may still change."""
+        """Training options in which the family differs from the general defaults; a user's own choice takes precedence."""
         return {}
 
     @property
     def feature_scaling(self) -> FeatureScaling:
-        """What the family would have features scaled to, where it is a density of features."""
+        """Default scaling of features, if the family models features."""
         return "whiten"
 
 
 class LikelihoodKind(StrEnum):
-    """What a log-likelihood is: the value itself, a bound from below, or known only up to a constant."""
+    """Kind of a log-likelihood: its exact value, a lower bound, or known up to an additive constant only."""
 
     EXACT = "exact"
     LOWER_BOUND = "lower bound"
@@ -48,7 +51,7 @@ class LikelihoodKind(StrEnum):
 
 
 class Domain(StrEnum):
-    """What the likelihood is a likelihood of: the resized, stored 8-bit image, or a vector of features."""
+    """Sample space of a likelihood: the resized, stored 8-bit image, or a feature vector."""
 
     PIXELS8 = "pixels8"
     FEATURES = "features"
@@ -56,14 +59,14 @@ class Domain(StrEnum):
 
 @dataclass(frozen=True)
 class LikelihoodType:
-    """The kind and the space of a model's log-likelihood; every report prints it."""
+    """Kind and domain of a log-likelihood, printed by every report as "lower bound on pixels8"."""
 
     kind: LikelihoodKind
     domain: Domain
 
     @property
     def has_bits_per_dim(self) -> bool:
-        """Whether bits/dim mean anything: a normalized probability of an 8-bit image."""
+        """True for a normalized probability of an 8-bit image, the only case in which bits/dim are comparable."""
         return self.kind is not LikelihoodKind.UNNORMALIZED and self.domain is Domain.PIXELS8
 
     def __str__(self) -> str:
@@ -72,7 +75,7 @@ class LikelihoodType:
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is built for: one image's shape, (C, H, W) or (D,) for vectors, and the training images of each class."""
+    """Shape of one input, (C, H, W) for images or (D,) for vectors, and the number of training images of each class."""
 
     shape: tuple[int, ...]
     class_counts: tuple[int, ...]
@@ -91,18 +94,71 @@ class Task:
 
     @property
     def log_prior(self) -> Tensor:
-        """log π_train, (K,): the training images' class shares."""
+        """Training prior log π_train, shape (K,): log of the class fractions among the training images."""
         counts = torch.tensor(self.class_counts, dtype=torch.float32)
         return (counts / counts.sum()).log()
 
 
 @dataclass(frozen=True)
-class Objective:
-    """What to minimize, over which parameters: a likelihood model has one, a GAN two, a VAE-GAN three.
+class ModelOutputs:
+    """Outputs of a model for B images: everything that a prediction is computed from, after a single pass.
 
-    `loss(x, y, rng)` is a scalar; y = -1 marks an unlabeled image. `every` counts the steps from one update to the next,
-    `rate` is the objective's share of the learning rate (Heusel 2017: two networks that play against each other need two).
-    A loss that is not `bounded`, as a critic's or a distance between features, may rise far from where it was and all is well.
+    `log_scores` (B, K): log p(x | c) up to one constant per image, nats.
+    `log_likelihood` (B, K): log p(x | c), nats; None for a model without a likelihood.
+    `statistics` (B, K, n): n statistics of each image under each class, from which nonconformity scores are computed.
+    `features` (B, F): features of the images that do not depend on the class, used in the same way; None without any.
+    `latent` (B, d): embedding of the images in the space of `HasEmbedding.class_embeddings`; None without one.
+    `log_odds_real` (B,): log p(real | x) / p(generated | x), nats; None for a model without a calibrated discriminator.
+    """
+
+    log_scores: Tensor
+    log_likelihood: Tensor | None
+    statistics: Tensor
+    features: Tensor | None = None
+    latent: Tensor | None = None
+    log_odds_real: Tensor | None = None
+
+    @classmethod
+    def empty(cls, n_classes: int, n_statistics: int = 1) -> ModelOutputs:
+        """Return the outputs for zero images."""
+        return cls(torch.zeros(0, n_classes), None, torch.zeros(0, n_classes, n_statistics))
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[ModelOutputs]) -> ModelOutputs:
+        """Concatenate the outputs of one or more batches."""
+        return cls(*(concatenate([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
+
+    def subset(self, indices: Tensor) -> ModelOutputs:
+        """Return the outputs of the images at `indices`, shape (n,)."""
+        return self._map(lambda tensor: tensor[indices])
+
+    def cpu(self) -> ModelOutputs:
+        """Return the outputs in main memory."""
+        return self._map(Tensor.cpu)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> ModelOutputs:
+        values = (getattr(self, f.name) for f in fields(self))
+        return ModelOutputs(*(None if value is None else function(value) for value in values))  # type: ignore[arg-type]
+
+
+def concatenate(tensors: Sequence[Tensor | None]) -> Any:
+    """Concatenate along the first axis; None if every item is None."""
+    present = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(present) if present else None
+
+
+def stack_statistics(columns: Sequence[Tensor], n_classes: int) -> Tensor:
+    """Stack statistics, (B,) or (B, K) each, to `ModelOutputs.statistics`, shape (B, K, n)."""
+    return torch.stack([t if t.ndim == 2 else t[:, None].expand(-1, n_classes) for t in columns], 2)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and the parameters that minimize it: a likelihood model has one objective, a GAN two, a VAE-GAN three.
+
+    `loss(x, y, rng)` returns a scalar; y = -1 marks an unlabeled image. The parameters are updated every `interval` steps, with
+    `lr_ratio` times the learning rate (Heusel 2017, GANs trained by a two time-scale update rule). A loss that is not `bounded`
+    below its start, such as a critic's or a distance between features, may rise without having diverged.
     """
 
     name: str
@@ -114,19 +170,19 @@ class Objective:
 
 
 class Trainable(nn.Module, ABC):
-    """Anything that the training loop can train."""
+    """A module that the training loop can train."""
 
     @abstractmethod
     def objectives(self) -> Sequence[Objective]:
-        """What to minimize, over which parameters."""
+        """Return the objectives in the order of their updates."""
 
 
 class Scorer(Trainable):
-    """Enough to classify, and no more: the softmax twin is a Scorer and nothing else."""
+    """A model that can classify; the softmax baseline is a Scorer and nothing more."""
 
     options_type: ClassVar[type[FamilyOptions]]
-    evaluations_per_image: ClassVar[int] = 1  # passes through the network in prediction, for all classes together
-    trained_by_gradient: ClassVar[bool] = True  # else all that it knows is measured, in one pass over the images
+    evaluations_per_image: ClassVar[int] = 1  # passes through the network for a prediction, of all classes together
+    trained_by_gradient: ClassVar[bool] = True  # False: fitted in closed form, in one pass over the images
 
     def __init__(self, task: Task, options: FamilyOptions) -> None:
         super().__init__()
@@ -137,93 +193,92 @@ class Scorer(Trainable):
 
     @abstractmethod
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """log p(x | c) up to one constant per image, the training prior removed: (B, C, H, W) in [0, 1] -> (B, K) nats."""
+        """Return log p(x | c) up to one constant per image, without the training prior: (B, K) nats, float32.
+
+        p(c | x) = softmax(log_scores / T + log π). Without `rng` there is no noise.
+        """
 
 
 class GenerativeModel(Scorer):
-    """A model of what the images of each class look like."""
+    """A model of p(x | c), the images of each class."""
 
     @property
     @abstractmethod
+    def likelihood_kind(self) -> LikelihoodKind:
+        """Kind of the value that `log_likelihood` returns."""
+
+    @property
     def likelihood_type(self) -> LikelihoodType:
-        """What `log_likelihood` is, and of what space."""
+        """Kind and domain of the value that `log_likelihood` returns."""
+        return LikelihoodType(self.likelihood_kind, self.task.domain)
 
     @abstractmethod
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """L itself: (B, C, H, W) in [0, 1] -> (B, K) nats, with the same noise for every class.
+        """Return L = log p(x | c), shape (B, K), in nats, with the same noise for every class.
 
-        Without `rng` there is no noise: a bound by sampling becomes its value at the posterior's mean.
+        Without `rng` there is no noise: a stochastic bound takes its value at the posterior mean.
         """
+
+    @abstractmethod
+    def outputs(self, x: Tensor) -> ModelOutputs:
+        """Return all outputs in one pass, without noise; statistics are comparable between image sizes."""
 
     @abstractmethod
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """x ~ p(x | c): (B,) class indices -> (B, C, H, W) in [0, 1]; without `rng`, each class's most typical image."""
-
-
-class Diagnostics(ABC):
-    """Ability: more about an image than its likelihood, for telling the unknown from the known."""
-
-    @abstractmethod
-    def statistics(self, x: Tensor) -> Mapping[str, Tensor]:
-        """Named (B,) or (B, K) tensors, of comparable size whatever the image's: what rejection looks at.
-
-        `log_scores` and `log_likelihood`, (B, K) nats as the methods of these names give them, are always among them, so that
-        one pass through the networks serves for all. `log_odds_real`, (B,) nats, is there if a discriminator says as much:
-        log p(real | x) / p(made | x). `description`, (B, F), may be: all that the networks see in an image, whatever its class.
-        """
+        """Sample x ~ p(x | c), (B, C, H, W) in [0, 1] or (B, D); without `rng`, return the most typical image of each class."""
 
 
 class Latent(ABC):
-    """Ability: an image comes from a vector z, so that one can walk from one image to another, or stay near the typical."""
+    """Capability: images are decoded from a latent vector z, which allows interpolation and truncation."""
 
     @abstractmethod
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        """z ~ p(z | c) with its noise scaled by `truncation`: (B,) class indices -> (B, d); without `rng`, the mean."""
+        """Sample z ~ p(z | c), shape (B, d), with the noise scaled by `truncation`; without `rng`, return the mean."""
 
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
-        """The image of a latent vector: (B, d) -> (B, C, H, W) in [0, 1]."""
+        """Decode latent vectors (B, d) to (B, C, H, W) in [0, 1] or (B, D)."""
 
 
 class HasEmbedding(ABC):
-    """Ability: images and classes are places in one space, in which an image's distance from a class tells how like it is."""
+    """Capability: images and classes are points of one space, in which near classes are likely classes."""
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """Where images are: (B, ...) -> (B, d)."""
+        """Return the embedding of each image, shape (B, d)."""
 
     @abstractmethod
     def class_embeddings(self) -> Tensor:
-        """Where the classes are, (K, d)."""
+        """Return the embedding of each class, shape (K, d)."""
 
 
 class LatentClassMixture(Latent, HasEmbedding):
-    """Ability: one latent space in which every class is one component, p(z | c) = N(mean_c, diag exp(2 log_scale_c))."""
+    """Capability: every class is one Gaussian in a common latent space, p(z | c) = N(mean_c, diag exp(2 log_scale_c))."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
-        """The mean of q(z | x): (B, C, H, W) -> (B, d)."""
+        """Return the mean of q(z | x), shape (B, d)."""
 
     @abstractmethod
     def components(self) -> tuple[Tensor, Tensor]:
-        """The components' means and log scales, (K, d) each."""
+        """Return means and log scales of p(z | c), (K, d) each."""
 
     def sampling_distribution(self) -> tuple[Tensor, Tensor]:
-        """Means and log scales (K, d) of what images are drawn from: the components, unless a family knows better."""
+        """Return means and log scales, (K, d) each, of the distribution that images are sampled from: p(z | c) by default."""
         return self.components()
 
     def embed(self, x: Tensor) -> Tensor:
-        return self.encode(x) / self._mean_scale()
+        return self.encode(x) / self.embedding_scale()
 
     def class_embeddings(self) -> Tensor:
-        return self.sampling_distribution()[0] / self._mean_scale()
+        return self.sampling_distribution()[0] / self.embedding_scale()
 
-    def _mean_scale(self) -> Tensor:
-        """Of where a class's images lie along each axis, (d,)."""
+    def embedding_scale(self) -> Tensor:
+        """Return the geometric mean over classes of the standard deviation along each latent axis, shape (d,)."""
         return self.sampling_distribution()[1].mean(0).exp()
 
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        mean, log_scale = (part[c] for part in self.sampling_distribution())
+        mean, log_scale = (values[c] for values in self.sampling_distribution())
         if rng is None:
             return mean
         noise = torch.randn(mean.shape, generator=rng, device=rng.device, dtype=mean.dtype).to(mean.device)
@@ -231,71 +286,72 @@ class LatentClassMixture(Latent, HasEmbedding):
 
 
 class HasFeatures(ABC):
-    """Ability: a few hundred learned features of an image, before any class is decided: what fidelity is measured in."""
+    """Capability: a few hundred learned features of an image that do not depend on a class; fidelity is measured in them."""
 
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, F)."""
+        """Return the features, shape (B, F), float32."""
 
 
 class ImportanceWeighted(ABC):
-    """Ability: a bound that tightens with the number of samples (Burda 2016, Importance Weighted Autoencoders, eq. 8)."""
+    """Capability: a bound that tightens with the number of samples (Burda 2016, Importance Weighted Autoencoders, eq. 8)."""
 
     @abstractmethod
     def importance_weighted(self, x: Tensor, n_samples: int, *, rng: Generator) -> Tensor:
-        """log 1/S Σ_s p(x | z_s) p(z_s | c) / q(z_s | x), z_s ~ q(z | x): (B, C, H, W) -> (B, K) nats."""
+        """Return log 1/S Σ_s p(x | z_s) p(z_s | c) / q(z_s | x) with z_s ~ q(z | x), shape (B, K), in nats."""
 
 
 class SupportsMissingPixels(ABC):
-    """Ability: p(x_o | c), the likelihood of the observed pixels o alone, whatever the hidden ones may show."""
+    """Capability: p(x_o | c), the likelihood of the observed pixels o, with the hidden pixels integrated out."""
 
     @abstractmethod
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """log p(x_o | c): (B, C, H, W) in [0, 1], (B, H, W) bool -> (B, K) nats; 0 where nothing is observed.
+        """Return log p(x_o | c), shape (B, K), in nats, for a mask `observed` (B, H, W) bool; 0 where nothing is observed.
 
-        Hidden pixels may hold anything finite.
+        Hidden pixels may hold any finite value.
         """
 
     @abstractmethod
     def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """The images with what class c (B,) would most likely have behind the mask: (B, C, H, W) in [0, 1]."""
+        """Return the images with the hidden pixels replaced by their most likely values under class c, (B, C, H, W)."""
 
 
 class SupportsNewClasses(ABC):
-    """Ability: one more class from a few images of it, while everything that was learned before stays as it is."""
+    """Capability: one more class from a few images of it, without changing L for the existing classes."""
 
     def exemplar_features(self, x: Tensor) -> Tensor:
-        """What is worth keeping of images (B, C, H, W), so that classes that come later are told from theirs: (B, F)."""
+        """Return the features of images to keep for separating them from later classes, shape (B, F); F = 0 if none."""
         return x.new_zeros(len(x), 0)
 
     @abstractmethod
     def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
-        """A model of one class more, the last, learned from its images x (n, C, H, W); the same L of the others.
+        """Return a model with class K added, fitted to its images x (n, C, H, W).
 
-        `known` is what is `remembered` of some images of the other classes, (N, F), and these, (N,).
+        `exemplars` are the `exemplar_features` (N, F) of some images of the existing classes and their class indices (N,).
         """
 
 
 class FitsInClosedForm(ABC):
-    """Ability: statistics of the training images that are computed, not learned (a mean, a covariance, a scale).
+    """Capability: statistics of the training images (mean, covariance, scale) that are computed instead of learned.
 
-    One pass calls `measure` with every labeled batch, then `conclude`; gradient steps, if any, come after. What may be
-    concluded in several ways is so by `conclusions`, and who trains keeps what explains held-out images best.
+    One pass over the images calls `update_statistics` with every batch, then `finalize_statistics`; gradient steps, if any,
+    follow. If the fit depends on a hyperparameter, `candidates` goes through its values and the likelihood of held-out images
+    chooses.
     """
 
     @abstractmethod
     def update_statistics(self, x: Tensor, y: Tensor) -> None:
-        """Take a batch into the running sums: x (B, ...), y (B,) class indices, -1 for unlabeled."""
+        """Add a batch to the running sums: x (B, ...), class indices y (B,), -1 for unlabeled."""
 
     @abstractmethod
     def finalize_statistics(self) -> None:
-        """Turn the sums into the model's buffers and forget the sums."""
+        """Compute the model's buffers from the running sums and discard the sums."""
 
     def candidates(self) -> Iterator[None]:
-        """Conclude, and then anew for every other way to do so."""
+        """Finalize the statistics for each value of the hyperparameter in turn."""
         self.finalize_statistics()
         yield
 
     def with_chosen(self, options: FamilyOptions) -> FamilyOptions:
-        """The options by which a model of other images would be concluded as this one is."""
+        """Return the options with the chosen hyperparameter fixed, for fitting the same model to other images."""
         return options

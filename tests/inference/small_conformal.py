@@ -4,7 +4,8 @@ from functools import cache
 
 import torch
 
-from likely.inference.decision import CalibrationData, ConformalClassifier, ModelOutputs
+from likely.base import ModelOutputs
+from likely.inference.decision import CalibrationData, ConformalClassifier
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()

@@ -12,8 +12,9 @@ from scipy.stats import betabinom, binom
 from small_conformal import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
 from torch.testing import assert_close
 
+from likely.base import ModelOutputs
 from likely.inference.conformal import prediction_set, status
-from likely.inference.decision import CalibrationData, ConformalClassifier, ModelOutputs
+from likely.inference.decision import CalibrationData, ConformalClassifier
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.temperature_scaling import fit_temperature
 from likely.prediction import CalibrationScope, Status
@@ -259,11 +260,11 @@ def test_a_class_more_does_not_join_the_pool_of_those_before():
 def test_pieces_are_joined_as_if_they_had_never_been_apart():
     whole, y = examined(3, 30)
     pieces = [whole.subset(rows) for rows in torch.arange(30).split(11)]
-    joined = ModelOutputs.concatenate(pieces, K)
+    joined = ModelOutputs.concatenate(pieces)
     assert torch.equal(joined.log_scores, whole.log_scores)
     assert torch.equal(joined.statistics, whole.statistics)
     assert joined.features is None
-    assert ModelOutputs.concatenate([], K, 4).statistics.shape == (0, K, 4)
+    assert ModelOutputs.empty(K, 4).statistics.shape == (0, K, 4)
     each = [CalibrationData.from_outputs(piece, labels, 2.0) for piece, labels in zip(pieces, y.split(11), strict=True)]
     for found, expected in zip(
         vars(CalibrationData.concatenate(each)).values(),

@@ -11,7 +11,7 @@ from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
 
 from likely.inference import nonconformity as room
-from likely.inference.nonconformity import NonconformityScore, Statistics, stack
+from likely.inference.nonconformity import NonconformityScore, Statistics
 
 
 def generator(seed):
@@ -213,12 +213,3 @@ def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by
         larger, own = nonconformity.with_new_class(new[:n])
         assert larger(more).isfinite().all()
         assert own.isfinite().all()
-
-
-def test_stacked_in_the_order_of_names_whatever_the_order_given():
-    first, second = torch.randn(4, generator=generator(0)), torch.randn(4, 3, generator=generator(1))
-    t = stack({"b": second, "a": first}, 3)
-    assert t.shape == (4, 3, 2)
-    assert torch.equal(t[..., 0], first[:, None].expand(-1, 3))
-    assert torch.equal(t[..., 1], second)
-    assert torch.equal(t, stack({"a": first, "b": second}, 3))

@@ -59,7 +59,7 @@ def test_how_real_is_what_the_logits_sum_to_beside_a_zero_for_made(shape, head):
     model, x = built(shape, head=head).eval(), images(shape)
     logits = model.log_scores(x) + model.log_prior
     with_made = torch.cat([logits, torch.zeros(8, 1)], 1).softmax(1)
-    odds = model.statistics(x)["log_odds_real"]
+    odds = model.outputs(x).log_odds_real
     assert_close(odds.sigmoid(), logits.logsumexp(1).sigmoid())
     assert_close(odds.sigmoid(), with_made[:, :-1].sum(1))
 

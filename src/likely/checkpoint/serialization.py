@@ -17,7 +17,7 @@ from likely.exceptions import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from likely.base import Scorer, SupportsNewClasses
+from likely.base import ModelOutputs, Scorer, SupportsNewClasses
 from likely.classifier.scoring import model_outputs
 from likely.features.model_input import ModelInput
-from likely.inference.decision import ConformalClassifier, ModelOutputs
+from likely.inference.decision import ConformalClassifier
 from likely.models.new_class import BATCH_SIZE
 
 N_FOLDS = 5
@@ -35,7 +35,9 @@ def with_new_class(
         without = model.with_new_class(inputs.x[part != k], known)
         found.append(model_outputs(without, inputs.subset(part == k).split(BATCH_SIZE)))
     larger = model.with_new_class(inputs.x, known)
-    together = ModelOutputs.concatenate(found, model.task.n_classes + 1, conformal.nonconformity.mean.shape[1])
+    n_statistics = conformal.nonconformity.mean.shape[1]
+    none = ModelOutputs.empty(model.task.n_classes + 1, n_statistics)
+    together = ModelOutputs.concatenate(found) if found else none
     return larger, conformal.with_new_class(together)
 
 

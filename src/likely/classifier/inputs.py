@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.base import Scorer
+from likely.base import ModelOutputs, Scorer
 from likely.classifier.scoring import masked_outputs, model_outputs
 from likely.data.image_dataset import ImageDataset
 from likely.features.feature_extraction import FeaturePipeline
 from likely.features.model_input import ModelInput
-from likely.inference.decision import ModelOutputs
 from likely.networks.pixel_scaling import to_unit
 
 BATCH_SIZE = 256  # images that go through a network together when nothing is learned

@@ -19,6 +19,7 @@ from likely.base import (
     HasEmbedding,
     ImportanceWeighted,
     Latent,
+    ModelOutputs,
     Scorer,
     SupportsMissingPixels,
     SupportsNewClasses,
@@ -51,7 +52,7 @@ from likely.features.feature_decoder import DecoderOptions, FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline, ImageScorer, Progress
 from likely.features.feature_extractors import FeatureOptions
 from likely.features.model_input import ModelInput
-from likely.inference.decision import CalibrationData, ConformalClassifier, ConformalOutput, ModelOutputs
+from likely.inference.decision import CalibrationData, ConformalClassifier, ConformalOutput
 from likely.inference.posterior import log_evidence, log_posterior
 from likely.inference.predictions import LabelNames
 from likely.inference.projection import PCAProjection

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from likely.base import ModelOutputs
 from likely.exceptions import InvalidValueError
-from likely.inference.decision import ConformalClassifier, ModelOutputs
+from likely.inference.decision import ConformalClassifier
 from likely.inference.label_shift import PriorEstimate, estimate_prior
 
 

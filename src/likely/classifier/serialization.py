@@ -42,7 +42,7 @@ def to_state(classifier: Predictor) -> tuple[Tensors, dict[str, Any]]:
         tensors |= dict(zip(EXEMPLARS, classifier.exemplars_, strict=True))
     return tensors, {
         "family": classifier.family,
-        "evidence": str(model.likelihood_type) if isinstance(model, GenerativeModel) else None,
+        "likelihood_kind": str(model.likelihood_type) if isinstance(model, GenerativeModel) else None,
         "classes": classifier.classes_.tolist(),
         "classes_dtype": classifier.classes_.dtype.str,
         "images": classifier.format_.model_dump() if classifier.format_ else None,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from likely.base import ModelOutputs, concatenate
 from likely.inference.conformal import ConformalCalibrator, prediction_set, status
 from likely.inference.label_shift import BiasCorrection
 from likely.inference.likelihood_ratio import LikelihoodRatioScore, combine_max, log_ratio
@@ -17,40 +18,6 @@ from likely.inference.nonconformity import NonconformityScore, Statistics, Stati
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.temperature_scaling import fit_temperature
 from likely.prediction import CalibrationScope, Status
-
-
-@dataclass(frozen=True)
-class ModelOutputs:
-    """What a model says of N images: scores (N, K), log p(x | c) (N, K) or None, and statistics (N, K, n).
-
-    `description` (N, F) is what else it sees in them, whatever the class. `log_odds_real` (N,) is log p(real | x) /
-    p(made | x) of a model with a discriminator, None of others.
-    """
-
-    log_scores: Tensor
-    log_likelihood: Tensor | None
-    statistics: Tensor
-    log_odds_real: Tensor | None = None
-    features: Tensor | None = None
-
-    @classmethod
-    def concatenate(cls, pieces: Sequence[ModelOutputs], K: int, n: int = 1) -> ModelOutputs:
-        """Of the images of all pieces; of none, with K classes and n statistics, if there are no pieces."""
-        if not pieces:
-            return cls(torch.zeros(0, K), None, torch.zeros(0, K, n))
-        return cls(*(_concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
-
-    def subset(self, indices: Tensor) -> ModelOutputs:
-        """Of the images at `indices` alone."""
-        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        chosen: dict[str, Any] = {name: None if value is None else value[indices] for name, value in values.items()}
-        return ModelOutputs(**chosen)
-
-    @property
-    def class_statistics(self) -> Statistics:
-        """All that nonconformity goes by."""
-        nothing = self.statistics.new_zeros(len(self.statistics), 0)
-        return Statistics(nothing if self.features is None else self.features, self.statistics)
 
 
 @dataclass(frozen=True)
@@ -72,13 +39,13 @@ class CalibrationData:
         scores = found.log_scores
         contrast = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
         return cls(
-            labels, found.class_statistics.of_true_class(labels), torch.zeros(len(labels)), contrast, scores
+            labels, Statistics.of(found).of_true_class(labels), torch.zeros(len(labels)), contrast, scores
         ).with_temperature(temperature)
 
     @classmethod
     def concatenate(cls, pieces: Sequence[CalibrationData]) -> CalibrationData:
         """Of the images of all pieces, at least one."""
-        return cls(*(_concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
+        return cls(*(concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
 
     @property
     def labeled_statistics(self) -> StatisticsOfTrueClass:
@@ -245,14 +212,12 @@ class ConformalClassifier:
     @classmethod
     def uncalibrated(cls, K: int, temperature: float) -> ConformalClassifier:
         """Of K classes, for figures of a kind that nothing was calibrated for: posteriors, and no p-values."""
-        nothing = CalibrationData.from_outputs(
-            ModelOutputs.concatenate([], K), torch.zeros(0, dtype=torch.int64), temperature
-        )
+        nothing = CalibrationData.from_outputs(ModelOutputs.empty(K), torch.zeros(0, dtype=torch.int64), temperature)
         return cls.fit(nothing, nothing, log_uniform(K), temperature)
 
     def __call__(self, outputs: ModelOutputs, log_prior: Tensor, alpha: float) -> ConformalOutput:
         """Judge N images under a class prior (K,) at a false-alarm rate."""
-        strange = self.nonconformity(outputs.class_statistics)
+        strange = self.nonconformity(Statistics.of(outputs))
         if self.likelihood_ratio is not None:
             strange = combine_max(strange, self.likelihood_ratio(outputs.log_scores))
         improbable = -_under_uniform_prior(outputs.log_scores, self.temperature)
@@ -274,7 +239,7 @@ class ConformalClassifier:
         What was calibrated for the other classes is as before.
         """
         last = torch.full((len(found.log_scores),), found.log_scores.shape[1] - 1)
-        nonconformity, strange = self.nonconformity.with_new_class(found.class_statistics.of_true_class(last))
+        nonconformity, strange = self.nonconformity.with_new_class(Statistics.of(found).of_true_class(last))
         contrast = None
         if self.likelihood_ratio is not None:
             contrast, low_contrast = self.likelihood_ratio.with_new_class(found.log_scores)
@@ -333,12 +298,6 @@ def _true_class_scores(
         if contrast is None
         else combine_max(strange, contrast.score_true_class(images.log_ratio, images.labels))
     )
-
-
-def _concatenate(parts: Sequence[Tensor | None]) -> Any:
-    """One tensor of all parts, or None where a model has no such figure."""
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else None
 
 
 def _under_uniform_prior(log_scores: Tensor, temperature: float) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, TypeAlias
@@ -10,6 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from likely.base import ModelOutputs
 from likely.inference.conformal import PSEUDO_COUNT, median_and_mad, with_new_class
 from likely.inference.posterior import grouped_logsumexp
 from likely.inference.sinh_arcsinh import SinhArcsinh
@@ -33,6 +33,12 @@ class Statistics:
 
     shared: Tensor
     by_class: Tensor
+
+    @classmethod
+    def of(cls, outputs: ModelOutputs) -> Statistics:
+        """Take them from the outputs of a model."""
+        statistics, features = outputs.statistics, outputs.features
+        return cls(statistics.new_zeros(len(statistics), 0) if features is None else features, statistics)
 
     def of_true_class(self, y: Tensor) -> Tensor:
         """Each image's traits under its own class y (N,): (N, D)."""
@@ -385,9 +391,3 @@ def _packed(root: Tensor) -> Tensor:
     """Lower triangles (P, D, D), their rows one after another: (P, D (D + 1) / 2)."""
     rows, columns = torch.tril_indices(*root.shape[1:])
     return root[:, rows, columns].contiguous()
-
-
-def stack(statistics: Mapping[str, Tensor], K: int) -> Tensor:
-    """Named (B,) or (B, K) tensors as one, (B, K, n), in the order of their names."""
-    columns = [statistics[name] for name in sorted(statistics)]
-    return torch.stack([t if t.ndim == 2 else t[:, None].expand(-1, K) for t in columns], 2)

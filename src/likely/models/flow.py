@@ -16,16 +16,16 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from likely.base import (
-    Diagnostics,
     Domain,
     FamilyOptions,
     GenerativeModel,
     LatentClassMixture,
     LikelihoodKind,
-    LikelihoodType,
+    ModelOutputs,
     Objective,
     SupportsNewClasses,
     Task,
+    stack_statistics,
 )
 from likely.models.new_class import (
     BATCH_SIZE,
@@ -91,7 +91,7 @@ class VectorFlow(Invertible):
         return x
 
 
-class Flow(GenerativeModel, LatentClassMixture, Diagnostics, SupportsNewClasses, Standardized):
+class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized):
     """L_c = log N(z; mean_c, 1) + log |det ∂z/∂x|, exact on vectors.
 
     On 8-bit pixels k, v = (k + u) / 256 with u ~ U(0, 1), and E_u log p(v) − D log 256 bounds log p(k) from below (Theis 2016,
@@ -124,8 +124,8 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, SupportsNewClasses,
         self.aggregate = AggregatedPosterior(self.component_mean)
 
     @property
-    def likelihood_type(self) -> LikelihoodType:
-        return LikelihoodType(LikelihoodKind.LOWER_BOUND if self.is_image else LikelihoodKind.EXACT, self.task.domain)
+    def likelihood_kind(self) -> LikelihoodKind:
+        return LikelihoodKind.LOWER_BOUND if self.is_image else LikelihoodKind.EXACT
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         z, _ = self.flow(self._continuous(x, rng))
@@ -135,16 +135,16 @@ class Flow(GenerativeModel, LatentClassMixture, Diagnostics, SupportsNewClasses,
         z, log_det = self.flow(self._continuous(x, rng))
         return self._nearness(z) + self._shared(z, log_det)[:, None]
 
-    def statistics(self, x: Tensor) -> dict[str, Tensor]:
+    def outputs(self, x: Tensor) -> ModelOutputs:
         z, log_det = self.flow(self._continuous(x, None))
         nearness, shared, d = self._nearness(z), self._shared(z, log_det), z.shape[1]
         distance = (z.square().sum(1, keepdim=True) - 2 * nearness).clamp_min(0)
-        return {
-            "log_scores": nearness,
-            "log_likelihood": nearness + shared[:, None],
-            "log_det": log_det / d,
-            "mahalanobis": (distance / d).sqrt(),
-        }
+        return ModelOutputs(
+            log_scores=nearness,
+            log_likelihood=nearness + shared[:, None],
+            statistics=stack_statistics([log_det / d, (distance / d).sqrt()], self.task.n_classes),
+            latent=z / self.embedding_scale(),
+        )
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.decode(self.latent(c, rng=rng))

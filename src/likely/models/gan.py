@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 from likely.base import (
     STORED,
-    Diagnostics,
     Domain,
     GenerativeModel,
     HasFeatures,
     Latent,
     LikelihoodKind,
-    LikelihoodType,
+    ModelOutputs,
     Objective,
     Task,
+    stack_statistics,
 )
 from likely.exceptions import InvalidValueError
 from likely.networks import discriminator
@@ -155,7 +155,7 @@ class GANOptions(TrunkOptions):
         return PRESET_TRAINING[self.preset]
 
 
-class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
+class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
     """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z: the evidence is the odds of being real.
 
     The discriminator learns to tell real images from made ones and the classes of labeled ones apart; the generator to be
@@ -184,8 +184,8 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
 
     @property
-    def likelihood_type(self) -> LikelihoodType:
-        return LikelihoodType(LikelihoodKind.UNNORMALIZED, self.task.domain)
+    def likelihood_kind(self) -> LikelihoodKind:
+        return LikelihoodKind.UNNORMALIZED
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._judged(x)[1] - self.log_prior
@@ -193,17 +193,23 @@ class GAN(GenerativeModel, Latent, Diagnostics, HasFeatures, Standardized):
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.log_scores(x)
 
-    def statistics(self, x: Tensor) -> dict[str, Tensor]:
+    def outputs(self, x: Tensor) -> ModelOutputs:
         features, logits = self._judged(x)
         scores = logits - self.log_prior
-        found = {
-            "log_scores": scores,
-            "log_likelihood": scores,
-            "size": features.square().mean(1).sqrt(),
-            "description": torch.cat([*self.discriminator.trunk.summary(features), logits], 1),
-        }
-        # Of the other losses Z is no odds, only larger for what is more real.
-        return found | ({"log_odds_real": logits.logsumexp(1)} if self.settings.loss == "bce" else {})
+        # With the other losses Z is larger for what is more real, but it is not the odds of being real.
+        log_odds_real = logits.logsumexp(1) if self.settings.loss == "bce" else None
+        columns = (
+            [features.square().mean(1).sqrt()]
+            if log_odds_real is None
+            else [log_odds_real, features.square().mean(1).sqrt()]
+        )
+        return ModelOutputs(
+            log_scores=scores,
+            log_likelihood=scores,
+            statistics=stack_statistics(columns, self.task.n_classes),
+            features=torch.cat([*self.discriminator.trunk.summary(features), logits], 1),
+            log_odds_real=log_odds_real,
+        )
 
     def init_from_data(self, x: Tensor) -> None:
         self.discriminator.init_from_data(self._seen(x), torch.Generator(x.device).manual_seed(0))

@@ -12,7 +12,6 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from likely.base import (
-    Diagnostics,
     Domain,
     FamilyOptions,
     FeatureScaling,
@@ -20,7 +19,7 @@ from likely.base import (
     GenerativeModel,
     HasEmbedding,
     LikelihoodKind,
-    LikelihoodType,
+    ModelOutputs,
     Objective,
     SupportsMissingPixels,
     SupportsNewClasses,
@@ -58,7 +57,7 @@ class GaussianOptions(FamilyOptions):
         return "l2"
 
 
-class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewClasses, FitsInClosedForm, HasEmbedding):
+class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsInClosedForm, HasEmbedding):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
@@ -101,9 +100,8 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
         return None if found == ESTIMATED else found
 
     @property
-    def likelihood_type(self) -> LikelihoodType:
-        kind = LikelihoodKind.LOWER_BOUND if self.task.domain is Domain.PIXELS8 else LikelihoodKind.EXACT
-        return LikelihoodType(kind, self.task.domain)
+    def likelihood_kind(self) -> LikelihoodKind:
+        return LikelihoodKind.LOWER_BOUND if self.task.domain is Domain.PIXELS8 else LikelihoodKind.EXACT
 
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._log_density(x).float()  # (B, K)
@@ -111,14 +109,15 @@ class Gaussian(GenerativeModel, Diagnostics, SupportsMissingPixels, SupportsNewC
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._linear(self._about_the_middle(x)) if self.is_linear else _centerd(self._log_density(x))
 
-    def statistics(self, x: Tensor) -> dict[str, Tensor]:
+    def outputs(self, x: Tensor) -> ModelOutputs:
         squared = self._squared_distance(x)
         L = self._log_normalizer() - 0.5 * squared
-        return {
-            "log_scores": _centerd(L),
-            "log_likelihood": L.float(),
-            "mahalanobis": (squared / self.task.n_dims).sqrt().float(),
-        }
+        return ModelOutputs(
+            log_scores=_centerd(L),
+            log_likelihood=L.float(),
+            statistics=(squared / self.task.n_dims).sqrt().float()[..., None],
+            latent=self.embed(x),
+        )
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         mean = self.mean[c]

@@ -17,18 +17,18 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.base import (
-    Diagnostics,
     Domain,
     GenerativeModel,
     HasFeatures,
     ImportanceWeighted,
     LatentClassMixture,
     LikelihoodKind,
-    LikelihoodType,
+    ModelOutputs,
     Objective,
     SupportsMissingPixels,
     SupportsNewClasses,
     Task,
+    stack_statistics,
 )
 from likely.exceptions import InvalidValueError
 from likely.models.new_class import (
@@ -76,7 +76,6 @@ class VAEOptions(TrunkOptions):
 class VAE(
     GenerativeModel,
     LatentClassMixture,
-    Diagnostics,
     ImportanceWeighted,
     HasFeatures,
     SupportsMissingPixels,
@@ -115,8 +114,8 @@ class VAE(
         self._latest: Pair | None = None  # q(z | x) of the step under way
 
     @property
-    def likelihood_type(self) -> LikelihoodType:
-        return LikelihoodType(LikelihoodKind.LOWER_BOUND, self.task.domain)
+    def likelihood_kind(self) -> LikelihoodKind:
+        return LikelihoodKind.LOWER_BOUND
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return -self._divergence(*self._posterior(x))  # (B, K)
@@ -137,8 +136,8 @@ class VAE(
             log_weights.append((self._reconstruction(x, z) - log_q)[:, None] + log_prior)
         return torch.stack(log_weights).logsumexp(0) - math.log(n_samples)
 
-    def statistics(self, x: Tensor) -> dict[str, Tensor]:
-        features, description = self.trunk.forward_with_activations(self.standardizer(x))
+    def outputs(self, x: Tensor) -> ModelOutputs:
+        features, activations = self.trunk.forward_with_activations(self.standardizer(x))
         mean, log_scale = self._posterior_of(features)
         pixels = self._pixels(mean)
         by_region = self._density_by_region(x, *pixels)
@@ -149,14 +148,14 @@ class VAE(
         precision = torch.exp(-2 * self.component_log_scale)
         squared = mean.square() @ precision.mT - 2 * mean @ (precision * self.component_mean).mT
         squared = squared + (precision * self.component_mean.square()).sum(1)
-        return {
-            "log_scores": -divergence,
-            "log_likelihood": reconstruction[:, None] - divergence,
-            "reconstruction": reconstruction / D,
-            "divergence": divergence / d,
-            "mahalanobis": (squared.clamp_min(0) / d).sqrt(),
-            "description": torch.cat([description, mean, log_scale, by_region], 1),
-        }
+        mahalanobis = (squared.clamp_min(0) / d).sqrt()
+        return ModelOutputs(
+            log_scores=-divergence,
+            log_likelihood=reconstruction[:, None] - divergence,
+            statistics=stack_statistics([divergence / d, mahalanobis, reconstruction / D], self.task.n_classes),
+            features=torch.cat([activations, mean, log_scale, by_region], 1),
+            latent=mean / self.embedding_scale(),
+        )
 
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
         """log p(x_o) + log Σ_s w_s p(z_s | c) / p(z_s), of latents z_s that the masked encoder proposes.

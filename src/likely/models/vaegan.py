@@ -7,6 +7,7 @@ of them are the autoencoder's; the discriminator teaches the decoder what the li
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from likely.base import Domain, Objective, Task
+from likely.base import Domain, ModelOutputs, Objective, Task, stack_statistics
 from likely.models.vae import VAE, VAEOptions
 from likely.networks import discriminator
 from likely.networks.adversarial import ADVERSARIAL
@@ -69,12 +70,15 @@ class VAEGAN(VAE):
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=False)
         self._made = torch.zeros(0)  # the images of the step under way
 
-    def statistics(self, x: Tensor) -> dict[str, Tensor]:
-        found = super().statistics(x)
+    def outputs(self, x: Tensor) -> ModelOutputs:
+        found = super().outputs(x)
         if self.settings.loss != "bce":  # of the other loss it is no odds
             return found
         _, logits = self.discriminator(self._seen(self.standardizer(x)))
-        return found | {"log_odds_real": logits.logsumexp(1)}
+        log_odds_real = logits.logsumexp(1)
+        first, others = found.statistics[..., :1], found.statistics[..., 1:]
+        statistics = torch.cat([first, stack_statistics([log_odds_real], self.task.n_classes), others], 2)
+        return replace(found, statistics=statistics, log_odds_real=log_odds_real)
 
     @torch.no_grad()
     def _of_one_class_more(self, n: int) -> Self:
