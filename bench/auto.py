@@ -21,7 +21,7 @@ from ledger import RESULTS, arguments, measure_once, provenance, rows, write_tab
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import split
 
 LEDGER = RESULTS / "auto.jsonl"
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    part = load(asked.data, splits=("train",)).splits["train"]
+    part = load_dataset(asked.data, splits=("train",)).splits["train"]
     for seed in asked.seeds:
         for n, lesson, answered in subsets(part, seed):
             for kind in FAMILIES:

@@ -16,7 +16,7 @@ from promises import alarms, n_above
 
 from likely import Classifier
 from likely.cli.demo import EPOCHS
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import make_splits
 from likely.evaluation.evaluate import evaluate
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 def measured(family: str, seed: int, threads: int) -> dict[str, object]:
     """Train on the digits' training part and measure on their test part, which nothing was chosen by."""
-    dataset = load("digits", splits=("train",))
+    dataset = load_dataset("digits", splits=("train",))
     parts = make_splits(dataset, seed)
     classifier = Classifier(family, training={"epochs": EPOCHS}, random_state=seed)
     start = time.perf_counter()
@@ -45,7 +45,7 @@ def measured(family: str, seed: int, threads: int) -> dict[str, object]:
         pass
     classifier.finish(parts)
     seconds = time.perf_counter() - start
-    test = load("digits", splits=("test",)).test
+    test = load_dataset("digits", splits=("test",)).test
     assert test is not None
     found = evaluate(classifier, test, alpha=0.05).as_json()
     return {

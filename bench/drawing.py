@@ -26,7 +26,7 @@ from trained import trained
 
 from likely import Classifier
 from likely.data.dataset import Dataset, LabeledImages
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions, write_image
 from likely.evaluation.extractors import extractor
 from likely.evaluation.fidelity import fidelity
@@ -54,7 +54,7 @@ def main() -> None:
     torch.set_num_threads(asked.threads)
     os.environ["LIKELY_CACHE"] = str(asked.out / "drawing-cache")  # as on a machine that has never seen these images
     data = manifest(asked.data, asked.out)
-    photographs = load(str(data), ImageOptions(size=SIDE, color="rgb"))
+    photographs = load_dataset(str(data), ImageOptions(size=SIDE, color="rgb"))
     folders = {}
     for seed in asked.seeds:
         minutes = 0.0

@@ -33,7 +33,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 from turns import MOST, Turn, Watch, in_turns, quietest, settled, turn
 
-from likely.data.loading import load as load_data
+from likely.data.loading import load_dataset
 from likely.server.http.png import png
 from likely.server.store import PredictionFilter, Scope, Store
 from likely.server.store.schema import ImageRow
@@ -63,7 +63,7 @@ def main() -> None:
         parser.error(
             f"--disk {asked.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
         )
-    part = load_data(asked.data, splits=("test",)).splits["test"]
+    part = load_dataset(asked.data, splits=("test",)).splits["test"]
     images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
     found = {
         "kills": killed(asked, images),

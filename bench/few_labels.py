@@ -18,7 +18,7 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, resolv
 
 from likely import Classifier
 from likely.data.dataset import Dataset
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import Splits
 
 LEDGER = RESULTS / "few_labels.jsonl"
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
-    dataset = load(asked.data)
+    dataset = load_dataset(asked.data)
     parts, length = few_labeled(dataset, asked.labels, seed), {"minutes": asked.minutes}
     if family == "softmax":
         parts, length = replace(parts, train=parts.train.labeled()), {"epochs": TWIN_EPOCHS}

@@ -20,7 +20,7 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, resolv
 
 from likely import Classifier
 from likely.data.dataset import Dataset, LabeledImages
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
@@ -66,7 +66,7 @@ def main() -> None:
     parser = arguments(__doc__)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    dataset = load("digits")
+    dataset = load_dataset("digits")
     known = {(variant, row["seed"]) for variant, group in _measured().items() for row in group}
     todo = [(variant, seed) for seed in asked.seeds for variant in VARIANTS if (variant, seed) not in known]
     if todo:

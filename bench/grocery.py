@@ -32,7 +32,7 @@ from trained import trained
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.evaluation import metrics
 from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_posterior, log_uniform
@@ -104,7 +104,7 @@ def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[C
 
 def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
     """Every part of the data."""
-    whole = load(str(data), classifier.format_).relabel(classifier.labels)
+    whole = load_dataset(str(data), classifier.format_).relabel(classifier.labels)
     return {name: Seen(classifier, part) for name, part in whole.splits.items()}
 
 

@@ -19,7 +19,7 @@ from trained import model_arguments, unmeasured
 
 from likely import Classifier
 from likely.data.dataset import Dataset, LabeledImages
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 
 LEDGER = RESULTS / "new_classes.jsonl"
 COUNTS = (5, 50, 500)
@@ -29,7 +29,7 @@ WITHOUT = "-without-"
 
 def main() -> None:
     asked = model_arguments(__doc__, "vaegan", 10).parse_args()
-    dataset = load(asked.data)
+    dataset = load_dataset(asked.data)
     for new in (None, *range(0, len(dataset.classes), EVERY)):
         data = asked.data if new is None else without(dataset, new, asked)
         for key, folder in unmeasured(argparse.Namespace(**vars(asked) | {"data": data}), LEDGER):

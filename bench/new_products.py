@@ -23,7 +23,7 @@ from ledger import RESULTS, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 
 LEDGER = RESULTS / "new_products.jsonl"
 N_NEW = 4
@@ -35,7 +35,7 @@ def main() -> None:
     data = manifest(asked.data, asked.out)
     for seed in asked.seeds:
         joint, _ = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
-        whole = load(str(data), joint.format_).relabel(joint.labels)
+        whole = load_dataset(str(data), joint.format_).relabel(joint.labels)
         for c in np.random.default_rng(seed).permutation(len(joint.labels))[:N_NEW]:
             key = {"seed": seed, "product": joint.labels[c], "backbone": Path(asked.backbone).name}
             of_product = partial(added, asked, data, joint, whole.splits["train"], whole.splits["test"], int(c), seed)

@@ -17,7 +17,7 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, rows, 
 
 from likely import Classifier, models
 from likely.data.dataset import Dataset
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import make_splits
 from likely.evaluation.metrics import clopper_pearson
 from likely.exceptions import DivergenceError
@@ -39,7 +39,7 @@ def main() -> None:
     parser.set_defaults(seeds=range(200), threads=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    dataset, known = load("digits"), {(row["run"], row["seed"]) for row in rows(LEDGER)}
+    dataset, known = load_dataset("digits"), {(row["run"], row["seed"]) for row in rows(LEDGER)}
     for seed in asked.seeds:
         for run in RUNS:
             if (run, seed) not in known:

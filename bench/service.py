@@ -21,7 +21,7 @@ from ledger import RESULTS, append, arguments, circumstances, provenance, rows, 
 from loading import Asked, Told, load, memory_mb, probed, running
 from turns import Turn, in_turns, quietest
 
-from likely.data.loading import load as load_data
+from likely.data.loading import load_dataset
 from likely.server.http.png import png
 from likely.server.store import Scope, Store
 
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    part = load_data(asked.data, splits=("test",)).splits["test"]
+    part = load_dataset(asked.data, splits=("test",)).splits["test"]
     images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
     found = measured(asked, images)
     append(LEDGER, {**circumstances(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found})

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat
 from likely.reporting.images.text_rendering import FACES
 
@@ -108,7 +108,7 @@ def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, P
 def _other(path: Path, format: ImageFormat, rng: np.random.Generator) -> Pixels:
     """Test images of other data in the model's format, or any if it has no test part."""
     for part in ("test", "train"):
-        dataset = load(str(path), format, splits=(part,), fewest_classes=0)
+        dataset = load_dataset(str(path), format, splits=(part,), fewest_classes=0)
         if dataset.splits:
             break
     images = dataset.splits[part].images

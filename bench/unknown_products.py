@@ -23,7 +23,7 @@ from grocery import Seen, manifest, ours, rivals, seen, shop_arguments, write_ma
 from ledger import RESULTS, measure_once, provenance, rows, write_table
 from scipy.special import logsumexp
 
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.evaluation import metrics
 
 LEDGER = RESULTS / "unknown_products.jsonl"
@@ -57,7 +57,7 @@ def measured(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]
         write_manifest(paths[name], (line for line in lines if (line["label"] in strange) == wanted))
     classifier, _ = ours(asked, paths["known"], f"known-{asked.stages}-{seed}", seed)
     found = seen(classifier, paths["known"])
-    others = Seen(classifier, load(str(paths["strange"]), classifier.format_, splits=("test",)).splits["test"])
+    others = Seen(classifier, load_dataset(str(paths["strange"]), classifier.format_, splits=("test",)).splits["test"])
     judged = [classifier.conformal_output(each.part.images, alpha=ALPHA) for each in (found["test"], others)]
     name, how, rival = next(rivals(found))
     *logits, of_validation = (rival.decision_function(each.X) for each in (found["test"], others, found["validation"]))

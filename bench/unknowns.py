@@ -29,8 +29,8 @@ from likely.classifier.calibration import (
 )
 from likely.data import arrays
 from likely.data.dataset import LabeledImages, concatenate
-from likely.data.image_dataset import ImageDataset, InMemoryImages
-from likely.data.loading import load
+from likely.data.image_dataset import ArrayDataset, ImageDataset
+from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.metrics import auroc, beta_binomial_bound
@@ -77,7 +77,7 @@ def as_they_are(classifier: Classifier, part: LabeledImages, data: str) -> tuple
     A stranger of the same size is enlarged as they are. Otherwise it would be told by how fine its detail is.
     """
     if data != "digits":
-        own = load(data, splits=("test",))
+        own = load_dataset(data, splits=("test",))
         if own.format != classifier.format_ and own.test is not None:
             assert own.format is not None
             return own.test.images.batch(np.arange(min(len(own.test), strangers.MOST))).numpy(), own.format
@@ -88,7 +88,7 @@ def as_they_are(classifier: Classifier, part: LabeledImages, data: str) -> tuple
 def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
     """Images (N, C, H, W) as a model takes them."""
     if format is not None and pixels.shape[1:] == format.shape:
-        return InMemoryImages(pixels, str)
+        return ArrayDataset(pixels, str)
     return arrays.images(pixels.transpose(0, 2, 3, 1), format)
 
 

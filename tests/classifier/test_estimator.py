@@ -321,7 +321,7 @@ def test_a_model_with_other_weights_than_its_family_has_says_so(vae, tmp_path):
 
 
 def test_an_unfinished_training_of_other_weights_says_so(digits):
-    dataset, _ = arrays.dataset(digits[0][:200], digits[1][:200], list("0123456789"), ImageOptions())
+    dataset = arrays.labeled_dataset(digits[0][:200], digits[1][:200], list("0123456789"), ImageOptions())
     parts = make_splits(dataset, 0)
     begun = Classifier("vae", options=TINY, training=BRIEF)
     next(steps := begun.fit_steps(parts, dataset.classes, dataset.format))
@@ -347,7 +347,7 @@ def test_fit_steps_yields_the_steps_that_fit_drains(digits):
 
     images, labels = digits
     classifier = Classifier("vae", options=TINY, training=BRIEF)
-    dataset, _ = arrays.dataset(
+    dataset = arrays.labeled_dataset(
         images[:300], labels[:300].astype(np.int64), [str(c) for c in range(10)], ImageOptions()
     )
     parts = make_splits(dataset, 0)

@@ -343,10 +343,10 @@ def test_evaluate_prints_one_object_with_the_figures_that_scripts_read(model, fo
 
 def test_evaluate_leaves_with_two_if_the_model_was_trained_on_everything(model, folder, tmp_path):
     from likely import Classifier
-    from likely.data.loading import load
+    from likely.data.loading import load_dataset
 
     loaded = Classifier.load(model)
-    train = load(folder, loaded.format_).train
+    train = load_dataset(folder, loaded.format_).train
     known = [i for i in range(len(train)) if train.hashes[i] in loaded.hashes_]
     data = tmp_path / "known.npz"
     names = [train.images.name(i) for i in known]

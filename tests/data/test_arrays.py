@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from likely.data import arrays
-from likely.data.image_dataset import ArrayDataset, InMemoryImages, LazyImages
+from likely.data.image_dataset import ArrayDataset, ImageBatch, LazyImages
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
 from likely.exceptions import ImageError
 
@@ -37,12 +37,13 @@ def test_a_single_path_bytes_or_picture_is_a_list_of_one(tmp_path) -> None:
     image.save(buffer, "PNG")
     for single in (tmp_path / "a.png", str(tmp_path / "a.png"), buffer.getvalue(), image):
         assert np.array_equal(pixels(single), noise(6, 5)[None, None])
-        assert arrays.read_inputs(single, GRAY)[1] == [None]
+        assert arrays.load_images(single, GRAY).errors == (None,)
 
 
 def test_a_missing_path_alone_is_one_problem() -> None:
-    images, (problem,) = arrays.read_inputs("/no/such/a.png", GRAY)
-    assert len(images) == 0
+    batch = arrays.load_images("/no/such/a.png", GRAY)
+    (problem,) = batch.errors
+    assert len(batch.images) == 0
     assert problem is not None
     assert problem.source == "/no/such/a.png"
 
@@ -55,9 +56,9 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
     with pytest.raises(ValueError, match="no images"):
         arrays.images(none, GRAY)
     with pytest.raises(ValueError, match="no images"):
-        arrays.dataset(none, np.zeros(0, np.int64), ["a"], ImageOptions())
-    images, problems = arrays.read_inputs(none, GRAY)
-    assert (len(images), problems) == (0, [])
+        arrays.labeled_dataset(none, np.zeros(0, np.int64), ["a"], ImageOptions())
+    batch = arrays.load_images(none, GRAY)
+    assert (len(batch.images), batch.names, batch.errors) == (0, (), ())
 
 
 @pytest.mark.parametrize(
@@ -73,14 +74,14 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
     ],
 )
 def test_an_array_that_makes_no_images_is_refused_as_a_whole(shape, way_out) -> None:
-    for take in (arrays.images, arrays.read_inputs):
+    for take in (arrays.images, arrays.load_images):
         with pytest.raises(ValueError, match=way_out) as refusal:
             take(np.zeros(shape), GRAY)
         assert str(shape) in str(refusal.value)
 
 
 def test_what_is_no_image_is_said_to_be_none() -> None:
-    _, (problem,) = arrays.read_inputs([3.5], GRAY)
+    (problem,) = arrays.load_images([3.5], GRAY).errors
     assert problem is not None
     assert "is a float" in problem.message
 
@@ -94,18 +95,18 @@ def test_what_is_no_image_is_said_to_be_none() -> None:
 )
 def test_images_shown_to_a_model_of_vectors_are_refused(images) -> None:
     with pytest.raises(ValueError, match="trained on vectors"):
-        arrays.read_inputs(images, None, width=30)
+        arrays.load_images(images, None, n_features=30)
 
 
 @pytest.mark.parametrize("X", [np.zeros((2, 4)), [[1.0, 2.0]], np.zeros(3), [1.0, 2.0, 3.0], np.zeros((0, 2))])
 def test_vectors_of_another_width_are_refused(X) -> None:
     with pytest.raises(ValueError, match=r"vectors \(N, 3\) were expected"):
-        arrays.read_inputs(X, None, width=3)
+        arrays.load_images(X, None, n_features=3)
 
 
 def test_words_are_no_vectors() -> None:
     with pytest.raises(ValueError, match="no vectors of numbers"):
-        arrays.read_inputs([["a", "b"], ["c", "d"]], None, width=2)
+        arrays.load_images([["a", "b"], ["c", "d"]], None, n_features=2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -119,9 +120,9 @@ def test_vectors_keep_their_own_precision(dtype) -> None:
 
 
 def test_lists_of_numbers_are_vectors() -> None:
-    images, problems = arrays.read_inputs([[1, 2, 3], [4, 5, np.inf]], None, width=3)
-    assert images.batch([0]).tolist() == [[1, 2, 3]]
-    assert [p is None for p in problems] == [True, False]
+    batch = arrays.load_images([[1, 2, 3], [4, 5, np.inf]], None, n_features=3)
+    assert batch.pixels.tolist() == [[1, 2, 3]]
+    assert [error is None for error in batch.errors] == [True, False]
 
 
 # ---- pixels, each way they are held
@@ -147,11 +148,32 @@ def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
     X = np.full((4, 6, 5), 0.5)
     X[2, 1, 1] = 1.5
     X[3, 0, 0] = np.nan
-    images, problems = arrays.read_inputs(X, GRAY)
-    assert len(images) == 2
-    assert [problem is None for problem in problems] == [True, True, False, False]
+    batch = arrays.load_images(X, GRAY)
+    assert batch.pixels.shape == (2, 1, 6, 5)
+    assert [batch.images.name(i) for i in range(2)] == ["image[0]", "image[1]"]
+    assert [error is None for error in batch.errors] == [True, True, False, False]
     with pytest.raises(ImageError, match=r"image\[2\].*1\.5"):
         arrays.images(X, GRAY)
+
+
+def test_a_batch_of_decoded_pixels_is_not_copied() -> None:
+    pixels = noise(4, 3, 6, 5)
+    batch = ImageBatch.from_pixels(pixels, ["a", "b", "c", "d"])
+    assert batch.pixels is pixels
+    assert batch.images.to_array() is pixels
+    assert [batch.images.name(i) for i in range(len(batch))] == ["a", "b", "c", "d"]
+    assert batch.errors == (None,) * 4
+
+
+def test_a_batch_names_the_readable_images(tmp_path) -> None:
+    Image.fromarray(noise(6, 5)).save(tmp_path / "b.png")
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    batch = arrays.load_images(paths, GRAY)
+    assert batch.names == tuple(map(str, paths))
+    assert batch.errors[0] is not None
+    assert batch.errors[0].source == str(paths[0])
+    assert np.array_equal(batch.pixels, noise(6, 5)[None, None])
+    assert batch.images.name(0) == str(paths[1])
 
 
 # ---- no more work than there is
@@ -161,10 +183,10 @@ def test_only_training_images_are_hashed(monkeypatch) -> None:
     hashed = []
     monkeypatch.setattr(arrays, "fingerprint", lambda image: hashed.append(image) or bytes(8))
     arrays.images(noise(9, 6, 5), GRAY)
-    arrays.read_inputs(list(noise(9, 6, 5)), GRAY)
-    arrays.read_inputs(np.zeros((9, 2)), None)
+    arrays.load_images(list(noise(9, 6, 5)), GRAY)
+    arrays.load_images(np.zeros((9, 2)), None)
     assert not hashed
-    arrays.dataset(noise(9, 6, 5), np.zeros(9, np.int64), ["a"], ImageOptions())
+    arrays.labeled_dataset(noise(9, 6, 5), np.zeros(9, np.int64), ["a"], ImageOptions())
     assert len(hashed) == 9
 
 
@@ -190,7 +212,7 @@ def test_a_batch_is_a_copy_and_the_only_one(order) -> None:
     held = np.ascontiguousarray(noise(20, 3, 60, 50).transpose(order)).transpose(np.argsort(order))
     wanted = np.arange(19, -1, -1)
     tracemalloc.start()
-    batch = InMemoryImages(held, str).batch(wanted)
+    batch = ArrayDataset(held, str).batch(wanted)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * held.nbytes

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from test_sources import mnist, write_idx
 
-from likely.data.loading import ArrayDataset, InMemoryImages, LazyImages, load
+from likely.data.image_dataset import ArrayDataset, LazyImages
+from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.exceptions import DataError
 
@@ -27,7 +28,7 @@ def pets(draw, tmp_path: Path) -> Path:
 
 
 def test_a_bad_file_is_passed_over_and_named(pets) -> None:
-    data = load(pets)
+    data = load_dataset(pets)
     assert data.classes == ("cat", "dog")
     assert data.train is not None
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -39,7 +40,7 @@ def test_a_bad_file_is_passed_over_and_named(pets) -> None:
 
 
 def test_streaming_gives_what_caching_gives(pets) -> None:
-    cached, streamed = load(pets).train, load(pets, memory=0).train
+    cached, streamed = load_dataset(pets).train, load_dataset(pets, memory=0).train
     assert cached is not None
     assert streamed is not None
     assert torch.equal(cached.images.batch(range(6)), streamed.images.batch(range(6)))
@@ -48,12 +49,12 @@ def test_streaming_gives_what_caching_gives(pets) -> None:
     assert streamed.images.batch([]).shape == (0, 3, 12, 12)
     assert [cached.images.name(i) for i in range(6)] == [streamed.images.name(i) for i in range(6)]
     (pets / "cat" / "broken.png").unlink()
-    assert isinstance(load(pets).train.images, InMemoryImages)  # type: ignore[union-attr]
-    assert isinstance(load(pets, memory=0).train.images, LazyImages)  # type: ignore[union-attr]
+    assert isinstance(load_dataset(pets).train.images, ArrayDataset)  # type: ignore[union-attr]
+    assert isinstance(load_dataset(pets, memory=0).train.images, LazyImages)  # type: ignore[union-attr]
 
 
 def test_subsets_of_subsets_look_through(pets) -> None:
-    part = load(pets).train
+    part = load_dataset(pets).train
     assert part is not None
     some = part.subset([5, 0, 3]).subset([2, 0])
     assert torch.equal(some.images.batch([0, 1]), part.images.batch([3, 5]))
@@ -65,10 +66,10 @@ def test_subsets_of_subsets_look_through(pets) -> None:
 def test_equal_pixels_have_equal_hashes_whatever_the_file(pets, draw) -> None:
     with Image.open(pets / "dog" / "0.png") as image:
         image.save(pets / "cat" / "zero.bmp")
-    hashes = load(pets).train.hashes  # type: ignore[union-attr]
+    hashes = load_dataset(pets).train.hashes  # type: ignore[union-attr]
     assert len(hashes) == 7
     assert len(set(hashes.tolist())) == 6
-    other_size = load(pets, ImageOptions(size=8)).train.hashes  # type: ignore[union-attr]
+    other_size = load_dataset(pets, ImageOptions(size=8)).train.hashes  # type: ignore[union-attr]
     assert not set(hashes.tolist()) & set(other_size.tolist())
 
 
@@ -79,7 +80,7 @@ def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
     def format_of(folder: str, *sizes: tuple[int, int], mode: str = "RGB") -> tuple[int, ...]:
         for i, size in enumerate(sizes):
             draw(f"{folder}/{i % 2}/{i}.png", seed=i, size=size, mode=mode)
-        format = load(tmp_path / folder).format
+        format = load_dataset(tmp_path / folder).format
         assert format is not None
         return format.shape
 
@@ -91,17 +92,17 @@ def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
         draw(f"grays/{i % 2}/{i}.png", seed=i, size=(9, 9), mode="L")
         with Image.open(tmp_path / f"grays/{i % 2}/{i}.png") as image:
             image.convert(mode).convert("RGB" if mode == "P" else mode).save(tmp_path / f"grays/{i % 2}/{i}.png")
-    assert load(tmp_path / "grays").format.shape == (1, 9, 9)  # type: ignore[union-attr]
+    assert load_dataset(tmp_path / "grays").format.shape == (1, 9, 9)  # type: ignore[union-attr]
     draw("grays/0/color.png", size=(9, 9))
-    assert load(tmp_path / "grays").format.shape == (3, 9, 9)  # type: ignore[union-attr]
+    assert load_dataset(tmp_path / "grays").format.shape == (3, 9, 9)  # type: ignore[union-attr]
 
 
 def test_what_is_asked_for_is_obeyed(pets) -> None:
-    asked = load(pets, ImageOptions(size="8x6", resize="crop", color="gray"))
+    asked = load_dataset(pets, ImageOptions(size="8x6", resize="crop", color="gray"))
     assert asked.format == ImageFormat(channels=1, height=8, width=6, resize="crop")
     assert asked.train.images.shape == (1, 8, 6)  # type: ignore[union-attr]
     fixed = ImageFormat(channels=3, height=5, width=5, resize="stretch")
-    assert load(pets, fixed).format == fixed
+    assert load_dataset(pets, fixed).format == fixed
 
 
 # ---- arrays
@@ -111,7 +112,7 @@ def test_what_is_asked_for_is_obeyed(pets) -> None:
 def test_idx_parts_are_loaded_as_they_are(tmp_path, ending) -> None:
     images = mnist(tmp_path, ending=ending)
     for memory in (1 << 20, 0):
-        data = load(tmp_path, memory=memory)
+        data = load_dataset(tmp_path, memory=memory)
         assert data.format == ImageFormat(channels=1, height=5, width=4)
         assert data.classes == ("0", "1", "2")
         assert np.array_equal(data.train.images.batch(range(6)).numpy(), images[:6, None])  # type: ignore[union-attr]
@@ -122,10 +123,10 @@ def test_parts_that_were_not_asked_for_are_not_read(tmp_path) -> None:
     mnist(tmp_path)
     test_images = tmp_path / "t10k-images-idx3-ubyte.gz"
     test_images.write_bytes(test_images.read_bytes()[:-30])
-    data = load(tmp_path, splits=("train", "validation"))
+    data = load_dataset(tmp_path, splits=("train", "validation"))
     assert (data.test, data.available) == (None, ("train", "test"))
     with pytest.raises(DataError, match="t10k-images"):
-        load(tmp_path, splits=("test",))
+        load_dataset(tmp_path, splits=("test",))
 
 
 def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> None:
@@ -138,11 +139,11 @@ def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> 
     }
     for name, variant in variants.items():
         np.savez(tmp_path / f"{name}.npz", x=variant, y=[0, 0, 1, 1])
-        batch = load(tmp_path / f"{name}.npz").train.images.batch(range(4))  # type: ignore[union-attr]
+        batch = load_dataset(tmp_path / f"{name}.npz").train.images.batch(range(4))  # type: ignore[union-attr]
         assert np.array_equal(batch.numpy(), x.transpose(0, 3, 1, 2)), name
-    small = load(tmp_path / "uint8.npz", ImageOptions(size=4, color="gray"), memory=0)
+    small = load_dataset(tmp_path / "uint8.npz", ImageOptions(size=4, color="gray"), memory=0)
     assert small.train.images.batch([3]).shape == (1, 1, 4, 4)  # type: ignore[union-attr]
-    large = load(tmp_path / "uint8.npz", memory=0).train  # mapped from disk
+    large = load_dataset(tmp_path / "uint8.npz", memory=0).train  # mapped from disk
     assert np.array_equal(large.images.batch([2, 0]).numpy(), x[[2, 0]].transpose(0, 3, 1, 2))  # type: ignore[union-attr]
 
 
@@ -150,7 +151,7 @@ def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tm
     x = np.random.default_rng(0).normal(size=(5, 3))
     x[2, 1] = np.nan
     np.savez(tmp_path / "v.npz", x=x, y=["a", "a", "b", "b", "b"])
-    data = load(tmp_path / "v.npz")
+    data = load_dataset(tmp_path / "v.npz")
     assert data.format is None
     assert data.train is not None
     assert data.train.images.shape == (3,)
@@ -159,9 +160,9 @@ def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tm
     assert data.train.labels.tolist() == [0, 0, 1, 1]
     assert [problem.source for problem in data.errors] == [f"{tmp_path}/v.npz:x[2]"]
     np.savez(tmp_path / "w.npz", x=x[:2], y=["a", "b"])
-    images = load(tmp_path / "w.npz").train.images  # type: ignore[union-attr]
+    images = load_dataset(tmp_path / "w.npz").train.images  # type: ignore[union-attr]
     assert isinstance(images, ArrayDataset)
-    assert np.array_equal(images.rows, x[:2])
+    assert np.array_equal(images.array, x[:2])
 
 
 def test_memory_stays_near_the_images_own(tmp_path) -> None:
@@ -171,21 +172,21 @@ def test_memory_stays_near_the_images_own(tmp_path) -> None:
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(plain.read_bytes(), 1))
     plain.unlink()
     write_idx(tmp_path / "train-labels-idx1-ubyte", (np.arange(n) % 10).astype(np.uint8))
-    load(tmp_path)
+    load_dataset(tmp_path)
     tracemalloc.start()
-    data = load(tmp_path)
+    data = load_dataset(tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(data.train.images, InMemoryImages)  # type: ignore[union-attr]
+    assert isinstance(data.train.images, ArrayDataset)  # type: ignore[union-attr]
     assert peak < 2 * n * 28 * 28
 
 
 def test_an_array_that_was_brought_to_the_format_is_let_go(tmp_path) -> None:
     x = np.zeros((1000, 16, 16, 3), np.uint8)
     np.savez_compressed(tmp_path / "a.npz", x=x, y=np.arange(1000) % 2)
-    load(tmp_path / "a.npz")
+    load_dataset(tmp_path / "a.npz")
     tracemalloc.start()
-    data = load(tmp_path / "a.npz")
+    data = load_dataset(tmp_path / "a.npz")
     now, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(data.train.images) == 1000  # type: ignore[union-attr]
@@ -198,11 +199,11 @@ def test_an_array_that_was_brought_to_the_format_is_let_go(tmp_path) -> None:
 def test_too_few_classes_are_refused_unless_allowed(draw, tmp_path) -> None:
     draw("plain/1.png"), draw("one/cat/1.png")
     with pytest.raises(DataError, match="1 image of only one class, 'cat'"):
-        load(tmp_path / "one")
+        load_dataset(tmp_path / "one")
     with pytest.raises(DataError, match="1 image of no class"):
-        load(tmp_path / "plain")
-    assert load(tmp_path / "one", fewest_classes=1).classes == ("cat",)
-    assert load(tmp_path / "plain", fewest_classes=0).train.labels.tolist() == [-1]  # type: ignore[union-attr]
+        load_dataset(tmp_path / "plain")
+    assert load_dataset(tmp_path / "one", fewest_classes=1).classes == ("cat",)
+    assert load_dataset(tmp_path / "plain", fewest_classes=0).train.labels.tolist() == [-1]  # type: ignore[union-attr]
 
 
 def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
@@ -210,13 +211,13 @@ def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
     with pytest.raises(DataError, match=r"train: none of its 2 images can be read; the first: .*1\.png: is empty"):
-        load(tmp_path)
+        load_dataset(tmp_path)
 
 
 def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
     for name in ("cat/1", "dog/1", "dog/2", "cta/1", "unlabeled/1"):
         draw(f"{name}.png", seed=len(name))
-    data = load(tmp_path).relabel(["ant", "dog", "cat"])
+    data = load_dataset(tmp_path).relabel(["ant", "dog", "cat"])
     assert data.classes == ("ant", "dog", "cat")
     assert data.train is not None
     assert data.train.labels.tolist() == [2, 1, 1, -1]
@@ -229,18 +230,18 @@ def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
 def test_an_empty_test_folder_is_no_test_part(draw, tmp_path) -> None:
     draw("train/cat/1.png"), draw("train/dog/1.png")
     (tmp_path / "test").mkdir()
-    data = load(tmp_path)
+    data = load_dataset(tmp_path)
     assert (data.test, data.available) == (None, ("train",))
     assert data.errors[0].message == f"{tmp_path / 'test'}: holds no images"
 
 
 def test_progress_ends_at_the_total(pets) -> None:
     seen: list[tuple[int, int]] = []
-    load(pets, progress=lambda done, total: seen.append((done, total)))
+    load_dataset(pets, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (7, 7)
 
 
 def test_loading_twice_is_the_same(pets) -> None:
-    first, second = load(pets), load(pets)
+    first, second = load_dataset(pets), load_dataset(pets)
     assert first.classes == second.classes
     assert np.array_equal(first.train.hashes, second.train.hashes)  # type: ignore[union-attr]

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.evaluation import attacks
 from likely.evaluation.attacks import ATTACKS, Target, attack
 from likely.networks.pixel_scaling import to_unit
@@ -39,7 +39,7 @@ def classifier(request, digits):
 def part(digits):
     images, labels = digits
     pixels = images[500:512, None]
-    return LabeledImages(InMemoryImages(pixels, str), labels[500:512].astype(np.int64), np.arange(12))
+    return LabeledImages(ArrayDataset(pixels, str), labels[500:512].astype(np.int64), np.arange(12))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from likely.data.image_dataset import ArrayDataset, ImageDataset, InMemoryImages
-from likely.data.loading import load
+from likely.data.image_dataset import ArrayDataset, ImageDataset
+from likely.data.loading import load_dataset
 from likely.evaluation.corruptions import CORRUPTIONS, GRAY, STRENGTHS, corrupted
 
 KINDS = tuple(CORRUPTIONS)
@@ -28,7 +28,7 @@ def scenes(shape: tuple[int, int, int], n: int = 6) -> NDArray[np.uint8]:
 
 
 def collection(pixels: NDArray[np.uint8]) -> ImageDataset:
-    return InMemoryImages(pixels, lambda i: f"image {i}")
+    return ArrayDataset(pixels, lambda i: f"image {i}")
 
 
 def everything(images: ImageDataset) -> NDArray[np.uint8]:
@@ -89,7 +89,7 @@ def test_a_higher_strength_damages_more(kind: str, shape: tuple[int, int, int]) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_higher_strength_damages_handwritten_digits_more(kind: str) -> None:
-    found = load("digits", splits=("test",)).test
+    found = load_dataset("digits", splits=("test",)).test
     assert found is not None
     images = found.images.subset(np.arange(60))
     pixels = everything(images)

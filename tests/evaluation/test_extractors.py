@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from likely import Classifier
 from likely.base import HasFeatures
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.extractors import (
     Extractor,
@@ -126,11 +126,11 @@ def test_a_model_sees_other_images_as_it_sees_files(baseline: Path) -> None:
 def test_a_model_classifies_images_of_any_size(baseline: Path) -> None:
     made = extractor(baseline)
     images, _ = digits(6)
-    large = InMemoryImages(images.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(3, axis=1), str)
+    large = ArrayDataset(images.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(3, axis=1), str)
     found = made.log_posterior(large)
     assert found.shape == (6, 10)
     np.testing.assert_allclose(np.exp(found).sum(1), 1)
-    own = InMemoryImages(images[:, None], str)
+    own = ArrayDataset(images[:, None], str)
     np.testing.assert_allclose(made.log_posterior(own), made.classifier.log_posterior(own))
 
 
@@ -281,7 +281,7 @@ def test_batches_and_collections_change_nothing(tmp_path: Path) -> None:
     made, images = extractor(program(Means(), tmp_path / "means.pt")), noise(150, 1, 3, 3)
     whole = made(images)
     assert whole.shape == (150, 3)
-    np.testing.assert_array_equal(made.features(InMemoryImages(images, str)), whole)
+    np.testing.assert_array_equal(made.features(ArrayDataset(images, str)), whole)
     np.testing.assert_allclose(whole[[77]], made(images[[77]]), rtol=1e-6)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
 from likely.evaluation.fidelity import KID, Fidelity, IntraClassFID, difference, fidelity, require_comparable
 from likely.evaluation.sample_quality import ClassConsistency
@@ -52,7 +52,7 @@ class Halves(Extractor):
 
 def part(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> LabeledImages:
     pixels = images[:, None]
-    return LabeledImages(InMemoryImages(pixels, str), labels.astype(np.int64), to_hashes(map(fingerprint, pixels)))
+    return LabeledImages(ArrayDataset(pixels, str), labels.astype(np.int64), to_hashes(map(fingerprint, pixels)))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.evaluation.memorization import exact_p_value, measure_memorization, nearest, nn_memorization
 
 
@@ -15,9 +15,7 @@ def part(seed, n, pixels=None):
     if pixels is None:
         coarse = rng.random((n, 1, 4, 4))
         pixels = (255 * coarse.repeat(4, 2).repeat(4, 3)).astype(np.uint8)
-    return LabeledImages(
-        InMemoryImages(pixels, str), np.arange(n) % 2, to_hashes(fingerprint(image) for image in pixels)
-    )
+    return LabeledImages(ArrayDataset(pixels, str), np.arange(n) % 2, to_hashes(fingerprint(image) for image in pixels))
 
 
 def slightly_changed(images, seed=0):

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
 from likely.evaluation.evaluate import evaluate
 from likely.evaluation.robustness import CleanResult, CorruptionResult, Robustness, measure_robustness
@@ -27,7 +27,7 @@ def part() -> LabeledImages:
     digits = load_digits()
     pixels = (digits.images[1500:1700] * 255 / 16).round().astype(np.uint8)[:, None]
     labels = digits.target[1500:1700].astype(np.int64)
-    return LabeledImages(InMemoryImages(pixels, str), labels, to_hashes(map(fingerprint, pixels)))
+    return LabeledImages(ArrayDataset(pixels, str), labels, to_hashes(map(fingerprint, pixels)))
 
 
 @pytest.fixture(scope="module")

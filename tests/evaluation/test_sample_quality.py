@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import ImageDataset, InMemoryImages
+from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.evaluation.metrics import Floats
 from likely.evaluation.sample_quality import (
     Ensemble,
@@ -38,7 +38,7 @@ class ByFirstPixel:
 
 
 def part(pixels: NDArray[np.uint8], labels: list[int]) -> LabeledImages:
-    return LabeledImages(InMemoryImages(pixels, str), np.array(labels, np.int64), to_hashes(map(fingerprint, pixels)))
+    return LabeledImages(ArrayDataset(pixels, str), np.array(labels, np.int64), to_hashes(map(fingerprint, pixels)))
 
 
 def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:

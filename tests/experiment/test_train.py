@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.checkpoint import read_document
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.evaluation.evaluate import N_TIMED
 from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.exceptions import DataError, TrainConfigError
@@ -177,15 +177,15 @@ def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_p
 def test_a_training_reads_no_test_image(tmp_path):
     """The digits have a test part of their own, of which the model must not know a single image."""
     drained(start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), tmp_path / "m"))
-    test = load("digits", splits=("test",)).test
+    test = load_dataset("digits", splits=("test",)).test
     known = Classifier.load(tmp_path / "m").hashes_
-    train = load("digits", splits=("train",)).train
+    train = load_dataset("digits", splits=("train",)).train
     assert np.isin(train.hashes, known).mean() > 0.99
     assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
 
 
 def test_wrong_labels_are_doubted(tmp_path):
-    train = load("digits", splits=("train",)).train
+    train = load_dataset("digits", splits=("train",)).train
     images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
     flipped = np.arange(0, 600, 50)
     labels[flipped] = (labels[flipped] + 1) % 10

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.data import arrays
-from likely.data.arrays import read_inputs
+from likely.data.arrays import load_images
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.evaluation.evaluate import N_TIMED, evaluate
@@ -112,7 +112,7 @@ def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier)
     described = features.model_input(pixels).extra_features
     assert described.shape == (5, len(features.extractor.groups) + 1)
     assert (features.model_input(pixels // 2).extra_features[:, :-1] < described[:, :-1]).all()
-    examined = classifier.outputs(read_inputs(IMAGES[:5], classifier.format_)[0])
+    examined = classifier.outputs(load_images(IMAGES[:5], classifier.format_).images)
     assert examined.features.shape == described.shape
 
 
@@ -143,7 +143,7 @@ def test_noise_and_plain_colors_are_strange(classifier):
     rng = np.random.default_rng(0)
     strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
-        classifier.conformal_output(read_inputs(images, classifier.format_)[0], alpha=0.05)
+        classifier.conformal_output(load_images(images, classifier.format_).images, alpha=0.05)
         .nonconformity.amin(1)
         .numpy()
         for images in (NEW, strangers)
@@ -178,7 +178,7 @@ def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what
 
 
 def digits():
-    return arrays.dataset(IMAGES, LABELS, [str(c) for c in range(10)], ImageOptions())
+    return arrays.labeled_dataset(IMAGES, LABELS, [str(c) for c in range(10)], ImageOptions())
 
 
 def trained(dataset, parts):

@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 from likely import Classifier
 from likely.base import Task
-from likely.data.arrays import dataset
+from likely.data.arrays import labeled_dataset
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.models.gaussian import ESTIMATED, SHRINKAGES, Gaussian, GaussianOptions
@@ -192,7 +192,7 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
     X = 0.5 * means[y] + rng.standard_normal((300, 60)) @ rng.standard_normal((60, 60)) / np.sqrt(
         rng.gamma(1, size=(300, 1))
     )
-    parts = make_splits(dataset(X, y, list("012345"), ImageOptions())[0], 0)
+    parts = make_splits(labeled_dataset(X, y, list("012345"), ImageOptions()), 0)
 
     def trained(**options):
         classifier = Classifier("gaussian", options=options)

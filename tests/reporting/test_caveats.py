@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.evaluation.evaluate import evaluate
 from likely.evaluation.metrics import PerClass, Reliability
 from likely.evaluation.training_record import TrainingRecord
@@ -88,7 +88,7 @@ def test_a_model_with_too_few_calibration_images_rejects_nothing(alpha: float, r
     classifier = Classifier("gaussian").fit(images[:400], digits.target[:400])
     pixels = images[400:, None]
     test = LabeledImages(
-        InMemoryImages(pixels, str), digits.target[400:].astype(np.int64), to_hashes(map(fingerprint, pixels))
+        ArrayDataset(pixels, str), digits.target[400:].astype(np.int64), to_hashes(map(fingerprint, pixels))
     )
     result = evaluate(classifier, test, alpha=alpha)
     record = TrainingRecord(date="2026-03-14", command="fit", source="digits", counts={"train": [133, 134, 133]})

@@ -58,9 +58,9 @@ class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[mis
         numbers = np.full(len(y), -1, np.int64)
         numbers[~unlabeled] = labels
         asked = with_backbone_defaults(ImageOptions.from_any(self.images), FeatureOptions.from_any(self.features))
-        dataset, problems = arrays.dataset(X, numbers, [str(c) for c in classes], asked)
-        for problem in problems:
-            warnings.warn(problem.message, ImageWarning, stacklevel=2)
+        dataset = arrays.labeled_dataset(X, numbers, [str(c) for c in classes], asked)
+        for error in dataset.errors:
+            warnings.warn(error.message, ImageWarning, stacklevel=2)
         parts = make_splits(dataset, self.seed)
         for _ in self.fit_steps(parts, dataset.classes, dataset.format):
             pass

@@ -458,7 +458,8 @@ class Predictor:
     ) -> tuple[ImageDataset, list[LoadError | None]]:
         """The inputs that can be read, in this classifier's format, and for each input what is wrong with it, if anything."""
         width = None if self.format_ is not None else self.model_.task.n_dims
-        return arrays.read_inputs(inputs, self.format_, names, width=width)
+        batch = arrays.load_images(inputs, self.format_, names, n_features=width)
+        return batch.images, list(batch.errors)
 
     def _pixels(self, image: Any) -> Tensor:
         """One image (1, C, H, W) in [0, 1], or a vector (1, D); a ValueError if it cannot be read."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from likely.base import GenerativeModel, Latent
 from likely.data.dataset import LabeledImages
-from likely.data.image_dataset import ImageDataset, InMemoryImages
+from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.exceptions import InvalidValueError
 from likely.features.backbone import Backbone
 from likely.features.feature_decoder import DecoderOptions, DecoderTrainingData, FeatureDecoder
@@ -128,13 +128,13 @@ def sample_from_features(
     return decoder.sample_images(f, c, rng=rng, truncation=truncation)
 
 
-def downscale(images: ImageDataset, side: int) -> InMemoryImages:
+def downscale(images: ImageDataset, side: int) -> ArrayDataset:
     """The images as uint8 (N, C, side, side), in memory."""
     made = []
     for start in range(0, len(images), RESIZE_BATCH_SIZE):
         x = to_unit(images.batch(np.arange(start, min(start + RESIZE_BATCH_SIZE, len(images)))))
         made.append(to_eight_bit(F.interpolate(x, size=(side, side), mode="area")))
-    return InMemoryImages(torch.cat(made).numpy(), images.name)
+    return ArrayDataset(torch.cat(made).numpy(), images.name)
 
 
 def thumbnails(images: ImageDataset, decoder: FeatureDecoder) -> Tensor:

@@ -88,7 +88,7 @@ def _source(model: Path) -> str | None:
 def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
     from likely.cli.console import screen
     from likely.cli.progress import track_steps
-    from likely.data.loading import load
+    from likely.data.loading import load_dataset
     from likely.experiment import TrainConfig, start_run
     from likely.training.options import TrainingOptions
 
@@ -100,7 +100,7 @@ def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
     session.finish()
     for _ in track_steps(session.check_labels(), "checking labels", lines=False):
         pass
-    test = load(DATA, session.dataset.format or run.images, splits=("test",)).test
+    test = load_dataset(DATA, session.dataset.format or run.images, splits=("test",)).test
     assert test is not None  # the digits have a test part, and the training has not read it
     return session, test
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
 from likely.data.decoding import Array, source_name
-from likely.data.image_dataset import ImageDataset, LazyImages
+from likely.data.image_dataset import ImageBatch, ImageDataset, LazyImages
 from likely.data.infer_format import infer_format
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.reader import Reader, ReadResult
@@ -76,33 +76,36 @@ def items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
     return InputItems(list(X), names)
 
 
-def dataset(
-    X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions
-) -> tuple[Dataset, tuple[LoadError, ...]]:
-    """Images or vectors with class indices (N,) as a dataset without a test part, which is its owner's affair."""
+def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions) -> Dataset:
+    """Return images or vectors X with class indices (N,), -1 for unlabeled, as a training set.
+
+    No test images are split off it later. Raises ImageError if no image can be read.
+    """
     listed = items(X)
     _require_some(listed)
     format = infer_format(options, {"train": SplitListing(listed, ())}, "X")
     content = _content(listed, format, fingerprint)
     if not len(content.indices):
         raise ImageError(f"none of the {len(listed)} images could be read; {content.errors[0].message}")
-    part = LabeledImages(content.images, labels[content.indices], content.hashes)
-    named = Dataset("X", tuple(classes), part, None, None, content.errors, format, available=("train", "test"))
-    return named, content.errors
+    train = LabeledImages(content.images, labels[content.indices], content.hashes)
+    return Dataset("X", tuple(classes), train, None, None, content.errors, format, available=("train", "test"))
 
 
-def read_inputs(
-    X: Any, format: ImageFormat | None, names: Sequence[str] | None = None, *, width: int | None = None
-) -> tuple[ImageDataset, list[LoadError | None]]:
-    """The images of X that can be read, and for each of X None or what is wrong with it.
+def load_images(
+    X: Any, format: ImageFormat | None, names: Sequence[str] | None = None, *, n_features: int | None = None
+) -> ImageBatch:
+    """Decode paths, bytes, Pillow images or an array once, into memory, in the model's format.
 
-    A ValueError says so if X as a whole is not what is read: images of a format or, without one, vectors of a `width`.
+    Without a format X holds vectors (N, `n_features`). An input that cannot be read has an error in the batch. Raises
+    InvalidValueError if X as a whole is neither images nor such vectors.
     """
-    listed = _shown(X, format, names, width)
-    content = _content(listed, format, unmarked)
-    wrong = iter(content.errors)
-    good = set(content.indices.tolist())
-    return content.images, [None if i in good else next(wrong) for i in range(len(listed))]
+    listed = _shown(X, format, names, n_features)
+    content = Reader(format, cache=True, done=lambda n: None, mark=unmarked).read(listed)
+    errors: list[LoadError | None] = [None] * len(listed)
+    unreadable = np.setdiff1d(np.arange(len(listed)), content.indices)
+    for i, error in zip(unreadable.tolist(), content.errors, strict=True):
+        errors[i] = error
+    return ImageBatch(content.images.to_array(), tuple(map(listed.name, range(len(listed)))), tuple(errors))
 
 
 def images(X: Any, format: ImageFormat | None) -> ImageDataset:

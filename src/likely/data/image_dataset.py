@@ -6,7 +6,8 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import final
+from dataclasses import dataclass
+from typing import Self, final
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from likely.data.decoding import Array
 from likely.data.pillow_warnings import QUIET
 from likely.data.preprocessing import ImageFormat, read_image
-from likely.data.sources.base import SourceItems
+from likely.data.sources.base import LoadError, SourceItems
 
 # Pillow decodes without holding the interpreter, so threads help; with more, neither it nor the disk would follow.
 N_THREADS = min(8, os.cpu_count() or 1)
@@ -41,28 +42,38 @@ class ImageDataset(ABC):
     def name(self, i: int) -> str:
         """What to call image i in a message: its path, or its place in an array."""
 
+    def to_array(self) -> Array:
+        """All images in one array, (N, C, H, W) or (N, D); not copied if they are in one already."""
+        return self.batch(np.arange(len(self))).numpy()
+
     def subset(self, indices: ArrayLike) -> ImageDataset:
         """The images at `indices` as a collection of their own; nothing is copied."""
         return Subset(self, np.asarray(indices, np.int64))
 
 
 @final
-class InMemoryImages(ImageDataset):
-    """Images in one array, uint8 (N, C, H, W); one mapped from disk will do."""
+class ArrayDataset(ImageDataset):
+    """Images or vectors in one array: uint8 (N, C, H, W), memory-mapped if need be, or float32 or float64 (N, D).
 
-    def __init__(self, pixels: Array, name: Callable[[int], str]) -> None:
-        self.pixels = pixels
+    Vectors keep their precision: float32 cannot resolve small differences of large values.
+    """
+
+    def __init__(self, array: Array, name: Callable[[int], str]) -> None:
+        self.array = array
         self._name = name
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.pixels.shape[1:])
+        return tuple(self.array.shape[1:])
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.array)
 
     def batch(self, indices: ArrayLike) -> Tensor:
-        return torch.from_numpy(np.asarray(self.pixels[np.asarray(indices, np.int64)]))  # the index has copied already
+        return torch.from_numpy(np.asarray(self.array[np.asarray(indices, np.int64)]))  # indexing copies already
+
+    def to_array(self) -> Array:
+        return self.array
 
     def name(self, i: int) -> str:
         return self._name(i)
@@ -96,28 +107,6 @@ class LazyImages(ImageDataset):
 
     def _read(self, i: int) -> Array:
         return read_image(self._items[i], self._format, name=self.name(i))
-
-
-@final
-class ArrayDataset(ImageDataset):
-    """Vectors, (N, D), float32 or float64: one far from zero has its differences in digits that float32 lacks."""
-
-    def __init__(self, rows: Array, name: Callable[[int], str]) -> None:
-        self.rows = rows
-        self._name = name
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.rows.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, indices: ArrayLike) -> Tensor:
-        return torch.from_numpy(np.asarray(self.rows[np.asarray(indices, np.int64)]))
-
-    def name(self, i: int) -> str:
-        return self._name(i)
 
 
 @final
@@ -178,3 +167,30 @@ class ConcatImages(ImageDataset):
 
     def _start(self, k: int) -> int:
         return int(self._ends[k - 1]) if k else 0
+
+
+@dataclass(frozen=True, eq=False)
+class ImageBatch:
+    """Decoded inputs of one request: N inputs, of which M could be read.
+
+    `pixels` holds the readable ones in order, uint8 (M, C, H, W), or vectors, float (M, D). `names` and `errors` have one
+    entry for each input; the error of a readable input is None.
+    """
+
+    pixels: Array
+    names: tuple[str, ...]
+    errors: tuple[LoadError | None, ...]
+
+    @classmethod
+    def from_pixels(cls, pixels: Array, names: Sequence[str]) -> Self:
+        """Wrap decoded images, uint8 (N, C, H, W) in the model's format, without copying them."""
+        return cls(pixels, tuple(names), (None,) * len(pixels))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def images(self) -> ImageDataset:
+        """The M readable images under their names."""
+        names = [name for name, error in zip(self.names, self.errors, strict=True) if error is None]
+        return ArrayDataset(self.pixels, names.__getitem__)

@@ -11,25 +11,19 @@ from typing import Final
 
 import numpy as np
 
-from likely.data.dataset import Dataset as Dataset
-from likely.data.dataset import LabeledImages as LabeledImages
-from likely.data.image_dataset import ArrayDataset as ArrayDataset
-from likely.data.image_dataset import ImageDataset as ImageDataset
-from likely.data.image_dataset import InMemoryImages as InMemoryImages
-from likely.data.image_dataset import LazyImages as LazyImages
+from likely.data.dataset import Dataset, LabeledImages
 from likely.data.infer_format import infer_format
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.quality.issues import counted
 from likely.data.reader import Reader, ReadResult
 from likely.data.sources.base import SPLITS, Listings, SplitListing, class_names
-from likely.data.sources.base import LoadError as LoadError
 from likely.data.sources.listing import listings as listings_of
 from likely.exceptions import DataError
 
 NATIVE_FORMAT: Final = ImageOptions()
 
 
-def load(
+def load_dataset(
     data: str | Path,
     images: ImageOptions | ImageFormat = NATIVE_FORMAT,
     *,

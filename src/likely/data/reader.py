@@ -10,7 +10,7 @@ import numpy as np
 
 from likely.data.dataset import Integers, fingerprint, to_hashes
 from likely.data.decoding import Array, quantize
-from likely.data.image_dataset import N_THREADS, ArrayDataset, ImageDataset, InMemoryImages, LazyImages
+from likely.data.image_dataset import N_THREADS, ArrayDataset, ImageDataset, LazyImages
 from likely.data.pillow_warnings import QUIET
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.data.sources.base import ArrayItems, LoadError, SourceItems
@@ -69,7 +69,7 @@ class Reader:
                 pixels[i] = image
             return self.mark(image)
 
-        images = LazyImages(items, format) if pixels is None else InMemoryImages(pixels, items.name)
+        images = LazyImages(items, format) if pixels is None else ArrayDataset(pixels, items.name)
         with QUIET, ThreadPoolExecutor(N_THREADS) as pool:
             return _content(images, self._in_blocks(len(items), lambda block: pool.map(outcome, block)))
 
@@ -88,7 +88,7 @@ class Reader:
         if self.cache:
             pixels = _in_memory(pixels)
         outcomes = self._in_blocks(len(pixels), lambda block: (self.mark(pixels[i]) for i in block))
-        return _content(InMemoryImages(pixels, name), outcomes)
+        return _content(ArrayDataset(pixels, name), outcomes)
 
     def _vectors(self, items: ArrayItems) -> ReadResult:
         kind = items.array.dtype

@@ -10,7 +10,7 @@ import numpy as np
 from likely.classifier import Predictor
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.image_dataset import ImageDataset
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.sources.base import LoadError
 from likely.exceptions import DataError
@@ -49,7 +49,9 @@ def eval_split(classifier: Predictor, data: str, progress: Progress | None = Non
 
 def training_images(classifier: Predictor, data: str, progress: Progress | None = None) -> LabeledImages:
     """Return the labeled images of DATA that the model was trained on; raise DataError if there are none."""
-    dataset = load(data, classifier.format_ or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0)
+    dataset = load_dataset(
+        data, classifier.format_ or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0
+    )
     images = dataset.relabel(classifier.labels).train
     if images is None or not np.isin(images.hashes, classifier.hashes_).any():
         raise DataError(f"{data}: holds none of the images that the model was trained on")
@@ -66,7 +68,7 @@ def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Data
     """Load the test split if there is one, else the training or the validation split."""
     format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
     for split in ("test", "train", "validation"):
-        dataset = load(data, format, splits=(split,), progress=progress, fewest_classes=0)
+        dataset = load_dataset(data, format, splits=(split,), progress=progress, fewest_classes=0)
         if dataset.splits:
             break
     else:

@@ -18,7 +18,7 @@ from torch import Tensor
 from likely import checkpoint
 from likely.base import HasFeatures
 from likely.classifier import Predictor
-from likely.data.image_dataset import ImageDataset, InMemoryImages
+from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.metrics import Floats
 from likely.exceptions import BackboneError, ExtractorError
@@ -107,7 +107,7 @@ class ModelExtractor(Extractor):
         return np.concatenate([self._log_posterior(images.batch(block).numpy()) for block in blocks])
 
     def _log_posterior(self, images: Pixels) -> Floats:
-        return self.classifier.log_posterior(InMemoryImages(resized(images, self.format), str))
+        return self.classifier.log_posterior(ArrayDataset(resized(images, self.format), str))
 
     def _features(self, images: Pixels) -> Tensor:
         x = to_unit(torch.from_numpy(resized(images, self.format)).to(self.classifier.device))

@@ -15,7 +15,7 @@ from pydantic import Field
 from likely.base import GenerativeModel
 from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import ImageDataset, InMemoryImages
+from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
 from likely.exceptions import InvalidValueError
@@ -125,7 +125,7 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
     requests = enumerate(zip(classifier.labels, counts, strict=True))
     pixels = np.concatenate([classifier.sample(name, n, seed=seed + c) for c, (name, n) in requests if n])
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
-    images = InMemoryImages(pixels, lambda i: f"generated image {i}")
+    images = ArrayDataset(pixels, lambda i: f"generated image {i}")
     return LabeledImages(images, labels, to_hashes(fingerprint(image) for image in pixels))
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
-from likely.data.image_dataset import InMemoryImages
+from likely.data.image_dataset import ArrayDataset
 from likely.data.preprocessing import ImageFormat
 from likely.evaluation.extractors import resized
 from likely.evaluation.metrics import Bools, paired_bootstrap
@@ -61,7 +61,7 @@ def generate_images(
     generated = sample_images(generator, n, seed)
     pixels = resized(generated.images.batch(np.arange(len(generated))).numpy(), format)
     index = np.array([classes.index(name) for name in generator.labels], np.int64)
-    images = InMemoryImages(pixels, lambda i: f"generated image {i}")
+    images = ArrayDataset(pixels, lambda i: f"generated image {i}")
     return LabeledImages(images, index[generated.labels], to_hashes(fingerprint(image) for image in pixels))
 
 

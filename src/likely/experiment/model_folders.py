@@ -11,7 +11,7 @@ import numpy as np
 
 from likely import checkpoint
 from likely.classifier import Predictor
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.evaluation.training_record import TrainingRecord, read_history, write_history
 from likely.exceptions import DataError, TrainConfigError
@@ -92,7 +92,9 @@ def held_out_splits(
     they are not there any more."""
     run = _config_of_all_classes(folder, "from images that nobody kept count of")
     source = data or run.data
-    dataset = drop_empty_classes(load(source, run.images, splits=("train", "validation"), progress=progress), run.seed)
+    dataset = drop_empty_classes(
+        load_dataset(source, run.images, splits=("train", "validation"), progress=progress), run.seed
+    )
     parts = make_splits(dataset, run.seed)
     known = [np.isin(part.hashes, classifier.hashes_) for part in (parts.train, parts.validation, parts.calibration)]
     if dataset.classes != classifier.labels or not all(found.all() for found in known):

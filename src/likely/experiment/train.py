@@ -17,7 +17,7 @@ from likely.base import FamilyOptions, GenerativeModel
 from likely.classifier import Predictor, Snapshot
 from likely.classifier.auto import choose_model, default_backbone
 from likely.data.dataset import Dataset, LabeledImages, concatenate
-from likely.data.loading import load
+from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.evaluation import synthetic_augmentation
 from likely.evaluation.evaluate import EvaluationResult, evaluate
@@ -67,7 +67,7 @@ class TrainingRun:
         features = default_backbone(run.model, run.features, run.data)
         images = with_backbone_defaults(run.images, features)
         self.dataset = drop_empty_classes(
-            load(run.data, images, splits=("train", "validation"), progress=progress), run.seed
+            load_dataset(run.data, images, splits=("train", "validation"), progress=progress), run.seed
         )
         self.parts = make_splits(self.dataset, run.seed)
         if run.decoder.minutes is not None and features.kind != "backbone":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from likely.data.dataset import Dataset
 from likely.data.decoding import read_header
-from likely.data.loading import NATIVE_FORMAT, load
+from likely.data.loading import NATIVE_FORMAT, load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.quality import duplicates
 from likely.data.quality.issues import DataIssues, Issue, Severity, counted, error, note, warning
@@ -29,7 +29,7 @@ def check(
     progress: Callable[[int, int], None] | None = None,
 ) -> DataIssues:
     """Read all of DATA and look for what is wrong with it; raises DataError if it is not understood at all."""
-    dataset = load(data, images, progress=progress, fewest_classes=0)
+    dataset = load_dataset(data, images, progress=progress, fewest_classes=0)
     found = [
         *_passed_over(dataset),
         *_classes(dataset),

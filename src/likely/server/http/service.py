@@ -307,7 +307,7 @@ def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[_L
     answers = model.predictor.classify(pixels, alpha=kind.alpha, names=names)
     if model.projection is None:
         return [_LocatedPrediction(answer, None) for answer in answers]
-    images, _ = arrays.read_inputs(pixels, model.format)
+    images = arrays.load_images(pixels, model.format).images
     places = model.predictor.embed(images, model.projection).tolist()
     return [_LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
 
