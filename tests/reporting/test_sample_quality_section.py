@@ -112,7 +112,7 @@ def test_significant_differences_are_warned_of(consistent: tuple[int, ...], dupl
         class_consistency=CONSISTENCY.model_copy(update={"n_consistent": consistent}),
         near_duplicates=DUPLICATES.model_copy(update={"n_duplicates": duplicates}),
     )
-    assert len(paragraphs(quality, None)) == n_warnings + 1  # the last names the reference classifier
+    assert len(paragraphs(quality, None)) == n_warnings + 1  # the last names the seed
 
 
 def test_fewer_images_than_features_are_warned_of() -> None:

@@ -1,4 +1,4 @@
-"""A benchmark: families and their softmax twin, on equal minutes of the same machine, measured alike and in turn."""
+"""A benchmark of model families against the softmax baseline, for equal training time on the same machine."""
 
 from likely.benchmark.config import BASELINE, BenchmarkConfig
 from likely.benchmark.report import build_comparison, write_report

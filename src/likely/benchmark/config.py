@@ -1,4 +1,4 @@
-"""What a benchmark is to do: which families, with which options, over which seeds, for how long."""
+"""Configuration of a benchmark: families, their options, seeds, training length."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ class BenchmarkRun(NamedTuple):
 
 
 class BenchmarkConfig(Options):
-    """Everything that a benchmark is made of."""
+    """Configuration of a benchmark."""
 
-    data: str = Field(description="DATA, as it was named.")
-    families: tuple[str, ...] = Field(description="The families to compare; the twin is always among them, and first.")
+    data: str = Field(description="DATA, as named by the user.")
+    families: tuple[str, ...] = Field(description="The families to compare; the softmax baseline always comes first.")
     seeds: tuple[int, ...] = Field((0,), description="Seeds of the splits, the weights and everything random.")
-    training: TrainingOptions = Field(description="How long each is trained, on what.")
+    training: TrainingOptions = Field(description="Training options of every family.")
     images: ImageOptions = ImageOptions()
-    options: dict[str, dict[str, Any]] = Field(
-        {}, description="Options of families, where they are not their defaults."
+    options: dict[str, dict[str, Any]] = Field({}, description="Changed options of each family.")
+    samples: int | None = Field(
+        None, gt=DENSITY_K, description="Generated images of each family, and real ones to compare with."
     )
-    samples: int | None = Field(None, gt=DENSITY_K, description="Images that each draws, and real ones beside them.")
-    extractor: Path | None = Field(None, description="What fidelity is measured in; the first seed's twin if not said.")
+    extractor: Path | None = Field(None, description="Feature extractor; by default the first baseline.")
 
     @field_validator("data")
     @classmethod
@@ -71,21 +71,21 @@ class BenchmarkConfig(Options):
     def _has_a_length(self) -> Self:
         if self.training.minutes is None and self.training.epochs is None:
             raise InvalidValueError(
-                "nobody said how long to train; --minutes 10, the same for all, was expected, or --epochs"
+                "the training length is missing; expected --minutes, such as 10 for every family, or --epochs"
             )
         return self
 
     @property
     def runs(self) -> Iterator[BenchmarkRun]:
-        """Seed by seed, the twin first."""
+        """All trainings by seed, the baseline first."""
         return (BenchmarkRun(family, seed) for seed in self.seeds for family in self.families)
 
     def family_options(self, family: str) -> FamilyOptions:
-        """A family's options, validated."""
+        """Return the validated options of a family."""
         return models.family(family).options_type.model_validate(self.options.get(family, {}))
 
     def train_config(self, run: BenchmarkRun) -> TrainConfig:
-        """The training that an entry stands for; looking for wrong labels is no part of a benchmark."""
+        """Return the configuration of a training, without label checks."""
         return TrainConfig(
             data=self.data,
             model=run.family,
@@ -97,8 +97,8 @@ class BenchmarkConfig(Options):
         )
 
     def key(self, run: BenchmarkRun, extractor: str | None) -> ResultKey:
-        """What a result of the entry is known by; a family that draws nothing has nothing to do with samples."""
-        draws = issubclass(models.family(run.family), GenerativeModel)
+        """Return the key of a result; samples and extractor matter only for families that generate images."""
+        generates = issubclass(models.family(run.family), GenerativeModel)
         return ResultKey(
             data=self.data,
             family=run.family,
@@ -107,6 +107,6 @@ class BenchmarkConfig(Options):
             minutes=self.training.minutes,
             epochs=self.training.epochs,
             images=self.images.model_dump(mode="json", exclude_unset=True),
-            samples=self.samples if draws else None,
-            extractor=extractor if draws else None,
+            samples=self.samples if generates else None,
+            extractor=extractor if generates else None,
         )

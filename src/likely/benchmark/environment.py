@@ -1,4 +1,4 @@
-"""Where and with what something was measured: the checkout's commit, and the most memory that the process has had."""
+"""Environment of a measurement: the commit of the checkout, and the peak memory of the process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 import likely
 
-RESET_PEAK = "5"  # what Linux takes for a wish to measure the peak anew
+RESET_PEAK = "5"  # Linux resets the peak memory of a process when this is written to clear_refs
 
 
 def commit() -> str | None:
-    """The commit that the package runs from, "-dirty" if it was changed since; None outside of a checkout."""
+    """Return the commit of the checkout, with "-dirty" if files changed since; None outside of a checkout."""
     root = Path(likely.__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -25,22 +25,22 @@ def commit() -> str | None:
 
 
 class PeakMemory:
-    """The peak of the memory from here on: of a GPU where there is one, else of the process where the system keeps it."""
+    """The peak memory since the creation of this object: of the GPU if there is one, else of the process on Linux."""
 
     def __init__(self) -> None:
-        self.is_measured = torch.cuda.is_available() or _forget_peak()
+        self.is_measured = torch.cuda.is_available() or _reset_peak()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     @property
     def peak_gb(self) -> float | None:
-        """In GB of 10⁹ bytes; None where it cannot be known."""
+        """Peak memory in GB of 10⁹ bytes; None where the system does not report it."""
         if not self.is_measured:
             return None
-        return (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak()) / 1e9
+        return (torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_bytes()) / 1e9
 
 
-def _forget_peak() -> bool:
+def _reset_peak() -> bool:
     try:
         Path("/proc/self/clear_refs").write_text(RESET_PEAK)
     except OSError:
@@ -48,7 +48,7 @@ def _forget_peak() -> bool:
     return True
 
 
-def _peak() -> int:
-    """Bytes: the high-water mark of the process's resident memory."""
+def _peak_bytes() -> int:
+    """Return the high-water mark of the resident memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""Everything that is measured of one trained model: its answers, their cost, and the images that it draws."""
+"""Measurements of one trained model: accuracy, efficiency, and the quality of its generated images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.experiment import ALPHA, SAMPLES_PER_CLASS
 from likely.reporting.comparison import AccuracyMetrics, EfficiencyMetrics, ReliabilityBins
 
-SAMPLE_SEED = 0  # the same for all: each family is asked for the same images
+SAMPLE_SEED = 0  # the same for all families
 
 
 @dataclass(frozen=True, eq=False)
 class BenchmarkData:
-    """What all families of a seed are held against: test images, training images, and the twin if it is there."""
+    """Data for measuring all families of a seed: evaluation images, training images, and the baseline if trained."""
 
     split: EvalSplit
     train: LabeledImages
@@ -37,16 +37,15 @@ class BenchmarkData:
 
 
 def accuracy(classifier: Predictor, data: BenchmarkData) -> AccuracyMetrics:
-    """The figures of `likely evaluate`, and the paired difference to the twin."""
-    part = data.split.images
-    found = evaluate(classifier, part, alpha=ALPHA, skipped=data.split.n_skipped)
-    figures = {name: value for name, value in found.as_json().items() if name in AccuracyMetrics.model_fields}
+    """Measure the metrics of `likely evaluate` and the paired difference to the baseline."""
+    found = evaluate(classifier, data.split.images, alpha=ALPHA, skipped=data.split.n_skipped)
+    values = {name: value for name, value in found.as_json().items() if name in AccuracyMetrics.model_fields}
     bins = ReliabilityBins.from_reliability(reliability(found.log_posterior, found.labels))
-    return AccuracyMetrics(**figures, **_baseline_difference(classifier, found.log_posterior, data), reliability=bins)
+    return AccuracyMetrics(**values, **_baseline_difference(classifier, found.log_posterior, data), reliability=bins)
 
 
 def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb: float | None) -> EfficiencyMetrics:
-    """What training and answering took."""
+    """Measure size, training time, memory and throughput."""
     record = TrainingRecord.model_validate(read_document(folder)["record"])
     n_train = sum(record.counts["train"]) + record.n_unlabeled
     epochs, per_second = _training(folder, classifier.training_.batch_size or 1, n_train)
@@ -62,43 +61,42 @@ def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb
 
 
 def measure_fidelity(classifier: Predictor, data: BenchmarkData) -> Fidelity | None:
-    """How like real ones its images are; None if it draws none, or there is nothing to measure them with."""
+    """Measure fidelity; None for models that generate no images, or without an extractor."""
     if not classifier.generates_images or data.extractor is None:
         return None
     return fidelity(classifier, data.split.images, data.extractor, data.samples, SAMPLE_SEED)
 
 
 def measure_sample_quality(classifier: Predictor, data: BenchmarkData) -> SampleQuality | None:
-    """Whether its images show what they should, by the twin's judgment, and are no training images again."""
+    """Measure class consistency, by the baseline, and near-duplicates; None without a baseline or generated images."""
     if not classifier.generates_images or data.baseline is None:
         return None
-    made = sample_images(classifier, SAMPLES_PER_CLASS, SAMPLE_SEED)
-    return sample_quality(made, data.baseline, data.train, data.split.images, seed=SAMPLE_SEED)
+    generated = sample_images(classifier, SAMPLES_PER_CLASS, SAMPLE_SEED)
+    return sample_quality(generated, data.baseline, data.train, data.split.images, seed=SAMPLE_SEED)
 
 
 def _baseline_difference(classifier: Predictor, log_posterior: Floats, data: BenchmarkData) -> dict[str, object]:
-    """The paired difference to the twin, which has none to itself."""
-    part = data.split.images
+    """Return the paired difference to the baseline; empty for the baseline itself."""
+    images = data.split.images
     if data.baseline is None or data.baseline.id == classifier.id:
         return {}
-    ours, theirs = (
-        _correct(answers, part.labels) for answers in (log_posterior, data.baseline.log_posterior(part.images))
-    )
-    sure = paired_bootstrap(ours, theirs, np.random.default_rng(0))
-    return {"delta_vs_baseline": float(ours.mean() - theirs.mean()), "delta_interval": (sure.low, sure.high)}
+    own = _correct(log_posterior, images.labels)
+    baseline = _correct(data.baseline.log_posterior(images.images), images.labels)
+    bounds = paired_bootstrap(own, baseline, np.random.default_rng(0))
+    return {"delta_vs_baseline": float(own.mean() - baseline.mean()), "delta_interval": tuple(bounds)}
 
 
 def _correct(log_posterior: Floats, labels: Ints) -> Bools:
-    right: Bools = np.equal(log_posterior.argmax(1), labels)
-    return right
+    correct: Bools = np.equal(log_posterior.argmax(1), labels)
+    return correct
 
 
 def _training(folder: Path, batch_size: int, n_train: int) -> tuple[float | None, float | None]:
-    """Passes over the training images, and how many of them a second; None for what was trained in no steps."""
+    """Return epochs and training images per second; None for closed-form families."""
     rows = read_history(folder)
     if not rows:
         return None, None
-    # The first of several epochs was whole; of a single one, nobody knows whether it was.
+    # The first of several epochs was complete; a single one may not have been.
     per_epoch = rows[0]["step"] if len(rows) > 1 else max(rows[0]["step"], math.ceil(n_train / batch_size))
     epochs = rows[-1]["step"] / per_epoch
     return epochs, epochs * n_train / max(rows[-1]["seconds"], 1e-9)

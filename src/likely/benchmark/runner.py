@@ -1,4 +1,4 @@
-"""The course of a benchmark: train, measure, write down; whatever is there already is neither trained nor measured again."""
+"""Execution of a benchmark: train, measure, record; existing models and results are reused."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ from likely.training.device import describe_machine, free_cores, select_device
 from likely.training.loop import Step
 from likely.version import __version__
 
-RESULTS, TABLE, PAGE, PICTURE, MODELS = "results.jsonl", "table.md", "index.html", "samples.png", "models"
-# What one family may fail of while the others go on: a training that diverges, data that it cannot take, lack of memory.
+RESULTS, TABLE, PAGE, SAMPLES_IMAGE, MODELS = "results.jsonl", "table.md", "index.html", "samples.png", "models"
+# Failures of one family that do not stop the others: divergence, unsuitable data, lack of memory.
 FAILURES = (ArithmeticError, ValueError, RuntimeError, MemoryError)
 Progress = Callable[[int, int], None]
 
 
 class BenchmarkInterrupted(Exception):
-    """Whoever watches has ended a training early; it is saved, and the same benchmark goes on with it."""
+    """The observer ended a training early; the training is saved, and the benchmark can be resumed."""
 
 
 class RunOutcome(NamedTuple):
-    """What an entry came to, and whether it was measured just now."""
+    """The result of a run; `is_new` if it was measured now."""
 
     run: BenchmarkRun
     result: Result
@@ -55,250 +55,253 @@ class RunOutcome(NamedTuple):
 
 
 class ProgressObserver:
-    """What is seen meanwhile: nothing. Whoever shows something overrides it, and may end `steps` early to stop."""
+    """An observer that shows nothing. Subclasses show progress and may end `steps` early to stop."""
 
-    def steps(self, steps: Iterable[Step], entry: BenchmarkRun) -> Iterator[Step]:
-        """The same steps, drawn as they pass."""
+    def steps(self, steps: Iterable[Step], run: BenchmarkRun) -> Iterator[Step]:
+        """Pass on the training steps of a run."""
         return iter(steps)
 
     def reading(self) -> AbstractContextManager[Progress | None]:
-        """Images are read: takes how many are done and of how many."""
+        """Return a context for reading images that provides a progress callback."""
         return nullcontext()
 
-    def evaluating(self, entry: BenchmarkRun) -> AbstractContextManager[Any]:
-        """A model is measured."""
+    def evaluating(self, run: BenchmarkRun) -> AbstractContextManager[Any]:
+        """Return a context for the evaluation of a run."""
         return nullcontext()
 
     def skipped(self, problems: tuple[LoadError, ...]) -> None:
-        """Files of DATA that cannot be used."""
+        """Receive the files of DATA that could not be read."""
 
 
 class Benchmark:
-    """A plan carried out in a folder: models/, results.jsonl and, by `write`, a table, a page and a picture."""
+    """A benchmark in a folder with models/ and results.jsonl."""
 
     def __init__(
-        self, plan: BenchmarkConfig, out: Path, *, command: str = "", watch: ProgressObserver | None = None
+        self, config: BenchmarkConfig, out: Path, *, command: str = "", observer: ProgressObserver | None = None
     ) -> None:
-        check_output_folder(out)
-        self.out, self.command, self.observer = out, command, watch or ProgressObserver()
-        threads = plan.training.threads or _threads_before(out) or free_cores()
-        training = plan.training.model_copy(update={"threads": threads})
-        self.plan = plan.model_copy(update={"training": training})
-        self._refuse_what_cannot_be()
+        _check_output_folder(out)
+        self.out, self.command, self.observer = out, command, observer or ProgressObserver()
+        threads = config.training.threads or _previous_threads(out) or free_cores()
+        training = config.training.model_copy(update={"threads": threads})
+        self.config = config.model_copy(update={"training": training})
+        self._validate()
         self.results_log = ResultsLog(out / RESULTS)
-        self._named = extractor(plan.extractor, device=self.device) if plan.extractor else None
+        self._extractor = extractor(config.extractor, device=self.device) if config.extractor else None
         self._benchmark_data: dict[int, BenchmarkData] = {}
-        self._has_said_problems = False
+        self._has_reported_skipped = False
 
     def outcomes(self) -> Iterator[RunOutcome]:
-        """One entry after the other, each measured and written down before it is yielded; Stopped on the watcher's wish."""
-        torch.set_num_threads(self.plan.training.threads or 1)
-        for entry in self.plan.runs:
-            known = self.find_result(entry)
-            yield RunOutcome(entry, known or self._written(self._try(entry)), known is None)
+        """Yield the outcome of each run after recording it; raise BenchmarkInterrupted if the observer stops a training."""
+        torch.set_num_threads(self.config.training.threads or 1)
+        for run in self.config.runs:
+            known = self.find_result(run)
+            yield RunOutcome(run, known or self._recorded(self._try(run)), known is None)
 
-    def find_result(self, entry: BenchmarkRun) -> Result | None:
-        """The result of just this, and of the model that is there, if it was measured before; failures are tried again."""
-        found = self.results_log.last(self.key(entry))
-        there = found is not None and found.error is None and found.model == model_id(self.folder(entry))
-        return found if there else None
+    def find_result(self, run: BenchmarkRun) -> Result | None:
+        """Return the recorded result of a run and its present model; None if there is none or if it failed."""
+        found = self.results_log.last(self.key(run))
+        is_valid = found is not None and found.error is None and found.model == _model_id(self.folder(run))
+        return found if is_valid else None
 
-    def key(self, entry: BenchmarkRun) -> ResultKey:
-        """What a result of the entry is known by."""
-        chosen = self.extractor
-        return self.plan.key(entry, chosen.name if chosen else None)
+    def key(self, run: BenchmarkRun) -> ResultKey:
+        """Return the key of the result of a run."""
+        extractor = self.extractor
+        return self.config.key(run, extractor.name if extractor else None)
 
-    def folder(self, entry: BenchmarkRun) -> Path:
-        return self.out / MODELS / entry.folder
+    def folder(self, run: BenchmarkRun) -> Path:
+        """Return the model folder of a run."""
+        return self.out / MODELS / run.folder
 
     @property
     def device(self) -> str:
-        return select_device(self.plan.training.device).type
+        return select_device(self.config.training.device).type
 
     @property
     def extractor(self) -> Extractor | None:
-        """The one of all rows: as asked, or else the first seed's twin; None before that is trained."""
-        if self._named is None:
-            twin = self.model(BenchmarkRun(BASELINE, self.plan.seeds[0]))
-            self._named = ModelExtractor(twin) if twin and twin.format_ is not None else None
-        return self._named
+        """Extractor of all fidelity measurements: the configured one, or the baseline of the first seed once it is trained."""
+        if self._extractor is None:
+            baseline = self.model(BenchmarkRun(BASELINE, self.config.seeds[0]))
+            self._extractor = ModelExtractor(baseline) if baseline and baseline.format_ is not None else None
+        return self._extractor
 
-    def model(self, entry: BenchmarkRun) -> Predictor | None:
-        """The entry's trained model, None if there is none."""
-        folder = self.folder(entry)
-        return Predictor.load(folder, device=self.device) if is_finished(folder) else None
+    def model(self, run: BenchmarkRun) -> Predictor | None:
+        """Return the trained model of a run; None if there is none."""
+        folder = self.folder(run)
+        return Predictor.load(folder, device=self.device) if _is_finished(folder) else None
 
     def others(self) -> list[Result]:
-        """Results in the folder that are none of this benchmark's: measured otherwise, or of something else."""
-        keys = [self.key(entry) for entry in self.plan.runs]
+        """Return recorded results that do not belong to this benchmark."""
+        keys = [self.key(run) for run in self.config.runs]
         return [result for result in self.results_log.results if result.key not in keys]
 
-    def _try(self, entry: BenchmarkRun) -> Result:
-        session = self._session(entry)
+    def _try(self, run: BenchmarkRun) -> Result:
+        session = self._session(run)
         self._report_skipped(session)
         try:
-            memory = self._train(entry, session)
-            with self.observer.evaluating(entry):
-                return self._evaluate(entry, session, memory)
+            memory = self._train(run, session)
+            with self.observer.evaluating(run):
+                return self._evaluate(run, session, memory)
         except FAILURES as error:
-            return self._result(entry, error=error_message(error))
+            return self._result(run, error=_error_message(error))
 
-    def _session(self, entry: BenchmarkRun) -> TrainingRun:
-        """The entry's training: new, to go on, or done, which still says how the data are divided."""
-        folder, run = self.folder(entry), self.plan.train_config(entry)
+    def _session(self, run: BenchmarkRun) -> TrainingRun:
+        """Return the training of a run: new, resumed, or finished, which still provides the splits."""
+        folder, config = self.folder(run), self.config.train_config(run)
         with self.observer.reading() as progress:
-            if is_finished(folder):
-                return TrainingRun(run, folder, command=self.command, progress=progress)
+            if _is_finished(folder):
+                return TrainingRun(config, folder, command=self.command, progress=progress)
             if (folder / TRAINING_STATE).exists():
-                return resume_run(folder, data=self.plan.data, command=self.command, progress=progress)
-            return start_run(run, folder, command=self.command, progress=progress)
+                return resume_run(folder, data=self.config.data, command=self.command, progress=progress)
+            return start_run(config, folder, command=self.command, progress=progress)
 
-    def _train(self, entry: BenchmarkRun, session: TrainingRun) -> float | None:
-        """Train unless that is done; the peak of the memory meanwhile, if anybody knows."""
-        if is_finished(session.out):
+    def _train(self, run: BenchmarkRun, session: TrainingRun) -> float | None:
+        """Train unless the model is finished; return the peak memory in GB if it is known."""
+        if _is_finished(session.out):
             return None
         memory = PeakMemory()
-        for _ in self.observer.steps(session.steps(), entry):
+        for _ in self.observer.steps(session.steps(), run):
             pass
         if not session.is_complete:
             session.save_progress()
-            raise BenchmarkInterrupted(str(entry))
+            raise BenchmarkInterrupted(str(run))
         peak = memory.peak_gb
         session.finish()
         return peak
 
-    def _evaluate(self, entry: BenchmarkRun, session: TrainingRun, memory: float | None) -> Result:
-        classifier = self.model(entry)
-        assert classifier is not None  # it has just been trained
-        bench = self._bench(entry, classifier, session)
+    def _evaluate(self, run: BenchmarkRun, session: TrainingRun, memory: float | None) -> Result:
+        classifier = self.model(run)
+        assert classifier is not None  # just trained
+        data = self._data(run, classifier, session)
         return self._result(
-            entry,
+            run,
             model=classifier.id,
-            left_out=len({problem.source for problem in (*session.dataset.errors, *bench.split.errors)}),
-            accuracy=accuracy(classifier, bench),
-            efficiency=efficiency(classifier, session.out, bench, memory),
-            fidelity=measure_fidelity(classifier, bench),
-            sample_quality=measure_sample_quality(classifier, bench),
+            left_out=len({problem.source for problem in (*session.dataset.errors, *data.split.errors)}),
+            accuracy=accuracy(classifier, data),
+            efficiency=efficiency(classifier, session.out, data, memory),
+            fidelity=measure_fidelity(classifier, data),
+            sample_quality=measure_sample_quality(classifier, data),
         )
 
-    def _bench(self, entry: BenchmarkRun, classifier: Predictor, session: TrainingRun) -> BenchmarkData:
-        """What is the same for all families of a seed, read once."""
-        if entry.seed not in self._benchmark_data:
-            twin = classifier if entry.family == BASELINE else self.model(BenchmarkRun(BASELINE, entry.seed))
+    def _data(self, run: BenchmarkRun, classifier: Predictor, session: TrainingRun) -> BenchmarkData:
+        """Return the data that all families of a seed have in common, read once."""
+        if run.seed not in self._benchmark_data:
+            baseline = classifier if run.family == BASELINE else self.model(BenchmarkRun(BASELINE, run.seed))
             with self.observer.reading() as progress:
-                chosen = eval_split(classifier, self.plan.data, progress)
-            bench = BenchmarkData(chosen, session.parts.train, twin, self.extractor, self.plan.samples)
-            self._benchmark_data = {entry.seed: bench}  # the last seed's images have served
-        return self._benchmark_data[entry.seed]
+                split = eval_split(classifier, self.config.data, progress)
+            data = BenchmarkData(split, session.parts.train, baseline, self.extractor, self.config.samples)
+            self._benchmark_data = {run.seed: data}  # without the images of the previous seed
+        return self._benchmark_data[run.seed]
 
-    def _result(self, entry: BenchmarkRun, **measured: Any) -> Result:
+    def _result(self, run: BenchmarkRun, **measured: Any) -> Result:
         return Result(
-            **self.key(entry).model_dump(),
+            **self.key(run).model_dump(),
             date=date.today().isoformat(),
             version=__version__,
             commit=commit(),
             machine=describe_machine(),
-            threads=self.plan.training.threads or 1,
+            threads=self.config.training.threads or 1,
             **measured,
         )
 
-    def _written(self, result: Result) -> Result:
+    def _recorded(self, result: Result) -> Result:
         self.results_log.append(result)
         return result
 
     def _report_skipped(self, session: TrainingRun) -> None:
-        if not self._has_said_problems:
+        if not self._has_reported_skipped:
             self.observer.skipped(session.dataset.errors)
-        self._has_said_problems = True
+        self._has_reported_skipped = True
 
-    def _refuse_what_cannot_be(self) -> None:
-        """Now, and not after hours: models in the folder that were trained otherwise, and more samples than real images."""
-        select_device(self.plan.training.device)
-        test = listings(self.plan.data).get("test")
+    def _validate(self) -> None:
+        """Raise BenchmarkError before any training if models have another configuration or if there are too few real images."""
+        select_device(self.config.training.device)
+        test = listings(self.config.data).get("test")
         n_test = sum(label is not None for label in test.labels) if test else None
-        if n_test and self.plan.samples and self.plan.samples > n_test:
+        if n_test and self.config.samples and self.config.samples > n_test:
             raise BenchmarkError(
-                f"--samples {self.plan.samples} are more than there are real ones to compare with: {self.plan.data} has "
-                f"{n_test:,} labeled test images; at most so many were expected"
+                f"--samples {self.config.samples}; expected at most {n_test:,}, the number of labeled test images of "
+                f"{self.config.data}"
             )
-        for entry in self.plan.runs:
-            _refuse_other_model(self.folder(entry), self.plan.train_config(entry))
+        for run in self.config.runs:
+            _require_same_config(self.folder(run), self.config.train_config(run))
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a model folder holds a model whose training came to its end."""
+def _is_finished(folder: Path) -> bool:
+    """Return True if a folder holds a model whose training is complete."""
     return (folder / DOCUMENT).exists() and not (folder / TRAINING_STATE).exists()
 
 
-def model_id(folder: Path) -> str | None:
-    """What the model of a folder is called, as `Classifier.id` has it; None without one."""
-    if not is_finished(folder):
+def _model_id(folder: Path) -> str | None:
+    """Return the id of the model in a folder; None without one."""
+    if not _is_finished(folder):
         return None
     document = read_document(folder)
     return f"{document['name']}@{document['sha256'][:4]}"
 
 
-def check_output_folder(out: Path) -> None:
-    """A BenchmarkError if a folder holds anything that no benchmark writes."""
+def _check_output_folder(out: Path) -> None:
+    """Raise BenchmarkError if a folder holds files that no benchmark writes."""
     if out.exists() and not out.is_dir():
-        raise BenchmarkError(f"--out {out} is a file; a folder, new or of an earlier benchmark, was expected")
-    known = {RESULTS, TABLE, PAGE, PICTURE, MODELS}
+        raise BenchmarkError(f"--out {out} is a file; expected a folder, new or of an earlier benchmark")
+    known = {RESULTS, TABLE, PAGE, SAMPLES_IMAGE, MODELS}
     names = sorted(path.name for path in out.iterdir()) if out.exists() else []
     foreign = [name for name in names if name.removesuffix(".part") not in known]
     if foreign:
-        named = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
-        raise BenchmarkError(
-            f"{out} holds what no benchmark wrote, so nothing is written there: {named}; name another folder with --out"
-        )
+        listed = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+        raise BenchmarkError(f"{out} holds files that no benchmark wrote: {listed}; choose another folder with --out")
 
 
-def error_message(error: BaseException) -> str:
-    """What went wrong, on one line; by the kind of error where it has no words of its own."""
-    words = " ".join(str(error).split("\n\n")[0].split())
-    return words or type(error).__name__
+def _error_message(error: BaseException) -> str:
+    """Return the first paragraph of an error message on one line, or the name of the error type."""
+    return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
 
 
-def _threads_before(out: Path) -> int | None:
-    """What the models that are there were trained with: the others of the benchmark are to have the same."""
+def _previous_threads(out: Path) -> int | None:
+    """Return the threads of existing models, which the other trainings must have too."""
     for folder in sorted((out / MODELS).glob("*-*")):
-        run = _run_before(folder)
-        if run is not None and run.training.threads is not None:
-            return run.training.threads
+        config = _previous_config(folder)
+        if config is not None and config.training.threads is not None:
+            return config.training.threads
     return None
 
 
-def _run_before(folder: Path) -> TrainConfig | None:
-    """The run that a model folder comes from, finished or not; None for an empty one."""
+def _previous_config(folder: Path) -> TrainConfig | None:
+    """Return the configuration of a finished or unfinished training in a folder; None for an empty folder."""
     if (folder / TRAINING_STATE).exists():
         return load_unfinished_config(folder)
     if (folder / DOCUMENT).exists():
         return TrainConfig.model_validate(read_document(folder)["run"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BenchmarkError(f"{folder} holds neither a model nor the beginnings of one; remove it")
+        raise BenchmarkError(f"{folder} holds neither a model nor an unfinished training; remove it")
     return None
 
 
-def _refuse_other_model(folder: Path, asked: TrainConfig) -> None:
-    before = _run_before(folder)
-    if before is None:
+def _require_same_config(folder: Path, config: TrainConfig) -> None:
+    previous = _previous_config(folder)
+    if previous is None:
         return
-    now, then = _settled(asked), _settled(before) | _options_before(folder)
+    now, then = _flat_config(config), _flat_config(previous) | _previous_options(folder)
     for name in dict.fromkeys((*now, *then)):
         if now.get(name) != then.get(name):
             raise BenchmarkError(
-                f"{folder} holds a model that was trained otherwise: {name} was {then.get(name)!r} and is now "
-                f"{now.get(name)!r}; name another folder with --out, or remove that one"
+                f"{folder} holds a model of another configuration: {name} was {then.get(name)!r} and is now "
+                f"{now.get(name)!r}; choose another folder with --out, or remove that one"
             )
 
 
-def _options_before(folder: Path) -> dict[str, Any]:
-    """What a finished model's family was set to: another version may have other options, or other defaults."""
-    return dict(read_document(folder)["options"]) if is_finished(folder) else {}
+def _previous_options(folder: Path) -> dict[str, Any]:
+    """Return the family options of a finished model; another version may have other options or defaults."""
+    return dict(read_document(folder)["options"]) if _is_finished(folder) else {}
 
 
-def _settled(run: TrainConfig) -> dict[str, Any]:
-    """Everything that makes a training what it is, by the names that people type."""
-    options = models.family(run.model).options_type.model_validate(run.options)
-    training = run.training.with_defaults(options.training_defaults).model_dump(mode="json")
-    own = {"data": os.path.realpath(run.data), "model": run.model, "seed": run.seed, "folds": run.label_check_folds}
-    return own | options.model_dump(mode="json") | training | run.images.model_dump(mode="json")
+def _flat_config(config: TrainConfig) -> dict[str, Any]:
+    """Return all options that determine a training, by their command-line names."""
+    options = models.family(config.model).options_type.model_validate(config.options)
+    training = config.training.with_defaults(options.training_defaults).model_dump(mode="json")
+    own = {
+        "data": os.path.realpath(config.data),
+        "model": config.model,
+        "seed": config.seed,
+        "label_check_folds": config.label_check_folds,
+    }
+    return own | options.model_dump(mode="json") | training | config.images.model_dump(mode="json")

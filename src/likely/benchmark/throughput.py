@@ -1,4 +1,4 @@
-"""Images a second: of plain classification beside the twin's, taken in turn, for machines are noisy, and of answers."""
+"""Throughput: images per second, timed alternately with the baseline because machines are noisy."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from likely.classifier import Predictor
 from likely.data import arrays
 from likely.data.image_dataset import ImageDataset
 
-MAX_IMAGES = 1000  # images that are timed together
+MAX_IMAGES = 1000  # per timing
 REPEATS = 9
 
 
 class Throughput(NamedTuple):
-    """Medians over the repeats; `relative_to_baseline` of the ratios pair by pair, None without a twin."""
+    """Medians over repeats; `relative_to_baseline` is the median ratio over pairs, None without a baseline."""
 
     images_per_second: float
     relative_to_baseline: float | None
@@ -30,16 +30,16 @@ class Throughput(NamedTuple):
 def measure_throughput(
     classifier: Predictor, baseline: Predictor | None, images: ImageDataset, repeats: int = REPEATS
 ) -> Throughput:
-    """Time a classifier, and its twin in turn with it, on the same images in memory."""
+    """Time a classifier, alternately with the baseline, on the same images in memory."""
     X = _inputs(images)
-    calls = {"own": lambda: _posterior(classifier, X)}
+    calls = {"model": lambda: _posterior(classifier, X)}
     if baseline is not None and baseline is not classifier:
-        calls["twin"] = lambda: _posterior(baseline, X)
+        calls["baseline"] = lambda: _posterior(baseline, X)
     seconds = interleaved_timing(calls, repeats)
-    # Answers come after all the pairs: their figures by the thousand would leave the next call a cold memory.
-    answering = interleaved_timing({"answer": lambda: classifier.classify(X)}, max(3, repeats // 3))["answer"]
-    ratio = None if baseline is None else float(np.median(seconds.get("twin", seconds["own"]) / seconds["own"]))
-    return Throughput(len(X) / _median(seconds["own"]), ratio, len(X) / _median(answering), len(X), repeats)
+    # `classify` comes after all pairs: its many objects would leave a cold cache to the next call.
+    classify = interleaved_timing({"classify": lambda: classifier.classify(X)}, max(3, repeats // 3))["classify"]
+    ratio = None if baseline is None else float(np.median(seconds.get("baseline", seconds["model"]) / seconds["model"]))
+    return Throughput(len(X) / _median(seconds["model"]), ratio, len(X) / _median(classify), len(X), repeats)
 
 
 def _posterior(classifier: Predictor, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -47,7 +47,7 @@ def _posterior(classifier: Predictor, X: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def interleaved_timing(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:
-    """The seconds of each call, (repeats,): all in turn, in one order and then the other, after one that does not count."""
+    """Return the seconds of each call, (repeats,): in alternating order, after one warm-up of each."""
     names = list(calls)
     for name in names:
         calls[name]()
@@ -65,7 +65,7 @@ def _round(calls: Mapping[str, Callable[[], object]], names: Sequence[str]) -> d
 
 
 def _inputs(images: ImageDataset) -> NDArray[Any]:
-    """The first images as a program would hold them: (N, H, W, C), or vectors (N, D)."""
+    """Return the first images as (N, H, W, C), or vectors (N, D)."""
     batch = images.batch(np.arange(min(MAX_IMAGES, len(images))))
     return (batch.permute(0, 2, 3, 1) if batch.ndim == 4 else batch).numpy()
 

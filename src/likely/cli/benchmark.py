@@ -65,7 +65,7 @@ def command(data: str, out: Path, **given: Any) -> None:
     from likely.cli.console import console
 
     typed = shlex.join(["likely", *sys.argv[1:]])
-    benchmark, outcomes = Benchmark(_plan(data, given), out, command=typed, watch=ConsoleObserver()), []
+    benchmark, outcomes = Benchmark(_plan(data, given), out, command=typed, observer=ConsoleObserver()), []
     try:
         for outcome in benchmark.outcomes():
             outcomes.append(outcome)

@@ -195,7 +195,7 @@ def _bars(plot: Frame, fractions: Floats, group: tuple[int, int]) -> Iterator[Ma
 def _alpha_mark(plot: Frame, alpha: float) -> Iterator[Markup]:
     x = plot.x(alpha)
     yield line((x, plot.y.start), (x, plot.y.stop), class_="limit")
-    yield text(f"unknown: p ≤ {alpha:g}", x + 5, plot.y.stop + 9, class_="note")
+    yield text(f"unknown: p ≤ {alpha:g}", x - 1, plot.y.stop - 5, class_="note")
 
 
 # --- elements -------------------------------------------------------------------------------------------------------

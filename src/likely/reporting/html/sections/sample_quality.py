@@ -68,7 +68,7 @@ def _sample_quality_blocks(found: SampleQuality, names: Sequence[str]) -> Iterat
     tiles = (_consistency_tile(consistency), _duplicates_tile(found.near_duplicates))
     yield Table("Class consistency and near-duplicates", _COLUMNS, tiles)
     yield from (Paragraph(text) for text in _warnings(found))
-    yield Paragraph(f"Reference classifier: {consistency.classifier}. Seed of the images: {found.seed}.")
+    yield Paragraph(f"The images were generated with seed {found.seed}.")
     columns = (Column("Class"), Column("Generated", "number"), Column("Class consistency", "number"), Column(""))
     rows = tuple(_class_row(consistency, c, names[c]) for c in _order(consistency))
     yield Table("Generated images of each class", columns, rows[:_MAX_ROWS], rows[_MAX_ROWS:])
