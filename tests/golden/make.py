@@ -45,6 +45,7 @@ from likely import Classifier, models
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
     # methods and attributes
     "classify": ("answer",),
+    "adapt_prior": ("adapt",),
     "attribution": ("evidence",),  # of an Explanation: nats, pixel by pixel
     "log_odds": ("lead",),
     "counterfactual_path": ("counterfactual", "path", "way"),
@@ -232,7 +233,7 @@ def masked(classifier: Classifier) -> dict[str, Any]:
 def adapted(classifier: Classifier) -> dict[str, Any]:
     """Return the class prior estimated from images of which most are of four classes."""
     few = np.flatnonzero((LABELS[N_TRAIN:] < 4) | (np.arange(len(LABELS) - N_TRAIN) % 10 == 0))[:120]
-    adaptation = classifier.adapt(DIGITS[N_TRAIN:][few])
+    adaptation = attribute(classifier, "adapt_prior")(DIGITS[N_TRAIN:][few])
     found = attribute(adaptation, "prior_estimate")
     identifiability = found.identifiability
     return {

@@ -1,70 +1,112 @@
-"""A class that comes later: the model learns it from its own images alone, and p-values are calibrated for it alone."""
+"""Class-incremental learning: a new class is learned from its own images, and the others stay as they are."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from likely.base import ModelOutputs, Scorer, SupportsNewClasses
+from likely.base import Scorer, SupportsNewClasses
+from likely.classifier.predictor import Exemplars, Predictor
+from likely.classifier.sampling import thumbnails
 from likely.classifier.scoring import model_outputs
+from likely.data.dataset import fingerprint, to_hashes
+from likely.data.decoding import ImageWarning
+from likely.exceptions import InvalidValueError
 from likely.features.model_input import ModelInput
-from likely.inference.decision import ConformalClassifier
+from likely.inference.decision import ConformalClassifier, ModelOutputs
 from likely.models.new_class import BATCH_SIZE
 
 N_FOLDS = 5
-Exemplars = tuple[Tensor, Tensor]  # what a model remembers of images, (N, F), and their classes, (N,)
 
 
-@torch.no_grad()
-def with_new_class(
-    model: Scorer, conformal: ConformalClassifier, inputs: ModelInput, known: Exemplars | None
-) -> tuple[Scorer, ConformalClassifier]:
-    """Model and judge of one class more, from what is seen of its images, all of them and each once, and what is `known` of
-    images of the other classes.
+def with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
+    """Return a predictor with one more class, learned from its images alone.
 
-    The figures that calibrate are of images that the class was learned without: a fifth at a time is left out and judged by
-    what the others teach (cross-conformal prediction, Vovk 2015).
+    The prior of the new class is the mean of the others'. Raises InvalidValueError if the family cannot learn a class
+    separately, if the class exists, or if no image can be read.
     """
-    assert isinstance(model, SupportsNewClasses)
-    n = len(inputs.x)
-    part = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % N_FOLDS
-    found = []
-    for k in range(min(N_FOLDS, n) if n > 1 else 0):
-        without = model.with_new_class(inputs.x[part != k], known)
-        found.append(model_outputs(without, inputs.subset(part == k).split(BATCH_SIZE)))
-    larger = model.with_new_class(inputs.x, known)
-    n_statistics = conformal.nonconformity.mean.shape[1]
-    none = ModelOutputs.empty(model.task.n_classes + 1, n_statistics)
-    together = ModelOutputs.concatenate(found) if found else none
-    return larger, conformal.with_new_class(together)
+    model = predictor.model
+    if not isinstance(model, SupportsNewClasses):
+        raise InvalidValueError(
+            f"{predictor.family!r} learns its classes from each other, and none apart; train it anew with {name!r}"
+        )
+    if str(name) in predictor.labels:
+        raise InvalidValueError(f"there is a class {name!r} already; the name of a new one was expected")
+    images, errors = predictor.load_images(inputs)
+    for error in filter(None, errors):
+        warnings.warn(error.message, ImageWarning, stacklevel=3)
+    if not len(images):
+        raise InvalidValueError(f"no image of {name!r} could be read; at least one was expected")
+    batch = ModelInput.concatenate(list(predictor.input_pipeline.model_inputs(images)))
+    larger, conformal = _with_new_class(model, predictor.conformal, batch, predictor.exemplars)
+    decoder = predictor.feature_decoder
+    if decoder is not None:
+        decoder = decoder.with_new_class(thumbnails(images, decoder), len(predictor.labels))
+    pixels = images.batch(np.arange(len(images))).numpy()
+    return replace(
+        predictor,
+        model=larger,
+        conformal=conformal,
+        exemplars=_exemplars_with_new_class(predictor.exemplars, larger, batch.x),
+        classes=np.append(predictor.classes, [name]),
+        log_prior=_prior_with_new_class(predictor.log_prior),
+        feature_decoder=decoder,
+        hashes=np.concatenate([predictor.hashes, to_hashes(map(fingerprint, pixels))]),
+        id=None,
+    )
 
 
 @torch.inference_mode()
-def exemplars(model: Scorer, batches: Iterable[Tensor], labels: Tensor) -> Exemplars | None:
-    """What a model keeps of images, in case another class comes; None if it has no use for that."""
+def exemplar_features(model: Scorer, batches: Iterable[Tensor], labels: Tensor) -> Exemplars | None:
+    """Return features of images with their labels, by which later classes are separated from theirs; None if unused."""
     if not isinstance(model, SupportsNewClasses):
         return None
     found = []
     for x in batches:
         found.append(model.exemplar_features(x).cpu())
-        if not found[0].shape[1]:  # nor need the others be looked at
+        if not found[0].shape[1]:  # the model uses none
             return None
     return (torch.cat(found), labels) if found else None
 
 
-def exemplars_with_new_class(known: Exemplars | None, model: Scorer, x: Tensor) -> Exemplars | None:
-    """The same with the images x of the model's last class."""
+@torch.no_grad()
+def _with_new_class(
+    model: Scorer, conformal: ConformalClassifier, inputs: ModelInput, exemplars: Exemplars | None
+) -> tuple[Scorer, ConformalClassifier]:
+    """Return model and conformal classifier with one more class.
+
+    Cross-conformal prediction (Vovk 2015): the scores that calibrate are of images that the class was learned without, a
+    fifth at a time.
+    """
+    assert isinstance(model, SupportsNewClasses)
+    n = len(inputs.x)
+    fold = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % N_FOLDS
+    found = []
+    for k in range(min(N_FOLDS, n) if n > 1 else 0):
+        without = model.with_new_class(inputs.x[fold != k], exemplars)
+        found.append(model_outputs(without, inputs.subset(fold == k).split(BATCH_SIZE)))
+    larger = model.with_new_class(inputs.x, exemplars)
+    together = ModelOutputs.concatenate(found, model.task.n_classes + 1, conformal.nonconformity.mean.shape[1])
+    return larger, conformal.with_new_class(together)
+
+
+def _exemplars_with_new_class(exemplars: Exemplars | None, model: Scorer, x: Tensor) -> Exemplars | None:
+    """Append the features of the images x of the model's last class."""
     last = torch.full((len(x),), model.task.n_classes - 1)
-    of_last = exemplars(model, torch.split(x, BATCH_SIZE), last)
-    if known is None or of_last is None:
+    new = exemplar_features(model, torch.split(x, BATCH_SIZE), last)
+    if exemplars is None or new is None:
         return None
-    return torch.cat([known[0], of_last[0]]), torch.cat([known[1], of_last[1]])
+    return torch.cat([exemplars[0], new[0]]), torch.cat([exemplars[1], new[1]])
 
 
-def prior_with_new_class(log_prior: Tensor) -> Tensor:
-    """log π (K + 1,): the new class is expected as often as the others are in the mean, whose shares keep their ratios."""
+def _prior_with_new_class(log_prior: Tensor) -> Tensor:
+    """Return log π (K + 1,): the new class gets the mean of the others, whose ratios stay."""
     K = len(log_prior)
-    shares = torch.cat([log_prior.exp() * K, log_prior.new_ones(1)]) / (K + 1)
-    return shares.log()
+    fractions = torch.cat([log_prior.exp() * K, log_prior.new_ones(1)]) / (K + 1)
+    return fractions.log()

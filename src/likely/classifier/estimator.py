@@ -1,18 +1,29 @@
-"""Classifier: what people hold in their hands, of arrays, behind scikit-learn's contract."""
+"""Classifier: the scikit-learn interface of arrays and images, over Trainer and Predictor."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
 
-from likely.classifier.predictor import Predictor, seed_from
+from likely import checkpoint
+from likely.classifier import class_incremental, explanation, prior_adaptation, sampling, serialization
+from likely.classifier.explanation import Explanation, Imputation
+from likely.classifier.predictor import Predictor
+from likely.classifier.prior_adaptation import PriorAdaptation
+from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data import arrays
 from likely.data.decoding import ImageWarning
 from likely.data.image_dataset import ImageDataset
@@ -22,83 +33,182 @@ from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import with_backbone_defaults
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.posterior import topk_log_posterior
+from likely.options import DEFAULT_MODEL, Options
+from likely.prediction import Prediction
+from likely.training.options import TrainingOptions
 
 
-class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[misc]  # scikit-learn has no types
+class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """p(c | x) = softmax(log p(x | c) / T + log π_c), with p(x | c) from one of the model families.
 
     Parameters
     ----------
-    model : the name of a family, which `likely models` lists, or "auto": chosen by what the images are and how many.
+    model : the name of a family, which `likely models` lists, or "auto": chosen by the images and their number.
     options : the family's own options, a mapping or its options object.
     training : TrainingOptions, or a mapping such as {"epochs": 20}.
-    images : ImageOptions, or a mapping: the size and color that images are brought to.
-    features : FeatureOptions, or a mapping such as {"backbone": "resnet"}: what the model sees in place of pixels.
+    images : ImageOptions, or a mapping: the size and color that images are converted to.
+    features : FeatureOptions, or a mapping such as {"backbone": "resnet"}: model inputs other than pixels.
     random_state : seed of the weights, the splits, the order and the noise.
 
+    Attributes
+    ----------
+    predictor_ : the fitted Predictor, the contents of a model folder.
+    classes_ : the labels, (K,).
+    n_features_in_ : the dimension of vectors.
+
     `fit` takes 2-D arrays as vectors of any range, and arrays (N, H, W[, C]) or lists of paths, Pillow images or arrays as
-    images. It sets aside a tenth of every class to choose weights and temperature by, and a fifth to calibrate p-values on,
-    at most 300 images each. A label None marks an unlabeled image.
+    images. It holds out a tenth of every class to choose weights and temperature, and a fifth to calibrate p-values, at most
+    300 images each. A label None marks an unlabeled image.
 
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
     >>> classifier = Classifier("gaussian").fit(digits.images / 16, digits.target)
     >>> classifier.predict(digits.images[:3] / 16).tolist()
     [0, 1, 2]
-    >>> classifier.answer(digits.images[:1] / 16)[0].status.value
+    >>> classifier.classify(digits.images[:1] / 16)[0].status.value
     'known'
     """
+
+    def __init__(
+        self,
+        model: str = DEFAULT_MODEL,
+        *,
+        options: Mapping[str, Any] | Options | None = None,
+        training: Mapping[str, Any] | TrainingOptions | None = None,
+        images: Mapping[str, Any] | ImageOptions | None = None,
+        features: Mapping[str, Any] | FeatureOptions | None = None,
+        random_state: Any = 0,
+    ) -> None:
+        self.model = model
+        self.options = options
+        self.training = training
+        self.images = images
+        self.features = features
+        self.random_state = random_state
 
     def fit(self, X: Any, y: ArrayLike) -> Self:
         """Learn p(x | c) from images or vectors X and their labels y."""
         X, y = self._checked(X, y)
-        self.seed_ = seed_from(self.random_state)
         unlabeled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
         classes, labels = np.unique(y[~unlabeled], return_inverse=True)
-        numbers = np.full(len(y), -1, np.int64)
-        numbers[~unlabeled] = labels
-        asked = with_backbone_defaults(ImageOptions.from_any(self.images), FeatureOptions.from_any(self.features))
-        dataset = arrays.labeled_dataset(X, numbers, [str(c) for c in classes], asked)
-        for error in dataset.errors:
+        indices = np.full(len(y), -1, np.int64)
+        indices[~unlabeled] = labels
+        features, seed = FeatureOptions.from_any(self.features), _seed_from(self.random_state)
+        image_options = with_backbone_defaults(ImageOptions.from_any(self.images), features)
+        dataset, errors = arrays.dataset(X, indices, [str(c) for c in classes], image_options)
+        for error in errors:
             warnings.warn(error.message, ImageWarning, stacklevel=2)
-        parts = make_splits(dataset, self.seed)
-        for _ in self.fit_steps(parts, dataset.classes, dataset.format):
+        spec = ModelSpec(self.model, self.options, TrainingOptions.from_any(self.training), features, seed)
+        trainer = Trainer(spec, make_splits(dataset, seed), dataset.classes, dataset.format)
+        for _ in trainer.steps():
             pass
-        self.finish(parts)
-        self.disable_feature_cache()  # what comes now are images of every day, of which nobody asked to keep anything
+        if trainer.features is not None:
+            trainer.features.disable_cache()  # features of images to be classified are not stored
+        self.predictor_ = replace(trainer.predictor, classes=classes)
         self.classes_ = classes
         return self
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """log p(c | x) under the training prior: (N, K)."""
-        return self.log_posterior(self._images(X))
+        """Return log p(c | x) under the prior of the training, (N, K)."""
+        return self._fitted.log_posterior(self._images(X))
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
-        """p(c | x) under the training prior: (N, K), rows summing to 1."""
+        """Return p(c | x) under the prior of the training, (N, K); rows sum to 1."""
         return np.exp(self.predict_log_proba(X))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The most probable class of each image: (N,)."""
+        """Return the most probable class of each image, (N,)."""
         best = self.predict_log_proba(X).argmax(1)
         labels: NDArray[Any] = self.classes_[best]
         return labels
 
     @torch.inference_mode()
     def predict_topk(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
-        """The k most probable classes of each image, the first the best, and their log p(c | x): (N, k) each.
-
-        Of thousands of classes no more is kept than is asked for.
-        """
-        images, found = self._images(X), []
-        for x in self.input_pipeline.inputs(images):
-            scores = self.model_.log_scores(x)
-            found.append(topk_log_posterior(scores, self.log_prior_.to(scores.device), self.conformal_.temperature, k))
-        values, classes = (torch.cat(part).cpu().numpy() for part in zip(*found, strict=True))
+        """Return the k most probable classes of each image, most probable first, and their log p(c | x), (N, k) each."""
+        images, found, predictor = self._images(X), [], self._fitted
+        T = predictor.conformal.temperature
+        for x in predictor.input_pipeline.inputs(images):
+            scores = predictor.model.log_scores(x)
+            found.append(topk_log_posterior(scores, predictor.log_prior.to(scores.device), T, k))
+        values, classes = (torch.cat(each).cpu().numpy() for each in zip(*found, strict=True))
         return self.classes_[classes], values
 
     def score_samples(self, X: Any) -> NDArray[np.float64]:
-        """log p(x) = log Σ_c p(x | c) π_c in nats, (N,); of the kind that `model_.evidence` names."""
-        return self.log_evidence(self._images(X))
+        """Return log p(x) = log Σ_c p(x | c) π_c in nats, (N,), of the kind `predictor_.model.likelihood_type`."""
+        return self._fitted.log_evidence(self._images(X))
+
+    def classify(
+        self,
+        inputs: Any,
+        *,
+        alpha: float = 0.05,
+        top_k: int | None = None,
+        names: Sequence[str] | None = None,
+        log_prior: Tensor | None = None,
+        mask: ArrayLike | None = None,
+    ) -> list[Prediction]:
+        """Return one prediction for each input, in order; an input that cannot be read gives one with an error.
+
+        At most a fraction `alpha` of images exchangeable with the calibration images gets the status unknown. `top_k`
+        limits the classes that a prediction lists. `log_prior`, log π (K,), replaces the prior of the training
+        (`adapt_prior` estimates one). `mask`, (H, W) or (N, H, W) bool, is True where a pixel may be used.
+        """
+        return self._fitted.classify(inputs, alpha=alpha, top_k=top_k, names=names, log_prior=log_prior, mask=mask)
+
+    def adapt_prior(self, inputs: Any, *, alpha: float = 0.05) -> PriorAdaptation:
+        """Estimate the class prior of unlabeled images (Saerens 2002), without those that are unknown at `alpha`."""
+        images, _ = self._fitted.load_images(inputs)
+        batches = (outputs for _, outputs in self._fitted.batches(images))
+        return prior_adaptation.adapt_prior(self._fitted, batches, alpha)
+
+    def explain(self, image: Any, *, against: Any = None) -> Explanation:
+        """Explain why an image is of its most probable class rather than of another one, by default the runner-up."""
+        return explanation.explain(self._fitted, image, against=against)
+
+    def impute(self, image: Any, mask: ArrayLike) -> Imputation:
+        """Impute the missing pixels of an image for each class, from the pixels where `mask`, (H, W) bool, is True."""
+        return explanation.impute(self._fitted, image, mask)
+
+    def sample(self, label: Any, n: int = 1, *, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
+        """Return n new images of a class, uint8 (n, C, H, W), or float vectors (n, D); `truncation` scales their noise."""
+        return sampling.sample(self._fitted, label, n, seed=seed, truncation=truncation)
+
+    def extend(self, name: Any, inputs: Any) -> Self:
+        """Return a classifier with one more class, learned from its images alone; the other classes stay as they are."""
+        return self._with(class_incremental.with_new_class(self._fitted, name, inputs))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a model folder: model.safetensors and model.json."""
+        self.predictor_ = serialization.save(self._fitted, folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "cpu", trust: checkpoint.TrustPolicy | None = None) -> Self:
+        """Read a model folder that the policy trusts; CheckpointError if it is missing, damaged or of another version."""
+        predictor = serialization.load(folder, device=device, trust=trust)
+        features, format = predictor.features, predictor.format
+        classifier = cls(
+            predictor.family,
+            options=predictor.model.options,
+            training=predictor.training,
+            images=None if format is None else format.options,
+            features=None if features is None else features.options,
+            random_state=predictor.seed,
+        )
+        return classifier._with(predictor)
+
+    def _with(self, predictor: Predictor) -> Self:
+        """Return a classifier of the same parameters, fitted."""
+        new = type(self)(**self.get_params(deep=False))
+        new.predictor_, new.classes_ = predictor, predictor.classes
+        if predictor.format is None:
+            new.n_features_in_ = predictor.shape[0]
+        return new
+
+    @property
+    def _fitted(self) -> Predictor:
+        check_is_fitted(self, "predictor_")
+        predictor: Predictor = self.predictor_
+        return predictor
 
     def _checked(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]]:
         """Images as they are, vectors as scikit-learn wants them, and labels (N,)."""
@@ -116,7 +226,14 @@ class Classifier(ClassifierMixin, BaseEstimator, Predictor):  # type: ignore[mis
         return X, y
 
     def _images(self, X: Any) -> ImageDataset:
-        self._check_fitted()
-        if self.format_ is None:
+        format = self._fitted.format
+        if format is None:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return arrays.images(X, self.format_)
+        return arrays.images(X, format)
+
+
+def _seed_from(random_state: Any) -> int:
+    """Return a number from anything that scikit-learn accepts as a random state."""
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31))

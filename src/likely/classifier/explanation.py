@@ -1,23 +1,29 @@
-"""Why this answer and not another: what speaks for it, and what would have to change."""
+"""Explanation: pixel attributions, a counterfactual path and imputed images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from likely.base import Domain, GenerativeModel, LatentClassMixture, Scorer, SupportsMissingPixels
+from likely.base import Domain, GenerativeModel, LatentClassMixture, Scorer
+from likely.classifier.masks import supports_missing_pixels, to_masks
+from likely.classifier.predictor import Predictor
+from likely.exceptions import InvalidValueError
+from likely.features.feature_extraction import ImageScorer
 from likely.inference.attribution import integrated_gradients
 from likely.inference.counterfactual import flip_index, interpolate, transport
 from likely.inference.posterior import log_posterior
 
-N_PATH_POINTS = 65  # of the way from class to class, to find where the answer turns
+N_PATH_POINTS = 65  # points of a counterfactual path
 
 
 @dataclass(frozen=True)
-class ContrastPair:
-    """Two classes between which an answer is to be explained, and what the answer rests on besides the model."""
+class _ContrastPair:
+    """Fact and foil: the predicted class and the one that it is contrasted with, under a prior and a temperature."""
 
     label: int
     against: int
@@ -27,10 +33,11 @@ class ContrastPair:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Why an image x (C, H, W), or a vector (D,), is of class a, the label, rather than b.
+    """Explanation of why an image x (C, H, W), or a vector (D,), is classified as `label` rather than `against`.
 
-    `evidence` (C, H, W) holds nats for a against b, pixel by pixel; together they come to `lead`, less the lead that an
-    image of no class has. `way` is there for families with one latent space for all classes.
+    `log_odds` is log p(x | label) / p(x | against), divided by the temperature, in nats. `attribution` (C, H, W) divides it
+    among the pixels; it sums to `log_odds` less that of the baseline image. `counterfactual_path` needs one latent space
+    for all classes and is None for other families.
     """
 
     image: Tensor
@@ -42,16 +49,16 @@ class Explanation:
     counterfactual_path: CounterfactualPath | None
 
     def probability(self, c: int) -> float:
-        """p(c | x)."""
+        """Return p(c | x)."""
         return float(self.log_posterior[c].exp())
 
 
 @dataclass(frozen=True, eq=False)
 class CounterfactualPath:
-    """From what the model sees in an image to the same of another class: images (n, C, H, W) in [0, 1].
+    """Path from an image to its counterfactual in another class: images (n, C, H, W) in [0, 1].
 
-    `probability` (n,) is that of the other class, as the model classifies each image anew; from `turn` on it leads. None if
-    it never comes to lead.
+    `probability` (n,) is that of the other class for each image, which becomes the most probable class at index `flip`;
+    None if it never does.
     """
 
     images: Tensor
@@ -61,8 +68,11 @@ class CounterfactualPath:
 
 @dataclass(frozen=True, eq=False)
 class Imputation:
-    """An image x (C, H, W) of which the pixels `observed` (H, W) are seen: log p(c | x_o) (K,), and what each class would most
-    likely have behind the mask, (K, C, H, W) in [0, 1]."""
+    """The most likely completions of an image x (C, H, W) with missing pixels.
+
+    `mask` (H, W) is True where a pixel is observed, `log_posterior` (K,) is log p(c | x_observed), and `images`
+    (K, C, H, W) in [0, 1] hold one completion for each class.
+    """
 
     image: Tensor
     mask: Tensor
@@ -70,40 +80,76 @@ class Imputation:
     images: Tensor
 
 
+def explain(predictor: Predictor, image: Any, *, against: Any = None) -> Explanation:
+    """Explain why an image is of its most probable class rather than of the class `against`, by default the runner-up.
+
+    `image` is anything that `Predictor.classify` takes. Raises InvalidValueError if it cannot be read, or if there is no
+    other class.
+    """
+    if len(predictor.labels) < 2:
+        raise InvalidValueError(
+            f"{predictor.labels[0]!r} is the only class; another one was expected to contrast it with"
+        )
+    x, log_prior, temperature = _read(predictor, image), predictor.log_prior, predictor.conformal.temperature
+    model = predictor.model if predictor.features is None else ImageScorer(predictor.features, predictor.model)
+    with torch.inference_mode():
+        found = log_posterior(model.log_scores(x).cpu(), log_prior, temperature)[0]
+    label, runner_up = found.topk(2).indices.tolist()
+    other = runner_up if against is None else predictor.index(against)
+    if other == label:
+        raise InvalidValueError(
+            f"{against!r} is the predicted class; another one was expected, such as {predictor.labels[runner_up]!r}"
+        )
+    return _explain(model, x, _ContrastPair(label, other, log_prior, temperature))
+
+
 @torch.inference_mode()
-def impute(model: SupportsMissingPixels, x: Tensor, mask: Tensor, log_prior: Tensor, temperature: float) -> Imputation:
-    """Of one image x (1, C, H, W) behind a mask (1, H, W)."""
-    K = len(log_prior)
-    found = model.observed_log_likelihood(x, mask).cpu()
-    images = model.impute(x.expand(K, -1, -1, -1), mask.expand(K, -1, -1), torch.arange(K, device=x.device))
-    return Imputation(x[0].cpu(), mask[0].cpu(), log_posterior(found, log_prior, temperature)[0], images.cpu())
+def impute(predictor: Predictor, image: Any, mask: ArrayLike, *, temperature: float | None = None) -> Imputation:
+    """Impute the missing pixels of an image for each class, from the pixels where `mask`, (H, W) bool, is True.
+
+    `temperature` is by default that of the predictor. Raises UnsupportedError if the family needs whole images.
+    """
+    model = supports_missing_pixels(predictor.model, predictor.features)
+    x, K = _read(predictor, image), len(predictor.labels)
+    observed = to_masks(mask, 1, predictor.shape[1:]).to(x.device)
+    T = predictor.conformal.temperature if temperature is None else temperature
+    L = model.observed_log_likelihood(x, observed).cpu()
+    images = model.impute(x.expand(K, -1, -1, -1), observed.expand(K, -1, -1), torch.arange(K, device=x.device))
+    return Imputation(x[0].cpu(), observed[0].cpu(), log_posterior(L, predictor.log_prior, T)[0], images.cpu())
 
 
-def explain(model: Scorer, x: Tensor, pair: ContrastPair) -> Explanation:
-    """Of one image x (1, C, H, W)."""
+def _read(predictor: Predictor, image: Any) -> Tensor:
+    """Return one image (1, C, H, W) in [0, 1], or a vector (1, D)."""
+    images, errors = predictor.load_images([image])
+    for error in filter(None, errors):
+        raise InvalidValueError(error.message)
+    return predictor.input_pipeline.to_model(images.batch([0]))
+
+
+def _explain(model: Scorer, x: Tensor, pair: _ContrastPair) -> Explanation:
     a, b = (torch.tensor([c], device=x.device) for c in (pair.label, pair.against))
 
     def scores(x: Tensor) -> Tensor:
         return model.log_scores(x) / pair.temperature
 
-    evidence = integrated_gradients(scores, x, a, b, baseline_image(model, x))
+    attribution = integrated_gradients(scores, x, a, b, baseline_image(model, x))
     with torch.inference_mode():
         found = model.log_scores(x).cpu()
-    lead = found[0, pair.label] - found[0, pair.against]
+    log_odds = float(found[0, pair.label] - found[0, pair.against]) / pair.temperature
     return Explanation(
         image=x[0].cpu(),
         label=pair.label,
         against=pair.against,
         log_posterior=log_posterior(found, pair.log_prior, pair.temperature)[0],
-        log_odds=float(lead) / pair.temperature,
-        attribution=evidence[0].cpu(),
+        log_odds=log_odds,
+        attribution=attribution[0].cpu(),
         counterfactual_path=_counterfactual_path(model, x, pair) if isinstance(model, LatentClassMixture) else None,
     )
 
 
 @torch.inference_mode()
 def baseline_image(model: Scorer, x: Tensor) -> Tensor:
-    """An image that speaks for no class, (C, H, W): the mean of all classes' most typical images; of a twin, mid-gray."""
+    """Return the mean of all classes' most typical images, (C, H, W); mid-gray if the model is not generative."""
     if not isinstance(model, GenerativeModel):
         return torch.full_like(x[0], 0.5)
     each = model.sample(torch.arange(model.task.n_classes, device=x.device))
@@ -111,22 +157,21 @@ def baseline_image(model: Scorer, x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _counterfactual_path(model: LatentClassMixture, x: Tensor, rivals: ContrastPair) -> CounterfactualPath:
-    """x_t = decode((1 − t) z + t z') + (1 − t) (x − decode(z)), t from 0 to 1: from the image itself to one of class b.
+def _counterfactual_path(model: LatentClassMixture, x: Tensor, pair: _ContrastPair) -> CounterfactualPath:
+    """x_t = decode((1 − t) z + t z') + (1 − t) (x − decode(z)), t from 0 to 1: from the image to one of class b.
 
-    What the decoder does not know of the image fades on the way. Every point is classified anew: what a picture shows
-    counts, not where it was meant to lie.
+    The reconstruction error fades along the path. Each point is classified by its image, not by its latent vector.
     """
     assert isinstance(model, Scorer)
-    a, b = (torch.tensor([c], device=x.device) for c in (rivals.label, rivals.against))
+    a, b = (torch.tensor([c], device=x.device) for c in (pair.label, pair.against))
     z, classes = model.encode(x), model.sampling_distribution()
-    left = torch.linspace(1, 0, N_PATH_POINTS, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
-    beyond, is_image = (x - model.decode(z)) * left, model.task.domain is Domain.PIXELS8
-    for end in (transport(z, a, b, classes), classes[0][b]):  # the typical image, should its own not do
-        made = model.decode(interpolate(z, end, N_PATH_POINTS)[0]) + beyond
-        images = made.clamp(0, 1) if is_image else made
-        posterior = log_posterior(model.log_scores(images).cpu(), rivals.log_prior, rivals.temperature)
-        turn = int(flip_index(posterior[None], b.cpu()))
-        if turn < N_PATH_POINTS:
+    weight = torch.linspace(1, 0, N_PATH_POINTS, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+    residual, is_image = (x - model.decode(z)) * weight, model.task.domain is Domain.PIXELS8
+    for end in (transport(z, a, b, classes), classes[0][b]):  # the class mean, if transport does not reach it
+        decoded = model.decode(interpolate(z, end, N_PATH_POINTS)[0]) + residual
+        images = decoded.clamp(0, 1) if is_image else decoded
+        posterior = log_posterior(model.log_scores(images).cpu(), pair.log_prior, pair.temperature)
+        flip = int(flip_index(posterior[None], b.cpu()))
+        if flip < N_PATH_POINTS:
             break
-    return CounterfactualPath(images.cpu(), posterior[:, rivals.against].exp(), turn if turn < N_PATH_POINTS else None)
+    return CounterfactualPath(images.cpu(), posterior[:, pair.against].exp(), flip if flip < N_PATH_POINTS else None)

@@ -1,9 +1,8 @@
-"""Masks: which pixels of images a model is to go by."""
+"""Masks: the pixels of an image that a model may use."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,34 +10,24 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely import models
-from likely.base import SupportsMissingPixels
-from likely.data.sources.base import LoadError
-from likely.exceptions import InvalidValueError
-
-if TYPE_CHECKING:
-    from likely.classifier.predictor import Predictor
+from likely.base import Scorer, SupportsMissingPixels
+from likely.exceptions import InvalidValueError, UnsupportedError
+from likely.features.feature_extraction import FeaturePipeline
 
 
-def masks_for(classifier: Predictor, mask: ArrayLike, problems: Sequence[LoadError | None]) -> Tensor:
-    """(N, H, W) bool of the inputs that can be read, which have no problem."""
-    masks, n = validate_masks(classifier, mask, len(problems)), len(problems)
-    readable = torch.tensor([problem is None for problem in problems], dtype=torch.bool)
-    return masks.expand(n, *masks.shape[-2:])[readable]
-
-
-def validate_masks(classifier: Predictor, mask: ArrayLike, n: int) -> Tensor:
-    """One mask (H, W) bool or n of them, (n, H, W).
-
-    A ValueError if they are no masks of the model's images, or if the family cannot use them.
-    """
-    if classifier.features_ is not None:
-        raise InvalidValueError("features are made of whole images; a model of pixels can go by a part of one")
-    if not isinstance(classifier.model_, SupportsMissingPixels):
-        able = models.families_with(SupportsMissingPixels)
-        raise InvalidValueError(
-            f"{classifier.family!r} needs the whole image; families that can go by a part of it: {able}"
-        )
-    masks, size = torch.from_numpy(np.array(mask, dtype=bool)), classifier.shape[1:]
+def to_masks(mask: ArrayLike, n: int, size: Sequence[int]) -> Tensor:
+    """Return one mask (H, W), or n of them (n, H, W), as bool (1, H, W) or (n, H, W); InvalidValueError otherwise."""
+    masks, size = torch.from_numpy(np.array(mask, dtype=bool)), tuple(size)
     if len(size) != 2 or masks.shape not in (size, (n, *size)):
-        raise InvalidValueError(f"observed has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
-    return masks
+        raise InvalidValueError(f"mask has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
+    return masks.reshape(-1, *size)
+
+
+def supports_missing_pixels(model: Scorer, features: FeaturePipeline | None) -> SupportsMissingPixels:
+    """Return the model as one that scores images with missing pixels; UnsupportedError if it cannot."""
+    if features is not None:
+        raise UnsupportedError("features are computed from whole images; a mask needs a model of pixels")
+    if not isinstance(model, SupportsMissingPixels):
+        able = models.families_with(SupportsMissingPixels)
+        raise UnsupportedError(f"{type(model).__name__} needs the whole image; families that support a mask: {able}")
+    return model

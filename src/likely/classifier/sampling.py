@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from likely.base import GenerativeModel, Latent
+from likely.classifier.predictor import Predictor, generative_model
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.exceptions import InvalidValueError
@@ -24,9 +25,6 @@ from likely.training.device import to_device
 from likely.training.loop import Step, fit
 from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
-
-if TYPE_CHECKING:
-    from likely.classifier.predictor import Predictor
 
 BATCH_SIZE = 16
 SAMPLE_BATCH_SIZE = 256  # images that are drawn together
@@ -84,36 +82,57 @@ class DecoderTraining:
         return to_device(FeatureDecoder.from_state(pupil.options, pupil.to_state()).eval(), self.state.device)
 
 
-def sample_images(classifier: Predictor, label: int, n: int, *, seed: int, truncation: float) -> NDArray[Any]:
-    """n new images of a class: uint8 (n, C, H, W), or float vectors (n, D).
+def decoder_training(predictor: Predictor, images: LabeledImages, options: DecoderOptions) -> DecoderTraining:
+    """Prepare to train an image decoder for a predictor of a backbone's features; InvalidValueError if it has none."""
+    if predictor.features is None:
+        raise InvalidValueError(f"{predictor.family!r} is a model of pixels and generates images without a decoder")
+    model = generative_model(predictor, "sample")
+    with predictor.features.caching():
+        return DecoderTraining(predictor.features, model, images, options, seed=predictor.seed)
 
-    A ValueError if the classifier cannot draw, or not with that truncation.
+
+@torch.inference_mode()
+def sample(predictor: Predictor, label: Any, n: int = 1, *, seed: int = 0, truncation: float = 1.0) -> NDArray[Any]:
+    """Return n new images of a class: uint8 (n, C, H, W), or float vectors (n, D).
+
+    `truncation` scales the noise that they are generated from: below 1 they are more typical and less varied. Raises
+    UnsupportedError if the model is not generative, InvalidValueError if it cannot generate images or not so truncated.
     """
-    model = classifier.generative("sample")
-    rng = torch.Generator(classifier.device).manual_seed(seed)
-    blocks = torch.split(torch.full((n,), label, device=classifier.device), SAMPLE_BATCH_SIZE)
-    if classifier.features_ is not None:
-        artist = _decoder_of(classifier)
+    model, device = generative_model(predictor, "sample"), predictor.device
+    rng = torch.Generator(device).manual_seed(seed)
+    blocks = torch.split(torch.full((n,), predictor.index(label), device=device), SAMPLE_BATCH_SIZE)
+    if predictor.features is not None:
+        decoder = _decoder_of(predictor)
         return np.concatenate(
-            [to_eight_bit(sample_from_features(model, artist, c, rng, truncation)).cpu().numpy() for c in blocks]
+            [to_eight_bit(sample_from_features(model, decoder, c, rng, truncation)).cpu().numpy() for c in blocks]
         )
     if truncation == 1:
-        return np.concatenate([classifier.pixels(model.sample(c, rng=rng)) for c in blocks])
+        return np.concatenate([to_pixels(model.sample(c, rng=rng), predictor) for c in blocks])
     if not isinstance(model, Latent):
         raise InvalidValueError(
-            f"truncation {truncation:g} needs a model with latent vectors; {classifier.family!r} has none"
+            f"truncation {truncation:g} needs a model with latent vectors; {predictor.family!r} has none"
         )
     latents = (model.latent(c, rng=rng, truncation=truncation) for c in blocks)
-    return np.concatenate([classifier.pixels(model.decode(z)) for z in latents])
+    return np.concatenate([to_pixels(model.decode(z), predictor) for z in latents])
 
 
-def _decoder_of(classifier: Predictor) -> FeatureDecoder:
-    if classifier.feature_decoder is None:
+def latent_model(predictor: Predictor) -> Latent | None:
+    """Return the model if it generates inputs from latent vectors, and no features."""
+    return predictor.model if isinstance(predictor.model, Latent) and predictor.features is None else None
+
+
+def to_pixels(x: Tensor, predictor: Predictor) -> NDArray[Any]:
+    """Return a model's images in [0, 1] as uint8, and its vectors as they are."""
+    return (x if predictor.format is None else to_eight_bit(x)).cpu().numpy()
+
+
+def _decoder_of(predictor: Predictor) -> FeatureDecoder:
+    if predictor.feature_decoder is None:
         raise InvalidValueError(
-            f"this {classifier.family!r} knows features of images and has not learned to draw them; train it with "
+            f"this {predictor.family!r} models features of images and has no decoder for them; train it with "
             "--decoder-minutes, such as 10, beside --backbone, or a model of pixels, such as --model vaegan"
         )
-    return classifier.feature_decoder
+    return predictor.feature_decoder
 
 
 def sample_from_features(

@@ -1,101 +1,105 @@
-"""A fitted classifier as tensors and one JSON document, and back: what a model folder holds."""
+"""Serialization: a predictor as a model folder of tensors and one JSON document, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from likely import models
+from likely import checkpoint, models
 from likely.base import STORED, GenerativeModel, Task
+from likely.classifier.predictor import Predictor
 from likely.data.preprocessing import ImageFormat
 from likely.exceptions import CheckpointError
 from likely.features.feature_decoder import DecoderOptions, FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline
-from likely.features.feature_extractors import FeatureOptions
 from likely.inference.decision import ConformalClassifier
 from likely.training.device import select_device, to_device
 from likely.training.options import TrainingOptions
 from likely.training.state import add_prefix, strip_prefix
 
-if TYPE_CHECKING:
-    from likely.classifier.predictor import Predictor
-
-C = TypeVar("C", bound="Predictor")
-Tensors = dict[str, Tensor]
-EXEMPLARS = ("remembered/values", "remembered/labels")
+_EXEMPLARS = ("remembered/values", "remembered/labels")
 
 
-def to_state(classifier: Predictor) -> tuple[Tensors, dict[str, Any]]:
-    """Everything that the classifier's answers depend on."""
-    model = classifier.model_
-    tensors = add_prefix("model", model.state_dict()) | classifier.conformal_.tensors()
-    tensors |= {"hashes": torch.from_numpy(classifier.hashes_), "log_prior": classifier.log_prior_}
-    features = classifier.features_
+def save(predictor: Predictor, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> Predictor:
+    """Write model.safetensors and model.json, with the fields `extra` in the latter; return the predictor with its new id."""
+    folder = Path(folder)
+    tensors, document = _to_state(predictor)
+    name = folder.resolve().name
+    digest = checkpoint.save(folder, tensors, {**document, "name": name, **(extra or {})})
+    return replace(predictor, id=f"{name}@{digest}")
+
+
+def load(folder: str | Path, *, device: str = "cpu", trust: checkpoint.TrustPolicy | None = None) -> Predictor:
+    """Read a model folder that the policy trusts; CheckpointError if it is missing, damaged or of another version."""
+    tensors, document = checkpoint.load(Path(folder), trust)
+    return _from_state(tensors, document, select_device(device))
+
+
+def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    model, features, decoder = predictor.model, predictor.features, predictor.feature_decoder
+    tensors = add_prefix("model", model.state_dict()) | predictor.conformal.tensors()
+    tensors |= {"hashes": torch.from_numpy(predictor.hashes), "log_prior": predictor.log_prior}
     tensors |= add_prefix("features", features.state_dict()) if features is not None else {}
-    artist = classifier.feature_decoder
-    tensors |= add_prefix("artist", artist.to_state()) if artist is not None else {}
-    if classifier.exemplars_ is not None:
-        tensors |= dict(zip(EXEMPLARS, classifier.exemplars_, strict=True))
+    tensors |= add_prefix("artist", decoder.to_state()) if decoder is not None else {}
+    tensors |= dict(zip(_EXEMPLARS, predictor.exemplars, strict=True)) if predictor.exemplars is not None else {}
     return tensors, {
-        "family": classifier.family,
-        "likelihood_kind": str(model.likelihood_type) if isinstance(model, GenerativeModel) else None,
-        "classes": classifier.classes_.tolist(),
-        "classes_dtype": classifier.classes_.dtype.str,
-        "images": classifier.format_.model_dump() if classifier.format_ else None,
+        "family": predictor.family,
+        "evidence": str(model.likelihood_type) if isinstance(model, GenerativeModel) else None,
+        "classes": predictor.classes.tolist(),
+        "classes_dtype": predictor.classes.dtype.str,
+        "images": predictor.format.model_dump() if predictor.format else None,
         "features": features.to_config() if features is not None else None,
-        "artist": artist.options.model_dump() if artist is not None else None,
+        "artist": decoder.options.model_dump() if decoder is not None else None,
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
-        "temperature": classifier.conformal_.temperature,
-        "seed": classifier.seed,
+        "temperature": predictor.conformal.temperature,
+        "seed": predictor.seed,
         "options": model.options.model_dump(),
-        "training": classifier.training_.model_dump(),
+        "training": predictor.training.model_dump(),
     }
 
 
-def from_state(kind: type[C], tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> C:
-    """The classifier that was taken apart; a CheckpointError if this version's family has other weights."""
+def _from_state(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: torch.device) -> Predictor:
     family = models.family(document["family"])
     options = family.options_type.model_validate(document["options"], context={STORED: True})
-    training = TrainingOptions.model_validate(document["training"])
-    format = ImageFormat.model_validate(document["images"]) if document["images"] else None
-    asked: dict[str, Any] = {"options": options, "training": training, "images": format and format.options}
-    if document.get("features") is not None:
-        asked["features"] = FeatureOptions.model_validate(document["features"]["options"])
-    self = kind(document["family"], **asked, random_state=document["seed"])
-    self.training_, self.format_ = training, format
-    self.classes_ = np.asarray(document["classes"], dtype=document["classes_dtype"])
-    self.features_ = _features(tensors, document, device)
-    if self.format_ is None:
-        self.n_features_in_ = document["task"]["shape"][0]
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
     try:
         model.load_state_dict(strip_prefix("model", tensors))
-        if document.get("artist") is not None:
-            self.feature_decoder_ = _feature_decoder(tensors, document, device)
+        decoder = _feature_decoder(tensors, document.get("artist"))
     except RuntimeError as error:  # other names or shapes than this version's
         raise CheckpointError(
             f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
             "version of Likely that wrote it, or train it anew with `likely train`"
         ) from error
-    self.model_ = to_device(model.eval(), select_device(device))
-    self.conformal_ = ConformalClassifier.from_tensors(tensors, document["temperature"])
-    self.exemplars_ = (tensors[EXEMPLARS[0]], tensors[EXEMPLARS[1]]) if EXEMPLARS[0] in tensors else None
-    self.hashes_, self.log_prior_ = tensors["hashes"].numpy(), tensors["log_prior"]
-    self.id_ = f"{document['name']}@{document['sha256'][:4]}"
-    return self
+    features = _features(tensors, document.get("features"))
+    return Predictor(
+        model=to_device(model.eval(), device),
+        family=document["family"],
+        format=ImageFormat.model_validate(document["images"]) if document["images"] else None,
+        classes=np.asarray(document["classes"], dtype=document["classes_dtype"]),
+        log_prior=tensors["log_prior"],
+        conformal=ConformalClassifier.from_tensors(tensors, document["temperature"]),
+        features=None if features is None else to_device(features.eval(), device),
+        training=TrainingOptions.model_validate(document["training"]),
+        seed=document["seed"],
+        hashes=tensors["hashes"].numpy(),
+        exemplars=(tensors[_EXEMPLARS[0]], tensors[_EXEMPLARS[1]]) if _EXEMPLARS[0] in tensors else None,
+        feature_decoder=None if decoder is None else to_device(decoder.eval(), device),
+        id=f"{document['name']}@{document['sha256'][:4]}",
+    )
 
 
-def _features(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> FeaturePipeline | None:
-    said = document.get("features")
-    if said is None:
+def _features(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> FeaturePipeline | None:
+    return None if config is None else FeaturePipeline.from_config(config, strip_prefix("features", tensors))
+
+
+def _feature_decoder(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> FeatureDecoder | None:
+    if config is None:
         return None
-    return to_device(FeaturePipeline.from_config(said, strip_prefix("features", tensors)).eval(), select_device(device))
-
-
-def _feature_decoder(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: str) -> FeatureDecoder:
-    options = DecoderOptions.model_validate(document["artist"], context={STORED: True})
-    return to_device(FeatureDecoder.from_state(options, strip_prefix("artist", tensors)).eval(), select_device(device))
+    options = DecoderOptions.model_validate(config, context={STORED: True})
+    return FeatureDecoder.from_state(options, strip_prefix("artist", tensors))

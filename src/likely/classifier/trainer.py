@@ -1,174 +1,226 @@
-"""Fitting: from divided images to a classifier's weights, step by step."""
+"""Trainer: from splits to a Predictor: features, model, closed-form fit, calibration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from likely import checkpoint, models
-from likely.base import FitsInClosedForm, Scorer, Task
+from likely import models
+from likely.base import FamilyOptions, FitsInClosedForm, Scorer, Task
 from likely.classifier.auto import choose_model
-from likely.classifier.calibration import subsample
-from likely.classifier.inputs import BATCH_SIZE
+from likely.classifier.calibration import calibrate, subsample, uses_cross_conformal
+from likely.classifier.class_incremental import exemplar_features
+from likely.classifier.inputs import BATCH_SIZE, InputPipeline
+from likely.classifier.predictor import Predictor
 from likely.data.dataset import LabeledImages
 from likely.data.preprocessing import ImageFormat
 from likely.data.splits import Splits
+from likely.exceptions import CheckpointError
 from likely.features.feature_extraction import FeaturePipeline, Progress
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.temperature_scaling import fit_temperature, nll, weights
+from likely.options import DEFAULT_MODEL, Options
 from likely.training.data_loader import ShuffledBatches
 from likely.training.device import select_device, select_dtype, to_device, tune_malloc
 from likely.training.loop import Step, fit, fit_closed_form
 from likely.training.options import AugmentOptions, TrainingOptions
 from likely.training.state import TrainingState
 
-if TYPE_CHECKING:
-    from likely.classifier.predictor import Predictor
-
-FEATURE_BATCH_SIZE = 64  # images of a batch by which features are learned
+FEATURE_BATCH_SIZE = 64  # images in a batch of the training of features
 Snapshot: TypeAlias = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 
-class Trainer:
-    """The training of a classifier on some parts: first `learn_features`, then `see`, then `steps`, each of which does what
-    comes before it unless that was done."""
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model to be trained: its family, or "auto", and all options."""
 
-    def __init__(self, classifier: Predictor, parts: Splits) -> None:
-        self.classifier, self.parts = classifier, parts
-        self._has_learned = self._has_seen = False
+    model: str = DEFAULT_MODEL
+    options: Mapping[str, Any] | Options | None = None
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+    features: FeatureOptions = field(default_factory=FeatureOptions)
+    seed: int = 0
+
+
+class Trainer:
+    """Train a model on splits.
+
+    `steps` goes through all phases. To show or to stop a phase, call `fit_features`, `extract_features` and `steps` in this
+    order; `finish` ends a training that was stopped early.
+    """
+
+    predictor: Predictor  # once `finish` has been called, as `steps` does in the end
+    state: TrainingState  # of the model, once its training has begun
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        splits: Splits,
+        classes: Sequence[str],
+        format: ImageFormat | None,
+        *,
+        resume: Snapshot | None = None,
+    ) -> None:
+        """`resume` is a snapshot of `state`, from which the training goes on exactly as it would have."""
+        self.spec, self.splits, self.classes, self.format, self.resume = spec, splits, tuple(classes), format, resume
+        shape, counts = splits.train.images.shape, splits.train.class_counts(len(classes))
+        self.choice = choose_model(spec.model, spec.features, shape, counts)
+        self.features: FeaturePipeline | None = None
+        self.cross_conformal = uses_cross_conformal(self.choice.family, self.choice.features, shape)
+        self._has_features = self._has_scaler = False
+
+    def steps(self) -> Generator[Step, None, Predictor]:
+        """Yield the steps of all phases that are not done yet; the predictor is returned, and in `predictor`."""
+        yield from self.fit_features()
+        self.extract_features()
+        yield from self._fit_model()
+        return self.finish()
 
     def fit_features(self) -> Iterator[Step]:
-        """Train what makes the features, if that is learned; whoever has had enough may stop."""
-        classifier, train = self.classifier, self.parts.train
-        counts = train.class_counts(int(train.labels.max()) + 1)
-        asked, shape = FeatureOptions.from_any(classifier.features), train.images.shape
-        classifier.choice_ = choose_model(classifier.model, asked, shape, counts)
-        options = models.family(classifier.family).options_type.from_any(classifier.options)
-        features = None
-        if len(shape) == 3:
-            features = FeaturePipeline.from_options(classifier.choice_.features, options, shape, classifier.seed)
-        classifier.features_ = features
-        self._has_learned = True
-        if features is None:
+        """Train the feature extractor, if it learns; breaking off keeps the best weights so far."""
+        if self._has_features:
             return
-        training = TrainingOptions.from_any(classifier.training)
+        self._has_features = True
+        train, seed, shape = self.splits.train, self.spec.seed, self.splits.train.images.shape
+        if len(shape) == 3:
+            self.features = FeaturePipeline.from_options(self.choice.features, self._options, shape, seed)
+        if self.features is None:
+            return
+        features, training = self.features, self.spec.training
         to_device(features, select_device(training.device))
         length = {"epochs": features.options.feature_epochs, "minutes": None}
         training = training.model_copy(update=length).resolve(len(train))
-        lesson = features.extractor.training_module(features.options, len(counts), training.learning_rate)
-        if lesson is None:
+        module = features.extractor.training_module(features.options, len(self.classes), training.learning_rate)
+        if module is None:
             return
-        state = TrainingState(to_device(lesson, features.device), training, seed=classifier.seed)
+        state = TrainingState(to_device(module, features.device), training, seed=seed)
         try:
-            feed = self._feed(train, min(training.batch_size or BATCH_SIZE, FEATURE_BATCH_SIZE), training.augment)
-            yield from fit(state, feed.to(features.device))
+            batch_size = min(training.batch_size or BATCH_SIZE, FEATURE_BATCH_SIZE)
+            yield from fit(state, self._loader(train, batch_size, training.augment).to(features.device))
         finally:
             state.load_best()
             features.requires_grad_(False).eval()
 
     def extract_features(self, progress: Progress | None = None) -> None:
-        """Make the features that the model is to be a density of, if it is one of features, and learn how to scale them."""
-        if not self._has_learned:
-            for _ in self.fit_features():
-                pass
-        if self.classifier.features_ is not None:
-            self.classifier.features_.enable_cache()
-            self.classifier.features_.fit_scaler(self.parts.train.images, progress)
-        self._has_seen = True
+        """Compute the features of the training images, if the model uses any, and fit their scaling."""
+        for _ in self.fit_features():
+            pass
+        if self.features is not None and not self._has_scaler:
+            self.features.enable_cache()
+            self.features.fit_scaler(self.splits.train.images, progress)
+        self._has_scaler = True
 
-    def steps(
-        self, classes: Sequence[str], format: ImageFormat | None, *, resume: Snapshot | None = None
-    ) -> Iterator[Step]:
-        """Train the model; `resume` is a snapshot of `training_state_`, from which the training goes on as it would have."""
-        if not self._has_seen:
-            self.extract_features()
-        lesson, validation = self._begin(classes, format)
-        classifier = self.classifier
-        state, options, device = classifier.training_state_, classifier.training_, classifier.device
-        if resume is not None:
-            self._restore(resume)
-        elif isinstance(classifier.model_, FitsInClosedForm):
-            for _ in fit_closed_form(classifier.model_, self._feed(lesson, BATCH_SIZE, None).to(device)):
+    def finish(self) -> Predictor:
+        """Load the best weights so far and calibrate on held-out images."""
+        self.state.load_best()
+        self._model.eval()
+        pipeline, calibration = self.pipeline, self.splits.calibration
+        splits = (self.splits.train, self.splits.validation, calibration)
+        self.predictor = Predictor(
+            model=self._model,
+            family=self.choice.family,
+            format=self.format,
+            classes=np.asarray(self.classes),
+            log_prior=self._log_prior,
+            conformal=calibrate(pipeline, self.splits, self._log_prior, self.spec.seed, self.cross_conformal),
+            features=self.features,
+            training=self.state.options,
+            seed=self.spec.seed,
+            hashes=np.concatenate([images.hashes for images in splits]),
+            exemplars=exemplar_features(
+                self._model, pipeline.inputs(calibration.images), torch.from_numpy(calibration.labels)
+            ),
+        )
+        return self.predictor
+
+    @property
+    def pipeline(self) -> InputPipeline:
+        """The steps from stored images to the inputs of the model."""
+        return InputPipeline(self._model, self.features)
+
+    def _fit_model(self) -> Iterator[Step]:
+        train, validation = self._begin()
+        state, options, device = self.state, self.state.options, self.pipeline.device
+        if self.resume is not None:
+            self._restore(self.resume)
+        elif isinstance(self._model, FitsInClosedForm):
+            for _ in fit_closed_form(self._model, self._loader(train, BATCH_SIZE, None).to(device)):
                 state.reset_ema()
                 if not state.objectives and not self._validate(validation):
-                    break  # nobody can choose
+                    break  # without validation images, the first candidate is used
         if state.objectives and device.type == "cpu":
             tune_malloc()
-        dtype = select_dtype(options, device, classifier.model_.task.shape)
-        feed = self._feed(lesson, options.batch_size or BATCH_SIZE, options.augment, options.labeled_fraction).to(
-            device
-        )
+        loader = self._loader(train, options.batch_size or BATCH_SIZE, options.augment, options.labeled_fraction)
         if state.progress.stale >= options.patience:  # a resumed training may have been at its end
             return
-        for step in fit(state, feed, dtype=dtype):
+        for step in fit(state, loader.to(device), dtype=select_dtype(options, device, self._model.task.shape)):
             yield replace(step, validation=self._validate(validation)) if step.ends_epoch else step
             if state.progress.stale >= options.patience:
                 return
 
-    def _begin(self, classes: Sequence[str], format: ImageFormat | None) -> tuple[LabeledImages, LabeledImages]:
-        """An untrained model for the data at hand; what it learns from and the validation images, as it sees them."""
-        classifier, parts, K = self.classifier, self.parts, len(classes)
-        family = models.family(classifier.family)
-        options = family.options_type.from_any(classifier.options)
-        crosses = classifier.uses_cross_conformal(parts.train.images.shape)
-        photographed = parts.training_images(calibration=crosses, generated=False).class_counts(K)
-        lesson, validation = parts.training_images(calibration=crosses), parts.validation
-        asked = TrainingOptions.from_any(classifier.training).with_defaults(options.training_defaults)
-        classifier.training_ = asked.resolve(len(lesson))
-        classifier.classes_ = np.asarray(classes)
-        classifier.format_ = format
-        if classifier.features_ is not None:
-            lesson, validation = (
-                classifier.features_.transform_images(lesson),
-                classifier.features_.transform_images(validation),
-            )
-        task = Task(lesson.images.shape, lesson.class_counts(K))
+    def _begin(self) -> tuple[LabeledImages, LabeledImages]:
+        """Create the untrained model and its training state; return training and validation images as it takes them."""
+        splits, K = self.splits, len(self.classes)
+        options = self._options
+        counts = splits.training_images(calibration=self.cross_conformal, generated=False).class_counts(K)
+        train, validation = splits.training_images(calibration=self.cross_conformal), splits.validation
+        training = self.spec.training.with_defaults(options.training_defaults).resolve(len(train))
+        if self.features is not None:
+            train, validation = self.features.transform_images(train), self.features.transform_images(validation)
+        task = Task(train.images.shape, train.class_counts(K))
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(classifier.seed)
-            model = family(task, options)
-        classifier.model_ = to_device(model, select_device(classifier.training_.device))
-        classifier.log_prior_ = replace(task, class_counts=photographed).log_prior
-        classifier.training_state_ = TrainingState(classifier.model_, classifier.training_, seed=classifier.seed)
-        return lesson, validation
+            torch.manual_seed(self.spec.seed)
+            model = models.family(self.choice.family)(task, options)
+        self._model = to_device(model, select_device(training.device))
+        self._log_prior = replace(task, class_counts=counts).log_prior
+        self.state = TrainingState(self._model, training, seed=self.spec.seed)
+        return train, validation
 
     def _restore(self, snapshot: Snapshot) -> None:
         try:
-            self.classifier.training_state_.restore(*snapshot)
+            self.state.restore(*snapshot)
         except (KeyError, RuntimeError, ValueError) as error:  # other names or shapes than this version's
-            raise checkpoint.CheckpointError(
-                f"the unfinished training is of another {self.classifier.family} than this version's; go on with the version "
+            raise CheckpointError(
+                f"the unfinished training is of another {self.choice.family} than this version's; go on with the version "
                 "of Likely that began it, or train anew"
             ) from error
 
-    def _feed(
-        self, part: LabeledImages, batch_size: int, augment: AugmentOptions | None, labeled_fraction: float = 0.0
+    @property
+    def _options(self) -> FamilyOptions:
+        return models.family(self.choice.family).options_type.from_any(self.spec.options)
+
+    def _loader(
+        self, images: LabeledImages, batch_size: int, augment: AugmentOptions | None, labeled_fraction: float = 0.0
     ) -> ShuffledBatches:
-        features = self.classifier.features_
-        how: dict[str, Any] = {"batch_size": batch_size, "augment": augment, "labeled_fraction": labeled_fraction}
-        how["noise"] = 0.0 if features is None or augment is None else features.noise
-        return ShuffledBatches(part.images, part.labels, seed=self.classifier.seed, **how)
+        return ShuffledBatches(
+            images.images,
+            images.labels,
+            seed=self.spec.seed,
+            batch_size=batch_size,
+            augment=augment,
+            labeled_fraction=labeled_fraction,
+            noise=0.0 if self.features is None or augment is None else self.features.noise,
+        )
 
     @torch.inference_mode()
-    def _validate(self, part: LabeledImages) -> dict[str, float]:
+    def _validate(self, images: LabeledImages) -> dict[str, float]:
         """Score the averaged weights on the validation images and keep them if they are the best so far."""
-        if not len(part):
+        if not len(images):
             return {}
-        classifier = self.classifier
-        part = subsample(part, len(classifier.labels), classifier.seed)
-        labels, log_prior = torch.from_numpy(part.labels), classifier.log_prior_
-        averaged = classifier.training_state_.ema_model.eval()
+        images = subsample(images, len(self.classes), self.spec.seed)
+        labels, log_prior = torch.from_numpy(images.labels), self._log_prior
+        averaged = self.state.ema_model.eval()
         assert isinstance(averaged, Scorer)
-        scores = torch.cat([averaged.log_scores(x).cpu() for x in classifier.input_pipeline.inputs(part.images)])
+        scores = torch.cat([averaged.log_scores(x).cpu() for x in self.pipeline.inputs(images.images)])
         T = fit_temperature(scores, labels, log_prior)
-        right = (scores / T + log_prior).argmax(1) == labels
-        figures = {
+        correct = (scores / T + log_prior).argmax(1) == labels
+        found = {
             "nll": nll(scores, labels, log_prior, T),
-            "accuracy": (weights(labels, log_prior) * right).mean().item(),
+            "accuracy": (weights(labels, log_prior) * correct).mean().item(),
         }
-        classifier.training_state_.update_best(figures["nll"])
-        return figures
+        self.state.update_best(found["nll"])
+        return found
