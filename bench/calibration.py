@@ -33,9 +33,9 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
     classifier = Classifier.load(folder)
-    part, T = eval_split(classifier, data).images, classifier.conformal_.temperature
+    part, T = eval_split(classifier, data).images, classifier.predictor_.conformal.temperature
     scores = classifier.outputs(part.images).log_scores
-    before, after = (log_posterior(scores, classifier.log_prior_, each).numpy() for each in (1.0, T))
+    before, after = (log_posterior(scores, classifier.predictor_.log_prior, each).numpy() for each in (1.0, T))
     alike = [log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
     return {
         "n": len(part),

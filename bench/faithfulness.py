@@ -45,7 +45,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     shares: dict[str, list[float]] = {}
     for start in range(0, len(chosen), BLOCK):
         x = to_unit(part.images.batch(chosen[start : start + BLOCK]))
-        baseline = baseline_image(classifier.model_, x)
+        baseline = baseline_image(classifier.predictor_.model, x)
         scores = scores_of(classifier)
         noise = torch.Generator().manual_seed(seed + start)
         for name, importance in attribution_rankings(scores, x, baseline, variance, rng=noise).items():
@@ -55,7 +55,11 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
 
 def scores_of(classifier: Classifier) -> Any:
     """What answers rest on, priors included: the class that leads is the answer."""
-    model, T, prior = classifier.model_, classifier.conformal_.temperature, classifier.log_prior_
+    model, T, prior = (
+        classifier.predictor_.model,
+        classifier.predictor_.conformal.temperature,
+        classifier.predictor_.log_prior,
+    )
     return lambda x: model.log_scores(x) / T + prior.to(x)
 
 

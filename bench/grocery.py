@@ -97,14 +97,14 @@ def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[C
     folder, _ = trained(str(data), asked.out / name, *words)
     seconds = time.perf_counter() - start
     classifier = Classifier.load(folder)
-    assert classifier.features_ is not None
-    classifier.features_.enable_cache()
+    assert classifier.predictor_.features is not None
+    classifier.predictor_.features.enable_cache()
     return classifier, seconds
 
 
 def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
     """Every part of the data."""
-    whole = load_dataset(str(data), classifier.format_).relabel(classifier.labels)
+    whole = load_dataset(str(data), classifier.predictor_.format).relabel(classifier.labels)
     return {name: Seen(classifier, part) for name, part in whole.splits.items()}
 
 
@@ -112,9 +112,9 @@ class Seen:
     """A part's images as everybody here sees them: unscaled features, (N, D), and labels."""
 
     def __init__(self, classifier: Classifier, part: LabeledImages) -> None:
-        assert classifier.features_ is not None
+        assert classifier.predictor_.features is not None
         self.part = part
-        self.X = classifier.features_.unscaled(part.images).numpy()
+        self.X = classifier.predictor_.features.unscaled(part.images).numpy()
         self.y = part.labels
 
 
@@ -166,11 +166,11 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
     test = found["test"]
     (level,) = levels(classifier.labels)
     scores = classifier.outputs(test.part.images).log_scores
-    priors = {OURS: classifier.log_prior_, UNIFORM: log_uniform(len(classifier.labels))}
+    priors = {OURS: classifier.predictor_.log_prior, UNIFORM: log_uniform(len(classifier.labels))}
     answer: dict[str, Any] = {"n": len(test.y)}
     rights = {}
     for name, log_prior in priors.items():
-        log_p = log_posterior(scores, log_prior, classifier.conformal_.temperature)
+        log_p = log_posterior(scores, log_prior, classifier.predictor_.conformal.temperature)
         answer[name], rights[name] = figures(log_p, test.y, level)
     for name, how, rival in rivals(found):
         theirs, right = figures(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)

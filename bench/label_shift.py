@@ -41,7 +41,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     part, rng = eval_split(classifier, data).images, np.random.default_rng(seed)
     examined, K = classifier.outputs(part.images), len(classifier.labels)
     found: dict[str, Any] = {}
-    usual = np.exp(classifier.log_prior_.numpy())
+    usual = np.exp(classifier.predictor_.log_prior.numpy())
     for kind in ("shifted", "unshifted"):
         draws = []
         for _ in range(N_DRAWS):
@@ -65,15 +65,15 @@ def accuracies(
 ) -> dict[str, float]:
     these = torch.from_numpy(chosen)
     part = examined.subset(these)
-    found = adapt_prior(classifier.conformal_, [part], classifier.log_prior_, ALPHA)
+    found = adapt_prior(classifier.predictor_.conformal, [part], classifier.predictor_.log_prior, ALPHA)
     priors = {
-        "trained": classifier.log_prior_,
+        "trained": classifier.predictor_.log_prior,
         "adapted": found.prior_estimate.log_prior,
         "true": torch.from_numpy(mix).log(),
     }
     right = {}
     for name, prior in priors.items():
-        posterior = log_posterior(part.log_scores, prior, classifier.conformal_.temperature)
+        posterior = log_posterior(part.log_scores, prior, classifier.predictor_.conformal.temperature)
         right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
     return {**right, "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
 

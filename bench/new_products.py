@@ -35,7 +35,7 @@ def main() -> None:
     data = manifest(asked.data, asked.out)
     for seed in asked.seeds:
         joint, _ = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
-        whole = load_dataset(str(data), joint.format_).relabel(joint.labels)
+        whole = load_dataset(str(data), joint.predictor_.format).relabel(joint.labels)
         for c in np.random.default_rng(seed).permutation(len(joint.labels))[:N_NEW]:
             key = {"seed": seed, "product": joint.labels[c], "backbone": Path(asked.backbone).name}
             of_product = partial(added, asked, data, joint, whole.splits["train"], whole.splits["test"], int(c), seed)
@@ -64,7 +64,7 @@ def added(
     for n in SIZES:
         drawn = np.random.default_rng(seed).permutation(of_class)[:n]
         pixels = train.images.batch(drawn).numpy().transpose(0, 2, 3, 1)
-        before.features_.unscaled(train.subset(drawn).images)  # features are there before the clock starts
+        before.predictor_.features.unscaled(train.subset(drawn).images)  # features are there before the clock starts
         start = time.perf_counter()
         larger = before.extend(name, list(pixels))
         seconds = time.perf_counter() - start

@@ -53,14 +53,16 @@ def behind(mask: str, classifier: Classifier, part: LabeledImages) -> dict[str, 
     for at in range(0, len(part), BLOCK):
         block = np.arange(at, min(at + BLOCK, len(part)))
         x, observed = to_unit(part.images.batch(block)), ~masks[torch.from_numpy(block)]
-        model = classifier.model_
+        model = classifier.predictor_.model
         if mask == "nothing":
             scores.append(model.log_scores(x))
         elif isinstance(model, SupportsMissingPixels):
             scores.append(model.observed_log_likelihood(x, observed))
         else:
             scores.append(model.log_scores(to_unit(to_eight_bit(fill_masked(x, observed)))))
-    found = log_posterior(torch.cat(scores), classifier.log_prior_, classifier.conformal_.temperature).numpy()
+    found = log_posterior(
+        torch.cat(scores), classifier.predictor_.log_prior, classifier.predictor_.conformal.temperature
+    ).numpy()
     return {
         "accuracy": metrics.accuracy(found, part.labels),
         "ece": metrics.ece(found, part.labels),

@@ -63,7 +63,7 @@ def measured(run: str, seed: int, dataset: Dataset, threads: int) -> dict[str, o
             notes += [step.note] if step.note else []
             unreported += step.note is None and not all(math.isfinite(loss) for loss in step.losses.values())
         classifier.finish(parts)
-        weights = all(t.isfinite().all() for t in classifier.model_.state_dict().values())
+        weights = all(t.isfinite().all() for t in classifier.predictor_.model.state_dict().values())
         test = dataset.test
         assert test is not None
         unreported += not (

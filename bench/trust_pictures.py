@@ -42,9 +42,9 @@ def main() -> None:
 
 def unknown(classifier: Classifier, data: str) -> Image.Image:
     """Known images and strangers of every kind with their p-values."""
-    assert classifier.format_ is not None
+    assert classifier.predictor_.format is not None
     known = eval_split(classifier, data).images.images.batch(np.arange(100)).numpy()
-    rows = {"test images": known} | strangers.of(Path(data), known, classifier.format_, 0)
+    rows = {"test images": known} | strangers.of(Path(data), known, classifier.predictor_.format, 0)
     blocks = []
     for name, pixels in rows.items():
         answers = classifier.classify(list(pixels[:N].transpose(0, 2, 3, 1)))

@@ -57,7 +57,7 @@ def measured(asked: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]
         write_manifest(paths[name], (line for line in lines if (line["label"] in strange) == wanted))
     classifier, _ = ours(asked, paths["known"], f"known-{asked.stages}-{seed}", seed)
     found = seen(classifier, paths["known"])
-    others = Seen(classifier, load_dataset(str(paths["strange"]), classifier.format_, splits=("test",)).splits["test"])
+    others = Seen(classifier, load_dataset(str(paths["strange"]), classifier.predictor_.format, splits=("test",)).splits["test"])
     judged = [classifier.conformal_output(each.part.images, alpha=ALPHA) for each in (found["test"], others)]
     name, how, rival = next(rivals(found))
     *logits, of_validation = (rival.decision_function(each.X) for each in (found["test"], others, found["validation"]))

@@ -51,17 +51,22 @@ def main() -> None:
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     classifier = Classifier.load(folder)
-    if classifier.features_ is not None:
-        classifier.features_.enable_cache()
+    if classifier.predictor_.features is not None:
+        classifier.predictor_.features.enable_cache()
     part = eval_split(classifier, data).images
     kinds = strangers.of(Path(data), *as_they_are(classifier, part, data), seed)
-    examined = {name: classifier.outputs(brought_to(classifier.format_, pixels)) for name, pixels in kinds.items()}
-    own, judge = classifier.outputs(part.images), classifier.conformal_
-    sureness = -judge(own, classifier.log_prior_, 0.05).nonconformity.amin(1).numpy()
+    examined = {
+        name: classifier.outputs(brought_to(classifier.predictor_.format, pixels)) for name, pixels in kinds.items()
+    }
+    own, judge = classifier.outputs(part.images), classifier.predictor_.conformal
+    sureness = -judge(own, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
     found: dict[str, Any] = {"n": len(part), "strangers": {}}
     for name, each in examined.items():
-        strange = -judge(each, classifier.log_prior_, 0.05).nonconformity.amin(1).numpy()
-        rates = {str(a): float((judge(each, classifier.log_prior_, a).p_value <= a).double().mean()) for a in ALPHAS}
+        strange = -judge(each, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
+        rates = {
+            str(a): float((judge(each, classifier.predictor_.log_prior, a).p_value <= a).double().mean())
+            for a in ALPHAS
+        }
         found["strangers"][name] = {
             "n": len(strange),
             "auroc": auroc(sureness, strange),
@@ -78,11 +83,11 @@ def as_they_are(classifier: Classifier, part: LabeledImages, data: str) -> tuple
     """
     if data != "digits":
         own = load_dataset(data, splits=("test",))
-        if own.format != classifier.format_ and own.test is not None:
+        if own.format != classifier.predictor_.format and own.test is not None:
             assert own.format is not None
             return own.test.images.batch(np.arange(min(len(own.test), strangers.MOST))).numpy(), own.format
-    assert classifier.format_ is not None
-    return part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy(), classifier.format_
+    assert classifier.predictor_.format is not None
+    return part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy(), classifier.predictor_.format
 
 
 def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
@@ -94,8 +99,8 @@ def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
 
 def largest_probability(classifier: Classifier, examined: ModelOutputs) -> np.ndarray:
     """log max_c p(c | x), what softmax classifiers are usually asked (Hendrycks & Gimpel 2017)."""
-    T = classifier.conformal_.temperature
-    return log_posterior(examined.log_scores, classifier.log_prior_, T).amax(1).numpy()
+    T = classifier.predictor_.conformal.temperature
+    return log_posterior(examined.log_scores, classifier.predictor_.log_prior, T).amax(1).numpy()
 
 
 def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.ndarray) -> list[dict[str, Any]]:
@@ -106,15 +111,15 @@ def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.n
     examined, rng = classifier.outputs(held_out.images), np.random.default_rng(0)
     trained = training_statistics(classifier, parts.train) if has_own_features(classifier, parts.train) else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
-    T, crosses = classifier.conformal_.temperature, classifier.uses_cross_conformal(classifier.shape)
+    T, crosses = classifier.predictor_.conformal.temperature, classifier.uses_cross_conformal(classifier.shape)
     counts = np.array(parts.calibration.class_counts(K)) + np.array(parts.train.class_counts(K)) * crosses
     alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
-            validation = calibration_data(classifier, classifier.model_, parts.validation, T)
+            validation = calibration_data(classifier, classifier.predictor_.model, parts.validation, T)
             judge = ConformalClassifier.fit_cross_conformal(
-                validation, cross_conformal_data(classifier, parts, T, i), classifier.log_prior_, T
+                validation, cross_conformal_data(classifier, parts, T, i), classifier.predictor_.log_prior, T
             )
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
@@ -129,13 +134,13 @@ def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.n
             judge = ConformalClassifier.fit(
                 fitted,
                 calibrated,
-                classifier.log_prior_,
+                classifier.predictor_.log_prior,
                 T,
                 trained,
                 uses_likelihood_ratio=uses_likelihood_ratio(classifier),
             )
         for alpha in alphas:
-            judgment = judge(own, classifier.log_prior_, alpha)
+            judgment = judge(own, classifier.predictor_.log_prior, alpha)
             p_own = judgment.p_values.numpy()[np.arange(len(labels)), labels]
             raised = np.bincount(labels[p_own <= alpha], minlength=K)
             bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, counts, strict=True)]

@@ -64,5 +64,5 @@ def test_a_classifier_says_what_it_chose():
     digits = load_digits()
     classifier = Classifier(AUTO).fit(digits.images[:300] / 16, digits.target[:300])
     assert classifier.model == AUTO
-    assert classifier.family == "gaussian"
+    assert classifier.predictor_.family == "gaussian"
     assert classifier.score(digits.images[300:600] / 16, digits.target[300:600]) > 0.8

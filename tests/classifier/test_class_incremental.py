@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.data import arrays
 from likely.prediction import CalibrationScope
 
 NEW = 7
@@ -50,26 +51,35 @@ def test_a_class_is_learned_from_its_images_and_the_others_are_not_forgotten(nin
 
 def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
     ten, x = nine.extend(NEW, of_the_new(digits, 5)), held_out[0][:50]
-    before, after = (c.conformal_output(c._images(x), alpha=0.05) for c in (nine, ten))
+    before, after = (
+        c.predictor_.conformal_output(arrays.images(x, c.predictor_.format), alpha=0.05) for c in (nine, ten)
+    )
     torch.testing.assert_close(after.log_likelihood[:, :9], before.log_likelihood, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(after.p_values[:, :9], before.p_values, rtol=0, atol=1e-3)
-    state = ten.model_.state_dict()
-    assert all(torch.equal(state[k][: len(t)] if t.ndim else state[k], t) for k, t in nine.model_.state_dict().items())
+    state = ten.predictor_.model.state_dict()
+    assert all(
+        torch.equal(state[k][: len(t)] if t.ndim else state[k], t)
+        for k, t in nine.predictor_.model.state_dict().items()
+    )
     assert len(nine.classes_) == 9
 
 
 @pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.POOLED)])
 def test_an_answer_says_what_a_few_images_can_support(nine, digits, n, expected):
     ten = nine.extend(NEW, of_the_new(digits, n))
-    assert ten.conformal_.typicality.scope(0.05)[-1] is expected
-    assert set(ten.conformal_.typicality.scope(0.05)[:-1]) == set(nine.conformal_.typicality.scope(0.05))
+    assert ten.predictor_.conformal.typicality.scope(0.05)[-1] is expected
+    assert set(ten.predictor_.conformal.typicality.scope(0.05)[:-1]) == set(
+        nine.predictor_.conformal.typicality.scope(0.05)
+    )
 
 
 def test_few_of_the_new_images_are_turned_away(nine, digits, held_out):
     """At most alpha of them, up to what so many calibration images and so many test images leave to chance."""
     images, labels = held_out
     ten = nine.extend(NEW, of_the_new(digits, 120))
-    own = ten.conformal_output(ten._images(images[labels == NEW]), alpha=0.1).p_values[:, -1]
+    own = ten.predictor_.conformal_output(
+        arrays.images(images[labels == NEW], ten.predictor_.format), alpha=0.1
+    ).p_values[:, -1]
     n = len(own)
     assert (own <= 0.1).double().mean() < 0.1 + 3 * (0.09 / n + 0.09 / 120) ** 0.5
 
@@ -79,17 +89,19 @@ def test_classes_are_added_one_after_the_other_and_kept(nine, digits, tmp_path):
     eleven = ten.extend("blank", np.zeros((3, 8, 8), np.uint8))
     eleven.save(tmp_path / "m")
     loaded = Classifier.load(tmp_path / "m")
-    assert loaded.labels == (*ten.labels, "blank")
+    assert loaded.predictor_.labels == (*ten.predictor_.labels, "blank")
     x = of_the_new(digits, 30)[20:]
     np.testing.assert_allclose(loaded.predict_proba(x), eleven.predict_proba(x), atol=1e-6)
-    assert np.exp(eleven.log_prior_.numpy()).sum() == pytest.approx(1)
-    assert len(loaded.hashes_) == len(nine.hashes_) + 23
+    assert np.exp(eleven.predictor_.log_prior.numpy()).sum() == pytest.approx(1)
+    assert len(loaded.predictor_.hashes) == len(nine.predictor_.hashes) + 23
 
 
 def test_a_saved_model_learns_a_class_as_the_same_model_would_unsaved(nine, digits, tmp_path):
     nine.save(tmp_path / "nine")
     ten, again = (each.extend(NEW, of_the_new(digits, 20)) for each in (nine, Classifier.load(tmp_path / "nine")))
-    for a, b in zip(ten.model_.state_dict().values(), again.model_.state_dict().values(), strict=True):
+    for a, b in zip(
+        ten.predictor_.model.state_dict().values(), again.predictor_.model.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(a, b)
 
 

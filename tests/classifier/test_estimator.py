@@ -14,11 +14,13 @@ from sklearn.exceptions import NotFittedError
 
 from likely import Classifier, checkpoint
 from likely.base import Domain, LikelihoodKind, LikelihoodType
+from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data import arrays
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.exceptions import CheckpointError, ImageError
 from likely.prediction import CalibrationScope, Status
+from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
 BRIEF = {"epochs": 2, "batch_size": 32}
@@ -192,7 +194,7 @@ def test_too_few_images_to_promise_anything_are_answered_as_uncalibrated(digits)
     assert answer.status is Status.UNCALIBRATED
     assert answer.p_value is None
     assert answer.calibration is CalibrationScope.NONE
-    assert answer.label in few.labels
+    assert answer.label in few.predictor_.labels
 
 
 def test_classes_with_few_images_are_calibrated_together(digits):
@@ -249,7 +251,7 @@ def test_saved_models_moved_and_loaded_in_a_new_process_answer_the_same_to_the_l
     images, answers = digits[0][1200:1230], []
     for classifier in (gaussian, vae):
         classifier.save(tmp_path / "first")
-        (tmp_path / "first").rename(tmp_path / classifier.family)
+        (tmp_path / "first").rename(tmp_path / classifier.model)
         answers += [answer.model_dump(mode="json") for answer in classifier.classify(images)]
     np.save(tmp_path / "images.npy", images)
     program = (
@@ -266,7 +268,7 @@ def test_a_loaded_model_asks_for_the_same_images_when_it_is_fitted_anew(digits, 
     first = Classifier("gaussian", images={"size": 6, "resize": "stretch"}).fit(digits[0][:200], digits[1][:200])
     first.save(tmp_path)
     again = Classifier.load(tmp_path).fit(digits[0][:200], digits[1][:200])
-    assert again.format_ == first.format_
+    assert again.predictor_.format == first.predictor_.format
 
 
 def test_labels_that_are_all_none_are_a_sentence(digits):
@@ -279,9 +281,9 @@ def test_a_loaded_model_keeps_its_classes_and_options(vae, tmp_path):
     loaded = Classifier.load(tmp_path / "m")
     np.testing.assert_array_equal(loaded.classes_, vae.classes_)
     assert loaded.classes_.dtype == vae.classes_.dtype
-    assert loaded.model_.options == vae.model_.options
-    assert loaded.id.startswith("m@")
-    np.testing.assert_array_equal(loaded.hashes_, vae.hashes_)
+    assert loaded.predictor_.model.options == vae.predictor_.model.options
+    assert loaded.predictor_.id.startswith("m@")
+    np.testing.assert_array_equal(loaded.predictor_.hashes, vae.predictor_.hashes)
 
 
 def test_a_model_of_another_format_version_says_what_to_do(gaussian, tmp_path):
@@ -320,45 +322,45 @@ def test_a_model_with_other_weights_than_its_family_has_says_so(vae, tmp_path):
         Classifier.load(tmp_path / "older")
 
 
-def test_an_unfinished_training_of_other_weights_says_so(digits):
-    dataset = arrays.labeled_dataset(digits[0][:200], digits[1][:200], list("0123456789"), ImageOptions())
-    parts = make_splits(dataset, 0)
-    begun = Classifier("vae", options=TINY, training=BRIEF)
-    next(steps := begun.fit_steps(parts, dataset.classes, dataset.format))
-    tensors, document = begun.training_state_.snapshot()
+@pytest.fixture
+def trainer(digits):
+    """Return a function that makes a trainer of a few digits."""
+
+    def make(resume=None):
+        dataset, _ = arrays.dataset(
+            digits[0][:300], digits[1][:300].astype(np.int64), list("0123456789"), ImageOptions()
+        )
+        spec = ModelSpec("vae", TINY, TrainingOptions(**BRIEF))
+        return Trainer(spec, make_splits(dataset, 0), dataset.classes, dataset.format, resume=resume)
+
+    return make
+
+
+def test_an_unfinished_training_of_other_weights_says_so(trainer):
+    begun = trainer()
+    next(steps := begun.steps())
+    tensors, document = begun.state.snapshot()
     steps.close()
     other = {name: t for name, t in tensors.items() if not name.startswith("model/component")}
     with pytest.raises(CheckpointError, match="the version of Likely that began it"):
-        next(
-            Classifier("vae", options=TINY, training=BRIEF).fit_steps(
-                parts, dataset.classes, dataset.format, resume=(other, document)
-            )
-        )
+        next(trainer(resume=(other, document)).steps())
 
 
 def test_the_evidence_of_a_vae_on_images_is_a_bound_on_pixels(vae):
-    assert vae.model_.likelihood_type == LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
+    assert vae.predictor_.model.likelihood_type == LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
 
 
-def test_fit_steps_yields_the_steps_that_fit_drains(digits):
-    from likely.data import arrays
-    from likely.data.preprocessing import ImageOptions
-    from likely.data.splits import make_splits
-
-    images, labels = digits
-    classifier = Classifier("vae", options=TINY, training=BRIEF)
-    dataset = arrays.labeled_dataset(
-        images[:300], labels[:300].astype(np.int64), [str(c) for c in range(10)], ImageOptions()
-    )
-    parts = make_splits(dataset, 0)
-    steps = list(classifier.fit_steps(parts, dataset.classes, dataset.format))
-    classifier.finish(parts)
+def test_a_trainer_yields_the_steps_that_fit_drains(trainer, digits):
+    training = trainer()
+    steps = list(training.steps())
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
     assert [step.fraction for step in steps] == pytest.approx([step.number / len(steps) for step in steps])
     assert {step.epoch for step in steps} == {0, 1}
     assert all(("nll" in step.validation) == step.ends_epoch for step in steps)
+    images, labels = digits
     whole = Classifier("vae", options=TINY, training=BRIEF).fit(images[:300], labels[:300])
-    np.testing.assert_array_equal(whole.predict_proba(images[:5]), classifier.predict_proba(images[:5]))
+    found = training.predictor.log_posterior(arrays.images(images[:5], training.predictor.format))
+    np.testing.assert_array_equal(whole.predict_log_proba(images[:5]), found)
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": 0}, {"alpha": 1.5}, {"top_k": 0}])

@@ -34,9 +34,12 @@ def classifier(request, data):
 def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier, data):
     found = classifier.explain(data[0][0])
     assert found.label == classifier.predict(data[0][:1])[0]
-    model = classifier.model_
+    model = classifier.predictor_.model
     with torch.no_grad():
-        scores = model.log_scores(baseline_image(model, found.image[None])[None])[0] / classifier.conformal_.temperature
+        scores = (
+            model.log_scores(baseline_image(model, found.image[None])[None])[0]
+            / classifier.predictor_.conformal.temperature
+        )
     expected = found.log_odds - float(scores[found.label] - scores[found.against])
     assert float(found.attribution.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.log_odds)))
     assert found.attribution.shape == found.image.shape

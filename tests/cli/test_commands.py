@@ -346,8 +346,8 @@ def test_evaluate_leaves_with_two_if_the_model_was_trained_on_everything(model, 
     from likely.data.loading import load_dataset
 
     loaded = Classifier.load(model)
-    train = load_dataset(folder, loaded.format_).train
-    known = [i for i in range(len(train)) if train.hashes[i] in loaded.hashes_]
+    train = load_dataset(folder, loaded.predictor_.format).train
+    known = [i for i in range(len(train)) if train.hashes[i] in loaded.predictor_.hashes]
     data = tmp_path / "known.npz"
     names = [train.images.name(i) for i in known]
     pixels = train.images.batch(known).numpy()[:, 0]

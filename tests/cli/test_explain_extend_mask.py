@@ -220,7 +220,7 @@ def test_a_mask_that_hides_nothing_changes_nothing(likely, models, photos, tmp_p
 
 def test_where_everything_is_hidden_the_answer_is_the_prior(likely, models, photos, tmp_path):
     Image.new("L", (8, 8), 0).save(tmp_path / "none.png")
-    prior = Classifier.load(models / "vae").log_prior_.exp().sort(descending=True).values.tolist()
+    prior = Classifier.load(models / "vae").predictor_.log_prior.exp().sort(descending=True).values.tolist()
     for answer in answers(likely, models / "vae", photos / "known/boot", "--mask", "none.png")[1]:
         np.testing.assert_allclose([c["probability"] for c in answer["classes"]], prior, atol=1e-6)
 

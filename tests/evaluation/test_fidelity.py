@@ -142,10 +142,10 @@ def test_a_judge_may_have_the_classes_in_another_order(
 ) -> None:
     straight, turned = extractor(baseline), extractor(baseline)
     assert isinstance(turned, ModelExtractor)
-    classifier, last = turned.classifier, turned.classifier.model_.to_logits
+    classifier, last = turned.classifier, turned.classifier.predictor_.model.to_logits
     classifier.classes_ = classifier.classes_[::-1].copy()
-    classifier.log_prior_ = classifier.log_prior_.flip(0)
-    classifier.model_.log_prior = classifier.model_.log_prior.flip(0)
+    classifier.predictor_.log_prior = classifier.predictor_.log_prior.flip(0)
+    classifier.predictor_.model.log_prior = classifier.predictor_.model.log_prior.flip(0)
     with torch.no_grad():
         last.weight.copy_(last.weight.flip(0))
         last.bias.copy_(last.bias.flip(0))

@@ -75,9 +75,11 @@ def test_on_the_way_the_variance_is_that_of_the_ends():
 
 def test_places_are_where_the_model_draws_from(vae):
     c = torch.tensor([0, 1, 2])
-    mean, noise = latent_points(vae.model_, c, torch.Generator().manual_seed(3), 0.5)
-    torch.testing.assert_close(mean + noise, vae.model_.latent(c, rng=torch.Generator().manual_seed(3), truncation=0.5))
-    torch.testing.assert_close(mean, vae.model_.latent(c))
+    mean, noise = latent_points(vae.predictor_.model, c, torch.Generator().manual_seed(3), 0.5)
+    torch.testing.assert_close(
+        mean + noise, vae.predictor_.model.latent(c, rng=torch.Generator().manual_seed(3), truncation=0.5)
+    )
+    torch.testing.assert_close(mean, vae.predictor_.model.latent(c))
 
 
 def test_walks_lead_over_the_images_that_are_drawn_with_the_same_seeds(vae):

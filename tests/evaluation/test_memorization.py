@@ -66,7 +66,7 @@ def test_a_likelihood_that_was_learned_by_heart_tells_its_images_from_others():
     modest = Classifier("gaussian", options={"covariance": "diagonal"}).fit(
         arrays(small(2, 2000)), small(2, 2000).labels
     )
-    mine = few.subset(np.flatnonzero(np.isin(few.hashes, overfitted.hashes_)))
+    mine = few.subset(np.flatnonzero(np.isin(few.hashes, overfitted.predictor_.hashes)))
     found = measure_memorization(overfitted, mine, others, None).membership_inference
     assert found.auroc > 0.75
     assert found.low > 0.5

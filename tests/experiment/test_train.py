@@ -11,9 +11,9 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from likely import Classifier
 from likely.checkpoint import read_document
-from likely.data.loading import load_dataset
+from likely.classifier import load as load_model
+from likely.data.loading import load
 from likely.evaluation.evaluate import N_TIMED
 from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.exceptions import DataError, TrainConfigError
@@ -126,7 +126,7 @@ def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(some, tmp_pa
             break
     session.finish()
     assert (tmp_path / "m" / TRAINING_STATE).exists()
-    assert Classifier.load(tmp_path / "m").labels == tuple("0123456789")
+    assert load_model(tmp_path / "m").labels == tuple("0123456789")
     drained(resume_run(tmp_path / "m"))
     assert not (tmp_path / "m" / TRAINING_STATE).exists()
 
@@ -177,15 +177,15 @@ def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_p
 def test_a_training_reads_no_test_image(tmp_path):
     """The digits have a test part of their own, of which the model must not know a single image."""
     drained(start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), tmp_path / "m"))
-    test = load_dataset("digits", splits=("test",)).test
-    known = Classifier.load(tmp_path / "m").hashes_
-    train = load_dataset("digits", splits=("train",)).train
+    test = load("digits", splits=("test",)).test
+    known = load_model(tmp_path / "m").hashes
+    train = load("digits", splits=("train",)).train
     assert np.isin(train.hashes, known).mean() > 0.99
     assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
 
 
 def test_wrong_labels_are_doubted(tmp_path):
-    train = load_dataset("digits", splits=("train",)).train
+    train = load("digits", splits=("train",)).train
     images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
     flipped = np.arange(0, 600, 50)
     labels[flipped] = (labels[flipped] + 1) % 10
@@ -217,7 +217,7 @@ def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tm
     assert found.class_consistency.real_accuracy > 0.5
     assert found.near_duplicates.n == 10 * SAMPLES_PER_CLASS
     assert "softmax" in found.class_consistency.classifier
-    assert Classifier.load(tmp_path / "m").id == before
+    assert load_model(tmp_path / "m").id == before
     assert "Are its images any good?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
 
 
@@ -258,9 +258,9 @@ def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path)
 
 
 def test_what_was_set_aside_is_found_again_or_said_to_have_gone(uninterrupted, tmp_path):
-    classifier = Classifier.load(uninterrupted)
+    classifier = load_model(uninterrupted)
     parts = held_out_splits(classifier, uninterrupted)
-    assert np.isin(parts.calibration.hashes, classifier.hashes_).all()
+    assert np.isin(parts.calibration.hashes, classifier.hashes).all()
     images = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]
     np.savez(tmp_path / "other.npz", x=images, y=np.arange(40) % 10)
     with pytest.raises(DataError, match="does not hold the images"):

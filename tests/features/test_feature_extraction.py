@@ -60,8 +60,8 @@ def test_a_class_can_be_added(classifier):
     larger = classifier.extend("noise", np.random.default_rng(0).random((12, 8, 8)))
     assert larger.labels[-1] == "noise"
     assert_allclose(
-        larger.model_.log_likelihood(torch.zeros(1, classifier.model_.task.n_dims))[:, :10],
-        classifier.model_.log_likelihood(torch.zeros(1, classifier.model_.task.n_dims)),
+        larger.predictor_.model.log_likelihood(torch.zeros(1, classifier.predictor_.model.task.n_dims))[:, :10],
+        classifier.predictor_.model.log_likelihood(torch.zeros(1, classifier.predictor_.model.task.n_dims)),
         rtol=1e-5,
     )
 
@@ -83,8 +83,8 @@ def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
 def test_other_families_see_principal_components(family):
     classifier = Classifier(family, features={"features": "random"}, training=SHORT, options={"width": 8})
     classifier.fit(IMAGES, LABELS)
-    assert classifier.model_.task.shape == (128,)
-    assert classifier.features_.scaler.kind == "whiten"
+    assert classifier.predictor_.model.task.shape == (128,)
+    assert classifier.predictor_.features.scaler.kind == "whiten"
     assert classifier.predict(IMAGES[:3]).shape == (3,)
 
 
@@ -103,21 +103,21 @@ def test_features_are_computed_once_in_an_images_life(monkeypatch):
 
 def test_vectors_have_no_features_but_their_own():
     classifier = Classifier("gaussian", features={"features": "random"}).fit(IMAGES.reshape(len(IMAGES), -1), LABELS)
-    assert classifier.features_ is None
+    assert classifier.predictor_.features is None
 
 
 def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier):
     # Half as bright, the direction of most features is the same; their length is not.
-    features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
+    features, pixels = classifier.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     described = features.model_input(pixels).extra_features
     assert described.shape == (5, len(features.extractor.groups) + 1)
     assert (features.model_input(pixels // 2).extra_features[:, :-1] < described[:, :-1]).all()
-    examined = classifier.outputs(load_images(IMAGES[:5], classifier.format_).images)
+    examined = classifier.outputs(load_images(IMAGES[:5], classifier.predictor_.format).images)
     assert examined.features.shape == described.shape
 
 
 def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier):
-    features, pixels = classifier.features_, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
+    features, pixels = classifier.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     plain, felt = features.model_input(pixels), features.differentiable(pixels / 255)
     features.enable_cache()
     kept, again = features.model_input(pixels), features.model_input(pixels)
@@ -134,7 +134,7 @@ def test_speed_is_that_of_images_that_were_never_seen():
     classifier.enable_feature_cache()
     evaluate(classifier, parts.validation, alpha=0.05)
     made = []
-    classifier.features_.extractor.register_forward_hook(lambda module, given, out: made.append(len(out)))
+    classifier.predictor_.features.extractor.register_forward_hook(lambda module, given, out: made.append(len(out)))
     evaluate(classifier, parts.validation, alpha=0.05)
     assert sum(made) == min(N_TIMED, len(parts.validation))
 
@@ -143,7 +143,7 @@ def test_noise_and_plain_colors_are_strange(classifier):
     rng = np.random.default_rng(0)
     strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
-        classifier.conformal_output(load_images(images, classifier.format_).images, alpha=0.05)
+        classifier.conformal_output(load_images(images, classifier.predictor_.format).images, alpha=0.05)
         .nonconformity.amin(1)
         .numpy()
         for images in (NEW, strangers)
@@ -172,9 +172,9 @@ def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what
     parts = make_splits(dataset, 0)
     made = parts.train.subset(np.flatnonzero(parts.train.labels == 3)[:20])
     plain, helped = (trained(dataset, replace(parts, generated=generated)) for generated in (None, made))
-    assert torch.equal(plain.log_prior_, helped.log_prior_)
-    assert not torch.equal(plain.model_.mean[3], helped.model_.mean[3])
-    assert len(helped.conformal_.typicality.scores) == len(plain.conformal_.typicality.scores)
+    assert torch.equal(plain.predictor_.log_prior, helped.predictor_.log_prior)
+    assert not torch.equal(plain.predictor_.model.mean[3], helped.predictor_.model.mean[3])
+    assert len(helped.predictor_.conformal.typicality.scores) == len(plain.predictor_.conformal.typicality.scores)
 
 
 def digits():

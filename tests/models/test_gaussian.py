@@ -53,7 +53,7 @@ def test_vectors_far_from_zero_are_learned_as_naive_bayes_learns_them(model):
     expected = GaussianNB().fit(x[rest] - 1e8, y[rest]).score(x[last] - 1e8, y[last])
     classifier = Classifier(model, training={"epochs": 10}).fit(x[rest], y[rest])
     assert classifier.score(x[last], y[last]) >= expected - 0.03
-    assert all(parameter.dtype == torch.float32 for parameter in classifier.model_.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in classifier.predictor_.model.parameters())
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
@@ -202,7 +202,7 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
 
     classifier, best = trained()
     classifier.finish(parts)
-    chosen = float(classifier.model_.chosen_shrinkage)
+    chosen = float(classifier.predictor_.model.chosen_shrinkage)
     found = {shrinkage: trained(shrinkage=shrinkage)[1] for shrinkage in SHRINKAGES}
     assert best == pytest.approx(min(found.values()))
     assert found[chosen] == pytest.approx(best)
@@ -210,4 +210,4 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
 
 def test_without_validation_images_the_shrinkage_is_the_estimate():
     X, y = np.random.default_rng(0).standard_normal((9, 5)), np.arange(9) % 3
-    assert float(Classifier("gaussian").fit(X, y).model_.chosen_shrinkage) == ESTIMATED
+    assert float(Classifier("gaussian").fit(X, y).predictor_.model.chosen_shrinkage) == ESTIMATED

@@ -48,9 +48,9 @@ def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb
     """Measure size, training time, memory and throughput."""
     record = TrainingRecord.model_validate(read_document(folder)["record"])
     n_train = sum(record.counts["train"]) + record.n_unlabeled
-    epochs, per_second = _training(folder, classifier.training_.batch_size or 1, n_train)
+    epochs, per_second = _training(folder, classifier.training.batch_size or 1, n_train)
     return EfficiencyMetrics(
-        n_parameters=sum(t.numel() for t in classifier.model_.state_dict().values() if t.is_floating_point()),
+        n_parameters=sum(t.numel() for t in classifier.model.state_dict().values() if t.is_floating_point()),
         n_train=n_train,
         epochs_done=epochs,
         minutes_spent=record.minutes,

@@ -17,6 +17,7 @@ from likely.benchmark.metrics import SAMPLE_SEED
 from likely.benchmark.runner import PAGE, SAMPLES_IMAGE, TABLE, Benchmark
 from likely.checkpoint import write_text
 from likely.classifier import Predictor
+from likely.classifier.sampling import sample
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.training_record import read_history
 from likely.reporting.comparison import Comparison, Result, ResultKey, markdown_table, render
@@ -70,7 +71,7 @@ def _first_model(benchmark: Benchmark, results: Sequence[Result]) -> Predictor |
 def _panels(benchmark: Benchmark, results: Sequence[Result], first: Predictor) -> dict[str, Any]:
     """Return real test images and as many generated images of each family, by class."""
     generators = dict(_generators(benchmark, results))
-    if not generators or first.format_ is None:
+    if not generators or first.format is None:
         return {}
     n = int(np.clip(IMAGES_PER_ROW // (1 + len(generators)), MIN_IMAGES, MAX_IMAGES))
     names = first.labels[:MAX_CLASSES]

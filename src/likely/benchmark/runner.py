@@ -17,7 +17,7 @@ from likely.benchmark.environment import PeakMemory, commit
 from likely.benchmark.metrics import BenchmarkData, accuracy, efficiency, measure_fidelity, measure_sample_quality
 from likely.benchmark.results import ResultsLog
 from likely.checkpoint import DOCUMENT, read_document
-from likely.classifier import Predictor
+from likely.classifier import Predictor, load
 from likely.data.sources.base import LoadError
 from likely.data.sources.listing import listings
 from likely.evaluation.eval_split import eval_split
@@ -121,7 +121,7 @@ class Benchmark:
         """Extractor of all fidelity measurements: the configured one, or the baseline of the first seed once it is trained."""
         if self._extractor is None:
             baseline = self.model(BenchmarkRun(BASELINE, self.config.seeds[0]))
-            self._extractor = ModelExtractor(baseline) if baseline and baseline.format_ is not None else None
+            self._extractor = ModelExtractor(baseline) if baseline and baseline.format is not None else None
         return self._extractor
 
     def model(self, run: BenchmarkRun) -> Predictor | None:

@@ -43,7 +43,7 @@ def measure_throughput(
 
 
 def _posterior(classifier: Predictor, X: NDArray[Any]) -> NDArray[np.float64]:
-    return classifier.log_posterior(arrays.images(X, classifier.format_))
+    return classifier.log_posterior(arrays.images(X, classifier.format))
 
 
 def interleaved_timing(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, NDArray[np.float64]]:

@@ -49,8 +49,8 @@ class ModelSpec:
 class Trainer:
     """Train a model on splits.
 
-    `steps` goes through all phases. To show or to stop a phase, call `fit_features`, `extract_features` and `steps` in this
-    order; `finish` ends a training that was stopped early.
+    `steps` goes through all phases. To show or to stop them, call `fit_features`, `extract_features`, `fit_model` and
+    `finish` in this order.
     """
 
     predictor: Predictor  # once `finish` has been called, as `steps` does in the end
@@ -74,10 +74,9 @@ class Trainer:
         self._has_features = self._has_scaler = False
 
     def steps(self) -> Generator[Step, None, Predictor]:
-        """Yield the steps of all phases that are not done yet; the predictor is returned, and in `predictor`."""
+        """Yield the steps of all phases; the predictor is returned, and in `predictor`."""
         yield from self.fit_features()
-        self.extract_features()
-        yield from self._fit_model()
+        yield from self.fit_model()
         return self.finish()
 
     def fit_features(self) -> Iterator[Step]:
@@ -142,7 +141,9 @@ class Trainer:
         """The steps from stored images to the inputs of the model."""
         return InputPipeline(self._model, self.features)
 
-    def _fit_model(self) -> Iterator[Step]:
+    def fit_model(self) -> Iterator[Step]:
+        """Train the model; breaking off keeps the best weights so far."""
+        self.extract_features()
         train, validation = self._begin()
         state, options, device = self.state, self.state.options, self.pipeline.device
         if self.resume is not None:

@@ -130,7 +130,7 @@ def _shortfall(classifier: Predictor, alpha: float) -> Iterator[str]:
     from likely.prediction import CalibrationScope
     from likely.reporting.formatting import listing, plural
 
-    kinds, missing = classifier.conformal_.typicality.scope(alpha), classifier.conformal_.typicality.n_missing(alpha)
+    kinds, missing = classifier.conformal.typicality.scope(alpha), classifier.conformal.typicality.n_missing(alpha)
     few = [c for c, kind in enumerate(kinds) if kind is not CalibrationScope.PER_CLASS]
     if not few:
         return
@@ -138,7 +138,7 @@ def _shortfall(classifier: Predictor, alpha: float) -> Iterator[str]:
     if kinds[few[0]] is CalibrationScope.POOLED:
         yield f"p-values are pooled over classes that have too few images of their own at alpha {alpha:g}; missing: {named}"
     else:
-        have = plural(len(classifier.conformal_.typicality.labels), "calibration image")
+        have = plural(len(classifier.conformal.typicality.labels), "calibration image")
         yield f"without p-values: {have} in all, and alpha {alpha:g} takes {math.ceil(1 / alpha - 1e-9)}; missing: {named}"
 
 

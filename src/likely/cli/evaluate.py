@@ -163,7 +163,7 @@ def _twin(model: ModelArgument, own: Predictor, folder: Path) -> Predictor:
             pass
         session.finish()
     twin = replace(model, folder=folder).classifier()
-    if (twin.labels, twin.format_) != (own.labels, own.format_) or isinstance(twin.model_, GenerativeModel):
+    if (twin.labels, twin.format) != (own.labels, own.format) or isinstance(twin.model, GenerativeModel):
         raise click.UsageError(
             f"--baseline {folder} is no twin of {model.folder}: a softmax classifier of the same classes and "
             "images was expected; name a folder that does not exist, and one is trained there"

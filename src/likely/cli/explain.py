@@ -78,11 +78,12 @@ def _whole(
     classifier: Predictor, image: Path, against: str | None, folder: Path, data: str | None
 ) -> tuple[Image, list[str]]:
     """The picture of an explanation, and what it shows in words."""
+    from likely.classifier.explanation import explain
     from likely.cli.console import console
     from likely.reporting.images.explanation import explanation_image
 
     with console.status("explaining"):
-        found = classifier.explain(image, against=against)
+        found = explain(classifier, image, against=against)
     return explanation_image(found, classifier.labels, _alike(classifier, found, folder, data)), _sentences(
         classifier, image, found
     )
@@ -90,11 +91,12 @@ def _whole(
 
 def _part(classifier: Predictor, image: Path, mask: Mask, judge: ConformalClassifier | None) -> tuple[Image, list[str]]:
     """The same of an image of which only a part is seen."""
+    from likely.classifier.explanation import impute
     from likely.cli.console import console
     from likely.reporting.images.explanation import imputation_image
 
     with console.status("imagining"):
-        found = classifier.impute(image, mask, conformal=judge)
+        found = impute(classifier, image, mask, temperature=None if judge is None else judge.temperature)
     names, p = classifier.labels, found.log_posterior.exp()
     best = [f"{names[c]} {p[c]:.3f}" for c in p.argsort(descending=True)[:2].tolist()]
     return imputation_image(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]

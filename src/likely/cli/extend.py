@@ -96,6 +96,7 @@ def _refuse(folder: Path, lessons: tuple[tuple[str, Path], ...], out: Path, over
 
 def _taught(classifier: Predictor, name: str, place: Path) -> tuple[Predictor, ExtendResult, list[str]]:
     """The classifier of one class more, and a sentence for every image that could not be read."""
+    from likely.classifier.class_incremental import with_new_class
     from likely.cli.console import console
     from likely.data.decoding import ImageWarning
     from likely.data.preprocessing import find_images
@@ -106,11 +107,10 @@ def _taught(classifier: Predictor, name: str, place: Path) -> tuple[Predictor, E
     start = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught, console.status(f"learning {name}"):
         warnings.simplefilter("always", ImageWarning)
-        larger = classifier.extend(name, paths)
+        larger = with_new_class(classifier, name, paths)
     unread = [str(each.message) for each in caught if issubclass(each.category, ImageWarning)]
-    learned = ExtendResult(
-        len(paths) - len(unread), time.perf_counter() - start, larger.n_calibration_missing(name, ALPHA)
-    )
+    n_missing = larger.conformal.typicality.n_missing(ALPHA)[-1]
+    learned = ExtendResult(len(paths) - len(unread), time.perf_counter() - start, n_missing)
     return larger, learned, unread
 
 

@@ -96,6 +96,7 @@ def command(
 
 def _draw_images(classifier: Predictor, request: GenerateRequest, out: Path) -> str:
     """Images of the classes: a sheet, or a folder for each class. Returns what was drawn, in words."""
+    from likely.classifier.sampling import sample
     from likely.reporting.formatting import plural
 
     names = list(dict.fromkeys(request.names or classifier.labels))
@@ -104,7 +105,7 @@ def _draw_images(classifier: Predictor, request: GenerateRequest, out: Path) -> 
     if not request.in_one_picture:
         _refuse_ways_out(names, out)
     asked = {"truncation": request.truncation}
-    images = [classifier.sample(name, request.n, seed=request.seed + i, **asked) for i, name in enumerate(names)]
+    images = [sample(classifier, name, request.n, seed=request.seed + i, **asked) for i, name in enumerate(names)]
     if request.in_one_picture:
         _write_sheet(out, _sheet(images, names))
     else:
@@ -145,13 +146,14 @@ def _refuse_contradictions(request: GenerateRequest) -> None:
 
 def _refuse_families(classifier: Predictor, request: GenerateRequest) -> None:
     from likely.base import GenerativeModel, Latent
+    from likely.classifier.sampling import latent_model
     from likely.models import families_with
 
-    if not isinstance(classifier.model_, GenerativeModel):
+    if not isinstance(classifier.model, GenerativeModel):
         raise click.UsageError(
             f"a {classifier.family!r} model cannot generate images; families that can: {families_with(GenerativeModel)}"
         )
-    if request.truncation != 1 and classifier.latent is None and classifier.feature_decoder is None:
+    if request.truncation != 1 and latent_model(classifier) is None and classifier.feature_decoder is None:
         raise click.UsageError(
             f"--truncation needs a latent space and {classifier.family!r} has none; families with one: {families_with(Latent)}"
         )

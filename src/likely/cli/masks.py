@@ -34,10 +34,10 @@ def load_mask_file(classifier: Predictor, path: Path) -> Mask:
     """(H, W): the white or opaque pixels of a picture; a UsageError if it cannot be read."""
     from likely.data.preprocessing import HALF, read_image, read_mask
 
-    assert classifier.format_ is not None
+    assert classifier.format is not None
     try:
-        gray = read_image(path, classifier.format_.model_copy(update={"channels": 1}))[0]
-        mask: Mask = (gray >= HALF) & read_mask(path, classifier.format_)
+        gray = read_image(path, classifier.format.model_copy(update={"channels": 1}))[0]
+        mask: Mask = (gray >= HALF) & read_mask(path, classifier.format)
         return mask
     except ImageError as error:
         raise click.UsageError(
@@ -51,12 +51,12 @@ def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
 
     from likely.data.preprocessing import read_mask
 
-    assert classifier.format_ is not None
-    whole = np.ones(classifier.format_.shape[1:], np.bool_)
+    assert classifier.format is not None
+    whole = np.ones(classifier.format.shape[1:], np.bool_)
     masks = []
     for path in paths:
         try:
-            masks.append(read_mask(path, classifier.format_))
+            masks.append(read_mask(path, classifier.format))
         except ImageError:
             masks.append(whole)
     return np.stack(masks)
@@ -64,6 +64,7 @@ def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
 
 def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: str | None) -> ConformalClassifier | None:
     """P-values behind one mask, from the images that the training set aside, if they are still to be found."""
+    from likely.classifier.calibration import calibrate_for_mask
     from likely.cli.console import console
     from likely.cli.progress import progress_bar
     from likely.experiment import held_out_splits
@@ -77,4 +78,4 @@ def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: st
         click.echo(f"without p-values: {error}; --data names where they are now", err=True)
         return None
     with console.status("calibrating behind the mask"):
-        return classifier.calibrate_for_mask(mask, parts.validation, parts.calibration)
+        return calibrate_for_mask(classifier, mask, parts.validation, parts.calibration)

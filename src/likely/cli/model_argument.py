@@ -36,17 +36,17 @@ class ModelArgument:
         import torch
 
         from likely.checkpoint import TrustPolicy
-        from likely.classifier import Predictor
+        from likely.classifier import load
         from likely.training.device import free_cores, select_device
 
-        classifier = Predictor.load(self.folder, device=select_device(self.device).type, trust=TrustPolicy(self.signer))
+        classifier = load(self.folder, device=select_device(self.device).type, trust=TrustPolicy(self.signer))
         torch.set_num_threads(self.threads or free_cores())
         return classifier
 
     def classifier_of_images(self, method: str) -> Predictor:
         """The same; a UsageError for a model of vectors, which name the method that takes those in Python."""
         classifier = self.classifier()
-        if classifier.format_ is None:
+        if classifier.format is None:
             raise click.UsageError(
                 f"{self.folder} was trained on vectors, not images; BayesClassifier.{method} is for them, in Python"
             )

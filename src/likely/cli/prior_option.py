@@ -24,6 +24,7 @@ FORMS = 'a .json file such as {"boot": 0.8, "bag": 0.2}, or a .csv file with the
 
 def log_prior(classifier: Predictor, asked: str | None, paths: list[Path], alpha: float) -> Tensor | None:
     """log π (K,) as --prior asks for it; None for that of the training."""
+    from likely.classifier.prior_adaptation import adapt_prior
     from likely.inference.posterior import log_uniform
 
     if asked is None:
@@ -32,7 +33,8 @@ def log_prior(classifier: Predictor, asked: str | None, paths: list[Path], alpha
         return log_uniform(len(classifier.labels))
     if asked != ADAPT:
         return load_prior_file(classifier, Path(asked))
-    found = classifier.adapt_prior(paths, alpha=alpha)
+    images, _ = classifier.load_images(paths)
+    found = adapt_prior(classifier, (outputs for _, outputs in classifier.batches(images)), alpha)
     print_prior(classifier, found)
     return found.prior_estimate.log_prior
 
@@ -65,7 +67,7 @@ def print_prior(classifier: Predictor, found: PriorAdaptation) -> None:
     if not mix.shifted:
         console.print(f"  like that of the training (p = {mix.p_value:.2g}): kept", markup=False)
     else:
-        trained = classifier.log_prior_.exp().tolist()
+        trained = classifier.log_prior.exp().tolist()
         rows = zip(labels, trained, mix.estimate.tolist(), mix.low.tolist(), mix.high.tolist(), strict=True)
         for label, before, now, low, high in rows:
             console.print(

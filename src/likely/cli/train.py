@@ -192,7 +192,7 @@ def _announce(session: TrainingRun) -> None:
     parts, dataset = session.parts, session.dataset
     n, n_more = len(parts.train), len(parts.calibration)
     learning = f"{n:,} to train, {n_more:,} to calibrate"
-    if session.classifier.uses_cross_conformal(parts.train.images.shape):
+    if session.trainer.cross_conformal:
         learning = f"{n + n_more:,} to train and calibrate"
     counts = f"{learning}, {len(parts.validation):,} to validate"
     shape = " × ".join(map(str, parts.train.images.shape))

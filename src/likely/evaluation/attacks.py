@@ -50,9 +50,9 @@ class Target:
     def output(self, x: Tensor) -> ConformalOutput:
         """Return the conformal output for images x (B, C, H, W) in [0, 1], differentiable where the model is."""
         classifier = self.classifier
-        return classifier.conformal_(
-            model_outputs(classifier.model_, [classifier.input_pipeline.differentiable(x)]),
-            classifier.log_prior_,
+        return classifier.conformal(
+            model_outputs(classifier.model, [classifier.input_pipeline.differentiable(x)]),
+            classifier.log_prior,
             self.alpha,
         )
 
@@ -76,7 +76,7 @@ def attack(
 
     Raise InvalidValueError if no image has a label or if the model takes vectors.
     """
-    if classifier.format_ is None:
+    if classifier.format is None:
         raise InvalidValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
     known = images.labeled()
     if not len(known):

@@ -40,7 +40,7 @@ def eval_split(classifier: Predictor, data: str, progress: Progress | None = Non
     """Return labeled images of the model's classes that it was not trained on; raise DataError if there are none."""
     dataset = _loaded(classifier, data, progress).relabel(classifier.labels)
     images = next(iter(dataset.splits.values())).labeled()
-    unseen = np.flatnonzero(~np.isin(images.hashes, classifier.hashes_))
+    unseen = np.flatnonzero(~np.isin(images.hashes, classifier.hashes))
     if not len(unseen):
         reason = "the model was trained on all of them" if len(images) else "none has a label that the model knows"
         raise DataError(f"{data}: no images for an evaluation: {reason}")
@@ -50,12 +50,12 @@ def eval_split(classifier: Predictor, data: str, progress: Progress | None = Non
 def training_images(classifier: Predictor, data: str, progress: Progress | None = None) -> LabeledImages:
     """Return the labeled images of DATA that the model was trained on; raise DataError if there are none."""
     dataset = load_dataset(
-        data, classifier.format_ or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0
+        data, classifier.format or ImageOptions(), splits=("train",), progress=progress, fewest_classes=0
     )
     images = dataset.relabel(classifier.labels).train
-    if images is None or not np.isin(images.hashes, classifier.hashes_).any():
+    if images is None or not np.isin(images.hashes, classifier.hashes).any():
         raise DataError(f"{data}: holds none of the images that the model was trained on")
-    return images.subset(np.flatnonzero(np.isin(images.hashes, classifier.hashes_))).labeled()
+    return images.subset(np.flatnonzero(np.isin(images.hashes, classifier.hashes))).labeled()
 
 
 def ood_images(classifier: Predictor, data: str, progress: Progress | None = None) -> OODImages:
@@ -66,7 +66,7 @@ def ood_images(classifier: Predictor, data: str, progress: Progress | None = Non
 
 def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Dataset:
     """Load the test split if there is one, else the training or the validation split."""
-    format: ImageFormat | ImageOptions = classifier.format_ or ImageOptions()
+    format: ImageFormat | ImageOptions = classifier.format or ImageOptions()
     for split in ("test", "train", "validation"):
         dataset = load_dataset(data, format, splits=(split,), progress=progress, fewest_classes=0)
         if dataset.splits:

@@ -21,6 +21,7 @@ from likely.evaluation.summary import GroupMetrics, Metrics, OODMetrics, Rejecti
 from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
 from likely.inference.hierarchy import Level, levels
+from likely.inference.posterior import log_evidence
 from likely.prediction import CalibrationScope, Status
 
 N_TIMED = 64  # images
@@ -175,7 +176,7 @@ def evaluate(
     family has no such bound.
     """
     output, seconds = _timed(classifier, images.images, alpha)
-    model = classifier.model_
+    model = classifier.model
     return EvaluationResult(
         classes=classifier.labels,
         labels=images.labels,
@@ -200,9 +201,9 @@ def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[C
     start = time.perf_counter()
     output = classifier.conformal_output(images, alpha=alpha)
     seconds = time.perf_counter() - start
-    if classifier.features_ is not None and classifier.features_.is_cached and len(images):
+    if classifier.features is not None and classifier.features.is_cached and len(images):
         few = images.subset(np.arange(min(N_TIMED, len(images))))
-        with classifier.features_.caching(False):
+        with classifier.features.caching(False):
             start = time.perf_counter()
             classifier.conformal_output(few, alpha=alpha)
             seconds = (time.perf_counter() - start) * len(images) / len(few)
@@ -211,7 +212,7 @@ def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[C
 
 def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:
     """Return log p(x), (n,), or a sampled lower bound; None for models without bits/dim."""
-    model = classifier.model_
+    model = classifier.model
     if not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
         return None
     rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
@@ -219,12 +220,16 @@ def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:
 
 
 def _importance_weighted(classifier: Predictor, images: ImageDataset, n_samples: int) -> Floats:
-    if not isinstance(classifier.model_, ImportanceWeighted):
+    model = classifier.model
+    if not isinstance(model, ImportanceWeighted):
         raise InvalidValueError(
             f"--importance-samples: {classifier.family!r} has no bound by importance weighting; vae has one"
         )
     rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
-    return classifier.importance_weighted(images, n_samples, rng=rng)
+    with torch.inference_mode():
+        batches = classifier.input_pipeline.inputs(images)
+        L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in batches])
+    return log_evidence(L, classifier.log_prior).numpy()
 
 
 def _number(value: float) -> float | None:

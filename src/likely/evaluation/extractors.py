@@ -82,13 +82,13 @@ class ModelExtractor(Extractor):
     """Features of a model of Likely, which also classifies images."""
 
     def __init__(self, classifier: Predictor) -> None:
-        if not isinstance(classifier.model_, HasFeatures):
+        if not isinstance(classifier.model, HasFeatures):
             raise ExtractorError(
                 f"a {classifier.family!r} model has no features; expected for example a 'softmax' model"
             )
-        if classifier.format_ is None:
+        if classifier.format is None:
             raise ExtractorError("the model was trained on vectors; expected a model of images")
-        self.classifier, self.model, self.format = classifier, classifier.model_, classifier.format_
+        self.classifier, self.model, self.format = classifier, classifier.model, classifier.format
         self.name = classifier.id or f"unsaved {classifier.family}"
 
     @property
@@ -158,7 +158,7 @@ def extractor(path: str | Path, *, device: str = "cpu") -> Extractor:
     """Load the extractor at a path; raise ExtractorError or CheckpointError if there is none."""
     path = Path(path)
     if checkpoint.ModelFolder(path).has(checkpoint.DOCUMENT):
-        return ModelExtractor(Predictor.load(path, device=device))
+        return ModelExtractor(load(path, device=device))
     if (path / CONFIG).exists():
         return _BackboneExtractor(path, device)
     if path.is_file() and path.suffix.lower() in TORCHSCRIPT:

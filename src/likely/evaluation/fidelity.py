@@ -183,7 +183,7 @@ def _class_consistency(
     """Measure class consistency by the extractor if it classifies exactly these classes."""
     if not isinstance(extractor, ModelExtractor) or set(extractor.labels) != set(labels):
         return None
-    unseen = real.subset(np.flatnonzero(~np.isin(real.hashes, extractor.classifier.hashes_)))
+    unseen = real.subset(np.flatnonzero(~np.isin(real.hashes, extractor.classifier.hashes)))
     return class_consistency(_Reordered(extractor, labels), generated, unseen)
 
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 
 from likely.base import Latent
 from likely.classifier import BATCH_SIZE, Predictor
+from likely.classifier.sampling import latent_model, to_pixels
 from likely.exceptions import InvalidValueError
 from likely.models import families_with
 
@@ -65,7 +66,7 @@ def interpolate_classes(
     They pass through the images that `sample` generates of these classes with the seeds seed, seed + 1, …
     Raise InvalidValueError for a model without latent codes or for an unknown class.
     """
-    model = classifier.latent
+    model = latent_model(classifier)
     if model is None:
         raise InvalidValueError(
             f"{classifier.family!r} has no latent codes to interpolate; these families do: {families_with(Latent)}"
@@ -105,5 +106,5 @@ def latent_points(model: Latent, c: Tensor, rng: Generator, truncation: float = 
 def _images(classifier: Predictor, model: Latent, z: Tensor) -> NDArray[Any]:
     """Decode latent codes (steps, B, d) to images (steps, B, ...), in batches."""
     blocks = torch.split(z.flatten(0, 1), BATCH_SIZE)
-    images = np.concatenate([classifier.pixels(model.decode(block)) for block in blocks])
+    images = np.concatenate([to_pixels(model.decode(block), classifier) for block in blocks])
     return images.reshape(*z.shape[:2], *images.shape[1:])

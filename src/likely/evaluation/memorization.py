@@ -66,7 +66,7 @@ def measure_memorization(
     """
     rng = np.random.default_rng(seed)
     held_out = held_out.labeled()
-    has_likelihood = isinstance(classifier.model_, GenerativeModel) and len(held_out) > 0
+    has_likelihood = isinstance(classifier.model, GenerativeModel) and len(held_out) > 0
     return Memorization(
         membership_inference=membership_inference(classifier, train, held_out, rng) if has_likelihood else None,
         nn_memorization=nn_memorization(generated, train, held_out)
@@ -89,7 +89,7 @@ def membership_inference(
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return MembershipInference(
         n=n,
-        gap=float(inside.mean() - outside.mean()) / classifier.model_.task.n_dims,
+        gap=float(inside.mean() - outside.mean()) / classifier.model.task.n_dims,
         auroc=auroc(inside, outside),
         low=float(low),
         high=float(high),

@@ -30,7 +30,7 @@ def nearest_images(classifier: Predictor, x: Tensor, images: LabeledImages, c: i
 
 def _features(classifier: Predictor, x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, F)."""
-    model, features = classifier.model_, classifier.features_
+    model, features = classifier.model, classifier.features
     if features is not None:
         values: Tensor = features(x.to(classifier.device)).cpu()
         return values

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from likely.base import GenerativeModel
 from likely.classifier import Predictor
+from likely.classifier.sampling import sample
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
@@ -113,17 +114,17 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
 
     `likely generate` creates the same images from the same seed. Raise InvalidValueError if the model generates no images.
     """
-    if not isinstance(classifier.model_, GenerativeModel):
+    if not isinstance(classifier.model, GenerativeModel):
         raise InvalidValueError(
             f"{classifier.family!r} generates no images; these families do: {families_with(GenerativeModel)}"
         )
-    if classifier.format_ is None:
+    if classifier.format is None:
         raise InvalidValueError("the model generates vectors; a model of images was expected")
     counts = np.broadcast_to(n_per_class, len(classifier.labels)).tolist()
     if not any(counts):
         raise InvalidValueError("the number of images is 0; at least 1 was expected")
     requests = enumerate(zip(classifier.labels, counts, strict=True))
-    pixels = np.concatenate([classifier.sample(name, n, seed=seed + c) for c, (name, n) in requests if n])
+    pixels = np.concatenate([sample(classifier, name, n, seed=seed + c) for c, (name, n) in requests if n])
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     images = ArrayDataset(pixels, lambda i: f"generated image {i}")
     return LabeledImages(images, labels, to_hashes(fingerprint(image) for image in pixels))

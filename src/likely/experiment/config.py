@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from likely.classifier import Predictor
+from likely.classifier.trainer import ModelSpec
 from likely.data.preprocessing import ImageOptions
 from likely.exceptions import InvalidValueError
 from likely.features.feature_decoder import DecoderOptions
@@ -62,7 +62,6 @@ class TrainConfig(Options):
             update={"minutes": self.training.minutes * (1 - self.label_check_folds * FOLD_FRACTION)}
         )
 
-    def classifier(self, training: TrainingOptions, seed: int) -> Predictor:
-        """An untrained one, as asked for."""
-        asked: dict[str, Any] = {"options": self.options, "training": training, "images": self.images}
-        return Predictor(self.model, **asked, features=self.features, random_state=seed)
+    def model_spec(self, seed: int) -> ModelSpec:
+        """The model to be trained, by a seed."""
+        return ModelSpec(self.model, self.options, self.main_training, self.features, seed)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from likely.classifier import Predictor
+from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data.dataset import Dataset
 from likely.data.splits import Splits
 from likely.evaluation.label_errors import find_label_issues
@@ -34,19 +35,18 @@ class LabelCheck:
         """A classifier for each fold, which has not seen it."""
         judges = []
         for held_out in self._folds():
-            classifier = Predictor(
+            spec = ModelSpec(
                 BASELINE_FAMILY,
                 training=_shortened(self.run.training),
-                images=self.run.images,
                 features=self.run.features,
-                random_state=self.run.seed,
+                seed=self.run.seed,
             )
             rest = np.setdiff1d(np.arange(len(self.splits.train)), held_out)
             parts = replace(self.splits, train=self.splits.train.subset(rest))
-            yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
-            classifier.finish(parts)
-            classifier.disable_feature_cache()  # all judges' together would be many times one's
-            judges.append(classifier)
+            trainer = Trainer(spec, parts, self.dataset.classes, self.dataset.format)
+            judges.append((yield from trainer.steps()))
+            if trainer.features is not None:
+                trainer.features.disable_cache()  # each would hold the features of all images
         return judges
 
     def label_issues(self, classifiers: Sequence[Predictor]) -> LabelIssues | None:
@@ -63,7 +63,8 @@ class LabelCheck:
         """p(c | x) of every training image by the judge that has not seen it, (N, K)."""
         posterior = np.zeros((len(self.splits.train), len(self.dataset.classes)))
         for held_out, judge in zip(self._folds(), classifiers, strict=True):
-            judge.enable_feature_cache()
+            if judge.features is not None:
+                judge.features.enable_cache()
             posterior[held_out] = np.exp(judge.log_posterior(self.splits.train.subset(held_out).images))
         return posterior
 

@@ -96,7 +96,7 @@ def held_out_splits(
         load_dataset(source, run.images, splits=("train", "validation"), progress=progress), run.seed
     )
     parts = make_splits(dataset, run.seed)
-    known = [np.isin(part.hashes, classifier.hashes_) for part in (parts.train, parts.validation, parts.calibration)]
+    known = [np.isin(part.hashes, classifier.hashes) for part in (parts.train, parts.validation, parts.calibration)]
     if dataset.classes != classifier.labels or not all(found.all() for found in known):
         raise DataError(f"{source} does not hold the images that {folder} was trained on, as they were then")
     return parts
@@ -134,7 +134,7 @@ def save_with_new_class(
         record = record.with_new_class(name, n)
     of_the_old = {"sample_quality": None, "memorization": None, "reference_p_values": None, "repeats": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **of_the_old})
-    classifier.save(out, extra={"run": run.model_dump(), "record": record.model_dump()})
+    classifier = save(classifier, out, extra={"run": run.model_dump(), "record": record.model_dump()})
     history = read_history(folder)
     write_history(out, history)
     write_pages(out, build_report(ReportInputs(classifier, record, history)))

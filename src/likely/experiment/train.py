@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import platform
@@ -14,8 +15,11 @@ import torch
 
 from likely import checkpoint, models
 from likely.base import FamilyOptions, GenerativeModel
-from likely.classifier import Predictor, Snapshot
+from likely.classifier import Predictor, Snapshot, save
+from likely.classifier import load as load_model
 from likely.classifier.auto import choose_model, default_backbone
+from likely.classifier.sampling import decoder_training
+from likely.classifier.trainer import Trainer
 from likely.data.dataset import Dataset, LabeledImages, concatenate
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
@@ -81,30 +85,30 @@ class TrainingRun:
         run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
         self.run = run.model_copy(update={"training": training.with_defaults(_family_options(run).training_defaults)})
         _refuse_other_data(self.parts, snapshot, run.data)
-        self.classifier = self.run.classifier(self.run.main_training, run.seed)
+        self.trainer = self._trainer(self.parts, run.seed, snapshot)
         self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []
         self.is_complete = False
         torch.set_num_threads(threads)
 
     def fit_features(self) -> Iterator[Step]:
         """Train what makes the features, if that is learned."""
-        yield from self.classifier.fit_features(self.parts)
+        yield from self.trainer.fit_features()
 
     def extract_features(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Make the features that the model is to be a density of, if it is one of features; `steps` would, unwatched."""
-        self.classifier.extract_features(self.parts, progress)
+        self.trainer.extract_features(progress)
 
     def steps(self) -> Iterator[Step]:
         """Train, saving from time to time what it takes to go on after a crash."""
         self.out.mkdir(parents=True, exist_ok=True)  # now: not to be found impossible after the training
-        dataset, row, saved = self.dataset, _EpochRow(**self.snapshot[1]["row"] if self.snapshot else {}), -math.inf
-        for step in self.classifier.fit_steps(self.parts, dataset.classes, dataset.format, resume=self.snapshot):
+        row, saved = _EpochRow(**self.snapshot[1]["row"] if self.snapshot else {}), -math.inf
+        for step in self.trainer.fit_model():
             row.add(step)
             if step.ends_epoch:
                 self.history.append(row.finished(step))
                 row = _EpochRow()
             self._row = row
-            if step.elapsed - saved > SAVE_EVERY and is_snapshot_point(self.classifier.training_state_.progress):
+            if step.elapsed - saved > SAVE_EVERY and is_snapshot_point(self.trainer.state.progress):
                 self.save_progress()
                 saved = step.elapsed
             yield step
@@ -112,20 +116,24 @@ class TrainingRun:
         if saved > -math.inf:
             self.save_progress()  # what comes next may fail, and the training is not to be lost
 
+    def _trainer(self, splits: Splits, seed: int, resume: Snapshot | None = None) -> Trainer:
+        spec = self.run.model_spec(seed)
+        return Trainer(spec, splits, self.dataset.classes, self.dataset.format, resume=resume)
+
     def save_progress(self) -> None:
         """Write what it takes to go on from here."""
-        tensors, state = self.classifier.training_state_.snapshot()
+        tensors, state = self.trainer.state.snapshot()
         state |= {"data": _digest(self.parts), "history": self.history, "row": asdict(self._row)}
         document = {"run": self.run.model_dump(), "state": state}
         checkpoint.write_tensors(self.out / TRAINING_STATE, tensors, document)
 
     def finish(self) -> ReportContent:
         """Fit what turns scores into answers, then write model, history, card and report."""
-        progress = self.classifier.training_state_.progress
+        elapsed = self.trainer.state.progress.elapsed
         if not self.is_complete:
             self.save_progress()
-        self.classifier.finish(self.parts)
-        self.record = self._record(progress.elapsed / 60).model_copy(update=self._diagnostics())
+        self.classifier = self.trainer.finish()
+        self.record = self._record(elapsed / 60).model_copy(update=self._diagnostics())
         self._save()
         write_history(self.out, self.history)
         if self.is_complete:
@@ -140,7 +148,8 @@ class TrainingRun:
         write_pages(self.out, self.content)
 
     def _save(self) -> None:
-        self.classifier.save(self.out, extra={"run": self.run.model_dump(), "record": self.record.model_dump()})
+        extra = {"run": self.run.model_dump(), "record": self.record.model_dump()}
+        self.classifier = save(self.classifier, self.out, extra=extra)
 
     def check_labels(self) -> Iterator[Step]:
         """Short trainings of softmax classifiers, each without one fold of the training images, whose labels it then doubts.
@@ -170,13 +179,11 @@ class TrainingRun:
         for i in range(self.run.repeats):
             seed = self.run.seed + 1 + i
             parts = make_splits(replace(self.dataset, available=available), seed)
-            classifier = self.run.classifier(self.run.main_training, seed)
             try:
-                yield from classifier.fit_steps(parts, self.dataset.classes, self.dataset.format)
+                classifier = yield from self._trainer(parts, seed).steps()
             except DivergenceError as error:
                 self.content = self.content.with_note(f"Training {i + 2} of {self.run.repeats + 1}: {error}")
                 continue
-            classifier.finish(parts)
             assert parts.test is not None
             if not len(parts.test.labeled()):
                 few = "Repeated trainings were not measured: there are too few images to set some aside for it."
@@ -197,14 +204,12 @@ class TrainingRun:
         if self.run.augment_with is None or self.dataset.format is None:
             return
         folder, n = synthetic_augmentation.parse_source(self.run.augment_with)
-        artist = Predictor.load(folder)
+        artist = load_model(folder)
         made = synthetic_augmentation.generate_images(
             artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed
         )
         parts = replace(self.parts, generated=made)
-        other = self.run.classifier(self.run.main_training, self.run.seed)
-        yield from other.fit_steps(parts, self.dataset.classes, self.dataset.format)
-        other.finish(parts)
+        other = yield from self._trainer(parts, self.run.seed).steps()
         held_out = self._held_out()
         before, after = (
             c.log_posterior(held_out.images).argmax(1) == held_out.labels for c in (self.classifier, other)
@@ -220,7 +225,11 @@ class TrainingRun:
     def fit_decoder(self) -> Iterator[Step]:
         """Teach a model of a backbone's features to draw, if it was asked for."""
         if self.run.decoder.minutes is not None:
-            yield from self.classifier.fit_decoder(self.parts.train, self.run.decoder)
+            training = decoder_training(self.classifier, self.parts.train, self.run.decoder)
+            try:
+                yield from training.steps()
+            finally:
+                self.classifier = dataclasses.replace(self.classifier, feature_decoder=training.decoder)
 
     def save_decoder(self) -> None:
         """Keep what was learned of drawing so far, and show it in the report."""
@@ -231,8 +240,7 @@ class TrainingRun:
 
     def _held_out(self) -> LabeledImages:
         """Images that were kept from the training, and as far as there are such from every choice in it."""
-        crosses = self.classifier.uses_cross_conformal(self.classifier.shape)
-        return self.parts.validation if crosses else self.parts.calibration
+        return self.parts.validation if self.trainer.cross_conformal else self.parts.calibration
 
     def _diagnostics(self) -> dict[str, object]:
         """What is remembered of the classifier besides how it was made."""
@@ -252,7 +260,7 @@ class TrainingRun:
         Where calibration images were learned from, validation images stand in, by which no more than a few settings were
         chosen.
         """
-        model = self.classifier.model_
+        model = self.classifier.model
         if not isinstance(model, GenerativeModel):
             return None
         kept = [self._held_out(), *([self.parts.test] if self.parts.test is not None else [])]
@@ -286,7 +294,7 @@ class TrainingRun:
         K, parts = len(self.dataset.classes), self.parts
         counted = {"train": parts.train, "validation": parts.validation, "calibration": parts.calibration}
         counted |= {"test": parts.test} if parts.test is not None else {}
-        training = self.classifier.training_
+        training = self.classifier.training
         return TrainingRecord(
             date=date.today().isoformat(),
             command=self.command,
@@ -299,7 +307,7 @@ class TrainingRun:
             seed=self.run.seed,
             minutes=minutes,
             threads=training.threads or 1,
-            precision=str(select_dtype(training, self.classifier.device, self.classifier.model_.task.shape))[6:],
+            precision=str(select_dtype(training, self.classifier.device, self.classifier.model.task.shape))[6:],
             note=AFTER_TRAINING if parts.test is None else "",
         )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from likely.base import GenerativeModel, LatentClassMixture
 from likely.checkpoint import read_document
 from likely.classifier import Predictor
+from likely.classifier.sampling import latent_model
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
@@ -116,7 +117,7 @@ def _extra_sections(inputs: ReportInputs) -> Iterator[Section | None]:
 
 
 def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
-    model, K = classifier.model_, len(classifier.labels)
+    model, K = classifier.model, len(classifier.labels)
     kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A softmax classifier"
     id = classifier.id or "unsaved"
     return ReportHeader(
@@ -132,12 +133,12 @@ def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
 def _options(classifier: Predictor) -> dict[str, tuple[Option, ...]]:
     """Return all options, by what they configure."""
     groups: Mapping[str, Options | None] = {
-        classifier.family: classifier.model_.options,
-        "training": classifier.training_,
-        "augmentation": classifier.training_.augment,
-        "images": classifier.format_,
+        classifier.family: classifier.model.options,
+        "training": classifier.training,
+        "augmentation": classifier.training.augment,
+        "images": classifier.format,
         "decoder": classifier.feature_decoder.options if classifier.feature_decoder is not None else None,
-        "features": classifier.features_.options if classifier.features_ is not None else None,
+        "features": classifier.features.options if classifier.features is not None else None,
     }
     return {title: tuple(_option_rows(options)) for title, options in groups.items() if options is not None}
 
@@ -191,7 +192,7 @@ def _with_evaluation(
         false_alarms=_false_alarms(classifier, found),
         p_values=_p_values(found) if found.is_calibrated else None,
     )
-    if classifier.format_ is None:
+    if classifier.format is None:
         return content
     return replace(
         content,
@@ -208,7 +209,7 @@ def _false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms
         scope=_weakest(found.output.calibration_scope),
         n_test=np.bincount(found.labels, minlength=K),
         n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
-        n_calibration=np.bincount(classifier.conformal_.typicality.labels.numpy(), minlength=K),
+        n_calibration=np.bincount(classifier.conformal.typicality.labels.numpy(), minlength=K),
     )
 
 
@@ -232,15 +233,15 @@ def _samples(classifier: Predictor) -> Samples | None:
 
 
 def _interpolation(classifier: Predictor) -> Section | None:
-    if classifier.latent is None or not classifier.generates_images:
+    if latent_model(classifier) is None or not classifier.generates_images:
         return None
     path = InterpolationPath.through(classifier.labels)
     return interpolation_section(interpolate_classes(classifier, path, seed=SAMPLE_SEED)[0])
 
 
 def _reconstructions(classifier: Predictor, images: LabeledImages) -> Reconstructions | None:
-    model = classifier.model_
-    if not isinstance(model, LatentClassMixture) or classifier.latent is None:
+    model = classifier.model
+    if not isinstance(model, LatentClassMixture) or latent_model(classifier) is None:
         return None
     indices = np.linspace(0, len(images) - 1, min(N_IMAGES, len(images))).astype(np.int64)
     originals = images.images.batch(indices)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from likely.base import HasEmbedding
 from likely.checkpoint import TrustPolicy
-from likely.classifier import Predictor
+from likely.classifier import Predictor, load
 from likely.data.preprocessing import ImageFormat
 from likely.data.suggestions import did_you_mean
 from likely.evaluation.training_record import ReferencePValues, TrainingRecord
@@ -40,7 +42,8 @@ class LoadedModel:
     @cached_property
     def projection(self) -> PCAProjection | None:
         """2-D projection of the embedding, if the model has one."""
-        return self.predictor.projection()
+        model = self.predictor.model
+        return PCAProjection.fit(model.class_embeddings().cpu()) if isinstance(model, HasEmbedding) else None
 
     @cached_property
     def record(self) -> TrainingRecord | None:
@@ -65,7 +68,9 @@ class LoadedModel:
     def class_embeddings(self) -> Tensor:
         """Projected class embeddings, shape (K, 2)."""
         assert self.projection is not None
-        return self.predictor.class_embeddings(self.projection)
+        assert isinstance(self.predictor.model, HasEmbedding)
+        with torch.inference_mode():
+            return self.projection(self.predictor.model.class_embeddings().cpu())
 
     @property
     def name(self) -> str:
@@ -91,10 +96,10 @@ class ModelRegistry:
 
     def read(self, folder: Path) -> LoadedModel:
         """Load a model folder without serving it yet."""
-        classifier = Predictor.load(folder, device=self.device, trust=self.trust)
-        if classifier.format_ is None:
+        classifier = load(folder, device=self.device, trust=self.trust)
+        if classifier.format is None:
             raise InvalidValueError(f"{folder} was trained on vectors; a service is asked about images")
-        return LoadedModel(folder.resolve(), classifier, classifier.format_, self.trust)
+        return LoadedModel(folder.resolve(), classifier, classifier.format, self.trust)
 
     def publish(self, new: LoadedModel) -> None:
         """Serve a version; the previous one remains available by its version."""

@@ -14,7 +14,10 @@ from typing import NamedTuple
 
 from starlette.concurrency import run_in_threadpool
 
-from likely.classifier.explanation import Explanation
+from likely.classifier.class_incremental import with_new_class
+from likely.classifier.explanation import Explanation, explain
+from likely.classifier.sampling import sample
+from likely.classifier.scoring import embed
 from likely.data import arrays
 from likely.data.decoding import Array
 from likely.exceptions import ImageError, InvalidValueError
@@ -191,7 +194,7 @@ class Service:
         """Explain the class of an image; raise ImageError or InvalidValueError if that is impossible."""
         async with self._slow_slot():
             (pixels,) = stack([await self._decode_or_raise(upload, model)])
-            return await run_in_threadpool(model.predictor.explain, pixels, against=against)
+            return await run_in_threadpool(explain, model.predictor, pixels, against=against)
 
     async def extend(self, model: LoadedModel, label: str, uploads: Sequence[Upload]) -> LoadedModel:
         """Add a class to a model from images, and serve the new version.
@@ -211,7 +214,7 @@ class Service:
             raise InvalidValueError(
                 "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
             )
-        larger = model.predictor.extend(label, pixels)
+        larger = with_new_class(model.predictor, label, pixels)
         growing, grown = self.store.folder / LEARNED_PARTIAL, self.store.folder / LEARNED_VERSIONS / row_id()
         command = f"a class added to {model.id} over HTTP"
         try:
@@ -236,7 +239,7 @@ class Service:
         if not model.predictor.generates_images:
             raise InvalidValueError(f"{model.id} draws no images")
         async with self._slow_slot():
-            return await run_in_threadpool(model.predictor.sample, label, n, seed=seed)
+            return await run_in_threadpool(sample, model.predictor, label, n, seed=seed)
 
     async def prune_periodically(self) -> None:
         """Delete predictions older than the retention period every hour, if there is one."""
