@@ -127,7 +127,7 @@ class Benchmark:
     def model(self, run: BenchmarkRun) -> Predictor | None:
         """Return the trained model of a run; None if there is none."""
         folder = self.folder(run)
-        return Predictor.load(folder, device=self.device) if _is_finished(folder) else None
+        return load(folder, device=self.device) if _is_finished(folder) else None
 
     def others(self) -> list[Result]:
         """Return recorded results that do not belong to this benchmark."""

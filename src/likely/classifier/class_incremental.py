@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.base import Scorer, SupportsNewClasses
+from likely.base import ModelOutputs, Scorer, SupportsNewClasses
 from likely.classifier.predictor import Exemplars, Predictor
 from likely.classifier.sampling import thumbnails
 from likely.classifier.scoring import model_outputs
@@ -19,7 +19,7 @@ from likely.data.dataset import fingerprint, to_hashes
 from likely.data.decoding import ImageWarning
 from likely.exceptions import InvalidValueError
 from likely.features.model_input import ModelInput
-from likely.inference.decision import ConformalClassifier, ModelOutputs
+from likely.inference.decision import ConformalClassifier
 from likely.models.new_class import BATCH_SIZE
 
 N_FOLDS = 5
@@ -38,8 +38,8 @@ def with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
         )
     if str(name) in predictor.labels:
         raise InvalidValueError(f"there is a class {name!r} already; the name of a new one was expected")
-    images, errors = predictor.load_images(inputs)
-    for error in filter(None, errors):
+    images = (loaded := predictor.load_images(inputs)).images
+    for error in filter(None, loaded.errors):
         warnings.warn(error.message, ImageWarning, stacklevel=3)
     if not len(images):
         raise InvalidValueError(f"no image of {name!r} could be read; at least one was expected")
@@ -92,8 +92,8 @@ def _with_new_class(
         without = model.with_new_class(inputs.x[fold != k], exemplars)
         found.append(model_outputs(without, inputs.subset(fold == k).split(BATCH_SIZE)))
     larger = model.with_new_class(inputs.x, exemplars)
-    together = ModelOutputs.concatenate(found, model.task.n_classes + 1, conformal.nonconformity.mean.shape[1])
-    return larger, conformal.with_new_class(together)
+    none = ModelOutputs.empty(model.task.n_classes + 1, conformal.nonconformity.mean.shape[1])
+    return larger, conformal.with_new_class(ModelOutputs.concatenate(found) if found else none)
 
 
 def _exemplars_with_new_class(exemplars: Exemplars | None, model: Scorer, x: Tensor) -> Exemplars | None:

@@ -157,7 +157,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
 
     def adapt_prior(self, inputs: Any, *, alpha: float = 0.05) -> PriorAdaptation:
         """Estimate the class prior of unlabeled images (Saerens 2002), without those that are unknown at `alpha`."""
-        images, _ = self._fitted.load_images(inputs)
+        images = self._fitted.load_images(inputs).images
         batches = (outputs for _, outputs in self._fitted.batches(images))
         return prior_adaptation.adapt_prior(self._fitted, batches, alpha)
 

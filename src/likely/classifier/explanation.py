@@ -120,10 +120,10 @@ def impute(predictor: Predictor, image: Any, mask: ArrayLike, *, temperature: fl
 
 def _read(predictor: Predictor, image: Any) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1], or a vector (1, D)."""
-    images, errors = predictor.load_images([image])
-    for error in filter(None, errors):
+    batch = predictor.load_images([image])
+    for error in filter(None, batch.errors):
         raise InvalidValueError(error.message)
-    return predictor.input_pipeline.to_model(images.batch([0]))
+    return predictor.input_pipeline.to_model(batch.images.batch([0]))
 
 
 def _explain(model: Scorer, x: Tensor, pair: _ContrastPair) -> Explanation:

@@ -12,18 +12,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from likely.base import GenerativeModel, Scorer
+from likely.base import GenerativeModel, ModelOutputs, Scorer
 from likely.classifier.inputs import BATCH_SIZE, InputPipeline, blocks
 from likely.classifier.masks import supports_missing_pixels, to_masks
-from likely.classifier.scoring import batch_outputs, bits_per_dim, masked_outputs
+from likely.classifier.scoring import batch_outputs, bits_per_dim, concatenate, masked_outputs
 from likely.data import arrays
-from likely.data.image_dataset import ImageDataset
+from likely.data.image_dataset import ImageBatch, ImageDataset
 from likely.data.preprocessing import ImageFormat
-from likely.data.sources.base import LoadError
 from likely.exceptions import InvalidValueError, UnsupportedError
 from likely.features.feature_decoder import FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline
-from likely.inference.decision import ConformalClassifier, ConformalOutput, ModelOutputs
+from likely.inference.decision import ConformalClassifier, ConformalOutput
 from likely.inference.posterior import log_evidence, log_posterior
 from likely.inference.predictions import LabelNames, predictions
 from likely.prediction import Prediction
@@ -93,22 +92,19 @@ class Predictor:
         """Return the index of a class; InvalidValueError names the nearest one."""
         return arrays.class_index(self.labels, str(label))
 
-    def load_images(
-        self, inputs: Any, names: Sequence[str] | None = None
-    ) -> tuple[ImageDataset, list[LoadError | None]]:
-        """Decode paths, bytes, Pillow images or an array in the model's format, or vectors; and an error for each input."""
+    def load_images(self, inputs: Any, names: Sequence[str] | None = None) -> ImageBatch:
+        """Decode paths, bytes, Pillow images or an array in the model's format, or take vectors."""
         width = None if self.format is not None else self.model.task.n_dims
-        return arrays.read_inputs(inputs, self.format, names, width=width)
+        return arrays.load_images(inputs, self.format, names, n_features=width)
 
     def outputs(self, images: ImageDataset, masks: Tensor | None = None) -> ModelOutputs:
         """Run the network on images, in batches; with `masks` (N, H, W) bool, on their observed pixels alone."""
         if masks is None:
-            return ModelOutputs.concatenate([each for _, each in self.batches(images)], self.model.task.n_classes)
+            return concatenate([each for _, each in self.batches(images)], self.model)
         model, each = supports_missing_pixels(self.model, self.features), torch.split(masks.to(self.device), BATCH_SIZE)
         with torch.inference_mode():
-            return masked_outputs(
-                model, self.model.task.n_classes, zip(self.input_pipeline.inputs(images), each, strict=False)
-            )
+            pairs = zip(self.input_pipeline.inputs(images), each, strict=False)
+            return concatenate([masked_outputs(model, x, observed) for x, observed in pairs], self.model)
 
     def batches(self, images: ImageDataset) -> Iterator[tuple[ImageDataset, ModelOutputs]]:
         """Yield images in batches, each with its outputs: for collections whose outputs do not fit into memory."""
@@ -149,7 +145,8 @@ class Predictor:
         missing pixels has no p-values, unless `conformal` was calibrated for the mask (`calibration.calibrate_for_mask`).
         """
         _validate(alpha, top_k)
-        images, errors = self.load_images(inputs, names)
+        batch = inputs if isinstance(inputs, ImageBatch) else self.load_images(inputs, names)
+        images, errors = batch.images, batch.errors
 
         def whole(images: ImageDataset) -> Iterator[Prediction]:
             for block, outputs in self.batches(images):

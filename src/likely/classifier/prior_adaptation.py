@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from likely.base import ModelOutputs
 from likely.classifier.predictor import Predictor
 from likely.exceptions import InvalidValueError
-from likely.inference.decision import ModelOutputs
 from likely.inference.label_shift import PriorEstimate, estimate_prior
 
 

@@ -50,7 +50,7 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors |= dict(zip(_EXEMPLARS, predictor.exemplars, strict=True)) if predictor.exemplars is not None else {}
     return tensors, {
         "family": predictor.family,
-        "evidence": str(model.likelihood_type) if isinstance(model, GenerativeModel) else None,
+        "likelihood_kind": str(model.likelihood_type) if isinstance(model, GenerativeModel) else None,
         "classes": predictor.classes.tolist(),
         "classes_dtype": predictor.classes.dtype.str,
         "images": predictor.format.model_dump() if predictor.format else None,

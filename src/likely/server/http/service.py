@@ -17,9 +17,8 @@ from starlette.concurrency import run_in_threadpool
 from likely.classifier.class_incremental import with_new_class
 from likely.classifier.explanation import Explanation, explain
 from likely.classifier.sampling import sample
-from likely.classifier.scoring import embed
-from likely.data import arrays
 from likely.data.decoding import Array
+from likely.data.image_dataset import ImageBatch
 from likely.exceptions import ImageError, InvalidValueError
 from likely.experiment import save_with_new_class
 from likely.inference.drift import Drift, drift
@@ -306,13 +305,13 @@ class Service:
 def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[_LocatedPrediction]:
     assert isinstance(kind, _Kind)
     model, (pictures, names) = kind.model, zip(*jobs, strict=True)
-    pixels = stack(pictures)
-    answers = model.predictor.classify(pixels, alpha=kind.alpha, names=names)
-    if model.projection is None:
-        return [_LocatedPrediction(answer, None) for answer in answers]
-    images = arrays.load_images(pixels, model.format).images
-    places = model.predictor.embed(images, model.projection).tolist()
-    return [_LocatedPrediction(answer, (x, y)) for answer, (x, y) in zip(answers, places, strict=True)]
+    images = ImageBatch.from_pixels(stack(pictures), names).images
+    outputs = model.predictor.outputs(images)
+    predictions = model.predictor.predictions(images, model.predictor.decide(outputs, alpha=kind.alpha))
+    if model.projection is None or outputs.latent is None:
+        return [_LocatedPrediction(prediction, None) for prediction in predictions]
+    points = model.projection(outputs.latent).tolist()
+    return [_LocatedPrediction(prediction, (x, y)) for prediction, (x, y) in zip(predictions, points, strict=True)]
 
 
 def _new_prediction(
