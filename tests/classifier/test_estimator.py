@@ -327,7 +327,7 @@ def trainer(digits):
     """Return a function that makes a trainer of a few digits."""
 
     def make(resume=None):
-        dataset, _ = arrays.dataset(
+        dataset = arrays.labeled_dataset(
             digits[0][:300], digits[1][:300].astype(np.int64), list("0123456789"), ImageOptions()
         )
         spec = ModelSpec("vae", TINY, TrainingOptions(**BRIEF))

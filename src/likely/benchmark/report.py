@@ -77,7 +77,7 @@ def _panels(benchmark: Benchmark, results: Sequence[Result], first: Predictor) -
     names = first.labels[:MAX_CLASSES]
     panels: dict[str, Sequence[Pixels]] = {REAL: _real(benchmark, first, names, n)}
     for family, generator in generators.items():
-        panels[family] = [generator.sample(name, n, seed=SAMPLE_SEED + generator.index(name)) for name in names]
+        panels[family] = [sample(generator, name, n, seed=SAMPLE_SEED + generator.index(name)) for name in names]
     return {"shown": names, "panels": panels}
 
 

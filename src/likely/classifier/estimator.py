@@ -95,8 +95,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         indices[~unlabeled] = labels
         features, seed = FeatureOptions.from_any(self.features), _seed_from(self.random_state)
         image_options = with_backbone_defaults(ImageOptions.from_any(self.images), features)
-        dataset, errors = arrays.dataset(X, indices, [str(c) for c in classes], image_options)
-        for error in errors:
+        dataset = arrays.labeled_dataset(X, indices, [str(c) for c in classes], image_options)
+        for error in dataset.errors:
             warnings.warn(error.message, ImageWarning, stacklevel=2)
         spec = ModelSpec(self.model, self.options, TrainingOptions.from_any(self.training), features, seed)
         trainer = Trainer(spec, make_splits(dataset, seed), dataset.classes, dataset.format)

@@ -33,7 +33,7 @@ def log_prior(classifier: Predictor, asked: str | None, paths: list[Path], alpha
         return log_uniform(len(classifier.labels))
     if asked != ADAPT:
         return load_prior_file(classifier, Path(asked))
-    images, _ = classifier.load_images(paths)
+    images = classifier.load_images(paths).images
     found = adapt_prior(classifier, (outputs for _, outputs in classifier.batches(images)), alpha)
     print_prior(classifier, found)
     return found.prior_estimate.log_prior

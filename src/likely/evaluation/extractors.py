@@ -17,7 +17,7 @@ from torch import Tensor
 
 from likely import checkpoint
 from likely.base import HasFeatures
-from likely.classifier import Predictor
+from likely.classifier import Predictor, load
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.metrics import Floats

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from likely import checkpoint
-from likely.classifier import Predictor
+from likely.classifier import Predictor, save
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.evaluation.training_record import TrainingRecord, read_history, write_history
