@@ -22,7 +22,7 @@ class InvalidValueError(LikelyError, ValueError):
 
 
 class UnsupportedError(LikelyError, AttributeError):
-    """A capability that the model does not have."""
+    """A capability that the model lacks; an AttributeError, so that scikit-learn's `available_if` hides the method."""
 
 
 class DataError(InvalidValueError):
@@ -65,6 +65,12 @@ class UnknownModelError(LikelyError, LookupError):
     """A model that is not served."""
 
     http_status = 404
+
+
+class InsufficientMemoryError(LikelyError, MemoryError):
+    """A computation that does not fit into memory."""
+
+    http_status = 503
 
 
 class DivergenceError(LikelyError, ArithmeticError):

@@ -1,4 +1,4 @@
-"""The demo: whose files it removes, what it says in which order, and that its house is no digit."""
+"""The demo: the files that it removes, the order of its output, and its unknown image."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ import click
 import pytest
 
 from likely.checkpoint import FORMAT_VERSION
-from likely.cli.demo import DIGITS, NO_DIGIT, _make_way
+from likely.cli.demo import DIGITS, NO_DIGIT, clear_demo
 from likely.experiment import TRAINING_STATE
 
 
@@ -33,15 +33,15 @@ def files(folder):
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION])
-def test_an_earlier_demo_makes_way(earlier, version):
+def test_an_earlier_demo_is_removed(earlier, version):
     written_from(earlier, "digits", version)
-    _make_way(earlier)
+    clear_demo(earlier)
     assert files(earlier) == []
 
 
-def test_a_demo_that_was_cut_short_makes_way(tmp_path):
+def test_an_interrupted_demo_is_removed(tmp_path):
     (tmp_path / "model").mkdir()
-    _make_way(tmp_path)
+    clear_demo(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -52,25 +52,25 @@ def test_nothing_is_removed_beside_anything_else(earlier, place):
     (earlier / place).write_text("mine")
     before = files(earlier)
     with pytest.raises(click.UsageError, match="--out"):
-        _make_way(earlier)
+        clear_demo(earlier)
     assert files(earlier) == before
 
 
 def test_a_model_of_other_data_is_kept(earlier):
     written_from(earlier, "photos")
     before = files(earlier)
-    with pytest.raises(click.UsageError, match="earlier demo"):
-        _make_way(earlier)
+    with pytest.raises(click.UsageError, match="--out"):
+        clear_demo(earlier)
     assert files(earlier) == before
 
 
 @pytest.mark.slow
-def test_the_demo_tells_its_story_in_order(tmp_path):
+def test_the_demo_trains_evaluates_and_classifies(tmp_path):
     command = [sys.executable, "-m", "likely", "demo", "--out", str(tmp_path / "demo")]
-    told = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
-    words = ["1  Train", "epoch", "2  Evaluate", "False alarms", "3  Classify", "a-3.png", "Look at"]
-    places = [told.index(word) for word in words]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
+    words = ["1  Train", "epoch", "2  Evaluate", "False alarms", "3  Classify", "a-3.png", "Report"]
+    places = [printed.index(word) for word in words]
     assert places == sorted(places)
-    status = {line.split()[0].rpartition("/")[2]: line.split()[1:3] for line in told.splitlines() if ".png" in line}
+    status = {line.split()[0].rpartition("/")[2]: line.split()[1:3] for line in printed.splitlines() if ".png" in line}
     assert {name: status[name] for name in DIGITS} == {name: ["known", str(label)] for name, label in DIGITS.items()}
     assert status[NO_DIGIT][0] == "unknown"

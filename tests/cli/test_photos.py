@@ -1,4 +1,4 @@
-"""likely with photographs: a backbone on the command line, files as cameras leave them, generated images as lessons."""
+"""likely with photographs: a backbone on the command line, files as cameras leave them, training on generated images."""
 
 import json
 from itertools import count
@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from program import run
 
 from likely import Classifier
-from likely.cli import main
 from likely.training import loop
 
 COLORS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (240, 240, 240)}
@@ -22,14 +22,6 @@ def photograph(color, rng, size=(40, 32)):
     spot = np.hypot(x / width - rng.uniform(0.4, 0.6), y / height - rng.uniform(0.4, 0.6)) < rng.uniform(0.2, 0.4)
     pixels = np.where(spot[:, :, None], color, 40) + rng.normal(0, 12, (height, width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def likely(capsys, *words):
-    """Exit code, stdout, stderr."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(map(str, words)))
-    return stop.value.code or 0, *capsys.readouterr()
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +52,7 @@ def model(shop, backbone, tmp_path_factory):
         "--threads",
         1,
     ]
-    with pytest.raises(SystemExit) as stop:
-        main(list(map(str, words)))
-    assert not stop.value.code
+    assert run(*words).code == 0
     return out
 
 
@@ -85,16 +75,16 @@ def drawer(tmp_path_factory):
     return root
 
 
-def test_what_auto_chose_stands_in_the_model_folder(model, capsys):
+def test_the_family_that_auto_chooses_is_recorded(model, likely):
     document = json.loads((model / "model.json").read_text())
     assert document["family"] == "gaussian"
-    code, out, _ = likely(capsys, "info", model)
+    code, out, _ = likely("info", model)
     assert code == 0
     assert "gaussian" in out
 
 
-def test_every_file_of_a_folder_is_answered_or_named(model, drawer, capsys):
-    code, out, err = likely(capsys, "classify", model, drawer, "--format", "jsonl")
+def test_every_file_of_a_folder_is_classified_or_named(model, drawer, likely):
+    code, out, err = likely("classify", model, drawer, "--format", "jsonl")
     assert code == 1
     found = {answer["input"].rpartition("/")[2]: answer for answer in map(json.loads, out.splitlines())}
     assert set(found) == {path.name for path in drawer.iterdir()}
@@ -107,30 +97,30 @@ def test_every_file_of_a_folder_is_answered_or_named(model, drawer, capsys):
     assert found["good.jpg"]["label"] == "fruit/lemon"
 
 
-def test_a_photograph_that_lies_on_its_side_is_turned(model, drawer, tmp_path, capsys):
+def test_a_photograph_is_rotated_by_its_exif_orientation(model, drawer, tmp_path, likely):
     upright = tmp_path / "upright.png"
     with Image.open(drawer / "turned.jpg") as turned:
         turned.transpose(Image.Transpose.ROTATE_90).save(upright)
-    _, out, _ = likely(capsys, "classify", model, drawer / "turned.jpg", upright, "--format", "jsonl")
+    _, out, _ = likely("classify", model, drawer / "turned.jpg", upright, "--format", "jsonl")
     turned, same = (json.loads(line) for line in out.splitlines())
     assert turned["label"] == same["label"]
     assert turned["probability"] == pytest.approx(same["probability"], abs=1e-6)
 
 
-def test_a_group_is_answered_with_its_classes_together(model, shop, capsys):
-    _, out, _ = likely(capsys, "classify", model, shop / "fruit/plum/03.jpg", "--format", "jsonl")
+def test_a_prediction_has_groups_of_nested_classes(model, shop, likely):
+    _, out, _ = likely("classify", model, shop / "fruit/plum/03.jpg", "--format", "jsonl")
     (answer,) = map(json.loads, out.splitlines())
     (coarse,) = answer["groups"]
     assert coarse["label"] in ("fruit", "cup")
 
 
-def test_a_model_of_features_that_cannot_draw_says_how_it_learns_to(model, tmp_path, capsys):
-    code, _, err = likely(capsys, "generate", model, "--out", tmp_path / "made.png")
+def test_generating_from_features_needs_a_decoder(model, tmp_path, likely):
+    code, _, err = likely("generate", model, "--out", tmp_path / "made.png")
     assert code == 2
     assert "--decoder-minutes" in err
 
 
-def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, monkeypatch):
+def test_a_decoder_generates_images_from_features(shop, backbone, tmp_path, likely, monkeypatch):
     ticks = count()
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 30)  # as many steps on a busy machine as on another
     monkeypatch.setattr(loop, "time", clock)
@@ -146,8 +136,8 @@ def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, mo
         "--out",
         tmp_path / "shop",
     ]
-    lessons = ["--decoder-minutes", 0.03, "--decoder-side", 16, "--decoder-thumbnail-side", 8, "--decoder-width", 8]
-    assert (ran := likely(capsys, "train", shop, *words, *lessons))[0] == 0, ran[2]
+    decoder = ["--decoder-minutes", 0.03, "--decoder-side", 16, "--decoder-thumbnail-side", 8, "--decoder-width", 8]
+    assert (ran := likely("train", shop, *words, *decoder))[0] == 0, ran[2]
     classifier = Classifier.load(tmp_path / "shop")
     lemons, cups = (classifier.sample(name, 8, seed=0).mean((0, 2, 3)) for name in ("fruit/lemon", "cup"))
     assert lemons[0] - lemons[2] > cups[0] - cups[2] + 30  # yellow beside gray
@@ -159,13 +149,13 @@ def test_a_model_of_features_learns_to_draw(shop, backbone, tmp_path, capsys, mo
     assert np.array_equal(larger.sample("cup", 2, seed=1), classifier.sample("cup", 2, seed=1))
 
 
-def test_generated_images_are_tried_and_what_came_of_it_is_said(shop, tmp_path, capsys):
+def test_the_effect_of_generated_images_is_recorded(shop, tmp_path, likely):
     words = ["--model", "gaussian", "--size", 16, "--label-check-folds", 0]
-    assert likely(capsys, "train", shop, "--out", tmp_path / "first", *words)[0] == 0
+    assert likely("train", shop, "--out", tmp_path / "first", *words)[0] == 0
     augmented = [*words, "--augment-with", f"{tmp_path / 'first'}:5"]
-    code, _, err = likely(capsys, "train", shop, "--out", tmp_path / "second", *augmented)
+    code, _, err = likely("train", shop, "--out", tmp_path / "second", *augmented)
     assert code == 0, err
     document = json.loads((tmp_path / "second/model.json").read_text())
     assert document["record"]["synthetic_augmentation"]["n_generated"] == 15
-    assert likely(capsys, "generate", tmp_path / "first", "--dataset", tmp_path / "made", "-n", 3)[0] == 0
+    assert likely("generate", tmp_path / "first", "--dataset", tmp_path / "made", "-n", 3)[0] == 0
     assert len(list((tmp_path / "made/fruit/plum").iterdir())) == 3

@@ -18,7 +18,7 @@ def lines(capsys, *args, **kwargs):
 
 
 def test_an_epochs_end_is_said_with_the_time_left(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    monkeypatch.setattr(progress, "EPOCH_INTERVAL", 0.0)
     said = lines(capsys, steps(4, n_epochs=2, seconds=0.01), "training")
     assert [line.split()[:2] for line in said] == [["epoch", "1"], ["epoch", "2"]]
     assert all(line.endswith("0:00:00 left") for line in said)

@@ -82,7 +82,7 @@ class BenchmarkConfig(Options):
 
     def family_options(self, family: str) -> FamilyOptions:
         """Return the validated options of a family."""
-        return models.family(family).options_type.model_validate(self.options.get(family, {}))
+        return models.family(family).options_type.from_any(self.options.get(family, {}))
 
     def train_config(self, run: BenchmarkRun) -> TrainConfig:
         """Return the configuration of a training, without label checks."""

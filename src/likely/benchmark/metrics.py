@@ -46,7 +46,7 @@ def accuracy(classifier: Predictor, data: BenchmarkData) -> AccuracyMetrics:
 
 def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb: float | None) -> EfficiencyMetrics:
     """Measure size, training time, memory and throughput."""
-    record = TrainingRecord.model_validate(read_document(folder)["record"])
+    record = TrainingRecord.from_stored(read_document(folder)["record"])
     n_train = sum(record.counts["train"]) + record.n_unlabeled
     epochs, per_second = _training(folder, classifier.training.batch_size or 1, n_train)
     return EfficiencyMetrics(

@@ -270,7 +270,7 @@ def _previous_config(folder: Path) -> TrainConfig | None:
     if (folder / TRAINING_STATE).exists():
         return load_unfinished_config(folder)
     if (folder / DOCUMENT).exists():
-        return TrainConfig.model_validate(read_document(folder)["run"])
+        return TrainConfig.from_stored(read_document(folder)["run"])
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BenchmarkError(f"{folder} holds neither a model nor an unfinished training; remove it")
     return None
@@ -296,7 +296,7 @@ def _previous_options(folder: Path) -> dict[str, Any]:
 
 def _flat_config(config: TrainConfig) -> dict[str, Any]:
     """Return all options that determine a training, by their command-line names."""
-    options = models.family(config.model).options_type.model_validate(config.options)
+    options = models.family(config.model).options_type.from_any(config.options)
     training = config.training.with_defaults(options.training_defaults).model_dump(mode="json")
     own = {
         "data": os.path.realpath(config.data),

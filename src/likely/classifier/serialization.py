@@ -66,7 +66,7 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _from_state(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: torch.device) -> Predictor:
     family = models.family(document["family"])
-    options = family.options_type.model_validate(document["options"], context={STORED: True})
+    options = family.options_type.from_stored(document["options"], context={STORED: True})
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
     try:
         model.load_state_dict(strip_prefix("model", tensors))
@@ -80,12 +80,12 @@ def _from_state(tensors: Mapping[str, Tensor], document: Mapping[str, Any], devi
     return Predictor(
         model=to_device(model.eval(), device),
         family=document["family"],
-        format=ImageFormat.model_validate(document["images"]) if document["images"] else None,
+        format=ImageFormat.from_stored(document["images"]) if document["images"] else None,
         classes=np.asarray(document["classes"], dtype=document["classes_dtype"]),
         log_prior=tensors["log_prior"],
         conformal=ConformalClassifier.from_tensors(tensors, document["temperature"]),
         features=None if features is None else to_device(features.eval(), device),
-        training=TrainingOptions.model_validate(document["training"]),
+        training=TrainingOptions.from_stored(document["training"]),
         seed=document["seed"],
         hashes=tensors["hashes"].numpy(),
         exemplars=(tensors[_EXEMPLARS[0]], tensors[_EXEMPLARS[1]]) if _EXEMPLARS[0] in tensors else None,
@@ -101,5 +101,5 @@ def _features(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -
 def _feature_decoder(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> FeatureDecoder | None:
     if config is None:
         return None
-    options = DecoderOptions.model_validate(config, context={STORED: True})
+    options = DecoderOptions.from_stored(config, context={STORED: True})
     return FeatureDecoder.from_state(options, strip_prefix("artist", tensors))

@@ -1,4 +1,4 @@
-"""The command line. Commands load when they are called, so that `likely --help` does not wait for torch."""
+"""The command line. A command is imported when it is called, so that `likely --help` does not wait for torch."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from likely.version import __version__
 
 COMMANDS = {
     "demo": "Train, evaluate and classify on handwritten digits, in under a minute.",
-    "train": "Learn the classes of DATA and write a model folder.",
-    "classify": "Say what images show, or that they show nothing known.",
-    "evaluate": "Measure a model on labeled images that it has not seen.",
-    "benchmark": "Compare model families, trained for as long each, beside a softmax twin.",
-    "generate": "Draw new images of the classes.",
-    "explain": "Show why an image is of one class rather than another, and what would change that.",
-    "extend": "Teach a model new classes without training it again.",
-    "serve": "Answer over HTTP, with pages for people and a store of what was answered.",
-    "keys": "Make, list and revoke the keys of a service.",
-    "store": "Copy, bring back and thin out what a service has answered.",
-    "sign": "Sign a model, so that nobody can change it unseen.",
-    "verify": "Say whether a model is what its maker signed.",
-    "encrypt": "Encrypt a model, so that nobody without the key can read it.",
-    "decrypt": "Make an encrypted model readable again.",
-    "data": "Look at DATA before training.",
+    "train": "Train a model on DATA and write a model folder.",
+    "classify": "Classify images, and reject those of no known class.",
+    "evaluate": "Measure a model on labeled images that it was not trained on.",
+    "benchmark": "Compare model families with a softmax baseline for equal training time.",
+    "generate": "Sample new images of the classes.",
+    "explain": "Explain why an image belongs to one class rather than another.",
+    "extend": "Add classes to a model without retraining it.",
+    "serve": "Serve models over HTTP, with web pages and a store of predictions.",
+    "keys": "Create, list and revoke the API keys of a service.",
+    "store": "Back up, restore and prune stored predictions.",
+    "sign": "Sign a model folder.",
+    "verify": "Verify the signature of a model folder.",
+    "encrypt": "Encrypt a model folder.",
+    "decrypt": "Decrypt a model folder.",
+    "data": "Inspect DATA before training.",
     "models": "List the model families and their options.",
-    "info": "Show a model's card.",
+    "info": "Show the model card.",
 }
 
 
-class Commands(click.Group):
-    """Finds a command by name in the module of that name."""
+class _Commands(click.Group):
+    """Imports the command NAME from the module of that name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -49,7 +49,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # here, before click makes an exit code of 1 of it
+        except BrokenPipeError:  # caught here, because click would exit with 1
             silence_stdout()
             ctx.exit(0)
 
@@ -58,18 +58,20 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="likely")
 def cli() -> None:
     """Likely, the generative image classifier: it learns what the images of each class look like.
 
     \b
-    likely train photos --out model        a folder with a folder of images for each class
-    likely classify model new-photo.jpg    what is it, and is it anything known at all?
+    likely train photos --out model        train on a folder with one folder of images per class
+    likely classify model new-photo.jpg    predict the class, or that it is none of them
+
+    Exit codes: 0 success, 1 some inputs failed, 2 invalid request, 3 internal error.
     """
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """The program: exit code 0 when all went well, 1 when some inputs failed, 2 when the request cannot be met."""
+    """Run the program and exit: 0 success, 1 some inputs failed, 2 invalid request, 3 internal error."""
     with error_boundary():
         sys.exit(cli(words, prog_name="likely", standalone_mode=False))

@@ -1,4 +1,4 @@
-"""The two streams of a terminal: `screen` on stdout, for what was asked; `console` on stderr, for what one sees meanwhile."""
+"""Terminal output: `screen` writes results to stdout, `console` writes progress and messages to stderr."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NoReturn
 from rich.console import Console
 
 
-class Stream(Console):
-    """A console that leaves it to `errors.sentences` what it means that its reader is gone."""
+class _Stream(Console):
+    """A console that leaves a closed pipe to `errors.error_boundary`."""
 
     def on_broken_pipe(self) -> NoReturn:
-        raise  # what rich is handling when it calls this; by itself it would exit with 1
+        raise  # the BrokenPipeError that rich is handling; by default rich exits with 1
 
 
-screen = Stream(highlight=False)
-console = Stream(stderr=True, highlight=False)
+screen = _Stream(highlight=False)
+console = _Stream(stderr=True, highlight=False)

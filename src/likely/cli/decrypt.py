@@ -1,4 +1,4 @@
-"""likely decrypt: an encrypted model folder as it was."""
+"""likely decrypt: decrypt a model folder."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from likely.cli.encrypt import KEY_FILE
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option(
-    "--key", type=KEY_FILE, required=True, multiple=True, help="The file of the key that it was encrypted with."
-)
+@click.option("--key", type=KEY_FILE, required=True, multiple=True, help="Key file that MODEL was encrypted with.")
 def command(model: Path, key: tuple[Path, ...]) -> None:
     """Decrypt every file of MODEL."""
     from likely.checkpoint import decrypt, is_encrypted

@@ -1,4 +1,4 @@
-"""likely encrypt: a model folder that nobody without the key can read."""
+"""likely encrypt: encrypt a model folder."""
 
 from __future__ import annotations
 
@@ -11,27 +11,34 @@ KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
-@click.option("--key", type=KEY_FILE, help="The file of the key to encrypt with.")
+@click.option("--key", type=KEY_FILE, help="Key file to encrypt with.")
+@click.option("--old-key", type=KEY_FILE, multiple=True, help="Key file of a MODEL that is already encrypted.")
 @click.option(
-    "--old-key", type=KEY_FILE, multiple=True, help="Keys that open what is encrypted already, to encrypt it anew."
+    "--new-key", type=click.Path(path_type=Path, dir_okay=False), help="Create this key file and encrypt with it."
 )
-@click.option("--new-key", type=click.Path(path_type=Path, dir_okay=False), help="Make a key in a new file first.")
 def command(model: Path | None, key: Path | None, old_key: tuple[Path, ...], new_key: Path | None) -> None:
-    """Encrypt every file of MODEL (AES-256-GCM). LIKELY_MODEL_KEY=FILE opens it wherever a model is used."""
+    """Encrypt every file of MODEL with AES-256-GCM.
+
+    Set LIKELY_MODEL_KEY=FILE to use an encrypted model in any command. With --new-key alone, only the key is created.
+    """
     from likely.checkpoint import encrypt
     from likely.checkpoint.encryption import Keyring
-    from likely.checkpoint.encryption import new_key as make
+    from likely.checkpoint.encryption import new_key as create
 
-    if (key is None) == (new_key is None):
-        raise click.UsageError("name the key's file with --key, or make one with --new-key")
+    chosen = one_key(key, new_key)
     if new_key is not None:
-        make(new_key)
-        click.echo(f"key: {new_key}; without it what it encrypts is lost", err=True)
-    if model is None:
-        if key is not None:
-            raise click.UsageError("name the model folder to encrypt")
-        return
-    chosen = key or new_key
-    assert chosen is not None
-    n = encrypt(model, Keyring.from_files([chosen, *old_key]))
-    click.echo(f"encrypted: {model}, {n} files; a signature, if there was one, has to be made anew", err=True)
+        create(new_key)
+        click.echo(f"key: {new_key}; models encrypted with it cannot be read without it", err=True)
+    if model is not None:
+        n = encrypt(model, Keyring.from_files([chosen, *old_key]))
+        click.echo(f"encrypted: {model}, {n} files; sign it again if it was signed", err=True)
+    elif key is not None:
+        raise click.UsageError("name the model folder to encrypt")
+
+
+def one_key(key: Path | None, new_key: Path | None) -> Path:
+    """Return --key or --new-key; a UsageError unless exactly one is there."""
+    chosen = [path for path in (key, new_key) if path is not None]
+    if len(chosen) != 1:
+        raise click.UsageError("give either --key FILE or --new-key FILE")
+    return chosen[0]

@@ -1,4 +1,4 @@
-"""likely explain: why an image is of one class rather than another."""
+"""likely explain: explain the classification of one image."""
 
 from __future__ import annotations
 
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
     from likely.inference.decision import ConformalClassifier
     from likely.reporting.images.image_layout import Pixels
 
-N_ALIKE = 7  # training images of each class
+N_NEAREST = 7  # training images of each class
 
 
 @click.command()
 @model_command
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--against", metavar="NAME", help="The other class; the second most probable one, if left out.")
-@click.option("--data", metavar="DATA", help="Where the training images are now; where they were then, if left out.")
+@click.option("--against", metavar="NAME", help="Class to compare with.  [default: the second most probable one]")
+@click.option("--data", metavar="DATA", help="Where the training images are now.  [default: where they were]")
 @click.option(
     "--mask",
     metavar="MASK|transparent",
-    help="Show what each class would have where the image is hidden: but for the white pixels of the picture MASK, or where "
-    "IMAGE is transparent.",
+    help="Impute the hidden pixels for every class: those that are not white in the image MASK, or the transparent ones.",
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The picture, FILE.png.")
-@click.option("--overwrite", is_flag=True, help="Replace the file that --out names.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The image to write.")
+@click.option("--overwrite", is_flag=True, help="Replace the file --out.")
 def command(
     model: ModelArgument,
     image: Path,
@@ -45,14 +44,14 @@ def command(
     out: Path,
     overwrite: bool,
 ) -> None:
-    """Show why MODEL takes IMAGE for one class rather than another, in a picture.
+    """Explain, in one picture, why MODEL assigns IMAGE to one class rather than another.
 
     \b
-    - which pixels speak for which of the two classes;
-    - what would have to change for it to be of the other class;
-    - the training images of both classes that the model finds most alike.
+    - pixel attributions: which pixels favor which of the two classes;
+    - a counterfactual: what would have to change for the other class;
+    - the nearest training images of both classes.
 
-    With --mask, what each class would most likely have behind the mask.
+    With --mask, it shows what the hidden pixels most likely are for every class.
     """
     from likely.data.preprocessing import write_image
     from likely.reporting.images.image_grid import TRANSPARENT_FORMATS, opaque
@@ -62,67 +61,67 @@ def command(
     classifier = model.classifier_of_images("explain")
     pixels = None if mask is None else load_mask(classifier, mask, image)
     if pixels is None or pixels.all():
-        drawn, said = _whole(classifier, image, against, model.folder, data)
+        result, sentences = _explain(classifier, image, against, model.folder, data)
     elif against is not None:
-        raise click.UsageError("--mask shows all classes beside each other; leave --against out")
+        raise click.UsageError("--mask shows all classes; leave out --against")
     else:
-        judge = None if mask == TRANSPARENT else conformal_for_mask(classifier, pixels, model.folder, data)
-        drawn, said = _part(classifier, image, pixels, judge)
-    write_image(out, drawn if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(drawn))
-    for sentence in said:
+        conformal = None if mask == TRANSPARENT else conformal_for_mask(classifier, pixels, model.folder, data)
+        result, sentences = _impute(classifier, image, pixels, conformal)
+    write_image(out, result if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(result))
+    for sentence in (*sentences, f"picture: {out}"):
         click.echo(sentence, err=True)
-    click.echo(f"picture: {out}", err=True)
 
 
-def _whole(
+def _explain(
     classifier: Predictor, image: Path, against: str | None, folder: Path, data: str | None
 ) -> tuple[Image, list[str]]:
-    """The picture of an explanation, and what it shows in words."""
+    """Return the picture of an explanation and a summary in sentences."""
     from likely.classifier.explanation import explain
     from likely.cli.console import console
     from likely.reporting.images.explanation import explanation_image
 
     with console.status("explaining"):
         found = explain(classifier, image, against=against)
-    return explanation_image(found, classifier.labels, _alike(classifier, found, folder, data)), _sentences(
-        classifier, image, found
-    )
+    nearest = _nearest(classifier, found, folder, data)
+    return explanation_image(found, classifier.labels, nearest), _sentences(classifier, image, found)
 
 
-def _part(classifier: Predictor, image: Path, mask: Mask, judge: ConformalClassifier | None) -> tuple[Image, list[str]]:
-    """The same of an image of which only a part is seen."""
+def _impute(
+    classifier: Predictor, image: Path, mask: Mask, conformal: ConformalClassifier | None
+) -> tuple[Image, list[str]]:
+    """Return the picture of an image whose hidden pixels are imputed for every class, and a summary in sentences."""
     from likely.classifier.explanation import impute
     from likely.cli.console import console
     from likely.reporting.images.explanation import imputation_image
 
-    with console.status("imagining"):
-        found = impute(classifier, image, mask, temperature=None if judge is None else judge.temperature)
+    with console.status("imputing"):
+        found = impute(classifier, image, mask, temperature=None if conformal is None else conformal.temperature)
     names, p = classifier.labels, found.log_posterior.exp()
     best = [f"{names[c]} {p[c]:.3f}" for c in p.argsort(descending=True)[:2].tolist()]
-    return imputation_image(found, names), [f"by {100 * mask.mean():.0f} % of its pixels: {', '.join(best)}"]
+    return imputation_image(found, names), [f"from {100 * mask.mean():.0f} % of the pixels: {', '.join(best)}"]
 
 
 def _sentences(classifier: Predictor, image: Path, found: Explanation) -> list[str]:
-    """The answer, and what the picture shows of it, in words."""
+    """Summarize the prediction and the counterfactual."""
     from likely.prediction import Status
 
     names = classifier.labels
     a, b = names[found.label], names[found.against]
-    (answer,) = classifier.classify([image])
-    said = [f"{a} {found.probability(found.label):.3f}, {b} {found.probability(found.against):.3f}"]
-    if answer.status is Status.UNKNOWN:
-        said.append(
-            f"none of the classes finds the image typical (p = {answer.p_value:.2g}); what follows is why {a} leads"
+    (prediction,) = classifier.classify([image])
+    sentences = [f"{a} {found.probability(found.label):.3f}, {b} {found.probability(found.against):.3f}"]
+    if prediction.status is Status.UNKNOWN:
+        sentences.append(
+            f"the image is unknown (p = {prediction.p_value:.2g}): the explanation only says why {a} is more probable than {b}"
         )
     if found.counterfactual_path is None:
-        said.append(f"{classifier.family!r} has no latent space of all classes, and so no way from {a} to {b} to show")
+        sentences.append(f"no counterfactual: {classifier.family!r} has no latent space that the classes share")
     elif found.counterfactual_path.flip is None:
-        said.append(f"the way to {b} never comes to be one for the model")
-    return said
+        sentences.append(f"no image on the path to {b} is classified as {b}")
+    return sentences
 
 
-def _alike(classifier: Predictor, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
-    """Training images of both classes, if they are still to be found; else a sentence says that they are not."""
+def _nearest(classifier: Predictor, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
+    """Return the nearest training images of both classes; none, with a warning, if DATA cannot be found."""
     from likely.cli.progress import progress_bar
     from likely.evaluation.eval_split import training_images
     from likely.evaluation.nearest_neighbors import nearest_images
@@ -130,12 +129,12 @@ def _alike(classifier: Predictor, found: Explanation, folder: Path, data: str | 
 
     try:
         with progress_bar("reading images") as progress:
-            part = training_images(classifier, data or load_config(folder).data, progress)
+            images = training_images(classifier, data or load_config(folder).data, progress)
     except DataError as error:
         if data is not None:
             raise
-        click.echo(f"without training images: {error}; --data names where they are now", err=True)
+        click.echo(f"without training images: {error}; name their folder with --data", err=True)
         return {}
     classes = (found.label, found.against)
-    near = {c: nearest_images(classifier, found.image, part, c, N_ALIKE) for c in classes}
-    return {c: part.images.batch(range(len(part))).numpy() for c, part in near.items()}
+    nearest = {c: nearest_images(classifier, found.image, images, c, N_NEAREST) for c in classes}
+    return {c: near.images.batch(range(len(near))).numpy() for c, near in nearest.items()}

@@ -1,4 +1,4 @@
-"""likely extend: new classes for a model that stays as it is."""
+"""likely extend: add classes to a model without retraining it."""
 
 from __future__ import annotations
 
@@ -17,43 +17,54 @@ from likely.cli.model_argument import ModelArgument, model_command
 if TYPE_CHECKING:
     from likely.classifier import Predictor
 
-ALPHA = 0.05  # the usual false-alarm rate, at which it is said what a class's images can support
+ALPHA = 0.05  # the false-alarm rate for which missing calibration images are counted
 
 
-class NewClassParam(click.ParamType[tuple[str, Path]]):
-    """NAME=DIR: a class and where its images are."""
+class _NewClassParam(click.ParamType[tuple[str, Path]]):
+    """NAME=DIR: a class and the folder of its images."""
 
     name = "NAME=DIR"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        name, equals, place = str(value).partition("=")
-        if not (name and equals and place):
-            self.fail(
-                f"{value!r} does not say where the images of a class are; NAME=DIR was expected, as in boot=photos/boots"
-            )
-        if not Path(place).exists():
-            self.fail(f"{place} does not exist; a folder with images of {name!r} was expected")
-        return name, Path(place)
+        name, equals, folder = str(value).partition("=")
+        if not (name and equals and folder):
+            self.fail(f"{value!r} is not NAME=DIR, such as boot=photos/boots")
+        if not Path(folder).exists():
+            self.fail(f"{folder} does not exist; a folder with images of {name!r} was expected")
+        return name, Path(folder)
 
 
 @dataclass(frozen=True)
-class ExtendResult:
-    """What was learned of a class: from how many images, in how many seconds, and how many are needed to promise more."""
+class _ExtendResult:
+    """A predictor with one more class, and the errors of the images that could not be read."""
 
+    classifier: Predictor
+    name: str
     n: int
     seconds: float
-    n_missing: int
+    errors: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        said = f"{self.name}: added from {self.n:,} image{'s' * (self.n != 1)} in {self.seconds:.1f} s"
+        n_missing = self.classifier.conformal.typicality.n_missing(ALPHA)[-1]
+        if not n_missing:
+            return said
+        return (
+            f"{said}; a false-alarm guarantee for this class alone at alpha {ALPHA:g} needs {n_missing} more, until then "
+            "its p-values are pooled with those of other small classes"
+        )
 
 
 @click.command()
 @model_command
-@click.argument("lessons", nargs=-1, required=True, type=NewClassParam(), metavar="NAME=DIR...")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The new model's folder.")
-@click.option("--overwrite", is_flag=True, help="Replace the model folder that --out names.")
-def command(model: ModelArgument, lessons: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
-    """Teach MODEL new classes, each from a folder of images, without training it again.
+@click.argument("new_classes", nargs=-1, required=True, type=_NewClassParam(), metavar="NAME=DIR...")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the new model.")
+@click.option("--overwrite", is_flag=True, help="Replace the model folder --out.")
+def command(model: ModelArgument, new_classes: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
+    """Add new classes to MODEL, each from a folder of images, without retraining it.
 
-    What it knows of the other classes stays as it is. Five images are enough to begin with.
+    The other classes stay as they are. Five images are enough to start with. Exit code 1 if an image could not be read.
 
     \b
     likely extend model sandal=photos/sandals --out larger
@@ -61,17 +72,15 @@ def command(model: ModelArgument, lessons: tuple[tuple[str, Path], ...], out: Pa
     from likely.cli.output_folder import clear
     from likely.experiment import load_record, save_with_new_class
 
-    _refuse(model.folder, lessons, out, overwrite)
-    load_record(model.folder)  # before anything is removed: it is part of what will be written
-    classifier = model.classifier_of_images("extend")
-    failed, counts = 0, {}
-    for name, place in lessons:
-        classifier, learned, sentences = _taught(classifier, name, place)
-        failed += len(sentences)
-        for sentence in sentences:
+    _check_names([name for name, _ in new_classes])
+    _check_out(model.folder, out, overwrite)
+    load_record(model.folder)  # before anything is removed: the new folder needs it
+    classifier, counts, failed = model.classifier_of_images("extend"), {}, False
+    for name, folder in new_classes:
+        result = _extend(classifier, name, folder)
+        classifier, counts[name], failed = result.classifier, result.n, failed or bool(result.errors)
+        for sentence in (*result.errors, result.summary):
             click.echo(sentence, err=True)
-        click.echo(_said(name, learned), err=True)
-        counts[name] = learned.n
     if out.exists():
         clear(out)
     save_with_new_class(classifier, counts, model.folder, out, command=shlex.join(["likely", *sys.argv[1:]]))
@@ -79,46 +88,35 @@ def command(model: ModelArgument, lessons: tuple[tuple[str, Path], ...], out: Pa
     sys.exit(1 if failed else 0)
 
 
-def _refuse(folder: Path, lessons: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
+def _check_names(names: list[str]) -> None:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise click.UsageError(f"{repeated!r} is named twice; put its images into one folder")
+
+
+def _check_out(folder: Path, out: Path, overwrite: bool) -> None:
     from likely.cli.output_folder import check_output_folder
 
-    names = [name for name, _ in lessons]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise click.UsageError(f"{twice!r} was given twice; put its images into one folder")
     if out.resolve() == folder.resolve():
-        raise click.UsageError(f"--out {out} is the model itself, which stays as it is; name another folder")
+        raise click.UsageError(f"--out {out} is MODEL itself; name another folder")
     if out.exists() and any(out.iterdir()):
         if not overwrite:
             raise click.UsageError(f"{out} is not empty; --overwrite replaces it")
         check_output_folder(out)
 
 
-def _taught(classifier: Predictor, name: str, place: Path) -> tuple[Predictor, ExtendResult, list[str]]:
-    """The classifier of one class more, and a sentence for every image that could not be read."""
+def _extend(classifier: Predictor, name: str, folder: Path) -> _ExtendResult:
     from likely.classifier.class_incremental import with_new_class
     from likely.cli.console import console
     from likely.data.decoding import ImageWarning
     from likely.data.preprocessing import find_images
 
-    paths = find_images([str(place)])
+    paths = find_images([str(folder)])
     if not paths:
-        raise click.UsageError(f"there are no images in {place}; images of {name!r} were expected")
+        raise click.UsageError(f"there are no images in {folder}; images of {name!r} were expected")
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, console.status(f"learning {name}"):
+    with warnings.catch_warnings(record=True) as caught, console.status(f"adding {name}"):
         warnings.simplefilter("always", ImageWarning)
-        larger = with_new_class(classifier, name, paths)
-    unread = [str(each.message) for each in caught if issubclass(each.category, ImageWarning)]
-    n_missing = larger.conformal.typicality.n_missing(ALPHA)[-1]
-    learned = ExtendResult(len(paths) - len(unread), time.perf_counter() - start, n_missing)
-    return larger, learned, unread
-
-
-def _said(name: str, learned: ExtendResult) -> str:
-    said = f"{name}: learned from {learned.n:,} image{'s' * (learned.n != 1)} in {learned.seconds:.1f} s"
-    if not learned.n_missing:
-        return said
-    return (
-        f"{said}; to promise false alarms of this class alone at alpha {ALPHA:g} takes {learned.n_missing} more, until then "
-        "what is promised is of all small classes together"
-    )
+        extended = with_new_class(classifier, name, paths)
+    errors = tuple(str(each.message) for each in caught if issubclass(each.category, ImageWarning))
+    return _ExtendResult(extended, name, len(paths) - len(errors), time.perf_counter() - start, errors)

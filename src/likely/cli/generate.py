@@ -1,4 +1,4 @@
-"""likely generate: new images of the classes, and walks from one to another."""
+"""likely generate: sample images of the classes, and interpolate between classes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from likely.classifier import Predictor
 
 STEPS = 10
-IN_A_PICTURE, IN_A_DATASET = 8, 100  # images of each class, unless a number is given
+N_IN_PICTURE, N_IN_DATASET = 8, 100  # images per class by default
 
 
 @dataclass(frozen=True)
-class GenerateRequest:
-    """What is to be drawn: images of classes, or walks if there is a `start`."""
+class _GenerateRequest:
+    """Samples of classes, or walks between classes if there is a `start`."""
 
     names: tuple[str, ...]
     n: int
@@ -33,118 +33,74 @@ class GenerateRequest:
     steps: int | None
     truncation: float
     seed: int
-    in_one_picture: bool
+    one_picture: bool
+
+    def __post_init__(self) -> None:
+        if self.start is None and (self.waypoints or self.steps):
+            raise click.UsageError("--to and --steps belong to a walk, which starts with --from NAME")
+        if self.start is not None and self.names:
+            raise click.UsageError("--class is for images and --from for walks; give one of them")
+        if not math.isfinite(self.truncation):
+            raise click.UsageError(f"--truncation {self.truncation} is not finite; a number such as 0.7 was expected")
 
 
 @click.command()
 @model_command
+@click.option("--class", "names", multiple=True, metavar="NAME", help="Class; may be repeated.  [default: all]")
 @click.option(
-    "--class", "names", multiple=True, metavar="NAME", help="Draw this class; may be given again. All, if left out."
-)
-@click.option("-n", "n", type=click.IntRange(1), help="Images of each class, or walks.  [default: 8, of a dataset 100]")
-@click.option(
-    "--from",
-    "start",
-    metavar="NAME",
-    help="Walk from an image of this class, in small steps, to one of the class --to, or to another of its own.",
+    "-n",
+    "n",
+    type=click.IntRange(1),
+    help=f"Images per class, or walks.  [default: {N_IN_PICTURE}; {N_IN_DATASET} with --dataset]",
 )
 @click.option(
-    "--to", "waypoints", multiple=True, metavar="NAME", help="Where a walk leads; given again, it goes on to there."
+    "--from", "start", metavar="NAME", help="Walk in latent space from an image of this class to one of --to."
 )
-@click.option(
-    "--steps", type=click.IntRange(2), help=f"Images from one class of a walk to the next; {STEPS} if left out."
-)
+@click.option("--to", "waypoints", multiple=True, metavar="NAME", help="Next class of the walk; may be repeated.")
+@click.option("--steps", type=click.IntRange(2), help=f"Images between two classes of a walk.  [default: {STEPS}]")
 @click.option(
     "--truncation",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Below 1: images closer to their class's most typical one, cleaner and more alike.",
+    help="Scale of the latent noise; below 1, images are more typical and less varied.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="FILE.png for one picture, or a folder.")
-@click.option(
-    "--dataset", type=click.Path(path_type=Path), help="A folder of class folders, which `likely train` reads."
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed, other images.")
-@click.option("--overwrite", is_flag=True, help="Replace what --out or --dataset names.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="Folder to write class folders for `likely train` to.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--overwrite", is_flag=True, help="Replace --out or --dataset.")
 def command(
-    model: ModelArgument, out: Path | None, dataset: Path | None, overwrite: bool, n: int | None, **asked: Any
+    model: ModelArgument, out: Path | None, dataset: Path | None, overwrite: bool, n: int | None, **request: Any
 ) -> None:
-    """Draw new images, or walks from one to another: one picture, or single files in a folder.
+    """Generate new images, or walks from one class to another: one picture, or files in a folder.
 
     \b
-    likely generate model --out all.png                          each class a row
+    likely generate model --out all.png                          one row per class
     likely generate model --class boot -n 100 --out photos       photos/boot/0000.png and 99 more
     likely generate model --from sandal --to boot --out walk.png
-    likely generate model --dataset made                         made/boot/0000.png …: 100 of every class
+    likely generate model --dataset generated                    generated/boot/0000.png …: 100 per class
     """
-    place = out or dataset
-    if place is None or (out is not None and dataset is not None):
-        raise click.UsageError("where to? --out FILE.png, --out FOLDER or --dataset FOLDER was expected, one of them")
-    if place.exists() and not overwrite:
-        raise click.UsageError(f"{place} exists; --overwrite replaces it")
-    asked["n"] = n or (IN_A_DATASET if dataset is not None else IN_A_PICTURE)
-    request = GenerateRequest(**asked, in_one_picture=dataset is None and bool(place.suffix))
-    if dataset is not None and request.start is not None:
-        raise click.UsageError("--dataset is of images, and a walk is none; use --out")
-    _refuse_contradictions(request)
+    destination = _destination(out, dataset, overwrite)
+    request["n"] = n or (N_IN_DATASET if dataset is not None else N_IN_PICTURE)
+    asked = _GenerateRequest(**request, one_picture=dataset is None and bool(destination.suffix))
+    if dataset is not None and asked.start is not None:
+        raise click.UsageError("--dataset is for images, not for walks; use --out")
     classifier = model.classifier_of_images("sample")
-    _refuse_families(classifier, request)
-    draw = _draw_images if request.start is None else _draw_walks
-    click.echo(f"{draw(classifier, request, place)}: {place}", err=True)
+    _check_family(classifier, asked)
+    write = _write_samples if asked.start is None else _write_walks
+    click.echo(f"{write(classifier, asked, destination)}: {destination}", err=True)
 
 
-def _draw_images(classifier: Predictor, request: GenerateRequest, out: Path) -> str:
-    """Images of the classes: a sheet, or a folder for each class. Returns what was drawn, in words."""
-    from likely.classifier.sampling import sample
-    from likely.reporting.formatting import plural
-
-    names = list(dict.fromkeys(request.names or classifier.labels))
-    for name in names:
-        classifier.index(name)  # a class that there is not is named before any is drawn
-    if not request.in_one_picture:
-        _refuse_ways_out(names, out)
-    asked = {"truncation": request.truncation}
-    images = [sample(classifier, name, request.n, seed=request.seed + i, **asked) for i, name in enumerate(names)]
-    if request.in_one_picture:
-        _write_sheet(out, _sheet(images, names))
-    else:
-        for name, drawn in zip(names, images, strict=True):
-            _write_files(out / name, drawn)
-    said = plural(request.n, "image")
-    return f"{said} of {names[0]}" if len(names) == 1 else f"{said} of each of {len(names)} classes"
+def _destination(out: Path | None, dataset: Path | None, overwrite: bool) -> Path:
+    chosen = [path for path in (out, dataset) if path is not None]
+    if len(chosen) != 1:
+        raise click.UsageError("give one of --out FILE.png, --out FOLDER and --dataset FOLDER")
+    if chosen[0].exists() and not overwrite:
+        raise click.UsageError(f"{chosen[0]} exists; --overwrite replaces it")
+    return chosen[0]
 
 
-def _draw_walks(classifier: Predictor, request: GenerateRequest, out: Path) -> str:
-    """Walks: a sheet with a strip from each class to the next, or a folder for each walk."""
-    from likely.evaluation.interpolation import InterpolationPath, frames, interpolate_classes
-    from likely.reporting.formatting import plural
-    from likely.reporting.images.image_grid import labeled_rows
-
-    assert request.start is not None
-    route = InterpolationPath((request.start, *(request.waypoints or (request.start,))), request.steps or STEPS)
-    drawn = interpolate_classes(classifier, route, request.n, seed=request.seed, truncation=request.truncation)
-    if request.in_one_picture:
-        legs = [leg for walk in drawn for leg in walk]
-        _write_sheet(out, labeled_rows([leg.images for leg in legs], [(leg.start, leg.end) for leg in legs]))
-    else:
-        for i, walk in enumerate(drawn):
-            _write_files(out / f"{i:04d}", frames(walk))
-    return f"{plural(request.n, 'walk')} {' → '.join(route.names)}"
-
-
-def _refuse_contradictions(request: GenerateRequest) -> None:
-    if request.start is None and (request.waypoints or request.steps):
-        raise click.UsageError("--to and --steps are for a walk, and a walk starts with --from NAME")
-    if request.start is not None and request.names:
-        raise click.UsageError("--class is for images and --from for walks; one of them was expected")
-    if not math.isfinite(request.truncation):
-        raise click.UsageError(
-            f"--truncation {request.truncation} is no number to scale with; one like 0.7 was expected"
-        )
-
-
-def _refuse_families(classifier: Predictor, request: GenerateRequest) -> None:
+def _check_family(classifier: Predictor, request: _GenerateRequest) -> None:
     from likely.base import GenerativeModel, Latent
     from likely.classifier.sampling import latent_model
     from likely.models import families_with
@@ -159,27 +115,67 @@ def _refuse_families(classifier: Predictor, request: GenerateRequest) -> None:
         )
 
 
-def _refuse_ways_out(names: Sequence[str], out: Path) -> None:
-    """A class becomes a folder inside `out`, and a model that someone else made may call its classes anything."""
+def _write_samples(classifier: Predictor, request: _GenerateRequest, out: Path) -> str:
+    """Write images of the classes, as one picture or in a folder per class, and return a summary."""
+    from likely.classifier.sampling import sample
+    from likely.reporting.formatting import plural
+
+    names = list(dict.fromkeys(request.names or classifier.labels))
+    for name in names:
+        classifier.index(name)  # raises for an unknown class before any image is sampled
+    if not request.one_picture:
+        _check_folder_names(names, out)
+    images = [
+        sample(classifier, name, request.n, seed=request.seed + i, truncation=request.truncation)
+        for i, name in enumerate(names)
+    ]
+    if request.one_picture:
+        _write_picture(out, _grid(images, names))
+    else:
+        for name, samples in zip(names, images, strict=True):
+            _write_files(out / name, samples)
+    summary = plural(request.n, "image")
+    return f"{summary} of {names[0]}" if len(names) == 1 else f"{summary} of each of {len(names)} classes"
+
+
+def _write_walks(classifier: Predictor, request: _GenerateRequest, out: Path) -> str:
+    """Write walks, as one picture with a row per segment or in a folder per walk, and return a summary."""
+    from likely.evaluation.interpolation import InterpolationPath, frames, interpolate_classes
+    from likely.reporting.formatting import plural
+    from likely.reporting.images.image_grid import labeled_rows
+
+    assert request.start is not None
+    path = InterpolationPath((request.start, *(request.waypoints or (request.start,))), request.steps or STEPS)
+    walks = interpolate_classes(classifier, path, request.n, seed=request.seed, truncation=request.truncation)
+    if request.one_picture:
+        segments = [segment for walk in walks for segment in walk]
+        rows = [segment.images for segment in segments]
+        _write_picture(out, labeled_rows(rows, [(segment.start, segment.end) for segment in segments]))
+    else:
+        for i, walk in enumerate(walks):
+            _write_files(out / f"{i:04d}", frames(walk))
+    return f"{plural(request.n, 'walk')} {' → '.join(path.names)}"
+
+
+def _check_folder_names(names: Sequence[str], out: Path) -> None:
+    """Raise a UsageError if a class name, which may come from an untrusted model, leads out of the folder."""
     for name in names:
         if PurePath(name).anchor or ".." in PurePath(name).parts:
-            raise click.UsageError(
-                f"class {name!r} names a folder outside {out}; with --out FILE.png it can be drawn all the same"
-            )
+            raise click.UsageError(f"class {name!r} would be written outside {out}; use --out FILE.png for it")
 
 
-def _sheet(images: Sequence[NDArray[Any]], names: Sequence[str]) -> Image.Image:
-    """A row for each class, or all lines of a single one under its name."""
+def _grid(images: Sequence[NDArray[Any]], names: Sequence[str]) -> Image.Image:
+    """Return a grid with one row per class, or with several rows of a single class."""
     from likely.reporting.images.image_grid import grid, grid_by_class
 
     return grid(images[0], names[0]) if len(names) == 1 else grid_by_class({"": images}, names)
 
 
-def _write_sheet(out: Path, sheet: Image.Image) -> None:
+def _write_picture(out: Path, picture: Image.Image) -> None:
     from likely.data.preprocessing import write_image
     from likely.reporting.images.image_grid import TRANSPARENT_FORMATS, opaque
 
-    write_image(out, sheet if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(sheet))
+    write_image(out, picture if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(picture))
 
 
 def _write_files(folder: Path, images: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""likely keys: who may ask a service."""
+"""likely keys: manage the API keys of a service."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 import click
 
 from likely.cli.serve import DATABASE
-from likely.cli.store import WHICH, open_store
+from likely.cli.store import STORE_FOLDER, open_store
 
 SCOPES = ("read", "classify", "label", "admin")
 
 
 @click.group(name="keys")
 def command() -> None:
-    """Make, list and revoke the API keys of a service."""
+    """Create, list and revoke the API keys of a service."""
 
 
 @command.command()
 @click.argument("name")
 @click.option(
-    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), required=True, help="What it may do; several."
+    "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), required=True, help="Permission; may be repeated."
 )
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Until it expires; never, when left out.")
-@WHICH
+@click.option("--days", type=click.FloatRange(0, min_open=True), help="Days until the key expires.  [default: never]")
+@STORE_FOLDER
 @DATABASE
 def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, database: str | None) -> None:
-    """Make a key for NAME and show its secret, this once."""
+    """Create a key called NAME and print its secret, which is shown only once."""
     store = open_store(folder, database)
     from likely.server.store import Scope
 
@@ -36,29 +36,29 @@ def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, da
 
 
 @command.command(name="list")
-@WHICH
+@STORE_FOLDER
 @DATABASE
 def list_(folder: Path, database: str | None) -> None:
-    """All keys, without their secrets."""
-    lines = [("id", "may", "until", "name")]
+    """List all keys, without their secrets."""
+    rows = [("id", "scopes", "expires", "name")]
     for key in open_store(folder, database).keys.all():
-        until = f"{key.expires:%Y-%m-%d}" if key.expires else "for good"
+        expires = f"{key.expires:%Y-%m-%d}" if key.expires else "never"
         if key.invalid_reason is not None:
-            until = "revoked" if key.revoked else f"expired {until}"
-        lines.append((key.id, ",".join(sorted(key.scopes)), until, key.name))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        click.echo("  ".join(f"{word:<{width}}" for word, width in zip(line, widths, strict=True)).rstrip())
+            expires = "revoked" if key.revoked else f"expired {expires}"
+        rows.append((key.id, ",".join(sorted(key.scopes)), expires, key.name))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{word:<{width}}" for word, width in zip(row, widths, strict=True)).rstrip())
 
 
 @command.command()
 @click.argument("id")
-@WHICH
+@STORE_FOLDER
 @DATABASE
 def revoke(id: str, folder: Path, database: str | None) -> None:
-    """From now on the key ID opens nothing."""
+    """Revoke the key ID."""
     store = open_store(folder, database)
     if not store.keys.revoke(id):
-        raise click.UsageError(f"there is no key {id!r}; `likely keys list` shows all")
+        raise click.UsageError(f"there is no key {id!r}; `likely keys list` lists all")
     store.audit("key revoked", id, key=None, address="")
     click.echo(f"revoked: {id}", err=True)

@@ -1,4 +1,4 @@
-"""--mask: which pixels of the images a command is to go by."""
+"""The option --mask: the pixels of an image that a command may use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRANSPARENT = "transparent"
 
 
 def load_mask(classifier: Predictor, source: str, path: Path) -> Mask:
-    """What --mask leaves of one image, (H, W)."""
+    """Return the observed pixels of one image, (H, W), from the file `source` or from the image's transparency."""
     if source != TRANSPARENT:
         return load_mask_file(classifier, Path(source))
     mask: Mask = alpha_masks(classifier, [path])[0]
@@ -31,7 +31,7 @@ def load_mask(classifier: Predictor, source: str, path: Path) -> Mask:
 
 
 def load_mask_file(classifier: Predictor, path: Path) -> Mask:
-    """(H, W): the white or opaque pixels of a picture; a UsageError if it cannot be read."""
+    """Return the white, opaque pixels of an image file, (H, W); a UsageError if it cannot be read."""
     from likely.data.preprocessing import HALF, read_image, read_mask
 
     assert classifier.format is not None
@@ -41,12 +41,12 @@ def load_mask_file(classifier: Predictor, path: Path) -> Mask:
         return mask
     except ImageError as error:
         raise click.UsageError(
-            f"--mask {error}; a picture that is white where the images are to be looked at was expected, or {TRANSPARENT!r}"
+            f"--mask {error}; an image that is white where pixels are observed was expected, or {TRANSPARENT!r}"
         ) from error
 
 
 def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
-    """(N, H, W): the opaque pixels of each image; all of one that cannot be read, of which the answer will say so."""
+    """Return the opaque pixels of each image, (N, H, W), and all pixels of an image that cannot be read."""
     import numpy as np
 
     from likely.data.preprocessing import read_mask
@@ -57,13 +57,13 @@ def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
     for path in paths:
         try:
             masks.append(read_mask(path, classifier.format))
-        except ImageError:
+        except ImageError:  # its prediction carries the error
             masks.append(whole)
     return np.stack(masks)
 
 
 def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: str | None) -> ConformalClassifier | None:
-    """P-values behind one mask, from the images that the training set aside, if they are still to be found."""
+    """Calibrate p-values for one mask on the model's held-out images; None, with a warning, if they cannot be found."""
     from likely.classifier.calibration import calibrate_for_mask
     from likely.cli.console import console
     from likely.cli.progress import progress_bar
@@ -71,11 +71,11 @@ def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: st
 
     try:
         with progress_bar("reading images") as progress:
-            parts = held_out_splits(classifier, folder, data, progress)
+            splits = held_out_splits(classifier, folder, data, progress)
     except DataError as error:
         if data is not None:
             raise
-        click.echo(f"without p-values: {error}; --data names where they are now", err=True)
+        click.echo(f"without p-values: {error}; name the folder of the training images with --data", err=True)
         return None
-    with console.status("calibrating behind the mask"):
-        return calibrate_for_mask(classifier, mask, parts.validation, parts.calibration)
+    with console.status("calibrating for the mask"):
+        return calibrate_for_mask(classifier, mask, splits.validation, splits.calibration)

@@ -1,4 +1,4 @@
-"""What the commands that use a model have in common: the MODEL argument, the machine's options, the loading."""
+"""The MODEL argument and the options that all commands with a model share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
 PUBLIC_KEY = click.Path(path_type=Path, exists=True, dir_okay=False)
-SIGNED = "Read only models signed by the holder of this public key's private half (`likely sign`)."
-Function = Callable[..., None]
+SIGNED = "Accept only models signed with the private key that belongs to this public key (`likely sign`)."
+THREADS = "Number of CPU threads.  [default: the free cores]"
 
 
 @dataclass(frozen=True)
 class ModelArgument:
-    """A model folder that `likely train` wrote, and where to compute with it."""
+    """A model folder, and the device and threads to run it with."""
 
     folder: Path
     device: str
@@ -32,7 +32,7 @@ class ModelArgument:
     signer: Path | None = None
 
     def classifier(self) -> Predictor:
-        """The folder's classifier, on the device and with the threads asked for."""
+        """Load the folder's predictor."""
         import torch
 
         from likely.checkpoint import TrustPolicy
@@ -44,26 +44,26 @@ class ModelArgument:
         return classifier
 
     def classifier_of_images(self, method: str) -> Predictor:
-        """The same; a UsageError for a model of vectors, which name the method that takes those in Python."""
+        """Load the folder's predictor; a UsageError names the Python method to use if it was trained on vectors."""
         classifier = self.classifier()
         if classifier.format is None:
             raise click.UsageError(
-                f"{self.folder} was trained on vectors, not images; BayesClassifier.{method} is for them, in Python"
+                f"{self.folder} was trained on vectors, not images; use likely.Classifier.{method} in Python"
             )
         return classifier
 
 
-def model_command(function: Function) -> Function:
-    """Give a command the argument MODEL and the options of the machine, which it gets as one `Opening`."""
+def model_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the MODEL argument and its options to a command, which receives them as one ModelArgument."""
 
     @wraps(function)
     def command(model: Path, device: str, threads: int | None, signer: Path | None, **others: Any) -> None:
         function(ModelArgument(model, device, threads, signer), **others)
 
     for parameter in (
-        click.option("--threads", type=click.IntRange(1), help="Processor threads; the free cores when left out."),
+        click.option("--threads", type=click.IntRange(1), help=THREADS),
         click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED),
-        click.option("--device", type=DEVICES, default="auto", show_default=True, help="Where to compute."),
+        click.option("--device", type=DEVICES, default="auto", show_default=True, help="Device to run on."),
         click.argument("model", type=click.Path(path_type=Path)),
     ):
         command = parameter(command)

@@ -1,4 +1,4 @@
-"""--prior: in which mix the classes come, of `likely classify`."""
+"""The option --prior: the class prior p(c) of `likely classify`."""
 
 from __future__ import annotations
 
@@ -19,75 +19,73 @@ if TYPE_CHECKING:
     from likely.classifier.prior_adaptation import PriorAdaptation
 
 ADAPT, UNIFORM = "adapt", "uniform"
-FORMS = 'a .json file such as {"boot": 0.8, "bag": 0.2}, or a .csv file with the columns label and share'
+FORMATS = 'a .json file such as {"boot": 0.8, "bag": 0.2}, or a .csv file with the columns label and fraction'
 
 
-def log_prior(classifier: Predictor, asked: str | None, paths: list[Path], alpha: float) -> Tensor | None:
-    """log π (K,) as --prior asks for it; None for that of the training."""
+def log_prior(classifier: Predictor, prior: str | None, paths: list[Path], alpha: float) -> Tensor | None:
+    """Return log p(c), (K,), for --prior; None for the training prior."""
     from likely.classifier.prior_adaptation import adapt_prior
     from likely.inference.posterior import log_uniform
 
-    if asked is None:
+    if prior is None:
         return None
-    if asked == UNIFORM:
+    if prior == UNIFORM:
         return log_uniform(len(classifier.labels))
-    if asked != ADAPT:
-        return load_prior_file(classifier, Path(asked))
+    if prior != ADAPT:
+        return _load_prior_file(classifier, Path(prior))
     images = classifier.load_images(paths).images
-    found = adapt_prior(classifier, (outputs for _, outputs in classifier.batches(images)), alpha)
-    print_prior(classifier, found)
-    return found.prior_estimate.log_prior
+    adaptation = adapt_prior(classifier, (outputs for _, outputs in classifier.batches(images)), alpha)
+    _print_prior(classifier, adaptation)
+    return adaptation.prior_estimate.log_prior
 
 
-def load_prior_file(classifier: Predictor, path: Path) -> Tensor:
-    """The shares that a file gives; a UsageError says what is wrong with it."""
+def _load_prior_file(classifier: Predictor, path: Path) -> Tensor:
     from likely.inference.label_shift import log_prior_from_fractions
 
     try:
-        shares = _read(path)
-        for label in shares:
+        fractions = _read(path)
+        for label in fractions:
             classifier.index(label)
-        missing = [label for label in classifier.labels if label not in shares]
+        missing = [label for label in classifier.labels if label not in fractions]
         if missing:
-            raise InvalidValueError(
-                f"there is no share for {', '.join(map(repr, missing))}; a share for each class was expected"
-            )
-        return log_prior_from_fractions([shares[label] for label in classifier.labels], classifier.labels)
-    except ValueError as error:
+            raise InvalidValueError(f"{', '.join(map(repr, missing))} missing; a fraction for every class was expected")
+        return log_prior_from_fractions([fractions[label] for label in classifier.labels], classifier.labels)
+    except InvalidValueError as error:
         raise click.UsageError(f"--prior {path}: {error}") from error
 
 
-def print_prior(classifier: Predictor, found: PriorAdaptation) -> None:
-    """What the images say of the class mix, on stderr."""
-    from likely.cli.console import console
-
-    mix, labels = found.prior_estimate, classifier.labels
-    left_out = f"; {found.n_unknown:,} unknown ones left out" if found.n_unknown else ""
-    console.print(f"class mix of {mix.n_used:,} images{left_out}", markup=False)
-    if not mix.shifted:
-        console.print(f"  like that of the training (p = {mix.p_value:.2g}): kept", markup=False)
-    else:
-        trained = classifier.log_prior.exp().tolist()
-        rows = zip(labels, trained, mix.estimate.tolist(), mix.low.tolist(), mix.high.tolist(), strict=True)
-        for label, before, now, low, high in rows:
-            console.print(
-                f"  {label}: {now:.1%} (99% interval {low:.1%} to {high:.1%}), {before:.1%} in training", markup=False
-            )
-    for a, b in mix.identifiability.confused:
-        console.print(f"  the shares of {labels[a]!r} and {labels[b]!r} cannot be told apart", markup=False)
-
-
 def _read(path: Path) -> Mapping[str, float]:
-    """Shares by label; a ValueError if the file has none."""
+    """Return the fraction of each label; an InvalidValueError if the file cannot be read or has another format."""
     try:
         text = path.read_text(encoding="utf-8")
+        if path.suffix.lower() == ".json":
+            return {str(label): float(fraction) for label, fraction in json.loads(text).items()}
+        return {row["label"]: float(row["fraction"]) for row in csv.DictReader(text.splitlines())}
     except OSError as error:
         raise InvalidValueError(
-            f"cannot be read ({(error.strerror or str(error)).lower()}); {UNIFORM}, {ADAPT}, or {FORMS} was expected"
+            f"cannot be read ({(error.strerror or str(error)).lower()}); {UNIFORM}, {ADAPT}, or {FORMATS} was expected"
         ) from error
-    try:
-        if path.suffix.lower() == ".json":
-            return {str(label): float(share) for label, share in json.loads(text).items()}
-        return {row["label"]: float(row["share"]) for row in csv.DictReader(text.splitlines())}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidValueError(f"holds no shares; {FORMS} was expected") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # of a file in another format
+        raise InvalidValueError(f"contains no prior; {FORMATS} was expected") from error
+
+
+def _print_prior(classifier: Predictor, adaptation: PriorAdaptation) -> None:
+    """Print the estimated prior with 99% intervals to stderr."""
+    from likely.cli.console import console
+
+    prior, labels = adaptation.prior_estimate, classifier.labels
+    excluded = f"; {adaptation.n_unknown:,} unknown ones excluded" if adaptation.n_unknown else ""
+    lines = [f"class prior of {prior.n_used:,} images{excluded}"]
+    if not prior.shifted:
+        lines.append(f"  no shift detected (p = {prior.p_value:.2g}): the training prior is used")
+    else:
+        before = classifier.log_prior.exp().tolist()
+        rows = zip(labels, before, prior.estimate.tolist(), prior.low.tolist(), prior.high.tolist(), strict=True)
+        lines += [
+            f"  {label}: {now:.1%} (99% interval {low:.1%} to {high:.1%}), {trained:.1%} in training"
+            for label, trained, now, low, high in rows
+        ]
+    for a, b in prior.identifiability.confused:
+        lines.append(f"  the fractions of {labels[a]!r} and {labels[b]!r} cannot be distinguished")
+    for line in lines:
+        console.print(line, markup=False)

@@ -1,4 +1,4 @@
-"""likely sign: a signature over all files of a model folder."""
+"""likely sign: sign a model folder."""
 
 from __future__ import annotations
 
@@ -6,27 +6,31 @@ from pathlib import Path
 
 import click
 
+from likely.cli.encrypt import KEY_FILE, one_key
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path, exists=True, file_okay=False), required=False)
+@click.option("--key", type=KEY_FILE, help="Private key to sign with.")
 @click.option(
-    "--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="The private key to sign with."
+    "--new-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Create a key pair, FILE and FILE.pub, and sign with it.",
 )
-@click.option("--new-key", type=click.Path(path_type=Path, dir_okay=False), help="Make a key first, FILE and FILE.pub.")
 def command(model: Path | None, key: Path | None, new_key: Path | None) -> None:
-    """Sign every file of MODEL. Whoever has FILE.pub can check it: `likely verify`, or --require-signature where it is used."""
+    """Sign every file of MODEL.
+
+    Anyone with FILE.pub can check the signature with `likely verify` or --require-signature. With --new-key alone, only the
+    key pair is created.
+    """
     from likely.checkpoint import signing
 
-    if (key is None) == (new_key is None):
-        raise click.UsageError("name the private key with --key, or make one with --new-key")
+    chosen = one_key(key, new_key)
     if new_key is not None:
         public = signing.new_key(new_key)
-        click.echo(f"private key: {new_key}, for you alone; public key: {public}, for those who check", err=True)
-    if model is None:
-        if key is not None:
-            raise click.UsageError("name the model folder to sign")
-        return
-    chosen = key or new_key
-    assert chosen is not None
-    signing.sign(model, chosen)
-    click.echo(f"signed: {model}", err=True)
+        click.echo(f"private key: {new_key}, keep it secret; public key: {public}, publish it", err=True)
+    if model is not None:
+        signing.sign(model, chosen)
+        click.echo(f"signed: {model}", err=True)
+    elif key is not None:
+        raise click.UsageError("name the model folder to sign")

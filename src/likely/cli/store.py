@@ -1,4 +1,4 @@
-"""likely store: keep, copy and thin out what a service has answered."""
+"""likely store: back up, restore, prune and encrypt the store of a service."""
 
 from __future__ import annotations
 
@@ -15,64 +15,62 @@ if TYPE_CHECKING:
     from likely.server.store import Store
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
-WHICH = click.option("--store", "folder", type=FOLDER, default=STORE, show_default=True, help="The store's folder.")
+STORE_FOLDER = click.option(
+    "--store", "folder", type=FOLDER, default=STORE, show_default=True, help="Folder of the store."
+)
 
 
 @click.group(name="store")
 def command() -> None:
-    """Copy, bring back and thin out what a service has answered."""
+    """Back up, restore and prune stored predictions."""
 
 
 @command.command()
 @click.argument("out", type=FOLDER)
-@WHICH
+@STORE_FOLDER
 @DATABASE
 def backup(out: Path, folder: Path, database: str | None) -> None:
-    """Copy everything to the new folder OUT, as it is at one moment. The service may go on meanwhile."""
+    """Copy the store to the new folder OUT, as of one moment. The service may keep running."""
     from likely.cli.progress import progress_bar
 
     opened = open_store(folder, database)
-    from likely.server.store.backup import backup as copied
+    from likely.server.store.backup import backup as copy
 
     with progress_bar("copying images") as progress:
-        n = copied(opened, out, progress)
+        n = copy(opened, out, progress)
     click.echo(f"backup: {out}, {n:,} images", err=True)
 
 
 @command.command()
 @click.argument("backup", type=FOLDER)
-@WHICH
+@STORE_FOLDER
 @DATABASE
 def restore(backup: Path, folder: Path, database: str | None) -> None:
-    """Make a store of the folder BACKUP, in a new folder or an empty database."""
+    """Restore the folder BACKUP to a new folder or an empty database."""
     from likely.cli.progress import progress_bar
 
     with require_packages():
-        from likely.server.store.backup import restore as copied
+        from likely.server.store.backup import restore as copy
     with progress_bar("copying images") as progress:
-        n = copied(backup, folder, database, progress)
+        n = copy(backup, folder, database, progress)
     click.echo(f"store: {folder}, {n:,} images", err=True)
 
 
 @command.command()
 @click.option(
-    "--older-than",
-    type=click.FloatRange(0, min_open=True),
-    required=True,
-    metavar="DAYS",
-    help="Age in days from which predictions are removed.",
+    "--older-than", type=click.FloatRange(0, min_open=True), required=True, metavar="DAYS", help="Minimum age in days."
 )
-@WHICH
+@STORE_FOLDER
 @DATABASE
 def prune(older_than: float, folder: Path, database: str | None) -> None:
-    """Forget what was answered more than DAYS ago and that nobody labeled, with images that nothing is left of.
+    """Delete predictions without a true label that are older than DAYS, and images that no prediction refers to.
 
-    No service must run meanwhile; `likely serve --retention-days` does the same by itself.
+    Stop the service first, or let it prune by itself: `likely serve --retention-days`.
     """
     opened = open_store(folder, database, exclusive=True)
     n = opened.prune(older_than)
     opened.audit("retention", f"{n} predictions older than {older_than:g} days", key=None, address="")
-    click.echo(f"{n:,} predictions forgotten", err=True)
+    click.echo(f"{n:,} predictions deleted", err=True)
 
 
 @command.command(name="encrypt")
@@ -80,12 +78,12 @@ def prune(older_than: float, folder: Path, database: str | None) -> None:
     "--image-key",
     type=KEY_FILE,
     multiple=True,
-    help="The first encrypts, all open; without it those of LIKELY_IMAGE_KEY.",
+    help="Key file; the first one encrypts, the others decrypt older images.  [default: LIKELY_IMAGE_KEY]",
 )
-@WHICH
+@STORE_FOLDER
 @DATABASE
 def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) -> None:
-    """Encrypt all images on the disk, those that are already with a new key; the service must not run meanwhile."""
+    """Encrypt all images on disk, also those that are encrypted with an older key. Stop the service first."""
     keys = image_keys(image_key)
     if not keys:
         raise click.UsageError("a key is needed: --image-key FILE, or LIKELY_IMAGE_KEY")
@@ -96,11 +94,11 @@ def encrypt_(image_key: tuple[Path, ...], folder: Path, database: str | None) ->
 
 
 def open_store(folder: Path, database: str | None, keys: Keyring | None = None, *, exclusive: bool = False) -> Store:
-    """The store in a folder, open as long as the command runs; a UsageError if there is none."""
+    """Open the store in a folder until the command ends; a UsageError if there is none."""
     with require_packages():
         from likely.server.store import Store
     if database is None and not (folder / "likely.sqlite").exists():
-        raise click.UsageError(f"{folder} holds no store; `likely serve MODEL --store {folder}` begins one")
+        raise click.UsageError(f"{folder} contains no store; `likely serve MODEL --store {folder}` creates one")
     opened = Store.open(folder, database, keys, exclusive=exclusive)
     click.get_current_context().call_on_close(opened.close)
     return opened

@@ -1,4 +1,4 @@
-"""What was left out of DATA, on stderr: the first few on a terminal, every one where a file or a program reads."""
+"""Warnings about skipped inputs: the first few on a terminal, all of them in a file or pipe."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 MAX_SHOWN = 10
 
 
-def print_skipped(errors: Sequence[LoadError], *, all_named_by: str) -> None:
-    """A line a problem; where there are too many for a terminal, how many more, and the command that names them all."""
+def print_skipped(errors: Sequence[LoadError], *, list_command: str) -> None:
+    """Print one line for each skipped input; `list_command` is the command that lists all of them."""
     from rich.text import Text
 
     from likely.cli.console import console
 
     shown = errors[:MAX_SHOWN] if console.is_terminal else errors
-    lines = [problem.message for problem in shown]
+    lines = [error.message for error in shown]
     if len(errors) > len(shown):
-        lines.append(f"{len(errors) - len(shown):,} more; `{all_named_by}` names them all")
+        lines.append(f"{len(errors) - len(shown):,} more; `{list_command}` lists all")
     for line in lines:
-        console.print(Text.assemble(("left out:", "yellow"), " ", line), soft_wrap=True)
+        console.print(Text.assemble(("skipped:", "yellow"), " ", line), soft_wrap=True)

@@ -1,6 +1,6 @@
-"""Answers as people and programs read them: a table, JSON lines, CSV, Parquet.
+"""Prediction writers: table, JSON lines, CSV and Parquet.
 
-A writer takes one Answer after the other and then None, for the end.
+A writer is called with one Prediction after the other and then with None, for the end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +19,7 @@ from rich.text import Text
 from likely.exceptions import InvalidValueError
 from likely.prediction import Prediction, Status
 
-Writer = Callable[[Prediction | None], None]
+Writer: TypeAlias = Callable[[Prediction | None], None]
 COLORS = {
     Status.KNOWN: "green",
     Status.AMBIGUOUS: "yellow",
@@ -27,48 +27,49 @@ COLORS = {
     Status.UNCALIBRATED: "dim",
     Status.ERROR: "bold red",
 }
-MIN_PROBABILITY = 0.9  # the probability of a group from which on it is worth a word
-MAX_WIDTH = 1000  # characters: enough that a file or a pipe gets every row on one line
+MIN_GROUP_PROBABILITY = 0.9  # of the groups that the table shows
+MAX_WIDTH = 1000  # characters: in a file or a pipe, every row fits on one line
 COLUMNS = (
-    *("input", "status", "label", "probability", "p_value", "set"),
+    *("input", "status", "label", "probability", "p_value", "prediction_set"),
     *("bits_per_dim", "p_real", "calibration", "model", "error"),
 )
 
 
 def table(stream: IO[bytes]) -> Writer:
-    """A table, drawn at the end, when the widths are known; in color on a terminal, unbroken elsewhere."""
-    answers: list[Prediction] = []
+    """Write a table at the end, when the column widths are known; in color and folded on a terminal only."""
+    rows: list[Prediction] = []
 
-    def write(answer: Prediction | None) -> None:
-        if answer is None:
-            stream.write(_drawn(_table(answers), on_terminal=stream.isatty()).encode())
+    def write(prediction: Prediction | None) -> None:
+        if prediction is None:
+            stream.write(_render(_table(rows), on_terminal=stream.isatty()).encode())
             stream.flush()
         else:
-            answers.append(answer)
+            rows.append(prediction)
 
     return write
 
 
-def jsonl(stream: IO[bytes]) -> Writer:
-    """One JSON object a line, written at once."""
+def _jsonl(stream: IO[bytes]) -> Writer:
+    """Write one JSON object per line, each at once."""
 
-    def write(answer: Prediction | None) -> None:
-        if answer is not None:
-            stream.write(answer.model_dump_json().encode() + b"\n")
+    def write(prediction: Prediction | None) -> None:
+        if prediction is not None:
+            stream.write(prediction.model_dump_json().encode() + b"\n")
             stream.flush()
 
     return write
 
 
-def comma_separated(stream: IO[bytes]) -> Writer:
-    """CSV with a header, written at once; the set's labels are joined by a vertical bar."""
+def _csv(stream: IO[bytes]) -> Writer:
+    """Write CSV with a header, each row at once; the labels of the prediction set are joined by vertical bars."""
     line = io.StringIO(newline="")
-    rows = csv.DictWriter(line, COLUMNS)
+    rows = csv.DictWriter(line, COLUMNS, extrasaction="ignore")
     rows.writeheader()
 
-    def write(answer: Prediction | None) -> None:
-        if answer is not None:
-            rows.writerow({**_flat(answer), "set": "|".join(answer.prediction_set)})
+    def write(prediction: Prediction | None) -> None:
+        if prediction is not None:
+            values = prediction.model_dump(mode="json")
+            rows.writerow({**values, "prediction_set": "|".join(prediction.prediction_set)})
         stream.write(line.getvalue().encode())
         stream.flush()
         line.seek(0)
@@ -77,8 +78,8 @@ def comma_separated(stream: IO[bytes]) -> Writer:
     return write
 
 
-def parquet(stream: IO[bytes]) -> Writer:
-    """Parquet with the columns of the CSV, the set as a list, and every class's answer as a list of structures."""
+def _parquet(stream: IO[bytes]) -> Writer:
+    """Write Parquet at the end, with the fields of the JSON as columns."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -86,60 +87,61 @@ def parquet(stream: IO[bytes]) -> Writer:
         raise InvalidValueError("--format parquet needs pyarrow: pip install 'likely[parquet]'") from None
     rows: list[dict[str, Any]] = []
 
-    def write(answer: Prediction | None) -> None:
-        if answer is None:
+    def write(prediction: Prediction | None) -> None:
+        if prediction is None:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
         else:
-            rows.append(answer.model_dump(mode="json"))
+            rows.append(prediction.model_dump(mode="json"))
 
     return write
 
 
 WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
     "table": table,
-    "jsonl": jsonl,
-    "csv": comma_separated,
-    "parquet": parquet,
+    "jsonl": _jsonl,
+    "csv": _csv,
+    "parquet": _parquet,
 }
 
 
 def by_suffix(path: Path) -> str:
-    """The format that a file's name asks for; JSON lines where it asks for none."""
+    """Return the format for a file name; JSON lines for unknown suffixes."""
     return {".csv": "csv", ".parquet": "parquet", ".txt": "table"}.get(path.suffix.lower(), "jsonl")
 
 
-def _drawn(table: Table, *, on_terminal: bool) -> str:
+def _render(table: Table, *, on_terminal: bool) -> str:
     width = shutil.get_terminal_size().columns if on_terminal else MAX_WIDTH
     text = io.StringIO()
     Console(file=text, force_terminal=on_terminal, width=width, highlight=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
-def _table(answers: Sequence[Prediction]) -> Table:
-    """With a column of the finest groups that are rather sure, where classes are nested."""
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
-    nested = any(answer.groups for answer in answers)
-    for name in ("input", "status", "label", "probability", "p-value", "or else", *(["surely"] if nested else [])):
-        drawn.add_column(name, justify="right" if name in ("probability", "p-value") else "left", overflow="fold")
-    for answer in answers:
-        drawn.add_row(*_cells(answer), *([_surely(answer)] if nested else []))
-    return drawn
+def _table(rows: Sequence[Prediction]) -> Table:
+    """Build the table; nested classes add a column for the finest group that is probable enough."""
+    result = Table(box=None, pad_edge=False, header_style="bold")
+    nested = any(row.groups for row in rows)
+    for name in ("input", "status", "label", "probability", "p-value", "other labels", *(["group"] if nested else [])):
+        result.add_column(name, justify="right" if name in ("probability", "p-value") else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*_cells(row), *([_group(row)] if nested else []))
+    return result
 
 
-def _surely(answer: Prediction) -> str:
-    sure = [group for group in answer.groups if group.probability >= MIN_PROBABILITY]
-    return f"{sure[-1].label} {sure[-1].probability:.3f}" if sure and answer.status is not Status.UNKNOWN else ""
+def _cells(row: Prediction) -> list[Text | str]:
+    """Return the cells of a row; an unknown image has no probability, because no class is right."""
+    state = Text(row.status.value, style=COLORS[row.status])
+    if row.error is not None:
+        return [Text(row.input), state, Text(row.error), "", "", ""]
+    is_unknown = row.status is Status.UNKNOWN
+    label = Text(f"nearest: {row.label}" if is_unknown else row.label or "", style="dim" if is_unknown else "bold")
+    others = "" if is_unknown else ", ".join(name for name in row.prediction_set if name != row.label)
+    probability = "" if is_unknown else f"{row.probability:.3f}"
+    p_value = "" if row.p_value is None else f"{row.p_value:.3f}"
+    return [Text(row.input), state, label, probability, p_value, Text(others)]
 
 
-def _cells(answer: Prediction) -> list[Text | str]:
-    state = Text(answer.status.value, style=COLORS[answer.status])
-    if answer.error is not None:
-        return [Text(answer.input), state, Text(answer.error), "", "", ""]
-    label = Text(answer.label or "", style="dim" if answer.status is Status.UNKNOWN else "bold")
-    others = ", ".join(name for name in answer.prediction_set if name != answer.label)
-    p_value = "" if answer.p_value is None else f"{answer.p_value:.3f}"
-    return [Text(answer.input), state, label, f"{answer.probability:.3f}", p_value, Text(others)]
-
-
-def _flat(answer: Prediction) -> dict[str, Any]:
-    return {name: value for name, value in answer.model_dump(mode="json").items() if name in COLUMNS}
+def _group(row: Prediction) -> str:
+    probable = [group for group in row.groups if group.probability >= MIN_GROUP_PROBABILITY]
+    if not probable or row.status is Status.UNKNOWN:
+        return ""
+    return f"{probable[-1].label} {probable[-1].probability:.3f}"

@@ -47,23 +47,23 @@ def resume_run(
         state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
         raise TrainConfigError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
     tensors, document = checkpoint.read_tensors(out / TRAINING_STATE)
-    run = TrainConfig.model_validate(document["run"] | ({"data": data} if data else {}))
+    run = TrainConfig.from_stored(document["run"] | ({"data": data} if data else {}))
     return TrainingRun(run, out, command=command, snapshot=(tensors, document["state"]), progress=progress)
 
 
 def load_unfinished_config(out: Path) -> TrainConfig:
     """The options of a folder's unfinished run."""
-    return TrainConfig.model_validate(checkpoint.read_tensors(out / TRAINING_STATE)[1]["run"])
+    return TrainConfig.from_stored(checkpoint.read_tensors(out / TRAINING_STATE)[1]["run"])
 
 
 def load_config(folder: Path) -> TrainConfig:
     """The run that made a model folder; a DataError if it was saved from Python, which keeps none."""
-    return TrainConfig.model_validate(_stored(folder, "run"))
+    return TrainConfig.from_stored(_stored(folder, "run"))
 
 
 def load_record(folder: Path, trust: checkpoint.TrustPolicy | None = None) -> TrainingRecord:
     """What is remembered of a model folder's making; a DataError if it was saved from Python."""
-    return TrainingRecord.model_validate(_stored(folder, "record", trust))
+    return TrainingRecord.from_stored(_stored(folder, "record", trust))
 
 
 def _config_of_all_classes(folder: Path, otherwise: str) -> TrainConfig:

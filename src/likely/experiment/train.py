@@ -320,7 +320,7 @@ def drop_empty_classes(dataset: Dataset, seed: int) -> Dataset:
 
 
 def _family_options(run: TrainConfig) -> FamilyOptions:
-    return models.family(run.model).options_type.model_validate(run.options)
+    return models.family(run.model).options_type.from_any(run.options)
 
 
 def _digest(parts: Splits) -> str:

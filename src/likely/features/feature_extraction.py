@@ -73,7 +73,7 @@ class FeaturePipeline(nn.Module):
     @classmethod
     def from_config(cls, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """What `document` and the weights describe."""
-        self = cls(from_config(document["map"]), FeatureOptions.model_validate(document["options"]))
+        self = cls(from_config(document["map"]), FeatureOptions.from_stored(document["options"]))
         self.load_state_dict(tensors)
         return self
 

@@ -93,7 +93,7 @@ def build_evaluation_report(
     fidelity: Fidelity | None = None,
 ) -> ReportContent:
     """Return the content of a report on a saved model with a new evaluation."""
-    record = TrainingRecord.model_validate(read_document(folder)["record"]).model_copy(update={"note": ""})
+    record = TrainingRecord.from_stored(read_document(folder)["record"]).model_copy(update={"note": ""})
     return build_report(ReportInputs(classifier, record, read_history(folder), (found, images), fidelity))
 
 

@@ -1,4 +1,4 @@
-"""likely generate: sheets, files and walks, and sentences where a request makes no sense."""
+"""likely generate: pictures, files, walks and invalid requests."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +26,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def generate(folder, tmp_path, capsys, monkeypatch):
-    """`likely generate FAMILY …` in an empty folder: the exit code and what is said."""
-    monkeypatch.chdir(tmp_path)
-
-    def called(family, *words):
-        try:
-            main(["generate", str(folder / family), *map(str, words), "--threads", "1"])
-        except SystemExit as stop:
-            return stop.code or 0, capsys.readouterr().err
-        raise AssertionError("the program did not end")
-
-    return called
+def generate(likely, folder):
+    """Run `likely generate FAMILY …` in an empty folder."""
+    return lambda family, *words: likely("generate", folder / family, *words, "--threads", 1)
 
 
 def size(path):
@@ -51,8 +41,8 @@ def names(folder):
 
 
 def test_all_classes_are_rows_of_one_picture(generate, tmp_path):
-    code, err = generate("vae", "-n", 4, "--out", "all.png")
-    assert (code, err) == (0, "4 images of each of 3 classes: all.png\n")
+    code, _, err = generate("vae", "-n", 4, "--out", "all.png")
+    assert code == 0, err
     width, height = size("all.png")
     assert width > 4 * 96
     assert height > 3 * 96
@@ -61,8 +51,8 @@ def test_all_classes_are_rows_of_one_picture(generate, tmp_path):
 
 
 def test_one_class_is_a_grid(generate):
-    code, err = generate("vae", "--class", "boot", "-n", 16, "--out", "boots.png")
-    assert (code, err) == (0, "16 images of boot: boots.png\n")
+    code, _, err = generate("vae", "--class", "boot", "-n", 16, "--out", "boots.png")
+    assert code == 0, err
     width, height = size("boots.png")
     assert width > 8 * 96
     assert height > 2 * 96
@@ -82,15 +72,15 @@ def test_files_are_numbered_in_a_folder_for_each_class(generate, tmp_path):
     assert size("some/boot/0000.png") == (8, 8)
 
 
-def test_truncated_to_nothing_all_images_of_a_class_are_one(generate):
+def test_zero_truncation_makes_all_images_of_a_class_equal(generate):
     assert generate("vae", "--class", "boot", "-n", 3, "--truncation", 0, "--out", "boots")[0] == 0
     first, *others = (np.asarray(Image.open(f"boots/boot/{i:04d}.png")) for i in range(3))
     assert all((first == other).all() for other in others)
 
 
-def test_a_walk_is_a_strip_or_a_film(generate, tmp_path):
-    code, err = generate("vae", "--from", "bag", "--to", "boot", "--to", "bag", "-n", 2, "--out", "walk.png")
-    assert (code, err) == (0, "2 walks bag → boot → bag: walk.png\n")
+def test_a_walk_is_one_picture_or_a_folder_of_frames(generate, tmp_path):
+    code, _, err = generate("vae", "--from", "bag", "--to", "boot", "--to", "bag", "-n", 2, "--out", "walk.png")
+    assert code == 0, err
     width, height = size("walk.png")
     assert width > 10 * 96
     assert height > 4 * 96
@@ -99,7 +89,7 @@ def test_a_walk_is_a_strip_or_a_film(generate, tmp_path):
     assert names(tmp_path / "film") == [f"{i:04d}/{j:04d}.png" for i in range(2) for j in range(5)]
 
 
-def test_a_walk_starts_with_the_image_that_the_class_would_show(generate):
+def test_a_walk_starts_at_a_sample_of_the_class(generate):
     assert generate("vae", "--class", "boot", "-n", 1, "--seed", 7, "--out", "images")[0] == 0
     assert generate("vae", "--from", "boot", "-n", 1, "--seed", 7, "--out", "walk")[0] == 0
     image, first = (np.asarray(Image.open(path)).astype(int) for path in ("images/boot/0000.png", "walk/0000/0000.png"))
@@ -107,33 +97,33 @@ def test_a_walk_starts_with_the_image_that_the_class_would_show(generate):
 
 
 @pytest.mark.parametrize(
-    ("family", "words", "said"),
+    ("family", "words", "named"),
     [
-        ("vae", ("--to", "boot"), "--from NAME"),
-        ("vae", ("--steps", 4), "--from NAME"),
-        ("vae", ("--from", "boot", "--class", "bag"), "one of them was expected"),
-        ("vae", ("--from", "boots"), "did you mean 'boot'?"),
-        ("vae", ("--from", "bag", "--to", "boots"), "did you mean 'boot'?"),
-        ("vae", ("--class", "bag", "--class", "boots"), "did you mean 'boot'?"),
+        ("vae", ("--to", "boot"), "--from"),
+        ("vae", ("--steps", 4), "--from"),
+        ("vae", ("--from", "boot", "--class", "bag"), "--class"),
+        ("vae", ("--from", "boots"), "'boot'"),
+        ("vae", ("--from", "bag", "--to", "boots"), "'boot'"),
+        ("vae", ("--class", "bag", "--class", "boots"), "'boot'"),
         ("vae", ("--from", "boot", "--steps", 1), "--steps"),
         ("vae", ("--truncation", "nan"), "--truncation nan"),
         ("vae", ("--truncation", -1), "--truncation"),
         ("gaussian", ("--from", "boot"), "vae"),
-        ("gaussian", ("--truncation", 0.5), "families with one: vae"),
-        ("softmax", (), "families that can: gaussian, vae"),
-        ("softmax", ("--from", "boot"), "families that can: gaussian, vae"),
+        ("gaussian", ("--truncation", 0.5), "vae"),
+        ("softmax", (), "gaussian, vae"),
+        ("softmax", ("--from", "boot"), "gaussian, vae"),
     ],
 )
-def test_what_makes_no_sense_is_answered_with_a_sentence(generate, tmp_path, family, words, said):
-    code, err = generate(family, *words, "--out", "out.png")
+def test_an_invalid_request_is_rejected(generate, tmp_path, family, words, named):
+    code, _, err = generate(family, *words, "--out", "out.png")
     assert code == 2
-    assert said in err
+    assert named in err
     assert not (tmp_path / "out.png").exists()
 
 
-def test_nothing_is_written_over_unasked(generate):
+def test_out_is_overwritten_only_on_request(generate):
     assert generate("vae", "-n", 1, "--out", "all.png")[0] == 0
-    code, err = generate("vae", "--from", "boot", "--out", "all.png")
+    code, _, err = generate("vae", "--from", "boot", "--out", "all.png")
     assert code == 2
     assert "--overwrite" in err
     assert generate("vae", "--from", "boot", "-n", 1, "--out", "all.png", "--overwrite")[0] == 0

@@ -1,35 +1,26 @@
-"""likely benchmark: what people type, what is written, and the sentences where it cannot be."""
+"""likely benchmark: files, options and exit codes."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
-from likely.cli import main
 from likely.exceptions import DivergenceError
 
 BRIEF = ("--epochs", "1", "--threads", "1", "--option", "softmax.width=4")
 
 
 @pytest.fixture
-def benchmark(capsys, tmp_path, monkeypatch):
-    """`likely benchmark …` in an empty folder: the exit code, what is printed and what is said."""
-    monkeypatch.chdir(tmp_path)
-
-    def called(*words):
-        try:
-            main(["benchmark", *map(str, words)])
-        except SystemExit as stop:
-            said = capsys.readouterr()
-            return stop.code or 0, said.out, said.err
-        raise AssertionError("the program did not end")
-
-    return called
+def benchmark(likely):
+    """Run `likely benchmark …` in an empty folder."""
+    return partial(likely, "benchmark")
 
 
-def test_it_writes_results_table_page_and_picture(benchmark, tmp_path):
+def test_a_benchmark_writes_results_table_page_and_picture(benchmark, tmp_path):
     words = ("digits", "--models", "gaussian", *BRIEF, "--samples", "60", "--out", "results")
     code, out, err = benchmark(*words)
     assert code == 0, err
@@ -48,32 +39,32 @@ def test_it_writes_results_table_page_and_picture(benchmark, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "named"),
     [
-        (("--models", "vea", *BRIEF), "did you mean 'vae'"),
-        (("--models", ",", *BRIEF), "--models names nothing"),
-        (("--models", "vae"), "how long to train"),
-        (("--models", "vae", "--epochs", "1", "--minutes", "1"), "give one"),
+        (("--models", "vea", *BRIEF), "'vae'"),
+        (("--models", ",", *BRIEF), "--models"),
+        (("--models", "vae"), "--minutes"),
+        (("--models", "vae", "--epochs", "1", "--minutes", "1"), "minutes"),
         (("--models", "vae", "--minutes", "-1"), "--minutes"),
-        (("--models", "vae", *BRIEF, "--seeds", "0,x"), "'x' is no seed"),
+        (("--models", "vae", *BRIEF, "--seeds", "0,x"), "'x'"),
         (("--models", "vae", *BRIEF, "--samples", "3"), "--samples"),
-        (("--models", "vae", *BRIEF, "--samples", "4000"), "445 labeled test images"),
-        (("--models", "vae", *BRIEF, "--extractor", "."), "no extractor"),
+        (("--models", "vae", *BRIEF, "--samples", "4000"), "445"),
+        (("--models", "vae", *BRIEF, "--extractor", "."), "."),
         (("--models", "vae", *BRIEF, "--option", "vae"), "FAMILY.NAME=VALUE"),
-        (("--models", "vae", *BRIEF, "--option", "gan.loss=bce"), "'gan' is not compared here"),
-        (("--models", "vae", *BRIEF, "--option", "vae.latentdims=4"), "did you mean 'latent_dims'"),
+        (("--models", "vae", *BRIEF, "--option", "gan.loss=bce"), "'gan'"),
+        (("--models", "vae", *BRIEF, "--option", "vae.latentdims=4"), "'latent_dims'"),
         (("--models", "vae", *BRIEF, "--option", "vae.latent-dims=none"), "--option vae.latent_dims"),
     ],
 )
-def test_what_makes_no_sense_is_a_sentence_and_writes_nothing(benchmark, tmp_path, words, said):
+def test_an_invalid_option_is_named_and_nothing_is_written(benchmark, tmp_path, words, named):
     code, _, err = benchmark("digits", *words, "--out", "results")
     assert code == 2
-    assert said in err
+    assert named in err
     assert "Traceback" not in err
     assert not (tmp_path / "results").exists()
 
 
-def test_data_that_is_not_there_and_folders_of_others_are_named(benchmark, tmp_path):
+def test_missing_data_and_foreign_files_are_named(benchmark, tmp_path):
     code, _, err = benchmark("nowhere", "--models", "gaussian", *BRIEF, "--out", "results")
     assert code == 2
     assert "nowhere" in err
@@ -84,20 +75,20 @@ def test_data_that_is_not_there_and_folders_of_others_are_named(benchmark, tmp_p
     assert "precious.txt" in err
 
 
-def test_a_family_that_fails_leaves_an_exit_code_of_one(benchmark, monkeypatch):
+def test_a_failed_training_exits_with_one(benchmark, monkeypatch):
     from likely.models.gaussian import Gaussian
 
-    def astray(self):
-        raise DivergenceError("the loss went astray")
+    def diverge(self):
+        raise DivergenceError("the loss diverged")
 
-    monkeypatch.setattr(Gaussian, "finalize_statistics", astray)
+    monkeypatch.setattr(Gaussian, "finalize_statistics", diverge)
     code, out, err = benchmark("digits", "--models", "gaussian", *BRIEF, "--out", "results")
     assert code == 1
-    assert "gaussian, seed 0 failed: the loss went astray" in err
-    assert "gaussian failed with seed 0: the loss went astray" in out
+    assert "the loss diverged" in err
+    assert "the loss diverged" in out
 
 
-def test_images_that_cannot_be_read_are_said_once_and_leave_an_exit_code_of_one(benchmark, tmp_path):
+def test_an_unreadable_file_is_named_once_and_exits_with_one(benchmark, tmp_path):
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits
@@ -115,7 +106,7 @@ def test_images_that_cannot_be_read_are_said_once_and_leave_an_exit_code_of_one(
     assert benchmark(*words)[0] == 1
 
 
-def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
+def test_ctrl_c_saves_and_the_same_command_continues(tmp_path):
     """Sent to a real process once it has begun to train."""
     words = ["benchmark", "digits", "--models", "gaussian", "--epochs", "100000", "--threads", "1", "--out", "results"]
     command = [sys.executable, "-m", "likely", *words]
@@ -124,6 +115,5 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path):
         process.send_signal(signal.SIGINT)
         err = process.stderr.read()
         assert process.wait(60) == 130, err
-    assert "Stopped, and saved, in the training of softmax, seed 0." in err
-    assert "To go on: likely benchmark digits" in err
+    assert shlex.join(["likely", *words]) in err
     assert (tmp_path / "results" / "models" / "softmax-0" / "training_state.safetensors").exists()
