@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
 
-from likely.inference import nonconformity as room
-from likely.inference.nonconformity import NonconformityScore, Statistics
+from likely.inference.nonconformity import NonconformityOptions, NonconformityScore, Statistics
+from likely.inference.sinh_arcsinh import SinhArcsinh
 
 
 def generator(seed):
@@ -34,6 +34,14 @@ def fitted(seed=0, n=3000, **kinds):
     return NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
 
 
+def roots(score):
+    """W of each component, (P, D, D), unpacked."""
+    D = len(score.scale)
+    found = torch.zeros(len(score.packed_root), D, D, dtype=torch.float64)
+    found[:, *torch.tril_indices(D, D)] = score.packed_root.double()
+    return found
+
+
 def distances(nonconformity, t):
     return (nonconformity(t) * nonconformity.mad + nonconformity.median).exp()
 
@@ -42,7 +50,7 @@ def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_do
     t, y = traits(0, 9000)
     found = distances(NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1]), t)
     for c in range(3):
-        v = torch.cat([t.shared, t.by_class[:, c]], 1).double().numpy()
+        v = torch.cat([t.features, t.by_class[:, c]], 1).double().numpy()
         expected = EmpiricalCovariance().fit(v[y == c]).mahalanobis(v)
         np.testing.assert_allclose(found[:, c], expected, rtol=0.05)
 
@@ -69,7 +77,7 @@ def test_too_likely_is_as_strange_as_too_unlikely():
 def test_traits_that_are_not_normal_are_made_so(bent):
     """What is usual in heavy tails is usual, and what is not remains strange."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
-    t, held_out = (Statistics(v.shared, bent(v.by_class)) for v in (t, held_out))
+    t, held_out = (Statistics(v.features, bent(v.by_class)) for v in (t, held_out))
     nonconformity = NonconformityScore.fit(
         (t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1]
     )
@@ -105,12 +113,14 @@ def test_a_distance_is_the_log_density_of_a_mixture():
     )
     for c in range(2):
         parts = s.component_class == c
-        precision = s._roots[parts].double().mT @ s._roots[parts].double()
+        root = roots(s)[parts]
+        precision = root.mT @ root
         gaussians = torch.distributions.MultivariateNormal(s.center[parts].double(), precision_matrix=precision)
-        size = s._roots[parts].double().diagonal(dim1=1, dim2=2).log().sum(1)
+        size = root.diagonal(dim1=1, dim2=2).log().sum(1)
         share = (s.log_weight[parts].double() - size).softmax(0)
         mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(share), gaussians)
-        numbers = s._normal(s._standardize(held_out.by_class[:, c], s.mean[c])).double()
+        standardized = ((held_out.by_class[:, c].double() - s.mean[c]) / s.scale).float()
+        numbers = SinhArcsinh(s.transform)(standardized).double()
         peak = gaussians.log_prob(gaussians.mean).max()
         torch.testing.assert_close(
             s.log_distance(held_out.by_class[:, c], torch.full((500,), c)).double().exp(),
@@ -125,7 +135,7 @@ def test_a_distance_is_the_log_density_of_a_mixture():
 def test_units_of_the_traits_do_not_matter(seed, units):
     t, y = traits(seed, 60)
     units = torch.tensor(units)
-    changed = Statistics(t.shared * units[:3], t.by_class * units[3:])
+    changed = Statistics(t.features * units[:3], t.by_class * units[3:])
     before, after = (
         NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1])(v)
         for v in (t, changed)
@@ -133,11 +143,11 @@ def test_units_of_the_traits_do_not_matter(seed, units):
     assert_close(after, before, rtol=1e-2, atol=1e-2)
 
 
-def test_a_covariance_that_all_classes_share_says_the_same_either_way(monkeypatch):
+def test_a_covariance_that_all_classes_share_says_the_same_either_way():
     """Of many classes the product with what they share is made once; of few, class by class."""
     t, y = traits(3, 500)
-    monkeypatch.setattr(room, "MAX_COVARIANCE_ENTRIES", 0)
-    shared = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])
+    images, tied = (t.of_true_class(y), y), NonconformityOptions(max_covariance_entries=0)
+    shared = NonconformityScore.fit(images, images, t.by_class.shape[1], tied)
     assert len(shared.packed_root) == 1
     alike = replace(shared, packed_root=shared.packed_root.expand(3, -1).contiguous())
     assert_close(shared(t), alike(t), rtol=1e-3, atol=1e-3)
@@ -152,7 +162,7 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
         t, y = traits(4, 900 + n, n_shared=30)
         few = slice(900, None)
         fitted = NonconformityScore.fit((t.of_true_class(y)[few], y[few]), (held_out.of_true_class(labels), labels), 3)
-        root = fitted._roots[0].double()
+        root = roots(fitted)[0]
         eigenvalues.append(torch.linalg.eigvalsh(root.mT @ root).max())
     assert eigenvalues[0] < eigenvalues[1]
 
@@ -160,7 +170,7 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
 @pytest.mark.parametrize("value", [0.0, 0.7, -1e4])
 def test_a_constant_trait_does_not_drown_the_others(value):
     t, y = traits(5, 90, n_shared=0)
-    constant = Statistics(t.shared, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
+    constant = Statistics(t.features, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
     nonconformity, without = (
         NonconformityScore.fit((v.of_true_class(y), y), (v.of_true_class(y), y), v.by_class.shape[1])
         for v in (constant, t)
@@ -168,13 +178,13 @@ def test_a_constant_trait_does_not_drown_the_others(value):
     found, expected = nonconformity(constant), without(t)
     assert found.isfinite().all()
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.98
-    jittered = Statistics(t.shared, constant.by_class * (1 + 1e-6))  # as the same image may be, alone and in a batch
+    jittered = Statistics(t.features, constant.by_class * (1 + 1e-6))  # as the same image may be, alone and in a batch
     assert_close(nonconformity(jittered), found, rtol=0.01, atol=0.02)
 
 
 def test_two_traits_that_say_the_same_stay_finite():
     t, y = traits(6, 60, n_shared=0, n_by_class=1)
-    twice = Statistics(t.shared, t.by_class.expand(-1, -1, 2))
+    twice = Statistics(t.features, t.by_class.expand(-1, -1, 2))
     assert (
         NonconformityScore.fit((twice.of_true_class(y), y), (twice.of_true_class(y), y), twice.by_class.shape[1])(twice)
         .isfinite()
@@ -203,7 +213,7 @@ def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by
     t, y = traits(10, 300)
     new = t.of_true_class(y)[y == 1] + 5
     larger, own = nonconformity.with_new_class(new)
-    more = Statistics(t.shared, torch.cat([t.by_class, t.by_class[:, :1]], 1))
+    more = Statistics(t.features, torch.cat([t.by_class, t.by_class[:, :1]], 1))
     assert_close(larger(more)[:, :3], nonconformity(t))
     assert own.shape == (100,)
     assert own.median().abs() < 1

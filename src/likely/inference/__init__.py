@@ -1,1 +1,1 @@
-"""What follows from L[b, k] = log p(x_b | c = k), as arithmetic on small tensors: no network, no model."""
+"""Inference from the log-likelihood matrix L[b, k] = log p(x_b | c = k): arithmetic on small tensors that needs no network."""

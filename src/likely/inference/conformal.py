@@ -1,7 +1,9 @@
-"""None of these: the p-value that turns how strange an image is into a promise.
+"""Split conformal prediction: p-values for "the image is like the images of class c", and prediction sets.
 
-Split conformal prediction (Vovk 2012, Conditional validity of inductive conformal predictors): whatever the nonconformity
-score, as long as calibration images and new ones are exchangeable, P(p_c(x) ≤ α | class c) ≤ α.
+Vovk 2012, Conditional validity of inductive conformal predictors: for any nonconformity score, if calibration and test
+images are exchangeable, P(p_c(x) ≤ α | class c) ≤ α. Class-conditional (Mondrian) p-values rank an image among the
+calibration images of the class alone; classes with too few of them share a pool, and their guarantee is marginal over
+these classes.
 """
 
 from __future__ import annotations
@@ -15,17 +17,31 @@ from torch import Tensor
 
 from likely.prediction import CalibrationScope, Status
 
-PSEUDO_COUNT = 5.0  # images' worth of trust in the mean of all classes when a class's own mean is estimated
+
+@dataclass(frozen=True)
+class ConformalOptions:
+    """Constants of the standardization of nonconformity scores.
+
+    `pseudo_count` is the number of images by which the median and the deviation over all classes count in the estimates of a
+    single class; `min_mad` bounds a class's deviation from below.
+    """
+
+    pseudo_count: float = 5.0
+    min_mad: float = 1e-12
+
+
+DEFAULT_OPTIONS = ConformalOptions()
 
 
 @dataclass(frozen=True)
 class ConformalCalibrator:
-    """The calibration images' scores of one kind, each under its own class: (N,), with the labels (N,).
+    """Calibration scores of one kind, each under the true class of its image: `scores` (N,), `labels` (N,).
 
-    `middle` and `spread` (K,) put the scores of different classes on one scale where a class has too few of its own. They
-    come from other held-out images: from the calibration images themselves they would bend the promise. Of a class that came
-    later there are no others, and while it has too few images for p-values of its own, theirs are approximate. Classes from
-    `n_first` () on came later: their images calibrate no class that was there before.
+    `median` and `mad` (K,), the median and the mean absolute deviation of each class, put the scores of different
+    classes on one scale in the pool. They are estimated from other held-out images, because estimates from the
+    calibration images themselves would invalidate the guarantee. For a class that was added later no other images
+    exist, so its pooled p-values are approximate. Images of added classes, those from index `n_initial_classes` () on,
+    never calibrate an initial class.
     """
 
     scores: Tensor
@@ -35,50 +51,51 @@ class ConformalCalibrator:
     n_initial_classes: Tensor
 
     @classmethod
-    def fit(cls, own: Tensor, labels: Tensor, held_out: Tensor, held_out_labels: Tensor, K: int) -> ConformalCalibrator:
-        """From the scores (N,) that calibration images and other held-out images have under their own classes, of K."""
-        middle, spread = median_and_mad(held_out.double(), held_out_labels, K)
-        return cls(own.double(), labels, middle, spread, torch.tensor(K))
+    def fit(
+        cls, scores: Tensor, labels: Tensor, held_out_scores: Tensor, held_out_labels: Tensor, K: int
+    ) -> ConformalCalibrator:
+        """Calibrate K classes with the true-class scores of calibration images (N,) and of other held-out images (M,)."""
+        median, mad = median_and_mad(held_out_scores.double(), held_out_labels, K)
+        return cls(scores.double(), labels, median, mad, torch.tensor(K))
 
-    def with_new_class(self, own: Tensor) -> ConformalCalibrator:
-        """With a class besides, of which calibration images have these scores (N,)."""
-        middle, spread = with_new_class(own, self.median, self.mad)
-        labels = self.labels.new_full((len(own),), len(self.median))
+    def with_new_class(self, scores: Tensor) -> ConformalCalibrator:
+        """Return a calibrator with class K added, calibrated with the scores (n,) of its images."""
+        median, mad = with_new_class(scores, self.median, self.mad)
+        labels = self.labels.new_full((len(scores),), len(self.median))
         return ConformalCalibrator(
-            torch.cat([self.scores, own]),
-            torch.cat([self.labels, labels]),
-            middle,
-            spread,
-            self.n_initial_classes,
+            torch.cat([self.scores, scores]), torch.cat([self.labels, labels]), median, mad, self.n_initial_classes
         )
 
     def scope(self, alpha: float) -> tuple[CalibrationScope, ...]:
-        """What each class's p-values can promise at `alpha`: it takes 1/alpha images to be that sure of anything."""
-        n_first, lent = int(self.n_initial_classes), [int(self._in_pool(alpha, later).sum()) for later in (False, True)]
-        kinds = [CalibrationScope.POOLED if n >= 1 / alpha else CalibrationScope.NONE for n in lent]
+        """Return the scope of each class's guarantee at `alpha`; p ≤ α is possible with at least 1/α calibration images."""
+        pool_sizes = [int(self._in_pool(alpha, added).sum()) for added in (False, True)]
+        pooled = [CalibrationScope.POOLED if n >= 1 / alpha else CalibrationScope.NONE for n in pool_sizes]
         return tuple(
-            CalibrationScope.PER_CLASS if n >= 1 / alpha else kinds[c >= n_first]
+            CalibrationScope.PER_CLASS if n >= 1 / alpha else pooled[c >= int(self.n_initial_classes)]
             for c, n in enumerate(self._counts.tolist())
         )
 
     def n_missing(self, alpha: float) -> tuple[int, ...]:
-        """How many calibration images more each class needs for a promise of its own at `alpha`; 0 where it has enough."""
+        """Return the number of further calibration images that each class needs for a class-conditional guarantee."""
         return tuple(max(0, math.ceil(1 / alpha - 1e-9) - n) for n in self._counts.tolist())
 
     def p_values(self, scores: Tensor, alpha: float) -> Tensor:
-        """p_c = (1 + #{calibration scores of c at least as large}) / (n_c + 1): (B, K) -> (B, K); NaN without a promise."""
+        """Return p_c = (1 + #{calibration scores of c ≥ score}) / (n_c + 1), (B, K) -> (B, K); NaN without a guarantee."""
         scores = scores.double()
         standardized = (scores - self.median) / self.mad
-        kinds, later = self.scope(alpha), torch.arange(len(self._counts)) >= self.n_initial_classes
+        scope, is_added = self.scope(alpha), torch.arange(len(self._counts)) >= self.n_initial_classes
         p = torch.full_like(scores, torch.nan)
-        alone, pooled = (
-            torch.tensor([k is kind for k in kinds]) for kind in (CalibrationScope.PER_CLASS, CalibrationScope.POOLED)
+        per_class, pooled = (
+            torch.tensor([s is wanted for s in scope])
+            for wanted in (CalibrationScope.PER_CLASS, CalibrationScope.POOLED)
         )
-        p[:, alone] = _conformal(scores[:, alone].mT, self._by_class[alone], self._counts[alone]).mT
-        for late in (False, True):
-            if (chosen := pooled & (later == late)).any():
-                pool = self._pool(alpha, late)
-                p[:, chosen] = _conformal(standardized[:, chosen], pool, torch.tensor([len(pool)]))
+        p[:, per_class] = _rank_p_values(
+            scores[:, per_class].mT, self._sorted_by_class[per_class], self._counts[per_class]
+        ).mT
+        for added in (False, True):
+            if (chosen := pooled & (is_added == added)).any():
+                pool = self._pool(alpha, added)
+                p[:, chosen] = _rank_p_values(standardized[:, chosen], pool, torch.tensor([len(pool)]))
         return p
 
     @cached_property
@@ -86,76 +103,79 @@ class ConformalCalibrator:
         return torch.bincount(self.labels, minlength=len(self.median))
 
     @cached_property
-    def _by_class(self) -> Tensor:
-        """Each class's scores, ascending, and then as many times infinity as the largest class has more: (K, n)."""
+    def _sorted_by_class(self) -> Tensor:
+        """Scores of each class in ascending order, padded with infinity to the largest class, (K, n)."""
         order = self.scores.argsort()
         order = order[self.labels[order].argsort(stable=True)]
-        own = list(torch.split(self.scores[order], self._counts.tolist()))
-        return torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=torch.inf)
+        by_class = list(torch.split(self.scores[order], self._counts.tolist()))
+        return torch.nn.utils.rnn.pad_sequence(by_class, batch_first=True, padding_value=torch.inf)
 
-    def _pool(self, alpha: float, later: bool) -> Tensor:
-        """Standardized scores that classes with too few of their own share, ascending."""
-        chosen = self._in_pool(alpha, later)
+    def _pool(self, alpha: float, added: bool) -> Tensor:
+        """Standardized scores of the pool in ascending order."""
+        chosen = self._in_pool(alpha, added)
         labels = self.labels[chosen]
         return ((self.scores[chosen] - self.median[labels]) / self.mad[labels]).sort().values
 
-    def _in_pool(self, alpha: float, later: bool) -> Tensor:
-        """Which scores these are, (N,) bool: those of the classes that have too few, for classes that came later or did not.
+    def _in_pool(self, alpha: float, added: bool) -> Tensor:
+        """Mask (N,) of the scores in the pool of the added or of the initial classes.
 
-        Those alone: among the many images of large classes, which do not use the pool, small ones would drown, and with them
-        the promise. Only where all small classes together are too few as well does every class lend its images.
+        The pool holds the classes with too few images only: among the many images of large classes, which do not use it, the
+        small classes would lose their guarantee. If all small classes together are too few as well, all classes are pooled.
         """
-        there = torch.ones_like(self.labels, dtype=torch.bool) if later else self.labels < self.n_initial_classes
-        few = there & (self._counts[self.labels] < 1 / alpha)
-        return few if few.sum() >= 1 / alpha else there
+        eligible = torch.ones_like(self.labels, dtype=torch.bool) if added else self.labels < self.n_initial_classes
+        small = eligible & (self._counts[self.labels] < 1 / alpha)
+        return small if small.sum() >= 1 / alpha else eligible
 
 
-def status(p_value: float, n_in_set: int, alpha: float) -> Status:
-    """`unknown` if and only if no class finds the image typical at `alpha`; else by how many classes fit. NaN: no promise."""
+def status(p_value: float, set_size: int, alpha: float) -> Status:
+    """Return `unknown` if and only if p ≤ α, else `known` or `ambiguous` by the set's size; NaN means `uncalibrated`."""
     if math.isnan(p_value):
         return Status.UNCALIBRATED
     if p_value <= alpha:
         return Status.UNKNOWN
-    return Status.KNOWN if n_in_set == 1 else Status.AMBIGUOUS
+    return Status.KNOWN if set_size == 1 else Status.AMBIGUOUS
 
 
 def prediction_set(log_posterior: Tensor, posterior_p_values: Tensor, alpha: float) -> Tensor:
-    """Which classes an answer names: the argmax, and every class whose conformal p exceeds `alpha`: (B, K) bool."""
+    """Return the mask (B, K) of the argmax of the posterior and of every class whose conformal p-value exceeds `alpha`."""
     best = torch.nn.functional.one_hot(log_posterior.argmax(1), log_posterior.shape[1]).bool()
     return best | (posterior_p_values > alpha)  # NaN compares false
 
 
-def _conformal(scores: Tensor, ordered: Tensor, n: Tensor) -> Tensor:
-    """(1 + #{calibration ≥ score}) / (n + 1) of scores (R, B), from rows (R, m) of calibration scores in ascending order, or
-    one row (m,) for all, of which the first n (R,) or (1,) are there."""
-    n_below = torch.searchsorted(ordered, scores.contiguous()).clamp_max(n[:, None])
+def _rank_p_values(scores: Tensor, calibration: Tensor, n: Tensor) -> Tensor:
+    """Return (1 + #{calibration ≥ score}) / (n + 1) for scores (R, B).
+
+    `calibration` holds ascending scores, one row (R, m) for each row of `scores` or one row (m,) for all; the first n, (R,) or
+    (1,), of a row count.
+    """
+    n_below = torch.searchsorted(calibration, scores.contiguous()).clamp_max(n[:, None])
     return (1 + n[:, None] - n_below).double() / (n[:, None] + 1)
 
 
 def median_and_mad(scores: Tensor, labels: Tensor, K: int) -> tuple[Tensor, Tensor]:
-    """Median and mean absolute deviation of each class's scores, borrowing from all classes where it has few: (N,) -> (K,)."""
+    """Return each class's median and mean absolute deviation of scores (N,), (K,) each, shrunk toward those of all scores."""
     if len(scores) == 0:
         return torch.zeros(K, dtype=torch.float64), torch.ones(K, dtype=torch.float64)
     scores = scores.double()
-    middle = scores.median().item()
-    usual = middle, (scores - middle).abs().mean().item()
+    median = scores.median().item()
+    overall = median, (scores - median).abs().mean().item()
     order = labels.argsort(stable=True)
-    own = torch.split(scores[order], torch.bincount(labels, minlength=K).tolist())
-    found = torch.tensor([shrunk_median_and_mad(each, *usual) for each in own], dtype=torch.float64).reshape(-1, 2)
-    return found[:, 0].contiguous(), found[:, 1].clamp_min(1e-12)
+    by_class = torch.split(scores[order], torch.bincount(labels, minlength=K).tolist())
+    found = torch.tensor([_shrunk_median_and_mad(each, *overall) for each in by_class], dtype=torch.float64)
+    found = found.reshape(-1, 2)
+    return found[:, 0].contiguous(), found[:, 1].clamp_min(DEFAULT_OPTIONS.min_mad)
 
 
-def with_new_class(own: Tensor, median: Tensor, mad: Tensor) -> tuple[Tensor, Tensor]:
-    """Medians and mean deviations of K classes (K,) and of one more, the last, of which a few images have the scores (n,):
-    (K + 1,)."""
-    of_last, spread_of_last = shrunk_median_and_mad(own, median.mean().item(), mad.mean().item())
-    return torch.cat([median, median.new_tensor([of_last])]), torch.cat([mad, mad.new_tensor([spread_of_last])])
+def with_new_class(scores: Tensor, median: Tensor, mad: Tensor) -> tuple[Tensor, Tensor]:
+    """Append the median and the deviation of a new class with scores (n,) to those of K classes: (K + 1,) each."""
+    new_median, new_mad = _shrunk_median_and_mad(scores, median.mean().item(), mad.mean().item())
+    return torch.cat([median, median.new_tensor([new_median])]), torch.cat([mad, mad.new_tensor([new_mad])])
 
 
-def shrunk_median_and_mad(own: Tensor, median: float, mad: float) -> tuple[float, float]:
-    """Median and mean absolute deviation of a class's scores (n,), drawn to what is usual by as much as BORROWED images."""
-    if not len(own):
+def _shrunk_median_and_mad(scores: Tensor, median: float, mad: float) -> tuple[float, float]:
+    """Return median and mean absolute deviation of scores (n,), shrunk toward `median` and `mad`."""
+    if not len(scores):
         return median, mad
-    weight, own_middle = len(own) / (len(own) + PSEUDO_COUNT), own.median().item()
-    own_spread = (own - own_middle).abs().mean().item()
-    return weight * own_middle + (1 - weight) * median, weight * own_spread + (1 - weight) * mad
+    weight, own_median = len(scores) / (len(scores) + DEFAULT_OPTIONS.pseudo_count), scores.median().item()
+    own_mad = (scores - own_median).abs().mean().item()
+    return weight * own_median + (1 - weight) * median, weight * own_mad + (1 - weight) * mad

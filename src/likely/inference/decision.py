@@ -1,11 +1,11 @@
-"""From a model's figures for some images to everything that an answer says: posteriors, p-values, sets, statuses."""
+"""Decisions from model outputs: posteriors, conformal p-values, prediction sets and statuses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,12 @@ from likely.prediction import CalibrationScope, Status
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """What a judge learns from: of N images under their own classes `labels` (N,), the traits (N, D), how `improbable` these
-    classes are, −log p(y | x) under a uniform prior (N,), and how they `contrast` with the rest, (N,).
+    """Values of N labeled images under their true classes `labels` (N,), to which a ConformalClassifier is fitted.
 
-    `log_scores` (N, K) are left out where they are too many."""
+    `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
+    `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `log_scores` (N, K) may be left
+    out to save memory.
+    """
 
     labels: Tensor
     statistics: Tensor
@@ -34,101 +36,108 @@ class CalibrationData:
     log_scores: Tensor | None
 
     @classmethod
-    def from_outputs(cls, found: ModelOutputs, labels: Tensor, temperature: float) -> CalibrationData:
-        """Of the figures for images, under a temperature."""
-        scores = found.log_scores
-        contrast = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
-        return cls(
-            labels, Statistics.of(found).of_true_class(labels), torch.zeros(len(labels)), contrast, scores
-        ).with_temperature(temperature)
+    def from_outputs(cls, outputs: ModelOutputs, labels: Tensor, temperature: float) -> CalibrationData:
+        """Compute the values from the outputs for labeled images."""
+        scores = outputs.log_scores
+        ratio = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
+        statistics = Statistics.of(outputs).of_true_class(labels)
+        return cls(labels, statistics, torch.zeros(len(labels)), ratio, scores).with_temperature(temperature)
 
     @classmethod
-    def concatenate(cls, pieces: Sequence[CalibrationData]) -> CalibrationData:
-        """Of the images of all pieces, at least one."""
-        return cls(*(concatenate([getattr(piece, f.name) for piece in pieces]) for f in fields(cls)))
+    def concatenate(cls, batches: Sequence[CalibrationData]) -> CalibrationData:
+        """Concatenate one or more batches."""
+        return cls(*(concatenate([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
 
     @property
     def labeled_statistics(self) -> StatisticsOfTrueClass:
-        """What nonconformity is learned from."""
+        """Statistics and labels, to which a nonconformity score is fitted."""
         return self.statistics, self.labels
 
     @property
     def n_scores(self) -> int:
-        """How many there are; 0 if they were left out."""
+        """Number of entries of `log_scores`; 0 if they were left out."""
         return 0 if self.log_scores is None else self.log_scores.numel()
 
-    def fit_temperature(self, log_prior: Tensor, expected: float = 1.0) -> float:
-        """That of the scores, which have to be there."""
+    def fit_temperature(self, log_prior: Tensor, prior_temperature: float = 1.0) -> float:
+        """Fit the temperature to the scores, which must not have been left out."""
         assert self.log_scores is not None
-        return fit_temperature(self.log_scores, self.labels, log_prior, expected)
+        return fit_temperature(self.log_scores, self.labels, log_prior, prior_temperature)
 
     def with_temperature(self, temperature: float) -> CalibrationData:
-        """The same under another temperature; the scores have to be there."""
+        """Recompute the surprisal for another temperature; the scores must not have been left out."""
         assert self.log_scores is not None
-        posterior = _under_uniform_prior(self.log_scores, temperature)
+        posterior = _log_posterior_uniform(self.log_scores, temperature)
         return replace(self, surprisal=-posterior.gather(1, self.labels[:, None])[:, 0])
 
     def without_scores(self) -> CalibrationData:
-        """The same, small whatever the number of classes."""
+        """Leave out the scores, so that the size does not depend on the number of classes."""
         return replace(self, log_scores=None)
 
 
 @dataclass(frozen=True)
 class ConformalOutput:
-    """What follows for N images at one `alpha`: log p(c | x), nonconformity and both kinds of p-value, (N, K) each."""
+    """Decisions for N images at significance level `alpha`.
+
+    `log_posterior`, `log_likelihood`, `nonconformity`, `p_values` and `posterior_p_values` are (N, K), log values in nats. The
+    p-value of class c ranks the image's nonconformity among the calibration images of c; NaN without calibration. The
+    posterior p-value ranks the surprisal −log p(c | x) in the same way and defines the prediction set. `p_real` (N,) is
+    the discriminator's probability that the image is real and not generated.
+    """
 
     alpha: float
-    calibration_scope: tuple[CalibrationScope, ...]  # of each class
+    calibration_scope: tuple[CalibrationScope, ...]
     log_posterior: Tensor
     log_likelihood: Tensor | None
     nonconformity: Tensor
-    p_values: Tensor  # is the image like those of class c? NaN without calibration
-    posterior_p_values: Tensor  # is the posterior of c as high as that of c's own images?
-    p_real: Tensor | None = (
-        None  # (N,): does the discriminator take the image for real, rather than made by its generator?
-    )
+    p_values: Tensor
+    posterior_p_values: Tensor
+    p_real: Tensor | None = None
 
     @classmethod
-    def concatenate(cls, pieces: Sequence[ConformalOutput]) -> ConformalOutput:
-        """Of the images of all pieces, at least one, judged alike."""
-        values: dict[str, Any] = {}
-        for f in fields(cls):
-            each = [getattr(piece, f.name) for piece in pieces]
-            values[f.name] = torch.cat(each) if isinstance(each[0], Tensor) else each[0]
+    def concatenate(cls, batches: Sequence[ConformalOutput]) -> ConformalOutput:
+        """Concatenate one or more batches of one classifier at one alpha."""
+        columns: dict[str, list[Any]] = {f.name: [getattr(batch, f.name) for batch in batches] for f in fields(cls)}
+        values: dict[str, Any] = {
+            name: torch.cat(each) if isinstance(each[0], Tensor) else each[0] for name, each in columns.items()
+        }
         return cls(**values)
 
     @cached_property
     def predicted(self) -> Tensor:
-        """The most probable class of each image, (N,)."""
+        """Most probable class of each image, (N,)."""
         return self.log_posterior.argmax(1)
 
     @cached_property
     def p_value(self) -> Tensor:
-        """Is the image like some class? The largest p-value, (N,)."""
+        """Largest class p-value of each image, max_c p_c, (N,)."""
         return self.p_values.amax(1)
 
     @cached_property
     def prediction_sets(self) -> Tensor:
-        """The classes that each answer names, (N, K) bool; none for an unknown image."""
-        named = prediction_set(self.log_posterior, self.posterior_p_values, self.alpha)
-        return named & ~(self.p_value <= self.alpha)[:, None]
+        """Mask (N, K) of the classes in each prediction set; empty for an unknown image."""
+        in_set = prediction_set(self.log_posterior, self.posterior_p_values, self.alpha)
+        return in_set & ~(self.p_value <= self.alpha)[:, None]
 
     @cached_property
     def statuses(self) -> list[Status]:
-        """One status an image."""
+        """Status of each image."""
         sizes = self.prediction_sets.sum(1).tolist()
         return [status(p, size, self.alpha) for p, size in zip(self.p_value.tolist(), sizes, strict=True)]
 
 
 @dataclass(frozen=True)
 class ConformalClassifier:
-    """What was fitted on held-out and on calibration images, and turns a model's figures into a judgment."""
+    """Fitted map from model outputs to decisions: temperature, nonconformity score and conformal calibrators.
+
+    `typicality` calibrates the nonconformity score, `posterior` the surprisal. `bias_correction` corrects the scores when a new
+    class prior is estimated. `likelihood_ratio`, if present, is combined with the nonconformity score by `combine_max`.
+    """
 
     temperature: float
     nonconformity: NonconformityScore
     typicality: ConformalCalibrator
     posterior: ConformalCalibrator
-    bias_correction: BiasCorrection  # the scores' own bias, for whoever estimates another class mix
+    bias_correction: BiasCorrection
     likelihood_ratio: LikelihoodRatioScore | None = None
 
     @classmethod
@@ -142,140 +151,142 @@ class ConformalClassifier:
         *,
         uses_likelihood_ratio: bool = False,
     ) -> ConformalClassifier:
-        """NonconformityScore from trained and held-out images, p-values from calibration images: neither has seen the other's.
+        """Fit the scores to training and held-out images and the p-values to calibration images, which are disjoint from them.
 
-        `log_prior` (K,) is that of the training; `trained` are the traits (N, D) of many images of the training under their
-        own classes (N,), without which the held-out ones have to do. With `contrasted`, what is as near to every class is
-        strange as well.
+        `log_prior` (K,) is the training prior. `training` holds the true-class statistics of many training images (N, D) and
+        their labels (N,); without it the nonconformity score is fitted to the held-out images alone.
         """
         K = len(log_prior)
-        learned = (
+        scores = _Scores(
             NonconformityScore.fit(training, held_out.labeled_statistics, K),
-            _likelihood_ratio(held_out, K) if uses_likelihood_ratio else None,
+            _fit_likelihood_ratio(held_out, K) if uses_likelihood_ratio else None,
         )
-        return cls._of(
-            learned, _true_class_scores(*learned, calibration), held_out, calibration, log_prior, temperature
+        return cls._calibrated(
+            scores, scores.of_true_class(calibration), (held_out, calibration), log_prior, temperature
         )
 
     @classmethod
     def fit_cross_conformal(
         cls, held_out: CalibrationData | None, folds: Sequence[CalibrationData], log_prior: Tensor, temperature: float
     ) -> ConformalClassifier:
-        """NonconformityScore and p-values both from images of the training, in two or more folds, each examined by a model of the
-        other folds.
+        """Fit scores and p-values to the same training images, in two or more folds (cross-conformal prediction, Vovk 2015).
 
-        What is strange to an image's class is again learned from the other folds alone (Vovk 2015), and where no images are
-        held out, what is usual as well.
+        The outputs of each fold come from a model fitted to the other folds, and its nonconformity scores are again
+        fitted to the other folds alone. Without held-out images, they are standardized with the other folds as well.
         """
         K = len(log_prior)
-        of_held_out = None if held_out is None else _likelihood_ratio(held_out, K)
+        held_out_ratio = None if held_out is None else _fit_likelihood_ratio(held_out, K)
 
-        def learned(trained: CalibrationData) -> tuple[NonconformityScore, LikelihoodRatioScore | None]:
+        def fit_scores(others: CalibrationData) -> _Scores:
             if held_out is None:
-                return NonconformityScore.fit(None, trained.labeled_statistics, K), _likelihood_ratio(trained, K)
-            return NonconformityScore.fit(trained.labeled_statistics, held_out.labeled_statistics, K), of_held_out
+                return _Scores(
+                    NonconformityScore.fit(None, others.labeled_statistics, K), _fit_likelihood_ratio(others, K)
+                )
+            score = NonconformityScore.fit(others.labeled_statistics, held_out.labeled_statistics, K)
+            return _Scores(score, held_out_ratio)
 
         others = (
             CalibrationData.concatenate([each.without_scores() for each in folds if each is not fold]) for fold in folds
         )
-        strange = torch.cat(
-            [_true_class_scores(*learned(each), fold) for each, fold in zip(others, folds, strict=True)]
+        nonconformity = torch.cat(
+            [fit_scores(rest).of_true_class(fold) for rest, fold in zip(others, folds, strict=True)]
         )
         whole = CalibrationData.concatenate(folds)
-        return cls._of(learned(whole), strange, held_out or whole, whole, log_prior, temperature)
+        return cls._calibrated(fit_scores(whole), nonconformity, (held_out or whole, whole), log_prior, temperature)
 
     @classmethod
-    def _of(
+    def _calibrated(
         cls,
-        learned: tuple[NonconformityScore, LikelihoodRatioScore | None],
-        strange: Tensor,
-        held_out: CalibrationData,
-        calibration: CalibrationData,
+        scores: _Scores,
+        nonconformity: Tensor,
+        images: tuple[CalibrationData, CalibrationData],
         log_prior: Tensor,
         temperature: float,
     ) -> ConformalClassifier:
-        """Given how strange the calibration images are to their own classes, (N,)."""
-        K, (before, now) = len(log_prior), (held_out.labels, calibration.labels)
-        nonconformity, contrast = learned
-        scores = calibration.log_scores
+        """Calibrate with held-out and calibration `images`, of which the latter have the true-class scores `nonconformity`."""
+        held_out, calibration = images
+        K, labels, log_scores = len(log_prior), calibration.labels, calibration.log_scores
+        held_out_nonconformity = scores.of_true_class(held_out)
         return cls(
             temperature,
-            nonconformity,
-            ConformalCalibrator.fit(strange, now, _true_class_scores(*learned, held_out), before, K),
-            ConformalCalibrator.fit(calibration.surprisal, now, held_out.surprisal, before, K),
+            scores.nonconformity,
+            ConformalCalibrator.fit(nonconformity, labels, held_out_nonconformity, held_out.labels, K),
+            ConformalCalibrator.fit(calibration.surprisal, labels, held_out.surprisal, held_out.labels, K),
             BiasCorrection.unavailable(K)
-            if scores is None
-            else BiasCorrection.fit(scores, now, log_prior, temperature),
-            contrast,
+            if log_scores is None
+            else BiasCorrection.fit(log_scores, labels, log_prior, temperature),
+            scores.likelihood_ratio,
         )
 
     @classmethod
     def uncalibrated(cls, K: int, temperature: float) -> ConformalClassifier:
-        """Of K classes, for figures of a kind that nothing was calibrated for: posteriors, and no p-values."""
-        nothing = CalibrationData.from_outputs(ModelOutputs.empty(K), torch.zeros(0, dtype=torch.int64), temperature)
-        return cls.fit(nothing, nothing, log_uniform(K), temperature)
+        """Return a classifier of K classes without calibration images: posteriors, but no p-values."""
+        none = CalibrationData.from_outputs(ModelOutputs.empty(K), torch.zeros(0, dtype=torch.int64), temperature)
+        return cls.fit(none, none, log_uniform(K), temperature)
 
     def __call__(self, outputs: ModelOutputs, log_prior: Tensor, alpha: float) -> ConformalOutput:
-        """Judge N images under a class prior (K,) at a false-alarm rate."""
-        strange = self.nonconformity(Statistics.of(outputs))
+        """Decide for N images under a class prior (K,) at significance level `alpha`."""
+        nonconformity = self.nonconformity(Statistics.of(outputs))
         if self.likelihood_ratio is not None:
-            strange = combine_max(strange, self.likelihood_ratio(outputs.log_scores))
-        improbable = -_under_uniform_prior(outputs.log_scores, self.temperature)
-        odds = outputs.log_odds_real
+            nonconformity = combine_max(nonconformity, self.likelihood_ratio(outputs.log_scores))
+        surprisal = -_log_posterior_uniform(outputs.log_scores, self.temperature)
+        log_odds = outputs.log_odds_real
         return ConformalOutput(
             alpha=alpha,
             calibration_scope=self.typicality.scope(alpha),
             log_posterior=log_posterior(outputs.log_scores, log_prior, self.temperature),
             log_likelihood=outputs.log_likelihood,
-            nonconformity=strange,
-            p_values=self.typicality.p_values(strange, alpha),
-            posterior_p_values=self.posterior.p_values(improbable, alpha),
-            p_real=None if odds is None else odds.sigmoid(),
+            nonconformity=nonconformity,
+            p_values=self.typicality.p_values(nonconformity, alpha),
+            posterior_p_values=self.posterior.p_values(surprisal, alpha),
+            p_real=None if log_odds is None else log_odds.sigmoid(),
         )
 
-    def with_new_class(self, found: ModelOutputs) -> ConformalClassifier:
-        """With a class besides, the last: from figures for some of its images by models that learned it without them.
+    def with_new_class(self, outputs: ModelOutputs) -> ConformalClassifier:
+        """Return a classifier with class K added, calibrated with outputs (n, K + 1) for its images.
 
-        What was calibrated for the other classes is as before.
+        The outputs come from models that were fitted to the class without the respective image. The calibration of the other
+        classes does not change.
         """
-        last = torch.full((len(found.log_scores),), found.log_scores.shape[1] - 1)
-        nonconformity, strange = self.nonconformity.with_new_class(Statistics.of(found).of_true_class(last))
-        contrast = None
+        new_class = torch.full((len(outputs.log_scores),), outputs.log_scores.shape[1] - 1)
+        score, nonconformity = self.nonconformity.with_new_class(Statistics.of(outputs).of_true_class(new_class))
+        ratio = None
         if self.likelihood_ratio is not None:
-            contrast, low_contrast = self.likelihood_ratio.with_new_class(found.log_scores)
-            strange = combine_max(strange, low_contrast)
-        improbable = -_under_uniform_prior(found.log_scores, self.temperature)[:, -1]
+            ratio, low_ratio = self.likelihood_ratio.with_new_class(outputs.log_scores)
+            nonconformity = combine_max(nonconformity, low_ratio)
+        surprisal = -_log_posterior_uniform(outputs.log_scores, self.temperature)[:, -1]
         return ConformalClassifier(
             self.temperature,
-            nonconformity,
-            self.typicality.with_new_class(strange),
-            self.posterior.with_new_class(improbable),
+            score,
+            self.typicality.with_new_class(nonconformity),
+            self.posterior.with_new_class(surprisal),
             self.bias_correction.with_new_class(),
-            contrast,
+            ratio,
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything but the temperature, by name, for a checkpoint."""
-        parts = {part: getattr(self, part) for part in _FIELDS}
-        named = {f"{part}/{f.name}": getattr(value, f.name) for part, value in parts.items() for f in fields(value)}
+        """Return everything but the temperature by name, for a checkpoint."""
+        values = {name: getattr(self, name) for name in _COMPONENTS}
+        named = {f"{name}/{f.name}": getattr(value, f.name) for name, value in values.items() for f in fields(value)}
         if self.likelihood_ratio is not None:
             named |= {f"{LIKELIHOOD_RATIO}/{name}": tensor for name, tensor in self.likelihood_ratio.tensors().items()}
         return {name: tensor.clone() for name, tensor in named.items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], temperature: float) -> ConformalClassifier:
-        """What `tensors` wrote."""
+        """Restore from the result of `tensors`; other names are ignored."""
 
-        def of(part: str) -> dict[str, Tensor]:
-            return {name.removeprefix(f"{part}/"): t for name, t in tensors.items() if name.startswith(f"{part}/")}
+        def under(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}/"
+            return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
-        parts = {part: kind(**of(part)) for part, kind in _FIELDS.items()}
-        contrast = LikelihoodRatioScore.from_tensors(of(LIKELIHOOD_RATIO)) if of(LIKELIHOOD_RATIO) else None
-        return cls(temperature=temperature, likelihood_ratio=contrast, **parts)
+        components = {name: kind(**under(name)) for name, kind in _COMPONENTS.items()}
+        ratio = LikelihoodRatioScore.from_tensors(under(LIKELIHOOD_RATIO)) if under(LIKELIHOOD_RATIO) else None
+        return cls(temperature=temperature, likelihood_ratio=ratio, **components)
 
 
 LIKELIHOOD_RATIO = "likelihood_ratio"
-_FIELDS: dict[str, Callable[..., Any]] = {
+_COMPONENTS: dict[str, Callable[..., Any]] = {
     "nonconformity": NonconformityScore,
     "typicality": ConformalCalibrator,
     "posterior": ConformalCalibrator,
@@ -283,22 +294,22 @@ _FIELDS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _likelihood_ratio(images: CalibrationData, K: int) -> LikelihoodRatioScore | None:
-    """Of images under their own classes; a single class has none."""
+class _Scores(NamedTuple):
+    nonconformity: NonconformityScore
+    likelihood_ratio: LikelihoodRatioScore | None
+
+    def of_true_class(self, images: CalibrationData) -> Tensor:
+        """Return the combined scores of images under their true classes, (N,)."""
+        score = self.nonconformity.score_true_class(*images.labeled_statistics)
+        if self.likelihood_ratio is None:
+            return score
+        return combine_max(score, self.likelihood_ratio.score_true_class(images.log_ratio, images.labels))
+
+
+def _fit_likelihood_ratio(images: CalibrationData, K: int) -> LikelihoodRatioScore | None:
+    """Fit to images under their true classes; None for a single class, which has no background."""
     return LikelihoodRatioScore.fit(images.log_ratio, images.labels, K) if K > 1 else None
 
 
-def _true_class_scores(
-    nonconformity: NonconformityScore, contrast: LikelihoodRatioScore | None, images: CalibrationData
-) -> Tensor:
-    """Of images to their own classes, (N,)."""
-    strange = nonconformity.score_true_class(*images.labeled_statistics)
-    return (
-        strange
-        if contrast is None
-        else combine_max(strange, contrast.score_true_class(images.log_ratio, images.labels))
-    )
-
-
-def _under_uniform_prior(log_scores: Tensor, temperature: float) -> Tensor:
+def _log_posterior_uniform(log_scores: Tensor, temperature: float) -> Tensor:
     return log_posterior(log_scores, log_uniform(log_scores.shape[1]), temperature)

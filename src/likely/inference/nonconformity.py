@@ -1,4 +1,4 @@
-"""How strange an image is to each class: how far what a model sees in it lies from what it sees in that class's images."""
+"""Nonconformity score: the Mahalanobis distance of an image's statistics to each class, a mixture of Gaussians."""
 
 from __future__ import annotations
 
@@ -10,60 +10,80 @@ import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs
-from likely.inference.conformal import PSEUDO_COUNT, median_and_mad, with_new_class
+from likely.inference.conformal import median_and_mad, with_new_class
 from likely.inference.posterior import grouped_logsumexp
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
-N_FOLDS = 5  # of a few images, to judge each by the others
-CONSTANT_TOLERANCE = 1e-6  # of a trait's size: what varies by less varies by the rounding of float32
-MIN_IMAGES_FOR_TRANSFORM = 200  # images that tell what curve makes a trait normal
-MAX_COVARIANCE_ENTRIES = 1 << 23  # numbers in the covariances of single classes; for more, all classes share one
-MAX_CLASSES_WITH_OWN_COVARIANCE = (
-    1000  # with covariances of their own: so many are seldom known by images enough for it
-)
-CLASS_WEIGHTS = (0.5, 1.0)  # how much of a class's covariance may be its own, beside the mean of all
-SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)  # toward uncorrelated traits; the safest first
-N_PRINCIPAL_AXES = 30  # of a class, along which it is divided
-TINY = 1e-12
+
+@dataclass(frozen=True)
+class NonconformityOptions:
+    """Constants of the nonconformity score.
+
+    `pseudo_count`: images by which the mean over all classes counts in the mean of a single class.
+    `n_folds`: folds for the cross-validated scores of the images of a new class.
+    `constant_tolerance`: a statistic whose deviation is below this fraction of its size is constant up to float32 rounding.
+    `min_images_for_transform`: training images from which on statistics are transformed to normality and classes are
+    split in two. `max_covariance_entries`, `max_classes`: limits beyond which all classes share one covariance.
+    `class_weights`: weights of a class's own covariance against the mean covariance, tried in this order. `shrinkages`:
+    intensities of shrinkage toward the identity, tried in this order, the most regularized first. `n_principal_axes`:
+    principal axes of a class in which it is split in two. `epsilon`: lower bound of squared distances and image counts
+    before a logarithm is taken.
+    """
+
+    pseudo_count: float = 5.0
+    n_folds: int = 5
+    constant_tolerance: float = 1e-6
+    min_images_for_transform: int = 200
+    max_covariance_entries: int = 1 << 23
+    max_classes: int = 1000
+    class_weights: tuple[float, ...] = (0.5, 1.0)
+    shrinkages: tuple[float, ...] = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+    n_principal_axes: int = 30
+    epsilon: float = 1e-12
+
+
+DEFAULT_OPTIONS = NonconformityOptions()
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What is known of N images: `shared` (N, F) whatever the class, `by_class` (N, K, n); D = F + n together."""
+    """Statistics of N images: `features` (N, F) do not depend on the class, `by_class` (N, K, n) do; D = F + n in total."""
 
-    shared: Tensor
+    features: Tensor
     by_class: Tensor
 
     @classmethod
     def of(cls, outputs: ModelOutputs) -> Statistics:
-        """Take them from the outputs of a model."""
+        """Take the statistics from the outputs of a model."""
         statistics, features = outputs.statistics, outputs.features
         return cls(statistics.new_zeros(len(statistics), 0) if features is None else features, statistics)
 
     def of_true_class(self, y: Tensor) -> Tensor:
-        """Each image's traits under its own class y (N,): (N, D)."""
-        return torch.cat([self.shared, self.by_class[torch.arange(len(y)), y]], 1)
+        """Return the statistics of each image under its class y (N,), shape (N, D)."""
+        return torch.cat([self.features, self.by_class[torch.arange(len(y)), y]], 1)
 
 
-# Images' traits under their own classes, (N, D), and these, (N,).
+# Statistics of images under their true classes, (N, D), and these classes, (N,).
 StatisticsOfTrueClass: TypeAlias = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class NonconformityScore:
-    """How far the traits v_c of an image x are from those of class c's images, by a mixture of Gaussians a class.
+    """Distance of the statistics v_c of an image to those of the images of class c, a mixture of Gaussians per class.
 
-    s_c(x) = (log d_c − a_c) / b_c,  d_c = −2 log Σ_j ρ_j exp(−‖W_j (t_c − n_j)‖² / 2),  t_c = T((v_c − m_c) / u),
+    s_c(x) = (log d_c − median_c) / mad_c,  d_c = −2 log Σ_j ρ_j exp(−‖W_j (t_c − center_j)‖² / 2),  t_c = T((v_c −
+    mean_c) / scale)
 
-    j over the class's parts, ρ_j = w_j |W_j| / max_i |W_i|: of one part d_c is the squared Mahalanobis distance (Lee 2018, A
-    Simple Unified Framework for Detecting Out-of-Distribution Samples, eq. 2), here over many traits at once, not of the
-    likelihood alone: too likely is as strange as too unlikely (Morningstar 2021).
+    with j over the components of class c and ρ_j = w_j |W_j| / max_i |W_i|. For one component d_c is the squared
+    Mahalanobis distance (Lee 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples, eq. 2), here
+    over all statistics and not the likelihood alone: an image that is too likely is as atypical as one that is too
+    unlikely (Morningstar 2021).
 
-    `mean` m (K, D) and `scale` u (D,) standardize the traits; T makes each of them normal, with `curves` for parameters
-    (4, D), or (4, 0) if they are well as they are. P parts in all belong to the classes `owner` (P,) and have `log_weight`
-    log ρ (P,), `center` n (P, D) and `packed`, the rows of lower triangular W one after another, (P, D (D + 1) / 2), Wᵀ W the
-    inverse covariance; (1, D (D + 1) / 2) of all parts alike. `middle` a and `spread` b (K,) make the distances of different
-    classes comparable.
+    `mean` (K, D) and `scale` (D,) standardize the statistics. T is a sinh-arcsinh transform to normality with parameters
+    `transform` (4, D), or (4, 0) for the identity. P components in total belong to the classes `component_class` (P,) and have
+    `log_weight` log ρ (P,) and `center` (P, D). `packed_root` (P, D (D + 1) / 2) holds the rows of lower triangular W
+    with Wᵀ W the inverse covariance, or a single one if all components share it. `median` and `mad` (K,) standardize
+    log distances by class.
     """
 
     mean: Tensor
@@ -77,84 +97,99 @@ class NonconformityScore:
     mad: Tensor
 
     @classmethod
-    def fit(cls, training: StatisticsOfTrueClass | None, held_out: StatisticsOfTrueClass, K: int) -> NonconformityScore:
-        """Means, curves and covariances from `trained`, images' own traits (N, D) and labels (N,), most of them trained on.
+    def fit(
+        cls,
+        training: StatisticsOfTrueClass | None,
+        held_out: StatisticsOfTrueClass,
+        K: int,
+        options: NonconformityOptions = DEFAULT_OPTIONS,
+    ) -> NonconformityScore:
+        """Fit means, transform and covariances to training images and choose hyperparameters by held-out likelihood.
 
-        Held-out images choose by their likelihood whether the traits are made normal, whether a class has one part or two,
-        what of a covariance is its own and how far it is shrunk; and they say what distance is usual. Where they have to do
-        alone, every class is one part, without curves: who is learned from cannot judge what is richer.
+        Held-out images choose the transform, one or two components per class, the weight of a class's own covariance
+        and the shrinkage, and determine `median` and `mad`. Without training images everything is fitted to the
+        held-out images, with one component per class and no transform, because images cannot choose the complexity of
+        their own model.
         """
-        own, labels = held_out
+        held_out_v, held_out_y = held_out
         v, y = held_out if training is None else training
-        mean, scale = _means_and_scale(v, y, K)
-        z, held_out_z = ((t.double() - mean[c]).div_(scale).float() for t, c in ((v, y), (own, labels)))
-        shares_alone = K * len(scale) ** 2 > MAX_COVARIANCE_ENTRIES or K > MAX_CLASSES_WITH_OWN_COVARIANCE
-        found = _best(SinhArcsinh.identity(), _Components.of_classes(z, y, K, shares_alone), held_out_z, labels)
-        # Of a covariance that all classes share, products are made once for all: no curve, which would be each class's own.
-        if training is not None and len(z) >= MIN_IMAGES_FOR_TRANSFORM and not shares_alone:
+        mean, scale = _means_and_scale(v, y, K, options)
+        z, held_out_z = ((t.double() - mean[c]).div_(scale).float() for t, c in ((v, y), (held_out_v, held_out_y)))
+        is_tied = K * len(scale) ** 2 > options.max_covariance_entries or options.max_classes < K
+        identity = SinhArcsinh.identity()
+        best = _best(identity, _Components.of_classes(z, y, K, is_tied), held_out_z, held_out_y, options)
+        # With a tied covariance, products are computed once for all classes; a transform would need them for each class.
+        if training is not None and len(z) >= options.min_images_for_transform and not is_tied:
             curve = SinhArcsinh.fit(z)
-            bent = _best(curve, _Components.of_classes(curve(z), y, K, shares_alone), held_out_z, labels)
-            found = max(found, bent, key=lambda choice: choice.likelihood)
-            halved = _best(found.curve, found.components.split_in_two(found.curve(z), y), held_out_z, labels)
-            found = max(found, halved, key=lambda choice: choice.likelihood)
-        parts = found.components
-        root = parts.roots(found.class_weight, found.shrinkage)
+            components = _Components.of_classes(curve(z), y, K, is_tied)
+            normal = _best(curve, components, held_out_z, held_out_y, options)
+            best = max(best, normal, key=lambda candidate: candidate.likelihood)
+            split = best.components.split_in_two(best.curve(z), y, options)
+            halved = _best(best.curve, split, held_out_z, held_out_y, options)
+            best = max(best, halved, key=lambda candidate: candidate.likelihood)
+        components = best.components
+        root = components.roots(best.class_weight, best.shrinkage)
         fitted = cls(
             mean,
             scale,
-            found.curve.parameters,
-            parts.component_class,
-            parts.log_weight(root).float(),
-            parts.center.float(),
+            best.curve.parameters,
+            components.component_class,
+            components.log_weight(root).float(),
+            components.center.float(),
             _packed(root).float(),
             torch.zeros(K),
             torch.ones(K),
         )
-        return fitted._with_scale(fitted.log_distance(own, labels), labels)
+        median, mad = median_and_mad(fitted.log_distance(held_out_v, held_out_y), held_out_y, K)
+        return replace(fitted, median=median.float(), mad=mad.float())
 
-    def __call__(self, traits: Statistics) -> Tensor:
-        """(B, K)."""
-        alike = len(self.packed_root) == 1 and not self._normal.changes
-        squared = self._squared_shared(traits) if alike else self._squared_by_component(traits)
-        return (squared.clamp_min(TINY).log() - self.median) / self.mad
+    def __call__(self, statistics: Statistics) -> Tensor:
+        """Return the scores of images under all classes, (B, K)."""
+        is_tied = len(self.packed_root) == 1 and not self._curve.changes
+        squared = self._squared_tied(statistics) if is_tied else self._squared_by_component(statistics)
+        return (_safe_log(squared) - self.median) / self.mad
 
     def log_distance(self, v: Tensor, y: Tensor) -> Tensor:
-        """log d of traits (N, D) for the classes y (N,), not yet compared with what is usual: (N,)."""
+        """Return log d of statistics (N, D) under the classes y (N,), not standardized: (N,)."""
         found = torch.zeros(len(v))
         for c in set(y.tolist()):
-            found[y == c] = self._squared(v[y == c], c).clamp_min(TINY).log()
+            found[y == c] = _safe_log(self._squared(v[y == c], c))
         return found
 
     def score_true_class(self, v: Tensor, y: Tensor) -> Tensor:
-        """s of traits (N, D) to the classes y (N,): (N,)."""
+        """Return the scores (N,) of statistics (N, D) under the classes y (N,)."""
         return (self.log_distance(v, y) - self.median[y]) / self.mad[y]
 
-    def with_new_class(self, v: Tensor) -> tuple[NonconformityScore, Tensor]:
-        """With a class besides, of which a few images have the traits v (N, D); and the nonconformity of each, (N,).
+    def with_new_class(
+        self, v: Tensor, options: NonconformityOptions = DEFAULT_OPTIONS
+    ) -> tuple[NonconformityScore, Tensor]:
+        """Return the score with class K added, fitted to statistics v (n, D) of its images, and the score of each image, (n,).
 
-        Its covariance is as much its own as N images tell of D traits. An image's own nonconformity is that to a class which
-        the other folds of the few make up.
+        The covariance of the class is shrunk toward the mean covariance the more, the fewer images there are. The score
+        of an image is cross-validated: its class is fitted to the other folds.
         """
-        usual, n, K = self._mean_covariance(), len(v), len(self.mean)
-        part = torch.arange(n) % N_FOLDS
-        apart = torch.zeros(n)
-        for k in range(min(N_FOLDS, n) if n > 1 else 0):
-            without = self._with_new_component(v[part != k], usual)
-            apart[part == k] = without._squared(v[part == k], K).clamp_min(TINY).log()
-        larger = self._with_new_component(v, usual)
-        middle, spread = with_new_class(apart if n > 1 else apart[:0], self.median, self.mad)
-        return replace(larger, median=middle, mad=spread), (apart - middle[-1]) / spread[-1]
+        mean_covariance, n, K = self._mean_covariance(), len(v), len(self.mean)
+        fold = torch.arange(n) % options.n_folds
+        log_distance = torch.zeros(n)
+        for k in range(min(options.n_folds, n) if n > 1 else 0):
+            without = self._with_new_component(v[fold != k], mean_covariance, options)
+            log_distance[fold == k] = _safe_log(without._squared(v[fold == k], K))
+        larger = self._with_new_component(v, mean_covariance, options)
+        median, mad = with_new_class(log_distance if n > 1 else log_distance[:0], self.median, self.mad)
+        return replace(larger, median=median, mad=mad), (log_distance - median[-1]) / mad[-1]
 
-    def _with_new_component(self, v: Tensor, usual: Tensor) -> NonconformityScore:
-        """With a class besides, the last, of a few images; as yet without what distance is usual in it."""
-        n = len(v)
-        mean = (v.double().sum(0) + PSEUDO_COUNT * self.mean.mean(0)) / (n + PSEUDO_COUNT)
-        t = self._normal(self._standardize(v, mean))
-        center = (t.sum(0) + PSEUDO_COUNT * self.center.mean(0)) / (n + PSEUDO_COUNT)
+    def _with_new_component(
+        self, v: Tensor, mean_covariance: Tensor, options: NonconformityOptions
+    ) -> NonconformityScore:
+        """Add class K with one component, without its median and deviation."""
+        n, pseudo_count = len(v), options.pseudo_count
+        mean = (v.double().sum(0) + pseudo_count * self.mean.mean(0)) / (n + pseudo_count)
+        t = self._curve(self._standardize(v, mean))
+        center = (t.sum(0) + pseudo_count * self.center.mean(0)) / (n + pseudo_count)
         packed = self.packed_root
         if len(packed) > 1:
-            weight = n / (n + len(usual))
-            covariance = weight * _outer((t - center).double()) + (1 - weight) * usual
+            weight = n / (n + len(mean_covariance))
+            covariance = weight * _scatter((t - center).double()) + (1 - weight) * mean_covariance
             packed = torch.cat([packed, _packed(_inverse_root(covariance)[None]).float()])
         return replace(
             self,
@@ -171,12 +206,8 @@ class NonconformityScore:
         ]
         return torch.stack([root @ root.mT for root in inverses]).mean(0)
 
-    def _with_scale(self, apart: Tensor, y: Tensor) -> NonconformityScore:
-        middle, spread = median_and_mad(apart, y, len(self.mean))
-        return replace(self, median=middle.float(), mad=spread.float())
-
     @property
-    def _normal(self) -> SinhArcsinh:
+    def _curve(self) -> SinhArcsinh:
         return SinhArcsinh(self.transform)
 
     @cached_property
@@ -189,41 +220,43 @@ class NonconformityScore:
         return roots
 
     def _standardize(self, v: Tensor, mean: Tensor) -> Tensor:
-        """In float32 from here on: what lies far from zero has its digits where they matter now."""
+        """Subtract in float64, because means may be large against the scale; return float32."""
         return ((v.double() - mean) / self.scale).float()
 
     def _squared(self, v: Tensor, c: int) -> Tensor:
-        """d_c: (N, D) -> (N,)."""
-        t = self._normal(self._standardize(v, self.mean[c]))
+        """Return d_c of statistics under class c: (N, D) -> (N,)."""
+        t = self._curve(self._standardize(v, self.mean[c]))
         squared = []
         for j in (self.component_class == c).nonzero()[:, 0].tolist():
             root = self._roots[j if len(self._roots) > 1 else 0]
             squared.append(((t - self.center[j]) @ root.mT).square().sum(1) - 2 * self.log_weight[j])
         return squared[0] if len(squared) == 1 else -2 * (-torch.stack(squared) / 2).logsumexp(0)
 
-    def _squared_by_component(self, traits: Statistics) -> Tensor:
+    def _squared_by_component(self, statistics: Statistics) -> Tensor:
+        """Return d, (B, K), with the covariance of each component."""
         K = len(self.mean)
-        v = torch.cat([traits.shared[None].expand(K, -1, -1), traits.by_class.transpose(0, 1)], 2)  # (K, B, D)
-        t = self._normal(self._standardize(v, self.mean[:, None]))
-        away = t[self.component_class] - self.center[:, None]  # (P, B, D)
-        squared = (away @ self._roots.mT).square().sum(2) - 2 * self.log_weight[:, None]
+        features = statistics.features[None].expand(K, -1, -1)
+        v = torch.cat([features, statistics.by_class.transpose(0, 1)], 2)  # (K, B, D)
+        t = self._curve(self._standardize(v, self.mean[:, None]))
+        residual = t[self.component_class] - self.center[:, None]  # (P, B, D)
+        squared = (residual @ self._roots.mT).square().sum(2) - 2 * self.log_weight[:, None]
         return -2 * grouped_logsumexp(-squared / 2, self.component_class, K).mT
 
-    def _squared_shared(self, traits: Statistics) -> Tensor:
-        """‖W v‖² = ‖A s‖² + ‖B s + C t_c‖²: of the shared traits s the product is the same for all classes."""
-        F, W = traits.shared.shape[1], self._roots[0]
-        middle = self.mean.mean(0)  # products of what lies far from zero would lose the digits that matter
-        shared = ((traits.shared.double() - middle[:F]) / self.scale[:F]).float()
-        mean = ((self.mean - middle) / self.scale).float() + self.center
-        first, places = shared @ W[:F, :F].mT, mean[:, :F] @ W[:F, :F].mT
-        squared = torch.cdist(first, places, compute_mode="donot_use_mm_for_euclid_dist").square()
-        by_class = ((traits.by_class.double() - middle[F:]) / self.scale[F:]).float()
-        rest = (shared @ W[F:, :F].mT)[:, None] + by_class @ W[F:, F:].mT - mean @ W[F:].mT
+    def _squared_tied(self, statistics: Statistics) -> Tensor:
+        """Return d, (B, K), as ‖W v‖² = ‖A f‖² + ‖B f + C v_c‖²: products with the features f are the same for all classes."""
+        F, W = statistics.features.shape[1], self._roots[0]
+        origin = self.mean.mean(0)  # products of values far from zero would lose their significant digits
+        f = ((statistics.features.double() - origin[:F]) / self.scale[:F]).float()
+        mean = ((self.mean - origin) / self.scale).float() + self.center
+        first, class_first = f @ W[:F, :F].mT, mean[:, :F] @ W[:F, :F].mT
+        squared = torch.cdist(first, class_first, compute_mode="donot_use_mm_for_euclid_dist").square()
+        by_class = ((statistics.by_class.double() - origin[F:]) / self.scale[F:]).float()
+        rest = (f @ W[F:, :F].mT)[:, None] + by_class @ W[F:, F:].mT - mean @ W[F:].mT
         return squared + rest.square().sum(2)
 
 
 class _Candidate(NamedTuple):
-    """What a mixture is made of, and how likely it makes held-out images, nats an image up to a constant."""
+    """Hyperparameters of a score and the mean held-out log-likelihood, nats per image up to a constant."""
 
     likelihood: float
     curve: SinhArcsinh
@@ -232,162 +265,168 @@ class _Candidate(NamedTuple):
     shrinkage: float
 
 
-def _best(curve: SinhArcsinh, parts: _Components, z: Tensor, y: Tensor) -> _Candidate:
-    """How much of a covariance is best the part's own, and how much it is best shrunk, by held-out numbers (N, D).
+def _best(
+    curve: SinhArcsinh, components: _Components, z: Tensor, y: Tensor, options: NonconformityOptions
+) -> _Candidate:
+    """Return the class weight and the shrinkage of the highest likelihood of held-out standardized statistics z (N, D).
 
-    From the safest on, as long as it helps: every try takes as many decompositions as there are parts.
+    Both start at the most regularized value and stop at the first that does not improve, because each try takes one
+    decomposition per component.
     """
-    t, slope = curve(z), float(curve.log_derivative(z).sum(1).double().mean()) if len(z) else 0.0
+    t, log_slope = curve(z), float(curve.log_derivative(z).sum(1).double().mean()) if len(z) else 0.0
     best: _Candidate | None = None
-    for own in parts.class_weights():
-        of_own: _Candidate | None = None
-        for shrunk in SHRINKAGES:
-            choice = _Candidate(slope + parts.mean_log_density(own, shrunk, t, y), curve, parts, own, shrunk)
-            if of_own is not None and choice.likelihood <= of_own.likelihood:
+    for weight in components.class_weights(options):
+        best_of_weight: _Candidate | None = None
+        for shrinkage in options.shrinkages:
+            likelihood = log_slope + components.mean_log_density(weight, shrinkage, t, y)
+            candidate = _Candidate(likelihood, curve, components, weight, shrinkage)
+            if best_of_weight is not None and candidate.likelihood <= best_of_weight.likelihood:
                 break
-            of_own = choice
-        assert of_own is not None
-        if best is not None and of_own.likelihood <= best.likelihood:
+            best_of_weight = candidate
+        assert best_of_weight is not None
+        if best is not None and best_of_weight.likelihood <= best.likelihood:
             break
-        best = of_own
+        best = best_of_weight
     assert best is not None
     return best
 
 
 @dataclass(frozen=True)
 class _Components:
-    """How numbers lie about the centers (P, D) of parts of classes: how many, of which class, the covariance of each part,
-    None where all are to share one, and the covariance that it is drawn to, (D, D) or (P, D, D)."""
+    """Mixture components before regularization: image counts (P,), class (P,), center (P, D) and covariance (P, D, D).
+
+    `covariance` is None if it is tied over all classes. `target` (D, D) or (P, D, D) is the covariance to shrink toward.
+    """
 
     count: Tensor
     component_class: Tensor
     center: Tensor
     covariance: Tensor | None
-    shared_covariance: Tensor
+    target: Tensor
 
     @classmethod
-    def of_classes(cls, t: Tensor, y: Tensor, K: int, shares_alone: bool) -> _Components:
-        """Each class is a part, and drawn to the mean of all."""
+    def of_classes(cls, t: Tensor, y: Tensor, K: int, is_tied: bool) -> _Components:
+        """Return one component per class, with the mean covariance as the target."""
         center, count = _centers(t, y, torch.zeros(K, t.shape[1]))
-        away = t - center[y]
-        each = None if shares_alone else _covariances(away, y, K)
-        return cls(count, torch.arange(K), center, each, _outer(away.double()))
+        residual = t - center[y]
+        covariance = None if is_tied else _covariances(residual, y, K)
+        return cls(count, torch.arange(K), center, covariance, _scatter(residual.double()))
 
-    def split_in_two(self, t: Tensor, y: Tensor) -> _Components:
-        """Each class in two parts, drawn to the mean of both: two means (Lloyd 1982) along the class's longest axes."""
+    def split_in_two(self, t: Tensor, y: Tensor, options: NonconformityOptions) -> _Components:
+        """Split each class by 2-means (Lloyd 1982) in its principal axes, with the covariance of both halves as the target."""
         from sklearn.cluster import KMeans
 
         assert self.covariance is not None
-        part = 2 * y
+        component = 2 * y
         for c in self.component_class.tolist():
-            axes = torch.linalg.eigh(self.covariance[c]).eigenvectors[:, -N_PRINCIPAL_AXES:].float()
+            axes = torch.linalg.eigh(self.covariance[c]).eigenvectors[:, -options.n_principal_axes :].float()
             of_class = y == c
             if of_class.sum() >= 2:
-                along = ((t[of_class] - self.center[c]) @ axes).numpy()
-                part[of_class] += torch.from_numpy(KMeans(2, n_init=4, random_state=0).fit_predict(along)).long()
+                projected = ((t[of_class] - self.center[c]) @ axes).numpy()
+                half = KMeans(2, n_init=4, random_state=0).fit_predict(projected)
+                component[of_class] += torch.from_numpy(half).long()
         owner = self.component_class.repeat_interleave(2)
-        center, count = _centers(t, part, self.center[owner])
-        away = t - center[part]
+        center, count = _centers(t, component, self.center[owner])
+        residual = t - center[component]
         return _Components(
             count,
             owner,
             center,
-            _covariances(away, part, len(owner)),
-            _covariances(away, y, len(self.component_class))[owner],
+            _covariances(residual, component, len(owner)),
+            _covariances(residual, y, len(self.component_class))[owner],
         )
 
-    def class_weights(self) -> tuple[float, ...]:
-        """How much of a covariance may be the part's own, the safest first."""
-        return (
-            (0.0,)
-            if self.covariance is None
-            else (0.0, *CLASS_WEIGHTS)
-            if self.shared_covariance.ndim == 2
-            else CLASS_WEIGHTS
-        )
+    def class_weights(self, options: NonconformityOptions) -> tuple[float, ...]:
+        """Weights of a component's own covariance to try, the most regularized first."""
+        if self.covariance is None:
+            return (0.0,)
+        return (0.0, *options.class_weights) if self.target.ndim == 2 else options.class_weights
 
-    def covariances(self, own: float, shrunk: float) -> Tensor:
-        """(P, D, D), or (1, D, D) where nothing is a part's own."""
-        mixed = (
-            self.shared_covariance
-            if self.covariance is None or own == 0
-            else own * self.covariance + (1 - own) * self.shared_covariance
-        )
-        found = (1 - shrunk) * mixed
-        found.diagonal(dim1=-2, dim2=-1).add_(shrunk)
-        return found.reshape(-1, *self.shared_covariance.shape[-2:])
+    def covariances(self, class_weight: float, shrinkage: float) -> Tensor:
+        """Return regularized covariances (P, D, D), or (1, D, D) if no component has its own."""
+        mixed = self.target
+        if self.covariance is not None and class_weight > 0:
+            mixed = class_weight * self.covariance + (1 - class_weight) * self.target
+        found = (1 - shrinkage) * mixed
+        found.diagonal(dim1=-2, dim2=-1).add_(shrinkage)
+        return found.reshape(-1, *self.target.shape[-2:])
 
-    def roots(self, own: float, shrunk: float) -> Tensor:
-        """W of each, lower triangular, with Wᵀ W the inverse covariance."""
-        return _inverse_root(self.covariances(own, shrunk))
+    def roots(self, class_weight: float, shrinkage: float) -> Tensor:
+        """Return lower triangular W with Wᵀ W the inverse of each regularized covariance."""
+        return _inverse_root(self.covariances(class_weight, shrinkage))
 
     def log_weight(self, root: Tensor) -> Tensor:
-        """log ρ (P,)."""
-        log_size = _log_size(root, len(self.component_class))
-        largest = torch.full_like(log_size, -torch.inf).scatter_reduce(0, self.component_class, log_size, "amax")
-        return self._log_fraction + log_size - largest[self.component_class]
+        """Return log ρ, (P,)."""
+        log_det = _log_det(root, len(self.component_class))
+        largest = torch.full_like(log_det, -torch.inf).scatter_reduce(0, self.component_class, log_det, "amax")
+        return self._log_fraction + log_det - largest[self.component_class]
 
-    def mean_log_density(self, own: float, shrunk: float, t: Tensor, y: Tensor) -> float:
-        """Of numbers (N, D) under the mixtures of their classes, nats up to a constant."""
-        # A held-out image more costs less than a matrix inverted, of which there are many to be tried.
-        lower, total = torch.linalg.cholesky(self.covariances(own, shrunk)), 0.0
-        constant = self._log_fraction - _log_size(lower, len(self.component_class))
+    def mean_log_density(self, class_weight: float, shrinkage: float, t: Tensor, y: Tensor) -> float:
+        """Return the mean log density of t (N, D) under the mixtures of the classes y (N,), nats up to a constant."""
+        # Solving for the held-out images costs less than inverting a matrix, and many matrices are tried.
+        lower, total = torch.linalg.cholesky(self.covariances(class_weight, shrinkage)), 0.0
+        constant = self._log_fraction - _log_det(lower, len(self.component_class))
         for c in set(y.tolist()):
-            each, of_class = [], t[y == c]
+            log_joint, of_class = [], t[y == c]
             for j in (self.component_class == c).nonzero()[:, 0].tolist():
-                away = (of_class - self.center[j]).double().mT
-                found = torch.linalg.solve_triangular(lower[j if len(lower) > 1 else 0], away, upper=False)
-                each.append(constant[j] - found.square().sum(0) / 2)
-            total += float(torch.stack(each).logsumexp(0).sum())
+                residual = (of_class - self.center[j]).double().mT
+                whitened = torch.linalg.solve_triangular(lower[j if len(lower) > 1 else 0], residual, upper=False)
+                log_joint.append(constant[j] - whitened.square().sum(0) / 2)
+            total += float(torch.stack(log_joint).logsumexp(0).sum())
         return total / max(1, len(y))
 
     @property
     def _log_fraction(self) -> Tensor:
-        """Of each part in its class, (P,)."""
-        count = self.count + TINY
+        """Log of the fraction of its class's images in each component, (P,)."""
+        count = self.count + DEFAULT_OPTIONS.epsilon
         return (count / torch.zeros_like(count).index_add_(0, self.component_class, count)[self.component_class]).log()
 
 
-def _means_and_scale(v: Tensor, y: Tensor, K: int) -> tuple[Tensor, Tensor]:
-    """Of traits (N, D) the means by class (K, D) and the spread about them (D,), in float64."""
+def _means_and_scale(v: Tensor, y: Tensor, K: int, options: NonconformityOptions) -> tuple[Tensor, Tensor]:
+    """Return class means (K, D) of statistics (N, D) and the standard deviation about them (D,), in float64."""
     v, n = v.double(), torch.bincount(y, minlength=K).double()
     total = torch.zeros(K, v.shape[1], dtype=torch.float64).index_add_(0, y, v)
-    mean = (total + PSEUDO_COUNT * v.sum(0) / max(1, len(v))) / (n + PSEUDO_COUNT)[:, None]
-    spread, size = ((t.square().sum(0) / max(1, len(v))).sqrt() for t in (v - mean[y], v))
-    # A trait that was the same for every image is measured by its size: in units of its spread, rounding is strange.
-    return mean, torch.where(spread > CONSTANT_TOLERANCE * size, spread, torch.where(size > 0, size, 1.0))
+    mean = (total + options.pseudo_count * v.sum(0) / max(1, len(v))) / (n + options.pseudo_count)[:, None]
+    sd, size = ((t.square().sum(0) / max(1, len(v))).sqrt() for t in (v - mean[y], v))
+    # A constant statistic is scaled by its size: in units of its deviation, rounding errors would look atypical.
+    return mean, torch.where(sd > options.constant_tolerance * size, sd, torch.where(size > 0, size, 1.0))
 
 
-def _centers(t: Tensor, y: Tensor, usual: Tensor) -> tuple[Tensor, Tensor]:
-    """Of numbers (N, D) the means by part (P, D), drawn to what is usual (P, D), and how many are of each, (P,)."""
-    count = torch.bincount(y, minlength=len(usual))[:, None]
-    total = torch.zeros_like(usual).index_add_(0, y, t)
-    return (total + PSEUDO_COUNT * usual) / (count + PSEUDO_COUNT), count[:, 0].double()
+def _centers(t: Tensor, component: Tensor, prior_mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return means of t (N, D) by component, shrunk toward `prior_mean` (P, D), and image counts (P,)."""
+    pseudo_count = DEFAULT_OPTIONS.pseudo_count
+    count = torch.bincount(component, minlength=len(prior_mean))[:, None]
+    total = torch.zeros_like(prior_mean).index_add_(0, component, t)
+    return (total + pseudo_count * prior_mean) / (count + pseudo_count), count[:, 0].double()
 
 
-def _covariances(away: Tensor, y: Tensor, P: int) -> Tensor:
-    """Of numbers about their centers (N, D), by part: (P, D, D)."""
-    return torch.stack([_outer(away[y == j].double()) for j in range(P)])
+def _covariances(residual: Tensor, component: Tensor, P: int) -> Tensor:
+    """Return the covariance of the residuals (N, D) of each component, (P, D, D)."""
+    return torch.stack([_scatter(residual[component == j].double()) for j in range(P)])
 
 
-def _outer(z: Tensor) -> Tensor:
-    return z.mT @ z / max(1, len(z))
+def _scatter(residual: Tensor) -> Tensor:
+    return residual.mT @ residual / max(1, len(residual))
 
 
 def _inverse_root(S: Tensor) -> Tensor:
-    """Lower triangular W with Wᵀ W = S⁻¹ of positive definite S (..., D, D), in float64."""
+    """Return lower triangular W with Wᵀ W = S⁻¹ for positive definite S (..., D, D), in float64."""
     inverse: Tensor = torch.linalg.solve_triangular(
         torch.linalg.cholesky(S), torch.eye(S.shape[-1], dtype=S.dtype), upper=False
     )
     return inverse
 
 
-def _log_size(root: Tensor, P: int) -> Tensor:
-    """log |W| of P parts, (P,), which may share one (1, D, D)."""
+def _log_det(root: Tensor, P: int) -> Tensor:
+    """Return log |W| of P components, (P,), which may share one W (1, D, D)."""
     return root.diagonal(dim1=1, dim2=2).log().sum(1).expand(P)
 
 
 def _packed(root: Tensor) -> Tensor:
-    """Lower triangles (P, D, D), their rows one after another: (P, D (D + 1) / 2)."""
+    """Return the rows of lower triangular matrices (P, D, D) one after another, (P, D (D + 1) / 2)."""
     rows, columns = torch.tril_indices(*root.shape[1:])
     return root[:, rows, columns].contiguous()
+
+
+def _safe_log(squared: Tensor) -> Tensor:
+    return squared.clamp_min(DEFAULT_OPTIONS.epsilon).log()

@@ -1,4 +1,4 @@
-"""From a judgment to Answers: the same figures, image by image, in the words that people read."""
+"""Predictions from a ConformalOutput: one `Prediction` per image, with class names instead of indices."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from likely.inference.decision import ConformalOutput
 from likely.inference.hierarchy import Level, levels
 from likely.prediction import CalibrationScope, ClassPrediction, GroupPrediction, Prediction
 
-WEAKEST_FIRST = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
+_WEAKEST_FIRST = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
 
 
 @dataclass(frozen=True)
 class LabelNames:
-    """What numbers are called: the classes, the model, and how many classes an answer names (None: all)."""
+    """Names of the classes and of the model, and the number of classes that a prediction lists (`top_k`, None for all)."""
 
     labels: Sequence[str]
     model: str | None
@@ -27,73 +27,72 @@ class LabelNames:
 
     @cached_property
     def levels(self) -> tuple[Level, ...]:
-        """The groups that the names tell."""
+        """Groups of classes, by the hierarchy in their names."""
         return levels(self.labels)
 
 
 def predictions(
     output: ConformalOutput, names: Sequence[str], bits_per_dim: Tensor | None, label_names: LabelNames
 ) -> Iterator[Prediction]:
-    """One Answer an image, in order; `names` (N,) are the inputs, `bits_per_dim` (N,) or None."""
-    best, states, p_values = output.predicted.tolist(), output.statuses, output.p_value.tolist()
+    """Yield one Prediction per image, in order; `names` are the N inputs, `bits_per_dim` is (N,) or None."""
+    predicted, statuses, p_values = output.predicted.tolist(), output.statuses, output.p_value.tolist()
     sets = [row.nonzero().flatten().tolist() for row in output.prediction_sets]
-    bits, real = _listed(bits_per_dim, len(names)), _listed(output.p_real, len(names))
-    calibration = [_weakest(output, i, sets[i]) for i in range(len(names))]
+    bits, p_real = _to_list(bits_per_dim, len(names)), _to_list(output.p_real, len(names))
+    calibration = [_weakest_scope(output, i, sets[i]) for i in range(len(names))]
     groups = _groups(output, label_names.levels)
     for i, classes in enumerate(_class_predictions(output, label_names)):
         yield Prediction(
             input=names[i],
-            status=states[i],
-            label=label_names.labels[best[i]],
+            status=statuses[i],
+            label=label_names.labels[predicted[i]],
             probability=classes[0].probability,
-            p_value=_known(p_values[i]),
+            p_value=_nan_to_none(p_values[i]),
             prediction_set=tuple(label_names.labels[c] for c in sets[i]),
             classes=classes,
             groups=groups[i],
             bits_per_dim=bits[i],
-            p_real=real[i],
+            p_real=p_real[i],
             calibration=calibration[i],
             model=label_names.model,
         )
 
 
-def _class_predictions(judgment: ConformalOutput, naming: LabelNames) -> Iterator[tuple[ClassPrediction, ...]]:
-    """For every image its classes, the most probable first."""
-    order = judgment.log_posterior.argsort(dim=1, descending=True, stable=True)[:, : naming.top_k]
-    probability = judgment.log_posterior.exp().gather(1, order).tolist()
-    p_values = judgment.p_values.gather(1, order).tolist()
-    L = judgment.log_likelihood
-    likelihood = [[None] * order.shape[1]] * len(order) if L is None else L.gather(1, order).tolist()
-    for rows in zip(order.tolist(), probability, p_values, likelihood, strict=True):
+def _class_predictions(output: ConformalOutput, label_names: LabelNames) -> Iterator[tuple[ClassPrediction, ...]]:
+    """Yield the classes of each image, the most probable first."""
+    order = output.log_posterior.argsort(dim=1, descending=True, stable=True)[:, : label_names.top_k]
+    probability = output.log_posterior.exp().gather(1, order).tolist()
+    p_values = output.p_values.gather(1, order).tolist()
+    L = output.log_likelihood
+    log_likelihood = [[None] * order.shape[1]] * len(order) if L is None else L.gather(1, order).tolist()
+    for rows in zip(order.tolist(), probability, p_values, log_likelihood, strict=True):
         yield tuple(
-            ClassPrediction(label=naming.labels[c], probability=p, p_value=_known(p_value), log_likelihood=l)
+            ClassPrediction(label=label_names.labels[c], probability=p, p_value=_nan_to_none(p_value), log_likelihood=l)
             for c, p, p_value, l in zip(*rows, strict=True)
         )
 
 
-def _groups(judgment: ConformalOutput, levels: Sequence[Level]) -> list[tuple[GroupPrediction, ...]]:
-    """For every image the most probable group of each level."""
-    found: list[list[GroupPrediction]] = [[] for _ in range(len(judgment.log_posterior))]
+def _groups(output: ConformalOutput, levels: Sequence[Level]) -> list[tuple[GroupPrediction, ...]]:
+    """Return the most probable group of each level for each image."""
+    groups: list[list[GroupPrediction]] = [[] for _ in range(len(output.log_posterior))]
     for level in levels:
-        values, best = level.log_posterior(judgment.log_posterior).max(1)
-        for each, p, g in zip(found, values.exp().tolist(), best.tolist(), strict=True):
+        values, best = level.log_posterior(output.log_posterior).max(1)
+        for each, p, g in zip(groups, values.exp().tolist(), best.tolist(), strict=True):
             each.append(GroupPrediction(label=level.names[g], probability=min(p, 1.0)))
-    return [tuple(each) for each in found]
+    return [tuple(each) for each in groups]
 
 
-def _weakest(judgment: ConformalOutput, i: int, in_set: Sequence[int]) -> CalibrationScope:
-    """The weakest calibration among the classes that answer i speaks of: its label's, its p-value's, its set's."""
-    typical = int(torch.nan_to_num(judgment.p_values[i], nan=-1.0).argmax())
-    kinds = {judgment.calibration_scope[c] for c in (int(judgment.predicted[i]), typical, *in_set)}
-    return next(kind for kind in WEAKEST_FIRST if kind in kinds)
+def _weakest_scope(output: ConformalOutput, i: int, in_set: Sequence[int]) -> CalibrationScope:
+    """Return the weakest calibration scope among the label, the class of the p-value and the set of image i."""
+    most_typical = int(torch.nan_to_num(output.p_values[i], nan=-1.0).argmax())
+    scopes = {output.calibration_scope[c] for c in (int(output.predicted[i]), most_typical, *in_set)}
+    return next(scope for scope in _WEAKEST_FIRST if scope in scopes)
 
 
-def _listed(values: Tensor | None, n: int) -> list[float | None]:
-    """(n,) numbers, or as many times nothing."""
-    listed: list[float | None] = [None] * n if values is None else values.tolist()
-    return listed
+def _to_list(values: Tensor | None, n: int) -> list[float | None]:
+    """Return the values (n,) as a list, or n times None."""
+    found: list[float | None] = [None] * n if values is None else values.tolist()
+    return found
 
 
-def _known(p: float) -> float | None:
-    """A p-value, or None where nothing could be promised."""
+def _nan_to_none(p: float) -> float | None:
     return None if math.isnan(p) else p
