@@ -11,8 +11,8 @@ from torch.testing import assert_close
 
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.exceptions import BackboneError
-from likely.features.backbone import Backbone, FineTuning, load_preprocessor_config, locate
-from likely.features.feature_extractors import from_config
+from likely.features.backbone import Backbone, load_preprocessor_config, locate
+from likely.features.feature_extractors import FeatureOptions, from_config
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_nothing_of_it_learns(backbone):
 
 
 def test_more_stages_than_there_are(backbone):
-    with pytest.raises(BackboneError, match="has 2 stages, and 9 were asked for"):
+    with pytest.raises(BackboneError, match="has 2 stages; 9 were requested"):
         Backbone.pretrained(str(backbone), 9)
 
 
@@ -119,7 +119,7 @@ def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, proce
 def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    with pytest.raises(BackboneError, match="gives no size"):
+    with pytest.raises(BackboneError, match="lacks size"):
         load_preprocessor_config(str(tmp_path))
 
 
@@ -127,7 +127,7 @@ def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
 def test_only_the_last_stages_learn(backbone, x, stages):
     f = Backbone.pretrained(str(backbone))
     before = f.maps(x, 2)
-    tuning = FineTuning(f, 3, stages, 0.1).train()
+    tuning = f.training_module(FeatureOptions(backbone="b", finetune_stages=stages, finetune_rate=0.1), 3, 1.0).train()
     y = torch.tensor([0, 1, 2])
     for objective in tuning.objectives():
         loss = objective.loss(x, y, torch.Generator())

@@ -81,7 +81,7 @@ def test_as_they_are():
 def test_a_backbone_says_which_features_are_meant():
     assert FeatureOptions().kind == "pixels"
     assert FeatureOptions(backbone="somewhere").kind == "backbone"
-    with pytest.raises(ValueError, match="no use for a backbone"):
+    with pytest.raises(ValueError, match="cannot be combined with a backbone"):
         FeatureOptions(features="random", backbone="somewhere")
     with pytest.raises(ValueError, match="need one"):
         FeatureOptions(features="backbone")

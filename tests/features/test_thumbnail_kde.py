@@ -40,7 +40,7 @@ def test_what_is_drawn_has_the_means_and_the_covariance_of_the_images(bandwidth)
     drawn = sketches.encode(torch.full((20_000,), 1), torch.Generator().manual_seed(1))
     own = u[c == 1]
     assert_close(drawn.mean(0), own.mean(0), atol=0.05, rtol=0)
-    wanted = (1 - bandwidth**2) * own.mT.cov(correction=0) + bandwidth**2 * sketches.spread @ sketches.spread.mT
+    wanted = (1 - bandwidth**2) * own.mT.cov(correction=0) + bandwidth**2 * sketches.cholesky @ sketches.cholesky.mT
     assert_close(drawn.mT.cov(), wanted, atol=0.1, rtol=0)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from likely.networks.adversarial import ADVERSARIAL, GRADIENT_PENALTY_WEIGHT, gradient_penalty
+from likely.networks.adversarial import ADVERSARIAL_LOSSES, GRADIENT_PENALTY_WEIGHT, gradient_penalty
 
 
 def generator(seed):
@@ -17,14 +17,14 @@ def some(*shape, seed=0):
 
 
 def test_bce_is_the_cross_entropy_of_real_and_made():
-    r, loss = 3 * some(50), ADVERSARIAL["bce"]
+    r, loss = 3 * some(50), ADVERSARIAL_LOSSES["bce"]
     assert_close(loss.real(r), F.binary_cross_entropy_with_logits(r, torch.ones(50)))
     assert_close(loss.fake(r), F.binary_cross_entropy_with_logits(r, torch.zeros(50)))
     assert_close(loss.generator(r), F.binary_cross_entropy_with_logits(r, torch.ones(50)))
 
 
 def test_bce_of_what_cannot_be_told_apart_is_least_at_even_odds():
-    loss, r = ADVERSARIAL["bce"], torch.linspace(-3, 3, 61)
+    loss, r = ADVERSARIAL_LOSSES["bce"], torch.linspace(-3, 3, 61)
     values = torch.stack([loss.real(each[None]) + loss.fake(each[None]) for each in r])
     assert r[values.argmin()].abs() < 1e-5
     assert values.min().item() == pytest.approx(2 * torch.tensor(2.0).log().item(), rel=1e-5)
@@ -37,13 +37,13 @@ def test_bce_of_what_cannot_be_told_apart_is_least_at_even_odds():
 def test_the_best_odds_are_those_of_the_densities(p):
     """Where a share p of the images is real, r = log p / (1 − p) is a minimum (Goodfellow 2014, proposition 1)."""
     r = torch.tensor([p / (1 - p)], dtype=torch.float64).log().requires_grad_()
-    loss = ADVERSARIAL["bce"]
+    loss = ADVERSARIAL_LOSSES["bce"]
     (gradient,) = torch.autograd.grad(p * loss.real(r) + (1 - p) * loss.fake(r), r)
     assert gradient.abs().item() < 1e-12
 
 
 def test_hinge_asks_for_a_margin_of_one_and_no_more():
-    loss, r = ADVERSARIAL["hinge"], some(50)
+    loss, r = ADVERSARIAL_LOSSES["hinge"], some(50)
     assert loss.real(1 + r.abs()) == 0
     assert loss.fake(-1 - r.abs()) == 0
     assert_close(loss.real(1 - r.abs()), r.abs().mean())
@@ -52,16 +52,16 @@ def test_hinge_asks_for_a_margin_of_one_and_no_more():
 
 
 def test_wasserstein_is_a_difference_of_means():
-    loss, r, s = ADVERSARIAL["wgan-gp"], some(50), some(50, seed=1)
+    loss, r, s = ADVERSARIAL_LOSSES["wgan-gp"], some(50), some(50, seed=1)
     assert_close(loss.real(r) + loss.fake(s), s.mean() - r.mean())
 
 
-@pytest.mark.parametrize("name", ADVERSARIAL)
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_the_players_pull_made_images_in_opposite_directions(name):
     r = 0.5 * some(20).tanh()
     r.requires_grad_()
-    (found_out,) = torch.autograd.grad(ADVERSARIAL[name].fake(r), r)
-    (taken_for_real,) = torch.autograd.grad(ADVERSARIAL[name].generator(r), r)
+    (found_out,) = torch.autograd.grad(ADVERSARIAL_LOSSES[name].fake(r), r)
+    (taken_for_real,) = torch.autograd.grad(ADVERSARIAL_LOSSES[name].generator(r), r)
     assert (found_out > 0).all()
     assert (taken_for_real < 0).all()
 

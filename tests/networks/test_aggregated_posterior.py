@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.networks.aggregated_posterior import KEPT, AggregatedPosterior
+from likely.networks.aggregated_posterior import DECAY, AggregatedPosterior
 
 
 def generator(seed):
@@ -13,7 +13,7 @@ def generator(seed):
 
 def fed(aggregate, mean, variance, y, *, times=1):
     for _ in range(times):
-        aggregate.follow(mean, variance, y)
+        aggregate.update(mean, variance, y)
     return aggregate.gaussians()
 
 
@@ -41,7 +41,7 @@ def test_a_batch_moves_it_by_its_number_of_images(n):
     found, _ = fed(
         AggregatedPosterior(torch.zeros(2, 1)), torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long)
     )
-    assert_close(found, torch.tensor([[1 - KEPT**n], [0.0]]))
+    assert_close(found, torch.tensor([[1 - DECAY**n], [0.0]]))
 
 
 def test_images_without_a_label_and_classes_without_an_image_change_nothing():

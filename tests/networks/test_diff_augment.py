@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.networks.diff_augment import CHANGES, HOLE, PATTERN, color, cutout, diff_augment, shift
+from likely.networks.diff_augment import AUGMENTATIONS, HOLE_SIZE, PATTERN, diff_augment
 
 SHAPES = [(1, 8, 8), (3, 16, 8), (3, 9, 7)]
 
@@ -28,7 +28,7 @@ def shape(request):
     return request.param
 
 
-@pytest.fixture(params=[*CHANGES, "color,shift,cutout"])
+@pytest.fixture(params=[*AUGMENTATIONS, "color,shift,cutout"])
 def changes(request):
     return request.param
 
@@ -49,7 +49,7 @@ def test_the_same_generator_gives_the_same_and_another_another(shape, changes):
 
 def test_several_changes_are_made_in_turn(shape):
     rng = generator(3)
-    expected = cutout(shift(images(shape), rng), rng)
+    expected = diff_augment(diff_augment(images(shape), "shift", rng), "cutout", rng)
     assert torch.equal(diff_augment(images(shape), "shift,cutout", generator(3)), expected)
 
 
@@ -81,7 +81,7 @@ def test_a_shift_moves_by_whole_pixels_and_at_most_an_eighth_of_a_side(shape):
     _, H, W = shape
     x, seen = images(shape, n=40), set()
     ways = list(product(range(-H // 8, H // 8 + 1), range(-W // 8, W // 8 + 1)))
-    for before, after in zip(x, shift(x, generator(0)), strict=True):
+    for before, after in zip(x, diff_augment(x, "shift", generator(0)), strict=True):
         found = [way for way in ways if torch.equal(moved(before, *way), after)]
         assert len(found) == 1
         seen.update(found)
@@ -92,19 +92,19 @@ def test_a_shift_moves_by_whole_pixels_and_at_most_an_eighth_of_a_side(shape):
 def test_a_shift_makes_no_new_values(shape):
     x = images(shape)
     values = set(x.flatten().tolist()) | {0.0}
-    assert set(shift(x, generator(1)).flatten().tolist()) <= values
+    assert set(diff_augment(x, "shift", generator(1)).flatten().tolist()) <= values
 
 
 def test_a_hole_is_at_most_half_as_high_and_as_wide(shape):
     x = images(shape, n=40)
-    y = cutout(x, generator(0))
+    y = diff_augment(x, "cutout", generator(0))
     assert ((y == x) | (y == 0)).all()
     hole = (y == 0).all(1)
     assert torch.equal(hole, (y == 0).any(1))  # in every channel alike
     rows, columns = hole.any(2), hole.any(1)
     assert torch.equal(hole, rows[:, :, None] & columns[:, None, :])
     for within, side in ((rows, shape[1]), (columns, shape[2])):
-        assert within.sum(1).max() <= math.ceil(HOLE * side)
+        assert within.sum(1).max() <= math.ceil(HOLE_SIZE * side)
         assert ((within[:, 1:] != within[:, :-1]).sum(1) <= 2).all()  # in one piece
     assert (hole.flatten(1).sum(1) > 0).all()
 
@@ -113,7 +113,7 @@ def test_a_hole_is_at_most_half_as_high_and_as_wide(shape):
 def test_color_is_one_straight_line_an_image_on_gray_ones(n_channels):
     gray = images((1, 6, 5), n=20)
     x = gray.expand(-1, n_channels, -1, -1)
-    y = color(x, generator(0))
+    y = diff_augment(x, "color", generator(0))
     assert_close(y, y[:, :1].expand_as(y))  # gray stays gray
     a, b = x.flatten(1), y.flatten(1)
     centerd = a - a.mean(1, keepdim=True)

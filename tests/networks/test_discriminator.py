@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.networks.discriminator import LOGITS, NORMS, DenseGenerator, Discriminator, convolutional, dense
+from likely.networks.discriminator import LOGIT_SCALE, NORMS, DenseGenerator, Discriminator, convolutional, dense
 from likely.training.ema import ema_model
 
 SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]
@@ -122,8 +122,8 @@ def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_i
     network, x = built(shape, "fixed_weight_norm", noise), images(shape, 64)
     network.init_from_data(x, generator(1))
     found = []
-    features = network.trunk(x, generator(1), first=lambda layer, h: found.append(layer(h)))
-    for outputs in [*found, network.to_logits(features) / LOGITS]:
+    features = network.trunk(x, generator(1), before_layer=lambda layer, h: found.append(layer(h)))
+    for outputs in [*found, network.to_logits(features) / LOGIT_SCALE]:
         by_output = outputs.movedim(1, 0).flatten(1)
         assert_close(by_output.mean(1), torch.zeros(len(by_output)), rtol=0, atol=1e-3)
         assert_close(by_output.std(1), torch.ones(len(by_output)), rtol=0, atol=1e-3)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 from torch.testing import assert_close
 
 from likely.networks import flow_layers
@@ -15,12 +16,19 @@ from likely.networks.flow_layers import (
     RandomRotation,
     Split,
     Squeeze,
-    convolutional,
-    dense,
     halvings,
     init_from_data,
     multi_scale,
 )
+
+
+def convolutional(n_in, n_out, width):
+    return nn.Sequential(nn.Conv2d(n_in, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, n_out, 3, padding=1))
+
+
+def dense(n_in, n_out, width):
+    return nn.Sequential(nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, n_out))
+
 
 CLAMP = 2.0
 SHAPES = [(1, 4, 4), (2, 4, 4), (1, 2, 6), (3, 2, 2)]
@@ -128,14 +136,14 @@ def test_the_determinant_of_one_scale_is_that_of_its_jacobian(shape):
 
 
 def test_the_determinant_of_several_scales_is_that_of_their_jacobian(monkeypatch):
-    monkeypatch.setattr(flow_layers, "COARSEST", 2)
+    monkeypatch.setattr(flow_layers, "MIN_MAP_SIDE", 2)
     flow, x = in_float64(flow_of((1, 8, 8))), images((1, 8, 8), n=2).double()
     assert sum(isinstance(layer, Split) for layer in flow.modules()) == halvings(8, 8) - 1 == 1
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
 
 
 def test_a_long_vector_goes_through_no_couplings_of_all_with_all(monkeypatch):
-    monkeypatch.setattr(flow_layers, "LARGEST_DENSE", 15)
+    monkeypatch.setattr(flow_layers, "MAX_DENSE_DIMS", 15)
     flow = in_float64(flow_of((1, 4, 4)))
     assert not any(isinstance(layer, torch.nn.Linear) for layer in flow.modules())
     x = images((1, 4, 4), n=3).double()
@@ -215,8 +223,8 @@ def test_padded_sides_halve_evenly_down_to_the_coarsest(height, width):
     n = halvings(height, width)
     assert n >= 1
     coarse = [-(-side // 2**n) for side in (height, width)]  # of the padded side, a multiple of 2 ** n
-    assert max(coarse) <= flow_layers.COARSEST
-    assert n == 1 or max(height, width) > flow_layers.COARSEST * 2 ** (n - 1)
+    assert max(coarse) <= flow_layers.MIN_MAP_SIDE
+    assert n == 1 or max(height, width) > flow_layers.MIN_MAP_SIDE * 2 ** (n - 1)
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (9, 6), (17, 3), (33, 20)])

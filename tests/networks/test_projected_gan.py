@@ -1,4 +1,4 @@
-"""A backbone's maps as a discriminator's eyes."""
+"""Discriminators on the feature maps of a backbone."""
 
 import torch
 from torch.testing import assert_close
@@ -6,9 +6,9 @@ from torch.testing import assert_close
 from likely.networks.projected_gan import (
     FeatureProjection,
     ProjectedDiscriminator,
-    distance,
+    n_usable_maps,
+    perceptual_distance,
     texture_distance,
-    usable_maps,
 )
 
 
@@ -43,29 +43,32 @@ def test_loud_channels_do_not_drown_the_others():
     assert all((a - b).abs().max() < 0.2 * a.abs().max() for a, b in zip(before, projection(loud), strict=True))
 
 
-def test_judges_see_patches_places_and_classes():
-    judges, mixed, x = (
+def test_the_discriminators_depend_on_patches_positions_and_classes():
+    discriminator, mixed, x = (
         ProjectedDiscriminator(3, 5, n_classes=2),
         FeatureProjection((4, 6, 8), 5)(maps(3)),
         torch.rand(3, 3, 32, 32),
     )
-    found = judges(x, mixed, torch.tensor([0, 1, 0]))
+    found = discriminator(x, mixed, torch.tensor([0, 1, 0]))
     assert found.shape == (3, 8**2 + 16**2 + 8**2 + 4**2)
-    assert not torch.equal(found, judges(x, mixed, torch.tensor([1, 1, 0])))
-    assert not torch.equal(found, judges(1 - x, mixed, torch.tensor([0, 1, 0])))
-    slopes = torch.autograd.grad(found.sum(), list(judges.parameters()))
-    assert all(slope.abs().sum() > 0 for slope in slopes)
+    assert not torch.equal(found, discriminator(x, mixed, torch.tensor([1, 1, 0])))
+    assert not torch.equal(found, discriminator(1 - x, mixed, torch.tensor([0, 1, 0])))
+    gradients = torch.autograd.grad(found.sum(), list(discriminator.parameters()))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
 def test_images_are_at_no_distance_from_themselves():
-    assert distance(maps(4), maps(4)) == 0
-    assert distance(maps(4), maps(4, seed=1)) > 0.5
-    assert_close(distance([10 * h for h in maps(4)], [10 * h for h in maps(4, 1)]), distance(maps(4), maps(4, 1)))
+    assert perceptual_distance(maps(4), maps(4)) == 0
+    assert perceptual_distance(maps(4), maps(4, seed=1)) > 0.5
+    assert_close(
+        perceptual_distance([10 * h for h in maps(4)], [10 * h for h in maps(4, 1)]),
+        perceptual_distance(maps(4), maps(4, 1)),
+    )
 
 
 def test_a_texture_is_the_same_wherever_its_parts_lie():
     there, elsewhere = maps(4), [h.roll((2, 1), (2, 3)) for h in maps(4)]
-    assert distance(elsewhere, there) > 0.5
+    assert perceptual_distance(elsewhere, there) > 0.5
     assert texture_distance(elsewhere, there) < 1e-5
     assert texture_distance(maps(4, seed=1), there) > 0.05
     assert texture_distance([2 * h for h in there], there) > 0.5
@@ -73,11 +76,11 @@ def test_a_texture_is_the_same_wherever_its_parts_lie():
 
 def test_what_does_not_vary_has_a_slope():
     flat = [torch.ones_like(h).requires_grad_() for h in maps(2)]
-    slopes = torch.autograd.grad(texture_distance(flat, maps(2)), flat)
-    assert all(slope.isfinite().all() for slope in slopes)
+    gradients = torch.autograd.grad(texture_distance(flat, maps(2)), flat)
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 def test_small_maps_and_tokens_are_left_out():
-    assert usable_maps(maps(1)) == 3
-    assert usable_maps([*maps(1), torch.zeros(1, 8, 2, 2)]) == 3
-    assert usable_maps([torch.zeros(1, 8, 2, 2)]) == 1
+    assert n_usable_maps(maps(1)) == 3
+    assert n_usable_maps([*maps(1), torch.zeros(1, 8, 2, 2)]) == 3
+    assert n_usable_maps([torch.zeros(1, 8, 2, 2)]) == 1

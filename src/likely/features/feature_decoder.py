@@ -1,9 +1,8 @@
-"""An artist: what draws images for a model of features, p(x | s, f), taught by the backbone that the features are of.
+"""Image generation for models of backbone features: p(x | c) = ∫∫ p(x | s, f) p(s | c) p(f | c) ds df.
 
-With p(f | c) the model's own and p(s | c) that of sketches, p(x | c) = ∫∫ p(x | s, f) p(s | c) p(f | c) ds df. What a sketch
-leaves out is made by a generator that learns to make photographs again from their sketches and features, as far as the
-backbone tells two images and two textures apart, and to be taken for real, of what it has never seen as well, by
-discriminators that see with the backbone's eyes (Sauer 2021, Projected GANs Converge Faster).
+p(f | c) is the model, p(s | c) a kernel density estimate of thumbnails, and p(x | s, f) a generator conditioned on both. It is
+trained to reconstruct training images under perceptual and texture losses, and adversarially, also on sampled thumbnails and
+features, against discriminators on the backbone's feature maps (Sauer 2021, Projected GANs Converge Faster).
 """
 
 from __future__ import annotations
@@ -21,51 +20,57 @@ from likely.base import Objective, Trainable
 from likely.features.backbone import Backbone
 from likely.features.feature_extractors import FeatureScaler
 from likely.features.thumbnail_kde import ThumbnailKDE
-from likely.networks.adversarial import ADVERSARIAL
+from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import standard_normal
 from likely.networks.projected_gan import (
     FeatureProjection,
     ProjectedDiscriminator,
-    distance,
+    n_usable_maps,
+    perceptual_distance,
     texture_distance,
-    usable_maps,
 )
 from likely.networks.upsampler import Upsampler
 from likely.options import Options
 
-APPRENTICE = ("judges.", "projection.")  # what is of no use once it draws
-SHAKEN = 2  # pixels by which images are moved before they are looked at
-SKETCH = 2.0  # weight of the mean error of the drawing, a few pixels a side, beside that of its pixels
+_TRAINING_ONLY = ("discriminators.", "projection.")  # prefixes of weights that sampling does not need
+MAX_SHIFT = 2  # pixels of the random translation before the discriminators
+THUMBNAIL_WEIGHT = 2.0  # weight of the thumbnail's mean absolute error relative to the image's
 
 
 class DecoderOptions(Options):
-    """How a model of features learns to draw."""
+    """Options of image generation from features."""
 
     minutes: float | None = Field(
-        None, gt=0, description="How long to learn to draw, after everything else; not at all when left out."
+        None, gt=0, description="Minutes of decoder training after the model's own. Default: no decoder."
     )
-    side: int = Field(64, ge=16, le=256, description="Pixels a side of what is drawn.")
+    side: int = Field(64, ge=16, le=256, description="Side of generated images in pixels.")
     thumbnail_side: int = Field(
-        16, ge=2, le=64, description="Pixels a side of the sketch that a drawing begins with, at most."
+        16, ge=2, le=64, description="Maximum side in pixels of the thumbnail from which an image is generated."
     )
-    thumbnail_components: int = Field(64, ge=1, description="Principal components of the sketches of all classes.")
+    thumbnail_components: int = Field(64, ge=1, description="Principal components of the thumbnails.")
     bandwidth: float = Field(
-        0.5, ge=0, le=1, description="How far a sketch is from the nearest photograph's: 0 copies it, 1 follows none."
+        0.5,
+        ge=0,
+        le=1,
+        description="Bandwidth of the kernel density estimate of thumbnails: 0 resamples training thumbnails, 1 is a Gaussian.",
     )
-    width: int = Field(64, ge=8, description="Channels of the generator's coarsest maps.")
-    depth: int = Field(3, ge=1, description="Residual blocks at the sketch's size.")
-    noise_dims: int = Field(4, ge=1, description="Channels of noise, by which drawings of one sketch differ.")
-    components: int = Field(64, ge=1, description="Principal components of the features that an image is drawn from.")
-    adversarial_weight: float = Field(0.3, ge=0, description="Weight of being taken for real beside being alike.")
+    width: int = Field(64, ge=8, description="Channels of the generator at the lowest resolution.")
+    depth: int = Field(3, ge=1, description="Residual blocks at the thumbnail's resolution.")
+    noise_dims: int = Field(
+        4, ge=1, description="Noise channels, the source of variation between images from one thumbnail."
+    )
+    components: int = Field(64, ge=1, description="Principal components of the features that condition the generator.")
+    adversarial_weight: float = Field(
+        0.3, ge=0, description="Weight of the adversarial loss relative to the reconstruction losses."
+    )
     discriminator_side: int = Field(
-        64, ge=32, description="Pixels a side of what the backbone is shown while it teaches."
+        64, ge=32, description="Side in pixels of images shown to the backbone in adversarial training."
     )
 
 
 @dataclass(frozen=True)
 class DecoderTrainingData:
-    """What is known of the training images: sketches (N, 3, s, s), features (N, D), classes (N,); and how to make up features
-    of a class, f ~ p(f | c): (B,) -> (B, D)."""
+    """Thumbnails (N, 3, s, s), features (N, D), classes (N,) of training images; a sampler f ~ p(f | c), (B,) -> (B, D)."""
 
     thumbnails: Tensor
     features: Tensor
@@ -75,113 +80,129 @@ class DecoderTrainingData:
 
 
 class FeatureDecoder(Trainable):
-    """G(s, f, z), z ~ N(0, 1); trained on images x (B, 3, side, side), whose labels are their places among those `known`."""
+    """Generator G(s, f, z), z ~ N(0, 1), of images (B, 3, side, side).
 
-    def __init__(self, n_features: int, options: DecoderOptions, n_sketches: int = 0) -> None:
+    In training the labels of a batch are indices into the data of `init_from_data`.
+    """
+
+    def __init__(self, n_features: int, options: DecoderOptions, n_thumbnails: int = 0) -> None:
         super().__init__()
         self.options = options
-        self.to_plan = FeatureScaler("whiten", (n_features,), options.components)
-        n_plan = 2 * options.width
-        self.plan = nn.Linear(self.to_plan.n_features, n_plan)
-        self.refiner = Upsampler(
-            options.side, options.thumbnail_side, options.noise_dims, n_plan, width=options.width, depth=options.depth
+        self.whitening = FeatureScaler("whiten", (n_features,), options.components)
+        n_condition = 2 * options.width
+        self.to_condition = nn.Linear(self.whitening.n_features, n_condition)
+        self.upsampler = Upsampler(
+            options.side,
+            options.thumbnail_side,
+            options.noise_dims,
+            n_condition,
+            width=options.width,
+            depth=options.depth,
         )
         self.thumbnails = ThumbnailKDE(
-            self.refiner.sizes[0], options.thumbnail_components, options.bandwidth, n_sketches
+            self.upsampler.sizes[0], options.thumbnail_components, options.bandwidth, n_thumbnails
         )
-        self.judges: ProjectedDiscriminator | None = None
+        self.discriminators: ProjectedDiscriminator | None = None
         self.projection: FeatureProjection | None = None
 
     @classmethod
     def from_state(cls, options: DecoderOptions, tensors: Mapping[str, Tensor]) -> Self:
-        """Of the tensors that were `finished`; a RuntimeError if they are another's."""
+        """Rebuild from the tensors of `to_state`; RuntimeError if they do not match the options."""
         try:
-            self = cls(len(tensors["to_plan.location"]), options, len(tensors["thumbnails.codes"]))
+            self = cls(len(tensors["whitening.location"]), options, len(tensors["thumbnails.codes"]))
         except KeyError as error:
-            raise RuntimeError(f"there is no {error}") from error
+            raise RuntimeError(f"missing tensor {error}") from error
         self.load_state_dict(dict(tensors))
         return self
 
-    def init_from_data(self, backbone: Backbone, some: Tensor, known: DecoderTrainingData) -> None:
-        """What is taught by whom, and `some` of the training images (M, 3, side, side), to scale the teacher's maps by."""
-        self.to_plan.fit(known.features)
-        codes = self.thumbnails.fit(known.thumbnails, known.labels)
-        self._known = known.features, codes, known.labels
-        # Neither a module of this one: they are kept elsewhere, and an average of weights would be nothing new.
-        self._teacher, self._imagine = (backbone,), (known.sample_features,)
+    def init_from_data(self, backbone: Backbone, images: Tensor, data: DecoderTrainingData) -> None:
+        """Fit whitening and thumbnails, and scale the backbone's maps by some images (M, 3, side, side)."""
+        self.whitening.fit(data.features)
+        codes = self.thumbnails.fit(data.thumbnails, data.labels)
+        self._data = data.features, codes, data.labels
+        # In tuples, so that neither is registered as a submodule, saved or averaged.
+        self._backbone, self._sample_features = (backbone,), (data.sample_features,)
         with torch.inference_mode():
-            maps = self._maps(some)
+            maps = self._maps(images)
         channels, width = [h.shape[1] for h in maps], self.options.width // 2
-        self.projection = FeatureProjection(channels, width).to(some.device)
+        self.projection = FeatureProjection(channels, width).to(images.device)
         self.projection.init_from_data(maps)
-        self.judges = ProjectedDiscriminator(len(channels), width, known.n_classes).to(some.device)
+        self.discriminators = ProjectedDiscriminator(len(channels), width, data.n_classes).to(images.device)
 
     def forward(self, u: Tensor, f: Tensor, z: Tensor) -> Tensor:
-        """Sketches' codes (B, n), features (B, D), noise (B, d, s, s) -> images (B, 3, H, W), about in [0, 1]."""
-        drawn: Tensor = self.refiner(self.thumbnails(u), z, F.silu(self.plan(self.to_plan(f))))
-        return drawn
+        """Generate images (B, 3, H, W) from thumbnail codes (B, n), features (B, D) and noise (B, d, s, s)."""
+        image: Tensor = self.upsampler(self.thumbnails(u), z, F.silu(self.to_condition(self.whitening(f))))
+        return image
 
     def to_state(self) -> dict[str, Tensor]:
-        """The tensors that it takes to draw."""
-        return {name: t for name, t in self.state_dict().items() if not name.startswith(APPRENTICE)}
+        """Return the tensors that sampling needs."""
+        return {name: t for name, t in self.state_dict().items() if not name.startswith(_TRAINING_ONLY)}
 
     def with_new_class(self, s: Tensor, c: int) -> Self:
-        """With a class more, of sketches (N, 3, s, s): filled in as those of all others are."""
-        sketches = self.thumbnails.with_new_class(s, c)
-        tensors = self.to_state() | {f"thumbnails.{name}": t for name, t in sketches.state_dict().items()}
-        return type(self).from_state(self.options, tensors).to(self.plan.weight.device).eval()
+        """Return a copy with a new class c of thumbnails (N, 3, s, s); the generator is unchanged."""
+        thumbnails = self.thumbnails.with_new_class(s, c)
+        tensors = self.to_state() | {f"thumbnails.{name}": t for name, t in thumbnails.state_dict().items()}
+        return type(self).from_state(self.options, tensors).to(self.to_condition.weight.device).eval()
 
     @torch.no_grad()
     def sample_images(self, f: Tensor, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        """An image of each feature vector and class, in [0, 1]; without `rng`, of the class's mean sketch and no noise."""
+        """Sample an image in [0, 1] per feature vector (B, D) and class (B,); without `rng`, mean thumbnail and no noise."""
         u = self.thumbnails.encode(c, rng)
         if truncation != 1:
-            middle = self.thumbnails.encode(c, None)
-            u = middle + truncation * (u - middle)
+            mean = self.thumbnails.encode(c, None)
+            u = mean + truncation * (u - mean)
         f = f.to(u)
-        drawn: Tensor = self(u, f, self._noise(f, rng))
-        return drawn.clamp(0, 1)
+        image: Tensor = self(u, f, self._noise(f, rng))
+        return image.clamp(0, 1)
 
     def objectives(self) -> Sequence[Objective]:
-        assert self.judges is not None
-        ours = (*self.plan.parameters(), *self.refiner.parameters())
+        assert self.discriminators is not None
+        parameters = (*self.to_condition.parameters(), *self.upsampler.parameters())
         return (
-            Objective("drawing", ours, self._generator_loss, bounded=False),
-            Objective("judging", tuple(self.judges.parameters()), self._judges_loss, bounded=False),
+            Objective("generator", parameters, self._generator_loss, bounded=False),
+            Objective(
+                "discriminator", tuple(self.discriminators.parameters()), self._discriminator_loss, bounded=False
+            ),
         )
 
     def _generator_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
-        """Half of them alike, all of them true to their sketches and, to the judges, real."""
-        f, u, c = (known[i] for known in self._known)
-        n = (len(x) + 1) // 2  # the others are of sketches and features that are made up
+        """Reconstruction losses on one half of the batch; thumbnail and adversarial losses on all of it."""
+        f, u, c = (data[i] for data in self._data)
+        n = (len(x) + 1) // 2  # the other half has sampled thumbnails and features
         if n < len(x):
-            f = torch.cat([f[:n], self._imagine[0](c[n:], rng).to(f)])
+            f = torch.cat([f[:n], self._sample_features[0](c[n:], rng).to(f)])
             u = torch.cat([u[:n], self.thumbnails.encode(c[n:], rng)])
-        made: Tensor = self(u, f, self._noise(f, rng))
-        outside = (made - made.clamp(0, 1)).abs().mean()
-        small = F.interpolate(made, size=(self.thumbnails.side,) * 2, mode="area")
-        true = (small - self.thumbnails(u)).abs().mean()
-        x, made = _shaken((x, made), rng)
+        fake: Tensor = self(u, f, self._noise(f, rng))
+        out_of_range = (fake - fake.clamp(0, 1)).abs().mean()
+        downscaled = F.interpolate(fake, size=(self.thumbnails.side,) * 2, mode="area")
+        thumbnail_error = (downscaled - self.thumbnails(u)).abs().mean()
+        x, fake = _shifted_alike((x, fake), rng)
         with torch.no_grad():
             real_maps = self._maps(x)
-        made_maps = self._maps(made)
-        self._step = c, x, real_maps, made.detach(), [h.detach() for h in made_maps]
-        alike, model = [h[:n] for h in made_maps], [h[:n] for h in real_maps]
-        attack_success_rate = ADVERSARIAL["hinge"].generator(self._judged(made, made_maps, c))
-        loss = (made[:n] - x[:n]).abs().mean() + distance(alike, model) + texture_distance(alike, model)
-        whole: Tensor = loss + SKETCH * true + outside + self.options.adversarial_weight * attack_success_rate
-        return whole
+        fake_maps = self._maps(fake)
+        self._step = c, x, real_maps, fake.detach(), [h.detach() for h in fake_maps]
+        fake_pair, real_pair = [h[:n] for h in fake_maps], [h[:n] for h in real_maps]
+        adversarial = ADVERSARIAL_LOSSES["hinge"].generator(self._critic(fake, fake_maps, c))
+        loss = (
+            (fake[:n] - x[:n]).abs().mean()
+            + perceptual_distance(fake_pair, real_pair)
+            + texture_distance(fake_pair, real_pair)
+        )
+        total: Tensor = (
+            loss + THUMBNAIL_WEIGHT * thumbnail_error + out_of_range + self.options.adversarial_weight * adversarial
+        )
+        return total
 
-    def _judges_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
-        """By the images and maps of the step under way."""
-        (c, real, real_maps, made, made_maps), loss = self._step, ADVERSARIAL["hinge"]
-        return loss.real(self._judged(real, real_maps, c)) + loss.fake(self._judged(made, made_maps, c))
+    def _discriminator_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
+        """Hinge loss on the real and fake images of the current step."""
+        (c, real, real_maps, fake, fake_maps), loss = self._step, ADVERSARIAL_LOSSES["hinge"]
+        return loss.real(self._critic(real, real_maps, c)) + loss.fake(self._critic(fake, fake_maps, c))
 
-    def _judged(self, x: Tensor, maps: Sequence[Tensor], c: Tensor) -> Tensor:
+    def _critic(self, x: Tensor, maps: Sequence[Tensor], c: Tensor) -> Tensor:
         assert self.projection is not None
-        assert self.judges is not None
-        found: Tensor = self.judges(x, self.projection(maps), c)
-        return found
+        assert self.discriminators is not None
+        values: Tensor = self.discriminators(x, self.projection(maps), c)
+        return values
 
     def _noise(self, like: Tensor, rng: Generator | None) -> Tensor:
         side = self.thumbnails.side
@@ -189,15 +210,17 @@ class FeatureDecoder(Trainable):
         return z if rng is None else standard_normal(z, rng)
 
     def _maps(self, x: Tensor) -> list[Tensor]:
-        """What the teacher sees of images, the finest maps first."""
-        shown = F.interpolate(x, size=(self.options.discriminator_side,) * 2, mode="bilinear", antialias=True)
-        maps = self._teacher[0].maps(shown, None)
-        return maps[: usable_maps(maps)]
+        """Return the backbone's feature maps, finest first."""
+        resized = F.interpolate(x, size=(self.options.discriminator_side,) * 2, mode="bilinear", antialias=True)
+        maps = self._backbone[0].maps(resized, None)
+        return maps[: n_usable_maps(maps)]
 
 
-def _shaken(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:
-    """All moved alike, by up to `SHAKEN` pixels each way: a network that looks at every other pixel would else be attack_success_rate by
-    a pattern in between."""
-    d, (dy, dx) = SHAKEN, torch.randint(2 * SHAKEN + 1, (2,), generator=rng, device=rng.device).tolist()
+def _shifted_alike(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:
+    """Translate all images alike by up to `MAX_SHIFT` pixels.
+
+    Otherwise patterns between the samples of a strided first convolution go unnoticed.
+    """
+    d, (dy, dx) = MAX_SHIFT, torch.randint(2 * MAX_SHIFT + 1, (2,), generator=rng, device=rng.device).tolist()
     height, width = images[0].shape[2:]
     return [F.pad(x, (d, d, d, d), mode="reflect")[..., dy : dy + height, dx : dx + width] for x in images]

@@ -1,4 +1,4 @@
-"""What a model sees instead of pixels: features, computed once an image and scaled as the model's family likes them."""
+"""Feature pipeline: extraction, caching and scaling of the features that replace pixels as model input."""
 
 from __future__ import annotations
 
@@ -29,61 +29,61 @@ from likely.features.model_input import ModelInput, complexity
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.device import tune_malloc
 
-PIXELS_PER_BATCH = (
-    8 * 224 * 224
-)  # pixels that go through together: of more, the maps of a backbone leave a processor's cache
-GPU_FACTOR = 16  # times as many
-LOOKUP_BATCH_SIZE = 64  # images whose features are looked for on the disk together
-CACHE_LAYOUT = "described"  # of what is kept: features, and the image's complexity behind them
+PIXELS_PER_BATCH = 8 * 224 * 224  # pixels per forward pass: the feature maps of larger batches exceed a CPU's cache
+GPU_FACTOR = 16  # on a GPU, relative to the CPU
+LOOKUP_BATCH_SIZE = 64  # images per cache query
+CACHE_LAYOUT = "described"  # cached rows: unscaled features, then the image's complexity
 TINY = 1e-12
 
 Progress = Callable[[int, int], None]
 
 
 class FeaturePipeline(nn.Module):
-    """f(x) of images x, scaled: what a density is of where it is not one of pixels."""
+    """Scaled features f(x) of images x, the input of models that are not models of pixels."""
 
-    def __init__(self, map: FeatureExtractor, options: FeatureOptions) -> None:
-        """Of options with nothing left open; what the scaling learns is not measured yet."""
+    def __init__(self, extractor: FeatureExtractor, options: FeatureOptions) -> None:
+        """Combine an extractor with resolved options; the scaler is not fitted yet."""
         super().__init__()
-        self.extractor, self.options = map, options
+        self.extractor, self.options = extractor, options
         assert options.feature_scaling is not None
-        self.scaler = FeatureScaler(options.feature_scaling, map.groups, options.feature_components)
+        self.scaler = FeatureScaler(options.feature_scaling, extractor.groups, options.feature_components)
         self._cache: _CachedFeatures | None = None
 
     @classmethod
-    def from_options(cls, asked: FeatureOptions, family: FamilyOptions, shape: Sequence[int], seed: int) -> Self | None:
-        """What was asked for of images (C, H, W), None for pixels; its scaling is not measured yet."""
-        map: FeatureExtractor
-        match asked.kind:
+    def from_options(
+        cls, requested: FeatureOptions, family: FamilyOptions, shape: Sequence[int], seed: int
+    ) -> Self | None:
+        """Build the pipeline for images (C, H, W), its scaler not fitted yet; None if the input is pixels."""
+        extractor: FeatureExtractor
+        match requested.kind:
             case "backbone":
-                assert asked.backbone is not None
-                map = Backbone.pretrained(asked.backbone, asked.backbone_stages)
+                assert requested.backbone is not None
+                extractor = Backbone.pretrained(requested.backbone, requested.backbone_stages)
             case "random":
-                map = RandomConvolutions(shape, seed=seed)
+                extractor = RandomConvolutions(shape, seed=seed)
             case "autoencoder":
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed(seed)
-                    map = Autoencoder(shape, n_code=asked.feature_components)
+                    extractor = Autoencoder(shape, n_code=requested.feature_components)
             case _:
                 return None
-        chosen = {"features": asked.kind, "feature_scaling": asked.feature_scaling or family.feature_scaling}
-        return cls(map, asked.model_copy(update=chosen))
+        updates = {"features": requested.kind, "feature_scaling": requested.feature_scaling or family.feature_scaling}
+        return cls(extractor, requested.model_copy(update=updates))
 
     @classmethod
     def from_config(cls, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """What `document` and the weights describe."""
+        """Rebuild a pipeline from `to_config` and its weights."""
         self = cls(from_config(document["map"]), FeatureOptions.from_stored(document["options"]))
         self.load_state_dict(tensors)
         return self
 
     def to_config(self) -> dict[str, Any]:
-        """What it takes besides the weights."""
+        """Return the JSON configuration from which `from_config` rebuilds the pipeline."""
         return {"map": self.extractor.to_config(), "options": self.options.model_dump()}
 
     @property
     def noise(self) -> float:
-        """What training adds to the features."""
+        """Standard deviation of the noise that training adds to features."""
         return self.options.feature_noise if self.scaler.kind == "whiten" else 0.0
 
     @property
@@ -91,19 +91,19 @@ class FeaturePipeline(nn.Module):
         return next(t.device for t in (*self.parameters(), *self.buffers()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, D), with gradients."""
+        """Return scaled features with gradients: (B, C, H, W) in [0, 1] -> (B, D)."""
         features: Tensor = self.scaler(self.extractor(x))
         return features
 
     @torch.inference_mode()
     def transform(self, pixels: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) -> (B, D) on the device."""
+        """Return scaled features: uint8 (B, C, H, W) -> (B, D) on the device."""
         features: Tensor = self.scaler(self._cached_features(pixels).to(self.device))
         return features
 
     @torch.inference_mode()
     def model_input(self, pixels: Tensor) -> ModelInput:
-        """uint8 (B, C, H, W) -> the same features, and what they leave out."""
+        """Return scaled features of uint8 images (B, C, H, W) with the norms and complexities that scaling removes."""
         row = (
             self._features_and_complexity(pixels)
             if self._cache is None
@@ -112,37 +112,37 @@ class FeaturePipeline(nn.Module):
         return self._model_input(row[:, :-1], row[:, -1:])
 
     def differentiable(self, x: Tensor) -> ModelInput:
-        """The same of images (B, C, H, W) in [0, 1], with gradients."""
+        """Return the model input with gradients for images (B, C, H, W) in [0, 1]."""
         return self._model_input(self.extractor(x), complexity(to_eight_bit(x.detach())))
 
-    def _model_input(self, made: Tensor, packed: Tensor) -> ModelInput:
-        """log ‖f_g‖ of each group of unscaled features, which scaling takes away, and the image's complexity."""
-        lengths = [group.norm(dim=1, keepdim=True) for group in torch.split(made, list(self.extractor.groups), 1)]
-        described = torch.cat([*(length.clamp_min(TINY).log().cpu() for length in lengths), packed], 1)
-        return ModelInput(self.scaler(made.to(self.device)), described)
+    def _model_input(self, unscaled: Tensor, bits: Tensor) -> ModelInput:
+        """Scale the features; the extra features are log ‖f_g‖ of each group and the image's complexity."""
+        norms = [group.norm(dim=1, keepdim=True) for group in torch.split(unscaled, list(self.extractor.groups), 1)]
+        extra_features = torch.cat([*(length.clamp_min(TINY).log().cpu() for length in norms), bits], 1)
+        return ModelInput(self.scaler(unscaled.to(self.device)), extra_features)
 
     @torch.inference_mode()
     def fit_scaler(self, images: ImageDataset, progress: Progress | None = None) -> None:
-        """Learn from the features of training images how to scale."""
+        """Fit the scaler to the features of training images."""
         self.scaler.fit(self.unscaled(images, progress).to(self.device))
 
     @torch.inference_mode()
-    def transform_images(self, part: LabeledImages) -> LabeledImages:
-        """The same part, of vectors."""
-        rows = self.scaler(self.unscaled(part.images).to(self.device)).cpu().numpy()
-        return replace(part, images=ArrayDataset(rows, part.images.name))
+    def transform_images(self, split: LabeledImages) -> LabeledImages:
+        """Replace the images of a split by their scaled features."""
+        rows = self.scaler(self.unscaled(split.images).to(self.device)).cpu().numpy()
+        return replace(split, images=ArrayDataset(rows, split.images.name))
 
     def enable_cache(self) -> None:
-        """From now on compute an image's features once, and look on the disk whether that was done before."""
+        """Cache features in memory and on disk from now on."""
         if self.device.type == "cpu":
             tune_malloc()
         self._cache = self._cache or _CachedFeatures(FeatureCache(f"{self.extractor.digest()[:16]}-{CACHE_LAYOUT}"))
 
     @contextmanager
-    def caching(self, kept: bool = True) -> Iterator[None]:
-        """For a while, do so or do not."""
+    def caching(self, enabled: bool = True) -> Iterator[None]:
+        """Enable or disable the cache within a `with` block."""
         before = self._cache
-        if kept:
+        if enabled:
             self.enable_cache()
         else:
             self.disable_cache()
@@ -153,45 +153,45 @@ class FeaturePipeline(nn.Module):
 
     @property
     def is_cached(self) -> bool:
-        """Whether an image that was seen before is not looked at again."""
+        """True if features are cached."""
         return self._cache is not None
 
     def disable_cache(self) -> None:
-        """Of what was kept in memory."""
+        """Stop caching and release the features in memory."""
         self._cache = None
 
     @torch.inference_mode()
     def unscaled(self, images: ImageDataset, progress: Progress | None = None) -> Tensor:
-        """The map's own features of all images, (N, D) on the processor."""
-        found = []
+        """Return the unscaled features of all images, (N, D) on the CPU."""
+        batches = []
         for start in range(0, len(images), LOOKUP_BATCH_SIZE):
             end = min(start + LOOKUP_BATCH_SIZE, len(images))
-            found.append(self._cached_features(images.batch(np.arange(start, end))))
+            batches.append(self._cached_features(images.batch(np.arange(start, end))))
             if progress is not None:
                 progress(end, len(images))
-        return torch.cat(found) if found else torch.zeros(0, self.extractor.n_features)
+        return torch.cat(batches) if batches else torch.zeros(0, self.extractor.n_features)
 
     def _cached_features(self, pixels: Tensor) -> Tensor:
-        """(B, D) on the processor. What is kept has the image's complexity behind its features."""
+        """Return unscaled features (B, D) on the CPU, from the cache if enabled."""
         return (
             self._compute(pixels) if self._cache is None else self._cache(pixels, self._features_and_complexity)[:, :-1]
         )
 
     def _features_and_complexity(self, pixels: Tensor) -> Tensor:
-        """(B, D + 1) on the processor: features, and the image's complexity behind them."""
+        """Return rows of unscaled features and complexity, (B, D + 1) on the CPU."""
         return torch.cat([self._compute(pixels), complexity(pixels)], 1)
 
     def _compute(self, pixels: Tensor) -> Tensor:
-        """(B, D) on the processor."""
+        """Compute unscaled features (B, D) on the CPU."""
         at_once = PIXELS_PER_BATCH * (1 if self.device.type == "cpu" else GPU_FACTOR)
         n = max(1, at_once // (pixels.shape[2] * pixels.shape[3]))
         blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, n))
-        made = [self.extractor(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
-        return torch.cat(made) if made else torch.zeros(0, self.extractor.n_features)
+        unscaled = [self.extractor(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
+        return torch.cat(unscaled) if unscaled else torch.zeros(0, self.extractor.n_features)
 
 
 class ImageScorer(Scorer):
-    """A model of features, asked about images."""
+    """Scorer of images that applies a feature pipeline before a model of features."""
 
     def __init__(self, features: FeaturePipeline, model: Scorer) -> None:
         super().__init__(model.task, model.options)
@@ -205,31 +205,31 @@ class ImageScorer(Scorer):
 
 
 class _CachedFeatures:
-    """Features by their images' hashes, in memory and on the disk."""
+    """Rows by image hash, in memory and on disk."""
 
     def __init__(self, store: FeatureCache) -> None:
         self.store, self.rows = store, dict[int, Tensor]()
 
     def __call__(self, pixels: Tensor, computed: Callable[[Tensor], Tensor]) -> Tensor:
         keys = to_hashes(fingerprint(image) for image in pixels.numpy()).tolist()
-        place = {key: i for i, key in enumerate(keys) if key not in self.rows}
-        self.rows |= {key: torch.from_numpy(row.copy()) for key, row in self.store.get(place).items()}
-        if missing := [key for key in place if key not in self.rows]:
-            made = computed(pixels[[place[key] for key in missing]])
-            self.rows |= dict(zip(missing, made.clone(), strict=True))
+        index = {key: i for i, key in enumerate(keys) if key not in self.rows}
+        self.rows |= {key: torch.from_numpy(row.copy()) for key, row in self.store.get(index).items()}
+        if missing := [key for key in index if key not in self.rows]:
+            unscaled = computed(pixels[[index[key] for key in missing]])
+            self.rows |= dict(zip(missing, unscaled.clone(), strict=True))
             self.store.put({key: self.rows[key].numpy() for key in missing})
         return torch.stack([self.rows[key] for key in keys])
 
 
-def with_backbone_defaults(images: ImageOptions, asked: FeatureOptions) -> ImageOptions:
-    """The images that features are to be made of, where nothing else was asked for: as a backbone is used to them.
+def with_backbone_defaults(images: ImageOptions, requested: FeatureOptions) -> ImageOptions:
+    """Return the image options with the backbone's preprocessing as defaults.
 
-    Whoever asks for another size, or way to come to it, means whole images or says what to cut.
+    An explicit size or resize mode replaces the backbone's cropping; only its size remains a default.
     """
-    if asked.kind != "backbone":
+    if requested.kind != "backbone":
         return images
-    assert asked.backbone is not None
-    wanted, own = images.model_dump(exclude_unset=True), load_preprocessor_config(asked.backbone)._asdict()
-    if wanted.keys() & own.keys():
-        own = {"size": own["size"]}
-    return ImageOptions.model_validate({"color": "rgb"} | own | wanted)
+    assert requested.backbone is not None
+    explicit, defaults = images.model_dump(exclude_unset=True), load_preprocessor_config(requested.backbone)._asdict()
+    if explicit.keys() & defaults.keys():
+        defaults = {"size": defaults["size"]}
+    return ImageOptions.model_validate({"color": "rgb"} | defaults | explicit)

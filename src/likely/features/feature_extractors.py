@@ -1,4 +1,4 @@
-"""Feature maps: an image to a vector in which classes lie apart, so that a small density for each class will do."""
+"""Feature extractors: functions of an image whose values are modeled instead of its pixels."""
 
 from __future__ import annotations
 
@@ -21,101 +21,101 @@ Kind = Literal["pixels", "random", "autoencoder", "backbone"]
 
 
 class FeatureOptions(Options):
-    """What a model sees of an image: its pixels, or features of it."""
+    """Model input: pixels, or features of the image."""
 
     features: Kind | None = Field(
         None,
-        description="What the model is a density of: the pixels, random convolutions, the code of an autoencoder that is "
-        "trained first, or a pretrained backbone's features; pixels, unless a backbone is given.",
+        description="Model input: pixels, random convolutions, the code of an autoencoder trained first, or the features of a "
+        "pretrained backbone. Default: backbone if one is named, else pixels.",
     )
     backbone: str | None = Field(
         None,
-        description="A pretrained network: a folder as transformers saves it, or a name on the Hugging Face hub that was "
-        "fetched before.",
+        description="Pretrained network: a folder saved by transformers, or the name of a model on the Hugging Face hub that "
+        "is already in the local cache.",
     )
-    backbone_stages: int = Field(
-        1, ge=1, description="How many of the backbone's last stages give features, side by side."
-    )
+    backbone_stages: int = Field(1, ge=1, description="Number of last backbone stages whose features are concatenated.")
     feature_scaling: FeatureScaling | None = Field(
         None,
-        description="l2: each stage's features to length 1; whiten: to their principal components of variance 1, with "
-        "noise; the family chooses when left out.",
+        description="l2: normalize each stage's features to length 1; whiten: principal components with variance 1, plus "
+        "noise in training. Default: chosen by the family.",
     )
     feature_components: int = Field(
-        128, ge=1, description="Principal components that whitening keeps, or the numbers of an autoencoder's code."
+        128, ge=1, description="Principal components kept by whitening, or dimensions of the autoencoder's code."
     )
     feature_noise: float = Field(
         0.1,
         ge=0,
-        description="Standard deviation of the noise that training adds to whitened features: without it a density may grow "
-        "without end.",
+        description="Standard deviation of the noise added to whitened features in training; it keeps the density bounded.",
     )
 
     feature_epochs: int = Field(
         10,
         ge=1,
-        description="Passes over the training images in which features are learned, where they are, before the model.",
+        description="Epochs of feature training before the model (autoencoder, fine-tuning).",
     )
     finetune_stages: int = Field(
-        0, ge=0, description="How many of the backbone's last stages go on learning, to tell the classes at hand apart."
+        0, ge=0, description="Number of last backbone stages to fine-tune on the training classes; 0: none."
     )
-    finetune_rate: float = Field(1e-4, gt=0, description="The largest learning rate of these stages.")
+    finetune_rate: float = Field(1e-4, gt=0, description="Maximum learning rate of the fine-tuned stages.")
 
     @model_validator(mode="after")
     def _agree(self) -> FeatureOptions:
         if self.backbone is not None and self.features not in (None, "backbone"):
-            raise InvalidValueError(f"features {self.features!r} have no use for a backbone; leave out one of the two")
+            raise InvalidValueError(
+                f"features {self.features!r} cannot be combined with a backbone; leave out one of the two"
+            )
         if self.finetune_stages and self.backbone is None:
-            raise InvalidValueError("finetune_stages are a backbone's; name one")
+            raise InvalidValueError("finetune_stages needs a backbone")
         if self.features == "backbone" and self.backbone is None:
-            raise InvalidValueError("features 'backbone' need one: a folder with config.json and model.safetensors")
+            raise InvalidValueError(
+                "features 'backbone' needs a backbone: a folder with config.json and model.safetensors"
+            )
         return self
 
     @property
     def kind(self) -> Kind:
-        """Which features, with what was left open filled in."""
+        """Kind of model input, with the default resolved."""
         return self.features or ("pixels" if self.backbone is None else "backbone")
 
     @property
     def learns(self) -> bool:
-        """Whether the features themselves are learned from the training images."""
+        """True if the features themselves are trained."""
         return self.kind == "autoencoder" or self.finetune_stages > 0
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """f(x): images to vectors, made of one or more groups of numbers that are scaled apart."""
+    """f(x): images to vectors of one or more groups of features, which are scaled separately."""
 
-    groups: tuple[int, ...]  # how many numbers each group has
+    groups: tuple[int, ...]  # number of features in each group
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [0, 1] -> (B, D)."""
+        """Return features (B, D) of images (B, C, H, W) in [0, 1]."""
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
-        """What it takes besides the weights to build the same map again."""
+        """Return the JSON configuration from which `from_config` rebuilds the extractor without its weights."""
 
     @property
     def n_features(self) -> int:
         return sum(self.groups)
 
     def training_module(self, options: FeatureOptions, n_classes: int, rate: float) -> Trainable | None:
-        """What trains this map, in place and at most at a learning `rate`, before anything is made of its features; None if
-        there is nothing to learn."""
+        """Return a module that trains this extractor in place at a base learning `rate`; None if nothing is trained."""
         return None
 
     def digest(self) -> str:
-        """A hash of everything that the features depend on."""
-        whole = hashlib.sha256(repr(sorted(self.to_config().items())).encode())
+        """Return a SHA-256 hash of configuration and weights."""
+        digest = hashlib.sha256(repr(sorted(self.to_config().items())).encode())
         for name, tensor in sorted(self.state_dict().items()):
-            whole.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        return whole.hexdigest()
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
 class RandomConvolutions(FeatureExtractor):
-    """Means over quarters of an image of max(0, ±w ∗ x), w random patches of mean 0 (Coates & Ng 2011; Saxe 2011).
+    """Means of max(0, ±w ∗ x) over the quarters of an image, with random zero-mean filters w (Coates & Ng 2011; Saxe 2011).
 
-    Nothing is learned and nothing fetched; the seed is the map.
+    The seed determines the filters; nothing is trained.
     """
 
     def __init__(self, shape: Sequence[int], *, n_filters: int = 128, seed: int = 0) -> None:
@@ -138,7 +138,7 @@ class RandomConvolutions(FeatureExtractor):
 
 
 class Autoencoder(FeatureExtractor):
-    """The code of an autoencoder: what it takes to make an image again, E ‖x − d(e(x))‖² (Hinton & Salakhutdinov 2006)."""
+    """Code e(x) of an autoencoder that minimizes E ‖x − d(e(x))‖² (Hinton & Salakhutdinov 2006)."""
 
     def __init__(self, shape: Sequence[int], *, n_code: int = 128, width: int = 32) -> None:
         super().__init__()
@@ -160,39 +160,39 @@ class Autoencoder(FeatureExtractor):
 
 
 class _Reconstruction(Trainable):
-    def __init__(self, map: Autoencoder) -> None:
+    def __init__(self, extractor: Autoencoder) -> None:
         super().__init__()
-        self.map = map
+        self.extractor = extractor
 
     def objectives(self) -> Sequence[Objective]:
-        return (Objective("reconstruction", tuple(self.map.parameters()), self._loss),)
+        return (Objective("reconstruction", tuple(self.extractor.parameters()), self._loss),)
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        loss: Tensor = (self.map.head(self.map(x)).sigmoid() - x).square().mean()
+        loss: Tensor = (self.extractor.head(self.extractor(x)).sigmoid() - x).square().mean()
         return loss
 
 
 class FeatureScaler(nn.Module):
-    """What is done to features before a density sees them; `measure` once, with many images' features, if it learns.
+    """Scaling of features before density estimation.
 
-    `l2`: each group to length 1 (Mueller & Hein 2025, Mahalanobis++): what a softmax network says by the length of its
-    features is how sure it is, not of what. `whiten`: z = (V' (f − mean)) / sqrt(λ), the first components of a principal
-    component analysis; the same for all classes, so that Bayes' rule does not see it.
+    `l2`: each group is normalized to length 1, because the norm of a softmax network's features encodes confidence, not class
+    (Mueller & Hein 2025, Mahalanobis++). `whiten`: z = Vᵀ (f − mean) / sqrt(λ), the first principal components, the same for
+    all classes, which leaves posteriors unchanged. `none`: unscaled.
     """
 
     def __init__(self, kind: FeatureScaling, groups: Sequence[int], n_components: int) -> None:
         super().__init__()
         self.kind, self.groups = kind, tuple(groups)
         D = sum(groups)
-        kept = min(n_components, D) if kind == "whiten" else 0
+        n_whitened = min(n_components, D) if kind == "whiten" else 0
         self.location: Tensor
         self.axes: Tensor
-        self.register_buffer("location", torch.zeros(D if kept else 0))
-        self.register_buffer("axes", torch.zeros(D if kept else 0, kept))
-        self.n_features = kept or D
+        self.register_buffer("location", torch.zeros(D if n_whitened else 0))
+        self.register_buffer("axes", torch.zeros(D if n_whitened else 0, n_whitened))
+        self.n_features = n_whitened or D
 
     def forward(self, f: Tensor) -> Tensor:
-        """(B, D) -> (B, n_features)."""
+        """Scale features (B, D) -> (B, n_features)."""
         if self.kind == "whiten":
             return (f - self.location) @ self.axes
         if self.kind == "none":
@@ -200,36 +200,36 @@ class FeatureScaler(nn.Module):
         return torch.cat([F.normalize(group, dim=1) for group in torch.split(f, list(self.groups), 1)], 1)
 
     def inverse(self, z: Tensor) -> Tensor:
-        """The least that comes to the same when it is whitened: (B, n_features) -> (B, D)."""
+        """Return the minimum-norm features that are whitened to z: (B, n_features) -> (B, D)."""
         assert self.kind == "whiten"
-        lengths = self.axes.square().sum(0)  # 1 / λ; 0 of a component that no image has
-        return self.location + (z / lengths.clamp_min(torch.finfo(z.dtype).tiny)) @ self.axes.mT
+        inverse_variances = self.axes.square().sum(0)  # 1 / λ; 0 for components without variance
+        return self.location + (z / inverse_variances.clamp_min(torch.finfo(z.dtype).tiny)) @ self.axes.mT
 
     @torch.no_grad()
     def fit(self, f: Tensor) -> None:
-        """Learn mean and axes from features (N, D); fewer images than components leave the rest at zero."""
+        """Fit mean and principal axes to features (N, D); with fewer images than components the other axes stay zero."""
         if self.kind != "whiten":
             return
         f = f.double()
         mean = f.mean(0)
         _, s, axes = torch.linalg.svd(f - mean, full_matrices=False)
-        size = s / max(1, len(f) - 1) ** 0.5
-        n = min(self.axes.shape[1], int((size > 1e-6 * size[:1]).sum()))
+        std = s / max(1, len(f) - 1) ** 0.5
+        n = min(self.axes.shape[1], int((std > 1e-6 * std[:1]).sum()))
         self.location.copy_(mean)
         self.axes.zero_()
-        self.axes[:, :n] = axes[:n].mT / size[:n]
+        self.axes[:, :n] = axes[:n].mT / std[:n]
 
 
 def from_config(document: Mapping[str, Any]) -> FeatureExtractor:
-    """The map that `document` describes, its weights yet to be loaded."""
-    said = dict(document)
-    match said.pop("kind"):
+    """Build the extractor of a configuration; its weights are loaded separately."""
+    arguments = dict(document)
+    match arguments.pop("kind"):
         case "random":
-            return RandomConvolutions(**said)
+            return RandomConvolutions(**arguments)
         case "autoencoder":
-            return Autoencoder(**said)
+            return Autoencoder(**arguments)
         case "backbone":
             from likely.features.backbone import Backbone
 
-            return Backbone(**said)
-    raise InvalidValueError(f"features of the kind {document['kind']!r} are of another version of Likely")
+            return Backbone(**arguments)
+    raise InvalidValueError(f"unknown kind of features {document['kind']!r}: the model is of another version of Likely")

@@ -1,4 +1,4 @@
-"""Inputs of a model for a batch of images, and the complexity of an image."""
+"""Inputs of a model for a batch of images, and the complexity of images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ZLIB_LEVEL = 6  # of zlib's levels, the usual one
+ZLIB_LEVEL = 6  # zlib's default
 # Values per image from which on threads compress images at the same time: with two, the features of a ResNet-18 and the
 # complexity of 224 x 224 photographs take 8 % less time together.
 MIN_PIXELS_FOR_THREADS = 1 << 14
 
 
 class ModelInput(NamedTuple):
-    """What a model is shown of a batch of images: the images or vectors `x` themselves, or features of them.
+    """Model input of a batch: images, vectors or scaled features `x`.
 
-    What features leave out is in the `description` (B, F); a model of images describes them itself.
+    `extra_features` (B, F) hold what feature scaling removes; None for models of pixels, which have features of their own.
     """
 
     x: Tensor
@@ -29,31 +29,31 @@ class ModelInput(NamedTuple):
 
     @classmethod
     def concatenate(cls, pieces: Sequence[ModelInput]) -> ModelInput:
-        """All batches, at least one, as one."""
-        x, described = zip(*pieces, strict=True)
-        return cls(torch.cat(x), None if described[0] is None else torch.cat(described))
+        """Concatenate batches, at least one."""
+        x, extra_features = zip(*pieces, strict=True)
+        return cls(torch.cat(x), None if extra_features[0] is None else torch.cat(extra_features))
 
-    def subset(self, chosen: Tensor) -> ModelInput:
-        """Of the images at `chosen` alone, indices or booleans."""
-        return ModelInput(self.x[chosen], None if self.extra_features is None else self.extra_features[chosen])
+    def subset(self, indices: Tensor) -> ModelInput:
+        """Select images by indices or booleans."""
+        return ModelInput(self.x[indices], None if self.extra_features is None else self.extra_features[indices])
 
     def split(self, n: int) -> list[ModelInput]:
-        """In batches of n."""
-        return [self.subset(part) for part in torch.split(torch.arange(len(self.x)), n)]
+        """Split into batches of n images."""
+        return [self.subset(batch) for batch in torch.split(torch.arange(len(self.x)), n)]
 
 
 def complexity(pixels: Tensor) -> Tensor:
-    """Bits a dimension that images, uint8 (B, C, H, W), take when they are packed without loss: (B, 1) (Serrà 2020, section 3).
+    """Return the bits per dimension of losslessly compressed images, uint8 (B, C, H, W) -> (B, 1) (Serrà 2020, section 3).
 
-    What is simple is likely under any model of images. There is no gradient through a packer.
+    Simple images have a high likelihood under any image model. Not differentiable.
     """
     images = pixels.cpu().numpy()
     if len(images) > 1 and images[0].size >= MIN_PIXELS_FOR_THREADS:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            packed = list(pool.map(_bits_per_dim, images))
+            bits = list(pool.map(_bits_per_dim, images))
     else:
-        packed = [_bits_per_dim(image) for image in images]
-    return torch.tensor(packed, dtype=torch.float32).reshape(-1, 1)
+        bits = [_bits_per_dim(image) for image in images]
+    return torch.tensor(bits, dtype=torch.float32).reshape(-1, 1)
 
 
 def _bits_per_dim(image: NDArray[np.uint8]) -> float:

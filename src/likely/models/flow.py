@@ -200,7 +200,7 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """The bound per dimension and the cross-entropy; an unlabeled image has Σ_c π_c p(x | c) for its likelihood."""
         z, log_det = self.flow(self._noisy(x, rng))
-        self.aggregate.follow(z.detach(), torch.zeros_like(z), y)
+        self.aggregate.update(z.detach(), torch.zeros_like(z), y)
         log_joint = self.log_prior + self._nearness(z)  # (B, K)
         labeled = y >= 0
         own = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]

@@ -28,7 +28,7 @@ from likely.base import (
 )
 from likely.exceptions import InvalidValueError
 from likely.networks import discriminator
-from likely.networks.adversarial import ADVERSARIAL, gradient_penalty
+from likely.networks.adversarial import ADVERSARIAL_LOSSES, gradient_penalty
 from likely.networks.blocks import TrunkOptions, make_decoder, sample_classes, standard_normal, uniform
 from likely.networks.diff_augment import PATTERN, diff_augment
 from likely.networks.standardizer import Standardized, Standardizer
@@ -303,7 +303,7 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         self, real: Tensor, logits: Tensor, y: Tensor, made: Tensor, c: Tensor, rng: Generator
     ) -> Tensor:
         """What the discriminator minimizes, given real images and their logits, and made images of the classes c."""
-        chosen, loss = self.settings, ADVERSARIAL[self.settings.loss]
+        chosen, loss = self.settings, ADVERSARIAL_LOSSES[self.settings.loss]
         _, made_logits = self.discriminator(made, rng)
         total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.fake(made_logits.logsumexp(1))
         labeled = y >= 0
@@ -320,7 +320,7 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         (features, logits), chosen = judged, self.settings
         total = chosen.aux_class_weight * F.cross_entropy(logits, c)
         if chosen.adversarial_weight:
-            total = total + chosen.adversarial_weight * ADVERSARIAL[chosen.loss].generator(logits.logsumexp(1))
+            total = total + chosen.adversarial_weight * ADVERSARIAL_LOSSES[chosen.loss].generator(logits.logsumexp(1))
         if chosen.feature_matching:
             apart = real_features.mean(0) - features.mean(0)
             total = total + chosen.feature_matching * apart.square().mean()

@@ -43,7 +43,7 @@ from likely.networks.aggregated_posterior import AggregatedPosterior
 from likely.networks.background import BackgroundModel
 from likely.networks.blocks import TrunkOptions, make_decoder, make_encoder, standard_normal
 from likely.networks.likelihoods import class_cross_entropy, discretized_logistic, normal, normal_divergence
-from likely.networks.masked_encoder import MaskedEncoder, Proposal, flattened, random_masks
+from likely.networks.masked_encoder import MaskedEncoder, Proposal, flatten_weights, random_masks
 from likely.networks.standardizer import Standardized, Standardizer
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
@@ -166,7 +166,7 @@ class VAE(
         z, log_weight = self._weighed(x, observed, rng)
         log_p = self._log_components(z)  # (B, S, K)
         log_marginal = (log_p + self.log_prior).logsumexp(2, keepdim=True)
-        L = (flattened(log_weight)[:, :, None] + log_p - log_marginal).logsumexp(1)
+        L = (flatten_weights(log_weight)[:, :, None] + log_p - log_marginal).logsumexp(1)
         L = L + log_weight.logsumexp(1, keepdim=True) - math.log(N_PROPOSED)
         return L * observed.flatten(1).any(1)[:, None]
 
@@ -309,7 +309,7 @@ class VAE(
         """The bound per dimension and the cross-entropy; an unlabeled image has Σ_c π_c p(x | c) for its likelihood."""
         mean, log_scale = self._posterior(x)
         self._latest = mean.detach(), log_scale.detach()
-        self.aggregate.follow(mean, (2 * log_scale).exp(), y)
+        self.aggregate.update(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         return self._bound_loss(x, y, (mean, log_scale), self._pixels(z))
 

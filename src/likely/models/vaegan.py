@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from likely.base import Domain, ModelOutputs, Objective, Task, stack_statistics
 from likely.models.vae import VAE, VAEOptions
 from likely.networks import discriminator
-from likely.networks.adversarial import ADVERSARIAL
+from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import sample_classes, standard_normal
 from likely.networks.diff_augment import PATTERN, diff_augment
 
@@ -103,7 +103,7 @@ class VAEGAN(VAE):
         n = len(c)
         mean, log_scale = self._posterior(x)
         self._latest = mean.detach(), log_scale.detach()
-        self.aggregate.follow(mean, (2 * log_scale).exp(), y)
+        self.aggregate.update(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         # One pass for both: normalized apart, made images would be made otherwise in training than later.
         pixels, pixel_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng)]))
@@ -115,7 +115,7 @@ class VAEGAN(VAE):
             shown += [self._seen(self._cut(remade[:n])), self._seen(self.standardizer(x[:n]))]
         features, logits = self.discriminator(torch.cat(shown))
         as_asked = CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
-        deceiving = ADVERSARIAL[chosen.loss].generator(logits[:n].logsumexp(1)) + as_asked
+        deceiving = ADVERSARIAL_LOSSES[chosen.loss].generator(logits[:n].logsumexp(1)) + as_asked
         loss = loss + chosen.adversarial_weight * deceiving
         if chosen.feature_weight:
             loss = loss + chosen.feature_weight * _apart(*features[n:].chunk(2))
@@ -124,7 +124,7 @@ class VAEGAN(VAE):
     def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Real images from those that the decoder has just made, and the classes of labeled images from one another."""
         made = self._made if len(self._made) else self._decoded(x, rng)
-        n, loss = len(made), ADVERSARIAL[self.settings.loss]
+        n, loss = len(made), ADVERSARIAL_LOSSES[self.settings.loss]
         real = self._changed(self.standardizer(x[:n]), rng)
         _, logits = self.discriminator(torch.cat([real, made]))
         total = loss.real(logits[:n].logsumexp(1)) + loss.fake(logits[n:].logsumexp(1))

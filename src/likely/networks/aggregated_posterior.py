@@ -1,47 +1,49 @@
-"""Where the images of each class lie in a latent space: the Gaussian nearest its aggregated posterior."""
+"""Aggregated posterior of each class in a latent space, approximated by the nearest diagonal Gaussian."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-KEPT = 0.995  # of what is known of a class, at each further image of it: the last two hundred images count
-TINY = 1e-6  # the least variance
+DECAY = 0.995  # of the moments per image of a class: a window of about 200 images
+MIN_VARIANCE = 1e-6  # lower bound, against cancellation in E z² − (E z)²
 
 
 class AggregatedPosterior(nn.Module):
-    """mean_c and scale_c of q(z | c) = E_{x of class c} q(z | x), followed in training (Hoffman & Johnson 2016, ELBO surgery).
+    """mean_c and scale_c of q(z | c) = E_{x of class c} q(z | x), followed by moving averages in training.
 
-    Of all diagonal Gaussians the one with these moments has the least KL divergence from q(z | c).
+
+    Among diagonal Gaussians, the one with these moments minimizes the KL divergence from q(z | c) (Hoffman & Johnson 2016,
+    ELBO surgery).
     """
 
     mean: Tensor
     square: Tensor
 
     def __init__(self, mean: Tensor) -> None:
-        """Starts at the given means (K, d), with scales of 1."""
+        """Start at these means (K, d), with scale 1."""
         super().__init__()
         self.register_buffer("mean", mean.detach().clone())
         self.register_buffer("square", self.mean.square() + 1)
 
     @torch.no_grad()
-    def follow(self, mean: Tensor, variance: Tensor, y: Tensor) -> None:
-        """Take in the posteriors of a batch, (B, d) each, of classes y (B,); -1 says nothing of any class."""
-        known = y >= 0
-        y, mean, variance = y[known], mean[known].float(), variance[known].float()
+    def update(self, mean: Tensor, variance: Tensor, y: Tensor) -> None:
+        """Update the moments with posterior means and variances (B, d) of images of classes y (B,); -1 is ignored."""
+        labeled = y >= 0
+        y, mean, variance = y[labeled], mean[labeled].float(), variance[labeled].float()
         n = torch.bincount(y, minlength=len(self.mean)).to(mean.dtype)[:, None]  # (K, 1)
-        share = (1 - KEPT**n) / n.clamp_min(1)
-        for kept, seen in ((self.mean, mean), (self.square, mean.square() + variance)):
-            # In place, as buffers that live in a snapshot and on their device have to be.
-            kept.mul_(KEPT**n).add_(share * torch.zeros_like(kept).index_add_(0, y, seen))
+        weight = (1 - DECAY**n) / n.clamp_min(1)
+        for moment, value in ((self.mean, mean), (self.square, mean.square() + variance)):
+            # In place: the buffers keep their identity across snapshots and devices.
+            moment.mul_(DECAY**n).add_(weight * torch.zeros_like(moment).index_add_(0, y, value))
 
     @torch.no_grad()
     def set_last(self, mean: Tensor, log_scale: Tensor) -> None:
-        """Let the last class lie there, (d,) each."""
+        """Set the Gaussian of the last class, (d,) each."""
         self.mean[-1] = mean
         self.square[-1] = mean.square() + (2 * log_scale).exp()
 
     def gaussians(self) -> tuple[Tensor, Tensor]:
-        """Means and log scales, (K, d) each."""
-        variance = (self.square - self.mean.square()).clamp_min(TINY)
+        """Return means and log scales of all classes, (K, d) each."""
+        variance = (self.square - self.mean.square()).clamp_min(MIN_VARIANCE)
         return self.mean, 0.5 * variance.log()

@@ -1,4 +1,4 @@
-"""What pixels are like next to other pixels, whatever the image shows: a background that likelihoods are compared with."""
+"""Background model p₀(x) for likelihood ratios: local pixel statistics, independent of the depicted object."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from torch.nn import functional as F
 from likely.networks.blocks import uniform
 from likely.networks.likelihoods import discretized_logistic
 
-WIDTH = 16  # maps
-REACH = 2  # pixels to the left, to the right and above that a pixel is foretold from
-CHANGED = 0.1  # of the pixels in training (Ren 2019, section 3.2)
+HIDDEN_CHANNELS = 16
+CONTEXT = 2  # pixels to the left, to the right and above that condition a pixel
+MUTATION_RATE = 0.1  # fraction of pixels replaced by noise in training (Ren 2019, section 3.2)
 
 
 class BackgroundModel(nn.Module):
-    """log p₀(x) = Σ_i log p(x_i | pixels above it and to its left), by one layer of maps that is the same everywhere.
+    """log p₀(x) = Σ_i log p(x_i | pixels above it and to its left), by one causal convolution.
 
-    Trained on images of which some pixels are changed at random, it learns what neighbors have in common and nothing of
-    what is shown; log p(x) − log p₀(x) is what remains (Ren 2019, Likelihood Ratios for Out-of-Distribution Detection).
+    Trained on images with randomly mutated pixels, it captures the correlation of neighboring pixels but not the semantics;
+    log p(x) − log p₀(x) leaves the semantics (Ren 2019, Likelihood Ratios for Out-of-Distribution Detection).
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.look = nn.Conv2d(channels, WIDTH, (REACH + 1, 2 * REACH + 1))
-        self.say = nn.Conv2d(WIDTH, 2 * channels, 1)
-        earlier = torch.ones(REACH + 1, 2 * REACH + 1)
-        earlier[-1, REACH:] = 0  # the pixel itself and those to its right
-        self.earlier: Tensor
-        self.register_buffer("earlier", earlier, persistent=False)
+        self.to_hidden = nn.Conv2d(channels, HIDDEN_CHANNELS, (CONTEXT + 1, 2 * CONTEXT + 1))
+        self.to_parameters = nn.Conv2d(HIDDEN_CHANNELS, 2 * channels, 1)
+        causal_mask = torch.ones(CONTEXT + 1, 2 * CONTEXT + 1)
+        causal_mask[-1, CONTEXT:] = 0  # the pixel itself and those to its right
+        self.causal_mask: Tensor
+        self.register_buffer("causal_mask", causal_mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """log p(x_i | ...) of images in [0, 1], nats: (B, C, H, W) -> (B, C, H, W)."""
-        around = F.pad(x - 0.5, (REACH, REACH, REACH, 0))
-        maps = F.conv2d(around, self.look.weight * self.earlier, self.look.bias)
-        mean, log_scale = self.say(F.silu(maps)).float().chunk(2, 1)
+        """Return log p(x_i | pixels before i) in nats of images in [0, 1]: (B, C, H, W) -> (B, C, H, W)."""
+        padded = F.pad(x - 0.5, (CONTEXT, CONTEXT, CONTEXT, 0))
+        hidden = F.conv2d(padded, self.to_hidden.weight * self.causal_mask, self.to_hidden.bias)
+        mean, log_scale = self.to_parameters(F.silu(hidden)).float().chunk(2, 1)
         return discretized_logistic(x, 0.5 + mean, log_scale.clamp(-7, 1))
 
     def loss(self, x: Tensor, rng: Generator) -> Tensor:
-        """−log p₀ per dimension of images changed here and there."""
-        changed = uniform(x.shape, x, rng) < CHANGED
+        """Return −log p₀ per dimension of mutated images, a scalar in nats."""
+        mutated = uniform(x.shape, x, rng) < MUTATION_RATE
         noise = (255 * uniform(x.shape, x, rng)).round() / 255
-        log_p: Tensor = self(torch.where(changed, noise, x))
+        log_p: Tensor = self(torch.where(mutated, noise, x))
         return -log_p.mean()

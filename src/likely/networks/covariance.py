@@ -1,4 +1,4 @@
-"""Means and covariances of classes, gathered batch by batch, and what it takes to invert them."""
+"""Class means and covariances accumulated batch by batch, their shrinkage and their inversion."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 @dataclass
 class ScatterStatistics:
-    """What is kept of the images seen so far, in float64: count (K,), mean (K, D), and the scatter about the means.
+    """Sufficient statistics of Gaussians in float64: count (K,), mean (K, D) and the scatter about the means.
 
-    The scatter is (K, D) for variances, (K, D, D) for a covariance a class, (1, D, D) for one of all. E x² − (E x)² would
-    lose a small variance beside a large mean (Chan 1983, Algorithms for Computing the Sample Variance).
+    The scatter is (K, D) for variances, (K, D, D) for class covariances, (1, D, D) for a tied one. Batches are merged by
+    their means because E x² − (E x)² cancels when the mean is large (Chan 1983, Algorithms for Computing the Sample Variance).
     """
 
     count: Tensor
@@ -27,48 +27,48 @@ class ScatterStatistics:
 
     @property
     def freedom(self) -> Tensor:
-        """How many images a scatter of all classes rests on: all, less one a class for its mean if any are left then."""
+        """Degrees of freedom of the tied scatter: the images less one per observed class, if that leaves any."""
         n, spent = self.count.sum(), (self.count > 0).sum()
         return torch.where(n > spent, n - spent, n).clamp_min(1)
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Take in a batch, x (B, D) and y (B,): its scatter about its own means, and that of its means about those so far."""
-        there, place, n = torch.unique(y, return_inverse=True, return_counts=True)  # (k,), (B,), (k,)
-        before = self.count[there]
-        mean = x.new_zeros(len(there), x.shape[1]).index_add_(0, place, x) / n[:, None]
-        apart, total = mean - self.mean[there], before + n
-        self._scatter(x - mean[place], place, apart * (before * n / total).sqrt()[:, None], there)
-        self.mean[there] += apart * (n / total)[:, None]
-        self.count[there] = total
+        """Merge a batch x (B, D) of classes y (B,), into the statistics."""
+        present, index, n = torch.unique(y, return_inverse=True, return_counts=True)  # (k,), (B,), (k,)
+        before = self.count[present]
+        mean = x.new_zeros(len(present), x.shape[1]).index_add_(0, index, x) / n[:, None]
+        offset, total = mean - self.mean[present], before + n
+        self._scatter(x - mean[index], index, offset * (before * n / total).sqrt()[:, None], present)
+        self.mean[present] += offset * (n / total)[:, None]
+        self.count[present] = total
 
-    def _scatter(self, within: Tensor, place: Tensor, between: Tensor, there: Tensor) -> None:
-        """Add the outer products, or squares, of (B, D) and of (k, D) of the classes that are `there` (k,)."""
+    def _scatter(self, within: Tensor, index: Tensor, between: Tensor, present: Tensor) -> None:
+        """Add the scatter within the batch (B, D) and between batch and running means (k, D)."""
         if self.scatter.ndim == 2:
-            self.scatter[there] += between.square().index_add_(0, place, within.square())
+            self.scatter[present] += between.square().index_add_(0, index, within.square())
         elif len(self.scatter) == 1:
-            several = within[torch.bincount(place)[place] > 1]  # one image of a class lies at its own mean
-            rows = torch.cat([several, between])
+            repeated = within[torch.bincount(index)[index] > 1]  # a single image of a class coincides with its mean
+            rows = torch.cat([repeated, between])
             self.scatter[0].addmm_(rows.mT, rows)
         else:
-            for i, c in enumerate(there.tolist()):
-                own = within[place == i]
+            for i, c in enumerate(present.tolist()):
+                own = within[index == i]
                 self.scatter[c] += own.mT @ own + torch.outer(between[i], between[i])
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
-    """W, lower triangular, with Wᵀ W = Σ⁻¹."""
+    """Return the whitening matrix W of a covariance Σ (D, D): lower triangular, Wᵀ W = Σ⁻¹."""
     return inverse(torch.linalg.cholesky(covariance))
 
 
 def inverse(lower: Tensor) -> Tensor:
-    """That of a lower triangular matrix, (D, D)."""
+    """Invert a lower triangular matrix (D, D)."""
     identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    found: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return found
+    result: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return result
 
 
 def oracle_shrinkage(S: Tensor, n: Tensor) -> Tensor:
-    """ρ of oracle approximating shrinkage from the sample covariance (D, D) of n images (Chen 2010, eq. 23)."""
+    """Return the oracle approximating shrinkage ρ of the sample covariance (D, D) of n images (Chen 2010, eq. 23)."""
     D = len(S)
     squared, trace = S.square().sum(), S.diagonal().sum()
     numerator = (1 - 2 / D) * squared + trace.square()

@@ -1,5 +1,7 @@
-"""Discriminators: an image or a vector to features and logits, without batch normalization, by which the company that an
-image is in would give it away."""
+"""Discriminators of images and vectors, and their weight normalizations.
+
+There is no batch normalization: real and fake images of a batch would be distinguishable by the batch statistics alone.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +17,20 @@ from torch.nn.utils import parametrizations, parametrize
 
 from likely.networks.blocks import pyramid, ratio, standard_normal, widths
 
-LOGITS = 0.1  # the scale of the logits on the first images, where lengths are fixed
-TINY = 1e-6  # the least length that anything is divided by
-STILL = 1e-3  # the least deviation: what varies by less on the first images is not blown up to vary by 1
-SLOPE = 0.2  # of the leaky rectifier (Radford 2015)
-ON_IMAGE = 1.2  # of the hidden layers' noise, on the image itself, in [-1, 1] (Salimans 2016: 0.3 of 0.5, in [0, 1])
+LOGIT_SCALE = 0.1  # standard deviation of the logits on the first batch, with fixed weight norms
+EPSILON = 1e-6  # lower bound of norms in denominators
+MIN_STD = 1e-3  # lower bound: outputs that are nearly constant on the first batch are not scaled up to variance 1
+LEAKY_SLOPE = 0.2  # of the leaky ReLU (Radford 2015)
+INPUT_NOISE_RATIO = (
+    1.2  # noise on the image in [-1, 1] relative to the hidden layers' (Salimans 2016: 0.3 of 0.5, in [0, 1])
+)
 
 
-class SpectralNorm(nn.Module):
+class _SpectralNorm(nn.Module):
     """W / σ(W), σ the largest singular value (Miyato 2018, Spectral Normalization, eq. 8).
 
-    In training σ is followed by one step of the power method at a time; afterwards it is computed, for the moving average
-    of the weights is kept, and an average of singular vectors would be none.
+    Training estimates σ by one step of power iteration per pass. Evaluation computes it exactly: it uses the moving average
+    of the weights, and an average of singular vectors is not a singular vector.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -46,11 +50,11 @@ class SpectralNorm(nn.Module):
         return weight / (left @ matrix @ right)
 
 
-class FixedNorm(nn.Module):
+class _FixedNorm(nn.Module):
     """ℓ_k w_k / ‖w_k‖ for the k-th output (Salimans & Kingma 2016, Weight Normalization, eq. 2).
 
-    The lengths ℓ are set by the first images, in `measure`, and not learned: a network that can raise what it says outgrows
-    noise of a fixed size.
+    The norms ℓ are set by `init_from_data` and not learned: a network that can scale up its activations makes noise of a
+    fixed size ineffective.
     """
 
     length: Tensor
@@ -60,46 +64,46 @@ class FixedNorm(nn.Module):
         self.register_buffer("length", weight.detach().flatten(1).norm(dim=1))
 
     def forward(self, weight: Tensor) -> Tensor:
-        times = self.length / weight.flatten(1).norm(dim=1).clamp_min(TINY)
-        fixed: Tensor = weight * times.reshape(-1, *[1] * (weight.ndim - 1))
+        factor = self.length / weight.flatten(1).norm(dim=1).clamp_min(EPSILON)
+        fixed: Tensor = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         return fixed
 
 
-def _fixed_length(layer: nn.Module) -> nn.Module:
-    parametrize.register_parametrization(layer, "weight", FixedNorm(layer.weight))  # type: ignore[arg-type]
+def _fixed_weight_norm(layer: nn.Module) -> nn.Module:
+    parametrize.register_parametrization(layer, "weight", _FixedNorm(layer.weight))  # type: ignore[arg-type]
     return layer
 
 
-def _fit_length(layer: nn.Module, x: Tensor, *, scale: float) -> None:
-    """Let each output of a layer of fixed length, which may stand behind others, have mean 0 and that scale on x."""
+def _fit_output_scale(layer: nn.Module, x: Tensor, *, scale: float) -> None:
+    """Set norms and biases so that each output of a fixed-norm layer has mean 0 and standard deviation `scale` on x."""
     h = layer(x)
-    of_an_output = [0, *range(2, h.ndim)]
-    single = h.numel() == h.shape[1]  # of one value there is no deviation
-    times = scale / h.std(of_an_output, correction=0 if single else 1).clamp_min(STILL)
+    axes = [0, *range(2, h.ndim)]
+    single = h.numel() == h.shape[1]  # a single value has no standard deviation
+    factor = scale / h.std(axes, correction=0 if single else 1).clamp_min(MIN_STD)
     (inner,) = (module for module in layer.modules() if parametrize.is_parametrized(module, "weight"))
-    inner.parametrizations.weight[0].length *= times  # type: ignore[union-attr,index]
-    inner.bias.copy_((inner.bias - h.mean(of_an_output)) * times)  # type: ignore[operator]
+    inner.parametrizations.weight[0].length *= factor  # type: ignore[union-attr,index]
+    inner.bias.copy_((inner.bias - h.mean(axes)) * factor)  # type: ignore[operator]
 
 
 def spectral(layer: nn.Module) -> nn.Module:
-    parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))  # type: ignore[arg-type]
+    parametrize.register_parametrization(layer, "weight", _SpectralNorm(layer.weight))  # type: ignore[arg-type]
     return layer
 
 
 NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
-    "fixed_weight_norm": _fixed_length,
+    "fixed_weight_norm": _fixed_weight_norm,
     "spectral": spectral,
-    "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, of all maps together
+    "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, over all maps
 }
 
 
 class DiscriminatorTrunk(nn.Module):
-    """Layers with leaky rectifiers; Gaussian noise of standard deviation `noise` before every one while `rng` is given.
+    """Layers with leaky ReLUs; Gaussian noise of standard deviation `noise` before each layer if there is an `rng`.
 
-    With lengths fixed, channels count from the background, their median on the first images: what most pixels always show
-    would else outweigh the noise.
+    With fixed weight norms, the median of each channel on the first batch is subtracted from the input: a constant background
+    would otherwise dominate the noise.
     """
 
     def __init__(
@@ -113,31 +117,34 @@ class DiscriminatorTrunk(nn.Module):
         self.register_buffer("background", torch.zeros(n_channels) if norm == "fixed_weight_norm" else None)
 
     def forward(
-        self, x: Tensor, rng: Generator | None = None, *, first: Callable[[nn.Module, Tensor], None] | None = None
+        self,
+        x: Tensor,
+        rng: Generator | None = None,
+        *,
+        before_layer: Callable[[nn.Module, Tensor], None] | None = None,
     ) -> Tensor:
-        """(B, C, H, W) or (B, D) -> (B, n_features). `first` sees every layer, with what it is given, before it is used."""
+        """Return features (B, n_features) of (B, C, H, W) or (B, D), calling `before_layer(layer, input)` before each layer."""
         if self.background is not None:
             x = x - self.background.reshape(-1, *[1] * (x.ndim - 2))
-        h = _noisy(x, ON_IMAGE * self.noise, rng)
+        h = _noisy(x, INPUT_NOISE_RATIO * self.noise, rng)
         for i, layer in enumerate(self.layers):
             h = h if i == 0 else _noisy(h, self.noise, rng)
-            if first is not None:
-                first(layer, h)
-            h = F.leaky_relu(layer(h), SLOPE)
+            if before_layer is not None:
+                before_layer(layer, h)
+            h = F.leaky_relu(layer(h), LEAKY_SLOPE)
         return h.flatten(1)
 
     def summary(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean and the size of each of the last maps: (B, n_features) -> (B, n_maps) each."""
+        """Return mean and root mean square of each of the last maps: (B, n_features) -> (B, n_maps) each."""
         maps = features.float().reshape(len(features), self.n_maps, -1)
         return maps.mean(2), maps.square().mean(2).sqrt()
 
 
 class Discriminator(nn.Module):
-    """Features f(x) and K logits l_c(x) beside a fixed 0 for "made": log Σ_c exp l_c is how real x is (Salimans 2016).
+    """Features f(x) and K class logits l_c(x); the logit of "fake" is 0, so log Σ_c exp l_c = log p(real | x) / p(fake | x).
 
-    Where lengths are fixed, those of the logits' weights are too; Salimans 2016 learns these.
-
-    The auxiliary head has r(x) and class logits a_c(x) apart; l_c = r + log softmax(a)_c then says the same.
+    (Salimans 2016, section 5.) The auxiliary head has separate outputs r(x) and class logits a_c(x), combined to
+    l_c = r + log softmax(a)_c. With fixed weight norms the norms of the logit layer are fixed too (Salimans 2016 learns them).
     """
 
     def __init__(self, trunk: DiscriminatorTrunk, n_classes: int, *, auxiliary: bool) -> None:
@@ -145,11 +152,11 @@ class Discriminator(nn.Module):
         self.trunk = trunk
         self.to_logits = nn.Linear(trunk.n_features, n_classes + auxiliary)
         if trunk.background is not None:
-            _fixed_length(self.to_logits)
+            _fixed_weight_norm(self.to_logits)
         self.n_classes = n_classes
 
     def forward(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """(B, ...) -> features (B, F) and logits (B, K), in float32."""
+        """Return features (B, F) and logits (B, K) in float32."""
         features = self.trunk(x, rng).float()
         with torch.autocast(x.device.type, enabled=False):
             logits = self.to_logits(features)
@@ -159,22 +166,22 @@ class Discriminator(nn.Module):
 
     @torch.no_grad()
     def init_from_data(self, x: Tensor, rng: Generator) -> None:
-        """Set fixed lengths and biases so that on these images (B, ...) every output of a layer has mean 0 and variance 1,
-        noise included (Salimans & Kingma 2016, section 3), and the logits are small."""
-        if self.trunk.background is None:  # no lengths to fix
+        """Set fixed weight norms and biases so that every layer output on the first batch (B, ...), noise included, has mean 0
+        and variance 1 and the logits are small (Salimans & Kingma 2016, section 3)."""
+        if self.trunk.background is None:  # no fixed weight norms
             return
         by_channel = x.transpose(0, 1).flatten(1)
         self.trunk.background.copy_(by_channel.sort(1).values[:, by_channel.shape[1] // 2])
-        features = self.trunk(x, rng, first=partial(_fit_length, scale=1.0))
-        _fit_length(self.to_logits, features, scale=LOGITS)
+        features = self.trunk(x, rng, before_layer=partial(_fit_output_scale, scale=1.0))
+        _fit_output_scale(self.to_logits, features, scale=LOGIT_SCALE)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """(B, ...) -> (B, C): the mean of each of the last maps."""
+        """Return the spatial means of the last maps: (B, ...) -> (B, C)."""
         return self.trunk.summary(self.trunk(x))[0]
 
 
 def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> DiscriminatorTrunk:
-    """Strided convolutions down to the coarsest map and `depth` more there (Radford 2015, DCGAN)."""
+    """Build strided convolutions down to the lowest resolution and `depth` more there (Radford 2015, DCGAN)."""
     n_channels, *size = shape
     sizes = pyramid(*size)
     channels = [n_channels, *widths(len(sizes) - 1, width)]
@@ -185,8 +192,8 @@ def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float,
 
 
 def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> DiscriminatorTrunk:
-    """Five fully connected layers (Salimans 2016): 32, 16 and three times 8 times the width."""
-    units = [math.prod(shape), *(width * times for times in (32, 16, 8, 8, 8))]
+    """Build five fully connected layers of 32, 16, 8, 8 and 8 times `width` units (Salimans 2016)."""
+    units = [math.prod(shape), *(width * factor for factor in (32, 16, 8, 8, 8))]
     layers = [_normed(nn.Linear(a, b), norm) for a, b in pairwise(units)]
     return DiscriminatorTrunk(
         [nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], shape[0], units[-1], 1, noise=noise, norm=norm
@@ -194,10 +201,10 @@ def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> Discr
 
 
 class DenseGenerator(nn.Module):
-    """Two hidden layers, batch-normalized: (B, n_in) -> (B, *shape), unbounded.
+    """Fully connected generator with two batch-normalized hidden layers: (B, n_in) -> (B, *shape), unbounded.
 
-    Normalized after the rectifier, and the last layer by its weights: hundreds of inputs that are all positive would let the
-    first steps turn every pixel black or white for good.
+    Batch normalization follows the activation and the last layer is weight-normalized: with hundreds of positive inputs the
+    first steps would saturate every pixel at black or white.
     """
 
     def __init__(self, n_in: int, shape: Sequence[int], *, width: int) -> None:
@@ -207,12 +214,12 @@ class DenseGenerator(nn.Module):
         self.shape = tuple(shape)
 
     def forward(self, z: Tensor) -> Tensor:
-        made: Tensor = self.last(self.hidden(z))
-        return made.reshape(len(z), *self.shape)
+        output: Tensor = self.last(self.hidden(z))
+        return output.reshape(len(z), *self.shape)
 
     @torch.no_grad()
     def start_at(self, x: Tensor) -> None:
-        """Begin near this output (*shape): images that differ from real ones in every pixel teach nothing but that."""
+        """Initialize the output near x (*shape), since fake images that differ in every pixel are trivial to detect."""
         self.last.bias.copy_(x.flatten())
 
 
@@ -221,7 +228,7 @@ def _hidden(n_in: int, n_out: int) -> Iterator[nn.Module]:
 
 
 def _normed(layer: nn.Conv2d | nn.Linear, norm: str) -> nn.Module:
-    nn.init.kaiming_normal_(layer.weight, SLOPE)
+    nn.init.kaiming_normal_(layer.weight, LEAKY_SLOPE)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is one
     return NORMS[norm](layer)
 

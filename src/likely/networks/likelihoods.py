@@ -1,4 +1,4 @@
-"""Log-probabilities of pixels and vectors under simple, factorised distributions, in nats."""
+"""Log-probabilities of pixels and vectors under factorized distributions, in nats."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BIN = 1 / 255  # the distance of two neighboring values of an 8-bit pixel, in units of [0, 1]
+BIN = 1 / 255  # distance of adjacent values of an 8-bit pixel in [0, 1]
 
 
 def discretized_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """log P(x) of 8-bit pixels x = v/255: the logistic's mass in v's bin, the outermost bins open (Salimans 2017, eq. 2).
+    """Return log P(x) of 8-bit pixels x = v/255: the logistic mass in the bin of v, outer bins open (Salimans 2017, eq. 2).
 
-    σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a−b)), so that no two nearly equal numbers are ever subtracted. All of one shape.
+    All tensors have the same shape. σ(b) − σ(a) = σ(b) σ(−a) (1 − e^(a−b)) avoids cancellation.
     """
     inverse_scale = torch.exp(-log_scale)
     upper = (x - mean + BIN / 2) * inverse_scale
@@ -26,18 +26,18 @@ def discretized_logistic(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def normal(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """log N(x; mean, exp(log_scale)²), elementwise."""
+    """Return log N(x; mean, exp(log_scale)²) elementwise, in nats."""
     return -0.5 * ((x - mean) * torch.exp(-log_scale)).square() - log_scale - 0.5 * math.log(2 * math.pi)
 
 
 def normal_divergence(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior_log_scale: Tensor) -> Tensor:
-    """KL(N(mean, scale²) ‖ N(prior_mean, prior_scale²)), summed over dimensions: (B, d), (B, d), (K, d), (K, d) -> (B, K).
+    """Return KL(N(mean, scale²) ‖ N(prior_mean, prior_scale²)) in nats: (B, d), (B, d), (K, d), (K, d) -> (B, K).
 
-    The sum over dimensions is two matrix products, so that many classes cost no more memory than their answer.
+    The sum over dimensions is computed by two matrix products, without a tensor of shape (B, K, d).
     """
-    mean, log_scale = _single(mean), _single(log_scale)
-    prior_mean, prior_log_scale = _single(prior_mean), _single(prior_log_scale)
-    # Autocast would round both products to bfloat16: of a divergence of hundreds of nats, whole ones.
+    mean, log_scale = _to_float32(mean), _to_float32(log_scale)
+    prior_mean, prior_log_scale = _to_float32(prior_mean), _to_float32(prior_log_scale)
+    # Autocast would round both products to bfloat16, an error of whole nats in a divergence of hundreds.
     with torch.autocast(mean.device.type, enabled=False):
         precision = torch.exp(-2 * prior_log_scale)  # (K, d)
         quadratic = (torch.exp(2 * log_scale) + mean.square()) @ precision.mT
@@ -48,13 +48,13 @@ def normal_divergence(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior
 
 
 def class_cross_entropy(log_joint: Tensor, y: Tensor, *, smoothing: float) -> Tensor:
-    """Cross-entropy of p(c | x) over the labeled images: log p(x, c) (B, K), y (B,) with -1 for unlabeled; 0 without any."""
+    """Return the mean cross-entropy of p(c | x) over labeled images from log p(x, c) (B, K); y (B,), -1: unlabeled."""
     labeled = y >= 0
     if not labeled.any():
         return log_joint.new_zeros(())
     return F.cross_entropy(log_joint[labeled], y[labeled], label_smoothing=smoothing)
 
 
-def _single(x: Tensor) -> Tensor:
-    """x in float32, or in float64 if it is that."""
+def _to_float32(x: Tensor) -> Tensor:
+    """Convert to float32 unless x is float64."""
     return x if x.dtype == torch.float64 else x.float()
