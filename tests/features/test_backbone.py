@@ -68,7 +68,7 @@ def test_more_stages_than_there_are(backbone):
 
 
 def test_what_is_no_backbone_is_told_at_once(tmp_path):
-    with pytest.raises(BackboneError, match=r"config.json and \*.safetensors were expected"):
+    with pytest.raises(BackboneError, match=r"expected config.json and \*.safetensors"):
         locate(str(tmp_path))
     with pytest.raises(BackboneError, match="hf download nobody/nothing"):
         locate("nobody/nothing")

@@ -59,7 +59,7 @@ def test_a_backbone_sees_the_same_with_gradients_and_without_whatever_it_has_lea
     for _ in range(2):
         with torch.inference_mode():
             quick = found(x)
-            assert normalizations(found._fastest()) == 0
+            assert normalizations(found._inference_network()) == 0
         assert_allclose(quick, found(x).detach(), rtol=1e-3, atol=1e-4)
         shaken(found.network)
         for tensor in found.network.parameters():

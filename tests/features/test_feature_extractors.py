@@ -83,5 +83,5 @@ def test_a_backbone_says_which_features_are_meant():
     assert FeatureOptions(backbone="somewhere").kind == "backbone"
     with pytest.raises(ValueError, match="cannot be combined with a backbone"):
         FeatureOptions(features="random", backbone="somewhere")
-    with pytest.raises(ValueError, match="need one"):
+    with pytest.raises(ValueError, match="needs a backbone"):
         FeatureOptions(features="backbone")
