@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from likely import Classifier, models
+from likely import models
 from likely.benchmark import (
     BASELINE,
     Benchmark,
@@ -23,6 +23,7 @@ from likely.benchmark.config import BenchmarkRun
 from likely.benchmark.environment import PeakMemory, commit
 from likely.benchmark.results import ResultsLog
 from likely.benchmark.throughput import interleaved_timing
+from likely.classifier import load
 from likely.data.preprocessing import ImageOptions
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.evaluate import evaluate
@@ -92,7 +93,7 @@ def test_every_family_is_measured_with_every_seed_the_baseline_first(whole):
 
 def test_the_metrics_are_those_of_evaluate(whole, data):
     out, _, outcomes = whole
-    classifier = Classifier.load(out / "models" / "vae-1")
+    classifier = load(out / "models" / "vae-1")
     found = evaluate(classifier, eval_split(classifier, str(data)).images, alpha=0.05).as_json()
     result = next(outcome.result for outcome in outcomes if outcome.run == BenchmarkRun("vae", 1))
     for name in ("n", "accuracy", "balanced_accuracy", "nll", "ece", "brier", "bits_per_dim", "false_alarm_rate"):

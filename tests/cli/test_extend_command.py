@@ -8,6 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier import load
 
 
 def record(folder):
@@ -38,7 +39,7 @@ def test_an_unreadable_image_is_skipped_and_named(likely, models, photos, tmp_pa
     assert code == 1
     assert "broken.png" in err
     assert record(tmp_path / "larger")["added_classes"] == {"coat": 5}
-    assert Classifier.load(tmp_path / "larger").n_calibration_missing("coat", 0.05) == 15
+    assert load(tmp_path / "larger").conformal.typicality.n_missing(0.05)[-1] == 15
 
 
 @pytest.mark.parametrize(

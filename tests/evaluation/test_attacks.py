@@ -32,7 +32,7 @@ def digits():
 def classifier(request, digits):
     images, labels = digits
     options = {"vae": {"width": 4, "latent_dims": 4}, "softmax": {"width": 4}}.get(request.param, {})
-    return Classifier(request.param, options=options, training={"epochs": 5}).fit(images[:500], labels[:500])
+    return Classifier(request.param, options=options, training={"epochs": 5}).fit(images[:500], labels[:500]).predictor_
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,6 @@ def test_without_labels_there_is_nothing_to_attack(classifier, part):
 
 def test_vectors_are_not_attacked(part):
     vectors = np.random.default_rng(0).normal(size=(40, 3))
-    classifier = Classifier("gaussian").fit(vectors, np.arange(40) % 2)
+    classifier = Classifier("gaussian").fit(vectors, np.arange(40) % 2).predictor_
     with pytest.raises(ValueError, match="model of images"):
         attack(classifier, part, epsilon=8, alpha=ALPHA, seed=0)

@@ -13,7 +13,7 @@ from likely.exceptions import DataError
 def classifier():
     rng = np.random.default_rng(0)
     X = rng.integers(0, 256, (40, 4, 4), np.uint8)
-    return Classifier("gaussian", random_state=0).fit(X, np.array(["cat", "dog"] * 20))
+    return Classifier("gaussian", random_state=0).fit(X, np.array(["cat", "dog"] * 20)).predictor_
 
 
 def draw(folder, n=3, seed=1):

@@ -108,7 +108,7 @@ def test_a_model_gives_its_own_features(baseline: Path) -> None:
     assert isinstance(made, ModelExtractor)
     assert re.fullmatch(r"softmax@[0-9a-f]{4}", made.name)
     images = noise(5, 1, 8, 8)
-    model = made.classifier.predictor_.model
+    model = made.classifier.model
     assert isinstance(model, HasFeatures)
     with torch.inference_mode():
         expected = model.features(to_unit(torch.from_numpy(images)))

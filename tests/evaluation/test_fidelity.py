@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from likely import Classifier
+from likely.classifier import Predictor, load
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
@@ -62,8 +64,8 @@ def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.fixture(scope="module")
-def gaussian(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Classifier:
-    return Classifier("gaussian").fit(*(values[:900] for values in digits))
+def gaussian(digits: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> Predictor:
+    return Classifier("gaussian").fit(*(values[:900] for values in digits)).predictor_
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +81,7 @@ def baseline(digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path_facto
     return folder
 
 
-def test_a_measurement_says_what_it_was_made_with(
-    gaussian: Classifier, held_out: LabeledImages, baseline: Path
-) -> None:
+def test_a_measurement_says_what_it_was_made_with(gaussian: Predictor, held_out: LabeledImages, baseline: Path) -> None:
     found = fidelity(gaussian, held_out, extractor(baseline), n=600, seed=3)
     assert Fidelity.model_validate_json(found.model_dump_json()) == found
     assert (found.n_real, found.n_generated, found.seed, found.model) == (600, 600, 3, "unsaved")
@@ -97,7 +97,7 @@ def test_a_measurement_says_what_it_was_made_with(
     assert found.class_consistency.n_real == 600
 
 
-def test_the_same_seed_gives_the_same_figures(gaussian: Classifier, held_out: LabeledImages) -> None:
+def test_the_same_seed_gives_the_same_figures(gaussian: Predictor, held_out: LabeledImages) -> None:
     a, b = (fidelity(gaussian, held_out, Halves(), n=100, seed=1) for _ in range(2))
     assert a == b
     assert fidelity(gaussian, held_out, Halves(), n=100, seed=2).real != a.real
@@ -106,7 +106,7 @@ def test_the_same_seed_gives_the_same_figures(gaussian: Classifier, held_out: La
 
 
 def test_classes_are_drawn_as_often_as_they_are_real(
-    gaussian: Classifier, held_out: LabeledImages, baseline: Path
+    gaussian: Predictor, held_out: LabeledImages, baseline: Path
 ) -> None:
     few = held_out.subset(np.flatnonzero(np.isin(held_out.labels, (1, 4)))[:40])
     found = fidelity(gaussian, few, extractor(baseline))
@@ -115,7 +115,7 @@ def test_classes_are_drawn_as_often_as_they_are_real(
     assert found.class_consistency.n_generated == few.class_counts(10)
 
 
-def test_a_better_model_is_nearer(gaussian: Classifier, held_out: LabeledImages, baseline: Path) -> None:
+def test_a_better_model_is_nearer(gaussian: Predictor, held_out: LabeledImages, baseline: Path) -> None:
     shuffled = np.random.default_rng(0).permutation(held_out.labels)
     strange = part(255 - held_out.images.batch(np.arange(len(held_out))).numpy()[:, 0], shuffled)
     own, other = (fidelity(gaussian, real, extractor(baseline), n=500) for real in (held_out, strange))
@@ -126,7 +126,7 @@ def test_a_better_model_is_nearer(gaussian: Classifier, held_out: LabeledImages,
 
 
 def test_images_that_the_judge_was_trained_on_are_no_test_of_it(
-    gaussian: Classifier, digits: tuple[NDArray[np.uint8], NDArray[np.int64]], baseline: Path
+    gaussian: Predictor, digits: tuple[NDArray[np.uint8], NDArray[np.int64]], baseline: Path
 ) -> None:
     found = fidelity(gaussian, part(*(values[850:950] for values in digits)), extractor(baseline))
     assert found.n_real == 100
@@ -138,14 +138,15 @@ def test_images_that_the_judge_was_trained_on_are_no_test_of_it(
 
 
 def test_a_judge_may_have_the_classes_in_another_order(
-    gaussian: Classifier, held_out: LabeledImages, baseline: Path
+    gaussian: Predictor, held_out: LabeledImages, baseline: Path
 ) -> None:
     straight, turned = extractor(baseline), extractor(baseline)
     assert isinstance(turned, ModelExtractor)
-    classifier, last = turned.classifier, turned.classifier.predictor_.model.to_logits
-    classifier.classes_ = classifier.classes_[::-1].copy()
-    classifier.predictor_.log_prior = classifier.predictor_.log_prior.flip(0)
-    classifier.predictor_.model.log_prior = classifier.predictor_.model.log_prior.flip(0)
+    classifier, last = turned.classifier, turned.classifier.model.to_logits
+    turned.classifier = replace(
+        classifier, classes=classifier.classes[::-1].copy(), log_prior=classifier.log_prior.flip(0)
+    )
+    classifier.model.log_prior = classifier.model.log_prior.flip(0)
     with torch.no_grad():
         last.weight.copy_(last.weight.flip(0))
         last.bias.copy_(last.bias.flip(0))
@@ -153,7 +154,7 @@ def test_a_judge_may_have_the_classes_in_another_order(
     assert a.class_consistency == b.class_consistency
 
 
-def test_what_cannot_be_measured_is_refused(gaussian: Classifier, held_out: LabeledImages, baseline: Path) -> None:
+def test_what_cannot_be_measured_is_refused(gaussian: Predictor, held_out: LabeledImages, baseline: Path) -> None:
     for n in (5, 898):
         with pytest.raises(ValueError, match=f"{n} real images, of 897 with a label"):
             fidelity(gaussian, held_out, Halves(), n=n)
@@ -162,7 +163,7 @@ def test_what_cannot_be_measured_is_refused(gaussian: Classifier, held_out: Labe
     with pytest.raises(ValueError, match="would be measured in its own features"):
         fidelity(itself.classifier, held_out, itself)
     with pytest.raises(ValueError, match="would be measured in its own features"):
-        fidelity(Classifier.load(baseline), held_out, itself)
+        fidelity(load(baseline), held_out, itself)
 
 
 def test_figures_are_compared_only_if_they_were_measured_alike() -> None:

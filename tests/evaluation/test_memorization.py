@@ -62,11 +62,13 @@ def test_images_of_ones_own_are_no_copies_however_often_one_asks():
 def test_a_likelihood_that_was_learned_by_heart_tells_its_images_from_others():
     few, others = small(0, 44), small(1, 60)
     options = {"covariance": "per_class", "shrinkage": 0.0}
-    overfitted = Classifier("gaussian", options=options).fit(arrays(few), few.labels)
-    modest = Classifier("gaussian", options={"covariance": "diagonal"}).fit(
-        arrays(small(2, 2000)), small(2, 2000).labels
+    overfitted = Classifier("gaussian", options=options).fit(arrays(few), few.labels).predictor_
+    modest = (
+        Classifier("gaussian", options={"covariance": "diagonal"})
+        .fit(arrays(small(2, 2000)), small(2, 2000).labels)
+        .predictor_
     )
-    mine = few.subset(np.flatnonzero(np.isin(few.hashes, overfitted.predictor_.hashes)))
+    mine = few.subset(np.flatnonzero(np.isin(few.hashes, overfitted.hashes)))
     found = measure_memorization(overfitted, mine, others, None).membership_inference
     assert found.auroc > 0.75
     assert found.low > 0.5

@@ -9,6 +9,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS, corrupted
@@ -17,9 +18,13 @@ from likely.evaluation.robustness import CleanResult, CorruptionResult, Robustne
 
 
 @pytest.fixture(scope="module")
-def gaussian() -> Classifier:
+def gaussian() -> Predictor:
     digits = load_digits()
-    return Classifier("gaussian").fit((digits.images * 255 / 16).round().astype(np.uint8)[:1500], digits.target[:1500])
+    return (
+        Classifier("gaussian")
+        .fit((digits.images * 255 / 16).round().astype(np.uint8)[:1500], digits.target[:1500])
+        .predictor_
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +36,7 @@ def part() -> LabeledImages:
 
 
 @pytest.fixture(scope="module")
-def found(gaussian: Classifier, part: LabeledImages) -> Robustness:
+def found(gaussian: Predictor, part: LabeledImages) -> Robustness:
     return measure_robustness(gaussian, part, seed=3, alpha=0.05)
 
 
@@ -43,7 +48,7 @@ def test_the_table_has_every_corruption_at_every_strength(found: Robustness) -> 
 
 
 def test_each_row_is_what_an_assessment_of_the_damaged_images_says(
-    gaussian: Classifier, part: LabeledImages, found: Robustness
+    gaussian: Predictor, part: LabeledImages, found: Robustness
 ) -> None:
     for row in (found.of("noise")[2], found.of("shift")[0]):
         damaged = replace(part, images=corrupted(part.images, row.corruption, row.strength, seed=3))
@@ -73,7 +78,7 @@ def test_without_calibration_nothing_is_called_unknown() -> None:
     assert (table.mean_accuracy, table.mean_unknown_rate) == (0.5, None)
 
 
-def test_unlabeled_images_are_left_out_and_progress_is_told(gaussian: Classifier, part: LabeledImages) -> None:
+def test_unlabeled_images_are_left_out_and_progress_is_told(gaussian: Predictor, part: LabeledImages) -> None:
     few = replace(part.subset(np.arange(4)), labels=np.array([-1, *part.labels[1:3], -1]))
     calls: list[tuple[int, int]] = []
     found = measure_robustness(

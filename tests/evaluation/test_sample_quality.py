@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier import Predictor
+from likely.classifier.sampling import sample
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.evaluation.metrics import Floats
@@ -53,35 +55,39 @@ def marked(said: list[int], labels: list[int], seed: int = 0) -> LabeledImages:
 
 
 @pytest.fixture(scope="module")
-def gaussian() -> Classifier:
+def gaussian() -> Predictor:
     digits = load_digits()
-    return Classifier("gaussian").fit((digits.images * 255 / 16).round().astype(np.uint8)[:600], digits.target[:600])
+    return (
+        Classifier("gaussian")
+        .fit((digits.images * 255 / 16).round().astype(np.uint8)[:600], digits.target[:600])
+        .predictor_
+    )
 
 
-def test_drawn_images_carry_their_class_and_come_again_with_their_seed(gaussian: Classifier) -> None:
+def test_drawn_images_carry_their_class_and_come_again_with_their_seed(gaussian: Predictor) -> None:
     made = sample_images(gaussian, 3, seed=5)
     pixels = made.images.batch(np.arange(30)).numpy()
     assert (pixels.dtype, pixels.shape) == (np.uint8, (30, 1, 8, 8))
     np.testing.assert_array_equal(made.labels, np.repeat(np.arange(10), 3))
     np.testing.assert_array_equal(sample_images(gaussian, 3, seed=5).hashes, made.hashes)
     assert not np.isin(sample_images(gaussian, 3, seed=105).hashes, made.hashes).any()
-    np.testing.assert_array_equal(pixels[6:9], gaussian.sample(2, 3, seed=7))  # as `likely generate` has them
+    np.testing.assert_array_equal(pixels[6:9], sample(gaussian, 2, 3, seed=7))  # as `likely generate` has them
     assert made.images.name(4) == "generated image 4"
 
 
-def test_each_class_may_have_its_own_number_and_none(gaussian: Classifier) -> None:
+def test_each_class_may_have_its_own_number_and_none(gaussian: Predictor) -> None:
     made = sample_images(gaussian, (0, 4, *[0] * 7, 1), seed=0)
     assert made.labels.tolist() == [1, 1, 1, 1, 9]
     np.testing.assert_array_equal(made.hashes[:4], sample_images(gaussian, 4, seed=0).hashes[4:8])
 
 
-def test_what_draws_no_images_is_refused(gaussian: Classifier) -> None:
+def test_what_draws_no_images_is_refused(gaussian: Predictor) -> None:
     digits = load_digits()
     softmax = Classifier("softmax", options={"width": 4}, training={"epochs": 1})
     with pytest.raises(ValueError, match="'softmax' generates no images"):
-        sample_images(softmax.fit(digits.images[:100] / 16, digits.target[:100]), 1, seed=0)
+        sample_images(softmax.fit(digits.images[:100] / 16, digits.target[:100]).predictor_, 1, seed=0)
     with pytest.raises(ValueError, match="generates vectors"):
-        sample_images(Classifier("gaussian").fit(digits.data[:300], digits.target[:300]), 1, seed=0)
+        sample_images(Classifier("gaussian").fit(digits.data[:300], digits.target[:300]).predictor_, 1, seed=0)
     with pytest.raises(ValueError, match="at least 1"):
         sample_images(gaussian, 0, seed=0)
 
@@ -150,7 +156,7 @@ def test_a_panel_settles_on_the_mean_probability() -> None:
     np.testing.assert_allclose(p[0], [0.65, 0.175, 0.175])
 
 
-def test_a_classifier_is_a_judge(gaussian: Classifier) -> None:
+def test_a_classifier_is_a_judge(gaussian: Predictor) -> None:
     made = sample_images(gaussian, 20, seed=0)
     found = sample_quality(made, gaussian, made, made, seed=0)
     assert found.class_consistency.accuracy > 0.8  # a model knows its own images

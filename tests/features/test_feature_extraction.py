@@ -9,14 +9,16 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data import arrays
 from likely.data.arrays import load_images
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.evaluation.evaluate import N_TIMED, evaluate
 from likely.evaluation.metrics import auroc
+from likely.exceptions import UnsupportedError
 from likely.features.feature_extraction import CACHE_LAYOUT
-from likely.features.feature_extractors import RandomConvolutions
+from likely.features.feature_extractors import FeatureOptions, RandomConvolutions
 
 IMAGES, LABELS = (part[:300] for part in (load_digits().images / 16, load_digits().target))
 NEW = load_digits().images[300:500] / 16
@@ -58,7 +60,7 @@ def test_a_model_folder_holds_all_that_it_takes(classifier, tmp_path):
 
 def test_a_class_can_be_added(classifier):
     larger = classifier.extend("noise", np.random.default_rng(0).random((12, 8, 8)))
-    assert larger.labels[-1] == "noise"
+    assert larger.predictor_.labels[-1] == "noise"
     assert_allclose(
         larger.predictor_.model.log_likelihood(torch.zeros(1, classifier.predictor_.model.task.n_dims))[:, :10],
         classifier.predictor_.model.log_likelihood(torch.zeros(1, classifier.predictor_.model.task.n_dims)),
@@ -68,15 +70,15 @@ def test_a_class_can_be_added(classifier):
 
 def test_reasons_are_told_pixel_by_pixel(classifier):
     found = classifier.explain(IMAGES[0])
-    assert found.attribution.shape == classifier.shape
+    assert found.attribution.shape == classifier.predictor_.shape
     assert found.counterfactual_path is None
 
 
 def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
-    with pytest.raises(ValueError, match="has not learned to draw"):
+    with pytest.raises(ValueError, match="has no decoder"):
         classifier.sample(3)
-    with pytest.raises(ValueError, match="whole images"):
-        classifier.classify(IMAGES[:1], mask=np.zeros(classifier.shape[1:], bool))
+    with pytest.raises(UnsupportedError, match="whole images"):
+        classifier.classify(IMAGES[:1], mask=np.zeros(classifier.predictor_.shape[1:], bool))
 
 
 @pytest.mark.parametrize("family", ["vae", "flow", "softmax"])
@@ -108,16 +110,16 @@ def test_vectors_have_no_features_but_their_own():
 
 def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier):
     # Half as bright, the direction of most features is the same; their length is not.
-    features, pixels = classifier.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
+    features, pixels = classifier.predictor_.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     described = features.model_input(pixels).extra_features
     assert described.shape == (5, len(features.extractor.groups) + 1)
     assert (features.model_input(pixels // 2).extra_features[:, :-1] < described[:, :-1]).all()
-    examined = classifier.outputs(load_images(IMAGES[:5], classifier.predictor_.format).images)
+    examined = classifier.predictor_.outputs(load_images(IMAGES[:5], classifier.predictor_.format).images)
     assert examined.features.shape == described.shape
 
 
 def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier):
-    features, pixels = classifier.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
+    features, pixels = classifier.predictor_.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     plain, felt = features.model_input(pixels), features.differentiable(pixels / 255)
     features.enable_cache()
     kept, again = features.model_input(pixels), features.model_input(pixels)
@@ -128,13 +130,13 @@ def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier
 
 
 def test_speed_is_that_of_images_that_were_never_seen():
-    dataset, _ = digits()
+    dataset = digits()
     parts = make_splits(dataset, 0)
     classifier = trained(dataset, parts)
-    classifier.enable_feature_cache()
+    classifier.features.enable_cache()
     evaluate(classifier, parts.validation, alpha=0.05)
     made = []
-    classifier.predictor_.features.extractor.register_forward_hook(lambda module, given, out: made.append(len(out)))
+    classifier.features.extractor.register_forward_hook(lambda module, given, out: made.append(len(out)))
     evaluate(classifier, parts.validation, alpha=0.05)
     assert sum(made) == min(N_TIMED, len(parts.validation))
 
@@ -143,7 +145,7 @@ def test_noise_and_plain_colors_are_strange(classifier):
     rng = np.random.default_rng(0)
     strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
-        classifier.conformal_output(load_images(images, classifier.predictor_.format).images, alpha=0.05)
+        classifier.predictor_.conformal_output(load_images(images, classifier.predictor_.format).images, alpha=0.05)
         .nonconformity.amin(1)
         .numpy()
         for images in (NEW, strangers)
@@ -155,7 +157,7 @@ def test_noise_and_plain_colors_are_strange(classifier):
 def test_very_few_images_are_learned_from_and_promise_nothing(n_classes, n):
     chosen = np.concatenate([np.flatnonzero(c == LABELS)[:n] for c in range(n_classes)])
     classifier = Classifier().fit(IMAGES[chosen], LABELS[chosen])
-    assert classifier.family == "gaussian"
+    assert classifier.predictor_.family == "gaussian"
     assert_allclose(classifier.predict_proba(NEW[:5]).sum(1), 1)
     assert len(classifier.classify(NEW[:5])) == 5
 
@@ -168,13 +170,13 @@ def test_what_is_kept_of_features_is_of_this_version(tmp_path, monkeypatch):
 
 
 def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what_is_usual():
-    dataset, _ = digits()
+    dataset = digits()
     parts = make_splits(dataset, 0)
     made = parts.train.subset(np.flatnonzero(parts.train.labels == 3)[:20])
     plain, helped = (trained(dataset, replace(parts, generated=generated)) for generated in (None, made))
-    assert torch.equal(plain.predictor_.log_prior, helped.predictor_.log_prior)
-    assert not torch.equal(plain.predictor_.model.mean[3], helped.predictor_.model.mean[3])
-    assert len(helped.predictor_.conformal.typicality.scores) == len(plain.predictor_.conformal.typicality.scores)
+    assert torch.equal(plain.log_prior, helped.log_prior)
+    assert not torch.equal(plain.model.mean[3], helped.model.mean[3])
+    assert len(helped.conformal.typicality.scores) == len(plain.conformal.typicality.scores)
 
 
 def digits():
@@ -182,8 +184,8 @@ def digits():
 
 
 def trained(dataset, parts):
-    classifier = Classifier("gaussian", features={"features": "random"})
-    for _ in classifier.fit_steps(parts, dataset.classes, dataset.format):
+    spec = ModelSpec("gaussian", features=FeatureOptions(features="random"))
+    trainer = Trainer(spec, parts, dataset.classes, dataset.format)
+    for _ in trainer.steps():
         pass
-    classifier.finish(parts)
-    return classifier
+    return trainer.predictor

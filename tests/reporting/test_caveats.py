@@ -85,7 +85,7 @@ def test_the_scope_of_the_guarantee_decides(
 def test_a_model_with_too_few_calibration_images_rejects_nothing(alpha: float, rejects_nothing: bool) -> None:
     digits = load_digits(n_class=3)
     images = (digits.images * 255 / 16).round().astype(np.uint8)
-    classifier = Classifier("gaussian").fit(images[:400], digits.target[:400])
+    classifier = Classifier("gaussian").fit(images[:400], digits.target[:400]).predictor_
     pixels = images[400:, None]
     test = LabeledImages(
         ArrayDataset(pixels, str), digits.target[400:].astype(np.int64), to_hashes(map(fingerprint, pixels))

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from likely import Classifier
+from likely.classifier import load
 from likely.cli import main
 from likely.server.store import Store
 
@@ -75,10 +76,7 @@ def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
 def test_a_store_is_copied_and_brought_back(store, tmp_path, capsys):
     assert likely(capsys, "store", "backup", tmp_path / "copy", "--store", store)[0] == 0
     assert likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")[0] == 0
-    assert (
-        "0 predictions"
-        in likely(capsys, "store", "prune", "--older-than", 1, "--store", tmp_path / "back")[2]
-    )
+    assert "0 predictions" in likely(capsys, "store", "prune", "--older-than", 1, "--store", tmp_path / "back")[2]
     code, _, err = likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")
     assert (code, "not empty" in err) == (2, True)
 
@@ -101,10 +99,10 @@ def test_a_model_is_encrypted_and_read_with_the_key(model, tmp_path, capsys, mon
     code, _, err = likely(capsys, "info", model)
     assert (code, "LIKELY_MODEL_KEY" in err) == (2, True)
     monkeypatch.setenv("LIKELY_MODEL_KEY", str(tmp_path / "key"))
-    assert Classifier.load(model).labels[0] == "0"
+    assert load(model).labels[0] == "0"
     assert likely(capsys, "decrypt", model, "--key", tmp_path / "key")[0] == 0
     monkeypatch.delenv("LIKELY_MODEL_KEY")
-    assert Classifier.load(model).labels[0] == "0"
+    assert load(model).labels[0] == "0"
     code, _, err = likely(capsys, "decrypt", model, "--key", tmp_path / "key")
     assert (code, "is not encrypted" in err) == (2, True)
 
