@@ -57,7 +57,7 @@ def _sentences(error: ValidationError, options: type[Options], name: Callable[[s
         if not fault["loc"]:
             yield message
             continue
-        option = name("__".join(str(part) for part in fault["loc"]))
+        option = name("__".join(str(key) for key in fault["loc"]))
         if fault["type"] == "extra_forbidden":
             close = difflib.get_close_matches(str(fault["loc"][-1]), options.model_fields, 1)
             yield f"there is no option {option!r}{f'; did you mean {close[0]!r}?' if close else ''}"

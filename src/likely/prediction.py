@@ -1,4 +1,4 @@
-"""Answer: the one result type, the same from the command line, from Python and over HTTP."""
+"""Prediction: the one result type of the command line, the Python API and the HTTP API."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Status(StrEnum):
-    """`known`: one class fits. `ambiguous`: several do. `unknown`: none does, at the false-alarm rate chosen.
+    """Status of a prediction at significance level alpha.
 
-    `uncalibrated`: too few calibration images to promise anything. `error`: the input could not be read.
+    `known`: the prediction set holds one class (a singleton). `ambiguous`: it holds several classes. `unknown`: the
+    image is rejected as out of distribution, p_value ≤ alpha. `uncalibrated`: too few calibration images for a
+    guarantee. `error`: the input could not be read.
     """
 
     KNOWN = "known"
@@ -21,7 +23,11 @@ class Status(StrEnum):
 
 
 class CalibrationScope(StrEnum):
-    """What stands behind the p-values: images of the class itself, of all classes together (a marginal promise), or nothing."""
+    """Scope of the conformal guarantee of p-values.
+
+    `per_class`: class-conditional (Mondrian), from calibration images of the class. `pooled`: marginal over classes
+    that share a pool of calibration images. `none`: too few calibration images.
+    """
 
     PER_CLASS = "per_class"
     POOLED = "pooled"
@@ -29,7 +35,7 @@ class CalibrationScope(StrEnum):
 
 
 class ClassPrediction(BaseModel):
-    """What one class says of the image."""
+    """Posterior probability, conformal p-value and log p(x | c) in nats of one class; None where not available."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +46,7 @@ class ClassPrediction(BaseModel):
 
 
 class GroupPrediction(BaseModel):
-    """A group of classes, as their names tell it, and what its classes' probabilities come to together."""
+    """A group of classes by the hierarchy in their names, and the sum of their probabilities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +55,15 @@ class GroupPrediction(BaseModel):
 
 
 class Prediction(BaseModel):
-    """What the model says of one image; `classes` are sorted, the most probable first."""
+    """Prediction for one image.
+
+    `label` is the class of the highest posterior `probability`; `p_value` = max_c p_c tests if the image is like the
+    known images, and decides `status` with `prediction_set`. `classes` lists the most probable classes in descending
+    order, `groups` the most probable group of each level of nested class names, from coarse to fine. `bits_per_dim` =
+    −log2 p(x) / D is None unless the likelihood is a normalized one of 8-bit pixels. `p_real` is the discriminator's
+    probability that the image is real and not generated; None without one. `calibration` is the weakest scope among the
+    reported p-values. `model` is NAME@HASH. `error` is one sentence, else None.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,18 +74,14 @@ class Prediction(BaseModel):
     p_value: float | None = None
     prediction_set: tuple[str, ...] = ()
     classes: tuple[ClassPrediction, ...] = ()
-    groups: tuple[
-        GroupPrediction, ...
-    ] = ()  # the most probable of each depth, from coarse to fine; of nested classes alone
+    groups: tuple[GroupPrediction, ...] = ()
     bits_per_dim: float | None = None
-    p_real: float | None = (
-        None  # of a model with a discriminator: is the image real, rather than made by its generator?
-    )
+    p_real: float | None = None
     calibration: CalibrationScope = CalibrationScope.NONE
     model: str | None = None
     error: str | None = None
 
     @classmethod
     def failed(cls, source: str, message: str, *, model: str | None = None) -> Prediction:
-        """The answer for an input that could not be read: `error` says why in a sentence."""
+        """Return the prediction for an input that could not be read; `message` is one sentence."""
         return cls(input=source, status=Status.ERROR, error=message, model=model)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 
-from likely.inference.drift import MIN_DIFFERENCE, MIN_IMAGES, drift, quantiles
+from likely.inference.drift import DEFAULT_OPTIONS, drift, quantiles
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.1, 0.5])
@@ -34,13 +34,13 @@ def test_a_large_drift_is_seen_and_a_small_one_is_not_worth_a_word():
     assert drift(rng.random(400) ** 3, kept, 3000).has_drifted
     small = drift(rng.random(100_000) * 0.95, kept, 3000)
     assert small.p_value < 0.01
-    assert small.difference < MIN_DIFFERENCE
+    assert small.difference < DEFAULT_OPTIONS.min_difference
     assert not small.has_drifted
 
 
 def test_of_too_few_images_nothing_is_said():
     kept = quantiles(torch.rand(100))
-    assert drift([0.0] * (MIN_IMAGES - 1), kept, 100).has_drifted is None
+    assert drift([0.0] * (DEFAULT_OPTIONS.min_images - 1), kept, 100).has_drifted is None
     assert drift([], kept, 100) is None
     assert drift([0.5], [], 0) is None
 

@@ -11,9 +11,7 @@ from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
 from likely.inference.label_shift import (
-    PRIOR_SD,
-    PSEUDO_COUNT,
-    TOLERANCE,
+    DEFAULT_OPTIONS,
     BiasCorrection,
     estimate_prior,
     log_prior_from_fractions,
@@ -51,7 +49,9 @@ def certain(counts):
 
 
 def objective(scores, log_prior, shares):
-    return torch.logsumexp(scores + shares.log(), 1).sum() + PSEUDO_COUNT * log_prior.exp() @ shares.log()
+    return (
+        torch.logsumexp(scores + shares.log(), 1).sum() + DEFAULT_OPTIONS.pseudo_count * log_prior.exp() @ shares.log()
+    )
 
 
 def accuracy(log_scores, y, log_prior):
@@ -79,7 +79,9 @@ def test_no_other_mix_is_better(case):
     best = objective(scores, log_prior, estimate)
     others = torch.rand(20, len(log_prior), generator=rng, dtype=torch.float64) + 1e-9
     others = torch.cat([others / others.sum(1, keepdim=True), 0.99 * estimate + 0.01 * torch.eye(len(log_prior))])
-    assert all(objective(scores, log_prior, other) <= best + TOLERANCE + 1e-12 * best.abs() for other in others)
+    assert all(
+        objective(scores, log_prior, other) <= best + DEFAULT_OPTIONS.tolerance + 1e-12 * best.abs() for other in others
+    )
 
 
 @settings(max_examples=40)
@@ -118,7 +120,7 @@ def test_certain_scores_are_counted():
     counts = torch.tensor([30, 50, 20], dtype=torch.float64)
     prior, z, N = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64), 1.959964, 100
     mix = estimate_prior(certain([30, 50, 20]), prior.log(), alpha=0.05)
-    estimate = (counts + PSEUDO_COUNT * prior) / (N + PSEUDO_COUNT)
+    estimate = (counts + DEFAULT_OPTIONS.pseudo_count * prior) / (N + DEFAULT_OPTIONS.pseudo_count)
     assert_close(mix.estimate, estimate, rtol=1e-6, atol=1e-9)
     middle = (estimate + z**2 / (2 * N)) / (1 + z**2 / N)  # Wilson 1927
     half = z / (1 + z**2 / N) * (estimate * (1 - estimate) / N + z**2 / (4 * N**2)).sqrt()
@@ -297,7 +299,7 @@ def test_with_offsets_the_predicted_shares_are_those_of_the_training_mix(seed, s
     b = BiasCorrection.fit(scores, y, log_prior).values
     p = log_posterior(scores + b, log_prior).exp()
     share = (log_prior.double().exp() * 300 / torch.bincount(y))[y]
-    pull = b / PRIOR_SD**2 / 300  # of the little trust in no offset
+    pull = b / DEFAULT_OPTIONS.prior_sd**2 / 300  # of the little trust in no offset
     assert_close(share @ p / 300, log_prior.double().exp() - pull, rtol=0, atol=1e-4)
 
 
@@ -313,7 +315,7 @@ def test_a_class_without_calibration_images_keeps_its_scores_and_is_doubted():
     known = y != 4
     found = BiasCorrection.fit(scores[known], y[known], SKEWED.log())
     assert found.values[4] == 0
-    assert found.covariance[4, 4].item() == pytest.approx(PRIOR_SD**2)
+    assert found.covariance[4, 4].item() == pytest.approx(DEFAULT_OPTIONS.prior_sd**2)
 
 
 def test_a_class_with_one_calibration_image_is_doubted_more_than_one_with_many():
@@ -328,7 +330,7 @@ def test_a_class_with_one_calibration_image_is_doubted_more_than_one_with_many()
 def test_without_calibration_images_nothing_is_known_of_offsets():
     found = BiasCorrection.fit(torch.zeros(0, K), torch.zeros(0, dtype=torch.long), log_uniform(K))
     assert torch.equal(found.values, torch.zeros(K, dtype=torch.float64))
-    assert_close(found.covariance, PRIOR_SD**2 * torch.eye(K, dtype=torch.float64))
+    assert_close(found.covariance, DEFAULT_OPTIONS.prior_sd**2 * torch.eye(K, dtype=torch.float64))
 
 
 # What is asked for

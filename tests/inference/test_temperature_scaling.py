@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from likely.inference.posterior import log_posterior, log_uniform
-from likely.inference.temperature_scaling import MAX_LOG_TEMPERATURE, PSEUDO_COUNT, fit_temperature, nll, weights
+from likely.inference.temperature_scaling import DEFAULT_OPTIONS, fit_temperature, nll, weights
+
+MOST = DEFAULT_OPTIONS.max_log_temperature
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
 SIDE = 40  # of the grids on which a minimum is looked for
@@ -24,7 +26,7 @@ def drawn(seed, n, sharpness=1.0, n_classes=3):
 
 
 def objective(scores, y, log_prior, temperature, expected=1.0):
-    return len(y) * nll(scores, y, log_prior, temperature) + PSEUDO_COUNT * (
+    return len(y) * nll(scores, y, log_prior, temperature) + DEFAULT_OPTIONS.pseudo_count * (
         expected / temperature + math.log(temperature)
     )
 
@@ -36,7 +38,7 @@ def test_recovers_a_known_temperature(temperature):
     p = log_posterior(scores, log_uniform(3)).exp()
     information = ((p * scores.square()).sum(1) - (p * scores).sum(1).square()).sum().item()
     fitted = fit_temperature(temperature * scores, y, log_uniform(3))
-    pull = PSEUDO_COUNT * abs(1 / temperature - 1) / information
+    pull = DEFAULT_OPTIONS.pseudo_count * abs(1 / temperature - 1) / information
     assert abs(math.log(fitted / temperature)) < 5 / math.sqrt(information) + 2 * pull
 
 
@@ -57,7 +59,7 @@ def test_no_temperature_of_a_grid_is_better(seed, n, size, truth, expected):
     scores, y = drawn(seed, n)
     scores = size * (scores + truth * torch.nn.functional.one_hot(y, 3))
     best = objective(scores, y, LOG_PRIOR, fit_temperature(scores, y, LOG_PRIOR, expected), expected)
-    grid = np.exp(np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, SIDE))
+    grid = np.exp(np.linspace(-MOST, MOST, SIDE))
     assert best <= min(objective(scores, y, LOG_PRIOR, T, expected) for T in grid) + 1e-6
 
 
@@ -65,9 +67,7 @@ def test_with_many_images_the_nll_itself_is_least():
     scores, y = drawn(3, 3000)
     scores = 25 * scores
     T = fit_temperature(scores, y, LOG_PRIOR)
-    least = min(
-        nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, 200))
-    )
+    least = min(nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-MOST, MOST, 200)))
     assert nll(scores, y, LOG_PRIOR, T) <= least + 1e-3
 
 
@@ -96,7 +96,7 @@ def test_a_few_images_all_right_are_not_certainty(n, margin):
 def test_a_few_images_all_wrong_are_not_ignorance(n, margin):
     y = torch.arange(n) % 3
     T = fit_temperature(-margin * torch.nn.functional.one_hot(y, 3).float(), y, LOG_PRIOR)
-    assert 1 <= T <= math.exp(MAX_LOG_TEMPERATURE)
+    assert 1 <= T <= math.exp(MOST)
 
 
 def test_equal_scores_say_nothing():

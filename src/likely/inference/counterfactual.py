@@ -1,8 +1,9 @@
-"""What would have to change for an image of one class to be of another: its latent vector, moved from class to class.
+"""Counterfactual explanations in latent space: the smallest change that makes an image of class a an image of class b.
 
-Where every class is a Gaussian in one latent space, an image has a place within its class, u = (z − mean_a) / scale_a. The
-same place within the other class keeps what does not depend on the class (a slant, a shade), and is as typical of that
-class as the image was of its own. Somewhere on the way there the answer turns: the least change of that kind.
+If every class is a Gaussian in one latent space, u = (z − mean_a) / scale_a is the position of an image within its
+class. The same position in class b preserves everything that does not depend on the class (such as slant or shade) and
+is equally typical there. The counterfactual is the first point of the straight line to it at which the predicted class
+flips.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ Gaussians = tuple[Tensor, Tensor]  # means and log scales of the classes, (K, d)
 
 
 def transport(z: Tensor, a: Tensor, b: Tensor, classes: Gaussians) -> Tensor:
-    """z' = mean_b + scale_b (z − mean_a) / scale_a: (B, d), (B,) class indices -> (B, d).
+    """Return mean_b + scale_b (z − mean_a) / scale_a: (B, d), class indices a and b (B,) -> (B, d).
 
-    The optimal transport of N(mean_a, scale_a²) onto N(mean_b, scale_b²) (Peyré & Cuturi 2019, Computational Optimal
-    Transport, eq. 2.40): of all maps that make images of b out of images of a, the one that moves them least.
+    Optimal transport of N(mean_a, scale_a²) onto N(mean_b, scale_b²) (Peyré & Cuturi 2019, Computational Optimal Transport,
+    eq. 2.40): the map between the two distributions with the smallest mean squared displacement.
     """
     mean, log_scale = classes
     return mean[b] + (log_scale[b] - log_scale[a]).exp() * (z - mean[a])
 
 
 def interpolate(start: Tensor, end: Tensor, n: int) -> Tensor:
-    """n points from one latent vector to another, both included: (B, d), (B, d) -> (B, n, d).
+    """Return n equidistant points from start to end, both included: (B, d), (B, d) -> (B, n, d).
 
-    >>> path(torch.zeros(1, 1), torch.ones(1, 1), 3)[0, :, 0].tolist()
+    >>> interpolate(torch.zeros(1, 1), torch.ones(1, 1), 3)[0, :, 0].tolist()
     [0.0, 0.5, 1.0]
     """
     t = torch.linspace(0, 1, n, dtype=start.dtype, device=start.device)[:, None]
@@ -34,10 +35,10 @@ def interpolate(start: Tensor, end: Tensor, n: int) -> Tensor:
 
 
 def flip_index(log_posterior: Tensor, b: Tensor) -> Tensor:
-    """The first point of each path from which on b leads to its end: (B, n, K), (B,) -> (B,); n where it never comes to that.
+    """Return the first index from which on b is predicted up to the end, n if none: (B, n, K), (B,) -> (B,).
 
-    From there on, not for once: an answer that turns back is no counterfactual.
+    A point after which the prediction changes back is not a counterfactual.
     """
-    leads = log_posterior.argmax(2) == b[:, None]  # (B, n)
-    to_the_end = leads.flip(1).long().cumprod(1).sum(1)
-    return leads.shape[1] - to_the_end
+    is_b = log_posterior.argmax(2) == b[:, None]  # (B, n)
+    n_last = is_b.flip(1).long().cumprod(1).sum(1)
+    return is_b.shape[1] - n_last

@@ -1,6 +1,6 @@
-"""Coarse answers from fine ones: p(group) = Σ p(class) over the classes of a group, which their names tell.
+"""Hierarchy of classes in their names: p(group | x) = Σ p(class | x) over the classes of a group.
 
-"fruit/apple/gala" lies in "fruit" and, there, in "fruit/apple".
+"fruit/apple/gala" belongs to the groups "fruit" and "fruit/apple".
 """
 
 from __future__ import annotations
@@ -18,30 +18,31 @@ SEPARATOR = "/"
 
 @dataclass(frozen=True)
 class Level:
-    """The groups of one depth, and the group of each class, (K,)."""
+    """Groups of one depth, G names, and the group index of each class, (K,)."""
 
     names: tuple[str, ...]
     group: Tensor
 
     def log_posterior(self, log_posterior: Tensor) -> Tensor:
-        """log p(group | x) from log p(c | x): (B, K) -> (B, G)."""
+        """Return log p(group | x) from log p(c | x): (B, K) -> (B, G)."""
         return grouped_logsumexp(log_posterior.mT, self.group, len(self.names)).mT
 
 
 def levels(labels: Sequence[str]) -> tuple[Level, ...]:
-    """From the coarsest groups to the finest, whichever hold several classes and are several; a class that is named less
-    deeply stands for itself.
+    """Return the levels from the coarsest to the finest, without those that have a single group or only single classes.
+
+    A class with a shorter name is a group of its own at deeper levels.
 
     >>> [level.names for level in levels(["fruit/apple/gala", "fruit/apple/granny", "fruit/pear", "milk"])]
     [('fruit', 'milk'), ('fruit/apple', 'fruit/pear', 'milk')]
     """
-    ways = [label.split(SEPARATOR) for label in labels]
+    paths = [label.split(SEPARATOR) for label in labels]
     found: list[Level] = []
-    for depth in range(1, max(map(len, ways), default=0)):
-        of_class = [SEPARATOR.join(way[:depth]) for way in ways]
+    for depth in range(1, max(map(len, paths), default=0)):
+        of_class = [SEPARATOR.join(path[:depth]) for path in paths]
         names = tuple(dict.fromkeys(of_class))
         if 1 < len(names) < len(labels):
-            place = {name: i for i, name in enumerate(names)}
-            same = bool(found) and len(found[-1].names) == len(names)  # groups that only have longer names here
-            found[-1 if same else len(found) :] = [Level(names, torch.tensor([place[name] for name in of_class]))]
+            index = {name: i for i, name in enumerate(names)}
+            is_same = bool(found) and len(found[-1].names) == len(names)  # equal groups under longer names
+            found[-1 if is_same else len(found) :] = [Level(names, torch.tensor([index[name] for name in of_class]))]
     return tuple(found)

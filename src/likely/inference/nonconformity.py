@@ -22,12 +22,12 @@ class NonconformityOptions:
     `pseudo_count`: images by which the mean over all classes counts in the mean of a single class.
     `n_folds`: folds for the cross-validated scores of the images of a new class.
     `constant_tolerance`: a statistic whose deviation is below this fraction of its size is constant up to float32 rounding.
-    `min_images_for_transform`: training images from which on statistics are transformed to normality and classes are
-    split in two. `max_covariance_entries`, `max_classes`: limits beyond which all classes share one covariance.
-    `class_weights`: weights of a class's own covariance against the mean covariance, tried in this order. `shrinkages`:
-    intensities of shrinkage toward the identity, tried in this order, the most regularized first. `n_principal_axes`:
-    principal axes of a class in which it is split in two. `epsilon`: lower bound of squared distances and image counts
-    before a logarithm is taken.
+    `min_images_for_transform`: fewer training images get neither a transform to normality nor two components per class.
+    `max_covariance_entries`, `max_classes`: limits beyond which all classes share one covariance.
+    `class_weights`: weights of a class's own covariance against the mean covariance, tried in this order.
+    `shrinkages`: intensities of shrinkage toward the identity, tried in this order, the most regularized first.
+    `n_principal_axes`: principal axes of a class in which it is split in two.
+    `epsilon`: lower bound of squared distances and image counts before a logarithm is taken.
     """
 
     pseudo_count: float = 5.0
@@ -71,8 +71,9 @@ StatisticsOfTrueClass: TypeAlias = tuple[Tensor, Tensor]
 class NonconformityScore:
     """Distance of the statistics v_c of an image to those of the images of class c, a mixture of Gaussians per class.
 
-    s_c(x) = (log d_c − median_c) / mad_c,  d_c = −2 log Σ_j ρ_j exp(−‖W_j (t_c − center_j)‖² / 2),  t_c = T((v_c −
-    mean_c) / scale)
+    s_c(x) = (log d_c − median_c) / mad_c
+    d_c = −2 log Σ_j ρ_j exp(−‖W_j (t_c − center_j)‖² / 2)
+    t_c = T((v_c − mean_c) / scale)
 
     with j over the components of class c and ρ_j = w_j |W_j| / max_i |W_i|. For one component d_c is the squared
     Mahalanobis distance (Lee 2018, A Simple Unified Framework for Detecting Out-of-Distribution Samples, eq. 2), here

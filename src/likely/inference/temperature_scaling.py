@@ -1,67 +1,91 @@
-"""Temperature: log-likelihoods are sums over many dimensions that are not independent, so differences of theirs boast."""
+"""Temperature scaling (Guo 2017, On Calibration of Modern Neural Networks, section 4.2).
+
+Log-likelihoods sum over hundreds of correlated dimensions, so posteriors computed from them are overconfident; a
+temperature T > 1 corrects that.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from likely.inference.posterior import log_posterior
 
-MAX_LOG_TEMPERATURE = 9.2  # |log T| beyond which no temperature is looked for: a factor of ten thousand
-PSEUDO_COUNT = 2.0  # in the T expected before any image is seen: a few images, all of them right, would make T nought
-TOLERANCE = 1e-9  # in log T
-BLOCK_SIZE = 1 << 20  # scores: memory of more is not kept from one look at them to the next
+
+@dataclass(frozen=True)
+class TemperatureOptions:
+    """Constants of the fit.
+
+    `max_log_temperature`: bound of |log T|, a factor of ten thousand. `pseudo_count`: images by which the expected
+    temperature counts; without it a few images that are all classified correctly would give T = 0. `tolerance`: of log
+    T. `block_size`: scores that are processed at a time, to bound memory.
+    """
+
+    max_log_temperature: float = 9.2
+    pseudo_count: float = 2.0
+    tolerance: float = 1e-9
+    block_size: int = 1 << 20
+
+
+DEFAULT_OPTIONS = TemperatureOptions()
 
 
 def nll(log_scores: Tensor, y: Tensor, log_prior: Tensor, temperature: float = 1.0) -> float:
-    """Mean of −log p(y | x) over images in the class mix π: (B, K), (B,), (K,) -> nats an image."""
-    own = log_posterior(log_scores, log_prior, temperature).gather(1, y[:, None])[:, 0]
-    return -(weights(y, log_prior) * own).mean().item()
+    """Return the mean of −log p(y | x), weighted to the class prior: (B, K), (B,), (K,) -> nats per image."""
+    log_p = log_posterior(log_scores, log_prior, temperature).gather(1, y[:, None])[:, 0]
+    return -(weights(y, log_prior) * log_p).mean().item()
 
 
 def weights(y: Tensor, log_prior: Tensor) -> Tensor:
-    """w_i = π_y / (share of y among the images), (N,), of mean 1 where every class is there.
+    """Return importance weights w_i = π_y / (fraction of y among the images), (N,), of mean 1 if every class occurs.
 
-    Held-out images are a sample by class, at most so many of each: the weights make them speak for the mix that π names.
+    Held-out images are sampled with a maximum per class; the weights make them represent the class prior.
     """
-    share = torch.bincount(y, minlength=len(log_prior)).double() / max(1, len(y))
-    return (log_prior.double().exp() / share)[y]
+    fraction = torch.bincount(y, minlength=len(log_prior)).double() / max(1, len(y))
+    return (log_prior.double().exp() / fraction)[y]
 
 
-def fit_temperature(log_scores: Tensor, y: Tensor, log_prior: Tensor, prior_temperature: float = 1.0) -> float:
-    """T that minimizes N · nll + TRUST · (T₀/T + log T) on N held-out images (Guo 2017, section 4.2). Without images it is
-    T₀, what is `expected`.
+def fit_temperature(
+    log_scores: Tensor,
+    y: Tensor,
+    log_prior: Tensor,
+    prior_temperature: float = 1.0,
+    options: TemperatureOptions = DEFAULT_OPTIONS,
+) -> float:
+    """Return the T that minimizes N · nll + pseudo_count · (T₀ / T + log T) on N held-out images; T₀ without images.
 
-    All of it is convex in 1/T, so its slope changes sign once, and between there and here lies T. A T above T₀ costs far
-    less than one below: that a sum over dimensions boasts is expected.
+    T₀ is `prior_temperature`. The objective is convex in 1/T, so its slope changes sign once. A T above T₀ costs far
+    less than one below it, because overconfidence is expected.
     """
-    from scipy.optimize import brentq  # which takes long to load, and who is only answered needs no temperature fitted
+    from scipy.optimize import brentq  # slow to import and not needed for prediction
 
     if not len(y):
         return prior_temperature
-    weight = weights(y, log_prior)
+    w = weights(y, log_prior)
 
     def slope(log_inverse: float) -> float:
-        pull = PSEUDO_COUNT * (prior_temperature - math.exp(-log_inverse)) / len(y)
-        return _slope(log_scores, y, weight, log_prior, math.exp(log_inverse)) + pull
+        pull = options.pseudo_count * (prior_temperature - math.exp(-log_inverse)) / len(y)
+        return _nll_slope(log_scores, (y, w), log_prior, math.exp(log_inverse), options.block_size) + pull
 
-    for end, beyond in (
-        (-MAX_LOG_TEMPERATURE, slope(-MAX_LOG_TEMPERATURE) >= 0),
-        (MAX_LOG_TEMPERATURE, slope(MAX_LOG_TEMPERATURE) <= 0),
-    ):
-        if beyond:
-            return math.exp(-end)
-    return math.exp(-brentq(slope, -MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE, xtol=TOLERANCE))
+    end = options.max_log_temperature
+    if slope(-end) >= 0:
+        return math.exp(end)
+    if slope(end) <= 0:
+        return math.exp(-end)
+    return math.exp(-brentq(slope, -end, end, xtol=options.tolerance))
 
 
-def _slope(log_scores: Tensor, y: Tensor, weight: Tensor, log_prior: Tensor, inverse_temperature: float) -> float:
-    """d nll / d(1/T) = weighted mean of E_{c ~ p(c|x)} score_c − score_y."""
-    total, n = 0.0, max(1, BLOCK_SIZE // len(log_prior))
-    for block, own, each in zip(*(torch.split(each, n) for each in (log_scores, y, weight)), strict=True):
+def _nll_slope(
+    log_scores: Tensor, labeled: tuple[Tensor, Tensor], log_prior: Tensor, inverse_temperature: float, block_size: int
+) -> float:
+    """Return d nll / d(1/T), the weighted mean of E_{c ~ p(c|x)} score_c − score_y; `labeled` are labels and weights."""
+    total, n = 0.0, max(1, block_size // len(log_prior))
+    for block, y, w in zip(*(torch.split(each, n) for each in (log_scores, *labeled)), strict=True):
         scores = block.double()
         p = log_posterior(scores, log_prior, 1 / inverse_temperature).exp_()
-        gap = torch.linalg.vecdot(p, scores) - scores.gather(1, own[:, None])[:, 0]
-        total += (each * gap).sum().item()
-    return total / len(y)
+        difference = torch.linalg.vecdot(p, scores) - scores.gather(1, y[:, None])[:, 0]
+        total += (w * difference).sum().item()
+    return total / len(log_scores)

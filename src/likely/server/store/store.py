@@ -141,8 +141,7 @@ class Store:
                 session.add_all(_image_row(key, picture, now) for key, picture in new.items())
                 session.flush()
                 before = {
-                    model: _previous_predictions(session, there, model)
-                    for model in {new.model for new in predictions}
+                    model: _previous_predictions(session, there, model) for model in {new.model for new in predictions}
                 }
                 rows = [
                     _prediction_row(key, g, before[g.model].get(key), now)
