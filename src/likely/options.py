@@ -61,6 +61,8 @@ def _sentences(error: ValidationError, options: type[Options], name: Callable[[s
         if fault["type"] == "extra_forbidden":
             close = difflib.get_close_matches(str(fault["loc"][-1]), options.model_fields, 1)
             yield f"there is no option {option!r}{f'; did you mean {close[0]!r}?' if close else ''}"
+        elif fault["type"] == "missing":
+            yield f"{option} is missing"
         elif fault["type"] == "value_error":
             yield f"{option}: {message}"
         else:

@@ -47,6 +47,7 @@ def test_a_benchmark_writes_results_table_page_and_picture(benchmark, tmp_path):
         (("--models", "vae", "--epochs", "1", "--minutes", "1"), "minutes"),
         (("--models", "vae", "--minutes", "-1"), "--minutes"),
         (("--models", "vae", *BRIEF, "--seeds", "0,x"), "'x'"),
+        (("--models", "vae", *BRIEF, "--seeds", str(2**32)), "--seeds"),
         (("--models", "vae", *BRIEF, "--samples", "3"), "--samples"),
         (("--models", "vae", *BRIEF, "--samples", "4000"), "445"),
         (("--models", "vae", *BRIEF, "--extractor", "."), "."),

@@ -117,6 +117,8 @@ def test_an_unknown_family_is_rejected_with_the_nearest(folder, tmp_path):
     [
         (("--epochs", "0"), "--epochs"),
         (("--learning-rate", "-1"), "--learning-rate"),
+        (("--seed", str(2**32)), "--seed"),
+        (("--label-check-folds", "1"), "--label-check-folds"),
         (("--epochs", "3", "--minutes", "1"), "minutes"),
         (("--size", "12by12"), "32x48"),
         (("--augment-shift", "3"), "--augment-shift"),
@@ -284,7 +286,8 @@ def test_a_larger_alpha_rejects_more(model, folder):
         return sum(json.loads(line)["status"] == "unknown" for line in lines)
 
     assert n_unknown(0.1) <= n_unknown(0.4)
-    assert run("classify", model, folder, "--alpha", "1.5")[0] == 2
+    for alpha in ("0", "1.5", "nan"):
+        assert run("classify", model, folder, "--alpha", alpha).code == 2
 
 
 def test_evaluate_prints_one_object_with_the_documented_metrics(model, folder, tmp_path):

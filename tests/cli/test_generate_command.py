@@ -106,7 +106,7 @@ def test_a_walk_starts_at_a_sample_of_the_class(generate):
         ("vae", ("--from", "bag", "--to", "boots"), "'boot'"),
         ("vae", ("--class", "bag", "--class", "boots"), "'boot'"),
         ("vae", ("--from", "boot", "--steps", 1), "--steps"),
-        ("vae", ("--truncation", "nan"), "--truncation nan"),
+        ("vae", ("--truncation", "nan"), "--truncation"),
         ("vae", ("--truncation", -1), "--truncation"),
         ("gaussian", ("--from", "boot"), "vae"),
         ("gaussian", ("--truncation", 0.5), "vae"),

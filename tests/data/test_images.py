@@ -119,7 +119,7 @@ def test_zoom_keeps_as_much_less_of_the_middle() -> None:
 
 @pytest.mark.parametrize("resize", ["pad", "stretch"])
 def test_zoom_is_for_images_that_are_cut(resize: str) -> None:
-    with pytest.raises(ValidationError, match=r"zoom 1\.5 is for resize 'crop'"):
+    with pytest.raises(ValidationError, match="'crop'"):
         ImageOptions(resize=resize, center_crop_ratio=1.5)
 
 

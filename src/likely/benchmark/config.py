@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,7 +41,9 @@ class BenchmarkConfig(Options):
 
     data: str = Field(description="DATA, as named by the user.")
     families: tuple[str, ...] = Field(description="The families to compare; the softmax baseline always comes first.")
-    seeds: tuple[int, ...] = Field((0,), description="Seeds of the splits, the weights and everything random.")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = Field(
+        (0,), description="Seeds of the splits, the weights and everything random."
+    )
     training: TrainingOptions = Field(description="Training options of every family.")
     images: ImageOptions = ImageOptions()
     options: dict[str, dict[str, Any]] = Field({}, description="Changed options of each family.")

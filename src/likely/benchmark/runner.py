@@ -22,7 +22,7 @@ from likely.data.sources.base import LoadError
 from likely.data.sources.listing import listings
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
-from likely.exceptions import BenchmarkError
+from likely.exceptions import BenchmarkError, LikelyError
 from likely.experiment import (
     TRAINING_STATE,
     TrainConfig,
@@ -252,8 +252,9 @@ def _check_output_folder(out: Path) -> None:
 
 
 def _error_message(error: BaseException) -> str:
-    """Return the first paragraph of an error message on one line, or the name of the error type."""
-    return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+    """Return the first paragraph of an error message on one line, marked if it is not written for users."""
+    message = " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__
+    return message if isinstance(error, LikelyError) else f"internal error: {type(error).__name__}: {message}"
 
 
 def _previous_threads(out: Path) -> int | None:

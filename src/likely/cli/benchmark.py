@@ -153,7 +153,7 @@ def _config(data: str, values: Mapping[str, Any]) -> BenchmarkConfig:
         "extractor": values["extractor"],
     }
     return BenchmarkConfig.from_any(
-        config, name=lambda field: "--models" if field.startswith("families") else flag_name(field)
+        config, name=lambda field: "--models" if field.startswith("families") else flag_name(field.partition("__")[0])
     )
 
 

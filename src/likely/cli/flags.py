@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -26,6 +27,16 @@ def flags(options: type[Options], *, prefix: str = "") -> Iterator[click.Option]
 def parse_flags(options: type[O], values: Mapping[str, Any], *, prefix: str = "") -> O:
     """Build options from the values of their flags; an InvalidValueError names the flags as the user types them."""
     return options.from_any(_typed(options, values, prefix), name=lambda field: flag_name(prefix + field))
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without NaN, which click's own ranges accept, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def flag_name(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from likely.cli.flags import FiniteRange
 from likely.cli.model_argument import ModelArgument, model_command
 
 if TYPE_CHECKING:
@@ -40,8 +40,6 @@ class _GenerateRequest:
             raise click.UsageError("--to and --steps belong to a walk, which starts with --from NAME")
         if self.start is not None and self.names:
             raise click.UsageError("--class is for images and --from for walks; give one of them")
-        if not math.isfinite(self.truncation):
-            raise click.UsageError(f"--truncation {self.truncation} is not finite; a number such as 0.7 was expected")
 
 
 @click.command()
@@ -60,14 +58,14 @@ class _GenerateRequest:
 @click.option("--steps", type=click.IntRange(2), help=f"Images between two classes of a walk.  [default: {STEPS}]")
 @click.option(
     "--truncation",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=1.0,
     show_default=True,
     help="Scale of the latent noise; below 1, images are more typical and less varied.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="FILE.png for one picture, or a folder.")
 @click.option("--dataset", type=click.Path(path_type=Path), help="Folder to write class folders for `likely train` to.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed.")
 @click.option("--overwrite", is_flag=True, help="Replace --out or --dataset.")
 def command(
     model: ModelArgument, out: Path | None, dataset: Path | None, overwrite: bool, n: int | None, **request: Any

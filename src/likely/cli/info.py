@@ -28,7 +28,7 @@ def _card(model: Path) -> str:
     path = model / "README.md"
     if not path.exists():
         raise click.UsageError(f"{path} is missing; `likely info {model} --json` prints model.json instead")
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="replace")
     return text.split("\n---\n", 1)[-1] if text.startswith("---\n") else text
 
 

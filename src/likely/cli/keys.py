@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from likely.cli.flags import FiniteRange
 from likely.cli.serve import DATABASE
 from likely.cli.store import STORE_FOLDER, open_store
 
@@ -22,7 +23,7 @@ def command() -> None:
 @click.option(
     "--scope", "scopes", multiple=True, type=click.Choice(SCOPES), required=True, help="Permission; may be repeated."
 )
-@click.option("--days", type=click.FloatRange(0, min_open=True), help="Days until the key expires.  [default: never]")
+@click.option("--days", type=FiniteRange(0, min_open=True), help="Days until the key expires.  [default: never]")
 @STORE_FOLDER
 @DATABASE
 def add(name: str, scopes: tuple[str, ...], days: float | None, folder: Path, database: str | None) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from likely.cli.flags import FiniteRange
 from likely.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from likely.classifier import Predictor
 
-ALPHA = click.FloatRange(0, 1, min_open=True, max_open=True)
+ALPHA = FiniteRange(0, 1, min_open=True, max_open=True)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
 PUBLIC_KEY = click.Path(path_type=Path, exists=True, dir_okay=False)
 SIGNED = "Accept only models signed with the private key that belongs to this public key (`likely sign`)."

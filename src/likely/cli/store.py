@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from likely.cli.encrypt import KEY_FILE
+from likely.cli.flags import FiniteRange
 from likely.cli.serve import DATABASE, STORE, image_keys, require_packages
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def restore(backup: Path, folder: Path, database: str | None) -> None:
 
 @command.command()
 @click.option(
-    "--older-than", type=click.FloatRange(0, min_open=True), required=True, metavar="DAYS", help="Minimum age in days."
+    "--older-than", type=FiniteRange(0, min_open=True), required=True, metavar="DAYS", help="Minimum age in days."
 )
 @STORE_FOLDER
 @DATABASE

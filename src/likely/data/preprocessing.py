@@ -64,7 +64,7 @@ class ImageOptions(Options):
     def _agree(self) -> ImageOptions:
         if self.center_crop_ratio != 1 and self.resize != "crop":
             raise InvalidValueError(
-                f"zoom {self.center_crop_ratio:g} is for resize 'crop'; {self.resize!r} cuts nothing"
+                f"a center crop ratio of {self.center_crop_ratio:g} needs resize 'crop', not {self.resize!r}"
             )
         return self
 

@@ -33,7 +33,7 @@ class TrainConfig(Options):
         "what comes of it if held-out accuracy rises beyond its interval.",
     )
     seed: int = Field(
-        0, ge=0, description="Seed of the weights, the splits, the order, the augmentation and the noise."
+        0, ge=0, lt=2**32, description="Seed of the weights, the splits, the order, the augmentation and the noise."
     )
     label_check_folds: int = Field(
         2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look."
@@ -45,6 +45,13 @@ class TrainConfig(Options):
         description="Further trainings, each as long and on another split of the training images, for honest intervals; at "
         "least 2.",
     )
+
+    @field_validator("label_check_folds")
+    @classmethod
+    def _more_than_one_fold(cls, folds: int) -> int:
+        if folds == 1:
+            raise InvalidValueError("one fold leaves no images to train on; 0 or at least 2 were expected")
+        return folds
 
     @field_validator("repeats")
     @classmethod
