@@ -1,4 +1,4 @@
-"""A judge of three classes, fitted on figures drawn at random, and figures for it to judge."""
+"""Conformal classifiers of three classes, fitted to random model outputs, and further outputs."""
 
 from functools import cache
 
@@ -11,8 +11,8 @@ K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
 
 
-def examined(seed, n, shift=0.0):
-    """Figures of n images of K classes, and their labels; `shift` makes the images unlike any class."""
+def model_outputs(seed, n, shift=0.0):
+    """Random outputs for n images of K classes, and labels; `shift` moves the images away from every class."""
     rng = torch.Generator().manual_seed(seed)
     y = torch.randint(0, K, (n,), generator=rng)
     own = torch.nn.functional.one_hot(y, K)
@@ -22,27 +22,27 @@ def examined(seed, n, shift=0.0):
 
 
 @cache
-def judge(seed, n_calibration, temperature=1.5):
+def conformal_classifier(seed, n_calibration, temperature=1.5):
     held_out, calibration = (
-        CalibrationData.from_outputs(*examined(*which), temperature)
+        CalibrationData.from_outputs(*model_outputs(*which), temperature)
         for which in ((seed, 60), (seed + 1, n_calibration))
     )
     return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature)
 
 
 @cache
-def crossed_judge(seed, n, temperature=1.5):
-    """One that learns what is strange from five folds of n images, which calibrate as well."""
-    held_out = CalibrationData.from_outputs(*examined(seed, 60), temperature)
-    folds = [CalibrationData.from_outputs(*examined(seed + 1 + k, n // 5), temperature) for k in range(5)]
+def cross_conformal_classifier(seed, n, temperature=1.5):
+    """A classifier whose nonconformity score is fitted to the calibration images, in five folds of n images in total."""
+    held_out = CalibrationData.from_outputs(*model_outputs(seed, 60), temperature)
+    folds = [CalibrationData.from_outputs(*model_outputs(seed + 1 + k, n // 5), temperature) for k in range(5)]
     return ConformalClassifier.fit_cross_conformal(held_out, folds, LOG_PRIOR, temperature)
 
 
 @cache
-def contrasted_judge(seed, n_calibration, temperature=1.5):
-    """One to which an image is strange as well if it is as near to every class."""
+def ratio_classifier(seed, n_calibration, temperature=1.5):
+    """A classifier that also rejects images with a low likelihood ratio."""
     held_out, calibration = (
-        CalibrationData.from_outputs(*examined(*which), temperature)
+        CalibrationData.from_outputs(*model_outputs(*which), temperature)
         for which in ((seed, 60), (seed + 1, n_calibration))
     )
     return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature, uses_likelihood_ratio=True)

@@ -58,12 +58,12 @@ def test_by_hand():
     assert p.tolist() == pytest.approx([5 / 5, 5 / 5, 4 / 5, 2 / 5, 1 / 5])
 
 
-def test_ties_count_as_at_least_as_strange():
+def test_ties_count_as_at_least_as_nonconforming():
     assert p_values([1.0, 1.0, 1.0, 2.0], [1.0, 2.0]).tolist() == pytest.approx([5 / 5, 2 / 5])
 
 
 @pytest.mark.parametrize("score", [math.inf, math.nan])
-def test_what_is_not_a_number_is_as_strange_as_can_be(score):
+def test_infinite_and_nan_scores_get_the_smallest_p_value(score):
     assert p_values([1.0, 2.0, 3.0, 4.0], [score]).item() == pytest.approx(1 / 5)
 
 
@@ -71,7 +71,7 @@ numbers = st.lists(st.floats(-100, 100), min_size=4, max_size=30)
 
 
 @given(numbers, numbers)
-def test_the_stranger_the_smaller_the_p_value(calibration, scores):
+def test_p_values_decrease_with_nonconformity(calibration, scores):
     p = p_values(calibration, sorted(scores))
     assert (p.diff() <= 0).all()
     assert ((p >= 1 / (len(calibration) + 1)) & (p <= 1)).all()
@@ -130,8 +130,8 @@ def test_tiny_classes_that_are_too_few_together_borrow_from_all():
     scores = torch.randn(32, 3, generator=generator(0))
     fitted = fitted_to(scores, y, scores, y)
     assert fitted.scope(0.1) == (CalibrationScope.POOLED, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
-    strangest = fitted.p_values(torch.full((1, 3), 1e9), 0.1)
-    assert_close(strangest, torch.tensor([[1 / 33, 1 / 33, 1 / 31]], dtype=torch.float64))
+    most_atypical = fitted.p_values(torch.full((1, 3), 1e9), 0.1)
+    assert_close(most_atypical, torch.tensor([[1 / 33, 1 / 33, 1 / 31]], dtype=torch.float64))
 
 
 def test_pooled_scores_are_put_on_one_scale():

@@ -1,4 +1,4 @@
-"""The whole way from a model's figures to statuses and sets, on figures drawn at random."""
+"""From model outputs to statuses and prediction sets, on random outputs."""
 
 import dataclasses
 from collections import Counter
@@ -9,7 +9,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import betabinom, binom
-from small_conformal import LOG_PRIOR, K, contrasted_judge, crossed_judge, examined, judge
+from small_conformal import (
+    LOG_PRIOR,
+    K,
+    conformal_classifier,
+    cross_conformal_classifier,
+    model_outputs,
+    ratio_classifier,
+)
 from torch.testing import assert_close
 
 from likely.base import ModelOutputs
@@ -19,8 +26,10 @@ from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.temperature_scaling import fit_temperature
 from likely.prediction import CalibrationScope, Status
 
-judgments = st.builds(
-    lambda seed, n, shift, alpha: judge(seed, n)(examined(seed + 2, 20, shift)[0], LOG_PRIOR, alpha),
+outputs_cases = st.builds(
+    lambda seed, n, shift, alpha: conformal_classifier(seed, n)(
+        model_outputs(seed + 2, 20, shift)[0], LOG_PRIOR, alpha
+    ),
     st.integers(0, 20),
     st.sampled_from([0, 5, 25, 200]),
     st.sampled_from([0.0, 3.0, 30.0]),
@@ -28,75 +37,75 @@ judgments = st.builds(
 )
 
 
-@given(judgments)
-def test_the_label_is_in_the_set_unless_the_image_is_unknown(judgment):
-    named = judgment.prediction_sets[torch.arange(20), judgment.predicted]
-    unknown = torch.tensor([s is Status.UNKNOWN for s in judgment.statuses])
+@given(outputs_cases)
+def test_the_label_is_in_the_set_unless_the_image_is_unknown(output):
+    named = output.prediction_sets[torch.arange(20), output.predicted]
+    unknown = torch.tensor([s is Status.UNKNOWN for s in output.statuses])
     assert torch.equal(named, ~unknown)
 
 
-@given(judgments)
-def test_unknown_if_and_only_if_no_class_finds_the_image_typical(judgment):
-    for state, p, row in zip(judgment.statuses, judgment.p_value.tolist(), judgment.prediction_sets, strict=True):
-        assert (state is Status.UNKNOWN) == (p <= judgment.alpha)
+@given(outputs_cases)
+def test_unknown_if_and_only_if_no_class_finds_the_image_typical(output):
+    for state, p, row in zip(output.statuses, output.p_value.tolist(), output.prediction_sets, strict=True):
+        assert (state is Status.UNKNOWN) == (p <= output.alpha)
         assert (state is Status.UNKNOWN) == (not row.any())
 
 
-@given(judgments)
-def test_a_status_counts_the_set(judgment):
+@given(outputs_cases)
+def test_a_status_counts_the_set(output):
     for state, p, n in zip(
-        judgment.statuses, judgment.p_value.tolist(), judgment.prediction_sets.sum(1).tolist(), strict=True
+        output.statuses, output.p_value.tolist(), output.prediction_sets.sum(1).tolist(), strict=True
     ):
-        assert state is status(p, n, judgment.alpha)
+        assert state is status(p, n, output.alpha)
         assert (n > 1) == (state is Status.AMBIGUOUS)
         assert (n == 1) == (state in {Status.KNOWN, Status.UNCALIBRATED})
 
 
-@given(judgments)
-def test_the_set_of_a_known_image_holds_every_class_above_alpha(judgment):
-    known = judgment.p_value > judgment.alpha
-    expected = prediction_set(judgment.log_posterior, judgment.posterior_p_values, judgment.alpha)
-    assert torch.equal(judgment.prediction_sets[known], expected[known])
+@given(outputs_cases)
+def test_the_set_of_a_known_image_holds_every_class_above_alpha(output):
+    known = output.p_value > output.alpha
+    expected = prediction_set(output.log_posterior, output.posterior_p_values, output.alpha)
+    assert torch.equal(output.prediction_sets[known], expected[known])
 
 
-@given(judgments)
-def test_uncalibrated_if_and_only_if_there_are_no_p_values(judgment):
-    uncalibrated = judgment.calibration_scope == (CalibrationScope.NONE,) * K
-    assert judgment.p_values.isnan().all() == uncalibrated
-    assert judgment.posterior_p_values.isnan().all() == uncalibrated
-    assert all((state is Status.UNCALIBRATED) == uncalibrated for state in judgment.statuses)
+@given(outputs_cases)
+def test_uncalibrated_if_and_only_if_there_are_no_p_values(output):
+    uncalibrated = output.calibration_scope == (CalibrationScope.NONE,) * K
+    assert output.p_values.isnan().all() == uncalibrated
+    assert output.posterior_p_values.isnan().all() == uncalibrated
+    assert all((state is Status.UNCALIBRATED) == uncalibrated for state in output.statuses)
 
 
-@given(judgments)
-def test_the_best_class_and_the_p_value_are_the_largest(judgment):
+@given(outputs_cases)
+def test_the_best_class_and_the_p_value_are_the_largest(output):
     i = torch.arange(20)
-    assert torch.equal(judgment.log_posterior[i, judgment.predicted], judgment.log_posterior.amax(1))
-    assert torch.equal(judgment.p_value, judgment.p_values.amax(1)) or judgment.p_value.isnan().all()
+    assert torch.equal(output.log_posterior[i, output.predicted], output.log_posterior.amax(1))
+    assert torch.equal(output.p_value, output.p_values.amax(1)) or output.p_value.isnan().all()
 
 
 def test_the_posterior_is_at_the_temperature_and_under_the_prior_given():
-    examination, _ = examined(0, 20)
-    judgment = judge(1, 50, temperature=2.5)(examination, LOG_PRIOR, 0.05)
-    assert_close(judgment.log_posterior, log_posterior(examination.log_scores, LOG_PRIOR, 2.5))
-    assert judgment.log_likelihood is examination.log_likelihood
+    outputs, _ = model_outputs(0, 20)
+    output = conformal_classifier(1, 50, temperature=2.5)(outputs, LOG_PRIOR, 0.05)
+    assert_close(output.log_posterior, log_posterior(outputs.log_scores, LOG_PRIOR, 2.5))
+    assert output.log_likelihood is outputs.log_likelihood
 
 
 def test_neither_p_value_sees_the_prior():
-    examination, _ = examined(0, 20)
-    fitted = judge(1, 200)
-    one, other = (fitted(examination, log_prior, 0.05) for log_prior in (LOG_PRIOR, log_uniform(K)))
+    outputs, _ = model_outputs(0, 20)
+    fitted = conformal_classifier(1, 200)
+    one, other = (fitted(outputs, log_prior, 0.05) for log_prior in (LOG_PRIOR, log_uniform(K)))
     assert torch.equal(one.p_values, other.p_values)
     assert torch.equal(one.posterior_p_values, other.posterior_p_values)
 
 
 @pytest.mark.parametrize("n_calibration", [0, 5, 200])
-@pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
+@pytest.mark.parametrize("kind", [conformal_classifier, ratio_classifier, cross_conformal_classifier])
 def test_tensors_round_trip_through_a_file(kind, n_calibration):
-    fitted, (examination, _) = kind(3, n_calibration), examined(4, 20)
+    fitted, (outputs, _) = kind(3, n_calibration), model_outputs(4, 20)
     read = ConformalClassifier.from_tensors(
         safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature
     )
-    before, after = (each(examination, LOG_PRIOR, 0.05) for each in (fitted, read))
+    before, after = (each(outputs, LOG_PRIOR, 0.05) for each in (fitted, read))
     for field in dataclasses.fields(before):
         one, other = getattr(before, field.name), getattr(after, field.name)
         if isinstance(one, torch.Tensor):
@@ -106,38 +115,38 @@ def test_tensors_round_trip_through_a_file(kind, n_calibration):
 
 
 def test_tensors_are_copies():
-    fitted = judge(3, 20)
+    fitted = conformal_classifier(3, 20)
     for tensor in fitted.tensors().values():
         tensor.zero_()
     assert fitted.typicality.scores.any()
 
 
 def test_tensors_of_others_beside_ours_are_passed_over():
-    fitted = judge(3, 20)
+    fitted = conformal_classifier(3, 20)
     others = {"model/mean": torch.zeros(2), "log_prior": LOG_PRIOR}
     read = ConformalClassifier.from_tensors(fitted.tensors() | others, 1.0)
     assert torch.equal(read.typicality.scores, fitted.typicality.scores)
 
 
-def test_a_model_without_likelihoods_is_judged_all_the_same():
-    examination, _ = examined(5, 20)
-    judgment = judge(6, 100)(dataclasses.replace(examination, log_likelihood=None), LOG_PRIOR, 0.05)
-    assert judgment.log_likelihood is None
-    assert len(judgment.statuses) == 20
+def test_a_model_without_likelihoods_gets_decisions():
+    outputs, _ = model_outputs(5, 20)
+    output = conformal_classifier(6, 100)(dataclasses.replace(outputs, log_likelihood=None), LOG_PRIOR, 0.05)
+    assert output.log_likelihood is None
+    assert len(output.statuses) == 20
 
 
 def test_without_calibration_images_whatever_their_statistics():
     """An empty collection has figures of no width."""
     empty = ModelOutputs(torch.zeros(0, K), None, torch.zeros(0, K, 1))
     nothing = CalibrationData.from_outputs(empty, torch.zeros(0, dtype=torch.long), 1.0)
-    fitted = ConformalClassifier.fit(CalibrationData.from_outputs(*examined(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
-    judgment = fitted(examined(8, 20)[0], LOG_PRIOR, 0.05)
-    assert set(judgment.statuses) == {Status.UNCALIBRATED}
-    assert torch.equal(judgment.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
+    fitted = ConformalClassifier.fit(CalibrationData.from_outputs(*model_outputs(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
+    output = fitted(model_outputs(8, 20)[0], LOG_PRIOR, 0.05)
+    assert set(output.statuses) == {Status.UNCALIBRATED}
+    assert torch.equal(output.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
 
 
 def test_figures_know_their_temperature_and_are_the_same_under_another():
-    found, y = examined(5, 200)
+    found, y = model_outputs(5, 200)
     labeled = CalibrationData.from_outputs(found, y, 1.0)
     assert labeled.n_scores == 200 * K
     assert labeled.without_scores().n_scores == 0
@@ -154,42 +163,42 @@ def test_both_promises_from_end_to_end(n_calibration):
     repeats, alphas = 200, (0.05, 0.2)
     unknown, left_out = Counter(), Counter()
     for seed in range(0, 10 * repeats, 10):
-        (examination, y), fitted = examined(seed + 2, 1), judge(seed, n_calibration)
+        (outputs, y), fitted = model_outputs(seed + 2, 1), conformal_classifier(seed, n_calibration)
         for alpha in alphas:
-            judgment = fitted(examination, log_uniform(K), alpha)
-            unknown[alpha] += judgment.statuses[0] is Status.UNKNOWN
-            left_out[alpha] += (judgment.posterior_p_values[0, y] <= alpha).item()
+            output = fitted(outputs, log_uniform(K), alpha)
+            unknown[alpha] += output.statuses[0] is Status.UNKNOWN
+            left_out[alpha] += (output.posterior_p_values[0, y] <= alpha).item()
     for alpha in alphas:
         most = binom(repeats, alpha).isf(1e-7)
         assert unknown[alpha] <= most
         assert left_out[alpha] <= most
 
 
-@pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
+@pytest.mark.parametrize("kind", [conformal_classifier, ratio_classifier, cross_conformal_classifier])
 def test_images_unlike_any_class_are_unknown(kind):
-    examination, _ = examined(9, 100, shift=30.0)
-    assert set(kind(10, 300)(examination, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
+    outputs, _ = model_outputs(9, 100, shift=30.0)
+    assert set(kind(10, 300)(outputs, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
 
 
-@pytest.mark.parametrize("kind", [contrasted_judge, crossed_judge])
-def test_images_as_near_to_every_class_are_stranger_to_who_contrasts(kind):
+@pytest.mark.parametrize("kind", [ratio_classifier, cross_conformal_classifier])
+def test_a_low_likelihood_ratio_increases_nonconformity(kind):
     """And more than that is not seen in them: their traits are those of known images."""
-    known, y = examined(9, 300)
+    known, y = model_outputs(9, 300)
     between = dataclasses.replace(known, log_scores=known.log_scores - 4 * torch.nn.functional.one_hot(y, K))
-    strange = [kind(10, 300)(each, LOG_PRIOR, 0.05).nonconformity.amin(1).median() for each in (known, between)]
-    assert strange[1] > strange[0] + 0.2
-    before, after = (judge(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
+    scores = [kind(10, 300)(each, LOG_PRIOR, 0.05).nonconformity.amin(1).median() for each in (known, between)]
+    assert scores[1] > scores[0] + 0.2
+    before, after = (conformal_classifier(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
     assert_close(before, after)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
 @pytest.mark.parametrize("n", [60, 900])
-def test_a_judge_that_learns_from_what_calibrates_it_keeps_its_promise(n, alpha):
+def test_cross_conformal_p_values_are_valid(n, alpha):
     for seed in (100, 200, 300):
-        examination, y = examined(seed + 50, 2000)
-        judgment = crossed_judge(seed, n)(examination, log_uniform(K), alpha)
+        outputs, y = model_outputs(seed + 50, 2000)
+        output = cross_conformal_classifier(seed, n)(outputs, log_uniform(K), alpha)
         for c in range(K):
-            own = judgment.p_values[y == c, c]
+            own = output.p_values[y == c, c]
             n_c = n // K
             k = int(alpha * (n_c + 1))
             most = betabinom(len(own), max(k, 1), n_c + 1 - max(k, 1)).isf(1e-5)
@@ -199,19 +208,19 @@ def test_a_judge_that_learns_from_what_calibrates_it_keeps_its_promise(n, alpha)
 # --- a class that comes later ---------------------------------------------------------------------------------------
 
 
-def with_a_class_more(examination, seed=9):
+def with_a_class_more(outputs, seed=9):
     """The same images under one class more, which none of them is of."""
-    n, rng = len(examination.log_scores), torch.Generator().manual_seed(seed)
-    low = examination.log_scores.amin(1, keepdim=True) - 3 - torch.rand(n, 1, generator=rng)
-    statistics = torch.cat([examination.statistics, torch.randn(n, 1, 4, generator=rng) + 9], 1)
-    return ModelOutputs(torch.cat([examination.log_scores, low], 1), None, statistics)
+    n, rng = len(outputs.log_scores), torch.Generator().manual_seed(seed)
+    low = outputs.log_scores.amin(1, keepdim=True) - 3 - torch.rand(n, 1, generator=rng)
+    statistics = torch.cat([outputs.statistics, torch.randn(n, 1, 4, generator=rng) + 9], 1)
+    return ModelOutputs(torch.cat([outputs.log_scores, low], 1), None, statistics)
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 40])
-@pytest.mark.parametrize("kind", [judge, contrasted_judge, crossed_judge])
+@pytest.mark.parametrize("kind", [conformal_classifier, ratio_classifier, cross_conformal_classifier])
 def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(kind, n):
-    before, (images, _) = kind(3, 200), examined(5, 30)
-    few = with_a_class_more(examined(6, n)[0])
+    before, (images, _) = kind(3, 200), model_outputs(5, 30)
+    few = with_a_class_more(model_outputs(6, n)[0])
     after = before.with_new_class(few)
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     was, now = before(images, LOG_PRIOR, 0.05), after(with_a_class_more(images), prior, 0.05)
@@ -226,8 +235,8 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
     assert (after.bias_correction.covariance[-1, :K] == 0).all()
 
 
-def test_judgments_join_as_if_made_at_once():
-    whole, (images, _) = judge(4, 200), examined(7, 25)
+def test_outputs_of_batches_concatenate_to_those_of_all_images():
+    whole, (images, _) = conformal_classifier(4, 200), model_outputs(7, 25)
     pieces = [whole(images.subset(torch.arange(a, b)), LOG_PRIOR, 0.1) for a, b in ((0, 10), (10, 25))]
     together, at_once = type(pieces[0]).concatenate(pieces), whole(images, LOG_PRIOR, 0.1)
     for name in ("log_posterior", "nonconformity", "p_values", "posterior_p_values", "log_likelihood"):
@@ -237,7 +246,7 @@ def test_judgments_join_as_if_made_at_once():
 
 
 def test_without_promises_there_are_posteriors_alone():
-    images, _ = examined(8, 12)
+    images, _ = model_outputs(8, 12)
     plain = ConformalClassifier.uncalibrated(K, 1.5)(
         ModelOutputs(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05
     )
@@ -247,8 +256,8 @@ def test_without_promises_there_are_posteriors_alone():
 
 
 def test_a_class_more_does_not_join_the_pool_of_those_before():
-    before, (images, _) = judge(3, 60), examined(5, 30)
-    after = before.with_new_class(with_a_class_more(examined(6, 15)[0]))
+    before, (images, _) = conformal_classifier(3, 60), model_outputs(5, 30)
+    after = before.with_new_class(with_a_class_more(model_outputs(6, 15)[0]))
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     alpha = 0.02
     was, now = before(images, LOG_PRIOR, alpha), after(with_a_class_more(images), prior, alpha)
@@ -258,7 +267,7 @@ def test_a_class_more_does_not_join_the_pool_of_those_before():
 
 
 def test_pieces_are_joined_as_if_they_had_never_been_apart():
-    whole, y = examined(3, 30)
+    whole, y = model_outputs(3, 30)
     pieces = [whole.subset(rows) for rows in torch.arange(30).split(11)]
     joined = ModelOutputs.concatenate(pieces)
     assert torch.equal(joined.log_scores, whole.log_scores)
@@ -274,23 +283,23 @@ def test_pieces_are_joined_as_if_they_had_never_been_apart():
         assert_close(found, expected)
 
 
-def test_a_judge_of_very_many_classes_knows_all_but_the_bias_of_their_scores():
-    held_out, calibration = (CalibrationData.from_outputs(*examined(*which), 1.5) for which in ((1, 60), (2, 80)))
+def test_without_scores_only_the_bias_correction_is_missing():
+    held_out, calibration = (CalibrationData.from_outputs(*model_outputs(*which), 1.5) for which in ((1, 60), (2, 80)))
     full, small = (
         ConformalClassifier.fit(a, b, LOG_PRIOR, 1.5)
         for a, b in ((held_out, calibration), (held_out.without_scores(), calibration.without_scores()))
     )
-    judged = [judge(examined(3, 20)[0], LOG_PRIOR, 0.05) for judge in (full, small)]
-    assert_close(judged[0].p_values, judged[1].p_values, equal_nan=True)
-    assert_close(judged[0].posterior_p_values, judged[1].posterior_p_values, equal_nan=True)
+    found = [conformal_classifier(model_outputs(3, 20)[0], LOG_PRIOR, 0.05) for conformal_classifier in (full, small)]
+    assert_close(found[0].p_values, found[1].p_values, equal_nan=True)
+    assert_close(found[0].posterior_p_values, found[1].posterior_p_values, equal_nan=True)
     assert not small.bias_correction.covariance.numel()
 
 
 def test_without_held_out_images_the_other_folds_say_what_is_usual():
-    folds = [CalibrationData.from_outputs(*examined(1 + k, 60), 1.5) for k in range(5)]
+    folds = [CalibrationData.from_outputs(*model_outputs(1 + k, 60), 1.5) for k in range(5)]
     fitted = ConformalClassifier.fit_cross_conformal(None, folds, LOG_PRIOR, 1.5)
-    known, y = examined(50, 2000)
+    known, y = model_outputs(50, 2000)
     own = fitted(known, log_uniform(K), 0.1).p_values[torch.arange(2000), y]
     assert 0.04 < (own <= 0.1).double().mean() < 0.16
-    strangers, _ = examined(51, 100, shift=30.0)
-    assert set(fitted(strangers, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
+    ood, _ = model_outputs(51, 100, shift=30.0)
+    assert set(fitted(ood, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}

@@ -1,4 +1,4 @@
-"""Contrast: what moves an image away from every class alike is none of it, and what is as near to all classes is strange."""
+"""Likelihood ratio: invariant to what lowers every likelihood alike, low for images equally near to all classes."""
 
 import torch
 
@@ -27,7 +27,7 @@ def test_what_all_classes_have_in_common_does_not_show():
     torch.testing.assert_close(log_ratio(scores, K).sum(1), torch.zeros(20), rtol=0, atol=1e-4)
 
 
-def test_an_image_as_near_to_every_class_is_strange_to_each():
+def test_an_image_equally_near_to_every_class_is_nonconforming():
     contrast, (scores, y) = learned(), drawn(100, seed=2)
     own = contrast(scores).gather(1, y[:, None])
     between = contrast(torch.randn(100, K, generator=torch.Generator().manual_seed(3)))
@@ -37,7 +37,7 @@ def test_an_image_as_near_to_every_class_is_strange_to_each():
     )
 
 
-def test_more_contrast_is_never_stranger():
+def test_a_higher_ratio_never_increases_nonconformity():
     contrast, (scores, y) = learned(), drawn(100, seed=2)
     clearer = scores + 5 * torch.nn.functional.one_hot(y, K)
     before, after = (contrast(each).gather(1, y[:, None]) for each in (scores, clearer))
@@ -52,7 +52,7 @@ def test_contrast_is_in_spreads_of_each_class():
     torch.testing.assert_close(found, torch.tensor([2.0, 2.0]), rtol=0.05, atol=0)
 
 
-def test_an_image_is_strange_by_its_distance_or_by_its_contrast():
+def test_an_image_is_nonconforming_by_its_distance_or_by_its_ratio():
     distance, low_contrast = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, -3.0]])
     torch.testing.assert_close(
         combine_max(distance, low_contrast), torch.tensor([[9.0 - DISTANCE_TOLERANCE, 4.0, -DISTANCE_TOLERANCE]])
@@ -62,8 +62,8 @@ def test_an_image_is_strange_by_its_distance_or_by_its_contrast():
 def test_a_later_class_is_nobodys_rival():
     contrast, (scores, _) = learned(), drawn(40, seed=4)
     last = torch.cat([torch.zeros(12, K), torch.full((12, 1), 8.0)], 1) + torch.randn(12, 1)
-    larger, strange = contrast.with_new_class(last)
-    assert strange.shape == (12,)
+    larger, new_scores = contrast.with_new_class(last)
+    assert new_scores.shape == (12,)
     more = torch.cat([scores, 100 * torch.ones(40, 1)], 1)
     torch.testing.assert_close(larger(more)[:, :K], contrast(scores))
 

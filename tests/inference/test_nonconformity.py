@@ -46,7 +46,7 @@ def distances(nonconformity, t):
     return (nonconformity(t) * nonconformity.mad + nonconformity.median).exp()
 
 
-def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_does():
+def test_the_score_agrees_with_the_mahalanobis_distance():
     t, y = traits(0, 9000)
     found = distances(NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1]), t)
     for c in range(3):
@@ -55,7 +55,7 @@ def test_strangeness_orders_images_as_the_mahalanobis_distance_to_their_class_do
         np.testing.assert_allclose(found[:, c], expected, rtol=0.05)
 
 
-def test_of_its_own_class_half_the_images_are_stranger_than_usual():
+def test_scores_under_the_true_class_have_median_0_and_deviation_1():
     t, y = traits(1, 6000)
     own = NonconformityScore.fit((t.of_true_class(y), y), (t.of_true_class(y), y), t.by_class.shape[1])(t)[
         torch.arange(6000), y
@@ -65,7 +65,7 @@ def test_of_its_own_class_half_the_images_are_stranger_than_usual():
         assert (own[y == c] - own[y == c].median()).abs().mean() == pytest.approx(1, abs=0.01)
 
 
-def test_too_likely_is_as_strange_as_too_unlikely():
+def test_too_likely_is_as_atypical_as_too_unlikely():
     nonconformity = fitted(2, 150, n_shared=0, n_by_class=1)
     away = torch.tensor([-3.0, 3.0])[:, None, None]
     middle = nonconformity.mean + nonconformity.center * nonconformity.scale
@@ -75,7 +75,7 @@ def test_too_likely_is_as_strange_as_too_unlikely():
 
 @pytest.mark.parametrize("bent", [torch.sinh, lambda v: v])
 def test_traits_that_are_not_normal_are_made_so(bent):
-    """What is usual in heavy tails is usual, and what is not remains strange."""
+    """Typical values of a heavy-tailed distribution stay typical, and far ones atypical."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
     t, held_out = (Statistics(v.features, bent(v.by_class)) for v in (t, held_out))
     nonconformity = NonconformityScore.fit(
@@ -94,7 +94,7 @@ def in_lumps(seed, n):
     return Statistics(torch.zeros(n, 0), v[:, None].expand(-1, 2, -1).clone()), y
 
 
-def test_a_class_of_two_kinds_of_image_has_two_parts_and_what_lies_between_is_strange():
+def test_a_bimodal_class_gets_two_components_and_images_between_them_are_atypical():
     (t, y), (held_out, labels) = in_lumps(0, 2000), in_lumps(1, 500)
     nonconformity = NonconformityScore.fit(
         (t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1]
@@ -208,7 +208,7 @@ def test_of_no_image_at_all_there_is_still_an_answer():
     )
 
 
-def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by_one_another():
+def test_a_new_class_leaves_the_others_unchanged_and_its_scores_are_cross_validated():
     nonconformity = fitted(9)
     t, y = traits(10, 300)
     new = t.of_true_class(y)[y == 1] + 5
@@ -218,7 +218,7 @@ def test_a_class_more_leaves_the_others_as_they_are_and_its_images_are_judged_by
     assert own.shape == (100,)
     assert own.median().abs() < 1
     itself = (larger.log_distance(new, torch.full((100,), 3)) - larger.median[3]) / larger.mad[3]
-    assert own.mean() > itself.mean()  # who makes up a class is less strange to it than who does not
+    assert own.mean() > itself.mean()  # images that a class is fitted to are less atypical of it
     for n in (0, 1, 2):
         larger, own = nonconformity.with_new_class(new[:n])
         assert larger(more).isfinite().all()

@@ -1,4 +1,4 @@
-"""Answers say what the judgment says, and None where nothing can be promised."""
+"""Answers say what the output says, and None where nothing can be promised."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_conformal import LOG_PRIOR, K, examined, judge
+from small_conformal import LOG_PRIOR, K, conformal_classifier, model_outputs
 
 from likely.inference.decision import ConformalOutput
 from likely.inference.predictions import LabelNames, predictions
@@ -17,42 +17,42 @@ N = 12
 NAMES = [f"{i}.png" for i in range(N)]
 
 
-def judged(seed, n_calibration=25, shift=0.0):
-    return judge(seed, n_calibration)(examined(seed + 2, N, shift)[0], LOG_PRIOR, 0.05)
+def decided(seed, n_calibration=25, shift=0.0):
+    return conformal_classifier(seed, n_calibration)(model_outputs(seed + 2, N, shift)[0], LOG_PRIOR, 0.05)
 
 
-def answered(judgment, *, top_k=None, bits=None):
-    return list(predictions(judgment, NAMES, bits, LabelNames(LABELS, "fashion@3f2a", top_k)))
+def answered(output, *, top_k=None, bits=None):
+    return list(predictions(output, NAMES, bits, LabelNames(LABELS, "fashion@3f2a", top_k)))
 
 
-judgments = st.builds(judged, st.integers(0, 20), st.sampled_from([0, 25, 200]), st.sampled_from([0.0, 3.0, 30.0]))
+outputs_cases = st.builds(decided, st.integers(0, 20), st.sampled_from([0, 25, 200]), st.sampled_from([0.0, 3.0, 30.0]))
 
 
-@given(judgments)
-def test_an_answer_says_what_the_judgment_says(judgment):
-    given = answered(judgment)
-    assert [answer.input for answer in given] == NAMES
-    assert [answer.status for answer in given] == judgment.statuses
-    for i, answer in enumerate(given):
-        assert answer.label == LABELS[judgment.predicted[i]]
-        assert answer.probability == pytest.approx(judgment.log_posterior[i].exp().max().item())
-        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if judgment.prediction_sets[i, c])
+@given(outputs_cases)
+def test_a_prediction_holds_the_values_of_the_output(output):
+    found = answered(output)
+    assert [answer.input for answer in found] == NAMES
+    assert [answer.status for answer in found] == output.statuses
+    for i, answer in enumerate(found):
+        assert answer.label == LABELS[output.predicted[i]]
+        assert answer.probability == pytest.approx(output.log_posterior[i].exp().max().item())
+        assert answer.prediction_set == tuple(LABELS[c] for c in range(K) if output.prediction_sets[i, c])
         assert answer.model == "fashion@3f2a"
         assert answer.error is None
 
 
-@given(judgments)
-def test_a_p_value_is_a_number_unless_there_is_no_promise(judgment):
-    for i, answer in enumerate(answered(judgment)):
+@given(outputs_cases)
+def test_a_p_value_is_a_number_unless_there_is_no_promise(output):
+    for i, answer in enumerate(answered(output)):
         none = answer.status is Status.UNCALIBRATED
-        assert answer.p_value == (None if none else judgment.p_value[i].item())
+        assert answer.p_value == (None if none else output.p_value[i].item())
         assert all((each.p_value is None) == none for each in answer.classes)
         assert none == (answer.calibration is CalibrationScope.NONE)
 
 
-@given(judgments)
-def test_every_class_the_most_probable_first(judgment):
-    for i, answer in enumerate(answered(judgment)):
+@given(outputs_cases)
+def test_every_class_the_most_probable_first(output):
+    for i, answer in enumerate(answered(output)):
         assert sorted(each.label for each in answer.classes) == sorted(LABELS)
         probabilities = [each.probability for each in answer.classes]
         assert probabilities == sorted(probabilities, reverse=True)
@@ -60,44 +60,44 @@ def test_every_class_the_most_probable_first(judgment):
         assert answer.classes[0].label == answer.label
         for each in answer.classes:
             c = LABELS.index(each.label)
-            assert each.log_likelihood == judgment.log_likelihood[i, c].item()
-            assert each.probability == pytest.approx(judgment.log_posterior[i, c].exp().item())
+            assert each.log_likelihood == output.log_likelihood[i, c].item()
+            assert each.probability == pytest.approx(output.log_posterior[i, c].exp().item())
 
 
-@given(judgments, st.integers(1, K + 2))
-def test_top_k_shortens_the_classes_and_nothing_else(judgment, top_k):
-    for short, whole in zip(answered(judgment, top_k=top_k), answered(judgment), strict=True):
+@given(outputs_cases, st.integers(1, K + 2))
+def test_top_k_shortens_the_classes_and_nothing_else(output, top_k):
+    for short, whole in zip(answered(output, top_k=top_k), answered(output), strict=True):
         assert short == whole.model_copy(update={"classes": whole.classes[:top_k]})
 
 
-@given(judgments)
-def test_answers_survive_json(judgment):
-    for answer in answered(judgment):
+@given(outputs_cases)
+def test_answers_survive_json(output):
+    for answer in answered(output):
         assert Prediction.model_validate_json(answer.model_dump_json()) == answer
 
 
 def test_bits_per_dim_where_there_are_any():
-    judgment = judged(0)
-    assert all(answer.bits_per_dim is None for answer in answered(judgment))
+    output = decided(0)
+    assert all(answer.bits_per_dim is None for answer in answered(output))
     bits = torch.arange(N) / 4
-    assert [answer.bits_per_dim for answer in answered(judgment, bits=bits)] == bits.tolist()
+    assert [answer.bits_per_dim for answer in answered(output, bits=bits)] == bits.tolist()
 
 
 def test_how_real_an_image_is_where_there_is_a_discriminator():
-    judgment = judged(0)
-    assert all(answer.p_real is None for answer in answered(judgment))
+    output = decided(0)
+    assert all(answer.p_real is None for answer in answered(output))
     real = torch.linspace(0, 1, N)
-    assert [answer.p_real for answer in answered(dataclasses.replace(judgment, p_real=real))] == real.tolist()
+    assert [answer.p_real for answer in answered(dataclasses.replace(output, p_real=real))] == real.tolist()
 
 
 def test_a_model_without_likelihoods():
-    judgment = dataclasses.replace(judged(0), log_likelihood=None)
-    assert all(each.log_likelihood is None for answer in answered(judgment) for each in answer.classes)
+    output = dataclasses.replace(decided(0), log_likelihood=None)
+    assert all(each.log_likelihood is None for answer in answered(output) for each in answer.classes)
 
 
 def test_no_images_no_answers():
-    judgment = judge(0, 25)(examined(2, 0)[0], LOG_PRIOR, 0.05)
-    assert list(predictions(judgment, [], None, LabelNames(LABELS, None, None))) == []
+    output = conformal_classifier(0, 25)(model_outputs(2, 0)[0], LOG_PRIOR, 0.05)
+    assert list(predictions(output, [], None, LabelNames(LABELS, None, None))) == []
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_no_images_no_answers():
     ],
 )
 def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, posterior_p_values, expected):
-    judgment = ConformalOutput(
+    output = ConformalOutput(
         alpha=0.05,
         calibration_scope=(CalibrationScope.PER_CLASS, CalibrationScope.POOLED, CalibrationScope.PER_CLASS),
         log_posterior=torch.tensor([[0.8, 0.1, 0.1]]).log(),
@@ -124,17 +124,17 @@ def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, p
         p_values=torch.tensor([p_values]),
         posterior_p_values=torch.tensor([posterior_p_values]),
     )
-    (answer,) = predictions(judgment, ["a.png"], None, LabelNames(LABELS, None, None))
+    (answer,) = predictions(output, ["a.png"], None, LabelNames(LABELS, None, None))
     assert answer.calibration is expected
 
 
 def test_nested_classes_are_answered_by_their_groups_as_well():
-    judgment, names = judged(3), ("fruit/apple", "fruit/pear", "milk")
-    given = list(predictions(judgment, NAMES, None, LabelNames(names, None, None)))
-    p = judgment.log_posterior.exp()
-    for i, answer in enumerate(given):
+    output, names = decided(3), ("fruit/apple", "fruit/pear", "milk")
+    found = list(predictions(output, NAMES, None, LabelNames(names, None, None)))
+    p = output.log_posterior.exp()
+    for i, answer in enumerate(found):
         (group,) = answer.groups
         fruit = (p[i, 0] + p[i, 1]).item()
         assert group.label == ("fruit" if fruit > p[i, 2] else "milk")
         assert group.probability == pytest.approx(max(fruit, p[i, 2].item()))
-    assert all(answer.groups == () for answer in answered(judgment))
+    assert all(answer.groups == () for answer in answered(output))
