@@ -12,7 +12,8 @@ from torch.testing import assert_close
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.exceptions import BackboneError
 from likely.features.backbone import Backbone, load_preprocessor_config, locate
-from likely.features.feature_extractors import FeatureOptions, from_config
+from likely.features.feature_extraction import extractor_from_config
+from likely.features.feature_extractors import FeatureOptions
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_it_is_rebuilt_from_its_document_and_weights_alone(backbone, x, tmp_path
     shutil.copytree(backbone, tmp_path / "gone")
     f = Backbone.pretrained(str(tmp_path / "gone"), 2)
     shutil.rmtree(tmp_path / "gone")
-    again = from_config(json.loads(json.dumps(f.to_config())))
+    again = extractor_from_config(json.loads(json.dumps(f.to_config())))
     again.load_state_dict(f.state_dict())
     assert torch.equal(f(x), again(x))
     assert f.digest() == again.digest()

@@ -15,6 +15,7 @@ from likely.base import FamilyOptions, Objective, Scorer
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.preprocessing import ImageOptions
+from likely.exceptions import InvalidValueError
 from likely.features.backbone import Backbone, load_preprocessor_config
 from likely.features.cache import FeatureCache
 from likely.features.feature_extractors import (
@@ -23,7 +24,6 @@ from likely.features.feature_extractors import (
     FeatureOptions,
     FeatureScaler,
     RandomConvolutions,
-    from_config,
 )
 from likely.features.model_input import ModelInput, complexity
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
@@ -73,7 +73,7 @@ class FeaturePipeline(nn.Module):
     @classmethod
     def from_config(cls, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Rebuild a pipeline from `to_config` and its weights."""
-        self = cls(from_config(document["map"]), FeatureOptions.from_stored(document["options"]))
+        self = cls(extractor_from_config(document["map"]), FeatureOptions.from_stored(document["options"]))
         self.load_state_dict(tensors)
         return self
 
@@ -233,3 +233,16 @@ def with_backbone_defaults(images: ImageOptions, requested: FeatureOptions) -> I
     if explicit.keys() & defaults.keys():
         defaults = {"size": defaults["size"]}
     return ImageOptions.model_validate({"color": "rgb"} | defaults | explicit)
+
+
+def extractor_from_config(document: Mapping[str, Any]) -> FeatureExtractor:
+    """Build the extractor of a configuration; its weights are loaded separately."""
+    arguments = dict(document)
+    match arguments.pop("kind"):
+        case "random":
+            return RandomConvolutions(**arguments)
+        case "autoencoder":
+            return Autoencoder(**arguments)
+        case "backbone":
+            return Backbone(**arguments)
+    raise InvalidValueError(f"unknown kind of features {document['kind']!r}: the model is of another version of Likely")

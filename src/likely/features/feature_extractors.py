@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -218,18 +218,3 @@ class FeatureScaler(nn.Module):
         self.location.copy_(mean)
         self.axes.zero_()
         self.axes[:, :n] = axes[:n].mT / std[:n]
-
-
-def from_config(document: Mapping[str, Any]) -> FeatureExtractor:
-    """Build the extractor of a configuration; its weights are loaded separately."""
-    arguments = dict(document)
-    match arguments.pop("kind"):
-        case "random":
-            return RandomConvolutions(**arguments)
-        case "autoencoder":
-            return Autoencoder(**arguments)
-        case "backbone":
-            from likely.features.backbone import Backbone
-
-            return Backbone(**arguments)
-    raise InvalidValueError(f"unknown kind of features {document['kind']!r}: the model is of another version of Likely")
