@@ -191,7 +191,7 @@ def test_only_training_images_are_hashed(monkeypatch) -> None:
 
 
 def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
-    monkeypatch.setattr(arrays, "MEMORY", 100)
+    monkeypatch.setattr(arrays, "MAX_MEMORY", 100)
     decoded = []
     monkeypatch.setattr(
         "likely.data.image_dataset.read_image", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw)

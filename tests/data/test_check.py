@@ -11,10 +11,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from likely.cli.data import command
-from likely.data.quality import duplicates, near_duplicates
-from likely.data.quality.check import check
+from likely.data.quality.check import CheckOptions, check
 from likely.data.quality.issues import DataIssues
-from likely.data.quality.near_duplicates import Thumbnails, nearest_duplicates
+from likely.data.quality.near_duplicates import NearDuplicateOptions, Thumbnails, nearest_duplicates
 from likely.exceptions import DataError
 
 
@@ -158,7 +157,9 @@ def test_nearest_duplicates_equal_those_of_an_exhaustive_comparison(noise) -> No
         np.concatenate([base[:100] + noise * rng.normal(size=(100, 3, 16, 16)), rng.normal(size=(50, 3, 16, 16))])
     )
     correlation = these.thumbnails.reshape(150, -1) @ those.thumbnails.reshape(300, -1).T
-    expected = np.where(correlation.max(axis=1) >= near_duplicates.MAX_DISTANCE, correlation.argmax(axis=1), -1)
+    expected = np.where(
+        correlation.max(axis=1) >= NearDuplicateOptions().min_correlation, correlation.argmax(axis=1), -1
+    )
     assert np.array_equal(nearest_duplicates(these, those), expected)
     assert ((expected >= 0).sum() > 0) == (noise < 0.06)
 
@@ -171,9 +172,8 @@ def test_every_image_of_a_large_cluster_has_a_near_duplicate() -> None:
     assert (duplicates_of != np.arange(400)).all()
 
 
-def test_too_many_images_are_sampled_and_said_to_be(good, monkeypatch) -> None:
-    monkeypatch.setattr(duplicates, "MAX_COMPARED", 10)
-    assert only(check(good), "sampled")[0] == "note"
+def test_a_sample_of_too_many_images_is_compared_and_reported(good) -> None:
+    assert only(check(good, options=CheckOptions(max_compared=10)), "sampled")[:2] == ("note", 10)
 
 
 # ---- the command
@@ -198,11 +198,11 @@ def test_the_command_speaks_json_on_stdout(good) -> None:
     code, out, _ = run(good, "--json", "--size", "8x6", "--color", "gray")
     document = json.loads(out)
     assert code == 1
-    assert document["unreadable"] == 1
+    assert document["n_unreadable"] == 1
     assert document["format"] == {"channels": 1, "height": 8, "width": 6, "resize": "pad", "center_crop_ratio": 1.0}
     assert document["counts"] == {"train": {"cat": 20, "dog": 20}, "test": {"cat": 3, "dog": 3}}
-    assert document["findings"][0]["kind"] == "unreadable"
-    assert document["findings"][0]["severity"] == "error"
+    assert document["issues"][0]["kind"] == "unreadable"
+    assert document["issues"][0]["severity"] == "error"
 
 
 def test_names_are_printed_as_they_are(tmp_path) -> None:

@@ -35,7 +35,7 @@ def test_a_bad_file_is_passed_over_and_named(pets) -> None:
     assert data.train.images.name(0) == str(pets / "cat" / "1.png")
     (problem,) = data.errors
     assert problem.source == str(pets / "cat" / "broken.png")
-    assert "not an image" in problem.message
+    assert str(pets / "cat" / "broken.png") in problem.message
     assert (data.validation, data.test, data.available) == (None, None, ("train",))
 
 
@@ -223,7 +223,8 @@ def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
     assert data.train.labels.tolist() == [2, 1, 1, -1]
     assert [data.train.images.name(i)[-9:-4] for i in range(4)] == ["cat/1", "dog/1", "dog/2", "led/1"]
     (problem,) = data.errors
-    assert problem.message == "class 'cta' is not the model's; 1 image passed over; did you mean 'cat'?"
+    assert problem.source == "cta"
+    assert "did you mean 'cat'?" in problem.message
     assert data.train.labeled().labels.tolist() == [2, 1, 1]
 
 

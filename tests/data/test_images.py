@@ -20,7 +20,8 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from likely.data.decoding import ORIENTATION, decode
-from likely.data.preprocessing import ImageFormat, ImageOptions, find_images, read_image, to_pil, write_image
+from likely.data.discovery import find_images
+from likely.data.preprocessing import ImageFormat, ImageOptions, read_image, to_pil, write_image
 from likely.exceptions import ImageError
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 
@@ -291,22 +292,22 @@ WHOLE = Image.fromarray(noise(5, 64, 64, 3))
     ("content", "told"),
     [
         (b"", "empty"),
-        (b"hello, I am a text", "not an image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"hello, I am a text", "not a readable image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a readable image"),
         (png_header(50_000, 50_000), "179 million"),
-        (encoded(WHOLE)[:-2000], "damaged"),
-        (encoded(WHOLE)[:30], "damaged|not an image"),
-        (encoded(WHOLE, "JPEG")[:-600], "damaged"),
-        (encoded(WHOLE, "GIF")[:400], "damaged"),
-        (encoded(WHOLE, "WEBP")[:-100], "damaged"),
-        (encoded(WHOLE, "TIFF")[:500], "damaged|not an image"),
-        (encoded(WHOLE, "BMP")[:500], "damaged"),
+        (encoded(WHOLE)[:-2000], "damaged|not a readable image"),
+        (encoded(WHOLE)[:30], "damaged|not a readable image"),
+        (encoded(WHOLE, "JPEG")[:-600], "damaged|not a readable image"),
+        (encoded(WHOLE, "GIF")[:400], "damaged|not a readable image"),
+        (encoded(WHOLE, "WEBP")[:-100], "damaged|not a readable image"),
+        (encoded(WHOLE, "TIFF")[:500], "damaged|not a readable image"),
+        (encoded(WHOLE, "BMP")[:500], "damaged|not a readable image"),
     ],
 )
 def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, told) -> None:
     path = tmp_path / "odd.png"
     path.write_bytes(content)
-    for source, name in ((path, str(path)), (content, "the bytes given")):
+    for source, name in ((path, str(path)), (content, "image bytes")):
         with pytest.raises(ImageError, match=told) as refusal:
             read_image(source, rgb(8, 8))
         assert str(refusal.value).startswith(name)
@@ -372,7 +373,7 @@ def test_sizes_are_typed_in_many_ways() -> None:
 
 @pytest.mark.parametrize("size", ["3o", "", 0, -1, True, 3.5, (1, 2, 3), "32x", "9999999", ("32", 32)])
 def test_other_sizes_are_refused_by_name(size) -> None:
-    with pytest.raises(ValidationError, match=r"(is not understood|is out of range); .* expected"):
+    with pytest.raises(ValidationError, match=r"(is not a size|is out of range); .* expected"):
         ImageOptions(size=size)
 
 

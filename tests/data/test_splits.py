@@ -1,4 +1,4 @@
-"""Splits are disjoint, complete, stratified, the same every time, and never tear copies apart."""
+"""Splits are disjoint, complete, stratified and reproducible, and keep duplicates together."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.image_dataset import ArrayDataset
-from likely.data.splits import SplitIndices, make_splits, split
+from likely.data.splits import SplitFractions, SplitIndices, make_splits, split
 from likely.exceptions import DataError
 
 labels_of_few_classes = st.lists(st.integers(-1, 4), max_size=120).map(lambda labels: np.array(labels, np.int64))
 
 
-def sides(cut: SplitIndices) -> list[np.ndarray]:
-    return [cut.train, cut.validation, cut.calibration, cut.test]
+def sides(indices: SplitIndices) -> list[np.ndarray]:
+    return [indices.train, indices.validation, indices.calibration, indices.test]
 
 
 def dataset(**parts: LabeledImages) -> Dataset:
@@ -24,16 +24,16 @@ def dataset(**parts: LabeledImages) -> Dataset:
     return Dataset("made", ("a", "b"), **have, errors=(), format=None, available=tuple(parts))
 
 
-def part(labels: list[int], hashes: list[int]) -> LabeledImages:
+def labeled_images(labels: list[int], hashes: list[int]) -> LabeledImages:
     rows = np.array(hashes, np.float64)[:, None]
     return LabeledImages(ArrayDataset(rows, str), np.array(labels, np.int64), np.array(hashes, np.int64))
 
 
 @given(labels=labels_of_few_classes, test=st.sampled_from([0, 0.2, 0.25]), seed=st.integers(0, 3), data=st.data())
 @settings(deadline=None)
-def test_every_image_is_on_one_side_and_copies_on_the_same(labels, test, seed, data) -> None:
+def test_every_image_is_in_one_split_and_duplicates_in_the_same(labels, test, seed, data) -> None:
     hashes = np.array(data.draw(st.lists(st.integers(0, 60), min_size=len(labels), max_size=len(labels))), np.int64)
-    cut = split(labels, hashes=hashes, test=test, seed=seed)
+    cut = split(labels, hashes=hashes, fractions=SplitFractions(test=test), seed=seed)
     assert sorted(np.concatenate(sides(cut)).tolist()) == list(range(len(labels)))
     side_of = {}
     for name, indices in enumerate(sides(cut)):
@@ -56,31 +56,31 @@ def test_the_same_seed_gives_the_same_split_and_another_another(labels, seed) ->
 
 @given(n=st.integers(1, 400), limit=st.sampled_from([3, 300]))
 @settings(deadline=None)
-def test_each_class_gives_its_shares(n, limit) -> None:
-    cut = split(np.array([0] * n + [1] * 50), limit=limit, seed=0)
+def test_each_class_contributes_its_fractions(n, limit) -> None:
+    cut = split(np.array([0] * n + [1] * 50), SplitFractions(max_per_class=limit), seed=0)
     assert (cut.calibration < n).sum() == min(n // 5, limit)
     assert (cut.validation < n).sum() == min(max(n // 10, n >= 5), limit)
 
 
-def test_the_test_s_share_comes_off_first() -> None:
-    cut = split(np.zeros(100, np.int64), test=0.2, seed=0)
+def test_the_test_fraction_is_taken_first() -> None:
+    cut = split(np.zeros(100, np.int64), SplitFractions(test=0.2), seed=0)
     assert [len(side) for side in sides(cut)] == [56, 8, 16, 20]
 
 
-def test_one_class_s_split_does_not_depend_on_another_s() -> None:
+def test_the_split_of_a_class_does_not_depend_on_other_classes() -> None:
     alone = split(np.zeros(50, np.int64), seed=3)
     beside = split(np.array([0] * 50 + [1] * 30), seed=3)
     assert np.array_equal(alone.calibration, beside.calibration[beside.calibration < 50])
 
 
-def test_copies_with_different_labels_train() -> None:
+def test_duplicates_with_different_labels_are_training_images() -> None:
     hashes = np.arange(40) % 20
     labels = np.repeat([0, 1], 20)  # every image once under each label
-    assert len(split(labels, hashes=hashes, test=0.2, seed=0).train) == 40
+    assert len(split(labels, SplitFractions(test=0.2), hashes=hashes, seed=0).train) == 40
 
 
-def test_a_dataset_without_a_test_part_gives_a_fifth() -> None:
-    parts = make_splits(dataset(train=part([0] * 50 + [1] * 50 + [-1] * 7, list(range(107)))), seed=0)
+def test_a_fifth_is_split_off_without_a_test_split() -> None:
+    parts = make_splits(dataset(train=labeled_images([0] * 50 + [1] * 50 + [-1] * 7, list(range(107)))), seed=0)
     assert parts.test is not None
     assert parts.test.class_counts(2) == (10, 10)
     assert parts.calibration.class_counts(2) == (8, 8)
@@ -88,10 +88,10 @@ def test_a_dataset_without_a_test_part_gives_a_fifth() -> None:
     assert len(parts.train) == 100 - 20 - 16 - 8 + 7
 
 
-def test_own_parts_are_kept_and_their_copies_leave_the_training() -> None:
-    train = part([0] * 50 + [1] * 50, list(range(100)))
-    validation = part([0, 1, -1], [0, 200, 201])
-    test = part([0, 1], [99, 300])
+def test_existing_splits_are_used_and_their_duplicates_removed_from_training() -> None:
+    train = labeled_images([0] * 50 + [1] * 50, list(range(100)))
+    validation = labeled_images([0, 1, -1], [0, 200, 201])
+    test = labeled_images([0, 1], [99, 300])
     parts = make_splits(dataset(train=train, validation=validation, test=test), seed=0)
     assert parts.test is test
     assert parts.validation.hashes.tolist() == [0, 200]
@@ -99,15 +99,17 @@ def test_own_parts_are_kept_and_their_copies_leave_the_training() -> None:
     assert len(parts.train) + len(parts.calibration) == 98
 
 
-def test_a_test_part_that_was_not_read_is_not_replaced() -> None:
-    unread = Dataset("made", ("a", "b"), part([0, 1], [0, 1]), None, None, (), None, available=("train", "test"))
+def test_an_unread_test_split_is_not_replaced() -> None:
+    unread = Dataset(
+        "made", ("a", "b"), labeled_images([0, 1], [0, 1]), None, None, (), None, available=("train", "test")
+    )
     parts = make_splits(unread, seed=0)
     assert parts.test is None
     assert len(parts.train) == 2
 
 
-def test_without_images_to_train_on_there_is_nothing_to_divide() -> None:
-    with pytest.raises(DataError, match="no train part; it has test"):
-        make_splits(dataset(test=part([0], [0])), seed=0)
+def test_splits_need_training_images() -> None:
+    with pytest.raises(DataError, match="no train split; it has test"):
+        make_splits(dataset(test=labeled_images([0], [0])), seed=0)
     with pytest.raises(DataError, match="every training image is also in test"):
-        make_splits(dataset(train=part([0], [0]), test=part([0], [0])), seed=0)
+        make_splits(dataset(train=labeled_images([0], [0]), test=labeled_images([0], [0])), seed=0)

@@ -19,7 +19,7 @@ from likely.benchmark.results import ResultsLog
 from likely.checkpoint import DOCUMENT, read_document
 from likely.classifier import Predictor, load
 from likely.data.sources.base import LoadError
-from likely.data.sources.listing import listings
+from likely.data.sources.listing import list_splits
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
 from likely.exceptions import BenchmarkError, LikelyError
@@ -215,7 +215,7 @@ class Benchmark:
     def _validate(self) -> None:
         """Raise BenchmarkError before any training if models have another configuration or if there are too few real images."""
         select_device(self.config.training.device)
-        test = listings(self.config.data).get("test")
+        test = list_splits(self.config.data).get("test")
         n_test = sum(label is not None for label in test.labels) if test else None
         if n_test and self.config.samples and self.config.samples > n_test:
             raise BenchmarkError(

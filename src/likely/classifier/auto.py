@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.data.infer_format import native_size
-from likely.data.sources.listing import listings
+from likely.data.sources.listing import list_splits
 from likely.features.feature_extractors import FeatureOptions
 from likely.options import AUTO
 
@@ -32,7 +32,7 @@ def default_backbone(model: str, features: FeatureOptions, data: str) -> Feature
     backbone = os.environ.get(BACKBONE)
     if model != AUTO or not backbone or features.model_fields_set:
         return features
-    native = native_size(listings(data))
+    native = native_size(list_splits(data))
     if native is None or min(native) < MIN_BACKBONE_SIDE:
         return features
     return features.model_copy(update={"features": "backbone", "backbone": backbone})

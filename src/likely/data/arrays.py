@@ -1,4 +1,4 @@
-"""Images that a Python program holds: arrays, Pillow images, paths and bytes, as collections like those of DATA."""
+"""Array-like inputs of the Python interface: arrays, Pillow images, paths and bytes as images or datasets."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from likely.data.sources.base import ArrayItems, LoadError, SourceItems, SplitLi
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError, InvalidValueError
 
-IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
-NARROW = 8  # pixels: images this high and only three or four wide are hardly meant
-MEMORY = 1 << 29  # bytes of pixels that are kept; more are decoded whenever they are used
+_IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
+_MIN_SIDE = 8  # pixels; an array (H, W, 3) of at least this height and width is one color image, not H gray ones
+MAX_MEMORY = 1 << 29  # bytes of pixels stored in memory; larger collections are decoded on use
 
 
 @final
-class InputItems(SourceItems):
-    """Images of any kind that `images.read` takes, one by one."""
+class _InputItems(SourceItems):
+    """Images of any type that `read_image` accepts, and tensors."""
 
     def __init__(self, sources: Sequence[Any], names: Sequence[str] | None = None) -> None:
         self._sources = sources
@@ -39,7 +39,7 @@ class InputItems(SourceItems):
 
     def __getitem__(self, i: int) -> Any:
         source = self._sources[i]
-        return _pixels(source) if isinstance(source, Tensor) else source
+        return _to_numpy(source) if isinstance(source, Tensor) else source
 
     def name(self, i: int) -> str:
         if self._names is not None:
@@ -49,7 +49,7 @@ class InputItems(SourceItems):
 
 
 def are_images(X: Any) -> bool:
-    """Whether X holds images rather than vectors: an array of three or four dimensions, or a list of what images come as."""
+    """Return True for images, False for vectors: images are arrays of 3 or 4 dimensions, or lists of image sources."""
     if isinstance(X, np.ndarray | Tensor):
         return X.ndim in (3, 4) or (
             isinstance(X, np.ndarray) and X.ndim == 1 and len(X) > 0 and X.dtype.kind in "OU" and _is_source(X[0])
@@ -57,8 +57,8 @@ def are_images(X: Any) -> bool:
     return isinstance(X, list | tuple) and len(X) > 0 and _is_source(X[0])
 
 
-def items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
-    """Anything that holds images or vectors, to be read by index; one path, bytes or picture is a list of one."""
+def _items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
+    """Wrap images or vectors as indexed items; a single path, bytes or Pillow image becomes a list of one."""
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
     if isinstance(X, str | Path | bytes | Image.Image):
@@ -69,11 +69,11 @@ def items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
         pixels = _channels_last(X)
         _require_images(pixels, X.shape)
         return (
-            InputItems(list(pixels), names) if names is not None else ArrayItems("image", pixels.shape, lambda: pixels)
+            _InputItems(list(pixels), names) if names is not None else ArrayItems("image", pixels.shape, lambda: pixels)
         )
     if isinstance(X, np.ndarray) and X.dtype.kind not in "OU":
-        raise InvalidValueError(f"X has the shape {X.shape}; {IMAGES} were expected, or vectors (N, D)")
-    return InputItems(list(X), names)
+        raise InvalidValueError(f"X has the shape {X.shape}; {_IMAGES} were expected, or vectors (N, D)")
+    return _InputItems(list(X), names)
 
 
 def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions) -> Dataset:
@@ -81,14 +81,14 @@ def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: I
 
     No test images are split off it later. Raises ImageError if no image can be read.
     """
-    listed = items(X)
+    listed = _items(X)
     _require_some(listed)
     format = infer_format(options, {"train": SplitListing(listed, ())}, "X")
-    content = _content(listed, format, fingerprint)
-    if not len(content.indices):
-        raise ImageError(f"none of the {len(listed)} images could be read; {content.errors[0].message}")
-    train = LabeledImages(content.images, labels[content.indices], content.hashes)
-    return Dataset("X", tuple(classes), train, None, None, content.errors, format, available=("train", "test"))
+    result = _read(listed, format, fingerprint)
+    if not len(result.indices):
+        raise ImageError(f"none of the {len(listed)} images could be read; {result.errors[0].message}")
+    train = LabeledImages(result.images, labels[result.indices], result.hashes)
+    return Dataset("X", tuple(classes), train, None, None, result.errors, format, available=("train", "test"))
 
 
 def load_images(
@@ -99,78 +99,80 @@ def load_images(
     Without a format X holds vectors (N, `n_features`). An input that cannot be read has an error in the batch. Raises
     InvalidValueError if X as a whole is neither images nor such vectors.
     """
-    listed = _shown(X, format, names, n_features)
-    content = Reader(format, cache=True, done=lambda n: None, mark=unmarked).read(listed)
+    listed = _model_inputs(X, format, names, n_features)
+    result = Reader(format, cache=True, progress=lambda n: None, hash=_no_hash).read(listed)
     errors: list[LoadError | None] = [None] * len(listed)
-    unreadable = np.setdiff1d(np.arange(len(listed)), content.indices)
-    for i, error in zip(unreadable.tolist(), content.errors, strict=True):
+    unreadable = np.setdiff1d(np.arange(len(listed)), result.indices)
+    for i, error in zip(unreadable.tolist(), result.errors, strict=True):
         errors[i] = error
-    return ImageBatch(content.images.to_array(), tuple(map(listed.name, range(len(listed)))), tuple(errors))
+    return ImageBatch(result.images.to_array(), tuple(map(listed.name, range(len(listed)))), tuple(errors))
 
 
 def images(X: Any, format: ImageFormat | None) -> ImageDataset:
-    """The images of X, every one; an ImageError names the first that cannot be read.
+    """Return all images or vectors of X in the model's format; raise ImageError for the first that cannot be read.
 
-    Of those that do not fit in memory, it is raised by the batch that the image is in, so that none is decoded twice.
+    Images that do not fit in memory are decoded on use, and their batch raises the error.
     """
-    listed = _shown(X, format, None, None)
+    listed = _model_inputs(X, format, None, None)
     _require_some(listed)
-    if format is not None and not isinstance(listed, ArrayItems) and not _fit(listed, format):
+    if format is not None and not isinstance(listed, ArrayItems) and not _fits_in_memory(listed, format):
         return LazyImages(listed, format)
-    content = _content(listed, format, unmarked)
-    if content.errors:
-        raise ImageError(content.errors[0].message)
-    return content.images
+    result = _read(listed, format, _no_hash)
+    if result.errors:
+        raise ImageError(result.errors[0].message)
+    return result.images
 
 
-def unmarked(pixels: Array) -> bytes:
-    """In place of a fingerprint, where nobody asks for copies: hashing takes longer than reading an array."""
+def _no_hash(pixels: Array) -> bytes:
+    """Replace `fingerprint` where duplicates do not matter: hashing takes longer than reading an array."""
     return bytes(8)
 
 
 def class_index(classes: Sequence[str], name: str) -> int:
-    """The place of a class by its name; a ValueError names the nearest."""
+    """Return the index of a class; raise InvalidValueError with the nearest name for an unknown one."""
     if name not in classes:
         raise InvalidValueError(f"there is no class {name!r}{did_you_mean(name, classes)}")
     return classes.index(name)
 
 
-def _content(listed: SourceItems, format: ImageFormat | None, mark: Callable[[Array], bytes]) -> ReadResult:
-    return Reader(format, cache=_fit(listed, format), done=lambda n: None, mark=mark).read(listed)
+def _read(listed: SourceItems, format: ImageFormat | None, hash: Callable[[Array], bytes]) -> ReadResult:
+    return Reader(format, cache=_fits_in_memory(listed, format), progress=lambda n: None, hash=hash).read(listed)
 
 
-def _fit(listed: SourceItems, format: ImageFormat | None) -> bool:
-    """Whether the images can all be kept; vectors always are."""
-    return format is None or len(listed) * math.prod(format.shape) <= MEMORY
+def _fits_in_memory(listed: SourceItems, format: ImageFormat | None) -> bool:
+    """Return True if all images can be stored; vectors always are."""
+    return format is None or len(listed) * math.prod(format.shape) <= MAX_MEMORY
 
 
-def _shown(X: Any, format: ImageFormat | None, names: Sequence[str] | None, width: int | None) -> SourceItems:
-    """What a trained model is shown, if it is of the kind that it was trained on."""
-    listed = items(X if format is not None else _vectors(X, width), names)
+def _model_inputs(
+    X: Any, format: ImageFormat | None, names: Sequence[str] | None, n_features: int | None
+) -> SourceItems:
+    """Wrap inputs of a trained model; raise InvalidValueError for images to a model of vectors, and vice versa."""
+    listed = _items(X if format is not None else _vectors(X, n_features), names)
     if format is not None and isinstance(listed, ArrayItems) and listed.are_vectors:
         raise InvalidValueError(
-            f"X has the shape {listed.shape}, which is vectors or a single image; this model takes {IMAGES}: "
-            "for a single one give image[None]"
+            f"X has the shape {listed.shape}, which is vectors or a single image; {_IMAGES} were expected: "
+            "pass a single image as image[None]"
         )
     return listed
 
 
-def _vectors(X: Any, width: int | None) -> Array:
-    """X as an array of vectors (N, D), if it is one; scikit-learn's users bring lists and tables as well."""
-    wanted = f"vectors (N, {width if width is not None else 'D'})"
+def _vectors(X: Any, n_features: int | None) -> Array:
+    """Convert X to vectors (N, D); like scikit-learn, accept lists and tables."""
+    expected = f"vectors (N, {n_features if n_features is not None else 'D'})"
     if isinstance(X, Tensor):
         X = X.detach().cpu().numpy()
     if are_images(X) or isinstance(X, str | Path | bytes | Image.Image):
-        raise InvalidValueError(f"X holds images; this model was trained on vectors, and {wanted} were expected")
+        raise InvalidValueError(f"X holds images; this model was trained on vectors, and {expected} were expected")
     try:
         rows: Array = np.asarray(X, None if isinstance(X, np.ndarray) and X.dtype.kind == "f" else np.float64)
     except (TypeError, ValueError) as error:
-        raise InvalidValueError(f"X holds no vectors of numbers ({error}); {wanted} were expected") from error
+        raise InvalidValueError(f"X holds no vectors of numbers ({error}); {expected} were expected") from error
     if rows.size == 0 and rows.ndim == 1:
-        rows = rows.reshape(0, width or 0)
-    if rows.ndim != 2 or width not in (None, rows.shape[1]):
-        one = "; for a single vector give X[None]" if rows.ndim == 1 else ""
-        raise InvalidValueError(f"X has the shape {rows.shape}; {wanted} were expected{one}")
+        rows = rows.reshape(0, n_features or 0)
+    if rows.ndim != 2 or n_features not in (None, rows.shape[1]):
+        one = "; pass a single vector as X[None]" if rows.ndim == 1 else ""
+        raise InvalidValueError(f"X has the shape {rows.shape}; {expected} were expected{one}")
     return rows
 
 
@@ -180,24 +182,24 @@ def _require_some(listed: SourceItems) -> None:
 
 
 def _require_images(pixels: Array, shape: tuple[int, ...]) -> None:
-    """Refuse an array as a whole that no image of it could be read from."""
-    if pixels.ndim == 3 and shape[2] in (3, 4) and min(shape[:2]) >= NARROW:
+    """Raise InvalidValueError for an array that is not one of images."""
+    if pixels.ndim == 3 and shape[2] in (3, 4) and min(shape[:2]) >= _MIN_SIDE:
         raise InvalidValueError(
-            f"X has the shape {shape}, which is a single image in color; {IMAGES} were expected: give image[None], "
+            f"X has the shape {shape}, which is a single color image; {_IMAGES} were expected: pass image[None], "
             f"or X[..., None] for {shape[0]} gray images {shape[2]} pixels wide"
         )
     if pixels.ndim > 4 or (pixels.ndim == 4 and pixels.shape[3] not in (1, 3, 4)) or 0 in shape[1:]:
-        raise InvalidValueError(f"X has the shape {shape}; {IMAGES} were expected")
+        raise InvalidValueError(f"X has the shape {shape}; {_IMAGES} were expected")
 
 
-def _pixels(x: Tensor) -> Array:
-    """One image of torch's as `images.read` takes it."""
+def _to_numpy(x: Tensor) -> Array:
+    """Convert one image (C, H, W) or (H, W) to the channels-last array that `read_image` accepts."""
     image: Array = _channels_last(x.detach().cpu().numpy()[None])[0]
     return image
 
 
 def _channels_last(X: Array) -> Array:
-    """(N, H, W) and (N, H, W, C) as they are; (N, 1|3, H, W), which torch's users hold, turned round."""
+    """Return (N, H, W) and (N, H, W, C) unchanged, and (N, 1|3, H, W), as in torch, with channels last."""
     if X.ndim == 4 and X.shape[1] in (1, 3) and X.shape[3] not in (1, 3, 4):
         return X.transpose(0, 2, 3, 1)
     return X

@@ -1,4 +1,4 @@
-"""A dataset and its parts: images, their labels, and a hash of each by which copies are known."""
+"""Datasets: labeled images in train, validation and test splits, with a content hash of each image to detect duplicates."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from likely.data.suggestions import did_you_mean
 
 Integers: TypeAlias = NDArray[np.int64]
 
+_OTHER_CLASS = -2  # a label outside the classes of a model; -1 marks an unlabeled image
+
 
 def fingerprint(values: Array) -> bytes:
-    """The first 8 bytes of BLAKE2b over an image's stored pixels, (C, H, W) in C order, or over a vector's row."""
+    """Return the first 8 bytes of BLAKE2b over an image's pixels, (C, H, W) in C order, or over a vector."""
     return hashlib.blake2b(np.ascontiguousarray(values).data).digest()[:8]
 
 
 def to_hashes(fingerprints: Iterable[bytes]) -> Integers:
-    """Fingerprints as int64, (N,), the same on every machine."""
+    """Return fingerprints as int64, (N,), independent of the machine's byte order."""
     return np.frombuffer(b"".join(fingerprints), "<i8").astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """Images with their labels, (N,) class indices with -1 for unlabeled, and their hashes, (N,)."""
+    """N images with class indices (N,), -1 for unlabeled, and content hashes (N,)."""
 
     images: ImageDataset
     labels: Integers
@@ -42,32 +44,32 @@ class LabeledImages:
         return len(self.labels)
 
     def subset(self, indices: ArrayLike) -> LabeledImages:
-        """The images at `indices`, in that order; nothing is copied but labels and hashes."""
+        """Return the images at `indices`, in that order, without copying pixels."""
         chosen = np.asarray(indices, np.int64)
         return LabeledImages(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen])
 
     def labeled(self) -> LabeledImages:
-        """The images that have a label."""
+        """Return the images that have a label."""
         return self if (self.labels >= 0).all() else self.subset(np.flatnonzero(self.labels >= 0))
 
     def class_counts(self, n_classes: int) -> tuple[int, ...]:
-        """How many images each class has, (K,)."""
+        """Return the number of images of each class, (K,)."""
         return tuple(np.bincount(self.labels[self.labels >= 0], minlength=n_classes).tolist())
 
 
-def concatenate(parts: Sequence[LabeledImages]) -> LabeledImages:
-    """All images of some parts of the same data, one part after the other; nothing is copied but labels and hashes."""
-    if len(parts) == 1:
-        return parts[0]
-    labels, hashes = (np.concatenate(each) for each in ([p.labels for p in parts], [p.hashes for p in parts]))
-    return LabeledImages(ConcatImages([part.images for part in parts]), labels, hashes)
+def concatenate(splits: Sequence[LabeledImages]) -> LabeledImages:
+    """Concatenate splits of the same dataset without copying pixels."""
+    if len(splits) == 1:
+        return splits[0]
+    labels, hashes = (np.concatenate(each) for each in ([s.labels for s in splits], [s.hashes for s in splits]))
+    return LabeledImages(ConcatImages([split.images for split in splits]), labels, hashes)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What was loaded: the parts that were asked for and are there, and what had to be passed over.
+    """Loaded splits of one data source, None where absent or not requested, and the errors of skipped items.
 
-    `available` are all parts that the data has, read or not. `format` is what images were brought to, None for vectors.
+    `available` names all splits of the source, loaded or not. `format` is the common image format, None for vectors.
     """
 
     name: str
@@ -81,44 +83,42 @@ class Dataset:
 
     @property
     def splits(self) -> Mapping[str, LabeledImages]:
-        """The parts that were loaded, by name."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: part for name, part in parts.items() if part is not None}
+        """The loaded splits by name."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in splits.items() if images is not None}
 
-    def has(self, part: str) -> bool:
-        """Whether the data came with this part, read or not."""
-        return part in self.available or part in self.splits
+    def has(self, split: str) -> bool:
+        """Return True if the source has this split, loaded or not."""
+        return split in self.available or split in self.splits
 
     def relabel(self, classes: Sequence[str]) -> Dataset:
-        """The same images labeled by their place in `classes`, a trained model's; other classes' are left out."""
-        place = {name: i for i, name in enumerate(classes)}
-        # One more entry than there are classes, so that the label -1 of the unlabeled finds itself at the end.
-        table = np.array([place.get(name, UNKNOWN) for name in self.classes] + [-1], np.int64)
-        parts = {name: _mapped(part, table) for name, part in self.splits.items()}
+        """Label images by their index in a trained model's `classes`; images of other classes are skipped with an error."""
+        index_of = {name: i for i, name in enumerate(classes)}
+        # The label -1 of unlabeled images indexes the additional last entry.
+        table = np.array([index_of.get(name, _OTHER_CLASS) for name in self.classes] + [-1], np.int64)
+        splits = {name: _relabel(images, table) for name, images in self.splits.items()}
         return replace(
             self,
             classes=tuple(classes),
-            train=parts.get("train"),
-            validation=parts.get("validation"),
-            test=parts.get("test"),
-            errors=self.errors + self._outsiders(classes),
+            train=splits.get("train"),
+            validation=splits.get("validation"),
+            test=splits.get("test"),
+            errors=self.errors + self._errors_of_other_classes(classes),
         )
 
-    def _outsiders(self, classes: Sequence[str]) -> tuple[LoadError, ...]:
-        of_parts = [part.class_counts(len(self.classes)) for part in self.splits.values()]
-        counts = [sum(of_class) for of_class in zip(*of_parts, strict=True)] or [0] * len(self.classes)
-        strangers = [(name, n) for name, n in zip(self.classes, counts, strict=True) if n and name not in classes]
-        return tuple(LoadError(name, _stranger(name, n, classes)) for name, n in strangers)
+    def _errors_of_other_classes(self, classes: Sequence[str]) -> tuple[LoadError, ...]:
+        counts = np.zeros(len(self.classes), np.int64)
+        for images in self.splits.values():
+            counts += images.class_counts(len(self.classes))
+        others = [(name, n) for name, n in zip(self.classes, counts.tolist(), strict=True) if n and name not in classes]
+        return tuple(LoadError(name, _other_class_message(name, n, classes)) for name, n in others)
 
 
-UNKNOWN = -2
+def _relabel(images: LabeledImages, table: Integers) -> LabeledImages:
+    labels = table[images.labels]
+    known = np.flatnonzero(labels != _OTHER_CLASS)
+    return replace(images.subset(known), labels=labels[known])
 
 
-def _mapped(part: LabeledImages, table: Integers) -> LabeledImages:
-    labels = table[part.labels]
-    kept = np.flatnonzero(labels != UNKNOWN)
-    return replace(part.subset(kept), labels=labels[kept])
-
-
-def _stranger(name: str, n: int, classes: Sequence[str]) -> str:
-    return f"class {name!r} is not the model's; {counted(n, 'image')} passed over{did_you_mean(name, classes)}"
+def _other_class_message(name: str, n: int, classes: Sequence[str]) -> str:
+    return f"class {name!r} is not a class of the model; {counted(n, 'image')} skipped{did_you_mean(name, classes)}"

@@ -1,26 +1,26 @@
-"""Decoding: a file, bytes, an array or a Pillow image -> an upright 8-bit image, or one sentence on why not.
+"""Decoding of a file, bytes, an array or a Pillow image into an upright 8-bit image, or an ImageError.
 
-Whatever an image can be on disk is settled here: orientation, transparency, palettes, 16 bits, CMYK, bombs, damage.
+Handles orientation, transparency, palettes, 16 bits per channel, CMYK, decompression bombs and damaged files.
 """
 
 from __future__ import annotations
 
 import stat
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from threading import Lock
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from likely.data.pillow_warnings import QUIET
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError
 
@@ -30,11 +30,11 @@ Mode: TypeAlias = Literal["L", "RGB"]
 
 # Pillow knows more, but some of those start other programs (EPS) or take any bytes for an image (TGA).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
-# Twice 1 GiB / (4 x 3), which is where Pillow itself refuses: 178,956,970.
+# Pillow's own limit for an error, twice 1 GiB / (4 x 3): 178,956,970.
 PIXEL_LIMIT = 2 * (2**30 // 12)
 ORIENTATION = 0x0112
-STORED = Lock()  # two threads may be given the same open file
-UPRIGHT = {
+_FILE_LOCK = threading.Lock()  # two threads may hold the same open file
+_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -43,19 +43,49 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-LYING = {5, 6, 7, 8}
-GRAY_MODES = {"1", "L", "LA", "La"}
-COLOR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
-DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+_TRANSPOSED = {5, 6, 7, 8}
+_GRAY_MODES = {"1", "L", "LA", "La"}
+_COLOR_MODES = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"}
+_DEEP_MODES = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
 class ImageWarning(UserWarning):
-    """One image could not be read and is passed over; the message is as that of an ImageError."""
+    """Warning about an image that cannot be read and is skipped, with the message of the ImageError."""
+
+
+class _SuppressPillowWarnings:
+    """Suppression of Pillow's warnings while any thread is inside.
+
+    Overlapping threads would leave `warnings.catch_warnings` in the wrong order: the first thread in opens one, the last out
+    closes it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_inside = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._n_inside += 1
+            if self._n_inside == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._n_inside -= 1
+            if self._n_inside == 0:
+                self._caught.__exit__(None, None, None)
+
+
+pillow_warnings_suppressed: Final = _SuppressPillowWarnings()
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What an image says of itself before it is decoded: its size once upright, and whether it must be gray."""
+    """Size in pixels of the upright image, and True if its mode has no colors, read without decoding."""
 
     height: int
     width: int
@@ -63,63 +93,63 @@ class ImageHeader:
 
 
 def source_name(source: Source) -> str:
-    """What to call a source in a message: a file's path as it was given, else what it is."""
+    """Return the name of a source in messages: a file's path, or else its type."""
     if isinstance(source, str | Path):
         return str(source)
-    return {bytes: "the bytes given", np.ndarray: "the array given"}.get(type(source), "the image given")
+    return {bytes: "image bytes", np.ndarray: "image array"}.get(type(source), "image")
 
 
 def read_header(source: Source, name: str) -> ImageHeader:
-    """The image's header, without decoding it; raises ImageError."""
+    """Read an image's header without decoding pixels; raise ImageError."""
     with open_image(source, name) as image:
-        across, down = reversed(image.size) if _orientation(image) in LYING else image.size
-        return ImageHeader(height=down, width=across, is_gray=image.mode in GRAY_MODES | DEEP_MODES)
+        width, height = reversed(image.size) if _orientation(image) in _TRANSPOSED else image.size
+        return ImageHeader(height=height, width=width, is_gray=image.mode in _GRAY_MODES | _DEEP_MODES)
 
 
 def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Image.Image:
-    """The image upright, 8 bits a channel, transparency laid over white, in `mode`; raises ImageError.
+    """Decode an image upright, 8 bits per channel, transparency over white, in `mode`; raise ImageError.
 
-    `size` is what the image is needed for, (width, height) in pixels: a JPEG may come back smaller than it is on disk,
-    but never smaller than twice that.
+    `size` is the target (width, height) in pixels: a JPEG may be decoded at a reduced scale, but at no less than twice the
+    target.
     """
     with open_image(source, name) as image:
         if image.format in ("JPEG", "MPO") and image is not source:
-            across, down = size[::-1] if _orientation(image) in LYING else size
-            image.draft(mode, (2 * across, 2 * down))
+            width, height = size[::-1] if _orientation(image) in _TRANSPOSED else size
+            image.draft(mode, (2 * width, 2 * height))
         image.load()
-        turn = UPRIGHT.get(_orientation(image))
-        return _converted(image if turn is None else image.transpose(turn), mode, name)
+        operation = _TRANSPOSE.get(_orientation(image))
+        return _converted(image if operation is None else image.transpose(operation), mode, name)
 
 
 def opacity(source: Source, name: str) -> Image.Image | None:
-    """How opaque each pixel is, upright, "L" from 0 to 255; None if the image knows no transparency. Raises ImageError."""
+    """Return the upright alpha channel, 0 to 255, None for an image without transparency; raise ImageError."""
     with open_image(source, name) as image:
         if not image.has_transparency_data:
             return None
         image.load()
-        turn = UPRIGHT.get(_orientation(image))
+        operation = _TRANSPOSE.get(_orientation(image))
         alpha = image.convert("LA" if image.mode == "La" else "RGBA").getchannel("A")
-        return alpha if turn is None else alpha.transpose(turn)
+        return alpha if operation is None else alpha.transpose(operation)
 
 
 @contextmanager
 def open_image(source: Source, name: str) -> Iterator[Image.Image]:
-    """The image, its header read and its size checked; whatever goes wrong inside is an ImageError that names it."""
+    """Open an image and check its size; any exception in the context becomes an ImageError that names the image."""
     try:
-        with QUIET, _open(source, name) as image:
+        with pillow_warnings_suppressed, _open(source, name) as image:
             if image.width * image.height > PIXEL_LIMIT:
                 raise Image.DecompressionBombError
             yield image
     except ImageError:
         raise
-    except Exception as error:  # hostile bytes make a decoder raise anything at all, and one bad file never ends a run
+    except Exception as error:  # hostile bytes make decoders raise any exception, and one bad file must not end a run
         raise ImageError(f"{name}: {_reason(error, source)}") from error
 
 
 def _open(source: Source, name: str) -> AbstractContextManager[Image.Image]:
     if isinstance(source, Image.Image):
         stored = _stored(source)
-        # The caller's own is not ours to close.
+        # The caller closes its own image.
         return nullcontext(source) if stored is None else Image.open(BytesIO(stored), formats=FORMATS)
     if isinstance(source, np.ndarray):
         return Image.fromarray(to_8bit(source, name))
@@ -132,17 +162,17 @@ def _open(source: Source, name: str) -> AbstractContextManager[Image.Image]:
 
 
 def _stored(image: Image.Image) -> bytes | None:
-    """The file's bytes of a JPEG that Pillow has opened and not yet decoded, None for any other image.
+    """Return the bytes of a JPEG that Pillow has opened but not decoded, None for any other image.
 
-    A file is decoded at a reduced size, which looks a little different: so must the same file in a Pillow image be.
+    Decoding them at a reduced scale gives the same pixels as decoding the file.
     """
     if not (isinstance(image, JpegImageFile) and image.tile and image.fp and image.tell() == 0):
         return None
-    with STORED:
-        place = image.fp.tell()
+    with _FILE_LOCK:
+        position = image.fp.tell()
         image.fp.seek(0)
         stored = image.fp.read()
-        image.fp.seek(place)
+        image.fp.seek(position)
     return stored
 
 
@@ -162,22 +192,22 @@ def _require_content(n_bytes: int, name: str) -> None:
 
 
 def _reason(error: Exception, source: Source) -> str:
-    """What went wrong, as the rest of a sentence that began with the image's name."""
+    """Return the predicate of the message, which begins with the image's name."""
     match error:
         case FileNotFoundError() | NotADirectoryError():
             return f"there is no such file{_neighbor(Path(str(source)))}"
         case UnidentifiedImageError():
-            return f"is not an image, or damaged at its start; {', '.join(FORMATS)} are read"
+            return f"is not a readable image; one of {', '.join(FORMATS)} was expected"
         case Image.DecompressionBombError():
-            return f"has more pixels than the {PIXEL_LIMIT / 1e6:.0f} million that are decoded; make it smaller"
+            return f"has more than {PIXEL_LIMIT / 1e6:.0f} million pixels; a smaller image was expected"
         case OSError(strerror=str(why)):
             return f"cannot be opened ({why.lower()})"
         case _:
-            return f"is damaged or cut short ({str(error).rstrip('.') or type(error).__name__})"
+            return f"is damaged or truncated ({str(error).rstrip('.') or type(error).__name__})"
 
 
 def _neighbor(path: Path) -> str:
-    """A look at the names beside a missing file; a bounded one, as folders may hold millions."""
+    """Suggest a similar file name in the same folder, from its first 2,000 entries."""
     if not path.parent.is_dir():
         return ""
     return did_you_mean(path.name, (entry.name for entry in islice(path.parent.iterdir(), 2000)))
@@ -186,20 +216,20 @@ def _neighbor(path: Path) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # broken EXIF is common, may raise anything, and does not make the pixels unreadable
+    except Exception:  # broken EXIF is common, raises any exception, and leaves the pixels readable
         return 1
 
 
 def _converted(image: Image.Image, mode: Mode, name: str) -> Image.Image:
-    if image.mode in DEEP_MODES:
+    if image.mode in _DEEP_MODES:
         image = Image.fromarray(_from_sixteen_bit(np.asarray(image), name))
-    if image.mode not in GRAY_MODES | COLOR_MODES:
+    if image.mode not in _GRAY_MODES | _COLOR_MODES:
         kinds = {"F": "32-bit floating-point pixels", "LAB": "CIELAB colors"}
         raise ImageError(f"{name}: has {kinds.get(image.mode, image.mode)}; 8 or 16 bits a channel were expected")
     if image.has_transparency_data:
         image = _over_white(image)
-    if mode == "L" and image.mode in COLOR_MODES:
-        image = image.convert("RGB")  # Pillow has no direct way to gray from some of them
+    if mode == "L" and image.mode in _COLOR_MODES:
+        image = image.convert("RGB")  # Pillow cannot convert some of them to gray directly
     return image.convert(mode)
 
 
@@ -211,17 +241,14 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _from_sixteen_bit(values: Array, name: str) -> Array:
-    """round(v / 257): 0..65535 -> 0..255, of any integer type; raises ImageError for what is not 16-bit."""
+    """Return round(v / 257), 0..65535 -> 0..255, for any integer type; raise ImageError for values outside 16 bits."""
     if values.size and (values.min() < 0 or values.max() > 65535):
         raise ImageError(f"{name}: has 32-bit values from {values.min()} to {values.max()}; 0 to 65535 were expected")
     return ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
 
 
 def to_8bit(array: Array, name: str) -> Array:
-    """An array of pixels as uint8: (H, W[, 1|3|4]) of uint8, uint16, bool, or floats in [0, 1] -> (H, W[, 3|4]).
-
-    Raises ImageError.
-    """
+    """Convert pixels (H, W[, 1|3|4]) of uint8, uint16, bool, or floats in [0, 1] to uint8 (H, W[, 3|4]); raise ImageError."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or array.size == 0:
@@ -230,7 +257,7 @@ def to_8bit(array: Array, name: str) -> Array:
 
 
 def quantize(array: Array, name: str) -> Array:
-    """Pixels of an array of any shape as uint8, from uint8, uint16, bool, or floats in [0, 1]; raises ImageError."""
+    """Convert an array of any shape from uint8, uint16, bool, or floats in [0, 1] to uint8; raise ImageError."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
@@ -244,7 +271,7 @@ def quantize(array: Array, name: str) -> Array:
 
 def _from_unit(array: Array, name: str) -> Array:
     low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 1):  # written so that NaN is refused too
+    if not (low >= 0 and high <= 1):  # false for NaN too
         raise ImageError(f"{name}: has floats from {low:g} to {high:g}; floats in [0, 1], or uint8, were expected")
     pixels: Array = np.rint(array * 255).astype(np.uint8)
     return pixels

@@ -1,4 +1,4 @@
-"""Image files on disk: which ones a folder holds, in an order that never changes."""
+"""Discovery of image files in folders, in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".
 
 
 def find_images(inputs: Iterable[str | Path]) -> list[Path]:
-    """The images that the inputs name: a folder stands for all images below it, sorted, anything else for itself.
+    """Expand folders to all images below them, sorted, and return other paths unchanged, existing or not.
 
-    Hidden files and folders are passed over. A path that does not exist is kept: whoever reads it says what is wrong.
+    Hidden files and folders are skipped.
     """
-    found: list[Path] = []
+    images: list[Path] = []
     for path in map(Path, inputs):
-        found.extend([file for _, files in walk(path) for file in files] if path.is_dir() else [path])
-    return found
+        images.extend([file for _, files in walk(path) for file in files] if path.is_dir() else [path])
+    return images
 
 
 def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """Each folder from `folder` down, sorted, with the image files directly in it; links never lead to one twice."""
+    """Iterate over a folder and its descendants, sorted, with the image files directly in each; follow each link once."""
     seen: set[str] = set()
     for here, below, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
@@ -31,16 +31,16 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
             continue
         seen.add(real)
         below[:] = sorted(name for name in below if _visible(name))
-        yield Path(here), [Path(here, name) for name in sorted(files) if is_image(name)]
+        yield Path(here), [Path(here, name) for name in sorted(files) if _is_image(name)]
 
 
 def folders(folder: Path) -> list[Path]:
-    """The folders directly in `folder`, sorted, the hidden ones passed over."""
+    """Return the visible folders directly in `folder`, sorted."""
     return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and _visible(entry.name))
 
 
-def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image when a whole folder is read."""
+def _is_image(name: str) -> bool:
+    """Return True for the name of an image file."""
     return _visible(name) and name.lower().endswith(SUFFIXES)
 
 

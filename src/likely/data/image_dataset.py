@@ -1,4 +1,4 @@
-"""Collections of images, read by index in batches: in memory, on disk, or vectors that never were images."""
+"""Indexed collections of images or vectors, in memory or decoded on demand, and decoded batches of inputs."""
 
 from __future__ import annotations
 
@@ -14,41 +14,40 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from likely.data.decoding import Array
-from likely.data.pillow_warnings import QUIET
+from likely.data.decoding import Array, pillow_warnings_suppressed
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.data.sources.base import LoadError, SourceItems
 
-# Pillow decodes without holding the interpreter, so threads help; with more, neither it nor the disk would follow.
+# Pillow releases the GIL while decoding; more than 8 threads did not help.
 N_THREADS = min(8, os.cpu_count() or 1)
 
 
 class ImageDataset(ABC):
-    """Images of one shape, in an order that never changes."""
+    """Images of one shape in a fixed order."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """One image's: (C, H, W), or (D,) for vectors."""
+        """Shape of one image, (C, H, W), or of one vector, (D,)."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def batch(self, indices: ArrayLike) -> Tensor:
-        """The images at `indices`, (B,): uint8 (B, C, H, W), or floats (B, D) of the vectors' own precision."""
+        """Return the images at `indices` (B,): uint8 (B, C, H, W), or vectors in their own precision (B, D)."""
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """What to call image i in a message: its path, or its place in an array."""
+        """Return the name of image i in messages: its path, or its array index."""
 
     def to_array(self) -> Array:
-        """All images in one array, (N, C, H, W) or (N, D); not copied if they are in one already."""
+        """Return all images in one array, (N, C, H, W) or (N, D), without copying an existing one."""
         return self.batch(np.arange(len(self))).numpy()
 
     def subset(self, indices: ArrayLike) -> ImageDataset:
-        """The images at `indices` as a collection of their own; nothing is copied."""
-        return Subset(self, np.asarray(indices, np.int64))
+        """Return a view of the images at `indices`."""
+        return _Subset(self, np.asarray(indices, np.int64))
 
 
 @final
@@ -81,7 +80,7 @@ class ArrayDataset(ImageDataset):
 
 @final
 class LazyImages(ImageDataset):
-    """Images that stay where they are, decoded whenever a batch asks for them; ImageError if one has gone since."""
+    """Images decoded whenever a batch requests them; `batch` raises ImageError if a file has disappeared."""
 
     def __init__(self, items: SourceItems, format: ImageFormat) -> None:
         self._items = items
@@ -95,11 +94,11 @@ class LazyImages(ImageDataset):
         return len(self._items)
 
     def batch(self, indices: ArrayLike) -> Tensor:
-        wanted = np.asarray(indices, np.int64)
-        pixels = np.empty((len(wanted), *self.shape), np.uint8)
-        with QUIET, ThreadPoolExecutor(N_THREADS) as pool:
-            for place, image in enumerate(pool.map(self._read, wanted.tolist())):
-                pixels[place] = image
+        requested = np.asarray(indices, np.int64)
+        pixels = np.empty((len(requested), *self.shape), np.uint8)
+        with pillow_warnings_suppressed, ThreadPoolExecutor(N_THREADS) as pool:
+            for row, image in enumerate(pool.map(self._read, requested.tolist())):
+                pixels[row] = image
         return torch.from_numpy(pixels)
 
     def name(self, i: int) -> str:
@@ -110,8 +109,8 @@ class LazyImages(ImageDataset):
 
 
 @final
-class Subset(ImageDataset):
-    """Some images of another collection, by index."""
+class _Subset(ImageDataset):
+    """View of some images of another collection."""
 
     def __init__(self, images: ImageDataset, indices: Array) -> None:
         self._images = images
@@ -131,12 +130,12 @@ class Subset(ImageDataset):
         return self._images.name(int(self._indices[i]))
 
     def subset(self, indices: ArrayLike) -> ImageDataset:
-        return Subset(self._images, self._indices[np.asarray(indices, np.int64)])
+        return _Subset(self._images, self._indices[np.asarray(indices, np.int64)])
 
 
 @final
 class ConcatImages(ImageDataset):
-    """Several collections of images of one shape, one after the other."""
+    """Concatenation of collections of images of one shape."""
 
     def __init__(self, collections: Sequence[ImageDataset]) -> None:
         self._collections = collections
@@ -150,16 +149,16 @@ class ConcatImages(ImageDataset):
         return int(self._ends[-1])
 
     def batch(self, indices: ArrayLike) -> Tensor:
-        wanted = np.asarray(indices, np.int64)
-        which = np.searchsorted(self._ends, wanted, side="right")
-        pieces, places = [], []
+        requested = np.asarray(indices, np.int64)
+        which = np.searchsorted(self._ends, requested, side="right")
+        pieces, rows = [], []
         for k in np.unique(which):
             at = np.flatnonzero(which == k)
-            pieces.append(self._collections[k].batch(wanted[at] - self._start(k)))
-            places.append(at)
+            pieces.append(self._collections[k].batch(requested[at] - self._start(k)))
+            rows.append(at)
         if not pieces:
-            return self._collections[0].batch(wanted)
-        return torch.cat(pieces)[torch.from_numpy(np.argsort(np.concatenate(places)))]
+            return self._collections[0].batch(requested)
+        return torch.cat(pieces)[torch.from_numpy(np.argsort(np.concatenate(rows)))]
 
     def name(self, i: int) -> str:
         k = int(np.searchsorted(self._ends, i, side="right"))

@@ -1,4 +1,4 @@
-"""The format that data ask for: what was left open of the images' size and color, settled by looking at a sample."""
+"""Inference of the image format, size and color, from a sample of the listed images."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
 from likely.data.sources.base import ArrayItems, Listings, SourceItems
 from likely.exceptions import DataError, ImageError
 
-DEFAULT_SIDE = 64
-N_SIZES = 200
-N_COLORS = 64
-# The sample is part of the answer: another one could give the same data another format.
-SAMPLE_SEED = 0
+_DEFAULT_SIDE = 64  # pixels, unless all images have the same smaller size
+_N_SIZES = 200  # images whose headers are read
+_N_COLORS = 64  # images that are decoded to see if they are gray
+_SAMPLE_SEED = 0  # fixed: another sample could give the same data another format
 
 
 @dataclass(frozen=True)
-class SampledItem:
-    """One image of the sample and what its header says."""
+class _SampledItem:
+    """One image of the sample and its header."""
 
     items: SourceItems
     i: int
@@ -29,7 +28,7 @@ class SampledItem:
 
 
 def infer_format(images: ImageOptions | ImageFormat, listings: Listings, name: str) -> ImageFormat | None:
-    """The format of the listed images, None if they are vectors; raises DataError if some are and some are not."""
+    """Return the format of the listed images, None for vectors; raise DataError if splits mix both."""
     if _are_vectors(listings, name):
         return None
     if isinstance(images, ImageFormat):
@@ -47,7 +46,7 @@ def infer_format(images: ImageOptions | ImageFormat, listings: Listings, name: s
 
 
 def native_size(listings: Listings) -> tuple[int, int] | None:
-    """The median height and width of the listed images as they lie there; None for vectors, or if none can be read."""
+    """Return the median height and width in pixels of the images as stored; None for vectors or without readable images."""
     sample = () if _are_vectors(listings, "") else _sample(listings)
     if not sample:
         return None
@@ -56,43 +55,45 @@ def native_size(listings: Listings) -> tuple[int, int] | None:
 
 
 def _are_vectors(listings: Listings, name: str) -> bool:
-    shapes = {part: listing.items.shape for part, listing in listings.items() if isinstance(listing.items, ArrayItems)}
+    shapes = {name: each.items.shape for name, each in listings.items() if isinstance(each.items, ArrayItems)}
     widths = {shape[1] if len(shape) == 2 else None for shape in shapes.values()}
     if len(widths) > 1:
-        raise DataError(f"{name}: the parts do not go together; their shapes are {shapes}")
+        raise DataError(
+            f"{name}: the splits have incompatible shapes {shapes}; images or vectors of one length were expected"
+        )
     return widths not in (set(), {None})
 
 
-def _sample(listings: Listings) -> Sequence[SampledItem]:
-    """Some images of the first part, in a fixed order; those that cannot be read are no part of it."""
+def _sample(listings: Listings) -> Sequence[_SampledItem]:
+    """Sample readable images of the first split, in a fixed order."""
     items = next((listing.items for listing in listings.values() if len(listing.items)), None)
     if items is None:
         return ()
-    chosen = np.random.default_rng(SAMPLE_SEED).choice(len(items), min(N_SIZES, len(items)), replace=False)
+    chosen = np.random.default_rng(_SAMPLE_SEED).choice(len(items), min(_N_SIZES, len(items)), replace=False)
     return tuple(sampled for i in chosen.tolist() if (sampled := _sampled(items, i)))
 
 
-def _sampled(items: SourceItems, i: int) -> SampledItem | None:
+def _sampled(items: SourceItems, i: int) -> _SampledItem | None:
     try:
-        return SampledItem(items, i, read_header(items[i], items.name(i)))
+        return _SampledItem(items, i, read_header(items[i], items.name(i)))
     except ImageError:
         return None
 
 
-def _common_size(sample: Sequence[SampledItem]) -> tuple[int, int]:
+def _common_size(sample: Sequence[_SampledItem]) -> tuple[int, int]:
     sizes = {(one.header.height, one.header.width) for one in sample}
-    if len(sizes) == 1 and max(size := sizes.pop()) <= DEFAULT_SIDE:
+    if len(sizes) == 1 and max(size := sizes.pop()) <= _DEFAULT_SIDE:
         return size
-    return DEFAULT_SIDE, DEFAULT_SIDE
+    return _DEFAULT_SIDE, _DEFAULT_SIDE
 
 
-def _all_gray(sample: Sequence[SampledItem]) -> bool:
-    return bool(sample) and all(one.header.is_gray or _is_gray(one) for one in sample[:N_COLORS])
+def _all_gray(sample: Sequence[_SampledItem]) -> bool:
+    return bool(sample) and all(one.header.is_gray or _is_gray(one) for one in sample[:_N_COLORS])
 
 
-def _is_gray(one: SampledItem) -> bool:
-    """Whether red, green and blue are equal all over; a file that will not decode is no evidence of color."""
-    format = ImageFormat(channels=3, height=DEFAULT_SIDE, width=DEFAULT_SIDE)
+def _is_gray(one: _SampledItem) -> bool:
+    """Return True if red, green and blue are equal in all pixels, or if the image cannot be decoded."""
+    format = ImageFormat(channels=3, height=_DEFAULT_SIDE, width=_DEFAULT_SIDE)
     try:
         pixels = read_image(one.items[one.i], format, name=one.items.name(one.i))
     except ImageError:

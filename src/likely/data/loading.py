@@ -1,6 +1,6 @@
-"""Loading: DATA of any kind -> a Dataset; a bad image is passed over and named, and never the end.
+"""Loading of datasets: list a data source once, read its images once, and report items that cannot be read.
 
-What fits in memory is decoded once and kept as 8 bits; the rest is decoded to be hashed, and again when it is used.
+Images that fit into memory are decoded once and stored as 8-bit pixels. Others are decoded for their hashes, and again on use.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.quality.issues import counted
 from likely.data.reader import Reader, ReadResult
 from likely.data.sources.base import SPLITS, Listings, SplitListing, class_names
-from likely.data.sources.listing import listings as listings_of
+from likely.data.sources.listing import list_splits
 from likely.exceptions import DataError
 
 NATIVE_FORMAT: Final = ImageOptions()
@@ -32,34 +32,37 @@ def load_dataset(
     progress: Callable[[int, int], None] | None = None,
     fewest_classes: int = 2,
 ) -> Dataset:
-    """The `parts` of DATA that were asked for and are there; other parts give their class names and are not read.
+    """Read the requested splits of DATA; other splits contribute their class names only.
 
-    Images are kept as uint8 if they take at most `memory` bytes, else streamed. `progress` is called with the number of
-    images done and their total. Raises DataError if DATA is not understood, if no image of a part can be read, or with
-    fewer classes than `fewest_classes`: what is evaluated, unlike what is learned, may be of one class or of none.
+    Images are stored as uint8 if they take at most `memory` bytes, and streamed otherwise. `progress` receives the number of
+    images read and their total. Raises DataError if DATA is not a known source, if no image of a split can be read, or if
+    it has fewer classes than `fewest_classes`: training needs two, evaluation none.
     """
-    name, listings = str(data), listings_of(data)
+    name, listings = str(data), list_splits(data)
     classes = class_names(listings)
     _require_classes(name, listings, classes, fewest_classes)
-    asked = {part: listings[part] for part in SPLITS if part in splits and part in listings}
-    format = infer_format(images, asked, name)
-    reader = Reader(format, _fits(asked, format, memory), ProgressCounter(asked, progress))
-    contents = {part: reader.read(listing.items) for part, listing in asked.items()}
-    made = {part: _part(f"{name}: {part}", contents[part], listing, classes) for part, listing in asked.items()}
+    requested = {split: listings[split] for split in SPLITS if split in splits and split in listings}
+    format = infer_format(images, requested, name)
+    reader = Reader(format, _fits_in_memory(requested, format, memory), _ProgressCounter(requested, progress))
+    results = {split: reader.read(listing.items) for split, listing in requested.items()}
+    loaded = {
+        split: _labeled_images(f"{name}: {split}", results[split], listing, classes)
+        for split, listing in requested.items()
+    }
     return Dataset(
         name=name,
         classes=classes,
-        train=made.get("train"),
-        validation=made.get("validation"),
-        test=made.get("test"),
-        errors=tuple(p for part, listing in asked.items() for p in (*listing.errors, *contents[part].errors)),
+        train=loaded.get("train"),
+        validation=loaded.get("validation"),
+        test=loaded.get("test"),
+        errors=tuple(e for split, listing in requested.items() for e in (*listing.errors, *results[split].errors)),
         format=format,
-        available=tuple(part for part in SPLITS if part in listings and len(listings[part].items)),
+        available=tuple(split for split in SPLITS if split in listings and len(listings[split].items)),
     )
 
 
-class ProgressCounter:
-    """Counts images as they are done and reports them with their total."""
+class _ProgressCounter:
+    """Counter of images read that reports their number and the total."""
 
     def __init__(self, listings: Listings, report: Callable[[int, int], None] | None) -> None:
         self._done = 0
@@ -72,18 +75,20 @@ class ProgressCounter:
             self._report(self._done, self._total)
 
 
-def _part(name: str, content: ReadResult, listing: SplitListing, classes: tuple[str, ...]) -> LabeledImages | None:
-    """What was read of a part, None if nothing was listed."""
-    if content.errors and not len(content.indices):
-        first = content.errors[0].message
-        raise DataError(f"{name}: none of its {len(content.errors)} images can be read; the first: {first}")
-    place: Mapping[str | None, int] = {None: -1} | {name: i for i, name in enumerate(classes)}
-    labels = np.array([place[label] for label in listing.labels], np.int64)
-    return LabeledImages(content.images, labels[content.indices], content.hashes) if len(labels) else None
+def _labeled_images(
+    name: str, result: ReadResult, listing: SplitListing, classes: tuple[str, ...]
+) -> LabeledImages | None:
+    """Return the readable images of a split with their labels, None if nothing was listed."""
+    if result.errors and not len(result.indices):
+        first = result.errors[0].message
+        raise DataError(f"{name}: none of its {len(result.errors)} images can be read; the first: {first}")
+    index_of: Mapping[str | None, int] = {None: -1} | {name: i for i, name in enumerate(classes)}
+    labels = np.array([index_of[label] for label in listing.labels], np.int64)
+    return LabeledImages(result.images, labels[result.indices], result.hashes) if len(labels) else None
 
 
-def _fits(listings: Listings, format: ImageFormat | None, memory: int) -> bool:
-    """Whether all images can be kept as 8 bits; vectors always are."""
+def _fits_in_memory(listings: Listings, format: ImageFormat | None, memory: int) -> bool:
+    """Return True if all images fit into `memory` bytes as uint8; vectors are always stored."""
     n_images = sum(len(listing.items) for listing in listings.values())
     return format is None or n_images * int(np.prod(format.shape)) <= memory
 
@@ -91,6 +96,6 @@ def _fits(listings: Listings, format: ImageFormat | None, memory: int) -> bool:
 def _require_classes(name: str, listings: Listings, classes: tuple[str, ...], fewest: int) -> None:
     if len(classes) < fewest:
         n_images = counted(sum(len(listing.items) for listing in listings.values()), "image")
-        what = f"only one class, {classes[0]!r}" if classes else "no class"
-        wanted = f"a folder or a label for each of at least {fewest} classes was expected"
-        raise DataError(f"{name}: has {n_images} of {what}; {wanted}")
+        present = f"only one class, {classes[0]!r}" if classes else "no class"
+        expected = f"a folder or a label for each of at least {fewest} classes was expected"
+        raise DataError(f"{name}: has {n_images} of {present}; {expected}")

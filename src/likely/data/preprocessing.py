@@ -1,6 +1,6 @@
-"""Pixels in and out: any image -> uint8 (C, H, W) of a model's own size, and back to a picture.
+"""Preprocessing of images to uint8 (C, H, W) in a model's format, and conversion back to Pillow images and files.
 
-Training and serving both come through `read` with the same `ImageFormat`: a model is served what it was trained on.
+Training and prediction both call `read_image` with the same `ImageFormat`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
 from likely.data.decoding import Array, Mode, Source, decode, opacity, source_name, to_8bit
-from likely.data.discovery import find_images as find_images
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError, InvalidValueError
 from likely.options import Options
@@ -23,32 +22,32 @@ Resize: TypeAlias = Literal["pad", "crop", "stretch"]
 Color: TypeAlias = Literal["auto", "gray", "rgb"]
 Size: TypeAlias = tuple[int, int]
 
-LARGEST_SIDE = 4096
-HALF = 128  # of 255
-WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# How far `reduce`, which is fast, may go before Lanczos: Pillow's own choice for results that look the same.
-REDUCING_GAP = 3.0
+MAX_SIDE = 4096
+HALF = 128  # of 255: the threshold of masks
+_WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+# Pillow's recommended ratio of the fast box reduction before Lanczos, with results close to Lanczos alone.
+_REDUCING_GAP = 3.0
 
 
 class ImageOptions(Options):
-    """What a user may ask of the images; what is left open is taken from the data."""
+    """Requested size, resizing and color of images; unset options are inferred from the data."""
 
     size: Size | None = Field(
         default=None,
         description="height and width in pixels: 32, or 32x48 for 32 high and 48 wide; "
-        "without it, the images' own size if all have one of at most 64, else 64",
+        "by default the images' own size if all have the same of at most 64, else 64",
     )
     resize: Resize = Field(
         default="pad",
         description="pad: the whole image, padded with its border's color; "
-        "crop: fill, and cut what stands over; stretch: ignore the aspect",
+        "crop: scale to fill, then crop the center; stretch: ignore the aspect ratio",
     )
     center_crop_ratio: float = Field(
         default=1.0,
         ge=1,
         le=4,
-        description="with crop: how many times larger than to fill the image is made before it is cut, for what is in the "
-        "middle of a photograph",
+        description="with crop: scale of the image before cropping, relative to the scale that fills the size; above 1 it "
+        "keeps only the center of a photograph",
     )
     color: Color = Field(default="auto", description="gray or rgb; auto: gray if the images are")
 
@@ -56,8 +55,8 @@ class ImageOptions(Options):
     @classmethod
     def _parse_size(cls, value: object) -> object:
         sides = _sides(value)
-        if sides is not None and not all(1 <= side <= LARGEST_SIDE for side in sides):
-            raise InvalidValueError(f"{value!r} is out of range; sides from 1 to {LARGEST_SIDE} pixels were expected")
+        if sides is not None and not all(1 <= side <= MAX_SIDE for side in sides):
+            raise InvalidValueError(f"{value!r} is out of range; sides from 1 to {MAX_SIDE} pixels were expected")
         return sides
 
     @model_validator(mode="after")
@@ -70,24 +69,24 @@ class ImageOptions(Options):
 
 
 class ImageFormat(Options):
-    """What one model's images are: stored in the model, and applied to whatever it is shown."""
+    """Format of a model's images, stored in the model folder and applied to every input."""
 
     channels: Literal[1, 3] = Field(description="1 for gray, 3 for red, green and blue")
-    height: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
-    width: int = Field(ge=1, le=LARGEST_SIDE, description="pixels")
-    resize: Resize = Field(default="pad", description="how an image of another size or aspect is brought to this one")
+    height: int = Field(ge=1, le=MAX_SIDE, description="pixels")
+    width: int = Field(ge=1, le=MAX_SIDE, description="pixels")
+    resize: Resize = Field(default="pad", description="resizing of images of another size or aspect ratio")
     center_crop_ratio: float = Field(
-        default=1.0, ge=1, description="with crop: how many times larger than to fill it is made"
+        default=1.0, ge=1, description="with crop: scale before cropping, relative to the scale that fills the size"
     )
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
+        """Shape (C, H, W)."""
         return self.channels, self.height, self.width
 
     @property
     def options(self) -> ImageOptions:
-        """What asks for this format."""
+        """Options that request this format."""
         color: Color = "gray" if self.channels == 1 else "rgb"
         return ImageOptions(
             size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=color
@@ -95,15 +94,15 @@ class ImageFormat(Options):
 
     @property
     def mode(self) -> Mode:
-        """The Pillow mode of such an image."""
+        """Pillow mode of an image in this format."""
         return "L" if self.channels == 1 else "RGB"
 
 
 def read_image(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
-    """An image in the model's format: a path, bytes, a Pillow image or an array (H, W[, 1|3|4]) -> uint8 (C, H, W).
+    """Read a path, bytes, a Pillow image or an array (H, W[, 1|3|4]) as uint8 (C, H, W) in the model's format.
 
-    An image that already has the size keeps its pixels bit for bit, and a JPEG that Pillow has opened but not yet decoded
-    is read as its file would be. Raises ImageError; its message names the image.
+    An image that has the size already keeps its exact pixels, and a JPEG that Pillow has opened but not decoded gives the
+    same pixels as its file. Raises ImageError, whose message names the image.
     """
     name = source_name(source) if name is None else name
     if isinstance(source, np.ndarray):
@@ -112,34 +111,34 @@ def read_image(source: Source, format: ImageFormat, *, name: str | None = None) 
             return _channels_first(source)
     size = format.width, format.height
     image = decode(source, format.mode, size, name)
-    return _channels_first(np.asarray(image if image.size == size else _brought_to(format, image)))
+    return _channels_first(np.asarray(image if image.size == size else _resized(format, image)))
 
 
 def read_mask(source: Source, format: ImageFormat, *, name: str | None = None) -> Array:
-    """Which pixels of an image in the model's format are rather opaque: (H, W) bool; all, if it knows no transparency."""
+    """Read the mask of pixels that are at least half opaque, (H, W) bool in the model's format; True without transparency."""
     alpha = opacity(source, source_name(source) if name is None else name)
     if alpha is None:
         return np.ones((format.height, format.width), np.bool_)
-    shown: Array = read_image(alpha, format.model_copy(update={"channels": 1}))[0] >= HALF
-    return shown
+    mask: Array = read_image(alpha, format.model_copy(update={"channels": 1}))[0] >= HALF
+    return mask
 
 
 def to_pil(pixels: Array) -> Image.Image:
-    """uint8 (C, H, W) with C = 1 or 3, or (H, W) -> a picture."""
+    """Convert uint8 (C, H, W) with C = 1 or 3, or (H, W), to a Pillow image."""
     if pixels.ndim == 3:
         pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
 def write_image(path: str | Path, image: Image.Image | Array) -> None:
-    """Save a picture, or uint8 (C, H, W) pixels, in the format that the file's name ends in; raises ImageError."""
+    """Write an image, or pixels uint8 (C, H, W), in the format of the file's suffix; raise ImageError."""
     path = Path(path)
-    picture = image if isinstance(image, Image.Image) else to_pil(image)
-    if path.suffix.lower() not in WRITABLE:
-        wanted = f"a name ending in {', '.join(WRITABLE)} was expected"
-        raise ImageError(f"{path}: cannot be written; {wanted}{did_you_mean(path.suffix, WRITABLE)}")
+    pil_image = image if isinstance(image, Image.Image) else to_pil(image)
+    if path.suffix.lower() not in _WRITABLE:
+        expected = f"a name ending in {', '.join(_WRITABLE)} was expected"
+        raise ImageError(f"{path}: cannot be written; {expected}{did_you_mean(path.suffix, _WRITABLE)}")
     try:
-        picture.save(path)
+        pil_image.save(path)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})") from error
 
@@ -154,21 +153,21 @@ def _sides(value: object) -> tuple[int, int] | None:
             return int(digits[1]), int(digits[2] or digits[1])
         case (int(height), int(width)) | [int(height), int(width)]:
             return height, width
-    raise InvalidValueError(f"{value!r} is not understood; one number (32) or height x width (32x48) was expected")
+    raise InvalidValueError(f"{value!r} is not a size; one number (32) or height x width (32x48) was expected")
 
 
-def _brought_to(format: ImageFormat, image: Image.Image) -> Image.Image:
+def _resized(format: ImageFormat, image: Image.Image) -> Image.Image:
     size = format.width, format.height
     match format.resize:
         case "pad":
-            return _fit(image, size)
+            return _pad(image, size)
         case "crop":
             return _crop(image, size, format.center_crop_ratio)
         case "stretch":
             return _scaled(image, size)
 
 
-def _fit(image: Image.Image, size: Size) -> Image.Image:
+def _pad(image: Image.Image, size: Size) -> Image.Image:
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     scaled = _scaled(image, inner)
@@ -177,20 +176,20 @@ def _fit(image: Image.Image, size: Size) -> Image.Image:
     return canvas
 
 
-def _crop(image: Image.Image, size: Size, zoom: float) -> Image.Image:
-    scale = min(image.width / size[0], image.height / size[1]) / zoom
+def _crop(image: Image.Image, size: Size, ratio: float) -> Image.Image:
+    scale = min(image.width / size[0], image.height / size[1]) / ratio
     width, height = size[0] * scale, size[1] * scale
     left, top = max(0, (image.width - width) / 2), max(0, (image.height - height) / 2)  # may round to just below 0
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
-    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=REDUCING_GAP)
+    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
 
 
 def _scaled(image: Image.Image, size: Size) -> Image.Image:
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=REDUCING_GAP)
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
 
 
 def _border_color(pixels: Array) -> tuple[int, ...]:
-    """The median of the outermost pixels, channel by channel: (H, W[, 3]) -> one value a channel."""
+    """Return the median of the border pixels (H, W[, 3]) per channel."""
     edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
     return tuple(int(v) for v in np.atleast_1d(np.median(np.concatenate(edges), axis=0)))
 

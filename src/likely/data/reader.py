@@ -1,4 +1,4 @@
-"""Reading what was listed: items -> images with their hashes, and a problem for each that cannot be read."""
+"""Reading of listed items into images with content hashes, and an error for each item that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.data.dataset import Integers, fingerprint, to_hashes
-from likely.data.decoding import Array, quantize
+from likely.data.decoding import Array, pillow_warnings_suppressed, quantize
 from likely.data.image_dataset import N_THREADS, ArrayDataset, ImageDataset, LazyImages
-from likely.data.pillow_warnings import QUIET
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.data.sources.base import ArrayItems, LoadError, SourceItems
 from likely.exceptions import ImageError
 
-# Images between two reports of progress: enough for threads to share, few enough for an interrupt to be heard.
-BLOCK = 512
-BATCH_SIZE = 64  # images of an array that are turned into 8 bits in one go
+_BLOCK_SIZE = 512  # images between two reports of progress, small enough for a prompt KeyboardInterrupt
+_BATCH_SIZE = 64  # images of an array that are converted to 8 bits together
 
 
 @dataclass(frozen=True, eq=False)
 class ReadResult:
-    """The images that could be read, which of the items they are, (N,), and their hashes, (N,)."""
+    """Readable images with their item indices (N,) and hashes (N,), and the errors of the other items in order."""
 
     images: ImageDataset
     indices: Integers
@@ -33,113 +31,114 @@ class ReadResult:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads items in one format, None for vectors; images that are not `kept` are decoded for their hashes and let go.
+    """Reader of items in one format, None for vectors.
 
-    `done` is told how many images were dealt with since it was last told; `mark` makes an image's hash.
+    Without `cache`, images are decoded for their hashes only and decoded again on use. `progress` receives the number of
+    images read since its last call; `hash` computes an image's 8-byte hash.
     """
 
     format: ImageFormat | None
     cache: bool
-    done: Callable[[int], None]
-    mark: Callable[[Array], bytes] = fingerprint
+    progress: Callable[[int], None]
+    hash: Callable[[Array], bytes] = fingerprint
 
     def read(self, items: SourceItems) -> ReadResult:
-        """Every item that can be read; raises DataError where an array as a whole makes no images."""
+        """Read all items; raise DataError if an array is not one of images."""
         if not isinstance(items, ArrayItems):
             return self._decoded(items)
         if items.are_vectors:
             return self._vectors(items)
         pixels = self._pixels(items.array)
-        content = self._decoded(items) if pixels is None else self._native(pixels, items.name)
+        result = self._decoded(items) if pixels is None else self._native(pixels, items.name)
         if self.cache:
-            items.release()  # the images are named by the items, which would keep a second copy of them
-        return content
+            items.release()  # the names refer to the items, which would hold a second copy of the pixels
+        return result
 
     def _decoded(self, items: SourceItems) -> ReadResult:
         format = self.format
-        assert format is not None  # only vectors have none
+        assert format is not None  # None is for vectors
         pixels = np.empty((len(items), *format.shape), np.uint8) if self.cache else None
 
-        def outcome(i: int) -> bytes | ImageError:
+        def read_one(i: int) -> bytes | ImageError:
             try:
                 image = read_image(items[i], format, name=items.name(i))
             except ImageError as error:
                 return error
             if pixels is not None:
                 pixels[i] = image
-            return self.mark(image)
+            return self.hash(image)
 
         images = LazyImages(items, format) if pixels is None else ArrayDataset(pixels, items.name)
-        with QUIET, ThreadPoolExecutor(N_THREADS) as pool:
-            return _content(images, self._in_blocks(len(items), lambda block: pool.map(outcome, block)))
+        with pillow_warnings_suppressed, ThreadPoolExecutor(N_THREADS) as pool:
+            return _collect(images, self._in_blocks(len(items), lambda block: pool.map(read_one, block)))
 
     def _pixels(self, array: Array) -> Array | None:
-        """An array that is in the format as uint8 (N, C, H, W), at once; None if it must be read image by image."""
-        if not _is_in(array, self.format) or not (self.cache or array.dtype == np.uint8):
+        """Return an array that has the format as uint8 (N, C, H, W), None if it must be read image by image."""
+        if not _has_format(array, self.format) or not (self.cache or array.dtype == np.uint8):
             return None
         try:
             array = array if array.dtype == np.uint8 else _quantized(array)
         except ImageError:
-            return None  # some image is out of range: which, each has to say for itself
+            return None  # reading image by image finds the ones out of range
         return array[:, None] if array.ndim == 3 else array.transpose(0, 3, 1, 2)
 
     def _native(self, pixels: Array, name: Callable[[int], str]) -> ReadResult:
-        """Pixels in the format already: used as they are, copied only from a mapped file into memory."""
+        """Use pixels that have the format already, copied only from a mapped file into memory."""
         if self.cache:
             pixels = _in_memory(pixels)
-        outcomes = self._in_blocks(len(pixels), lambda block: (self.mark(pixels[i]) for i in block))
-        return _content(ArrayDataset(pixels, name), outcomes)
+        outcomes = self._in_blocks(len(pixels), lambda block: (self.hash(pixels[i]) for i in block))
+        return _collect(ArrayDataset(pixels, name), outcomes)
 
     def _vectors(self, items: ArrayItems) -> ReadResult:
         kind = items.array.dtype
         rows = _in_memory(items.array.astype(kind if kind in (np.float32, np.float64) else np.float64, copy=False))
         finite = np.asarray(np.isfinite(rows).all(axis=1))
 
-        def outcome(i: int) -> bytes | ImageError:
+        def read_one(i: int) -> bytes | ImageError:
             if finite[i]:
-                return self.mark(rows[i])
-            return ImageError(f"{items.name(i)}: holds numbers that are not finite")
+                return self.hash(rows[i])
+            return ImageError(f"{items.name(i)}: has values that are not finite; finite numbers were expected")
 
-        return _content(ArrayDataset(rows, items.name), self._in_blocks(len(rows), lambda block: map(outcome, block)))
+        return _collect(ArrayDataset(rows, items.name), self._in_blocks(len(rows), lambda block: map(read_one, block)))
 
     def _in_blocks(
         self, n: int, outcomes: Callable[[range], Iterable[bytes | ImageError]]
     ) -> Iterator[bytes | ImageError]:
-        for start in range(0, n, BLOCK):
-            block = range(start, min(start + BLOCK, n))
+        for start in range(0, n, _BLOCK_SIZE):
+            block = range(start, min(start + _BLOCK_SIZE, n))
             yield from outcomes(block)
-            self.done(len(block))
+            self.progress(len(block))
 
 
-def _content(images: ImageDataset, outcomes: Iterable[bytes | ImageError]) -> ReadResult:
-    """What came of each image, in order, turned into what is there and what is not."""
-    prints: list[bytes] = []
+def _collect(images: ImageDataset, outcomes: Iterable[bytes | ImageError]) -> ReadResult:
+    """Collect the hash or error of each image, in order."""
+    hashes: list[bytes] = []
     indices: list[int] = []
-    problems: list[LoadError] = []
+    errors: list[LoadError] = []
     for i, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
-            problems.append(LoadError(images.name(i), str(outcome)))
+            errors.append(LoadError(images.name(i), str(outcome)))
         else:
-            prints.append(outcome)
+            hashes.append(outcome)
             indices.append(i)
-    good = np.array(indices, np.int64)
-    return ReadResult(images.subset(good) if problems else images, good, to_hashes(prints), tuple(problems))
+    readable = np.array(indices, np.int64)
+    return ReadResult(images.subset(readable) if errors else images, readable, to_hashes(hashes), tuple(errors))
 
 
-def _is_in(array: Array, format: ImageFormat | None) -> bool:
+def _has_format(array: Array, format: ImageFormat | None) -> bool:
     channels = 1 if array.ndim == 3 else array.shape[3]
     return format is not None and (channels, *array.shape[1:3]) == format.shape
 
 
 def _quantized(array: Array) -> Array:
-    """The whole array as uint8, in blocks, so that nothing as large as it is made on the way; raises ImageError."""
+    """Convert an array to uint8 in blocks, without temporary arrays of its size; raise ImageError."""
     pixels = np.empty(array.shape, np.uint8)
-    for start in range(0, len(array), BATCH_SIZE):
-        block = slice(start, start + BATCH_SIZE)
-        pixels[block] = quantize(array[block], "the array given")
+    for start in range(0, len(array), _BATCH_SIZE):
+        block = slice(start, start + _BATCH_SIZE)
+        pixels[block] = quantize(array[block], "image array")
     return pixels
 
 
 def _in_memory(array: Array) -> Array:
-    """The array itself if it lies in memory and in order, else a copy that does."""
+    """Return a C-contiguous array in memory, copied only if necessary."""
     return np.array(array, order="C", subok=False) if isinstance(array, np.memmap) else np.ascontiguousarray(array)

@@ -1,6 +1,6 @@
-"""Splits: which images train, which stop training, which calibrate and which test; seeded and stratified.
+"""Seeded, stratified splits into training, validation, calibration and test images.
 
-Exact copies of an image always land on one side, or a model would be tested on what it has seen.
+Exact duplicates of an image are always in the same split, so that no model is tested on a training image.
 """
 
 from __future__ import annotations
@@ -8,22 +8,49 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from likely.data.dataset import Dataset, Integers, LabeledImages, concatenate
 from likely.exceptions import DataError
+from likely.options import Options
 
+_TRAIN, _VALIDATION, _CALIBRATION, _TEST = range(4)
+
+
+class SplitFractions(Options):
+    """Fractions of each class that are held out from training."""
+
+    validation: float = Field(default=0.1, ge=0, lt=1, description="fraction of the non-test images for validation")
+    calibration: float = Field(default=0.2, ge=0, lt=1, description="fraction of the non-test images for calibration")
+    test: float = Field(default=0.0, ge=0, lt=1, description="fraction of all images for testing")
+    max_per_class: int = Field(default=300, ge=0, description="largest validation and calibration set of a class")
+    min_per_class: int = Field(default=5, ge=1, description="smallest class that must contribute a validation image")
+
+    def counts(self, n: int) -> dict[int, int]:
+        """Return the number of images that each held-out split receives from a class of n images, in order of allocation."""
+        n_test = min(_floor(self.test * n), n - 1)
+        rest = n - n_test
+        n_calibration = min(_floor(self.calibration * rest), self.max_per_class, rest - 1)
+        least = int(rest >= self.min_per_class and self.validation > 0)
+        n_validation = max(_floor(self.validation * rest), least)
+        return {
+            _TEST: n_test,
+            _CALIBRATION: n_calibration,
+            _VALIDATION: min(n_validation, self.max_per_class, rest - 1 - n_calibration),
+        }
+
+
+DEFAULT_FRACTIONS: Final = SplitFractions()
 TEST_FRACTION = 0.2
-TRAIN, VALIDATION, CALIBRATION, TEST = range(4)
-# Below this, a class is too small to spare an image for validation.
-FEW = 5
 
 
 @dataclass(frozen=True)
 class SplitIndices:
-    """Indices into the images that were split, sorted; every image is on exactly one side."""
+    """Sorted indices of the images of each split; every image is in exactly one."""
 
     train: Integers
     validation: Integers
@@ -33,10 +60,10 @@ class SplitIndices:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """What training works with.
+    """Splits of a dataset for one training.
 
-    `test` is None if the data has a test part of its own that was not read. `generated` images are learned from
-    as well, and say nothing of how often a class comes or what is usual in it.
+    `test` is None if the data has a test split of its own that was not read. `generated` images are trained on as well, but
+    do not enter class priors or calibration.
     """
 
     train: LabeledImages
@@ -46,81 +73,57 @@ class Splits:
     generated: LabeledImages | None = None
 
     def training_images(self, *, calibration: bool, generated: bool = True) -> LabeledImages:
-        """What is learned from, with the calibration images or without, and with those that are generated or without."""
-        added = [part for part, wanted in ((self.calibration, calibration), (self.generated, generated)) if wanted]
-        return concatenate([self.train, *(part for part in added if part is not None)])
+        """Return the training images, optionally with the calibration images and with the generated ones."""
+        added = [
+            images for images, is_added in ((self.calibration, calibration), (self.generated, generated)) if is_added
+        ]
+        return concatenate([self.train, *(images for images in added if images is not None)])
 
 
 def make_splits(dataset: Dataset, seed: int) -> Splits:
-    """The data's own parts where it has them, the rest cut from its training images; DataError if there are none."""
-    train = _without_copies(dataset)
-    cut = split(
-        train.labels,
-        validation=0 if dataset.has("validation") else 0.1,
+    """Use the dataset's own splits where present and split off the others from its training images.
+
+    Raises DataError if there are no training images.
+    """
+    train = _without_leaked(dataset)
+    fractions = SplitFractions(
+        validation=0 if dataset.has("validation") else DEFAULT_FRACTIONS.validation,
         test=0 if dataset.has("test") else TEST_FRACTION,
-        seed=seed,
-        hashes=train.hashes,
     )
-    own = dataset.validation
+    indices = split(train.labels, fractions, seed=seed, hashes=train.hashes)
+    validation = dataset.validation
     return Splits(
-        train=train.subset(cut.train),
-        validation=train.subset(cut.validation) if own is None else own.labeled(),
-        calibration=train.subset(cut.calibration),
-        test=dataset.test if dataset.has("test") else train.subset(cut.test),
+        train=train.subset(indices.train),
+        validation=train.subset(indices.validation) if validation is None else validation.labeled(),
+        calibration=train.subset(indices.calibration),
+        test=dataset.test if dataset.has("test") else train.subset(indices.test),
     )
 
 
 def split(
-    labels: ArrayLike,
-    *,
-    validation: float = 0.1,
-    calibration: float = 0.2,
-    test: float = 0.0,
-    limit: int = 300,
-    seed: int,
-    hashes: ArrayLike | None = None,
+    labels: ArrayLike, fractions: SplitFractions = DEFAULT_FRACTIONS, *, seed: int, hashes: ArrayLike | None = None
 ) -> SplitIndices:
-    """Each class dealt out by shares: `test` of its images, then `calibration` and `validation` of what is left.
+    """Split each class at random: first test, then calibration and validation images from the rest.
 
-    Shares are rounded down, but a class that has 5 images left gives 1 for validation; each class keeps at least one to
-    train with, and gives at most `limit` to validation and to calibration. The unlabeled (-1) train. Images of equal
-    hash stay together, and train if their labels differ. The same labels, hashes and seed give the same split.
+    Fractions are rounded down, each class keeps at least one training image, and unlabeled images (-1) are for training.
+    Images with equal hashes stay together, and are for training if their labels differ. Equal labels, hashes and seed give
+    an equal split.
     """
     classes = np.asarray(labels, np.int64)  # (N,)
-    groups, mixed = duplicate_groups(classes, hashes)
-    shares = SplitFractions(validation, calibration, test, limit)
-    sides = np.full(len(classes), TRAIN)
-    for c, members in _members(classes):
-        free = members[~mixed[members]]
+    groups, conflicting = duplicate_groups(classes, hashes)
+    split_of = np.full(len(classes), _TRAIN)
+    for c, members in _class_members(classes):
+        free = members[~conflicting[members]]
         units, unit_of, sizes = np.unique(groups[free], return_inverse=True, return_counts=True)
         order = np.random.default_rng((seed, c)).permutation(len(units))
-        of_unit = np.full(len(units), TRAIN)
-        of_unit[order] = _deal(sizes[order], shares.for_dataset(len(members)))
-        sides[free] = of_unit[unit_of]
-    return SplitIndices(*(np.flatnonzero(sides == side) for side in (TRAIN, VALIDATION, CALIBRATION, TEST)))
-
-
-@dataclass(frozen=True)
-class SplitFractions:
-    """What a class gives of its images, as shares in [0, 1) and a most for validation and for calibration."""
-
-    validation: float
-    calibration: float
-    test: float
-    limit: int
-
-    def for_dataset(self, n: int) -> dict[int, int]:
-        """How many of a class's n images each side gets, in the order in which they are dealt."""
-        n_test = min(_floor(self.test * n), n - 1)
-        left = n - n_test
-        n_calibration = min(_floor(self.calibration * left), self.limit, left - 1)
-        least = int(left >= FEW and self.validation > 0)
-        n_validation = min(max(_floor(self.validation * left), least), self.limit, left - 1 - n_calibration)
-        return {TEST: n_test, CALIBRATION: n_calibration, VALIDATION: n_validation}
+        split_of_unit = np.full(len(units), _TRAIN)
+        split_of_unit[order] = _allocate(sizes[order], fractions.counts(len(members)))
+        split_of[free] = split_of_unit[unit_of]
+    return SplitIndices(*(np.flatnonzero(split_of == s) for s in (_TRAIN, _VALIDATION, _CALIBRATION, _TEST)))
 
 
 def duplicate_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:
-    """The group of copies that each image is in, (N,), and whether labels differ within it, (N,)."""
+    """Return each image's group of exact duplicates, (N,), and True where labels differ within the group, (N,)."""
     if hashes is None:
         return np.arange(len(labels)), np.zeros(len(labels), np.bool_)
     _, groups = np.unique(np.asarray(hashes), return_inverse=True)
@@ -130,21 +133,21 @@ def duplicate_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Intege
     return groups, (low != high)[groups]
 
 
-def _deal(sizes: Integers, wanted: Mapping[int, int]) -> Integers:
-    """A side for each unit, in turn: a side takes whatever still fits in what it is to have."""
-    sides = np.full(len(sizes), TRAIN)
-    for side, room in wanted.items():
-        for unit in np.flatnonzero(sides == TRAIN):
+def _allocate(sizes: Integers, counts: Mapping[int, int]) -> Integers:
+    """Assign units of duplicates to splits: each split takes, in order, every unit that still fits into its count."""
+    split_of = np.full(len(sizes), _TRAIN)
+    for s, room in counts.items():
+        for unit in np.flatnonzero(split_of == _TRAIN):
             if room == 0:
                 break
             if sizes[unit] <= room:
-                sides[unit] = side
+                split_of[unit] = s
                 room -= sizes[unit]
-    return sides
+    return split_of
 
 
-def _members(labels: Integers) -> Iterator[tuple[int, Integers]]:
-    """Each class with the indices of its images."""
+def _class_members(labels: Integers) -> Iterator[tuple[int, Integers]]:
+    """Iterate over the classes with the indices of their images."""
     order = np.argsort(labels, kind="stable")
     classes, starts = np.unique(labels[order], return_index=True)
     for c, members in zip(classes.tolist(), np.split(order, starts)[1:], strict=True):
@@ -152,18 +155,20 @@ def _members(labels: Integers) -> Iterator[tuple[int, Integers]]:
             yield c, members
 
 
-def _without_copies(dataset: Dataset) -> LabeledImages:
-    """The training images of which there is no copy in another part that was loaded."""
+def _without_leaked(dataset: Dataset) -> LabeledImages:
+    """Return the training images without exact duplicates of images in other loaded splits."""
     if dataset.train is None:
-        raise DataError(f"{dataset.name}: has no train part; it has {', '.join(dataset.available) or 'nothing'}")
-    held = [part.hashes for name, part in dataset.splits.items() if name != "train"]
-    is_copy = np.isin(dataset.train.hashes, np.concatenate(held)) if held else np.zeros(len(dataset.train), np.bool_)
-    if is_copy.all():
+        raise DataError(f"{dataset.name}: has no train split; it has {', '.join(dataset.available) or 'none'}")
+    others = [images.hashes for name, images in dataset.splits.items() if name != "train"]
+    is_leaked = (
+        np.isin(dataset.train.hashes, np.concatenate(others)) if others else np.zeros(len(dataset.train), np.bool_)
+    )
+    if is_leaked.all():
         raise DataError(
             f"{dataset.name}: every training image is also in {' or '.join(set(dataset.splits) - {'train'})}"
         )
-    return dataset.train.subset(np.flatnonzero(~is_copy)) if is_copy.any() else dataset.train
+    return dataset.train.subset(np.flatnonzero(~is_leaked)) if is_leaked.any() else dataset.train
 
 
-def _floor(share: float) -> int:
-    return math.floor(share + 1e-9)  # 0.29 * 100 is 28.999999999999996
+def _floor(count: float) -> int:
+    return math.floor(count + 1e-9)  # 0.29 * 100 is 28.999999999999996

@@ -1,1 +1,1 @@
-"""Checks of a data set: unreadable files, duplicates, near-duplicates, class sizes."""
+"""Checks of a dataset: unreadable files, duplicates, near-duplicates, class sizes."""

@@ -1,100 +1,113 @@
-"""Checking: what is wrong with DATA, or will surprise whoever trains on it, found before the training and not after."""
+"""Checks of DATA before training: unreadable files, class sizes, image sizes and duplicates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
+
+from pydantic import Field
 
 from likely.data.dataset import Dataset
 from likely.data.decoding import read_header
 from likely.data.loading import NATIVE_FORMAT, load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
-from likely.data.quality import duplicates
+from likely.data.quality.duplicates import find_duplicates
 from likely.data.quality.issues import DataIssues, Issue, Severity, counted, error, note, warning
 from likely.data.sources.base import FileItems, Listings
-from likely.data.sources.listing import listings as listings_of
+from likely.data.sources.listing import list_splits
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError
+from likely.options import Options
 
-FEW_IMAGES = 20
-LARGEST_IMBALANCE = 10
-SMALLEST_SIDE = 8
-LARGEST_ASPECT = 5
+
+class CheckOptions(Options):
+    """Thresholds of the checks."""
+
+    min_class_size: int = Field(default=20, ge=2, description="training images of a class, below which it is small")
+    max_imbalance: float = Field(default=10, ge=1, description="ratio of the largest to the smallest class")
+    min_side: int = Field(default=8, ge=1, description="height and width in pixels, below which an image is tiny")
+    max_aspect_ratio: float = Field(default=5, ge=1, description="ratio of an image's longer to its shorter side")
+    max_compared: int = Field(default=100_000, ge=1, description="images of a split compared for near-duplicates")
+
+
+DEFAULT_CHECKS: Final = CheckOptions()
 
 
 def check(
     data: str | Path,
     images: ImageOptions | ImageFormat = NATIVE_FORMAT,
     *,
+    options: CheckOptions = DEFAULT_CHECKS,
     progress: Callable[[int, int], None] | None = None,
 ) -> DataIssues:
-    """Read all of DATA and look for what is wrong with it; raises DataError if it is not understood at all."""
+    """Read all of DATA and return its issues; raise DataError if DATA is not a known source."""
     dataset = load_dataset(data, images, progress=progress, fewest_classes=0)
-    found = [
-        *_passed_over(dataset),
-        *_classes(dataset),
-        *_sizes(listings_of(data)),
-        *duplicates.find_duplicates(dataset),
+    issues = [
+        *_unreadable(dataset),
+        *_class_sizes(dataset, options),
+        *_image_sizes(list_splits(data), options),
+        *find_duplicates(dataset, options.max_compared),
     ]
     n_classes = len(dataset.classes)
     return DataIssues(
         name=dataset.name,
         format=dataset.format,
         classes=dataset.classes,
-        counts={name: part.class_counts(n_classes) for name, part in dataset.splits.items()},
-        unlabeled={name: int((part.labels < 0).sum()) for name, part in dataset.splits.items()},
+        counts={name: images.class_counts(n_classes) for name, images in dataset.splits.items()},
+        unlabeled={name: int((images.labels < 0).sum()) for name, images in dataset.splits.items()},
         n_unreadable=len(dataset.errors),
-        issues=tuple(sorted(found, key=lambda finding: list(Severity).index(finding.severity))),
+        issues=tuple(sorted(issues, key=lambda issue: list(Severity).index(issue.severity))),
     )
 
 
-def _passed_over(dataset: Dataset) -> Iterator[Issue]:
+def _unreadable(dataset: Dataset) -> Iterator[Issue]:
     if n := len(dataset.errors):
-        sentence = f"{counted(n, 'file or line', 'files or lines')} had to be passed over"
-        yield error("unreadable", sentence, n, (problem.message for problem in dataset.errors))
+        message = f"{counted(n, 'file or line', 'files or lines')} skipped as unreadable"
+        yield error("unreadable", message, n, (each.message for each in dataset.errors))
 
 
-def _classes(dataset: Dataset) -> Iterator[Issue]:
-    """Classes with too few images, in themselves or beside the others."""
+def _class_sizes(dataset: Dataset, options: CheckOptions) -> Iterator[Issue]:
+    """Report missing, small and imbalanced classes."""
     if len(dataset.classes) < 2:
-        there = f"only one class, {dataset.classes[0]!r}" if dataset.classes else "no class"
-        yield error("few-classes", f"there is {there}; training needs two or more", len(dataset.classes), ())
+        present = f"only one class, {dataset.classes[0]!r}" if dataset.classes else "no class"
+        yield error("few-classes", f"there is {present}; training needs two or more", len(dataset.classes), ())
     if dataset.train is not None:
         counts = dict(zip(dataset.classes, dataset.train.class_counts(len(dataset.classes)), strict=True))
-        yield from _small_classes(counts)
-        yield from _imbalance({name: n for name, n in counts.items() if n})
+        yield from _small_classes(counts, options.min_class_size)
+        yield from _imbalance({name: n for name, n in counts.items() if n}, options.max_imbalance)
     if dataset.test is not None:
-        tested = zip(dataset.classes, dataset.test.class_counts(len(dataset.classes)), strict=True)
-        if missing := [name for name, n in tested if not n]:
-            sentence = f"{counted(len(missing), 'class', 'classes')} without any test image"
-            yield note("untested-class", sentence, len(missing), missing)
+        counts = dict(zip(dataset.classes, dataset.test.class_counts(len(dataset.classes)), strict=True))
+        if missing := [name for name, n in counts.items() if not n]:
+            message = f"{counted(len(missing), 'class', 'classes')} without test images"
+            yield note("untested-class", message, len(missing), missing)
 
 
-def _small_classes(counts: Mapping[str, int]) -> Iterator[Issue]:
+def _small_classes(counts: Mapping[str, int], min_size: int) -> Iterator[Issue]:
     trained = [name for name, n in counts.items() if n]
     if missing := [name for name, n in counts.items() if not n]:
-        sentence = f"{counted(len(missing), 'class', 'classes')} without any training image, not to be learned"
+        message = f"{counted(len(missing), 'class', 'classes')} without training images"
         examples = (f"{name}{did_you_mean(name, trained)}" for name in missing)
-        yield error("untrained-class", sentence, len(missing), examples)
+        yield error("untrained-class", message, len(missing), examples)
     kinds = (
         ("one-image-class", range(1, 2), "with a single training image, too few to calibrate with"),
-        ("tiny-class", range(2, FEW_IMAGES), f"with fewer than {FEW_IMAGES} training images"),
+        ("tiny-class", range(2, min_size), f"with fewer than {min_size} training images"),
     )
-    for kind, few, saying in kinds:
-        if small := [f"{name} ({n})" if n > 1 else name for name, n in counts.items() if n in few]:
-            yield warning(kind, f"{counted(len(small), 'class', 'classes')} {saying}", len(small), small)
+    for kind, sizes, description in kinds:
+        if small := [f"{name} ({n})" if n > 1 else name for name, n in counts.items() if n in sizes]:
+            yield warning(kind, f"{counted(len(small), 'class', 'classes')} {description}", len(small), small)
 
 
-def _imbalance(counts: Mapping[str, int]) -> Iterator[Issue]:
+def _imbalance(counts: Mapping[str, int], max_ratio: float) -> Iterator[Issue]:
     ranked = sorted(counts, key=counts.__getitem__)
-    if ranked and counts[ranked[-1]] > LARGEST_IMBALANCE * counts[ranked[0]]:
-        few, many = ranked[0], ranked[-1]
-        sentence = f"the classes are unequal: {many} has {counts[many]:,} training images, {few} has {counts[few]:,}"
-        yield warning("imbalance", sentence, 1, (many, few))
+    if ranked and counts[ranked[-1]] > max_ratio * counts[ranked[0]]:
+        small, large = ranked[0], ranked[-1]
+        message = f"imbalanced classes: {large} has {counts[large]:,} training images, {small} has {counts[small]:,}"
+        yield warning("imbalance", message, 1, (large, small))
 
 
-def _sizes(listings: Listings) -> Iterator[Issue]:
-    """Files too small to show much, or so long that little is left of them in any model's square."""
+def _image_sizes(listings: Listings, options: CheckOptions) -> Iterator[Issue]:
+    """Report images that are very small, or of which resizing to a square leaves little."""
     tiny: list[str] = []
     long: list[str] = []
     for items in (listing.items for listing in listings.values() if isinstance(listing.items, FileItems)):
@@ -102,14 +115,15 @@ def _sizes(listings: Listings) -> Iterator[Issue]:
             try:
                 header = read_header(items[i], items.name(i))
             except ImageError:
-                continue  # found unreadable already
+                continue  # reported as unreadable
             short_side, long_side = sorted((header.height, header.width))
-            target = tiny if short_side < SMALLEST_SIDE else long if long_side > LARGEST_ASPECT * short_side else None
+            is_long = long_side > options.max_aspect_ratio * short_side
+            target = tiny if short_side < options.min_side else long if is_long else None
             if target is not None:
                 target.append(f"{items.name(i)} ({header.width} x {header.height})")
     if tiny:
-        sentence = f"{counted(len(tiny), 'image')} less than {SMALLEST_SIDE} pixels high or wide"
-        yield warning("tiny-image", sentence, len(tiny), tiny)
+        message = f"{counted(len(tiny), 'image')} less than {options.min_side} pixels high or wide"
+        yield warning("tiny-image", message, len(tiny), tiny)
     if long:
-        sentence = f"{counted(len(long), 'image')} more than {LARGEST_ASPECT} times as long as short"
-        yield warning("long-image", sentence, len(long), long)
+        message = f"{counted(len(long), 'image')} with an aspect ratio above {options.max_aspect_ratio:g}"
+        yield warning("long-image", message, len(long), long)

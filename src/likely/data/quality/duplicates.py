@@ -1,4 +1,4 @@
-"""Copies: images that are there twice, bit by bit or nearly, under one label or two, in one part or in several."""
+"""Exact and near-duplicate images within a split, across splits, and with conflicting labels."""
 
 from __future__ import annotations
 
@@ -12,78 +12,79 @@ from likely.data.quality.issues import Issue, counted, error, note, warning
 from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
 from likely.data.splits import duplicate_groups
 
-MAX_COMPARED = 100_000
-# The same images are compared every time, so that two checks of the same data agree.
-SAMPLE_SEED = 0
+_SAMPLE_SEED = 0  # fixed, so that two checks of the same data agree
 
 
-def find_duplicates(dataset: Dataset) -> Iterator[Issue]:
-    """Everything about copies; near ones are looked for among images, not among vectors."""
-    yield from _conflicts(dataset)
-    for name, part in dataset.splits.items():
-        yield from _duplicates(name, part)
+def find_duplicates(dataset: Dataset, max_compared: int) -> Iterator[Issue]:
+    """Report duplicates; near-duplicates only among images, at most `max_compared` of each split."""
+    yield from _label_conflicts(dataset)
+    for name, images in dataset.splits.items():
+        yield from _duplicates(name, images)
         if name != "train" and dataset.train is not None:
-            yield from _leaks(name, part, dataset.train)
+            yield from _leaks(name, images, dataset.train)
     if dataset.format is not None:
-        yield from _pictures({name: _view(part) for name, part in dataset.splits.items()})
+        yield from _near({name: _dedup_view(images, max_compared) for name, images in dataset.splits.items()})
 
 
-def _conflicts(dataset: Dataset) -> Iterator[Issue]:
-    """The same image with two labels, in whatever parts."""
-    parts = [part.labeled() for part in dataset.splits.values()]
-    part_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    place = np.concatenate([np.arange(len(part)) for part in parts])
-    labels = np.concatenate([part.labels for part in parts])
-    groups, mixed = duplicate_groups(labels, np.concatenate([part.hashes for part in parts]))
+def _label_conflicts(dataset: Dataset) -> Iterator[Issue]:
+    """Report exact duplicates with different labels, in any splits."""
+    splits = [images.labeled() for images in dataset.splits.values()]
+    split_of = np.repeat(np.arange(len(splits)), [len(images) for images in splits])
+    index = np.concatenate([np.arange(len(images)) for images in splits])
+    labels = np.concatenate([images.labels for images in splits])
+    groups, conflicting = duplicate_groups(labels, np.concatenate([images.hashes for images in splits]))
 
     def name(i: int) -> str:
-        return f"{parts[part_of[i]].images.name(int(place[i]))} ({dataset.classes[labels[i]]})"
+        return f"{splits[split_of[i]].images.name(int(index[i]))} ({dataset.classes[labels[i]]})"
 
-    if n := int(mixed.sum()):
-        sentence = f"{counted(n, 'image')} with exact copies under another label"
-        yield error("label-conflict", sentence, n, _chains(np.flatnonzero(mixed), groups, name))
+    if n := int(conflicting.sum()):
+        message = f"{counted(n, 'image')} with exact duplicates under another label"
+        yield error("label-conflict", message, n, _chains(np.flatnonzero(conflicting), groups, name))
 
 
-def _duplicates(name: str, part: LabeledImages) -> Iterator[Issue]:
-    groups, _ = duplicate_groups(part.labels, part.hashes)
+def _duplicates(name: str, images: LabeledImages) -> Iterator[Issue]:
+    groups, _ = duplicate_groups(images.labels, images.hashes)
     sizes = np.bincount(groups)
     if n := len(groups) - int((sizes > 0).sum()):
-        sentence = f"{counted(n, 'exact copy', 'exact copies')} of another image of {name}"
-        yield warning("duplicate", sentence, n, _chains(np.flatnonzero(sizes[groups] > 1), groups, part.images.name))
+        message = f"{counted(n, 'exact duplicate')} of another image of {name}"
+        yield warning("duplicate", message, n, _chains(np.flatnonzero(sizes[groups] > 1), groups, images.images.name))
 
 
-def _leaks(name: str, held: LabeledImages, train: LabeledImages) -> Iterator[Issue]:
-    leaked = np.flatnonzero(np.isin(held.hashes, train.hashes))
+def _leaks(name: str, images: LabeledImages, train: LabeledImages) -> Iterator[Issue]:
+    leaked = np.flatnonzero(np.isin(images.hashes, train.hashes))
     if n := len(leaked):
         hashes, firsts = np.unique(train.hashes, return_index=True)
-        originals = firsts[np.searchsorted(hashes, held.hashes[leaked])]
-        sentence = f"{counted(n, 'image')} of {name} exactly as in train"
-        yield error("leak", sentence, n, _pairs(held, leaked, "=", train, originals))
+        originals = firsts[np.searchsorted(hashes, images.hashes[leaked])]
+        message = f"{counted(n, 'image')} of {name} also in train"
+        yield error("leak", message, n, _pairs(images, leaked, "=", train, originals))
 
 
 @dataclass(frozen=True, eq=False)
-class DedupView:
-    """A part and the looks of its images, each different image once, and no more of them than can be compared."""
+class _DedupView:
+    """A split, a sample of its distinct images, and their thumbnails."""
 
     images: LabeledImages
     compared: LabeledImages
     thumbnails: Thumbnails
+    is_sampled: bool
 
 
-def _view(part: LabeledImages) -> DedupView:
-    _, firsts = np.unique(part.hashes, return_index=True)
-    if len(firsts) > MAX_COMPARED:
-        firsts = np.random.default_rng(SAMPLE_SEED).choice(firsts, MAX_COMPARED, replace=False)
-    compared = part.subset(np.sort(firsts))
-    return DedupView(part, compared, make_thumbnails(compared))
+def _dedup_view(images: LabeledImages, max_compared: int) -> _DedupView:
+    _, firsts = np.unique(images.hashes, return_index=True)
+    is_sampled = len(firsts) > max_compared
+    if is_sampled:
+        firsts = np.random.default_rng(_SAMPLE_SEED).choice(firsts, max_compared, replace=False)
+    compared = images.subset(np.sort(firsts))
+    return _DedupView(images, compared, make_thumbnails(compared), is_sampled)
 
 
-def _pictures(views: dict[str, DedupView]) -> Iterator[Issue]:
-    """Images that show nothing, and images that show the same picture although their pixels differ."""
+def _near(views: dict[str, _DedupView]) -> Iterator[Issue]:
+    """Report constant images and near-duplicates."""
     for name, view in views.items():
         yield from _constant(name, view)
-        if len(view.compared) == MAX_COMPARED:
-            yield note("sampled", f"only {MAX_COMPARED:,} images of {name} were compared", MAX_COMPARED, ())
+        if view.is_sampled:
+            n = len(view.compared)
+            yield note("sampled", f"only {n:,} images of {name} were compared for near-duplicates", n, ())
     if train := views.get("train"):
         yield from _near_duplicates(train)
         for name, view in views.items():
@@ -91,39 +92,39 @@ def _pictures(views: dict[str, DedupView]) -> Iterator[Issue]:
                 yield from _near_leaks(name, view, train)
 
 
-def _constant(name: str, view: DedupView) -> Iterator[Issue]:
-    blank = np.flatnonzero(np.isin(view.images.hashes, view.thumbnails.hashes[view.thumbnails.constant]))
-    if n := len(blank):
-        sentence = f"{counted(n, 'image')} of {name} of one color all over"
-        yield warning("constant", sentence, n, (view.images.images.name(i) for i in blank.tolist()))
+def _constant(name: str, view: _DedupView) -> Iterator[Issue]:
+    constant = np.flatnonzero(np.isin(view.images.hashes, view.thumbnails.hashes[view.thumbnails.constant]))
+    if n := len(constant):
+        message = f"{counted(n, 'image')} of {name} with a single color"
+        yield warning("constant", message, n, (view.images.images.name(i) for i in constant.tolist()))
 
 
-def _near_duplicates(train: DedupView) -> Iterator[Issue]:
-    twin = nearest_duplicates(train.thumbnails, train.thumbnails)
-    alike = np.flatnonzero(twin >= 0)
-    if n := len(alike):
-        # Of two that are each other's twin, one line is enough.
-        once = alike[(twin[twin[alike]] != alike) | (alike < twin[alike])]
-        sentence = f"{counted(n, 'image')} of train nearly the same as another"
-        yield note("near-duplicate", sentence, n, _pairs(train.compared, once, "~", train.compared, twin[once]))
+def _near_duplicates(train: _DedupView) -> Iterator[Issue]:
+    nearest = nearest_duplicates(train.thumbnails, train.thumbnails)
+    duplicates = np.flatnonzero(nearest >= 0)
+    if n := len(duplicates):
+        # List two images that are each other's nearest duplicate once.
+        listed = duplicates[(nearest[nearest[duplicates]] != duplicates) | (duplicates < nearest[duplicates])]
+        message = f"{counted(n, 'image')} of train with near-duplicates in train"
+        yield note("near-duplicate", message, n, _pairs(train.compared, listed, "~", train.compared, nearest[listed]))
 
 
-def _near_leaks(name: str, held: DedupView, train: DedupView) -> Iterator[Issue]:
-    twin = nearest_duplicates(held.thumbnails, train.thumbnails)
-    twin[np.isin(held.thumbnails.hashes, train.images.hashes)] = -1  # an exact leak, found already
-    leaked = np.flatnonzero(twin >= 0)
+def _near_leaks(name: str, view: _DedupView, train: _DedupView) -> Iterator[Issue]:
+    nearest = nearest_duplicates(view.thumbnails, train.thumbnails)
+    nearest[np.isin(view.thumbnails.hashes, train.images.hashes)] = -1  # reported as exact leaks
+    leaked = np.flatnonzero(nearest >= 0)
     if n := len(leaked):
-        sentence = f"{counted(n, 'image')} of {name} nearly the same as in train"
-        yield warning("near-leak", sentence, n, _pairs(held.compared, leaked, "~", train.compared, twin[leaked]))
+        message = f"{counted(n, 'image')} of {name} with near-duplicates in train"
+        yield warning("near-leak", message, n, _pairs(view.compared, leaked, "~", train.compared, nearest[leaked]))
 
 
-def _pairs(these: LabeledImages, i: Integers, sign: str, those: LabeledImages, j: Integers) -> Iterator[str]:
-    for a, b in zip(i.tolist(), j.tolist(), strict=True):
-        yield f"{these.images.name(a)} {sign} {those.images.name(b)}"
+def _pairs(a: LabeledImages, i: Integers, sign: str, b: LabeledImages, j: Integers) -> Iterator[str]:
+    for first, second in zip(i.tolist(), j.tolist(), strict=True):
+        yield f"{a.images.name(first)} {sign} {b.images.name(second)}"
 
 
 def _chains(indices: Integers, groups: Integers, name: Callable[[int], str]) -> Iterator[str]:
-    """Each group of copies as "a = b = c"."""
+    """Format each group of duplicates as "a = b = c"."""
     ordered = indices[np.argsort(groups[indices], kind="stable")]
     for group in np.split(ordered, np.flatnonzero(np.diff(groups[ordered])) + 1):
         yield " = ".join(name(i) for i in group.tolist())

@@ -1,4 +1,4 @@
-"""Findings: what a look at DATA brought up, as sentences with a severity, a count and examples."""
+"""Issues of a data set: messages with a severity, a count and examples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from likely.data.preprocessing import ImageFormat
 
-N_EXAMPLES = 20
+_MAX_EXAMPLES = 20
 
 
 class Severity(StrEnum):
-    """`error`: training or its test will go wrong. `warning`: they will suffer. `note`: good to know."""
+    """`error`: training or its evaluation is invalid. `warning`: results suffer. `note`: information."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -23,7 +23,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Issue:
-    """One thing that was found: of what kind, how bad, in a sentence, how many there are, and up to 20 of them."""
+    """An issue of one kind: severity, message, number of occurrences and up to 20 examples."""
 
     kind: str
     severity: Severity
@@ -34,9 +34,9 @@ class Issue:
 
 @dataclass(frozen=True)
 class DataIssues:
-    """What DATA holds in each part, images of each class (K,) and unlabeled ones, and what was found, worst first.
+    """Class counts (K,) and unlabeled counts of each split, and the issues found, most severe first.
 
-    `n_unreadable` counts the files and lines that had to be passed over. `format` is None for vectors.
+    `n_unreadable` counts skipped files and lines. `format` is None for vectors.
     """
 
     name: str
@@ -48,35 +48,33 @@ class DataIssues:
     issues: tuple[Issue, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON would have it; counts by the name of their class."""
-        named = {part: dict(zip(self.classes, counts, strict=True)) for part, counts in self.counts.items()}
-        format = None if self.format is None else self.format.model_dump(mode="json")
+        """Return the JSON object, with counts by class name."""
         return {
             "data": self.name,
-            "format": format,
+            "format": None if self.format is None else self.format.model_dump(mode="json"),
             "classes": list(self.classes),
-            "counts": named,
+            "counts": {split: dict(zip(self.classes, counts, strict=True)) for split, counts in self.counts.items()},
             "unlabeled": dict(self.unlabeled),
-            "unreadable": self.n_unreadable,
-            "findings": [asdict(finding) for finding in self.issues],
+            "n_unreadable": self.n_unreadable,
+            "issues": [asdict(issue) for issue in self.issues],
         }
 
 
 def error(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
-    """A finding that makes a training, or its test, go wrong."""
-    return Issue(kind, Severity.ERROR, message, count, tuple(islice(examples, N_EXAMPLES)))
+    """Create an issue that makes training or its evaluation invalid."""
+    return Issue(kind, Severity.ERROR, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
 
 
 def warning(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
-    """A finding that a training or its test will suffer from."""
-    return Issue(kind, Severity.WARNING, message, count, tuple(islice(examples, N_EXAMPLES)))
+    """Create an issue that impairs training or its evaluation."""
+    return Issue(kind, Severity.WARNING, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
 
 
 def note(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
-    """A finding that is good to know."""
-    return Issue(kind, Severity.NOTE, message, count, tuple(islice(examples, N_EXAMPLES)))
+    """Create an issue for information only."""
+    return Issue(kind, Severity.NOTE, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
 
 
 def counted(n: int, singular: str, plural: str = "") -> str:
-    """A number with its noun: "1 image", "1,234 images"."""
+    """Return a number with its noun: "1 image", "1,234 images"."""
     return f"{n:,} {singular if n == 1 else plural or singular + 's'}"

@@ -1,8 +1,7 @@
-"""Likeness: which images show the same picture although their pixels differ, by recompression, resizing or brightness.
+"""Near-duplicates: images that differ only by recompression, resizing or brightness.
 
-Images are compared as 16 x 16 thumbnails with their mean removed and their length made 1: the product of two is then
-their correlation ρ, and their distance √(2 − 2ρ). A recompressed photograph keeps ρ above 0.998; two handwritten
-digits, however plain, stay below.
+Images are compared as thumbnails with mean 0 and length 1: the inner product of two is their correlation ρ, and their distance
+is √(2 − 2ρ). A recompressed photograph has ρ > 0.998; two different handwritten digits have less.
 """
 
 from __future__ import annotations
@@ -10,115 +9,129 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from likely.data.dataset import Integers, LabeledImages
+from likely.options import Options
 
-MAX_DISTANCE = 0.998
-SIDE, COARSE_SIDE = 16, 4
-STEP = SIDE // COARSE_SIDE
-BATCH = 256
-# An image with more candidates than this lies among so many alike that the closest few will do.
-MAX_CANDIDATES = 64
-# Less contrast than this, as a root mean square of 8-bit values, is noise: there is no picture to compare.
-MIN_CONTRAST = 1.0
-# The distance of thumbnails that show the same picture, and a little for rounding.
-RADIUS = math.sqrt(2 - 2 * MAX_DISTANCE) + 1e-4
+_SIDE, _COARSE_SIDE = 16, 4  # pixels of thumbnails, and of the averages by which candidates are found
+_STEP = _SIDE // _COARSE_SIDE
+_BATCH_SIZE = 256
 
-Floats: TypeAlias = NDArray[np.float32]
+_Floats: TypeAlias = NDArray[np.float32]
+
+
+class NearDuplicateOptions(Options):
+    """Definition of a near-duplicate."""
+
+    min_correlation: float = Field(default=0.998, gt=0, lt=1, description="smallest correlation of two thumbnails")
+    min_contrast: float = Field(
+        default=1.0, ge=0, description="RMS contrast in 8-bit values, below which an image is blank and not compared"
+    )
+    max_candidates: int = Field(default=64, ge=1, description="nearest candidates compared where there are more")
+
+    @property
+    def radius(self) -> float:
+        """Largest distance of two thumbnails, with a margin for rounding."""
+        return math.sqrt(2 - 2 * self.min_correlation) + 1e-4
+
+
+DEFAULT_NEAR_DUPLICATES: Final = NearDuplicateOptions()
 
 
 @dataclass(frozen=True, eq=False)
 class Thumbnails:
-    """What is needed to compare N images: thumbnails (N, C, 16, 16) of length 1, or 0 if blank, and hashes (N,).
+    """Thumbnails (N, C, 16, 16) of length 1, or 0 if blank, hashes (N,), and True for images of a single color (N,)."""
 
-    `constant` says which images are of one color all over, (N,).
-    """
-
-    thumbnails: Floats
+    thumbnails: _Floats
     hashes: Integers
     constant: NDArray[np.bool_]
 
     @property
-    def pictured(self) -> Integers:
-        """The indices of those that are not blank."""
+    def nonblank(self) -> Integers:
+        """Indices of the thumbnails that are not blank."""
         return np.flatnonzero(self.thumbnails.any(axis=(1, 2, 3)))
 
 
-def make_thumbnails(part: LabeledImages) -> Thumbnails:
-    """The looks of every image of a part; they take 1 kB an image and channel."""
-    thumbnails = np.empty((len(part), part.images.shape[0], SIDE, SIDE), np.float32)
-    constant = np.empty(len(part), np.bool_)
-    for block in np.split(np.arange(len(part)), range(BATCH, len(part), BATCH)):
-        pixels = part.images.batch(block)
-        thumbnails[block] = _thumbnails(pixels).numpy()
+def make_thumbnails(images: LabeledImages, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES) -> Thumbnails:
+    """Compute the thumbnails of all images, 1 kB per image and channel."""
+    thumbnails = np.empty((len(images), images.images.shape[0], _SIDE, _SIDE), np.float32)
+    constant = np.empty(len(images), np.bool_)
+    for block in np.split(np.arange(len(images)), range(_BATCH_SIZE, len(images), _BATCH_SIZE)):
+        pixels = images.images.batch(block)
+        thumbnails[block] = _thumbnails(pixels, options.min_contrast).numpy()
         constant[block] = (pixels.flatten(1) == pixels.flatten(1)[:, :1]).all(dim=1).numpy()
-    return Thumbnails(thumbnails, part.hashes, constant)
+    return Thumbnails(thumbnails, images.hashes, constant)
 
 
-def _thumbnails(pixels: Tensor) -> Tensor:
-    small = functional.adaptive_avg_pool2d(pixels.float(), SIDE)  # (B, C, 16, 16)
-    centerd = small - small.mean(dim=(1, 2, 3), keepdim=True)
-    length = centerd.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    is_blank = length < MIN_CONTRAST * math.sqrt(small[0].numel())
-    return torch.where(is_blank, 0, centerd / length.clamp_min(1e-6))
+def _thumbnails(pixels: Tensor, min_contrast: float) -> Tensor:
+    small = functional.adaptive_avg_pool2d(pixels.float(), _SIDE)  # (B, C, 16, 16)
+    centered = small - small.mean(dim=(1, 2, 3), keepdim=True)
+    length = centered.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    is_blank = length < min_contrast * math.sqrt(small[0].numel())
+    return torch.where(is_blank, 0, centered / length.clamp_min(1e-6))
 
 
-def nearest_duplicates(these: Thumbnails, those: Thumbnails) -> Integers:
-    """For each of these images the index of the one of those that shows the same picture, the most alike, or -1: (N,).
+def nearest_duplicates(
+    queries: Thumbnails, references: Thumbnails, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES
+) -> Integers:
+    """Return the index of each query's most correlated near-duplicate among the references, or -1: (N,).
 
-    Copies with the same hash, and so the image itself, do not count. Candidates are found by 4 x 4 averages: coordinates
-    along orthonormal vectors, never further apart than the thumbnails themselves, so that no pair is missed.
+    Exact duplicates, and so the image itself, do not count. Candidates are found by 4 x 4 averages: coordinates along
+    orthonormal vectors, whose distances never exceed those of the thumbnails, so that no pair is missed.
     """
-    best = np.full(len(these.hashes), -1)
-    ours, theirs = these.pictured, those.pictured
-    for i, j in _candidates(_coarse(these.thumbnails[ours]), _coarse(those.thumbnails[theirs])):
-        i, j = ours[i], theirs[j]
-        likeness = np.einsum("nchw,nchw->n", these.thumbnails[i], those.thumbnails[j])
-        same = (likeness >= MAX_DISTANCE) & (these.hashes[i] != those.hashes[j])
-        order = np.argsort(likeness[same], kind="stable")  # the most alike comes last, and is what stays
-        best[i[same][order]] = j[same][order]
+    best = np.full(len(queries.hashes), -1)
+    rows, columns = queries.nonblank, references.nonblank
+    coarse = _coarse(queries.thumbnails[rows]), _coarse(references.thumbnails[columns])
+    for i, j in _candidates(*coarse, options):
+        i, j = rows[i], columns[j]
+        correlation = np.einsum("nchw,nchw->n", queries.thumbnails[i], references.thumbnails[j])
+        is_duplicate = (correlation >= options.min_correlation) & (queries.hashes[i] != references.hashes[j])
+        order = np.argsort(correlation[is_duplicate], kind="stable")  # the last assignment is the most correlated
+        best[i[is_duplicate][order]] = j[is_duplicate][order]
     return best
 
 
-def _coarse(thumbnails: Floats) -> Floats:
-    """Coordinates along 16 orthonormal vectors, each a block of pixels in all channels: (N, C, 16, 16) -> (N, 16)."""
+def _coarse(thumbnails: _Floats) -> _Floats:
+    """Project onto 16 orthonormal vectors, each a block of pixels in all channels: (N, C, 16, 16) -> (N, 16)."""
     n, channels = thumbnails.shape[:2]
-    blocks = thumbnails.reshape(n, channels, COARSE_SIDE, STEP, COARSE_SIDE, STEP)
-    coordinates: Floats = blocks.sum(axis=(1, 3, 5)).reshape(n, COARSE_SIDE**2)
-    return coordinates / np.float32(STEP * math.sqrt(channels))
+    blocks = thumbnails.reshape(n, channels, _COARSE_SIDE, _STEP, _COARSE_SIDE, _STEP)
+    coordinates: _Floats = blocks.sum(axis=(1, 3, 5)).reshape(n, _COARSE_SIDE**2)
+    return coordinates / np.float32(_STEP * math.sqrt(channels))
 
 
-def _candidates(points: Floats, others: Floats) -> Iterator[tuple[Integers, Integers]]:
-    """Pairs of a point and another that is close enough, all of a point's pairs at once: (N, d), (M, d) -> indices.
+def _candidates(points: _Floats, others: _Floats, options: NearDuplicateOptions) -> Iterator[tuple[Integers, Integers]]:
+    """Iterate over the indices of pairs within the radius, all pairs of a point together: (N, d), (M, d).
 
-    What is close is close along every axis: sorted by one, a block of points has only a few others to be held against.
+    Near points are near along every axis: after sorting along one, each block of points is compared with few others.
     """
     if not len(points) or not len(others):
         return
     axis = int(others.var(axis=0).argmax())
-    order, place = np.argsort(points[:, axis]), np.argsort(others[:, axis])
-    others = others[place]
-    for block in np.split(order, range(BATCH, len(order), BATCH)):
+    order, other_order = np.argsort(points[:, axis]), np.argsort(others[:, axis])
+    others = others[other_order]
+    for block in np.split(order, range(_BATCH_SIZE, len(order), _BATCH_SIZE)):
         least, most = points[block[[0, -1]], axis]
-        low, high = np.searchsorted(others[:, axis], (least - RADIUS, most + RADIUS))
-        i, j = _close(points[block], others[low:high])
-        yield block[i], place[low:high][j]
+        low, high = np.searchsorted(others[:, axis], (least - options.radius, most + options.radius))
+        i, j = _within_radius(points[block], others[low:high], options)
+        yield block[i], other_order[low:high][j]
 
 
-def _close(a: Floats, b: Floats) -> tuple[Integers, Integers]:
-    """The pairs within the radius, or a point's closest few where very many are: (A, d), (B, d) -> indices."""
+def _within_radius(a: _Floats, b: _Floats, options: NearDuplicateOptions) -> tuple[Integers, Integers]:
+    """Return the indices of pairs within the radius, only the nearest of a point with very many: (A, d), (B, d)."""
     # |a − b|² = |a|² − 2 (a·b − |b|²/2): one product, and one comparison by row.
     nearness = np.column_stack([a, np.ones_like(a[:, 0])]) @ np.column_stack([b, -(b**2).sum(axis=1) / 2]).T  # (A, B)
-    is_close = nearness >= ((a**2).sum(axis=1) - RADIUS**2)[:, None] / 2
-    for crowded in np.flatnonzero(is_close.sum(axis=1) > MAX_CANDIDATES):
-        is_close[crowded] = False
-        is_close[crowded, np.argpartition(nearness[crowded], -MAX_CANDIDATES)[-MAX_CANDIDATES:]] = True
-    i, j = np.divmod(np.flatnonzero(is_close), max(len(b), 1))
+    is_near = nearness >= ((a**2).sum(axis=1) - options.radius**2)[:, None] / 2
+    for crowded in np.flatnonzero(is_near.sum(axis=1) > options.max_candidates):
+        is_near[crowded] = False
+        nearest = np.argpartition(nearness[crowded], -options.max_candidates)[-options.max_candidates :]
+        is_near[crowded, nearest] = True
+    i, j = np.divmod(np.flatnonzero(is_near), max(len(b), 1))
     return i, j

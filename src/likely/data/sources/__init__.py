@@ -1,1 +1,1 @@
-"""Formats in which image data sets come, one module each."""
+"""Data sources, one module per format."""

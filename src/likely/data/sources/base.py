@@ -1,4 +1,4 @@
-"""A listing: one part of a source, known but not read: where each image is, and the class that it is said to be of."""
+"""Listings of a data source: the items of each split and their labels, not yet read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, final
 from likely.data.decoding import Array
 
 SPLITS: Final = ("train", "validation", "test")
-# What people call the parts, in folders and in manifests.
+# Names of splits in folders and manifests.
 SPLIT_NAMES: Final[Mapping[str, str]] = {
     "train": "train",
     "training": "train",
@@ -21,35 +21,35 @@ SPLIT_NAMES: Final[Mapping[str, str]] = {
     "validation": "validation",
     "test": "test",
 }
-UNLABELED: Final = ("unlabeled", "unlabeled")
+UNLABELED: Final = "unlabeled"  # name of a folder of images without labels
 
 
 @dataclass(frozen=True)
 class LoadError:
-    """Something that was passed over: which, and why, in a sentence that names it. The rest of the data goes on."""
+    """An item that was skipped, and a message that names it and says why."""
 
     source: str
     message: str
 
 
 class SourceItems(ABC):
-    """Images that are there to be read, by index, in an order that never changes."""
+    """Indexed image sources in a fixed order."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, i: int) -> Path | Array:
-        """Image i as `images.read` takes it: a path, or an array (H, W[, C])."""
+        """Return image i as `read_image` accepts it: a path, or an array (H, W[, C])."""
 
     @abstractmethod
     def name(self, i: int) -> str:
-        """What to call image i in a message."""
+        """Return the name of image i in messages."""
 
 
 @final
 class FileItems(SourceItems):
-    """Image files, one an image."""
+    """Image files, one image each."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
@@ -66,7 +66,7 @@ class FileItems(SourceItems):
 
 @final
 class ArrayItems(SourceItems):
-    """The rows of one array, (N, H, W[, C]) or, of vectors, (N, D); `open` reads it, once and only if needed."""
+    """Rows of an array of images, (N, H, W[, C]), or of vectors, (N, D), which `open` reads once, on first use."""
 
     def __init__(self, name: str, shape: tuple[int, ...], open: Callable[[], Array]) -> None:
         self.shape = shape
@@ -79,7 +79,7 @@ class ArrayItems(SourceItems):
         return array
 
     def release(self) -> None:
-        """Let go of the array, whose values were taken elsewhere; asked for once more, it is read once more."""
+        """Free the array; the next access reads it again."""
         self.__dict__.pop("array", None)
 
     @property
@@ -99,19 +99,19 @@ class ArrayItems(SourceItems):
 
 @dataclass(frozen=True)
 class SplitListing:
-    """The images of one part and the name of each one's class, None for an unlabeled one."""
+    """Items of one split with the class name of each, None for unlabeled, and the errors of skipped items."""
 
     items: SourceItems
     labels: Sequence[str | None]
     errors: tuple[LoadError, ...] = ()
 
 
-# What a source is: its parts, of `PARTS`, each listed. A source without parts is all train.
+# The splits of a source, by name of `SPLITS`; a source without splits is all train.
 Listings: TypeAlias = Mapping[str, SplitListing]
 
 
 def class_names(listings: Listings) -> tuple[str, ...]:
-    """Every class that any part speaks of, sorted: as numbers if all are whole numbers, else as words."""
+    """Return the class names of all splits, sorted numerically if all are whole numbers, else alphabetically."""
     names = {name for listing in listings.values() for name in listing.labels if name is not None}
     if all(name.isdecimal() and name.isascii() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
@@ -119,6 +119,6 @@ def class_names(listings: Listings) -> tuple[str, ...]:
 
 
 def integer_names(values: Array) -> list[str | None]:
-    """Class names of whole-number labels, (N,): 7 -> "7", and -1 -> None, unlabeled."""
-    known = {int(value): None if value == -1 else str(value) for value in set(values.tolist())}
-    return [known[value] for value in values.tolist()]
+    """Convert integer labels (N,) to class names: 7 -> "7", and -1 -> None for unlabeled."""
+    name_of = {int(value): None if value == -1 else str(value) for value in set(values.tolist())}
+    return [name_of[value] for value in values.tolist()]

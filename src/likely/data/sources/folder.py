@@ -1,4 +1,4 @@
-"""Class folders: a folder's name is the class of the images in it, at any depth, and train/, val/, test/ are parts."""
+"""Class folders: a folder's name, at any depth, is the class of its images; train/, val/ and test/ are splits."""
 
 from __future__ import annotations
 
@@ -10,97 +10,98 @@ from pathlib import Path
 from typing import TypeAlias
 
 from likely.data.discovery import SUFFIXES, folders, walk
-from likely.data.sources import manifest
 from likely.data.sources.base import SPLIT_NAMES, SPLITS, UNLABELED, FileItems, Listings, LoadError, SplitListing
+from likely.data.sources.manifest import READERS
 from likely.exceptions import DataError
 
 
 @dataclass(frozen=True)
-class FolderNode:
-    """A folder and all below it, whose classes are called by the way to them from `root`."""
+class _FolderNode:
+    """A folder and its descendants, whose class names are their paths relative to `root`."""
 
     top: Path
     root: Path
 
 
-Branches: TypeAlias = Mapping[str, Sequence[FolderNode]]
+_Nodes: TypeAlias = Mapping[str, Sequence[_FolderNode]]
 
 
-def listings(root: Path) -> Listings:
-    """The parts of a folder of class folders; raises DataError if there is no image in it."""
-    branches = _parts(root) or {"train": [FolderNode(root, root)]}
-    parts = {part: _listing(below) for part, below in branches.items()}
-    if not any(len(listing.items) for listing in parts.values()):
-        raise DataError(f"{root}: holds no images{_what_else(root)}")
-    first = next(iter(parts))
-    return parts | {first: replace(parts[first], errors=(*_beside(root, branches), *parts[first].errors))}
+def list_folder(root: Path) -> Listings:
+    """List the splits of a folder of class folders; raise DataError if it holds no image."""
+    nodes = _split_nodes(root) or {"train": [_FolderNode(root, root)]}
+    splits = {split: _listing(of_split) for split, of_split in nodes.items()}
+    if not any(len(listing.items) for listing in splits.values()):
+        raise DataError(f"{root}: holds no images{_suggestion(root)}")
+    first = next(iter(splits))
+    return splits | {first: replace(splits[first], errors=(*_skipped(root, nodes), *splits[first].errors))}
 
 
-def _parts(root: Path) -> Branches:
-    """Where the parts are; nowhere if the folders called like parts are classes, such as `train` beside `bus`."""
-    parts: dict[str, list[FolderNode]] = {}
+def _split_nodes(root: Path) -> _Nodes:
+    """Return the folders of each split; none if folders named like splits are classes, such as `train` beside `bus`."""
+    splits: dict[str, list[_FolderNode]] = {}
     for folder in folders(root):
-        if part := SPLIT_NAMES.get(folder.name.lower()):
-            parts.setdefault(part, []).append(FolderNode(folder, folder))
-    tops = [branch.top for branches in parts.values() for branch in branches]
+        if split := SPLIT_NAMES.get(folder.name.lower()):
+            splits.setdefault(split, []).append(_FolderNode(folder, folder))
+    tops = [node.top for nodes in splits.values() for node in nodes]
     others = [folder for folder in folders(root) if folder not in tops]
-    unlabeled = [FolderNode(folder, root) for folder in others if _is_unlabeled(folder)]
-    if len(others) > len(unlabeled) and any(_holds_images_itself(top) for top in tops):
+    unlabeled = [_FolderNode(folder, root) for folder in others if _is_unlabeled(folder)]
+    if len(others) > len(unlabeled) and any(_has_images_directly(top) for top in tops):
         return {}
-    if parts and unlabeled:
-        parts["train"] = [*parts.get("train", ()), *unlabeled]
-    return {part: parts[part] for part in SPLITS if part in parts}
+    if splits and unlabeled:
+        splits["train"] = [*splits.get("train", ()), *unlabeled]
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
-def _beside(root: Path, branches: Branches) -> Iterator[LoadError]:
-    """The folders that belong to no part where others do."""
-    used = {branch.top for part in branches.values() for branch in part}
+def _skipped(root: Path, nodes: _Nodes) -> Iterator[LoadError]:
+    """Report the folders that belong to no split where others do."""
+    used = {node.top for of_split in nodes.values() for node in of_split}
     if root not in used:
         for folder in folders(root):
             if folder not in used:
-                yield LoadError(str(folder), f"{folder}: lies beside {', '.join(branches)} and was passed over")
+                yield LoadError(str(folder), f"{folder}: is beside {', '.join(nodes)} but not a split; it was skipped")
 
 
-def _listing(branches: Iterable[FolderNode]) -> SplitListing:
+def _listing(nodes: Iterable[_FolderNode]) -> SplitListing:
     paths: list[Path] = []
     labels: list[str | None] = []
-    problems: list[LoadError] = []
-    for branch in branches:
-        for folder, files in walk(branch.top):
+    errors: list[LoadError] = []
+    for node in nodes:
+        for folder, files in walk(node.top):
             below = folders(folder)
-            problems.extend(_closed(inner) for inner in below if not os.access(inner, os.R_OK | os.X_OK))
+            errors.extend(_unreadable(inner) for inner in below if not os.access(inner, os.R_OK | os.X_OK))
             if not files and not below:
-                problems.append(LoadError(str(folder), f"{folder}: holds no images{_what_else(folder)}"))
-            elif files and below and folder == branch.root:
-                problems.extend(LoadError(str(file), f"{file}: lies in no class's folder") for file in files)
+                errors.append(LoadError(str(folder), f"{folder}: holds no images{_suggestion(folder)}"))
+            elif files and below and folder == node.root:
+                errors.extend(LoadError(str(file), f"{file}: is in no class folder") for file in files)
             else:
                 paths.extend(files)
-                labels.extend([_label(folder, branch.root)] * len(files))
-    return SplitListing(FileItems(paths), labels, tuple(problems))
+                labels.extend([_label(folder, node.root)] * len(files))
+    return SplitListing(FileItems(paths), labels, tuple(errors))
 
 
-def _closed(folder: Path) -> LoadError:
-    return LoadError(str(folder), f"{folder}: may not be looked into (permission denied)")
+def _unreadable(folder: Path) -> LoadError:
+    return LoadError(str(folder), f"{folder}: cannot be read (permission denied)")
 
 
 def _label(folder: Path, root: Path) -> str | None:
-    way = folder.relative_to(root)
-    return None if way == Path() or any(map(_is_unlabeled, (way, *way.parents))) else way.as_posix()
+    relative = folder.relative_to(root)
+    is_unlabeled = relative == Path() or any(map(_is_unlabeled, (relative, *relative.parents)))
+    return None if is_unlabeled else relative.as_posix()
 
 
 def _is_unlabeled(folder: Path) -> bool:
-    return folder.name.lower() in UNLABELED
+    return folder.name.lower().replace("ll", "l") == UNLABELED  # in American or British spelling
 
 
-def _holds_images_itself(folder: Path) -> bool:
+def _has_images_directly(folder: Path) -> bool:
     return any(files for _, files in islice(walk(folder), 1))
 
 
-def _what_else(folder: Path) -> str:
-    """What an imageless folder has instead, as the end of a sentence."""
+def _suggestion(folder: Path) -> str:
+    """Return the end of a message that says what a folder without images holds instead."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     for path in files:
-        if path.suffix.lower() in (".npz", *manifest.READERS):
+        if path.suffix.lower() in (".npz", *READERS):
             return f"; did you mean {path}?"
     kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in files})[:5])
-    return f", only {kinds}; {', '.join(SUFFIXES[:4])} and the like were expected" if kinds else ""
+    return f", only {kinds}; {', '.join(SUFFIXES[:4])} or similar files were expected" if kinds else ""

@@ -1,39 +1,39 @@
-"""Where images come from: each file here turns a path into listings of what is there, and this one picks the file."""
+"""Listing of DATA: choose the data source by the path and list its splits without reading images."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from likely.data.sources import digits, folder, idx, manifest, npz
 from likely.data.sources.base import Listings
+from likely.data.sources.digits import NAME as DIGITS
+from likely.data.sources.digits import list_digits
+from likely.data.sources.folder import list_folder
+from likely.data.sources.idx import has_idx_files, is_idx_name, list_idx
+from likely.data.sources.manifest import READERS, list_manifest
+from likely.data.sources.npz import list_npz
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import DataError
 
-KINDS = "a folder of class folders, idx files, an .npz, a .csv, .jsonl or .parquet manifest, or the word 'digits'"
+_SOURCES = "a folder of class folders, idx files, an .npz, a .csv, .jsonl or .parquet manifest, or the word 'digits'"
 
 
-def listings(data: str | Path) -> Listings:
-    """The parts of DATA, listed but not read; raises DataError."""
-    if data == digits.WORD:
-        return digits.listings()
+def list_splits(data: str | Path) -> Listings:
+    """List the splits of DATA without reading images; raise DataError if it is missing or not a known source."""
+    if data == DIGITS:
+        return list_digits()
     path = Path(data)
     if not path.exists():
-        raise DataError(f"{path}: there is no such file or folder{_neighbor(path)}")
+        raise DataError(f"{path}: there is no such file or folder{_suggestion(path)}")
     if path.is_dir():
-        return idx.listings(path) if idx.is_in(path) else folder.listings(path)
+        return list_idx(path) if has_idx_files(path) else list_folder(path)
     if path.suffix.lower() == ".npz":
-        return npz.listings(path)
-    if path.suffix.lower() in manifest.READERS:
-        return manifest.listings(path)
-    raise DataError(f"{path}: is not understood as data; {_place_of(path)}")
+        return list_npz(path)
+    if path.suffix.lower() in READERS:
+        return list_manifest(path)
+    expected = f"the folder of the idx files, {path.parent}," if is_idx_name(path.name) else _SOURCES
+    raise DataError(f"{path}: is not a known data source; {expected} was expected")
 
 
-def _neighbor(path: Path) -> str:
-    beside = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else iter(())
-    return did_you_mean(path.name, [*beside, digits.WORD])
-
-
-def _place_of(path: Path) -> str:
-    if idx.is_idx(path.name):
-        return f"give the folder that holds the idx files, {path.parent}"
-    return f"{KINDS} was expected"
+def _suggestion(path: Path) -> str:
+    siblings = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else iter(())
+    return did_you_mean(path.name, [*siblings, DIGITS])

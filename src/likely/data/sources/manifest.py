@@ -1,4 +1,4 @@
-"""Manifests: tables with a line an image, `file_name`, `label` and maybe `split`: CSV, JSONL or Parquet."""
+"""Manifests: CSV, JSONL or Parquet tables of images with columns `file_name`, `label` and optionally `split`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from likely.data.sources.base import SPLIT_NAMES, SPLITS, FileItems, Listings, L
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import DataError
 
-FILE, LABEL, SPLIT = "file_name", "label", "split"
-DELIMITERS = ",;\t"
+_FILE, _LABEL, _SPLIT = "file_name", "label", "split"
+_DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a manifest, counted from 1; `fault` says why it could not be read."""
+class _Row:
+    """One line of a manifest, counted from 1, and the error of a line that cannot be read."""
 
     line: int
     cells: Mapping[str, object]
-    fault: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
-class ManifestRow:
-    """What a line comes to: an image file of a class in a part, or a problem in its place."""
+class _Entry:
+    """An image file with its split and class, or the error of its line."""
 
     split: str
     file: Path
@@ -37,48 +37,46 @@ class ManifestRow:
     error: LoadError | None = None
 
 
-def listings(path: Path) -> Listings:
-    """The parts of a manifest, its paths relative to itself; raises DataError."""
+def list_manifest(path: Path) -> Listings:
+    """List the splits of a manifest, with paths relative to its folder; raise DataError."""
     try:
         entries = [_entry(path, row) for row in READERS[path.suffix.lower()](path)]
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 {path.suffix[1:].upper()} ({error})") from error
-    problems = [entry.error for entry in entries if entry.error]
-    if len(problems) == len(entries):
-        raise DataError(
-            f"{path}: names no image that is there{f'; the first: {problems[0].message}' if problems else ''}"
-        )
-    parts = {entry.split for entry in entries}
-    return {part: _listing(entry for entry in entries if entry.split == part) for part in SPLITS if part in parts}
+    errors = [entry.error for entry in entries if entry.error]
+    if len(errors) == len(entries):
+        raise DataError(f"{path}: names no existing image{f'; the first: {errors[0].message}' if errors else ''}")
+    present = {entry.split for entry in entries}
+    return {split: _listing(e for e in entries if e.split == split) for split in SPLITS if split in present}
 
 
-def _listing(entries: Iterable[ManifestRow]) -> SplitListing:
-    """One part; what is listed twice under two classes stays, for `likely data check` to find."""
+def _listing(entries: Iterable[_Entry]) -> SplitListing:
+    """Return the listing of one split; `likely data check` reports files listed under two classes."""
     entries = list(entries)
-    good = [entry for entry in entries if entry.error is None]
-    problems = tuple(entry.error for entry in entries if entry.error)
-    return SplitListing(FileItems([entry.file for entry in good]), [entry.label for entry in good], problems)
+    valid = [entry for entry in entries if entry.error is None]
+    errors = tuple(entry.error for entry in entries if entry.error)
+    return SplitListing(FileItems([entry.file for entry in valid]), [entry.label for entry in valid], errors)
 
 
-def _entry(path: Path, row: Row) -> ManifestRow:
-    name, split = _text(row.cells.get(FILE)), (_text(row.cells.get(SPLIT)) or "train").lower()
-    file, part = path.parent / name, SPLIT_NAMES.get(split, "train")
-    label = row.cells.get(LABEL)
-    fault = row.fault or _fault(file, name, split, label)
-    problem = LoadError(str(file if name else path), f"{path}, line {row.line}: {fault}") if fault else None
-    return ManifestRow(part, file, _text(label) or None, problem)
+def _entry(path: Path, row: _Row) -> _Entry:
+    name, split = _text(row.cells.get(_FILE)), (_text(row.cells.get(_SPLIT)) or "train").lower()
+    file = path.parent / name
+    label = row.cells.get(_LABEL)
+    message = row.error or _validation_message(file, name, split, label)
+    error = LoadError(str(file if name else path), f"{path}, line {row.line}: {message}") if message else None
+    return _Entry(SPLIT_NAMES.get(split, "train"), file, _text(label) or None, error)
 
 
-def _fault(file: Path, name: str, split: str, label: object) -> str | None:
-    """What is wrong with a line, None if nothing is."""
+def _validation_message(file: Path, name: str, split: str, label: object) -> str | None:
+    """Return the error message of a line, None for a valid one."""
     if not name:
-        return f"names no file; {FILE} is empty"
+        return f"names no file; {_FILE} is empty"
     if Path(name).is_absolute() or Path(os.path.normpath(name)).parts[:1] == (os.pardir,):
-        return f"{name!r} lies outside the manifest's folder; a path below {file.parent} was expected"
+        return f"{name!r} is outside the manifest's folder; a path below {file.parent} was expected"
     if split not in SPLIT_NAMES:
-        return f"{SPLIT} {split!r} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLIT_NAMES)}"
+        return f"{_SPLIT} {split!r} is not one of {', '.join(SPLITS)}{did_you_mean(split, SPLIT_NAMES)}"
     if isinstance(label, bool | float | list | dict):
-        return f"{LABEL} {label!r} is not a class; a text, a whole number or nothing was expected"
+        return f"{_LABEL} {label!r} is not a class; a text, a whole number or nothing was expected"
     return None if file.is_file() else f"there is no such file as {file}"
 
 
@@ -86,67 +84,66 @@ def _text(cell: object) -> str:
     return "" if cell is None else str(cell).strip()
 
 
-def _csv(path: Path) -> Iterator[Row]:
-    """Comma, semicolon or tab, with or without a byte order mark: whatever a spreadsheet wrote."""
+def _csv(path: Path) -> Iterator[_Row]:
+    """Read delimiters comma, semicolon or tab, with or without a byte order mark, as spreadsheets write them."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         head = file.readline()
         file.seek(0)
-        reader = csv.reader(file, delimiter=max(DELIMITERS, key=head.count), strict=True)
+        reader = csv.reader(file, delimiter=max(_DELIMITERS, key=head.count), strict=True)
         columns = [column.strip() for column in next(reader, [])]
         _require_columns(path, columns)
         for cells in reader:
             if cells:
-                fault = (
-                    None
-                    if len(cells) <= len(columns)
-                    else f"has {len(cells)} cells, more than the {len(columns)} columns"
-                )
-                yield Row(reader.line_num, dict(zip(columns, cells, strict=False)), fault)
+                is_valid = len(cells) <= len(columns)
+                error = None if is_valid else f"has {len(cells)} cells; {len(columns)} at most were expected"
+                yield _Row(reader.line_num, dict(zip(columns, cells, strict=False)), error)
 
 
-def _jsonl(path: Path) -> Iterator[Row]:
+def _jsonl(path: Path) -> Iterator[_Row]:
     with path.open(encoding="utf-8-sig") as file:
         for n, line in enumerate(file, 1):
             if line.strip():
                 yield _json_row(n, line)
 
 
-def _json_row(n: int, line: str) -> Row:
+def _json_row(n: int, line: str) -> _Row:
     try:
         cells = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Row(n, {}, f"is not JSON ({error})")
+        return _Row(n, {}, f"is not JSON ({error})")
     if not isinstance(cells, dict):
-        return Row(n, {}, f'is not an object; {{"{FILE}": …, "{LABEL}": …}} was expected')
-    return Row(n, cells, None if FILE in cells else f"has no {FILE}{did_you_mean(FILE, cells)}")
+        return _Row(n, {}, f'is not an object; {{"{_FILE}": …, "{_LABEL}": …}} was expected')
+    return _Row(n, cells, None if _FILE in cells else f"has no {_FILE}{did_you_mean(_FILE, cells)}")
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[_Row]:
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError as error:
-        raise DataError(f"{path}: to read Parquet, pip install likely[parquet]") from error
+        raise DataError(f"{path}: Parquet needs pyarrow: pip install 'likely[parquet]'") from error
     try:
         file = parquet.ParquetFile(path)
     except ArrowInvalid as error:
-        raise DataError(f"{path}: is damaged or no Parquet ({error})") from error
+        raise DataError(f"{path}: is not a readable Parquet file ({error})") from error
     names = list(file.schema_arrow.names)
     _require_columns(path, names)
-    rows = (row for batch in file.iter_batches(columns=[n for n in names if n in COLUMNS]) for row in batch.to_pylist())
-    yield from (Row(n, cells) for n, cells in enumerate(rows, 1))
+    rows = (
+        row for batch in file.iter_batches(columns=[n for n in names if n in _COLUMNS]) for row in batch.to_pylist()
+    )
+    yield from (_Row(n, cells) for n, cells in enumerate(rows, 1))
 
 
 def _require_columns(path: Path, columns: list[str]) -> None:
-    for needed in (FILE, LABEL):
+    for needed in (_FILE, _LABEL):
         if needed not in columns:
-            there = ", ".join(columns) or "none"
+            present = ", ".join(columns) or "none"
             raise DataError(
-                f"{path}: has no column {needed}; the columns there are: {there}{did_you_mean(needed, columns)}"
+                f"{path}: has no column {needed}; its columns are: {present}{did_you_mean(needed, columns)}"
             )
 
 
-COLUMNS: Final = (FILE, LABEL, SPLIT)
-READERS: Final[Mapping[str, Callable[[Path], Iterator[Row]]]] = {
+_COLUMNS: Final = (_FILE, _LABEL, _SPLIT)
+READERS: Final[Mapping[str, Callable[[Path], Iterator[_Row]]]] = {
     ".csv": _csv,
     ".tsv": _csv,
     ".jsonl": _jsonl,

@@ -1,4 +1,4 @@
-"""NumPy archives: x and y, or x_train, y_train and the like for the parts; images, or vectors where x is 2-D."""
+"""NumPy archives: arrays x and y, or x_train, y_train and so on for splits; images, or vectors for a 2-D x."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from likely.data.sources.base import ArrayItems, Listings, SplitListing, integer
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import DataError
 
-SPLIT_OF = {
+_SPLIT_OF = {
     "x": "train",
     "x_train": "train",
     "x_val": "validation",
@@ -27,12 +27,12 @@ SPLIT_OF = {
     "x_validation": "validation",
     "x_test": "test",
 }
-CHANNELS = (1, 3, 4)
+_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
-class NpyHeader:
-    """What one array says of itself; `offset` is where its values begin in the archive, None if they are compressed."""
+class _NpyHeader:
+    """Header of one array, and the offset of its values in the archive in bytes, None if they are compressed."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -40,18 +40,18 @@ class NpyHeader:
     offset: int | None
 
 
-def listings(path: Path) -> Listings:
-    """The parts of an archive: labels are read, images are not. Raises DataError."""
-    with _damage_named(path):
+def list_npz(path: Path) -> Listings:
+    """List the splits of an archive: read labels but not images; raise DataError."""
+    with _archive_errors(path):
         headers = _headers(path)
-    parts = {part: name for name, part in SPLIT_OF.items() if name in headers}
-    if not parts:
-        there = ", ".join(headers) or "none"
-        raise DataError(f"{path}: has no arrays x and y, or x_train and y_train; the arrays there are: {there}")
-    return {part: _listing(path, headers, x) for part, x in parts.items()}
+    arrays = {split: name for name, split in _SPLIT_OF.items() if name in headers}
+    if not arrays:
+        present = ", ".join(headers) or "none"
+        raise DataError(f"{path}: has no arrays x and y, or x_train and y_train; its arrays are: {present}")
+    return {split: _listing(path, headers, x) for split, x in arrays.items()}
 
 
-def _listing(path: Path, headers: Mapping[str, NpyHeader], x: str) -> SplitListing:
+def _listing(path: Path, headers: Mapping[str, _NpyHeader], x: str) -> SplitListing:
     y = "y" + x[1:]
     if y not in headers:
         raise DataError(f"{path}: has {x} but no {y}{did_you_mean(y, headers)}")
@@ -63,43 +63,43 @@ def _listing(path: Path, headers: Mapping[str, NpyHeader], x: str) -> SplitListi
     return SplitListing(ArrayItems(f"{path}:{x}", header.shape, partial(_values, path, x, header)), labels)
 
 
-def _headers(path: Path) -> dict[str, NpyHeader]:
+def _headers(path: Path) -> dict[str, _NpyHeader]:
     with zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         return {info.filename.removesuffix(".npy"): _header(path, archive, info) for info in members}
 
 
-def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NpyHeader:
+def _header(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _NpyHeader:
     with archive.open(info) as file:
         first = npy.read_magic(file) == (1, 0)
         shape, is_fortran, dtype = (npy.read_array_header_1_0 if first else npy.read_array_header_2_0)(file)
         offset = _start(path, info) + file.tell() if info.compress_type == zipfile.ZIP_STORED else None
-    return NpyHeader(shape, dtype, "F" if is_fortran else "C", offset)
+    return _NpyHeader(shape, dtype, "F" if is_fortran else "C", offset)
 
 
 def _start(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: after 30 fixed ones, its name and its extra field (PKWARE APPNOTE, 4.3.7)."""
+    """Return the offset of a member: after 30 fixed bytes, its name and its extra field (PKWARE APPNOTE, 4.3.7)."""
     with path.open("rb") as file:
         file.seek(info.header_offset + 26)
         n_name, n_extra = struct.unpack("<HH", file.read(4))
         return info.header_offset + 30 + int(n_name + n_extra)
 
 
-def _require_readable(path: Path, x: str, header: NpyHeader) -> None:
+def _require_readable(path: Path, x: str, header: _NpyHeader) -> None:
     shape, kind = header.shape, header.dtype
     if len(shape) == 2 and kind.kind in "fiub":
         return
-    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in CHANNELS)):
-        last = " (channels come last)" if len(shape) == 4 and shape[1] in CHANNELS else ""
-        wanted = "(n, height, width), (n, height, width, 1|3|4) or, for vectors, (n, d)"
-        raise DataError(f"{path}: {x} has the shape {shape}; {wanted} was expected{last}")
+    if not (len(shape) == 3 or (len(shape) == 4 and shape[3] in _CHANNELS)):
+        last = " (channels come last)" if len(shape) == 4 and shape[1] in _CHANNELS else ""
+        expected = "(n, height, width), (n, height, width, 1|3|4) or, for vectors, (n, d)"
+        raise DataError(f"{path}: {x} has the shape {shape}; {expected} was expected{last}")
     if not (kind in (np.uint8, np.uint16, np.bool_) or kind.kind == "f"):
         raise DataError(f"{path}: {x} holds {kind}; uint8, uint16, bool or floats in [0, 1] were expected")
 
 
-def _values(path: Path, x: str, header: NpyHeader) -> Array:
-    """The array: as it lies in the file if it is not compressed, its pages coming from disk as they are looked at."""
-    with _damage_named(path):
+def _values(path: Path, x: str, header: _NpyHeader) -> Array:
+    """Return the array, mapped from the file if it is not compressed, so that pages are read on access."""
+    with _archive_errors(path):
         if header.offset is not None and 0 not in header.shape:
             values: Array = np.memmap(path, header.dtype, "r", header.offset, header.shape, header.order)  # type: ignore[call-overload]
         else:
@@ -110,15 +110,15 @@ def _values(path: Path, x: str, header: NpyHeader) -> Array:
 
 
 def _require_unit(path: Path, x: str, values: Array) -> None:
-    """Refuse floats beyond [0, 1] as a whole: image by image, a dark one in 0..255 would pass for a bright one."""
+    """Raise DataError for floats outside [0, 1]; image by image, a dark image in 0..255 would pass for a bright one."""
     for image in values:
         if not (image.min() >= 0 and image.max() <= 1):
-            seen = f"floats from {image.min():g} to {image.max():g}"
-            raise DataError(f"{path}: {x} holds {seen}; floats in [0, 1], or 0 to 255 as uint8, were expected")
+            present = f"floats from {image.min():g} to {image.max():g}"
+            raise DataError(f"{path}: {x} holds {present}; floats in [0, 1], or 0 to 255 as uint8, were expected")
 
 
-def _labels(path: Path, headers: Mapping[str, NpyHeader], y: str) -> list[str | None]:
-    with _damage_named(path):
+def _labels(path: Path, headers: Mapping[str, _NpyHeader], y: str) -> list[str | None]:
+    with _archive_errors(path):
         values = _load(path, y)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
@@ -133,7 +133,7 @@ def _labels(path: Path, headers: Mapping[str, NpyHeader], y: str) -> list[str | 
 
 
 def _named(path: Path, values: Array, y: str) -> list[str | None]:
-    """Labels that count into the archive's own list of classes; -1 is unlabeled."""
+    """Convert indices into the archive's `classes` to class names; -1 is unlabeled."""
     classes = _words(_load(path, "classes"))
     if values.size and (values.min() < -1 or values.max() >= len(classes)):
         span = f"from {values.min()} to {values.max()}"
@@ -153,13 +153,13 @@ def _load(path: Path, name: str) -> Array:
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Whatever NumPy makes of a damaged archive, or of one that would have to run code to be read, in a sentence."""
+def _archive_errors(path: Path) -> Iterator[None]:
+    """Convert NumPy's exceptions for damaged or pickled archives to DataError."""
     try:
         yield
     except DataError:
         raise
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, struct.error) as error:
-        pickled = "pickle" in str(error) or "Object arrays" in str(error)
-        why = "holds Python objects, which are not read as they could run code" if pickled else "is damaged or no .npz"
-        raise DataError(f"{path}: {why} ({error})") from error
+        is_pickled = "pickle" in str(error) or "Object arrays" in str(error)
+        reason = "holds pickled objects, which could run code" if is_pickled else "is not a readable .npz"
+        raise DataError(f"{path}: {reason}; arrays of numbers or text were expected ({error})") from error
