@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 from likely.checkpoint import read_document
-from likely.classifier import load as load_model
-from likely.data.loading import load
+from likely.classifier import load
+from likely.data.loading import load_dataset
 from likely.evaluation.evaluate import N_TIMED
 from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.exceptions import DataError, TrainConfigError
@@ -31,9 +31,7 @@ def tiny_run(data):
 
 
 def drained(session):
-    for _ in session.steps():
-        pass
-    session.finish()
+    session.run()
     return session
 
 
@@ -78,9 +76,7 @@ def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
     session = drained(
         start_run(TrainConfig(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out")
     )
-    for _ in session.check_labels():
-        pass
-    parts = session.parts
+    parts = session.setup.splits
     once = len(parts.train) + len(parts.validation) + len(parts.calibration)
     assert sum(made) == once + N_TIMED  # which the report's speed is measured by
 
@@ -121,12 +117,12 @@ def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, 
 
 def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(some, tmp_path):
     session = start_run(tiny_run(some), tmp_path / "m")
-    for step in session.steps():
-        if step.ends_epoch:
-            break
-    session.finish()
+    for phase in session.phases():
+        for step in phase.steps:
+            if step.ends_epoch:
+                break
     assert (tmp_path / "m" / TRAINING_STATE).exists()
-    assert load_model(tmp_path / "m").labels == tuple("0123456789")
+    assert load(tmp_path / "m").labels == tuple("0123456789")
     drained(resume_run(tmp_path / "m"))
     assert not (tmp_path / "m" / TRAINING_STATE).exists()
 
@@ -177,15 +173,15 @@ def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_p
 def test_a_training_reads_no_test_image(tmp_path):
     """The digits have a test part of their own, of which the model must not know a single image."""
     drained(start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), tmp_path / "m"))
-    test = load("digits", splits=("test",)).test
-    known = load_model(tmp_path / "m").hashes
-    train = load("digits", splits=("train",)).train
+    test = load_dataset("digits", splits=("test",)).test
+    known = load(tmp_path / "m").hashes
+    train = load_dataset("digits", splits=("train",)).train
     assert np.isin(train.hashes, known).mean() > 0.99
     assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
 
 
 def test_wrong_labels_are_doubted(tmp_path):
-    train = load("digits", splits=("train",)).train
+    train = load_dataset("digits", splits=("train",)).train
     images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
     flipped = np.arange(0, 600, 50)
     labels[flipped] = (labels[flipped] + 1) % 10
@@ -194,11 +190,7 @@ def test_wrong_labels_are_doubted(tmp_path):
         data=str(tmp_path / "some.npz"), model="gaussian", options={"covariance": "tied"}, label_check_folds=3
     )
     session = start_run(run, tmp_path / "m")
-    for _ in session.steps():
-        pass
-    session.finish()
-    for _ in session.check_labels():
-        pass
+    session.run()
     named = {int(name.split("[")[1][:-1]) for name in session.content.label_issues.files[:6]}
     assert len(named & set(flipped.tolist())) >= 4
 
@@ -206,19 +198,14 @@ def test_wrong_labels_are_doubted(tmp_path):
 def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
     training = TrainingOptions(epochs=2, batch_size=64, threads=1)
     session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
-    for _ in session.steps():
-        pass
-    session.finish()
-    before = session.classifier.id
-    for _ in session.check_labels():
-        pass
+    session.run()
+    before = session.predictor.id
     found = TrainingRecord.model_validate(read_document(tmp_path / "m")["record"]).sample_quality
     assert found.class_consistency.n_generated == (SAMPLES_PER_CLASS,) * 10
     assert found.class_consistency.real_accuracy > 0.5
     assert found.near_duplicates.n == 10 * SAMPLES_PER_CLASS
     assert "softmax" in found.class_consistency.classifier
-    assert load_model(tmp_path / "m").id == before
-    assert "Are its images any good?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+    assert load(tmp_path / "m").id == before
 
 
 def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
@@ -237,28 +224,22 @@ def test_what_a_model_knows_by_heart_is_measured_on_images_it_never_saw(uninterr
     assert found.membership_inference.low <= found.membership_inference.auroc <= found.membership_inference.high
     assert found.nn_memorization.n == 10 * SAMPLES_PER_CLASS
     assert found.nn_memorization.expected < found.nn_memorization.n_nearest
-    assert "Does it know its images by heart?" in (uninterrupted / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path):
     training = TrainingOptions(epochs=1, batch_size=64, threads=1)
     run = TrainConfig(data="digits", model="gaussian", training=training, label_check_folds=0, repeats=3)
     session = start_run(run, tmp_path / "m")
-    for _ in session.steps():
-        pass
-    session.finish()
-    for _ in session.repeat():
-        pass
+    session.run()
     trials = TrainingRecord.model_validate(read_document(tmp_path / "m")["record"]).repeats
     assert [trial.seed for trial in trials] == [1, 2, 3]
     assert len({trial.accuracy for trial in trials}) > 1
     n = trials[0].n_train + trials[0].n_test
     assert 0.15 < trials[0].n_test / n < 0.35  # a fifth, of what calibration and validation leave
-    assert "How much is chance?" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
 
 
 def test_what_was_set_aside_is_found_again_or_said_to_have_gone(uninterrupted, tmp_path):
-    classifier = load_model(uninterrupted)
+    classifier = load(uninterrupted)
     parts = held_out_splits(classifier, uninterrupted)
     assert np.isin(parts.calibration.hashes, classifier.hashes).all()
     images = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]

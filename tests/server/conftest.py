@@ -9,8 +9,5 @@ from likely.experiment import TrainConfig, start_run
 def trained(tmp_path_factory):
     """A model folder as the command line leaves it, with all that is remembered of its training."""
     out = tmp_path_factory.mktemp("trained") / "digits"
-    session = start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), out)
-    for _ in session.steps():
-        pass
-    session.finish()
+    start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), out).run()
     return out

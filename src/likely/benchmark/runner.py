@@ -26,8 +26,9 @@ from likely.exceptions import BenchmarkError, LikelyError
 from likely.experiment import (
     TRAINING_STATE,
     TrainConfig,
-    TrainingRun,
+    Training,
     load_unfinished_config,
+    prepare,
     resume_run,
     start_run,
 )
@@ -135,60 +136,63 @@ class Benchmark:
         return [result for result in self.results_log.results if result.key not in keys]
 
     def _try(self, run: BenchmarkRun) -> Result:
-        session = self._session(run)
-        self._report_skipped(session)
+        training = self._training(run)
+        self._report_skipped(training)
         try:
-            memory = self._train(run, session)
+            memory = self._train(run, training)
             with self.observer.evaluating(run):
-                return self._evaluate(run, session, memory)
+                return self._evaluate(run, training, memory)
         except FAILURES as error:
             return self._result(run, error=_error_message(error))
 
-    def _session(self, run: BenchmarkRun) -> TrainingRun:
+    def _training(self, run: BenchmarkRun) -> Training:
         """Return the training of a run: new, resumed, or finished, which still provides the splits."""
         folder, config = self.folder(run), self.config.train_config(run)
         with self.observer.reading() as progress:
             if _is_finished(folder):
-                return TrainingRun(config, folder, command=self.command, progress=progress)
+                return Training(prepare(config, progress), folder, command=self.command)
             if (folder / TRAINING_STATE).exists():
                 return resume_run(folder, data=self.config.data, command=self.command, progress=progress)
             return start_run(config, folder, command=self.command, progress=progress)
 
-    def _train(self, run: BenchmarkRun, session: TrainingRun) -> float | None:
+    def _train(self, run: BenchmarkRun, training: Training) -> float | None:
         """Train unless the model is finished; return the peak memory in GB if it is known."""
-        if _is_finished(session.out):
+        if _is_finished(training.folder):
             return None
-        memory = PeakMemory()
-        for _ in self.observer.steps(session.steps(), run):
-            pass
-        if not session.is_complete:
-            session.save_progress()
-            raise BenchmarkInterrupted(str(run))
-        peak = memory.peak_gb
-        session.finish()
+        memory, peak = PeakMemory(), None
+        for phase in training.phases():
+            if not phase.is_main:
+                phase.run()
+                continue
+            for _ in self.observer.steps(phase.steps, run):
+                pass
+            if not training.is_complete:
+                training.save_progress()
+                raise BenchmarkInterrupted(str(run))
+            peak = memory.peak_gb
         return peak
 
-    def _evaluate(self, run: BenchmarkRun, session: TrainingRun, memory: float | None) -> Result:
+    def _evaluate(self, run: BenchmarkRun, training: Training, memory: float | None) -> Result:
         classifier = self.model(run)
         assert classifier is not None  # just trained
-        data = self._data(run, classifier, session)
+        data = self._data(run, classifier, training)
         return self._result(
             run,
             model=classifier.id,
-            left_out=len({problem.source for problem in (*session.dataset.errors, *data.split.errors)}),
+            left_out=len({problem.source for problem in (*training.setup.dataset.errors, *data.split.errors)}),
             accuracy=accuracy(classifier, data),
-            efficiency=efficiency(classifier, session.out, data, memory),
+            efficiency=efficiency(classifier, training.folder, data, memory),
             fidelity=measure_fidelity(classifier, data),
             sample_quality=measure_sample_quality(classifier, data),
         )
 
-    def _data(self, run: BenchmarkRun, classifier: Predictor, session: TrainingRun) -> BenchmarkData:
+    def _data(self, run: BenchmarkRun, classifier: Predictor, training: Training) -> BenchmarkData:
         """Return the data that all families of a seed have in common, read once."""
         if run.seed not in self._benchmark_data:
             baseline = classifier if run.family == BASELINE else self.model(BenchmarkRun(BASELINE, run.seed))
             with self.observer.reading() as progress:
                 split = eval_split(classifier, self.config.data, progress)
-            data = BenchmarkData(split, session.parts.train, baseline, self.extractor, self.config.samples)
+            data = BenchmarkData(split, training.setup.splits.train, baseline, self.extractor, self.config.samples)
             self._benchmark_data = {run.seed: data}  # without the images of the previous seed
         return self._benchmark_data[run.seed]
 
@@ -207,9 +211,9 @@ class Benchmark:
         self.results_log.append(result)
         return result
 
-    def _report_skipped(self, session: TrainingRun) -> None:
+    def _report_skipped(self, training: Training) -> None:
         if not self._has_reported_skipped:
-            self.observer.skipped(session.dataset.errors)
+            self.observer.skipped(training.setup.dataset.errors)
         self._has_reported_skipped = True
 
     def _validate(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from likely.data.dataset import LabeledImages
-    from likely.experiment import TrainingRun
+    from likely.experiment import Training
 
 DATA, MINUTES = "digits", 0.5
 MODEL, PICTURES = "model", "pictures"  # folders that the demo writes
@@ -43,9 +43,9 @@ def command(out: Path) -> None:
     start = time.monotonic()
     model = out / MODEL
     clear_demo(out)
-    session, test = _train(model)
-    _evaluate(session, test)
-    _classify(session, out / PICTURES, test)
+    training, test = _train(model)
+    _evaluate(training, test)
+    _classify(training, out / PICTURES, test)
     screen.print(f"\n[bold]Report[/]  {model / 'report.html'}", soft_wrap=True)
     screen.print(
         f"[bold]Next[/]    likely train YOUR-FOLDER --out my-model     [dim]({time.monotonic() - start:.0f} s in all)"
@@ -85,7 +85,7 @@ def _source(model: Path) -> str | None:
     return experiment.load_unfinished_config(model).data if (model / experiment.TRAINING_STATE).exists() else None
 
 
-def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
+def _train(model: Path) -> tuple[Training, LabeledImages]:
     from likely.cli.console import screen
     from likely.cli.progress import track_steps
     from likely.data.loading import load_dataset
@@ -94,18 +94,16 @@ def _train(model: Path) -> tuple[TrainingRun, LabeledImages]:
 
     screen.print("[bold]1  Train[/] on 8x8 images of handwritten digits")
     config = TrainConfig(data=DATA, training=TrainingOptions(minutes=MINUTES), label_check_folds=2)
-    session = start_run(config, model, command=f"likely train {DATA} --minutes {MINUTES} --out {model}")
-    for _ in track_steps(session.steps(), "training"):
-        pass
-    session.finish()
-    for _ in track_steps(session.check_labels(), "checking labels", lines=False):
-        pass
-    test = load_dataset(DATA, session.dataset.format or config.images, splits=("test",)).test
+    training = start_run(config, model, command=f"likely train {DATA} --minutes {MINUTES} --out {model}")
+    for phase in training.phases():
+        for _ in track_steps(phase.steps, phase.name, lines=phase.is_main):
+            pass
+    test = load_dataset(DATA, training.setup.dataset.format or config.images, splits=("test",)).test
     assert test is not None  # the digits have a test split, which training does not read
-    return session, test
+    return training, test
 
 
-def _evaluate(session: TrainingRun, test: LabeledImages) -> None:
+def _evaluate(training: Training, test: LabeledImages) -> None:
     from likely.cli.console import screen
     from likely.cli.evaluate import print_metrics
     from likely.evaluation.evaluate import evaluate
@@ -113,19 +111,19 @@ def _evaluate(session: TrainingRun, test: LabeledImages) -> None:
     from likely.reporting.build import build_evaluation_report
 
     screen.print(f"\n[bold]2  Evaluate[/] on {len(test)} test images")
-    found = evaluate(session.classifier, test, alpha=ALPHA)
-    content = build_evaluation_report(session.classifier, session.out, found, test)
-    write_pages(session.out, replace(content, label_issues=session.content.label_issues))
+    found = evaluate(training.predictor, test, alpha=ALPHA)
+    content = build_evaluation_report(training.predictor, training.folder, found, test)
+    write_pages(training.folder, replace(content, label_issues=training.content.label_issues))
     print_metrics(found)
 
 
-def _classify(session: TrainingRun, folder: Path, test: LabeledImages) -> None:
+def _classify(training: Training, folder: Path, test: LabeledImages) -> None:
     from likely.cli.console import screen
     from likely.cli.writers import table
 
-    screen.print(f"\n[bold]3  Classify[/] three images: likely classify {session.out} {folder}", soft_wrap=True)
+    screen.print(f"\n[bold]3  Classify[/] three images: likely classify {training.folder} {folder}", soft_wrap=True)
     write = table(sys.stdout.buffer)
-    for prediction in [*session.classifier.classify(_write_images(folder, test)), None]:
+    for prediction in [*training.predictor.classify(_write_images(folder, test)), None]:
         write(prediction)
 
 

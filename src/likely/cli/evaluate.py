@@ -248,14 +248,14 @@ def _baseline(model: ModelArgument, classifier: Predictor, folder: Path) -> Pred
 
     if not (folder / DOCUMENT).exists():
         with progress_bar("reading images") as progress:
-            session = (
+            training = (
                 resume_run(folder, progress=progress)
                 if (folder / TRAINING_STATE).exists()
                 else baseline_run(model.folder, folder, progress=progress)
             )
-        for _ in track_steps(session.steps(), "training the baseline"):
-            pass
-        session.finish()
+        for phase in training.phases():
+            for _ in track_steps(phase.steps, f"baseline: {phase.name}", lines=phase.is_main):
+                pass
     found = replace(model, folder=folder).classifier()
     same_task = (found.labels, found.format) == (classifier.labels, classifier.format)
     if not same_task or isinstance(found.model, GenerativeModel):

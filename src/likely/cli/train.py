@@ -16,7 +16,7 @@ from likely.cli.errors import memory_boundary
 from likely.options import AUTO, DEFAULT_MODEL
 
 if TYPE_CHECKING:
-    from likely.experiment import TrainConfig, TrainingRun
+    from likely.experiment import TrainConfig, Training
     from likely.options import Options
     from likely.reporting.html.content import ReportContent
 
@@ -81,45 +81,35 @@ def command(**values: Any) -> None:
     of a family. Exit code 1 if a file could not be read; all others are used.
     """
     with memory_boundary("reduce --batch-size or --size"):
-        session = _session(values)
-        _announce(session)
-        content = _run(session)
-    _print_result(content, session)
-    if session.dataset.errors:
+        training = _start(values)
+        _announce(training)
+        content = _run(training)
+    _print_result(content, training)
+    if training.setup.dataset.errors:
         sys.exit(1)
 
 
-def _run(session: TrainingRun) -> ReportContent:
+def _run(training: Training) -> ReportContent:
     """Run all phases of a training, or those up to Ctrl-C."""
     from likely.cli.console import console
     from likely.cli.progress import progress_bar, track_steps
     from likely.reporting.html.sections.training import synthetic_augmentation_summary
 
-    for _ in track_steps(session.fit_features(), "learning features", lines=False):
-        pass
-    with progress_bar("computing features") as progress:
-        session.extract_features(progress)
-    for _ in track_steps(session.steps(), "training"):
-        pass
-    content = session.finish()
-    if not session.is_complete:
-        console.print("Stopped; the best weights so far are saved.")
-        return content
-    for _ in track_steps(session.augment(), "training with generated images", lines=False):
-        pass
-    augmentation = session.record.synthetic_augmentation
+    for phase in training.phases():
+        if phase.work is not None:
+            with progress_bar(phase.name) as progress:
+                phase.work(progress)
+        for _ in track_steps(phase.steps, phase.name, lines=phase.is_main):
+            pass
+    augmentation = training.record.synthetic_augmentation
     if augmentation is not None:
         console.print(synthetic_augmentation_summary(augmentation), soft_wrap=True, markup=False)
-    for _ in track_steps(session.fit_decoder(), "training the decoder", lines=False):
-        pass
-    session.save_decoder()
-    for steps, title in ((session.check_labels(), "checking labels"), (session.repeat(), "repeating")):
-        for _ in track_steps(steps, title, lines=False):
-            pass
-    return content
+    if not training.is_complete:
+        console.print("Stopped; the best weights so far are saved.")
+    return training.content
 
 
-def _session(values: Mapping[str, Any]) -> TrainingRun:
+def _start(values: Mapping[str, Any]) -> Training:
     from likely import experiment
     from likely.cli.progress import progress_bar
 
@@ -135,17 +125,17 @@ def _session(values: Mapping[str, Any]) -> TrainingRun:
         return experiment.start_run(config, out, command=typed, progress=progress)
 
 
-def _replace(config: TrainConfig, out: Path, typed: str, progress: Callable[[int, int], None]) -> TrainingRun:
+def _replace(config: TrainConfig, out: Path, typed: str, progress: Callable[[int, int], None]) -> Training:
     """Start a training in place of an old model, which is removed only after the new one has started."""
     from likely.cli.output_folder import check_output_folder, clear
-    from likely.experiment import TrainingRun
+    from likely.experiment import Training, prepare
     from likely.training.device import select_device
 
     check_output_folder(out)
     select_device(config.training.device)
-    session = TrainingRun(config, out, command=typed, progress=progress)
+    training = Training(prepare(config, progress), out, command=typed)
     clear(out)
-    return session
+    return training
 
 
 def _config(values: Mapping[str, Any]) -> TrainConfig:
@@ -193,38 +183,38 @@ def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = 
             yield f"{prefix}{name}", value, old
 
 
-def _announce(session: TrainingRun) -> None:
+def _announce(training: Training) -> None:
     """Print the number of classes and images, the chosen family, and the skipped files."""
     from likely.cli.console import console
     from likely.cli.warnings import print_skipped
 
-    splits, dataset = session.parts, session.dataset
+    splits, dataset = training.setup.splits, training.setup.dataset
     n_train, n_calibration = len(splits.train), len(splits.calibration)
     counts = f"{n_train:,} to train, {n_calibration:,} to calibrate"
-    if session.trainer.cross_conformal:
+    if training.trainer.cross_conformal:
         counts = f"{n_train + n_calibration:,} to train and calibrate"
     shape = " × ".join(map(str, splits.train.images.shape))
     test = f", {len(splits.test):,} held out to test" if splits.test is not None else ""
     console.print(
         f"{len(dataset.classes)} classes, images of {shape}: {counts}, {len(splits.validation):,} to validate{test}"
     )
-    if session.choice.reason:
-        console.print(session.choice.reason, soft_wrap=True, markup=False)
-    print_skipped(dataset.errors, list_command=shlex.join(["likely", "info", str(session.out), "--json"]))
+    if training.setup.choice.reason:
+        console.print(training.setup.choice.reason, soft_wrap=True, markup=False)
+    print_skipped(dataset.errors, list_command=shlex.join(["likely", "info", str(training.folder), "--json"]))
 
 
-def _print_result(content: ReportContent, session: TrainingRun) -> None:
+def _print_result(content: ReportContent, training: Training) -> None:
     from likely.cli.console import console
 
-    out = session.out
+    out = training.folder
     if content.metrics is not None:
-        split = "held-out" if session.parts.test is not None else "validation"
+        split = "held-out" if training.setup.splits.test is not None else "validation"
         console.print(f"[bold]accuracy {content.metrics.accuracy:.4f}[/] on {content.metrics.n:,} {split} images")
     if content.provenance is not None:
         console.print(f"trained for {content.provenance.minutes:.1f} minutes")
     console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True, markup=False)
-    if not session.is_complete:
-        resume = shlex.join(["likely", "train", session.run.data, "--out", str(out), "--resume"])
+    if not training.is_complete:
+        resume = shlex.join(["likely", "train", training.setup.config.data, "--out", str(out), "--resume"])
         console.print(f"To continue: {resume}", soft_wrap=True, markup=False)
 
 

@@ -1,7 +1,8 @@
-"""A run: data, model and training options together, saved with what they made. The one path from DATA to a model folder."""
+"""Training from DATA to a model folder, and what a model folder records of it."""
 
 from likely.exceptions import TrainConfigError
 from likely.experiment.config import TrainConfig
+from likely.experiment.diagnostics import ALPHA, SAMPLES_PER_CLASS
 from likely.experiment.label_check import BASELINE_FAMILY
 from likely.experiment.model_folders import (
     baseline_run,
@@ -14,7 +15,8 @@ from likely.experiment.model_folders import (
     start_run,
 )
 from likely.experiment.outputs import CARD, REPORT, write_pages
-from likely.experiment.train import ALPHA, SAMPLES_PER_CLASS, TRAINING_STATE, TrainingRun
+from likely.experiment.setup import TrainingSetup, prepare
+from likely.experiment.train import TRAINING_STATE, Phase, Training
 
 __all__ = [
     "ALPHA",
@@ -23,14 +25,17 @@ __all__ = [
     "REPORT",
     "SAMPLES_PER_CLASS",
     "TRAINING_STATE",
+    "Phase",
     "TrainConfig",
     "TrainConfigError",
-    "TrainingRun",
+    "Training",
+    "TrainingSetup",
     "baseline_run",
     "held_out_splits",
     "load_config",
     "load_record",
     "load_unfinished_config",
+    "prepare",
     "resume_run",
     "save_with_new_class",
     "start_run",

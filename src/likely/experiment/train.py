@@ -1,344 +1,254 @@
-"""A run under way: the one path from DATA to a model folder."""
+"""Training from DATA to a model folder, in phases that can be shown, stopped and resumed."""
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
-import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import date
 from pathlib import Path
 
 import torch
 
-from likely import checkpoint, models
-from likely.base import FamilyOptions, GenerativeModel
-from likely.classifier import Predictor, Snapshot, save
-from likely.classifier import load as load_model
-from likely.classifier.auto import choose_model, default_backbone
+from likely import checkpoint
+from likely.classifier import Predictor, Snapshot, load, save
 from likely.classifier.sampling import decoder_training
 from likely.classifier.trainer import Trainer
-from likely.data.dataset import Dataset, LabeledImages, concatenate
-from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.evaluation import synthetic_augmentation
-from likely.evaluation.evaluate import EvaluationResult, evaluate
-from likely.evaluation.memorization import Memorization, measure_memorization
+from likely.evaluation.evaluate import evaluate
 from likely.evaluation.repeated_splits import RepeatResult
 from likely.evaluation.sample_quality import Ensemble, sample_images, sample_quality
-from likely.evaluation.training_record import ReferencePValues, TrainingRecord, write_history
+from likely.evaluation.training_record import TrainingRecord, write_history
 from likely.exceptions import DivergenceError, TrainConfigError
-from likely.experiment.config import TrainConfig
+from likely.experiment.diagnostics import ALPHA, SAMPLES_PER_CLASS, diagnostics, training_record
 from likely.experiment.label_check import BASELINE_FAMILY, LabelCheck
 from likely.experiment.outputs import write_pages
-from likely.features.feature_extraction import with_backbone_defaults
-from likely.reporting.build import ReportInputs, build_report, with_label_issues, with_samples
-from likely.reporting.html.content import ReportContent
-from likely.reporting.html.sections.sample_quality import sample_quality_section
-from likely.reporting.html.sections.training import repeats_section
-from likely.training.device import describe_machine, free_cores, select_dtype
+from likely.experiment.setup import TrainingSetup
+from likely.reporting.build import ReportInputs, build_report
+from likely.reporting.html.content import LabelIssues, ReportContent
 from likely.training.loop import Step, is_snapshot_point
-from likely.version import __version__
 
 TRAINING_STATE = "training_state.safetensors"
-SAVE_EVERY = 30.0  # seconds: how much training a crash can cost
-SAMPLES_PER_CLASS = 100  # samples of each class
-ALPHA = 0.05  # the false-alarm rate of a report
-AFTER_TRAINING = (
-    "These figures are of the validation images, by which weights and temperature were chosen: they flatter a little. "
-    "`likely evaluate MODEL DATA --report report.html` measures on the data's own test part."
-)
+SAVE_EVERY = 30.0  # seconds of training that a crash can cost
 
 
-class TrainingRun:
-    """A run under way: `steps` trains, `finish` writes the model folder, `check_labels` then doubts the training labels."""
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a training, which advances as its `steps` are iterated; breaking off ends it early.
+
+    `work`, if any, is called before with a function that takes the number of images done and their total.
+    """
+
+    name: str
+    steps: Iterable[Step] = ()
+    work: Callable[[Callable[[int, int], None] | None], None] | None = None
+    is_main: bool = False  # the training of the model itself
+
+    def run(self) -> None:
+        """Go through the phase without showing it."""
+        if self.work is not None:
+            self.work(None)
+        for _ in self.steps:
+            pass
+
+
+class Training:
+    """A training in a model folder: `phases` trains, calibrates, evaluates and writes model, card and report.
+
+    With a snapshot of an unfinished training it continues exactly as that would have. Raises TrainConfigError if the data
+    have changed since.
+    """
+
+    predictor: Predictor  # once the main phase is over
+    record: TrainingRecord
+    content: ReportContent  # once all phases are over
 
     def __init__(
-        self,
-        run: TrainConfig,
-        out: Path,
-        *,
-        command: str,
-        snapshot: Snapshot | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        self, setup: TrainingSetup, folder: Path, *, command: str = "", snapshot: Snapshot | None = None
     ) -> None:
-        self.out, self.command, self.snapshot = out, command, snapshot
-        threads = run.training.threads or free_cores()
-        training = run.training.model_copy(update={"threads": threads})
-        # What is stored says everything: a resumed training must not meet a family that has come to prefer something else.
-        features = default_backbone(run.model, run.features, run.data)
-        images = with_backbone_defaults(run.images, features)
-        self.dataset = drop_empty_classes(
-            load_dataset(run.data, images, splits=("train", "validation"), progress=progress), run.seed
-        )
-        self.parts = make_splits(self.dataset, run.seed)
-        if run.decoder.minutes is not None and features.kind != "backbone":
+        if snapshot is not None and snapshot[1]["data"] != setup.digest:
             raise TrainConfigError(
-                "--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER"
+                f"{setup.config.data} has changed since the training began, so it cannot be continued; train anew"
             )
-        train = self.parts.train
-        self.choice = choose_model(
-            run.model, features, train.images.shape, train.class_counts(len(self.dataset.classes))
-        )
-        run = run.model_copy(update={"model": self.choice.family, "features": self.choice.features, "images": images})
-        self.run = run.model_copy(update={"training": training.with_defaults(_family_options(run).training_defaults)})
-        _refuse_other_data(self.parts, snapshot, run.data)
-        self.trainer = self._trainer(self.parts, run.seed, snapshot)
+        self.setup, self.folder, self.command, self.snapshot = setup, folder, command, snapshot
+        self.trainer = self._trainer(setup.splits, setup.config.seed, snapshot)
         self.history: list[dict[str, float]] = list(snapshot[1]["history"]) if snapshot else []
         self.is_complete = False
-        torch.set_num_threads(threads)
+        self._row = _EpochRow(**snapshot[1]["row"] if snapshot else {})
+        self._label_issues: LabelIssues | None = None
+        self._notes: list[str] = []
 
-    def fit_features(self) -> Iterator[Step]:
-        """Train what makes the features, if that is learned."""
-        yield from self.trainer.fit_features()
+    def phases(self) -> Iterator[Phase]:
+        """Yield the phases in order; stopping in the main phase keeps the best weights so far and skips the rest."""
+        torch.set_num_threads(self.setup.config.training.threads or 1)
+        yield Phase("learning features", self.trainer.fit_features())
+        yield Phase("computing features", work=self.trainer.extract_features)
+        yield Phase("training", self.steps(), is_main=True)
+        self._finish()
+        if self.is_complete:
+            yield Phase("training with generated images", self._augment())
+            yield Phase("training the decoder", self._fit_decoder())
+            yield Phase("checking labels", self._check_labels())
+            yield Phase("repeating", self._repeat())
+        self._write_report()
 
-    def extract_features(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make the features that the model is to be a density of, if it is one of features; `steps` would, unwatched."""
-        self.trainer.extract_features(progress)
+    def run(self) -> Predictor:
+        """Go through all phases without showing them."""
+        for phase in self.phases():
+            phase.run()
+        return self.predictor
 
     def steps(self) -> Iterator[Step]:
-        """Train, saving from time to time what it takes to go on after a crash."""
-        self.out.mkdir(parents=True, exist_ok=True)  # now: not to be found impossible after the training
-        row, saved = _EpochRow(**self.snapshot[1]["row"] if self.snapshot else {}), -math.inf
+        """Train the model, saving the training state from time to time."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # fails before the training rather than after it
+        saved = -math.inf
         for step in self.trainer.fit_model():
-            row.add(step)
+            self._row.add(step)
             if step.ends_epoch:
-                self.history.append(row.finished(step))
-                row = _EpochRow()
-            self._row = row
+                self.history.append(self._row.finished(step))
+                self._row = _EpochRow()
             if step.elapsed - saved > SAVE_EVERY and is_snapshot_point(self.trainer.state.progress):
                 self.save_progress()
                 saved = step.elapsed
             yield step
         self.is_complete = True
         if saved > -math.inf:
-            self.save_progress()  # what comes next may fail, and the training is not to be lost
-
-    def _trainer(self, splits: Splits, seed: int, resume: Snapshot | None = None) -> Trainer:
-        spec = self.run.model_spec(seed)
-        return Trainer(spec, splits, self.dataset.classes, self.dataset.format, resume=resume)
+            self.save_progress()  # a failure of the calibration does not lose the training
 
     def save_progress(self) -> None:
-        """Write what it takes to go on from here."""
+        """Write the state from which the training can be resumed exactly."""
         tensors, state = self.trainer.state.snapshot()
-        state |= {"data": _digest(self.parts), "history": self.history, "row": asdict(self._row)}
-        document = {"run": self.run.model_dump(), "state": state}
-        checkpoint.write_tensors(self.out / TRAINING_STATE, tensors, document)
+        state |= {"data": self.setup.digest, "history": self.history, "row": asdict(self._row)}
+        document = {"run": self.setup.config.model_dump(), "state": state}
+        checkpoint.write_tensors(self.folder / TRAINING_STATE, tensors, document)
 
-    def finish(self) -> ReportContent:
-        """Fit what turns scores into answers, then write model, history, card and report."""
+    def _trainer(self, splits: Splits, seed: int, resume: Snapshot | None = None) -> Trainer:
+        dataset, spec = self.setup.dataset, self.setup.config.model_spec(seed)
+        return Trainer(spec, splits, dataset.classes, dataset.format, resume=resume)
+
+    def _finish(self) -> None:
+        """Calibrate the model and save it."""
         elapsed = self.trainer.state.progress.elapsed
         if not self.is_complete:
             self.save_progress()
-        self.classifier = self.trainer.finish()
-        self.record = self._record(elapsed / 60).model_copy(update=self._diagnostics())
-        self._save()
-        write_history(self.out, self.history)
+        self.predictor = self.trainer.finish()
+        self.record = training_record(self.setup, self.predictor, self.command, elapsed / 60)
+        self._remember(**diagnostics(self.setup, self.predictor, self.trainer.cross_conformal))
+        write_history(self.folder, self.history)
         if self.is_complete:
-            (self.out / TRAINING_STATE).unlink(missing_ok=True)
-        self._write_report()
-        return self.content
+            (self.folder / TRAINING_STATE).unlink(missing_ok=True)
+
+    def _remember(self, **fields: object) -> None:
+        """Add fields to the training record and save the model with it."""
+        self.record = self.record.model_copy(update=fields)
+        extra = {"run": self.setup.config.model_dump(), "record": self.record.model_dump()}
+        self.predictor = save(self.predictor, self.folder, extra=extra)
+
+    def _augment(self) -> Iterator[Step]:
+        """Train once more with images generated by another model; keep that model if held-out accuracy rises."""
+        config, dataset = self.setup.config, self.setup.dataset
+        if config.augment_with is None or dataset.format is None:
+            return
+        folder, n = synthetic_augmentation.parse_source(config.augment_with)
+        generator = load(folder)
+        generated = synthetic_augmentation.generate_images(
+            generator, n, dataset.classes, dataset.format, seed=config.seed
+        )
+        other = yield from self._trainer(replace(self.setup.splits, generated=generated), config.seed).steps()
+        held_out = self.setup.held_out_images(self.trainer.cross_conformal)
+        before, after = (
+            each.log_posterior(held_out.images).argmax(1) == held_out.labels for each in (self.predictor, other)
+        )
+        found = synthetic_augmentation.compare(generator.id or str(folder), len(generated), before, after)
+        fields: dict[str, object] = {"synthetic_augmentation": found}
+        if found.accepted:
+            self.predictor = other
+            fields |= diagnostics(self.setup, other, self.trainer.cross_conformal)
+        self._remember(**fields)
+
+    def _fit_decoder(self) -> Iterator[Step]:
+        """Train an image decoder for a model of a backbone's features, if configured; stopping keeps it as it is then."""
+        options = self.setup.config.decoder
+        if options.minutes is None:
+            return
+        training = decoder_training(self.predictor, self.setup.splits.train, options)
+        try:
+            yield from training.steps()
+        finally:
+            self.predictor = replace(self.predictor, feature_decoder=training.decoder)
+            self._remember()
+
+    def _check_labels(self) -> Iterator[Step]:
+        """Train short softmax classifiers, each without one fold of the training images, and find label issues.
+
+        Together they also measure the quality of the model's samples.
+        """
+        config, setup = self.setup.config, self.setup
+        if not config.label_check_folds or setup.dataset.format is None:
+            return
+        check = LabelCheck(config, setup.dataset, setup.splits)
+        try:
+            classifiers = yield from check.fold_classifiers()
+        except DivergenceError as error:
+            self._notes.append(f"Labels were not checked: {error}")
+            return
+        self._label_issues = check.label_issues(classifiers)
+        if self.predictor.generates_images:
+            self._measure_samples(classifiers)
+
+    def _measure_samples(self, classifiers: Sequence[Predictor]) -> None:
+        folds, seed = self.setup.config.label_check_folds, self.setup.config.seed
+        name = (
+            f"{len(classifiers)} short trainings of {BASELINE_FAMILY!r}, each without one of {folds} folds of the "
+            "training images"
+        )
+        samples = sample_images(self.predictor, SAMPLES_PER_CLASS, seed)
+        ensemble = Ensemble(name, classifiers)
+        self._remember(
+            sample_quality=sample_quality(samples, ensemble, self.setup.splits.train, self.setup.eval_images, seed=seed)
+        )
+
+    def _repeat(self) -> Iterator[Step]:
+        """Train on other splits of the training images, and evaluate each on a fifth that it holds out."""
+        config, dataset = self.setup.config, self.setup.dataset
+        available = tuple(name for name in dataset.available if name != "test")  # so that a test split is held out
+        for i in range(config.repeats):
+            seed = config.seed + 1 + i
+            splits = make_splits(replace(dataset, available=available), seed)
+            try:
+                predictor = yield from self._trainer(splits, seed).steps()
+            except DivergenceError as error:
+                self._notes.append(f"Training {i + 2} of {config.repeats + 1}: {error}")
+                continue
+            assert splits.test is not None
+            test = splits.test.labeled()
+            if not len(test):
+                self._notes.append("Repeated trainings were not evaluated: there are too few images to hold some out.")
+                return
+            result = RepeatResult.from_result(evaluate(predictor, test, alpha=ALPHA), seed, len(splits.train))
+            self._remember(repeats=(*self.record.repeats, result))
 
     def _write_report(self) -> None:
-        part = self._eval_images()
-        measured = (self._evaluate(part), part) if len(part) else None
-        self.content = build_report(ReportInputs(self.classifier, self.record, self.history, measured))
-        write_pages(self.out, self.content)
-
-    def _save(self) -> None:
-        extra = {"run": self.run.model_dump(), "record": self.record.model_dump()}
-        self.classifier = save(self.classifier, self.out, extra=extra)
-
-    def check_labels(self) -> Iterator[Step]:
-        """Short trainings of softmax classifiers, each without one fold of the training images, whose labels it then doubts.
-
-        Together they also judge whether the images that the model draws show what they should.
-        """
-        if not self.run.label_check_folds or self.dataset.format is None:
-            return
-        folds = LabelCheck(self.run, self.dataset, self.parts)
-        try:
-            judges = yield from folds.fold_classifiers()
-        except DivergenceError as error:
-            self.content = self.content.with_note(f"Labels were not checked: {error}")
-        else:
-            doubted = folds.label_issues(judges)
-            self.content = self.content if doubted is None else with_label_issues(self.content, doubted)
-            if self.classifier.generates_images:
-                self._assess_samples(judges)
-        write_pages(self.out, self.content)
-
-    def repeat(self) -> Iterator[Step]:
-        """The same training on other splits of the training images, each measured on a fifth that it set aside.
-
-        Each is remembered, in the model and in its report, when it is done.
-        """
-        available = tuple(part for part in self.dataset.available if part != "test")  # so that a test part is set aside
-        for i in range(self.run.repeats):
-            seed = self.run.seed + 1 + i
-            parts = make_splits(replace(self.dataset, available=available), seed)
-            try:
-                classifier = yield from self._trainer(parts, seed).steps()
-            except DivergenceError as error:
-                self.content = self.content.with_note(f"Training {i + 2} of {self.run.repeats + 1}: {error}")
-                continue
-            assert parts.test is not None
-            if not len(parts.test.labeled()):
-                few = "Repeated trainings were not measured: there are too few images to set some aside for it."
-                self.content = self.content.with_note(few)
-                return
-            found = evaluate(classifier, parts.test.labeled(), alpha=ALPHA)
-            trial = RepeatResult.from_result(found, seed, len(parts.train))
-            self.record = self.record.model_copy(update={"repeats": (*self.record.repeats, trial)})
-            self._save()
-        self.content = self.content.with_section(repeats_section(self.record.repeats))
-        write_pages(self.out, self.content)
-
-    def augment(self) -> Iterator[Step]:
-        """The same training with images that another model draws; its model is kept if held-out accuracy rises for it.
-
-        A ValueError if that model draws no images, or of other classes.
-        """
-        if self.run.augment_with is None or self.dataset.format is None:
-            return
-        folder, n = synthetic_augmentation.parse_source(self.run.augment_with)
-        artist = load_model(folder)
-        made = synthetic_augmentation.generate_images(
-            artist, n, self.dataset.classes, self.dataset.format, seed=self.run.seed
+        images = self.setup.eval_images
+        evaluation = None
+        if len(images):
+            split = "validation" if self.setup.splits.test is None else "test"
+            evaluation = (replace(evaluate(self.predictor, images, alpha=ALPHA), split=split), images)
+        inputs = ReportInputs(
+            self.predictor,
+            self.record,
+            self.history,
+            evaluation,
+            label_issues=self._label_issues,
+            notes=tuple(self._notes),
         )
-        parts = replace(self.parts, generated=made)
-        other = yield from self._trainer(parts, self.run.seed).steps()
-        held_out = self._held_out()
-        before, after = (
-            c.log_posterior(held_out.images).argmax(1) == held_out.labels for c in (self.classifier, other)
-        )
-        found = synthetic_augmentation.compare(artist.id or str(folder), len(made), before, after)
-        self.record = self.record.model_copy(update={"synthetic_augmentation": found})
-        if found.accepted:
-            self.classifier = other
-            self.record = self.record.model_copy(update=self._diagnostics())
-        self._save()
-        self._write_report()
-
-    def fit_decoder(self) -> Iterator[Step]:
-        """Teach a model of a backbone's features to draw, if it was asked for."""
-        if self.run.decoder.minutes is not None:
-            training = decoder_training(self.classifier, self.parts.train, self.run.decoder)
-            try:
-                yield from training.steps()
-            finally:
-                self.classifier = dataclasses.replace(self.classifier, feature_decoder=training.decoder)
-
-    def save_decoder(self) -> None:
-        """Keep what was learned of drawing so far, and show it in the report."""
-        if self.classifier.feature_decoder is not None:
-            self._save()
-            self.content = with_samples(self.content, self.classifier)
-            write_pages(self.out, self.content)
-
-    def _held_out(self) -> LabeledImages:
-        """Images that were kept from the training, and as far as there are such from every choice in it."""
-        return self.parts.validation if self.trainer.cross_conformal else self.parts.calibration
-
-    def _diagnostics(self) -> dict[str, object]:
-        """What is remembered of the classifier besides how it was made."""
-        return {"memorization": self._memorization(), "reference_p_values": self._reference_p_values()}
-
-    def _reference_p_values(self) -> ReferencePValues | None:
-        images = self.parts.validation.images
-        return (
-            ReferencePValues.from_p_values(self.classifier.conformal_output(images, alpha=ALPHA).p_value)
-            if len(images)
-            else None
-        )
-
-    def _memorization(self) -> Memorization | None:
-        """By the calibration images, and those set aside for a test: neither had any say in the training.
-
-        Where calibration images were learned from, validation images stand in, by which no more than a few settings were
-        chosen.
-        """
-        model = self.classifier.model
-        if not isinstance(model, GenerativeModel):
-            return None
-        kept = [self._held_out(), *([self.parts.test] if self.parts.test is not None else [])]
-        made = (
-            sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed)
-            if self.classifier.generates_images
-            else None
-        )
-        return measure_memorization(self.classifier, self.parts.train, concatenate(kept), made, seed=self.run.seed)
-
-    def _assess_samples(self, classifiers: Sequence[Predictor]) -> None:
-        """Remember, in the model and in its report, what the judges say of images that the model draws."""
-        id = f"{len(classifiers)} short trainings of {BASELINE_FAMILY!r}, each without one of {self.run.label_check_folds} folds of the training images"
-        made = sample_images(self.classifier, SAMPLES_PER_CLASS, self.run.seed)
-        found = sample_quality(
-            made, Ensemble(id, classifiers), self.parts.train, self._eval_images(), seed=self.run.seed
-        )
-        self.record = self.record.model_copy(update={"sample_quality": found})
-        self._save()
-        self.content = self.content.with_section(sample_quality_section(found, None, self.classifier.labels))
-
-    def _eval_images(self) -> LabeledImages:
-        """The test images set aside, or else the validation images: DATA's own test part is not for a training to read."""
-        return self.parts.test.labeled() if self.parts.test is not None else self.parts.validation
-
-    def _evaluate(self, part: LabeledImages) -> EvaluationResult:
-        name = "validation" if self.parts.test is None else "test"
-        return replace(evaluate(self.classifier, part, alpha=ALPHA), split=name)
-
-    def _record(self, minutes: float) -> TrainingRecord:
-        K, parts = len(self.dataset.classes), self.parts
-        counted = {"train": parts.train, "validation": parts.validation, "calibration": parts.calibration}
-        counted |= {"test": parts.test} if parts.test is not None else {}
-        training = self.classifier.training
-        return TrainingRecord(
-            date=date.today().isoformat(),
-            command=self.command,
-            source=self.run.data,
-            counts={name: list(part.class_counts(K)) for name, part in counted.items()},
-            n_unlabeled=int((parts.train.labels < 0).sum()),
-            skipped={problem.source: problem.message for problem in self.dataset.errors},
-            versions={"likely": __version__, "torch": torch.__version__, "python": platform.python_version()},
-            machine=describe_machine(),
-            seed=self.run.seed,
-            minutes=minutes,
-            threads=training.threads or 1,
-            precision=str(select_dtype(training, self.classifier.device, self.classifier.model.task.shape))[6:],
-            note=AFTER_TRAINING if parts.test is None else "",
-        )
-
-
-def drop_empty_classes(dataset: Dataset, seed: int) -> Dataset:
-    """The same without classes that have no image to train on; what is left out is among its problems."""
-    counts = make_splits(dataset, seed).train.class_counts(len(dataset.classes))
-    kept = [name for name, n in zip(dataset.classes, counts, strict=True) if n]
-    return dataset if len(kept) == len(dataset.classes) else dataset.relabel(kept)
-
-
-def _family_options(run: TrainConfig) -> FamilyOptions:
-    return models.family(run.model).options_type.from_any(run.options)
-
-
-def _digest(parts: Splits) -> str:
-    """What a training's images are known by, in their order."""
-    known = (parts.train, parts.validation, parts.calibration)
-    return hashlib.sha256(b"".join(p.hashes.tobytes() + p.labels.tobytes() for p in known)).hexdigest()
-
-
-def _refuse_other_data(parts: Splits, snapshot: Snapshot | None, data: str) -> None:
-    if snapshot is not None and snapshot[1]["data"] != _digest(parts):
-        raise TrainConfigError(
-            f"{data} has changed since the training began, so it cannot go on as it would have; train anew"
-        )
+        self.content = build_report(inputs)
+        write_pages(self.folder, self.content)
 
 
 @dataclass
 class _EpochRow:
-    """A line of history.csv in the making: the means of an epoch's losses, of each over the steps in which it had its turn."""
+    """A row of history.csv in the making: mean losses of an epoch, each over the steps that computed it."""
 
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -351,5 +261,5 @@ class _EpochRow:
     def finished(self, step: Step) -> dict[str, float]:
         means = {f"loss/{name}": total / self.counts[name] for name, total in self.sums.items()}
         found = {f"validation/{name}": value for name, value in step.validation.items()}
-        place = {"epoch": float(step.epoch + 1), "step": float(step.number), "seconds": round(step.elapsed, 3)}
-        return place | {"learning_rate": step.learning_rate} | means | found
+        position = {"epoch": float(step.epoch + 1), "step": float(step.number), "seconds": round(step.elapsed, 3)}
+        return position | {"learning_rate": step.learning_rate} | means | found
