@@ -101,7 +101,7 @@ def test_the_signature_is_checked_before_anything_is_understood(folder, pair):
     private, public = pair
     signing.sign(folder, private)
     (folder / signing.MANIFEST).write_bytes(b"{ this is no JSON")
-    with pytest.raises(CheckpointError, match="not signed by the holder"):
+    with pytest.raises(CheckpointError, match="not signed by the private key"):
         checkpoint.load(folder, TrustPolicy(signer=public))
 
 
@@ -126,13 +126,13 @@ def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
     for path in paths:
         encryption.new_key(path)
     encrypt(folder, Keyring.from_files(paths[1:]))
-    monkeypatch.setenv(encryption.ENVIRONMENT, os.pathsep.join(map(str, paths)))
+    monkeypatch.setenv(encryption.KEY_VARIABLE, os.pathsep.join(map(str, paths)))
     assert opened(folder) == (list(range(20)), "gaussian")
     held = paths[1].read_text().strip()
-    monkeypatch.setenv(encryption.ENVIRONMENT, held)
+    monkeypatch.setenv(encryption.KEY_VARIABLE, held)
     assert opened(folder) == (list(range(20)), "gaussian")
-    monkeypatch.setenv(encryption.ENVIRONMENT, held[:30])
-    with pytest.raises(CheckpointError, match="neither a file nor a key") as refused:
+    monkeypatch.setenv(encryption.KEY_VARIABLE, held[:30])
+    with pytest.raises(CheckpointError, match="LIKELY_MODEL_KEY is not valid") as refused:
         opened(folder)
     assert held[:30] not in str(refused.value)
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_there_twice_is_not_chosen_from(folder, keys):
     plain = (folder / "model.json").read_bytes()
     encrypt(folder, keys)
     (folder / "model.json").write_bytes(plain)
-    with pytest.raises(CheckpointError, match="both encrypted and not"):
+    with pytest.raises(CheckpointError, match="both encrypted and unencrypted"):
         checkpoint.load(folder, TrustPolicy(keys=keys))
 
 

@@ -1,4 +1,4 @@
-"""Models on disk: numbers in safetensors, words in JSON, nothing that is ever executed; signed and sealed if asked."""
+"""Model folders: weights in safetensors, metadata in JSON, no executable code; optionally signed and encrypted."""
 
 from likely.checkpoint.model_folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
 from likely.checkpoint.serialization import (

@@ -1,4 +1,4 @@
-"""Files that are complete at any moment: written beside their places, and moved there once they are on the disk."""
+"""Atomic writes: a file is written under a temporary name and renamed once it is on disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ PARTIAL_SUFFIX = ".part"  # of a file that is being written
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """What was there before stays until all of the new is on the disk."""
-    beside = path.with_name(path.name + PARTIAL_SUFFIX)
-    with beside.open("wb") as file:
+    """Replace a file's content once all of the new content is on disk."""
+    temporary = path.with_name(path.name + PARTIAL_SUFFIX)
+    with temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    beside.replace(path)
+    temporary.replace(path)

@@ -1,7 +1,7 @@
-"""Sealed files: AES-256-GCM (NIST SP 800-38D), so that nobody without the key reads them, and nobody changes them unseen.
+"""Authenticated encryption of files with AES-256-GCM (NIST SP 800-38D).
 
-A sealed file is MAGIC, the key's id (8 bytes), a nonce (12), and the ciphertext with its tag (16). The file's name and all that
-stands before the ciphertext are authenticated with it.
+An encrypted file consists of MAGIC, the key id (8 bytes), a nonce (12 bytes), and the ciphertext with its tag (16 bytes). The
+file's name and all bytes before the ciphertext are authenticated as well.
 """
 
 from __future__ import annotations
@@ -14,98 +14,97 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likely.checkpoint.errors import security
-from likely.checkpoint.signing import write_secret
+from likely.checkpoint.signing import MISSING_PACKAGE, write_secret
 from likely.exceptions import CheckpointError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 SUFFIX = ".enc"
-# Variables of key files, or of keys in base64, with the system's path separator between; the first one seals.
-ENVIRONMENT, OF_IMAGES = "LIKELY_MODEL_KEY", "LIKELY_IMAGE_KEY"
-MAGIC = b"likely-sealed-1\n"
-N_KEY, N_ID, N_NONCE, N_TAG = 32, 8, 12, 16
+# Variables with key files or keys in base64, separated by the system's path separator; the first key encrypts.
+KEY_VARIABLE, IMAGE_KEY_VARIABLE = "LIKELY_MODEL_KEY", "LIKELY_IMAGE_KEY"
+MAGIC = b"likely-encrypted-1\n"
+_N_KEY, _N_ID, _N_NONCE, _N_TAG = 32, 8, 12, 16
 
 
 class Keyring:
-    """Secret keys: the first seals, any of them opens, so that an old one can be kept while files are sealed anew."""
+    """Secret keys: the first encrypts, any of them decrypts, so that keys can be rotated."""
 
     def __init__(self, secrets: Iterable[bytes] = ()) -> None:
         self._by_id = {_id_of(secret): secret for secret in secrets}
 
     @classmethod
     def from_files(cls, paths: Iterable[Path]) -> Keyring:
-        """From files of 32 bytes in base64 each; a CheckpointError names the one that is none."""
+        """Read keys of 32 bytes in base64 from files; raise CheckpointError for an invalid one."""
         return cls(_read(path) for path in paths)
 
     @classmethod
-    def from_environment(cls, variable: str = ENVIRONMENT) -> Keyring:
-        """From the files that a variable names, or the keys that it holds; none without it."""
+    def from_environment(cls, variable: str = KEY_VARIABLE) -> Keyring:
+        """Read keys from an environment variable with key files or keys in base64; no keys if it is unset."""
         words = [word for word in os.environ.get(variable, "").split(os.pathsep) if word]
         if not all(
             _secret(word.encode()) or Path(word).is_file() for word in words
-        ):  # it might be half a key: do not tell
-            raise CheckpointError(f"what {variable} holds is neither a file nor a key of {N_KEY} bytes in base64")
+        ):  # a mistyped key must not be printed
+            raise CheckpointError(f"{variable} is not valid; a key file or {_N_KEY} bytes in base64 were expected")
         return cls(_secret(word.encode()) or _read(Path(word)) for word in words)
 
     def __bool__(self) -> bool:
         return bool(self._by_id)
 
     def encrypt(self, content: bytes, name: str) -> bytes:
-        """A file's content, sealed under its name."""
+        """Encrypt a file's content, bound to its name."""
         id, secret = next(iter(self._by_id.items()))
-        head = MAGIC + id + os.urandom(N_NONCE)
-        return head + _cipher(secret).encrypt(head[-N_NONCE:], content, head + name.encode())
+        head = MAGIC + id + os.urandom(_N_NONCE)
+        return head + _cipher(secret).encrypt(head[-_N_NONCE:], content, head + name.encode())
 
-    def decrypt(self, sealed: bytes, name: str) -> bytes:
-        """What was sealed under that name; a CheckpointError if the key is another or a byte was changed."""
-        n = len(MAGIC) + N_ID + N_NONCE
-        head, id = sealed[:n], sealed[len(MAGIC) : len(MAGIC) + N_ID]
-        if len(sealed) < n + N_TAG or not sealed.startswith(MAGIC):
-            raise CheckpointError(f"{name} is no sealed file, or was cut short; nothing of it was read")
+    def decrypt(self, encrypted: bytes, name: str) -> bytes:
+        """Decrypt a file's content; raise CheckpointError if the key is missing or the file or its name was changed."""
+        n = len(MAGIC) + _N_ID + _N_NONCE
+        head, id = encrypted[:n], encrypted[len(MAGIC) : len(MAGIC) + _N_ID]
+        if len(encrypted) < n + _N_TAG or not encrypted.startswith(MAGIC):
+            raise CheckpointError(f"{name} is not an encrypted file or is truncated; nothing was read")
         if not self:
-            raise CheckpointError(f"{name} is encrypted; {ENVIRONMENT}=FILE names the key that opens it")
+            raise CheckpointError(f"{name} is encrypted; {KEY_VARIABLE} with its key was expected")
         if id not in self._by_id:
-            raise CheckpointError(f"{name} was encrypted with another key than those at hand; nothing of it was read")
+            raise CheckpointError(f"{name} was encrypted with another key; nothing was read")
         from cryptography.exceptions import InvalidTag
 
         try:
-            return _cipher(self._by_id[id]).decrypt(head[-N_NONCE:], sealed[n:], head + name.encode())
+            return _cipher(self._by_id[id]).decrypt(head[-_N_NONCE:], encrypted[n:], head + name.encode())
         except InvalidTag:
-            raise CheckpointError(f"{name} was changed since it was encrypted; nothing of it was read") from None
+            raise CheckpointError(f"{name} was changed since its encryption; nothing was read") from None
 
 
 def new_key(path: Path) -> None:
-    """A new key in a file that nobody else can read."""
-    write_secret(path, base64.b64encode(os.urandom(N_KEY)) + b"\n")
+    """Write a new key to a file that only its owner can read."""
+    write_secret(path, base64.b64encode(os.urandom(_N_KEY)) + b"\n")
 
 
 def _secret(text: bytes) -> bytes | None:
-    """The key that a text is; None if it is none."""
+    """Decode a key in base64; return None for an invalid one."""
     try:
         secret = base64.b64decode(text.strip(), validate=True)
     except binascii.Error:
         return None
-    return secret if len(secret) == N_KEY else None
+    return secret if len(secret) == _N_KEY else None
 
 
 def _read(path: Path) -> bytes:
     secret = _secret(path.read_bytes())
     if secret is None:
         raise CheckpointError(
-            f"{path} holds no key; {N_KEY} bytes in base64 were expected, as `likely encrypt --new-key` makes"
+            f"{path} holds no key; {_N_KEY} bytes in base64 were expected, as `likely encrypt --new-key` writes"
         )
     return secret
 
 
 def _id_of(secret: bytes) -> bytes:
-    return hashlib.sha256(b"likely key id" + secret).digest()[:N_ID]
+    return hashlib.sha256(b"likely key id" + secret).digest()[:_N_ID]
 
 
 def _cipher(secret: bytes) -> AESGCM:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError:
-        raise CheckpointError(security()) from None
+        raise CheckpointError(MISSING_PACKAGE) from None
     return AESGCM(secret)

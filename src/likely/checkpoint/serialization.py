@@ -1,4 +1,4 @@
-"""A model on disk: model.safetensors for the numbers, model.json for the words. Nothing in either is ever executed."""
+"""Serialization of models: model.safetensors for tensors and model.json for everything else, without executable code."""
 
 from __future__ import annotations
 
@@ -22,10 +22,7 @@ TENSORS, DOCUMENT = "model.safetensors", "model.json"
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
-    """Write a model's tensors and document; returns the first hexadecimal digits of the tensors' hash.
-
-    Each file is complete at any moment: it is written beside its place and moved there.
-    """
+    """Write a model's tensors and document atomically; return the first 4 hexadecimal digits of the tensors' SHA-256."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / TENSORS, tensors)
     digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
@@ -35,21 +32,21 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
 
 
 def load(folder: Path, trust: TrustPolicy | None = None) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the document of a model folder; a CheckpointError says what is wrong with it and what to do."""
-    from safetensors.torch import load as parsed  # brings torch, which a signature or a store can do without
+    """Read the tensors and the document of a model folder; raise CheckpointError."""
+    from safetensors.torch import load as parse  # imports torch, which signing and the store do not need
 
     files = ModelFolder(folder, trust)
     document = _document(files)
     if not files.has(TENSORS):
         raise CheckpointError(f"{folder / TENSORS} is missing; copy the model folder again, whole")
     content = files.read(TENSORS)
-    # The two files belong together: a crash between their writing, or a bad copy, must not answer for the model.
+    # A crash between writing the two files, or a bad copy, must not pass for a model.
     if hashlib.sha256(content).hexdigest() != document.get("sha256"):
         raise CheckpointError(
             f"{folder / TENSORS} is not the file that {folder / DOCUMENT} describes; copy the model folder again, whole"
         )
     try:
-        return parsed(content), document
+        return parse(content), document
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
             f"{folder / TENSORS} cannot be read ({error}); copy the model folder again, whole"
@@ -57,7 +54,7 @@ def load(folder: Path, trust: TrustPolicy | None = None) -> tuple[dict[str, Tens
 
 
 def read_document(folder: Path, trust: TrustPolicy | None = None, *, of_any_version: bool = False) -> dict[str, Any]:
-    """model.json alone, its format_version checked unless it may be `of_any_version`."""
+    """Read model.json; raise CheckpointError for an unsupported format_version, unless `of_any_version`."""
     return _document(ModelFolder(folder, trust), of_any_version=of_any_version)
 
 
@@ -76,18 +73,18 @@ def _document(files: ModelFolder, *, of_any_version: bool = False) -> dict[str, 
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
-    """One safetensors file, with a JSON document in its header if there is one, moved into place when complete."""
-    from safetensors.torch import save as serialized
+    """Write a safetensors file atomically, with an optional JSON document in its header."""
+    from safetensors.torch import save as serialize
 
     metadata = {"document": json.dumps(document)} if document is not None else None
-    # As bytes through open(): save_file would leave a file that no one else may read.
+    # save_file would create a file that only its owner can read.
     write_atomically(
-        path, serialized({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+        path, serialize({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `write_tensors` wrote: the tensors and the document."""
+    """Read the tensors and the document of a file by `write_tensors`; raise CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
             document = json.loads((file.metadata() or {}).get("document", "{}"))
@@ -97,14 +94,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file that is complete at any moment."""
+    """Write a text file atomically."""
     write_atomically(path, text.encode())
 
 
 def _no_model(folder: Path) -> str:
     if not folder.exists():
         return f"there is no folder {folder}; a model is the folder that `likely train DATA --out {folder}` writes"
-    return f"{folder} holds no {DOCUMENT}, so it is no model; `likely train DATA --out {folder}` writes one"
+    return f"{folder} holds no {DOCUMENT}; `likely train DATA --out {folder}` writes one"
 
 
 def _other_version(folder: Path, version: object) -> str:

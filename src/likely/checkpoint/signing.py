@@ -1,6 +1,6 @@
-"""Signatures: a list of what is in a model folder, with a hash of each file, signed by Ed25519 (Bernstein 2011; RFC 8032).
+"""Signing of model folders: a manifest with a SHA-256 of each file, signed with Ed25519 (Bernstein 2011; RFC 8032).
 
-The signature is over the list's very bytes, and it is checked before any of them is understood.
+The signature is verified over the bytes of the manifest before they are parsed.
 """
 
 from __future__ import annotations
@@ -12,57 +12,57 @@ from pathlib import Path
 from typing import Any
 
 from likely.checkpoint.atomic_write import PARTIAL_SUFFIX, write_atomically
-from likely.checkpoint.errors import security
 from likely.exceptions import CheckpointError
 
 MANIFEST, SIGNATURE = "manifest.json", "manifest.sig"
 OWN = {MANIFEST, SIGNATURE, MANIFEST + PARTIAL_SUFFIX, SIGNATURE + PARTIAL_SUFFIX}  # files of the signature itself
+MISSING_PACKAGE = "signing and encryption need the cryptography package: pip install 'likely[secure]'"
 
 
 def sign(folder: Path, key: Path) -> None:
     """Sign every file of a model folder with the private key in a PEM file."""
-    listed = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir()) if path.name not in OWN}
-    if not listed:
-        raise CheckpointError(f"{folder} holds nothing to sign")
-    manifest = json.dumps({"files": listed}, indent=2, sort_keys=True).encode() + b"\n"
+    hashes = {path.name: _sha256(path.read_bytes()) for path in sorted(folder.iterdir()) if path.name not in OWN}
+    if not hashes:
+        raise CheckpointError(f"{folder} holds no files to sign; a model folder was expected")
+    manifest = json.dumps({"files": hashes}, indent=2, sort_keys=True).encode() + b"\n"
     signature = _private(key).sign(manifest)
     for name, content in ((SIGNATURE, signature), (MANIFEST, manifest)):
         write_atomically(folder / name, content)
 
 
 def verify(folder: Path, signer: Path) -> Mapping[str, str]:
-    """The hashes of a folder's files, as whoever holds the private key of `signer` has signed them.
+    """Return the hashes of a folder's files signed by the private key of the public key file `signer`.
 
-    A CheckpointError if the signature is another's or none, or if a file is missing or was added since. The files themselves
-    are to be checked as they are read, by `check`.
+    Raises CheckpointError if the signature is missing or invalid, or if files are missing or were added. `check` verifies each
+    file's content on reading.
     """
     try:
         manifest, signature = ((folder / name).read_bytes() for name in (MANIFEST, SIGNATURE))
     except OSError:
         raise CheckpointError(
-            f"{folder} is not signed, and only models signed by the holder of {signer} are to be read; "
-            f"`likely sign {folder} --key PRIVATE` signs"
+            f"{folder} is not signed; a signature by the private key of {signer} was expected, "
+            f"as `likely sign {folder} --key PRIVATE` writes"
         ) from None
     if not _is_by(_public(signer), signature, manifest):
         raise CheckpointError(
-            f"{folder} was not signed by the holder of {signer}, or was changed since; nothing was read"
+            f"{folder} was not signed by the private key of {signer}, or was changed since; nothing was read"
         )
-    listed: dict[str, str] = json.loads(manifest)["files"]
-    there = {path.name for path in folder.iterdir()} - OWN
-    for names, how in ((sorted(set(listed) - there), "lacks"), (sorted(there - set(listed)), "holds besides")):
+    hashes: dict[str, str] = json.loads(manifest)["files"]
+    present = {path.name for path in folder.iterdir()} - OWN
+    for names, verb in ((sorted(set(hashes) - present), "lacks"), (sorted(present - set(hashes)), "also holds")):
         if names:
-            raise CheckpointError(f"{folder} {how} {', '.join(names)}, unlike what was signed; nothing was read")
-    return listed
+            raise CheckpointError(f"{folder} {verb} {', '.join(names)}, unlike the signed folder; nothing was read")
+    return hashes
 
 
-def check(path: Path, content: bytes, listed: Mapping[str, str]) -> None:
-    """A CheckpointError unless a file's content is what was signed."""
-    if _sha256(content) != listed.get(path.name):
-        raise CheckpointError(f"{path} is not what was signed; nothing of it was read")
+def check(path: Path, content: bytes, hashes: Mapping[str, str]) -> None:
+    """Raise CheckpointError unless a file's content has its signed hash."""
+    if _sha256(content) != hashes.get(path.name):
+        raise CheckpointError(f"{path} differs from the signed file; nothing was read")
 
 
 def new_key(path: Path) -> Path:
-    """A new private key in a PEM file that nobody else can read, and beside it the public one, "NAME.pub": that one's path."""
+    """Write a private key that only its owner can read and its public key "NAME.pub"; return the public key's path."""
     serialization = _crypto("serialization", str(path))
     private = _crypto("ed25519", str(path)).Ed25519PrivateKey.generate()
     plain = serialization.NoEncryption()
@@ -74,13 +74,11 @@ def new_key(path: Path) -> Path:
 
 
 def write_secret(path: Path, content: bytes) -> None:
-    """A new file that its owner alone can read; a CheckpointError if there is one already."""
+    """Create a file that only its owner can read; raise CheckpointError if it exists."""
     try:
         path.touch(mode=0o600, exist_ok=False)
     except FileExistsError:
-        raise CheckpointError(
-            f"{path} exists, and a key that was lost cannot be made again; name another file"
-        ) from None
+        raise CheckpointError(f"{path} exists, and an overwritten key would be lost; a new file was expected") from None
     path.write_bytes(content)
 
 
@@ -88,8 +86,8 @@ def _private(path: Path) -> Any:
     content, serialization = path.read_bytes(), _crypto("serialization", str(path))
     try:
         key = serialization.load_pem_private_key(content, password=None)
-    except Exception:  # of a damaged file the parser raises whatever it likes
-        raise CheckpointError(f"{path} holds no private key; `likely sign --new-key {path}` makes one") from None
+    except Exception:  # the parser raises any exception for a damaged file
+        raise CheckpointError(f"{path} holds no private key; `likely sign --new-key {path}` writes one") from None
     if not isinstance(key, _crypto("ed25519", str(path)).Ed25519PrivateKey):
         raise CheckpointError(f"{path} holds a key of another kind; an Ed25519 key was expected")
     return key
@@ -116,12 +114,12 @@ def _is_by(public: Any, signature: bytes, content: bytes) -> bool:
     return True
 
 
-def _crypto(name: str, for_what: str) -> Any:
+def _crypto(name: str, purpose: str) -> Any:
     try:
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric import ed25519
     except ImportError:
-        raise CheckpointError(f"{for_what}: {security()}") from None
+        raise CheckpointError(f"{purpose}: {MISSING_PACKAGE}") from None
     return {"serialization": serialization, "ed25519": ed25519}[name]
 
 

@@ -155,9 +155,9 @@ def require_packages() -> Iterator[None]:
 
 def image_keys(files: Sequence[Path]) -> Keyring:
     """Return the keys in the files, or those of LIKELY_IMAGE_KEY."""
-    from likely.checkpoint.encryption import OF_IMAGES, Keyring
+    from likely.checkpoint.encryption import IMAGE_KEY_VARIABLE, Keyring
 
-    return Keyring.from_files(files) if files else Keyring.from_environment(OF_IMAGES)
+    return Keyring.from_files(files) if files else Keyring.from_environment(IMAGE_KEY_VARIABLE)
 
 
 def _first_key(store: Store, address: str) -> list[str]:
