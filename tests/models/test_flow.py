@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from likely.base import Task
-from likely.models.flow import LEVELS, Flow, FlowOptions, VectorFlow
+from likely.models.flow import N_LEVELS, Flow, FlowOptions, _SplineFlow
 from likely.networks.flow_layers import AffineCoupling, init_from_data
 
 IMAGES = [(1, 8, 8), (3, 16, 16), (1, 9, 6), (1, 1, 1), (3, 17, 5)]
@@ -31,7 +31,7 @@ def built(shape, counts=(4, 2, 6), seed=0, spread=0.2, **options):
     for module in model.modules():
         if isinstance(module, AffineCoupling):
             torch.nn.init.normal_(module.network[-1].weight, std=spread)
-        if isinstance(module, VectorFlow):
+        if isinstance(module, _SplineFlow):
             for parameter in module.parameters():
                 torch.nn.init.normal_(parameter, std=spread)
     model.update_statistics(data(shape), LABELS)
@@ -67,7 +67,7 @@ def test_sides_are_filled_up_to_what_halves_evenly(shape, padded):
 @pytest.mark.parametrize("n_dims", [2, 4])
 def test_the_determinant_on_vectors_is_that_of_the_jacobian(n_dims):
     torch.manual_seed(0)
-    flow = VectorFlow(n_dims, n_couplings=2, width=8).double()
+    flow = _SplineFlow(n_dims, n_couplings=2, width=8).double()
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(4, n_dims, generator=generator(1), dtype=torch.float64)
@@ -94,9 +94,11 @@ def test_a_density_on_vectors_integrates_to_one(seed):
 def test_the_bound_on_the_256_values_of_a_pixel_sums_to_at_most_one(seed):
     """Σ_k p(k) ≤ 1 for the bins' masses, and the bound E_u log is below even those."""
     model, n = built((1, 1, 1), counts=(4, 2), seed=seed), 200
-    values = (torch.arange(LEVELS) / (LEVELS - 1)).reshape(-1, 1, 1, 1).repeat_interleave(n, 0)
-    init_from_data(model.flow, model._continuous(values, generator(9)))  # so that all the noise is where the density is
-    L = model.log_likelihood(values, rng=generator(seed)).double().reshape(LEVELS, n, 2)
+    values = (torch.arange(N_LEVELS) / (N_LEVELS - 1)).reshape(-1, 1, 1, 1).repeat_interleave(n, 0)
+    init_from_data(
+        model.flow, model._dequantized(values, generator(9))
+    )  # so that all the noise is where the density is
+    L = model.log_likelihood(values, rng=generator(seed)).double().reshape(N_LEVELS, n, 2)
     masses = L.exp()
     mass, error = masses.mean(1).sum(0), (masses.var(1) / n).sum(0).sqrt()
     assert (mass <= 1 + 4 * error).all()
@@ -110,13 +112,13 @@ def test_pixels_of_pure_noise_cost_nothing():
     """A flow that changes nothing gives an image the density 1, filled up or not, but for its Gaussian."""
     model, x = built((1, 1, 3)), data((1, 1, 3))
     assert model.padded == (1, 2, 4)
-    filled = model._continuous(x, generator(0))
+    filled = model._dequantized(x, generator(0))
     assert filled.shape == (8, 1, 2, 4)
     assert -0.5 <= filled.min() <= filled.max() <= 0.5
-    assert ((filled[:, :, :1, :3] + 0.5) * LEVELS).floor().eq((x * (LEVELS - 1)).round()).all()
+    assert ((filled[:, :, :1, :3] + 0.5) * N_LEVELS).floor().eq((x * (N_LEVELS - 1)).round()).all()
     z, log_det = model.flow(filled)
-    shared = log_det - 0.5 * z.square().sum(1) - 4 * math.log(2 * math.pi) - 3 * math.log(LEVELS)
-    assert_close(model.log_likelihood(x, rng=generator(0)), model._nearness(z) + shared[:, None])
+    shared = log_det - 0.5 * z.square().sum(1) - 4 * math.log(2 * math.pi) - 3 * math.log(N_LEVELS)
+    assert_close(model.log_likelihood(x, rng=generator(0)), model._class_log_density(z) + shared[:, None])
 
 
 @torch.no_grad()

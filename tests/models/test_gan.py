@@ -131,7 +131,7 @@ def test_what_the_generator_is_after_does_not_move_the_discriminator(shape):
 def test_what_the_discriminator_is_after_does_not_move_the_generator(shape, monkeypatch):
     model, x = built(shape, feature_matching=1.0).train(), images(shape)
     expected = gradients(model._joint_loss(x, LABELS, generator(1)), model.generator)
-    monkeypatch.setattr(model, "_telling_apart", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(model, "_discriminator_terms", lambda *_: torch.zeros(()))
     for without, with_ in zip(
         gradients(model._joint_loss(x, LABELS, generator(1)), model.generator), expected, strict=True
     ):
@@ -143,9 +143,9 @@ def test_what_the_discriminator_is_after_does_not_move_the_generator(shape, monk
 def test_features_that_agree_in_the_mean_match(shape, aux_class_weight):
     model = built(shape, adversarial_weight=0.0, feature_matching=1.0, aux_class_weight=aux_class_weight)
     features, logits, c = torch.randn(6, 4, generator=generator(0)), torch.zeros(6, 3), torch.zeros(6).long()
-    matched = model._deceiving((features, logits), c, features.flip(0))
+    matched = model._generator_terms((features, logits), c, features.flip(0))
     assert matched.item() == pytest.approx(aux_class_weight * torch.tensor(3.0).log().item(), abs=1e-6)
-    apart = model._deceiving((features, logits), c, features + 2)
+    apart = model._generator_terms((features, logits), c, features + 2)
     assert (apart - matched).item() == pytest.approx(4, rel=1e-4)
 
 
@@ -168,7 +168,7 @@ def test_real_images_are_the_unlabeled_ones_where_they_are_most(shape, y, looked
 def test_there_are_as_many_made_images_as_real_ones_to_tell_them_from(shape):
     model = built(shape)
     for y, n in ((LABELS, 8), (torch.where(LABELS == 1, -1, LABELS), 5), (LABELS.clamp_min(0), 8), (LABELS[:1], 2)):
-        x, c = model._made(y, generator(0))
+        x, c = model._fake_batch(y, generator(0))
         assert x.shape == (n, *shape)
         assert c.shape == (n,)
 
@@ -185,7 +185,7 @@ def test_only_losses_that_cannot_grow_without_end_are_watched_for_growing(given,
 def test_the_discriminators_loss_is_its_parts(shape):
     model, x = built(shape, class_weight=3.0).train(), images(shape)
     y = torch.where(LABELS == 1, -1, LABELS)
-    real, (made, _) = model._shown(x, generator(1)), model._made(y, generator(1))
+    real, (made, _) = model._augmented_input(x, generator(1)), model._fake_batch(y, generator(1))
     _, logits = model.discriminator(real)
     _, made_logits = model.discriminator(made)
     adversarial = ADVERSARIAL_LOSSES["bce"].real(logits[y < 0].logsumexp(1))
@@ -199,7 +199,7 @@ def blind(shape, **options):
     model = built(shape, adversarial_weight=0.0, feature_matching=1.0, aux_class_weight=0.0, **options).eval()
     with torch.no_grad():
         plain = model._noise_and_class(torch.arange(3).repeat(70), generator(1))
-        logits, last = model._judged(model.decode(plain))[1], model.discriminator.to_logits
+        logits, last = model._discriminate(model.decode(plain))[1], model.discriminator.to_logits
         last.bias -= logits.mean(0)
         for parameter in (last.weight, last.bias):
             parameter *= 50 / logits.std(0).min()
@@ -229,7 +229,7 @@ def test_of_a_rare_class_there_are_as_many_candidates_as_of_any(shape, monkeypat
         model.latent(torch.full((10,), c), rng=generator(0))
         assert sum(n_made) == pytest.approx(4 * 10 / share, abs=1)
     n_made.clear()
-    monkeypatch.setattr("likely.models.gan.MOST_CANDIDATES", 30)
+    monkeypatch.setattr("likely.models.gan.MAX_CANDIDATES", 30)
     model.latent(torch.full((10,), 1), rng=generator(0))
     assert sum(n_made) == 30
 

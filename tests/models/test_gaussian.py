@@ -13,7 +13,7 @@ from likely.base import Task
 from likely.data.arrays import labeled_dataset
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
-from likely.models.gaussian import ESTIMATED, SHRINKAGES, Gaussian, GaussianOptions
+from likely.models.gaussian import AUTO_SHRINKAGE, SHRINKAGES, Gaussian, GaussianOptions
 
 COVARIANCES = ["tied", "per_class", "diagonal"]
 
@@ -210,4 +210,4 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
 
 def test_without_validation_images_the_shrinkage_is_the_estimate():
     X, y = np.random.default_rng(0).standard_normal((9, 5)), np.arange(9) % 3
-    assert float(Classifier("gaussian").fit(X, y).predictor_.model.chosen_shrinkage) == ESTIMATED
+    assert float(Classifier("gaussian").fit(X, y).predictor_.model.chosen_shrinkage) == AUTO_SHRINKAGE

@@ -5,7 +5,7 @@ from torch.testing import assert_close
 
 from likely.models.new_class import (
     PSEUDO_COUNT,
-    component_at,
+    displaced_component,
     estimate_from_few,
     fit_new_component,
     sample_latents,
@@ -38,7 +38,7 @@ def test_a_single_image_has_the_spread_that_classes_usually_have_and_the_doubt_a
 def test_a_new_component_is_moved_as_far_as_the_others_are_and_away_from_them():
     means, scales, place = normal(K, D, seed=4), normal(K, D, seed=5), (normal(D, seed=6), normal(D, seed=7))
     moves = normal(K, D, seed=8)
-    mean, log_scale = component_at(place, (means + moves, scales - 0.2), (means, scales))
+    mean, log_scale = displaced_component(place, (means + moves, scales - 0.2), (means, scales))
     assert_close((mean - place[0]).square().sum(), moves.square().sum(1).mean())
     away = place[0] - means.mean(0)
     assert_close(torch.cosine_similarity(mean - place[0], away, dim=0), away.new_ones(()))
@@ -50,13 +50,15 @@ def test_where_nothing_was_pulled_a_component_is_where_its_images_lie():
         (normal(K, D, seed=8), normal(K, D, seed=9)),
         (normal(D, seed=10), normal(D, seed=11)),
     )
-    for part, expected in zip(component_at(place, sampling_distribution, sampling_distribution), place, strict=True):
+    for part, expected in zip(
+        displaced_component(place, sampling_distribution, sampling_distribution), place, strict=True
+    ):
         assert_close(part, expected)
 
 
 def test_where_the_only_other_class_lies_there_is_no_direction_to_move_in():
     only = normal(1, D), normal(1, D, seed=1)
-    assert_close(component_at((only[0][0], only[1][0]), (only[0] + 1, only[1]), only)[0], only[0][0])
+    assert_close(displaced_component((only[0][0], only[1][0]), (only[0] + 1, only[1]), only)[0], only[0][0])
 
 
 def crowd(center, n, seed):

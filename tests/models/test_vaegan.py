@@ -11,7 +11,7 @@ from likely.models.vaegan import VAEGAN, VAEGANOptions
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
 SMALL = {"latent_dims": 3, "width": 4}
-ENCODER = ("trunk.", "to_latent.")
+ENCODER = ("encoder.", "to_latent.")
 DECODER = ("head.",)
 
 
@@ -117,8 +117,8 @@ def test_the_discriminator_sees_the_images_that_the_decoder_has_just_made(shape)
     model._discriminator_loss(x, LABELS, generator(2))
     (both,) = seen
     assert len(both) == 8  # four real, four made
-    assert torch.equal(both[4:], model._made)
-    assert not model._made.requires_grad
+    assert torch.equal(both[4:], model._fake)
+    assert not model._fake.requires_grad
 
 
 @torch.no_grad()
@@ -152,7 +152,7 @@ def test_asked_for_classes_it_is_the_autoencoder(shape):
 def test_the_discriminator_sees_made_pixels_as_a_sample_shows_them():
     model, x = built(SHAPES["images"]), images(SHAPES["images"])
     with torch.no_grad():  # every pixel a little blacker than black
-        for layer in model.head.modules():
+        for layer in model.decoder.modules():
             if isinstance(layer, torch.nn.Conv2d):
                 last = layer
         last.weight.zero_()
@@ -160,7 +160,7 @@ def test_the_discriminator_sees_made_pixels_as_a_sample_shows_them():
     seen = []
     model.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
     model._autoencoder_loss(x, LABELS, generator(1))
-    model._made = torch.zeros(0)
+    model._fake = torch.zeros(0)
     model._discriminator_loss(x, LABELS, generator(2))
     for shown in seen:
         assert shown.min() == -1

@@ -1,4 +1,4 @@
-"""The families: a name that people type, and the model behind it."""
+"""Model families by name."""
 
 from __future__ import annotations
 
@@ -25,21 +25,19 @@ FAMILIES: dict[str, type[Scorer]] = {
 
 
 def family(name: str) -> type[Scorer]:
-    """The model class of a family's name; a ValueError names the nearest one."""
+    """Return the model class of a family; InvalidValueError suggests the closest name."""
     if name in FAMILIES:
         return FAMILIES[name]
     nearest = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0)[0]
-    raise InvalidValueError(
-        f"there is no model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}"
-    )
+    raise InvalidValueError(f"unknown model family {name!r}; did you mean {nearest!r}? Families: {', '.join(FAMILIES)}")
 
 
-def families_with(ability: type) -> str:
-    """The names of the families with an ability of the contract's, for a sentence to somebody whose model has it not."""
-    return ", ".join(name for name, kind in FAMILIES.items() if issubclass(kind, ability))
+def families_with(capability: type) -> str:
+    """Return the names of the families with a capability of `base.py`, separated by commas."""
+    return ", ".join(name for name, model_type in FAMILIES.items() if issubclass(model_type, capability))
 
 
-def summary(kind: type[Scorer]) -> str:
-    """The sentence that says what a family is: the first of its module's documentation."""
-    module = sys.modules[kind.__module__]
+def summary(model_type: type[Scorer]) -> str:
+    """Return the first line of the documentation of a family's module."""
+    module = sys.modules[model_type.__module__]
     return (module.__doc__ or "").partition("\n")[0]

@@ -1,7 +1,7 @@
-"""The invertible flow with one Gaussian per class in its latent space: log p(x | c) = log N(z; mean_c, 1) + log |det ∂z/∂x|.
+"""Normalizing flow with one Gaussian per class in its latent space: log p(x | c) = log N(z; mean_c, I) + log |det ∂z/∂x|.
 
 Izmailov 2020, Semi-Supervised Learning with Normalizing Flows; Ardizzone 2020, Training Normalizing Flows with the
-Information Bottleneck. The determinant is the same for every class, so one pass serves for all.
+Information Bottleneck. All classes share the determinant, so one pass computes L.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from likely.base import (
 )
 from likely.models.new_class import (
     BATCH_SIZE,
-    component_at,
     copy_weights,
+    displaced_component,
     estimate_from_few,
     fit_new_component,
     sample_latents,
@@ -41,32 +41,33 @@ from likely.networks.flow_layers import Invertible, halvings, init_from_data, mu
 from likely.networks.likelihoods import class_cross_entropy
 from likely.networks.standardizer import Standardized, Standardizer
 
-LEVELS = 256  # of an 8-bit pixel
+N_LEVELS = 256  # values of an 8-bit pixel
 
 
 class FlowOptions(FamilyOptions):
     """Options of `flow`."""
 
-    n_couplings: int = Field(4, ge=1, description="Couplings at each scale of an image, or on a vector.")
+    n_couplings: int = Field(4, ge=1, description="Coupling layers per scale for images, in total for vectors.")
     width: int = Field(
         32,
         ge=4,
-        description="Channels inside a coupling at the finest scale, doubling with each; vectors get eight times.",
+        description="Channels of the coupling networks at the finest scale, doubled at each coarser one. Networks for vectors "
+        "have eight times as many units.",
     )
     noise: float = Field(
         0.02,
         ge=0,
-        description="Standard deviation of noise on training images, of the whole range; of five times as much on vectors, in "
-        "units of theirs. Values that repeat exactly would otherwise draw the whole density to themselves.",
+        description="Standard deviation of noise on training images with values in [0, 1]; five times as much on standardized "
+        "vectors. Noise keeps the density from collapsing onto repeated values.",
     )
-    clamp: float = Field(2.0, gt=0, description="Largest logarithm of a coupling's scale, approached softly.")
+    clamp: float = Field(2.0, gt=0, description="Bound of the log scale of an affine coupling (soft clamping).")
     class_weight: float = Field(
         5.0,
         ge=0,
-        description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
+        description="Weight of the cross-entropy of p(c | x) relative to the log-likelihood per dimension; 0: likelihood only.",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
+        0.0, ge=0, lt=1, description="Label smoothing: probability mass of each label spread over all classes."
     )
 
     @property
@@ -74,8 +75,8 @@ class FlowOptions(FamilyOptions):
         return {"learning_rate": 2e-3}
 
 
-class VectorFlow(Invertible):
-    """Spline couplings on vectors (Durkan 2019, Neural Spline Flows), as zuko builds them: outliers pass as they are."""
+class _SplineFlow(Invertible):
+    """Neural spline flow on vectors (Durkan 2019), by zuko; the identity outside the splines' interval."""
 
     def __init__(self, n_dims: int, *, n_couplings: int, width: int) -> None:
         super().__init__()
@@ -95,11 +96,11 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
     """L_c = log N(z; mean_c, 1) + log |det ∂z/∂x|, exact on vectors.
 
     On 8-bit pixels k, v = (k + u) / 256 with u ~ U(0, 1), and E_u log p(v) − D log 256 bounds log p(k) from below (Theis 2016,
-    eq. 4); without noise u = ½. Sides that do not halve evenly are filled up with pixels of pure noise, whose density
-    is 1: they cost nothing and say nothing.
+    eq. 4); without noise u = ½. Sides that cannot be halved evenly are padded with uniform noise, whose density
+    is 1.
 
-    Trained on −L_y / d + class_weight · cross-entropy of softmax(L + log π_train), d the numbers after filling up (Ardizzone
-    2020, eq. 9). That pulls the components apart as in `vae`; images are drawn from where the latents of a class lie.
+    Trained on −L_y / d + class_weight · cross-entropy of softmax(L + log π_train), d the padded dimension (Ardizzone 2020,
+    eq. 9). As in `vae` the cross-entropy separates the components, so samples come from the aggregated posteriors.
     """
 
     options_type = FlowOptions
@@ -112,13 +113,13 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
         self.is_image = task.domain is Domain.PIXELS8
         self.noise = options.noise if self.is_image else 5 * options.noise
         if self.is_image:
-            self.padded = _padded(task.shape)
+            self.padded = _padded_shape(task.shape)
             width, n = options.width, options.n_couplings
             self.flow: Invertible = multi_scale(self.padded, n_couplings=n, width=width, clamp=options.clamp)
         else:
             self.padded = task.shape
-            self.flow = VectorFlow(task.n_dims, n_couplings=options.n_couplings, width=8 * options.width)
-        # Components start a few standard deviations apart, however many dimensions there are.
+            self.flow = _SplineFlow(task.n_dims, n_couplings=options.n_couplings, width=8 * options.width)
+        # Components start about four standard deviations apart in any dimension.
         d = math.prod(self.padded)
         self.component_mean = nn.Parameter(3 * torch.randn(task.n_classes, d) / math.sqrt(d))
         self.aggregate = AggregatedPosterior(self.component_mean)
@@ -128,20 +129,20 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
         return LikelihoodKind.LOWER_BOUND if self.is_image else LikelihoodKind.EXACT
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        z, _ = self.flow(self._continuous(x, rng))
-        return self._nearness(z)
+        z, _ = self.flow(self._dequantized(x, rng))
+        return self._class_log_density(z)
 
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        z, log_det = self.flow(self._continuous(x, rng))
-        return self._nearness(z) + self._shared(z, log_det)[:, None]
+        z, log_det = self.flow(self._dequantized(x, rng))
+        return self._class_log_density(z) + self._common_log_density(z, log_det)[:, None]
 
     def outputs(self, x: Tensor) -> ModelOutputs:
-        z, log_det = self.flow(self._continuous(x, None))
-        nearness, shared, d = self._nearness(z), self._shared(z, log_det), z.shape[1]
-        distance = (z.square().sum(1, keepdim=True) - 2 * nearness).clamp_min(0)
+        z, log_det = self.flow(self._dequantized(x, None))
+        class_log_density, common, d = self._class_log_density(z), self._common_log_density(z, log_det), z.shape[1]
+        distance = (z.square().sum(1, keepdim=True) - 2 * class_log_density).clamp_min(0)
         return ModelOutputs(
-            log_scores=nearness,
-            log_likelihood=nearness + shared[:, None],
+            log_scores=class_log_density,
+            log_likelihood=class_log_density + common[:, None],
             statistics=stack_statistics([log_det / d, (distance / d).sqrt()], self.task.n_classes),
             latent=z / self.embedding_scale(),
         )
@@ -150,7 +151,7 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
         return self.decode(self.latent(c, rng=rng))
 
     def encode(self, x: Tensor) -> Tensor:
-        z: Tensor = self.flow(self._continuous(x, None))[0]
+        z: Tensor = self.flow(self._dequantized(x, None))[0]
         return z
 
     def decode(self, z: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
             return self.standardizer.inverse(v)
         _, H, W = self.task.shape
         v = v[..., :H, :W] + 0.5
-        return ((LEVELS * v - 0.5) / (LEVELS - 1)).clamp(0, 1)  # what lies in the middle of a pixel's bin is that pixel
+        return ((N_LEVELS * v - 0.5) / (N_LEVELS - 1)).clamp(0, 1)  # bin centers map to their pixel value
 
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, torch.zeros_like(self.component_mean)
@@ -168,24 +169,24 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
         return self.aggregate.gaussians()
 
     def exemplar_features(self, x: Tensor) -> Tensor:
-        """z."""
+        """Return z."""
         return self.encode(x)
 
     @torch.no_grad()
     def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
         z = torch.cat([self.encode(block) for block in torch.split(x, BATCH_SIZE)])
-        place = estimate_from_few(z, torch.zeros_like(z), self.sampling_distribution())
+        location = estimate_from_few(z, torch.zeros_like(z), self.sampling_distribution())
         with torch.random.fork_rng(devices=[]):
             new = type(self)(Task(self.task.shape, (*self.task.class_counts, len(x))), self.settings)
         new.to(z.device).train(self.training)
         copy_weights(new, self)
-        new.aggregate.set_last(*place)
-        start = component_at(place, self.components(), self.sampling_distribution())
+        new.aggregate.set_last(*location)
+        start = displaced_component(location, self.components(), self.sampling_distribution())
         posteriors = z, torch.full_like(z, -torch.inf)
         others = sample_latents(self.sampling_distribution())
         if exemplars is not None:
-            points = exemplars[0].to(z)
-            others = (points, torch.full_like(points, -torch.inf)), exemplars[1].to(z.device)
+            latents = exemplars[0].to(z)
+            others = (latents, torch.full_like(latents, -torch.inf)), exemplars[1].to(z.device)
         new.component_mean[-1], _ = fit_new_component(start, posteriors, others, self.components(), scales=False)
         return new
 
@@ -194,59 +195,59 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
 
     def init_from_data(self, x: Tensor) -> None:
         if self.is_image:
-            # With the noise of a training step: filled-up pixels and constant ones have no other variance to go by.
-            init_from_data(self.flow, self._noisy(x, torch.Generator(x.device).manual_seed(0)))
+            # With training noise: padding and constant pixels have no variance without it.
+            init_from_data(self.flow, self._noisy_input(x, torch.Generator(x.device).manual_seed(0)))
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """The bound per dimension and the cross-entropy; an unlabeled image has Σ_c π_c p(x | c) for its likelihood."""
-        z, log_det = self.flow(self._noisy(x, rng))
+        """Negative log-likelihood per dimension plus cross-entropy; unlabeled images contribute log Σ_c π_c p(x | c)."""
+        z, log_det = self.flow(self._noisy_input(x, rng))
         self.aggregate.update(z.detach(), torch.zeros_like(z), y)
-        log_joint = self.log_prior + self._nearness(z)  # (B, K)
+        log_joint = self.log_prior + self._class_log_density(z)  # (B, K)
         labeled = y >= 0
-        own = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]
-        bound = torch.where(labeled, own, log_joint.logsumexp(1)) + self._shared(z, log_det)
+        log_likelihood = (log_joint - self.log_prior).gather(1, y.clamp_min(0)[:, None])[:, 0]
+        bound = torch.where(labeled, log_likelihood, log_joint.logsumexp(1)) + self._common_log_density(z, log_det)
         loss: Tensor = -bound.mean() / z.shape[1]
         if self.class_weight == 0:
             return loss
         return loss + self.class_weight * class_cross_entropy(log_joint, y, smoothing=self.label_smoothing)
 
-    def _noisy(self, x: Tensor, rng: Generator) -> Tensor:
-        """What the flow is trained on."""
-        v = self._continuous(x, rng)
+    def _noisy_input(self, x: Tensor, rng: Generator) -> Tensor:
+        """Dequantized or standardized input with training noise."""
+        v = self._dequantized(x, rng)
         return v + self.noise * standard_normal(v, rng)
 
-    def _continuous(self, x: Tensor, rng: Generator | None) -> Tensor:
-        """8-bit pixels with noise within their bins, about 0, filled up to the flow's shape; vectors standardized."""
+    def _dequantized(self, x: Tensor, rng: Generator | None) -> Tensor:
+        """Dequantize 8-bit pixels to [-0.5, 0.5] and pad them to the flow's shape; standardize vectors."""
         if not self.is_image:
             standardized: Tensor = self.standardizer(x)
             return standardized
         u = 0.5 if rng is None else uniform(x.shape, x, rng)
-        v = (x * (LEVELS - 1) + u) / LEVELS - 0.5
+        v = (x * (N_LEVELS - 1) + u) / N_LEVELS - 0.5
         _, H, W = self.padded
         if tuple(v.shape[2:]) == (H, W):
             return v
         shape = (len(x), *self.padded)
-        filled = x.new_zeros(shape) if rng is None else uniform(shape, x, rng) - 0.5
-        filled[..., : v.shape[2], : v.shape[3]] = v
-        return filled
+        padded = x.new_zeros(shape) if rng is None else uniform(shape, x, rng) - 0.5
+        padded[..., : v.shape[2], : v.shape[3]] = v
+        return padded
 
-    def _nearness(self, z: Tensor) -> Tensor:
-        """z·mean_c − ½‖mean_c‖², (B, K): −½‖z − mean_c‖² without what no class shares in."""
+    def _class_log_density(self, z: Tensor) -> Tensor:
+        """Return z·mean_c − ½‖mean_c‖², (B, K): the class-dependent terms of log N(z; mean_c, I)."""
         with torch.autocast(z.device.type, enabled=False):
-            nearness: Tensor = z.float() @ self.component_mean.mT - 0.5 * self.component_mean.square().sum(1)
-            return nearness
+            class_log_density: Tensor = z.float() @ self.component_mean.mT - 0.5 * self.component_mean.square().sum(1)
+            return class_log_density
 
-    def _shared(self, z: Tensor, log_det: Tensor) -> Tensor:
-        """What L has besides `_nearness`, the same for every class, (B,) nats."""
+    def _common_log_density(self, z: Tensor, log_det: Tensor) -> Tensor:
+        """Return the terms of L that all classes share, (B,) nats."""
         d = z.shape[1]
-        shared: Tensor = log_det - 0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
+        common: Tensor = log_det - 0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
         if self.is_image:
-            return shared - self.task.n_dims * math.log(LEVELS)
-        return shared - self.standardizer.scale.log().sum()
+            return common - self.task.n_dims * math.log(N_LEVELS)
+        return common - self.standardizer.scale.log().sum()
 
 
-def _padded(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The image's shape with sides that can be halved as often as the flow does."""
+def _padded_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Round the sides of an image up to multiples that the flow can halve."""
     C, *sides = shape
     unit = 2 ** halvings(*sides)
     return (C, *(unit * math.ceil(side / unit) for side in sides))

@@ -1,6 +1,6 @@
-"""The adversarial classifier: a generator G(z, c), and a discriminator whose K logits say which class, and how real.
+"""GAN classifier: a generator G(z, c) and a discriminator with K class logits l_c(x).
 
-With the logit of "made" fixed at 0, p(c | x) = softmax l(x) and p(real | x) = Z / (Z + 1), Z = Σ_c exp l_c(x)
+With the logit of "fake" fixed at 0, p(c | x) = softmax l(x) and p(real | x) = Z / (Z + 1), Z = Σ_c exp l_c(x)
 (Salimans 2016, Improved Techniques for Training GANs, section 5).
 """
 
@@ -48,14 +48,14 @@ PRESETS: dict[str, dict[str, object]] = {
         "diff_augment": "none",
     },
 }
-DARKEST = 0.01  # of the image that a fully connected generator begins with: from black no slope leads away
-CANDIDATES = 4  # expected of a class, for each image that is drawn of it by a generator that knows no classes
-MOST_CANDIDATES = 16_384  # of all classes; of a very rare one some images will then be of others
-CHUNK = 256  # of them are judged at a time
-# Weight decay, which for Adam is a penalty beside the loss, would drown what two networks have to say to each other.
+MIN_INITIAL_PIXEL = 0.01  # of a dense generator's initial image: the sigmoid has no gradient at black
+CANDIDATES_PER_IMAGE = 4  # expected candidates per sample in importance resampling, for an unconditional generator
+MAX_CANDIDATES = 16_384  # of all classes; samples of a very rare class may then be of other classes
+CANDIDATE_BATCH_SIZE = 256  # candidates per pass
+# No weight decay: Adam adds it to the gradient, where it would dominate the adversarial loss.
 _ADVERSARIAL_TRAINING = {"optimizer": "adam", "momentum": 0.5, "max_grad_norm": 10.0, "weight_decay": 0.0}
 PRESET_TRAINING: dict[str, dict[str, object]] = {
-    # Shifts are left to diff_augment, which does not teach the generator to shift.
+    # Only diff_augment shifts images: the generator would imitate shifted training images.
     "generator": _ADVERSARIAL_TRAINING | {"learning_rate": 2e-3, "batch_size": 64, "augment": {"shift": 0.0}},
     "classifier": _ADVERSARIAL_TRAINING
     | {
@@ -64,7 +64,7 @@ PRESET_TRAINING: dict[str, dict[str, object]] = {
         "schedule": "wsd",
         "ema_decay": 0.9995,
         "beta2": 0.999,
-        "max_grad_norm": 1000.0,  # a difference of mean features may be as long as it likes
+        "max_grad_norm": 1000.0,  # the feature-matching loss is unbounded
         "augment": {"shift": 0.0},
     },
 }
@@ -75,78 +75,86 @@ class GANOptions(TrunkOptions):
 
     preset: Literal["generator", "classifier"] = Field(
         "generator",
-        description="What it is to be good at; a preset sets what is not set by hand. classifier: the generator matches "
-        "features, the discriminator is fully connected, with noise, and both learn in one step, for few labels among many "
-        "small images without.",
+        description="Defaults of the other options. generator: image quality. classifier: semi-supervised classification of "
+        "small images with few labels (feature matching, fully connected discriminator with noise, joint updates).",
     )
     architecture: Literal["convolutional", "dense"] = Field(
         "convolutional",
-        description="Convolutions in the discriminator, or fully connected layers; vectors always take the latter.",
+        description="Layers of the discriminator; for vectors always dense.",
     )
-    generator_width: int | None = Field(None, ge=4, description="As `width`, of the generator; the same when left out.")
+    generator_width: int | None = Field(
+        None, ge=4, description="`width` of the generator. Default: the same as `width`."
+    )
     generator_architecture: Literal["convolutional", "dense"] = Field(
-        "convolutional", description="As `architecture`, of the generator."
+        "convolutional", description="Layers of the generator; for vectors always dense."
     )
-    latent_dims: int = Field(64, ge=1, description="Dimensions of the noise that an image is made from.")
-    loss: Literal["bce", "hinge", "wgan-gp"] = Field("bce", description="The adversarial loss.")
+    latent_dims: int = Field(64, ge=1, description="Dimensions of the generator's noise input.")
+    loss: Literal["bce", "hinge", "wgan-gp"] = Field("bce", description="Adversarial loss.")
     head: Literal["semi_supervised", "auxiliary"] = Field(
         "semi_supervised",
-        description="One logit a class, whose sum says how real; or class logits beside one for how real (ACGAN).",
+        description="semi_supervised: one logit per class, whose log-sum-exp is the log odds of being real; auxiliary: class "
+        "logits and a separate output for real or fake (ACGAN).",
     )
     adversarial_weight: float = Field(1.0, ge=0, description="Weight of the adversarial loss for the generator.")
     feature_matching: float = Field(
-        0.0, ge=0, description="Weight of the distance between the mean features of real and made images."
+        0.0,
+        ge=0,
+        description="Weight of feature matching: squared distance of the mean features of real and generated images.",
     )
-    class_weight: float = Field(5.0, ge=0, description="Weight of the classes' cross-entropy for the discriminator.")
+    class_weight: float = Field(5.0, ge=0, description="Weight of the class cross-entropy for the discriminator.")
     aux_class_weight: float = Field(
-        0.1, ge=0, description="Weight, for the generator, of being taken for the class that was asked for."
+        0.1,
+        ge=0,
+        description="Weight of the class cross-entropy of generated images for the generator; 0: unconditional.",
     )
     g_lr_ratio: float = Field(
         0.2,
         gt=0,
-        description="The generator's share of the learning rate, with preset generator (Heusel 2017): a quick one comes to "
-        "make the same image of a class again and again.",
+        description="Learning rate of the generator relative to the base learning rate, with preset generator (Heusel 2017). "
+        "Large values cause mode collapse.",
     )
     noise: float = Field(
         0.0,
         ge=0,
-        description="Standard deviation of noise on the discriminator's hidden layers; on the image a fifth more.",
+        description="Standard deviation of noise on the discriminator's hidden layers; 1.2 times as much on the image.",
     )
     norm: Literal["none", "weight", "fixed_weight_norm", "spectral", "layer"] = Field(
         "layer",
-        description="What is normalized in the discriminator: its weights, their length being learned (weight) or set by the "
-        "first images (fixed_weight_norm), or by their largest singular value (spectral); or its layers.",
+        description="Normalization in the discriminator: weight normalization with learned norms (weight) or norms set by the "
+        "first batch (fixed_weight_norm), spectral normalization (spectral), layer normalization (layer).",
     )
     diff_augment: str = Field(
         "shift",
         pattern=PATTERN,
-        description="Changes to real and made images alike, against learning a small set by heart: none, or any of "
-        "color, shift, cutout with commas between.",
+        description="Differentiable augmentation of real and generated images against memorization: none, or a "
+        "comma-separated list of color, shift and cutout.",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any, info: ValidationInfo) -> Any:
-        stored = info.context and info.context.get(STORED)  # of a model that was trained with them
-        if stored or not isinstance(given, Mapping):
-            return given
-        return PRESETS.get(str(given.get("preset", "generator")), {}) | dict(given)
+    def _fill_in(cls, values: Any, info: ValidationInfo) -> Any:
+        is_stored = info.context and info.context.get(
+            STORED
+        )  # presets may have changed since a stored model was trained
+        if is_stored or not isinstance(values, Mapping):
+            return values
+        return PRESETS.get(str(values.get("preset", "generator")), {}) | dict(values)
 
     @model_validator(mode="after")
     def _fits_together(self) -> GANOptions:
         if self.loss == "wgan-gp" and self.head != "auxiliary":
             raise InvalidValueError(
-                "loss 'wgan-gp' needs head 'auxiliary': a critic's value is no logarithm of odds that classes could share"
+                "loss 'wgan-gp' needs head 'auxiliary': the class logits of head 'semi_supervised' must be log odds"
             )
         if self.preset == "classifier" and self.g_lr_ratio != type(self).model_fields["g_lr_ratio"].default:
             raise InvalidValueError(
-                "g_lr_ratio has no effect with preset 'classifier', whose networks learn in one step; leave it out, or use "
+                "g_lr_ratio has no effect with preset 'classifier', whose networks are updated jointly; leave it out, or use "
                 "preset 'generator'"
             )
         if not (self.adversarial_weight or self.feature_matching or self.aux_class_weight):
             raise InvalidValueError(
                 "adversarial_weight, feature_matching and aux_class_weight are all 0, and the generator would learn nothing; "
-                "at least one of them above 0 was expected"
+                "set at least one of them above 0"
             )
         return self
 
@@ -156,10 +164,10 @@ class GANOptions(TrunkOptions):
 
 
 class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
-    """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z: the evidence is the odds of being real.
+    """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z = p(real | x) / p(fake | x).
 
-    The discriminator learns to tell real images from made ones and the classes of labeled ones apart; the generator to be
-    taken for real, and for the class that it was asked for. Unlabeled images (y = -1) are real all the same.
+    The discriminator separates real from generated images and the classes of labeled images. The generator's images should be
+    classified as real and as their class. Unlabeled images (y = -1) count as real.
     """
 
     options_type = GANOptions
@@ -170,17 +178,17 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         self.standardizer = Standardizer.of(task)
         self._n_latent, width = options.latent_dims + task.n_classes, options.width
         generator_width = options.generator_width or width
-        how: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
-        vectors = task.domain is Domain.FEATURES
+        trunk_options: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
+        is_vector = task.domain is Domain.FEATURES
         self.generator: nn.Module
-        if vectors or options.generator_architecture == "dense":
+        if is_vector or options.generator_architecture == "dense":
             self.generator = discriminator.DenseGenerator(self._n_latent, task.shape, width=generator_width)
         else:
             self.generator = make_decoder(self._n_latent, task.shape, width=generator_width, depth=options.depth)
-        if vectors or options.architecture == "dense":
-            trunk = discriminator.dense(task.shape, **how)
+        if is_vector or options.architecture == "dense":
+            trunk = discriminator.dense(task.shape, **trunk_options)
         else:
-            trunk = discriminator.convolutional(task.shape, depth=options.depth, **how)
+            trunk = discriminator.convolutional(task.shape, depth=options.depth, **trunk_options)
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
 
     @property
@@ -188,13 +196,13 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         return LikelihoodKind.UNNORMALIZED
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        return self._judged(x)[1] - self.log_prior
+        return self._discriminate(x)[1] - self.log_prior
 
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.log_scores(x)
 
     def outputs(self, x: Tensor) -> ModelOutputs:
-        features, logits = self._judged(x)
+        features, logits = self._discriminate(x)
         scores = logits - self.log_prior
         # With the other losses Z is larger for what is more real, but it is not the odds of being real.
         log_odds_real = logits.logsumexp(1) if self.settings.loss == "bce" else None
@@ -212,46 +220,46 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         )
 
     def init_from_data(self, x: Tensor) -> None:
-        self.discriminator.init_from_data(self._seen(x), torch.Generator(x.device).manual_seed(0))
+        self.discriminator.init_from_data(self._discriminator_input(x), torch.Generator(x.device).manual_seed(0))
         if isinstance(self.generator, discriminator.DenseGenerator) and self.task.domain is Domain.PIXELS8:
-            self.generator.start_at(x.mean(0).clamp(DARKEST, 1 - DARKEST).logit())
+            self.generator.start_at(x.mean(0).clamp(MIN_INITIAL_PIXEL, 1 - MIN_INITIAL_PIXEL).logit())
 
     def features(self, x: Tensor) -> Tensor:
-        return self.discriminator.pooled(self._seen(x))
+        return self.discriminator.pooled(self._discriminator_input(x))
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.decode(self.latent(c, rng=rng))
 
     def latent(self, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
-        """Noise, and the class as one-hot beside it: between two classes lies a mixture of their codes.
+        """Concatenate noise and the one-hot class: (B,) -> (B, latent_dims + K).
 
-        A generator that was never asked for a class (aux_class_weight 0) draws from p(x) alone. Of many such draws some are
-        picked with probabilities as p(c | x), since p(x | c) ∝ p(c | x) p(x) (importance resampling, Rubin 1988); its mean
-        is of no class.
+        An unconditional generator (aux_class_weight 0) samples from p(x). Since p(x | c) ∝ p(c | x) p(x), candidates are
+        resampled with probabilities proportional to p(c | x) (importance resampling, Rubin 1988); without `rng` all classes
+        share one mean.
         """
         if self.settings.aux_class_weight:
             return self._noise_and_class(c, rng, truncation)
         mean = torch.cat([self.log_prior.new_zeros(self.settings.latent_dims), self.log_prior.exp()]).expand(len(c), -1)
-        return mean if rng is None else mean + truncation * (self._picked(c, rng) - mean)
+        return mean if rng is None else mean + truncation * (self._resampled(c, rng) - mean)
 
-    def _picked(self, c: Tensor, rng: Generator) -> Tensor:
-        """Without replacement: the largest of log p(c | x) plus Gumbel noise (Kool 2019, Gumbel-Top-k), a chunk at a time."""
-        asked = torch.bincount(c, minlength=self.task.n_classes)
-        enough = int((CANDIDATES * asked / self.log_prior.exp().clamp_min(1e-6)).max().ceil())
-        n = max(min(MOST_CANDIDATES, enough), int(asked.max()))
-        best = {each: (self.log_prior[:0], self.log_prior.new_zeros(0, self._n_latent)) for each in set(c.tolist())}
-        for start in range(0, n, CHUNK):
-            z = self._noise_and_class(sample_classes(self.log_prior, min(CHUNK, n - start), rng), rng)
-            log_p = self._judged(self.decode(z))[1].log_softmax(1)
-            for each, (scores, kept) in best.items():
+    def _resampled(self, c: Tensor, rng: Generator) -> Tensor:
+        """Resample latents without replacement by log p(c | x) plus Gumbel noise (Kool 2019, Gumbel-Top-k), in batches."""
+        counts = torch.bincount(c, minlength=self.task.n_classes)
+        n_expected = int((CANDIDATES_PER_IMAGE * counts / self.log_prior.exp().clamp_min(1e-6)).max().ceil())
+        n = max(min(MAX_CANDIDATES, n_expected), int(counts.max()))
+        best = {k: (self.log_prior[:0], self.log_prior.new_zeros(0, self._n_latent)) for k in set(c.tolist())}
+        for start in range(0, n, CANDIDATE_BATCH_SIZE):
+            z = self._noise_and_class(sample_classes(self.log_prior, min(CANDIDATE_BATCH_SIZE, n - start), rng), rng)
+            log_p = self._discriminate(self.decode(z))[1].log_softmax(1)
+            for k, (scores, latents) in best.items():
                 gumbel = -uniform((len(z),), log_p, rng).clamp_min(1e-10).log().neg().log()
-                scores, kept = torch.cat([scores, log_p[:, each] + gumbel]), torch.cat([kept, z])
-                order = scores.argsort(descending=True)[: asked[each]]
-                best[each] = scores[order], kept[order]
-        picked = self.log_prior.new_zeros(len(c), self._n_latent)
-        for each, (_, kept) in best.items():
-            picked[c == each] = kept
-        return picked
+                scores, latents = torch.cat([scores, log_p[:, k] + gumbel]), torch.cat([latents, z])
+                order = scores.argsort(descending=True)[: counts[k]]
+                best[k] = scores[order], latents[order]
+        result = self.log_prior.new_zeros(len(c), self._n_latent)
+        for k, (_, latents) in best.items():
+            result[c == k] = latents
+        return result
 
     def _noise_and_class(self, c: Tensor, rng: Generator | None, truncation: float = 1.0) -> Tensor:
         code = F.one_hot(c, self.task.n_classes).to(self.log_prior.dtype)
@@ -265,92 +273,107 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         return x.sigmoid() if self.task.domain is Domain.PIXELS8 else self.standardizer.inverse(x)
 
     def objectives(self) -> Sequence[Objective]:
-        ours, theirs = tuple(self.discriminator.parameters()), tuple(self.generator.parameters())
-        chosen = self.settings
-        bounded = chosen.loss == "bce" and not chosen.feature_matching  # features have no bounds
-        if chosen.preset == "classifier":
-            return (Objective("joint", (*ours, *theirs), self._joint_loss, bounded=bounded),)
+        discriminator_parameters, generator_parameters = (
+            tuple(self.discriminator.parameters()),
+            tuple(self.generator.parameters()),
+        )
+        settings = self.settings
+        bounded = settings.loss == "bce" and not settings.feature_matching  # features are unbounded
+        if settings.preset == "classifier":
+            return (
+                Objective(
+                    "joint", (*discriminator_parameters, *generator_parameters), self._joint_loss, bounded=bounded
+                ),
+            )
         return (
-            Objective("discriminator", ours, self._discriminator_loss, bounded=chosen.loss != "wgan-gp"),
-            Objective("generator", theirs, self._generator_loss, lr_ratio=chosen.g_lr_ratio, bounded=bounded),
+            Objective(
+                "discriminator", discriminator_parameters, self._discriminator_loss, bounded=settings.loss != "wgan-gp"
+            ),
+            Objective(
+                "generator", generator_parameters, self._generator_loss, lr_ratio=settings.g_lr_ratio, bounded=bounded
+            ),
         )
 
     def _joint_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """Both losses of one batch; each network learns from its own alone."""
-        real, made, c = self._shown(x, rng), *self._made(y, rng)
+        """Sum of both losses on one batch, each with gradients for its own network only."""
+        real, fake, c = self._augmented_input(x, rng), *self._fake_batch(y, rng)
         features, logits = self.discriminator(real, rng)
-        loss = self._telling_apart(real, logits, y, made.detach(), c, rng)
-        fixed = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
-        judged = torch.func.functional_call(self.discriminator, fixed, (made, rng))
-        return loss + self._deceiving(judged, c, features[_adversaries(y)].detach())
+        loss = self._discriminator_terms(real, logits, y, fake.detach(), c, rng)
+        frozen = {name: parameter.detach() for name, parameter in self.discriminator.named_parameters()}
+        fake_outputs = torch.func.functional_call(self.discriminator, frozen, (fake, rng))
+        return loss + self._generator_terms(fake_outputs, c, features[_adversarial_mask(y)].detach())
 
     def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         with torch.no_grad():
-            made, c = self._made(y, rng)
-        real = self._shown(x, rng)
+            fake, c = self._fake_batch(y, rng)
+        real = self._augmented_input(x, rng)
         _, logits = self.discriminator(real, rng)
-        return self._telling_apart(real, logits, y, made, c, rng)
+        return self._discriminator_terms(real, logits, y, fake, c, rng)
 
     def _generator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        made, c = self._made(y, rng)
-        features = made.new_zeros(0)
+        fake, c = self._fake_batch(y, rng)
+        features = fake.new_zeros(0)
         if self.settings.feature_matching:
             with torch.no_grad():
-                features, _ = self.discriminator(self._shown(x[_adversaries(y)], rng), rng)
-        return self._deceiving(self.discriminator(made, rng), c, features)
+                features, _ = self.discriminator(self._augmented_input(x[_adversarial_mask(y)], rng), rng)
+        return self._generator_terms(self.discriminator(fake, rng), c, features)
 
-    def _telling_apart(
-        self, real: Tensor, logits: Tensor, y: Tensor, made: Tensor, c: Tensor, rng: Generator
+    def _discriminator_terms(
+        self, real: Tensor, logits: Tensor, y: Tensor, fake: Tensor, c: Tensor, rng: Generator
     ) -> Tensor:
-        """What the discriminator minimizes, given real images and their logits, and made images of the classes c."""
-        chosen, loss = self.settings, ADVERSARIAL_LOSSES[self.settings.loss]
-        _, made_logits = self.discriminator(made, rng)
-        total = loss.real(logits[_adversaries(y)].logsumexp(1)) + loss.fake(made_logits.logsumexp(1))
+        """Return the discriminator's loss from real images with their logits and fake images of classes c."""
+        settings, loss = self.settings, ADVERSARIAL_LOSSES[self.settings.loss]
+        _, fake_logits = self.discriminator(fake, rng)
+        total = loss.real(logits[_adversarial_mask(y)].logsumexp(1)) + loss.fake(fake_logits.logsumexp(1))
         labeled = y >= 0
         if labeled.any():
-            total = total + chosen.class_weight * F.cross_entropy(logits[labeled], y[labeled])
-        if chosen.head == "auxiliary":
-            total = total + chosen.class_weight * F.cross_entropy(made_logits, c)
-        if chosen.loss == "wgan-gp":
-            total = total + gradient_penalty(self._realness, real[_adversaries(y)], made, rng)
+            total = total + settings.class_weight * F.cross_entropy(logits[labeled], y[labeled])
+        if settings.head == "auxiliary":
+            total = total + settings.class_weight * F.cross_entropy(fake_logits, c)
+        if settings.loss == "wgan-gp":
+            total = total + gradient_penalty(self._critic, real[_adversarial_mask(y)], fake, rng)
         return total
 
-    def _deceiving(self, judged: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
-        """What the generator minimizes, given what the discriminator makes of its images of the classes c."""
-        (features, logits), chosen = judged, self.settings
-        total = chosen.aux_class_weight * F.cross_entropy(logits, c)
-        if chosen.adversarial_weight:
-            total = total + chosen.adversarial_weight * ADVERSARIAL_LOSSES[chosen.loss].generator(logits.logsumexp(1))
-        if chosen.feature_matching:
-            apart = real_features.mean(0) - features.mean(0)
-            total = total + chosen.feature_matching * apart.square().mean()
+    def _generator_terms(self, fake_outputs: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:
+        """Return the generator's loss from the discriminator's features and logits of fake images of classes c."""
+        (features, logits), settings = fake_outputs, self.settings
+        total = settings.aux_class_weight * F.cross_entropy(logits, c)
+        if settings.adversarial_weight:
+            total = total + settings.adversarial_weight * ADVERSARIAL_LOSSES[settings.loss].generator(
+                logits.logsumexp(1)
+            )
+        if settings.feature_matching:
+            difference = real_features.mean(0) - features.mean(0)
+            total = total + settings.feature_matching * difference.square().mean()
         return total
 
-    def _realness(self, x: Tensor) -> Tensor:
+    def _critic(self, x: Tensor) -> Tensor:
         logits: Tensor = self.discriminator(x)[1]
         return logits.logsumexp(1)
 
-    def _made(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """New images as the discriminator sees them, as many as the real ones to tell them from, and their classes."""
-        n = max(2, int(_adversaries(y).sum()))  # of a single image there is no variance to normalize by
+    def _fake_batch(self, y: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """Generate as many discriminator inputs as there are real ones in the adversarial loss, with their classes."""
+        n = max(2, int(_adversarial_mask(y).sum()))  # batch normalization needs two images
         c = sample_classes(self.log_prior, n, rng)
         x = self.generator(self._noise_and_class(c, rng)).float()
-        return (self._shown(x.sigmoid(), rng) if self.task.domain is Domain.PIXELS8 else x), c
+        return (self._augmented_input(x.sigmoid(), rng) if self.task.domain is Domain.PIXELS8 else x), c
 
-    def _shown(self, x: Tensor, rng: Generator) -> Tensor:
-        return self._seen(diff_augment(x, self.settings.diff_augment, rng))
+    def _augmented_input(self, x: Tensor, rng: Generator) -> Tensor:
+        return self._discriminator_input(diff_augment(x, self.settings.diff_augment, rng))
 
-    def _judged(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features, logits = self.discriminator(self._seen(x))
+    def _discriminate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features, logits = self.discriminator(self._discriminator_input(x))
         return features, logits
 
-    def _seen(self, x: Tensor) -> Tensor:
-        """What the discriminator looks at: pixels in [-1, 1], vectors standardized."""
+    def _discriminator_input(self, x: Tensor) -> Tensor:
+        """Scale pixels to [-1, 1]; standardize vectors."""
         return 2 * x - 1 if self.task.domain is Domain.PIXELS8 else self.standardizer(x)
 
 
-def _adversaries(y: Tensor) -> Tensor:
-    """The images that the adversarial loss looks at, (B,): the unlabeled ones where they are most, for the labeled among
-    them come round more often; else all."""
+def _adversarial_mask(y: Tensor) -> Tensor:
+    """Return the mask (B,) of real images in the adversarial loss: the unlabeled ones if they are the majority, else all.
+
+    Labeled images among many unlabeled ones are oversampled.
+    """
     unlabeled = y < 0
     return unlabeled if 2 * unlabeled.sum() > len(y) else torch.ones_like(unlabeled)

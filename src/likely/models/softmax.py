@@ -1,4 +1,4 @@
-"""The softmax twin: softmax on the same trunk. It exists to be compared with, and is never passed off as more."""
+"""Softmax baseline: softmax regression on the same encoder, for comparison; not a generative model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class SoftmaxOptions(TrunkOptions):
     """Options of `softmax`."""
 
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
+        0.0, ge=0, lt=1, description="Label smoothing: probability mass of each label spread over all classes."
     )
 
 
 class SoftmaxClassifier(Scorer, HasFeatures, Standardized):
-    """p(c | x) = softmax(logits), so log_scores = logits − log π_train: the training prior that it learned is taken out."""
+    """p(c | x) = softmax(logits), so log_scores = logits − log π_train removes the training prior."""
 
     options_type = SoftmaxOptions
 
@@ -30,20 +30,20 @@ class SoftmaxClassifier(Scorer, HasFeatures, Standardized):
         super().__init__(task, options)
         self.label_smoothing = options.label_smoothing
         self.standardizer = Standardizer.of(task)
-        self.trunk = make_encoder(task.shape, width=options.width, depth=options.depth)
-        self.to_logits = nn.Linear(self.trunk.n_features, task.n_classes)
+        self.encoder = make_encoder(task.shape, width=options.width, depth=options.depth)
+        self.to_logits = nn.Linear(self.encoder.n_features, task.n_classes)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self._logits(x) - self.log_prior
 
     def features(self, x: Tensor) -> Tensor:
-        return self.trunk.pooled(self.standardizer(x))
+        return self.encoder.pooled(self.standardizer(x))
 
     def objectives(self) -> Sequence[Objective]:
         return (Objective("cross_entropy", tuple(self.parameters()), self._loss),)
 
     def _logits(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.to_logits(self.trunk(self.standardizer(x))).float()
+        logits: Tensor = self.to_logits(self.encoder(self.standardizer(x))).float()
         return logits
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:

@@ -1,7 +1,7 @@
-"""The variational autoencoder with one Gaussian per class in its latent space: log p(x | c) ≥ E_q log p(x | z) − KL_c.
+"""Variational autoencoder with one Gaussian per class in its latent space: log p(x | c) ≥ E_q log p(x | z) − KL_c.
 
-Neither q(z | x) nor p(x | z) sees the class: a class is where its images lie in the latent space. The reconstruction then
-cancels in Bayes' rule, and a posterior needs the encoder alone (Jiang 2017, Variational Deep Embedding).
+Neither q(z | x) nor p(x | z) depends on the class, so the reconstruction term cancels in Bayes' rule and the posterior p(c | x)
+needs only the encoder (Jiang 2017, Variational Deep Embedding).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from likely.base import (
 from likely.exceptions import InvalidValueError
 from likely.models.new_class import (
     BATCH_SIZE,
-    component_at,
     copy_weights,
+    displaced_component,
     estimate_from_few,
     fit_new_component,
     sample_latents,
@@ -47,10 +47,13 @@ from likely.networks.masked_encoder import MaskedEncoder, Proposal, flatten_weig
 from likely.networks.standardizer import Standardized, Standardizer
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
-N_REGIONS = 4  # a side, in which an image's reconstruction is looked at
-ONLOOKERS = ("background", "masked_encoder")  # networks that others learn nothing from
-BACKGROUND_EVERY = 2  # steps
-N_PROPOSED = 64  # latents that may explain what is seen of an image
+REGIONS_PER_SIDE = 4  # the reconstruction statistics are averaged over a grid of regions
+AUXILIARY_NETWORKS = (
+    "background",
+    "masked_encoder",
+)  # with objectives of their own; no gradient reaches the other networks
+BACKGROUND_INTERVAL = 2  # steps between updates of the background model
+N_PROPOSALS = 64  # importance samples per partially observed image
 
 
 class VAEOptions(TrunkOptions):
@@ -60,16 +63,16 @@ class VAEOptions(TrunkOptions):
     class_weight: float = Field(
         3.0,
         ge=0,
-        description="Weight of the cross-entropy of p(c | x) beside the bound per dimension; 0: likelihood alone.",
+        description="Weight of the cross-entropy of p(c | x) relative to the ELBO per dimension; 0: ELBO only.",
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=1, description="Share of each label spread over all classes in training."
+        0.0, ge=0, lt=1, description="Label smoothing: probability mass of each label spread over all classes."
     )
     masked_every: int = Field(
         2,
         ge=0,
-        description="Steps from one to the next in which an encoder learns what images of which a part is hidden may be; "
-        "0: never, and such images are not classified.",
+        description="Training steps between updates of the encoder for masked images; 0: none, and masked images cannot be "
+        "classified.",
     )
 
 
@@ -84,11 +87,10 @@ class VAE(
 ):
     """L_c = E_q(z|x) log p(x | z) − KL(q(z | x) ‖ p(z | c)), p(z | c) = N(mean_c, scale_c²)  (Kingma & Welling 2014, eq. 3).
 
-    Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train): maximum likelihood alone hardly notices
-    the class, a handful of nats among thousands (Ardizzone 2020, Training Normalizing Flows with the Information Bottleneck).
-    The cross-entropy pulls the components away from the images of their class, to where a class is told best, and what is
-    decoded there is of no class. Images are drawn from where the images of the class do lie: from the Gaussian nearest the
-    aggregated posterior q(z | c) (Ghosh 2020, From Variational to Deterministic Autoencoders, section 4).
+    Trained on −L_y / D + class_weight · cross-entropy of softmax(−KL + log π_train), because the class accounts for only a few
+    of thousands of nats of the likelihood (Ardizzone 2020, Training Normalizing Flows with the Information Bottleneck). The
+    cross-entropy moves the components away from the latents of their classes, so samples come from the Gaussian nearest to the
+    aggregated posterior q(z | c) instead (Ghosh 2020, From Variational to Deterministic Autoencoders, section 4).
     """
 
     options_type = VAEOptions
@@ -97,10 +99,10 @@ class VAE(
         super().__init__(task, options)
         d, K = options.latent_dims, task.n_classes
         self.class_weight, self.label_smoothing = options.class_weight, options.label_smoothing
-        self.trunk = make_encoder(task.shape, width=options.width, depth=options.depth)
-        self.to_latent = nn.Linear(self.trunk.n_features, 2 * d)
-        self.head = make_decoder(d, (2 * task.shape[0], *task.shape[1:]), width=options.width, depth=options.depth)
-        # Components start apart, about three standard deviations: from one point they would have to break a tie.
+        self.encoder = make_encoder(task.shape, width=options.width, depth=options.depth)
+        self.to_latent = nn.Linear(self.encoder.n_features, 2 * d)
+        self.decoder = make_decoder(d, (2 * task.shape[0], *task.shape[1:]), width=options.width, depth=options.depth)
+        # Components start about three standard deviations apart, to break the symmetry.
         directions = torch.randn(K, d)
         self.component_mean = nn.Parameter(2 * directions / directions.norm(dim=1, keepdim=True))
         self.component_log_scale = nn.Parameter(torch.zeros(K, d))
@@ -111,7 +113,7 @@ class VAE(
         self.masked_encoder = (
             MaskedEncoder(task.shape, K, d, width=options.width, depth=options.depth) if self.masked_every else None
         )
-        self._latest: Pair | None = None  # q(z | x) of the step under way
+        self._last_posterior: Pair | None = None  # q(z | x) of the current step
 
     @property
     def likelihood_kind(self) -> LikelihoodKind:
@@ -137,14 +139,14 @@ class VAE(
         return torch.stack(log_weights).logsumexp(0) - math.log(n_samples)
 
     def outputs(self, x: Tensor) -> ModelOutputs:
-        features, activations = self.trunk.forward_with_activations(self.standardizer(x))
+        features, activations = self.encoder.forward_with_activations(self.standardizer(x))
         mean, log_scale = self._posterior_of(features)
         pixels = self._pixels(mean)
-        by_region = self._density_by_region(x, *pixels)
+        region_statistics = self._region_statistics(x, *pixels)
         reconstruction = self._density(x, *pixels)
         divergence = self._divergence(mean, log_scale)
         d, D = mean.shape[1], self.task.n_dims
-        # A point's squared distance is the divergence of a distribution without a width, up to the widths' own terms.
+        # Squared Mahalanobis distance of the posterior mean to each component.
         precision = torch.exp(-2 * self.component_log_scale)
         squared = mean.square() @ precision.mT - 2 * mean @ (precision * self.component_mean).mT
         squared = squared + (precision * self.component_mean.square()).sum(1)
@@ -153,65 +155,65 @@ class VAE(
             log_scores=-divergence,
             log_likelihood=reconstruction[:, None] - divergence,
             statistics=stack_statistics([divergence / d, mahalanobis, reconstruction / D], self.task.n_classes),
-            features=torch.cat([activations, mean, log_scale, by_region], 1),
+            features=torch.cat([activations, mean, log_scale, region_statistics], 1),
             latent=mean / self.embedding_scale(),
         )
 
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """log p(x_o) + log Σ_s w_s p(z_s | c) / p(z_s), of latents z_s that the masked encoder proposes.
+        """Return log p(x_o) + log Σ_s w_s p(z_s | c) / p(z_s), (B, K) nats, over samples z_s of the masked encoder's proposal.
 
-        Importance sampling: v_s = p(x_o | z_s) p(z_s) / r(z_s), p(x_o) = 1/S Σ_s v_s (Burda 2016, eq. 8) and w = v / Σ v,
-        flattened to v^β where a few samples would decide alone.
+        Importance sampling: v_s = p(x_o | z_s) p(z_s) / r(z_s), p(x_o) = 1/S Σ_s v_s (Burda 2016, eq. 8), w = v / Σ v, with
+        flattened weights v^β if few samples dominate.
         """
-        z, log_weight = self._weighed(x, observed, rng)
+        z, log_weight = self._importance_samples(x, observed, rng)
         log_p = self._log_components(z)  # (B, S, K)
         log_marginal = (log_p + self.log_prior).logsumexp(2, keepdim=True)
         L = (flatten_weights(log_weight)[:, :, None] + log_p - log_marginal).logsumexp(1)
-        L = L + log_weight.logsumexp(1, keepdim=True) - math.log(N_PROPOSED)
+        L = L + log_weight.logsumexp(1, keepdim=True) - math.log(N_PROPOSALS)
         return L * observed.flatten(1).any(1)[:, None]
 
     def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
-        """Decoded from the latent vector, of those proposed for the class, that explains best what is seen."""
+        """Replace hidden pixels by the decoding of the most probable of the latents proposed for the class."""
         proposed = self._proposed(x, observed)
-        one = F.one_hot(c, self.task.n_classes).bool()
-        z = replace(proposed, log_weight=torch.where(one, 0.0, -torch.inf)).sample(*self._noise(x, rng))
+        one_hot = F.one_hot(c, self.task.n_classes).bool()
+        z = replace(proposed, log_weight=torch.where(one_hot, 0.0, -torch.inf)).sample(*self._proposal_noise(x, rng))
         log_own = self._log_components(z).gather(2, c[:, None, None].expand(-1, z.shape[1], 1))[:, :, 0]
         best = (self._observed_density(x, observed, z) + log_own).argmax(1)
-        made = self.decode(z[torch.arange(len(x), device=x.device), best])
-        return torch.where(observed[:, None], x, made)
+        imputed = self.decode(z[torch.arange(len(x), device=x.device), best])
+        return torch.where(observed[:, None], x, imputed)
 
-    def _weighed(self, x: Tensor, observed: Tensor, rng: Generator | None) -> Pair:
-        """Latents z (B, S, d) and log p(x_o | z) p(z) / r(z), (B, S)."""
+    def _importance_samples(self, x: Tensor, observed: Tensor, rng: Generator | None) -> Pair:
+        """Sample latents z (B, S, d) with log weights log p(x_o | z) p(z) / r(z), (B, S)."""
         proposed = self._proposed(x, observed)
-        z = proposed.sample(*self._noise(x, rng))
+        z = proposed.sample(*self._proposal_noise(x, rng))
         log_prior = (self._log_components(z) + self.log_prior).logsumexp(2)
         return z, self._observed_density(x, observed, z) + log_prior - proposed.log_joint(z).logsumexp(2)
 
     def _proposed(self, x: Tensor, observed: Tensor) -> Proposal:
         if self.masked_encoder is None:
             raise InvalidValueError(
-                "this model has not learned to look at a part of an image; train it with masked_every above 0, such as 4"
+                "this model was trained without masked images; train it with masked_every above 0, such as 4"
             )
         proposed: Proposal = self.masked_encoder(x, observed, self.sampling_distribution()[0])
         return proposed
 
-    def _noise(self, x: Tensor, rng: Generator | None) -> Pair:
-        """The same for all images, so that one alone and among others is judged alike: (S,) evenly spread, (S, d)."""
+    def _proposal_noise(self, x: Tensor, rng: Generator | None) -> Pair:
+        """Return evenly spaced u (S,) and normal noise (S, d), shared by all images: a result does not depend on the batch."""
         rng = torch.Generator(x.device).manual_seed(0) if rng is None else rng
-        like = x.new_zeros(N_PROPOSED, self.component_mean.shape[1], dtype=torch.float32)
-        u = (torch.arange(N_PROPOSED, device=x.device) + 0.5) / N_PROPOSED
+        like = x.new_zeros(N_PROPOSALS, self.component_mean.shape[1], dtype=torch.float32)
+        u = (torch.arange(N_PROPOSALS, device=x.device) + 0.5) / N_PROPOSALS
         return u, standard_normal(like, rng)
 
     def _log_components(self, z: Tensor) -> Tensor:
-        """log p(z | c): (B, S, d) -> (B, S, K)."""
+        """Return log p(z | c): (B, S, d) -> (B, S, K)."""
         precision = (-2 * self.component_log_scale).exp()
         squared = z.square() @ precision.mT - 2 * z @ (precision * self.component_mean).mT
         constant = (precision * self.component_mean.square() / 2 + self.component_log_scale).sum(1)
         return -squared / 2 - constant - 0.5 * math.log(2 * math.pi) * z.shape[2]
 
     def _observed_density(self, x: Tensor, observed: Tensor, z: Tensor) -> Tensor:
-        """log p(x_o | z), (B, S): a sample at a time, for each is a pass of all images through the decoder."""
-        return torch.stack([self._density(x, *self._pixels(each), observed) for each in z.unbind(1)], 1)
+        """Return log p(x_o | z), (B, S), one decoder pass of all images per sample."""
+        return torch.stack([self._density(x, *self._pixels(sample), observed) for sample in z.unbind(1)], 1)
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         return self.decode(self.latent(c, rng=rng))
@@ -224,28 +226,28 @@ class VAE(
         return mean.clamp(0, 1) if self.task.domain is Domain.PIXELS8 else self.standardizer.inverse(mean)
 
     def exemplar_features(self, x: Tensor) -> Tensor:
-        """q(z | x): mean and log scale."""
+        """Return mean and log scale of q(z | x), concatenated."""
         return torch.cat(self._posterior(x), 1)
 
     @torch.no_grad()
     def with_new_class(self, x: Tensor, exemplars: Pair | None = None) -> Self:
-        each = zip(*(self._posterior(block) for block in torch.split(x, BATCH_SIZE)), strict=True)
-        mean, log_scale = (torch.cat(part) for part in each)
-        place = estimate_from_few(mean, (2 * log_scale).exp(), self.sampling_distribution())
-        start = component_at(place, self.components(), self.sampling_distribution())
+        batches = zip(*(self._posterior(block) for block in torch.split(x, BATCH_SIZE)), strict=True)
+        mean, log_scale = (torch.cat(values) for values in batches)
+        location = estimate_from_few(mean, (2 * log_scale).exp(), self.sampling_distribution())
+        start = displaced_component(location, self.components(), self.sampling_distribution())
         posteriors = mean, log_scale
         others = sample_latents(self.sampling_distribution())
         if exemplars is not None:
-            known_mean, known_log_scale = exemplars[0].to(mean).chunk(2, 1)
-            others = (known_mean, known_log_scale), exemplars[1].to(mean.device)
+            other_mean, other_log_scale = exemplars[0].to(mean).chunk(2, 1)
+            others = (other_mean, other_log_scale), exemplars[1].to(mean.device)
         component = fit_new_component(start, posteriors, others, self.components(), scales=True)
-        new = self._of_one_class_more(len(x))
-        new.aggregate.set_last(*place)
+        new = self._with_extra_class(len(x))
+        new.aggregate.set_last(*location)
         new.component_mean[-1], new.component_log_scale[-1] = component
         return new
 
-    def _of_one_class_more(self, n: int) -> Self:
-        """The same model with a class besides, of n images, about which nothing is known."""
+    def _with_extra_class(self, n: int) -> Self:
+        """Return a copy with an additional, unfitted class of n images."""
         with torch.random.fork_rng(devices=[]):
             new = type(self)(Task(self.task.shape, (*self.task.class_counts, n)), self.options)  # type: ignore[arg-type]
         new.to(self.component_mean.device).train(self.training)
@@ -255,7 +257,7 @@ class VAE(
         return new
 
     def features(self, x: Tensor) -> Tensor:
-        return self.trunk.pooled(self.standardizer(x))
+        return self.encoder.pooled(self.standardizer(x))
 
     def components(self) -> tuple[Tensor, Tensor]:
         return self.component_mean, self.component_log_scale
@@ -264,106 +266,109 @@ class VAE(
         return self.aggregate.gaussians()
 
     def objectives(self) -> Sequence[Objective]:
-        return (Objective("bound", self._parameters_but(), self._loss), *self._beside())
+        return (Objective("bound", self._parameters_except(), self._loss), *self._auxiliary_objectives())
 
-    def _parameters_but(self, *others: str) -> tuple[nn.Parameter, ...]:
-        """What is learned together; apart from it are networks that only look on, and these others."""
-        apart = tuple(f"{name}." for name in (*ONLOOKERS, *others))
-        return tuple(p for name, p in self.named_parameters() if not name.startswith(apart))
+    def _parameters_except(self, *others: str) -> tuple[nn.Parameter, ...]:
+        """Return all parameters except those of the auxiliary networks and of these others."""
+        prefixes = tuple(f"{name}." for name in (*AUXILIARY_NETWORKS, *others))
+        return tuple(p for name, p in self.named_parameters() if not name.startswith(prefixes))
 
-    def _beside(self) -> Sequence[Objective]:
-        """Of the networks that look on, and that nothing else learns from."""
-        found = []
+    def _auxiliary_objectives(self) -> Sequence[Objective]:
+        """Return the objectives of the auxiliary networks."""
+        objectives = []
         if self.background is not None:
-            theirs = tuple(self.background.parameters())
-            found.append(Objective("background", theirs, self._background_loss, interval=BACKGROUND_EVERY))
+            parameters = tuple(self.background.parameters())
+            objectives.append(Objective("background", parameters, self._background_loss, interval=BACKGROUND_INTERVAL))
         if self.masked_encoder is not None:
-            theirs = tuple(self.masked_encoder.parameters())
-            # A density may be as high as it likes.
-            found.append(Objective("masked", theirs, self._masked_loss, interval=self.masked_every, bounded=False))
-        return found
+            parameters = tuple(self.masked_encoder.parameters())
+            # A log density has no upper bound.
+            objectives.append(
+                Objective("masked", parameters, self._masked_loss, interval=self.masked_every, bounded=False)
+            )
+        return objectives
 
     def _background_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         assert self.background is not None
         return self.background.loss(x, rng)
 
     def _masked_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """−E [log r(z | y, x_o) / d + log r(y | x_o)] with z ~ q(z | x): of a part, foretell what is made of the whole.
+        """−E [log r(z | y, x_o) / d + log r(y | x_o)] with z ~ q(z | x) of the full image and random masks o.
 
-        Both expectations over images, masks and z are divergences up to a constant, KL(p(z, y | x_o) ‖ r) by the chain rule
-        but for the weight of z, which would drown the class: least where r is the posterior.
+        Both terms are KL divergences up to a constant, minimal where r is the posterior. Without 1/d they sum to
+        KL(p(z, y | x_o) ‖ r); the weight keeps z from dominating the class.
         """
-        if self._latest is None:  # as the bound's turn is every step, a step has it
+        if self._last_posterior is None:  # only if called without the preceding ELBO step
             with torch.no_grad():
-                self._latest = self._posterior(x)
-        mean, log_scale = self._latest
+                self._last_posterior = self._posterior(x)
+        mean, log_scale = self._last_posterior
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         proposed = self._proposed(x, random_masks(len(x), x.shape[2], x.shape[3], x, rng))
         log_joint = proposed.log_joint(z[:, None])[:, 0]  # (B, K)
-        own = y.clamp_min(0)[:, None]
-        log_class = proposed.log_weight.gather(1, own)[:, 0]
-        labeled = (log_joint.gather(1, own)[:, 0] - log_class) / z.shape[1] + log_class
+        label_divergence = y.clamp_min(0)[:, None]
+        log_class = proposed.log_weight.gather(1, label_divergence)[:, 0]
+        labeled = (log_joint.gather(1, label_divergence)[:, 0] - log_class) / z.shape[1] + log_class
         return -torch.where(y >= 0, labeled, log_joint.logsumexp(1) / z.shape[1]).mean()
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """The bound per dimension and the cross-entropy; an unlabeled image has Σ_c π_c p(x | c) for its likelihood."""
+        """Negative ELBO per dimension plus cross-entropy; unlabeled images contribute log Σ_c π_c p(x | c)."""
         mean, log_scale = self._posterior(x)
-        self._latest = mean.detach(), log_scale.detach()
+        self._last_posterior = mean.detach(), log_scale.detach()
         self.aggregate.update(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
         return self._bound_loss(x, y, (mean, log_scale), self._pixels(z))
 
     def _bound_loss(self, x: Tensor, y: Tensor, posterior: Pair, pixels: Pair) -> Tensor:
-        """The same, given means and log scales of q(z | x) and of p(x | z)."""
+        """Loss from means and log scales of q(z | x) and of p(x | z)."""
         divergence = self._divergence(*posterior)
         log_joint = self.log_prior - divergence  # (B, K)
         labeled = y >= 0
-        own = divergence.gather(1, y.clamp_min(0)[:, None])[:, 0]
-        bound = self._density(x, *pixels) - torch.where(labeled, own, -log_joint.logsumexp(1))
+        label_divergence = divergence.gather(1, y.clamp_min(0)[:, None])[:, 0]
+        bound = self._density(x, *pixels) - torch.where(labeled, label_divergence, -log_joint.logsumexp(1))
         loss = -bound.mean() / self.task.n_dims
         if self.class_weight == 0:
             return loss
         return loss + self.class_weight * class_cross_entropy(log_joint, y, smoothing=self.label_smoothing)
 
     def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log scale of q(z | x), (B, d) each."""
-        return self._posterior_of(self.trunk(self.standardizer(x)))
+        """Return mean and log scale of q(z | x), (B, d) each."""
+        return self._posterior_of(self.encoder(self.standardizer(x)))
 
     def _posterior_of(self, features: Tensor) -> Pair:
         mean, log_scale = self.to_latent(features).float().chunk(2, 1)
-        return mean, _bounded(log_scale, -7, 3)
+        return mean, _soft_clamp(log_scale, -7, 3)
 
     def _divergence(self, mean: Tensor, log_scale: Tensor) -> Tensor:
         return normal_divergence(mean, log_scale, self.component_mean, self.component_log_scale)
 
     def _pixels(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log scale of p(x | z), each of an image's shape."""
-        mean, log_scale = self.head(z).float().chunk(2, 1)
+        """Return mean and log scale of p(x | z), each with the shape of images."""
+        mean, log_scale = self.decoder(z).float().chunk(2, 1)
         if self.task.domain is Domain.FEATURES:
-            return mean, _bounded(log_scale, -4, 3)
-        return mean + 0.5, _bounded(log_scale - 2, -7, 1)
+            return mean, _soft_clamp(log_scale, -4, 3)
+        return mean + 0.5, _soft_clamp(log_scale - 2, -7, 1)
 
     def _reconstruction(self, x: Tensor, z: Tensor) -> Tensor:
-        """log p(x | z), (B,) nats."""
+        """Return log p(x | z), (B,) nats."""
         return self._density(x, *self._pixels(z))
 
-    def _density_by_region(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """How well each part of an image is explained, how well the decoder thinks it is, and how well neighbors alone
-        explain it: (B, R)."""
+    def _region_statistics(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+        """Return likelihood, absolute error, log scale and background likelihood, averaged over regions: (B, R)."""
         if self.background is None:
             return log_scale.mean(1, keepdim=True)
-        each = torch.cat([discretized_logistic(x, mean, log_scale), (x - mean).abs(), log_scale, self.background(x)], 1)
-        return F.adaptive_avg_pool2d(each, N_REGIONS).flatten(1)
+        statistics = torch.cat(
+            [discretized_logistic(x, mean, log_scale), (x - mean).abs(), log_scale, self.background(x)], 1
+        )
+        return F.adaptive_avg_pool2d(statistics, REGIONS_PER_SIDE).flatten(1)
 
     def _density(self, x: Tensor, mean: Tensor, log_scale: Tensor, observed: Tensor | None = None) -> Tensor:
-        """log p(x | z) of a mean and log scale for every pixel or dimension, (B,) nats; of the `observed` pixels (B, H, W)."""
+        """Return log p(x | z), (B,) nats, from mean and log scale, over all or only the `observed` pixels (B, H, W)."""
         if self.task.domain is Domain.PIXELS8:
-            each = discretized_logistic(x, mean, log_scale)
-            return (each if observed is None else each * observed[:, None]).flatten(1).sum(1)
+            log_density = discretized_logistic(x, mean, log_scale)
+            return (log_density if observed is None else log_density * observed[:, None]).flatten(1).sum(1)
         return (normal(self.standardizer(x), mean, log_scale) - self.standardizer.scale.log()).sum(1)
 
 
-def _bounded(x: Tensor, low: float, high: float) -> Tensor:
-    """x held softly between two values: a clamp would stop the gradient just where it is needed."""
-    middle, half = (low + high) / 2, (high - low) / 2
-    return middle + half * torch.tanh((x - middle) / half)
+def _soft_clamp(x: Tensor, low: float, high: float) -> Tensor:
+    """Bound x smoothly; a hard clamp would have zero gradient outside the interval."""
+    center, radius = (low + high) / 2, (high - low) / 2
+    return center + radius * torch.tanh((x - center) / radius)

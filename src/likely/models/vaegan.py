@@ -1,7 +1,7 @@
-"""The mixture-prior autoencoder whose decoder is also a generator: L_total = L_GAN + L_VAE.
+"""VAE-GAN: the class-mixture VAE with its decoder trained as a GAN generator too, L_total = L_VAE + L_GAN.
 
-Larsen 2016, Autoencoding beyond Pixels using a Learned Similarity Metric. Classes, likelihoods and one encoder pass for all
-of them are the autoencoder's; the discriminator teaches the decoder what the likelihood of single pixels cannot.
+Larsen 2016, Autoencoding beyond Pixels using a Learned Similarity Metric. Scores and likelihoods are those of `vae`; the
+discriminator adds what a likelihood of independent pixels does not penalize, such as blur.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import sample_classes, standard_normal
 from likely.networks.diff_augment import PATTERN, diff_augment
 
-# In L_GAN, of being taken for the class that was asked for: more of it makes a class's images all alike.
-CLASS_WEIGHT = 0.2
-SILENT = -1e4  # a logit that adds nothing to the sum of the others
+# Weight of the class cross-entropy in the generator loss; larger weights reduce the diversity within a class.
+AUX_CLASS_WEIGHT = 0.2
+MIN_LOGIT = -1e4  # a logit without effect on log Σ exp
 
 
 class VAEGANOptions(VAEOptions):
     """Options of `vaegan`."""
 
-    adversarial_weight: float = Field(0.1, ge=0, description="Weight of L_GAN for the decoder.")
+    adversarial_weight: float = Field(0.1, ge=0, description="Weight of the adversarial loss for the decoder.")
     feature_weight: float = Field(
-        0.1, ge=0, description="Weight of the reconstruction measured in the discriminator's features."
+        0.1, ge=0, description="Weight of the reconstruction error in the discriminator's features (feature matching)."
     )
-    loss: Literal["bce", "hinge"] = Field("bce", description="The adversarial loss.")
+    loss: Literal["bce", "hinge"] = Field("bce", description="Adversarial loss.")
     fake_ratio: float = Field(
-        0.25, gt=0, le=1, description="Images that are made at each step, as a share of the batch: more cost more time."
+        0.25, gt=0, le=1, description="Generated images per training step, as a fraction of the batch size."
     )
-    d_lr_ratio: float = Field(0.5, gt=0, description="The discriminator's share of the learning rate.")
+    d_lr_ratio: float = Field(
+        0.5, gt=0, description="Learning rate of the discriminator relative to the base learning rate."
+    )
     diff_augment: str = Field(
         "shift",
         pattern=PATTERN,
-        description="Changes to real and made images alike before the discriminator: none, or any of color, shift, "
-        "cutout with commas between.",
+        description="Differentiable augmentation before the discriminator: none, or a comma-separated list of color, shift "
+        "and cutout.",
     )
 
 
 class VAEGAN(VAE):
-    """L_VAE as in `vae`, and for the decoder L_GAN on images drawn as `sample` draws them.
+    """L_VAE of `vae`, plus L_GAN of the decoder on images from `sample`'s distribution; after training it acts as the VAE.
 
-    All that reaches the encoder of L_GAN goes through the decoder's batch statistics, which both kinds of images share.
-
-    A subclass, for whatever it is asked after training it is the autoencoder. The discriminator has a logit for every class:
-    the decoder is to be taken for real, and for the class that it was asked for.
+    The discriminator has one logit per class (Salimans 2016, section 5): generated images should be classified as real and as
+    their class. L_GAN reaches the encoder only through the decoder's batch statistics, which both kinds of images share.
     """
 
     options_type = VAEGANOptions
@@ -68,93 +68,98 @@ class VAEGAN(VAE):
         else:
             trunk = discriminator.dense(task.shape, width=options.width, noise=0.0, norm="layer")
         self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=False)
-        self._made = torch.zeros(0)  # the images of the step under way
+        self._fake = torch.zeros(0)  # generated images of the current step
 
     def outputs(self, x: Tensor) -> ModelOutputs:
-        found = super().outputs(x)
-        if self.settings.loss != "bce":  # of the other loss it is no odds
-            return found
-        _, logits = self.discriminator(self._seen(self.standardizer(x)))
+        vae_outputs = super().outputs(x)
+        if self.settings.loss != "bce":  # with other losses the value is not log odds
+            return vae_outputs
+        _, logits = self.discriminator(self._discriminator_input(self.standardizer(x)))
         log_odds_real = logits.logsumexp(1)
-        first, others = found.statistics[..., :1], found.statistics[..., 1:]
+        first, others = vae_outputs.statistics[..., :1], vae_outputs.statistics[..., 1:]
         statistics = torch.cat([first, stack_statistics([log_odds_real], self.task.n_classes), others], 2)
-        return replace(found, statistics=statistics, log_odds_real=log_odds_real)
+        return replace(vae_outputs, statistics=statistics, log_odds_real=log_odds_real)
 
     @torch.no_grad()
-    def _of_one_class_more(self, n: int) -> Self:
-        """What its discriminator takes for real is as before: it has never seen the class, and is silent about it."""
-        new = super()._of_one_class_more(n)
+    def _with_extra_class(self, n: int) -> Self:
+        """Leave the discriminator's p(real | x) unchanged: it was not trained on the new class."""
+        new = super()._with_extra_class(n)
         last = new.discriminator.to_logits
-        last.weight[-1], last.bias[-1] = 0, SILENT
+        last.weight[-1], last.bias[-1] = 0, MIN_LOGIT
         return new
 
     def objectives(self) -> Sequence[Objective]:
-        theirs = tuple(self.discriminator.parameters())
-        ours = self._parameters_but("discriminator")
+        discriminator_parameters = tuple(self.discriminator.parameters())
+        parameters = self._parameters_except("discriminator")
         return (
-            Objective("autoencoder", ours, self._autoencoder_loss, bounded=self.settings.loss == "bce"),
-            Objective("discriminator", theirs, self._discriminator_loss, lr_ratio=self.settings.d_lr_ratio),
-            *self._beside(),
+            Objective("autoencoder", parameters, self._autoencoder_loss, bounded=self.settings.loss == "bce"),
+            Objective(
+                "discriminator", discriminator_parameters, self._discriminator_loss, lr_ratio=self.settings.d_lr_ratio
+            ),
+            *self._auxiliary_objectives(),
         )
 
     def _autoencoder_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """L_VAE, and for the decoder what the discriminator says of images drawn from the classes."""
-        c, chosen = self._classes(x, rng), self.settings
+        """L_VAE, plus adversarial and feature-matching losses of the decoder."""
+        c, settings = self._sample_classes(x, rng), self.settings
         n = len(c)
         mean, log_scale = self._posterior(x)
-        self._latest = mean.detach(), log_scale.detach()
+        self._last_posterior = mean.detach(), log_scale.detach()
         self.aggregate.update(mean, (2 * log_scale).exp(), y)
         z = mean + log_scale.exp() * standard_normal(mean, rng)
-        # One pass for both: normalized apart, made images would be made otherwise in training than later.
-        pixels, pixel_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng)]))
-        remade, made = pixels[: len(x)], self._changed(self._cut(pixels[len(x) :]), rng)
-        self._made = made.detach()
-        loss = self._bound_loss(x, y, (mean, log_scale), (remade, pixel_scale[: len(x)]))
-        shown = [made]
-        if chosen.feature_weight:
-            shown += [self._seen(self._cut(remade[:n])), self._seen(self.standardizer(x[:n]))]
-        features, logits = self.discriminator(torch.cat(shown))
-        as_asked = CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
-        deceiving = ADVERSARIAL_LOSSES[chosen.loss].generator(logits[:n].logsumexp(1)) + as_asked
-        loss = loss + chosen.adversarial_weight * deceiving
-        if chosen.feature_weight:
-            loss = loss + chosen.feature_weight * _apart(*features[n:].chunk(2))
+        # One pass for both: with batch statistics of their own, generated images would differ between training and sampling.
+        pixels, pixel_log_scale = self._pixels(torch.cat([z, self.latent(c, rng=rng)]))
+        reconstruction, fake = pixels[: len(x)], self._augmented_input(self._clamped(pixels[len(x) :]), rng)
+        self._fake = fake.detach()
+        loss = self._bound_loss(x, y, (mean, log_scale), (reconstruction, pixel_log_scale[: len(x)]))
+        batch = [fake]
+        if settings.feature_weight:
+            batch += [
+                self._discriminator_input(self._clamped(reconstruction[:n])),
+                self._discriminator_input(self.standardizer(x[:n])),
+            ]
+        features, logits = self.discriminator(torch.cat(batch))
+        class_loss = AUX_CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
+        adversarial_loss = ADVERSARIAL_LOSSES[settings.loss].generator(logits[:n].logsumexp(1)) + class_loss
+        loss = loss + settings.adversarial_weight * adversarial_loss
+        if settings.feature_weight:
+            loss = loss + settings.feature_weight * _relative_distance(*features[n:].chunk(2))
         return loss
 
     def _discriminator_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """Real images from those that the decoder has just made, and the classes of labeled images from one another."""
-        made = self._made if len(self._made) else self._decoded(x, rng)
-        n, loss = len(made), ADVERSARIAL_LOSSES[self.settings.loss]
-        real = self._changed(self.standardizer(x[:n]), rng)
-        _, logits = self.discriminator(torch.cat([real, made]))
+        """Adversarial loss on real and just generated images, plus cross-entropy of labeled real images."""
+        fake = self._fake if len(self._fake) else self._fake_images(x, rng)
+        n, loss = len(fake), ADVERSARIAL_LOSSES[self.settings.loss]
+        real = self._augmented_input(self.standardizer(x[:n]), rng)
+        _, logits = self.discriminator(torch.cat([real, fake]))
         total = loss.real(logits[:n].logsumexp(1)) + loss.fake(logits[n:].logsumexp(1))
         labeled = y[:n] >= 0
         return total + F.cross_entropy(logits[:n][labeled], y[:n][labeled]) if labeled.any() else total
 
     @torch.no_grad()
-    def _decoded(self, x: Tensor, rng: Generator) -> Tensor:
-        """Made images where the decoder has not made any at this step."""
-        pixels, _ = self._pixels(self.latent(self._classes(x, rng), rng=rng))
-        return self._changed(self._cut(pixels), rng)
+    def _fake_images(self, x: Tensor, rng: Generator) -> Tensor:
+        """Generate images for a step without the autoencoder objective."""
+        pixels, _ = self._pixels(self.latent(self._sample_classes(x, rng), rng=rng))
+        return self._augmented_input(self._clamped(pixels), rng)
 
-    def _classes(self, x: Tensor, rng: Generator) -> Tensor:
-        """The classes of as many images as are to be made beside a batch."""
+    def _sample_classes(self, x: Tensor, rng: Generator) -> Tensor:
+        """Sample the classes of the generated images of a batch."""
         n = max(2, round(self.settings.fake_ratio * len(x)))
         return sample_classes(self.log_prior, n, rng)
 
-    def _cut(self, x: Tensor) -> Tensor:
-        """What a sample would show: a black that is a little less than black would give every made image away."""
+    def _clamped(self, x: Tensor) -> Tensor:
+        """Clamp pixels to [0, 1] as `sample` does; values below black would identify generated images."""
         return x.clamp(0, 1) if self.task.domain is Domain.PIXELS8 else x
 
-    def _changed(self, x: Tensor, rng: Generator) -> Tensor:
-        return self._seen(diff_augment(x, self.settings.diff_augment, rng))
+    def _augmented_input(self, x: Tensor, rng: Generator) -> Tensor:
+        return self._discriminator_input(diff_augment(x, self.settings.diff_augment, rng))
 
-    def _seen(self, x: Tensor) -> Tensor:
-        """What the discriminator looks at: pixels in [-1, 1], vectors standardized."""
+    def _discriminator_input(self, x: Tensor) -> Tensor:
+        """Scale pixels to [-1, 1]; vectors are standardized already."""
         return 2 * x - 1 if self.task.domain is Domain.PIXELS8 else x
 
 
-def _apart(remade: Tensor, original: Tensor) -> Tensor:
-    """The mean squared distance of features (B, F), as a share of the originals' mean square."""
+def _relative_distance(reconstruction: Tensor, original: Tensor) -> Tensor:
+    """Return the mean squared distance of features (B, F) relative to the originals' mean square."""
     original = original.detach()
-    return (remade - original).square().mean() / (original.square().mean() + 1e-6)
+    return (reconstruction - original).square().mean() / (original.square().mean() + 1e-6)

@@ -1,4 +1,4 @@
-"""Random changes to training images, from uniform numbers given per image: the same numbers, the same images."""
+"""Augmentation of training images as a deterministic function of uniform numbers per image."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.options import AugmentOptions
 
-ASPECT = 3.0  # of a hidden rectangle's sides, at most
-N_UNIFORMS = 15  # what one image's changes take, whichever are on, so that one option leaves the others' draws alone
+MAX_ASPECT_RATIO = 3.0  # of an erased rectangle
+N_UNIFORMS = 15  # per image, whichever options are on, so that an option does not change the random numbers of another
 
 
 def augment(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Changed copies of uint8 images: (B, C, H, W) and uniforms (B, N_UNIFORMS) -> (B, C, H, W) uint8."""
+    """Augment uint8 images (B, C, H, W) by uniform numbers (B, N_UNIFORMS) -> (B, C, H, W) uint8."""
     u = u.to(images.device)
     images = _shift_and_flip(images, u[:, :3], options)
     if not (options.rotate or options.scale or options.crop or options.color or options.erase):
@@ -29,11 +29,11 @@ def augment(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
         x = _recolor(x, u[:, 8:11], options.color)
     if options.erase:
         x = fill_masked(x, ~_rectangles(u[:, 11:15], x.shape[2:], options.erase))
-    return to_eight_bit(x)  # the nearest 8-bit image: the discretized likelihoods know no values in between
+    return to_eight_bit(x)  # discretized likelihoods are defined on 8-bit values
 
 
 def _shift_and_flip(images: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Move whole pixels, so that every value stays one of the image's own."""
+    """Shift and mirror by whole pixels, which preserves pixel values."""
     if not (options.shift or options.flip):
         return images
     B, _, H, W = images.shape
@@ -47,28 +47,28 @@ def _shift_and_flip(images: Tensor, u: Tensor, options: AugmentOptions) -> Tenso
 
 
 def _shifted(u: Tensor, side: int, fraction: float) -> Tensor:
-    """For each image the source of every row or column, (B, side): all shifts up to the largest are equally likely."""
-    largest = round(fraction * side)
-    shift = (u * (2 * largest + 1)).long() - largest
+    """Return the source of every row or column per image, (B, side), for uniformly distributed shifts."""
+    limit = round(fraction * side)
+    shift = (u * (2 * limit + 1)).long() - limit
     return (torch.arange(side, device=u.device) + shift[:, None]).clamp(0, side - 1)
 
 
 def _warp(x: Tensor, u: Tensor, options: AugmentOptions) -> Tensor:
-    """Rotate, scale and crop in one interpolation."""
+    """Rotate, scale and crop with a single interpolation."""
     signed = 2 * u - 1
     angle = signed[:, 0] * math.radians(options.rotate)
     size = 1 / (1 + signed[:, 1] * options.scale)
-    kept = (1 - u[:, 2] * options.crop).sqrt()
+    crop_side = (1 - u[:, 2] * options.crop).sqrt()
     aspect = x.shape[3] / x.shape[2]
-    cos, sin = angle.cos() * size * kept, angle.sin() * size * kept
-    center = (1 - kept)[:, None] * signed[:, 3:5]
+    cos, sin = angle.cos() * size * crop_side, angle.sin() * size * crop_side
+    center = (1 - crop_side)[:, None] * signed[:, 3:5]
     theta = torch.stack([cos, -sin / aspect, center[:, 0], sin * aspect, cos, center[:, 1]], 1).view(-1, 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
 def _recolor(x: Tensor, u: Tensor, strength: float) -> Tensor:
-    """Contrast about the image's mean, brightness, and saturation about each pixel's gray."""
+    """Change brightness, contrast about the image mean, and saturation about the gray value of each pixel."""
     change = (1 + strength * (2 * u - 1))[:, :, None, None, None]  # (B, 3, 1, 1, 1)
     gray = x.mean(1, keepdim=True)
     x = gray + change[:, 2] * (x - gray)
@@ -77,19 +77,19 @@ def _recolor(x: Tensor, u: Tensor, strength: float) -> Tensor:
 
 
 def fill_masked(x: Tensor, observed: Tensor) -> Tensor:
-    """Images with the mean color of what is observed, (B, H, W) bool, wherever nothing is: (B, C, H, W) -> the same."""
-    seen = observed[:, None].to(x.dtype)
-    mean = (x * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp_min(1)
+    """Replace hidden pixels of images (B, C, H, W) by the mean color of the `observed` ones, (B, H, W) bool."""
+    weight = observed[:, None].to(x.dtype)
+    mean = (x * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp_min(1)
     return torch.where(observed[:, None], x, mean)
 
 
-def _rectangles(u: Tensor, size: Sequence[int], largest: float) -> Tensor:
-    """A rectangle an image, of up to that share of it, of any place and of sides up to 3 to 1 (Zhong 2020): (B, H, W)."""
-    share, aspect = (u[:, 0] * largest).sqrt(), ASPECT ** (u[:, 1] - 0.5)
-    inside = []
-    for side, length, at in zip(size, (share * aspect, share / aspect), (u[:, 2], u[:, 3]), strict=True):
+def _rectangles(u: Tensor, size: Sequence[int], limit: float) -> Tensor:
+    """Return one random rectangle per image of up to this area, aspect ratio up to 3 (Zhong 2020): (B, H, W) bool."""
+    area_side, aspect = (u[:, 0] * limit).sqrt(), MAX_ASPECT_RATIO ** (u[:, 1] - 0.5)
+    inside_axis = []
+    for side, length, position in zip(size, (area_side * aspect, area_side / aspect), (u[:, 2], u[:, 3]), strict=True):
         length = length.clamp_max(1) * side
-        start = at * (side - length)
-        middles = torch.arange(side, device=u.device) + 0.5
-        inside.append((middles >= start[:, None]) & (middles < (start + length)[:, None]))
-    return inside[0][:, :, None] & inside[1][:, None, :]
+        start = position * (side - length)
+        pixel_centers = torch.arange(side, device=u.device) + 0.5
+        inside_axis.append((pixel_centers >= start[:, None]) & (pixel_centers < (start + length)[:, None]))
+    return inside_axis[0][:, :, None] & inside_axis[1][:, None, :]

@@ -1,4 +1,4 @@
-"""Batches for the loop: shuffled, augmented and moved to the device, each a function of the seed, its epoch and its place."""
+"""Shuffled, augmented batches on the device, each a function of seed, epoch and position."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from likely.training.rng import hash_uniforms, permutation
 Indices = NDArray[np.int64]
 
 
-class BatchSource(Protocol):
-    """Anything that has images by their number."""
+class _BatchSource(Protocol):
+    """Random access to images."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Indices, /) -> Tensor:
-        """uint8 (B, C, H, W), or float vectors (B, D)."""
+        """Return uint8 images (B, C, H, W) or float vectors (B, D)."""
 
 
 class ShuffledBatches:
-    """A Feed of one part of the data; the same epoch and position always give the same batch.
+    """Batches (x, y) of a training split; the same epoch and position always give the same batch.
 
-    An epoch shows every image once. Where fewer than `labeled_fraction` of them have a label, every batch is filled up to that
-    share with labeled images, which then come round more than once an epoch, each time augmented anew. `noise` is the
-    standard deviation of what is added to vectors.
+    An epoch contains every image once. If fewer than `labeled_fraction` of the images are labeled, labeled images are
+    oversampled to this fraction of every batch, with a different augmentation each time. `noise` is the standard deviation of
+    normal noise added to vectors.
     """
 
     def __init__(
         self,
-        images: BatchSource,
+        images: _BatchSource,
         labels: Indices,
         *,
         batch_size: int,
@@ -53,59 +53,63 @@ class ShuffledBatches:
         self.augment = augment
         self.noise = noise
         self.device = torch.device("cpu")
-        self.rare = _rare(labels, labeled_fraction)
-        self.common = np.flatnonzero(labels < 0) if len(self.rare) else np.arange(len(labels))
-        self.n_rare = min(max(1, round(labeled_fraction * batch_size)), batch_size - 1) if len(self.rare) else 0
+        self.oversampled = _oversampled(labels, labeled_fraction)
+        self.main_indices = np.flatnonzero(labels < 0) if len(self.oversampled) else np.arange(len(labels))
+        self.n_oversampled = (
+            min(max(1, round(labeled_fraction * batch_size)), batch_size - 1) if len(self.oversampled) else 0
+        )
 
     def to(self, device: torch.device) -> ShuffledBatches:
-        """Send the batches to a device from now on."""
+        """Send batches to a device from now on."""
         self.device = device
         return self
 
     @property
     def n_batches(self) -> int:
-        """A single image left over joins the last batch: alone it would have no variance to normalize by."""
-        full, rest = divmod(len(self.common), self.batch_size - self.n_rare)
-        return max(1, full + (rest > 1))
+        """Batches per epoch; a single remaining image joins the last batch, since batch normalization needs two."""
+        n_full, n_left = divmod(len(self.main_indices), self.batch_size - self.n_oversampled)
+        return max(1, n_full + (n_left > 1))
 
     def __call__(self, epoch: int, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        shuffled = self.common[permutation(self.seed, epoch, len(self.common))]
-        step = self.batch_size - self.n_rare
+        shuffled = self.main_indices[permutation(self.seed, epoch, len(self.main_indices))]
+        step = self.batch_size - self.n_oversampled
         for i in range(position, self.n_batches):
             end = (i + 1) * step if i + 1 < self.n_batches else None
-            rare, rounds = self._rare_ones(epoch, i)
-            indices = np.concatenate([rare, shuffled[i * step : end]])
-            rounds = np.concatenate([rounds, np.zeros(len(indices) - len(rare), np.int64)])
-            if len(rare):  # a model that looks at the first few of a batch would see labeled ones alone
-                mixed = permutation(self.seed, epoch, len(indices), i, len(self.labels))
-                indices, rounds = indices[mixed], rounds[mixed]
-            yield self._images(epoch, indices, rounds), self.labels[indices].to(self.device)
+            oversampled, repeats = self._oversampled_batch(epoch, i)
+            indices = np.concatenate([oversampled, shuffled[i * step : end]])
+            repeats = np.concatenate([repeats, np.zeros(len(indices) - len(oversampled), np.int64)])
+            if len(oversampled):  # a model that uses only the first images of a batch must see both kinds
+                order = permutation(self.seed, epoch, len(indices), i, len(self.labels))
+                indices, repeats = indices[order], repeats[order]
+            yield self._load_images(epoch, indices, repeats), self.labels[indices].to(self.device)
 
-    def _rare_ones(self, epoch: int, i: int) -> tuple[Indices, Indices]:
-        """The labeled images of batch i, and how often each has been round before; every round in another order."""
-        rounds, places = np.divmod(np.arange(i * self.n_rare, (i + 1) * self.n_rare), max(1, len(self.rare)))
-        orders = {r: permutation(self.seed, epoch, len(self.rare), r) for r in set(rounds.tolist())}
-        return self.rare[[orders[r][place] for r, place in zip(rounds.tolist(), places, strict=True)]], rounds
+    def _oversampled_batch(self, epoch: int, i: int) -> tuple[Indices, Indices]:
+        """Return the labeled images of batch i and how often each occurred before; every pass has its own order."""
+        repeats, positions = np.divmod(
+            np.arange(i * self.n_oversampled, (i + 1) * self.n_oversampled), max(1, len(self.oversampled))
+        )
+        permutations = {r: permutation(self.seed, epoch, len(self.oversampled), r) for r in set(repeats.tolist())}
+        return self.oversampled[[permutations[r][j] for r, j in zip(repeats.tolist(), positions, strict=True)]], repeats
 
-    def _images(self, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
+    def _load_images(self, epoch: int, indices: Indices, repeats: Indices) -> Tensor:
         images = self.images.batch(indices)
         if images.dtype != torch.uint8:
-            return (self._noisy(images, epoch, indices, rounds) if self.noise else images).to(self.device)
+            return (self._add_noise(images, epoch, indices, repeats) if self.noise else images).to(self.device)
         images = images.to(self.device)
         if self.augment is not None:
-            seen = indices + len(self.images) * rounds
-            images = augment(images, hash_uniforms(self.seed, epoch, seen, N_UNIFORMS), self.augment)
+            image_ids = indices + len(self.images) * repeats
+            images = augment(images, hash_uniforms(self.seed, epoch, image_ids, N_UNIFORMS), self.augment)
         return to_unit(images).contiguous(memory_format=torch.channels_last)
 
-    def _noisy(self, vectors: Tensor, epoch: int, indices: Indices, rounds: Indices) -> Tensor:
-        """With normal noise, drawn anew for every vector and epoch."""
-        u = hash_uniforms(self.seed, epoch, indices + len(self.images) * rounds, vectors.shape[1])
-        inner = u.double() + 2**-25  # of (0, 1), whose ends no normal number has
-        noise: Tensor = torch.special.ndtri(inner).to(vectors)
+    def _add_noise(self, vectors: Tensor, epoch: int, indices: Indices, repeats: Indices) -> Tensor:
+        """Add normal noise that depends on seed, epoch and image."""
+        u = hash_uniforms(self.seed, epoch, indices + len(self.images) * repeats, vectors.shape[1])
+        u_open = u.double() + 2**-25  # in the open interval (0, 1)
+        noise: Tensor = torch.special.ndtri(u_open).to(vectors)
         return vectors + self.noise * noise
 
 
-def _rare(labels: Indices, fraction: float) -> Indices:
-    """The labeled images, if they are fewer than their share beside unlabeled ones; else none."""
+def _oversampled(labels: Indices, fraction: float) -> Indices:
+    """Return the labeled images if they are less than this fraction; else none."""
     labeled = np.flatnonzero(labels >= 0)
     return labeled if len(labeled) < fraction * len(labels) else labeled[:0]

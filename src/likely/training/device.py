@@ -1,4 +1,4 @@
-"""What this machine computes with: device, precision, threads."""
+"""Device, numeric precision and threads."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from likely.exceptions import InvalidValueError
 from likely.training.options import TrainingOptions
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEPT = 512 * 2**20  # bytes at the top of the heap
-LARGEST = 32 * 2**20  # bytes of a block on the heap; glibc takes no more
-N = TypeVar("N", bound=nn.Module)
-SMALL = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
+HEAP_TOP_BYTES = 512 * 2**20  # bytes at the top of the heap
+MAX_HEAP_BLOCK_BYTES = 32 * 2**20  # bytes of a block on the heap; glibc takes no more
+Module = TypeVar("Module", bound=nn.Module)
+SMALL_IMAGE_SIDE = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
 
 
-def select_device(wanted: str) -> torch.device:
-    """The named device; `auto` takes a GPU if there is one. A ValueError says what is there."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if wanted == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if there[name]))
-    if not there.get(wanted, False):
-        names = ", ".join(name for name, present in there.items() if present)
-        raise InvalidValueError(f"device {wanted!r} is not on this machine; it has {names}")
-    return torch.device(wanted)
+def select_device(name: str) -> torch.device:
+    """Return the device of this name; `auto` prefers a GPU. InvalidValueError lists the available ones."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    if not available.get(name, False):
+        names = ", ".join(name for name, present in available.items() if present)
+        raise InvalidValueError(f"device {name!r} is not available; this machine has {names}")
+    return torch.device(name)
 
 
-def to_device(model: N, on: torch.device) -> N:
-    """The model on the device, its images' channels last, which is how convolutions there and on processors run fastest.
+def to_device(model: Module, device: torch.device) -> Module:
+    """Move a model to the device in channels-last format, the fastest for convolutions on CPU and GPU.
 
-    Apple's devices have no float64: a model that needs it stays on the processor.
+    MPS devices have no float64: models that need it stay on the CPU.
     """
-    if on.type == "mps" and any(t.dtype == torch.float64 for t in model.buffers()):
-        on = torch.device("cpu")
-    model.to(on).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
+    if device.type == "mps" and any(t.dtype == torch.float64 for t in model.buffers()):
+        device = torch.device("cpu")
+    model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
     return model
 
 
-def select_dtype(options: TrainingOptions, on: torch.device, shape: tuple[int, ...]) -> torch.dtype:
-    """The precision of the networks while training: bfloat16 where `auto` expects it to be faster."""
+def select_dtype(options: TrainingOptions, device: torch.device, shape: tuple[int, ...]) -> torch.dtype:
+    """Return the network precision for training; `auto` selects bfloat16 where it is faster."""
     if options.precision != "auto":
         return torch.bfloat16 if options.precision == "bfloat16" else torch.float32
-    large = len(shape) == 3 and min(shape[1:]) > SMALL
-    return torch.bfloat16 if large and _computes_bfloat16(on) else torch.float32
+    is_large = len(shape) == 3 and min(shape[1:]) > SMALL_IMAGE_SIDE
+    return torch.bfloat16 if is_large and _computes_bfloat16(device) else torch.float32
 
 
 def free_cores() -> int:
@@ -60,8 +60,8 @@ def free_cores() -> int:
     choice. The observation costs each command 0.2 s.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    busy = _busy_cores(seconds=0.2)
-    return max(1, cores - round(busy))
+    n_busy = _busy_cores(seconds=0.2)
+    return max(1, cores - round(n_busy))
 
 
 def tune_malloc() -> bool:
@@ -73,19 +73,21 @@ def tune_malloc() -> bool:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     # Either of them alone would stop glibc from adapting the other.
-    return mallopt is not None and bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, KEPT))
+    return mallopt is not None and bool(
+        mallopt(M_MMAP_THRESHOLD, MAX_HEAP_BLOCK_BYTES) and mallopt(M_TRIM_THRESHOLD, HEAP_TOP_BYTES)
+    )
 
 
 def describe_machine() -> str:
-    """The machine in a line, for a report: processor, cores, GPU."""
+    """Describe processor, cores and GPU in one line."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
     return f"{_processor()}, {os.cpu_count()} cores{gpu}"
 
 
-def _computes_bfloat16(on: torch.device) -> bool:
-    if on.type == "cuda":
+def _computes_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return on.type == "cpu" and _has_flag("avx512_bf16", "amx_bf16")
+    return device.type == "cpu" and _has_flag("avx512_bf16", "amx_bf16")
 
 
 def _has_flag(*names: str) -> bool:
@@ -103,7 +105,7 @@ def _processor() -> str:
 
 
 def _busy_cores(seconds: float) -> float:
-    """How many cores were at work over a moment, by the kernel's own count; 0 where there is none to ask."""
+    """Measure the number of busy cores from /proc/stat; 0 without it."""
     if not Path("/proc/stat").exists():
         return 0.0
     before = _ticks()
@@ -112,7 +114,7 @@ def _busy_cores(seconds: float) -> float:
 
 
 def _ticks() -> int:
-    """User, nice and system time of the cores that this process may use."""
-    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    """Return user, nice and system time of the cores available to this process, in clock ticks."""
+    own_cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
     lines = [line.split() for line in Path("/proc/stat").read_text().splitlines()]
-    return sum(int(ticks) for line in lines if line and line[0] in ours for ticks in line[1:4])
+    return sum(int(ticks) for line in lines if line and line[0] in own_cores for ticks in line[1:4])

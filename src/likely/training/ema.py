@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is what a training keeps."""
+"""Exponential moving average of the weights, the result of training."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch.optim.swa_utils import AveragedModel
 
 
 def ema_model(model: nn.Module, decay: float) -> AveragedModel:
-    """A copy of the model that follows it: w̄ ← d w̄ + (1 − d) w, d = min(decay, (1 + n)/(10 + n)) at the n-th update.
+    """Create the exponential moving average of a model: w̄ ← d w̄ + (1 − d) w, d = min(decay, (1 + n)/(10 + n)).
 
-    The smaller d of the first updates forgets the untrained weights, which would otherwise rule a short training.
+    n counts the updates. The smaller d of early updates removes the untrained weights, which would dominate short trainings.
     """
-    return AveragedModel(model, multi_avg_fn=_follow(decay), use_buffers=True)
+    return AveragedModel(model, multi_avg_fn=_average(decay), use_buffers=True)
 
 
-def _follow(decay: float) -> Callable[..., None]:
+def _average(decay: float) -> Callable[..., None]:
     @torch.no_grad()
-    def follow(averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor | int) -> Any:
+    def average(averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor | int) -> Any:
         n = float(n_averaged)
         weight = 1 - min(decay, (1 + n) / (10 + n))
         if averages[0].is_floating_point():
             torch._foreach_lerp_(averages, currents, weight)
         else:
-            torch._foreach_copy_(averages, currents)  # counters have no average
+            torch._foreach_copy_(averages, currents)  # counters are copied
 
-    return follow
+    return average

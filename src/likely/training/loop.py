@@ -1,4 +1,4 @@
-"""The training loop: a generator of Steps. Whoever iterates logs, draws, evaluates, saves and stops in its own `for`."""
+"""Training loop: a generator of steps; logging, evaluation, saving and stopping happen in the consumer's `for` loop."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from likely.training.rng import generator
 from likely.training.schedules import SCHEDULES
 from likely.training.state import Progress, Tensors, TrainingState
 
-SNAPSHOT_EVERY = 200  # steps: how much work a bad step can cost
+SNAPSHOT_EVERY = 200  # steps, the most that a divergence can undo
 MAX_ROLLBACKS = 3
 
 
-class BatchLoader(Protocol):
-    """Where batches come from: the same epoch and position give the same batch, whenever they are asked for."""
+class _BatchLoader(Protocol):
+    """Source of batches; the same epoch and position always give the same batch."""
 
     @property
     def n_batches(self) -> int: ...
 
     def __call__(self, epoch: int, position: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """The epoch's batches (x, y) from the given position on."""
+        """Iterate over the batches (x, y) of an epoch from a position on."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of training did. `note` says in words what was out of the ordinary."""
+    """Result of one training step; `note` describes a rollback."""
 
     number: int
     epoch: int
@@ -42,56 +42,56 @@ class Step:
     learning_rate: float
     n_images: int
     elapsed: float  # seconds since the start, those of an interrupted run included
-    ends_epoch: bool  # or the training, in the middle of one, when its minutes are over
+    ends_epoch: bool  # also True at the last step if the time limit ends the training within an epoch
     note: str | None = None
-    validation: Mapping[str, float] = field(default_factory=dict)  # what the caller measured at the epoch's end
+    validation: Mapping[str, float] = field(default_factory=dict)  # metrics measured by the consumer after an epoch
 
 
-def fit_closed_form(model: FitsInClosedForm, feed: BatchLoader) -> Iterator[None]:
-    """The pass over the training images in which a model computes what it does not learn; as often as it may be concluded."""
-    for x, y in feed(0, 0):
+def fit_closed_form(model: FitsInClosedForm, batches: _BatchLoader) -> Iterator[None]:
+    """Fit closed-form statistics in one pass over the training data; yield once per candidate solution."""
+    for x, y in batches(0, 0):
         model.update_statistics(x, y)
     yield from model.candidates()
 
 
-def fit(state: TrainingState, feed: BatchLoader, *, dtype: torch.dtype = torch.float32) -> Iterator[Step]:
-    """Train until the epochs or minutes of the options are over, one Step at a time; resumes wherever `state` stands.
+def fit(state: TrainingState, batches: _BatchLoader, *, dtype: torch.dtype = torch.float32) -> Iterator[Step]:
+    """Train for the epochs or minutes of the options, yielding every step; resume from the progress of `state`.
 
-    A loss that is not finite or explodes takes the state back to the last snapshot with half the learning rate; the fourth
-    time raises Diverged.
+    A non-finite or exploding loss restores the last snapshot with half the learning rate; the fourth time DivergenceError is
+    raised.
     """
-    if not state.objectives:  # all that there was to learn has been measured
+    if not state.objectives:  # fitted in closed form
         return
     clock = _Clock(state.progress.elapsed)
-    good = state.snapshot()
-    fraction = _fraction(state, feed)
+    snapshot = state.snapshot()
+    fraction = _fraction(state, batches)
     while fraction < 1:
-        for x, y in feed(state.progress.epoch, state.progress.position):
-            rate = _set_rate(state, fraction)
+        for x, y in batches(state.progress.epoch, state.progress.position):
+            learning_rate = _set_rate(state, fraction)
             losses = _update(state, x, y, dtype)
             state.progress.elapsed = clock.read()
-            if not _healthy(state, losses):
-                note = _roll_back(state, good, losses)
-                yield _step(state, fraction, losses, rate, note=note)
+            if not _is_healthy(state, losses):
+                note = _roll_back(state, snapshot, losses)
+                yield _step(state, fraction, losses, learning_rate, note=note)
                 break
             state.ema.update_parameters(state.model)
-            _advance(state.progress, losses, feed.n_batches)
-            fraction = _fraction(state, feed)
-            yield _step(state, fraction, losses, rate, n_images=len(x))
+            _advance(state.progress, losses, batches.n_batches)
+            fraction = _fraction(state, batches)
+            yield _step(state, fraction, losses, learning_rate, n_images=len(x))
             if is_snapshot_point(state.progress):
-                good = state.snapshot()
+                snapshot = state.snapshot()
             if fraction >= 1:
                 return
-        fraction = _fraction(state, feed)
+        fraction = _fraction(state, batches)
 
 
 def is_snapshot_point(progress: Progress) -> bool:
-    """Whether a bad step would lead back to here: a training saved at such a point resumes exactly, roll-backs included."""
+    """Return True where the loop takes a snapshot: a training saved there resumes exactly, including rollbacks."""
     return progress.step == 1 or progress.step % SNAPSHOT_EVERY == 0 or progress.position == 0
 
 
 class _Clock:
-    """Seconds spent, those of an earlier run included."""
+    """Training time in seconds, including earlier runs."""
 
     def __init__(self, before: float) -> None:
         self.start = time.monotonic() - before
@@ -100,24 +100,24 @@ class _Clock:
         return time.monotonic() - self.start
 
 
-def _fraction(state: TrainingState, feed: BatchLoader) -> float:
-    """How much of the training is done, by its steps or by its minutes."""
+def _fraction(state: TrainingState, batches: _BatchLoader) -> float:
+    """Return the completed fraction of the training, by time or by steps."""
     if state.options.minutes is not None:
         return min(1.0, state.progress.elapsed / (60 * state.options.minutes))
-    return min(1.0, state.progress.step / ((state.options.epochs or 1) * feed.n_batches))
+    return min(1.0, state.progress.step / ((state.options.epochs or 1) * batches.n_batches))
 
 
 def _set_rate(state: TrainingState, fraction: float) -> float:
     schedule = SCHEDULES[state.options.schedule]
-    rate = state.options.learning_rate * schedule(fraction) * state.progress.rate_scale
+    learning_rate = state.options.learning_rate * schedule(fraction) * state.progress.rate_scale
     for objective, optimizer in zip(state.objectives, state.optimizers, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = rate * objective.lr_ratio
-    return rate
+            group["lr"] = learning_rate * objective.lr_ratio
+    return learning_rate
 
 
 def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> dict[str, float]:
-    """One step of every objective whose turn it is; its loss by name. Weights stay as they are if a loss is not finite."""
+    """Update every objective that is due and return losses by name; weights stay unchanged if a loss is not finite."""
     state.model.train()
     losses = {}
     for i, (objective, optimizer) in enumerate(zip(state.objectives, state.optimizers, strict=True)):
@@ -129,48 +129,48 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
         losses[objective.name] = loss.item()
         if not math.isfinite(losses[objective.name]):
             break
-        if not math.isfinite(_descend(objective, optimizer, loss, state.options.max_grad_norm)):
-            losses[objective.name] = math.nan  # a finite loss without a usable slope is no better than a bad one
+        if not math.isfinite(_optimizer_step(objective, optimizer, loss, state.options.max_grad_norm)):
+            losses[objective.name] = math.nan  # a loss with a non-finite gradient counts as non-finite
     return losses
 
 
-def _descend(objective: Objective, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float) -> float:
-    """One optimizer step along the clipped gradient; returns the gradient's norm, and steps nowhere if it is not finite."""
+def _optimizer_step(objective: Objective, optimizer: torch.optim.Optimizer, loss: Tensor, max_norm: float) -> float:
+    """Take an optimizer step along the clipped gradient unless its norm is not finite; return the norm."""
     gradients = torch.autograd.grad(loss, list(objective.parameters))
     norm = torch.nn.utils.get_total_norm(gradients)
-    length = norm.item()
-    if math.isfinite(length):
+    norm_value = norm.item()
+    if math.isfinite(norm_value):
         for parameter, gradient in zip(objective.parameters, gradients, strict=True):
-            parameter.grad = gradient * min(1.0, clip / (length + 1e-6))
+            parameter.grad = gradient * min(1.0, max_norm / (norm_value + 1e-6))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return length
+    return norm_value
 
 
-def _healthy(state: TrainingState, losses: Mapping[str, float]) -> bool:
-    """Whether every loss is finite and, if bounded, within ten times the first loss's size of the lowest so far."""
+def _is_healthy(state: TrainingState, losses: Mapping[str, float]) -> bool:
+    """Return True if every loss is finite and bounded ones exceed their minimum by at most 10 (|first loss| + 1)."""
     bounded = {objective.name for objective in state.objectives if objective.bounded}
     for name, loss in losses.items():
-        room = 10 * (abs(state.progress.first.get(name, loss)) + 1)
-        if not math.isfinite(loss) or (name in bounded and loss > state.progress.lowest.get(name, loss) + room):
+        tolerance = 10 * (abs(state.progress.first.get(name, loss)) + 1)
+        if not math.isfinite(loss) or (name in bounded and loss > state.progress.lowest.get(name, loss) + tolerance):
             return False
     return True
 
 
-def _roll_back(state: TrainingState, good: tuple[Tensors, dict[str, Any]], losses: Mapping[str, float]) -> str:
-    """Back to the last snapshot with half the rate; the sentence that says so."""
+def _roll_back(state: TrainingState, snapshot: tuple[Tensors, dict[str, Any]], losses: Mapping[str, float]) -> str:
+    """Restore the snapshot with half the learning rate and return a note; raise DivergenceError after `MAX_ROLLBACKS`."""
     rollbacks, elapsed = state.progress.rollbacks + 1, state.progress.elapsed
-    scale, where = state.progress.rate_scale / 2, f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
-    bad = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
+    scale, location = state.progress.rate_scale / 2, f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
+    loss_text = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
     if rollbacks > MAX_ROLLBACKS:
         raise DivergenceError(
-            f"the loss ({bad}) went astray at {where} for the {rollbacks}th time, the last at "
+            f"the loss ({loss_text}) diverged at {location} for the {rollbacks}th time, last at "
             f"{2 * scale:g} of the learning rate; try a lower --learning-rate than {state.options.learning_rate:g}, "
             f"a smaller --max-grad-norm than {state.options.max_grad_norm:g}, or --precision float32"
         )
-    state.restore(*good)
+    state.restore(*snapshot)
     state.progress = replace(state.progress, rollbacks=rollbacks, rate_scale=scale, elapsed=elapsed)
-    return f"the loss ({bad}) went astray at {where}: back to step {state.progress.step}, learning rate halved"
+    return f"the loss ({loss_text}) diverged at {location}: back to step {state.progress.step}, learning rate halved"
 
 
 def _advance(progress: Progress, losses: Mapping[str, float], n_batches: int) -> None:
@@ -187,13 +187,13 @@ def _step(
     state: TrainingState,
     fraction: float,
     losses: Mapping[str, float],
-    rate: float,
+    learning_rate: float,
     *,
     n_images: int = 0,
     note: str | None = None,
 ) -> Step:
     progress = state.progress
-    whole = note is None and progress.position == 0
-    epoch = progress.epoch - 1 if whole else progress.epoch
-    ends_epoch = whole or (note is None and fraction >= 1)
-    return Step(progress.step, epoch, fraction, losses, rate, n_images, progress.elapsed, ends_epoch, note)
+    completes_epoch = note is None and progress.position == 0
+    epoch = progress.epoch - 1 if completes_epoch else progress.epoch
+    ends_epoch = completes_epoch or (note is None and fraction >= 1)
+    return Step(progress.step, epoch, fraction, losses, learning_rate, n_images, progress.elapsed, ends_epoch, note)

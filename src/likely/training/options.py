@@ -1,4 +1,4 @@
-"""What people may say about a training: how long, how fast, on what, with which changes to the images."""
+"""Options of training and augmentation."""
 
 from __future__ import annotations
 
@@ -12,82 +12,81 @@ from likely.options import Options
 
 
 class AugmentOptions(Options):
-    """Random changes to training images, drawn anew for every image and epoch from the seed.
+    """Random augmentation of training images, different for every image and epoch.
 
-    Shifts and flips move pixels and keep them exact. The others make new values between the old ones, which is no harm to
-    a posterior but moves a likelihood of 8-bit pixels, so they are off until asked for.
+    Shifts and flips preserve pixel values. The others interpolate, which is harmless for posteriors but changes the likelihood
+    of 8-bit pixels, so they are off by default.
     """
 
     shift: float = Field(
-        0.08, ge=0, le=0.5, description="Largest shift, as a share of the image's side; the border repeats."
+        0.08, ge=0, le=0.5, description="Maximum shift as a fraction of the image side; border pixels are repeated."
     )
-    flip: bool = Field(False, description="Mirror every other image left to right; wrong for digits and letters.")
-    rotate: float = Field(0.0, ge=0, le=180, description="Largest rotation in degrees.")
-    scale: float = Field(0.0, ge=0, lt=1, description="Largest change of size, as a share: 0.1 means 0.9 to 1.1 times.")
+    flip: bool = Field(False, description="Flip images horizontally with probability 1/2; not for digits or letters.")
+    rotate: float = Field(0.0, ge=0, le=180, description="Maximum rotation in degrees.")
+    scale: float = Field(0.0, ge=0, lt=1, description="Maximum relative change of size: 0.1 means 0.9 to 1.1 times.")
     crop: float = Field(
-        0.0, ge=0, lt=1, description="Largest share of the image's area cut away before it is enlarged again."
+        0.0, ge=0, lt=1, description="Maximum fraction of the area cropped away before resizing to the full image."
     )
     erase: float = Field(
-        0.0, ge=0, lt=1, description="Largest share of the image that a rectangle of the mean color of the rest hides."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Maximum fraction of the area erased by a rectangle of the image's mean color (random erasing).",
     )
-    color: float = Field(
-        0.0, ge=0, lt=1, description="Largest change of brightness, contrast and saturation, as a share."
-    )
+    color: float = Field(0.0, ge=0, lt=1, description="Maximum relative change of brightness, contrast and saturation.")
 
 
 class TrainingOptions(Options):
-    """Options of every training, whatever the family."""
+    """Options of training, for all families."""
 
     epochs: int | None = Field(
-        None, ge=1, description="Passes over the training images; chosen by their number when left out."
+        None, ge=1, description="Passes over the training images. Default: chosen from their number."
     )
-    minutes: float | None = Field(None, gt=0, description="Train for so many minutes instead.")
-    batch_size: int | None = Field(None, ge=2, description="Images a step; chosen by their number when left out.")
-    optimizer: Literal["adamw", "adam", "adagrad", "sgd"] = Field("adamw", description="How gradients become steps.")
-    momentum: float = Field(
-        0.9, ge=0, lt=1, description="How long gradients are remembered: momentum of SGD, β₁ of Adam."
-    )
-    beta2: float = Field(0.99, ge=0, lt=1, description="How long the squares of gradients are remembered: β₂ of Adam.")
+    minutes: float | None = Field(None, gt=0, description="Training time in minutes, instead of epochs.")
+    batch_size: int | None = Field(None, ge=2, description="Images per step. Default: chosen from their number.")
+    optimizer: Literal["adamw", "adam", "adagrad", "sgd"] = Field("adamw", description="Optimizer.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD, β₁ of Adam.")
+    beta2: float = Field(0.99, ge=0, lt=1, description="β₂ of Adam.")
     schedule: Literal["one_cycle", "cosine", "step", "constant", "wsd"] = Field(
-        "one_cycle", description="How the learning rate runs from the first step to the last."
+        "one_cycle", description="Learning-rate schedule; wsd: constant, then linear cooldown."
     )
-    learning_rate: float = Field(4e-3, gt=0, description="The schedule's largest learning rate.")
-    weight_decay: float = Field(0.02, ge=0, description="Pull of weights toward zero, per step and learning rate.")
-    max_grad_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient; a longer one is shortened to it.")
+    learning_rate: float = Field(4e-3, gt=0, description="Maximum learning rate of the schedule.")
+    weight_decay: float = Field(0.02, ge=0, description="Weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Maximum gradient norm (gradient clipping).")
     ema_decay: float = Field(
-        0.998, ge=0, lt=1, description="Decay of the weights' moving average, which is what is kept."
+        0.998, ge=0, lt=1, description="Decay per step of the moving average of the weights, which is the final model."
     )
-    patience: int = Field(30, ge=1, description="Epochs without a better validation score before training stops early.")
+    patience: int = Field(
+        30, ge=1, description="Early stopping after this many epochs without a better validation score."
+    )
     labeled_fraction: float = Field(
-        0.25, ge=0, lt=1, description="Least share of a batch that is labeled, where there are unlabeled images."
+        0.25, ge=0, lt=1, description="Minimum fraction of labeled images per batch if there are unlabeled images."
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
-        "auto", description="Where to compute; auto: a GPU if there is one."
-    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Device; auto: a GPU if available.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Numbers inside the networks; auto: bfloat16 where the device is faster with it."
+        "auto", description="Precision of the networks; auto: bfloat16 where it is faster."
     )
-    threads: int | None = Field(None, ge=1, description="Processor threads; the free cores when left out.")
-    augment: AugmentOptions = Field(AugmentOptions(), description="Random changes to training images.")
+    threads: int | None = Field(None, ge=1, description="CPU threads. Default: the number of free cores.")
+    augment: AugmentOptions = Field(AugmentOptions(), description="Augmentation of training images.")
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainingOptions:
         if self.epochs is not None and self.minutes is not None:
             raise InvalidValueError(
-                f"epochs ({self.epochs}) and minutes ({self.minutes:g}) both say how long to train; give one"
+                f"epochs ({self.epochs}) and minutes ({self.minutes:g}) are alternatives; set one of them"
             )
         return self
 
-    def with_defaults(self, better: Mapping[str, object]) -> TrainingOptions:
-        """The same with what a family does better with, wherever nothing else was asked for."""
-        asked, better = self.model_dump(exclude_unset=True), dict(better)
-        for name, group in better.items():
+    def with_defaults(self, family_defaults: Mapping[str, object]) -> TrainingOptions:
+        """Return the options with a family's defaults for everything that is not set explicitly."""
+        explicit, family_defaults = self.model_dump(exclude_unset=True), dict(family_defaults)
+        for name, group in family_defaults.items():
             if isinstance(group, Mapping):
-                asked[name] = {**group, **asked.get(name, {})}
-        return self.model_validate(better | asked)
+                explicit[name] = {**group, **explicit.get(name, {})}
+        return self.model_validate(family_defaults | explicit)
 
     def resolve(self, n_images: int) -> TrainingOptions:
-        """The same with batch size and length filled in: a batch of about a thirtieth of the images, about 4,000 steps."""
+        """Return the options with batch size (about 1/32 of the images) and epochs (about 4,000 steps) filled in."""
         batch_size = self.batch_size or max(16, min(256, 1 << ((n_images // 32).bit_length() or 1)))
         if self.epochs is not None or self.minutes is not None:
             return self.model_copy(update={"batch_size": batch_size})

@@ -1,48 +1,48 @@
-"""Learning-rate schedules: the share of the largest rate at each fraction of a training, 0 at its start and 1 at its end."""
+"""Learning-rate schedules: the factor of the maximum learning rate at a fraction of the training, in [0, 1]."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 
-WARM_UP = 0.2  # of the training: the share in which one_cycle climbs
-COOL_DOWN = 0.3  # the share in which wsd descends
+WARMUP_FRACTION = 0.2  # fraction of the training in which one_cycle increases the rate
+COOLDOWN_FRACTION = 0.3  # fraction of the training in which wsd decreases the rate
 
 
-def one_cycle(fraction: float) -> float:
-    """Up in a half cosine, down in another (Smith 2018, Super-Convergence).
+def _one_cycle(fraction: float) -> float:
+    """Increase and decrease along half cosines (Smith 2018, Super-Convergence).
 
-    >>> one_cycle(0.2), round(one_cycle(1.0), 3)
+    >>> _one_cycle(0.2), round(_one_cycle(1.0), 3)
     (1.0, 0.001)
     """
-    if fraction < WARM_UP:
-        return 0.04 + 0.96 * _half_cosine(1 - fraction / WARM_UP)
-    return max(_half_cosine((fraction - WARM_UP) / (1 - WARM_UP)), 1e-3)
+    if fraction < WARMUP_FRACTION:
+        return 0.04 + 0.96 * _half_cosine(1 - fraction / WARMUP_FRACTION)
+    return max(_half_cosine((fraction - WARMUP_FRACTION) / (1 - WARMUP_FRACTION)), 1e-3)
 
 
-def cosine(fraction: float) -> float:
-    """Down in a half cosine (Loshchilov 2017, SGDR)."""
+def _cosine(fraction: float) -> float:
+    """Decrease along a half cosine (Loshchilov 2017, SGDR)."""
     return max(_half_cosine(fraction), 1e-3)
 
 
-def step(fraction: float) -> float:
-    """A tenth after one half, a hundredth after three quarters."""
+def _step(fraction: float) -> float:
+    """Decrease to a tenth after one half and to a hundredth after three quarters."""
     return 1.0 if fraction < 0.5 else 0.1 if fraction < 0.75 else 0.01
 
 
-def constant(fraction: float) -> float:
-    """The same from first to last."""
+def _constant(fraction: float) -> float:
+    """Keep the maximum rate."""
     return 1.0
 
 
-def wsd(fraction: float) -> float:
-    """The same for most of the training, then down in a straight line (Hägele 2024, Scaling Laws and Compute-Optimal Training
-    Beyond Fixed Training Durations).
+def _wsd(fraction: float) -> float:
+    """Keep the maximum rate, then decrease linearly: warmup-stable-decay without warmup (Hägele 2024, Scaling Laws and
+    Compute-Optimal Training Beyond Fixed Training Durations).
 
-    >>> wsd(0.0), wsd(0.7), round(wsd(0.85), 3)
+    >>> _wsd(0.0), _wsd(0.7), round(_wsd(0.85), 3)
     (1.0, 1.0, 0.5)
     """
-    return max(min(1.0, (1 - fraction) / COOL_DOWN), 1e-3)
+    return max(min(1.0, (1 - fraction) / COOLDOWN_FRACTION), 1e-3)
 
 
 def _half_cosine(fraction: float) -> float:
@@ -50,9 +50,9 @@ def _half_cosine(fraction: float) -> float:
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
-    "one_cycle": one_cycle,
-    "cosine": cosine,
-    "step": step,
-    "constant": constant,
-    "wsd": wsd,
+    "one_cycle": _one_cycle,
+    "cosine": _cosine,
+    "step": _step,
+    "constant": _constant,
+    "wsd": _wsd,
 }

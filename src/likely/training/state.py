@@ -1,4 +1,4 @@
-"""The whole state of a training: everything that the next step depends on, and nothing else."""
+"""State of a training: everything that the next step depends on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tensors = dict[str, Tensor]
 
 @dataclass
 class Progress:
-    """Where a training stands. `position` counts the batches of the epoch already seen."""
+    """Progress of a training; `position` is the number of batches of the epoch already processed."""
 
     step: int = 0
     epoch: int = 0
@@ -28,14 +28,14 @@ class Progress:
     elapsed: float = 0.0  # seconds
     rate_scale: float = 1.0
     rollbacks: int = 0
-    lowest: dict[str, float] = field(default_factory=dict)  # each objective's lowest loss
+    lowest: dict[str, float] = field(default_factory=dict)  # lowest loss of each objective
     first: dict[str, float] = field(default_factory=dict)
-    best_score: float | None = None  # nats an image, on validation
-    stale: int = 0  # epochs since the best
+    best_score: float | None = None  # nats per image, on validation data
+    stale: int = 0  # epochs since the best score
 
 
 class TrainingState:
-    """Model, moving average, optimizers and progress; `snapshot` and `restore` turn them into tensors and JSON, and back."""
+    """Model, moving average, optimizers and progress, converted to tensors and JSON by `snapshot` and back by `restore`."""
 
     def __init__(self, model: Trainable, options: TrainingOptions, *, seed: int) -> None:
         self.model = model
@@ -52,72 +52,72 @@ class TrainingState:
 
     @property
     def ema_model(self) -> Trainable:
-        """The model with averaged weights: what is evaluated and kept."""
+        """Model with averaged weights, which is evaluated and saved."""
         return cast(Trainable, self.ema.module)
 
     def reset_ema(self) -> None:
-        """Start the moving average anew from the model as it is now."""
+        """Restart the moving average from the current weights."""
         self.ema_model.load_state_dict(self.model.state_dict())
 
     def update_best(self, score: float) -> bool:
-        """Remember the averaged weights if `score` (nats an image, less is better) is the best so far."""
+        """Store the averaged weights if `score` (nats per image, lower is better) is the best so far."""
         best = self.progress.best_score
         if best is not None and not score < best:
             self.progress.stale += 1
             return False
         self.progress.best_score, self.progress.stale = score, 0
-        self.best = _copied(self.ema_model.state_dict())
+        self.best = _clone(self.ema_model.state_dict())
         return True
 
     def load_best(self) -> None:
-        """Put the best averaged weights, or the last ones if none were scored, into the model."""
+        """Load the best averaged weights into the model, or the current averages if none were scored."""
         self.model.load_state_dict(self.best or self.ema_model.state_dict())
 
     def snapshot(self) -> tuple[Tensors, dict[str, Any]]:
-        """Everything as tensors by name and one JSON document; the tensors are copies."""
+        """Return the state as copied tensors by name and a JSON document."""
         tensors = add_prefix("model", self.model.state_dict()) | add_prefix("ema", self.ema.state_dict())
         tensors |= add_prefix("best", self.best)
         rest = []
         for i, each in enumerate(self.optimizers):
-            moments, plain = _to_state(each.state_dict())
+            moments, config = _to_state(each.state_dict())
             tensors |= add_prefix(f"optimizer{i}", moments)
-            rest.append(plain)
-        return _copied(tensors), {"progress": asdict(self.progress), "optimizers": rest, "seed": self.seed}
+            rest.append(config)
+        return _clone(tensors), {"progress": asdict(self.progress), "optimizers": rest, "seed": self.seed}
 
     def restore(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
-        """The state of a snapshot."""
+        """Restore the state of a snapshot."""
         self.model.load_state_dict(strip_prefix("model", tensors))
         self.ema.load_state_dict(strip_prefix("ema", tensors))
-        self.best = _copied(strip_prefix("best", tensors))
-        for i, (each, plain) in enumerate(zip(self.optimizers, document["optimizers"], strict=True)):
-            each.load_state_dict(_from_state(strip_prefix(f"optimizer{i}", tensors), plain))
+        self.best = _clone(strip_prefix("best", tensors))
+        for i, (each, config) in enumerate(zip(self.optimizers, document["optimizers"], strict=True)):
+            each.load_state_dict(_from_state(strip_prefix(f"optimizer{i}", tensors), config))
         self.progress = Progress(**deepcopy(document["progress"]))
         self.seed = document["seed"]
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> Tensors:
+def _clone(tensors: Mapping[str, Tensor]) -> Tensors:
     return {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
 
 
 def add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Tensors by their names, behind that of what they belong to."""
+    """Prefix the names of tensors."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
 def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Those that `prefixed` marked so, by their own names."""
+    """Select the tensors with a prefix and remove it from their names."""
     return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}
 
 
 def _to_state(state: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
-    """An optimizer's state: the tensors as "parameter/moment", the groups as JSON."""
+    """Split the state of an optimizer into tensors named "parameter/moment" and JSON."""
     tensors = {f"{p}/{name}": value for p, moments in state["state"].items() for name, value in moments.items()}
     return tensors, {"param_groups": state["param_groups"]}
 
 
-def _from_state(tensors: Tensors, plain: Mapping[str, Any]) -> dict[str, Any]:
+def _from_state(tensors: Tensors, config: Mapping[str, Any]) -> dict[str, Any]:
     moments: dict[int, Tensors] = {}
     for name, value in tensors.items():
         parameter, moment = name.split("/")
         moments.setdefault(int(parameter), {})[moment] = value.clone()
-    return {"state": moments, "param_groups": plain["param_groups"]}
+    return {"state": moments, "param_groups": config["param_groups"]}
