@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from likely import Classifier
 from likely.base import Task
+from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data.arrays import labeled_dataset
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
@@ -195,14 +196,13 @@ def test_of_features_the_shrinkage_is_the_one_that_explains_validation_images_be
     parts = make_splits(labeled_dataset(X, y, list("012345"), ImageOptions()), 0)
 
     def trained(**options):
-        classifier = Classifier("gaussian", options=options)
-        for _ in classifier.fit_steps(parts, list("012345"), None):
+        trainer = Trainer(ModelSpec("gaussian", options), parts, list("012345"), None)
+        for _ in trainer.steps():
             pass
-        return classifier, classifier.training_state_.progress.best_score
+        return trainer.predictor.model, trainer.state.progress.best_score
 
-    classifier, best = trained()
-    classifier.finish(parts)
-    chosen = float(classifier.predictor_.model.chosen_shrinkage)
+    model, best = trained()
+    chosen = float(model.chosen_shrinkage)
     found = {shrinkage: trained(shrinkage=shrinkage)[1] for shrinkage in SHRINKAGES}
     assert best == pytest.approx(min(found.values()))
     assert found[chosen] == pytest.approx(best)

@@ -12,7 +12,7 @@ LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
 SMALL = {"latent_dims": 3, "width": 4}
 ENCODER = ("encoder.", "to_latent.")
-DECODER = ("head.",)
+DECODER = ("decoder.",)
 
 
 def generator(seed):
@@ -55,7 +55,7 @@ def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
     plain = VAE(model.task, VAEOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
     rng = generator(1)
-    model._classes(x, rng)  # what the larger model draws before the noise on z
+    model._sample_classes(x, rng)  # what the larger model draws before the noise on z
     expected = plain._loss(x, LABELS, rng)
     loss = model._autoencoder_loss(x, LABELS, generator(1))
     assert_close(loss, expected)
@@ -125,7 +125,7 @@ def test_the_discriminator_sees_the_images_that_the_decoder_has_just_made(shape)
 @pytest.mark.parametrize(("share", "n", "expected"), [(0.25, 8, 2), (1.0, 8, 8), (0.01, 8, 2), (0.5, 6, 3)])
 def test_the_share_of_made_images(share, n, expected):
     model = built((5,), fake_ratio=share)
-    c = model._classes(images((5,), n=n), generator(0))
+    c = model._sample_classes(images((5,), n=n), generator(0))
     assert c.shape == (expected,)
     assert set(c.tolist()) <= {0, 1, 2}
 

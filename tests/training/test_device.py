@@ -26,13 +26,13 @@ def test_auto_takes_what_is_there():
 
 @pytest.mark.parametrize("name", ["tpu", "gpu", "cuda:99", ""])
 def test_a_device_that_is_not_there_is_refused_with_those_that_are(name):
-    with pytest.raises(ValueError, match=rf"device '{name}' is not on this machine; it has cpu"):
+    with pytest.raises(ValueError, match=rf"device '{name}' is not available; this machine has cpu"):
         device.select_device(name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
 def test_a_gpu_is_refused_where_there_is_none():
-    with pytest.raises(ValueError, match="'cuda' is not on this machine; it has cpu"):
+    with pytest.raises(ValueError, match="'cuda' is not available; this machine has cpu"):
         device.select_device("cuda")
 
 
