@@ -13,11 +13,11 @@ from torch import Tensor
 
 from likely.base import ModelOutputs, Scorer, SupportsNewClasses
 from likely.classifier.predictor import Exemplars, Predictor
-from likely.classifier.sampling import thumbnails
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import fingerprint, to_hashes
 from likely.data.decoding import ImageWarning
 from likely.exceptions import InvalidValueError
+from likely.features.feature_decoder import thumbnails
 from likely.features.model_input import ModelInput
 from likely.inference.decision import ConformalClassifier
 from likely.models.new_class import BATCH_SIZE

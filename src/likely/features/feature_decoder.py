@@ -7,21 +7,27 @@ features, against discriminators on the backbone's feature maps (Sauer 2021, Pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.base import Objective, Trainable
+from likely.base import GenerativeModel, Objective, Trainable
+from likely.data.dataset import LabeledImages
+from likely.data.image_dataset import ArrayDataset, ImageDataset
+from likely.exceptions import InvalidValueError
 from likely.features.backbone import Backbone
+from likely.features.feature_extraction import FeaturePipeline
 from likely.features.feature_extractors import FeatureScaler
 from likely.features.thumbnail_kde import ThumbnailKDE
 from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import standard_normal
+from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.networks.projected_gan import (
     FeatureProjection,
     ProjectedDiscriminator,
@@ -31,10 +37,19 @@ from likely.networks.projected_gan import (
 )
 from likely.networks.upsampler import Upsampler
 from likely.options import Options
+from likely.training.data_loader import ShuffledBatches
+from likely.training.device import to_device
+from likely.training.loop import Step, fit
+from likely.training.options import TrainingOptions
+from likely.training.state import TrainingState
 
 _TRAINING_ONLY = ("discriminators.", "projection.")  # prefixes of weights that sampling does not need
 MAX_SHIFT = 2  # pixels of the random translation before the discriminators
 THUMBNAIL_WEIGHT = 2.0  # weight of the thumbnail's mean absolute error relative to the image's
+BATCH_SIZE = 16
+RESIZE_BATCH_SIZE = 64  # images resized together
+N_INIT_IMAGES = 64  # images that scale the backbone's feature maps
+TRAINING = TrainingOptions(batch_size=BATCH_SIZE, learning_rate=2e-3, momentum=0.5, ema_decay=0.995, weight_decay=0.0)
 
 
 class DecoderOptions(Options):
@@ -214,6 +229,71 @@ class FeatureDecoder(Trainable):
         resized = F.interpolate(x, size=(self.options.discriminator_side,) * 2, mode="bilinear", antialias=True)
         maps = self._backbone[0].maps(resized, None)
         return maps[: n_usable_maps(maps)]
+
+
+class DecoderTraining:
+    """Training of a feature decoder: `steps` trains, `decoder` returns the result so far."""
+
+    def __init__(
+        self,
+        features: FeaturePipeline,
+        model: GenerativeModel,
+        images: LabeledImages,
+        options: DecoderOptions,
+        *,
+        seed: int,
+    ) -> None:
+        """Prepare training for a model of backbone features; InvalidValueError for other features."""
+        if not isinstance(features.extractor, Backbone):
+            raise InvalidValueError(
+                f"image generation needs backbone features; this model has {features.options.kind!r}"
+            )
+        labeled, device = images.labeled(), features.device
+        vectors = features.transform_images(labeled).images.batch(np.arange(len(labeled))).to(device)
+        downscaled, indices = _downscale(labeled.images, options.side), np.arange(len(labeled))
+
+        @torch.no_grad()
+        def sample_features(c: Tensor, rng: Generator) -> Tensor:
+            return model.sample(c, rng=rng)
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            decoder = to_device(FeatureDecoder(vectors.shape[1], options), device)
+            labels = torch.from_numpy(labeled.labels).to(device)
+            data = DecoderTrainingData(
+                thumbnails(downscaled, decoder).to(device), vectors, labels, model.task.n_classes, sample_features
+            )
+            init_images = downscaled.batch(indices[:: max(1, len(labeled) // N_INIT_IMAGES)])
+            decoder.init_from_data(features.extractor, to_unit(init_images).to(device), data)
+        self.state = TrainingState(decoder, TRAINING.model_copy(update={"minutes": options.minutes}), seed=seed)
+        batch_size = min(BATCH_SIZE, len(labeled))
+        self.batches = ShuffledBatches(downscaled, indices, batch_size=batch_size, seed=seed, augment=None)
+
+    def steps(self) -> Iterator[Step]:
+        """Train until the minutes of the options are over."""
+        yield from fit(self.state, self.batches.to(self.state.device))
+
+    @property
+    def decoder(self) -> FeatureDecoder:
+        """Decoder with averaged weights, without the discriminators."""
+        self.state.load_best()
+        trained = self.state.model
+        assert isinstance(trained, FeatureDecoder)
+        return to_device(FeatureDecoder.from_state(trained.options, trained.to_state()).eval(), self.state.device)
+
+
+def thumbnails(images: ImageDataset, decoder: FeatureDecoder) -> Tensor:
+    """Return the images at the decoder's thumbnail size: (N, 3, s, s) in [0, 1]."""
+    return to_unit(_downscale(images, decoder.thumbnails.side).batch(np.arange(len(images))))
+
+
+def _downscale(images: ImageDataset, side: int) -> ArrayDataset:
+    """Resize images to uint8 (N, C, side, side) in memory."""
+    resized = []
+    for start in range(0, len(images), RESIZE_BATCH_SIZE):
+        x = to_unit(images.batch(np.arange(start, min(start + RESIZE_BATCH_SIZE, len(images)))))
+        resized.append(to_eight_bit(F.interpolate(x, size=(side, side), mode="area")))
+    return ArrayDataset(torch.cat(resized).numpy(), images.name)
 
 
 def _shifted_alike(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:
