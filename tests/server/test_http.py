@@ -101,6 +101,24 @@ def test_an_answer_is_the_one_that_python_gives_and_is_in_the_store(client, fold
     assert store.image(kept.image).content == contents[2]
 
 
+def test_predictions_of_oblong_color_images_are_those_of_python(tmp_path):
+    gray = load_digits().images[:400, 1:7, :, None]
+    pixels = (gray * np.array([15, 9, 4])).astype(np.uint8)
+    Classifier("gaussian").fit(pixels[:300], load_digits().target[:300].astype(str)).save(tmp_path / "color")
+    store = Store.open(tmp_path / "store")
+    contents = []
+    for image in pixels[300:310]:
+        file = BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        contents.append(file.getvalue())
+    with TestClient(application(ModelRegistry([tmp_path / "color"]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.CLASSIFY)
+        found = [classified(client, content)[0] for content in contents]
+    expected = Classifier.load(tmp_path / "color").classify(contents)
+    assert [each["label"] for each in found] == [each.label for each in expected]
+    assert [each["p_value"] for each in found] == pytest.approx([each.p_value for each in expected], abs=1e-6)
+
+
 def test_images_come_as_a_form_as_bytes_or_as_json(client):
     content = drawn(1302)
     whole = classified(client, content)[0]["classes"]

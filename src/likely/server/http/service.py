@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from starlette.concurrency import run_in_threadpool
 
 from likely.classifier.class_incremental import with_new_class
@@ -305,7 +306,7 @@ class Service:
 def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[_LocatedPrediction]:
     assert isinstance(kind, _Kind)
     model, (pictures, names) = kind.model, zip(*jobs, strict=True)
-    images = ImageBatch.from_pixels(stack(pictures), names).images
+    images = ImageBatch.from_pixels(np.stack([picture.pixels for picture in pictures]), names).images
     outputs = model.predictor.outputs(images)
     predictions = model.predictor.predictions(images, model.predictor.decide(outputs, alpha=kind.alpha))
     if model.projection is None or outputs.latent is None:
