@@ -1,4 +1,4 @@
-"""Signed and sealed folders: as they were, or not at all. No single byte can be changed unseen."""
+"""Signed and encrypted folders are read unchanged or rejected, whatever byte was modified."""
 
 import json
 import os

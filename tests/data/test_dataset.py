@@ -1,4 +1,4 @@
-"""Loading: parts, formats, streams, memory, and what is passed over on the way."""
+"""Loading: splits, formats, streams, memory, and what is passed over on the way."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_a_bad_file_is_passed_over_and_named(pets) -> None:
     assert data.train is not None
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert data.train.images.name(0) == str(pets / "cat" / "1.png")
-    (problem,) = data.errors
-    assert problem.source == str(pets / "cat" / "broken.png")
-    assert str(pets / "cat" / "broken.png") in problem.message
+    (error,) = data.errors
+    assert error.source == str(pets / "cat" / "broken.png")
+    assert str(pets / "cat" / "broken.png") in error.message
     assert (data.validation, data.test, data.available) == (None, None, ("train",))
 
 
@@ -54,13 +54,13 @@ def test_streaming_gives_what_caching_gives(pets) -> None:
 
 
 def test_subsets_of_subsets_look_through(pets) -> None:
-    part = load_dataset(pets).train
-    assert part is not None
-    some = part.subset([5, 0, 3]).subset([2, 0])
-    assert torch.equal(some.images.batch([0, 1]), part.images.batch([3, 5]))
-    assert (some.images.name(0), len(some), some.images.shape) == (part.images.name(3), 2, (3, 12, 12))
+    split = load_dataset(pets).train
+    assert split is not None
+    some = split.subset([5, 0, 3]).subset([2, 0])
+    assert torch.equal(some.images.batch([0, 1]), split.images.batch([3, 5]))
+    assert (some.images.name(0), len(some), some.images.shape) == (split.images.name(3), 2, (3, 12, 12))
     assert some.labels.tolist() == [1, 1]
-    assert part.class_counts(3) == (3, 3, 0)
+    assert split.class_counts(3) == (3, 3, 0)
 
 
 def test_equal_pixels_have_equal_hashes_whatever_the_file(pets, draw) -> None:
@@ -158,7 +158,7 @@ def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tm
     assert data.train.images.batch([0]).dtype == torch.float64
     assert data.train.images.batch([0]).tolist() == x[:1].tolist()
     assert data.train.labels.tolist() == [0, 0, 1, 1]
-    assert [problem.source for problem in data.errors] == [f"{tmp_path}/v.npz:x[2]"]
+    assert [error.source for error in data.errors] == [f"{tmp_path}/v.npz:x[2]"]
     np.savez(tmp_path / "w.npz", x=x[:2], y=["a", "b"])
     images = load_dataset(tmp_path / "w.npz").train.images  # type: ignore[union-attr]
     assert isinstance(images, ArrayDataset)
@@ -222,9 +222,9 @@ def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
     assert data.train is not None
     assert data.train.labels.tolist() == [2, 1, 1, -1]
     assert [data.train.images.name(i)[-9:-4] for i in range(4)] == ["cat/1", "dog/1", "dog/2", "led/1"]
-    (problem,) = data.errors
-    assert problem.source == "cta"
-    assert "did you mean 'cat'?" in problem.message
+    (error,) = data.errors
+    assert error.source == "cta"
+    assert "did you mean 'cat'?" in error.message
     assert data.train.labeled().labels.tolist() == [2, 1, 1]
 
 

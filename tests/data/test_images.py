@@ -184,8 +184,11 @@ def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
 
 
 def test_deeper_than_sixteen_bits_is_refused() -> None:
-    for array, told in ((np.full((4, 4), 70_000, np.int32), "70000"), (np.zeros((4, 4), np.float32), "floating-point")):
-        with pytest.raises(ImageError, match=told):
+    for array, expected in (
+        (np.full((4, 4), 70_000, np.int32), "70000"),
+        (np.zeros((4, 4), np.float32), "floating-point"),
+    ):
+        with pytest.raises(ImageError, match=expected):
             read_image(encoded(Image.fromarray(array), "TIFF"), gray(4, 4))
 
 
@@ -254,7 +257,7 @@ def test_bool_and_unit_floats_are_scaled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "expected"),
     [
         (np.full((4, 4), 255.0), "0, 1"),
         (np.full((4, 4), -0.1), "0, 1"),
@@ -266,8 +269,8 @@ def test_bool_and_unit_floats_are_scaled() -> None:
         (np.zeros((0, 4), np.uint8), "shape"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(array, told) -> None:
-    with pytest.raises(ImageError, match=told) as refusal:
+def test_arrays_that_are_no_images_are_refused(array, expected) -> None:
+    with pytest.raises(ImageError, match=expected) as refusal:
         read_image(array, gray(4, 4), name="frame 7")
     assert str(refusal.value).startswith("frame 7: ")
 
@@ -289,7 +292,7 @@ WHOLE = Image.fromarray(noise(5, 64, 64, 3))
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"", "empty"),
         (b"hello, I am a text", "not a readable image"),
@@ -304,11 +307,11 @@ WHOLE = Image.fromarray(noise(5, 64, 64, 3))
         (encoded(WHOLE, "BMP")[:500], "damaged|not a readable image"),
     ],
 )
-def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, told) -> None:
+def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, expected) -> None:
     path = tmp_path / "odd.png"
     path.write_bytes(content)
     for source, name in ((path, str(path)), (content, "image bytes")):
-        with pytest.raises(ImageError, match=told) as refusal:
+        with pytest.raises(ImageError, match=expected) as refusal:
             read_image(source, rgb(8, 8))
         assert str(refusal.value).startswith(name)
         assert "\n" not in str(refusal.value)
@@ -331,7 +334,7 @@ def test_damage_anywhere_is_an_image_or_a_sentence(at, what, kind) -> None:
 def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
     write_image(tmp_path / "kitten.png", noise(7, 3, 4, 4))
     os.mkfifo(tmp_path / "pipe")
-    for name, told in (
+    for name, expected in (
         ("", "is a folder"),
         ("pipe", "not a regular file"),
         ("kiten.png", "did you mean 'kitten.png'"),
@@ -340,7 +343,7 @@ def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
         ("no/such/folder.png", "no such file$"),
         ("kitten.png/inside.png", "no such file$"),
     ):
-        with pytest.raises(ImageError, match=told):
+        with pytest.raises(ImageError, match=expected):
             read_image(tmp_path / name, rgb(4, 4))
 
 
@@ -408,8 +411,12 @@ def test_what_is_written_is_read_again(tmp_path, shape) -> None:
 
 
 def test_what_cannot_be_written_is_refused(tmp_path) -> None:
-    for name, told in (("a.pnk", "did you mean '.png'"), ("a", "a name ending in .png"), ("no/a.png", "no such file")):
-        with pytest.raises(ImageError, match=told):
+    for name, expected in (
+        ("a.pnk", "did you mean '.png'"),
+        ("a", "a name ending in .png"),
+        ("no/a.png", "no such file"),
+    ):
+        with pytest.raises(ImageError, match=expected):
             write_image(tmp_path / name, noise(11, 3, 4, 4))
 
 

@@ -255,7 +255,7 @@ def test_orders_and_vectors(tmp_path, x) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "told"),
+    ("arrays", "expected"),
     [
         ({"images": np.zeros(3), "labels": np.zeros(3)}, "its arrays are: images, labels"),
         ({}, "its arrays are: none"),
@@ -271,9 +271,9 @@ def test_orders_and_vectors(tmp_path, x) -> None:
         ({"x": np.zeros((2, 3, 3)), "y": np.array(["a", None], object)}, "pickled objects"),
     ],
 )
-def test_archives_that_hold_something_else_are_refused(tmp_path, arrays, told) -> None:
+def test_archives_that_hold_something_else_are_refused(tmp_path, arrays, expected) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=expected):
         list_splits(tmp_path / "a.npz")
 
 
@@ -360,8 +360,8 @@ def test_each_bad_line_is_a_problem_named_by_its_number(draw, tmp_path) -> None:
         file.write("good.png,a,b,c\n")
     listing = list_splits(path)["train"]
     assert found(listing, tmp_path) == {"inside/good.png": "a"}
-    told = ["no such file", "outside", "outside", "names no file", "4 cells"]
-    for line, problem, words in zip(range(3, 8), listing.errors, told, strict=True):
+    expected = ["no such file", "outside", "outside", "names no file", "4 cells"]
+    for line, problem, words in zip(range(3, 8), listing.errors, expected, strict=True):
         assert problem.message.startswith(f"{path}, line {line}: ")
         assert words in problem.message
 
@@ -381,8 +381,15 @@ def test_each_bad_json_line_is_a_problem(draw, tmp_path) -> None:
     path.write_text("\n".join([good, "", *bad]))
     listing = list_splits(path)["train"]
     assert len(listing.items) == 1
-    told = ["not JSON", "not an object", "did you mean 'filename'", "not a class", "not a class", "did you mean 'test'"]
-    for line, problem, words in zip(range(3, 9), listing.errors, told, strict=True):
+    expected = [
+        "not JSON",
+        "not an object",
+        "did you mean 'filename'",
+        "not a class",
+        "not a class",
+        "did you mean 'test'",
+    ]
+    for line, problem, words in zip(range(3, 9), listing.errors, expected, strict=True):
         assert f"line {line}: " in problem.message
         assert words in problem.message
 
@@ -393,13 +400,13 @@ def test_manifests_that_make_no_sense_are_refused(tmp_path) -> None:
     assert "has no column file_name; its columns are: filename, label; did you mean 'filename'?" in sentence_of(path)
     path.write_text("file_name,lable\na.png,x\n")
     assert "has no column label" in sentence_of(path)
-    for content, told in (
+    for content, expected in (
         (b"", "none"),
         (b"file_name,label\n", "names no existing image"),
         (b"file_name,label\n\xff\xfe,a\n", "UTF-8"),
     ):
         path.write_bytes(content)
-        assert told in sentence_of(path)
+        assert expected in sentence_of(path)
     path.write_text("file_name,label\ngone.png,x\n")
     assert "names no existing image; the first: " in sentence_of(path)
     (tmp_path / "list.parquet").write_bytes(b"PAR1 no")
