@@ -1,4 +1,4 @@
-"""Which family, of what features: the choice of whoever names none, and the sentence that tells it."""
+"""Model selection: the family and the features for `--model auto`, by image size and number of images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from likely.data.sources.listing import list_splits
 from likely.features.feature_extractors import FeatureOptions
 from likely.options import AUTO
 
-BACKBONE = "LIKELY_BACKBONE"  # in the environment: a backbone that is at hand for every training
-MIN_BACKBONE_SIDE = 48  # pixels of the shorter side: in smaller images a backbone for photographs sees little
-MIN_IMAGES_PER_CLASS = 50  # images of a class, by half of the classes, from which on a deep model of pixels pays
+BACKBONE = "LIKELY_BACKBONE"  # environment variable: the default backbone
+MIN_BACKBONE_SIDE = 48  # pixels of the shorter side; a backbone for photographs needs detail
+MIN_IMAGES_PER_CLASS = 50  # median over the classes, from which on a deep model of pixels is better
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A family and what it is a density of; `why` says what was chosen and how to choose otherwise, "" if nothing was."""
+    """A family and its features; `reason` is a sentence for the user, "" if the family was given."""
 
     family: str
     features: FeatureOptions
@@ -28,7 +28,7 @@ class ModelChoice:
 
 
 def default_backbone(model: str, features: FeatureOptions, data: str) -> FeatureOptions:
-    """The features asked for, or of the backbone that is at hand if the images of DATA are large enough for one."""
+    """Return the given features, or those of the default backbone if the images of DATA are large enough."""
     backbone = os.environ.get(BACKBONE)
     if model != AUTO or not backbone or features.model_fields_set:
         return features
@@ -41,7 +41,7 @@ def default_backbone(model: str, features: FeatureOptions, data: str) -> Feature
 def choose_model(
     model: str, features: FeatureOptions, shape: Sequence[int], class_counts: Sequence[int]
 ) -> ModelChoice:
-    """What is learned of images (C, H, W), or vectors (D,), with so many labeled ones of each class."""
+    """Choose for inputs of a shape, (C, H, W) or (D,), and the numbers of labeled images of each class."""
     if model != AUTO:
         return ModelChoice(model, features)
     typical = int(np.median(class_counts))
@@ -50,16 +50,16 @@ def choose_model(
         return ModelChoice("gaussian" if typical < MIN_IMAGES_PER_CLASS else "vae", features, "")
     if features.kind == "backbone":
         return ModelChoice(
-            "gaussian", features, _said("gaussian", "on the backbone's features, which tell photographs apart")
+            "gaussian", features, _reason("gaussian", "on the backbone's features, which separate photographs well")
         )
     if features.kind != "pixels":
-        return ModelChoice("gaussian", features, _said("gaussian", f"on {features.kind} features"))
+        return ModelChoice("gaussian", features, _reason("gaussian", f"on {features.kind} features"))
     if typical < MIN_IMAGES_PER_CLASS:
-        how = features.model_copy(update={"features": "random"})
-        why = f"on random features: {few} are too few for a deep model; --backbone FOLDER would see more"
-        return ModelChoice("gaussian", how, _said("gaussian", why))
-    return ModelChoice("vaegan", features, _said("vaegan", f"on pixels, with {few}"))
+        random = features.model_copy(update={"features": "random"})
+        why = f"on random features: {few} are too few for a deep model; --backbone FOLDER would help"
+        return ModelChoice("gaussian", random, _reason("gaussian", why))
+    return ModelChoice("vaegan", features, _reason("vaegan", f"on pixels, with {few}"))
 
 
-def _said(family: str, why: str) -> str:
+def _reason(family: str, why: str) -> str:
     return f"--model auto: {family} {why}; --model NAME chooses otherwise"

@@ -1,4 +1,4 @@
-"""What a training is made of: data, model and options together, saved with what they made."""
+"""TrainConfig: data, model and all options of a training, stored in the model folder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from likely.features.feature_extractors import FeatureOptions
 from likely.options import DEFAULT_MODEL, Options
 from likely.training.options import TrainingOptions
 
-FOLD_FRACTION = 0.05  # of the training's length, for each fold that looks for wrong labels
+FOLD_FRACTION = 0.05  # of the training's length, for each fold of the label check
 
 
 class TrainConfig(Options):
-    """Everything that a training is made of."""
+    """Configuration of a training."""
 
-    data: str = Field(description="DATA, as it was named.")
+    data: str = Field(description="DATA, as it was given.")
     model: str = Field(DEFAULT_MODEL, description="The family.")
     options: dict[str, Any] = Field({}, description="The family's options, where they are not its defaults.")
     training: TrainingOptions = TrainingOptions()
@@ -36,13 +36,13 @@ class TrainConfig(Options):
         0, ge=0, lt=2**32, description="Seed of the weights, the splits, the order, the augmentation and the noise."
     )
     label_check_folds: int = Field(
-        2, ge=0, le=10, description="Folds of short trainings that look for wrong labels; 0: do not look."
+        2, ge=0, le=10, description="Folds of short trainings that detect label errors; 0: none."
     )
     repeats: int = Field(
         0,
         ge=0,
         le=100,
-        description="Further trainings, each as long and on another split of the training images, for honest intervals; at "
+        description="Further trainings, each as long and on another split of the training images, for confidence intervals; at "
         "least 2.",
     )
 
@@ -62,7 +62,7 @@ class TrainConfig(Options):
 
     @property
     def main_training(self) -> TrainingOptions:
-        """Without the folds: minutes are minutes of everything, so the folds' share is taken off."""
+        """Training options without the time of the label check, which is included in `minutes`."""
         if self.training.minutes is None:
             return self.training
         return self.training.model_copy(
@@ -70,5 +70,5 @@ class TrainConfig(Options):
         )
 
     def model_spec(self, seed: int) -> ModelSpec:
-        """The model to be trained, by a seed."""
+        """Return the specification of the model to be trained from a seed."""
         return ModelSpec(self.model, self.options, self.main_training, self.features, seed)
