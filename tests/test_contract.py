@@ -37,7 +37,15 @@ VARIANTS = [
     ("vae", {"class_weight": 0}),
     ("vaegan", {"loss": "hinge", "diff_augment": "color,shift,cutout"}),
     ("gan", {"preset": "classifier"}),
-    ("gan", {"preset": "classifier", "architecture": "dense", "generator_architecture": "dense", "norm": "length"}),
+    (
+        "gan",
+        {
+            "preset": "classifier",
+            "architecture": "dense",
+            "generator_architecture": "dense",
+            "norm": "fixed_weight_norm",
+        },
+    ),
     ("gan", {"loss": "hinge", "norm": "spectral", "feature_matching": 1.0}),
     ("gan", {"loss": "wgan-gp", "head": "auxiliary", "norm": "weight", "noise": 0.1}),
     ("flow", {"class_weight": 0}),
