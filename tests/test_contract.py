@@ -13,6 +13,7 @@ from likely.base import (
     Latent,
     LatentClassMixture,
     LikelihoodKind,
+    Scorer,
     SupportsMissingPixels,
     SupportsNewClasses,
     Task,
@@ -63,14 +64,15 @@ def images(shape, n=8, seed=0):
     return torch.randint(0, 256, (n, *shape), generator=rng) / 255
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case[0] + "".join(f"-{v}" for v in case[1].values()))
-def case(request):
-    return request.param
-
-
-@pytest.fixture(params=SHAPES.values(), ids=SHAPES)
-def shape(request):
-    return request.param
+def cases_with(capability, shapes=SHAPES):
+    """Parametrize a test with every family, variant and shape that has a capability."""
+    cases = [
+        pytest.param(case, SHAPES[shape], id="-".join([case[0], *map(str, case[1].values()), shape]))
+        for case in CASES
+        if issubclass(family(case[0]), capability)
+        for shape in shapes
+    ]
+    return pytest.mark.parametrize(("case", "shape"), cases)
 
 
 @pytest.fixture
@@ -90,35 +92,41 @@ def built(case, shape):
     return made.eval()
 
 
-def test_scores_and_likelihoods_have_a_row_an_image_and_a_column_a_class(model, shape):
+@cases_with(Scorer)
+def test_scores_have_a_row_per_image_and_a_column_per_class(model, shape):
     x = images(shape)
     assert model.log_scores(x).shape == (8, K)
     assert model.log_scores(x).dtype == torch.float32
-    if isinstance(model, GenerativeModel):
-        L = model.log_likelihood(x)
-        assert L.shape == (8, K)
-        assert L.isfinite().all()
 
 
+@cases_with(GenerativeModel)
+def test_likelihoods_have_a_row_per_image_and_a_column_per_class(model, shape):
+    L = model.log_likelihood(images(shape))
+    assert L.shape == (8, K)
+    assert L.isfinite().all()
+
+
+@cases_with(GenerativeModel)
 def test_scores_are_likelihoods_up_to_one_constant_an_image(model, shape):
-    if not isinstance(model, GenerativeModel):
-        pytest.skip("the softmax twin has no likelihood")
     x = images(shape)
     difference = (model.log_likelihood(x) - model.log_scores(x)).double()
     torch.testing.assert_close(difference, difference.mean(1, keepdim=True).expand(-1, K), rtol=1e-4, atol=1e-3)
 
 
+@cases_with(Scorer)
 def test_posteriors_sum_to_one(model, shape):
     p = log_posterior(model.log_scores(images(shape)), model.log_prior).exp()
     torch.testing.assert_close(p.sum(1), torch.ones(8, dtype=torch.float64))
 
 
+@cases_with(Scorer)
 def test_a_single_image_and_a_batch_agree(model, shape):
     x = images(shape)
     one_by_one = torch.cat([model.log_scores(image[None]) for image in x])
     torch.testing.assert_close(model.log_scores(x), one_by_one, rtol=1e-4, atol=1e-4)
 
 
+@cases_with(Scorer)
 def test_every_parameter_gets_a_gradient(model, shape):
     model.train()
     named = dict(model.named_parameters())
@@ -131,15 +139,15 @@ def test_every_parameter_gets_a_gradient(model, shape):
     assert reached == set(named)
 
 
+@cases_with(Scorer)
 def test_unlabeled_images_alone_have_a_loss(model, shape):
     for objective in model.objectives():
         loss = objective.loss(images(shape), torch.full((8,), -1), torch.Generator().manual_seed(0))
         assert loss.isfinite()
 
 
+@cases_with(GenerativeModel)
 def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
-    if not isinstance(model, GenerativeModel):
-        pytest.skip("the softmax twin draws nothing")
     c = torch.tensor([0, 1, 2, 2])
     first, again, other = (model.sample(c, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -148,9 +156,8 @@ def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
     assert torch.equal(*L)
 
 
+@cases_with(GenerativeModel)
 def test_samples_are_images(model, shape):
-    if not isinstance(model, GenerativeModel):
-        pytest.skip("the softmax twin draws nothing")
     for rng in (None, torch.Generator().manual_seed(0)):
         x = model.sample(torch.tensor([0, 1, 2, 2]), rng=rng)
         assert x.shape == (4, *shape)
@@ -159,19 +166,16 @@ def test_samples_are_images(model, shape):
             assert 0 <= x.min() <= x.max() <= 1
 
 
-def test_evidence_says_what_space_it_is_of(model, shape):
-    if not isinstance(model, GenerativeModel):
-        assert not hasattr(model, "likelihood_type")
-        return
+@cases_with(GenerativeModel)
+def test_a_likelihood_names_its_domain(model, shape):
     assert model.likelihood_type.domain is (Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES)
     assert model.likelihood_type.has_bits_per_dim == (
         len(shape) == 3 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED
     )
 
 
+@cases_with(GenerativeModel)
 def test_outputs_agree_with_the_methods_and_have_a_row_per_image(model, shape):
-    if not isinstance(model, GenerativeModel):
-        pytest.skip("no likelihood")
     x = images(shape)
     outputs = model.outputs(x)
     assert torch.equal(outputs.log_scores, model.log_scores(x))
@@ -184,31 +188,28 @@ def test_outputs_agree_with_the_methods_and_have_a_row_per_image(model, shape):
         torch.testing.assert_close(outputs.latent, model.embed(x))
 
 
+@cases_with(LatentClassMixture)
 def test_a_latent_mixture_encodes_and_decodes(model, shape):
-    if not isinstance(model, LatentClassMixture):
-        pytest.skip("no latent mixture")
     z = model.encode(images(shape))
     mean, log_scale = model.components()
     assert mean.shape == log_scale.shape == (K, z.shape[1])
     assert model.decode(z).shape == (8, *shape)
 
 
-def test_latents_are_decoded_to_samples_and_truncation_draws_them_to_the_mean(model, shape):
-    if not isinstance(model, Latent):
-        pytest.skip("no latent vectors")
+@cases_with(Latent)
+def test_latents_are_decoded_to_samples_and_truncation_shrinks_them_to_the_mean(model, shape):
     c = torch.tensor([0, 1, 2, 2])
-    mean, drawn, truncated = (
+    mean, sampled, truncated = (
         model.latent(c, rng=rng and torch.Generator().manual_seed(0), truncation=t)
         for rng, t in ((None, 1.0), (True, 1.0), (True, 0.5))
     )
-    torch.testing.assert_close(truncated - mean, (drawn - mean) / 2)
-    torch.testing.assert_close(model.decode(drawn), model.sample(c, rng=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(truncated - mean, (sampled - mean) / 2)
+    torch.testing.assert_close(model.decode(sampled), model.sample(c, rng=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(model.decode(mean), model.sample(c))
 
 
-def test_what_is_hidden_of_an_image_has_no_say(model, shape):
-    if not isinstance(model, SupportsMissingPixels) or len(shape) == 1:
-        return
+@cases_with(SupportsMissingPixels, ("gray", "color"))
+def test_hidden_pixels_do_not_matter(model, shape):
     x, c = images(shape), LABELS.clamp_min(0)
     observed = torch.rand(8, *shape[1:], generator=torch.Generator().manual_seed(1)) < 0.5
     observed[0] = False
@@ -226,9 +227,8 @@ def test_what_is_hidden_of_an_image_has_no_say(model, shape):
     assert 0 <= whole.min() <= whole.max() <= 1
 
 
-def test_a_class_more_changes_nothing_about_the_others(model, shape):
-    if not isinstance(model, SupportsNewClasses):
-        return
+@cases_with(SupportsNewClasses)
+def test_a_new_class_changes_nothing_about_the_others(model, shape):
     few, x = images(shape, n=5, seed=3), images(shape)
     for n in (1, 5):
         larger = model.with_new_class(few[:n])
@@ -248,9 +248,8 @@ def test_a_class_more_changes_nothing_about_the_others(model, shape):
             torch.testing.assert_close(after, before)
 
 
+@cases_with(HasFeatures)
 def test_features_are_a_vector_an_image(model, shape):
-    if not isinstance(model, HasFeatures):
-        pytest.skip("no features")
     features = model.features(images(shape))
     assert features.dtype == torch.float32
     assert features.ndim == 2
@@ -258,9 +257,8 @@ def test_features_are_a_vector_an_image(model, shape):
     assert features.isfinite().all()
 
 
-def test_the_evidence_of_a_discriminator_is_the_odds_of_being_real(model, shape):
-    if not isinstance(model, GAN):
-        pytest.skip("not the discriminator's own evidence")
+@cases_with(GAN)
+def test_the_evidence_of_a_discriminator_is_the_log_odds_of_being_real(model, shape):
     found = model.outputs(images(shape))
     evidence = (found.log_likelihood + model.log_prior).logsumexp(1)
     if model.settings.loss == "bce":
@@ -269,6 +267,7 @@ def test_the_evidence_of_a_discriminator_is_the_odds_of_being_real(model, shape)
         assert found.log_odds_real is None
 
 
+@cases_with(Scorer)
 def test_a_state_dict_is_all_there_is_to_a_model(case, shape):
     model, other = built(case, shape), built(case, shape)
     with torch.no_grad():
@@ -278,30 +277,30 @@ def test_a_state_dict_is_all_there_is_to_a_model(case, shape):
     assert torch.equal(model.log_scores(images(shape)), other.log_scores(images(shape)))
 
 
-def drawn_anew(estimate, x, n):
+def estimates(estimate, x, n):
     """n estimates of every image (N, K), each of a noise of its own: (n, N, K)."""
     return estimate(x.repeat(n, *[1] * (x.ndim - 1))).unflatten(0, (n, len(x))).double()
 
 
+@cases_with(ImportanceWeighted)
 def test_the_elbo_never_exceeds_the_importance_weighted_estimate(case, shape):
     model = built(case, shape)
-    if not isinstance(model, ImportanceWeighted):
-        pytest.skip("no importance weighting")
     x, n = images(shape), 200
     rng = torch.Generator().manual_seed(0)
-    elbos = drawn_anew(lambda x: model.log_likelihood(x, rng=rng), x, n)
-    tight = drawn_anew(lambda x: model.importance_weighted(x, 50, rng=rng), x, 20)
+    elbos = estimates(lambda x: model.log_likelihood(x, rng=rng), x, n)
+    tight = estimates(lambda x: model.importance_weighted(x, 50, rng=rng), x, 20)
     error = (elbos.var(0) / n + tight.var(0) / 20).sqrt()
     # 24 comparisons: at four standard errors one in a thousand runs of a right model would fail, and rounding is allowed for.
     assert (elbos.mean(0) <= tight.mean(0) + 4 * error + 1e-5 * elbos.mean(0).abs()).all()
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_importance_weighting_with_one_sample_is_unbiased_for_the_elbo(shape):
     model = built(("vae", {}), shape)
     x, n = images(shape), 400
     rng = torch.Generator().manual_seed(0)
-    elbos = drawn_anew(lambda x: model.log_likelihood(x, rng=rng), x, n)
-    single = drawn_anew(lambda x: model.importance_weighted(x, 1, rng=rng), x, n)
+    elbos = estimates(lambda x: model.log_likelihood(x, rng=rng), x, n)
+    single = estimates(lambda x: model.importance_weighted(x, 1, rng=rng), x, n)
     error = ((elbos.var(0) + single.var(0)) / n).sqrt()
     assert ((elbos.mean(0) - single.mean(0)).abs() <= 4.5 * error + 1e-5 * elbos.mean(0).abs()).all()
 
@@ -356,7 +355,7 @@ def test_an_unknown_family_is_refused_with_the_nearest():
         family("gausian")
 
 
-def test_options_refuse_words_that_they_do_not_know():
+def test_options_reject_unknown_names():
     for kind in FAMILIES.values():
         with pytest.raises(ValueError, match="latent_dim_s"):
             kind.options_type(latent_dim_s=3)
