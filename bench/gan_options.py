@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "loss hinge": ({"loss": "hinge"}, {}),
     "head auxiliary": ({"head": "auxiliary"}, {}),
     "head auxiliary, loss wgan-gp": ({"head": "auxiliary", "loss": "wgan-gp"}, {}),
-    "adversarial 0, feature_matching 1": ({"adversarial": 0.0, "feature_matching": 1.0}, {}),
+    "adversarial 0, feature_matching 1": ({"adversarial_weight": 0.0, "feature_matching": 1.0}, {}),
     "feature_matching 1": ({"feature_matching": 1.0}, {}),
     "class_weight 1": ({"class_weight": 1.0}, {}),
     "aux_class_weight 0": ({"aux_class_weight": 0.0}, {}),
