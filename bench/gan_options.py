@@ -54,7 +54,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "diff_augment none": ({"diff_augment": "none"}, {}),
     "diff_augment color,shift,cutout": ({"diff_augment": "color,shift,cutout"}, {}),
     "latent_dims 8": ({"latent_dims": 8}, {}),
-    "without moving average (ema 0)": ({}, {"ema": 0.0}),
+    "without moving average (ema_decay 0)": ({}, {"ema_decay": 0.0}),
 }
 HOW = {
     variant: resolved("gan", options, {"epochs": EPOCHS} | training)
