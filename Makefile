@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test test-system slow coverage check check-wheel docs clean
+.PHONY: demo test test-system slow test-docs coverage check check-wheel docs clean
 
 demo: $(VENV)/likely
 	$(BIN)/likely demo
@@ -22,6 +22,10 @@ test-system:
 
 slow: $(VENV)/developer
 	$(BIN)/python -m pytest -m slow
+
+# Every block of README, docs/ and a model card, those too that take more than a few seconds.
+test-docs: $(VENV)/developer
+	$(BIN)/python -m pytest tests/test_docs.py -m 'slow or not slow'
 
 # Inference is arithmetic, and its own tests reach every line of it.
 coverage: $(VENV)/developer

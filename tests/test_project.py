@@ -49,15 +49,6 @@ def test_the_constraints_name_every_package_and_no_registry():
     assert not pinned & BANNED
 
 
-def test_the_python_of_the_readme_runs(capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 1
-    assert len([line for line in blocks[0].splitlines() if line.strip()]) == 10
-    exec(blocks[0], {})
-    accuracy = float(capsys.readouterr().out.splitlines()[0])
-    assert accuracy > 0.9
-
-
 def test_links_of_the_readme_lead_somewhere():  # `make check` follows those of docs/
     path = ROOT / "README.md"
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
