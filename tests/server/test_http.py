@@ -16,7 +16,6 @@ from starlette.testclient import TestClient
 
 from likely import Classifier
 from likely.checkpoint import TrustPolicy, encrypt, encryption, signing
-from likely.classifier import Predictor
 from likely.server.http.app import application
 from likely.server.http.auth import CredentialCache
 from likely.server.http.middleware import RequestMiddleware
@@ -266,7 +265,7 @@ def test_an_internal_error_is_never_reported_as_an_invalid_request(client, monke
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(Predictor, "explain", fail)
+    monkeypatch.setattr("likely.server.http.service.explain", fail)
     response = client.post("/v1/explain", files={"image": drawn(1)})
     assert response.status_code == 500
     assert str(error) not in response.json()["detail"] or not str(error)

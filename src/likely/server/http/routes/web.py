@@ -113,5 +113,5 @@ def _write_archive(store: Store, file: BinaryIO) -> None:
 
 def _folder_name(label: str) -> str:
     """Return a safe relative folder path for a label."""
-    folders = [re.sub(r"[^\w .()+-]", "_", way).strip(". ") or "_" for way in label.split("/")]
+    folders = [re.sub(r"[^\w .()+-]", "_", name).strip(". ") or "_" for name in label.split("/")]
     return "/".join(folders)
