@@ -2,7 +2,7 @@
 
     python bench/auto.py $DATA/fashion-mnist --minutes 2 --seeds 0 1
 
-Subsets of the training part are learned from, and others of the training part are answered: the test part chooses nothing.
+Subsets of the training split are learned from, and others of the training split are answered: the test split chooses nothing.
 Images are counted as `auto` does, without those that a training sets aside. Appends a line for each seed, family and number to
 bench/results/auto.jsonl, unless it is there, and writes the table beside it.
 """
@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
+from results import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages
 from likely.data.loading import load_dataset
 from likely.data.splits import split
 
-LEDGER = RESULTS / "auto.jsonl"
+RESULTS_FILE = RESULTS / "auto.jsonl"
 FAMILIES = {"gaussian on random features": ("gaussian", {"features": "random"}), "vaegan": ("vaegan", {})}
 PER_CLASS = (10, 30, 50, 100, 300)
 N_ANSWERED = 5000
@@ -34,38 +34,38 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=2.0)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    part = load_dataset(asked.data, splits=("train",)).splits["train"]
-    for seed in asked.seeds:
-        for n, lesson, answered in subsets(part, seed):
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    labeled = load_dataset(args.data, splits=("train",)).splits["train"]
+    for seed in args.seeds:
+        for n, train, answered in subsets(labeled, seed):
             for kind in FAMILIES:
                 key = {
-                    "data": Path(asked.data).stem,
+                    "data": Path(args.data).stem,
                     "seed": seed,
                     "kind": kind,
                     "per_class": n,
-                    "minutes": asked.minutes,
+                    "minutes": args.minutes,
                 }
-                training = {"minutes": asked.minutes, "threads": asked.threads}
-                measure_once(LEDGER, key, asked.threads, partial(measured, kind, lesson, answered, training, seed))
-    write_table(LEDGER, table())
+                training = {"minutes": args.minutes, "threads": args.threads}
+                measure_once(RESULTS_FILE, key, args.threads, partial(measured, kind, train, answered, training, seed))
+    write_table(RESULTS_FILE, table())
 
 
-def subsets(part: LabeledImages, seed: int) -> Iterator[tuple[int, LabeledImages, LabeledImages]]:
+def subsets(labeled: LabeledImages, seed: int) -> Iterator[tuple[int, LabeledImages, LabeledImages]]:
     """For each number of images a class to train with: what to learn from, and what to answer."""
-    order = np.random.default_rng(seed).permutation(len(part))
-    answered, rest = part.subset(order[:N_ANSWERED]), order[N_ANSWERED:]
+    order = np.random.default_rng(seed).permutation(len(labeled))
+    answered, rest = labeled.subset(order[:N_ANSWERED]), order[N_ANSWERED:]
     for n in PER_CLASS:
-        m = given(n)
+        m = required_images(n)
         yield (
             n,
-            part.subset(np.concatenate([rest[part.labels[rest] == c][:m] for c in np.unique(part.labels)])),
+            labeled.subset(np.concatenate([rest[labeled.labels[rest] == c][:m] for c in np.unique(labeled.labels)])),
             answered,
         )
 
 
-def given(n: int) -> int:
+def required_images(n: int) -> int:
     """How many images of a class leave n to train with once some are set aside."""
     m = n
     while len(split(np.zeros(m, np.int64), seed=0).train) < n:
@@ -74,23 +74,23 @@ def given(n: int) -> int:
 
 
 def measured(
-    kind: str, lesson: LabeledImages, answered: LabeledImages, training: dict[str, Any], seed: int
+    kind: str, train: LabeledImages, answered: LabeledImages, training: dict[str, Any], seed: int
 ) -> dict[str, float]:
     """The accuracy on what is to be answered, and the seconds that learning took."""
     family, features = FAMILIES[kind]
     classifier, begun = Classifier(family, features=features, training=training, random_state=seed), time.perf_counter()
-    classifier.fit(shown(lesson), lesson.labels)
+    classifier.fit(shown(train), train.labels)
     seconds = time.perf_counter() - begun
     return {"accuracy": float((classifier.predict(shown(answered)) == answered.labels).mean()), "seconds": seconds}
 
 
-def shown(part: LabeledImages) -> np.ndarray:
+def shown(labeled: LabeledImages) -> np.ndarray:
     """(N, H, W, C) uint8."""
-    return part.images.batch(np.arange(len(part))).numpy().transpose(0, 2, 3, 1)
+    return labeled.images.batch(np.arange(len(labeled))).numpy().transpose(0, 2, 3, 1)
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = ["| data | images a class | family | accuracy, each seed | seconds |", "|---|---:|---|---:|---:|"]
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for row in found:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ledger import RESULTS, provenance, rows, write_table
-from trained import complete, model_arguments
+from results import RESULTS, provenance, rows, write_table
+from train_helpers import complete, model_arguments
 
 from likely import Classifier
 from likely.evaluation import metrics
@@ -20,29 +20,29 @@ from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.models import FAMILIES
 
-LEDGER = RESULTS / "calibration.jsonl"
+RESULTS_FILE = RESULTS / "calibration.jsonl"
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, ",".join(FAMILIES), 2).parse_args()
-    complete(asked, LEDGER, measured)
-    write_table(LEDGER, table())
+    args = model_arguments(__doc__, ",".join(FAMILIES), 2).parse_args()
+    complete(args, RESULTS_FILE, measured)
+    write_table(RESULTS_FILE, table())
 
 
 @torch.inference_mode()
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
     classifier = Classifier.load(folder)
-    part, T = eval_split(classifier, data).images, classifier.predictor_.conformal.temperature
-    scores = classifier.outputs(part.images).log_scores
+    labeled, T = eval_split(classifier, data).images, classifier.predictor_.conformal.temperature
+    scores = classifier.outputs(labeled.images).log_scores
     before, after = (log_posterior(scores, classifier.predictor_.log_prior, each).numpy() for each in (1.0, T))
     alike = [log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
     return {
-        "n": len(part),
-        "accuracy": metrics.accuracy(after, part.labels),
+        "n": len(labeled),
+        "accuracy": metrics.accuracy(after, labeled.labels),
         "temperature": T,
-        "ece_before": metrics.ece(before, part.labels),
-        "ece": metrics.ece(after, part.labels),
+        "ece_before": metrics.ece(before, labeled.labels),
+        "ece": metrics.ece(after, labeled.labels),
         "changed": int(np.sum(alike[0] != alike[1])),
     }
 
@@ -53,7 +53,7 @@ def table() -> str:
         "temperature under a uniform prior |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     for row in found:
         start = f"| {row['data']} | {row['kind']} | {row['seed']} | {row['minutes']:g} | {row['accuracy']:.4f}"
         rest = (

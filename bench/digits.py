@@ -1,4 +1,4 @@
-"""The embedded digits, for as many epochs as `likely demo` takes, over seeds: accuracy, calibration, false alarms, seconds.
+"""The embedded digits over seeds: accuracy, calibration, false alarms, seconds.
 
     python bench/digits.py --seeds 0 1 2 3 4
 
@@ -11,45 +11,45 @@ import time
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
-from promises import alarms, n_above
+from coverage import alarms, n_above
+from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 
 from likely import Classifier
-from likely.cli.demo import EPOCHS
 from likely.data.loading import load_dataset
 from likely.data.splits import make_splits
 from likely.evaluation.evaluate import evaluate
 
-LEDGER = RESULTS / "digits.jsonl"
+RESULTS_FILE = RESULTS / "digits.jsonl"
+EPOCHS = 60
 FAMILIES = {"vae": {}, "gaussian": {}, "softmax": {}}
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    for seed in asked.seeds:
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for seed in args.seeds:
         for family in FAMILIES:
-            if not any((row["seed"], row["family"]) == (seed, family) for row in rows(LEDGER)):
-                append(LEDGER, measured(family, seed, asked.threads))
-    write_table(LEDGER, table())
+            if not any((row["seed"], row["family"]) == (seed, family) for row in rows(RESULTS_FILE)):
+                append(RESULTS_FILE, measured(family, seed, args.threads))
+    write_table(RESULTS_FILE, table())
 
 
 def measured(family: str, seed: int, threads: int) -> dict[str, object]:
-    """Train on the digits' training part and measure on their test part, which nothing was chosen by."""
+    """Train on the digits' training split and measure on their test split, which nothing was chosen by."""
     dataset = load_dataset("digits", splits=("train",))
-    parts = make_splits(dataset, seed)
+    splits = make_splits(dataset, seed)
     classifier = Classifier(family, training={"epochs": EPOCHS}, random_state=seed)
     start = time.perf_counter()
-    for _ in classifier.fit_steps(parts, dataset.classes, dataset.format):
+    for _ in classifier.fit_steps(splits, dataset.classes, dataset.format):
         pass
-    classifier.finish(parts)
+    classifier.finish(splits)
     seconds = time.perf_counter() - start
     test = load_dataset("digits", splits=("test",)).test
     assert test is not None
     found = evaluate(classifier, test, alpha=0.05).as_json()
     return {
-        **circumstances(threads),
+        **environment(threads),
         "family": family,
         "seed": seed,
         "seconds": seconds,
@@ -66,7 +66,7 @@ def table() -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for family in FAMILIES:
-        found = [row for row in rows(LEDGER) if row["family"] == family]
+        found = [row for row in rows(RESULTS_FILE) if row["family"] == family]
         mean = {
             name: np.mean([row[name] for row in found])
             for name in ("accuracy", "nll", "ece", "false_alarm_rate", "seconds")
@@ -78,10 +78,10 @@ def table() -> str:
             f"| {family} | {mean['accuracy']:.4f} | {spread} | {mean['nll']:.4f} | {mean['ece']:.4f} | {bits} | "
             f"{mean['false_alarm_rate']:.4f} | {above} | {mean['seconds']:.1f} |"
         )
-    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows(LEDGER)}))
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in rows(RESULTS_FILE)}))
     lines += [
         "",
-        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n']} test images. " + provenance(rows(LEDGER)),
+        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n']} test images. " + provenance(rows(RESULTS_FILE)),
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,10 +1,10 @@
 """Images of products: drawn by a model whose backbone taught it, and by models of pixels, after the same minutes.
 
     python bench/drawing.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 \
-        --judge $DATA/backbones/resnet18_stages3 --minutes 8 --out /tmp/photos
+        --extractor $DATA/backbones/resnet18_stages3 --minutes 8 --out /tmp/photos
 
-Everything that the first one takes, its features included, is granted to the others as well. The judge is another network than
-the teacher. Appends a line for each model to bench/results/drawing.jsonl, unless it is there, writes the table beside it, and a
+The other models get all the time that the first one takes, its features included. The extractor is another network than the
+teacher. Appends a line for each model to bench/results/drawing.jsonl, unless it is there, writes the table beside it, and a
 picture to --picture.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from grocery import manifest
-from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
-from trained import trained
+from results import RESULTS, arguments, measure_once, provenance, rows, write_table
+from train_helpers import trained
 
 from likely import Classifier
 from likely.data.dataset import Dataset, LabeledImages
@@ -33,7 +33,7 @@ from likely.evaluation.fidelity import fidelity
 from likely.evaluation.frechet_and_kernel import frechet_distance
 from likely.reporting.images.image_grid import grid_by_class
 
-LEDGER = RESULTS / "drawing.jsonl"
+RESULTS_FILE = RESULTS / "drawing.jsonl"
 TAUGHT = "gaussian, taught to draw by its backbone"
 SIDE = 64
 NEVER = 10_000  # epochs without a gain, until which models of pixels use all their minutes
@@ -45,38 +45,38 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--backbone", required=True)
-    parser.add_argument("--judge", required=True)
+    parser.add_argument("--extractor", required=True)
     parser.add_argument("--beside", nargs="+", default=["vaegan"], help="models of pixels")
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--picture", type=Path)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    os.environ["LIKELY_CACHE"] = str(asked.out / "drawing-cache")  # as on a machine that has never seen these images
-    data = manifest(asked.data, asked.out)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    os.environ["LIKELY_CACHE"] = str(args.out / "drawing-cache")  # as on a machine that has never seen these images
+    data = manifest(args.data, args.out)
     photographs = load_dataset(str(data), ImageOptions(size=SIDE, color="rgb"))
     folders = {}
-    for seed in asked.seeds:
+    for seed in args.seeds:
         minutes = 0.0
-        for kind in (TAUGHT, *asked.beside):
-            folders[kind], minutes = learned(kind, data, seed, asked, minutes)
-            key = {"kind": kind, "seed": seed, "minutes": asked.minutes}
-            of_kind = partial(measured, folders[kind], photographs, minutes, asked.judge, seed)
-            measure_once(LEDGER, key, asked.threads, of_kind)
-    write_table(LEDGER, table())
-    if asked.picture is not None:
-        draw(folders, asked.picture)
+        for kind in (TAUGHT, *args.beside):
+            folders[kind], minutes = learned(kind, data, seed, args, minutes)
+            key = {"kind": kind, "seed": seed, "minutes": args.minutes}
+            of_kind = partial(measured, folders[kind], photographs, minutes, args.extractor, seed)
+            measure_once(RESULTS_FILE, key, args.threads, of_kind)
+    write_table(RESULTS_FILE, table())
+    if args.picture is not None:
+        draw(folders, args.picture)
 
 
-def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted: float) -> tuple[Path, float]:
+def learned(kind: str, data: Path, seed: int, args: argparse.Namespace, granted: float) -> tuple[Path, float]:
     """The folder of a model, trained unless it is there, and the minutes that this took; a model of pixels is `granted` its."""
-    out = asked.out / f"drawing-{'taught' if kind == TAUGHT else kind}-{seed}-{asked.minutes:g}"
-    said: list[object] = ["--label-check-folds", 0, "--seed", seed, "--threads", asked.threads]
+    out = args.out / f"drawing-{'taught' if kind == TAUGHT else kind}-{seed}-{args.minutes:g}"
+    said: list[object] = ["--label-check-folds", 0, "--seed", seed, "--threads", args.threads]
     if kind != TAUGHT:
         said += ["--model", kind, "--size", SIDE, "--color", "rgb", "--minutes", granted, "--patience", NEVER]
         return trained(str(data), out, *said)[0], granted
-    said += ["--model", "gaussian", "--backbone", asked.backbone, "--backbone-stages", 4]
-    said += ["--decoder-minutes", asked.minutes, "--decoder-side", SIDE]
+    said += ["--model", "gaussian", "--backbone", args.backbone, "--backbone-stages", 4]
+    said += ["--decoder-minutes", args.minutes, "--decoder-side", SIDE]
     begun, note = time.perf_counter(), out.with_suffix(".minutes")
     if not note.exists():
         for begun_before in (out, os.environ["LIKELY_CACHE"]):  # of a training cut short nobody knows how long it took
@@ -86,20 +86,20 @@ def learned(kind: str, data: Path, seed: int, asked: argparse.Namespace, granted
     return out, float(note.read_text())
 
 
-def measured(folder: Path, photographs: Dataset, took: float, judge: str, seed: int) -> dict[str, Any]:
-    """How like the photographs of the test part the drawn ones are, to the judge; and how like those of the training are."""
+def measured(folder: Path, photographs: Dataset, took: float, extractor_path: str, seed: int) -> dict[str, Any]:
+    """Measure fidelity of generated images, and the distance between training and test photographs."""
     classifier = Classifier.load(folder)
-    parts = photographs.relabel(classifier.labels).splits
-    found = fidelity(classifier, parts["test"], extractor(judge), seed=seed)
-    before = [row["frechet_of_training"] for row in rows(LEDGER) if row["extractor"] == found.extractor]
-    real = before[0] if before else distance_of(parts["train"], parts["test"], judge)
-    figures = found.model_dump(include={"frechet", "precision", "recall", "density", "coverage", "n_real", "extractor"})
-    return {"took": took, **figures, "kernel": found.kernel.distance, "frechet_of_training": real}
+    splits = photographs.relabel(classifier.labels).splits
+    found = fidelity(classifier, splits["test"], extractor(extractor_path), seed=seed)
+    before = [row["frechet_of_training"] for row in rows(RESULTS_FILE) if row["extractor"] == found.extractor]
+    real = before[0] if before else distance_of(splits["train"], splits["test"], extractor_path)
+    values = found.model_dump(include={"frechet", "precision", "recall", "density", "coverage", "n_real", "extractor"})
+    return {"took": took, **values, "kernel": found.kernel.distance, "frechet_of_training": real}
 
 
-def distance_of(train: LabeledImages, test: LabeledImages, judge: str) -> float:
-    """Between the photographs of two parts: minutes, and the same whatever drew."""
-    seen = extractor(judge)
+def distance_of(train: LabeledImages, test: LabeledImages, extractor_path: str) -> float:
+    """Between the photographs of two splits: minutes, and the same whatever drew."""
+    seen = extractor(extractor_path)
     return frechet_distance(seen.features(train.images), seen.features(test.images))
 
 
@@ -114,19 +114,19 @@ def draw(folders: dict[str, Path], path: Path) -> None:
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = [
         "| model | seed | minutes in all | Fréchet distance | kernel distance | precision | recall | density | coverage |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
-        figures = " | ".join(f"{row[name]:.3f}" for name in ("kernel", "precision", "recall", "density", "coverage"))
-        lines.append(f"| {row['kind']} | {row['seed']} | {row['took']:.1f} | {row['frechet']:.2f} | {figures} |")
+        values = " | ".join(f"{row[name]:.3f}" for name in ("kernel", "precision", "recall", "density", "coverage"))
+        lines.append(f"| {row['kind']} | {row['seed']} | {row['took']:.1f} | {row['frechet']:.2f} | {values} |")
     for seed, row in {row["seed"]: row for row in found}.items():
         real = f"{row['frechet_of_training']:.2f}"
-        lines.append(f"| the photographs of the training part | {seed} | | {real} | | | | | |")
-    n, judge = (found[0]["n_real"], found[0]["extractor"]) if found else (0, "")
-    note = f"Beside {n:,} photographs of the test part, as many drawn, {SIDE} pixels a side, as {judge} sees them."
+        lines.append(f"| the photographs of the training split | {seed} | | {real} | | | | | |")
+    n, extractor_name = (found[0]["n_real"], found[0]["extractor"]) if found else (0, "")
+    note = f"Beside {n:,} photographs of the test split, as many generated, {SIDE} pixels, in the features of {extractor_name}."
     return "\n".join([*lines, "", f"{note} {provenance(found)}"]) + "\n"
 
 

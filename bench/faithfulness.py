@@ -1,9 +1,9 @@
-"""Is the evidence map true to the model? The answer has to flip sooner when pixels go in its order than in any other.
+"""Is the attribution map true to the model? The answer has to flip sooner when pixels go in its order than in any other.
 
     python bench/faithfulness.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
 
 Pixels of test images are replaced by those of the image that speaks for no class, the most important first, by four rankings:
-evidence for the answer against the runner-up, the size of the slope, how much a pixel varies over training images, and chance.
+attribution of the prediction against the second class, gradient magnitude, variance over training images, random.
 Appends a line for each model to bench/results/faithfulness.jsonl, unless it is there, and writes the table beside it.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, provenance, rows, write_table
-from trained import complete, model_arguments
+from results import RESULTS, provenance, rows, write_table
+from train_helpers import complete, model_arguments
 
 from likely import Classifier
 from likely.classifier.explanation import baseline_image
@@ -23,34 +23,34 @@ from likely.evaluation.eval_split import eval_split, training_images
 from likely.evaluation.faithfulness import attribution_rankings, deletion_curve
 from likely.networks.pixel_scaling import to_unit
 
-LEDGER = RESULTS / "faithfulness.jsonl"
+RESULTS_FILE = RESULTS / "faithfulness.jsonl"
 N_IMAGES, BLOCK = 500, 20
 N_BOOTSTRAP = 10_000
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,gaussian,softmax", 10).parse_args()
-    complete(asked, LEDGER, measured)
-    write_table(LEDGER, table())
+    args = model_arguments(__doc__, "vaegan,gaussian,softmax", 10).parse_args()
+    complete(args, RESULTS_FILE, measured)
+    write_table(RESULTS_FILE, table())
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
-    """For every ranking, the share of pixels of each image that have gone when the answer flips."""
+    """For every ranking, the fraction of pixels of each image that have gone when the answer flips."""
     classifier = Classifier.load(folder)
-    part, trained_on = eval_split(classifier, data).images, training_images(classifier, data)
+    labeled, trained_on = eval_split(classifier, data).images, training_images(classifier, data)
     rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(part))[:N_IMAGES])
+    chosen = np.sort(rng.permutation(len(labeled))[:N_IMAGES])
     some = np.sort(rng.permutation(len(trained_on))[:5000])
     variance = to_unit(trained_on.images.batch(some)).var(0)
-    shares: dict[str, list[float]] = {}
+    fractions: dict[str, list[float]] = {}
     for start in range(0, len(chosen), BLOCK):
-        x = to_unit(part.images.batch(chosen[start : start + BLOCK]))
+        x = to_unit(labeled.images.batch(chosen[start : start + BLOCK]))
         baseline = baseline_image(classifier.predictor_.model, x)
         scores = scores_of(classifier)
         noise = torch.Generator().manual_seed(seed + start)
         for name, importance in attribution_rankings(scores, x, baseline, variance, rng=noise).items():
-            shares.setdefault(name, []).extend(deletion_curve(scores, x, importance, baseline).tolist())
-    return {"n": len(chosen), "shares": shares}
+            fractions.setdefault(name, []).extend(deletion_curve(scores, x, importance, baseline).tolist())
+    return {"n": len(chosen), "deleted_fractions": fractions}
 
 
 def scores_of(classifier: Classifier) -> Any:
@@ -64,17 +64,17 @@ def scores_of(classifier: Classifier) -> Any:
 
 
 def table() -> str:
-    found = rows(LEDGER)
-    names = list(found[0]["shares"])
+    found = rows(RESULTS_FILE)
+    names = list(found[0]["deleted_fractions"])
     lines = [
         f"| data | classifier | seed | {' | '.join(names)} | sooner than the next best, points (95 % interval) |",
         "|---|---|---:|" + "---:|" * (len(names) + 1),
     ]
     for row in found:
-        each = {name: np.array(shares) for name, shares in row["shares"].items()}
+        each = {name: np.array(fractions) for name, fractions in row["deleted_fractions"].items()}
         means = " | ".join(f"{values.mean():.3f}" for values in each.values())
-        rival = min((name for name in names if name != "evidence"), key=lambda name: each[name].mean())
-        ahead = 100 * (each[rival] - each["evidence"])
+        rival = min((name for name in names if name != "attribution"), key=lambda name: each[name].mean())
+        ahead = 100 * (each[rival] - each["attribution"])
         again = np.random.default_rng(0).integers(len(ahead), size=(N_BOOTSTRAP, len(ahead)))
         low, high = np.quantile(ahead[again].mean(1), [0.025, 0.975])
         start = f"| {row['data']} | {row['kind']} | {row['seed']} | {means}"

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
-from loading import Asked, Told, load, probed, running
+from interleaved_timing import MOST, Round, StealMeter, interleaved, quietest, timed_round, wait_until_idle
+from loading import Asked, LoadStats, load, probed, running
+from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 from service import free_port
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from turns import MOST, Turn, Watch, in_turns, quietest, settled, turn
 
 from likely.data.loading import load_dataset
 from likely.server.http.png import png
@@ -42,7 +42,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests" / "server"))
 from databases import postgresql  # the server that the tests have
 
 PACKAGES = ("torch", "fastapi", "uvicorn", "sqlalchemy.orm", "PIL.Image")  # without which no service begins
-LEDGER = RESULTS / "faults.jsonl"
+RESULTS_FILE = RESULTS / "faults.jsonl"
 CLIENTS, N_IMAGES = 16, 5000
 ROOM = 4_000_000  # bytes that are left on the disk when its filling begins
 LARGEST_DISK = 512_000_000  # bytes; a larger one is hardly meant to be filled
@@ -63,16 +63,16 @@ def main() -> None:
         parser.error(
             f"--disk {asked.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
         )
-    part = load_dataset(asked.data, splits=("test",)).splits["test"]
-    images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
+    labeled = load_dataset(asked.data, splits=("test",)).splits["test"]
+    images = [png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
     found = {
         "kills": killed(asked, images),
         "disk": repeated(lambda: with_full_disk(asked, images)),
         "database": repeated(lambda: without_database(asked, images)),
     }
-    taken = max(each["taken"] for each in found.values())
-    append(LEDGER, {**circumstances(asked.threads), **found, "taken": taken})
-    write_table(LEDGER, table())
+    cpu_steal = max(each["cpu_steal"] for each in found.values())
+    append(RESULTS_FILE, {**environment(asked.threads), **found, "cpu_steal": cpu_steal})
+    write_table(RESULTS_FILE, table())
 
 
 class Served:
@@ -93,7 +93,7 @@ class Served:
     def running(self) -> Any:
         return running(self.words, self.asked.port, self.log)
 
-    def kept(self, answered: set[str]) -> dict[str, int]:
+    def stored(self, answered: set[str]) -> dict[str, int]:
         """What of that is in the store once it was put in order, and whether images and rows belong together."""
         store = Store.open(self.folder, self.url, exclusive=True)
         there = {each.id for each in store.iterate(PredictionFilter())}
@@ -110,28 +110,28 @@ def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]
     were left alone."""
     rng, served = np.random.default_rng(0), Served(asked, asked.out / "killed", images)
     answered, worst = set[str](), dict[str, int]()
-    starts, imports = list[Turn[float]](), list[Turn[float]]()
+    starts, imports = list[Round[float]](), list[Round[float]]()
     while sum(each.is_quiet for each in starts) < asked.kills and len(starts) < MOST * asked.kills:
-        settled()
-        watch = Watch()
+        wait_until_idle()
+        meter = StealMeter()
         with served.running() as (process, seconds):
-            starts.append(Turn(seconds, watch.taken))
+            starts.append(Round(seconds, meter.cpu_steal))
             after = float(rng.uniform(0.5, 3.0))
             threading.Timer(after, os.killpg, (process.pid, signal.SIGKILL)).start()
-            told, _ = asyncio.run(load(served.asked, CLIENTS, after + 0.5, keep=True))
-            answered |= ids(told)
+            stats, _ = asyncio.run(load(served.asked, CLIENTS, after + 0.5, keep=True))
+            answered |= ids(stats)
             process.wait()
-        now = served.kept(answered)
+        now = served.stored(answered)
         worst = {name: max(n, worst.get(name, 0)) for name, n in now.items()}
-        imports.append(turn(importing))  # in turn with the starts, for machines are noisy
-        print(f"{now}, start {seconds:.1f} s, of which others took {starts[-1].taken:.0%}", flush=True)
+        imports.append(timed_round(importing))  # alternating with the starts, because machines are noisy
+        print(f"{now}, start {seconds:.1f} s, of which others took {starts[-1].cpu_steal:.0%}", flush=True)
     least = quietest(starts, asked.kills)
     return {
         "n": len(starts),
         **worst,
         "start_s": [each.found for each in least],
         "import_s": [each.found for each in quietest(imports, asked.kills)],
-        "taken": least[-1].taken,
+        "cpu_steal": least[-1].cpu_steal,
     }
 
 
@@ -143,9 +143,9 @@ def importing() -> float:
 
 
 def repeated(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A fault until it was left alone: what was lost in all turns, and how long things took in the one disturbed least."""
-    turns = in_turns({"": fault}, 1)[""]
-    (least,), every = quietest(turns, 1), [each.found for each in turns]
+    """A fault until it was left alone: what was lost in all rounds, and how long things took in the one disturbed least."""
+    rounds = interleaved({"": fault}, 1)[""]
+    (least,), every = quietest(rounds, 1), [each.found for each in rounds]
     counts = {what: sum(found[what] for found in every) for what in (*COUNTS, "broken")}
     statuses = sum((Counter(found["statuses"]) for found in every), Counter())
     survived = all(found["survived"] for found in every)
@@ -154,8 +154,8 @@ def repeated(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         **counts,
         "statuses": dict(statuses),
         "survived": survived,
-        "n": len(turns),
-        "taken": least.taken,
+        "n": len(rounds),
+        "cpu_steal": least.cpu_steal,
     }
 
 
@@ -188,7 +188,7 @@ def without_database(asked: argparse.Namespace, images: Sequence[bytes]) -> dict
 def around(served: Served, fault: Callable[[], None], end: Callable[[], None]) -> dict[str, Any]:
     """What clients and health say before, during and after a fault, and what is in the store then."""
 
-    async def course() -> tuple[Told, list[float], float]:
+    async def course() -> tuple[LoadStats, list[float], float]:
         begun = time.perf_counter()
         until = begun + BEFORE + DURING + AFTER
         asking = asyncio.create_task(load(served.asked, CLIENTS, until - begun, keep=True))
@@ -198,29 +198,29 @@ def around(served: Served, fault: Callable[[], None], end: Callable[[], None]) -
         await asyncio.sleep(DURING)
         ended = time.perf_counter()
         await asyncio.to_thread(end)
-        (told, _), seconds = await asking, await health
-        return told, seconds, ended
+        (stats, _), seconds = await asking, await health
+        return stats, seconds, ended
 
     with served.running() as (process, _):
-        told, health, ended = asyncio.run(course())
+        stats, health, ended = asyncio.run(course())
         survived = process.poll() is None
     return {
-        **served.kept(ids(told)),
-        "statuses": told.statuses,
-        "broken": told.broken,
+        **served.stored(ids(stats)),
+        "statuses": stats.statuses,
+        "broken": stats.broken,
         "survived": survived,
-        "back_after_s": told.first(200, ended),
+        "back_after_s": stats.first(200, ended),
         "health_most_ms": 1000 * max(health),
     }
 
 
-def ids(told: Told) -> set[str]:
+def ids(stats: LoadStats) -> set[str]:
     """Under which the answers of success are to be in the store."""
-    return {answer["id"] for body in told.bodies for answer in json.loads(body)["answers"]}
+    return {answer["id"] for body in stats.bodies for answer in json.loads(body)["answers"]}
 
 
 def table() -> str:
-    row = rows(LEDGER)[-1]
+    row = rows(RESULTS_FILE)[-1]
     lines = [
         "| fault | answers by status | successes | not in the store | files without a row | rows without a file | then |",
         "|---|---|---:|---:|---:|---:|---|",
@@ -246,7 +246,7 @@ def table() -> str:
             then = f"{lived} answers {each['back_after_s']:.1f} s after; {health}"
         counts = " | ".join(f"{each[what]:,}" for what in COUNTS)
         lines.append(f"| {name} | {statuses} | {counts} | {then} |")
-    note = f"Timed are the {len(row['kills']['start_s'])} starts and the one turn of each fault that others disturbed least."
+    note = f"Timed are the {len(row['kills']['start_s'])} starts and the one round of each fault that others disturbed least."
     return "\n".join([*lines, "", f"{note} {provenance([row])}", ""])
 
 

@@ -1,8 +1,8 @@
-"""Ten labels a class: `gan` in its classifier preset beside unlabeled images, and the twin on the same labels alone.
+"""Ten labels a class: `gan` in its classifier preset beside unlabeled images, and the baseline on the same labels alone.
 
     python bench/few_labels.py $DATA/mnist --minutes 30 --seeds 0 1 2
 
-Nothing is set aside and nothing is chosen by test images: the last averaged weights are measured, once, on the test part.
+Nothing is set aside and nothing is chosen by test images: the last averaged weights are measured, once, on the test split.
 Appends a line for each seed and family to bench/results/few_labels.jsonl, unless it is there, and writes the table beside it.
 """
 
@@ -14,20 +14,20 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
+from results import RESULTS, append, arguments, environment, provenance, resolved, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import Dataset
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits
 
-LEDGER = RESULTS / "few_labels.jsonl"
+RESULTS_FILE = RESULTS / "few_labels.jsonl"
 FAMILIES: dict[str, dict[str, object]] = {
     "gan": {"preset": "classifier"},
     "softmax": {},
 }
 HOW = {family: resolved(family, options, {}) for family, options in FAMILIES.items()}
-TWIN_EPOCHS = 500  # of the 100 labeled images
+BASELINE_EPOCHS = 500  # of the 100 labeled images
 
 
 def main() -> None:
@@ -35,39 +35,41 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--labels", type=int, default=10)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    for seed in asked.seeds:
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    for seed in args.seeds:
         for family in FAMILIES:
-            known = [(row["seed"], row["family"], row["minutes"], row["labels"], row["how"]) for row in rows(LEDGER)]
-            if (seed, family, asked.minutes, asked.labels, HOW[family]) not in known:
-                append(LEDGER, measured(family, seed, asked) | {"how": HOW[family]})
-    write_table(LEDGER, table())
+            known = [
+                (row["seed"], row["family"], row["minutes"], row["labels"], row["how"]) for row in rows(RESULTS_FILE)
+            ]
+            if (seed, family, args.minutes, args.labels, HOW[family]) not in known:
+                append(RESULTS_FILE, measured(family, seed, args) | {"how": HOW[family]})
+    write_table(RESULTS_FILE, table())
 
 
-def measured(family: str, seed: int, asked: argparse.Namespace) -> dict[str, object]:
-    dataset = load_dataset(asked.data)
-    parts, length = few_labeled(dataset, asked.labels, seed), {"minutes": asked.minutes}
+def measured(family: str, seed: int, args: argparse.Namespace) -> dict[str, object]:
+    dataset = load_dataset(args.data)
+    splits, length = few_labeled(dataset, args.labels, seed), {"minutes": args.minutes}
     if family == "softmax":
-        parts, length = replace(parts, train=parts.train.labeled()), {"epochs": TWIN_EPOCHS}
+        splits, length = replace(splits, train=splits.train.labeled()), {"epochs": BASELINE_EPOCHS}
     classifier = Classifier(
-        family, options=FAMILIES[family], training=length | {"threads": asked.threads}, random_state=seed
+        family, options=FAMILIES[family], training=length | {"threads": args.threads}, random_state=seed
     )
     notes, start = [], time.perf_counter()
-    for step in classifier.fit_steps(parts, dataset.classes, dataset.format):
+    for step in classifier.fit_steps(splits, dataset.classes, dataset.format):
         notes += [step.note] if step.note else []
         if step.ends_epoch and family == "gan":
             print(f"seed {seed}  epoch {step.epoch + 1}  {step.elapsed:,.0f} s  {dict(step.losses)}", flush=True)
-    classifier.finish(parts)
+    classifier.finish(splits)
     test = dataset.test
     assert test is not None
     wrong = int((classifier.log_posterior(test.images).argmax(1) != test.labels).sum())
     return {
-        **circumstances(asked.threads),
+        **environment(args.threads),
         "family": family,
         "seed": seed,
-        "labels": asked.labels,
-        "minutes": asked.minutes,
+        "labels": args.labels,
+        "minutes": args.minutes,
         "seconds": time.perf_counter() - start,
         "epochs": step.epoch + 1,
         "rollbacks": notes,
@@ -93,7 +95,7 @@ def table() -> str:
         "| family | labels a class | test error | least to most | minutes | seeds |",
         "|---|---:|---:|---:|---:|---|",
     ]
-    found = [row for row in rows(LEDGER) if row["how"] == HOW[row["family"]]]
+    found = [row for row in rows(RESULTS_FILE) if row["how"] == HOW[row["family"]]]
     groups = {(row["family"], row["labels"], row["minutes"]): [] for row in found}
     for row in found:
         groups[row["family"], row["labels"], row["minutes"]].append(row)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from few_labels import few_labeled
-from ledger import RESULTS, append, arguments, circumstances, provenance, resolved, rows, write_table
+from results import RESULTS, append, arguments, environment, provenance, resolved, rows, write_table
 
 from likely import Classifier
 from likely.data.dataset import Dataset, LabeledImages
@@ -26,7 +26,7 @@ from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
 from likely.exceptions import DivergenceError
 
-LEDGER = RESULTS / "gan_options.jsonl"
+RESULTS_FILE = RESULTS / "gan_options.jsonl"
 EPOCHS, LABELS = 40, 10
 # What a row is called, the options and what the training does otherwise.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "loss hinge": ({"loss": "hinge"}, {}),
     "head auxiliary": ({"head": "auxiliary"}, {}),
     "head auxiliary, loss wgan-gp": ({"head": "auxiliary", "loss": "wgan-gp"}, {}),
-    "adversarial 0, feature_matching 1": ({"adversarial_weight": 0.0, "feature_matching": 1.0}, {}),
+    "adversarial_weight 0, feature_matching 1": ({"adversarial_weight": 0.0, "feature_matching": 1.0}, {}),
     "feature_matching 1": ({"feature_matching": 1.0}, {}),
     "class_weight 1": ({"class_weight": 1.0}, {}),
     "aux_class_weight 0": ({"aux_class_weight": 0.0}, {}),
@@ -64,29 +64,29 @@ HOW = {
 
 def main() -> None:
     parser = arguments(__doc__)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     dataset = load_dataset("digits")
     known = {(variant, row["seed"]) for variant, group in _measured().items() for row in group}
-    todo = [(variant, seed) for seed in asked.seeds for variant in VARIANTS if (variant, seed) not in known]
+    todo = [(variant, seed) for seed in args.seeds for variant in VARIANTS if (variant, seed) not in known]
     if todo:
         with TemporaryDirectory() as folder:
-            judge = extractor(dataset, Path(folder))
+            features = extractor(dataset, Path(folder))
             for variant, seed in todo:
-                append(LEDGER, measured(variant, seed, dataset, judge, asked.threads))
+                append(RESULTS_FILE, measured(variant, seed, dataset, features, args.threads))
                 print(f"{variant}, seed {seed}", flush=True)
-    write_table(LEDGER, table())
+    write_table(RESULTS_FILE, table())
 
 
 def extractor(dataset: Dataset, folder: Path) -> ModelExtractor:
-    """The softmax twin, trained once on all labels, by whose features and judgment samples are measured."""
-    twin = Classifier("softmax", training={"epochs": EPOCHS}, random_state=0)
-    _train(twin, make_splits(dataset, 0), dataset)
-    twin.save(folder / "twin")
-    return ModelExtractor(twin)
+    """The softmax baseline, trained once on all labels, whose features and predictions measure the samples."""
+    baseline = Classifier("softmax", training={"epochs": EPOCHS}, random_state=0)
+    _train(baseline, make_splits(dataset, 0), dataset)
+    baseline.save(folder / "baseline")
+    return ModelExtractor(baseline)
 
 
-def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, threads: int) -> dict[str, object]:
+def measured(variant: str, seed: int, dataset: Dataset, features: ModelExtractor, threads: int) -> dict[str, object]:
     """Train with all labels and draw; train with ten labels a class among unlabeled images; both measured on test."""
     options, training = VARIANTS[variant]
     test = dataset.test
@@ -97,7 +97,7 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
         "seed": seed,
         "epochs": EPOCHS,
         "n_test": len(test.labels),
-        **with_all_labels(variant, seed, dataset, judge),
+        **with_all_labels(variant, seed, dataset, features),
     }
     few = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
     start = time.perf_counter()
@@ -107,10 +107,10 @@ def measured(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor, t
     )
     if row["few_rollbacks"] is not None:
         row["few_accuracy"] = _accuracy(few, test)
-    return {**circumstances(threads), **row}
+    return {**environment(threads), **row}
 
 
-def with_all_labels(variant: str, seed: int, dataset: Dataset, judge: ModelExtractor) -> dict[str, object]:
+def with_all_labels(variant: str, seed: int, dataset: Dataset, features: ModelExtractor) -> dict[str, object]:
     """Accuracy, and what the generated images are."""
     options, training = VARIANTS[variant]
     test = dataset.test
@@ -119,27 +119,27 @@ def with_all_labels(variant: str, seed: int, dataset: Dataset, judge: ModelExtra
     rollbacks = _train(whole, make_splits(dataset, seed), dataset)
     if rollbacks is None:
         return {"rollbacks": None}
-    found = fidelity(whole, test, judge, seed=seed)
-    assert found.classes is not None
+    found = fidelity(whole, test, features, seed=seed)
+    assert found.class_consistency is not None
     return {
         "rollbacks": rollbacks,
         "accuracy": _accuracy(whole, test),
         "frechet": found.frechet,
         "extractor": found.extractor,
         "recall": found.recall,
-        "right": sum(found.classes.n_consistent) / found.classes.n,
+        "class_consistency": sum(found.class_consistency.n_consistent) / found.class_consistency.n,
     }
 
 
-def _train(classifier: Classifier, parts: Splits, dataset: Dataset) -> int | None:
-    """How often the training had to be rolled back; None if it was given up."""
+def _train(classifier: Classifier, splits: Splits, dataset: Dataset) -> int | None:
+    """How often the training had to be rolled back; None if it was diverged."""
     notes = 0
     try:
-        for step in classifier.fit_steps(parts, dataset.classes, dataset.format):
+        for step in classifier.fit_steps(splits, dataset.classes, dataset.format):
             notes += step.note is not None
     except DivergenceError:
         return None
-    classifier.finish(parts)
+    classifier.finish(splits)
     return notes
 
 
@@ -149,7 +149,7 @@ def _accuracy(classifier: Classifier, test: LabeledImages) -> float:
 
 def _measured() -> dict[str, list[dict[str, Any]]]:
     """What is known of each variant as it is today."""
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     return {
         variant: [row for row in found if (row["variant"], row["how"]) == (variant, how)]
         for variant, how in HOW.items()
@@ -168,12 +168,13 @@ def table() -> str:
         if group:
             cells = [_spread(group, "accuracy"), _spread(group, "few_accuracy")]
             cells += [
-                _mean(group, name, form) for name, form in (("right", ".2f"), ("frechet", ".3f"), ("recall", ".2f"))
+                _mean(group, name, form)
+                for name, form in (("class_consistency", ".2f"), ("frechet", ".3f"), ("recall", ".2f"))
             ]
-            turns = [row[name] for row in group for name in ("rollbacks", "few_rollbacks") if name in row]
-            given_up = sum(turn is None for turn in turns)
-            cells += [_mean(group, "seconds", ".0f"), str(sum(turn or 0 for turn in turns))]
-            cells[-1] += f", {given_up} given up" if given_up else ""
+            rollbacks = [row[name] for row in group for name in ("rollbacks", "few_rollbacks") if name in row]
+            n_diverged = sum(each is None for each in rollbacks)
+            cells += [_mean(group, "seconds", ".0f"), str(sum(each or 0 for each in rollbacks))]
+            cells[-1] += f", {n_diverged} diverged" if n_diverged else ""
             lines.append(f"| {variant} | {' | '.join(cells)} |")
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in found}))
     extractors = sorted({row["extractor"] for row in found if "extractor" in row})

@@ -1,10 +1,10 @@
 """Products of a shop: our density of a backbone's features beside scikit-learn's classifiers of the same features.
 
-The photographs are of 81 products of 43 kinds (Klasson 2019), in a training, a validation and a test part of their own.
+The photographs are of 81 products of 43 kinds (Klasson 2019), in a training, a validation and a test split of their own.
 
     python bench/grocery.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
 
-Rivals are tuned on the validation part, and ours chooses its shrinkage by it. Appends a line for each seed to
+Rivals are tuned on the validation split, and ours chooses its shrinkage by it. Appends a line for each seed to
 bench/results/grocery.jsonl, unless it is there, and writes the table beside it.
 """
 
@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
+from results import RESULTS, arguments, measure_once, provenance, rows, write_table
 from sklearn.base import ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from trained import trained
+from train_helpers import trained
 
 from likely import Classifier
 from likely.data.dataset import LabeledImages
@@ -37,7 +37,7 @@ from likely.evaluation import metrics
 from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_posterior, log_uniform
 
-LEDGER = RESULTS / "grocery.jsonl"
+RESULTS_FILE = RESULTS / "grocery.jsonl"
 OURS, UNIFORM = "gaussian", "gaussian, --prior uniform"
 SMALLEST = -690.0  # nats: a probability of zero, as kNN has it, is none to take means of
 SCALINGS: Mapping[str, Callable[[], Any]] = {
@@ -53,48 +53,48 @@ RIVALS: Mapping[str, tuple[Callable[[float], ClassifierMixin], tuple[float, ...]
 
 
 def main() -> None:
-    asked = shop_arguments(__doc__)
-    for seed in asked.seeds:
-        key = {"seed": seed, "backbone": Path(asked.backbone).name, "stages": asked.stages}
-        measure_once(LEDGER, key, asked.threads, partial(measured, asked, seed))
-    write_table(LEDGER, table())
+    args = shop_arguments(__doc__)
+    for seed in args.seeds:
+        key = {"seed": seed, "backbone": Path(args.backbone).name, "stages": args.stages}
+        measure_once(RESULTS_FILE, key, args.threads, partial(measured, args, seed))
+    write_table(RESULTS_FILE, table())
 
 
 def shop_arguments(what: str | None) -> argparse.Namespace:
-    """What was asked of a benchmark of products, its threads and its own cache set."""
+    """What was args of a benchmark of products, its threads and its own cache set."""
     parser = arguments(what)
     parser.add_argument("data", type=Path)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--stages", type=int, default=4)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    os.environ["LIKELY_CACHE"] = str(asked.out / "cache")  # as on a machine that has never seen these images
-    return asked
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    os.environ["LIKELY_CACHE"] = str(args.out / "cache")  # as on a machine that has never seen these images
+    return args
 
 
-def measured(asked: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Ours, trained by the command line, and everybody's figures."""
-    data = manifest(asked.data, asked.out)
-    classifier, seconds = ours(asked, data, f"grocery-{asked.stages}-{seed}", seed)
+def measured(args: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Ours, trained by the command line, and everybody's values."""
+    data = manifest(args.data, args.out)
+    classifier, seconds = ours(args, data, f"grocery-{args.stages}-{seed}", seed)
     return {"seconds": seconds, "known": beside(classifier, seen(classifier, data))}
 
 
-def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
+def ours(args: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
     """Our classifier, trained by the command line, and the seconds that this took."""
     words = [
         "--model",
         "gaussian",
         "--backbone",
-        asked.backbone,
+        args.backbone,
         "--backbone-stages",
-        asked.stages,
+        args.stages,
         "--label-check-folds",
         0,
     ]
-    words += ["--seed", seed, "--threads", asked.threads]
+    words += ["--seed", seed, "--threads", args.threads]
     start = time.perf_counter()
-    folder, _ = trained(str(data), asked.out / name, *words)
+    folder, _ = trained(str(data), args.out / name, *words)
     seconds = time.perf_counter() - start
     classifier = Classifier.load(folder)
     assert classifier.predictor_.features is not None
@@ -105,17 +105,17 @@ def ours(asked: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[C
 def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
     """Every part of the data."""
     whole = load_dataset(str(data), classifier.predictor_.format).relabel(classifier.labels)
-    return {name: Seen(classifier, part) for name, part in whole.splits.items()}
+    return {name: Seen(classifier, labeled) for name, labeled in whole.splits.items()}
 
 
 class Seen:
     """A part's images as everybody here sees them: unscaled features, (N, D), and labels."""
 
-    def __init__(self, classifier: Classifier, part: LabeledImages) -> None:
+    def __init__(self, classifier: Classifier, labeled: LabeledImages) -> None:
         assert classifier.predictor_.features is not None
-        self.part = part
-        self.X = classifier.predictor_.features.unscaled(part.images).numpy()
-        self.y = part.labels
+        self.labeled = labeled
+        self.X = classifier.predictor_.features.unscaled(labeled.images).numpy()
+        self.y = labeled.labels
 
 
 def manifest(data: Path, out: Path) -> Path:
@@ -150,7 +150,7 @@ def _name(row: Mapping[str, str]) -> str:
 
 
 def rivals(found: Mapping[str, Seen]) -> Iterator[tuple[str, str, ClassifierMixin]]:
-    """Each rival as it does best on the validation part, and how that is."""
+    """Each rival as it does best on the validation split, and how that is."""
     for name, (make, values) in RIVALS.items():
         tried = []
         for scaling, scale in SCALINGS.items():
@@ -162,24 +162,24 @@ def rivals(found: Mapping[str, Seen]) -> Iterator[tuple[str, str, ClassifierMixi
 
 
 def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
-    """Accuracy on the test part, fine and coarse, and the paired difference to each rival."""
+    """Accuracy on the test split, fine and coarse, and the paired difference to each rival."""
     test = found["test"]
     (level,) = levels(classifier.labels)
-    scores = classifier.outputs(test.part.images).log_scores
+    scores = classifier.outputs(test.labeled.images).log_scores
     priors = {OURS: classifier.predictor_.log_prior, UNIFORM: log_uniform(len(classifier.labels))}
     answer: dict[str, Any] = {"n": len(test.y)}
     rights = {}
     for name, log_prior in priors.items():
         log_p = log_posterior(scores, log_prior, classifier.predictor_.conformal.temperature)
-        answer[name], rights[name] = figures(log_p, test.y, level)
+        answer[name], rights[name] = values(log_p, test.y, level)
     for name, how, rival in rivals(found):
-        theirs, right = figures(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)
+        theirs, right = values(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)
         sure = metrics.paired_bootstrap(rights[OURS], right, np.random.default_rng(0))
-        answer[name] = {"chosen": how, **theirs, "lead": [answer[OURS]["fine"] - theirs["fine"], *sure]}
+        answer[name] = {"chosen": how, **theirs, "delta": [answer[OURS]["fine"] - theirs["fine"], *sure]}
     return answer
 
 
-def figures(log_p: torch.Tensor, y: np.ndarray, level: Level) -> tuple[dict[str, float], np.ndarray]:
+def values(log_p: torch.Tensor, y: np.ndarray, level: Level) -> tuple[dict[str, float], np.ndarray]:
     """Of posteriors (N, K): accuracy, that of the groups that classes belong to, ece; and which answers are right, (N,)."""
     log_p = log_p.clamp_min(SMALLEST)
     right, group = log_p.argmax(1).numpy() == y, level.group.numpy()
@@ -193,7 +193,7 @@ def shown(found: Mapping[str, float]) -> str:
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = [
         "| classifier | backbone | stages | seed | tuned to | fine | coarse | ece | ours is ahead by, points (95 % interval) |",
         "|---|---|---:|---:|---|---:|---:|---:|---:|",
@@ -204,9 +204,9 @@ def table() -> str:
             lines.append(f"| {name} {start} | | {shown(known[name])} | |")
         for name in RIVALS:
             each = known[name]
-            lead = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["lead"]))
-            verdict = "ahead" if each["lead"][1] > 0 else "behind" if each["lead"][2] < 0 else "a tie"
-            lines.append(f"| {name} {start} | {each['chosen']} | {shown(each)} | {lead}: {verdict} |")
+            delta = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["delta"]))
+            verdict = "ahead" if each["delta"][1] > 0 else "behind" if each["delta"][2] < 0 else "a tie"
+            lines.append(f"| {name} {start} | {each['chosen']} | {shown(each)} | {delta}: {verdict} |")
     seconds = ", ".join(f"{row['seconds']:.0f}" for row in found)
     lines += ["", f"Features and training of all products: {seconds} seconds. {provenance(found)}"]
     return "\n".join(lines) + "\n"

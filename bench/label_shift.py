@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, provenance, rows, write_table
-from trained import complete, model_arguments
+from results import RESULTS, provenance, rows, write_table
+from train_helpers import complete, model_arguments
 
 from likely import Classifier
 from likely.base import ModelOutputs
@@ -23,37 +23,37 @@ from likely.classifier.prior_adaptation import adapt_prior
 from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior
 
-LEDGER = RESULTS / "label_shift.jsonl"
+RESULTS_FILE = RESULTS / "label_shift.jsonl"
 N_DRAWS, CONCENTRATION, SHARE = 20, 0.3, 0.25  # of the test images are in a draw
 ALPHA = 0.05
 N_BOOTSTRAP = 10_000
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
-    complete(asked, LEDGER, measured)
-    write_table(LEDGER, table())
+    args = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
+    complete(args, RESULTS_FILE, measured)
+    write_table(RESULTS_FILE, table())
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """Accuracy of every draw under the training's mix, the estimated one and the true one."""
     classifier = Classifier.load(folder)
-    part, rng = eval_split(classifier, data).images, np.random.default_rng(seed)
-    examined, K = classifier.outputs(part.images), len(classifier.labels)
+    labeled, rng = eval_split(classifier, data).images, np.random.default_rng(seed)
+    examined, K = classifier.outputs(labeled.images), len(classifier.labels)
     found: dict[str, Any] = {}
     usual = np.exp(classifier.predictor_.log_prior.numpy())
     for kind in ("shifted", "unshifted"):
         draws = []
         for _ in range(N_DRAWS):
             mix = rng.dirichlet(np.full(K, CONCENTRATION)) if kind == "shifted" else usual
-            chosen = drawn(part.labels, mix, rng)
-            draws.append(accuracies(classifier, examined, part.labels, chosen, mix))
+            chosen = resampled(labeled.labels, mix, rng)
+            draws.append(accuracies(classifier, examined, labeled.labels, chosen, mix))
         found[kind] = draws
     return {"n_draw": len(chosen), **found}
 
 
-def drawn(labels: np.ndarray, mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images in a mix, none of them twice: as many as the share, or as the rarest class allows."""
+def resampled(labels: np.ndarray, mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Images in a mix, none of them twice: as many as the fraction, or as the rarest class allows."""
     counts = np.bincount(labels, minlength=len(mix))
     n = int(min(SHARE * len(labels), (counts / np.maximum(mix, 1e-9)).min()))
     wanted = np.minimum(rng.multinomial(n, mix / mix.sum()), counts)
@@ -64,8 +64,8 @@ def accuracies(
     classifier: Classifier, examined: ModelOutputs, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
 ) -> dict[str, float]:
     these = torch.from_numpy(chosen)
-    part = examined.subset(these)
-    found = adapt_prior(classifier.predictor_.conformal, [part], classifier.predictor_.log_prior, ALPHA)
+    labeled = examined.subset(these)
+    found = adapt_prior(classifier.predictor_.conformal, [labeled], classifier.predictor_.log_prior, ALPHA)
     priors = {
         "trained": classifier.predictor_.log_prior,
         "adapted": found.prior_estimate.log_prior,
@@ -73,7 +73,7 @@ def accuracies(
     }
     right = {}
     for name, prior in priors.items():
-        posterior = log_posterior(part.log_scores, prior, classifier.predictor_.conformal.temperature)
+        posterior = log_posterior(labeled.log_scores, prior, classifier.predictor_.conformal.temperature)
         right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
     return {**right, "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
 
@@ -84,20 +84,20 @@ def table() -> str:
         "interval) | mean loss where nothing shifted, points |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     for row in found:
         each = {name: np.array([draw[name] for draw in row["shifted"]]) for name in ("trained", "adapted", "true")}
         gains, possible = each["adapted"] - each["trained"], each["true"] - each["trained"]
         loss = 100 * np.mean([draw["trained"] - draw["adapted"] for draw in row["unshifted"]])
         means = " | ".join(f"{values.mean():.4f}" for values in each.values())
         lines.append(
-            f"| {row['data']} | {row['kind']} | {row['seed']} | {means} | {share(gains, possible)} | {loss:.2f} |"
+            f"| {row['data']} | {row['kind']} | {row['seed']} | {means} | {relative_gain(gains, possible)} | {loss:.2f} |"
         )
     note = f"{N_DRAWS} mixes from Dirichlet({CONCENTRATION:g}), means over them. {provenance(found)}"
     return "\n".join([*lines, "", note]) + "\n"
 
 
-def share(gains: np.ndarray, possible: np.ndarray) -> str:
+def relative_gain(gains: np.ndarray, possible: np.ndarray) -> str:
     """Of the sums, with its bootstrap interval where every resample leaves something to gain."""
     again = np.random.default_rng(0).integers(len(gains), size=(N_BOOTSTRAP, len(gains)))
     total = possible[again].sum(1)

@@ -19,7 +19,7 @@ STARTING = 300.0  # seconds
 
 
 @dataclass
-class Told:
+class LoadStats:
     """What clients were answered: seconds of each request by its status, and what the answers were if they are kept."""
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
@@ -32,15 +32,15 @@ class Told:
         self.moments.append((time.perf_counter(), status))
 
     @classmethod
-    def together(cls, parts: Iterable[Told]) -> Told:
-        """What clients were told at several times."""
+    def together(cls, all_stats: Iterable[LoadStats]) -> LoadStats:
+        """Combine statistics of several periods."""
         whole = cls()
-        for part in parts:
-            for status, seconds in part.seconds.items():
+        for one in all_stats:
+            for status, seconds in one.seconds.items():
                 whole.seconds.setdefault(status, []).extend(seconds)
-            whole.bodies += part.bodies
-            whole.broken += part.broken
-            whole.moments += part.moments
+            whole.bodies += one.bodies
+            whole.broken += one.broken
+            whole.moments += one.moments
         return whole
 
     def first(self, status: int, since: float) -> float:
@@ -53,7 +53,7 @@ class Told:
     def statuses(self) -> dict[str, int]:
         return dict(Counter({str(status): len(each) for status, each in sorted(self.seconds.items())}))
 
-    def figures(self, whole: float) -> dict[str, float]:
+    def values(self, whole: float) -> dict[str, float]:
         """Of the answers of success: how many a second, and how long half and 99 of 100 took at most, in ms."""
         good = np.array(self.seconds.get(200, [])) * 1000
         p50, p99 = np.percentile(good, [50, 99]).tolist() if len(good) else (float("nan"), float("nan"))
@@ -62,7 +62,7 @@ class Told:
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests that are the same but for their image: where, with which key, and the images as they are in turn."""
+    """Requests that are the same but for their image: where, with which key, and the images as they are in round."""
 
     host: str
     port: int
@@ -81,16 +81,16 @@ class Asked:
 
 async def load(
     asked: Asked, clients: int, seconds: float, *, keep: bool = False, rate: float | None = None
-) -> tuple[Told, float]:
+) -> tuple[LoadStats, float]:
     """So many clients at a time, each asking again as soon as it is answered, or all together at a `rate`, requests a second,
     as far as they are answered in time; and the seconds that this took."""
-    told, begun = Told(), time.perf_counter()
+    stats, begun = LoadStats(), time.perf_counter()
     every = 0.0 if rate is None else clients / rate
-    await asyncio.gather(*(_client(asked, i, begun + seconds, told, keep, every) for i in range(clients)))
-    return told, time.perf_counter() - begun
+    await asyncio.gather(*(_client(asked, i, begun + seconds, stats, keep, every) for i in range(clients)))
+    return stats, time.perf_counter() - begun
 
 
-async def once(asked: Asked, told: Told) -> None:
+async def once(asked: Asked, stats: LoadStats) -> None:
     """One request on a connection of its own."""
     start = time.perf_counter()
     try:
@@ -99,12 +99,12 @@ async def once(asked: Asked, told: Told) -> None:
         status, _, _ = await _response(reader)
         writer.close()
     except (OSError, asyncio.IncompleteReadError):
-        told.broken += 1
+        stats.broken += 1
     else:
-        told.add(status, time.perf_counter() - start)
+        stats.add(status, time.perf_counter() - start)
 
 
-async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool, every: float) -> None:
+async def _client(asked: Asked, first: int, until: float, stats: LoadStats, keep: bool, every: float) -> None:
     i, writer = first * 7919, None
     due = time.perf_counter() + float(
         np.random.default_rng(i).uniform(0, every)
@@ -120,18 +120,18 @@ async def _client(asked: Asked, first: int, until: float, told: Told, keep: bool
             writer.write(asked.request(i))
             status, body, closes = await _response(reader)
         except (OSError, asyncio.IncompleteReadError, ValueError):
-            told.broken += 1
+            stats.broken += 1
             writer = None
             await asyncio.sleep(0.05)
             continue
-        told.add(status, time.perf_counter() - start)
+        stats.add(status, time.perf_counter() - start)
         if keep and status == 200:
-            told.bodies.append(body)
+            stats.bodies.append(body)
         if closes:
             writer.close()
             writer = None
         if status == 503 and not every:
-            await asyncio.sleep(0.05)  # sooner than told, or nothing would be above capacity
+            await asyncio.sleep(0.05)  # sooner than asked, or nothing would be above capacity
         i += 1
     if writer is not None:
         writer.close()
@@ -150,8 +150,8 @@ async def probed(host: str, port: int, seconds: float) -> list[float]:
     clients busy is late itself."""
     words = [sys.executable, __file__, host, str(port), str(seconds)]
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    return [float(line) for line in told.split()]
+    stats, _ = await process.communicate()
+    return [float(line) for line in stats.split()]
 
 
 async def _probe(host: str, port: int, seconds: float, every: float = 0.05) -> None:
@@ -215,5 +215,5 @@ def memory_mb(process: subprocess.Popen) -> float:
     return total / 1024
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and len(sys.argv) == 4:
     asyncio.run(_probe(sys.argv[1], int(sys.argv[2]), float(sys.argv[3])))

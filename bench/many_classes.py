@@ -3,7 +3,7 @@
     python bench/many_classes.py --seeds 0
 
 The numbers are drawn: a Gaussian for each class, all of one covariance, ten images each. Posteriors are timed against one
-linear layer of the same size, in turns. Appends a line for each seed to bench/results/many_classes.jsonl, unless it is there,
+linear layer of the same size, in rounds. Appends a line for each seed to bench/results/many_classes.jsonl, unless it is there,
 and writes the table beside it.
 """
 
@@ -19,23 +19,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, arguments, measure_once, provenance, rows, write_table
+from results import RESULTS, arguments, measure_once, provenance, rows, write_table
 
 from likely import Classifier
 from likely.training.device import tune_malloc
 
-LEDGER = RESULTS / "many_classes.jsonl"
+RESULTS_FILE = RESULTS / "many_classes.jsonl"
 K, D, PER_CLASS, N, TOP = 10_000, 1280, 10, 10_000, 5
-N_TURNS, AT_ONCE = 5, 256
-APART = 0.15  # the spread of the means, in units of the spread within: such that not all are told apart
+N_ROUNDS, AT_ONCE = 5, 256
+APART = 0.15  # the spread of the means, in units of the spread within: such that not all are stats apart
 
 
 def main() -> None:
-    asked = arguments(__doc__).parse_args()
-    torch.set_num_threads(asked.threads)
-    for seed in asked.seeds:
-        measure_once(LEDGER, {"seed": seed}, asked.threads, partial(measured, seed))
-    write_table(LEDGER, table())
+    args = arguments(__doc__).parse_args()
+    torch.set_num_threads(args.threads)
+    for seed in args.seeds:
+        measure_once(RESULTS_FILE, {"seed": seed}, args.threads, partial(measured, seed))
+    write_table(RESULTS_FILE, table())
 
 
 def measured(seed: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def measured(seed: int) -> dict[str, Any]:
         for x in torch.split(torch.from_numpy(X_new), AT_ONCE):
             torch.nn.functional.linear(x, weight)
 
-    turns = [(timed(ours), timed(linear)) for _ in range(N_TURNS)]
+    rounds = [(timed(ours), timed(linear)) for _ in range(N_ROUNDS)]
     labels, log_p = classifier.predict_topk(X_new, TOP)
     return {
         "fit_seconds": seconds,
@@ -66,9 +66,9 @@ def measured(seed: int) -> dict[str, Any]:
         "peak_gb_before": before,
         "peak_gb_fit": after,
         "peak_gb": peak(),
-        "top_seconds": median(a for a, _ in turns),
-        "linear_seconds": median(b for _, b in turns),
-        "ratio": median(a / b for a, b in turns),
+        "top_seconds": median(a for a, _ in rounds),
+        "linear_seconds": median(b for _, b in rounds),
+        "ratio": median(a / b for a, b in rounds),
         "accuracy": float((labels[:, 0] == y_new).mean()),
         "among_five": float((labels == y_new[:, None]).any(1).mean()),
         "sure_of_five": float(np.exp(log_p).sum(1).mean()),
@@ -88,7 +88,7 @@ def peak() -> float:
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = [
         "| seed | training, s | data, GB | peak memory, GB | top five of 10,000, s | a linear layer, s | ratio | accuracy | "
         "among the five | p of the five |",
@@ -100,7 +100,9 @@ def table() -> str:
             f"{row['top_seconds']:.2f} | {row['linear_seconds']:.2f} | {row['ratio']:.2f} | {row['accuracy']:.4f} | "
             f"{row['among_five']:.4f} | {row['sure_of_five']:.4f} |"
         )
-    note = f"{K:,} classes, {D:,} numbers, {PER_CLASS} images a class; medians of {N_TURNS} turns. {provenance(found)}"
+    note = (
+        f"{K:,} classes, {D:,} numbers, {PER_CLASS} images a class; medians of {N_ROUNDS} rounds. {provenance(found)}"
+    )
     return "\n".join([*lines, "", note]) + "\n"
 
 

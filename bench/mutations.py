@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
-from loading import Asked, Told, memory_mb, once
+from loading import Asked, LoadStats, memory_mb, once
 from PIL import Image
+from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 from service import service
 from sklearn.datasets import load_digits
 
-LEDGER = RESULTS / "mutations.jsonl"
+RESULTS_FILE = RESULTS / "mutations.jsonl"
 CLIENTS, AT_ONCE = 8, 1000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
 Rng = np.random.Generator
@@ -38,8 +38,8 @@ def main() -> None:
     asked = parser.parse_args()
     for seed in asked.seeds:
         found = measured(asked, seed)
-        append(LEDGER, {**circumstances(asked.threads), "seed": seed, "n": asked.n, **found})
-    write_table(LEDGER, table())
+        append(RESULTS_FILE, {**environment(asked.threads), "seed": seed, "n": asked.n, **found})
+    write_table(RESULTS_FILE, table())
 
 
 def measured(asked: Any, seed: int) -> dict[str, Any]:
@@ -49,9 +49,9 @@ def measured(asked: Any, seed: int) -> dict[str, Any]:
     with service(asked.out / f"store-{seed}", words, [b""]) as (where, process, _):
         for _ in range(0, asked.n, AT_ONCE):
             images = [mutated(rng) for _ in range(AT_ONCE)]
-            told = asyncio.run(each_once(Asked(where.host, where.port, where.path, where.key, images)))
-            statuses.update(told.statuses | ({"broken": told.broken} if told.broken else {}))
-            slowest = max(slowest, *(max(each) for each in told.seconds.values()))
+            stats = asyncio.run(each_once(Asked(where.host, where.port, where.path, where.key, images)))
+            statuses.update(stats.statuses | ({"broken": stats.broken} if stats.broken else {}))
+            slowest = max(slowest, *(max(each) for each in stats.seconds.values()))
             memory.append(round(memory_mb(process), 1))
             print(f"{sum(statuses.values()):,} {dict(statuses)} {memory[-1]} MB", flush=True)
         alive = process.poll() is None
@@ -59,19 +59,19 @@ def measured(asked: Any, seed: int) -> dict[str, Any]:
     return {"statuses": dict(statuses), "memory_mb": memory, "slowest_s": slowest, "seconds": whole, "alive": alive}
 
 
-async def each_once(asked: Asked) -> Told:
+async def each_once(asked: Asked) -> LoadStats:
     """Every image once, some at a time."""
-    told, left = Told(), asyncio.Queue[int]()
+    stats, left = LoadStats(), asyncio.Queue[int]()
     for i in range(len(asked.images)):
         left.put_nowait(i)
 
     async def client() -> None:
         while not left.empty():
             one = Asked(asked.host, asked.port, asked.path, asked.key, [asked.images[left.get_nowait()]])
-            await once(one, told)
+            await once(one, stats)
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return told
+    return stats
 
 
 def mutated(rng: Rng) -> bytes:
@@ -162,12 +162,12 @@ def table() -> str:
         "| seed | images | answers by status | slowest, s | memory, MB, first to most | alive |",
         "|---:|---:|---|---:|---:|---|",
     ]
-    for row in rows(LEDGER):
+    for row in rows(RESULTS_FILE):
         statuses = ", ".join(f"{n:,} × {status}" for status, n in sorted(row["statuses"].items()))
         memory = f"{row['memory_mb'][0]:.0f} to {max(row['memory_mb']):.0f}"
         alive = "yes" if row["alive"] else "no"
         lines.append(f"| {row['seed']} | {row['n']:,} | {statuses} | {row['slowest_s']:.1f} | {memory} | {alive} |")
-    return "\n".join([*lines, "", provenance(rows(LEDGER))]) + "\n"
+    return "\n".join([*lines, "", provenance(rows(RESULTS_FILE))]) + "\n"
 
 
 if __name__ == "__main__":

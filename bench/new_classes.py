@@ -2,7 +2,7 @@
 
     python bench/new_classes.py $DATA/fashion-mnist --models vaegan --minutes 10 --out /tmp/trust
 
-Every third class is the tenth in turn. Appends a line for each to bench/results/new_classes.jsonl, unless it is there, and
+Every third class is the tenth alternately. Appends a line for each to bench/results/new_classes.jsonl, unless it is there, and
 writes the table beside it.
 """
 
@@ -14,40 +14,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ledger import RESULTS, append, circumstances, provenance, rows, write_table
-from trained import model_arguments, unmeasured
+from results import RESULTS, append, environment, provenance, rows, write_table
+from train_helpers import model_arguments, unmeasured
 
 from likely import Classifier
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.loading import load_dataset
 
-LEDGER = RESULTS / "new_classes.jsonl"
+RESULTS_FILE = RESULTS / "new_classes.jsonl"
 COUNTS = (5, 50, 500)
 EVERY = 3
 WITHOUT = "-without-"
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan", 10).parse_args()
-    dataset = load_dataset(asked.data)
+    args = model_arguments(__doc__, "vaegan", 10).parse_args()
+    dataset = load_dataset(args.data)
     for new in (None, *range(0, len(dataset.classes), EVERY)):
-        data = asked.data if new is None else without(dataset, new, asked)
-        for key, folder in unmeasured(argparse.Namespace(**vars(asked) | {"data": data}), LEDGER):
+        data = args.data if new is None else without(dataset, new, args)
+        for key, folder in unmeasured(argparse.Namespace(**vars(args) | {"data": data}), RESULTS_FILE):
             classifier, seed = Classifier.load(folder), int(str(key["seed"]))
             found = joint(classifier, dataset) if new is None else later(classifier, dataset, new, seed)
-            append(LEDGER, {**circumstances(asked.threads), **key, "new": new, **found})
-    write_table(LEDGER, table())
+            append(RESULTS_FILE, {**environment(args.threads), **key, "new": new, **found})
+    write_table(RESULTS_FILE, table())
 
 
-def without(dataset: Dataset, new: int, asked: argparse.Namespace) -> str:
+def without(dataset: Dataset, new: int, args: argparse.Namespace) -> str:
     """The data less one class, as an .npz file."""
-    asked.out.mkdir(parents=True, exist_ok=True)
-    path, arrays = asked.out / f"{Path(asked.data).stem}{WITHOUT}{new}.npz", {}
-    for name, part in (("train", dataset.train), ("test", dataset.test)) if not path.exists() else ():
-        assert part is not None
-        kept = np.flatnonzero(part.labels != new)
-        arrays[f"x_{name}"] = part.images.batch(kept).permute(0, 2, 3, 1).numpy()
-        arrays[f"y_{name}"] = np.array(dataset.classes)[part.labels[kept]]
+    args.out.mkdir(parents=True, exist_ok=True)
+    path, arrays = args.out / f"{Path(args.data).stem}{WITHOUT}{new}.npz", {}
+    for name, labeled in (("train", dataset.train), ("test", dataset.test)) if not path.exists() else ():
+        assert labeled is not None
+        kept = np.flatnonzero(labeled.labels != new)
+        arrays[f"x_{name}"] = labeled.images.batch(kept).permute(0, 2, 3, 1).numpy()
+        arrays[f"y_{name}"] = np.array(dataset.classes)[labeled.labels[kept]]
     if arrays:
         np.savez(path, **arrays)
     return str(path)
@@ -83,7 +83,7 @@ def recalls(classifier: Classifier, test: LabeledImages, classes: tuple[str, ...
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = [
         "| data | classifier | tenth class | images of it | accuracy, all ten | trained together | the nine | trained together "
         "| the tenth | trained together | seconds |",
@@ -107,7 +107,7 @@ def _known_by(row: dict[str, Any]) -> tuple[object, ...]:
 
 
 def _three(recall: list[float], new: int) -> tuple[float, float, float]:
-    """Over all classes, over all but the new one, and of that one: the test part has as many images of each."""
+    """Over all classes, over all but the new one, and of that one: the test split has as many images of each."""
     others = [value for c, value in enumerate(recall) if c != new]
     return float(np.mean(recall)), float(np.mean(others)), recall[new]
 

@@ -1,8 +1,8 @@
-"""Half of every image hidden: a generative classifier that goes by what is seen, beside twins that are shown a filled-up image.
+"""Missing pixels: a generative classifier that marginalizes hidden pixels, against baselines on filled-in images.
 
     python bench/occlusion.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
 
-The twin is trained as ever, and once more with random erasing (Zhong 2020), softmax+erasing; hidden pixels are filled
+The baseline is trained as ever, and once more with random erasing (Zhong 2020), softmax+erasing; hidden pixels are filled
 with the mean color of the rest, as that training fills them. Masks: a square of half the area at a random place, and the left
 half. Appends a line for each model to bench/results/occlusion.jsonl, unless it is there, and writes the table beside it.
 """
@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from ledger import RESULTS, provenance, rows, write_table
-from trained import complete, model_arguments
+from results import RESULTS, provenance, rows, write_table
+from train_helpers import complete, model_arguments
 
 from likely import Classifier
 from likely.base import SupportsMissingPixels
@@ -27,32 +27,32 @@ from likely.inference.posterior import log_posterior
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.augment import fill_masked
 
-LEDGER = RESULTS / "occlusion.jsonl"
+RESULTS_FILE = RESULTS / "occlusion.jsonl"
 MASKS = ("nothing", "square", "left half")
 BLOCK = 250
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,softmax,softmax+erasing", 10).parse_args()
-    complete(asked, LEDGER, measured)
-    write_table(LEDGER, table())
+    args = model_arguments(__doc__, "vaegan,softmax,softmax+erasing", 10).parse_args()
+    complete(args, RESULTS_FILE, measured)
+    write_table(RESULTS_FILE, table())
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     """Under every mask."""
     classifier = Classifier.load(folder)
-    part = eval_split(classifier, data).images
-    return {"n": len(part), **{mask: behind(mask, classifier, part) for mask in MASKS}}
+    labeled = eval_split(classifier, data).images
+    return {"n": len(labeled), **{mask: behind(mask, classifier, labeled) for mask in MASKS}}
 
 
 @torch.inference_mode()
-def behind(mask: str, classifier: Classifier, part: LabeledImages) -> dict[str, float]:
+def behind(mask: str, classifier: Classifier, labeled: LabeledImages) -> dict[str, float]:
     """Accuracy and calibration error under a mask, and images a second."""
     scores, start = [], time.perf_counter()
-    masks = hidden_by(mask, len(part), *part.images.shape[1:])
-    for at in range(0, len(part), BLOCK):
-        block = np.arange(at, min(at + BLOCK, len(part)))
-        x, observed = to_unit(part.images.batch(block)), ~masks[torch.from_numpy(block)]
+    masks = hidden_by(mask, len(labeled), *labeled.images.shape[1:])
+    for at in range(0, len(labeled), BLOCK):
+        block = np.arange(at, min(at + BLOCK, len(labeled)))
+        x, observed = to_unit(labeled.images.batch(block)), ~masks[torch.from_numpy(block)]
         model = classifier.predictor_.model
         if mask == "nothing":
             scores.append(model.log_scores(x))
@@ -64,9 +64,9 @@ def behind(mask: str, classifier: Classifier, part: LabeledImages) -> dict[str, 
         torch.cat(scores), classifier.predictor_.log_prior, classifier.predictor_.conformal.temperature
     ).numpy()
     return {
-        "accuracy": metrics.accuracy(found, part.labels),
-        "ece": metrics.ece(found, part.labels),
-        "per_second": len(part) / (time.perf_counter() - start),
+        "accuracy": metrics.accuracy(found, labeled.labels),
+        "ece": metrics.ece(found, labeled.labels),
+        "per_second": len(labeled) / (time.perf_counter() - start),
     }
 
 
@@ -89,7 +89,7 @@ def table() -> str:
         "| images/s, half hidden |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     for row in found:
         accuracy = " | ".join(f"{row[mask]['accuracy']:.4f}" for mask in MASKS)
         ece = " | ".join(f"{row[mask]['ece']:.4f}" for mask in MASKS[1:])

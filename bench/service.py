@@ -3,7 +3,7 @@
     python bench/service.py MODEL $DATA/fashion-mnist --seconds 60 --minutes 10 --out /tmp/service
 
 64 clients on this machine ask as fast as they are answered; then four times as much is asked as was answered. What is timed is
-timed in turns of ten seconds, until so many seconds were left alone by others that share the machine. Appends a line to
+timed in rounds of ten seconds, until so many seconds were left alone by others that share the machine. Appends a line to
 bench/results/service.jsonl and writes the table beside it.
 """
 
@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ledger import RESULTS, append, arguments, circumstances, provenance, rows, write_table
-from loading import Asked, Told, load, memory_mb, probed, running
-from turns import Turn, in_turns, quietest
+from interleaved_timing import Round, interleaved, quietest
+from loading import Asked, LoadStats, load, memory_mb, probed, running
+from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 
 from likely.data.loading import load_dataset
 from likely.server.http.png import png
 from likely.server.store import Scope, Store
 
-LEDGER = RESULTS / "service.jsonl"
+RESULTS_FILE = RESULTS / "service.jsonl"
 CLIENTS, N_IMAGES = 64, 2000
 TURN = 10.0  # seconds
 ABOVE = "4 times as much"
@@ -42,11 +42,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
-    part = load_dataset(asked.data, splits=("test",)).splits["test"]
-    images = [png(each) for each in part.images.batch(np.arange(N_IMAGES)).numpy()]
+    labeled = load_dataset(asked.data, splits=("test",)).splits["test"]
+    images = [png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
     found = measured(asked, images)
-    append(LEDGER, {**circumstances(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found})
-    write_table(LEDGER, table())
+    append(
+        RESULTS_FILE, {**environment(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found}
+    )
+    write_table(RESULTS_FILE, table())
 
 
 def measured(asked: Any, images: list[bytes]) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def measured(asked: Any, images: list[bytes]) -> dict[str, Any]:
     plain = [HERE / "plain_service.py", asked.model, "--port", port, "--threads", asked.threads]
     theirs = Asked("127.0.0.1", port, "/classify", "", images)
     with service(asked.out / "store", serve, images) as (ours, _, _), running(plain, port, asked.out / "plain.log"):
-        turns = in_turns(
+        rounds = interleaved(
             {
                 "one at a time": lambda: at(ours, 1),
                 "64 clients": lambda: at(ours, CLIENTS),
@@ -65,11 +67,11 @@ def measured(asked: Any, images: list[bytes]) -> dict[str, Any]:
             },
             n,
         )
-    rate = 4 * figures(turns["64 clients"], n)["per_second"]
+    rate = 4 * values(rounds["64 clients"], n)["per_second"]
     with service(asked.out / "small", [*serve, "--max-queue", QUEUE], images) as (small, _, _):
-        turns |= in_turns({ABOVE: lambda: asyncio.run(above_capacity(small, rate))}, n)
-    found: dict[str, Any] = {name: figures(each, n) for name, each in turns.items()}
-    found["taken"] = max(each["taken"] for each in found.values())
+        rounds |= interleaved({ABOVE: lambda: asyncio.run(above_capacity(small, rate))}, n)
+    found: dict[str, Any] = {name: values(each, n) for name, each in rounds.items()}
+    found["cpu_steal"] = max(each["cpu_steal"] for each in found.values())
     with service(asked.out / "long", serve, images) as (where, process, _):
         found["memory_mb"] = asyncio.run(over_time(where, process, asked.minutes))
     return found
@@ -93,9 +95,9 @@ def service(folder: Path, words: list[object], images: list[bytes]) -> Any:
 
 @dataclass(frozen=True)
 class Asking:
-    """What clients were told in a turn, in how many seconds, and how long health took meanwhile, if it was asked."""
+    """What clients were stats in a round, in how many seconds, and how long health took meanwhile, if it was asked."""
 
-    told: Told
+    stats: LoadStats
     seconds: float
     health: Sequence[float] = ()
 
@@ -106,17 +108,17 @@ def at(where: Asked, clients: int) -> Asking:
 
 async def above_capacity(where: Asked, rate: float) -> Asking:
     asking = load(where, 4 * QUEUE, TURN, rate=rate)
-    (told, seconds), health = await asyncio.gather(asking, probed(where.host, where.port, TURN))
-    return Asking(told, seconds, health)
+    (stats, seconds), health = await asyncio.gather(asking, probed(where.host, where.port, TURN))
+    return Asking(stats, seconds, health)
 
 
-def figures(turns: Sequence[Turn[Asking]], n: int) -> dict[str, Any]:
-    """How fast the n turns were that others disturbed least; what was answered in all of them."""
-    least, everything = quietest(turns, n), Told.together(each.found.told for each in turns)
-    found = Told.together(each.found.told for each in least).figures(sum(each.found.seconds for each in least))
+def values(rounds: Sequence[Round[Asking]], n: int) -> dict[str, Any]:
+    """How fast the n rounds were that others disturbed least; what was answered in all of them."""
+    least, everything = quietest(rounds, n), LoadStats.together(each.found.stats for each in rounds)
+    found = LoadStats.together(each.found.stats for each in least).values(sum(each.found.seconds for each in least))
     if health := [1000 * seconds for each in least for seconds in each.found.health]:
         found |= {"health_p99_ms": float(np.percentile(health, 99)), "health_most_ms": max(health)}
-    watched = {"turns": len(turns), "counted": len(least), "taken": least[-1].taken}
+    watched = {"rounds": len(rounds), "counted": len(least), "cpu_steal": least[-1].cpu_steal}
     return {**found, **watched, "statuses": everything.statuses, "broken": everything.broken}
 
 
@@ -136,9 +138,9 @@ def free_port() -> int:
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = [
-        "| asked by | images/s | p50, ms | p99, ms | others took of the machine | answers in all turns by status |",
+        "| asked by | images/s | p50, ms | p99, ms | others took of the machine | answers in all rounds by status |",
         "|---|---:|---:|---:|---:|---|",
     ]
     for name, each in found[-1].items():
@@ -147,16 +149,16 @@ def table() -> str:
             broken = f", {each['broken']} broken" if each["broken"] else ""
             lines.append(
                 f"| {name} | {each['per_second']:.0f} | {each['p50_ms']:.1f} | {each['p99_ms']:.1f} | "
-                f"up to {each['taken']:.0%} | {statuses}{broken} |"
+                f"up to {each['cpu_steal']:.0%} | {statuses}{broken} |"
             )
     last = found[-1]
-    health, n_turns = last[ABOVE], [row["turns"] for row in last.values() if isinstance(row, dict) and "turns" in row]
+    health, n_turns = last[ABOVE], [row["rounds"] for row in last.values() if isinstance(row, dict) and "rounds" in row]
     said = [
         f"While four times as much is asked as was answered, health answers within "
         f"{health['health_p99_ms']:.0f} ms in 99 of 100 cases, "
         f"{health['health_most_ms']:.0f} ms at most.",
         f"Memory after each minute of 64 clients, MB: {', '.join(f'{mb:.0f}' for mb in last['memory_mb'])}.",
-        f"Timed are those {health['counted']} turns of {TURN:.0f} seconds, of {min(n_turns)} to {max(n_turns)}, that others "
+        f"Timed are those {health['counted']} rounds of {TURN:.0f} seconds, of {min(n_turns)} to {max(n_turns)}, that others "
         "disturbed least.",
         "Clients and service share two cores. " + provenance([last]),
     ]

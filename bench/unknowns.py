@@ -2,7 +2,7 @@
 
     python bench/unknowns.py $DATA/fashion-mnist --models vaegan,softmax --minutes 10 --seeds 0 --out /tmp/trust
 
-Strangers play no part in training, choice or calibration. The calibration is repeated on ten random halves of the images that
+OOD images play no role in training, choice or calibration. The calibration is repeated on ten random halves of the images that
 the training set aside, the other half fitting the nonconformity. Appends a line for each model to bench/results/unknowns.jsonl,
 unless it is there, and writes the tables beside it.
 """
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import strangers
+import ood_images
 import torch
-from ledger import RESULTS, provenance, rows, write_table
-from trained import complete, model_arguments
+from results import RESULTS, provenance, rows, write_table
+from train_helpers import complete, model_arguments
 
 from likely import Classifier
 from likely.base import ModelOutputs
@@ -38,56 +38,56 @@ from likely.experiment import held_out_splits
 from likely.inference.decision import CalibrationData, ConformalClassifier
 from likely.inference.posterior import log_posterior
 
-LEDGER = RESULTS / "unknowns.jsonl"
+RESULTS_FILE = RESULTS / "unknowns.jsonl"
 N_SPLITS = 10
 ALPHAS = (0.01, 0.05, 0.1)
 
 
 def main() -> None:
-    asked = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
-    complete(asked, LEDGER, measured)
-    write_table(LEDGER, table())
+    args = model_arguments(__doc__, "vaegan,softmax", 10).parse_args()
+    complete(args, RESULTS_FILE, measured)
+    write_table(RESULTS_FILE, table())
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     classifier = Classifier.load(folder)
     if classifier.predictor_.features is not None:
         classifier.predictor_.features.enable_cache()
-    part = eval_split(classifier, data).images
-    kinds = strangers.of(Path(data), *as_they_are(classifier, part, data), seed)
+    labeled = eval_split(classifier, data).images
+    kinds = ood_images.of(Path(data), *as_they_are(classifier, labeled, data), seed)
     examined = {
         name: classifier.outputs(brought_to(classifier.predictor_.format, pixels)) for name, pixels in kinds.items()
     }
-    own, judge = classifier.outputs(part.images), classifier.predictor_.conformal
-    sureness = -judge(own, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
-    found: dict[str, Any] = {"n": len(part), "strangers": {}}
+    own, conformal = classifier.outputs(labeled.images), classifier.predictor_.conformal
+    sureness = -conformal(own, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
+    found: dict[str, Any] = {"n": len(labeled), "ood_images": {}}
     for name, each in examined.items():
-        strange = -judge(each, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
+        strange = -conformal(each, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
         rates = {
-            str(a): float((judge(each, classifier.predictor_.log_prior, a).p_value <= a).double().mean())
+            str(a): float((conformal(each, classifier.predictor_.log_prior, a).p_value <= a).double().mean())
             for a in ALPHAS
         }
-        found["strangers"][name] = {
+        found["ood_images"][name] = {
             "n": len(strange),
             "auroc": auroc(sureness, strange),
             "by_probability": auroc(largest_probability(classifier, own), largest_probability(classifier, each)),
             "unknown_rate": rates,
         }
-    return found | {"splits": splits(classifier, folder, own, part.labels)}
+    return found | {"splits": splits(classifier, folder, own, labeled.labels)}
 
 
-def as_they_are(classifier: Classifier, part: LabeledImages, data: str) -> tuple[np.ndarray, ImageFormat]:
+def as_they_are(classifier: Classifier, labeled: LabeledImages, data: str) -> tuple[np.ndarray, ImageFormat]:
     """Known images (N, C, H, W) and their format: the data's own, if a model has them enlarged.
 
-    A stranger of the same size is enlarged as they are. Otherwise it would be told by how fine its detail is.
+    A OOD image of the same size is enlarged as they are. Otherwise it would be told by how fine its detail is.
     """
     if data != "digits":
         own = load_dataset(data, splits=("test",))
         if own.format != classifier.predictor_.format and own.test is not None:
             assert own.format is not None
-            return own.test.images.batch(np.arange(min(len(own.test), strangers.MOST))).numpy(), own.format
+            return own.test.images.batch(np.arange(min(len(own.test), ood_images.MOST))).numpy(), own.format
     assert classifier.predictor_.format is not None
-    return part.images.batch(np.arange(min(len(part), strangers.MOST))).numpy(), classifier.predictor_.format
+    return labeled.images.batch(np.arange(min(len(labeled), ood_images.MOST))).numpy(), classifier.predictor_.format
 
 
 def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
@@ -98,7 +98,7 @@ def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
 
 
 def largest_probability(classifier: Classifier, examined: ModelOutputs) -> np.ndarray:
-    """log max_c p(c | x), what softmax classifiers are usually asked (Hendrycks & Gimpel 2017)."""
+    """log max_c p(c | x), what softmax classifiers are usually args (Hendrycks & Gimpel 2017)."""
     T = classifier.predictor_.conformal.temperature
     return log_posterior(examined.log_scores, classifier.predictor_.log_prior, T).amax(1).numpy()
 
@@ -106,32 +106,32 @@ def largest_probability(classifier: Classifier, examined: ModelOutputs) -> np.nd
 def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.ndarray) -> list[dict[str, Any]]:
     """False alarms on the test images, over all and class by class, of ten calibrations; and how many classes have more of
     them than the beta-binomial explains at 95 % over all classes, alphas and splits."""
-    parts = held_out_splits(classifier, folder)
-    held_out = concatenate([parts.validation, parts.calibration])
+    splits = held_out_splits(classifier, folder)
+    held_out = concatenate([splits.validation, splits.calibration])
     examined, rng = classifier.outputs(held_out.images), np.random.default_rng(0)
-    trained = training_statistics(classifier, parts.train) if has_own_features(classifier, parts.train) else None
+    trained = training_statistics(classifier, splits.train) if has_own_features(classifier, splits.train) else None
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
     T, crosses = classifier.predictor_.conformal.temperature, classifier.uses_cross_conformal(classifier.shape)
-    counts = np.array(parts.calibration.class_counts(K)) + np.array(parts.train.class_counts(K)) * crosses
+    counts = np.array(splits.calibration.class_counts(K)) + np.array(splits.train.class_counts(K)) * crosses
     alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for i in range(N_SPLITS):
         if crosses:  # every image calibrates; other folds each time
-            validation = calibration_data(classifier, classifier.predictor_.model, parts.validation, T)
-            judge = ConformalClassifier.fit_cross_conformal(
-                validation, cross_conformal_data(classifier, parts, T, i), classifier.predictor_.log_prior, T
+            validation = calibration_data(classifier, classifier.predictor_.model, splits.validation, T)
+            conformal = ConformalClassifier.fit_cross_conformal(
+                validation, cross_conformal_data(classifier, splits, T, i), classifier.predictor_.log_prior, T
             )
         else:
             # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
-            drawn = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
-            calibrates = np.isin(np.arange(len(held_out)), np.concatenate(drawn))
+            selected = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
+            calibrates = np.isin(np.arange(len(held_out)), np.concatenate(selected))
             fitted, calibrated = (
                 CalibrationData.from_outputs(
                     examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T
                 )
                 for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
             )
-            judge = ConformalClassifier.fit(
+            conformal = ConformalClassifier.fit(
                 fitted,
                 calibrated,
                 classifier.predictor_.log_prior,
@@ -140,24 +140,24 @@ def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.n
                 uses_likelihood_ratio=uses_likelihood_ratio(classifier),
             )
         for alpha in alphas:
-            judgment = judge(own, classifier.predictor_.log_prior, alpha)
-            p_own = judgment.p_values.numpy()[np.arange(len(labels)), labels]
+            output = conformal(own, classifier.predictor_.log_prior, alpha)
+            p_own = output.p_values.numpy()[np.arange(len(labels)), labels]
             raised = np.bincount(labels[p_own <= alpha], minlength=K)
             bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, counts, strict=True)]
-            rejection_rate = float((judgment.p_value <= alpha).double().mean())
+            rejection_rate = float((output.p_value <= alpha).double().mean())
             found.append({"alpha": alpha, "raised": raised.tolist(), "bound": bounds, "rejection_rate": rejection_rate})
     return found
 
 
 def table() -> str:
-    found = rows(LEDGER)
+    found = rows(RESULTS_FILE)
     lines = [
-        "| data | classifier | seed | minutes | strangers | n | AUROC | AUROC by the largest probability | turned away at "
+        "| data | classifier | seed | minutes | OOD images | n | AUROC | AUROC by the largest probability | rejected at "
         "alpha 0.01 | at 0.05 | at 0.1 |",
         "|---|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
-        for name, each in row["strangers"].items():
+        for name, each in row["ood_images"].items():
             rates = " | ".join(f"{each['unknown_rate'][str(alpha)]:.4f}" for alpha in ALPHAS)
             start = f"| {row['data']} | {row['kind']} | {row['seed']} | {row['minutes']:g} | {name}"
             lines.append(f"{start} | {each['n']:,} | {each['auroc']:.4f} | {each['by_probability']:.4f} | {rates} |")

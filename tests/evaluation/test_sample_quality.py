@@ -1,4 +1,4 @@
-"""Generated sets: what is drawn, what a judge says of it, and which of it is a copy."""
+"""Sample quality: generated images, class consistency, near-duplicates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from likely.evaluation.sample_quality import (
 
 @dataclass(frozen=True)
 class ByFirstPixel:
-    """A judge who reads the class off the first pixel, and is as sure as it is told to be."""
+    """A classifier that reads the class off the first pixel."""
 
     id: str | None = "reader"
     n_classes: int = 3
@@ -48,7 +48,7 @@ def noise(n: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def marked(said: list[int], labels: list[int], seed: int = 0) -> LabeledImages:
-    """Noise with what the judge will say in its first pixel."""
+    """Noise with the predicted class in its first pixel."""
     pixels = noise(len(said), seed)
     pixels[:, 0, 0, 0] = said
     return part(pixels, labels)
@@ -92,7 +92,7 @@ def test_what_draws_no_images_is_refused(gaussian: Predictor) -> None:
         sample_images(gaussian, 0, seed=0)
 
 
-def test_a_judge_is_counted_class_by_class() -> None:
+def test_class_consistency_counts_by_class() -> None:
     made, real = marked([0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]), marked([0, 1, 1, 1], [0, 1, 1, 0])
     found = class_consistency(ByFirstPixel(), made, real)
     assert (found.n_generated, found.n_consistent, found.n) == ((3, 3, 0), (2, 2, 0), 6)
@@ -112,7 +112,7 @@ def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
     assert own(marked([1], [1])) is None  # no real image of that class
 
 
-def test_unlabeled_images_are_not_judged() -> None:
+def test_unlabeled_images_are_not_counted() -> None:
     found = class_consistency(ByFirstPixel(), marked([0, 1], [0, 1]), marked([0, 1, 1], [0, -1, 1]))
     assert (found.n_real, found.real_accuracy) == (2, 1)
 
@@ -156,7 +156,7 @@ def test_a_panel_settles_on_the_mean_probability() -> None:
     np.testing.assert_allclose(p[0], [0.65, 0.175, 0.175])
 
 
-def test_a_classifier_is_a_judge(gaussian: Predictor) -> None:
+def test_a_classifier_is_a_reference_classifier(gaussian: Predictor) -> None:
     made = sample_images(gaussian, 20, seed=0)
     found = sample_quality(made, gaussian, made, made, seed=0)
     assert found.class_consistency.accuracy > 0.8  # a model knows its own images

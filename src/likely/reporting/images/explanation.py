@@ -49,7 +49,7 @@ def explanation_image(found: Explanation, names: Sequence[str], neighbors: Mappi
     for c, images in neighbors.items():
         if len(images):
             blocks.append((f"nearest training images of {names[c]}", [(image, "") for image in images]))
-    return _captioned(blocks)
+    return captioned(blocks)
 
 
 def imputation_image(found: Imputation, names: Sequence[str]) -> Image.Image:
@@ -60,7 +60,7 @@ def imputation_image(found: Imputation, names: Sequence[str]) -> Image.Image:
     rows = [imputed[i : i + ROW_LENGTH] for i in range(0, len(imputed), ROW_LENGTH)]
     heading = "masked image, and the most probable classes with their imputed pixels"
     observed = (_masked(to_eight_bit(found.image).numpy(), found.mask), "")
-    return _captioned([(heading, [observed]), *(("", row) for row in rows)])
+    return captioned([(heading, [observed]), *(("", row) for row in rows)])
 
 
 def attribution_image(attribution: Tensor, x: Tensor) -> Pixels:
@@ -130,7 +130,7 @@ def _blurred(values: Tensor) -> Tensor:
 # --- captioned rows -------------------------------------------------------------------------------------------------
 
 
-def _captioned(blocks: Sequence[tuple[str, Row]]) -> Image.Image:
+def captioned(blocks: Sequence[tuple[str, Row]]) -> Image.Image:
     """Compose rows of captioned images of one size under headings, on a transparent background; headings may be empty."""
     first = blocks[0][1][0][0]
     edge = factor_for(first[None], EDGE) * max(first.shape[1:])

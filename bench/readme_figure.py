@@ -1,6 +1,6 @@
-"""The picture on the README: images that a model of Fashion-MNIST draws, a row a class, under the names of the clothes.
+"""The image in the README: generated images of a Fashion-MNIST model, one row per class.
 
-python bench/picture.py MODEL docs/images/fashion.png
+python bench/readme_figure.py MODEL docs/images/fashion.png
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("out")
-    asked = parser.parse_args()
-    classifier = Classifier.load(asked.model)
-    drawn = [classifier.sample(label, N, seed=SEED + c) for c, label in enumerate(classifier.labels)]
-    write_image(asked.out, grid_by_class({"": drawn}, NAMES))
+    args = parser.parse_args()
+    classifier = Classifier.load(args.model)
+    generated = [classifier.sample(label, N, seed=SEED + c) for c, label in enumerate(classifier.labels)]
+    write_image(args.out, grid_by_class({"": generated}, NAMES))
 
 
 if __name__ == "__main__":

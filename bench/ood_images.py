@@ -1,4 +1,4 @@
-"""Images of no known class, made from those of a known one or drawn: what a classifier has to turn away."""
+"""Out-of-distribution images: transformed known images, noise, letters, and other data sets."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from PIL import Image, ImageDraw, ImageFont
 
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat
-from likely.reporting.images.text_rendering import FACES
+from likely.reporting.images.text_rendering import FONTS
 
 Pixels = NDArray[np.uint8]  # (N, C, H, W)
 MOST = 5000  # of a kind
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-LIKE_DIGITS = "OoQDIliZzSsbGBgq"  # what readers of print take for 0 0 0 0 1 1 1 2 2 5 5 6 6 8 9 9
+LIKE_DIGITS = "OoQDIliZzSsbGBgq"  # letters that resemble 0 0 0 0 1 1 1 2 2 5 5 6 6 8 9 9
 
 
 def constant(known: Pixels, rng: np.random.Generator) -> Pixels:
-    """One color all over, each image its own."""
+    """Images of one random color each."""
     colors = rng.integers(256, size=(1000, known.shape[1], 1, 1), dtype=np.uint8)
     return np.broadcast_to(colors, (1000, *known.shape[1:])).copy()
 
 
 def noise(known: Pixels, rng: np.random.Generator) -> Pixels:
-    """Every pixel any value."""
+    """Uniform noise."""
     return rng.integers(256, size=(1000, *known.shape[1:]), dtype=np.uint8)
 
 
@@ -48,7 +48,7 @@ def upside_down(known: Pixels, rng: np.random.Generator) -> Pixels:
     return known[:, :, ::-1].copy()
 
 
-def quarter_turn(known: Pixels, rng: np.random.Generator) -> Pixels:
+def quarter_rotation(known: Pixels, rng: np.random.Generator) -> Pixels:
     return np.rot90(known, axes=(2, 3)).copy()
 
 
@@ -62,9 +62,9 @@ MADE: Mapping[str, Callable[[Pixels, np.random.Generator], Pixels]] = {
 
 
 def letters(height: int, width: int, but: str = "") -> Pixels:
-    """Letters in every face that there is, thin and bold, white on black as the digits are: (N, 1, height, width)."""
-    drawn, large = [], 8
-    for face in ("", *FACES):
+    """Render letters in every available font, thin and bold, white on black: (N, 1, height, width)."""
+    rendered, large = [], 8
+    for face in ("", *FONTS):
         for letter in LETTERS:
             if letter in but:
                 continue
@@ -84,12 +84,12 @@ def letters(height: int, width: int, but: str = "") -> Pixels:
                 tall = tall.resize((max(1, min(large * width, round(tall.width * scale))), large * height))
                 whole = Image.new("L", (large * width, large * height), 0)
                 whole.paste(tall, ((whole.width - tall.width) // 2, 0))
-                drawn.append(np.asarray(whole.resize((width, height), Image.Resampling.BOX))[None])
-    return np.stack(drawn)
+                rendered.append(np.asarray(whole.resize((width, height), Image.Resampling.BOX))[None])
+    return np.stack(rendered)
 
 
 def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, Pixels]:
-    """Every kind of stranger to the data of that name, whose test images are `known`; other data are looked for beside it."""
+    """Every kind of OOD image to the data of that name, whose test images are `known`; other data are looked for beside it."""
     rng = np.random.default_rng(seed)
     found = {name: make(known, rng) for name, make in MADE.items()}
     if data.name == "digits":
@@ -101,16 +101,16 @@ def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, P
     return (
         found
         | {name: _other(path, format, rng) for name, path in others.items()}
-        | {"quarter turn": quarter_turn(known, rng)}
+        | {"quarter turn": quarter_rotation(known, rng)}
     )
 
 
 def _other(path: Path, format: ImageFormat, rng: np.random.Generator) -> Pixels:
-    """Test images of other data in the model's format, or any if it has no test part."""
-    for part in ("test", "train"):
-        dataset = load_dataset(str(path), format, splits=(part,), fewest_classes=0)
+    """Test images of other data in the model's format, or any if it has no test split."""
+    for split in ("test", "train"):
+        dataset = load_dataset(str(path), format, splits=(split,), fewest_classes=0)
         if dataset.splits:
             break
-    images = dataset.splits[part].images
+    images = dataset.splits[split].images
     chosen = rng.permutation(len(images))[:MOST]
     return images.batch(np.sort(chosen)).numpy()

@@ -1,4 +1,4 @@
-"""False alarms class by class, beside the most that chance explains: what the benchmarks of every data set report."""
+"""Coverage: false alarms of each class, with their upper bounds."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ ALPHAS = (0.05, 0.1)
 
 
 def alarms(
-    classifier: Classifier, part: LabeledImages, alphas: Sequence[float] = ALPHAS
+    classifier: Classifier, labeled: LabeledImages, alphas: Sequence[float] = ALPHAS
 ) -> dict[str, dict[str, list[int]]]:
-    """At each alpha, how often p of the true class was at most alpha, and the bound of the beta-binomial at 95 %.
+    """Count p-values of the true class of at most alpha, for each alpha, with the 95% bound of the beta-binomial.
 
     A split-conformal rule with n_c calibration images raises BetaBinomial(n; k, n_c + 1 − k) false alarms among n images,
     k = ⌊alpha (n_c + 1)⌋; the level is divided among all classes and alphas (Bonferroni).
     """
     K = len(classifier.labels)
-    n = np.bincount(part.labels, minlength=K)
+    n = np.bincount(labeled.labels, minlength=K)
     n_calibration = np.bincount(classifier.predictor_.conformal.typicality.labels.numpy(), minlength=K)
     level = 1 - 0.05 / (K * len(alphas))
     found = {}
     for alpha in alphas:
-        p = classifier.conformal_output(part.images, alpha=alpha).p_values.numpy()[np.arange(len(part)), part.labels]
+        p = classifier.conformal_output(labeled.images, alpha=alpha).p_values.numpy()[
+            np.arange(len(labeled)), labeled.labels
+        ]
         bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, n_calibration, strict=True)]
-        raised = np.bincount(part.labels[p <= alpha], minlength=K).tolist()
+        raised = np.bincount(labeled.labels[p <= alpha], minlength=K).tolist()
         found[str(alpha)] = {"alarms": raised, "bound": bounds, "n": n.tolist()}
     return found
 
 
 def n_above(found: dict[str, dict[str, list[int]]]) -> int:
-    """How many classes, over all alphas, had more false alarms than chance explains."""
+    """Count the classes, over all alphas, with more false alarms than their bound."""
     return sum(a > b for each in found.values() for a, b in zip(each["alarms"], each["bound"], strict=True))

@@ -1,4 +1,4 @@
-"""Results as lines of JSON, one a measurement, which a benchmark adds to and never measures twice."""
+"""Result logs of the benchmarks: one JSON line per measurement, never measured twice."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from turns import Watch
+from interleaved_timing import StealMeter
 
 from likely import models
 from likely.reporting.formatting import plural
@@ -18,21 +18,21 @@ from likely.training.device import describe_machine
 
 RESULTS = Path(__file__).parent / "results"
 
-WATCH = Watch()  # since the benchmark began
+STEAL_SINCE_START = StealMeter()  # of the benchmark
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """Every measurement so far."""
+    """Return all recorded measurements."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def has_row(path: Path, key: Mapping[str, object]) -> bool:
-    """Whether there is a line of what is known by these names and values."""
+    """Return True if a line has these names and values."""
     return any(key.items() <= row.items() for row in rows(path))
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add a measurement; it is on the disk when this returns."""
+    """Append a measurement and flush it to disk."""
     path.parent.mkdir(exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
@@ -42,46 +42,53 @@ def append(path: Path, row: dict[str, Any]) -> None:
 def measure_once(
     path: Path, key: Mapping[str, object], threads: int, measured: Callable[[], Mapping[str, Any]]
 ) -> None:
-    """Add what is measured under this key, and under which circumstances, unless there is a line of it."""
+    """Measure and append the result with its key and environment, unless a line has the key."""
     if not has_row(path, key):
         found = measured()
-        append(path, {**circumstances(threads), **key, **found})
+        append(path, {**environment(threads), **key, **found})
 
 
-def arguments(what: str | None) -> argparse.ArgumentParser:
-    """The options that every benchmark has, under what its script says of itself."""
-    found = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks have in common."""
+    found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--seeds", type=int, nargs="+", default=[0])
     found.add_argument("--threads", type=int, default=2)
     return found
 
 
-def circumstances(threads: int) -> dict[str, object]:
-    """What version is measured, on what, and what share of that others have taken since the benchmark began."""
+def environment(threads: int) -> dict[str, object]:
+    """Return commit, machine, threads, and the fraction of CPU time that other virtual machines took since the start."""
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return {"commit": head, "machine": describe_machine(), "threads": threads, "taken": round(WATCH.taken, 3)}
+    return {
+        "commit": head,
+        "machine": describe_machine(),
+        "threads": threads,
+        "cpu_steal": round(STEAL_SINCE_START.cpu_steal, 3),
+    }
 
 
 def resolved(family: str, options: Mapping[str, object], training: Mapping[str, object]) -> dict[str, Any]:
-    """What a measurement was of: all options, a preset's and those left out included, and how the family was trained as far
-    as it or the benchmark has a say. What was measured otherwise has to be measured anew, and is left out of the table."""
+    """Return all family options, defaults included, and the training options that the family or the benchmark sets.
+
+    Tables omit results of other options.
+    """
     whole = models.family(family).options_type.model_validate(options)
     return whole.model_dump() | {"training": {**whole.training_defaults, **training}}
 
 
 def provenance(found: Sequence[dict[str, Any]]) -> str:
-    """The circumstances of the measurements of a table, in a line below it."""
+    """Return the environment of measurements as a sentence below a table."""
     commits: dict[str, set[str]] = {}
     for row in found:
         where = f"{row['machine']}, {plural(row['threads'], 'thread')}, commit"
         commits.setdefault(where, set()).add(str(row["commit"])[:7])
     each = [f"{where}{'s' * (len(of) > 1)} {', '.join(sorted(of))}" for where, of in commits.items()]
-    taken = max((row.get("taken", 0.0) for row in found), default=0.0)
-    others = f"; others that share it took {100 * taken:.0f} % of its time at most" if taken >= 0.005 else ""
+    cpu_steal = max((row.get("cpu_steal", 0.0) for row in found), default=0.0)
+    others = f"; others that share it took {100 * cpu_steal:.0f} % of its time at most" if cpu_steal >= 0.005 else ""
     return "; ".join(each) + others + "."
 
 
 def write_table(path: Path, table: str) -> None:
-    """The table beside its measurements, and on the terminal."""
+    """Write a table next to its measurements, and print it."""
     path.with_suffix(".md").write_text(table, encoding="utf-8")
     print(table)
