@@ -79,7 +79,7 @@ def test_the_generated_pages_name_every_flag(generate):
     )
     options = generate.options_page()
     assert "| `--latent-dims` |" in options
-    assert "| `--seed` | whole number ≥ 0 | `0` |" in options
+    assert "| `--seed` | whole number ≥ 0, < 4294967296 | `0` |" in options
     assert "| `--label-check-folds` |" in options
     assert "`one_cycle`, `cosine`" in options
     assert "| `--augment-flip` | on, off | `off` |" in options
