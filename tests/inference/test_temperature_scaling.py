@@ -146,5 +146,5 @@ def test_nll_at_a_temperature_is_that_of_the_divided_scores():
 @pytest.mark.parametrize(("prior_temperature", "log_temperature"), [(1e-6, -MOST), (1e6, MOST)])
 def test_the_temperature_stays_within_its_bounds(prior_temperature, log_temperature):
     scores, y = torch.zeros(10, 2), torch.arange(10) % 2  # every temperature is equally likely
-    T = fit_temperature(scores, y, log_uniform(2), prior_temperature)
-    assert T == pytest.approx(math.exp(log_temperature))
+    temperature = fit_temperature(scores, y, log_uniform(2), prior_temperature)
+    assert temperature == pytest.approx(math.exp(log_temperature))
