@@ -23,7 +23,7 @@ from likely.training.device import select_device, to_device
 from likely.training.options import TrainingOptions
 from likely.training.state import add_prefix, strip_prefix
 
-_EXEMPLARS = ("remembered/values", "remembered/labels")
+_EXEMPLARS = ("exemplars/values", "exemplars/labels")
 
 
 def save(predictor: Predictor, folder: str | Path, *, extra: Mapping[str, Any] | None = None) -> Predictor:
@@ -46,7 +46,7 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = add_prefix("model", model.state_dict()) | predictor.conformal.tensors()
     tensors |= {"hashes": torch.from_numpy(predictor.hashes), "log_prior": predictor.log_prior}
     tensors |= add_prefix("features", features.state_dict()) if features is not None else {}
-    tensors |= add_prefix("artist", decoder.to_state()) if decoder is not None else {}
+    tensors |= add_prefix("feature_decoder", decoder.to_state()) if decoder is not None else {}
     tensors |= dict(zip(_EXEMPLARS, predictor.exemplars, strict=True)) if predictor.exemplars is not None else {}
     return tensors, {
         "family": predictor.family,
@@ -55,7 +55,7 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "classes_dtype": predictor.classes.dtype.str,
         "images": predictor.format.model_dump() if predictor.format else None,
         "features": features.to_config() if features is not None else None,
-        "artist": decoder.options.model_dump() if decoder is not None else None,
+        "feature_decoder": decoder.options.model_dump() if decoder is not None else None,
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
         "temperature": predictor.conformal.temperature,
         "seed": predictor.seed,
@@ -70,7 +70,7 @@ def _from_state(tensors: Mapping[str, Tensor], document: Mapping[str, Any], devi
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
     try:
         model.load_state_dict(strip_prefix("model", tensors))
-        decoder = _feature_decoder(tensors, document.get("artist"))
+        decoder = _feature_decoder(tensors, document.get("feature_decoder"))
     except RuntimeError as error:  # other names or shapes than this version's
         raise CheckpointError(
             f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
@@ -102,4 +102,4 @@ def _feature_decoder(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | 
     if config is None:
         return None
     options = DecoderOptions.from_stored(config, context={STORED: True})
-    return FeatureDecoder.from_state(options, strip_prefix("artist", tensors))
+    return FeatureDecoder.from_state(options, strip_prefix("feature_decoder", tensors))

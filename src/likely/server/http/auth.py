@@ -23,7 +23,7 @@ from likely.server.store.ids import sha256
 COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
 BURST_SECONDS = 10.0  # seconds of a key's rate that may come at once
-MAX_KEYS = 10_000  # whose rate is remembered
+MAX_KEYS = 10_000  # tracked
 CACHE_SECONDS = 1.0  # seconds for which it is known whose a secret is
 N_THREADS = 4  # threads that ask the store whose a secret is
 
