@@ -14,7 +14,7 @@ import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely import Classifier
+from likely.classifier import load
 from likely.evaluation import metrics
 from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior, log_uniform
@@ -32,10 +32,10 @@ def main() -> None:
 @torch.inference_mode()
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
-    classifier = Classifier.load(folder)
-    labeled, T = eval_split(classifier, data).images, classifier.predictor_.conformal.temperature
+    classifier = load(folder)
+    labeled, T = eval_split(classifier, data).images, classifier.conformal.temperature
     scores = classifier.outputs(labeled.images).log_scores
-    before, after = (log_posterior(scores, classifier.predictor_.log_prior, each).numpy() for each in (1.0, T))
+    before, after = (log_posterior(scores, classifier.log_prior, each).numpy() for each in (1.0, T))
     alike = [log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
     return {
         "n": len(labeled),

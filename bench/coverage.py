@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from likely import Classifier
+from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages
 from likely.evaluation.metrics import beta_binomial_bound
 
@@ -14,7 +14,7 @@ ALPHAS = (0.05, 0.1)
 
 
 def alarms(
-    classifier: Classifier, labeled: LabeledImages, alphas: Sequence[float] = ALPHAS
+    classifier: Predictor, labeled: LabeledImages, alphas: Sequence[float] = ALPHAS
 ) -> dict[str, dict[str, list[int]]]:
     """Count p-values of the true class of at most alpha, for each alpha, with the 95% bound of the beta-binomial.
 
@@ -23,7 +23,7 @@ def alarms(
     """
     K = len(classifier.labels)
     n = np.bincount(labeled.labels, minlength=K)
-    n_calibration = np.bincount(classifier.predictor_.conformal.typicality.labels.numpy(), minlength=K)
+    n_calibration = np.bincount(classifier.conformal.typicality.labels.numpy(), minlength=K)
     level = 1 - 0.05 / (K * len(alphas))
     found = {}
     for alpha in alphas:

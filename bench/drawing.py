@@ -24,7 +24,7 @@ from grocery import manifest
 from results import RESULTS, arguments, measure_once, provenance, rows, write_table
 from train_helpers import trained
 
-from likely import Classifier
+from likely.classifier import load
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions, write_image
@@ -88,7 +88,7 @@ def learned(kind: str, data: Path, seed: int, args: argparse.Namespace, granted:
 
 def measured(folder: Path, photographs: Dataset, took: float, extractor_path: str, seed: int) -> dict[str, Any]:
     """Measure fidelity of generated images, and the distance between training and test photographs."""
-    classifier = Classifier.load(folder)
+    classifier = load(folder)
     splits = photographs.relabel(classifier.labels).splits
     found = fidelity(classifier, splits["test"], extractor(extractor_path), seed=seed)
     before = [row["frechet_of_training"] for row in rows(RESULTS_FILE) if row["extractor"] == found.extractor]
@@ -108,7 +108,7 @@ def draw(folders: dict[str, Path], path: Path) -> None:
     panels = {}
     for kind, folder in folders.items():
         classifier = Classifier.load(folder)
-        names = [name for wanted in SHOWN for name in classifier.labels if name.split("/")[-1] == wanted]
+        names = [name for wanted in SHOWN for name in classifier.classes_ if name.split("/")[-1] == wanted]
         panels[kind] = np.stack([classifier.sample(name, N_SHOWN, seed=i) for i, name in enumerate(names)])
     write_image(str(path), grid_by_class(panels, [name.split("/")[-1] for name in names]))
 

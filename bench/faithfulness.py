@@ -17,7 +17,7 @@ import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely import Classifier
+from likely.classifier import Predictor, load
 from likely.classifier.explanation import baseline_image
 from likely.evaluation.eval_split import eval_split, training_images
 from likely.evaluation.faithfulness import attribution_rankings, deletion_curve
@@ -36,7 +36,7 @@ def main() -> None:
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     """For every ranking, the fraction of pixels of each image that have gone when the answer flips."""
-    classifier = Classifier.load(folder)
+    classifier = load(folder)
     labeled, trained_on = eval_split(classifier, data).images, training_images(classifier, data)
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(labeled))[:N_IMAGES])
@@ -45,7 +45,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     fractions: dict[str, list[float]] = {}
     for start in range(0, len(chosen), BLOCK):
         x = to_unit(labeled.images.batch(chosen[start : start + BLOCK]))
-        baseline = baseline_image(classifier.predictor_.model, x)
+        baseline = baseline_image(classifier.model, x)
         scores = scores_of(classifier)
         noise = torch.Generator().manual_seed(seed + start)
         for name, importance in attribution_rankings(scores, x, baseline, variance, rng=noise).items():
@@ -53,12 +53,12 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     return {"n": len(chosen), "deleted_fractions": fractions}
 
 
-def scores_of(classifier: Classifier) -> Any:
+def scores_of(classifier: Predictor) -> Any:
     """What answers rest on, priors included: the class that leads is the answer."""
     model, T, prior = (
-        classifier.predictor_.model,
-        classifier.predictor_.conformal.temperature,
-        classifier.predictor_.log_prior,
+        classifier.model,
+        classifier.conformal.temperature,
+        classifier.log_prior,
     )
     return lambda x: model.log_scores(x) / T + prior.to(x)
 

@@ -48,9 +48,10 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
     )
     torch.set_num_threads(threads)
     models = {"vae": Classifier.load(vae), "baseline": Classifier.load(baseline)}
-    chosen = eval_split(models["vae"], data)
+    chosen = eval_split(models["vae"].predictor_, data)
     found = {
-        name: evaluate(model, chosen.images, alpha=0.05, skipped=chosen.n_skipped) for name, model in models.items()
+        name: evaluate(model.predictor_, chosen.images, alpha=0.05, skipped=chosen.n_skipped)
+        for name, model in models.items()
     }
     return {
         **environment(threads),
@@ -61,7 +62,7 @@ def measured(data: str, seed: int, minutes: float, threads: int, out: Path) -> d
         "peak_memory_gb": memory,
         **{name: {k: v for k, v in a.as_json().items() if k != "per_class"} for name, a in found.items()},
         "delta_vs_baseline": accuracy_difference(found["vae"], found["baseline"]),
-        "alarms": alarms(models["vae"], chosen.images),
+        "alarms": alarms(models["vae"].predictor_, chosen.images),
         **throughput(models, chosen),
     }
 

@@ -31,6 +31,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from train_helpers import trained
 
 from likely import Classifier
+from likely.classifier import load
 from likely.data.dataset import LabeledImages
 from likely.data.loading import load_dataset
 from likely.evaluation import metrics
@@ -96,15 +97,15 @@ def ours(args: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Cl
     start = time.perf_counter()
     folder, _ = trained(str(data), args.out / name, *words)
     seconds = time.perf_counter() - start
-    classifier = Classifier.load(folder)
-    assert classifier.predictor_.features is not None
-    classifier.predictor_.features.enable_cache()
+    classifier = load(folder)
+    assert classifier.features is not None
+    classifier.features.enable_cache()
     return classifier, seconds
 
 
 def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
     """Every part of the data."""
-    whole = load_dataset(str(data), classifier.predictor_.format).relabel(classifier.labels)
+    whole = load_dataset(str(data), classifier.format).relabel(classifier.labels)
     return {name: Seen(classifier, labeled) for name, labeled in whole.splits.items()}
 
 
@@ -112,9 +113,9 @@ class Seen:
     """A part's images as everybody here sees them: unscaled features, (N, D), and labels."""
 
     def __init__(self, classifier: Classifier, labeled: LabeledImages) -> None:
-        assert classifier.predictor_.features is not None
+        assert classifier.features is not None
         self.labeled = labeled
-        self.X = classifier.predictor_.features.unscaled(labeled.images).numpy()
+        self.X = classifier.features.unscaled(labeled.images).numpy()
         self.y = labeled.labels
 
 
@@ -166,11 +167,11 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
     test = found["test"]
     (level,) = levels(classifier.labels)
     scores = classifier.outputs(test.labeled.images).log_scores
-    priors = {OURS: classifier.predictor_.log_prior, UNIFORM: log_uniform(len(classifier.labels))}
+    priors = {OURS: classifier.log_prior, UNIFORM: log_uniform(len(classifier.labels))}
     answer: dict[str, Any] = {"n": len(test.y)}
     rights = {}
     for name, log_prior in priors.items():
-        log_p = log_posterior(scores, log_prior, classifier.predictor_.conformal.temperature)
+        log_p = log_posterior(scores, log_prior, classifier.conformal.temperature)
         answer[name], rights[name] = values(log_p, test.y, level)
     for name, how, rival in rivals(found):
         theirs, right = values(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)

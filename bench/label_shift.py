@@ -17,8 +17,8 @@ import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely import Classifier
 from likely.base import ModelOutputs
+from likely.classifier import Predictor, load
 from likely.classifier.prior_adaptation import adapt_prior
 from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior
@@ -37,11 +37,11 @@ def main() -> None:
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """Accuracy of every draw under the training's mix, the estimated one and the true one."""
-    classifier = Classifier.load(folder)
+    classifier = load(folder)
     labeled, rng = eval_split(classifier, data).images, np.random.default_rng(seed)
     examined, K = classifier.outputs(labeled.images), len(classifier.labels)
     found: dict[str, Any] = {}
-    usual = np.exp(classifier.predictor_.log_prior.numpy())
+    usual = np.exp(classifier.log_prior.numpy())
     for kind in ("shifted", "unshifted"):
         draws = []
         for _ in range(N_DRAWS):
@@ -61,19 +61,19 @@ def resampled(labels: np.ndarray, mix: np.ndarray, rng: np.random.Generator) -> 
 
 
 def accuracies(
-    classifier: Classifier, examined: ModelOutputs, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
+    classifier: Predictor, examined: ModelOutputs, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
 ) -> dict[str, float]:
     these = torch.from_numpy(chosen)
     labeled = examined.subset(these)
-    found = adapt_prior(classifier.predictor_.conformal, [labeled], classifier.predictor_.log_prior, ALPHA)
+    found = adapt_prior(classifier, [labeled], ALPHA)
     priors = {
-        "trained": classifier.predictor_.log_prior,
+        "trained": classifier.log_prior,
         "adapted": found.prior_estimate.log_prior,
         "true": torch.from_numpy(mix).log(),
     }
     right = {}
     for name, prior in priors.items():
-        posterior = log_posterior(labeled.log_scores, prior, classifier.predictor_.conformal.temperature)
+        posterior = log_posterior(labeled.log_scores, prior, classifier.conformal.temperature)
         right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
     return {**right, "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
 

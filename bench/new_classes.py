@@ -18,6 +18,7 @@ from results import RESULTS, append, environment, provenance, rows, write_table
 from train_helpers import model_arguments, unmeasured
 
 from likely import Classifier
+from likely.classifier import Predictor
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.loading import load_dataset
 
@@ -56,7 +57,7 @@ def without(dataset: Dataset, new: int, args: argparse.Namespace) -> str:
 def joint(classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
     """How often each class is recognized by a model that learned all together."""
     assert dataset.test is not None
-    return {"recall": recalls(classifier, dataset.test, dataset.classes)}
+    return {"recall": recalls(classifier.predictor_, dataset.test, dataset.classes)}
 
 
 def later(classifier: Classifier, dataset: Dataset, new: int, seed: int) -> dict[str, Any]:
@@ -65,17 +66,17 @@ def later(classifier: Classifier, dataset: Dataset, new: int, seed: int) -> dict
     assert train is not None
     assert test is not None
     own = rng.permutation(np.flatnonzero(train.labels == new))
-    found: dict[str, Any] = {"before": recalls(classifier, test, dataset.classes)}
+    found: dict[str, Any] = {"before": recalls(classifier.predictor_, test, dataset.classes)}
     for n in COUNTS:
         images = train.images.batch(own[:n]).permute(0, 2, 3, 1).numpy()
         start = time.perf_counter()
         larger = classifier.extend(dataset.classes[new], images)
         seconds = time.perf_counter() - start
-        found[str(n)] = {"recall": recalls(larger, test, dataset.classes), "seconds": seconds}
+        found[str(n)] = {"recall": recalls(larger.predictor_, test, dataset.classes), "seconds": seconds}
     return found
 
 
-def recalls(classifier: Classifier, test: LabeledImages, classes: tuple[str, ...]) -> list[float]:
+def recalls(classifier: Predictor, test: LabeledImages, classes: tuple[str, ...]) -> list[float]:
     """The share of each class's test images that are recognized."""
     said = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
     right = said == np.array(classes)[test.labels]

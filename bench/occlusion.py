@@ -18,8 +18,8 @@ import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely import Classifier
 from likely.base import SupportsMissingPixels
+from likely.classifier import Predictor, load
 from likely.data.dataset import LabeledImages
 from likely.evaluation import metrics
 from likely.evaluation.eval_split import eval_split
@@ -40,29 +40,27 @@ def main() -> None:
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     """Under every mask."""
-    classifier = Classifier.load(folder)
+    classifier = load(folder)
     labeled = eval_split(classifier, data).images
     return {"n": len(labeled), **{mask: behind(mask, classifier, labeled) for mask in MASKS}}
 
 
 @torch.inference_mode()
-def behind(mask: str, classifier: Classifier, labeled: LabeledImages) -> dict[str, float]:
+def behind(mask: str, classifier: Predictor, labeled: LabeledImages) -> dict[str, float]:
     """Accuracy and calibration error under a mask, and images a second."""
     scores, start = [], time.perf_counter()
     masks = hidden_by(mask, len(labeled), *labeled.images.shape[1:])
     for at in range(0, len(labeled), BLOCK):
         block = np.arange(at, min(at + BLOCK, len(labeled)))
         x, observed = to_unit(labeled.images.batch(block)), ~masks[torch.from_numpy(block)]
-        model = classifier.predictor_.model
+        model = classifier.model
         if mask == "nothing":
             scores.append(model.log_scores(x))
         elif isinstance(model, SupportsMissingPixels):
             scores.append(model.observed_log_likelihood(x, observed))
         else:
             scores.append(model.log_scores(to_unit(to_eight_bit(fill_masked(x, observed)))))
-    found = log_posterior(
-        torch.cat(scores), classifier.predictor_.log_prior, classifier.predictor_.conformal.temperature
-    ).numpy()
+    found = log_posterior(torch.cat(scores), classifier.log_prior, classifier.conformal.temperature).numpy()
     return {
         "accuracy": metrics.accuracy(found, labeled.labels),
         "ece": metrics.ece(found, labeled.labels),

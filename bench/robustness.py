@@ -14,7 +14,7 @@ import numpy as np
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely import Classifier
+from likely.classifier import load
 from likely.evaluation.attacks import attack
 from likely.evaluation.corruptions import CORRUPTIONS
 from likely.evaluation.eval_split import eval_split
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
-    classifier = Classifier.load(folder)
+    classifier = load(folder)
     labeled = eval_split(classifier, data).images
     order = np.random.default_rng(seed).permutation(len(labeled))
     corruptions = measure_robustness(classifier, labeled.subset(np.sort(order[:N_CORRUPTED])), seed=seed, alpha=ALPHA)

@@ -42,7 +42,7 @@ def main() -> None:
 def unknown(classifier: Classifier, data: str) -> Image.Image:
     """Known images and OOD images of every kind with their p-values."""
     assert classifier.predictor_.format is not None
-    known = eval_split(classifier, data).images.images.batch(np.arange(100)).numpy()
+    known = eval_split(classifier.predictor_, data).images.images.batch(np.arange(100)).numpy()
     rows = {"test images": known} | ood_images.of(Path(data), known, classifier.predictor_.format, 0)
     blocks = []
     for name, pixels in rows.items():
@@ -60,17 +60,19 @@ def hidden(classifier: Classifier, data: str) -> Image.Image:
 
 def why(classifier: Classifier, data: str) -> Image.Image:
     """Why the first shirt is none of the coats."""
-    found = classifier.explain(first(classifier, data, SHIRT), against=classifier.labels[COAT])
-    labeled = training_images(classifier, data)
-    near = {c: nearest_images(classifier, found.image, labeled, c, N_ALIKE) for c in (found.label, found.against)}
+    found = classifier.explain(first(classifier, data, SHIRT), against=classifier.predictor_.labels[COAT])
+    labeled = training_images(classifier.predictor_, data)
+    near = {
+        c: nearest_images(classifier.predictor_, found.image, labeled, c, N_ALIKE) for c in (found.label, found.against)
+    }
     return explanation_image(found, NAMES, {c: each.images.batch(range(len(each))).numpy() for c, each in near.items()})
 
 
 def first(classifier: Classifier, data: str, c: int) -> np.ndarray:
     """The first test image of a class, (H, W), that the model answers rightly."""
-    labeled = eval_split(classifier, data).images
+    labeled = eval_split(classifier.predictor_, data).images
     own = labeled.subset(np.flatnonzero(labeled.labels == c)[:20])
-    right = torch.from_numpy(classifier.log_posterior(own.images)).argmax(1) == c
+    right = torch.from_numpy(classifier.predictor_.log_posterior(own.images)).argmax(1) == c
     return own.images.batch([int(right.nonzero()[0])])[0, 0].numpy()
 
 

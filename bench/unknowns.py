@@ -9,33 +9,28 @@ unless it is there, and writes the tables beside it.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ood_images
-import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely import Classifier
 from likely.base import ModelOutputs
-from likely.classifier.calibration import (
-    calibration_data,
-    cross_conformal_data,
-    has_own_features,
-    training_statistics,
-    uses_likelihood_ratio,
-)
+from likely.classifier import Predictor, load
+from likely.classifier.calibration import calibrate, uses_cross_conformal
 from likely.data import arrays
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat
+from likely.data.splits import Splits
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.metrics import auroc, beta_binomial_bound
 from likely.experiment import held_out_splits
-from likely.inference.decision import CalibrationData, ConformalClassifier
+from likely.features.feature_extractors import FeatureOptions
 from likely.inference.posterior import log_posterior
 
 RESULTS_FILE = RESULTS / "unknowns.jsonl"
@@ -50,23 +45,18 @@ def main() -> None:
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
-    classifier = Classifier.load(folder)
-    if classifier.predictor_.features is not None:
-        classifier.predictor_.features.enable_cache()
+    classifier = load(folder)
+    if classifier.features is not None:
+        classifier.features.enable_cache()
     labeled = eval_split(classifier, data).images
     kinds = ood_images.of(Path(data), *as_they_are(classifier, labeled, data), seed)
-    examined = {
-        name: classifier.outputs(brought_to(classifier.predictor_.format, pixels)) for name, pixels in kinds.items()
-    }
-    own, conformal = classifier.outputs(labeled.images), classifier.predictor_.conformal
-    sureness = -conformal(own, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
+    examined = {name: classifier.outputs(brought_to(classifier.format, pixels)) for name, pixels in kinds.items()}
+    own, conformal = classifier.outputs(labeled.images), classifier.conformal
+    sureness = -conformal(own, classifier.log_prior, 0.05).nonconformity.amin(1).numpy()
     found: dict[str, Any] = {"n": len(labeled), "ood_images": {}}
     for name, each in examined.items():
-        strange = -conformal(each, classifier.predictor_.log_prior, 0.05).nonconformity.amin(1).numpy()
-        rates = {
-            str(a): float((conformal(each, classifier.predictor_.log_prior, a).p_value <= a).double().mean())
-            for a in ALPHAS
-        }
+        strange = -conformal(each, classifier.log_prior, 0.05).nonconformity.amin(1).numpy()
+        rates = {str(a): float((conformal(each, classifier.log_prior, a).p_value <= a).double().mean()) for a in ALPHAS}
         found["ood_images"][name] = {
             "n": len(strange),
             "auroc": auroc(sureness, strange),
@@ -76,18 +66,18 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     return found | {"splits": splits(classifier, folder, own, labeled.labels)}
 
 
-def as_they_are(classifier: Classifier, labeled: LabeledImages, data: str) -> tuple[np.ndarray, ImageFormat]:
+def as_they_are(classifier: Predictor, labeled: LabeledImages, data: str) -> tuple[np.ndarray, ImageFormat]:
     """Known images (N, C, H, W) and their format: the data's own, if a model has them enlarged.
 
     A OOD image of the same size is enlarged as they are. Otherwise it would be told by how fine its detail is.
     """
     if data != "digits":
         own = load_dataset(data, splits=("test",))
-        if own.format != classifier.predictor_.format and own.test is not None:
+        if own.format != classifier.format and own.test is not None:
             assert own.format is not None
             return own.test.images.batch(np.arange(min(len(own.test), ood_images.MOST))).numpy(), own.format
-    assert classifier.predictor_.format is not None
-    return labeled.images.batch(np.arange(min(len(labeled), ood_images.MOST))).numpy(), classifier.predictor_.format
+    assert classifier.format is not None
+    return labeled.images.batch(np.arange(min(len(labeled), ood_images.MOST))).numpy(), classifier.format
 
 
 def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
@@ -97,56 +87,42 @@ def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
     return arrays.images(pixels.transpose(0, 2, 3, 1), format)
 
 
-def largest_probability(classifier: Classifier, examined: ModelOutputs) -> np.ndarray:
+def largest_probability(classifier: Predictor, examined: ModelOutputs) -> np.ndarray:
     """log max_c p(c | x), what softmax classifiers are usually args (Hendrycks & Gimpel 2017)."""
-    T = classifier.predictor_.conformal.temperature
-    return log_posterior(examined.log_scores, classifier.predictor_.log_prior, T).amax(1).numpy()
+    T = classifier.conformal.temperature
+    return log_posterior(examined.log_scores, classifier.log_prior, T).amax(1).numpy()
 
 
-def splits(classifier: Classifier, folder: Path, own: ModelOutputs, labels: np.ndarray) -> list[dict[str, Any]]:
-    """False alarms on the test images, over all and class by class, of ten calibrations; and how many classes have more of
-    them than the beta-binomial explains at 95 % over all classes, alphas and splits."""
-    splits = held_out_splits(classifier, folder)
-    held_out = concatenate([splits.validation, splits.calibration])
-    examined, rng = classifier.outputs(held_out.images), np.random.default_rng(0)
-    trained = training_statistics(classifier, splits.train) if has_own_features(classifier, splits.train) else None
+def splits(classifier: Predictor, folder: Path, own: ModelOutputs, labels: np.ndarray) -> list[dict[str, Any]]:
+    """Measure false alarms on the test images over ten calibrations, with 95% bounds over all classes, alphas and splits."""
+    initial, rng = held_out_splits(classifier, folder), np.random.default_rng(0)
     K, n = len(classifier.labels), np.bincount(labels, minlength=len(classifier.labels))
-    T, crosses = classifier.predictor_.conformal.temperature, classifier.uses_cross_conformal(classifier.shape)
-    counts = np.array(splits.calibration.class_counts(K)) + np.array(splits.train.class_counts(K)) * crosses
+    features = classifier.features.options if classifier.features is not None else FeatureOptions()
+    crosses = uses_cross_conformal(classifier.family, features, classifier.shape)
+    counts = np.array(initial.calibration.class_counts(K)) + np.array(initial.train.class_counts(K)) * crosses
     alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for i in range(N_SPLITS):
-        if crosses:  # every image calibrates; other folds each time
-            validation = calibration_data(classifier, classifier.predictor_.model, splits.validation, T)
-            conformal = ConformalClassifier.fit_cross_conformal(
-                validation, cross_conformal_data(classifier, splits, T, i), classifier.predictor_.log_prior, T
-            )
-        else:
-            # As many images of each class calibrate as in the model itself, and the rest fit, but others each time.
-            selected = [rng.permutation(np.flatnonzero(held_out.labels == c))[: counts[c]] for c in range(K)]
-            calibrates = np.isin(np.arange(len(held_out)), np.concatenate(selected))
-            fitted, calibrated = (
-                CalibrationData.from_outputs(
-                    examined.subset(torch.from_numpy(which)), torch.from_numpy(held_out.labels[which]), T
-                )
-                for which in (np.flatnonzero(~calibrates), np.flatnonzero(calibrates))
-            )
-            conformal = ConformalClassifier.fit(
-                fitted,
-                calibrated,
-                classifier.predictor_.log_prior,
-                T,
-                trained,
-                uses_likelihood_ratio=uses_likelihood_ratio(classifier),
-            )
+        again = initial if crosses else resplit(initial, rng)  # cross-conformal folds depend on the seed
+        conformal = calibrate(classifier.input_pipeline, again, classifier.log_prior, i, crosses)
         for alpha in alphas:
-            output = conformal(own, classifier.predictor_.log_prior, alpha)
+            output = conformal(own, classifier.log_prior, alpha)
             p_own = output.p_values.numpy()[np.arange(len(labels)), labels]
             raised = np.bincount(labels[p_own <= alpha], minlength=K)
             bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, counts, strict=True)]
             rejection_rate = float((output.p_value <= alpha).double().mean())
             found.append({"alpha": alpha, "raised": raised.tolist(), "bound": bounds, "rejection_rate": rejection_rate})
     return found
+
+
+def resplit(splits: Splits, rng: np.random.Generator) -> Splits:
+    """Split validation and calibration images again, with as many calibration images of each class as before."""
+    held_out = concatenate([splits.validation, splits.calibration])
+    counts = np.bincount(splits.calibration.labels)
+    selected = [rng.permutation(np.flatnonzero(held_out.labels == c))[:n] for c, n in enumerate(counts)]
+    calibrates = np.isin(np.arange(len(held_out)), np.concatenate(selected))
+    validation, calibration = (held_out.subset(np.flatnonzero(mask)) for mask in (~calibrates, calibrates))
+    return replace(splits, validation=validation, calibration=calibration)
 
 
 def table() -> str:

@@ -196,7 +196,7 @@ def test_backbones_that_are_not_whole_are_refused(backbone: Path, tmp_path: Path
     with pytest.raises(ExtractorError, match=r"has no preprocessor_config\.json"):
         extractor(tmp_path)
     preprocess(tmp_path, size=32)
-    with pytest.raises(ExtractorError, match="gives no size, image_mean or image_std"):
+    with pytest.raises(ExtractorError, match="lacks size, image_mean or image_std"):
         extractor(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
     with pytest.raises(ExtractorError, match="is damaged"):
@@ -215,7 +215,7 @@ def test_a_backbone_needs_a_package_and_says_which(tmp_path: Path, monkeypatch: 
     (tmp_path / "config.json").write_text("{}")
     preprocess(tmp_path, size=32, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ExtractorError, match=r"needs the package transformers: pip install 'likely\[photos\]'"):
+    with pytest.raises(ExtractorError, match=r"needs the package transformers .*pip install 'likely\[photos\]'"):
         extractor(tmp_path)
 
 
@@ -227,7 +227,7 @@ def test_no_weight_of_a_backbone_is_made_up(backbone: Path, tmp_path: Path) -> N
     tensors = load_file(tmp_path / "model.safetensors")
     lost = sorted(tensors)[0]
     save_file({k: t for k, t in tensors.items() if k != lost}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ExtractorError, match=f"lacks 1 of its network's weights, such as {re.escape(lost)}"):
+    with pytest.raises(ExtractorError, match=f"lacks 1 weights, such as {re.escape(lost)}"):
         extractor(tmp_path)
 
 

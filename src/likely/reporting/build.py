@@ -97,16 +97,6 @@ def build_evaluation_report(
     return build_report(ReportInputs(classifier, record, read_history(folder), (found, images), fidelity))
 
 
-def with_label_issues(content: ReportContent, issues: LabelIssues) -> ReportContent:
-    """Return the content with possible label errors."""
-    return replace(content, label_issues=issues)
-
-
-def with_samples(content: ReportContent, classifier: Predictor) -> ReportContent:
-    """Return the content with new samples of the classifier."""
-    return replace(content, samples=_samples(classifier))
-
-
 def _extra_sections(inputs: ReportInputs) -> Iterator[Section | None]:
     record = inputs.record
     yield sample_quality_section(record.sample_quality, inputs.fidelity, inputs.classifier.labels)

@@ -183,10 +183,6 @@ class ReportContent:
     notes: tuple[str, ...] = ()
     extra: tuple[Section, ...] = ()
 
-    def with_note(self, note: str) -> ReportContent:
-        """Return the content with one more note."""
-        return replace(self, notes=(*self.notes, note))
-
     def with_section(self, section: Section | None) -> ReportContent:
         """Return the content with one more section, if there is one."""
         return self if section is None else replace(self, extra=(*self.extra, section))
