@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 WORDS = Path(__file__).with_name("retired_words.txt")
 FOLDERS = ("src", "tests", "bench", "docs", "deploy")
 SUFFIXES = {".py", ".js", ".html", ".css", ".md", ".toml", ".yml", ".yaml", ".txt", ".cff", ".jsonl", ""}
-DATA = {WORDS, ROOT / "LICENSE"}
+DATA = {WORDS, Path(__file__), ROOT / "LICENSE"}
 
 
 def text_files() -> list[Path]:

@@ -114,6 +114,6 @@ def test_what_cannot_be_is_refused(nine, digits):
     with pytest.raises(ValueError, match="already"):
         nine.extend(3, of_the_new(digits, 2))
     images, labels = digits[0][:200], digits[1][:200]
-    twin = Classifier("softmax", options={"width": 4}, training={"epochs": 1}).fit(images, labels)
+    baseline = Classifier("softmax", options={"width": 4}, training={"epochs": 1}).fit(images, labels)
     with pytest.raises(ValueError, match="train it anew"):
-        twin.extend("new", of_the_new(digits, 2))
+        baseline.extend("new", of_the_new(digits, 2))

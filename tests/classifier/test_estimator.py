@@ -52,7 +52,7 @@ def test_every_family_learns_the_digits(digits):
 
 
 def test_few_held_out_images_that_are_all_right_make_nobody_certain():
-    """Vectors of many numbers of which few tell the classes: what was held out is too little to say how far they boast."""
+    """Vectors of many numbers of which few tell the classes: what was held out is too little to say how overconfident they are."""
 
     def drawn(n, seed):
         rng = np.random.default_rng(seed)
@@ -229,11 +229,11 @@ def test_score_samples_is_higher_for_what_was_learned(vae, digits):
 
 
 def test_the_twin_has_no_likelihood_and_says_so(digits):
-    twin = Classifier("softmax", options={"width": 4}, training=BRIEF).fit(digits[0][:200], digits[1][:200])
-    for call in (lambda: twin.score_samples(digits[0][:1]), lambda: twin.sample(3)):
+    baseline = Classifier("softmax", options={"width": 4}, training=BRIEF).fit(digits[0][:200], digits[1][:200])
+    for call in (lambda: baseline.score_samples(digits[0][:1]), lambda: baseline.sample(3)):
         with pytest.raises(AttributeError, match="generative"):
             call()
-    assert twin.classify(digits[0][:1])[0].classes[0].log_likelihood is None
+    assert baseline.classify(digits[0][:1])[0].classes[0].log_likelihood is None
 
 
 def test_samples_are_images_of_the_training_images_kind(vae):

@@ -128,7 +128,7 @@ def test_copies_are_found_bit_by_bit_and_nearly() -> None:
     assert found.interval.low < 3 / 8 < found.interval.high
 
 
-def test_honesty_survives_json() -> None:
+def test_sample_quality_survives_json() -> None:
     train, held_out = marked([0] * 9, [0] * 9, seed=3), marked([0, 1, 2], [0, 1, 2], seed=4)
     found = sample_quality(marked([0, 1, 2, 2], [0, 1, 1, 2]), ByFirstPixel(), train, held_out, seed=7)
     assert SampleQuality.model_validate_json(found.model_dump_json()) == found

@@ -108,7 +108,7 @@ def test_vectors_have_no_features_but_their_own():
     assert classifier.predictor_.features is None
 
 
-def test_strangeness_goes_by_what_the_scaling_of_features_leaves_out(classifier):
+def test_nonconformity_uses_what_the_scaling_of_features_leaves_out(classifier):
     # Half as bright, the direction of most features is the same; their length is not.
     features, pixels = classifier.predictor_.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     described = features.model_input(pixels).extra_features
@@ -143,12 +143,12 @@ def test_speed_is_that_of_images_that_were_never_seen():
 
 def test_noise_and_plain_colors_are_strange(classifier):
     rng = np.random.default_rng(0)
-    strangers = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
+    unknown_images = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
         classifier.predictor_.conformal_output(load_images(images, classifier.predictor_.format).images, alpha=0.05)
         .nonconformity.amin(1)
         .numpy()
-        for images in (NEW, strangers)
+        for images in (NEW, unknown_images)
     )
     assert auroc(-known, -strange) > 0.98
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -38,82 +37,7 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
 import likely
-from likely import Classifier, models
-
-# ---- Adapter: new name -> names that the code may use until it is renamed everywhere. Delete with the renaming. ----------
-
-OTHER_NAMES: dict[str, tuple[str, ...]] = {
-    # methods and attributes
-    "classify": ("answer",),
-    "adapt_prior": ("adapt",),
-    "attribution": ("evidence",),  # of an Explanation: nats, pixel by pixel
-    "log_odds": ("lead",),
-    "counterfactual_path": ("counterfactual", "path", "way"),
-    "flip": ("flips", "turn"),
-    "prior_estimate": ("estimate", "prior", "mix"),  # of a PriorAdaptation
-    "information_fraction": ("told",),
-    # keywords
-    "mask": ("masks", "observed"),
-    # fields of a prediction in JSON
-    "prediction_set": ("set",),
-    # families
-    "softmax": ("discriminative",),
-    # flags
-    "--label-check-folds": ("--folds",),
-}
-
-
-def attribute(owner: Any, name: str) -> Any:
-    """Return the attribute that has this name, or one of its other names."""
-    for candidate in (name, *OTHER_NAMES.get(name, ())):
-        if hasattr(owner, candidate):
-            return getattr(owner, candidate)
-    raise LookupError(f"{type(owner).__name__} has no {name!r}: add its new name to OTHER_NAMES in {__file__}")
-
-
-def keyword(function: Callable[..., Any], name: str) -> str:
-    """Return the name that a function's parameter has."""
-    parameters = inspect.signature(function).parameters
-    return next(each for each in (name, *OTHER_NAMES.get(name, ())) if each in parameters)
-
-
-def family(name: str) -> str:
-    """Return the name that the code has for a model family."""
-    return next(each for each in (name, *OTHER_NAMES.get(name, ())) if each in models.FAMILIES)
-
-
-def flag(command: str, name: str) -> str:
-    """Return the name that a command's option has."""
-    help_text = run("likely", command, "--help").split()
-    return next(each for each in (name, *OTHER_NAMES.get(name, ())) if each in help_text)
-
-
-def new_fields(prediction: dict[str, Any]) -> dict[str, Any]:
-    """Rename the fields of a prediction's JSON."""
-    new = {old: name for name, others in OTHER_NAMES.items() for old in others if old == "set"}
-    return {new.get(key, key): value for key, value in prediction.items()}
-
-
-# ---- Fitted state: the only functions that know where a classifier has it -------------------------------------------------
-
-
-def fitted(classifier: Classifier) -> Any:
-    """Return the object that holds what was fitted."""
-    return getattr(classifier, "predictor_", classifier)
-
-
-def model_of(classifier: Classifier) -> torch.nn.Module:
-    """Return the trained model."""
-    state = fitted(classifier)
-    model: torch.nn.Module = state.model if hasattr(state, "model") and state is not classifier else state.model_
-    return model
-
-
-def log_prior_of(classifier: Classifier) -> torch.Tensor:
-    """Return log π of the training, (K,)."""
-    state = fitted(classifier)
-    log_prior: torch.Tensor = state.log_prior if hasattr(state, "log_prior") else state.log_prior_
-    return log_prior
+from likely import Classifier
 
 
 def digests_of_folder(folder: Path) -> list[str]:
@@ -172,14 +96,14 @@ def columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
 
 def record(prediction: dict[str, Any]) -> dict[str, Any]:
     """Return a prediction's JSON without the model's id, which depends on the names of its tensors."""
-    fields = new_fields(prediction)
+    fields = dict(prediction)
     del fields["model"]
     return fields | {"classes": columns(fields["classes"]), "input": Path(fields["input"]).name}
 
 
 def predictions(classifier: Classifier, images: Any, **options: Any) -> dict[str, list[Any]]:
     """Return every field of the predictions for some images."""
-    found = attribute(classifier, "classify")(images, **options)
+    found = classifier.classify(images, **options)
     return columns([record(each.model_dump(mode="json")) for each in found])
 
 
@@ -187,7 +111,7 @@ def tensors(classifier: Classifier, name: str) -> dict[str, Any]:
     """Return digests of the model's tensors, in the order of their definition, and of all others that are saved."""
     folder = Path(WORK.name) / "models" / name
     classifier.save(folder)
-    own = [digest(tensor) for tensor in model_of(classifier).state_dict().values()]
+    own = [digest(tensor) for tensor in classifier.predictor_.model.state_dict().values()]
     others = sorted((Counter(digests_of_folder(folder)) - Counter(own)).elements())
     return {
         "model_sha256": total(own),
@@ -200,7 +124,7 @@ def tensors(classifier: Classifier, name: str) -> dict[str, Any]:
 def results(classifier: Classifier, name: str, images: Any) -> dict[str, Any]:
     """Return what every trained model is compared by."""
     K = len(classifier.classes_)
-    prior = torch.arange(1, K + 1, dtype=log_prior_of(classifier).dtype)
+    prior = torch.arange(1, K + 1, dtype=classifier.predictor_.log_prior.dtype)
     found = {
         "predictions": predictions(classifier, images),
         "predict_proba": classifier.predict_proba(images).tolist(),
@@ -227,20 +151,20 @@ def extended(classifier: Classifier, name: str) -> dict[str, Any]:
 
 def masked(classifier: Classifier) -> dict[str, Any]:
     """Return predictions from some pixels of the images."""
-    return predictions(classifier, IMAGES[:5], **{keyword(attribute(classifier, "classify"), "mask"): MASK})
+    return predictions(classifier, IMAGES[:5], mask=MASK)
 
 
 def adapted(classifier: Classifier) -> dict[str, Any]:
     """Return the class prior estimated from images of which most are of four classes."""
     few = np.flatnonzero((LABELS[N_TRAIN:] < 4) | (np.arange(len(LABELS) - N_TRAIN) % 10 == 0))[:120]
-    adaptation = attribute(classifier, "adapt_prior")(DIGITS[N_TRAIN:][few])
-    found = attribute(adaptation, "prior_estimate")
+    adaptation = classifier.adapt_prior(DIGITS[N_TRAIN:][few])
+    found = adaptation.prior_estimate
     identifiability = found.identifiability
     return {
         **{key: getattr(found, key).tolist() for key in ("log_prior", "estimate", "low", "high")},
         **{key: getattr(found, key) for key in ("p_value", "shifted", "n_used")},
         "n_unknown": adaptation.n_unknown,
-        "information_fraction": float(attribute(identifiability, "information_fraction")),
+        "information_fraction": float(identifiability.information_fraction),
         "confused": [list(pair) for pair in identifiability.confused],
     }
 
@@ -248,18 +172,18 @@ def adapted(classifier: Classifier) -> dict[str, Any]:
 def explained(classifier: Classifier, image: Any) -> dict[str, Any]:
     """Return the pixel attributions and the counterfactual of one image."""
     found = classifier.explain(image)
-    attribution = attribute(found, "attribution")
-    path = attribute(found, "counterfactual_path")
+    attribution = found.attribution
+    path = found.counterfactual_path
     return {
         "label": found.label,
         "against": found.against,
-        "log_odds": attribute(found, "log_odds"),
+        "log_odds": found.log_odds,
         "attribution_sum": float(attribution.sum()),
         "attribution": digest(attribution),
         "log_posterior": found.log_posterior.tolist(),
         "path_probability": path.probability.tolist(),
         "path_images": digest(path.images),
-        "flip": attribute(path, "flip"),
+        "flip": path.flip,
     }
 
 
@@ -270,7 +194,7 @@ TRAINING = {"epochs": 3, "threads": 1}
 
 def trained(name: str, **options: Any) -> Classifier:
     """Train a family on the digits."""
-    classifier = Classifier(family(name), training=TRAINING, random_state=0, **options)
+    classifier = Classifier(name, training=TRAINING, random_state=0, **options)
     return classifier.fit(DIGITS[:N_TRAIN], LABELS[:N_TRAIN])
 
 
@@ -340,7 +264,7 @@ def command_line() -> dict[str, Any]:
     """Train a VAE-GAN and classify image files by the command line."""
     folder, files = Path(WORK.name) / "trained", []
     training = ["--model", "vaegan", "--epochs", "3", "--threads", "1", "--seed", "0"]
-    run("likely", "train", "digits", *training, flag("train", "--label-check-folds"), "0", "--out", str(folder))
+    run("likely", "train", "digits", *training, "--label-check-folds", "0", "--out", str(folder))
     for i in (0, 4, 11):
         files.append(Path(WORK.name) / f"{i}.png")
         Image.fromarray(IMAGES[i]).save(files[-1])
