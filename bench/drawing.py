@@ -24,6 +24,7 @@ from grocery import manifest
 from results import RESULTS, arguments, measure_once, provenance, rows, write_table
 from train_helpers import trained
 
+from likely import Classifier
 from likely.classifier import load
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.loading import load_dataset
