@@ -52,7 +52,7 @@ def test_every_family_learns_the_digits(digits):
 
 
 def test_few_held_out_images_that_are_all_right_make_nobody_certain():
-    """Vectors of many numbers of which few tell the classes apart: the held-out images are too few to measure overconfidence."""
+    """Few features of a vector separate the classes, and the held-out images are too few to measure overconfidence."""
 
     def drawn(n, seed):
         rng = np.random.default_rng(seed)
