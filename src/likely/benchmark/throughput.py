@@ -17,7 +17,7 @@ MAX_IMAGES = 1000  # per timing
 REPEATS = 9
 
 
-class Throughput(NamedTuple):
+class _Throughput(NamedTuple):
     """Medians over repeats; `relative_to_baseline` is the median ratio over pairs, None without a baseline."""
 
     images_per_second: float
@@ -29,7 +29,7 @@ class Throughput(NamedTuple):
 
 def measure_throughput(
     classifier: Predictor, baseline: Predictor | None, images: ImageDataset, repeats: int = REPEATS
-) -> Throughput:
+) -> _Throughput:
     """Time a classifier, alternately with the baseline, on the same images in memory."""
     X = _inputs(images)
     calls = {"model": lambda: _posterior(classifier, X)}
@@ -39,7 +39,7 @@ def measure_throughput(
     # `classify` comes after all pairs: its many objects would leave a cold cache to the next call.
     classify = interleaved_timing({"classify": lambda: classifier.classify(X)}, max(3, repeats // 3))["classify"]
     ratio = None if baseline is None else float(np.median(seconds.get("baseline", seconds["model"]) / seconds["model"]))
-    return Throughput(len(X) / _median(seconds["model"]), ratio, len(X) / _median(classify), len(X), repeats)
+    return _Throughput(len(X) / _median(seconds["model"]), ratio, len(X) / _median(classify), len(X), repeats)
 
 
 def _posterior(classifier: Predictor, X: NDArray[Any]) -> NDArray[np.float64]:

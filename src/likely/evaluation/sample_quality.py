@@ -24,7 +24,7 @@ from likely.models import families_with
 from likely.options import Options
 
 
-class ReferenceClassifier(Protocol):
+class _ReferenceClassifier(Protocol):
     """A classifier that labels generated images; a Predictor is one."""
 
     @property
@@ -40,7 +40,7 @@ class Ensemble:
     """The mean of several classifiers of the same classes: log p(c | x) = log 1/M Σ_m p_m(c | x)."""
 
     id: str
-    members: Sequence[ReferenceClassifier]
+    members: Sequence[_ReferenceClassifier]
 
     def log_posterior(self, images: ImageDataset) -> Floats:
         members = np.stack([member.log_posterior(images) for member in self.members])  # (M, N, K)
@@ -132,7 +132,7 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
 
 def sample_quality(
     generated: LabeledImages,
-    classifier: ReferenceClassifier,
+    classifier: _ReferenceClassifier,
     train: LabeledImages,
     held_out: LabeledImages,
     *,
@@ -150,7 +150,7 @@ def sample_quality(
 
 
 def class_consistency(
-    classifier: ReferenceClassifier, generated: LabeledImages, real: LabeledImages
+    classifier: _ReferenceClassifier, generated: LabeledImages, real: LabeledImages
 ) -> ClassConsistency:
     """Measure class consistency of generated images, and accuracy on real images if there are any."""
     on_generated, on_real = _predictions(classifier, generated), _predictions(classifier, real)
@@ -193,7 +193,7 @@ class _Predictions:
         return np.bincount(labels, minlength=self.log_posterior.shape[1])
 
 
-def _predictions(classifier: ReferenceClassifier, images: LabeledImages) -> _Predictions:
+def _predictions(classifier: _ReferenceClassifier, images: LabeledImages) -> _Predictions:
     labeled = images.labeled()
     log_posterior = classifier.log_posterior(labeled.images) if len(labeled) else np.zeros((0, 1))
     return _Predictions(log_posterior, labeled.labels)

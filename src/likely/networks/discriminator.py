@@ -99,7 +99,7 @@ NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 
 
-class DiscriminatorTrunk(nn.Module):
+class _DiscriminatorTrunk(nn.Module):
     """Layers with leaky ReLUs; Gaussian noise of standard deviation `noise` before each layer if there is an `rng`.
 
     With fixed weight norms, the median of each channel on the first batch is subtracted from the input: a constant background
@@ -147,7 +147,7 @@ class Discriminator(nn.Module):
     l_c = r + log softmax(a)_c. With fixed weight norms the norms of the logit layer are fixed too (Salimans 2016 learns them).
     """
 
-    def __init__(self, trunk: DiscriminatorTrunk, n_classes: int, *, auxiliary: bool) -> None:
+    def __init__(self, trunk: _DiscriminatorTrunk, n_classes: int, *, auxiliary: bool) -> None:
         super().__init__()
         self.trunk = trunk
         self.to_logits = nn.Linear(trunk.n_features, n_classes + auxiliary)
@@ -180,7 +180,7 @@ class Discriminator(nn.Module):
         return self.trunk.summary(self.trunk(x))[0]
 
 
-def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> DiscriminatorTrunk:
+def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> _DiscriminatorTrunk:
     """Build strided convolutions down to the lowest resolution and `depth` more there (Radford 2015, DCGAN)."""
     n_channels, *size = shape
     sizes = pyramid(*size)
@@ -188,14 +188,14 @@ def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float,
     steps = zip(pairwise(channels), pairwise(sizes), strict=True)
     layers = [_normed(nn.Conv2d(a, b, 3, ratio(*pair), 1), norm) for (a, b), pair in steps]
     layers += [_normed(nn.Conv2d(channels[-1], channels[-1], 3, 1, 1), norm) for _ in range(depth)]
-    return DiscriminatorTrunk(layers, n_channels, channels[-1], math.prod(sizes[-1]), noise=noise, norm=norm)
+    return _DiscriminatorTrunk(layers, n_channels, channels[-1], math.prod(sizes[-1]), noise=noise, norm=norm)
 
 
-def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> DiscriminatorTrunk:
+def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> _DiscriminatorTrunk:
     """Build five fully connected layers of 32, 16, 8, 8 and 8 times `width` units (Salimans 2016)."""
     units = [math.prod(shape), *(width * factor for factor in (32, 16, 8, 8, 8))]
     layers = [_normed(nn.Linear(a, b), norm) for a, b in pairwise(units)]
-    return DiscriminatorTrunk(
+    return _DiscriminatorTrunk(
         [nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], shape[0], units[-1], 1, noise=noise, norm=norm
     )
 
