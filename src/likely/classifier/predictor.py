@@ -101,9 +101,9 @@ class Predictor:
         """Run the network on images, in batches; with `masks` (N, H, W) bool, on their observed pixels alone."""
         if masks is None:
             return concatenate([each for _, each in self.batches(images)], self.model)
-        model, each = supports_missing_pixels(self.model, self.features), torch.split(masks.to(self.device), BATCH_SIZE)
+        model = supports_missing_pixels(self.model, self.features)
         with torch.inference_mode():
-            pairs = zip(self.input_pipeline.inputs(images), each, strict=False)
+            pairs = zip(self.input_pipeline.inputs(images), _mask_blocks(masks.to(self.device)), strict=True)
             return concatenate([masked_outputs(model, x, observed) for x, observed in pairs], self.model)
 
     def batches(self, images: ImageDataset) -> Iterator[tuple[ImageDataset, ModelOutputs]]:
@@ -155,7 +155,7 @@ class Predictor:
         def masked(images: ImageDataset, masks: Tensor) -> Iterator[Prediction]:
             rule = conformal or ConformalClassifier.uncalibrated(len(self.labels), self.conformal.temperature)
             label_names = LabelNames(self.labels, self.id, top_k)
-            for block, each in zip(blocks(images), torch.split(masks, BATCH_SIZE), strict=False):
+            for block, each in zip(blocks(images), _mask_blocks(masks), strict=True):
                 output = rule(self.outputs(block, each), self.log_prior if log_prior is None else log_prior, alpha)
                 yield from predictions(output, _names(block), None, label_names)
 
@@ -210,3 +210,8 @@ def _validate(alpha: float, top_k: int | None) -> None:
 
 def _names(images: ImageDataset) -> list[str]:
     return [images.name(i) for i in range(len(images))]
+
+
+def _mask_blocks(masks: Tensor) -> Sequence[Tensor]:
+    """Split masks (N, H, W) like `blocks` splits their images: into no blocks at all if there are none."""
+    return torch.split(masks, BATCH_SIZE) if len(masks) else ()

@@ -78,7 +78,7 @@ class Batcher(Generic[Job, Result]):
         self._queue: deque[_Waiting[Job]] = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._seconds_each = 0.0  # of late, for those who are sent away
+        self._seconds_each = 0.0  # moving average, for the Retry-After of refused requests
         self._thread = threading.Thread(target=self._work, name="batching", daemon=True)
         self._thread.start()
 
@@ -114,7 +114,7 @@ class Batcher(Generic[Job, Result]):
             begun = time.monotonic()
             try:
                 results = self.process(batch[0].kind, [each.job for each in batch])
-            except Exception as error:  # whatever it is, those who wait are told, and the thread goes on
+            except Exception as error:  # all jobs of the batch receive it, and the thread goes on
                 _resolve([(each, None, error) for each in batch])
             else:
                 _resolve([(each, result, None) for each, result in zip(batch, results, strict=True)])

@@ -37,7 +37,7 @@ HEADERS = {
 RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
 RAW_REQUEST_ID = REQUEST_ID.lower().encode()
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-RETRY_AFTER = 1  # after which those who are told that there is no room may come again
+RETRY_AFTER = 1  # seconds until an overloaded client should retry
 
 
 class PayloadTooLargeError(Exception):
