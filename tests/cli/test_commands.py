@@ -490,3 +490,29 @@ def test_a_prior_file_changes_the_posterior(model, picture, tmp_path):
     before, after = ({c["label"]: c["probability"] for c in each["classes"]} for each in (plain, changed))
     assert after["digit-1"] >= before["digit-1"]
     assert before != after
+
+
+def test_prior_adapt_runs_the_network_once_per_image(model, folder, tmp_path, monkeypatch):
+    from likely.classifier import load, predictor
+    from likely.classifier.prior_adaptation import adapt_prior
+
+    images = [*(folder / "digit-4").iterdir(), *sorted((folder / "digit-1").iterdir())[:5]]
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    loaded = load(model)
+    prior = adapt_prior(loaded, [loaded.outputs(loaded.load_images(images).images)]).prior_estimate
+    expected = loaded.classify(images, log_prior=prior.log_prior)
+    counts, forward = [], predictor.batch_outputs
+
+    def counted(*args):
+        outputs = forward(*args)
+        counts.append(len(outputs.log_scores))
+        return outputs
+
+    monkeypatch.setattr(predictor, "batch_outputs", counted)
+    code, out, err = run("classify", model, tmp_path / "broken.png", *images, "--prior", "adapt", "--format", "jsonl")
+    assert code == 1, err
+    failed, *found = map(Prediction.model_validate_json, out.splitlines())
+    assert failed.status.value == "error"
+    assert prior.shifted
+    assert found == expected
+    assert sum(counts) == len(images)

@@ -7,17 +7,20 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from likely.cli.model_argument import ALPHA, ModelArgument, model_command
-from likely.cli.prior_option import ADAPT, log_prior
+from likely.cli.prior_option import ADAPT, adapted_log_prior, log_prior
 
 if TYPE_CHECKING:
+    from likely.base import ModelOutputs
     from likely.classifier import Predictor
     from likely.cli.writers import Writer
+    from likely.data.image_dataset import ImageBatch
     from likely.prediction import Prediction
 
 MaskArguments: TypeAlias = Callable[[list[Path]], Mapping[str, Any]]
@@ -78,11 +81,15 @@ def command(
     paths = find_images(inputs)
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")
-    arguments = {"alpha": alpha, "top_k": top_k, "log_prior": log_prior(classifier, prior, paths, alpha)}
-    mask_arguments = _mask_arguments(classifier, model.folder, mask, data)
+    arguments: dict[str, Any] = {"alpha": alpha, "top_k": top_k}
+    if prior == ADAPT:
+        found = _adapted_predictions(classifier, paths, **arguments)
+    else:
+        arguments["log_prior"] = log_prior(classifier, prior)
+        found = _predictions(classifier, paths, arguments, _mask_arguments(classifier, model.folder, mask, data))
     for warning in _calibration_warnings(classifier, alpha) if mask is None else ():
         click.echo(warning, err=True)
-    n_failed = destination.write(_predictions(classifier, paths, arguments, mask_arguments))
+    n_failed = destination.write(found)
     sys.exit(1 if n_failed else 0)
 
 
@@ -169,10 +176,35 @@ def _mask_arguments(classifier: Predictor, folder: Path, mask: str | None, data:
 def _predictions(
     classifier: Predictor, paths: list[Path], arguments: Mapping[str, Any], mask_arguments: MaskArguments
 ) -> Iterator[Prediction]:
+    for chunk in _chunks(paths):
+        yield from classifier.classify(chunk, **arguments, **mask_arguments(chunk))
+
+
+def _adapted_predictions(
+    classifier: Predictor, paths: list[Path], alpha: float, top_k: int | None
+) -> Iterator[Prediction]:
+    """Run the network on all images, then return an iterator over their predictions under the prior they suggest."""
+    from likely.prediction import Prediction
+
+    batches, outputs = [], []
+    for chunk in _chunks(paths):
+        batches.append(classifier.load_images(chunk))
+        outputs.append(classifier.outputs(batches[-1].images))
+    adapted = adapted_log_prior(classifier, outputs, alpha)
+
+    def predictions(batch: ImageBatch, outputs: ModelOutputs) -> Iterator[Prediction]:
+        found = classifier.predictions(batch.images, classifier.decide(outputs, adapted, alpha), top_k)
+        for error in batch.errors:
+            yield Prediction.failed(error.source, error.message, model=classifier.id) if error else next(found)
+
+    return chain.from_iterable(map(predictions, batches, outputs))
+
+
+def _chunks(paths: list[Path]) -> Iterator[list[Path]]:
     from likely.cli.progress import progress_bar
 
     with progress_bar("classifying") as progress:
         for start in range(0, len(paths), CHUNK):
             chunk = paths[start : start + CHUNK]
-            yield from classifier.classify(chunk, **arguments, **mask_arguments(chunk))
+            yield chunk
             progress(start + len(chunk), len(paths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from likely.exceptions import InvalidValueError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from likely.base import ModelOutputs
     from likely.classifier import Predictor
     from likely.classifier.prior_adaptation import PriorAdaptation
 
@@ -22,19 +23,22 @@ ADAPT, UNIFORM = "adapt", "uniform"
 FORMATS = 'a .json file such as {"boot": 0.8, "bag": 0.2}, or a .csv file with the columns label and fraction'
 
 
-def log_prior(classifier: Predictor, prior: str | None, paths: list[Path], alpha: float) -> Tensor | None:
-    """Return log p(c), (K,), for --prior; None for the training prior."""
-    from likely.classifier.prior_adaptation import adapt_prior
+def log_prior(classifier: Predictor, prior: str | None) -> Tensor | None:
+    """Return log p(c), (K,), for --prior uniform or FILE; None for the training prior."""
     from likely.inference.posterior import log_uniform
 
     if prior is None:
         return None
     if prior == UNIFORM:
         return log_uniform(len(classifier.labels))
-    if prior != ADAPT:
-        return _load_prior_file(classifier, Path(prior))
-    images = classifier.load_images(paths).images
-    adaptation = adapt_prior(classifier, (outputs for _, outputs in classifier.batches(images)), alpha)
+    return _load_prior_file(classifier, Path(prior))
+
+
+def adapted_log_prior(classifier: Predictor, batches: Iterable[ModelOutputs], alpha: float) -> Tensor:
+    """Estimate log p(c), (K,), for --prior adapt, and print the estimate."""
+    from likely.classifier.prior_adaptation import adapt_prior
+
+    adaptation = adapt_prior(classifier, batches, alpha)
     _print_prior(classifier, adaptation)
     return adaptation.prior_estimate.log_prior
 
