@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from torch.testing import assert_close
 
+from likely.inference.gaussian_mixture import MixtureOptions
 from likely.inference.nonconformity import NonconformityOptions, NonconformityScore, Statistics
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
@@ -146,7 +147,7 @@ def test_units_of_the_traits_do_not_matter(seed, units):
 def test_a_covariance_that_all_classes_share_says_the_same_either_way():
     """Of many classes the product with what they share is made once; of few, class by class."""
     t, y = traits(3, 500)
-    images, tied = (t.of_true_class(y), y), NonconformityOptions(max_covariance_entries=0)
+    images, tied = (t.of_true_class(y), y), NonconformityOptions(mixture=MixtureOptions(max_covariance_entries=0))
     shared = NonconformityScore.fit(images, images, t.by_class.shape[1], tied)
     assert len(shared.packed_root) == 1
     alike = replace(shared, packed_root=shared.packed_root.expand(3, -1).contiguous())

@@ -1,16 +1,17 @@
-"""Nonconformity score: the Mahalanobis distance of an image's statistics to each class, a mixture of Gaussians."""
+"""Nonconformity score: the standardized log distance between the statistics of an image and those of each class."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs
 from likely.inference.conformal import median_and_mad, with_new_class
+from likely.inference.gaussian_mixture import GaussianMixture, MixtureOptions, inverse_root, scatter
 from likely.inference.posterior import grouped_logsumexp
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
@@ -22,24 +23,15 @@ class NonconformityOptions:
     `pseudo_count`: images by which the mean over all classes counts in the mean of a single class.
     `n_folds`: folds for the cross-validated scores of the images of a new class.
     `constant_tolerance`: a statistic whose deviation is below this fraction of its size is constant up to float32 rounding.
-    `min_images_for_transform`: fewer training images get neither a transform to normality nor two components per class.
-    `max_covariance_entries`, `max_classes`: limits beyond which all classes share one covariance.
-    `class_weights`: weights of a class's own covariance against the mean covariance, tried in this order.
-    `shrinkages`: intensities of shrinkage toward the identity, tried in this order, the most regularized first.
-    `n_principal_axes`: principal axes of a class in which it is split in two.
-    `epsilon`: lower bound of squared distances and image counts before a logarithm is taken.
+    `epsilon`: lower bound of squared distances before a logarithm is taken.
+    `mixture`: constants of the mixtures of Gaussians.
     """
 
     pseudo_count: float = 5.0
     n_folds: int = 5
     constant_tolerance: float = 1e-6
-    min_images_for_transform: int = 200
-    max_covariance_entries: int = 1 << 23
-    max_classes: int = 1000
-    class_weights: tuple[float, ...] = (0.5, 1.0)
-    shrinkages: tuple[float, ...] = (0.6, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
-    n_principal_axes: int = 30
     epsilon: float = 1e-12
+    mixture: MixtureOptions = field(default_factory=MixtureOptions)
 
 
 DEFAULT_OPTIONS = NonconformityOptions()
@@ -69,7 +61,7 @@ StatisticsOfTrueClass: TypeAlias = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class NonconformityScore:
-    """Distance of the statistics v_c of an image to those of the images of class c, a mixture of Gaussians per class.
+    """Standardized log distance between the statistics v_c of an image and those of class c, a mixture of Gaussians.
 
     s_c(x) = (log d_c − median_c) / mad_c
     d_c = −2 log Σ_j ρ_j exp(−‖W_j (t_c − center_j)‖² / 2)
@@ -116,28 +108,16 @@ class NonconformityScore:
         v, y = held_out if training is None else training
         mean, scale = _means_and_scale(v, y, K, options)
         z, held_out_z = ((t.double() - mean[c]).div_(scale).float() for t, c in ((v, y), (held_out_v, held_out_y)))
-        is_tied = K * len(scale) ** 2 > options.max_covariance_entries or options.max_classes < K
-        identity = SinhArcsinh.identity()
-        best = _best(identity, _Components.of_classes(z, y, K, is_tied), held_out_z, held_out_y, options)
-        # With a tied covariance, products are computed once for all classes; a transform would need them for each class.
-        if training is not None and len(z) >= options.min_images_for_transform and not is_tied:
-            curve = SinhArcsinh.fit(z)
-            components = _Components.of_classes(curve(z), y, K, is_tied)
-            normal = _best(curve, components, held_out_z, held_out_y, options)
-            best = max(best, normal, key=lambda candidate: candidate.likelihood)
-            split = best.components.split_in_two(best.curve(z), y, options)
-            halved = _best(best.curve, split, held_out_z, held_out_y, options)
-            best = max(best, halved, key=lambda candidate: candidate.likelihood)
-        components = best.components
-        root = components.roots(best.class_weight, best.shrinkage)
+        training_z = None if training is None else (z, y)
+        mixture = GaussianMixture.fit(training_z, (held_out_z, held_out_y), K, options.mixture)
         fitted = cls(
             mean,
             scale,
-            best.curve.parameters,
-            components.component_class,
-            components.log_weight(root).float(),
-            components.center.float(),
-            _packed(root).float(),
+            mixture.curve.parameters,
+            mixture.components.component_class,
+            mixture.log_weight.float(),
+            mixture.components.center.float(),
+            _packed(mixture.root).float(),
             torch.zeros(K),
             torch.ones(K),
         )
@@ -190,8 +170,8 @@ class NonconformityScore:
         packed = self.packed_root
         if len(packed) > 1:
             weight = n / (n + len(mean_covariance))
-            covariance = weight * _scatter((t - center).double()) + (1 - weight) * mean_covariance
-            packed = torch.cat([packed, _packed(_inverse_root(covariance)[None]).float()])
+            covariance = weight * scatter((t - center).double()) + (1 - weight) * mean_covariance
+            packed = torch.cat([packed, _packed(inverse_root(covariance)[None]).float()])
         return replace(
             self,
             mean=torch.cat([self.mean, mean[None]]),
@@ -256,133 +236,6 @@ class NonconformityScore:
         return squared + rest.square().sum(2)
 
 
-class _Candidate(NamedTuple):
-    """Hyperparameters of a score and the mean held-out log-likelihood, nats per image up to a constant."""
-
-    likelihood: float
-    curve: SinhArcsinh
-    components: _Components
-    class_weight: float
-    shrinkage: float
-
-
-def _best(
-    curve: SinhArcsinh, components: _Components, z: Tensor, y: Tensor, options: NonconformityOptions
-) -> _Candidate:
-    """Return the class weight and the shrinkage of the highest likelihood of held-out standardized statistics z (N, D).
-
-    Both start at the most regularized value and stop at the first that does not improve, because each try takes one
-    decomposition per component.
-    """
-    t, log_slope = curve(z), float(curve.log_derivative(z).sum(1).double().mean()) if len(z) else 0.0
-    best: _Candidate | None = None
-    for weight in components.class_weights(options):
-        best_of_weight: _Candidate | None = None
-        for shrinkage in options.shrinkages:
-            likelihood = log_slope + components.mean_log_density(weight, shrinkage, t, y)
-            candidate = _Candidate(likelihood, curve, components, weight, shrinkage)
-            if best_of_weight is not None and candidate.likelihood <= best_of_weight.likelihood:
-                break
-            best_of_weight = candidate
-        assert best_of_weight is not None
-        if best is not None and best_of_weight.likelihood <= best.likelihood:
-            break
-        best = best_of_weight
-    assert best is not None
-    return best
-
-
-@dataclass(frozen=True)
-class _Components:
-    """Mixture components before regularization: image counts (P,), class (P,), center (P, D) and covariance (P, D, D).
-
-    `covariance` is None if it is tied over all classes. `target` (D, D) or (P, D, D) is the covariance to shrink toward.
-    """
-
-    count: Tensor
-    component_class: Tensor
-    center: Tensor
-    covariance: Tensor | None
-    target: Tensor
-
-    @classmethod
-    def of_classes(cls, t: Tensor, y: Tensor, K: int, is_tied: bool) -> _Components:
-        """Return one component per class, with the mean covariance as the target."""
-        center, count = _centers(t, y, torch.zeros(K, t.shape[1]))
-        residual = t - center[y]
-        covariance = None if is_tied else _covariances(residual, y, K)
-        return cls(count, torch.arange(K), center, covariance, _scatter(residual.double()))
-
-    def split_in_two(self, t: Tensor, y: Tensor, options: NonconformityOptions) -> _Components:
-        """Split each class by 2-means (Lloyd 1982) in its principal axes, with the covariance of both halves as the target."""
-        from sklearn.cluster import KMeans
-
-        assert self.covariance is not None
-        component = 2 * y
-        for c in self.component_class.tolist():
-            axes = torch.linalg.eigh(self.covariance[c]).eigenvectors[:, -options.n_principal_axes :].float()
-            of_class = y == c
-            if of_class.sum() >= 2:
-                projected = ((t[of_class] - self.center[c]) @ axes).numpy()
-                half = KMeans(2, n_init=4, random_state=0).fit_predict(projected)
-                component[of_class] += torch.from_numpy(half).long()
-        owner = self.component_class.repeat_interleave(2)
-        center, count = _centers(t, component, self.center[owner])
-        residual = t - center[component]
-        return _Components(
-            count,
-            owner,
-            center,
-            _covariances(residual, component, len(owner)),
-            _covariances(residual, y, len(self.component_class))[owner],
-        )
-
-    def class_weights(self, options: NonconformityOptions) -> tuple[float, ...]:
-        """Weights of a component's own covariance to try, the most regularized first."""
-        if self.covariance is None:
-            return (0.0,)
-        return (0.0, *options.class_weights) if self.target.ndim == 2 else options.class_weights
-
-    def covariances(self, class_weight: float, shrinkage: float) -> Tensor:
-        """Return regularized covariances (P, D, D), or (1, D, D) if no component has its own."""
-        mixed = self.target
-        if self.covariance is not None and class_weight > 0:
-            mixed = class_weight * self.covariance + (1 - class_weight) * self.target
-        found = (1 - shrinkage) * mixed
-        found.diagonal(dim1=-2, dim2=-1).add_(shrinkage)
-        return found.reshape(-1, *self.target.shape[-2:])
-
-    def roots(self, class_weight: float, shrinkage: float) -> Tensor:
-        """Return lower triangular W with Wᵀ W the inverse of each regularized covariance."""
-        return _inverse_root(self.covariances(class_weight, shrinkage))
-
-    def log_weight(self, root: Tensor) -> Tensor:
-        """Return log ρ, (P,)."""
-        log_det = _log_det(root, len(self.component_class))
-        largest = torch.full_like(log_det, -torch.inf).scatter_reduce(0, self.component_class, log_det, "amax")
-        return self._log_fraction + log_det - largest[self.component_class]
-
-    def mean_log_density(self, class_weight: float, shrinkage: float, t: Tensor, y: Tensor) -> float:
-        """Return the mean log density of t (N, D) under the mixtures of the classes y (N,), nats up to a constant."""
-        # Solving for the held-out images costs less than inverting a matrix, and many matrices are tried.
-        lower, total = torch.linalg.cholesky(self.covariances(class_weight, shrinkage)), 0.0
-        constant = self._log_fraction - _log_det(lower, len(self.component_class))
-        for c in set(y.tolist()):
-            log_joint, of_class = [], t[y == c]
-            for j in (self.component_class == c).nonzero()[:, 0].tolist():
-                residual = (of_class - self.center[j]).double().mT
-                whitened = torch.linalg.solve_triangular(lower[j if len(lower) > 1 else 0], residual, upper=False)
-                log_joint.append(constant[j] - whitened.square().sum(0) / 2)
-            total += float(torch.stack(log_joint).logsumexp(0).sum())
-        return total / max(1, len(y))
-
-    @property
-    def _log_fraction(self) -> Tensor:
-        """Log of the fraction of its class's images in each component, (P,)."""
-        count = self.count + DEFAULT_OPTIONS.epsilon
-        return (count / torch.zeros_like(count).index_add_(0, self.component_class, count)[self.component_class]).log()
-
-
 def _means_and_scale(v: Tensor, y: Tensor, K: int, options: NonconformityOptions) -> tuple[Tensor, Tensor]:
     """Return class means (K, D) of statistics (N, D) and the standard deviation about them (D,), in float64."""
     v, n = v.double(), torch.bincount(y, minlength=K).double()
@@ -391,36 +244,6 @@ def _means_and_scale(v: Tensor, y: Tensor, K: int, options: NonconformityOptions
     sd, size = ((t.square().sum(0) / max(1, len(v))).sqrt() for t in (v - mean[y], v))
     # A constant statistic is scaled by its size: in units of its deviation, rounding errors would look atypical.
     return mean, torch.where(sd > options.constant_tolerance * size, sd, torch.where(size > 0, size, 1.0))
-
-
-def _centers(t: Tensor, component: Tensor, prior_mean: Tensor) -> tuple[Tensor, Tensor]:
-    """Return means of t (N, D) by component, shrunk toward `prior_mean` (P, D), and image counts (P,)."""
-    pseudo_count = DEFAULT_OPTIONS.pseudo_count
-    count = torch.bincount(component, minlength=len(prior_mean))[:, None]
-    total = torch.zeros_like(prior_mean).index_add_(0, component, t)
-    return (total + pseudo_count * prior_mean) / (count + pseudo_count), count[:, 0].double()
-
-
-def _covariances(residual: Tensor, component: Tensor, P: int) -> Tensor:
-    """Return the covariance of the residuals (N, D) of each component, (P, D, D)."""
-    return torch.stack([_scatter(residual[component == j].double()) for j in range(P)])
-
-
-def _scatter(residual: Tensor) -> Tensor:
-    return residual.mT @ residual / max(1, len(residual))
-
-
-def _inverse_root(S: Tensor) -> Tensor:
-    """Return lower triangular W with Wᵀ W = S⁻¹ for positive definite S (..., D, D), in float64."""
-    inverse: Tensor = torch.linalg.solve_triangular(
-        torch.linalg.cholesky(S), torch.eye(S.shape[-1], dtype=S.dtype), upper=False
-    )
-    return inverse
-
-
-def _log_det(root: Tensor, P: int) -> Tensor:
-    """Return log |W| of P components, (P,), which may share one W (1, D, D)."""
-    return root.diagonal(dim1=1, dim2=2).log().sum(1).expand(P)
 
 
 def _packed(root: Tensor) -> Tensor:
