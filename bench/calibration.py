@@ -33,7 +33,7 @@ def main() -> None:
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
     """On test images; the temperature was fitted to validation images."""
     classifier = load(folder)
-    labeled, T = eval_split(classifier, data).images, classifier.conformal.temperature
+    labeled, T = eval_split(classifier, data).images, classifier.decision_rule.temperature
     scores = classifier.outputs(labeled.images).log_scores
     before, after = (log_posterior(scores, classifier.log_prior, each).numpy() for each in (1.0, T))
     alike = [log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]

@@ -23,7 +23,7 @@ def alarms(
     """
     K = len(classifier.labels)
     n = np.bincount(labeled.labels, minlength=K)
-    n_calibration = np.bincount(classifier.conformal.typicality.labels.numpy(), minlength=K)
+    n_calibration = np.bincount(classifier.decision_rule.typicality.labels.numpy(), minlength=K)
     level = 1 - 0.05 / (K * len(alphas))
     found = {}
     for alpha in alphas:

@@ -57,7 +57,7 @@ def scores_of(classifier: Predictor) -> Any:
     """What answers rest on, priors included: the class that leads is the answer."""
     model, T, prior = (
         classifier.model,
-        classifier.conformal.temperature,
+        classifier.decision_rule.temperature,
         classifier.log_prior,
     )
     return lambda x: model.log_scores(x) / T + prior.to(x)

@@ -171,7 +171,7 @@ def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
     answer: dict[str, Any] = {"n": len(test.y)}
     rights = {}
     for name, log_prior in priors.items():
-        log_p = log_posterior(scores, log_prior, classifier.conformal.temperature)
+        log_p = log_posterior(scores, log_prior, classifier.decision_rule.temperature)
         answer[name], rights[name] = values(log_p, test.y, level)
     for name, how, rival in rivals(found):
         theirs, right = values(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)

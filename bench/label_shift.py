@@ -73,7 +73,7 @@ def accuracies(
     }
     right = {}
     for name, prior in priors.items():
-        posterior = log_posterior(labeled.log_scores, prior, classifier.conformal.temperature)
+        posterior = log_posterior(labeled.log_scores, prior, classifier.decision_rule.temperature)
         right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
     return {**right, "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
 

@@ -60,7 +60,7 @@ def behind(mask: str, classifier: Predictor, labeled: LabeledImages) -> dict[str
             scores.append(model.observed_log_likelihood(x, observed))
         else:
             scores.append(model.log_scores(to_unit(to_eight_bit(fill_masked(x, observed)))))
-    found = log_posterior(torch.cat(scores), classifier.log_prior, classifier.conformal.temperature).numpy()
+    found = log_posterior(torch.cat(scores), classifier.log_prior, classifier.decision_rule.temperature).numpy()
     return {
         "accuracy": metrics.accuracy(found, labeled.labels),
         "ece": metrics.ece(found, labeled.labels),

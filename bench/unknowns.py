@@ -51,12 +51,12 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     labeled = eval_split(classifier, data).images
     kinds = ood_images.of(Path(data), *as_they_are(classifier, labeled, data), seed)
     examined = {name: classifier.outputs(brought_to(classifier.format, pixels)) for name, pixels in kinds.items()}
-    own, conformal = classifier.outputs(labeled.images), classifier.conformal
-    sureness = -conformal(own, classifier.log_prior, 0.05).nonconformity.amin(1).numpy()
+    own, rule = classifier.outputs(labeled.images), classifier.decision_rule
+    sureness = -rule(own, classifier.log_prior, 0.05).nonconformity.amin(1).numpy()
     found: dict[str, Any] = {"n": len(labeled), "ood_images": {}}
     for name, each in examined.items():
-        strange = -conformal(each, classifier.log_prior, 0.05).nonconformity.amin(1).numpy()
-        rates = {str(a): float((conformal(each, classifier.log_prior, a).p_value <= a).double().mean()) for a in ALPHAS}
+        strange = -rule(each, classifier.log_prior, 0.05).nonconformity.amin(1).numpy()
+        rates = {str(a): float((rule(each, classifier.log_prior, a).p_value <= a).double().mean()) for a in ALPHAS}
         found["ood_images"][name] = {
             "n": len(strange),
             "auroc": auroc(sureness, strange),
@@ -89,7 +89,7 @@ def brought_to(format: ImageFormat | None, pixels: np.ndarray) -> ImageDataset:
 
 def largest_probability(classifier: Predictor, examined: ModelOutputs) -> np.ndarray:
     """log max_c p(c | x), what softmax classifiers are usually args (Hendrycks & Gimpel 2017)."""
-    T = classifier.conformal.temperature
+    T = classifier.decision_rule.temperature
     return log_posterior(examined.log_scores, classifier.log_prior, T).amax(1).numpy()
 
 
@@ -104,9 +104,9 @@ def splits(classifier: Predictor, folder: Path, own: ModelOutputs, labels: np.nd
     level, found = 1 - 0.05 / (K * len(alphas) * N_SPLITS), []
     for i in range(N_SPLITS):
         again = initial if crosses else resplit(initial, rng)  # cross-conformal folds depend on the seed
-        conformal = calibrate(classifier.input_pipeline, again, classifier.log_prior, i, crosses)
+        rule = calibrate(classifier.input_pipeline, again, classifier.log_prior, i, crosses)
         for alpha in alphas:
-            output = conformal(own, classifier.log_prior, alpha)
+            output = rule(own, classifier.log_prior, alpha)
             p_own = output.p_values.numpy()[np.arange(len(labels)), labels]
             raised = np.bincount(labels[p_own <= alpha], minlength=K)
             bounds = [beta_binomial_bound(int(a), int(b), alpha, level) for a, b in zip(n, counts, strict=True)]

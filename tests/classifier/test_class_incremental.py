@@ -67,9 +67,9 @@ def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
 @pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.POOLED)])
 def test_an_answer_says_what_a_few_images_can_support(nine, digits, n, expected):
     ten = nine.extend(NEW, of_the_new(digits, n))
-    assert ten.predictor_.conformal.typicality.scope(0.05)[-1] is expected
-    assert set(ten.predictor_.conformal.typicality.scope(0.05)[:-1]) == set(
-        nine.predictor_.conformal.typicality.scope(0.05)
+    assert ten.predictor_.decision_rule.typicality.scope(0.05)[-1] is expected
+    assert set(ten.predictor_.decision_rule.typicality.scope(0.05)[:-1]) == set(
+        nine.predictor_.decision_rule.typicality.scope(0.05)
     )
 
 

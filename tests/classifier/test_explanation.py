@@ -38,7 +38,7 @@ def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier
     with torch.no_grad():
         scores = (
             model.log_scores(baseline_image(model, found.image[None])[None])[0]
-            / classifier.predictor_.conformal.temperature
+            / classifier.predictor_.decision_rule.temperature
         )
     expected = found.log_odds - float(scores[found.label] - scores[found.against])
     assert float(found.attribution.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.log_odds)))

@@ -39,7 +39,7 @@ def test_an_unreadable_image_is_skipped_and_named(likely, models, photos, tmp_pa
     assert code == 1
     assert "broken.png" in err
     assert record(tmp_path / "larger")["added_classes"] == {"coat": 5}
-    assert load(tmp_path / "larger").conformal.typicality.n_missing(0.05)[-1] == 15
+    assert load(tmp_path / "larger").decision_rule.typicality.n_missing(0.05)[-1] == 15
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what
     plain, helped = (trained(dataset, replace(parts, generated=generated)) for generated in (None, made))
     assert torch.equal(plain.log_prior, helped.log_prior)
     assert not torch.equal(plain.model.mean[3], helped.model.mean[3])
-    assert len(helped.conformal.typicality.scores) == len(plain.conformal.typicality.scores)
+    assert len(helped.decision_rule.typicality.scores) == len(plain.decision_rule.typicality.scores)
 
 
 def digits():

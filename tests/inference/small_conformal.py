@@ -5,7 +5,7 @@ from functools import cache
 import torch
 
 from likely.base import ModelOutputs
-from likely.inference.decision import CalibrationData, ConformalClassifier
+from likely.inference.decision import CalibrationData, DecisionRule
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()
@@ -22,27 +22,27 @@ def model_outputs(seed, n, shift=0.0):
 
 
 @cache
-def conformal_classifier(seed, n_calibration, temperature=1.5):
+def split_conformal_rule(seed, n_calibration, temperature=1.5):
     held_out, calibration = (
         CalibrationData.from_outputs(*model_outputs(*which), temperature)
         for which in ((seed, 60), (seed + 1, n_calibration))
     )
-    return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature)
+    return DecisionRule.fit(held_out, calibration, LOG_PRIOR, temperature)
 
 
 @cache
-def cross_conformal_classifier(seed, n, temperature=1.5):
+def cross_conformal_rule(seed, n, temperature=1.5):
     """A classifier whose nonconformity score is fitted to the calibration images, in five folds of n images in total."""
     held_out = CalibrationData.from_outputs(*model_outputs(seed, 60), temperature)
     folds = [CalibrationData.from_outputs(*model_outputs(seed + 1 + k, n // 5), temperature) for k in range(5)]
-    return ConformalClassifier.fit_cross_conformal(held_out, folds, LOG_PRIOR, temperature)
+    return DecisionRule.fit_cross_conformal(held_out, folds, LOG_PRIOR, temperature)
 
 
 @cache
-def ratio_classifier(seed, n_calibration, temperature=1.5):
+def ratio_rule(seed, n_calibration, temperature=1.5):
     """A classifier that also rejects images with a low likelihood ratio."""
     held_out, calibration = (
         CalibrationData.from_outputs(*model_outputs(*which), temperature)
         for which in ((seed, 60), (seed + 1, n_calibration))
     )
-    return ConformalClassifier.fit(held_out, calibration, LOG_PRIOR, temperature, uses_likelihood_ratio=True)
+    return DecisionRule.fit(held_out, calibration, LOG_PRIOR, temperature, uses_likelihood_ratio=True)

@@ -12,22 +12,22 @@ from scipy.stats import betabinom, binom
 from small_conformal import (
     LOG_PRIOR,
     K,
-    conformal_classifier,
-    cross_conformal_classifier,
+    cross_conformal_rule,
     model_outputs,
-    ratio_classifier,
+    ratio_rule,
+    split_conformal_rule,
 )
 from torch.testing import assert_close
 
 from likely.base import ModelOutputs
 from likely.inference.conformal import prediction_set, status
-from likely.inference.decision import CalibrationData, ConformalClassifier
+from likely.inference.decision import CalibrationData, DecisionRule
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.temperature_scaling import fit_temperature
 from likely.prediction import CalibrationScope, Status
 
 outputs_cases = st.builds(
-    lambda seed, n, shift, alpha: conformal_classifier(seed, n)(
+    lambda seed, n, shift, alpha: split_conformal_rule(seed, n)(
         model_outputs(seed + 2, 20, shift)[0], LOG_PRIOR, alpha
     ),
     st.integers(0, 20),
@@ -85,24 +85,24 @@ def test_the_best_class_and_the_p_value_are_the_largest(output):
 
 def test_the_posterior_is_at_the_temperature_and_under_the_prior_given():
     outputs, _ = model_outputs(0, 20)
-    output = conformal_classifier(1, 50, temperature=2.5)(outputs, LOG_PRIOR, 0.05)
+    output = split_conformal_rule(1, 50, temperature=2.5)(outputs, LOG_PRIOR, 0.05)
     assert_close(output.log_posterior, log_posterior(outputs.log_scores, LOG_PRIOR, 2.5))
     assert output.log_likelihood is outputs.log_likelihood
 
 
 def test_neither_p_value_sees_the_prior():
     outputs, _ = model_outputs(0, 20)
-    fitted = conformal_classifier(1, 200)
+    fitted = split_conformal_rule(1, 200)
     one, other = (fitted(outputs, log_prior, 0.05) for log_prior in (LOG_PRIOR, log_uniform(K)))
     assert torch.equal(one.p_values, other.p_values)
     assert torch.equal(one.posterior_p_values, other.posterior_p_values)
 
 
 @pytest.mark.parametrize("n_calibration", [0, 5, 200])
-@pytest.mark.parametrize("kind", [conformal_classifier, ratio_classifier, cross_conformal_classifier])
+@pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
 def test_tensors_round_trip_through_a_file(kind, n_calibration):
     fitted, (outputs, _) = kind(3, n_calibration), model_outputs(4, 20)
-    read = ConformalClassifier.from_tensors(
+    read = DecisionRule.from_tensors(
         safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature
     )
     before, after = (each(outputs, LOG_PRIOR, 0.05) for each in (fitted, read))
@@ -115,22 +115,22 @@ def test_tensors_round_trip_through_a_file(kind, n_calibration):
 
 
 def test_tensors_are_copies():
-    fitted = conformal_classifier(3, 20)
+    fitted = split_conformal_rule(3, 20)
     for tensor in fitted.tensors().values():
         tensor.zero_()
     assert fitted.typicality.scores.any()
 
 
 def test_tensors_of_others_beside_ours_are_passed_over():
-    fitted = conformal_classifier(3, 20)
+    fitted = split_conformal_rule(3, 20)
     others = {"model/mean": torch.zeros(2), "log_prior": LOG_PRIOR}
-    read = ConformalClassifier.from_tensors(fitted.tensors() | others, 1.0)
+    read = DecisionRule.from_tensors(fitted.tensors() | others, 1.0)
     assert torch.equal(read.typicality.scores, fitted.typicality.scores)
 
 
 def test_a_model_without_likelihoods_gets_decisions():
     outputs, _ = model_outputs(5, 20)
-    output = conformal_classifier(6, 100)(dataclasses.replace(outputs, log_likelihood=None), LOG_PRIOR, 0.05)
+    output = split_conformal_rule(6, 100)(dataclasses.replace(outputs, log_likelihood=None), LOG_PRIOR, 0.05)
     assert output.log_likelihood is None
     assert len(output.statuses) == 20
 
@@ -139,7 +139,7 @@ def test_without_calibration_images_whatever_their_statistics():
     """An empty collection has figures of no width."""
     empty = ModelOutputs(torch.zeros(0, K), None, torch.zeros(0, K, 1))
     nothing = CalibrationData.from_outputs(empty, torch.zeros(0, dtype=torch.long), 1.0)
-    fitted = ConformalClassifier.fit(CalibrationData.from_outputs(*model_outputs(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
+    fitted = DecisionRule.fit(CalibrationData.from_outputs(*model_outputs(7, 60), 1.0), nothing, LOG_PRIOR, 1.0)
     output = fitted(model_outputs(8, 20)[0], LOG_PRIOR, 0.05)
     assert set(output.statuses) == {Status.UNCALIBRATED}
     assert torch.equal(output.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
@@ -163,7 +163,7 @@ def test_both_promises_from_end_to_end(n_calibration):
     repeats, alphas = 200, (0.05, 0.2)
     unknown, left_out = Counter(), Counter()
     for seed in range(0, 10 * repeats, 10):
-        (outputs, y), fitted = model_outputs(seed + 2, 1), conformal_classifier(seed, n_calibration)
+        (outputs, y), fitted = model_outputs(seed + 2, 1), split_conformal_rule(seed, n_calibration)
         for alpha in alphas:
             output = fitted(outputs, log_uniform(K), alpha)
             unknown[alpha] += output.statuses[0] is Status.UNKNOWN
@@ -174,20 +174,20 @@ def test_both_promises_from_end_to_end(n_calibration):
         assert left_out[alpha] <= most
 
 
-@pytest.mark.parametrize("kind", [conformal_classifier, ratio_classifier, cross_conformal_classifier])
+@pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
 def test_images_unlike_any_class_are_unknown(kind):
     outputs, _ = model_outputs(9, 100, shift=30.0)
     assert set(kind(10, 300)(outputs, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
 
 
-@pytest.mark.parametrize("kind", [ratio_classifier, cross_conformal_classifier])
+@pytest.mark.parametrize("kind", [ratio_rule, cross_conformal_rule])
 def test_a_low_likelihood_ratio_increases_nonconformity(kind):
     """And more than that is not seen in them: their traits are those of known images."""
     known, y = model_outputs(9, 300)
     between = dataclasses.replace(known, log_scores=known.log_scores - 4 * torch.nn.functional.one_hot(y, K))
     scores = [kind(10, 300)(each, LOG_PRIOR, 0.05).nonconformity.amin(1).median() for each in (known, between)]
     assert scores[1] > scores[0] + 0.2
-    before, after = (conformal_classifier(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
+    before, after = (split_conformal_rule(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
     assert_close(before, after)
 
 
@@ -196,7 +196,7 @@ def test_a_low_likelihood_ratio_increases_nonconformity(kind):
 def test_cross_conformal_p_values_are_valid(n, alpha):
     for seed in (100, 200, 300):
         outputs, y = model_outputs(seed + 50, 2000)
-        output = cross_conformal_classifier(seed, n)(outputs, log_uniform(K), alpha)
+        output = cross_conformal_rule(seed, n)(outputs, log_uniform(K), alpha)
         for c in range(K):
             own = output.p_values[y == c, c]
             n_c = n // K
@@ -217,7 +217,7 @@ def with_a_class_more(outputs, seed=9):
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 40])
-@pytest.mark.parametrize("kind", [conformal_classifier, ratio_classifier, cross_conformal_classifier])
+@pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
 def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(kind, n):
     before, (images, _) = kind(3, 200), model_outputs(5, 30)
     few = with_a_class_more(model_outputs(6, n)[0])
@@ -236,7 +236,7 @@ def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alon
 
 
 def test_outputs_of_batches_concatenate_to_those_of_all_images():
-    whole, (images, _) = conformal_classifier(4, 200), model_outputs(7, 25)
+    whole, (images, _) = split_conformal_rule(4, 200), model_outputs(7, 25)
     pieces = [whole(images.subset(torch.arange(a, b)), LOG_PRIOR, 0.1) for a, b in ((0, 10), (10, 25))]
     together, at_once = type(pieces[0]).concatenate(pieces), whole(images, LOG_PRIOR, 0.1)
     for name in ("log_posterior", "nonconformity", "p_values", "posterior_p_values", "log_likelihood"):
@@ -247,7 +247,7 @@ def test_outputs_of_batches_concatenate_to_those_of_all_images():
 
 def test_without_promises_there_are_posteriors_alone():
     images, _ = model_outputs(8, 12)
-    plain = ConformalClassifier.uncalibrated(K, 1.5)(
+    plain = DecisionRule.uncalibrated(K, 1.5)(
         ModelOutputs(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05
     )
     assert_close(plain.log_posterior, log_posterior(images.log_scores, LOG_PRIOR, 1.5))
@@ -256,7 +256,7 @@ def test_without_promises_there_are_posteriors_alone():
 
 
 def test_a_class_more_does_not_join_the_pool_of_those_before():
-    before, (images, _) = conformal_classifier(3, 60), model_outputs(5, 30)
+    before, (images, _) = split_conformal_rule(3, 60), model_outputs(5, 30)
     after = before.with_new_class(with_a_class_more(model_outputs(6, 15)[0]))
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
     alpha = 0.02
@@ -286,10 +286,10 @@ def test_pieces_are_joined_as_if_they_had_never_been_apart():
 def test_without_scores_only_the_bias_correction_is_missing():
     held_out, calibration = (CalibrationData.from_outputs(*model_outputs(*which), 1.5) for which in ((1, 60), (2, 80)))
     full, small = (
-        ConformalClassifier.fit(a, b, LOG_PRIOR, 1.5)
+        DecisionRule.fit(a, b, LOG_PRIOR, 1.5)
         for a, b in ((held_out, calibration), (held_out.without_scores(), calibration.without_scores()))
     )
-    found = [conformal_classifier(model_outputs(3, 20)[0], LOG_PRIOR, 0.05) for conformal_classifier in (full, small)]
+    found = [split_conformal_rule(model_outputs(3, 20)[0], LOG_PRIOR, 0.05) for split_conformal_rule in (full, small)]
     assert_close(found[0].p_values, found[1].p_values, equal_nan=True)
     assert_close(found[0].posterior_p_values, found[1].posterior_p_values, equal_nan=True)
     assert not small.bias_correction.covariance.numel()
@@ -297,7 +297,7 @@ def test_without_scores_only_the_bias_correction_is_missing():
 
 def test_without_held_out_images_the_other_folds_say_what_is_usual():
     folds = [CalibrationData.from_outputs(*model_outputs(1 + k, 60), 1.5) for k in range(5)]
-    fitted = ConformalClassifier.fit_cross_conformal(None, folds, LOG_PRIOR, 1.5)
+    fitted = DecisionRule.fit_cross_conformal(None, folds, LOG_PRIOR, 1.5)
     known, y = model_outputs(50, 2000)
     own = fitted(known, log_uniform(K), 0.1).p_values[torch.arange(2000), y]
     assert 0.04 < (own <= 0.1).double().mean() < 0.16

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_conformal import LOG_PRIOR, K, conformal_classifier, model_outputs
+from small_conformal import LOG_PRIOR, K, model_outputs, split_conformal_rule
 
 from likely.inference.decision import ConformalOutput
 from likely.inference.predictions import LabelNames, predictions
@@ -18,7 +18,7 @@ NAMES = [f"{i}.png" for i in range(N)]
 
 
 def decided(seed, n_calibration=25, shift=0.0):
-    return conformal_classifier(seed, n_calibration)(model_outputs(seed + 2, N, shift)[0], LOG_PRIOR, 0.05)
+    return split_conformal_rule(seed, n_calibration)(model_outputs(seed + 2, N, shift)[0], LOG_PRIOR, 0.05)
 
 
 def answered(output, *, top_k=None, bits=None):
@@ -96,7 +96,7 @@ def test_a_model_without_likelihoods():
 
 
 def test_no_images_no_answers():
-    output = conformal_classifier(0, 25)(model_outputs(2, 0)[0], LOG_PRIOR, 0.05)
+    output = split_conformal_rule(0, 25)(model_outputs(2, 0)[0], LOG_PRIOR, 0.05)
     assert list(predictions(output, [], None, LabelNames(LABELS, None, None))) == []
 
 

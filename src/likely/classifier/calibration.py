@@ -20,7 +20,7 @@ from likely.data.dataset import LabeledImages, concatenate
 from likely.data.splits import Splits
 from likely.features.feature_extractors import FeatureOptions
 from likely.features.model_input import ModelInput
-from likely.inference.decision import CalibrationData, ConformalClassifier
+from likely.inference.decision import CalibrationData, DecisionRule
 from likely.inference.temperature_scaling import fit_temperature
 from likely.training.data_loader import ShuffledBatches
 from likely.training.device import to_device
@@ -47,7 +47,7 @@ def uses_cross_conformal(family: str, features: FeatureOptions, shape: Sequence[
 
 def calibrate(
     pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: int, cross_conformal: bool
-) -> ConformalClassifier:
+) -> DecisionRule:
     """Fit temperature and nonconformity scores on validation images, and p-values on calibration images.
 
     Nonconformity scores also use statistics of training images where the model has features of its own.
@@ -68,12 +68,12 @@ def calibrate(
     training = calibrator.training_statistics(splits.train) if calibrator.has_own_features(held_out) else None
     # In features, much moves an image away from all classes alike, so nonconformity is relative to the other classes.
     relative = pipeline.model.task.domain is Domain.FEATURES
-    return ConformalClassifier.fit(before, now, log_prior, T, training, uses_likelihood_ratio=relative)
+    return DecisionRule.fit(before, now, log_prior, T, training, uses_likelihood_ratio=relative)
 
 
 def calibrate_for_mask(
     predictor: Predictor, mask: ArrayLike, validation: LabeledImages, calibration: LabeledImages
-) -> ConformalClassifier:
+) -> DecisionRule:
     """Calibrate for images of which only the pixels where `mask`, (H, W) bool, is True are observed.
 
     Neither collection may hold training images.
@@ -84,7 +84,7 @@ def calibrate_for_mask(
     )
     labels = [torch.from_numpy(each.labels) for each in (validation, calibration)]
     T = fit_temperature(before.log_scores, labels[0], predictor.log_prior)
-    return ConformalClassifier.fit(
+    return DecisionRule.fit(
         CalibrationData.from_outputs(before, labels[0], T),
         CalibrationData.from_outputs(now, labels[1], T),
         predictor.log_prior,
@@ -178,7 +178,7 @@ class _Calibrator:
 
 def _cross_conformal(
     folds: list[CalibrationData], held_out: CalibrationData | None, log_prior: Tensor, temperature: float
-) -> ConformalClassifier:
+) -> DecisionRule:
     """Fit p-values on folds.
 
     The temperature of the held-out images is shrunk toward that of the folds, for they may be few and all correct; it is
@@ -193,7 +193,7 @@ def _cross_conformal(
             temperature = held_out.fit_temperature(log_prior, temperature)
             held_out = held_out.with_temperature(temperature)
         folds = [fold.with_temperature(temperature) for fold in folds]
-    return ConformalClassifier.fit_cross_conformal(held_out, folds, log_prior, temperature)
+    return DecisionRule.fit_cross_conformal(held_out, folds, log_prior, temperature)
 
 
 def _per_class_sample(labels: NDArray[np.int64], K: int, n: int, seed: int) -> NDArray[np.int64]:

@@ -19,7 +19,7 @@ from likely.data.decoding import ImageWarning
 from likely.exceptions import InvalidValueError
 from likely.features.feature_decoder import thumbnails
 from likely.features.model_input import ModelInput
-from likely.inference.decision import ConformalClassifier
+from likely.inference.decision import DecisionRule
 from likely.models.new_class import BATCH_SIZE
 
 N_FOLDS = 5
@@ -44,7 +44,7 @@ def with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
     if not len(images):
         raise InvalidValueError(f"no image of {name!r} could be read; at least one was expected")
     batch = ModelInput.concatenate(list(predictor.input_pipeline.model_inputs(images)))
-    larger, conformal = _with_new_class(model, predictor.conformal, batch, predictor.exemplars)
+    larger, rule = _with_new_class(model, predictor.decision_rule, batch, predictor.exemplars)
     decoder = predictor.feature_decoder
     if decoder is not None:
         decoder = decoder.with_new_class(thumbnails(images, decoder), len(predictor.labels))
@@ -52,7 +52,7 @@ def with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
     return replace(
         predictor,
         model=larger,
-        conformal=conformal,
+        decision_rule=rule,
         exemplars=_exemplars_with_new_class(predictor.exemplars, larger, batch.x),
         classes=np.append(predictor.classes, [name]),
         log_prior=_prior_with_new_class(predictor.log_prior),
@@ -77,9 +77,9 @@ def exemplar_features(model: Scorer, batches: Iterable[Tensor], labels: Tensor) 
 
 @torch.no_grad()
 def _with_new_class(
-    model: Scorer, conformal: ConformalClassifier, inputs: ModelInput, exemplars: Exemplars | None
-) -> tuple[Scorer, ConformalClassifier]:
-    """Return model and conformal classifier with one more class.
+    model: Scorer, rule: DecisionRule, inputs: ModelInput, exemplars: Exemplars | None
+) -> tuple[Scorer, DecisionRule]:
+    """Return model and decision rule with one more class.
 
     Cross-conformal prediction (Vovk 2015): the scores that calibrate are of images that the class was learned without, a
     fifth at a time.
@@ -92,8 +92,8 @@ def _with_new_class(
         without = model.with_new_class(inputs.x[fold != k], exemplars)
         found.append(model_outputs(without, inputs.subset(fold == k).split(BATCH_SIZE)))
     larger = model.with_new_class(inputs.x, exemplars)
-    none = ModelOutputs.empty(model.task.n_classes + 1, conformal.nonconformity.mean.shape[1])
-    return larger, conformal.with_new_class(ModelOutputs.concatenate(found) if found else none)
+    none = ModelOutputs.empty(model.task.n_classes + 1, rule.nonconformity.mean.shape[1])
+    return larger, rule.with_new_class(ModelOutputs.concatenate(found) if found else none)
 
 
 def _exemplars_with_new_class(exemplars: Exemplars | None, model: Scorer, x: Tensor) -> Exemplars | None:

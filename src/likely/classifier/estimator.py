@@ -126,7 +126,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     def predict_topk(self, X: Any, k: int = 5) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Return the k most probable classes of each image, most probable first, and their log p(c | x), (N, k) each."""
         images, found, predictor = self._images(X), [], self._fitted
-        T = predictor.conformal.temperature
+        T = predictor.decision_rule.temperature
         for x in predictor.input_pipeline.inputs(images):
             scores = predictor.model.log_scores(x)
             found.append(topk_log_posterior(scores, predictor.log_prior.to(scores.device), T, k))

@@ -90,7 +90,7 @@ def explain(predictor: Predictor, image: Any, *, against: Any = None) -> Explana
         raise InvalidValueError(
             f"{predictor.labels[0]!r} is the only class; another one was expected to contrast it with"
         )
-    x, log_prior, temperature = _read(predictor, image), predictor.log_prior, predictor.conformal.temperature
+    x, log_prior, temperature = _read(predictor, image), predictor.log_prior, predictor.decision_rule.temperature
     model = predictor.model if predictor.features is None else ImageScorer(predictor.features, predictor.model)
     with torch.inference_mode():
         found = log_posterior(model.log_scores(x).cpu(), log_prior, temperature)[0]
@@ -112,7 +112,7 @@ def impute(predictor: Predictor, image: Any, mask: ArrayLike, *, temperature: fl
     model = supports_missing_pixels(predictor.model, predictor.features)
     x, K = _read(predictor, image), len(predictor.labels)
     observed = to_masks(mask, 1, predictor.shape[1:]).to(x.device)
-    T = predictor.conformal.temperature if temperature is None else temperature
+    T = predictor.decision_rule.temperature if temperature is None else temperature
     L = model.observed_log_likelihood(x, observed).cpu()
     images = model.impute(x.expand(K, -1, -1, -1), observed.expand(K, -1, -1), torch.arange(K, device=x.device))
     return Imputation(x[0].cpu(), observed[0].cpu(), log_posterior(L, predictor.log_prior, T)[0], images.cpu())

@@ -22,7 +22,7 @@ from likely.data.preprocessing import ImageFormat
 from likely.exceptions import InvalidValueError, UnsupportedError
 from likely.features.feature_decoder import FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline
-from likely.inference.decision import ConformalClassifier, ConformalOutput
+from likely.inference.decision import ConformalOutput, DecisionRule
 from likely.inference.posterior import log_evidence, log_posterior
 from likely.inference.predictions import LabelNames, predictions
 from likely.prediction import Prediction
@@ -52,7 +52,7 @@ class Predictor:
     format: ImageFormat | None
     classes: NDArray[Any]
     log_prior: Tensor
-    conformal: ConformalClassifier
+    decision_rule: DecisionRule
     features: FeaturePipeline | None
     training: TrainingOptions
     seed: int
@@ -116,7 +116,7 @@ class Predictor:
 
     def decide(self, outputs: ModelOutputs, log_prior: Tensor | None = None, alpha: float = 0.05) -> ConformalOutput:
         """Return posteriors, p-values and prediction sets under log π (K,), by default that of the training."""
-        return self.conformal(outputs, self.log_prior if log_prior is None else log_prior, alpha)
+        return self.decision_rule(outputs, self.log_prior if log_prior is None else log_prior, alpha)
 
     def predictions(
         self, images: ImageDataset, output: ConformalOutput, top_k: int | None = None
@@ -134,7 +134,7 @@ class Predictor:
         names: Sequence[str] | None = None,
         log_prior: Tensor | None = None,
         mask: ArrayLike | None = None,
-        conformal: ConformalClassifier | None = None,
+        decision_rule: DecisionRule | None = None,
     ) -> list[Prediction]:
         """Return one prediction for each input, in order; an input that cannot be read gives one with an error.
 
@@ -142,7 +142,7 @@ class Predictor:
         limits the classes that a prediction lists. `log_prior`, log π (K,), replaces the prior of the training.
 
         `mask`, (H, W) or (N, H, W) bool, is True where a pixel may be used; the others may hold anything. An image with
-        missing pixels has no p-values, unless `conformal` was calibrated for the mask (`calibration.calibrate_for_mask`).
+        missing pixels has no p-values, unless `decision_rule` was calibrated for the mask (`calibration.calibrate_for_mask`).
         """
         _validate(alpha, top_k)
         batch = inputs if isinstance(inputs, ImageBatch) else self.load_images(inputs, names)
@@ -153,7 +153,7 @@ class Predictor:
                 yield from self.predictions(block, self.decide(outputs, log_prior, alpha), top_k)
 
         def masked(images: ImageDataset, masks: Tensor) -> Iterator[Prediction]:
-            rule = conformal or ConformalClassifier.uncalibrated(len(self.labels), self.conformal.temperature)
+            rule = decision_rule or DecisionRule.uncalibrated(len(self.labels), self.decision_rule.temperature)
             label_names = LabelNames(self.labels, self.id, top_k)
             for block, each in zip(blocks(images), _mask_blocks(masks), strict=True):
                 output = rule(self.outputs(block, each), self.log_prior if log_prior is None else log_prior, alpha)
@@ -181,7 +181,7 @@ class Predictor:
     def log_posterior(self, images: ImageDataset) -> NDArray[np.float64]:
         """Return log p(c | x) under the prior of the training, (N, K)."""
         log_scores = torch.cat([self.model.log_scores(x).cpu() for x in self.input_pipeline.inputs(images)])
-        return log_posterior(log_scores, self.log_prior, self.conformal.temperature).numpy()
+        return log_posterior(log_scores, self.log_prior, self.decision_rule.temperature).numpy()
 
     @torch.inference_mode()
     def log_evidence(self, images: ImageDataset, *, rng: torch.Generator | None = None) -> NDArray[np.float64]:

@@ -37,6 +37,6 @@ def adapt_prior(predictor: Predictor, batches: Iterable[ModelOutputs], alpha: fl
         raise InvalidValueError(
             f"{n_unknown} images, all unknown, do not determine a class prior; expected at least one known one"
         )
-    conformal = predictor.conformal
-    estimate = estimate_prior(known, predictor.log_prior, conformal.temperature, conformal.bias_correction)
+    rule = predictor.decision_rule
+    estimate = estimate_prior(known, predictor.log_prior, rule.temperature, rule.bias_correction)
     return PriorAdaptation(estimate, n_unknown)

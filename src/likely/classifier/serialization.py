@@ -18,7 +18,7 @@ from likely.data.preprocessing import ImageFormat
 from likely.exceptions import CheckpointError
 from likely.features.feature_decoder import DecoderOptions, FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline
-from likely.inference.decision import ConformalClassifier
+from likely.inference.decision import DecisionRule
 from likely.training.device import select_device, to_device
 from likely.training.options import TrainingOptions
 from likely.training.state import add_prefix, strip_prefix
@@ -43,7 +43,7 @@ def load(folder: str | Path, *, device: str = "cpu", trust: checkpoint.TrustPoli
 
 def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     model, features, decoder = predictor.model, predictor.features, predictor.feature_decoder
-    tensors = add_prefix("model", model.state_dict()) | predictor.conformal.tensors()
+    tensors = add_prefix("model", model.state_dict()) | predictor.decision_rule.tensors()
     tensors |= {"hashes": torch.from_numpy(predictor.hashes), "log_prior": predictor.log_prior}
     tensors |= add_prefix("features", features.state_dict()) if features is not None else {}
     tensors |= add_prefix("feature_decoder", decoder.to_state()) if decoder is not None else {}
@@ -57,7 +57,7 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "features": features.to_config() if features is not None else None,
         "feature_decoder": decoder.options.model_dump() if decoder is not None else None,
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
-        "temperature": predictor.conformal.temperature,
+        "temperature": predictor.decision_rule.temperature,
         "seed": predictor.seed,
         "options": model.options.model_dump(),
         "training": predictor.training.model_dump(),
@@ -83,7 +83,7 @@ def _from_state(tensors: Mapping[str, Tensor], document: Mapping[str, Any], devi
         format=ImageFormat.from_stored(document["images"]) if document["images"] else None,
         classes=np.asarray(document["classes"], dtype=document["classes_dtype"]),
         log_prior=tensors["log_prior"],
-        conformal=ConformalClassifier.from_tensors(tensors, document["temperature"]),
+        decision_rule=DecisionRule.from_tensors(tensors, document["temperature"]),
         features=None if features is None else to_device(features.eval(), device),
         training=TrainingOptions.from_stored(document["training"]),
         seed=document["seed"],

@@ -125,7 +125,7 @@ class Trainer:
             format=self.format,
             classes=np.asarray(self.classes),
             log_prior=self._log_prior,
-            conformal=calibrate(pipeline, self.splits, self._log_prior, self.spec.seed, self.cross_conformal),
+            decision_rule=calibrate(pipeline, self.splits, self._log_prior, self.spec.seed, self.cross_conformal),
             features=self.features,
             training=self.state.options,
             seed=self.spec.seed,

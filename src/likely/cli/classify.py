@@ -142,7 +142,7 @@ def _calibration_warnings(classifier: Predictor, alpha: float) -> Iterator[str]:
     from likely.prediction import CalibrationScope
     from likely.reporting.formatting import listing, plural
 
-    calibrator = classifier.conformal.typicality
+    calibrator = classifier.decision_rule.typicality
     scopes, missing = calibrator.scope(alpha), calibrator.n_missing(alpha)
     few = [c for c, scope in enumerate(scopes) if scope is not CalibrationScope.PER_CLASS]
     if not few:
@@ -160,7 +160,7 @@ def _calibration_warnings(classifier: Predictor, alpha: float) -> Iterator[str]:
 
 def _mask_arguments(classifier: Predictor, folder: Path, mask: str | None, data: str | None) -> MaskArguments:
     """Return a function from a chunk of images to the arguments of `classify` that --mask adds."""
-    from likely.cli.masks import TRANSPARENT, alpha_masks, conformal_for_mask, load_mask_file
+    from likely.cli.masks import TRANSPARENT, alpha_masks, decision_rule_for_mask, load_mask_file
 
     if mask is None:
         return lambda chunk: {}
@@ -169,8 +169,8 @@ def _mask_arguments(classifier: Predictor, folder: Path, mask: str | None, data:
     pixels = load_mask_file(classifier, Path(mask))
     if pixels.all():
         return lambda chunk: {}
-    conformal = conformal_for_mask(classifier, pixels, folder, data)
-    return lambda chunk: {"mask": pixels, "conformal": conformal}
+    decision_rule = decision_rule_for_mask(classifier, pixels, folder, data)
+    return lambda chunk: {"mask": pixels, "decision_rule": decision_rule}
 
 
 def _predictions(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from likely.cli.masks import TRANSPARENT, conformal_for_mask, load_mask
+from likely.cli.masks import TRANSPARENT, decision_rule_for_mask, load_mask
 from likely.cli.model_argument import ModelArgument, model_command
 from likely.exceptions import DataError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from likely.classifier import Predictor
     from likely.classifier.explanation import Explanation
     from likely.cli.masks import Mask
-    from likely.inference.decision import ConformalClassifier
+    from likely.inference.decision import DecisionRule
     from likely.reporting.images.image_layout import Pixels
 
 N_NEAREST = 7  # training images of each class
@@ -65,8 +65,8 @@ def command(
     elif against is not None:
         raise click.UsageError("--mask shows all classes; leave out --against")
     else:
-        conformal = None if mask == TRANSPARENT else conformal_for_mask(classifier, pixels, model.folder, data)
-        result, sentences = _impute(classifier, image, pixels, conformal)
+        decision_rule = None if mask == TRANSPARENT else decision_rule_for_mask(classifier, pixels, model.folder, data)
+        result, sentences = _impute(classifier, image, pixels, decision_rule)
     write_image(out, result if out.suffix.lower() in TRANSPARENT_FORMATS else opaque(result))
     for sentence in (*sentences, f"picture: {out}"):
         click.echo(sentence, err=True)
@@ -87,7 +87,7 @@ def _explain(
 
 
 def _impute(
-    classifier: Predictor, image: Path, mask: Mask, conformal: ConformalClassifier | None
+    classifier: Predictor, image: Path, mask: Mask, decision_rule: DecisionRule | None
 ) -> tuple[Image, list[str]]:
     """Return the picture of an image whose hidden pixels are imputed for every class, and a summary in sentences."""
     from likely.classifier.explanation import impute
@@ -95,7 +95,9 @@ def _impute(
     from likely.reporting.images.explanation import imputation_image
 
     with console.status("imputing"):
-        found = impute(classifier, image, mask, temperature=None if conformal is None else conformal.temperature)
+        found = impute(
+            classifier, image, mask, temperature=None if decision_rule is None else decision_rule.temperature
+        )
     names, p = classifier.labels, found.log_posterior.exp()
     best = [f"{names[c]} {p[c]:.3f}" for c in p.argsort(descending=True)[:2].tolist()]
     return imputation_image(found, names), [f"from {100 * mask.mean():.0f} % of the pixels: {', '.join(best)}"]

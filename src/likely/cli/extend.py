@@ -47,7 +47,7 @@ class _ExtendResult:
     @property
     def summary(self) -> str:
         said = f"{self.name}: added from {self.n:,} image{'s' * (self.n != 1)} in {self.seconds:.1f} s"
-        n_missing = self.classifier.conformal.typicality.n_missing(ALPHA)[-1]
+        n_missing = self.classifier.decision_rule.typicality.n_missing(ALPHA)[-1]
         if not n_missing:
             return said
         return (

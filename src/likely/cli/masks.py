@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from likely.classifier import Predictor
-    from likely.inference.decision import ConformalClassifier
+    from likely.inference.decision import DecisionRule
 
     Mask = NDArray[np.bool_]
 
@@ -62,7 +62,7 @@ def alpha_masks(classifier: Predictor, paths: Sequence[Path]) -> Mask:
     return np.stack(masks)
 
 
-def conformal_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: str | None) -> ConformalClassifier | None:
+def decision_rule_for_mask(classifier: Predictor, mask: Mask, folder: Path, data: str | None) -> DecisionRule | None:
     """Calibrate p-values for one mask on the model's held-out images; None, with a warning, if they cannot be found."""
     from likely.classifier.calibration import calibrate_for_mask
     from likely.cli.console import console

@@ -50,7 +50,7 @@ class Target:
     def output(self, x: Tensor) -> ConformalOutput:
         """Return the conformal output for images x (B, C, H, W) in [0, 1], differentiable where the model is."""
         classifier = self.classifier
-        return classifier.conformal(
+        return classifier.decision_rule(
             model_outputs(classifier.model, [classifier.input_pipeline.differentiable(x)]),
             classifier.log_prior,
             self.alpha,

@@ -35,7 +35,10 @@ DEFAULT_OPTIONS = ConformalOptions()
 
 @dataclass(frozen=True)
 class ConformalCalibrator:
-    """Calibration scores of one kind, each under the true class of its image: `scores` (N,), `labels` (N,).
+    """Conformal p-values: the rank of a score under class c among the scores of calibration images of class c.
+
+    p_c(x) = (1 + #{i : y_i = c, s_i ≥ s_c(x)}) / (n_c + 1). The scores s_i of N calibration images under their true classes
+    y_i are `scores` (N,) and `labels` (N,); a high score means an atypical image.
 
     `median` and `mad` (K,), the median and the mean absolute deviation of each class, put the scores of different
     classes on one scale in the pool. They are estimated from other held-out images, because estimates from the

@@ -1,4 +1,4 @@
-"""Decisions from model outputs: posteriors, conformal p-values, prediction sets and statuses."""
+"""Decision rule: from model outputs to posteriors, conformal p-values, prediction sets and statuses."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from likely.prediction import CalibrationScope, Status
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Values of N labeled images under their true classes `labels` (N,), to which a ConformalClassifier is fitted.
+    """Values of N labeled images under their true classes `labels` (N,), to which a DecisionRule is fitted.
 
     `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
     `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `log_scores` (N, K) may be left
@@ -76,7 +76,10 @@ class CalibrationData:
 
 @dataclass(frozen=True)
 class ConformalOutput:
-    """Decisions for N images at significance level `alpha`.
+    """Posteriors, conformal p-values, prediction sets and statuses of N images at significance level `alpha`.
+
+    An image is unknown if `p_value`, the maximum of its p-values over the classes, is at most alpha. Otherwise its prediction
+    set holds the most probable class and each class whose posterior p-value exceeds alpha.
 
     `log_posterior`, `log_likelihood`, `nonconformity`, `p_values` and `posterior_p_values` are (N, K), log values in nats. The
     p-value of class c ranks the image's nonconformity among the calibration images of c; NaN without calibration. The
@@ -95,7 +98,7 @@ class ConformalOutput:
 
     @classmethod
     def concatenate(cls, batches: Sequence[ConformalOutput]) -> ConformalOutput:
-        """Concatenate one or more batches of one classifier at one alpha."""
+        """Concatenate one or more batches of one decision rule at one alpha."""
         columns: dict[str, list[Any]] = {f.name: [getattr(batch, f.name) for batch in batches] for f in fields(cls)}
         values: dict[str, Any] = {
             name: torch.cat(each) if isinstance(each[0], Tensor) else each[0] for name, each in columns.items()
@@ -109,7 +112,7 @@ class ConformalOutput:
 
     @cached_property
     def p_value(self) -> Tensor:
-        """Largest class p-value of each image, max_c p_c, (N,)."""
+        """Maximum p-value over the classes, max_c p_c, (N,): small if the image is atypical of every class."""
         return self.p_values.amax(1)
 
     @cached_property
@@ -126,11 +129,13 @@ class ConformalOutput:
 
 
 @dataclass(frozen=True)
-class ConformalClassifier:
-    """Fitted map from model outputs to decisions: temperature, nonconformity score and conformal calibrators.
+class DecisionRule:
+    """Decision rule: maps the model outputs of an image to its posterior, p-values, prediction set and status.
 
-    `typicality` calibrates the nonconformity score, `posterior` the surprisal. `bias_correction` corrects the scores when a new
-    class prior is estimated. `likelihood_ratio`, if present, is combined with the nonconformity score by `combine_max`.
+    It holds all that is fitted to held-out images: the `temperature` of the posterior, the `nonconformity` score, and the
+    conformal calibrators that turn scores into p-values: `typicality` for the nonconformity score, `posterior` for the
+    surprisal. `bias_correction` corrects the scores when a new class prior is estimated. `likelihood_ratio`, if present,
+    is combined with the nonconformity score by `combine_max`.
     """
 
     temperature: float
@@ -150,7 +155,7 @@ class ConformalClassifier:
         training: StatisticsOfTrueClass | None = None,
         *,
         uses_likelihood_ratio: bool = False,
-    ) -> ConformalClassifier:
+    ) -> DecisionRule:
         """Fit the scores to training and held-out images and the p-values to calibration images, which are disjoint from them.
 
         `log_prior` (K,) is the training prior. `training` holds the true-class statistics of many training images (N, D) and
@@ -168,7 +173,7 @@ class ConformalClassifier:
     @classmethod
     def fit_cross_conformal(
         cls, held_out: CalibrationData | None, folds: Sequence[CalibrationData], log_prior: Tensor, temperature: float
-    ) -> ConformalClassifier:
+    ) -> DecisionRule:
         """Fit scores and p-values to the same training images, in two or more folds (cross-conformal prediction, Vovk 2015).
 
         The outputs of each fold come from a model fitted to the other folds, and its nonconformity scores are again
@@ -202,7 +207,7 @@ class ConformalClassifier:
         images: tuple[CalibrationData, CalibrationData],
         log_prior: Tensor,
         temperature: float,
-    ) -> ConformalClassifier:
+    ) -> DecisionRule:
         """Calibrate with held-out and calibration `images`, of which the latter have the true-class scores `nonconformity`."""
         held_out, calibration = images
         K, labels, log_scores = len(log_prior), calibration.labels, calibration.log_scores
@@ -219,13 +224,13 @@ class ConformalClassifier:
         )
 
     @classmethod
-    def uncalibrated(cls, K: int, temperature: float) -> ConformalClassifier:
-        """Return a classifier of K classes without calibration images: posteriors, but no p-values."""
+    def uncalibrated(cls, K: int, temperature: float) -> DecisionRule:
+        """Return the rule for K classes without calibration images: posteriors, but no p-values."""
         none = CalibrationData.from_outputs(ModelOutputs.empty(K), torch.zeros(0, dtype=torch.int64), temperature)
         return cls.fit(none, none, log_uniform(K), temperature)
 
     def __call__(self, outputs: ModelOutputs, log_prior: Tensor, alpha: float) -> ConformalOutput:
-        """Decide for N images under a class prior (K,) at significance level `alpha`."""
+        """Apply the rule to N images under a class prior (K,) at significance level `alpha`."""
         nonconformity = self.nonconformity(Statistics.of(outputs))
         if self.likelihood_ratio is not None:
             nonconformity = combine_max(nonconformity, self.likelihood_ratio(outputs.log_scores))
@@ -242,8 +247,8 @@ class ConformalClassifier:
             p_real=None if log_odds is None else log_odds.sigmoid(),
         )
 
-    def with_new_class(self, outputs: ModelOutputs) -> ConformalClassifier:
-        """Return a classifier with class K added, calibrated with outputs (n, K + 1) for its images.
+    def with_new_class(self, outputs: ModelOutputs) -> DecisionRule:
+        """Return the rule with class K added, calibrated with outputs (n, K + 1) for its images.
 
         The outputs come from models that were fitted to the class without the respective image. The calibration of the other
         classes does not change.
@@ -255,7 +260,7 @@ class ConformalClassifier:
             ratio, low_ratio = self.likelihood_ratio.with_new_class(outputs.log_scores)
             nonconformity = combine_max(nonconformity, low_ratio)
         surprisal = -_log_posterior_uniform(outputs.log_scores, self.temperature)[:, -1]
-        return ConformalClassifier(
+        return DecisionRule(
             self.temperature,
             score,
             self.typicality.with_new_class(nonconformity),
@@ -273,7 +278,7 @@ class ConformalClassifier:
         return {name: tensor.clone() for name, tensor in named.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], temperature: float) -> ConformalClassifier:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], temperature: float) -> DecisionRule:
         """Restore from the result of `tensors`; other names are ignored."""
 
         def under(prefix: str) -> dict[str, Tensor]:

@@ -199,7 +199,7 @@ def _false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms
         scope=_weakest(found.output.calibration_scope),
         n_test=np.bincount(found.labels, minlength=K),
         n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
-        n_calibration=np.bincount(classifier.conformal.typicality.labels.numpy(), minlength=K),
+        n_calibration=np.bincount(classifier.decision_rule.typicality.labels.numpy(), minlength=K),
     )
 
 
