@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("out")
     args = parser.parse_args()
     classifier = Classifier.load(args.model)
-    generated = [classifier.sample(label, N, seed=SEED + c) for c, label in enumerate(classifier.labels)]
+    generated = [classifier.sample(label, N, seed=SEED + c) for c, label in enumerate(classifier.classes_)]
     write_image(args.out, grid_by_class({"": generated}, NAMES))
 
 

@@ -27,6 +27,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -38,9 +39,10 @@ from sklearn.datasets import load_digits
 from likely import Classifier
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+README, README_CHINESE = ROOT / "README.md", ROOT / "README.zh-CN.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN, SHOWN = {"python", "sh"}, {"text", "json", "yaml"}
+NUMBER = re.compile(r"(?<![\w.-])\d+(?:,\d{3})*(?:\.\d+)?%?", re.ASCII)
 BLOCK = re.compile(r"^((?:<!-- [^\n]* -->\n)*)```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_NOT_RUN, MOST_SECONDS, SECONDS_TO_START = 15, 5, 60
 
@@ -195,6 +197,57 @@ def test_all_blocks_of_a_page_run(page, path):
 
 def test_the_example_of_the_readme_has_ten_lines():
     assert len([line for line in example().source.splitlines() if line.strip()]) == 10
+
+
+def test_the_translated_readme_has_the_same_blocks():
+    assert translated_parts(README_CHINESE) == translated_parts(README)
+
+
+def translated_parts(page: Path) -> list[tuple[str, str, dict[str, str]]]:
+    """Return the language, the source without comments and the marks of each block."""
+    return [(block.language, re.sub(r"\s*#.*", "", block.source), block.marks) for block in blocks(page)]
+
+
+def test_the_translated_readme_has_the_same_numbers():
+    chinese, english = (prose_lines(page) for page in (README_CHINESE, README))
+    assert [sorted(numbers(row)) for row in table_rows(chinese)] == [
+        sorted(numbers(row)) for row in table_rows(english)
+    ]
+    assert sorted(numbers("\n".join(chinese))) == sorted(numbers("\n".join(english)))
+
+
+def test_the_translated_readme_has_the_same_links():
+    chinese, english = (re.findall(r"\]\(((?!README)[^)]*)\)", p.read_text("utf-8")) for p in (README_CHINESE, README))
+    assert sorted(chinese) == sorted(english)
+
+
+@pytest.mark.parametrize("page_of_readme", [README, README_CHINESE], ids=["english", "chinese"])
+def test_the_numbers_of_the_readme_stand_in_the_benchmark_that_their_row_links_to(page_of_readme):
+    measured = [row for row in table_rows(prose_lines(page_of_readme)) if numbers(row)]
+    assert len(measured) > 10
+    for row in measured:
+        (link,) = re.findall(r"\((docs/benchmarks/[\w-]+\.md)\)", row)
+        found = set(numbers((ROOT / link).read_text(encoding="utf-8")))
+        missing = [number for number in numbers(row) if not forms(number) & found]
+        assert not missing, f"{link} lacks {missing}"
+
+
+def forms(number: str) -> set[str]:
+    """Return a number, and a percentage as a fraction of as many digits."""
+    return {number, str(Decimal(number[:-1]).scaleb(-2))} if number.endswith("%") else {number}
+
+
+def prose_lines(page: Path) -> list[str]:
+    return BLOCK.sub("", page.read_text(encoding="utf-8")).splitlines()
+
+
+def table_rows(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("| ")]
+
+
+def numbers(text: str) -> list[str]:
+    """Return the numbers of a text, link targets excepted."""
+    return NUMBER.findall(re.sub(r"\]\([^)]*\)", "]", text))
 
 
 def example() -> Block:
