@@ -16,6 +16,11 @@ from starlette.testclient import TestClient
 
 from likely import Classifier
 from likely.checkpoint import TrustPolicy, encrypt, encryption, signing
+from likely.classifier import load
+from likely.classifier.class_incremental import with_new_class
+from likely.classifier.explanation import explain
+from likely.data.preprocessing import ImageOptions, read_image
+from likely.experiment import TrainConfig, start_run
 from likely.server.http.app import application
 from likely.server.http.auth import CredentialCache
 from likely.server.http.middleware import RequestMiddleware
@@ -116,6 +121,27 @@ def test_predictions_of_oblong_color_images_are_those_of_python(tmp_path):
     expected = Classifier.load(tmp_path / "color").classify(contents)
     assert [each["label"] for each in found] == [each.label for each in expected]
     assert [each["p_value"] for each in found] == pytest.approx([each.p_value for each in expected], abs=1e-6)
+
+
+def test_explanation_and_new_class_agree_with_python(tmp_path):
+    images = ImageOptions(size=4, resize="crop", center_crop_ratio=2)
+    start_run(
+        TrainConfig(data="digits", model="gaussian", images=images, label_check_folds=0), tmp_path / "digits"
+    ).run()
+    store, content = Store.open(tmp_path / "store"), drawn(1305)
+    predictor = load(tmp_path / "digits")
+    with TestClient(application(ModelRegistry([tmp_path / "digits"]), store, SETTINGS)) as service:
+        client = asking(service, store, Scope.ADMIN)
+        explained = client.post("/v1/explain", files={"image": content}).json()
+        files = [("image", (f"{i}.png", noise(i), "image/png")) for i in range(6)]
+        assert client.post("/v1/models/digits/classes?label=noise", files=files).status_code == 201
+        extended = service.app.state.likely.service.registry["digits"].predictor
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(explained["image"]))))
+    assert np.array_equal(shown, read_image(content, predictor.format)[0])
+    expected = explain(predictor, content)
+    assert explained["log_odds"] == pytest.approx(expected.log_odds, rel=1e-6)
+    larger = with_new_class(predictor, "noise", [noise(i) for i in range(6)])
+    assert np.array_equal(extended.hashes, larger.hashes)
 
 
 def test_images_come_as_a_form_as_bytes_or_as_json(client):

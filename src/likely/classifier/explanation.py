@@ -12,6 +12,7 @@ from torch import Tensor
 from likely.base import Domain, GenerativeModel, LatentClassMixture, Scorer
 from likely.classifier.masks import supports_missing_pixels, to_masks
 from likely.classifier.predictor import Predictor
+from likely.data.image_dataset import ImageBatch
 from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import ImageScorer
 from likely.inference.attribution import integrated_gradients
@@ -83,8 +84,8 @@ class Imputation:
 def explain(predictor: Predictor, image: Any, *, against: Any = None) -> Explanation:
     """Explain why an image is of its most probable class rather than of the class `against`, by default the runner-up.
 
-    `image` is anything that `Predictor.classify` takes. Raises InvalidValueError if it cannot be read, or if there is no
-    other class.
+    `image` is anything that `Predictor.classify` takes, or a batch of one. Raises InvalidValueError if it cannot be read,
+    or if there is no other class.
     """
     if len(predictor.labels) < 2:
         raise InvalidValueError(
@@ -120,7 +121,7 @@ def impute(predictor: Predictor, image: Any, mask: ArrayLike, *, temperature: fl
 
 def _read(predictor: Predictor, image: Any) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1], or a vector (1, D)."""
-    batch = predictor.load_images([image])
+    batch = predictor.load_images(image if isinstance(image, ImageBatch) else [image])
     for error in filter(None, batch.errors):
         raise InvalidValueError(error.message)
     return predictor.input_pipeline.to_model(batch.images.batch([0]))

@@ -93,7 +93,9 @@ class Predictor:
         return arrays.class_index(self.labels, str(label))
 
     def load_images(self, inputs: Any, names: Sequence[str] | None = None) -> ImageBatch:
-        """Decode paths, bytes, Pillow images or an array in the model's format, or take vectors."""
+        """Decode paths, bytes, Pillow images or an array in the model's format, or take vectors or a decoded batch."""
+        if isinstance(inputs, ImageBatch):
+            return inputs
         width = None if self.format is not None else self.model.task.n_dims
         return arrays.load_images(inputs, self.format, names, n_features=width)
 
@@ -145,7 +147,7 @@ class Predictor:
         missing pixels has no p-values, unless `decision_rule` was calibrated for the mask (`calibration.calibrate_for_mask`).
         """
         _validate(alpha, top_k)
-        batch = inputs if isinstance(inputs, ImageBatch) else self.load_images(inputs, names)
+        batch = self.load_images(inputs, names)
         images, errors = batch.images, batch.errors
 
         def whole(images: ImageDataset) -> Iterator[Prediction]:

@@ -35,6 +35,7 @@ class Principal:
     """Authenticated requester; `csrf` is the token that a browser must send beside its cookie for any change."""
 
     key: Key
+    address: str
     csrf: str | None = None
 
 
@@ -103,14 +104,19 @@ def csrf_token(session: str) -> str:
 async def authenticate(credentials: CredentialCache, request: Request) -> Principal:
     """Return the requester; raise HTTPException 401 for unknown credentials and 403 for a missing CSRF token."""
     if secret := _secret_of(request):
-        return Principal(_valid(await credentials.find_key(secret)))
+        return Principal(_valid(await credentials.find_key(secret)), address_of(request))
     session = request.cookies.get(COOKIE)
     if session is None:
         raise unauthorized("a key is needed: Authorization: Bearer lk_…")
     key, csrf = _valid(await credentials.find_session(session)), csrf_token(session)
     if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
         raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
-    return Principal(key, csrf)
+    return Principal(key, address_of(request), csrf)
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address."""
+    return request.client.host if request.client is not None else ""
 
 
 def require(caller: Principal, scope: Scope) -> None:

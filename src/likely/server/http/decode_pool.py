@@ -10,14 +10,12 @@ import multiprocessing
 import queue
 import signal
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext, ForkServerProcess, SpawnContext, SpawnProcess
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from likely.data.decoding import Array, open_image
@@ -30,8 +28,9 @@ JOIN_SECONDS = 2.0  # seconds that a process may take to leave by itself
 
 
 class DecodedImage(NamedTuple):
-    """Decoded pixels in a model's format, uint8 (C, H, W), and the original's media type and size."""
+    """Decoded pixels in a model's format, uint8 (C, H, W), with the original's name, media type and size."""
 
+    name: str
     pixels: Array
     media_type: str
     width: int
@@ -155,7 +154,7 @@ def _decode(job: DecodeJob, max_pixels: int) -> DecodedImage:
         (width, height), media_type = image.size, Image.MIME.get(image.format or "", UNKNOWN_MEDIA_TYPE)
     if width * height > max_pixels:
         raise ImageError(f"{job.name}: has {width} x {height} pixels; {max_pixels:,} at most were expected")
-    return DecodedImage(read_image(job.content, job.format, name=job.name), media_type, width, height)
+    return DecodedImage(job.name, read_image(job.content, job.format, name=job.name), media_type, width, height)
 
 
 def _address_space() -> int:
@@ -168,11 +167,6 @@ def _address_space() -> int:
     import resource
 
     return pages * resource.getpagesize()
-
-
-def stack(images: Sequence[DecodedImage]) -> Array:
-    """Stack images of one format to shape (N, H, W, C)."""
-    return np.stack([picture.pixels.transpose(1, 2, 0) for picture in images])
 
 
 def _context() -> ForkServerContext | SpawnContext:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, HTTPException, Request
 
@@ -12,7 +12,9 @@ from likely.exceptions import UnknownModelError
 from likely.server.http.auth import CredentialCache, Principal, TokenBucket, authenticate, require
 from likely.server.http.metrics import Metrics
 from likely.server.http.model_registry import LoadedModel
+from likely.server.http.schemas import problem_responses
 from likely.server.http.service import Service
+from likely.server.http.uploads import BODY, Upload, read_uploads
 from likely.server.store import Scope
 
 
@@ -39,21 +41,29 @@ async def _service(request: Request) -> Service:
     return (await _state(request)).service
 
 
-def _needs(scope: Scope) -> Callable[[Request], Principal]:
+async def _caller(request: Request) -> Principal:
+    """Return the authenticated requester, whatever the scopes of its key."""
+    caller = await authenticate((await _state(request)).credentials, request)
+    request.state.key = caller.key.id
+    return caller
+
+
+def _needs(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
     """Return a dependency that requires a key with the scope."""
 
-    async def caller(request: Request) -> Principal:
-        found = await authenticate((await _state(request)).credentials, request)
-        request.state.key = found.key.id
-        require(found, scope)
-        return found
+    async def authorized(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+        require(caller, scope)
+        return caller
 
-    return caller  # type: ignore[return-value]  # FastAPI awaits it
+    return authorized
 
 
-def address_of(request: Request) -> str:
-    """Return the client's address."""
-    return request.client.host if request.client is not None else ""
+async def _uploads(request: Request, caller: Annotated[Principal, Depends(_caller)]) -> list[Upload]:
+    """Return the uploaded images, counted against the rate limit of the key."""
+    state = await _state(request)
+    uploads = await read_uploads(request, state.service.settings)
+    state.rate_limits.take(caller.key.id, len(uploads))
+    return uploads
 
 
 def find_model(service: Service, id: str | None) -> LoadedModel:
@@ -70,3 +80,8 @@ Reader = Annotated[Principal, Depends(_needs(Scope.READ))]
 Asker = Annotated[Principal, Depends(_needs(Scope.CLASSIFY))]
 Labeler = Annotated[Principal, Depends(_needs(Scope.LABEL))]
 Admin = Annotated[Principal, Depends(_needs(Scope.ADMIN))]
+Uploads = Annotated[list[Upload], Depends(_uploads)]  # after the requester's scope: dependencies run in order
+TAKES_UPLOADS: dict[str, Any] = {  # of the route of a request with `Uploads`
+    "responses": problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    "openapi_extra": {"requestBody": BODY},
+}

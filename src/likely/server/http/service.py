@@ -25,9 +25,10 @@ from likely.experiment import save_with_new_class
 from likely.inference.drift import Drift, drift
 from likely.prediction import Prediction
 from likely.server.http.batching import Batcher, BatchStats, QueueFullError
-from likely.server.http.decode_pool import DecodedImage, DecodeJob, DecoderPool, stack
+from likely.server.http.decode_pool import DecodedImage, DecodeJob, DecoderPool
 from likely.server.http.model_registry import LoadedModel, ModelRegistry
 from likely.server.http.settings import Settings
+from likely.server.http.uploads import Upload
 from likely.server.store import STORE_FAULTS, Key, NewPrediction, Store
 from likely.server.store import StoredImage as Stored
 from likely.server.store.ids import row_id
@@ -49,14 +50,6 @@ MAX_STORED_CLASSES = 50  # of an answer that are kept; of thousands the rest is 
 
 
 LOG = logging.getLogger("likely.service")
-
-
-class Upload(NamedTuple):
-    """Uploaded image."""
-
-    name: str
-    content: bytes
-    fault: str = ""  # why there is no content
 
 
 class ClassifyJob(NamedTuple):
@@ -103,7 +96,7 @@ class Service:
         self.registry, self.store, self.settings = registry, store, settings
         self.decoders = DecoderPool(settings)
         limits = {"max_batch": settings.max_batch, "capacity": settings.max_queue}
-        self._classify_batcher: Batcher[tuple[DecodedImage, str], _LocatedPrediction] = Batcher(
+        self._classify_batcher: Batcher[DecodedImage, _LocatedPrediction] = Batcher(
             _classify, wait=settings.batch_timeout, step=BATCH_STEP, on_batch=on_batch, **limits
         )
         self._store_batcher: Batcher[NewPrediction, str] = Batcher(
@@ -183,8 +176,8 @@ class Service:
                 for picture, upload in zip(found, uploads, strict=True)
                 if isinstance(picture, DecodedImage)
             ]
-            jobs = [(picture, upload.name) for picture, upload in good]
-            located = await self._classify_batcher.submit(_Kind(asked.model, asked.alpha), jobs)
+            kind = _Kind(asked.model, asked.alpha)
+            located = await self._classify_batcher.submit(kind, [picture for picture, _ in good])
             new = [_new_prediction(*one, found, asked) for one, found in zip(good, located, strict=True)]
             ids = await self._store_batcher.submit(None, new)
             stored = map(StoredPrediction, ids, (each.prediction for each in located))
@@ -193,8 +186,8 @@ class Service:
     async def explain(self, upload: Upload, model: LoadedModel, against: str | None) -> Explanation:
         """Explain the class of an image; raise ImageError or InvalidValueError if that is impossible."""
         async with self._slow_slot():
-            (pixels,) = stack([await self._decode_or_raise(upload, model)])
-            return await run_in_threadpool(explain, model.predictor, pixels, against=against)
+            batch = _batch([await self._decode_or_raise(upload, model)])
+            return await run_in_threadpool(explain, model.predictor, batch, against=against)
 
     async def extend(self, model: LoadedModel, label: str, uploads: Sequence[Upload]) -> LoadedModel:
         """Add a class to a model from images, and serve the new version.
@@ -206,19 +199,19 @@ class Service:
                 f"{label!r} has {len(uploads)} of the {MIN_NEW_CLASS_IMAGES} images that a class is learned from at least"
             )
         async with self._slow_slot():
-            pictures = [await self._decode_or_raise(upload, model) for upload in uploads]
-            return await run_in_threadpool(self._add_class, model, label, stack(pictures))
+            batch = _batch([await self._decode_or_raise(upload, model) for upload in uploads])
+            return await run_in_threadpool(self._add_class, model, label, batch)
 
-    def _add_class(self, model: LoadedModel, label: str, pixels: Array) -> LoadedModel:
+    def _add_class(self, model: LoadedModel, label: str, batch: ImageBatch) -> LoadedModel:
         if self.registry.takes_signed_only:
             raise InvalidValueError(
                 "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
             )
-        larger = with_new_class(model.predictor, label, pixels)
+        larger = with_new_class(model.predictor, label, batch)
         growing, grown = self.store.folder / LEARNED_PARTIAL, self.store.folder / LEARNED_VERSIONS / row_id()
         command = f"a class added to {model.id} over HTTP"
         try:
-            save_with_new_class(larger, {label: len(pixels)}, model.folder, growing / model.name, command=command)
+            save_with_new_class(larger, {label: len(batch)}, model.folder, growing / model.name, command=command)
             (growing / PARENT).write_text(model.id)
             fsync_path(growing)
             grown.parent.mkdir(exist_ok=True)
@@ -303,10 +296,14 @@ class Service:
             return Prediction.failed(upload.name, str(error), model=model.id)
 
 
-def _classify(kind: object, jobs: Sequence[tuple[DecodedImage, str]]) -> list[_LocatedPrediction]:
+def _batch(images: Sequence[DecodedImage]) -> ImageBatch:
+    """Stack decoded images of one format."""
+    return ImageBatch.from_pixels(np.stack([each.pixels for each in images]), [each.name for each in images])
+
+
+def _classify(kind: object, decoded: Sequence[DecodedImage]) -> list[_LocatedPrediction]:
     assert isinstance(kind, _Kind)
-    model, (pictures, names) = kind.model, zip(*jobs, strict=True)
-    images = ImageBatch.from_pixels(np.stack([picture.pixels for picture in pictures]), names).images
+    model, images = kind.model, _batch(decoded).images
     outputs = model.predictor.outputs(images)
     predictions = model.predictor.predictions(images, model.predictor.decide(outputs, alpha=kind.alpha))
     if model.projection is None or outputs.latent is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from fastapi import HTTPException, Request
 from starlette.concurrency import run_in_threadpool
@@ -13,12 +13,11 @@ from starlette.exceptions import HTTPException as Refused
 from starlette.formparsers import MultiPartException
 from starlette.requests import ClientDisconnect
 
-from likely.server.http.service import Upload
 from likely.server.http.settings import Settings
 
 FIELDS = 20  # of a form, beside its files
 EXPECTED = "images as multipart/form-data, as image/* or application/octet-stream, or as base64 in application/json"
-SCHEMA: dict[str, Any] = {
+BODY: dict[str, Any] = {  # OpenAPI description of the request body
     "required": True,
     "content": {
         "multipart/form-data": {
@@ -57,6 +56,23 @@ SCHEMA: dict[str, Any] = {
 }
 
 
+class Upload(NamedTuple):
+    """Uploaded image; `fault` says why there is no content."""
+
+    name: str
+    content: bytes
+    fault: str = ""
+
+    @classmethod
+    def from_base64(cls, name: str, data: str) -> Self:
+        """Decode a base64 string, with or without line breaks or the prefix of a data URL."""
+        digits = data.partition(",")[2] if data.startswith("data:") else data
+        try:
+            return cls(name, base64.b64decode("".join(digits.split()), validate=True))
+        except ValueError:
+            return cls(name, b"", f"{name}: is not base64")
+
+
 async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     """Return the uploaded images, at least one of them not empty.
 
@@ -81,18 +97,6 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     return found
 
 
-def decode_base64(name: str, data: str) -> Upload:
-    """Return the image of a base64 string, or an upload with a fault.
-
-    Folded lines and data URLs are accepted.
-    """
-    digits = data.partition(",")[2] if data.startswith("data:") else data
-    try:
-        return Upload(name, base64.b64decode("".join(digits.split()), validate=True))
-    except ValueError:
-        return Upload(name, b"", f"{name}: is not base64")
-
-
 async def _of_form(request: Request, settings: Settings) -> list[Upload]:
     try:
         async with request.form(max_files=settings.max_images, max_fields=FIELDS) as form:
@@ -108,7 +112,7 @@ async def _of_form(request: Request, settings: Settings) -> list[Upload]:
 def _of_json(body: bytes) -> list[Upload]:
     try:
         images = json.loads(body)["images"]
-        return [decode_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
+        return [Upload.from_base64(_name(image.get("name"), i), image["data"]) for i, image in enumerate(images)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise HTTPException(422, 'the JSON is not {"images": [{"data": "…base64…", "name": "a.png"}, …]}') from None
 

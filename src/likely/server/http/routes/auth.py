@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 
-from likely.server.http.auth import COOKIE, csrf_token, unauthorized
-from likely.server.http.dependencies import Admin, Reader, ServiceHere, StateHere, address_of
+from likely.server.http.auth import COOKIE, address_of, csrf_token, unauthorized
+from likely.server.http.dependencies import Admin, Reader, ServiceHere, StateHere
 from likely.server.http.schemas import (
     KeyInfo,
     LoginRequest,
@@ -63,20 +63,20 @@ def keys(service: ServiceHere, caller: Admin) -> list[KeyInfo]:
 
 
 @ROUTER.post("/keys", status_code=201, responses=problem_responses(400, 401, 403, 413, 422, 503))
-def add_key(request: Request, service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyResponse:
+def add_key(service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyResponse:
     """Create a key; its secret is shown only once."""
     key, secret = service.store.keys.add(body.name, body.scopes, days=body.days)
-    service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=address_of(request))
+    service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=caller.address)
     return NewKeyResponse(**_key_info(key).model_dump(), secret=secret)
 
 
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problem_responses(401, 403, 404, 422, 503))
-def revoke(request: Request, state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
+def revoke(state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
     """Revoke a key and the sessions opened with it."""
     if not state.service.store.keys.revoke(id):
         raise HTTPException(404, "there is no such key")
     state.credentials.forget()
-    state.service.store.audit("key revoked", id, key=caller.key.id, address=address_of(request))
+    state.service.store.audit("key revoked", id, key=caller.key.id, address=caller.address)
 
 
 def _session_info(key: Key, csrf: str | None) -> SessionInfo:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.classifier.explanation import Explanation
 from likely.networks.pixel_scaling import to_eight_bit
 from likely.reporting.images.explanation import attribution_image, frames
-from likely.server.http.dependencies import Asker, Reader, StateHere, find_model
+from likely.server.http.dependencies import TAKES_UPLOADS, Asker, Reader, ServiceHere, StateHere, Uploads, find_model
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.png import encoded, png
 from likely.server.http.schemas import (
@@ -23,30 +23,19 @@ from likely.server.http.schemas import (
     SampleParams,
     problem_responses,
 )
-from likely.server.http.uploads import SCHEMA, read_uploads
 
 ROUTER = APIRouter(prefix="/v1", tags=["reasons"])
 PICTURE: Responses = {200: {"content": {"image/png": {}}, "description": "A new image of the class."}}
 CACHED = {"Cache-Control": "private, max-age=86400"}
 
 
-@ROUTER.post(
-    "/explain",
-    responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
-    openapi_extra={"requestBody": SCHEMA},
-)
+@ROUTER.post("/explain", **TAKES_UPLOADS)
 async def explain(
-    request: Request,
-    state: StateHere,
-    caller: Asker,
-    wanted: Annotated[ExplainParams, Query()],
+    service: ServiceHere, caller: Asker, uploads: Uploads, wanted: Annotated[ExplainParams, Query()]
 ) -> ExplainResponse:
     """Explain the class of an image against another one: attribution map and counterfactual path."""
-    service = state.service
-    uploads = await read_uploads(request, service.settings)
     if len(uploads) > 1:
-        raise HTTPException(422, f"{len(uploads)} images came; one at a time is explained")
-    state.rate_limits.take(caller.key.id, 1)
+        raise HTTPException(422, f"{len(uploads)} images were uploaded; one was expected")
     model = find_model(service, wanted.model)
     return await run_in_threadpool(_response, await service.explain(uploads[0], model, wanted.against), model)
 

@@ -20,8 +20,8 @@ from likely.server.http.exception_handlers import validation_message
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.png import png
 from likely.server.http.schemas import problem_responses, response_schema
-from likely.server.http.service import ClassifyJob, StoredPrediction, Upload
-from likely.server.http.uploads import decode_base64
+from likely.server.http.service import ClassifyJob, StoredPrediction
+from likely.server.http.uploads import Upload
 from likely.version import __version__
 
 ROUTER = APIRouter(prefix="/v2", tags=["kserve"])
@@ -217,7 +217,7 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
 
 
 def _upload(data: object, i: int) -> Upload:
-    upload = decode_base64(f"image {i + 1}", str(data))
+    upload = Upload.from_base64(f"image {i + 1}", str(data))
     if upload.fault:  # there is no place for it in a tensor of answers
         raise HTTPException(422, upload.fault)
     return upload

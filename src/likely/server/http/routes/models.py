@@ -10,7 +10,16 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.server.http.auth import Principal
-from likely.server.http.dependencies import Admin, Asker, Reader, ServiceHere, StateHere, address_of, find_model
+from likely.server.http.dependencies import (
+    TAKES_UPLOADS,
+    Admin,
+    Asker,
+    Reader,
+    ServiceHere,
+    StateHere,
+    Uploads,
+    find_model,
+)
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import (
     ClassEmbedding,
@@ -27,7 +36,6 @@ from likely.server.http.schemas import (
     problem_responses,
 )
 from likely.server.http.service import ClassifyJob, Service, StoredPrediction
-from likely.server.http.uploads import SCHEMA, read_uploads
 from likely.server.store import ClassStats
 
 ROUTER = APIRouter(prefix="/v1", tags=["models"])
@@ -43,29 +51,19 @@ def models(service: ServiceHere, caller: Reader) -> ModelsResponse:
     return ModelsResponse(models=[_model_info(versions) for versions in newest.values()])
 
 
-@ROUTER.post(
-    "/classify",
-    response_model=ClassifyResponse,
-    responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
-    openapi_extra={"requestBody": SCHEMA},
-)
+@ROUTER.post("/classify", response_model=ClassifyResponse, **TAKES_UPLOADS)
 async def classify(
-    request: Request,
-    state: StateHere,
-    caller: Asker,
-    wanted: Annotated[ClassifyParams, Query()],
+    request: Request, state: StateHere, caller: Asker, uploads: Uploads, wanted: Annotated[ClassifyParams, Query()]
 ) -> Response:
     """Classify images, or report that they are unknown. Every prediction is stored before it is returned."""
     service = state.service
-    uploads = await read_uploads(request, service.settings)
-    state.rate_limits.take(caller.key.id, len(uploads))
     alpha = wanted.alpha or service.settings.alpha
     asked = ClassifyJob(find_model(service, wanted.model), alpha, request.state.request_id, caller.key)
     stored = await service.classify(uploads, asked)
     state.metrics.predictions(asked.model.id, [each.prediction for each in stored])
     answers = [_prediction_out(each, wanted.top_k) for each in stored]
     response = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=answers)
-    return Response(response.model_dump_json(), media_type="application/json")  # as it is, not looked at once more
+    return Response(response.model_dump_json(), media_type="application/json")  # FastAPI would validate it again
 
 
 @ROUTER.get("/models/{model}/drift", responses=problem_responses(401, 403, 404, 422, 503))
@@ -101,49 +99,41 @@ def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> Project
     )
 
 
-@ROUTER.post(
-    "/models/{model}/classes",
-    status_code=201,
-    responses=problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
-    openapi_extra={"requestBody": SCHEMA},
-)
+@ROUTER.post("/models/{model}/classes", status_code=201, **TAKES_UPLOADS)
 async def add_class(
-    request: Request,
-    state: StateHere,
+    service: ServiceHere,
     caller: Admin,
+    uploads: Uploads,
     model: ModelPath,
     wanted: Annotated[NewClassParams, Query()],
 ) -> ModelInfo:
     """Add a class from uploaded images. The new version makes predictions from now on."""
-    service = state.service
-    uploads = await read_uploads(request, service.settings)
-    state.rate_limits.take(caller.key.id, len(uploads))
     old = find_model(service, model)
     new = await service.extend(old, wanted.label, uploads)
     subject = f"{new.id} from {old.id}: {wanted.label!r} of {len(uploads)} images"
-    await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=address_of(request))
+    await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=caller.address)
     return _model_info([each for each in service.registry.models if each.name == new.name])
 
 
 @ROUTER.post("/models/{model}/reload", responses=problem_responses(401, 403, 404, 413, 422, 503))
-def reload(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
+def reload(service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
     """Load a model's folder again. Requests in flight finish with their version, and classes that were added here stay."""
-    return _replace(request, service, caller, model, "model reloaded", service.reload)
+    return _replace(service, caller, model, "model reloaded", service.reload)
 
 
 @ROUTER.post("/models/{model}/rollback", responses=problem_responses(401, 403, 404, 413, 422, 503))
-def rollback(request: Request, service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
+def rollback(service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
     """Return to the version before the last class was added here."""
-    return _replace(request, service, caller, model, "model rolled back", service.rollback)
+    return _replace(service, caller, model, "model rolled back", service.rollback)
 
 
 def _replace(
-    request: Request, service: Service, caller: Principal, model: str, action: str, change: Callable[[str], LoadedModel]
+    service: Service, caller: Principal, model: str, action: str, change: Callable[[str], LoadedModel]
 ) -> ModelInfo:
     """Change the version of a model that is served, and record it in the audit log."""
     old = find_model(service, model)
     new = change(old.name)
-    service.store.audit(action, f"{new.id}, after {old.id}", key=caller.key.id, address=address_of(request))
+    service.store.audit(action, f"{new.id}, after {old.id}", key=caller.key.id, address=caller.address)
     return _model_info([each for each in service.registry.models if each.name == new.name])
 
 

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Path, Query, Response
 from starlette.responses import StreamingResponse
 
-from likely.server.http.dependencies import Labeler, Reader, ServiceHere, address_of
+from likely.server.http.dependencies import Labeler, Reader, ServiceHere
 from likely.server.http.schemas import (
     BulkLabelRequest,
     LabelRequest,
@@ -64,20 +64,20 @@ def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord
 
 
 @ROUTER.post("/predictions/label", responses=problem_responses(400, 401, 403, 413, 422, 503))
-def label_many(request: Request, service: ServiceHere, caller: Labeler, body: BulkLabelRequest) -> LabelResponse:
+def label_many(service: ServiceHere, caller: Labeler, body: BulkLabelRequest) -> LabelResponse:
     """Assign a label to several predictions, or withdraw it."""
     known = service.store.label(body.ids, body.label, caller.key.id)
-    _audit(request, service, caller, f"{len(known)} predictions: {body.label!r}")
+    _audit(service, caller, f"{len(known)} predictions: {body.label!r}")
     return LabelResponse(ids=known)
 
 
 @ROUTER.post("/predictions/{id}/label", responses=problem_responses(400, 401, 403, 404, 413, 422, 503))
-def label(request: Request, service: ServiceHere, caller: Labeler, id: Id, body: LabelRequest) -> LabelResponse:
+def label(service: ServiceHere, caller: Labeler, id: Id, body: LabelRequest) -> LabelResponse:
     """Assign a label to a prediction, or withdraw it."""
     known = service.store.label([id], body.label, caller.key.id)
     if not known:
         raise HTTPException(404, "there is no such prediction")
-    _audit(request, service, caller, f"{id}: {body.label!r}")
+    _audit(service, caller, f"{id}: {body.label!r}")
     return LabelResponse(ids=known)
 
 
@@ -100,5 +100,5 @@ def _lines(found: Iterator[PredictionRecord]) -> Iterator[str]:
         yield each.model_dump_json() + "\n"
 
 
-def _audit(request: Request, service: ServiceHere, caller: Labeler, subject: str) -> None:
-    service.store.audit("label", subject, key=caller.key.id, address=address_of(request))
+def _audit(service: ServiceHere, caller: Labeler, subject: str) -> None:
+    service.store.audit("label", subject, key=caller.key.id, address=caller.address)
