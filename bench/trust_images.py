@@ -18,9 +18,9 @@ from PIL import Image
 from readme_figure import NAMES
 
 from likely import Classifier
+from likely.classifier.explanation import nearest_images
 from likely.data.preprocessing import write_image
 from likely.evaluation.eval_split import eval_split, training_images
-from likely.evaluation.nearest_neighbors import nearest_images
 from likely.reporting.images.explanation import captioned, explanation_image, imputation_image
 
 N, N_ALIKE = 7, 7

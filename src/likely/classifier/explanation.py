@@ -1,23 +1,27 @@
-"""Explanation: pixel attributions, a counterfactual path and imputed images."""
+"""Explanation: pixel attributions, a counterfactual path, imputed images, and the nearest training images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from likely.base import Domain, GenerativeModel, LatentClassMixture, Scorer
+from likely.base import Domain, GenerativeModel, HasFeatures, LatentClassMixture, Scorer
+from likely.classifier.inputs import BATCH_SIZE
 from likely.classifier.masks import supports_missing_pixels, to_masks
 from likely.classifier.predictor import Predictor
+from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ImageBatch
 from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import ImageScorer
 from likely.inference.attribution import integrated_gradients
 from likely.inference.counterfactual import flip_index, interpolate, transport
 from likely.inference.posterior import log_posterior
+from likely.networks.pixel_scaling import to_unit
 
 N_PATH_POINTS = 65  # points of a counterfactual path
 
@@ -119,6 +123,22 @@ def impute(predictor: Predictor, image: Any, mask: ArrayLike, *, temperature: fl
     return Imputation(x[0].cpu(), observed[0].cpu(), log_posterior(L, predictor.log_prior, T)[0], images.cpu())
 
 
+@torch.inference_mode()
+def nearest_images(predictor: Predictor, x: Tensor, images: LabeledImages, c: int, n: int) -> LabeledImages:
+    """Return the n images of class c that are nearest to x (C, H, W), in [0, 1], the nearest first.
+
+    Distances are between the model's features, standardized within the class; between pixels for a model without features.
+    """
+    of_class = images.subset(np.flatnonzero(images.labels == c))
+    if not len(of_class):
+        return of_class
+    blocks = np.split(np.arange(len(of_class)), range(BATCH_SIZE, len(of_class), BATCH_SIZE))
+    of_images = torch.cat([_features_or_pixels(predictor, to_unit(of_class.images.batch(block))) for block in blocks])
+    deviation = of_images.std(0, correction=0).clamp_min(1e-6)
+    distance = ((of_images - _features_or_pixels(predictor, x[None])) / deviation).square().sum(1)
+    return of_class.subset(distance.argsort()[:n].numpy())
+
+
 def _read(predictor: Predictor, image: Any) -> Tensor:
     """Return one image (1, C, H, W) in [0, 1], or a vector (1, D)."""
     batch = predictor.load_images(image if isinstance(image, ImageBatch) else [image])
@@ -176,3 +196,12 @@ def _counterfactual_path(model: LatentClassMixture, x: Tensor, pair: _ContrastPa
         if flip < N_PATH_POINTS:
             break
     return CounterfactualPath(images.cpu(), posterior[:, pair.against].exp(), flip if flip < N_PATH_POINTS else None)
+
+
+def _features_or_pixels(predictor: Predictor, x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, F)."""
+    model, features = predictor.model, predictor.features
+    if features is not None:
+        values: Tensor = features(x.to(predictor.device)).cpu()
+        return values
+    return model.features(x.to(predictor.device)).cpu() if isinstance(model, HasFeatures) else x.flatten(1)

@@ -124,9 +124,9 @@ def _sentences(classifier: Predictor, image: Path, found: Explanation) -> list[s
 
 def _nearest(classifier: Predictor, found: Explanation, folder: Path, data: str | None) -> dict[int, Pixels]:
     """Return the nearest training images of both classes; none, with a warning, if DATA cannot be found."""
+    from likely.classifier.explanation import nearest_images
     from likely.cli.progress import progress_bar
     from likely.evaluation.eval_split import training_images
-    from likely.evaluation.nearest_neighbors import nearest_images
     from likely.experiment import load_config
 
     try:
