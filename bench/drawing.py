@@ -31,7 +31,7 @@ from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions, write_image
 from likely.evaluation.extractors import extractor
 from likely.evaluation.fidelity import fidelity
-from likely.evaluation.frechet_and_kernel import frechet_distance
+from likely.evaluation.fidelity_metrics import frechet_distance
 from likely.reporting.images.image_grid import grid_by_class
 
 RESULTS_FILE = RESULTS / "drawing.jsonl"

@@ -20,7 +20,7 @@ from train_helpers import complete, model_arguments
 from likely.classifier import Predictor, load
 from likely.classifier.explanation import baseline_image
 from likely.evaluation.eval_split import eval_split, training_images
-from likely.evaluation.faithfulness import attribution_rankings, deletion_curve
+from likely.evaluation.faithfulness import deletion_fractions
 from likely.networks.pixel_scaling import to_unit
 
 RESULTS_FILE = RESULTS / "faithfulness.jsonl"
@@ -48,8 +48,8 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
         baseline = baseline_image(classifier.model, x)
         scores = scores_of(classifier)
         noise = torch.Generator().manual_seed(seed + start)
-        for name, importance in attribution_rankings(scores, x, baseline, variance, rng=noise).items():
-            fractions.setdefault(name, []).extend(deletion_curve(scores, x, importance, baseline).tolist())
+        for name, fraction in deletion_fractions(scores, x, baseline, variance, rng=noise).items():
+            fractions.setdefault(name, []).extend(fraction.tolist())
     return {"n": len(chosen), "deleted_fractions": fractions}
 
 

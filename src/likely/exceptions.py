@@ -45,10 +45,6 @@ class ExtractorError(InvalidValueError):
     """A feature extractor for evaluation that cannot be found or used."""
 
 
-class IncomparableError(InvalidValueError):
-    """Two results that were measured differently."""
-
-
 class TrainConfigError(InvalidValueError):
     """A training that cannot start as configured."""
 

@@ -1,9 +1,9 @@
-"""Deleting pixels: when an answer flips, and who finds the pixels that it rests on."""
+"""Deletion of pixels: the fraction at which the prediction flips, by each ranking."""
 
 import pytest
 import torch
 
-from likely.evaluation.faithfulness import attribution_rankings, deletion_curve
+from likely.evaluation.faithfulness import deletion_fractions
 
 SHAPE = (1, 5, 10)
 
@@ -14,52 +14,52 @@ def generator(seed):
 
 @pytest.fixture
 def linear():
-    """Two classes; every pixel speaks for the first with a weight of its own, or against it."""
+    """Log scores of two classes that are linear in the pixels."""
     weight = torch.randn(50, generator=generator(0))
     return lambda x: torch.stack([x.flatten(1) @ weight + 0.05, torch.zeros(len(x))], 1)
 
 
-def for_the_first(log_scores, n=20):
+def images_of_first_class(log_scores, n=20):
     x = torch.rand(400, *SHAPE, generator=generator(1))
     x = x[log_scores(x).argmax(1) == 0]
     return x[:n]
 
 
-def test_of_what_adds_up_no_order_flips_the_answer_sooner_than_its_evidence(linear):
-    x, black = for_the_first(linear), torch.zeros(SHAPE)
-    ranked = attribution_rankings(linear, x, black, torch.rand(SHAPE, generator=generator(2)), rng=generator(3))
-    by_attribution = deletion_curve(linear, x, ranked["attribution"], black)
+def deleted(log_scores, x, variance=None, seed=3):
+    variance = torch.rand(x.shape[1:], generator=generator(2)) if variance is None else variance
+    return deletion_fractions(log_scores, x, torch.zeros(x.shape[1:]), variance, rng=generator(seed))
+
+
+def test_attribution_flips_a_linear_prediction_first(linear):
+    found = deleted(linear, images_of_first_class(linear))
+    assert list(found) == ["attribution", "gradient", "variance", "random"]
     for other in ("gradient", "variance", "random"):
-        assert (by_attribution <= deletion_curve(linear, x, ranked[other], black)).all()
-    assert by_attribution.mean() < deletion_curve(linear, x, ranked["random"], black).mean()
+        assert (found["attribution"] <= found[other]).all()
+    assert found["attribution"].mean() < found["random"].mean()
 
 
-def test_the_share_is_the_first_at_which_another_class_leads(linear):
-    x, black = for_the_first(linear), torch.zeros(SHAPE)
-    importance = torch.rand(len(x), 50, generator=generator(4))
-    order = importance.argsort(1, descending=True)
-    for image, pixels, share in zip(x, order, deletion_curve(linear, x, importance, black), strict=True):
-        gone, looks = image.flatten().clone(), []
-        for pixel in pixels:
-            gone[pixel] = 0
-            looks.append(bool(linear(gone[None]).argmax() != 0))
-        expected = next((i + 1 for i, flipped in enumerate(looks) if flipped), None)
-        assert share == pytest.approx(1.0 if expected is None else expected / 50)
+def test_fraction_is_the_first_at_which_another_class_is_predicted(linear):
+    x, importance = images_of_first_class(linear), torch.rand(SHAPE, generator=generator(4))
+    order = importance.flatten().argsort(descending=True)
+    for image, fraction in zip(x, deleted(linear, x, importance)["variance"], strict=True):
+        remaining, flipped = image.flatten().clone(), []
+        for pixel in order:
+            remaining[pixel] = 0
+            flipped.append(bool(linear(remaining[None]).argmax() != 0))
+        assert fraction == pytest.approx((flipped.index(True) + 1) / 50 if any(flipped) else 1.0)
 
 
-def test_an_answer_that_never_flips_has_lost_everything():
+def test_fraction_is_1_if_no_deletion_flips_the_prediction():
     def certain(x):
-        return torch.tensor([[1.0, 0.0]]).expand(len(x), 2)
+        return torch.stack([1 + 0 * x.flatten(1).sum(1), 0 * x.flatten(1).sum(1)], 1)
 
-    assert deletion_curve(certain, torch.rand(3, *SHAPE), torch.rand(3, 50), torch.zeros(SHAPE)).tolist() == [1.0] * 3
+    assert all(fraction.tolist() == [1.0] * 3 for fraction in deleted(certain, torch.rand(3, *SHAPE)).values())
 
 
-def test_the_pixels_of_a_color_image_go_with_all_their_channels():
+def test_all_channels_of_a_pixel_are_deleted_together():
     def scores(x):
         return torch.stack([x[:, :, 0, 0].sum(1), x[:, :, 0, 1].sum(1) + 0.5], 1)
 
     x = torch.ones(1, 3, 1, 2)
     x[:, :, 0, 1] = 0
-    ranked = attribution_rankings(scores, x, torch.zeros(3, 1, 2), torch.ones(3, 1, 2), rng=generator(0))
-    assert ranked["attribution"].tolist() == [[3.0, 0.0]]
-    assert deletion_curve(scores, x, ranked["attribution"], torch.zeros(3, 1, 2)).item() == 0.5
+    assert deleted(scores, x)["attribution"].item() == 0.5

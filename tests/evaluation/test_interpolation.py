@@ -18,8 +18,6 @@ from likely.evaluation.interpolation import (
     LatentPoint,
     frames,
     interpolate_classes,
-    latent_path,
-    latent_points,
 )
 from likely.reporting.html.blocks import Chapter
 from likely.reporting.html.sections.samples import interpolation_section
@@ -46,7 +44,7 @@ def two(d: int = 6, n: int = 3) -> tuple[LatentPoint, LatentPoint]:
 @given(st.integers(2, 12))
 def test_a_path_joins_its_two_places(steps):
     start, end = two()
-    z = latent_path(start, end, steps)
+    z = start.path(end, steps)
     assert z.shape == (steps, 3, 6)
     torch.testing.assert_close(z[0], start.mean + start.noise)
     torch.testing.assert_close(z[-1], end.mean + end.noise)
@@ -54,13 +52,13 @@ def test_a_path_joins_its_two_places(steps):
 
 def test_means_go_straight():
     start, end = two()
-    z = latent_path(LatentPoint(start.mean, 0 * start.noise), LatentPoint(end.mean, 0 * end.noise), 5)
+    z = LatentPoint(start.mean, 0 * start.noise).path(LatentPoint(end.mean, 0 * end.noise), 5)
     torch.testing.assert_close(z.diff(dim=0), ((end.mean - start.mean) / 4).expand(4, -1, -1))
 
 
 def test_noise_at_right_angles_keeps_its_length_and_turns_evenly():
     a, b = torch.eye(6, dtype=torch.float64)[:2, None]
-    z = latent_path(LatentPoint(0 * a, a), LatentPoint(0 * b, b), 7)
+    z = LatentPoint(0 * a, a).path(LatentPoint(0 * b, b), 7)
     torch.testing.assert_close(z.norm(dim=2), torch.ones(7, 1, dtype=torch.float64))
     steps = (z[1:] * z[:-1]).sum(2).acos()
     torch.testing.assert_close(steps, torch.full_like(steps, math.pi / 12))
@@ -69,14 +67,14 @@ def test_noise_at_right_angles_keeps_its_length_and_turns_evenly():
 def test_on_the_way_the_variance_is_that_of_the_ends():
     n = 20_000
     start, end = two(1, n)
-    halfway = latent_path(LatentPoint(0 * start.mean, start.noise), LatentPoint(0 * end.mean, end.noise), 3)[1]
+    halfway = LatentPoint(0 * start.mean, start.noise).path(LatentPoint(0 * end.mean, end.noise), 3)[1]
     # A sample variance of n normal values has the standard deviation √(2/n): five of those, and the mean's own square.
     assert abs(halfway.var().item() - 1) < 5 * math.sqrt(2 / n)
 
 
 def test_places_are_where_the_model_draws_from(vae):
     c = torch.tensor([0, 1, 2])
-    mean, noise = latent_points(vae.model, c, torch.Generator().manual_seed(3), 0.5)
+    mean, noise = LatentPoint.sample(vae.model, c, torch.Generator().manual_seed(3), 0.5)
     torch.testing.assert_close(mean + noise, vae.model.latent(c, rng=torch.Generator().manual_seed(3), truncation=0.5))
     torch.testing.assert_close(mean, vae.model.latent(c))
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from likely.evaluation.repeated_splits import resampled_estimate
+from likely.evaluation.repeated_splits import ResampledEstimate
 
 
 def test_without_test_images_the_interval_is_students():
     values = [0.9, 0.92, 0.94, 0.91]
-    found = resampled_estimate(values, n_train=10**9, n_test=1)
+    found = ResampledEstimate.from_values(values, n_train=10**9, n_test=1)
     low, high = t.interval(0.95, 3, np.mean(values), np.std(values, ddof=1) / 2)
     assert found.low == pytest.approx(low)
     assert found.high == pytest.approx(high)
@@ -18,10 +18,10 @@ def test_without_test_images_the_interval_is_students():
 
 def test_shared_images_widen_it_as_nadeau_and_bengio_say():
     values = [0.9, 0.92, 0.94, 0.91]
-    alone, shared = (resampled_estimate(values, n_train=400, n_test=n) for n in (0, 100))
+    alone, shared = (ResampledEstimate.from_values(values, n_train=400, n_test=n) for n in (0, 100))
     assert (shared.high - shared.mean) / (alone.high - alone.mean) == pytest.approx(((1 / 4 + 1 / 4) / (1 / 4)) ** 0.5)
 
 
 def test_trainings_that_all_end_alike_leave_no_doubt():
-    found = resampled_estimate([0.5, 0.5, 0.5], n_train=10, n_test=5)
+    found = ResampledEstimate.from_values([0.5, 0.5, 0.5], n_train=10, n_test=5)
     assert found.low == found.high == 0.5

@@ -16,10 +16,10 @@ from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.evaluation.metrics import Floats
 from likely.evaluation.sample_quality import (
+    ClassConsistency,
     Ensemble,
+    NearDuplicates,
     SampleQuality,
-    class_consistency,
-    near_duplicates,
     sample_images,
     sample_quality,
 )
@@ -94,7 +94,7 @@ def test_what_draws_no_images_is_refused(gaussian: Predictor) -> None:
 
 def test_class_consistency_counts_by_class() -> None:
     made, real = marked([0, 0, 1, 1, 1, 0], [0, 0, 0, 1, 1, 1]), marked([0, 1, 1, 1], [0, 1, 1, 0])
-    found = class_consistency(ByFirstPixel(), made, real)
+    found = ClassConsistency.measure(ByFirstPixel(), made, real)
     assert (found.n_generated, found.n_consistent, found.n) == ((3, 3, 0), (2, 2, 0), 6)
     assert found.accuracy == pytest.approx(4 / 6)
     assert found.interval.low < 4 / 6 < found.interval.high
@@ -105,7 +105,7 @@ def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
     even, odd = marked([0, 1, 2], [0, 1, 2]), marked([0, 0, 0, 2], [0, 0, 0, 2])
 
     def own(made: LabeledImages) -> float | None:
-        return class_consistency(ByFirstPixel(), made, real).real_accuracy
+        return ClassConsistency.measure(ByFirstPixel(), made, real).real_accuracy
 
     assert own(even) == pytest.approx((2 / 3 + 1) / 2)
     assert own(odd) == pytest.approx((3 * 2 / 3 + 1) / 4)
@@ -113,7 +113,7 @@ def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
 
 
 def test_unlabeled_images_are_not_counted() -> None:
-    found = class_consistency(ByFirstPixel(), marked([0, 1], [0, 1]), marked([0, 1, 1], [0, -1, 1]))
+    found = ClassConsistency.measure(ByFirstPixel(), marked([0, 1], [0, 1]), marked([0, 1, 1], [0, -1, 1]))
     assert (found.n_real, found.real_accuracy) == (2, 1)
 
 
@@ -122,7 +122,7 @@ def test_copies_are_found_bit_by_bit_and_nearly() -> None:
     repeated = noise(20)[:3]
     brighter = (repeated * 0.8 + 20).astype(np.uint8)
     made = part(np.concatenate([repeated[:1], brighter[1:], noise(5, seed=1)]), [0] * 8)
-    found = near_duplicates(made, train, part(noise(10, seed=2), [0] * 10))
+    found = NearDuplicates.count(made, train, part(noise(10, seed=2), [0] * 10))
     assert (found.n, found.n_duplicates, found.n_real, found.n_real_duplicates, found.n_train) == (8, 3, 10, 0, 20)
     assert (found.fraction, found.real_fraction) == (3 / 8, 0)
     assert found.interval.low < 3 / 8 < found.interval.high

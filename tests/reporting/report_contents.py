@@ -7,7 +7,7 @@ import numpy as np
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation import metrics
 from likely.evaluation.label_errors import LabelIssue
-from likely.evaluation.summary import Metrics, OODMetrics, RejectionMetrics
+from likely.evaluation.metrics import Metrics, OODMetrics, RejectionMetrics
 from likely.prediction import CalibrationScope
 from likely.reporting.html.content import (
     Curves,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
-from likely.evaluation.summary import Metrics, RejectionMetrics
+from likely.evaluation.metrics import Metrics, RejectionMetrics
 from likely.reporting.metric_tiles import metric_tiles
 
 FIGURES = Metrics(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)

@@ -16,8 +16,7 @@ from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
-from likely.evaluation.metrics import Floats, Ints
-from likely.evaluation.summary import GroupMetrics, Metrics, OODMetrics, RejectionMetrics
+from likely.evaluation.metrics import Floats, GroupMetrics, Ints, Metrics, OODMetrics, RejectionMetrics
 from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
 from likely.inference.hierarchy import Level, levels

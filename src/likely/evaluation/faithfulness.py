@@ -18,14 +18,23 @@ N_STEPS = 50  # predictions during the deletion
 Scores = Callable[[Tensor], Tensor]
 
 
-def attribution_rankings(
+def deletion_fractions(
     log_scores: Scores, x: Tensor, baseline: Tensor, variance: Tensor, *, rng: Generator
-) -> Mapping[str, Tensor]:
-    """Return the importance of each pixel of images x (B, C, H, W) by each ranking, (B, H W).
+) -> dict[str, Tensor]:
+    """Return the fraction of pixels of images x (B, C, H, W) whose deletion flips the prediction, by each ranking: (B,).
 
-    Rankings: integrated gradients against the second class, gradient magnitude, `variance` (C, H, W) of the pixels of other
-    images, random.
+    A deleted pixel has the value of the `baseline` (C, H, W); the fraction is 1 where no deletion flips the prediction.
+    Rankings: "attribution" (integrated gradients against the second class), "gradient" (its magnitude), "variance"
+    (C, H, W) of the pixels of other images, "random".
     """
+    rankings = _rankings(log_scores, x, baseline, variance, rng)
+    return {name: _deletion_fraction(log_scores, x, importance, baseline) for name, importance in rankings.items()}
+
+
+def _rankings(
+    log_scores: Scores, x: Tensor, baseline: Tensor, variance: Tensor, rng: Generator
+) -> Mapping[str, Tensor]:
+    """Return the importance of each pixel by each ranking, (B, H W)."""
     a, b = log_scores(x).topk(2, dim=1).indices.unbind(1)
     attribution = integrated_gradients(log_scores, x, a, b, baseline)
     by_pixel = {
@@ -38,11 +47,7 @@ def attribution_rankings(
 
 
 @torch.inference_mode()
-def deletion_curve(log_scores: Scores, x: Tensor, importance: Tensor, baseline: Tensor) -> Tensor:
-    """Return the fraction of pixels, the most important first, whose deletion flips the prediction: (B,); 1 if none does.
-
-    A deleted pixel has the value of the `baseline` (C, H, W).
-    """
+def _deletion_fraction(log_scores: Scores, x: Tensor, importance: Tensor, baseline: Tensor) -> Tensor:
     n = importance.shape[1]
     rank = importance.argsort(dim=1, descending=True).argsort(dim=1).reshape(len(x), 1, *x.shape[2:])
     before, fraction = log_scores(x).argmax(1), torch.ones(len(x), device=x.device)

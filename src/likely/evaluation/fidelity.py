@@ -16,16 +16,17 @@ from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ImageDataset
 from likely.evaluation.extractors import Extractor, ModelExtractor
-from likely.evaluation.frechet_and_kernel import (
+from likely.evaluation.fidelity_metrics import (
+    density_coverage,
     frechet_distance,
     intra_class_frechet_distances,
     kernel_distance,
     kernel_distances,
+    precision_recall,
 )
 from likely.evaluation.metrics import Floats
-from likely.evaluation.precision_recall import density_coverage, precision_recall
-from likely.evaluation.sample_quality import ClassConsistency, class_consistency, sample_images
-from likely.exceptions import IncomparableError, InvalidValueError
+from likely.evaluation.sample_quality import ClassConsistency, sample_images
+from likely.exceptions import InvalidValueError
 from likely.options import Options
 
 MAX_IMAGES = 10_000  # real images, by default
@@ -74,6 +75,23 @@ class Fidelity(Options):
         description="By the extractor, if it classifies the same classes."
     )
 
+    def difference(self, other: Fidelity) -> str | None:
+        """Return the reason why two measurements are not comparable, as a sentence; None if they are."""
+        conditions = {
+            "extractor": "measured by {}",
+            "n_real": "measured against {:,} real images",
+            "n_generated": "measured on {:,} generated images",
+            "real": "measured against the real images {}",
+        }
+        for name, template in conditions.items():
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours != theirs:
+                return (
+                    f"the images of {self.model} were {template.format(ours)}, those of {other.model} were "
+                    f"{template.format(theirs)}: measure both alike to compare them"
+                )
+        return None
+
 
 def fidelity(
     classifier: Predictor, images: LabeledImages, extractor: Extractor, n: int | None = None, seed: int = 0
@@ -103,29 +121,6 @@ def fidelity(
         ),
         class_consistency=_class_consistency(extractor, classifier.labels, generated, selected),
     )
-
-
-def difference(a: Fidelity, b: Fidelity) -> str | None:
-    """Return the reason why two measurements are not comparable, as a sentence; None if they are."""
-    conditions = {
-        "extractor": "measured by {}",
-        "n_real": "measured against {:,} real images",
-        "n_generated": "measured on {:,} generated images",
-        "real": "measured against the real images {}",
-    }
-    for name, template in conditions.items():
-        if (ours := getattr(a, name)) != (theirs := getattr(b, name)):
-            return (
-                f"the images of {a.model} were {template.format(ours)}, those of {b.model} were {template.format(theirs)}: "
-                "measure both alike to compare them"
-            )
-    return None
-
-
-def require_comparable(a: Fidelity, b: Fidelity) -> None:
-    """Raise IncomparableError if two measurements are not comparable."""
-    if (reason := difference(a, b)) is not None:
-        raise IncomparableError(reason)
 
 
 def _require_other_model(classifier: Predictor, extractor: Extractor) -> None:
@@ -184,7 +179,7 @@ def _class_consistency(
     if not isinstance(extractor, ModelExtractor) or set(extractor.labels) != set(labels):
         return None
     unseen = real.subset(np.flatnonzero(~np.isin(real.hashes, extractor.classifier.hashes)))
-    return class_consistency(_Reordered(extractor, labels), generated, unseen)
+    return ClassConsistency.measure(_Reordered(extractor, labels), generated, unseen)
 
 
 @dataclass(frozen=True)

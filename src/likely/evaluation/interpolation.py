@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -56,6 +56,24 @@ class LatentPoint(NamedTuple):
     mean: Tensor
     noise: Tensor
 
+    @classmethod
+    def sample(cls, model: Latent, c: Tensor, rng: Generator, truncation: float = 1.0) -> Self:
+        """Sample a latent code for each class in c, (B,)."""
+        mean = model.latent(c)
+        return cls(mean, model.latent(c, rng=rng, truncation=truncation) - mean)
+
+    def path(self, end: LatentPoint, steps: int) -> Tensor:
+        """z(t) = (1 − t) m_a + t m_b + cos(πt/2) e_a + sin(πt/2) e_b for t from 0 to 1: (steps, B, d).
+
+        Linear interpolation of the means, spherical interpolation of the noise (Shoemake 1985, Animating Rotation with
+        Quaternion Curves; in latent spaces White 2016, Sampling Generative Networks). Independent e_a and e_b are almost
+        orthogonal, so the variance is cos² Var e_a + sin² Var e_b, between those of the ends. Linear interpolation would
+        halve it, where the prior has no mass.
+        """
+        t = torch.linspace(0, 1, steps, dtype=self.mean.dtype, device=self.mean.device)[:, None, None]
+        angle = t * math.pi / 2
+        return (1 - t) * self.mean + t * end.mean + angle.cos() * self.noise + angle.sin() * end.noise
+
 
 @torch.inference_mode()
 def interpolate_classes(
@@ -73,8 +91,8 @@ def interpolate_classes(
         )
     classes = [torch.full((n,), classifier.index(name), device=classifier.device) for name in path.names]
     generators = [Generator(classifier.device).manual_seed(seed + i) for i in range(len(classes))]
-    points = [latent_points(model, c, rng, truncation) for c, rng in zip(classes, generators, strict=True)]
-    images = [_images(classifier, model, latent_path(a, b, path.steps)) for a, b in pairwise(points)]
+    points = [LatentPoint.sample(model, c, rng, truncation) for c, rng in zip(classes, generators, strict=True)]
+    images = [_images(classifier, model, a.path(b, path.steps)) for a, b in pairwise(points)]
     segments = list(zip(pairwise(path.names), images, strict=True))
     return tuple(tuple(Segment(*ends, batch[:, i]) for ends, batch in segments) for i in range(n))
 
@@ -82,25 +100,6 @@ def interpolate_classes(
 def frames(walk: Sequence[Segment]) -> NDArray[Any]:
     """Return all images of a walk, (N, C, H, W), without repeating the ends of its segments."""
     return np.concatenate([walk[0].images, *(segment.images[1:] for segment in walk[1:])])
-
-
-def latent_path(start: LatentPoint, end: LatentPoint, steps: int) -> Tensor:
-    """z(t) = (1 − t) m_a + t m_b + cos(πt/2) e_a + sin(πt/2) e_b for t from 0 to 1: (steps, B, d).
-
-    Linear interpolation of the means, spherical interpolation of the noise (Shoemake 1985, Animating Rotation with
-    Quaternion Curves; in latent spaces White 2016, Sampling Generative Networks). Independent e_a and e_b are almost
-    orthogonal, so the variance is cos² Var e_a + sin² Var e_b, between those of the ends. Linear interpolation would halve
-    it, where the prior has no mass.
-    """
-    t = torch.linspace(0, 1, steps, dtype=start.mean.dtype, device=start.mean.device)[:, None, None]
-    angle = t * math.pi / 2
-    return (1 - t) * start.mean + t * end.mean + angle.cos() * start.noise + angle.sin() * end.noise
-
-
-def latent_points(model: Latent, c: Tensor, rng: Generator, truncation: float = 1.0) -> LatentPoint:
-    """Sample a latent code for each class in c, (B,)."""
-    mean = model.latent(c)
-    return LatentPoint(mean, model.latent(c, rng=rng, truncation=truncation) - mean)
 
 
 def _images(classifier: Predictor, model: Latent, z: Tensor) -> NDArray[Any]:

@@ -68,14 +68,14 @@ def measure_memorization(
     held_out = held_out.labeled()
     has_likelihood = isinstance(classifier.model, GenerativeModel) and len(held_out) > 0
     return Memorization(
-        membership_inference=membership_inference(classifier, train, held_out, rng) if has_likelihood else None,
-        nn_memorization=nn_memorization(generated, train, held_out)
+        membership_inference=_membership_inference(classifier, train, held_out, rng) if has_likelihood else None,
+        nn_memorization=_nn_memorization(generated, train, held_out)
         if generated is not None and len(generated) and len(held_out)
         else None,
     )
 
 
-def membership_inference(
+def _membership_inference(
     classifier: Predictor, train: LabeledImages, held_out: LabeledImages, rng: np.random.Generator
 ) -> MembershipInference:
     """Infer membership from log p(x) (Yeom 2018, Privacy Risk in Machine Learning)."""
@@ -96,7 +96,7 @@ def membership_inference(
     )
 
 
-def nn_memorization(
+def _nn_memorization(
     generated: LabeledImages, train: LabeledImages, held_out: LabeledImages
 ) -> NearestNeighborMemorization:
     """Test whether generated images lie closer to training images than to held-out images.
@@ -110,8 +110,8 @@ def nn_memorization(
     x_train, x_held_out, x_generated = (
         make_thumbnails(images).thumbnails.reshape(len(images), -1) for images in (train, held_out, generated)
     )
-    nearest_train, distance_to_train = nearest(x_generated, x_train)
-    nearest_held_out, distance_to_held_out = nearest(x_generated, x_held_out)
+    nearest_train, distance_to_train = _nearest(x_generated, x_train)
+    nearest_held_out, distance_to_held_out = _nearest(x_generated, x_held_out)
     is_closer = distance_to_train < distance_to_held_out
     K = 1 + max(train.labels.max(), held_out.labels.max())
     hits, misses = np.unique(nearest_train[is_closer]), np.unique(nearest_held_out[~is_closer])
@@ -127,7 +127,7 @@ def nn_memorization(
         expected=float((D * N / np.maximum(1, N + M)).sum()),
         p_value=exact_p_value(len(hits), N, M, D),
         distance_to_training=float(np.median(distance_to_train)),
-        held_out_distance_to_training=float(np.median(nearest(x_held_out, x_train)[1])),
+        held_out_distance_to_training=float(np.median(_nearest(x_held_out, x_train)[1])),
     )
 
 
@@ -141,7 +141,7 @@ def exact_p_value(n_training: int, N: Ints, M: Ints, D: Ints) -> float:
     return float(min(1.0, pmf[n_training:].sum()))
 
 
-def nearest(queries: Floats, references: Floats) -> tuple[Ints, Floats]:
+def _nearest(queries: Floats, references: Floats) -> tuple[Ints, Floats]:
     """Return for each query (n, d) the index of the nearest reference (m, d) and the distance to it, (n,) each."""
     index, distance = np.empty(len(queries), np.int64), np.empty(len(queries))
     size = (references**2).sum(1)

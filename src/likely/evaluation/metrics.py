@@ -1,4 +1,4 @@
-"""Classification and detection metrics, and their confidence intervals.
+"""Classification and detection metrics, their confidence intervals, and the metrics of one evaluation.
 
 Arithmetic on numpy arrays in float64: `log_posterior` is (N, K) in nats, `labels` is (N,) class indices. Functions import
 scikit-learn and scipy.stats themselves, so that commands that only classify do not load them.
@@ -48,6 +48,67 @@ class PerClass:
     recall: Floats
     precision: Floats
     f1: Floats
+
+
+# --- one evaluation -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RejectionMetrics:
+    """Rejected and ambiguous images among the n known test images, counted at one false-alarm rate alpha."""
+
+    alpha: float
+    n_rejected: int
+    n_ambiguous: int
+
+
+@dataclass(frozen=True)
+class OODMetrics:
+    """Detection of n out-of-distribution images, which come from `source`."""
+
+    source: str
+    n: int
+    n_rejected: int
+    auroc: float
+    fpr_at_95_tpr: float
+
+
+@dataclass(frozen=True)
+class GroupMetrics:
+    """Images assigned to the right group of classes, at one depth of the class hierarchy."""
+
+    n_groups: int
+    n_correct: int
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """One evaluation of n images of a `split` in numbers; None where a metric does not exist.
+
+    Units: nll in nats per image, bits_per_dim in bits per pixel value, ece and brier in [0, 1] and [0, 2].
+    """
+
+    n: int
+    n_correct: int
+    balanced_accuracy: float
+    nll: float
+    ece: float
+    brier: float
+    skipped: int = 0
+    bits_per_dim: float | None = None
+    images_per_second: float | None = None
+    rejection: RejectionMetrics | None = None
+    unknown: OODMetrics | None = None
+    split: str = "test"
+    coarse: tuple[GroupMetrics, ...] = ()
+
+    @property
+    def accuracy(self) -> float:
+        return self.n_correct / self.n
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        return clopper_pearson(self.n_correct, self.n)
 
 
 # --- predictions against labels -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from pydantic import Field
 
@@ -43,16 +43,16 @@ class ResampledEstimate(NamedTuple):
     low: float
     high: float
 
+    @classmethod
+    def from_values(cls, values: Sequence[float], n_train: int, n_test: int) -> Self:
+        """Return mean ± t √((1/R + n_test / n_train) s²) over R trainings.
 
-def resampled_estimate(values: Sequence[float], n_train: int, n_test: int) -> ResampledEstimate:
-    """Return mean ± t √((1/R + n_test / n_train) s²) over R trainings.
-
-    The second term accounts for the images that trainings have in common, which make them dependent (Nadeau & Bengio 2003,
-    Inference for the Generalization Error).
-    """
-    R, mean, deviation = len(values), fmean(values), stdev(values)
-    half = _student_quantile(R - 1) * deviation * math.sqrt(1 / R + n_test / n_train)
-    return ResampledEstimate(mean, deviation, mean - half, mean + half)
+        The second term accounts for the images that trainings have in common, which make them dependent (Nadeau & Bengio
+        2003, Inference for the Generalization Error).
+        """
+        R, mean, deviation = len(values), fmean(values), stdev(values)
+        half = _student_quantile(R - 1) * deviation * math.sqrt(1 / R + n_test / n_train)
+        return cls(mean, deviation, mean - half, mean + half)
 
 
 def resampled_estimates(repeats: Sequence[RepeatResult]) -> dict[str, ResampledEstimate]:
@@ -61,7 +61,11 @@ def resampled_estimates(repeats: Sequence[RepeatResult]) -> dict[str, ResampledE
         return {}
     n_train, n_test = (round(fmean(getattr(repeat, name) for repeat in repeats)) for name in ("n_train", "n_test"))
     each = {name: [getattr(repeat, name) for repeat in repeats] for name in METRICS}
-    return {name: resampled_estimate(values, n_train, n_test) for name, values in each.items() if None not in values}
+    return {
+        name: ResampledEstimate.from_values(values, n_train, n_test)
+        for name, values in each.items()
+        if None not in values
+    }
 
 
 def _student_quantile(freedom: int) -> float:

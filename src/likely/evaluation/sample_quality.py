@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from pydantic import Field
@@ -59,6 +59,18 @@ class ClassConsistency(Options):
         description="Accuracy on those, with the class frequencies of the generated images."
     )
 
+    @classmethod
+    def measure(cls, classifier: _ReferenceClassifier, generated: LabeledImages, real: LabeledImages) -> Self:
+        """Classify generated images, and real images if there are any."""
+        on_generated, on_real = _predictions(classifier, generated), _predictions(classifier, real)
+        return cls(
+            classifier=classifier.id or "unsaved",
+            n_generated=tuple(on_generated.counts.tolist()),
+            n_consistent=tuple(on_generated.correct.tolist()),
+            n_real=len(on_real.labels),
+            real_accuracy=_weighted_accuracy(on_real, on_generated.counts),
+        )
+
     @property
     def n(self) -> int:
         return sum(self.n_generated)
@@ -82,6 +94,13 @@ class NearDuplicates(Options):
     n_real: int = Field(description="Held-out real images.")
     n_real_duplicates: int = Field(description="Held-out images that duplicate a training image.")
     n_train: int = Field(description="Training images.")
+
+    @classmethod
+    def count(cls, generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> Self:
+        """Count duplicates and near-duplicates of training images; see `likely.data.quality.near_duplicates`."""
+        known = make_thumbnails(train)
+        n, n_real = _n_duplicates(generated, known), _n_duplicates(held_out, known)
+        return cls(n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train))
 
     @property
     def fraction(self) -> float:
@@ -144,31 +163,8 @@ def sample_quality(
     """
     return SampleQuality(
         seed=seed,
-        class_consistency=class_consistency(classifier, generated, held_out),
-        near_duplicates=near_duplicates(generated, train, held_out),
-    )
-
-
-def class_consistency(
-    classifier: _ReferenceClassifier, generated: LabeledImages, real: LabeledImages
-) -> ClassConsistency:
-    """Measure class consistency of generated images, and accuracy on real images if there are any."""
-    on_generated, on_real = _predictions(classifier, generated), _predictions(classifier, real)
-    return ClassConsistency(
-        classifier=classifier.id or "unsaved",
-        n_generated=tuple(on_generated.counts.tolist()),
-        n_consistent=tuple(on_generated.correct.tolist()),
-        n_real=len(on_real.labels),
-        real_accuracy=_weighted_accuracy(on_real, on_generated.counts),
-    )
-
-
-def near_duplicates(generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> NearDuplicates:
-    """Count duplicates and near-duplicates of training images; see `likely.data.quality.near_duplicates`."""
-    known = make_thumbnails(train)
-    n, n_real = _n_duplicates(generated, known), _n_duplicates(held_out, known)
-    return NearDuplicates(
-        n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train)
+        class_consistency=ClassConsistency.measure(classifier, generated, held_out),
+        near_duplicates=NearDuplicates.count(generated, train, held_out),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from pydantic import Field
@@ -30,6 +31,20 @@ class AugmentationResult(Options):
     after: float = Field(description="Accuracy with them.")
     low: float = Field(description="Lower end of the 95% interval of the difference.")
     high: float
+
+    @classmethod
+    def compare(cls, source: str, n_generated: int, before: Bools, after: Bools, *, seed: int = 0) -> Self:
+        """Compare masks of correctly classified held-out images, (N,) each, without and with generated training images."""
+        low, high = paired_bootstrap(after, before, np.random.default_rng(seed))
+        return cls(
+            source=source,
+            n_generated=n_generated,
+            n=len(before),
+            before=float(before.mean()),
+            after=float(after.mean()),
+            low=low,
+            high=high,
+        )
 
     @property
     def accepted(self) -> bool:
@@ -63,17 +78,3 @@ def generate_images(
     index = np.array([classes.index(name) for name in generator.labels], np.int64)
     images = ArrayDataset(pixels, lambda i: f"generated image {i}")
     return LabeledImages(images, index[generated.labels], to_hashes(fingerprint(image) for image in pixels))
-
-
-def compare(source: str, n_generated: int, before: Bools, after: Bools, *, seed: int = 0) -> AugmentationResult:
-    """Compare masks of correctly classified held-out images, (N,) each, without and with generated training images."""
-    low, high = paired_bootstrap(after, before, np.random.default_rng(seed))
-    return AugmentationResult(
-        source=source,
-        n_generated=n_generated,
-        n=len(before),
-        before=float(before.mean()),
-        after=float(after.mean()),
-        low=low,
-        high=high,
-    )

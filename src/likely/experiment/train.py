@@ -159,7 +159,9 @@ class Training:
         before, after = (
             each.log_posterior(held_out.images).argmax(1) == held_out.labels for each in (self.predictor, other)
         )
-        found = synthetic_augmentation.compare(generator.id or str(folder), len(generated), before, after)
+        found = synthetic_augmentation.AugmentationResult.compare(
+            generator.id or str(folder), len(generated), before, after
+        )
         fields: dict[str, object] = {"synthetic_augmentation": found}
         if found.accepted:
             self.predictor = other

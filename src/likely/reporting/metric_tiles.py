@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from likely.base import LikelihoodKind, LikelihoodType
-from likely.evaluation.metrics import clopper_pearson
-from likely.evaluation.summary import Metrics, OODMetrics
+from likely.evaluation.metrics import Metrics, OODMetrics, clopper_pearson
 from likely.reporting.formatting import interval, number, percent, plural, rate
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
-from likely.evaluation.summary import Metrics
+from likely.evaluation.metrics import Metrics
 from likely.prediction import CalibrationScope
 from likely.reporting.formatting import likelihood_phrase, plural
 from likely.reporting.html.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent

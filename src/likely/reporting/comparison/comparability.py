@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from likely.evaluation.fidelity import Fidelity, difference
+from likely.evaluation.fidelity import Fidelity
 from likely.reporting.comparison.content import Comparison
 
 
@@ -21,7 +21,7 @@ def incomparability(comparison: Comparison) -> str | None:
     if not by_seed:
         return "No measured family generates images."
     pairs = ((first, other) for first, *others in by_seed.values() for other in others)
-    reason = next((why for pair in pairs if (why := difference(*pair)) is not None), None)
+    reason = next((why for pair in pairs if (why := pair[0].difference(pair[1])) is not None), None)
     return None if reason is None else f"Fidelity metrics are not comparable: {reason}"
 
 
@@ -31,7 +31,7 @@ def difference_between_seeds(comparison: Comparison) -> str | None:
     Data without a test split are split again for each seed, so that each seed has other real images.
     """
     firsts = [group[0] for group in fidelity_by_seed(comparison).values()]
-    return next((why for other in firsts[1:] if (why := difference(firsts[0], other)) is not None), None)
+    return next((why for other in firsts[1:] if (why := firsts[0].difference(other)) is not None), None)
 
 
 def is_comparable(comparison: Comparison) -> bool:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from likely.base import LikelihoodType
 from likely.evaluation.label_errors import LabelIssue
-from likely.evaluation.metrics import Floats, Ints, PerClass, Reliability, beta_binomial_bound
-from likely.evaluation.summary import Metrics
+from likely.evaluation.metrics import Floats, Ints, Metrics, PerClass, Reliability, beta_binomial_bound
 from likely.prediction import CalibrationScope
 from likely.reporting.html.blocks import Section
 
