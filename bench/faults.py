@@ -34,7 +34,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from likely.data.loading import load_dataset
-from likely.server.http.png import png
+from likely.data.preprocessing import to_png
 from likely.server.store import PredictionFilter, Scope, Store
 from likely.server.store.schema import ImageRow
 
@@ -64,7 +64,7 @@ def main() -> None:
             f"--disk {asked.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
         )
     labeled = load_dataset(asked.data, splits=("test",)).splits["test"]
-    images = [png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
+    images = [to_png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
     found = {
         "kills": killed(asked, images),
         "disk": repeated(lambda: with_full_disk(asked, images)),

@@ -22,7 +22,7 @@ from loading import Asked, LoadStats, load, memory_mb, probed, running
 from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 
 from likely.data.loading import load_dataset
-from likely.server.http.png import png
+from likely.data.preprocessing import to_png
 from likely.server.store import Scope, Store
 
 RESULTS_FILE = RESULTS / "service.jsonl"
@@ -43,7 +43,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     labeled = load_dataset(asked.data, splits=("test",)).splits["test"]
-    images = [png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
+    images = [to_png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
     found = measured(asked, images)
     append(
         RESULTS_FILE, {**environment(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found}

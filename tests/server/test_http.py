@@ -483,7 +483,7 @@ def test_tensors_that_hold_no_images_are_told_why(client, wrong):
         ({"files": {"image": b"x"}, "params": {"model": "digit"}}, 404, "did you mean 'digits'"),
         ({"files": {"image": b"x"}, "params": {"model": "digits@0"}}, 404, "version"),
         ({"files": {"image": b"x"}, "params": {"alpha": "7"}}, 422, "alpha"),
-        ({"files": {"image": b"x"}, "params": {"alfa": "0.1"}}, 422, "alfa is not known here; did you mean 'alpha'?"),
+        ({"files": {"image": b"x"}, "params": {"alfa": "0.1"}}, 422, "alfa is unknown; did you mean 'alpha'?"),
         ({"content": b"--x", "headers": {"Content-Type": "multipart/form-data; boundary=x"}}, 422, "no image"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "form"),
     ],

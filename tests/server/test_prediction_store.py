@@ -1,5 +1,6 @@
 """The store: what it took in it has, and after a crash there is neither a row without a file nor a file without a row."""
 
+import hashlib
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -18,8 +19,7 @@ from likely.prediction import Prediction, Status
 from likely.server.store import NewPrediction, PredictionFilter, Scope, Store, StoredImage
 from likely.server.store.backup import _freeze, backup, restore
 from likely.server.store.db import MIGRATIONS, _revisions
-from likely.server.store.ids import row_id, sha256
-from likely.server.store.schema import ImageRow, ModelRow, PredictionRow
+from likely.server.store.schema import ImageRow, ModelRow, PredictionRow, row_id
 
 STATUSES = (Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN)
 
@@ -50,6 +50,10 @@ def opened(request, tmp_path):
 @pytest.fixture
 def store(opened):
     return filled(opened())
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def filled(store):
@@ -157,7 +161,7 @@ def test_files_without_a_row_are_gone_after_a_crash_and_those_with_one_in_their_
     key = store.prediction(id).image
     store.files.path(key).rename(store.files.incoming / f"{key}.1")  # as if killed before it was settled
     (store.files.incoming / f"{sha256(b'half')}.2").write_bytes(b"ha")  # as if killed before the row was there
-    (store.files.incoming / f"{sha256(b'old')}.gone").write_bytes(b"old")  # as if killed once the row was gone
+    (store.files.incoming / f"{sha256(b'old')}.removed").write_bytes(b"old")  # as if killed once the row was gone
     assert store.image(key).content == b"whole"
     assert opened().files.staged(), "who only looks leaves a service's files alone"
     again = opened(exclusive=True)

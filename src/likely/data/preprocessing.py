@@ -6,6 +6,7 @@ Training and prediction both call `read_image` with the same `ImageFormat`.
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -128,6 +129,13 @@ def to_pil(pixels: Array) -> Image.Image:
     if pixels.ndim == 3:
         pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def to_png(pixels: Array) -> bytes:
+    """Encode uint8 (C, H, W) with C = 1 or 3, or (H, W), as PNG."""
+    file = BytesIO()
+    to_pil(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def write_image(path: str | Path, image: Image.Image | Array) -> None:

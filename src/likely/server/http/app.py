@@ -11,9 +11,9 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
-from likely.server.http import exception_handlers
 from likely.server.http.auth import CredentialCache, TokenBucket
 from likely.server.http.dependencies import AppState
+from likely.server.http.exception_handlers import HANDLERS
 from likely.server.http.metrics import Metrics
 from likely.server.http.middleware import RequestMiddleware
 from likely.server.http.model_registry import ModelRegistry
@@ -43,7 +43,13 @@ def application(registry: ModelRegistry, store: Store, settings: Settings) -> Fa
 
     about = "The generative image classifier: what images show, and whether they show anything known at all."
     app = FastAPI(
-        title="Likely", version=__version__, description=about, docs_url=None, redoc_url=None, lifespan=lifespan
+        title="Likely",
+        version=__version__,
+        description=about,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        exception_handlers=HANDLERS,
     )
     app.state.likely = AppState(
         service,
@@ -53,7 +59,6 @@ def application(registry: ModelRegistry, store: Store, settings: Settings) -> Fa
         CredentialCache(store),
     )
     app.state.log = logging.getLogger("likely")
-    exception_handlers.install_exception_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
     app.mount("/pages", StaticFiles(directory=web.PAGES), "pages")

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from fastapi import HTTPException, Request
 
 from likely.server.store import Key, Scope, Store
-from likely.server.store.ids import sha256
+from likely.server.store.keys import hash_secret
 
 COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
@@ -37,6 +37,12 @@ class Principal:
     key: Key
     address: str
     csrf: str | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Raise HTTPException 403 unless the key has the scope."""
+        if not self.key.may(scope):
+            scopes = ", ".join(sorted(self.key.scopes)) or "none"
+            raise HTTPException(403, f"the key {self.key.id} has the scopes {scopes}; {scope.value} is required")
 
 
 class CredentialCache:
@@ -70,7 +76,7 @@ class CredentialCache:
             self._n_forgotten += 1
 
     async def _look_up(self, kind: str, secret: str, ask: Callable[[str], Key | None]) -> Key | None:
-        name = kind, sha256(secret.encode())
+        name = kind, hash_secret(secret)
         with self._lock:
             key, until = self._found.get(name, (None, 0.0))
             if time.monotonic() < until:
@@ -98,7 +104,7 @@ class CredentialCache:
 
 def csrf_token(session: str) -> str:
     """Return the CSRF token of a session: other sites can make a browser send the cookie but cannot read this token."""
-    return sha256(b"csrf:" + session.encode())
+    return hash_secret(f"csrf:{session}")
 
 
 async def authenticate(credentials: CredentialCache, request: Request) -> Principal:
@@ -117,13 +123,6 @@ async def authenticate(credentials: CredentialCache, request: Request) -> Princi
 def address_of(request: Request) -> str:
     """Return the client's address."""
     return request.client.host if request.client is not None else ""
-
-
-def require(caller: Principal, scope: Scope) -> None:
-    """Raise HTTPException 403 unless the key has the scope."""
-    if not caller.key.may(scope):
-        has = ", ".join(sorted(caller.key.scopes)) or "nothing"
-        raise HTTPException(403, f"the key {caller.key.id} is for {has}; this needs {scope.value}")
 
 
 def unauthorized(message: str) -> HTTPException:

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, Path, Request
 
-from likely.exceptions import UnknownModelError
-from likely.server.http.auth import CredentialCache, Principal, TokenBucket, authenticate, require
+from likely.server.http.auth import CredentialCache, Principal, TokenBucket, authenticate
 from likely.server.http.metrics import Metrics
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import problem_responses
@@ -52,7 +51,7 @@ def _needs(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
     """Return a dependency that requires a key with the scope."""
 
     async def authorized(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
-        require(caller, scope)
+        caller.require(scope)
         return caller
 
     return authorized
@@ -66,15 +65,16 @@ async def _uploads(request: Request, caller: Annotated[Principal, Depends(_calle
     return uploads
 
 
-def find_model(service: Service, id: str | None) -> LoadedModel:
-    """Return a model by its name; raise HTTPException 404 that names the nearest one."""
-    try:
-        return service.registry[id]
-    except UnknownModelError as error:
-        raise HTTPException(404, str(error)) from None
-
-
 ServiceHere = Annotated[Service, Depends(_service)]
+ModelPath = Annotated[str, Path(max_length=255)]
+
+
+async def _model(service: ServiceHere, model: ModelPath) -> LoadedModel:
+    """Return the model that the path names."""
+    return service.registry[model]
+
+
+ModelHere = Annotated[LoadedModel, Depends(_model)]
 StateHere = Annotated[AppState, Depends(_state)]
 Reader = Annotated[Principal, Depends(_needs(Scope.READ))]
 Asker = Annotated[Principal, Depends(_needs(Scope.CLASSIFY))]

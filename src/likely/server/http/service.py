@@ -31,9 +31,8 @@ from likely.server.http.settings import Settings
 from likely.server.http.uploads import Upload
 from likely.server.store import STORE_FAULTS, Key, NewPrediction, Store
 from likely.server.store import StoredImage as Stored
-from likely.server.store.ids import row_id
 from likely.server.store.images import fsync_path
-from likely.server.store.schema import ModelRow
+from likely.server.store.schema import ModelRow, row_id
 
 # Batch sizes are multiples of this: oneDNN caches a plan for each size, with step 1 another 43 MB (14 %) under 64 clients.
 BATCH_STEP = 8

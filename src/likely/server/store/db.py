@@ -1,22 +1,21 @@
-"""Database connections and migrations: SQLite in a file by default, PostgreSQL by URL."""
+"""Database connections, migrations and the lock of a store: SQLite in a file by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, make_url, text
+from filelock import FileLock, Timeout
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from likely.exceptions import StoreError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-POOL_SIZE = 48  # to a file, kept open: as many as threads may ask at a time
-SQLITE_ARGS = {
-    "timeout": 30,
-    "check_same_thread": False,
-}  # seconds for which a writer waits until another process has written
-# Seconds (the last in milliseconds): a remote database that is gone must not block requests forever.
+POOL_SIZE = 48  # open connections to a SQLite file: one for each thread
+SQLITE_ARGS = {"timeout": 30, "check_same_thread": False}  # a writer waits 30 seconds for another process
+# Seconds, the last in milliseconds: an unreachable database must not block requests forever.
 POSTGRESQL_ARGS = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -24,9 +23,9 @@ POSTGRESQL_ARGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-
-
-STORE_FAULTS = (SQLAlchemyError, OSError)  # what comes of a full disk or a database that is gone
+STORE_FAULTS = (SQLAlchemyError, OSError)  # raised for a full disk or an unreachable database
+LOCK = "lock"
+ADVISORY_LOCK = 0x6C696B656C79  # number of the lock in a PostgreSQL database
 
 
 def connect(url: str) -> Engine:
@@ -36,21 +35,21 @@ def connect(url: str) -> Engine:
         if parsed.get_backend_name() == "postgresql" and parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-            raise StoreError(f"{parsed.drivername!r} is no database for a store; sqlite:///FILE or postgresql://… is")
+            raise StoreError(
+                f"the database {parsed.drivername!r} is not supported; sqlite:///FILE or postgresql://… was expected"
+            )
         if parsed.get_backend_name() == "sqlite":
-            # The last one used first: each connection that is used keeps two megabytes of the file.
+            # Last in, first out: each connection that is used caches two megabytes of the file.
             pool = {"pool_size": POOL_SIZE, "pool_use_lifo": True}
             engine = create_engine(parsed, hide_parameters=True, connect_args=SQLITE_ARGS, **pool)
             event.listen(engine, "connect", _set_up_sqlite)
             return engine
         return create_engine(parsed, hide_parameters=True, pool_pre_ping=True, connect_args=POSTGRESQL_ARGS)
     except ArgumentError:
-        # It may hold a password.
-        raise StoreError(
-            "what --database names is no address of a database; postgresql://USER@HOST/NAME is one"
-        ) from None
+        # The message does not repeat the URL, which may contain a password.
+        raise StoreError("--database is not a database URL; postgresql://USER@HOST/NAME was expected") from None
     except ImportError:
-        raise StoreError("PostgreSQL takes a driver: pip install 'likely[postgresql]'") from None
+        raise StoreError("PostgreSQL needs a driver: pip install 'likely[postgresql]'") from None
 
 
 def is_current(engine: Engine) -> bool:
@@ -60,14 +59,14 @@ def is_current(engine: Engine) -> bool:
         here = connection.scalar(text("SELECT version_num FROM alembic_version")) if there else None
     known = _revisions()
     if here is not None and here not in known:
-        raise StoreError(f"the store is of a later version of Likely ({here}); use that, or a backup of before")
+        raise StoreError(
+            f"a later version of Likely created the store (revision {here}); use that version, or restore an earlier backup"
+        )
     return here == known[-1]
 
 
 def _revisions() -> list[str]:
-    """List the revisions of the tables, the newest last, from the file names: loading alembic takes long and is rarely
-    needed.
-    """
+    """List the revisions of the tables, the newest last, from the file names, because importing alembic is slow."""
     return sorted(path.stem.removeprefix("v") for path in (MIGRATIONS / "versions").glob("v*.py"))
 
 
@@ -84,9 +83,39 @@ def migrate(engine: Engine) -> None:
             command.upgrade(config, "head")
 
 
+class StoreLock:
+    """Lock on a store's folder and, for PostgreSQL, on its database; the system releases it with the process."""
+
+    def __init__(self, folder: Path, engine: Engine) -> None:
+        """Acquire the lock; raise BlockingIOError if another process holds it."""
+        # A service may close its store in another thread than the one that opened it.
+        self._lock = FileLock(folder / LOCK, timeout=0, mode=0o600, thread_local=False)
+        self._connection: Connection | None = None
+        try:
+            self._lock.acquire()
+            if engine.dialect.name == "postgresql":
+                self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                if not self._connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": ADVISORY_LOCK}):
+                    raise BlockingIOError
+        except Timeout:
+            raise BlockingIOError from None
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Release the lock."""
+        if self._connection is not None:
+            with suppress(SQLAlchemyError):  # the database may be gone, and the lock with it
+                self._connection.scalar(text("SELECT pg_advisory_unlock(:n)"), {"n": ADVISORY_LOCK})
+            self._connection.close()
+            self._connection = None
+        self._lock.release()
+
+
 def _set_up_sqlite(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # who reads does not wait for who writes
-    cursor.execute("PRAGMA synchronous=FULL")  # what was committed survives a power cut
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+    cursor.execute("PRAGMA synchronous=FULL")  # commits survive a power failure
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import uuid
@@ -11,13 +12,10 @@ from pathlib import Path
 
 from likely.checkpoint.encryption import MAGIC, Keyring
 from likely.exceptions import CheckpointError
-from likely.server.store import ids
 
 INCOMING = "incoming"
-REMOVED, REPLACED = (
-    "gone",
-    "anew",
-)  # endings of files that are about to go, and of those that are to take the place of another
+REMOVED = "removed"  # suffix of a file that is about to be deleted
+REPLACEMENT = "replacement"  # suffix of a file that will replace the one of the same name
 
 
 class BlobStore:
@@ -86,8 +84,8 @@ class BlobStore:
 
     def staged(self) -> dict[str, str]:
         """Return the staged files: name -> SHA-256."""
-        for path in self.incoming.glob(f"*.{REPLACED}"):
-            path.unlink()  # its old form is in its place still
+        for path in self.incoming.glob(f"*.{REPLACEMENT}"):
+            path.unlink()  # the file that it was to replace still exists
         return {path.name: _sha256_of(path.name) for path in sorted(self.incoming.iterdir())}
 
     def settle(self, names: Iterable[str]) -> None:
@@ -95,7 +93,7 @@ class BlobStore:
         for name in names:
             place = self.path(_sha256_of(name))
             place.parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # it is there already
+            with suppress(FileNotFoundError):  # already moved
                 (self.incoming / name).replace(place)
 
     def drop(self, names: Iterable[str]) -> None:
@@ -112,27 +110,24 @@ class BlobStore:
         content = self.read_raw(sha256)
         if content.startswith(MAGIC):
             content = (self.keys or Keyring()).decrypt(content, sha256)
-        if ids.sha256(content) != sha256:
-            raise CheckpointError(f"the image {sha256} is not what it was when it came")
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise CheckpointError(f"the image {sha256} is damaged: its content does not match its SHA-256")
         return content
 
     def read_raw(self, sha256: str) -> bytes:
         """Return the content as stored, encrypted or not."""
-        for path in (
-            self.path(sha256),
-            *self.incoming.glob(f"{sha256}.*"),
-            self.path(sha256),
-        ):  # it may move meanwhile
+        final = self.path(sha256)
+        for path in (final, *self.incoming.glob(f"{sha256}.*"), final):  # it may move in the meantime
             with suppress(FileNotFoundError):
                 return path.read_bytes()
-        raise FileNotFoundError(self.path(sha256))
+        raise FileNotFoundError(final)
 
     def encrypt_all(self) -> int:
-        """Encrypt every file with the first key again; return the number of files."""
+        """Encrypt every file again, with the first key; return the number of files."""
         assert self.keys
         names = list(self)
         for sha256 in names:
-            beside = self.incoming / f"{sha256}.{REPLACED}"
+            beside = self.incoming / f"{sha256}.{REPLACEMENT}"
             _write(beside, self.keys.encrypt(self.read(sha256), sha256))
             beside.replace(self.path(sha256))
         return len(names)
@@ -164,7 +159,7 @@ def fsync_path(path: Path) -> None:
 
 
 def _fsync(path: Path) -> None:
-    if sys.platform == "win32":  # which opens no folders
+    if sys.platform == "win32":  # cannot open folders
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -13,7 +14,6 @@ from typing import Self
 from sqlalchemy import Engine, delete, select
 from sqlalchemy.orm import Session
 
-from likely.server.store.ids import sha256
 from likely.server.store.schema import KeyRow, SessionRow
 
 PREFIX = "lk_"  # by which a key that was lost in a text is found
@@ -60,6 +60,11 @@ class Key:
         return None
 
 
+def hash_secret(secret: str) -> str:
+    """Return the hash under which a secret is stored: SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 class KeyStore:
     """API keys and browser sessions of a store."""
 
@@ -80,7 +85,7 @@ class KeyStore:
     def find(self, secret: str) -> Key | None:
         """Return the key with this secret, or None."""
         with Session(self._engine) as session:
-            row = session.scalar(select(KeyRow).where(KeyRow.sha256 == sha256(secret.encode())))
+            row = session.scalar(select(KeyRow).where(KeyRow.sha256 == hash_secret(secret)))
             return None if row is None else Key.from_row(row)
 
     def all(self) -> list[Key]:
@@ -110,7 +115,7 @@ class KeyStore:
     def find_session(self, secret: str) -> Key | None:
         """Return the key that opened the session, or None if it has ended."""
         with Session(self._engine) as session:
-            row = session.get(SessionRow, sha256(secret.encode()))
+            row = session.get(SessionRow, hash_secret(secret))
             if row is None or row.expires <= datetime.now(UTC):
                 return None
             key = session.get(KeyRow, row.key)
@@ -119,10 +124,10 @@ class KeyStore:
     def log_out(self, secret: str) -> None:
         """End a session."""
         with self._write() as session:
-            session.execute(delete(SessionRow).where(SessionRow.sha256 == sha256(secret.encode())))
+            session.execute(delete(SessionRow).where(SessionRow.sha256 == hash_secret(secret)))
 
 
 def _generate_key() -> tuple[str, str, str]:
     """Return a new key: its id, the secret and the hash to store."""
     secret = PREFIX + secrets.token_urlsafe(N_BYTES)
-    return secrets.token_hex(4), secret, sha256(secret.encode())
+    return secrets.token_hex(4), secret, hash_secret(secret)

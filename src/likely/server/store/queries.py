@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
 
 from likely.exceptions import InvalidValueError
 from likely.prediction import Prediction, Status
@@ -18,8 +19,8 @@ MAX_PAGE = 500  # predictions of a page
 
 
 def _writable(word: str) -> str:
-    if not all(each.isprintable() for each in word):  # a database may not take a zero byte or half a surrogate
-        raise InvalidValueError("should be made of printable characters")
+    if not all(each.isprintable() for each in word):  # a database may refuse a zero byte or a lone surrogate
+        raise InvalidValueError("should consist of printable characters")
     return word
 
 
@@ -62,16 +63,11 @@ class PredictionFilter(BaseModel):
         if self.is_labeled is not None:
             yield table.true_label.is_not(None) if self.is_labeled else table.true_label.is_(None)
         if self.model is not None:
-            yield table.model == self.model if "@" in self.model else filter_by_name(self.model)
+            yield table.model == self.model if "@" in self.model else table.is_of(self.model)
         if self.since is not None:
             yield table.created >= self.since
         if self.until is not None:
             yield table.created < self.until
-
-
-def filter_by_name(name: str) -> ColumnElement[bool]:
-    """Condition that matches predictions by any version of a model."""
-    return PredictionRow.model.startswith(f"{name}@", autoescape=True)
 
 
 class ClassStats(BaseModel):
@@ -90,17 +86,12 @@ class ClassStats(BaseModel):
     ] = 0
 
 
-def class_stats(model: str) -> Select[str | None, str | None, str, int]:
-    """Query that counts the predictions of all versions of a model by label, true label and status."""
-    table = PredictionRow
-    by = (table.label, table.true_label, table.status)
-    return select(*by, func.count()).where(filter_by_name(model)).group_by(*by)
-
-
-def stats_by_class(rows: Iterable[Any]) -> dict[str, ClassStats]:
-    """Aggregate the rows of `class_stats` by class."""
-    found: dict[str, Counter[str]] = {}
-    for label, true_label, status, n in rows:
+def class_stats(session: Session, model: str) -> dict[str, ClassStats]:
+    """Return the statistics of each class over all versions of a model."""
+    by = (PredictionRow.label, PredictionRow.true_label, PredictionRow.status)
+    rows = select(*by, func.count()).where(PredictionRow.is_of(model)).group_by(*by)
+    found: dict[str | None, Counter[str]] = {}
+    for label, true_label, status, n in session.execute(rows):
         of_label, known = found.setdefault(label, Counter()), status == Status.KNOWN
         of_label[f"n_{status}"] += n
         if true_label is None:

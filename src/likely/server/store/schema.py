@@ -1,21 +1,45 @@
-"""Tables: models, images, keys, sessions, predictions, labels and the audit log."""
+"""Tables of models, images, keys, sessions, predictions, labels and the audit log, and the ids of their rows."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, MetaData, String
+from sqlalchemy import JSON, BigInteger, ColumnElement, DateTime, ForeignKey, Index, Integer, MetaData, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-NAMES = {  # of constraints, without which a later version could not take one away again
+NAMES = {  # of constraints, so that a migration can drop one
     "ix": "ix_%(column_0_N_label)s",
     "uq": "uq_%(table_name)s_%(column_0_N_name)s",
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
 ID, HASH, WORD, SENTENCE = String(36), String(64), String(255), String(2000)
+
+
+_LOCK, _LAST = threading.Lock(), [0]
+
+
+def row_id() -> str:
+    """Return a UUID of version 7 (RFC 9562): 48 bits of milliseconds, then random bits.
+
+    Identifiers of one process ascend strictly.
+
+    >>> a, b = row_id(), row_id()
+    >>> a < b, len(a)
+    (True, 36)
+    """
+    with _LOCK:
+        # The 12 bits behind the version count within a millisecond; what runs over borrows from the next one.
+        _LAST[0] = now = max(int(time.time() * 1000) << 12, _LAST[0] + 1)
+    random = int.from_bytes(os.urandom(8)) >> 2
+    value = (now >> 12) << 80 | 0x7 << 76 | (now & 0xFFF) << 64 | 0b10 << 62 | random
+    return str(uuid.UUID(int=value))
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -118,6 +142,11 @@ class PredictionRow(Base):
         Index(None, "true_label", "id"),
         Index(None, "disagrees_with_previous", "id"),
     )
+
+    @classmethod
+    def is_of(cls, name: str) -> ColumnElement[bool]:
+        """Condition that matches predictions by any version of a model."""
+        return cls.model.startswith(f"{name}@", autoescape=True)
 
 
 class LabelRow(Base):

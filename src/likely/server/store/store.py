@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,20 +18,16 @@ from sqlalchemy.orm import Session
 from likely.checkpoint.encryption import Keyring
 from likely.exceptions import StoreError
 from likely.prediction import Prediction
-from likely.server.store.db import connect, is_current, migrate
-from likely.server.store.ids import row_id, sha256
+from likely.server.store.db import StoreLock, connect, is_current, migrate
 from likely.server.store.images import BlobStore
 from likely.server.store.keys import KeyStore
-from likely.server.store.lock import StoreLock
 from likely.server.store.queries import (
     ClassStats,
     PredictionFilter,
     PredictionRecord,
     class_stats,
-    filter_by_name,
-    stats_by_class,
 )
-from likely.server.store.schema import AuditRow, ImageRow, LabelRow, ModelRow, PredictionRow
+from likely.server.store.schema import AuditRow, ImageRow, LabelRow, ModelRow, PredictionRow, row_id
 
 DATABASE, IMAGES = "likely.sqlite", "images"
 PRIVATE = 0o700  # for a new folder: what is in it is nobody else's business
@@ -129,7 +126,7 @@ class Store:
 
     def add(self, predictions: Sequence[NewPrediction]) -> list[str]:
         """Store predictions with their images and return their ids; both are on the disk when this returns."""
-        hashes = [sha256(new.image.content) for new in predictions]
+        hashes = [hashlib.sha256(new.image.content).hexdigest() for new in predictions]
         pictures = {key: new.image for key, new in zip(hashes, predictions, strict=True)}
         now = datetime.now(UTC)
         with self._write() as session:
@@ -179,7 +176,7 @@ class Store:
     def class_stats(self, model: str) -> dict[str, ClassStats]:
         """Return statistics of each class over all versions of a model."""
         with Session(self.engine) as session:
-            return stats_by_class(session.execute(class_stats(model)))
+            return class_stats(session, model)
 
     def latest_p_values(self, model: str, n: int) -> list[float]:
         """Return the p-values of the last n images that a version of a model classified."""
@@ -264,7 +261,7 @@ class Store:
 def _previous_predictions(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
     """Return the last label and status that other versions of a model assigned to these images."""
     table = PredictionRow
-    others = filter_by_name(model.rpartition("@")[0]) & (table.model != model)
+    others = table.is_of(model.rpartition("@")[0]) & (table.model != model)
     last = select(func.max(table.id)).where(table.image.in_(images), others).group_by(table.image)
     found = session.execute(select(table.image, table.label, table.status).where(table.id.in_(last)))
     return {image: (label, status) for image, label, status in found}

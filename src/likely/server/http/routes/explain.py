@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.classifier.explanation import Explanation
+from likely.data.decoding import Array
+from likely.data.preprocessing import to_png
 from likely.networks.pixel_scaling import to_eight_bit
 from likely.reporting.images.explanation import attribution_image, frames
-from likely.server.http.dependencies import TAKES_UPLOADS, Asker, Reader, ServiceHere, StateHere, Uploads, find_model
+from likely.server.http.dependencies import TAKES_UPLOADS, Asker, ModelHere, Reader, ServiceHere, StateHere, Uploads
 from likely.server.http.model_registry import LoadedModel
-from likely.server.http.png import encoded, png
 from likely.server.http.schemas import (
     ExplainParams,
     ExplainResponse,
@@ -36,17 +38,17 @@ async def explain(
     """Explain the class of an image against another one: attribution map and counterfactual path."""
     if len(uploads) > 1:
         raise HTTPException(422, f"{len(uploads)} images were uploaded; one was expected")
-    model = find_model(service, wanted.model)
+    model = service.registry[wanted.model]
     return await run_in_threadpool(_response, await service.explain(uploads[0], model, wanted.against), model)
 
 
 @ROUTER.post("/generate", responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503))
 async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> GenerateResponse:
     """Generate images of a class."""
-    model = find_model(state.service, body.model)
+    model = state.service.registry[body.model]
     state.rate_limits.take(caller.key.id, body.n)
     images = await state.service.generate(model, body.label, body.n, body.seed)
-    return GenerateResponse(model=model.id, label=body.label, images=[encoded(pixels) for pixels in images])
+    return GenerateResponse(model=model.id, label=body.label, images=[_base64_png(pixels) for pixels in images])
 
 
 @ROUTER.get(
@@ -57,18 +59,17 @@ async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> Ge
 async def sample(
     state: StateHere,
     caller: Reader,
-    model: Annotated[str, Path(max_length=255)],
+    model: ModelHere,
     index: Annotated[int, Path(ge=0, le=1_000_000)],
     wanted: Annotated[SampleParams, Query()],
 ) -> Response:
     """Return a generated image of a class, by the index of the class."""
-    service = state.service
     state.rate_limits.take(caller.key.id, 1)
-    found = find_model(service, model)
-    if index >= len(found.predictor.labels):
-        raise HTTPException(404, f"{found.name} has {len(found.predictor.labels)} classes")
-    (pixels,) = await service.generate(found, found.predictor.labels[index], 1, wanted.seed)
-    return Response(png(pixels), media_type="image/png", headers=CACHED)
+    labels = model.predictor.labels
+    if index >= len(labels):
+        raise HTTPException(404, f"{model.name} has {len(labels)} classes")
+    (pixels,) = await state.service.generate(model, labels[index], 1, wanted.seed)
+    return Response(to_png(pixels), media_type="image/png", headers=CACHED)
 
 
 def _response(found: Explanation, model: LoadedModel) -> ExplainResponse:
@@ -81,9 +82,13 @@ def _response(found: Explanation, model: LoadedModel) -> ExplainResponse:
         probability=found.probability(found.label),
         probability_against=found.probability(found.against),
         log_odds=found.log_odds,
-        image=encoded(to_eight_bit(found.image).numpy()),
-        attribution=encoded(attribution_image(found.attribution, found.image)),
+        image=_base64_png(to_eight_bit(found.image).numpy()),
+        attribution=_base64_png(attribution_image(found.attribution, found.image)),
         counterfactual_path=[
-            PathFrame(image=encoded(stop.image), probability=stop.probability, flips=stop.flips) for stop in path
+            PathFrame(image=_base64_png(stop.image), probability=stop.probability, flips=stop.flips) for stop in path
         ],
     )
+
+
+def _base64_png(pixels: Array) -> str:
+    return base64.b64encode(to_png(pixels)).decode("ascii")

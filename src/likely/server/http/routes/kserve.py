@@ -11,14 +11,14 @@ import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from likely.server.http.dependencies import Asker, Reader, ServiceHere, StateHere, find_model
-from likely.server.http.exception_handlers import validation_message
+from likely.data.preprocessing import to_png
+from likely.server.http.dependencies import Asker, ModelHere, ModelPath, Reader, ServiceHere, StateHere
 from likely.server.http.model_registry import LoadedModel
-from likely.server.http.png import png
 from likely.server.http.schemas import problem_responses, response_schema
 from likely.server.http.service import ClassifyJob, StoredPrediction
 from likely.server.http.uploads import Upload
@@ -26,7 +26,6 @@ from likely.version import __version__
 
 ROUTER = APIRouter(prefix="/v2", tags=["kserve"])
 INPUT = "image"
-ModelPath = Annotated[str, Path(max_length=255)]
 Channels = (1, 3)
 
 
@@ -105,6 +104,14 @@ class InferenceResponse(BaseModel):
 BODY = {"required": True, "content": {"application/json": {"schema": response_schema(InferenceRequest)}}}
 
 
+async def _version(service: ServiceHere, model: ModelPath, version: ModelPath) -> LoadedModel:
+    """Return the model version that the path names."""
+    return service.registry[f"{model}@{version}"]
+
+
+_VersionHere = Annotated[LoadedModel, Depends(_version)]
+
+
 @ROUTER.get("")
 async def server() -> ServerInfo:
     """Return name and version of the server."""
@@ -125,27 +132,27 @@ async def ready(service: ServiceHere) -> dict[str, bool]:
 
 
 @ROUTER.get("/models/{model}", responses=problem_responses(401, 403, 404, 422, 503))
-def metadata(service: ServiceHere, caller: Reader, model: ModelPath) -> ModelInfo:
+def metadata(service: ServiceHere, caller: Reader, model: ModelHere) -> ModelInfo:
     """Return the tensors of a model."""
-    return _info(service, find_model(service, model))
+    return _info(service, model)
 
 
 @ROUTER.get("/models/{model}/versions/{version}", responses=problem_responses(401, 403, 404, 422, 503))
-def metadata_of_version(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> ModelInfo:
+def metadata_of_version(service: ServiceHere, caller: Reader, model: _VersionHere) -> ModelInfo:
     """Return the tensors of a model version."""
-    return _info(service, find_model(service, f"{model}@{version}"))
+    return _info(service, model)
 
 
 @ROUTER.get("/models/{model}/ready", responses=problem_responses(401, 403, 404, 422, 503))
-def model_ready(service: ServiceHere, caller: Reader, model: ModelPath) -> ReadyResponse:
+def model_ready(caller: Reader, model: ModelHere) -> ReadyResponse:
     """Report whether a model is served."""
-    return ReadyResponse(name=find_model(service, model).name, ready=True)
+    return ReadyResponse(name=model.name, ready=True)
 
 
 @ROUTER.get("/models/{model}/versions/{version}/ready", responses=problem_responses(401, 403, 404, 422, 503))
-def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, version: ModelPath) -> ReadyResponse:
+def version_ready(caller: Reader, model: _VersionHere) -> ReadyResponse:
     """Report whether a model version is served."""
-    return ReadyResponse(name=find_model(service, f"{model}@{version}").name, ready=True)
+    return ReadyResponse(name=model.name, ready=True)
 
 
 @ROUTER.post(
@@ -153,9 +160,9 @@ def version_ready(service: ServiceHere, caller: Reader, model: ModelPath, versio
     responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
     openapi_extra={"requestBody": BODY},
 )
-async def infer(request: Request, state: StateHere, caller: Asker, model: ModelPath) -> InferenceResponse:
+async def infer(request: Request, state: StateHere, caller: Asker, model: ModelHere) -> InferenceResponse:
     """Classify images."""
-    return await _infer(request, state, caller, find_model(state.service, model))
+    return await _infer(request, state, caller, model)
 
 
 @ROUTER.post(
@@ -164,10 +171,10 @@ async def infer(request: Request, state: StateHere, caller: Asker, model: ModelP
     openapi_extra={"requestBody": BODY},
 )
 async def infer_with_version(
-    request: Request, state: StateHere, caller: Asker, model: ModelPath, version: ModelPath
+    request: Request, state: StateHere, caller: Asker, model: _VersionHere
 ) -> InferenceResponse:
     """Classify images by a model version."""
-    return await _infer(request, state, caller, find_model(state.service, f"{model}@{version}"))
+    return await _infer(request, state, caller, model)
 
 
 async def _infer(request: Request, state: StateHere, caller: Asker, model: LoadedModel) -> InferenceResponse:
@@ -194,7 +201,7 @@ async def _read_body(request: Request) -> InferenceRequest:
     try:
         return await run_in_threadpool(InferenceRequest.model_validate_json, await request.body())
     except ValidationError as error:
-        raise HTTPException(422, "; ".join(map(validation_message, error.errors()))) from None
+        raise RequestValidationError(error.errors()) from None
 
 
 def _uploads(tensor: InputTensor) -> list[Upload]:
@@ -213,7 +220,7 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
     if pixels.size != math.prod(shape) or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
         raise HTTPException(422, f"data holds no {math.prod(shape):,} whole numbers from 0 to 255, as {shape} says")
     images = pixels.reshape(shape).astype(np.uint8).transpose(0, 3, 1, 2)
-    return [Upload(f"image {i + 1}", png(each)) for i, each in enumerate(images)]
+    return [Upload(f"image {i + 1}", to_png(each)) for i, each in enumerate(images)]
 
 
 def _upload(data: object, i: int) -> Upload:

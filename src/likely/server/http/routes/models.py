@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from likely.server.http.auth import Principal
@@ -14,11 +14,11 @@ from likely.server.http.dependencies import (
     TAKES_UPLOADS,
     Admin,
     Asker,
+    ModelHere,
     Reader,
     ServiceHere,
     StateHere,
     Uploads,
-    find_model,
 )
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import (
@@ -39,7 +39,6 @@ from likely.server.http.service import ClassifyJob, Service, StoredPrediction
 from likely.server.store import ClassStats
 
 ROUTER = APIRouter(prefix="/v1", tags=["models"])
-ModelPath = Annotated[str, Path(max_length=255)]
 
 
 @ROUTER.get("/models", responses=problem_responses(401, 403, 503))
@@ -58,7 +57,7 @@ async def classify(
     """Classify images, or report that they are unknown. Every prediction is stored before it is returned."""
     service = state.service
     alpha = wanted.alpha or service.settings.alpha
-    asked = ClassifyJob(find_model(service, wanted.model), alpha, request.state.request_id, caller.key)
+    asked = ClassifyJob(service.registry[wanted.model], alpha, request.state.request_id, caller.key)
     stored = await service.classify(uploads, asked)
     state.metrics.predictions(asked.model.id, [each.prediction for each in stored])
     answers = [_prediction_out(each, wanted.top_k) for each in stored]
@@ -67,35 +66,32 @@ async def classify(
 
 
 @ROUTER.get("/models/{model}/drift", responses=problem_responses(401, 403, 404, 422, 503))
-def model_drift(service: ServiceHere, caller: Reader, model: ModelPath) -> DriftInfo:
+def model_drift(service: ServiceHere, caller: Reader, model: ModelHere) -> DriftInfo:
     """Compare the p-values of recent images with those of validation images."""
-    found = find_model(service, model)
-    drift = service.drift(found)
+    drift = service.drift(model)
     if drift is None:
-        return DriftInfo(model=found.id)
-    return DriftInfo(model=found.id, drifted=drift.has_drifted, **asdict(drift))
+        return DriftInfo(model=model.id)
+    return DriftInfo(model=model.id, drifted=drift.has_drifted, **asdict(drift))
 
 
 @ROUTER.get("/models/{model}/classes", responses=problem_responses(401, 403, 404, 422, 503))
-def classes(service: ServiceHere, caller: Reader, model: ModelPath) -> ClassesResponse:
+def classes(service: ServiceHere, caller: Reader, model: ModelHere) -> ClassesResponse:
     """List the classes with their training images, predictions of all versions, and how often people agreed."""
-    found = find_model(service, model)
-    stats = service.store.class_stats(found.name)
+    stats = service.store.class_stats(model.name)
     shown = [
-        ClassInfo(**dict(stats.get(label, ClassStats(label=label))), n_training=found.n_training.get(label))
-        for label in found.predictor.labels
+        ClassInfo(**dict(stats.get(label, ClassStats(label=label))), n_training=model.n_training.get(label))
+        for label in model.predictor.labels
     ]
-    return ClassesResponse(model=found.id, classes=shown)
+    return ClassesResponse(model=model.id, classes=shown)
 
 
 @ROUTER.get("/models/{model}/map", responses=problem_responses(401, 403, 404, 422, 503))
-def class_map(service: ServiceHere, caller: Reader, model: ModelPath) -> ProjectionResponse:
+def class_map(caller: Reader, model: ModelHere) -> ProjectionResponse:
     """Return the 2-D projection of the classes; predictions contain that of images."""
-    found = find_model(service, model)
-    places = [] if found.projection is None else found.class_embeddings.tolist()
-    named = zip(found.predictor.labels, places, strict=False)
+    places = [] if model.projection is None else model.class_embeddings.tolist()
+    named = zip(model.predictor.labels, places, strict=False)
     return ProjectionResponse(
-        model=found.id, classes=[ClassEmbedding(label=label, x=x, y=y) for label, (x, y) in named]
+        model=model.id, classes=[ClassEmbedding(label=label, x=x, y=y) for label, (x, y) in named]
     )
 
 
@@ -104,34 +100,32 @@ async def add_class(
     service: ServiceHere,
     caller: Admin,
     uploads: Uploads,
-    model: ModelPath,
+    model: ModelHere,
     wanted: Annotated[NewClassParams, Query()],
 ) -> ModelInfo:
     """Add a class from uploaded images. The new version makes predictions from now on."""
-    old = find_model(service, model)
-    new = await service.extend(old, wanted.label, uploads)
-    subject = f"{new.id} from {old.id}: {wanted.label!r} of {len(uploads)} images"
+    new = await service.extend(model, wanted.label, uploads)
+    subject = f"{new.id} from {model.id}: {wanted.label!r} of {len(uploads)} images"
     await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=caller.address)
     return _model_info([each for each in service.registry.models if each.name == new.name])
 
 
 @ROUTER.post("/models/{model}/reload", responses=problem_responses(401, 403, 404, 413, 422, 503))
-def reload(service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
+def reload(service: ServiceHere, caller: Admin, model: ModelHere) -> ModelInfo:
     """Load a model's folder again. Requests in flight finish with their version, and classes that were added here stay."""
     return _replace(service, caller, model, "model reloaded", service.reload)
 
 
 @ROUTER.post("/models/{model}/rollback", responses=problem_responses(401, 403, 404, 413, 422, 503))
-def rollback(service: ServiceHere, caller: Admin, model: ModelPath) -> ModelInfo:
+def rollback(service: ServiceHere, caller: Admin, model: ModelHere) -> ModelInfo:
     """Return to the version before the last class was added here."""
     return _replace(service, caller, model, "model rolled back", service.rollback)
 
 
 def _replace(
-    service: Service, caller: Principal, model: str, action: str, change: Callable[[str], LoadedModel]
+    service: Service, caller: Principal, old: LoadedModel, action: str, change: Callable[[str], LoadedModel]
 ) -> ModelInfo:
     """Change the version of a model that is served, and record it in the audit log."""
-    old = find_model(service, model)
     new = change(old.name)
     service.store.audit(action, f"{new.id}, after {old.id}", key=caller.key.id, address=caller.address)
     return _model_info([each for each in service.registry.models if each.name == new.name])

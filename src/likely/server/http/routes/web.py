@@ -7,17 +7,17 @@ import tempfile
 import threading
 import zipfile
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import BinaryIO
 
 from fastapi import APIRouter, HTTPException
-from fastapi import Path as InPath
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, StreamingResponse
 
 from likely.checkpoint import ModelFolder
 from likely.experiment import CARD, REPORT
 from likely.server import web
-from likely.server.http.dependencies import Reader, ServiceHere, find_model
+from likely.server.http.dependencies import ModelHere, Reader, ServiceHere
+from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import Responses, problem_responses
 from likely.server.http.service import Service
 from likely.server.store import PredictionFilter, Store
@@ -52,7 +52,7 @@ async def docs() -> FileResponse:
     responses={**HTML, **problem_responses(401, 403, 404, 422, 503)},
     response_class=HTMLResponse,
 )
-def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> HTMLResponse:
+def report(service: ServiceHere, caller: Reader, model: ModelHere) -> HTMLResponse:
     """Return the training report of a model."""
     return HTMLResponse(_page(service, model, REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
 
@@ -63,7 +63,7 @@ def report(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(ma
     responses={**TEXT, **problem_responses(401, 403, 404, 422, 503)},
     response_class=PlainTextResponse,
 )
-def card(service: ServiceHere, caller: Reader, model: Annotated[str, InPath(max_length=255)]) -> PlainTextResponse:
+def card(service: ServiceHere, caller: Reader, model: ModelHere) -> PlainTextResponse:
     """Return the model card, in Markdown."""
     return PlainTextResponse(_page(service, model, CARD))
 
@@ -91,11 +91,11 @@ def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
     return StreamingResponse(blocks, media_type="application/zip", headers=headers, background=away)
 
 
-def _page(service: Service, model: str, name: str) -> bytes:
+def _page(service: Service, model: LoadedModel, name: str) -> bytes:
     """Return a document of a model folder."""
-    files = ModelFolder(find_model(service, model).folder, service.registry.trust)
+    files = ModelFolder(model.folder, service.registry.trust)
     if not files.has(name):
-        raise HTTPException(404, f"{model} has no {name}; it was saved from Python")
+        raise HTTPException(404, f"{model.id} has no {name}, because it was saved from Python")
     return files.read(name)
 
 
