@@ -32,10 +32,10 @@ BRIEF = (
 )
 
 
-def likely(*words, cwd=None):
+def subprocess_likely(*words):
     """Run the program in a process of its own."""
     command = [sys.executable, "-W", "error", "-m", "likely", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def picture(folder):
 def test_help_answers_in_under_three_tenths_of_a_second():
     def seconds():
         start = time.perf_counter()
-        assert "train" in likely("--help").stdout
+        assert "train" in subprocess_likely("--help").stdout
         return time.perf_counter() - start
 
     assert min(seconds() for _ in range(5)) < 0.3
@@ -516,3 +516,29 @@ def test_prior_adapt_runs_the_network_once_per_image(model, folder, tmp_path, mo
     assert prior.shifted
     assert found == expected
     assert sum(counts) == len(images)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("train", "", "--out", "m"), "train"),
+        (("train", "digits", "--out", ""), "--out"),
+        (("train", "digits", "--out="), "--out"),
+        (("train", "digits", "--out", "m", "--backbone="), "--backbone"),
+        (("train", "digits", "--out", "m", "--augment-with", ":5"), "--augment-with"),
+        (("classify", "m", ""), "m"),
+        (("classify", "", "a.png"), "classify"),
+        (("evaluate", "m", "digits", "--unknown", ""), "--unknown"),
+        (("extend", "m", "coat=", "--out", "larger"), "NAME=DIR"),
+        (("store", "backup", ""), "backup"),
+        (("keys", "add", "", "--scope", "read"), "add"),
+    ],
+)
+def test_empty_argument_is_named_and_nothing_is_written(likely, tmp_path, words, named):
+    (tmp_path / "boot").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "boot" / "a.png")
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = likely(*words)
+    assert (code, out) == (2, "")
+    assert named in err.splitlines()[-1]
+    assert sorted(tmp_path.rglob("*")) == before

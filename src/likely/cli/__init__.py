@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -35,7 +36,15 @@ COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Imports the command NAME from the module of that name."""
+    """Imports the command NAME from the module of that name, and rejects empty arguments of every command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for before, word in pairwise(["likely", *args]):
+            if not word:  # pathlib would take it for the current folder
+                raise click.UsageError(f"the argument after {before!r} is empty; a value was expected", ctx)
+            if word.startswith("--") and word.find("=") == len(word) - 1:
+                raise click.UsageError(f"{word.removesuffix('=')} is empty; a value was expected", ctx)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
