@@ -131,7 +131,7 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     page.get_by_role("button", name="Wrong?").last.click()
     page.get_by_role("button", name="Save").click()  # nothing is chosen yet, least of all the answer
     page.get_by_text("Choose a class first.").wait_for()
-    page.get_by_label("What it shows").select_option("7")
+    page.get_by_label("Correct class").select_option("7")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Saved: 7.").wait_for()
     assert len(store.predictions(PredictionFilter(true_label="7"))) == 1
@@ -162,9 +162,9 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     boxes.nth(0).focus()
     page.keyboard.press("Space")
     boxes.nth(n - 1).click(modifiers=["Shift"])
-    page.get_by_text(f"{n} chosen").wait_for()
+    page.get_by_text(f"{n} selected").wait_for()
     keep(page, "review")
-    page.get_by_label("What the chosen images show").fill("strange")
+    page.get_by_label("Class of the selected images").fill("strange")
     page.keyboard.press("Enter")
     page.get_by_text(f"{n} labeled strange.").wait_for()
     assert len(store.predictions(PredictionFilter(true_label="strange"))) == n
@@ -182,7 +182,7 @@ def test_new_images_come_onto_the_map_by_themselves(opened, images):
     before = page.locator(".map image").count()
     classify(other, images[:3])
     page.locator(".map image").nth(before + 2).wait_for()
-    page.get_by_role("button", name="All", exact=True).click()
+    page.get_by_role("button", name="Show all").click()
     keep(page, "map")
     where = page.locator(".map .marker").first.get_attribute("transform")
     page.locator(".map").focus()

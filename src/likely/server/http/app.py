@@ -24,8 +24,8 @@ from likely.server.store import Store
 from likely.version import __version__
 
 ROUTERS = (web.ROUTER, models.ROUTER, explain.ROUTER, predictions.ROUTER, auth.ROUTER, health.ROUTER, kserve.ROUTER)
-ENCODING_OVERHEAD = 1.4  # of base64 and of a form
-MAX_INFLIGHT_REQUESTS = 4  # requests of the largest size that may be under way
+ENCODING_OVERHEAD = 1.4  # of base64 and multipart forms
+MAX_INFLIGHT_REQUESTS = 4  # requests of the maximum size
 
 
 def application(registry: ModelRegistry, store: Store, settings: Settings) -> FastAPI:
@@ -41,7 +41,7 @@ def application(registry: ModelRegistry, store: Store, settings: Settings) -> Fa
         retaining.cancel()
         await run_in_threadpool(service.close)
 
-    about = "The generative image classifier: what images show, and whether they show anything known at all."
+    about = "The generative image classifier: it classifies images and detects those of no known class."
     app = FastAPI(
         title="Likely",
         version=__version__,

@@ -22,12 +22,12 @@ from likely.server.store.keys import hash_secret
 
 COOKIE, CSRF = "likely_session", "X-CSRF-Token"
 SAFE = ("GET", "HEAD", "OPTIONS")
-BURST_SECONDS = 10.0  # seconds of a key's rate that may come at once
-MAX_KEYS = 10_000  # tracked
-CACHE_SECONDS = 1.0  # seconds for which it is known whose a secret is
-N_THREADS = 4  # threads that ask the store whose a secret is
+BURST_SECONDS = 10.0  # a key may use this many seconds of its rate at once
+MAX_KEYS = 10_000  # in the cache and in a token bucket
+CACHE_SECONDS = 1.0  # seconds for which the owner of a secret is cached
+N_THREADS = 4  # threads that query the store
 
-_Name: TypeAlias = tuple[str, str]  # a kind of secret and its hash: a session opens nothing where a key is asked for
+_Name: TypeAlias = tuple[str, str]  # kind and hash of a secret: a session is not accepted as a key
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CredentialCache:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._found: OrderedDict[_Name, tuple[Key, float]] = OrderedDict()  # and until when
+        self._found: OrderedDict[_Name, tuple[Key, float]] = OrderedDict()  # key and expiry of the entry
         self._asking: dict[_Name, Future[Key | None]] = {}
         self._n_forgotten = 0
         self._lock = threading.Lock()
@@ -85,7 +85,7 @@ class CredentialCache:
             if asking is None:
                 asking = self._threads.submit(self._query, name, self._n_forgotten, partial(ask, secret))
                 self._asking[name] = asking
-        return await asyncio.shield(asyncio.wrap_future(asking))  # who gives up does so for nobody else
+        return await asyncio.shield(asyncio.wrap_future(asking))  # canceling one request does not cancel the others
 
     def _query(self, name: _Name, n_forgotten: int, ask: Callable[[], Key | None]) -> Key | None:
         key = None
@@ -93,9 +93,9 @@ class CredentialCache:
             key = ask()
         finally:
             with self._lock:
-                if self._n_forgotten == n_forgotten:  # else it may have been revoked since the store was asked
+                if self._n_forgotten == n_forgotten:  # otherwise the key may have been revoked since the query
                     del self._asking[name]
-                    if key is not None:  # what opens nothing is not worth the room
+                    if key is not None:  # unknown secrets are not cached
                         self._found[name] = key, time.monotonic() + CACHE_SECONDS
                     if len(self._found) > MAX_KEYS:
                         self._found.popitem(last=False)
@@ -113,10 +113,10 @@ async def authenticate(credentials: CredentialCache, request: Request) -> Princi
         return Principal(_valid(await credentials.find_key(secret)), address_of(request))
     session = request.cookies.get(COOKIE)
     if session is None:
-        raise unauthorized("a key is needed: Authorization: Bearer lk_…")
+        raise unauthorized("an API key is required: Authorization: Bearer lk_…")
     key, csrf = _valid(await credentials.find_session(session)), csrf_token(session)
     if request.method not in SAFE and not hmac.compare_digest(request.headers.get(CSRF, "").encode(), csrf.encode()):
-        raise HTTPException(403, f"a request with a cookie needs the header {CSRF} of the page as well")
+        raise HTTPException(403, f"a request with a session cookie also needs the header {CSRF}")
     return Principal(key, address_of(request), csrf)
 
 
@@ -148,7 +148,7 @@ class TokenBucket:
 
     def __init__(self, rate: float) -> None:
         self.rate, self.capacity = rate, max(1.0, rate * BURST_SECONDS)
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left, and when they were counted
         self._lock = threading.Lock()
 
     def take(self, key: str, n: int) -> None:
@@ -163,5 +163,5 @@ class TokenBucket:
                 self._buckets.popitem(last=False)
         if not enough:
             seconds = math.ceil((min(n, self.capacity) - left) / self.rate)
-            limit = f"more than {self.rate:g} a second were asked for; come again in {seconds} s"
+            limit = f"the rate limit of {self.rate:g} per second is exceeded; retry after {seconds} s"
             raise HTTPException(429, limit, headers={"Retry-After": str(seconds)})

@@ -18,7 +18,7 @@ class QueueFullError(Exception):
     """Too many queued images; `seconds` suggests when to retry."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(f"too many images are waiting; come again in {seconds:.0f} s")
+        super().__init__(f"the queue is full; retry after {seconds:.0f} s")
         self.seconds = seconds
 
 
@@ -37,7 +37,7 @@ class _Waiting(Generic[Job]):
     since: float = field(default_factory=time.monotonic)
 
 
-# A job, and what came of it, or what went wrong.
+# A job with its result or its error.
 _Outcome: TypeAlias = tuple[_Waiting[Any], Any, BaseException | None]
 
 
@@ -52,9 +52,9 @@ class BatchStats:
 class Batcher(Generic[Job, Result]):
     """Thread that processes jobs of one kind in batches.
 
-    A batch holds up to `most` jobs, starts after at most `wait` seconds, and large batches are a multiple of `step`, so
-    that there are few different batch sizes; the remaining jobs come first in the next batch. `answer` maps jobs of one
-    kind to one result each, or raises an exception that all of them receive.
+    A batch holds up to `max_batch` jobs, starts after at most `wait` seconds, and large batches are a multiple of `step`,
+    so that there are few different batch sizes; the remaining jobs come first in the next batch. `process` maps jobs of
+    one kind to one result each, or raises an exception that all of them receive.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Batcher(Generic[Job, Result]):
             begun = time.monotonic()
             try:
                 results = self.process(batch[0].kind, [each.job for each in batch])
-            except Exception as error:  # all jobs of the batch receive it, and the thread goes on
+            except Exception as error:  # all jobs of the batch receive it, and the thread continues
                 _resolve([(each, None, error) for each in batch])
             else:
                 _resolve([(each, result, None) for each, result in zip(batch, results, strict=True)])

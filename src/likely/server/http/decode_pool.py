@@ -24,7 +24,7 @@ from likely.exceptions import ImageError
 from likely.server.http.settings import MB, Settings
 
 UNKNOWN_MEDIA_TYPE = "application/octet-stream"
-JOIN_SECONDS = 2.0  # seconds that a process may take to leave by itself
+JOIN_SECONDS = 2.0  # seconds to wait for a process to exit
 
 
 class DecodedImage(NamedTuple):
@@ -88,7 +88,7 @@ class DecoderPool:
 
     def _decode(self, job: DecodeJob) -> DecodedImage:
         worker = self._idle.get()
-        if not worker.process.is_alive():  # whatever ended it, it was not this image
+        if not worker.process.is_alive():  # it died before this image
             worker.close()
             worker = _Worker(self._context, self.limits)
         try:
@@ -96,7 +96,7 @@ class DecoderPool:
         except (EOFError, OSError, TimeoutError) as error:
             worker.close()
             worker = _Worker(self._context, self.limits)
-            why = f"took longer than {self.seconds:g} s" if isinstance(error, TimeoutError) else "broke what decodes it"
+            why = f"took longer than {self.seconds:g} s" if isinstance(error, TimeoutError) else "crashed the decoder"
             raise ImageError(f"{job.name}: cannot be read; it {why}") from error
         finally:
             self._idle.put(worker)
@@ -121,8 +121,8 @@ class _Worker:
         self.line.send(job)
         if not self.line.poll(seconds):
             raise TimeoutError
-        answer: DecodedImage | str = self.line.recv()
-        return answer
+        found: DecodedImage | str = self.line.recv()
+        return found
 
     def close(self) -> None:
         self.line.close()
@@ -137,23 +137,23 @@ def _work(line: Connection, limits: _ProcessLimits) -> None:
     limits.apply()
     while True:
         try:
-            order: DecodeJob = line.recv()
+            job: DecodeJob = line.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
-            answer: DecodedImage | str = _decode(order, limits.pixels)
+            found: DecodedImage | str = _decode(job, limits.pixels)
         except ImageError as error:
-            answer = str(error)
+            found = str(error)
         except MemoryError:
-            answer = f"{order.name}: cannot be read; it takes more than {limits.megabytes:,} MB of memory"
-        line.send(answer)
+            found = f"{job.name}: cannot be read; it needs more than {limits.megabytes:,} MB of memory"
+        line.send(found)
 
 
 def _decode(job: DecodeJob, max_pixels: int) -> DecodedImage:
     with open_image(job.content, job.name) as image:
         (width, height), media_type = image.size, Image.MIME.get(image.format or "", UNKNOWN_MEDIA_TYPE)
     if width * height > max_pixels:
-        raise ImageError(f"{job.name}: has {width} x {height} pixels; {max_pixels:,} at most were expected")
+        raise ImageError(f"{job.name}: has {width} x {height} pixels; at most {max_pixels:,} were expected")
     return DecodedImage(job.name, read_image(job.content, job.format, name=job.name), media_type, width, height)
 
 

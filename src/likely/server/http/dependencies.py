@@ -28,7 +28,7 @@ class AppState:
     credentials: CredentialCache
 
 
-# Coroutines, though they wait for nothing: what is none is called in a thread of its own, which costs more than the rest.
+# Coroutines although they await nothing: FastAPI runs plain functions in a thread, which costs more than all the rest.
 async def _state(request: Request) -> AppState:
     """Return the application's state."""
     state: AppState = request.app.state.likely

@@ -56,8 +56,8 @@ class Metrics:
 
     def predictions(self, model: str, predictions: Sequence[Prediction]) -> None:
         """Count predictions of a model version by status."""
-        for answer in predictions:
-            self._predictions.labels(model, answer.status.value).inc()
+        for prediction in predictions:
+            self._predictions.labels(model, prediction.status.value).inc()
 
     def drift(self, model: str, drift: Drift) -> None:
         """Set the drift of a model version."""

@@ -18,8 +18,8 @@ from likely.server.http.metrics import Metrics
 
 REQUEST_ID = "X-Request-ID"
 LOG = logging.getLogger("likely.requests")
-IMAGES = re.compile(r"/v1/(classify|explain|models/[^/]+/classes)|/v2/models/.+/infer")  # where images come
-MAX_SMALL_BODY = 1_000_000  # bytes of a request elsewhere
+IMAGES = re.compile(r"/v1/(classify|explain|models/[^/]+/classes)|/v2/models/.+/infer")  # routes that take images
+MAX_SMALL_BODY = 1_000_000  # bytes of a request to any other route
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "manifest-src 'self'; media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -71,7 +71,7 @@ class _Body:
         if self.n > self.limit:
             raise PayloadTooLargeError
         if self.inside.n > self.inside.most:
-            raise OverloadedError(f"requests under way have more than {self.inside.most / 1e6:.0f} MB together")
+            raise OverloadedError(f"the requests in flight exceed {self.inside.most / 1e6:.0f} MB in total")
         return message
 
     def release(self) -> None:
@@ -100,7 +100,7 @@ def _no_room(sentence: str) -> JSONResponse:
     return JSONResponse({"detail": sentence}, 503, {"Retry-After": str(RETRY_AFTER)})
 
 
-QUEUE_FULL = _no_room("too many images are waiting; come again in a second")  # written once, for it is said often
+QUEUE_FULL = _no_room("the queue is full; retry after a second")  # built once, because it is sent often
 
 
 class RequestMiddleware:
@@ -122,7 +122,7 @@ class RequestMiddleware:
             await self.app(scope, receive, send)
             return
         id = scope.setdefault("state", {})["request_id"] = _id_of(scope)
-        begun, answer = time.monotonic(), _Response(send, id)
+        start, response = time.monotonic(), _Response(send, id)
         takes_images = IMAGES.fullmatch(scope["path"]) is not None
         most = self.max_bytes if takes_images else MAX_SMALL_BODY
         body = _Body(receive, most, self.inside)
@@ -130,26 +130,26 @@ class RequestMiddleware:
             if _content_length(scope) > most:
                 raise PayloadTooLargeError
             if takes_images and self.is_full():
-                await QUEUE_FULL(scope, receive, answer.send)
+                await QUEUE_FULL(scope, receive, response.send)
             else:
-                await self.app(scope, body.receive, answer.send)
+                await self.app(scope, body.receive, response.send)
         except OverloadedError as busy:
-            await _no_room(str(busy))(scope, receive, answer.send)
+            await _no_room(str(busy))(scope, receive, response.send)
         except PayloadTooLargeError:
-            detail = f"the request has more than {most / 1e6:.0f} MB"
-            await JSONResponse({"detail": detail}, 413)(scope, receive, answer.send)
+            detail = f"the request exceeds {most / 1e6:.0f} MB"
+            await JSONResponse({"detail": detail}, 413)(scope, receive, response.send)
         except Exception:
             LOG.exception("internal error", extra={"fields": {"request": id}})
             await JSONResponse({"detail": f"internal error; see request {id} in the log"}, 500)(
-                scope, receive, answer.send
+                scope, receive, response.send
             )
         finally:
             body.release()
-            seconds = time.monotonic() - begun
+            seconds = time.monotonic() - start
             route = _route_of(scope)
-            method = scope["method"] if scope["method"] in METHODS else "other"  # anybody may invent one
-            self.metrics.request(method, route, answer.status, seconds)
-            LOG.info("request", extra={"fields": _fields(scope, id, route, answer.status, seconds)})
+            method = scope["method"] if scope["method"] in METHODS else "other"  # clients may invent methods
+            self.metrics.request(method, route, response.status, seconds)
+            LOG.info("request", extra={"fields": _fields(scope, id, route, response.status, seconds)})
 
 
 class JsonFormatter(logging.Formatter):

@@ -21,7 +21,7 @@ from likely.exceptions import InvalidValueError, UnknownModelError
 from likely.experiment import load_record
 from likely.inference.projection import PCAProjection
 
-MAX_VERSIONS = 2  # versions of a model: the one that answers, and the one before
+MAX_VERSIONS = 2  # loaded versions of a model: the current one and the one before
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class ModelRegistry:
         self.device, self.trust = device, trust
         self._models: dict[str, tuple[LoadedModel, ...]] = {}  # the newest version last
         self._changing = threading.Lock()
-        self.sources: dict[str, Path] = {}  # where the models came from that it began with
+        self.sources: dict[str, Path] = {}  # folders of the models that it started with
         for folder in folders:
             new = self.read(folder)
             self.sources[new.name] = new.folder
@@ -98,7 +98,7 @@ class ModelRegistry:
         """Load a model folder without serving it yet."""
         classifier = load(folder, device=self.device, trust=self.trust)
         if classifier.format is None:
-            raise InvalidValueError(f"{folder} was trained on vectors; a service is asked about images")
+            raise InvalidValueError(f"{folder} was trained on vectors; a model of images was expected")
         return LoadedModel(folder.resolve(), classifier, classifier.format, self.trust)
 
     def publish(self, new: LoadedModel) -> None:

@@ -12,7 +12,7 @@ from likely.server.store import ClassStats, PredictionFilter, PredictionRecord, 
 from likely.server.store.queries import MAX_PAGE, Word
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
-MAX_IDS = 10_000  # predictions that are labeled together
+MAX_IDS = 10_000  # predictions that one request may label
 
 
 class Problem(BaseModel):
@@ -300,5 +300,5 @@ def problem_responses(*codes: int) -> Responses:
         429: "Rate limit exceeded; retry after Retry-After seconds.",
         503: "The queue is full or the store is unavailable; retry after Retry-After seconds.",
     }
-    content = {"application/json": {"schema": response_schema(Problem)}}  # whatever a success is made of
+    content = {"application/json": {"schema": response_schema(Problem)}}  # also where a success is not JSON
     return {code: {"content": content, "description": descriptions[code]} for code in codes}

@@ -36,16 +36,16 @@ from likely.server.store.schema import ModelRow, row_id
 
 # Batch sizes are multiples of this: oneDNN caches a plan for each size, with step 1 another 43 MB (14 %) under 64 clients.
 BATCH_STEP = 8
-STORE_BATCH_SIZE = 256  # answers that are written together
-LEARNED_VERSIONS = "models"  # in the store: versions that have learned classes here
-LEARNED_PARTIAL = "models.partial"  # where they are written
-ROLLED_BACK = "models.rolled-back"  # where they go when the model of before is wanted back
-PARENT = "parent"  # beside each: which version it comes from
+STORE_BATCH_SIZE = 256  # predictions per transaction
+LEARNED_VERSIONS = "models"  # folder in the store: versions with classes added here
+LEARNED_PARTIAL = "models.partial"  # where a version is written until it is complete
+ROLLED_BACK = "models.rolled-back"  # versions that were rolled back
+PARENT = "parent"  # file beside each version: the id of the version it extends
 DRIFT_WINDOW = 1000  # recent images that drift detection compares with validation
 HOUR = 3600.0  # seconds
-MIN_NEW_CLASS_IMAGES = 5  # images that a class is learned from
-MAX_SLOW_REQUESTS = 128  # explanations, generated images and added classes that may wait
-MAX_STORED_CLASSES = 50  # of an answer that are kept; of thousands the rest is nothing
+MIN_NEW_CLASS_IMAGES = 5  # minimum images of a new class
+MAX_SLOW_REQUESTS = 128  # queued explanations, generated images and added classes
+MAX_STORED_CLASSES = 50  # per prediction; of thousands, the others have negligible probability
 
 
 LOG = logging.getLogger("likely.service")
@@ -102,7 +102,7 @@ class Service:
             lambda _, new: store.add(new), max_batch=STORE_BATCH_SIZE, wait=0.0, capacity=settings.max_queue
         )
         self.n_inflight = 0
-        self._slow, self._n_slow = asyncio.Semaphore(1), 0  # of what takes long one at a time: answers come first
+        self._slow, self._n_slow = asyncio.Semaphore(1), 0  # slow requests run one at a time
         shutil.rmtree(store.folder / LEARNED_PARTIAL, ignore_errors=True)
         for model in registry.models:
             self.register_model(model)
@@ -159,9 +159,7 @@ class Service:
             if any(each.id == parent for each in self.registry.models):
                 self.load(model)
             else:
-                LOG.warning(
-                    "not loaded: %s has learned a class, but its parent %s is not served any more", model, parent
-                )
+                LOG.warning("not loaded: %s extends %s, which is no longer served", model, parent)
         except (ValueError, OSError) as error:
             LOG.warning("not loaded: %s: %s", folder, error)
 
@@ -195,7 +193,7 @@ class Service:
         """
         if len(uploads) < MIN_NEW_CLASS_IMAGES:
             raise InvalidValueError(
-                f"{label!r} has {len(uploads)} of the {MIN_NEW_CLASS_IMAGES} images that a class is learned from at least"
+                f"{label!r} has {len(uploads)} images; at least {MIN_NEW_CLASS_IMAGES} were expected"
             )
         async with self._slow_slot():
             batch = _batch([await self._decode_or_raise(upload, model) for upload in uploads])
@@ -204,7 +202,7 @@ class Service:
     def _add_class(self, model: LoadedModel, label: str, batch: ImageBatch) -> LoadedModel:
         if self.registry.takes_signed_only:
             raise InvalidValueError(
-                "only signed models may answer here, and nobody would have signed this one; `likely extend`, then `likely sign`"
+                "only signed models are served, and an added class is not signed; use `likely extend` and `likely sign`"
             )
         larger = with_new_class(model.predictor, label, batch)
         growing, grown = self.store.folder / LEARNED_PARTIAL, self.store.folder / LEARNED_VERSIONS / row_id()
@@ -214,7 +212,7 @@ class Service:
             (growing / PARENT).write_text(model.id)
             fsync_path(growing)
             grown.parent.mkdir(exist_ok=True)
-            growing.replace(grown)  # whole or not at all: what is there is loaded when the service begins again
+            growing.replace(grown)  # atomic: this folder is loaded when the service restarts
         finally:
             shutil.rmtree(growing, ignore_errors=True)
         return self.load(grown / model.name)
@@ -229,7 +227,7 @@ class Service:
     async def generate(self, model: LoadedModel, label: str, n: int, seed: int) -> Array:
         """Generate images of a class, uint8 (n, C, H, W); raise InvalidValueError if the model cannot."""
         if not model.predictor.generates_images:
-            raise InvalidValueError(f"{model.id} draws no images")
+            raise InvalidValueError(f"{model.id} cannot generate images")
         async with self._slow_slot():
             return await run_in_threadpool(sample, model.predictor, label, n, seed=seed)
 
@@ -239,7 +237,7 @@ class Service:
             try:
                 await run_in_threadpool(self._prune, self.settings.retention_days)
             except STORE_FAULTS:
-                LOG.exception("retention")  # an hour later it is tried again
+                LOG.exception("predictions were not pruned; next attempt in an hour")
             await asyncio.sleep(HOUR)
 
     def _prune(self, days: float) -> None:
@@ -255,7 +253,7 @@ class Service:
 
     @asynccontextmanager
     async def _slow_slot(self) -> AsyncIterator[None]:
-        """Run slow requests one at a time; they do not count as queued of images."""
+        """Run slow requests one at a time; they do not count as queued images."""
         if self._n_slow >= MAX_SLOW_REQUESTS:
             raise QueueFullError(1.0)
         self._n_slow += 1
@@ -287,7 +285,7 @@ class Service:
         if upload.fault:
             return Prediction.failed(upload.name, upload.fault, model=model.id)
         if len(upload.content) > self.settings.max_bytes:
-            size = f"{len(upload.content) / 1e6:.1f} MB; {self.settings.max_bytes / 1e6:.1f} MB at most were expected"
+            size = f"{len(upload.content) / 1e6:.1f} MB; at most {self.settings.max_bytes / 1e6:.1f} MB were expected"
             return Prediction.failed(upload.name, f"{upload.name}: has {size}", model=model.id)
         try:
             return await self.decoders.decode(DecodeJob(upload.content, upload.name, model.format))
@@ -314,9 +312,9 @@ def _classify(kind: object, decoded: Sequence[DecodedImage]) -> list[_LocatedPre
 def _new_prediction(
     picture: DecodedImage, upload: Upload, located: _LocatedPrediction, asked: ClassifyJob
 ) -> NewPrediction:
-    answer = located.prediction
+    prediction = located.prediction
     stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
-    short = answer.model_copy(update={"classes": answer.classes[:MAX_STORED_CLASSES]})
+    short = prediction.model_copy(update={"classes": prediction.classes[:MAX_STORED_CLASSES]})
     return NewPrediction(
         stored,
         short,

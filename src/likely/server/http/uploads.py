@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from likely.server.http.settings import Settings
 
-FIELDS = 20  # of a form, beside its files
+FIELDS = 20  # form fields besides the files
 EXPECTED = "images as multipart/form-data, as image/* or application/octet-stream, or as base64 in application/json"
 BODY: dict[str, Any] = {  # OpenAPI description of the request body
     "required": True,
@@ -86,14 +86,14 @@ async def read_uploads(request: Request, settings: Settings) -> list[Upload]:
     elif kind == "application/octet-stream" or kind.startswith("image/"):
         found = [Upload(_name(request.query_params.get("name"), 0), await request.body())]
     else:
-        raise HTTPException(415, f"{kind or 'no content type'!r} is not understood; {EXPECTED} were expected")
+        raise HTTPException(415, f"{kind or 'no content type'!r} is not supported; {EXPECTED} were expected")
     if not any(upload.content for upload in found):
         why = next(
             (upload.fault for upload in found if upload.fault), "an image is empty" if found else "there is no image"
         )
         raise HTTPException(422, f"{why}; {EXPECTED} were expected")
     if len(found) > settings.max_images:
-        raise HTTPException(413, f"{len(found)} images are too many; {settings.max_images} at most were expected")
+        raise HTTPException(413, f"there are {len(found)} images; at most {settings.max_images} were expected")
     return found
 
 

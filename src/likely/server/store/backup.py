@@ -32,7 +32,7 @@ def restore(
     Raises StoreError if the target already holds data.
     """
     if not (source / "likely.sqlite").exists():
-        raise StoreError(f"{source} is no backup: likely.sqlite was expected in it")
+        raise StoreError(f"{source} is not a backup; a folder with likely.sqlite was expected")
     return _copy(Store.open(source), _new(folder, url), progress)
 
 
@@ -45,7 +45,7 @@ def _new(folder: Path, url: str | None) -> Store:
         is_empty = not any(connection.scalar(select(func.count()).select_from(table)) for table in tables)
     if not is_empty:
         store.close()
-        raise StoreError(f"the database that --database names is not empty; {folder} needs one that is")
+        raise StoreError("the database of --database is not empty; an empty one was expected")
     return store
 
 
@@ -65,11 +65,11 @@ def _copy(source: Store, target: Store, progress: Callable[[int, int], None]) ->
 
 
 def _freeze(connection: Connection) -> None:
-    """Let all that is read from now on be as it is now."""
+    """Start a transaction in which all reads see the same state."""
     if connection.dialect.name == "postgresql":
         connection.execution_options(isolation_level="REPEATABLE READ")
     else:
-        connection.exec_driver_sql("BEGIN")  # the driver begins by itself with writing alone
+        connection.exec_driver_sql("BEGIN")  # the driver would start a transaction only for a write
 
 
 def _copy_rows(old: Connection, new: Connection) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from likely.server.store.schema import KeyRow, SessionRow
 
-PREFIX = "lk_"  # by which a key that was lost in a text is found
+PREFIX = "lk_"  # makes leaked keys easy to find
 N_BYTES = 32
 
 

@@ -30,8 +30,8 @@ from likely.server.store.queries import (
 from likely.server.store.schema import AuditRow, ImageRow, LabelRow, ModelRow, PredictionRow, row_id
 
 DATABASE, IMAGES = "likely.sqlite", "images"
-PRIVATE = 0o700  # for a new folder: what is in it is nobody else's business
-BATCH_SIZE = 500  # rows that are asked about together
+PRIVATE = 0o700  # mode of a new folder: only its owner has access
+BATCH_SIZE = 500  # rows per query
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class NewPrediction:
     alpha: float
     request: str
     key: str | None = None
-    embedding_2d: tuple[float, float] | None = None  # on the model's map
+    embedding_2d: tuple[float, float] | None = None  # in the model's 2-D projection
 
 
 class Store:
@@ -64,7 +64,7 @@ class Store:
         self.folder, self.engine, self.files = folder, engine, BlobStore(folder / IMAGES, keys)
         self.keys = KeyStore(engine, self._write)
         self._lock: StoreLock | None = None
-        self._writing = threading.Lock()  # one at a time: SQLite has one writer, and nobody has to try again
+        self._writing = threading.Lock()  # one at a time, because SQLite has a single writer
 
     @classmethod
     def open(
@@ -73,7 +73,7 @@ class Store:
         """Open the store in a folder, or with its database at `url`; raise StoreError if it cannot be reached.
 
         With `keys` images are encrypted at rest. An `exclusive` process, such as a service, recovers from a crash first;
-        raises StoreError if another process has the store.
+        raises StoreError if another process has locked the store.
         """
         folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
         engine = connect(url or f"sqlite:///{folder / DATABASE}")
@@ -97,8 +97,8 @@ class Store:
             self._lock = StoreLock(self.folder, self.engine)
         except BlockingIOError:
             raise StoreError(
-                f"another process, such as a service, has the store {self.folder} to itself; stop that first, or "
-                "name another --store"
+                f"another process, such as a service, has locked the store {self.folder}; stop it or name "
+                "another --store"
             ) from None
         migrate(self.engine)
         self._recover()
@@ -132,7 +132,7 @@ class Store:
         with self._write() as session:
             there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(pictures))))
             new = {key: picture for key, picture in pictures.items() if key not in there}
-            lost = {key for key in there if key not in self.files}  # by whatever happened to the disk: here it is again
+            lost = {key for key in there if key not in self.files}  # lost from the disk, and restored now
             contents = {key: pictures[key].content for key in (*new, *lost)}
             with self.files.receiving(contents) as commits:
                 session.add_all(_image_row(key, picture, now) for key, picture in new.items())
@@ -255,7 +255,7 @@ class Store:
             with Session(self.engine) as session:
                 there = set(session.scalars(select(ImageRow.sha256).where(ImageRow.sha256.in_(some.values()))))
             self.files.settle(name for name, sha256 in some.items() if sha256 in there)
-            self.files.drop(some)  # what is left
+            self.files.drop(some)  # those without a row
 
 
 def _previous_predictions(session: Session, images: Iterable[str], model: str) -> dict[str, tuple[str | None, str]]:
@@ -275,9 +275,9 @@ def _image_row(sha256: str, picture: StoredImage, now: datetime) -> ImageRow:
 def _prediction_row(
     image: str, new: NewPrediction, before: tuple[str | None, str] | None, now: datetime
 ) -> PredictionRow:
-    answer = new.prediction
-    changed = before is not None and before != (answer.label, answer.status.value)
-    columns = {"label": answer.label, "probability": answer.probability, "p_value": answer.p_value}
+    prediction = new.prediction
+    changed = before is not None and before != (prediction.label, prediction.status.value)
+    columns = {"label": prediction.label, "probability": prediction.probability, "p_value": prediction.p_value}
     return PredictionRow(
         id=row_id(),
         created=now,
@@ -285,12 +285,12 @@ def _prediction_row(
         model=new.model,
         key=new.key,
         request=new.request,
-        name=answer.input[:255],
+        name=prediction.input[:255],
         alpha=new.alpha,
-        status=answer.status.value,
+        status=prediction.status.value,
         disagrees_with_previous=changed,
         embedding_x=None if new.embedding_2d is None else new.embedding_2d[0],
         embedding_y=None if new.embedding_2d is None else new.embedding_2d[1],
-        prediction=answer.model_dump(mode="json"),
+        prediction=prediction.model_dump(mode="json"),
         **columns,
     )

@@ -33,7 +33,7 @@ def session(caller: Reader) -> SessionInfo:
 def log_in(request: Request, response: Response, state: StateHere, body: LoginRequest) -> SessionInfo:
     """Exchange a key for a session cookie."""
     service = state.service
-    state.login_limits.take(address_of(request), 1)  # or the audit log could be filled by anybody
+    state.login_limits.take(address_of(request), 1)  # otherwise anyone could fill the audit log
     key = service.store.keys.find(body.key)
     if key is None or key.invalid_reason is not None:
         service.store.audit("log in refused", key.id if key else "", key=None, address=address_of(request))

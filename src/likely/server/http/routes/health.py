@@ -10,7 +10,7 @@ from likely.server.http.schemas import Responses, problem_responses
 from likely.server.store import STORE_FAULTS
 
 ROUTER = APIRouter(tags=["operations"])
-TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "As Prometheus reads it."}}
+TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "Prometheus text format."}}
 
 
 @ROUTER.get("/health/live")

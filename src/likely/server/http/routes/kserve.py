@@ -1,7 +1,7 @@
-"""/v2: the open inference protocol, version 2, as KServe, Triton and others speak it.
+"""Routes /v2: the open inference protocol, version 2, of KServe, Triton and others.
 
-Images go in as a tensor "image", either BYTES of shape [N], files in base64, or UINT8 of shape [N, H, W, C]. Answers come as
-tensors: label, status, id (BYTES, [N]), p_value (FP64, [N]) and probability (FP64, [N, K]) in the order of the labels of the
+The input is a tensor "image": BYTES of shape [N], files in base64, or UINT8 of shape [N, H, W, C]. The outputs are the
+tensors label, status, id (BYTES, [N]), p_value (FP64, [N]) and probability (FP64, [N, K]) in the order of the labels of the
 metadata.
 """
 
@@ -182,7 +182,7 @@ async def _infer(request: Request, state: StateHere, caller: Asker, model: Loade
     service, (tensor,) = state.service, body.inputs
     n, most = tensor.shape[0], service.settings.max_images
     if n > most:
-        raise HTTPException(413, f"{n} images are too many; {most} at most were expected")
+        raise HTTPException(413, f"there are {n} images; at most {most} were expected")
     state.rate_limits.take(caller.key.id, n)
     uploads = await run_in_threadpool(_uploads, tensor)
     id = request.state.request_id
@@ -208,24 +208,26 @@ def _uploads(tensor: InputTensor) -> list[Upload]:
     n = tensor.shape[0]
     if tensor.datatype == "BYTES":
         if len(tensor.shape) != 1 or len(tensor.data) != n:
-            raise HTTPException(422, f"BYTES of shape {tensor.shape} hold {len(tensor.data)} images; [N] was expected")
+            raise HTTPException(
+                422, f"data has {len(tensor.data)} images and the shape {tensor.shape}; [N] was expected"
+            )
         return [_upload(each, i) for i, each in enumerate(tensor.data)]
     shape = tensor.shape
     if len(shape) != 4 or shape[3] not in Channels:
-        raise HTTPException(422, f"UINT8 has the shape {shape}; [N, H, W, C] was expected, C 1 or 3")
+        raise HTTPException(422, f"UINT8 has the shape {shape}; [N, H, W, C] with C = 1 or 3 was expected")
     try:
         pixels = np.array(tensor.data)
     except ValueError:
         raise HTTPException(422, "the rows of data have different lengths") from None
     if pixels.size != math.prod(shape) or pixels.dtype.kind not in "iu" or pixels.min() < 0 or pixels.max() > 255:
-        raise HTTPException(422, f"data holds no {math.prod(shape):,} whole numbers from 0 to 255, as {shape} says")
+        raise HTTPException(422, f"the shape {shape} needs {math.prod(shape):,} integers from 0 to 255 in data")
     images = pixels.reshape(shape).astype(np.uint8).transpose(0, 3, 1, 2)
     return [Upload(f"image {i + 1}", to_png(each)) for i, each in enumerate(images)]
 
 
 def _upload(data: object, i: int) -> Upload:
     upload = Upload.from_base64(f"image {i + 1}", str(data))
-    if upload.fault:  # there is no place for it in a tensor of answers
+    if upload.fault:  # output tensors have no place for an error
         raise HTTPException(422, upload.fault)
     return upload
 

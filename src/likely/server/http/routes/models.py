@@ -60,8 +60,8 @@ async def classify(
     asked = ClassifyJob(service.registry[wanted.model], alpha, request.state.request_id, caller.key)
     stored = await service.classify(uploads, asked)
     state.metrics.predictions(asked.model.id, [each.prediction for each in stored])
-    answers = [_prediction_out(each, wanted.top_k) for each in stored]
-    response = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=answers)
+    predictions = [_prediction_out(each, wanted.top_k) for each in stored]
+    response = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=predictions)
     return Response(response.model_dump_json(), media_type="application/json")  # FastAPI would validate it again
 
 

@@ -23,7 +23,7 @@ from likely.server.store import PredictionFilter, PredictionRecord
 from likely.server.store.queries import Word
 
 ROUTER = APIRouter(prefix="/v1", tags=["predictions"])
-PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "As it came."}}
+PICTURE: Responses = {200: {"content": {"image/*": {}}, "description": "The image as received."}}
 Id = Annotated[Word, Path(max_length=36)]
 Filter = Annotated[PredictionFilter, Query()]
 
@@ -43,7 +43,7 @@ def predictions(
 @ROUTER.get(
     "/predictions/export",
     responses={
-        200: {"content": {"application/jsonl": {}}, "description": "A line of JSON each."},
+        200: {"content": {"application/jsonl": {}}, "description": "One JSON object per line."},
         **problem_responses(401, 403, 422, 503),
     },
     response_class=StreamingResponse,
@@ -91,7 +91,7 @@ def image(service: ServiceHere, caller: Reader, sha256: Annotated[str, Path(max_
     found = service.store.image(sha256) if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
     if found is None:
         raise HTTPException(404, "there is no such image")
-    headers = {"Cache-Control": "private, max-age=31536000, immutable"}  # what is named by its content never changes
+    headers = {"Cache-Control": "private, max-age=31536000, immutable"}  # the content of a hash never changes
     return Response(found.content, media_type=found.media_type, headers=headers)
 
 

@@ -23,14 +23,16 @@ from likely.server.http.service import Service
 from likely.server.store import PredictionFilter, Store
 
 PAGES = Path(web.__file__).parent / "pages"
-# A report holds its pictures and its style in itself, and runs nothing.
+# A report contains its images and styles, and no scripts.
 REPORT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'"
 ROUTER = APIRouter()
 HTML: Responses = {200: {"content": {"text/html": {}}, "description": "The page."}}
 TEXT: Responses = {200: {"content": {"text/plain": {}}, "description": "Markdown."}}
-ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A folder for each class."}}
+ZIP: Responses = {
+    200: {"content": {"application/zip": {}}, "description": "ZIP archive with one folder for each class."}
+}
 BLOCK = 1 << 16  # bytes
-EXPORTING = threading.Lock()  # one after another, for they take long
+EXPORTING = threading.Lock()  # one export at a time, because it is slow
 SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/gif": ".gif", "image/bmp": ".bmp"}
 
 
@@ -42,7 +44,7 @@ async def index() -> FileResponse:
 
 @ROUTER.get("/docs", include_in_schema=False)
 async def docs() -> FileResponse:
-    """The addresses, from /openapi.json."""
+    """Return the reference of the HTTP API."""
     return FileResponse(PAGES / "docs.html")
 
 
@@ -76,7 +78,7 @@ def card(service: ServiceHere, caller: Reader, model: ModelHere) -> PlainTextRes
 )
 def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
     """Return all labeled images as a ZIP archive of class folders."""
-    file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # without a name: it is gone with the process
+    file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # unnamed: deleted with the process
     try:
         with EXPORTING:
             _write_archive(service.store, file)

@@ -41,7 +41,7 @@ function statistics(each) {
     each.n_training === null ? null : `${images(each.n_training)} in training`,
     predicted ? `predicted for ${images(predicted)}${each.n_ambiguous ? `, ${each.n_ambiguous.toLocaleString()} of them ambiguous` : ''}` : null,
     checked ? `${each.n_right.toLocaleString()} of ${checked.toLocaleString()} reviewed predictions correct` : null,
-    each.n_missed ? `${images(each.n_missed)} of it missed` : null,
+    each.n_missed ? `${images(each.n_missed)} missed` : null,
   ].filter(Boolean);
 }
 

@@ -26,7 +26,7 @@ export function classify(page, { me, model, signal }) {
   addEventListener('paste', paste, { signal });
   page.append(
     make('h1', {}, 'Classify images'),
-    make('p', { class: 'intro' }, `${model.name} knows ${model.labels.length} classes: ${listed(model.labels)}.`),
+    make('p', { class: 'intro' }, `${model.name} has ${model.labels.length} classes: ${listed(model.labels)}.`),
     drop, results);
 }
 
@@ -121,8 +121,8 @@ async function explain(button, explanation, file, model) {
 }
 
 function correct(element, prediction, model) {
-  const label = make('select', { 'aria-label': 'What it shows' }, make('option', { value: '' }, 'choose…'), model.labels.map((each) => make('option', { value: each }, each)));
-  const row = make('div', { class: 'row' }, make('span', {}, 'It shows'), label,
+  const label = make('select', { 'aria-label': 'Correct class' }, make('option', { value: '' }, 'choose…'), model.labels.map((each) => make('option', { value: each }, each)));
+  const row = make('div', { class: 'row' }, make('span', {}, 'Correct class'), label,
     make('button', { type: 'button', onclick: () => attempt(async () => {
       if (!label.value) return notify('Choose a class first.', true);
       await ask(`/v1/predictions/${prediction.id}/label`, { method: 'POST', json: { label: label.value } });
@@ -146,7 +146,7 @@ async function takePicture(take) {
         canvas.getContext('2d').drawImage(video, 0, 0);
         canvas.toBlob((blob) => take([new File([blob], 'picture.png', { type: 'image/png' })]));
         dialog.close();
-      } }, 'Take it'),
+      } }, 'Take picture'),
       make('button', { type: 'button', class: 'quiet', onclick: () => dialog.close() }, 'Cancel')));
   document.body.append(dialog);
   dialog.showModal();

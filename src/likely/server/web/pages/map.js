@@ -20,7 +20,7 @@ export function map(page, { model, signal }) {
     make('div', { class: 'row' },
       make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1.4) }, 'Zoom in'),
       make('button', { type: 'button', class: 'quiet', onclick: () => zoom(1 / 1.4) }, 'Zoom out'),
-      make('button', { type: 'button', class: 'quiet', onclick: fit }, 'All')),
+      make('button', { type: 'button', class: 'quiet', onclick: fit }, 'Show all')),
     svg, about);
 
   const size = () => svg.getBoundingClientRect();

@@ -23,7 +23,7 @@ export function model(page, { me, model: shown, reload }) {
   const button = (text, action, question) => make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => change(action, question)) }, text);
   page.append(
     make('h1', {}, 'Model'),
-    make('div', { class: 'card' }, table, 
+    make('div', { class: 'card' }, table,
       make('div', { class: 'row' }, linkTo(shown, 'report', 'Report'), linkTo(shown, 'card', 'Model card'),
         me.scopes.includes('admin') && [
           button('Reload', 'reload', `Load the folder of ${shown.name} again? Classes that were added here stay.`),
@@ -33,12 +33,12 @@ export function model(page, { me, model: shown, reload }) {
   predictions.before(drift);
   attempt(async () => {
     const response = await ask(`/v1/models/${encodeURIComponent(`${shown.name}@${shown.version}`)}/drift`);
-    if (response.drifted === null) drift.textContent = response.n ? `The last ${response.n} images are too few to detect drift.` : 'Drift: no data yet.';
+    if (response.drifted === null) drift.textContent = response.n ? `The last ${response.n} images are too few to detect drift.` : 'There are no data to detect drift yet.';
     else drift.replaceChildren(badge(response.drifted ? 'unknown' : 'known', response.drifted ? 'drift' : 'no drift'), ` The last ${response.n} images are ${response.drifted ? 'unlike' : 'like'} the validation images (Kolmogorov-Smirnov statistic ${response.difference.toFixed(2)}, p = ${pValue(response.p_value)}).`);
   });
   attempt(async () => {
     const { counts } = await ask('/v1/predictions', { query: { model: shown.name, limit: 1 } });
     const all = Object.values(counts).reduce((a, b) => a + b, 0);
-    predictions.append(all ? make('table', { class: 'card' }, make('tbody', {}, Object.entries(counts).map(([status, n]) => make('tr', {}, make('th', { scope: 'row' }, status), make('td', {}, n.toLocaleString()), make('td', {}, percent(n / all)))))) : make('p', { class: 'soft' }, 'Nothing yet.'));
+    predictions.append(all ? make('table', { class: 'card' }, make('tbody', {}, Object.entries(counts).map(([status, n]) => make('tr', {}, make('th', { scope: 'row' }, status), make('td', {}, n.toLocaleString()), make('td', {}, percent(n / all)))))) : make('p', { class: 'soft' }, 'None yet.'));
   });
 }

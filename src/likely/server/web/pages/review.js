@@ -17,12 +17,12 @@ export function review(page, { me, model }) {
   const more = make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => load(false)) }, 'More');
   const count = make('span', { class: 'soft', role: 'status' });
   const chips = Object.keys(VIEWS).map((name) => make('button', { type: 'button', class: 'chip', 'aria-pressed': 'false', onclick: () => pick(name) }, name));
-  const label = make('input', { type: 'text', list: 'labels', placeholder: 'what they show', 'aria-label': 'What the chosen images show', maxlength: '255' });
+  const label = make('input', { type: 'text', list: 'labels', placeholder: 'class', 'aria-label': 'Class of the selected images', maxlength: '255' });
   const assign = make('form', { class: 'assign row', hidden: true, onsubmit: (event) => { event.preventDefault(); attempt(() => save(label.value.trim())); } },
     count, label, make('datalist', { id: 'labels' }, model.labels.map((each) => make('option', { value: each }))),
     make('button', {}, 'Assign'),
-    make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => save(null)) }, 'Undo'),
-    make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = false; changed(); } }, 'None'));
+    make('button', { type: 'button', class: 'quiet', onclick: () => attempt(() => save(null)) }, 'Remove labels'),
+    make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = false; changed(); } }, 'Select none'));
   const boxes = () => [...tiles.querySelectorAll('input')];
   const chosen = () => boxes().filter((box) => box.checked);
   let view = 'Unknown', before = null, last = null, asked = 0;
@@ -41,7 +41,7 @@ export function review(page, { me, model }) {
     before = found.before;
     tiles.append(...found.predictions.map(tile));
     more.hidden = !before;
-    if (!tiles.childElementCount) tiles.append(make('li', { class: 'empty' }, 'Nothing here. New predictions appear automatically.'));
+    if (!tiles.childElementCount) tiles.append(make('li', { class: 'empty' }, 'No predictions.'));
     changed();
   }
 
@@ -65,23 +65,23 @@ export function review(page, { me, model }) {
   function changed() {
     const n = chosen().length;
     assign.hidden = !n || !me.scopes.some((scope) => ['label', 'admin'].includes(scope));
-    count.textContent = `${n} chosen`;
+    count.textContent = `${n} selected`;
   }
 
   async function save(name) {
     if (name === '') return notify('Enter a label first.', true);
     const ids = chosen().map((box) => box.value);
     const response = await ask('/v1/predictions/label', { method: 'POST', json: { ids, label: name } });
-    notify(name === null ? `${response.ids.length} labels withdrawn.` : `${response.ids.length} labeled ${name}.`);
+    notify(name === null ? `Labels removed: ${response.ids.length}.` : `${response.ids.length} labeled ${name}.`);
     label.value = '';
     return load(true);
   }
 
   page.append(
     make('h1', {}, 'Review'),
-    make('p', { class: 'intro' }, 'Images that are unknown, ambiguous, or classified differently than before. Select images, ', make('span', { class: 'mouse' }, 'with the shift key a range of them, '), 'and label them.'),
-    make('div', { class: 'row filters', role: 'group', 'aria-label': 'Which images' }, chips,
-      make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = true; changed(); } }, 'Choose all'),
+    make('p', { class: 'intro' }, 'Images that are unknown, ambiguous, or classified differently than before. Select images, ', make('span', { class: 'mouse' }, 'holding Shift for a range, '), 'and label them.'),
+    make('div', { class: 'row filters', role: 'group', 'aria-label': 'Filter' }, chips,
+      make('button', { type: 'button', class: 'quiet', onclick: () => { for (const box of boxes()) box.checked = true; changed(); } }, 'Select all'),
       make('a', { class: 'button quiet', href: '/v1/predictions/folder', download: '' }, 'Export as a training folder')),
     tiles, make('div', { class: 'row' }, more), assign);
   pick('Unknown');
