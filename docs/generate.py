@@ -1,7 +1,8 @@
 """Write the generated parts of the documentation, or with --check say which are out of date.
 
-Option tables and help pages come from the option models and the commands themselves, the map of the packages from their
-docstrings and the layers of pyproject.toml, and the tables of docs/benchmarks/ from the scripts in bench/.
+Option tables and help pages come from the option models and the commands themselves, the fields of a prediction from its type,
+the map of the packages from their docstrings and the layers of pyproject.toml, and the tables of docs/benchmarks/ from the
+scripts in bench/.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from likely.cli import cli
@@ -27,12 +30,63 @@ from likely.features.feature_decoder import DecoderOptions
 from likely.features.feature_extractors import FeatureOptions
 from likely.models import FAMILIES, summary
 from likely.options import Options
+from likely.prediction import CalibrationScope, ClassPrediction, GroupPrediction, Prediction, Status
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent
 TABLES = DOCS.parent / "bench" / "results"
 KINDS: Mapping[Any, str] = {int: "whole number", float: "number", bool: "on, off"}
+TYPE_LINKS = {
+    "Status": "[status](#status)",
+    "CalibrationScope": "[scope](#calibration)",
+    "ClassPrediction": "[objects](#classes)",
+    "GroupPrediction": "[objects](#groups)",
+}
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+EXAMPLE = Prediction(  # `likely classify model new/00.png --format jsonl --top-k 2`, as in the documentation's tests
+    input="new/00.png",
+    status=Status.KNOWN,
+    label="boot",
+    probability=0.9999150425246603,
+    p_value=0.8620689655172413,
+    prediction_set=("boot",),
+    classes=(
+        ClassPrediction(
+            label="boot",
+            probability=0.9999150425246603,
+            p_value=0.8620689655172413,
+            log_likelihood=-228.9145965576172,
+        ),
+        ClassPrediction(
+            label="shirt",
+            probability=0.00007702615301032676,
+            p_value=0.034482758620689655,
+            log_likelihood=-236.9815216064453,
+        ),
+    ),
+    bits_per_dim=5.185430207926841,
+    p_real=0.8768125176429749,
+    calibration=CalibrationScope.PER_CLASS,
+    model="model@ed8b",
+)
+PREDICTION_INTRO = """
+`likely classify --format jsonl` writes one JSON object per image and line. The [HTTP API](http.md) returns the same fields with
+an `id`, and `Classifier.classify` returns them as [`likely.Prediction`](python.md).
+
+Read `status` first: `label` names the most probable class even for an image that is `unknown`.
+"""
+EXIT_CODES = """
+## Exit codes
+
+`likely classify` exits with
+
+| code | meaning |
+|---|---|
+| 0 | every image is classified, whatever its status |
+| 1 | some inputs could not be read and have the status `error`; all others are classified |
+| 2 | the request is invalid: an unknown option, or no model in MODEL; nothing is classified |
+| 3 | internal error, with its traceback on stderr |
+"""
 NOTE = "<!-- Written by docs/generate.py: change the code, then `make docs`. -->"
 
 
@@ -115,6 +169,42 @@ def walk(context: click.Context) -> Iterator[click.Context]:
             yield from walk(click.Context(below, parent=context, info_name=name))
 
 
+def prediction_page() -> str:
+    """docs/reference/prediction.md: the fields and statuses of a prediction."""
+    lines = ["# Prediction JSON", "", NOTE, PREDICTION_INTRO, "```json", EXAMPLE.model_dump_json(indent=2), "```", ""]
+    for title, kind in {"Fields": Prediction, "Classes": ClassPrediction, "Groups": GroupPrediction}.items():
+        doc = [] if kind is Prediction else [kind.__doc__ or "", ""]
+        lines += [f"## {title}", "", *doc, "| field | type | description |", "|---|---|---|", *field_rows(kind), ""]
+    for title, values in {"Status": Status, "Calibration": CalibrationScope}.items():
+        lines += [f"## {title}", "", *enum_table(title.lower(), values), ""]
+    return "\n".join(lines) + EXIT_CODES
+
+
+def field_rows(kind: type[BaseModel]) -> Iterator[str]:
+    """The rows of a table of the fields of a JSON object."""
+    for name, schema in kind.model_json_schema()["properties"].items():
+        description = schema["description"].replace("|", "\\|")
+        yield f"| `{name}` | {json_type(schema)} | {description} |"
+
+
+def json_type(schema: Mapping[str, Any]) -> str:
+    """The JSON type of a field in words."""
+    if "anyOf" in schema:
+        return " or ".join(json_type(choice) for choice in schema["anyOf"])
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return TYPE_LINKS[name]
+    if schema["type"] == "array":
+        return f"array of {json_type(schema['items']) if '$ref' in schema['items'] else schema['items']['type'] + 's'}"
+    return str(schema["type"])
+
+
+def enum_table(title: str, values: type[StrEnum]) -> list[str]:
+    """The table of the values of an enumeration, whose docstring explains one in each line."""
+    meanings = dict(re.findall(r"^    `(\w+)`: (.+)$", values.__doc__ or "", re.MULTILINE))
+    return [f"| `{title}` | meaning |", "|---|---|", *(f"| `{value}` | {meanings[value]} |" for value in values)]
+
+
 def packages_page() -> str:
     """docs/contributing/packages.md: the packages, the higher layers first."""
     lines = ["# Map of the packages", "", NOTE, ""]
@@ -152,6 +242,7 @@ def _filled(match: re.Match[str]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "reference/options.md": options_page,
     "reference/cli.md": commands_page,
+    "reference/prediction.md": prediction_page,
     "contributing/packages.md": packages_page,
     **{
         f"benchmarks/{path.name}": partial(with_tables, f"benchmarks/{path.name}")

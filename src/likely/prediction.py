@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Status(StrEnum):
     """Status of a prediction at significance level alpha.
 
-    `known`: the prediction set holds one class (a singleton). `ambiguous`: it holds several classes. `unknown`: the
-    image is rejected as out of distribution, p_value ≤ alpha. `uncalibrated`: too few calibration images for a
-    guarantee. `error`: the input could not be read.
+    `known`: one class fits the image; the prediction set is a singleton.
+    `ambiguous`: several classes fit the image; all of them are in the prediction set.
+    `unknown`: no class fits the image, p_value ≤ alpha; it is rejected as out of distribution.
+    `uncalibrated`: no p-value, for lack of calibration images; `label` and `probability` are valid without a guarantee.
+    `error`: the input could not be read; `error` says why.
     """
 
     KNOWN = "known"
@@ -25,8 +27,9 @@ class Status(StrEnum):
 class CalibrationScope(StrEnum):
     """Scope of the conformal guarantee of p-values.
 
-    `per_class`: class-conditional (Mondrian), from calibration images of the class. `pooled`: marginal over classes
-    that share a pool of calibration images. `none`: too few calibration images.
+    `per_class`: class-conditional (Mondrian): the guarantee holds for each class, from its own calibration images.
+    `pooled`: marginal: the guarantee holds on average over classes that share a pool of calibration images.
+    `none`: no guarantee, because there are too few calibration images.
     """
 
     PER_CLASS = "per_class"
@@ -35,51 +38,68 @@ class CalibrationScope(StrEnum):
 
 
 class ClassPrediction(BaseModel):
-    """Posterior probability, conformal p-value and log p(x | c) in nats of one class; None where not available."""
+    """Prediction for one class."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    label: str
-    probability: float
-    p_value: float | None
-    log_likelihood: float | None
+    label: str = Field(description="Name of the class.")
+    probability: float = Field(description="Posterior probability p(c | x).")
+    p_value: float | None = Field(
+        description="Conformal p-value: small if the image is atypical of the class; null without calibration."
+    )
+    log_likelihood: float | None = Field(
+        description="log p(x | c) in nats, or its bound or unnormalized score; null for models without one."
+    )
 
 
 class GroupPrediction(BaseModel):
-    """A group of classes by the hierarchy in their names, and the sum of their probabilities."""
+    """Prediction for a group of classes, by the hierarchy in their names: `fruit` is the group of `fruit/apple`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    label: str
-    probability: float
+    label: str = Field(description="Name of the group.")
+    probability: float = Field(description="Sum of the posterior probabilities of its classes.")
 
 
 class Prediction(BaseModel):
-    """Prediction for one image.
-
-    `label` is the class of the highest posterior `probability`; `p_value` = max_c p_c tests if the image is like the
-    known images, and decides `status` with `prediction_set`. `classes` lists the most probable classes in descending
-    order, `groups` the most probable group of each level of nested class names, from coarse to fine. `bits_per_dim` =
-    −log2 p(x) / D is None unless the likelihood is a normalized one of 8-bit pixels. `p_real` is the discriminator's
-    probability that the image is real and not generated; None without one. `calibration` is the weakest scope among the
-    reported p-values. `model` is NAME@HASH. `error` is one sentence, else None.
-    """
+    """Prediction for one image."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    input: str
-    status: Status
-    label: str | None = None
-    probability: float | None = None
-    p_value: float | None = None
-    prediction_set: tuple[str, ...] = ()
-    classes: tuple[ClassPrediction, ...] = ()
-    groups: tuple[GroupPrediction, ...] = ()
-    bits_per_dim: float | None = None
-    p_real: float | None = None
-    calibration: CalibrationScope = CalibrationScope.NONE
-    model: str | None = None
-    error: str | None = None
+    input: str = Field(description="Path or name of the image.")
+    status: Status = Field(description="Status at significance level alpha.")
+    label: str | None = Field(
+        None, description="Class of the highest posterior probability, also if the image is rejected; null on error."
+    )
+    probability: float | None = Field(None, description="Posterior probability of `label`; null on error.")
+    p_value: float | None = Field(
+        None,
+        description="Maximum of the p-values over the classes, max_c p_c; at most alpha if and only if `status` is "
+        "`unknown`. Null without calibration.",
+    )
+    prediction_set: tuple[str, ...] = Field(
+        (),
+        description="`label` and every class that the posterior cannot exclude at alpha; empty if `unknown` or `error`.",
+    )
+    classes: tuple[ClassPrediction, ...] = Field(
+        (), description="Classes in descending order of probability: all, or the `--top-k` most probable."
+    )
+    groups: tuple[GroupPrediction, ...] = Field(
+        (), description="Most probable group at each level of nested class names, from coarse to fine."
+    )
+    bits_per_dim: float | None = Field(
+        None, description="−log₂ p(x) / D; null unless the likelihood is a normalized one of 8-bit pixels."
+    )
+    p_real: float | None = Field(
+        None,
+        description="Probability that the image is real and not generated; null for models without a discriminator.",
+    )
+    calibration: CalibrationScope = Field(
+        CalibrationScope.NONE,
+        description="Weakest scope among the p-values of `label`, of the most typical class and of the prediction set.",
+    )
+    model: str | None = Field(None, description="Name of the model folder and its hash, `NAME@HASH`; null if unsaved.")
+    error: str | None = Field(None, description="Reason in one sentence why the input could not be read; else null.")
 
     @classmethod
     def failed(cls, source: str, message: str, *, model: str | None = None) -> Prediction:
