@@ -19,8 +19,6 @@ from likely.evaluation.interpolation import (
     frames,
     interpolate_classes,
 )
-from likely.reporting.html.blocks import Chapter
-from likely.reporting.html.sections.samples import interpolation_section
 
 TINY = {"options": {"latent_dims": 4, "width": 4}, "training": {"epochs": 1, "batch_size": 64}}
 
@@ -143,14 +141,3 @@ def test_a_tour_goes_through_the_classes_in_order(n, most):
     assert 2 <= len(found) <= most + 1
     assert list(found) == sorted(found)
     assert n == 1 or (len(set(found)) == len(found) and found[0] == names[0] and found[-1] == names[-1])
-
-
-def test_a_report_has_a_row_for_each_leg(vae):
-    legs = interpolate_classes(vae, InterpolationPath.through(vae.labels))[0]
-    shown = interpolation_section(legs)
-    assert shown is not None
-    assert shown.chapter is Chapter.IMAGES
-    (sheet,) = shown.blocks
-    assert [name for name, _ in sheet.rows] == ["0 → 1", "1 → 2"]
-    assert [len(pictures) for _, pictures in sheet.rows] == [2, 2]
-    assert interpolation_section(()) is None

@@ -6,6 +6,7 @@ import numpy as np
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation import metrics
+from likely.evaluation.interpolation import Segment
 from likely.evaluation.label_errors import LabelIssue
 from likely.evaluation.metrics import Metrics, OODMetrics, RejectionMetrics
 from likely.prediction import CalibrationScope
@@ -68,6 +69,7 @@ def report_of(names: tuple[str, ...], shape: tuple[int, int, int], per_class: in
         p_values=PValues(p_values, p_values**4),
         per_class=metrics.per_class(log_posterior, labels),
         samples=Samples(images, labels),
+        interpolation=(Segment(names[0], names[1], images[:4]), Segment(names[1], names[0], images[:4])),
         reconstructions=Reconstructions(images[:12], images[:12], labels[:12]),
         most_atypical=MostAtypical(images[:12], np.sort(p_values)[:12] / 500, labels[:12]),
         most_confident_errors=MostConfidentErrors(images[:12], labels[:12], labels[1:13], p_values[:12]),

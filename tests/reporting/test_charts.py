@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from likely.evaluation import metrics
 from likely.reporting.html import charts
-from likely.reporting.html.charts import FalseAlarmRow
-from likely.reporting.html.confusion_matrix import compact_matrix, confusion_matrix
-from likely.reporting.html.svg import Scale, ticks
+from likely.reporting.html.charts import compact_matrix, confusion_matrix
+from likely.reporting.html.content import FalseAlarmRow
+from likely.reporting.html.svg import Scale
 
 NASTY = '<b>"x"&'
 
@@ -29,7 +29,7 @@ def count(svg: str, tag: str, kind: str = "") -> int:
 @given(st.floats(-50, 50), st.floats(1e-6, 1e6), st.integers(2, 8))
 def test_ticks_are_few_even_and_inside(start: float, length: float, n: int) -> None:
     low = start * length
-    found = ticks(low, low + length, n)
+    found = Scale(low, low + length, 0, 400).ticks(n)
     assert n // 2 <= len(found) <= 2 * n + 1
     assert all(low - 1e-6 * length <= tick <= low + length * (1 + 1e-6) for tick in found)
     assert np.allclose(np.diff(found), np.diff(found)[:1], rtol=1e-3, atol=1e-6)

@@ -6,13 +6,27 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from report_contents import HEADER
 
-from likely.reporting.html.blocks import ReportImage
-from likely.reporting.html.images import image_pair, image_row, report_image
+from likely.reporting.html.content import MostAtypical, Reconstructions, ReportContent, Samples
+from likely.reporting.html.page import Gallery, ReportImage
+from likely.reporting.html.sections.images import diagnostic_sections, sample_sections
 
 
 def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def shown(content: ReportContent) -> ReportImage:
+    """Return the first image of the only section on images."""
+    (section,) = [*sample_sections(content), *diagnostic_sections(content)]
+    (block,) = section.blocks
+    return block.images[0] if isinstance(block, Gallery) else block.rows[0][1][0]
+
+
+def single(image: np.ndarray) -> ReportImage:
+    atypical = MostAtypical(image[None], np.array([0.1]), np.array([0]))
+    return shown(ReportContent(HEADER, ("a",), most_atypical=atypical))
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -23,36 +37,38 @@ def decoded(uri: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pixels_survive(channels: int) -> None:
+def test_pixels_are_stored_losslessly(channels: int) -> None:
     image = noise(channels, 9, 7)
-    shown = report_image(image, "noise", 84)
-    assert np.array_equal(decoded(shown.source).reshape(9, 7, channels), image.transpose(1, 2, 0))
+    found = single(image)
+    assert np.array_equal(decoded(found.source).reshape(9, 7, channels), image.transpose(1, 2, 0))
 
 
-def test_tiny_images_are_shown_with_whole_pixels() -> None:
-    shown = report_image(noise(1, 8, 8), "eight", 84)
-    assert (shown.width, shown.height, shown.tiny) == (80, 80, True)
+def test_tiny_images_are_enlarged_by_an_integer() -> None:
+    found = single(noise(1, 8, 8))
+    assert (found.width, found.height, found.tiny) == (80, 80, True)
 
 
-def test_photographs_are_shown_at_the_size_asked_and_stored_little_larger() -> None:
-    shown = report_image(noise(3, 128, 64), "tall", 84)
-    assert (shown.width, shown.height, shown.tiny) == (42, 84, False)
-    assert decoded(shown.source).shape == (84, 42, 3)
+def test_large_images_are_downscaled_to_their_display_size() -> None:
+    found = single(noise(3, 128, 64))
+    assert (found.width, found.height, found.tiny) == (42, 84, False)
+    assert decoded(found.source).shape == (84, 42, 3)
 
 
-def test_a_strip_has_its_images_with_clear_gaps_between() -> None:
+def test_rows_have_transparent_gaps() -> None:
     images = noise(3, 1, 24, 24)
-    pixels = decoded(image_row(images, "three", 56).source)
+    content = ReportContent(HEADER, ("a",), samples=Samples(images, np.zeros(3, int)))
+    pixels = decoded(shown(content).source)
     assert pixels.shape == (24, 3 * 24 + 2 * 2, 2)
     assert np.array_equal(pixels[:, 26:50, 0], images[1, 0])
     assert (pixels[:, 24:26, 1] == 0).all()
     assert (pixels[:, :24, 1] == 255).all()
 
 
-def test_a_pair_stands_one_above_the_other() -> None:
+def test_reconstructions_are_below_their_originals() -> None:
     above, below = noise(2, 3, 24, 24)
-    shown: ReportImage = image_pair(above, below, "both", 72)
-    pixels = decoded(shown.source)
+    pair = Reconstructions(above[None], below[None], np.array([0]))
+    found = shown(ReportContent(HEADER, ("a",), reconstructions=pair))
+    pixels = decoded(found.source)
     assert np.array_equal(pixels[:24, :, :3], above.transpose(1, 2, 0))
     assert np.array_equal(pixels[-24:, :, :3], below.transpose(1, 2, 0))
-    assert (shown.width, shown.height) == (72, 150)
+    assert (found.width, found.height) == (72, 150)

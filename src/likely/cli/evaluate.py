@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from likely.evaluation.evaluate import EvaluationResult
     from likely.evaluation.fidelity import Fidelity
     from likely.evaluation.robustness import Robustness
-    from likely.reporting.html.blocks import Table as ReportTable
+    from likely.reporting.html.page import Table as ReportTable
 
 
 @click.command()
@@ -169,11 +169,12 @@ class _Results:
 
     def print(self) -> None:
         from likely.cli.console import screen
-        from likely.reporting.html.blocks import Table
+        from likely.reporting.html.content import RobustnessResults
+        from likely.reporting.html.page import Table
         from likely.reporting.html.sections.robustness import robustness_blocks
 
         print_metrics(self.evaluation, self.fidelity)
-        for block in robustness_blocks(self.corruptions, self.attacks):
+        for block in robustness_blocks(RobustnessResults(self.corruptions, self.attacks)):
             screen.print(_console_table(block) if isinstance(block, Table) else block.text)
 
 
@@ -270,11 +271,11 @@ def _write_report(path: Path, classifier: Predictor, folder: Path, images: Label
     from likely.cli.console import console
     from likely.reporting.build import build_evaluation_report
     from likely.reporting.html import render
-    from likely.reporting.html.sections.robustness import robustness_section
+    from likely.reporting.html.content import RobustnessResults
 
     content = build_evaluation_report(classifier, folder, found.evaluation, images, found.fidelity)
-    page = render(content.with_section(robustness_section(found.corruptions, found.attacks)))
-    path.write_text(page, encoding="utf-8")
+    content = replace(content, robustness=RobustnessResults(found.corruptions, found.attacks))
+    path.write_text(render(content), encoding="utf-8")
     console.print(f"report {path}", soft_wrap=True, markup=False)
 
 

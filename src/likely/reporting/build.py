@@ -19,13 +19,12 @@ from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
 from likely.evaluation.evaluate import EvaluationResult
 from likely.evaluation.fidelity import Fidelity
-from likely.evaluation.interpolation import InterpolationPath, interpolate_classes
+from likely.evaluation.interpolation import InterpolationPath, Segment, interpolate_classes
 from likely.evaluation.sample_quality import sample_images
 from likely.evaluation.training_record import Row, TrainingRecord, read_history
 from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
 from likely.prediction import CalibrationScope
-from likely.reporting.html.blocks import Section
 from likely.reporting.html.content import (
     Curves,
     DataSummary,
@@ -41,10 +40,7 @@ from likely.reporting.html.content import (
     ReportHeader,
     Samples,
 )
-from likely.reporting.html.sections.memorization import memorization_caveats, memorization_section
-from likely.reporting.html.sections.sample_quality import sample_quality_section
-from likely.reporting.html.sections.samples import interpolation_section
-from likely.reporting.html.sections.training import repeats_section, synthetic_augmentation_section
+from likely.reporting.html.sections.memorization import memorization_caveats
 
 N_IMAGES = 12  # reconstructions, most atypical images, most confident errors
 MAX_SAMPLES = 240  # over all classes
@@ -74,13 +70,18 @@ def build_report(inputs: ReportInputs) -> ReportContent:
         header=_header(classifier, record),
         class_names=classifier.labels,
         curves=_curves(inputs.history),
+        repeats=record.repeats,
+        synthetic_augmentation=record.synthetic_augmentation,
         samples=_samples(classifier),
+        interpolation=_interpolation(classifier),
+        sample_quality=record.sample_quality,
+        fidelity=inputs.fidelity,
         label_issues=inputs.label_issues,
+        memorization=record.memorization,
         data=_data_summary(record, classifier.shape),
         options=_options(classifier),
         provenance=_provenance(record),
         notes=(*_notes(record), *inputs.notes),
-        extra=tuple(section for section in _extra_sections(inputs) if section is not None),
     )
     return content if inputs.evaluation is None else _with_evaluation(content, classifier, *inputs.evaluation)
 
@@ -95,15 +96,6 @@ def build_evaluation_report(
     """Return the content of a report on a saved model with a new evaluation."""
     record = TrainingRecord.from_stored(read_document(folder)["record"]).model_copy(update={"note": ""})
     return build_report(ReportInputs(classifier, record, read_history(folder), (found, images), fidelity))
-
-
-def _extra_sections(inputs: ReportInputs) -> Iterator[Section | None]:
-    record = inputs.record
-    yield sample_quality_section(record.sample_quality, inputs.fidelity, inputs.classifier.labels)
-    yield _interpolation(inputs.classifier)
-    yield memorization_section(record.memorization)
-    yield repeats_section(record.repeats)
-    yield synthetic_augmentation_section(record.synthetic_augmentation)
 
 
 def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
@@ -222,11 +214,11 @@ def _samples(classifier: Predictor) -> Samples | None:
     return Samples(_pixels(generated.images, np.arange(len(generated))), generated.labels)
 
 
-def _interpolation(classifier: Predictor) -> Section | None:
+def _interpolation(classifier: Predictor) -> tuple[Segment, ...]:
     if latent_model(classifier) is None or not classifier.generates_images:
-        return None
+        return ()
     path = InterpolationPath.through(classifier.labels)
-    return interpolation_section(interpolate_classes(classifier, path, seed=SAMPLE_SEED)[0])
+    return interpolate_classes(classifier, path, seed=SAMPLE_SEED)[0]
 
 
 def _reconstructions(classifier: Predictor, images: LabeledImages) -> Reconstructions | None:

@@ -24,8 +24,6 @@ from likely.reporting.html.svg import (
     percent_label,
     text,
     tick_label,
-    ticks,
-    y_axis,
 )
 
 _HEIGHT, _TOP, _BOTTOM, _RIGHT = 280.0, 24.0, 240.0, WIDTH - 12
@@ -62,7 +60,7 @@ def cost_chart(points: Sequence[Point]) -> Markup:
         f"Accuracy against throughput of {', '.join(point.name for point in points)}",
         WIDTH,
         _HEIGHT,
-        *y_axis(plot, percent_label),
+        *plot.y_axis(percent_label),
         text("accuracy", LEFT + 8, 12, class_="label"),
         *_log_axis(plot.x),
         *(
@@ -85,7 +83,7 @@ def learning_curve_chart(curves: Mapping[str, LearningCurve], baseline: str) -> 
         f"Validation accuracy over training time of {', '.join(names)}",
         WIDTH,
         _HEIGHT,
-        *y_axis(plot, percent_label),
+        *plot.y_axis(percent_label),
         text("validation accuracy", LEFT + 8, 12, class_="label"),
         *_minutes_axis(plot.x),
         *(mark for name in names for mark in _curve(plot, curves[name], styles[name])),
@@ -134,7 +132,7 @@ def _log_axis(x: Scale) -> Iterator[Markup]:
 
 def _minutes_axis(x: Scale) -> Iterator[Markup]:
     yield line((x.start, _BOTTOM), (x.stop, _BOTTOM), class_="axis")
-    for value in ticks(x.low, x.high, 4):
+    for value in x.ticks(4):
         yield text(tick_label(value), x(value), _BOTTOM + 15, class_="tick", text_anchor="middle")
     yield text("minutes", x.stop, _BOTTOM + 31, class_="label", text_anchor="end")
 

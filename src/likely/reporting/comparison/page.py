@@ -32,7 +32,8 @@ from likely.reporting.comparison.comparability import difference_between_seeds, 
 from likely.reporting.comparison.content import Comparison
 from likely.reporting.comparison.summary import comparison_caveats, comparison_tiles, setup, summary
 from likely.reporting.formatting import listing, percent, plural
-from likely.reporting.html.blocks import (
+from likely.reporting.html.charts import reliability_diagram
+from likely.reporting.html.page import (
     Block,
     Cell,
     Chart,
@@ -43,9 +44,8 @@ from likely.reporting.html.blocks import (
     Paragraph,
     Table,
     WideChart,
+    page,
 )
-from likely.reporting.html.charts import reliability_diagram
-from likely.reporting.html.page import page
 from likely.reporting.html.sections.sample_quality import extractor_description
 from likely.reporting.html.svg import drawing, element
 from likely.reporting.images.image_grid import grid_by_class

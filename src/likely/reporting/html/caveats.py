@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from likely.prediction import CalibrationScope
 from likely.reporting.formatting import listing, number, percent, plural
 from likely.reporting.html.content import ReportContent
-from likely.reporting.html.sections.rejection import false_alarm_rows
 
 _HIGH_ECE = 0.05
 _FEW_TRAINING_IMAGES = 30
@@ -59,7 +58,7 @@ def _miscalibrated(content: ReportContent) -> Iterator[str]:
 
 def _false_alarms(content: ReportContent) -> Iterator[str]:
     alarms = content.false_alarms
-    above = () if alarms is None else tuple(row for row in false_alarm_rows(alarms, content.class_names) if row.above)
+    above = () if alarms is None else tuple(row for row in alarms.rows(content.class_names) if row.above)
     if alarms is None or not above:
         return
     names = listing(tuple(f"{row.name} ({row.rejected} of {row.n}, at most {row.bound} expected)" for row in above), 3)

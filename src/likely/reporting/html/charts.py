@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from likely.evaluation.metrics import Floats, Ints, Reliability, wilson
 from likely.reporting.formatting import breadth, percent, plural, shorten
+from likely.reporting.html.content import FalseAlarmRow
 from likely.reporting.html.svg import (
     EM,
     HEIGHT,
@@ -18,20 +19,19 @@ from likely.reporting.html.svg import (
     WIDTH,
     Frame,
     Scale,
-    clipped,
     drawing,
     element,
-    frame,
     legend,
     line,
     percent_label,
     text,
     tick_label,
-    x_axis,
-    y_axis,
 )
 
+MAX_NAMED_CLASSES = 30  # in a confusion matrix: more names would be illegible
 _MAX_POINTS = 400  # of one curve: as many as pixels
+_MAX_NUMBERED_CLASSES = 16  # with more, counts do not fit the cells of a confusion matrix
+_SHADES = 8
 
 # --- curves ---------------------------------------------------------------------------------------------------------
 
@@ -39,12 +39,12 @@ _MAX_POINTS = 400  # of one curve: as many as pixels
 def line_chart(epochs: Ints, series: Mapping[str, Floats], label: str) -> Markup:
     """Draw values over epochs, one line for each of at most three series, whose legend shows the last values."""
     values = np.stack([np.asarray(row, dtype=np.float64) for row in series.values()])  # (S, E)
-    plot = frame((float(epochs[0]), float(epochs[-1])), _range(values))
+    plot = Frame.for_ranges((float(epochs[0]), float(epochs[-1])), _range(values))
     kinds = [f"s{i + 1}" for i in range(len(series))]
     labels = [f"{name} {_last(row)}" for name, row in zip(series, values, strict=True)]
     lines = [mark for kind, row in zip(kinds, values, strict=True) for mark in _curve(plot, epochs, row, kind)]
-    axes = (*y_axis(plot), *x_axis(plot.x, plot.y.start, "epoch"))
-    return drawing(label, WIDTH, HEIGHT, *legend(zip(kinds, labels, strict=True)), *axes, clipped(plot, lines))
+    axes = (*plot.y_axis(), *plot.x.x_axis(plot.y.start, "epoch"))
+    return drawing(label, WIDTH, HEIGHT, *legend(zip(kinds, labels, strict=True)), *axes, plot.clipped(lines))
 
 
 def _range(values: Floats) -> tuple[float, float]:
@@ -81,6 +81,104 @@ def _last(values: Floats) -> str:
     return tick_label(float(f"{last:.3g}"))
 
 
+# --- confusion matrix -----------------------------------------------------------------------------------------------
+
+
+class _MatrixLayout(NamedTuple):
+    """The grid of cells: `edge` pixels each, the first one at (left, top)."""
+
+    edge: float
+    left: float
+    top: float
+
+
+def confusion_matrix(counts: Ints, names: tuple[str, ...]) -> Markup:
+    """Draw a cell for each pair of classes, true classes in the rows, with names; for up to MAX_NAMED_CLASSES."""
+    short = [shorten(name, 22) for name in names]
+    longest = max(breadth(name) for name in short) * EM
+    layout = _matrix_layout(len(names), longest)
+    size = layout.edge * len(names)
+    fractions = _row_fractions(counts)
+    return drawing(
+        f"Confusion matrix of {plural(len(names), 'class')}: {percent(counts.trace() / counts.sum())} on the diagonal",
+        layout.left + size + _overhang(layout, longest),
+        layout.top + size + 2,
+        element("rect", x=layout.left, y=layout.top, width=size, height=size, class_="plate"),
+        *_matrix_names(layout, short, longest),
+        *(_matrix_cell(layout, counts, fractions, (int(i), int(j)), names) for i, j in np.argwhere(counts)),
+    )
+
+
+def compact_matrix(counts: Ints) -> Markup:
+    """Draw a confusion matrix without names, one path per shade, for any number of classes."""
+    n, shades = len(counts), np.ceil(_strength(_row_fractions(counts)) * _SHADES).astype(int)
+    cells = [(kind, shade, _squares(where)) for kind, shade, where in _by_shade(shades)]
+    paths = [element("path", d=d, class_=kind, fill_opacity=shade / _SHADES) for kind, shade, d in cells if d]
+    plate = element("rect", width=n, height=n, class_="plate")
+    inside = element("svg", plate, *paths, x=0, y=0, width=400, height=400, viewBox=f"0 0 {n} {n}")
+    return drawing(f"Confusion matrix of {n} classes without their names", 400, 400, inside)
+
+
+def _by_shade(shades: Ints) -> Iterator[tuple[str, int, Ints]]:
+    diagonal = np.eye(len(shades), dtype=bool)
+    for shade in range(1, _SHADES + 1):
+        yield "right", shade, np.argwhere((shades == shade) & diagonal)
+        yield "wrong", shade, np.argwhere((shades == shade) & ~diagonal)
+
+
+def _squares(where: Ints) -> str:
+    return "".join(f"M{j} {i}h1v1h-1z" for i, j in where.tolist())
+
+
+def _row_fractions(counts: Ints) -> Floats:
+    fractions: Floats = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    return fractions
+
+
+def _strength(fraction: Floats) -> Floats:
+    """Return the square root, which makes one error in fifty visible."""
+    strength: Floats = np.sqrt(fraction)
+    return strength
+
+
+def _matrix_layout(n: int, longest: float) -> _MatrixLayout:
+    edge = float(np.clip(420 / n, 17, 56))
+    slanted = longest > edge - 6
+    return _MatrixLayout(edge, longest + 12, longest * 0.71 + 14 if slanted else 22.0)
+
+
+def _overhang(layout: _MatrixLayout, longest: float) -> float:
+    return max(2.0, longest * 0.71 - layout.edge / 2 + 8) if longest > layout.edge - 6 else 2.0
+
+
+def _matrix_names(layout: _MatrixLayout, short: list[str], longest: float) -> Iterator[Markup]:
+    slanted = longest > layout.edge - 6
+    for i, name in enumerate(short):
+        middle = layout.edge * (i + 0.5)
+        yield text(name, layout.left - 7, layout.top + middle + 4, class_="name", text_anchor="end")
+        x, y = layout.left + middle + 3 * slanted, layout.top - 7
+        placement = {"transform": f"rotate(-45 {x:.1f} {y:.1f})"} if slanted else {"text_anchor": "middle"}
+        yield text(name, x, y, class_="name", **placement)
+
+
+def _matrix_cell(
+    layout: _MatrixLayout, counts: Ints, fractions: Floats, at: tuple[int, int], names: tuple[str, ...]
+) -> Markup:
+    (i, j), n = at, int(counts[at])
+    strength = float(_strength(fractions)[at])
+    predicted = "predicted correctly" if i == j else f"predicted {names[j]}"
+    title = element(
+        "title", f"{n} of {plural(int(counts[i].sum()), 'image')} of {names[i]} {predicted} ({percent(fractions[at])})"
+    )
+    x, y = layout.left + layout.edge * j, layout.top + layout.edge * i
+    box = {"x": x + 0.5, "y": y + 0.5, "width": layout.edge - 1, "height": layout.edge - 1, "rx": 1.5}
+    marks = [title, element("rect", **box, class_="right" if i == j else "wrong", fill_opacity=strength)]
+    if len(names) <= _MAX_NUMBERED_CLASSES:
+        kind = "count on" if strength > 0.75 else "count"
+        marks.append(text(f"{n}", x + layout.edge / 2, y + layout.edge / 2 + 4, class_=kind, text_anchor="middle"))
+    return element("g", *marks)
+
+
 # --- calibration ----------------------------------------------------------------------------------------------------
 
 
@@ -91,12 +189,12 @@ def reliability_diagram(bins: Reliability) -> Markup:
         f"Reliability diagram in {len(bins.counts)} bins: calibration error {percent(bins.ece)}",
         WIDTH,
         346,
-        *y_axis(plot, percent_label),
+        *plot.y_axis(percent_label),
         text("accuracy", LEFT, 10, class_="label"),
         line((plot.x(0), plot.y(0)), (plot.x(1), plot.y(1)), class_="ideal"),
         *(mark for i in np.flatnonzero(bins.counts).tolist() for mark in _bin(plot, bins, i)),
         *_bin_counts(plot.x, bins.counts),
-        *x_axis(plot.x, 310, "confidence", percent_label),
+        *plot.x.x_axis(310, "confidence", percent_label),
     )
 
 
@@ -121,20 +219,6 @@ def _bin_counts(x: Scale, counts: Ints) -> Iterator[Markup]:
 # --- rejection ------------------------------------------------------------------------------------------------------
 
 
-class FalseAlarmRow(NamedTuple):
-    """A row of the false-alarm chart: images, rejections, and the largest number of rejections that the guarantee
-    explains (None: no guarantee)."""
-
-    name: str
-    n: int
-    rejected: int
-    bound: int | None
-
-    @property
-    def above(self) -> bool:
-        return self.bound is not None and self.rejected > self.bound
-
-
 def false_alarm_chart(rows: tuple[FalseAlarmRow, ...], alpha: float) -> Markup:
     """Draw the measured false-alarm rates, one row per class, against alpha and their upper bounds."""
     names = [shorten(row.name, 18) for row in rows]
@@ -147,7 +231,7 @@ def false_alarm_chart(rows: tuple[FalseAlarmRow, ...], alpha: float) -> Markup:
         bottom + 36,
         *legend([("s1", "measured"), ("warm", "above the bound"), ("limit", "95% bound")], 2),
         line((x(alpha), 30), (x(alpha), bottom), class_="ideal"),
-        *x_axis(x, bottom, f"false alarms; dashed line: alpha = {percent_label(alpha)}", percent_label),
+        *x.x_axis(bottom, f"false alarms; dashed line: alpha = {percent_label(alpha)}", percent_label),
         *(mark for i, row in enumerate(rows) for mark in _false_alarm_marks(x, 44.0 + 20 * i, names[i], row)),
     )
 
@@ -167,18 +251,18 @@ def p_value_histogram(known: Floats, unknown: Floats | None, alpha: float | None
     """Draw histograms of the p-values of known images, and of unknown ones, in twenty bins."""
     groups = {"known images": known} if unknown is None else {"known images": known, "unknown images": unknown}
     fractions = [np.histogram(values, bins=20, range=(0, 1))[0] / len(values) for values in groups.values()]
-    plot = frame((0, 1), (0, 1.05 * float(max(each.max() for each in fractions))))
+    plot = Frame.for_ranges((0, 1), (0, 1.05 * float(max(each.max() for each in fractions))))
     kinds = ("s1", "warm")[: len(groups)]
     return drawing(
         f"Histogram of the p-values of {' and '.join(groups)}",
         WIDTH,
         HEIGHT,
         *legend(zip(kinds, groups, strict=True)),
-        *y_axis(plot, percent_label),
+        *plot.y_axis(percent_label),
         *(bar for i, each in enumerate(fractions) for bar in _bars(plot, each, (i, len(fractions)))),
         line((plot.x(0), plot.y(0.05)), (plot.x(1), plot.y(0.05)), class_="ideal"),
         *(() if alpha is None else _alpha_mark(plot, alpha)),
-        *x_axis(plot.x, plot.y.start, "p-value"),
+        *plot.x.x_axis(plot.y.start, "p-value"),
     )
 
 

@@ -6,18 +6,25 @@ ReportContent after the class names is optional; the report omits sections witho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from likely.base import LikelihoodType
+from likely.evaluation.attacks import AttackResult
+from likely.evaluation.fidelity import Fidelity
+from likely.evaluation.interpolation import Segment
 from likely.evaluation.label_errors import LabelIssue
+from likely.evaluation.memorization import Memorization
 from likely.evaluation.metrics import Floats, Ints, Metrics, PerClass, Reliability, beta_binomial_bound
+from likely.evaluation.repeated_splits import RepeatResult
+from likely.evaluation.robustness import Robustness
+from likely.evaluation.sample_quality import SampleQuality
+from likely.evaluation.synthetic_augmentation import AugmentationResult
 from likely.prediction import CalibrationScope
-from likely.reporting.html.blocks import Section
 
 Images = NDArray[np.uint8]
 
@@ -45,6 +52,23 @@ class Curves:
     learning_rate: Floats | None = None
 
 
+class FalseAlarmRow(NamedTuple):
+    """False alarms of one class, or of all: n known images, of which some were rejected.
+
+    `bound` is the largest number of rejections that the guarantee explains; None without a guarantee.
+    """
+
+    name: str
+    n: int
+    rejected: int
+    bound: int | None
+
+    @property
+    def above(self) -> bool:
+        """True if more images were rejected than the guarantee explains."""
+        return self.bound is not None and self.rejected > self.bound
+
+
 @dataclass(frozen=True, eq=False)
 class FalseAlarms:
     """Known test images rejected as unknown at false-alarm rate `alpha`: counts per class, (K,)."""
@@ -67,6 +91,16 @@ class FalseAlarms:
     def pooled_bound(self) -> int:
         """Upper bound on the rejections over all classes, for a marginal guarantee."""
         return beta_binomial_bound(int(self.n_test.sum()), int(self.n_calibration.sum()), self.alpha, self.level)
+
+    def rows(self, names: tuple[str, ...]) -> tuple[FalseAlarmRow, ...]:
+        """Return a row for each class that has images, with its bound; a marginal guarantee has one bound, for all."""
+        counts = zip(names, self.n_test.tolist(), self.n_rejected.tolist(), strict=True)
+        if self.scope is CalibrationScope.PER_CLASS:
+            bounded = zip(counts, self.bounds.tolist(), strict=True)
+            return tuple(FalseAlarmRow(*count, bound) for count, bound in bounded if count[1])
+        rows = [FalseAlarmRow(*count, None) for count in counts if count[1]]
+        bound = self.pooled_bound if self.scope is CalibrationScope.POOLED else None
+        return (FalseAlarmRow("all classes", int(self.n_test.sum()), int(self.n_rejected.sum()), bound), *rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +167,14 @@ class DataSummary:
     n_unlabeled: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class RobustnessResults:
+    """Robustness of the model and of its baseline, in this order: on corrupted images, and under attacks by model name."""
+
+    corruptions: Sequence[Robustness] = ()
+    attacks: Sequence[tuple[str, Sequence[AttackResult]]] = ()
+
+
 class Option(NamedTuple):
     """One option: its name, its value, and its description."""
 
@@ -158,8 +200,8 @@ class Provenance:
 class ReportContent:
     """Content of a report and a model card.
 
-    `confusion` is (K, K) with true classes in the rows, `options` are grouped under titles, `notes` are further caveats,
-    and `extra` are further sections, shown at the end of their chapter.
+    `confusion` is (K, K) with true classes in the rows, `options` are grouped under titles, and `notes` are further
+    caveats.
     """
 
     header: ReportHeader
@@ -171,17 +213,19 @@ class ReportContent:
     false_alarms: FalseAlarms | None = None
     p_values: PValues | None = None
     per_class: PerClass | None = None
+    repeats: tuple[RepeatResult, ...] = ()
+    synthetic_augmentation: AugmentationResult | None = None
+    robustness: RobustnessResults | None = None
     samples: Samples | None = None
     reconstructions: Reconstructions | None = None
+    interpolation: tuple[Segment, ...] = ()
+    sample_quality: SampleQuality | None = None
+    fidelity: Fidelity | None = None
     most_atypical: MostAtypical | None = None
     most_confident_errors: MostConfidentErrors | None = None
     label_issues: LabelIssues | None = None
+    memorization: Memorization | None = None
     data: DataSummary | None = None
     options: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)
     provenance: Provenance | None = None
     notes: tuple[str, ...] = ()
-    extra: tuple[Section, ...] = ()
-
-    def with_section(self, section: Section | None) -> ReportContent:
-        """Return the content with one more section, if there is one."""
-        return self if section is None else replace(self, extra=(*self.extra, section))

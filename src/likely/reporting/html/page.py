@@ -1,17 +1,160 @@
-"""Self-contained HTML pages: a Jinja template, an inlined style sheet, and a content security policy."""
+"""Self-contained HTML pages: chapters, sections and blocks, rendered by Jinja templates with an inlined style sheet.
+
+A block names the template macro that renders it. Templates escape all text except Markup.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
+from dataclasses import dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 _TEMPLATES = Path(__file__).parent
+
+Cell = str | Markup
+
+
+class Chapter(StrEnum):
+    """Chapters of a report, in order."""
+
+    METRICS = "Metrics"
+    IMAGES = "Generated images"
+    DIAGNOSTICS = "Diagnostics"
+    PROVENANCE = "Provenance"
+
+
+class Chart(NamedTuple):
+    """An SVG chart with its title and a caption that explains how to read it."""
+
+    title: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts side by side where there is room."""
+
+    macro: ClassVar[str] = "charts"
+    charts: tuple[Chart, ...]
+
+
+@dataclass(frozen=True)
+class WideChart:
+    """One chart at its natural size, scrolling sideways where it does not fit."""
+
+    macro: ClassVar[str] = "wide_chart"
+    chart: Chart
+
+
+class Column(NamedTuple):
+    """A table column: its title, and its alignment `text`, `number` or `code`."""
+
+    title: str
+    align: str = "text"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose `folded` rows appear after a click."""
+
+    macro: ClassVar[str] = "table"
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    folded: tuple[tuple[Cell, ...], ...] = ()
+
+
+class ReportImage(NamedTuple):
+    """An image as a data URI, `width` x `height` CSS pixels, with caption lines, the first one emphasized.
+
+    `tiny` images are shown with visible pixels.
+    """
+
+    source: str
+    alt: str
+    width: int
+    height: int
+    tiny: bool
+    caption: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images with captions, flowing like text."""
+
+    macro: ClassVar[str] = "gallery"
+    images: tuple[ReportImage, ...]
+
+    @property
+    def layout(self) -> str:
+        """The CSS class for the width that the captions need."""
+        longest = max((len(line) for image in self.images for line in image.caption), default=0)
+        return "bare" if not longest else "brief" if longest <= 24 else "wordy"
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """Rows of images, each with its name."""
+
+    macro: ClassVar[str] = "image_grid"
+    rows: tuple[tuple[str, tuple[ReportImage, ...]], ...]
+
+    @property
+    def layout(self) -> str:
+        """The CSS class for the number of rows: many rows form two columns."""
+        return "few" if len(self.rows) <= 30 else "many"
+
+
+@dataclass(frozen=True)
+class DefinitionList:
+    """Names and values."""
+
+    macro: ClassVar[str] = "definition_list"
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy, in a monospaced font."""
+
+    macro: ClassVar[str] = "code"
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph of text."""
+
+    macro: ClassVar[str] = "paragraph"
+    text: str
+
+
+Block = Charts | WideChart | Table | Gallery | ImageGrid | DefinitionList | Code | Paragraph
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a report.
+
+    `anchor` is the target of links, `introduction` one or two sentences for readers new to the topic, and `subtitle` an
+    optional question that the heading shows after the title.
+    """
+
+    chapter: Chapter
+    anchor: str
+    title: str
+    introduction: str
+    blocks: tuple[Block, ...]
+    subtitle: str = ""
 
 
 def page(template: str, styles: tuple[str, ...], **context: object) -> str:

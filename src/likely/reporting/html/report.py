@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from likely.reporting.formatting import likelihood_phrase
-from likely.reporting.html.blocks import Chapter, Section
 from likely.reporting.html.caveats import caveats
 from likely.reporting.html.content import ReportContent
-from likely.reporting.html.page import page
-from likely.reporting.html.sections.accuracy import accuracy_sections
-from likely.reporting.html.sections.diagnostics import diagnostic_sections
+from likely.reporting.html.page import Section, page
+from likely.reporting.html.sections.images import class_samples, diagnostic_sections, sample_sections
+from likely.reporting.html.sections.memorization import memorization_sections
+from likely.reporting.html.sections.predictions import prediction_sections
 from likely.reporting.html.sections.provenance import provenance_sections
-from likely.reporting.html.sections.rejection import rejection_sections
-from likely.reporting.html.sections.samples import class_samples, sample_sections
-from likely.reporting.html.sections.training import training_curve_sections
+from likely.reporting.html.sections.robustness import robustness_sections
+from likely.reporting.html.sections.sample_quality import sample_quality_sections
+from likely.reporting.html.sections.training import training_sections
 from likely.reporting.metric_tiles import metric_tiles
 
 
@@ -23,7 +23,7 @@ def render(content: ReportContent) -> str:
     """Render the report as HTML without scripts or requests; text from the content is escaped."""
     header = content.header
     tiles = metric_tiles(content.metrics, header.likelihood_type, len(content.class_names)) if content.metrics else ()
-    chapters = groupby(sections(content), key=lambda section: section.chapter)
+    chapters = groupby(_sections(content), key=lambda section: section.chapter)
     return page(
         "report.html",
         ("style.css",),
@@ -36,16 +36,13 @@ def render(content: ReportContent) -> str:
     )
 
 
-def sections(content: ReportContent) -> tuple[Section, ...]:
-    """Return the sections by chapter, without those that lack data; `extra` sections end their chapter."""
-    order = list(Chapter)
-    return tuple(sorted([*_own_sections(content), *content.extra], key=lambda section: order.index(section.chapter)))
-
-
-def _own_sections(content: ReportContent) -> Iterator[Section]:
-    yield from accuracy_sections(content)
-    yield from rejection_sections(content)
-    yield from training_curve_sections(content)
+def _sections(content: ReportContent) -> Iterator[Section]:
+    """Yield the sections for which there are data, by chapter."""
+    yield from prediction_sections(content)
+    yield from training_sections(content)
+    yield from robustness_sections(content)
     yield from sample_sections(content)
+    yield from sample_quality_sections(content)
     yield from diagnostic_sections(content)
+    yield from memorization_sections(content)
     yield from provenance_sections(content)

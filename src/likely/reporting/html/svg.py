@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from markupsafe import Markup, escape
 
@@ -43,36 +44,6 @@ def line(start: tuple[float, float], end: tuple[float, float], **attributes: obj
     return element("line", x1=start[0], y1=start[1], x2=end[0], y2=end[1], **attributes)
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A linear map from [low, high] to [start, stop]; an empty interval maps to the middle."""
-
-    low: float
-    high: float
-    start: float
-    stop: float
-
-    def __call__(self, value: float) -> float:
-        if self.high == self.low:
-            return (self.start + self.stop) / 2
-        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
-
-
-def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Return about `count` round values in [low, high], with a step of 1, 2 or 5 times a power of ten.
-
-    >>> ticks(0, 0.93)
-    [0.0, 0.2, 0.4, 0.6, 0.8]
-    """
-    if not high > low:
-        return [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
-    digits = max(0, -math.floor(math.log10(step)))
-    return [round(i * step, digits) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
-
 def tick_label(value: float) -> str:
     """Format the value of a tick.
 
@@ -88,6 +59,48 @@ def tick_label(value: float) -> str:
     return label.replace("-", "−")
 
 
+def percent_label(value: float) -> str:
+    """Format a fraction as a percentage without trailing zeros."""
+    return f"{round(value * 100, 6):g}%"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear map from [low, high] to [start, stop]; an empty interval maps to the middle."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        if self.high == self.low:
+            return (self.start + self.stop) / 2
+        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
+
+    def ticks(self, count: int = 4) -> list[float]:
+        """Return about `count` round values in [low, high], with a step of 1, 2 or 5 times a power of ten.
+
+        >>> Scale(0, 0.93, 0, 400).ticks()
+        [0.0, 0.2, 0.4, 0.6, 0.8]
+        """
+        if not self.high > self.low:
+            return [self.low]
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = min((factor * power for factor in (1, 2, 5, 10)), key=lambda step: abs(math.log(step / rough)))
+        digits = max(0, -math.floor(math.log10(step)))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [round(i * step, digits) for i in range(first, last + 1)]
+
+    def x_axis(self, y: float, label: str, tick: TickLabel = tick_label) -> Iterator[Markup]:
+        """Draw a horizontal axis at height `y` with round values below it and its label at the right."""
+        yield line((self.start, y), (self.stop, y), class_="axis")
+        for value in self.ticks(5):
+            yield text(tick(value), self(value), y + 15, class_="tick", text_anchor="middle")
+        yield text(label, self.stop, y + 31, class_="label", text_anchor="end")
+
+
 @dataclass(frozen=True)
 class Frame:
     """The two scales of a plot, in the coordinates of its drawing."""
@@ -95,26 +108,24 @@ class Frame:
     x: Scale
     y: Scale
 
+    @classmethod
+    def for_ranges(cls, x: tuple[float, float], y: tuple[float, float]) -> Self:
+        """Return the scales for two ranges of values in a drawing of WIDTH x HEIGHT."""
+        return cls(Scale(*x, LEFT, RIGHT), Scale(*y, BOTTOM, TOP))
 
-def frame(x: tuple[float, float], y: tuple[float, float]) -> Frame:
-    """Return the scales for two ranges in a drawing of WIDTH x HEIGHT."""
-    return Frame(Scale(*x, LEFT, RIGHT), Scale(*y, BOTTOM, TOP))
+    def y_axis(self, tick: TickLabel = tick_label) -> Iterator[Markup]:
+        """Draw thin lines across the plot with round values at their left."""
+        for value in self.y.ticks():
+            y = self.y(value)
+            yield line((self.x.start, y), (self.x.stop, y), class_="grid")
+            yield text(tick(value), self.x.start - 7, y + 4, class_="tick", text_anchor="end")
 
-
-def x_axis(scale: Scale, y: float, label: str, tick: TickLabel = tick_label) -> Iterator[Markup]:
-    """Draw a horizontal axis at height `y` with round values below it and its label at the right."""
-    yield line((scale.start, y), (scale.stop, y), class_="axis")
-    for value in ticks(scale.low, scale.high, 5):
-        yield text(tick(value), scale(value), y + 15, class_="tick", text_anchor="middle")
-    yield text(label, scale.stop, y + 31, class_="label", text_anchor="end")
-
-
-def y_axis(plot: Frame, tick: TickLabel = tick_label) -> Iterator[Markup]:
-    """Draw thin lines across the plot with round values at their left."""
-    for value in ticks(plot.y.low, plot.y.high, 4):
-        y = plot.y(value)
-        yield line((plot.x.start, y), (plot.x.stop, y), class_="grid")
-        yield text(tick(value), plot.x.start - 7, y + 4, class_="tick", text_anchor="end")
+    def clipped(self, marks: Sequence[Markup]) -> Markup:
+        """Clip marks to the plot with a nested svg element that has the same coordinates."""
+        x, y, width, height = self.x.start, self.y.stop, self.x.stop - self.x.start, self.y.start - self.y.stop
+        # Room for half a line width and for the dots at the ends.
+        box = {"x": x - 4, "y": y - 4, "width": width + 8, "height": height + 8}
+        return element("svg", *marks, **box, viewBox=" ".join(f"{value:g}" for value in box.values()))
 
 
 def legend(entries: Iterable[tuple[str, str]], x: float = LEFT) -> Iterator[Markup]:
@@ -123,19 +134,6 @@ def legend(entries: Iterable[tuple[str, str]], x: float = LEFT) -> Iterator[Mark
         yield element("rect", x=x, y=6.0, width=12, height=5, rx=2, class_=kind)
         yield text(name, x + 17, 13, class_="legend")
         x += 17 + breadth(name) * EM + 14
-
-
-def clipped(plot: Frame, marks: Sequence[Markup]) -> Markup:
-    """Clip marks to the plot with a nested svg element that keeps the coordinates."""
-    x, y, wide, tall = plot.x.start, plot.y.stop, plot.x.stop - plot.x.start, plot.y.start - plot.y.stop
-    # Room for half a line width and for the dots at the ends.
-    box = {"x": x - 4, "y": y - 4, "width": wide + 8, "height": tall + 8}
-    return element("svg", *marks, **box, viewBox=" ".join(f"{value:g}" for value in box.values()))
-
-
-def percent_label(value: float) -> str:
-    """Format a fraction as a percentage without trailing zeros."""
-    return f"{round(value * 100, 6):g}%"
 
 
 def _name(key: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from likely.evaluation.memorization import MembershipInference, Memorization, NearestNeighborMemorization
 from likely.reporting.formatting import number, percent, plural
-from likely.reporting.html.blocks import Block, Chapter, Column, Paragraph, Section, Table
+from likely.reporting.html.content import ReportContent
+from likely.reporting.html.page import Block, Chapter, Column, Paragraph, Section, Table
 from likely.reporting.metric_tiles import MetricTile
 
 _HIGH_AUROC = 0.6
@@ -14,18 +15,19 @@ _SIGNIFICANT = 0.01  # p-value of the nearest-neighbor test
 _COLUMNS = (Column("Metric"), Column("Value", "number"), Column("How to read it"))
 
 
-def memorization_section(found: Memorization | None) -> Section | None:
-    """Return the section on memorization; None if nothing was measured."""
+def memorization_sections(content: ReportContent) -> Iterator[Section]:
+    """Yield the section on memorization if it was measured."""
+    found = content.memorization
     tiles = tuple(_tiles(found)) if found is not None else ()
     if found is None or not tiles:
-        return None
+        return
     blocks: tuple[Block, ...] = (Table("Memorization tests", _COLUMNS, tiles),)
     blocks += tuple(Paragraph(text) for text in memorization_caveats(found))
     introduction = (
         "Tests whether the likelihood separates training images from others of the same kind, and whether generated "
         "images copy training images. If so, the model has memorized training images, and its users may recover them."
     )
-    return Section(
+    yield Section(
         Chapter.DIAGNOSTICS,
         "memorization",
         "Memorization",

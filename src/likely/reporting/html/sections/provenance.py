@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from markupsafe import Markup
 
 from likely.reporting.formatting import plural
-from likely.reporting.html.blocks import Block, Chapter, Code, Column, DefinitionList, Paragraph, Section, Table
 from likely.reporting.html.content import DataSummary, Option, Provenance, ReportContent
+from likely.reporting.html.page import Block, Chapter, Code, Column, DefinitionList, Paragraph, Section, Table
 
 _MAX_ROWS = 20
 

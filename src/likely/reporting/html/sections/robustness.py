@@ -8,7 +8,8 @@ from likely.evaluation.attacks import AttackResult
 from likely.evaluation.corruptions import CORRUPTIONS, STRENGTHS
 from likely.evaluation.robustness import Robustness
 from likely.reporting.formatting import percent, plural
-from likely.reporting.html.blocks import Cell, Chapter, Column, Paragraph, Section, Table
+from likely.reporting.html.content import ReportContent, RobustnessResults
+from likely.reporting.html.page import Cell, Chapter, Column, Paragraph, Section, Table
 
 Attacks = Sequence[tuple[str, Sequence[AttackResult]]]
 
@@ -27,28 +28,26 @@ _ATTACK_COLUMNS = (
 )
 
 
-def robustness_section(corruptions: Sequence[Robustness], attacks: Attacks) -> Section | None:
-    """Return the section on robustness, the model before its baseline; None if nothing was measured."""
-    blocks = tuple(robustness_blocks(corruptions, attacks))
+def robustness_sections(content: ReportContent) -> Iterator[Section]:
+    """Yield the section on robustness if it was measured."""
+    blocks = tuple(robustness_blocks(content.robustness)) if content.robustness is not None else ()
     if not blocks:
-        return None
+        return
     introduction = (
         "Accuracy on corrupted images and under adversarial attacks, and the fraction of these images that the classifier "
         "rejects as unknown."
     )
-    return Section(
-        Chapter.METRICS, "robustness", "Robustness", introduction, blocks, "what does it take to mislead it?"
-    )
+    yield Section(Chapter.METRICS, "robustness", "Robustness", introduction, blocks, "what does it take to mislead it?")
 
 
-def robustness_blocks(corruptions: Sequence[Robustness], attacks: Attacks) -> Iterator[Table | Paragraph]:
+def robustness_blocks(found: RobustnessResults) -> Iterator[Table | Paragraph]:
     """Yield a table and a paragraph for the corruptions and for the attacks that were measured."""
-    if corruptions:
-        yield Table("Accuracy on corrupted images", _CORRUPTION_COLUMNS, tuple(_corruption_rows(corruptions)))
-        yield Paragraph(_corruption_summary(corruptions))
-    if attacks:
-        yield Table("Adversarial attacks", _ATTACK_COLUMNS, tuple(_attack_rows(attacks)))
-        yield Paragraph(_attack_summary(attacks))
+    if found.corruptions:
+        yield Table("Accuracy on corrupted images", _CORRUPTION_COLUMNS, tuple(_corruption_rows(found.corruptions)))
+        yield Paragraph(_corruption_summary(found.corruptions))
+    if found.attacks:
+        yield Table("Adversarial attacks", _ATTACK_COLUMNS, tuple(_attack_rows(found.attacks)))
+        yield Paragraph(_attack_summary(found.attacks))
 
 
 def _corruption_rows(corruptions: Sequence[Robustness]) -> Iterator[tuple[Cell, ...]]:

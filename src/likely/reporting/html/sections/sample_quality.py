@@ -7,29 +7,29 @@ from collections.abc import Iterator, Sequence
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.sample_quality import ClassConsistency, NearDuplicates, SampleQuality
 from likely.reporting.formatting import distance, interval, number, percent, plural
-from likely.reporting.html.blocks import Block, Cell, Chapter, Column, Paragraph, Section, Table
 from likely.reporting.html.charts import meter
+from likely.reporting.html.content import ReportContent
+from likely.reporting.html.page import Block, Cell, Chapter, Column, Paragraph, Section, Table
 from likely.reporting.metric_tiles import MetricTile
 
 _MAX_ROWS = 20
 _COLUMNS = (Column("Metric"), Column("Value", "number"), Column("How to read it"))
 
 
-def sample_quality_section(
-    sample_quality: SampleQuality | None, fidelity: Fidelity | None, names: Sequence[str]
-) -> Section | None:
-    """Return the section on generated images; None if nothing was measured."""
+def sample_quality_sections(content: ReportContent) -> Iterator[Section]:
+    """Yield the section on the quality of generated images if it was measured."""
+    quality, fidelity = content.sample_quality, content.fidelity
     blocks = (
-        *(_sample_quality_blocks(sample_quality, names) if sample_quality else ()),
+        *(_sample_quality_blocks(quality, content.class_names) if quality else ()),
         *(_fidelity_blocks(fidelity) if fidelity else ()),
     )
     if not blocks:
-        return None
+        return
     introduction = (
         "Tests whether generated images show the class that they were generated for, whether they copy training images, "
         "and how similar they are to real images."
     )
-    return Section(Chapter.IMAGES, "sample-quality", "Sample quality", introduction, blocks, "are its images any good?")
+    yield Section(Chapter.IMAGES, "sample-quality", "Sample quality", introduction, blocks, "are its images any good?")
 
 
 def fidelity_tiles(fidelity: Fidelity) -> Iterator[MetricTile]:

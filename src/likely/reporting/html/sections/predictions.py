@@ -1,4 +1,4 @@
-"""Accuracy and calibration: confusion matrix, reliability diagram, results of each class."""
+"""Predictions: confusion matrix, calibration, results of each class, and rejection."""
 
 from __future__ import annotations
 
@@ -9,23 +9,38 @@ import numpy as np
 from likely.evaluation.metrics import Ints, PerClass, Reliability
 from likely.prediction import CalibrationScope
 from likely.reporting.formatting import number, percent
-from likely.reporting.html.blocks import Block, Cell, Chapter, Chart, Charts, Column, Section, Table, WideChart
-from likely.reporting.html.charts import meter, reliability_diagram
-from likely.reporting.html.confusion_matrix import MAX_NAMED_CLASSES, compact_matrix, confusion_matrix
-from likely.reporting.html.content import FalseAlarms, ReportContent
+from likely.reporting.html.charts import (
+    MAX_NAMED_CLASSES,
+    compact_matrix,
+    confusion_matrix,
+    false_alarm_chart,
+    meter,
+    p_value_histogram,
+    reliability_diagram,
+)
+from likely.reporting.html.content import FalseAlarms, PValues, ReportContent
+from likely.reporting.html.page import Block, Cell, Chapter, Chart, Charts, Column, Section, Table, WideChart
 
 _MAX_PAIRS = 20
 _MAX_ROWS = 30
+_MAX_BARS, _N_HIGHEST_BARS = 30, 20  # rows of the false-alarm chart; if there are more, the highest rates
+_GUARANTEES = {
+    CalibrationScope.PER_CLASS: "The guarantee holds for each class.",
+    CalibrationScope.POOLED: "The guarantee holds for all classes together; single classes may have more or fewer.",
+}
 
 
-def accuracy_sections(content: ReportContent) -> Iterator[Section]:
-    """Yield the sections on accuracy and calibration for which there are data."""
+def prediction_sections(content: ReportContent) -> Iterator[Section]:
+    """Yield the sections on test images for which there are data."""
     if content.confusion is not None:
         yield _confusion(content.confusion, content.class_names)
     if content.reliability is not None:
         yield _reliability(content.reliability)
     if content.per_class is not None:
         yield _per_class(content.per_class, content.class_names, content.false_alarms)
+    charts = tuple(_rejection_charts(content))
+    if charts:
+        yield _rejection(charts)
 
 
 def _confusion(counts: Ints, names: tuple[str, ...]) -> Section:
@@ -113,3 +128,44 @@ def _class_row(table: PerClass, k: int, name: str, alarms: FalseAlarms | None) -
     if alarms is None:
         return row
     return (*row, f"{alarms.n_rejected[k]:,} of {alarms.n_test[k]:,}", f"{alarms.n_calibration[k]:,}")
+
+
+def _rejection(charts: tuple[Chart, ...]) -> Section:
+    introduction = (
+        "A p-value is the fraction of calibration images that were at least as atypical as the image. "
+        "An image is unknown if its p-value is small for every class."
+    )
+    return Section(
+        Chapter.METRICS,
+        "rejection",
+        "Rejection",
+        introduction,
+        (Charts(charts),),
+        "does it know what it does not know?",
+    )
+
+
+def _rejection_charts(content: ReportContent) -> Iterator[Chart]:
+    alarms = content.false_alarms
+    if alarms is not None and alarms.scope is not CalibrationScope.NONE and alarms.n_test.any():
+        yield _false_alarms(alarms, content.class_names)
+    if content.p_values is not None and len(content.p_values.known):
+        yield _p_values(content.p_values, None if alarms is None else alarms.alpha)
+
+
+def _false_alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
+    rows = alarms.rows(names)
+    shown = rows if len(rows) <= _MAX_BARS else sorted(rows, key=lambda row: -row.rejected / row.n)[:_N_HIGHEST_BARS]
+    selection = "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} rows with the highest rates. "
+    caption = (
+        f"{selection}Images of known classes that were rejected as unknown. {_GUARANTEES[alarms.scope]} "
+        "Random variation explains an excess between the dashed line and the mark, but not beyond the mark."
+    )
+    return Chart("False alarms", false_alarm_chart(tuple(shown), alarms.alpha), caption)
+
+
+def _p_values(values: PValues, alpha: float | None) -> Chart:
+    caption = "p-values of known images should be uniform, along the dashed line, or larger."
+    if values.unknown is not None:
+        caption += " p-values of unknown images should be small: larger ones belong to images that are not rejected."
+    return Chart("p-values", p_value_histogram(np.asarray(values.known), values.unknown, alpha), caption)
