@@ -41,25 +41,36 @@ from likely.training.options import TrainingOptions
 class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """p(c | x) = softmax(log p(x | c) / T + log π_c), with p(x | c) from one of the model families.
 
-    Parameters
-    ----------
-    model : the name of a family, which `likely models` lists, or "auto": chosen by the images and their number.
-    options : the family's own options, a mapping or its options object.
-    training : TrainingOptions, or a mapping such as {"epochs": 20}.
-    images : ImageOptions, or a mapping: the size and color that images are converted to.
-    features : FeatureOptions, or a mapping such as {"backbone": "resnet"}: model inputs other than pixels.
-    random_state : seed of the weights, the splits, the order and the noise.
-
-    Attributes
-    ----------
-    predictor_ : the fitted Predictor, the contents of a model folder.
-    classes_ : the labels, (K,).
-    n_features_in_ : the dimension of vectors.
-
     `fit` takes 2-D arrays as vectors of any range, and arrays (N, H, W[, C]) or lists of paths, Pillow images or arrays as
     images. It holds out a tenth of every class to choose weights and temperature, and a fifth to calibrate p-values, at most
     300 images each. A label None marks an unlabeled image.
 
+    Parameters
+    ----------
+    model
+        Name of a family, which `likely models` lists, or "auto": chosen by the images and their number.
+    options
+        Options of the family, a mapping or its options object.
+    training
+        TrainingOptions, or a mapping such as {"epochs": 20}.
+    images
+        ImageOptions, or a mapping: the size and color that images are converted to.
+    features
+        FeatureOptions, or a mapping such as {"backbone": "resnet"}: model inputs other than pixels.
+    random_state
+        Seed of the weights, the splits, the order and the noise.
+
+    Attributes
+    ----------
+    predictor_
+        Fitted Predictor, the contents of a model folder.
+    classes_
+        Labels, (K,).
+    n_features_in_
+        Dimension of vectors.
+
+    Examples
+    --------
     >>> from sklearn.datasets import load_digits
     >>> digits = load_digits()
     >>> classifier = Classifier("gaussian").fit(digits.images / 16, digits.target)
