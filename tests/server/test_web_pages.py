@@ -126,6 +126,9 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     classify(page, images)
     statuses = set(page.locator(".badge").all_inner_texts())
     assert {"known", "unknown"} <= statuses
+    unknown = page.locator(".prediction").filter(has=page.locator(".badge.unknown")).first
+    assert unknown.locator(".bars").count() == 0
+    assert not {"false", "null", "undefined"} & set(unknown.inner_text().split())
     page.get_by_role("button", name="Why?").last.click()
     page.locator(".pair img").nth(1).wait_for()
     page.get_by_role("button", name="Wrong?").last.click()

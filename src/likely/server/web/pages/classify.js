@@ -76,7 +76,7 @@ function card(prediction, file, me, model) {
   const wrong = make('button', { type: 'button', class: 'quiet', onclick: () => correct(element, prediction, model) }, 'Wrong?');
   element.append(
     make('p', { class: 'description' }, description(prediction)),
-    prediction.status !== 'unknown' && bars(prediction.classes),
+    prediction.status === 'unknown' ? '' : bars(prediction.classes),
     make('div', { class: 'row' }, why, me.scopes.some((scope) => ['label', 'admin'].includes(scope)) && wrong),
     explanation);
   return element;

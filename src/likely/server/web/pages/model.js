@@ -13,7 +13,7 @@ export function model(page, { me, model: shown, reload }) {
     ['Images', `${shown.size[0]} × ${shown.size[1]} pixels, ${shown.channels === 1 ? 'gray' : 'color'}`],
     ['Classes', shown.labels.join(', ')],
   ].map(([name, value]) => make('tr', {}, make('th', { scope: 'row' }, name), make('td', {}, value)))));
-  const predictions = make('div', {});
+  const drift = make('p', { class: 'soft' }), predictions = make('div', {});
   async function change(action, question) {
     if (!confirm(question)) return;
     const response = await ask(`/v1/models/${encodeURIComponent(shown.name)}/${action}`, { method: 'POST' });
@@ -28,9 +28,8 @@ export function model(page, { me, model: shown, reload }) {
         me.scopes.includes('admin') && [
           button('Reload', 'reload', `Load the folder of ${shown.name} again? Classes that were added here stay.`),
           button('Roll back', 'rollback', `Return to the version of ${shown.name} before the last class was added?`)])),
+    make('h2', {}, 'Drift'), drift,
     make('h2', {}, 'Predictions by status'), predictions);
-  const drift = make('p', { class: 'soft' });
-  predictions.before(drift);
   attempt(async () => {
     const response = await ask(`/v1/models/${encodeURIComponent(`${shown.name}@${shown.version}`)}/drift`);
     if (response.drifted === null) drift.textContent = response.n ? `The last ${response.n} images are too few to detect drift.` : 'There are no data to detect drift yet.';
