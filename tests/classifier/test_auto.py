@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 
 from likely import Classifier
 from likely.classifier.auto import BACKBONE, MIN_IMAGES_PER_CLASS, choose_model, default_backbone
+from likely.data.listing import list_data
 from likely.data.preprocessing import to_pil, write_image
 from likely.features.feature_extractors import FeatureOptions
 from likely.options import AUTO
@@ -53,11 +54,11 @@ def test_a_backbone_at_hand_is_for_photographs(tmp_path, monkeypatch, side, kind
     for name in "ab":
         (tmp_path / name).mkdir()
         write_image(tmp_path / name / "1.png", to_pil(np.zeros((3, side, side), np.uint8)))
-    assert default_backbone(AUTO, PIXELS, str(tmp_path)).kind == "pixels"
+    assert default_backbone(AUTO, PIXELS, list_data(tmp_path)).kind == "pixels"
     monkeypatch.setenv(BACKBONE, "somewhere")
-    assert default_backbone(AUTO, PIXELS, str(tmp_path)).kind == kind
-    assert default_backbone("vae", PIXELS, str(tmp_path)).kind == "pixels"
-    assert default_backbone(AUTO, FeatureOptions(features="random"), str(tmp_path)).kind == "random"
+    assert default_backbone(AUTO, PIXELS, list_data(tmp_path)).kind == kind
+    assert default_backbone("vae", PIXELS, list_data(tmp_path)).kind == "pixels"
+    assert default_backbone(AUTO, FeatureOptions(features="random"), list_data(tmp_path)).kind == "random"
 
 
 def test_a_classifier_says_what_it_chose():

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from likely.data.sources.base import SplitListing, class_names
-from likely.data.sources.listing import list_splits
+from likely.data.listing import DataListing, list_data
+from likely.data.sources.base import Listings, SplitListing
 from likely.exceptions import DataError
 
 
@@ -38,6 +38,10 @@ def found(listing: SplitListing, below: Path) -> dict[str, str | None]:
     """Each file, from a folder on, with its label."""
     items = listing.items
     return {str(Path(items.name(i)).relative_to(below)): listing.labels[i] for i in range(len(items))}
+
+
+def list_splits(data: str | Path) -> Listings:
+    return list_data(data).splits
 
 
 def sentence_of(data: str | Path) -> str:
@@ -65,7 +69,7 @@ def test_flat_class_folders(draw, tmp_path) -> None:
 def test_nested_class_folders_are_called_by_their_way(draw, tmp_path) -> None:
     for name in ("Fruit/Apple/Golden/1.png", "Fruit/Pear/1.png", "Fruit/2.png", "Milk/1.png"):
         draw(name)
-    assert class_names(list_splits(tmp_path)) == ("Fruit", "Fruit/Apple/Golden", "Fruit/Pear", "Milk")
+    assert list_data(tmp_path).class_names == ("Fruit", "Fruit/Apple/Golden", "Fruit/Pear", "Milk")
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
@@ -78,13 +82,13 @@ def test_part_folders(draw, tmp_path, validation) -> None:
         "validation": {f"{validation}/cat/2.png": "cat"},
         "test": {"test/cat/3.png": "cat", "test/owl/4.png": "owl"},
     }
-    assert class_names(parts) == ("a/dog", "cat", "owl")
+    assert DataListing("X", parts).class_names == ("a/dog", "cat", "owl")
 
 
 def test_a_class_may_be_called_train(draw, tmp_path) -> None:
     for name in ("bus/1.png", "train/1.png", "car/1.png"):
         draw(name)
-    assert class_names(list_splits(tmp_path)) == ("bus", "car", "train")
+    assert list_data(tmp_path).class_names == ("bus", "car", "train")
 
 
 def test_unlabeled_folders(draw, tmp_path) -> None:
@@ -173,7 +177,7 @@ def test_other_files_are_refused_with_what_is_understood(tmp_path) -> None:
 
 def test_class_names_are_sorted_as_numbers_if_all_are() -> None:
     def sorted_names(*names: str) -> tuple[str, ...]:
-        return class_names({"train": SplitListing(None, names)})  # type: ignore[arg-type]
+        return DataListing("X", {"train": SplitListing(None, names)}).class_names  # type: ignore[arg-type]
 
     assert sorted_names("10", "9", "1") == ("1", "9", "10")
     assert sorted_names("10", "9", "x") == ("10", "9", "x")
@@ -334,7 +338,7 @@ def test_labels_may_be_numbers_or_missing(draw, tmp_path, suffix) -> None:
     rows = [(draw(f"{i}.png").name, label) for i, label in enumerate([10, 9, None])]
     parts = list_splits(write_table(tmp_path / f"list{suffix}", ["file_name", "label"], rows))
     assert list(parts["train"].labels) == ["10", "9", None]
-    assert class_names(parts) == ("9", "10")
+    assert DataListing("X", parts).class_names == ("9", "10")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -426,7 +430,7 @@ def test_the_digits_and_their_fixed_quarter() -> None:
     parts, again = list_splits("digits"), list_splits("digits")
     sizes = {part: len(listing.items) for part, listing in parts.items()}
     assert sizes == {"train": 1352, "test": 445}
-    assert class_names(parts) == tuple("0123456789")
+    assert DataListing("X", parts).class_names == tuple("0123456789")
     assert parts["test"].items.array.max() == 255
     assert parts["test"].items.array.dtype == np.uint8
     assert np.array_equal(parts["test"].items.array, again["test"].items.array)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,11 +14,22 @@ from sklearn.datasets import load_digits
 
 from likely.checkpoint import read_document
 from likely.classifier import load
+from likely.classifier.auto import BACKBONE
+from likely.data import listing
 from likely.data.loading import load_dataset
+from likely.data.preprocessing import write_image
 from likely.evaluation.evaluate import N_TIMED
 from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.exceptions import DataError, TrainConfigError
-from likely.experiment import SAMPLES_PER_CLASS, TRAINING_STATE, TrainConfig, held_out_splits, resume_run, start_run
+from likely.experiment import (
+    SAMPLES_PER_CLASS,
+    TRAINING_STATE,
+    TrainConfig,
+    held_out_splits,
+    prepare,
+    resume_run,
+    start_run,
+)
 from likely.features.feature_extractors import RandomConvolutions
 from likely.training.options import TrainingOptions
 
@@ -246,3 +258,23 @@ def test_what_was_set_aside_is_found_again_or_said_to_have_gone(uninterrupted, t
     np.savez(tmp_path / "other.npz", x=images, y=np.arange(40) % 10)
     with pytest.raises(DataError, match="does not hold the images"):
         held_out_splits(classifier, uninterrupted, str(tmp_path / "other.npz"))
+
+
+def test_prepare_lists_the_data_and_reads_each_header_once(tmp_path, monkeypatch):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            pixels = np.random.default_rng(i).integers(0, 256, (3, 16, 16), np.uint8)
+            write_image(tmp_path / name / f"{i}.png", pixels)
+    calls = Counter()
+
+    def count(name):
+        function = getattr(listing, name)
+        monkeypatch.setattr(listing, name, lambda *args: calls.update([(name, *map(str, args[:1]))]) or function(*args))
+
+    for name in ("list_folder", "read_header"):
+        count(name)
+    monkeypatch.setenv(BACKBONE, "somewhere")
+    assert prepare(TrainConfig(data=str(tmp_path), model="auto")).choice.features.kind == "random"
+    assert len(calls) == 1 + 12
+    assert set(calls.values()) == {1}

@@ -18,8 +18,8 @@ from likely.benchmark.metrics import BenchmarkData, accuracy, efficiency, measur
 from likely.benchmark.results import ResultsLog
 from likely.checkpoint import DOCUMENT, read_document
 from likely.classifier import Predictor, load
+from likely.data.listing import list_data
 from likely.data.sources.base import LoadError
-from likely.data.sources.listing import list_splits
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.extractors import Extractor, ModelExtractor, extractor
 from likely.exceptions import BenchmarkError, LikelyError
@@ -219,7 +219,7 @@ class Benchmark:
     def _validate(self) -> None:
         """Raise BenchmarkError before any training if models have another configuration or if there are too few real images."""
         select_device(self.config.training.device)
-        test = list_splits(self.config.data).get("test")
+        test = list_data(self.config.data).splits.get("test")
         n_test = sum(label is not None for label in test.labels) if test else None
         if n_test and self.config.samples and self.config.samples > n_test:
             raise BenchmarkError(

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from likely.data.infer_format import native_size
-from likely.data.sources.listing import list_splits
+from likely.data.listing import DataListing
 from likely.features.feature_extractors import FeatureOptions
 from likely.options import AUTO
 
@@ -27,12 +26,12 @@ class ModelChoice:
     reason: str = ""
 
 
-def default_backbone(model: str, features: FeatureOptions, data: str) -> FeatureOptions:
+def default_backbone(model: str, features: FeatureOptions, data: DataListing) -> FeatureOptions:
     """Return the given features, or those of the default backbone if the images of DATA are large enough."""
     backbone = os.environ.get(BACKBONE)
     if model != AUTO or not backbone or features.model_fields_set:
         return features
-    native = native_size(list_splits(data))
+    native = data.native_size
     if native is None or min(native) < MIN_BACKBONE_SIDE:
         return features
     return features.model_copy(update={"features": "backbone", "backbone": backbone})

@@ -14,7 +14,7 @@ from torch import Tensor
 from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
 from likely.data.decoding import Array, source_name
 from likely.data.image_dataset import ImageBatch, ImageDataset, LazyImages
-from likely.data.infer_format import infer_format
+from likely.data.listing import DataListing
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.reader import Reader, ReadResult
 from likely.data.sources.base import ArrayItems, LoadError, SourceItems, SplitListing
@@ -83,7 +83,7 @@ def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: I
     """
     listed = _items(X)
     _require_some(listed)
-    format = infer_format(options, {"train": SplitListing(listed, ())}, "X")
+    format = DataListing("X", {"train": SplitListing(listed, ())}).infer_format(options)
     result = _read(listed, format, fingerprint)
     if not len(result.indices):
         raise ImageError(f"none of the {len(listed)} images could be read; {result.errors[0].message}")

@@ -12,19 +12,18 @@ from typing import Final
 import numpy as np
 
 from likely.data.dataset import Dataset, LabeledImages
-from likely.data.infer_format import infer_format
+from likely.data.listing import DataListing, list_data
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.quality.issues import counted
 from likely.data.reader import Reader, ReadResult
-from likely.data.sources.base import SPLITS, Listings, SplitListing, class_names
-from likely.data.sources.listing import list_splits
+from likely.data.sources.base import SPLITS, Listings, SplitListing
 from likely.exceptions import DataError
 
 NATIVE_FORMAT: Final = ImageOptions()
 
 
 def load_dataset(
-    data: str | Path,
+    data: str | Path | DataListing,
     images: ImageOptions | ImageFormat = NATIVE_FORMAT,
     *,
     splits: Collection[str] = SPLITS,
@@ -38,26 +37,25 @@ def load_dataset(
     images read and their total. Raises DataError if DATA is not a known source, if no image of a split can be read, or if
     it has fewer classes than `fewest_classes`: training needs two, evaluation none.
     """
-    name, listings = str(data), list_splits(data)
-    classes = class_names(listings)
-    _require_classes(name, listings, classes, fewest_classes)
-    requested = {split: listings[split] for split in SPLITS if split in splits and split in listings}
-    format = infer_format(images, requested, name)
+    listed = data if isinstance(data, DataListing) else list_data(data)
+    _require_classes(listed, fewest_classes)
+    requested = {split: listed.splits[split] for split in SPLITS if split in splits and split in listed.splits}
+    format = listed.infer_format(images, splits)
     reader = Reader(format, _fits_in_memory(requested, format, memory), _ProgressCounter(requested, progress))
     results = {split: reader.read(listing.items) for split, listing in requested.items()}
     loaded = {
-        split: _labeled_images(f"{name}: {split}", results[split], listing, classes)
+        split: _labeled_images(f"{listed.name}: {split}", results[split], listing, listed.class_names)
         for split, listing in requested.items()
     }
     return Dataset(
-        name=name,
-        classes=classes,
+        name=listed.name,
+        classes=listed.class_names,
         train=loaded.get("train"),
         validation=loaded.get("validation"),
         test=loaded.get("test"),
         errors=tuple(e for split, listing in requested.items() for e in (*listing.errors, *results[split].errors)),
         format=format,
-        available=tuple(split for split in SPLITS if split in listings and len(listings[split].items)),
+        available=tuple(split for split in SPLITS if split in listed.splits and len(listed.splits[split].items)),
     )
 
 
@@ -93,9 +91,10 @@ def _fits_in_memory(listings: Listings, format: ImageFormat | None, memory: int)
     return format is None or n_images * int(np.prod(format.shape)) <= memory
 
 
-def _require_classes(name: str, listings: Listings, classes: tuple[str, ...], fewest: int) -> None:
+def _require_classes(listed: DataListing, fewest: int) -> None:
+    classes = listed.class_names
     if len(classes) < fewest:
-        n_images = counted(sum(len(listing.items) for listing in listings.values()), "image")
+        n_images = counted(sum(len(listing.items) for listing in listed.splits.values()), "image")
         present = f"only one class, {classes[0]!r}" if classes else "no class"
         expected = f"a folder or a label for each of at least {fewest} classes was expected"
-        raise DataError(f"{name}: has {n_images} of {present}; {expected}")
+        raise DataError(f"{listed.name}: has {n_images} of {present}; {expected}")

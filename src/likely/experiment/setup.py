@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from likely import models
 from likely.classifier.auto import ModelChoice, choose_model, default_backbone
 from likely.data.dataset import Dataset, LabeledImages, concatenate
+from likely.data.listing import list_data
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.exceptions import TrainConfigError
@@ -53,13 +54,14 @@ def prepare(config: TrainConfig, progress: Callable[[int, int], None] | None = N
     Everything is resolved now, so that a resumed training does not depend on later defaults. Raises TrainConfigError if
     options do not fit together.
     """
-    features = default_backbone(config.model, config.features, config.data)
+    listed = list_data(config.data)
+    features = default_backbone(config.model, config.features, listed)
     if config.decoder.minutes is not None and features.kind != "backbone":
         raise TrainConfigError(
             "--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER"
         )
     images = with_backbone_defaults(config.images, features)
-    dataset = load_dataset(config.data, images, splits=("train", "validation"), progress=progress)
+    dataset = load_dataset(listed, images, splits=("train", "validation"), progress=progress)
     dataset, splits = split_dataset(dataset, config.seed)
     train = splits.train
     choice = choose_model(config.model, features, train.images.shape, train.class_counts(len(dataset.classes)))

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from likely.data.dataset import Dataset
 from likely.data.decoding import read_header
+from likely.data.listing import list_data
 from likely.data.loading import NATIVE_FORMAT, load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.quality.duplicates import find_duplicates
 from likely.data.quality.issues import DataIssues, Issue, Severity, counted, error, note, warning
 from likely.data.sources.base import FileItems, Listings
-from likely.data.sources.listing import list_splits
 from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError
 from likely.options import Options
@@ -42,11 +42,12 @@ def check(
     progress: Callable[[int, int], None] | None = None,
 ) -> DataIssues:
     """Read all of DATA and return its issues; raise DataError if DATA is not a known source."""
-    dataset = load_dataset(data, images, progress=progress, fewest_classes=0)
+    listed = list_data(data)
+    dataset = load_dataset(listed, images, progress=progress, fewest_classes=0)
     issues = [
         *_unreadable(dataset),
         *_class_sizes(dataset, options),
-        *_image_sizes(list_splits(data), options),
+        *_image_sizes(listed.splits, options),
         *find_duplicates(dataset, options.max_compared),
     ]
     n_classes = len(dataset.classes)

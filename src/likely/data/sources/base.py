@@ -110,14 +110,6 @@ class SplitListing:
 Listings: TypeAlias = Mapping[str, SplitListing]
 
 
-def class_names(listings: Listings) -> tuple[str, ...]:
-    """Return the class names of all splits, sorted numerically if all are whole numbers, else alphabetically."""
-    names = {name for listing in listings.values() for name in listing.labels if name is not None}
-    if all(name.isdecimal() and name.isascii() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
-
-
 def integer_names(values: Array) -> list[str | None]:
     """Convert integer labels (N,) to class names: 7 -> "7", and -1 -> None for unlabeled."""
     name_of = {int(value): None if value == -1 else str(value) for value in set(values.tolist())}
