@@ -13,8 +13,8 @@ from torch.testing import assert_close
 from likely.base import Task
 from likely.exceptions import DivergenceError
 from likely.models.gaussian import Gaussian, GaussianOptions
-from likely.training.loop import MAX_ROLLBACKS, SNAPSHOT_EVERY, fit, fit_closed_form, is_snapshot_point
-from likely.training.schedules import SCHEDULES
+from likely.training.loop import fit, fit_closed_form
+from likely.training.optimizers import SCHEDULES
 
 N = 13  # images: three batches an epoch, the last with the one left over
 
@@ -280,8 +280,8 @@ def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
     model = Weights(lambda loss, weight, n: bad(loss) if n > 4 else loss)
     training = state(model, schedule="constant", learning_rate=0.1)
     steps = fit(training, feed(N))
-    notes = [next(steps).note for _ in range(4 + MAX_ROLLBACKS)]
-    assert sum(note is not None for note in notes) == MAX_ROLLBACKS
+    notes = [next(steps).note for _ in range(4 + 3)]
+    assert sum(note is not None for note in notes) == 3
     with pytest.raises(DivergenceError) as raised:
         next(steps)
     for words in (
@@ -314,11 +314,11 @@ def test_a_way_back_forgets_the_lowest_loss_of_the_way_there(ruin):
 
 
 def test_a_long_epoch_is_kept_every_so_many_steps():
-    n = 2 * SNAPSHOT_EVERY + 100
-    model = Weights(at_loss(SNAPSHOT_EVERY + 10))
+    n = 2 * 200 + 100
+    model = Weights(at_loss(200 + 10))
     training = state(model, epochs=1)
     steps = list(fit(training, feed(n, batch_size=2)))
-    assert [step.number for step in steps if step.note] == [SNAPSHOT_EVERY]
+    assert [step.number for step in steps if step.note] == [200]
     assert steps[-1].number == n // 2
 
 
@@ -368,7 +368,7 @@ def test_resumed_where_a_bad_step_leads_back_to_it_goes_back_as_before(bad):
 
     training, points = ruined_once(), []
     for _ in fit(training, feed(N)):
-        if is_snapshot_point(training.progress) and not training.progress.rollbacks:
+        if training.progress.is_snapshot_point and not training.progress.rollbacks:
             points.append(training.snapshot())
     resumed = ruined_once()
     resumed.restore(*points[-1])

@@ -6,10 +6,16 @@ from copy import deepcopy
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_trainings import feed, state, vae
+from torch import nn
 from torch.testing import assert_close
 
+from likely.base import Trainable
 from likely.training.loop import fit
+from likely.training.options import TrainingOptions
+from likely.training.state import TrainingState
 
 OPTIMIZERS = ["adamw", "adam", "adagrad", "sgd"]
 
@@ -143,3 +149,95 @@ def test_the_options_rate_and_objectives_are_the_models():
     assert [objective.name for objective in training.objectives] == ["bound"]
     assert {group["lr"] for group in training.optimizers[0].param_groups} == {0.25}
     assert training.device == torch.device("cpu")
+
+
+# --- exponential moving average --------------------------------------------------------------------------------------
+
+
+class Averaged(Trainable):
+    """A weight, a running mean and a counter, without objectives."""
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+        self.set(value)
+
+    def set(self, value):
+        nn.init.constant_(self.norm.weight, value)
+
+    def objectives(self):
+        return ()
+
+
+def averaging(value, decay):
+    model = Averaged(value)
+    return model, TrainingState(model, TrainingOptions(ema_decay=decay), seed=0)
+
+
+def decay_at(n, decay):
+    return min(decay, (1 + n) / (10 + n))
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=8), st.sampled_from([0.0, 0.3, 0.9, 0.998]))
+def test_moving_average_agrees_with_its_closed_form(values, decay):
+    """The first update copies the weights; each later one moves by 1 − d."""
+    model, training = averaging(100.0, decay)
+    expected = values[0]
+    for n, value in enumerate(values):
+        model.set(value)
+        training.ema.update_parameters(model)
+        if n:
+            d = decay_at(n, decay)
+            expected = d * expected + (1 - d) * value
+        assert training.ema_model.norm.weight.tolist() == pytest.approx([expected] * 2, rel=1e-4, abs=1e-4)
+
+
+@given(st.floats(-10, 10, width=32), st.floats(0, 0.999))
+def test_moving_average_of_constant_weights_is_constant(value, decay):
+    model, training = averaging(value, decay)
+    for _ in range(5):
+        training.ema.update_parameters(model)
+    assert torch.equal(training.ema_model.norm.weight, model.norm.weight)
+
+
+def test_moving_average_without_decay_is_the_model():
+    model, training = averaging(1.0, 0.0)
+    for value in (2.0, 3.0, 4.0):
+        model.set(value)
+        training.ema.update_parameters(model)
+        assert torch.equal(training.ema_model.norm.weight, model.norm.weight)
+
+
+def test_moving_average_copies_counters_and_averages_running_means():
+    model, training = averaging(1.0, 0.5)
+    expected = None
+    for n in range(4):
+        model.norm(torch.full((3, 2), float(n)))
+        training.ema.update_parameters(model)
+        current, d = model.norm.running_mean, decay_at(n, 0.5)
+        expected = current.clone() if expected is None else d * expected + (1 - d) * current
+    average = training.ema_model.norm
+    assert average.num_batches_tracked == model.norm.num_batches_tracked == 4
+    assert_close(average.running_mean, expected)
+    assert not torch.equal(average.running_mean, model.norm.running_mean)
+
+
+def test_moving_average_of_several_precisions():
+    model, _ = averaging(1.0, 0.5)
+    model.register_buffer("in_float32", torch.ones(2))
+    model.register_buffer("in_float64", torch.ones(2, dtype=torch.float64))
+    training = TrainingState(model, TrainingOptions(ema_decay=0.5), seed=0)
+    for value in (0.0, 1.0):
+        model.in_float32.fill_(value)
+        model.in_float64.fill_(value)
+        training.ema.update_parameters(model)
+    assert training.ema_model.in_float64.dtype == torch.float64
+    assert_close(training.ema_model.in_float64.float(), training.ema_model.in_float32)
+
+
+def test_moving_average_is_a_copy_without_gradients():
+    model, training = averaging(1.0, 0.5)
+    training.ema.update_parameters(model)
+    model.set(7.0)
+    assert training.ema_model.norm.weight.tolist() == [1.0, 1.0]
+    assert training.ema_model.norm.weight.grad_fn is None

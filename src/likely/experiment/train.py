@@ -26,7 +26,7 @@ from likely.experiment.outputs import write_pages
 from likely.experiment.setup import TrainingSetup
 from likely.reporting.build import ReportInputs, build_report
 from likely.reporting.html.content import LabelIssues, ReportContent
-from likely.training.loop import Step, is_snapshot_point
+from likely.training.loop import Step
 
 TRAINING_STATE = "training_state.safetensors"
 SAVE_EVERY = 30.0  # seconds of training that a crash can cost
@@ -107,7 +107,7 @@ class Training:
             if step.ends_epoch:
                 self.history.append(self._row.finished(step))
                 self._row = _EpochRow()
-            if step.elapsed - saved > SAVE_EVERY and is_snapshot_point(self.trainer.state.progress):
+            if step.elapsed - saved > SAVE_EVERY and self.trainer.state.progress.is_snapshot_point:
                 self.save_progress()
                 saved = step.elapsed
             yield step

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from likely.base import FitsInClosedForm, Objective
 from likely.exceptions import DivergenceError
+from likely.training.optimizers import SCHEDULES
 from likely.training.rng import generator
-from likely.training.schedules import SCHEDULES
 from likely.training.state import Progress, Tensors, TrainingState
 
-SNAPSHOT_EVERY = 200  # steps, the most that a divergence can undo
-MAX_ROLLBACKS = 3
+_MAX_ROLLBACKS = 3
 
 
 class _BatchLoader(Protocol):
@@ -78,16 +77,11 @@ def fit(state: TrainingState, batches: _BatchLoader, *, dtype: torch.dtype = tor
             _advance(state.progress, losses, batches.n_batches)
             fraction = _fraction(state, batches)
             yield _step(state, fraction, losses, learning_rate, n_images=len(x))
-            if is_snapshot_point(state.progress):
+            if state.progress.is_snapshot_point:
                 snapshot = state.snapshot()
             if fraction >= 1:
                 return
         fraction = _fraction(state, batches)
-
-
-def is_snapshot_point(progress: Progress) -> bool:
-    """Return True where the loop takes a snapshot: a training saved there resumes exactly, including rollbacks."""
-    return progress.step == 1 or progress.step % SNAPSHOT_EVERY == 0 or progress.position == 0
 
 
 class _Clock:
@@ -158,11 +152,11 @@ def _is_healthy(state: TrainingState, losses: Mapping[str, float]) -> bool:
 
 
 def _roll_back(state: TrainingState, snapshot: tuple[Tensors, dict[str, Any]], losses: Mapping[str, float]) -> str:
-    """Restore the snapshot with half the learning rate and return a note; raise DivergenceError after `MAX_ROLLBACKS`."""
+    """Restore the snapshot with half the learning rate and return a note; raise DivergenceError after the third."""
     rollbacks, elapsed = state.progress.rollbacks + 1, state.progress.elapsed
     scale, location = state.progress.rate_scale / 2, f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
     loss_text = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
-    if rollbacks > MAX_ROLLBACKS:
+    if rollbacks > _MAX_ROLLBACKS:
         raise DivergenceError(
             f"the loss ({loss_text}) diverged at {location} for the {rollbacks}th time, last at "
             f"{2 * scale:g} of the learning rate; try a lower --learning-rate than {state.options.learning_rate:g}, "

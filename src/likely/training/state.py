@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor, optim
+from torch import Tensor, nn, optim
+from torch.optim.swa_utils import AveragedModel
 
 from likely.base import Objective, Trainable
-from likely.training.ema import ema_model
 from likely.training.optimizers import make_optimizer
 from likely.training.options import TrainingOptions
 
 Tensors = dict[str, Tensor]
+_SNAPSHOT_INTERVAL = 200  # steps, the most that a divergence can undo
 
 
 @dataclass
@@ -33,6 +34,11 @@ class Progress:
     best_score: float | None = None  # nats per image, on validation data
     stale: int = 0  # epochs since the best score
 
+    @property
+    def is_snapshot_point(self) -> bool:
+        """True where the loop takes a snapshot: a training saved there resumes exactly, including rollbacks."""
+        return self.step == 1 or self.step % _SNAPSHOT_INTERVAL == 0 or self.position == 0
+
 
 class TrainingState:
     """Model, moving average, optimizers and progress, converted to tensors and JSON by `snapshot` and back by `restore`."""
@@ -45,7 +51,7 @@ class TrainingState:
         self.optimizers: tuple[optim.Optimizer, ...] = tuple(
             make_optimizer(objective.parameters, options) for objective in self.objectives
         )
-        self.ema = ema_model(model, options.ema_decay)
+        self.ema = _moving_average(model, options.ema_decay)
         self.progress = Progress()
         self.best: Tensors = {}
         self.device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -93,6 +99,27 @@ class TrainingState:
             each.load_state_dict(_from_state(strip_prefix(f"optimizer{i}", tensors), config))
         self.progress = Progress(**deepcopy(document["progress"]))
         self.seed = document["seed"]
+
+
+def _moving_average(model: nn.Module, decay: float) -> AveragedModel:
+    """Create the exponential moving average of the weights of a model: w̄ ← d w̄ + (1 − d) w, d = min(decay, (1 + n)/(10 + n)).
+
+    n counts the updates. The smaller d of early updates removes the untrained weights, which would dominate short trainings.
+    """
+    return AveragedModel(model, multi_avg_fn=_average(decay), use_buffers=True)
+
+
+def _average(decay: float) -> Callable[..., None]:
+    @torch.no_grad()
+    def average(averages: list[Tensor], currents: list[Tensor], n_averaged: Tensor | int) -> Any:
+        n = float(n_averaged)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, currents, weight)
+        else:
+            torch._foreach_copy_(averages, currents)  # counters are copied
+
+    return average
 
 
 def _clone(tensors: Mapping[str, Tensor]) -> Tensors:
