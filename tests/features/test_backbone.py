@@ -9,10 +9,10 @@ import torch
 import transformers
 from torch.testing import assert_close
 
-from likely.data.preprocessing import ImageFormat, read_image
+from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
 from likely.exceptions import BackboneError
-from likely.features.backbone import Backbone, load_preprocessor_config, locate
-from likely.features.feature_extraction import extractor_from_config
+from likely.features.backbone import Backbone, with_backbone_defaults
+from likely.features.feature_extraction import FeaturePipeline
 from likely.features.feature_extractors import FeatureOptions
 
 
@@ -52,8 +52,8 @@ def test_it_is_rebuilt_from_its_document_and_weights_alone(backbone, x, tmp_path
     shutil.copytree(backbone, tmp_path / "gone")
     f = Backbone.pretrained(str(tmp_path / "gone"), 2)
     shutil.rmtree(tmp_path / "gone")
-    again = extractor_from_config(json.loads(json.dumps(f.to_config())))
-    again.load_state_dict(f.state_dict())
+    pipeline = FeaturePipeline(f, FeatureOptions(feature_scaling="none"))
+    again = FeaturePipeline.from_config(json.loads(json.dumps(pipeline.to_config())), pipeline.state_dict()).extractor
     assert torch.equal(f(x), again(x))
     assert f.digest() == again.digest()
     assert again.name == f.name
@@ -70,9 +70,9 @@ def test_more_stages_than_there_are(backbone):
 
 def test_what_is_no_backbone_is_told_at_once(tmp_path):
     with pytest.raises(BackboneError, match=r"expected config.json and \*.safetensors"):
-        locate(str(tmp_path))
+        Backbone.pretrained(str(tmp_path))
     with pytest.raises(BackboneError, match="hf download nobody/nothing"):
-        locate("nobody/nothing")
+        Backbone.pretrained("nobody/nothing")
 
 
 SQUARE = {"height": 32, "width": 32}
@@ -99,8 +99,10 @@ SQUARE = {"height": 32, "width": 32}
 def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, processor, settings, expected):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    found = load_preprocessor_config(str(tmp_path))
-    assert found == pytest.approx(expected)
+    found = with_backbone_defaults(ImageOptions(), FeatureOptions(backbone=str(tmp_path)))
+    side, *resizing = expected
+    assert found.size == (side, side)
+    assert [found.resize, found.center_crop_ratio] == pytest.approx(resizing)
     theirs = getattr(transformers, f"{processor}ImageProcessorPil")(**settings, do_normalize=False)
     across, down = np.meshgrid(np.linspace(0, 255, 90), np.linspace(0, 255, 60))
     photograph = np.stack([across, down, (across + down) / 2], 2).astype(np.uint8)
@@ -108,8 +110,8 @@ def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, proce
         photograph,
         ImageFormat(
             channels=3,
-            height=found.size,
-            width=found.size,
+            height=side,
+            width=side,
             resize=found.resize,
             center_crop_ratio=found.center_crop_ratio,
         ),
@@ -121,7 +123,7 @@ def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(BackboneError, match="lacks size"):
-        load_preprocessor_config(str(tmp_path))
+        with_backbone_defaults(ImageOptions(), FeatureOptions(backbone=str(tmp_path)))
 
 
 @pytest.mark.parametrize("stages", [1])

@@ -1,8 +1,11 @@
 """The feature decoder: images of features, learned from a backbone."""
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
+from likely.data.image_dataset import ArrayDataset
 from likely.features.backbone import Backbone
 from likely.features.feature_decoder import DecoderOptions, DecoderTrainingData, FeatureDecoder
 
@@ -65,7 +68,8 @@ def test_what_another_kept_is_refused(decoder):
 
 def test_a_class_more_is_images_and_the_others_as_before(decoder):
     decoder.eval()
-    larger = decoder.with_new_class(torch.ones(3, 3, 4, 4), 4)
+    white = ArrayDataset(np.full((3, 3, 16, 16), 255, np.uint8), "white")
+    larger = decoder.with_new_class(white, 4)
     f, c = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 4])
     assert torch.equal(larger.sample_images(f[:4], c[:4]), decoder.sample_images(f[:4], c[:4]))
     images = larger.sample_images(f, c)
@@ -78,3 +82,44 @@ def test_without_variety_a_class_has_one_sketch(decoder):
     rng = torch.Generator().manual_seed(0)
     apart = [(d := decoder.sample_images(f, c, rng=rng, truncation=t))[0].sub(d[1]).abs().mean() for t in (0.0, 1.0)]
     assert apart[0] < apart[1]
+
+
+@pytest.mark.parametrize(
+    ("side", "thumbnail_side", "sizes"), [(16, 4, [4, 8, 16]), (25, 8, [7, 13, 25]), (16, 16, [16])]
+)
+def test_upsampler_doubles_thumbnails_up_to_the_image_side(side, thumbnail_side, sizes):
+    upsampler = FeatureDecoder(6, SMALL.model_copy(update={"side": side, "thumbnail_side": thumbnail_side})).upsampler
+    assert upsampler.sizes == sizes
+    with torch.no_grad():
+        images = upsampler(torch.rand(3, 3, *2 * sizes[:1]), torch.randn(3, 2, *2 * sizes[:1]), torch.randn(3, 16))
+    assert images.shape == (3, 3, side, side)
+
+
+@torch.no_grad()
+def test_upsampler_depends_on_thumbnail_noise_and_condition():
+    torch.manual_seed(0)
+    upsampler = FeatureDecoder(6, SMALL).upsampler
+    inputs = [torch.rand(1, 3, 4, 4), torch.randn(1, 2, 4, 4), torch.randn(1, 16)]
+    before = upsampler(*inputs)
+    for i in range(3):
+        assert not torch.allclose(upsampler(*(x + (i == j) for j, x in enumerate(inputs))), before)
+
+
+@torch.no_grad()
+def test_upsampler_starts_near_bicubic_interpolation():
+    torch.manual_seed(0)
+    s = torch.rand(4, 3, 4, 4)
+    images = FeatureDecoder(6, SMALL).upsampler(s, torch.zeros(4, 2, 4, 4), torch.zeros(4, 16))
+    assert (images - F.interpolate(s, size=(16, 16), mode="bicubic")).abs().mean() < 0.5
+
+
+def test_maps_too_small_for_a_discriminator_are_ignored(backbone):
+    decoder = FeatureDecoder(6, SMALL.model_copy(update={"discriminator_side": 32}))
+    data = DecoderTrainingData(
+        torch.rand(20, 3, 4, 4), torch.randn(20, 6), torch.arange(20) % 4, 4, lambda c, rng: None
+    )
+    network = Backbone.pretrained(str(backbone))
+    maps = network.maps(torch.zeros(1, 3, 32, 32), None)
+    decoder.init_from_data(network, torch.rand(20, 3, 16, 16), data)
+    usable = [h for h in maps if h.ndim == 4 and min(h.shape[2:]) >= 4]
+    assert len(decoder.discriminators.inner) == max(1, len(usable)) + 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.features.feature_extraction import extractor_from_config
+from likely.features.feature_extraction import FeaturePipeline
 from likely.features.feature_extractors import FeatureOptions, FeatureScaler, RandomConvolutions
 
 
@@ -37,12 +37,12 @@ def test_brightness_alone_is_no_feature():
 
 def test_a_map_is_rebuilt_from_its_document():
     f = RandomConvolutions((3, 8, 8), n_filters=4, seed=3)
-    again = extractor_from_config(f.to_config())
-    again.load_state_dict(f.state_dict())
+    pipeline = FeaturePipeline(f, FeatureOptions(feature_scaling="none"))
+    again = FeaturePipeline.from_config(pipeline.to_config(), pipeline.state_dict()).extractor
     assert torch.equal(f(images(2, 3, 8, 8)), again(images(2, 3, 8, 8)))
     assert f.digest() == again.digest()
     with pytest.raises(ValueError, match="another version"):
-        extractor_from_config({"kind": "of tomorrow"})
+        FeaturePipeline.from_config(pipeline.to_config() | {"map": {"kind": "unknown"}}, pipeline.state_dict())
 
 
 @given(st.integers(0, 50), st.floats(0.1, 100))

@@ -18,8 +18,8 @@ from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import model_outputs, statistics_of_true_class
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.splits import Splits
+from likely.features.feature_extraction import ModelInput
 from likely.features.feature_extractors import FeatureOptions
-from likely.features.model_input import ModelInput
 from likely.inference.decision import CalibrationData, DecisionRule
 from likely.inference.temperature_scaling import fit_temperature
 from likely.training.data_loader import ShuffledBatches

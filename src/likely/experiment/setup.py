@@ -14,7 +14,7 @@ from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.exceptions import TrainConfigError
 from likely.experiment.config import TrainConfig
-from likely.features.feature_extraction import with_backbone_defaults
+from likely.features.backbone import with_backbone_defaults
 from likely.training.device import free_cores
 
 

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.base import Objective, Trainable
+from likely.data.preprocessing import ImageOptions
 from likely.exceptions import BackboneError
 from likely.features.batchnorm_fusion import fuse_batchnorm
 from likely.features.feature_extractors import FeatureExtractor, FeatureOptions
@@ -62,7 +63,7 @@ class Backbone(FeatureExtractor):
     @classmethod
     def pretrained(cls, source: str, stages: int = 1) -> Self:
         """Load all weights from a folder or from a cached model of the hub; raise BackboneError if any is missing."""
-        folder = locate(source)
+        folder = _locate(source)
         settings = _read_preprocessor_config(folder)
         network = _load_pretrained(folder)
         config = {name: value for name, value in network.config.to_dict().items() if name not in UNSTORED_CONFIG_KEYS}
@@ -190,7 +191,7 @@ class _FineTuning(Trainable):
         return F.cross_entropy(self.to_logits(features[labeled]), y[labeled])
 
 
-def locate(source: str) -> Path:
+def _locate(source: str) -> Path:
     """Return the folder of a backbone: the named one, or the local cache of a model of the hub.
 
     Never downloads: without a network the program would seem to hang.
@@ -210,6 +211,22 @@ def locate(source: str) -> Path:
             "with network access with `--local-dir FOLDER`, and copy the folder"
         ) from None
     return Path(output)
+
+
+def with_backbone_defaults(images: ImageOptions, requested: FeatureOptions) -> ImageOptions:
+    """Return the image options with the backbone's preprocessing as defaults.
+
+    An explicit size or resize mode replaces the backbone's cropping; only its size remains a default.
+    """
+    if requested.kind != "backbone":
+        return images
+    assert requested.backbone is not None
+    folder = _locate(requested.backbone)
+    defaults = _parse_preprocessor_config(folder, _read_preprocessor_config(folder))._asdict()
+    explicit = images.model_dump(exclude_unset=True)
+    if explicit.keys() & defaults.keys():
+        defaults = {"size": defaults["size"]}
+    return ImageOptions.model_validate({"color": "rgb"} | defaults | explicit)
 
 
 def digest(paths: Iterable[Path]) -> str:
@@ -245,12 +262,6 @@ class _PreprocessorConfig(NamedTuple):
     size: int
     resize: Literal["crop", "stretch"]
     center_crop_ratio: float
-
-
-def load_preprocessor_config(source: str) -> _PreprocessorConfig:
-    """Read the preprocessing of a backbone from its folder."""
-    folder = locate(source)
-    return _parse_preprocessor_config(folder, _read_preprocessor_config(folder))
 
 
 def _parse_preprocessor_config(folder: Path, settings: Mapping[str, Any]) -> _PreprocessorConfig:

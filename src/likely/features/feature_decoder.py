@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -17,7 +18,7 @@ from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.base import GenerativeModel, Objective, Trainable
+from likely.base import GenerativeModel, Objective, Trainable, to_eight_bit, to_unit
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.exceptions import InvalidValueError
@@ -27,15 +28,13 @@ from likely.features.feature_extractors import FeatureScaler
 from likely.features.thumbnail_kde import ThumbnailKDE
 from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import standard_normal
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
+from likely.networks.discriminator import LEAKY_SLOPE
 from likely.networks.projected_gan import (
     FeatureProjection,
     ProjectedDiscriminator,
-    n_usable_maps,
     perceptual_distance,
     texture_distance,
 )
-from likely.networks.upsampler import Upsampler
 from likely.options import Options
 from likely.training.data_loader import ShuffledBatches
 from likely.training.device import to_device
@@ -48,6 +47,7 @@ MAX_SHIFT = 2  # pixels of the random translation before the discriminators
 THUMBNAIL_WEIGHT = 2.0  # weight of the thumbnail's mean absolute error relative to the image's
 BATCH_SIZE = 16
 RESIZE_BATCH_SIZE = 64  # images resized together
+MIN_MAP_SIDE = 4  # pixels: smaller maps add nothing to the next larger ones
 N_INIT_IMAGES = 64  # images that scale the backbone's feature maps
 TRAINING = TrainingOptions(batch_size=BATCH_SIZE, learning_rate=2e-3, momentum=0.5, ema_decay=0.995, weight_decay=0.0)
 
@@ -106,7 +106,7 @@ class FeatureDecoder(Trainable):
         self.whitening = FeatureScaler("whiten", (n_features,), options.components)
         n_condition = 2 * options.width
         self.to_condition = nn.Linear(self.whitening.n_features, n_condition)
-        self.upsampler = Upsampler(
+        self.upsampler = _Upsampler(
             options.side,
             options.thumbnail_side,
             options.noise_dims,
@@ -153,9 +153,9 @@ class FeatureDecoder(Trainable):
         """Return the tensors that sampling needs."""
         return {name: t for name, t in self.state_dict().items() if not name.startswith(_TRAINING_ONLY)}
 
-    def with_new_class(self, s: Tensor, c: int) -> Self:
-        """Return a copy with a new class c of thumbnails (N, 3, s, s); the generator is unchanged."""
-        thumbnails = self.thumbnails.with_new_class(s, c)
+    def with_new_class(self, images: ImageDataset, c: int) -> Self:
+        """Return a copy with a new class c of these images; the generator is unchanged."""
+        thumbnails = self.thumbnails.with_new_class(_thumbnails(images, self), c)
         tensors = self.to_state() | {f"thumbnails.{name}": t for name, t in thumbnails.state_dict().items()}
         return type(self).from_state(self.options, tensors).to(self.to_condition.weight.device).eval()
 
@@ -228,7 +228,64 @@ class FeatureDecoder(Trainable):
         """Return the backbone's feature maps, finest first."""
         resized = F.interpolate(x, size=(self.options.discriminator_side,) * 2, mode="bilinear", antialias=True)
         maps = self._backbone[0].maps(resized, None)
-        return maps[: n_usable_maps(maps)]
+        n_usable = sum(h.ndim == 4 and min(h.shape[2:]) >= MIN_MAP_SIDE for h in maps)
+        return maps[: max(1, n_usable)]
+
+
+class _Upsampler(nn.Module):
+    """x = s↑ + r(s, z, p): thumbnails (B, 3, s, s), noise (B, d, s, s), conditions (B, P) -> images (B, 3, side, side).
+
+    The condition acts by FiLM.
+    """
+
+    def __init__(
+        self, side: int, max_input_side: int, noise_dims: int, n_condition: int, *, width: int, depth: int
+    ) -> None:
+        """Build an upsampler to `side` pixels by doubling, from the largest size of at most `max_input_side`."""
+        super().__init__()
+        self.sizes = [side]
+        while self.sizes[0] > max_input_side:
+            self.sizes.insert(0, (self.sizes[0] + 1) // 2)
+        channels = [max(16, width >> i) for i in range(len(self.sizes))]
+        self.first = nn.Conv2d(3 + noise_dims, channels[0], 3, padding=1)
+        self.blocks = nn.ModuleList(_FiLMBlock(channels[0], n_condition) for _ in range(depth))
+        self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 3, padding=1) for a, b in pairwise(channels))
+        self.up_blocks = nn.ModuleList(_FiLMBlock(n, n_condition) for n in channels[1:])
+        self.last = nn.Conv2d(channels[-1], 3, 3, padding=1)
+        with torch.no_grad():
+            # Initialize the four sub-pixels alike to avoid checkerboard artifacts (Aitken 2017).
+            for up in self.up:
+                up.weight.copy_(up.weight[::4].repeat_interleave(4, 0))  # type: ignore[operator,index]
+            self.last.weight *= 0.1
+
+    def forward(self, s: Tensor, z: Tensor, condition: Tensor) -> Tensor:
+        h = self.first(torch.cat([s - 0.5, z], 1))
+        for block in self.blocks:
+            h = block(h, condition)
+        for up, block, size in zip(self.up, self.up_blocks, self.sizes[1:], strict=True):
+            h = block(F.pixel_shuffle(up(h), 2)[..., :size, :size], condition)
+        larger = F.interpolate(s, size=(self.sizes[-1],) * 2, mode="bicubic")
+        image: Tensor = larger + self.last(F.leaky_relu(h, LEAKY_SLOPE))
+        return image
+
+
+class _FiLMBlock(nn.Module):
+    """h + g(γ f(h) + β), f and g 3x3 convolutions, γ − 1 and β linear in the condition (Perez 2018, FiLM)."""
+
+    def __init__(self, n_channels: int, n_condition: int) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(n_channels, n_channels, 3, padding=1)
+        self.outer = nn.Conv2d(n_channels, n_channels, 3, padding=1)
+        self.to_film = nn.Linear(n_condition, 2 * n_channels)
+        with torch.no_grad():
+            self.outer.weight *= 0.1  # a block starts near the identity
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.to_film(condition)[..., None, None].chunk(2, 1)
+        residual: Tensor = self.outer(
+            F.leaky_relu(self.inner(F.leaky_relu(h, LEAKY_SLOPE)) * (1 + scale) + shift, LEAKY_SLOPE)
+        )
+        return h + residual
 
 
 class DecoderTraining:
@@ -261,7 +318,7 @@ class DecoderTraining:
             decoder = to_device(FeatureDecoder(vectors.shape[1], options), device)
             labels = torch.from_numpy(labeled.labels).to(device)
             data = DecoderTrainingData(
-                thumbnails(downscaled, decoder).to(device), vectors, labels, model.task.n_classes, sample_features
+                _thumbnails(downscaled, decoder).to(device), vectors, labels, model.task.n_classes, sample_features
             )
             init_images = downscaled.batch(indices[:: max(1, len(labeled) // N_INIT_IMAGES)])
             decoder.init_from_data(features.extractor, to_unit(init_images).to(device), data)
@@ -282,7 +339,7 @@ class DecoderTraining:
         return to_device(FeatureDecoder.from_state(trained.options, trained.to_state()).eval(), self.state.device)
 
 
-def thumbnails(images: ImageDataset, decoder: FeatureDecoder) -> Tensor:
+def _thumbnails(images: ImageDataset, decoder: FeatureDecoder) -> Tensor:
     """Return the images at the decoder's thumbnail size: (N, 3, s, s) in [0, 1]."""
     return to_unit(_downscale(images, decoder.thumbnails.side).batch(np.arange(len(images))))
 

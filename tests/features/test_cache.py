@@ -1,9 +1,9 @@
-"""The store of vectors: what is put comes back, and what goes wrong with the file goes wrong with nothing else."""
+"""Feature cache: stored vectors are returned, and a file that cannot be used behaves as if it were empty."""
 
 import numpy as np
 import pytest
 
-from likely.features.cache import BATCH_SIZE, FeatureCache, cache_folder
+from likely.features.cache import FeatureCache
 
 
 def rows(n, seed=0):
@@ -11,34 +11,34 @@ def rows(n, seed=0):
     return dict(zip(range(-n // 2, n), values, strict=False))
 
 
-def test_what_was_put_comes_back(tmp_path):
-    store, kept = FeatureCache("f", tmp_path), rows(3 * BATCH_SIZE)
-    store.put(kept)
-    found = FeatureCache("f", tmp_path).get([*kept, 10**18])
-    assert found.keys() == kept.keys()
-    assert all((found[key] == row).all() for key, row in kept.items())
+def test_stored_vectors_are_returned(tmp_path):
+    store, stored = FeatureCache("f", tmp_path), rows(1500)
+    store.put(stored)
+    found = FeatureCache("f", tmp_path).get([*stored, 10**18])
+    assert found.keys() == stored.keys()
+    assert all((found[key] == row).all() for key, row in stored.items())
 
 
-def test_functions_do_not_share(tmp_path):
+def test_functions_have_separate_caches(tmp_path):
     FeatureCache("f", tmp_path).put(rows(4))
     assert FeatureCache("g", tmp_path).get(rows(4)) == {}
 
 
-def test_the_first_vector_of_a_key_stays(tmp_path):
+def test_a_stored_vector_is_not_replaced(tmp_path):
     store = FeatureCache("f", tmp_path)
     store.put({1: np.zeros(2, np.float32)})
     store.put({1: np.ones(2, np.float32), 2: np.ones(2, np.float32)})
     assert store.get([1, 2])[1].tolist() == [0, 0]
 
 
-def test_a_damaged_file_is_as_good_as_none(tmp_path):
+def test_damaged_file_behaves_as_empty(tmp_path):
     store = FeatureCache("f", tmp_path)
     store.path.write_bytes(b"no database" * 500)
     store.put(rows(3))
     assert store.get(rows(3)) == {}
 
 
-def test_a_place_that_cannot_be_written_is_as_good_as_none(tmp_path):
+def test_unwritable_folder_behaves_as_empty(tmp_path):
     (tmp_path / "file").write_text("")
     store = FeatureCache("f", tmp_path / "file" / "below")
     store.put(rows(3))
@@ -49,7 +49,7 @@ def test_a_place_that_cannot_be_written_is_as_good_as_none(tmp_path):
     ("variables", "expected"),
     [({"LIKELY_CACHE": "/a"}, "/a"), ({"LIKELY_CACHE": "", "XDG_CACHE_HOME": "/b"}, "/b/likely")],
 )
-def test_the_user_says_where(monkeypatch, variables, expected):
+def test_environment_variables_set_the_folder(monkeypatch, variables, expected):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cache_folder().as_posix() == expected
+    assert FeatureCache("f").path.as_posix() == f"{expected}/features/f.sqlite"
