@@ -17,11 +17,11 @@ import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
+from likely.base import to_unit
 from likely.classifier import Predictor, load
 from likely.classifier.explanation import baseline_image
 from likely.evaluation.eval_split import eval_split, training_images
 from likely.evaluation.faithfulness import deletion_fractions
-from likely.networks.pixel_scaling import to_unit
 
 RESULTS_FILE = RESULTS / "faithfulness.jsonl"
 N_IMAGES, BLOCK = 500, 20

@@ -18,13 +18,12 @@ import torch
 from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
-from likely.base import SupportsMissingPixels
+from likely.base import SupportsMissingPixels, to_eight_bit, to_unit
 from likely.classifier import Predictor, load
 from likely.data.dataset import LabeledImages
 from likely.evaluation import metrics
 from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.training.augment import fill_masked
 
 RESULTS_FILE = RESULTS / "occlusion.jsonl"

@@ -152,6 +152,16 @@ def stack_statistics(columns: Sequence[Tensor], n_classes: int) -> Tensor:
     return torch.stack([t if t.ndim == 2 else t[:, None].expand(-1, n_classes) for t in columns], 2)
 
 
+def to_unit(x: Tensor) -> Tensor:
+    """Return x / 255: uint8 of any shape -> float32 in [0, 1]."""
+    return x.to(torch.float32) / 255
+
+
+def to_eight_bit(x: Tensor) -> Tensor:
+    """Return round(255 x), clamped: floats in [0, 1] of any shape -> uint8; inverts `to_unit`."""
+    return (x.to(torch.float32) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss and the parameters that minimize it: a likelihood model has one objective, a GAN two, a VAE-GAN three.

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from pydantic import ValidationError
 
+from likely.base import to_eight_bit, to_unit
 from likely.data.decoding import ORIENTATION, decode
 from likely.data.discovery import find_images
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image, to_pil, write_image
 from likely.exceptions import ImageError
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
 
 POLICIES = ("pad", "crop", "stretch")
 

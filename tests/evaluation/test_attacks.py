@@ -6,11 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.base import to_unit
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ArrayDataset
 from likely.evaluation import attacks
 from likely.evaluation.attacks import ATTACKS, Target, attack
-from likely.networks.pixel_scaling import to_unit
 
 ALPHA = 0.1
 

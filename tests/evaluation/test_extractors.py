@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from likely import Classifier
-from likely.base import HasFeatures
+from likely.base import HasFeatures, to_unit
 from likely.data.image_dataset import ArrayDataset
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.extractors import (
@@ -27,7 +27,6 @@ from likely.evaluation.extractors import (
     resized,
 )
 from likely.exceptions import CheckpointError, ExtractorError
-from likely.networks.pixel_scaling import to_unit
 
 
 def noise(n: int, *shape: int, seed: int = 0) -> NDArray[np.uint8]:

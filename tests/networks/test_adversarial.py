@@ -5,7 +5,9 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from likely.networks.adversarial import ADVERSARIAL_LOSSES, GRADIENT_PENALTY_WEIGHT, gradient_penalty
+from likely.networks.adversarial import ADVERSARIAL_LOSSES
+
+gradient_penalty = ADVERSARIAL_LOSSES["wgan-gp"].penalty
 
 
 def generator(seed):
@@ -77,7 +79,7 @@ def test_the_penalty_of_a_linear_critic_is_that_of_its_slope(shape, slope):
     weight = slope * F.normalize(some(6), dim=0)
     weight.requires_grad_()
     penalty = gradient_penalty(linear(weight), some(7, *shape), some(7, *shape, seed=1), generator(0))
-    assert penalty.item() == pytest.approx(GRADIENT_PENALTY_WEIGHT * (slope - 1) ** 2, abs=1e-5)
+    assert penalty.item() == pytest.approx(10 * (slope - 1) ** 2, abs=1e-5)
 
 
 def test_the_penalty_drives_the_slope_to_one():
@@ -86,7 +88,7 @@ def test_the_penalty_drives_the_slope_to_one():
         weight.requires_grad_()
         penalty = gradient_penalty(linear(weight), some(7, 6), some(7, 6, seed=1), generator(0))
         (gradient,) = torch.autograd.grad(penalty, weight)
-        expected = 2 * GRADIENT_PENALTY_WEIGHT * (slope - 1) * weight.detach() / slope
+        expected = 2 * 10 * (slope - 1) * weight.detach() / slope
         assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from likely.networks.blocks import (
-    MIN_MAP_SIDE,
-    SMALL_IMAGE_SIDE,
+    DEFAULT_PYRAMID,
+    Pyramid,
+    PyramidOptions,
     make_decoder,
     make_encoder,
-    pyramid,
     standard_normal,
-    sub_pixels,
-    widths,
 )
 
 SIDES = [(1, 1), (2, 3), (5, 7), (8, 8), (9, 1), (28, 28), (33, 20)]
@@ -92,55 +90,57 @@ def test_the_order_in_memory_is_no_matter(networks, shape):
 
 
 @given(st.integers(1, 600), st.integers(1, 600))
-def test_a_pyramid_halves_each_side_until_it_is_coarse(height, width):
-    sizes = pyramid(height, width)
+def test_pyramid_halves_each_side_down_to_min_map_side(height, width):
+    options = DEFAULT_PYRAMID
+    sizes = Pyramid.of((1, height, width), WIDTH).sizes
     assert sizes[0] == (height, width)
     assert len(sizes) >= 2
-    assert max(sizes[-1]) <= MIN_MAP_SIDE
-    halved = sizes[1:] if height * width <= SMALL_IMAGE_SIDE**2 else sizes  # small images are looked at in full first
+    assert max(sizes[-1]) <= options.min_map_side
+    halved = sizes[1:] if height * width <= options.small_image_side**2 else sizes  # small images keep their size once
     assert halved[0] == (height, width)
     assert len(set(sizes)) > 1 or max(height, width) == 1
-    once_at_least = max(height, width) <= MIN_MAP_SIDE
+    once_at_least = max(height, width) <= options.min_map_side
     for fine, coarse in pairwise(halved):
         for side, smaller in zip(fine, coarse, strict=True):
-            assert smaller == (math.ceil(side / 2) if side > MIN_MAP_SIDE or once_at_least else side)
+            assert smaller == (math.ceil(side / 2) if side > options.min_map_side or once_at_least else side)
 
 
-def test_square_images_have_the_pyramids_that_trained_models_have():
-    assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7)]
-    assert pyramid(8, 8) == [(8, 8), (8, 8), (4, 4)]
-    assert pyramid(16, 16) == [(16, 16), (16, 16), (8, 8)]
-    assert pyramid(64, 64) == [(64, 64), (32, 32), (16, 16), (8, 8)]
+@given(st.integers(1, 600), st.integers(1, 600))
+def test_pyramid_strides_lead_from_size_to_size(height, width):
+    pyramid = Pyramid.of((3, height, width), WIDTH)
+    assert len(pyramid.strides) == len(pyramid.sizes) - 1 == len(pyramid.channels) - 1
+    for (fine, coarse), stride in zip(pairwise(pyramid.sizes), pyramid.strides, strict=True):
+        assert coarse == tuple(math.ceil(side / s) for side, s in zip(fine, stride, strict=True))
+
+
+def test_pyramid_of_square_images():
+    sizes = {side: [h for h, _ in Pyramid.of((1, side, side), WIDTH).sizes] for side in (28, 8, 16, 64)}
+    assert sizes == {28: [28, 14, 7], 8: [8, 8, 4], 16: [16, 16, 8], 64: [64, 32, 16, 8]}
+
+
+@given(st.integers(1, 600), st.integers(4, 64))
+def test_pyramid_channels_double_up_to_four_times_the_width(side, width):
+    n_channels, *levels = Pyramid.of((3, side, side), width).channels
+    assert n_channels == 3
+    assert levels[0] == width
+    assert all(b in (2 * a, 4 * width) for a, b in pairwise(levels))
+    assert max(levels) <= 4 * width
+
+
+def test_pyramid_options_set_the_lowest_resolution():
+    options = PyramidOptions(min_map_side=2, small_image_side=0, max_width_factor=2)
+    pyramid = Pyramid.of((1, 8, 8), 4, options)
+    assert pyramid.sizes == ((8, 8), (4, 4), (2, 2))
+    assert pyramid.channels == (1, 4, 8)
 
 
 @pytest.mark.parametrize("sides", [(12, 2048), (2048, 12), (1, 600)])
 def test_the_networks_of_a_very_wide_image_stay_small(sides):
     down = make_encoder((1, *sides), width=WIDTH, depth=1)
     up = make_decoder(8, (1, *sides), width=WIDTH, depth=1)
-    assert down.n_features <= 4 * WIDTH * MIN_MAP_SIDE**2
+    assert down.n_features <= 4 * WIDTH * DEFAULT_PYRAMID.min_map_side**2
     assert sum(p.numel() for p in (*down.parameters(), *up.parameters())) < 200_000
     assert up(torch.zeros(2, 8)).shape == (2, 1, *sides)
-
-
-@given(st.integers(1, 10), st.integers(4, 64))
-def test_widths_double_up_to_fourfold(n_levels, width):
-    levels = widths(n_levels, width)
-    assert len(levels) == n_levels
-    assert levels[0] == width
-    assert all(b in (2 * a, 4 * width) for a, b in pairwise(levels))
-    assert max(levels) <= 4 * width
-
-
-@pytest.mark.parametrize("factors", [(1, 1), (2, 1), (1, 2), (2, 2), (2, 3)])
-def test_sub_pixels_put_each_channel_in_its_place(factors):
-    r, s = factors
-    h = torch.randn(2, 3 * r * s, 4, 5, generator=generator(5))
-    fine = sub_pixels(h, factors)
-    assert fine.shape == (2, 3, 4 * r, 5 * s)
-    for c in range(3):
-        for row in range(r):
-            for column in range(s):
-                assert torch.equal(fine[:, c, row::r, column::s], h[:, c * r * s + row * s + column])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

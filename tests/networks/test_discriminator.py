@@ -1,11 +1,15 @@
 """Discriminators: one image like many, noise only in training, and every norm."""
 
+from typing import get_args
+
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.testing import assert_close
 
-from likely.networks.discriminator import LOGIT_SCALE, NORMS, DenseGenerator, Discriminator, convolutional, dense
-from likely.training.ema import ema_model
+from likely.networks.discriminator import DenseGenerator, Discriminator, DiscriminatorOptions, WeightNorm
+
+NORMS = get_args(WeightNorm)
 
 SHAPES = [(1, 1, 1), (1, 8, 8), (3, 9, 6), (1, 28, 28), (5,)]
 WIDTH = 6
@@ -21,11 +25,9 @@ def images(shape, n=4):
 
 def built(shape, norm="none", noise=0.0, *, auxiliary=False):
     torch.manual_seed(0)
-    if len(shape) == 1:
-        trunk = dense(shape, width=WIDTH, noise=noise, norm=norm)
-    else:
-        trunk = convolutional(shape, width=WIDTH, depth=1, noise=noise, norm=norm)
-    return Discriminator(trunk, 3, auxiliary=auxiliary)
+    architecture = "dense" if len(shape) == 1 else "convolutional"
+    options = DiscriminatorOptions(architecture=architecture, width=WIDTH, noise=noise, norm=norm, auxiliary=auxiliary)
+    return Discriminator(shape, 3, options)
 
 
 @pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
@@ -92,7 +94,7 @@ def test_a_spectral_norm_holds_every_layers_largest_singular_value_at_one():
 
 def test_a_moving_average_of_spectrally_normed_weights_is_normed_too():
     network = built((1, 8, 8), "spectral")
-    average = ema_model(network, 0.9)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     for seed in range(20):
         with torch.no_grad():
             for parameter in network.parameters():
@@ -123,7 +125,7 @@ def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_i
     network.init_from_data(x, generator(1))
     found = []
     features = network.trunk(x, generator(1), before_layer=lambda layer, h: found.append(layer(h)))
-    for outputs in [*found, network.to_logits(features) / LOGIT_SCALE]:
+    for outputs in [*found, network.to_logits(features) / network.options.initial_logit_std]:
         by_output = outputs.movedim(1, 0).flatten(1)
         assert_close(by_output.mean(1), torch.zeros(len(by_output)), rtol=0, atol=1e-3)
         assert_close(by_output.std(1), torch.ones(len(by_output)), rtol=0, atol=1e-3)

@@ -7,17 +7,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from likely.networks import flow_layers
 from likely.networks.flow_layers import (
     ActNorm,
     AffineCoupling,
     Compose,
     Flatten,
+    MultiScaleOptions,
     RandomRotation,
     Split,
     Squeeze,
-    halvings,
-    init_from_data,
     multi_scale,
 )
 
@@ -66,7 +64,7 @@ def far_from_the_identity(flow, shape):
         if isinstance(layer, AffineCoupling):
             torch.nn.init.normal_(layer.network[-1].weight, std=0.2, generator=generator(2))
             torch.nn.init.normal_(layer.network[-1].bias, std=0.2, generator=generator(3))
-    init_from_data(flow, images(shape))
+    flow.init_from_data(images(shape))
     return flow
 
 
@@ -100,9 +98,13 @@ def shape(request):
     return request.param
 
 
-def flow_of(shape, n_couplings=2, width=4):
+def multi_scale_flow(shape, **options):
     torch.manual_seed(0)
-    return far_from_the_identity(multi_scale(shape, n_couplings=n_couplings, width=width, clamp=CLAMP), shape)
+    return multi_scale(shape, MultiScaleOptions(**{"n_couplings": 2, "width": 4, "clamp": CLAMP} | options))
+
+
+def flow_of(shape, **options):
+    return far_from_the_identity(multi_scale_flow(shape, **options), shape)
 
 
 @torch.no_grad()
@@ -135,16 +137,14 @@ def test_the_determinant_of_one_scale_is_that_of_its_jacobian(shape):
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
 
 
-def test_the_determinant_of_several_scales_is_that_of_their_jacobian(monkeypatch):
-    monkeypatch.setattr(flow_layers, "MIN_MAP_SIDE", 2)
-    flow, x = in_float64(flow_of((1, 8, 8))), images((1, 8, 8), n=2).double()
-    assert sum(isinstance(layer, Split) for layer in flow.modules()) == halvings(8, 8) - 1 == 1
+def test_the_determinant_of_several_scales_is_that_of_their_jacobian():
+    flow, x = in_float64(flow_of((1, 8, 8), min_map_side=2)), images((1, 8, 8), n=2).double()
+    assert sum(isinstance(layer, Split) for layer in flow.modules()) == 1
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
 
 
-def test_a_long_vector_goes_through_no_couplings_of_all_with_all(monkeypatch):
-    monkeypatch.setattr(flow_layers, "MAX_DENSE_DIMS", 15)
-    flow = in_float64(flow_of((1, 4, 4)))
+def test_a_long_vector_goes_through_no_couplings_of_all_with_all():
+    flow = in_float64(flow_of((1, 4, 4), max_dense_dims=15))
     assert not any(isinstance(layer, torch.nn.Linear) for layer in flow.modules())
     x = images((1, 4, 4), n=3).double()
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
@@ -152,10 +152,9 @@ def test_a_long_vector_goes_through_no_couplings_of_all_with_all(monkeypatch):
 
 def test_a_flow_begins_near_a_linear_map():
     """Couplings begin near the identity: the same log-determinant for every image."""
-    torch.manual_seed(0)
-    flow = multi_scale((1, 8, 8), n_couplings=2, width=4, clamp=CLAMP)
+    flow = multi_scale_flow((1, 8, 8))
     x = images((1, 8, 8))
-    init_from_data(flow, x)
+    flow.init_from_data(x)
     log_det = flow(x)[1]
     assert log_det.std() < 1e-2 * log_det.mean().abs()
 
@@ -181,9 +180,8 @@ def test_a_channel_that_never_changes_stays_finite():
 @torch.no_grad()
 def test_measuring_reaches_every_norm_and_says_what_the_images_become():
     x = images((2, 24, 24))
-    torch.manual_seed(0)
-    flow = multi_scale((2, 24, 24), n_couplings=1, width=4, clamp=CLAMP)
-    assert_close(init_from_data(flow, x), flow(x)[0])
+    flow = multi_scale_flow((2, 24, 24), n_couplings=1)
+    assert_close(flow.init_from_data(x), flow(x)[0])
     assert all(layer.log_scale.any() for layer in flow.modules() if isinstance(layer, ActNorm))
 
 
@@ -220,16 +218,17 @@ def test_the_first_half_of_a_coupling_passes_as_it_is():
 
 @given(st.integers(1, 1000), st.integers(1, 1000))
 def test_padded_sides_halve_evenly_down_to_the_coarsest(height, width):
-    n = halvings(height, width)
-    assert n >= 1
-    coarse = [-(-side // 2**n) for side in (height, width)]  # of the padded side, a multiple of 2 ** n
-    assert max(coarse) <= flow_layers.MIN_MAP_SIDE
-    assert n == 1 or max(height, width) > flow_layers.MIN_MAP_SIDE * 2 ** (n - 1)
+    options = MultiScaleOptions()
+    _, *padded = options.padded_shape((1, height, width))
+    unit = 2
+    while max(padded) > options.min_map_side * unit:
+        unit *= 2
+    assert all(side <= p < side + unit and p % unit == 0 for side, p in zip((height, width), padded, strict=True))
 
 
-@pytest.mark.parametrize("sides", [(1, 1), (9, 6), (17, 3), (33, 20)])
-def test_the_flow_halves_as_often_as_it_says(sides):
-    n = halvings(*sides)
-    padded = [2**n * -(-side // 2**n) for side in sides]
-    flow = multi_scale((1, *padded), n_couplings=1, width=4, clamp=CLAMP)
-    assert sum(isinstance(layer, Squeeze) for layer in flow.modules()) == n
+@pytest.mark.parametrize(("shape", "n_scales"), [((1, 1, 1), 1), ((1, 9, 6), 1), ((1, 17, 3), 2), ((1, 33, 20), 3)])
+def test_the_number_of_scales_follows_the_longer_side(shape, n_scales):
+    flow = multi_scale_flow(MultiScaleOptions().padded_shape(shape), n_couplings=1)
+    assert sum(isinstance(layer, Squeeze) for layer in flow.modules()) == n_scales
+    x = images(MultiScaleOptions().padded_shape(shape))
+    assert flow(x)[0].shape == x.flatten(1).shape

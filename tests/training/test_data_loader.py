@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_trainings import ROUGH, Store, feed
 
-from likely.networks.pixel_scaling import to_unit
+from likely.base import to_unit
 from likely.training.data_loader import ShuffledBatches
 from likely.training.options import AugmentOptions
 

@@ -17,10 +17,9 @@ from likely.classifier.scoring import model_outputs
 from likely.data.dataset import fingerprint, to_hashes
 from likely.data.decoding import ImageWarning
 from likely.exceptions import InvalidValueError
-from likely.features.feature_decoder import thumbnails
-from likely.features.model_input import ModelInput
+from likely.features.feature_extraction import ModelInput
 from likely.inference.decision import DecisionRule
-from likely.models.new_class import BATCH_SIZE
+from likely.models.new_class import DEFAULT_NEW_CLASS
 
 N_FOLDS = 5
 
@@ -47,7 +46,7 @@ def with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
     larger, rule = _with_new_class(model, predictor.decision_rule, batch, predictor.exemplars)
     decoder = predictor.feature_decoder
     if decoder is not None:
-        decoder = decoder.with_new_class(thumbnails(images, decoder), len(predictor.labels))
+        decoder = decoder.with_new_class(images, len(predictor.labels))
     pixels = images.batch(np.arange(len(images))).numpy()
     return replace(
         predictor,
@@ -90,7 +89,7 @@ def _with_new_class(
     found = []
     for k in range(min(N_FOLDS, n) if n > 1 else 0):
         without = model.with_new_class(inputs.x[fold != k], exemplars)
-        found.append(model_outputs(without, inputs.subset(fold == k).split(BATCH_SIZE)))
+        found.append(model_outputs(without, inputs.subset(fold == k).split(DEFAULT_NEW_CLASS.batch_size)))
     larger = model.with_new_class(inputs.x, exemplars)
     none = ModelOutputs.empty(model.task.n_classes + 1, rule.nonconformity.mean.shape[1])
     return larger, rule.with_new_class(ModelOutputs.concatenate(found) if found else none)
@@ -99,7 +98,7 @@ def _with_new_class(
 def _exemplars_with_new_class(exemplars: Exemplars | None, model: Scorer, x: Tensor) -> Exemplars | None:
     """Append the features of the images x of the model's last class."""
     last = torch.full((len(x),), model.task.n_classes - 1)
-    new = exemplar_features(model, torch.split(x, BATCH_SIZE), last)
+    new = exemplar_features(model, torch.split(x, DEFAULT_NEW_CLASS.batch_size), last)
     if exemplars is None or new is None:
         return None
     return torch.cat([exemplars[0], new[0]]), torch.cat([exemplars[1], new[1]])

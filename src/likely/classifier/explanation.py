@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from likely.base import Domain, GenerativeModel, HasFeatures, LatentClassMixture, Scorer
+from likely.base import Domain, GenerativeModel, HasFeatures, LatentClassMixture, Scorer, to_unit
 from likely.classifier.inputs import BATCH_SIZE
 from likely.classifier.masks import supports_missing_pixels, to_masks
 from likely.classifier.predictor import Predictor
@@ -21,7 +21,6 @@ from likely.features.feature_extraction import ImageScorer
 from likely.inference.attribution import integrated_gradients
 from likely.inference.counterfactual import flip_index, interpolate, transport
 from likely.inference.posterior import log_posterior
-from likely.networks.pixel_scaling import to_unit
 
 N_PATH_POINTS = 65  # points of a counterfactual path
 

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.base import Scorer
+from likely.base import Scorer, to_unit
 from likely.data.image_dataset import ImageDataset
-from likely.features.feature_extraction import FeaturePipeline
-from likely.features.model_input import ModelInput
-from likely.networks.pixel_scaling import to_unit
+from likely.features.feature_extraction import FeaturePipeline, ModelInput
 
 BATCH_SIZE = 256  # images in one pass through a network without gradients
 

@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likely.base import GenerativeModel, Latent
+from likely.base import GenerativeModel, Latent, to_eight_bit
 from likely.classifier.predictor import Predictor, generative_model
 from likely.data.dataset import LabeledImages
 from likely.exceptions import InvalidValueError
 from likely.features.feature_decoder import DecoderOptions, DecoderTraining, FeatureDecoder
-from likely.networks.pixel_scaling import to_eight_bit
 
 BATCH_SIZE = 256  # images sampled together
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from likely.base import GenerativeModel, ModelOutputs, Scorer, SupportsMissingPixels
-from likely.features.model_input import ModelInput, complexity
+from likely.base import GenerativeModel, ModelOutputs, Scorer, SupportsMissingPixels, to_eight_bit
+from likely.features.feature_extraction import ModelInput, complexity
 from likely.inference.nonconformity import Statistics
 from likely.inference.posterior import log_evidence, log_posterior, log_uniform
-from likely.networks.pixel_scaling import to_eight_bit
 
 
 def model_outputs(model: Scorer, batches: Iterable[ModelInput]) -> ModelOutputs:

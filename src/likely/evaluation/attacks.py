@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
+from likely.base import to_eight_bit, to_unit
 from likely.classifier import Predictor
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages
 from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
 
 N_STEPS = 40  # of gradient ascent

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from likely import checkpoint
-from likely.base import HasFeatures
+from likely.base import HasFeatures, to_unit
 from likely.classifier import Predictor, load
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.metrics import Floats
 from likely.exceptions import BackboneError, ExtractorError
 from likely.features.backbone import CONFIG, Backbone, digest
-from likely.networks.pixel_scaling import to_unit
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 KINDS = (

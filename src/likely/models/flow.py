@@ -27,17 +27,10 @@ from likely.base import (
     Task,
     stack_statistics,
 )
-from likely.models.new_class import (
-    BATCH_SIZE,
-    copy_weights,
-    displaced_component,
-    estimate_from_few,
-    fit_new_component,
-    sample_latents,
-)
+from likely.models.new_class import NewClassOptions, fit_new_class, with_untrained_class
 from likely.networks.aggregated_posterior import AggregatedPosterior
 from likely.networks.blocks import standard_normal, uniform
-from likely.networks.flow_layers import Invertible, halvings, init_from_data, multi_scale
+from likely.networks.flow_layers import Invertible, MultiScaleOptions, multi_scale
 from likely.networks.likelihoods import class_cross_entropy
 from likely.networks.standardizer import Standardized, Standardizer
 
@@ -113,9 +106,9 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
         self.is_image = task.domain is Domain.PIXELS8
         self.noise = options.noise if self.is_image else 5 * options.noise
         if self.is_image:
-            self.padded = _padded_shape(task.shape)
-            width, n = options.width, options.n_couplings
-            self.flow: Invertible = multi_scale(self.padded, n_couplings=n, width=width, clamp=options.clamp)
+            scales = MultiScaleOptions(n_couplings=options.n_couplings, width=options.width, clamp=options.clamp)
+            self.padded = scales.padded_shape(task.shape)
+            self.flow: Invertible = multi_scale(self.padded, scales)
         else:
             self.padded = task.shape
             self.flow = _SplineFlow(task.n_dims, n_couplings=options.n_couplings, width=8 * options.width)
@@ -174,20 +167,15 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
 
     @torch.no_grad()
     def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
-        z = torch.cat([self.encode(block) for block in torch.split(x, BATCH_SIZE)])
-        location = estimate_from_few(z, torch.zeros_like(z), self.sampling_distribution())
-        with torch.random.fork_rng(devices=[]):
-            new = type(self)(Task(self.task.shape, (*self.task.class_counts, len(x))), self.settings)
-        new.to(z.device).train(self.training)
-        copy_weights(new, self)
+        options = NewClassOptions(fit_scale=False)
+        z = torch.cat([self.encode(block) for block in torch.split(x, options.batch_size)])
+        others = None if exemplars is None else (_points(exemplars[0].to(z)), exemplars[1].to(z.device))
+        location, component = fit_new_class(
+            _points(z), self.sampling_distribution(), self.components(), others, options
+        )
+        new = with_untrained_class(self, len(x))
         new.aggregate.set_last(*location)
-        start = displaced_component(location, self.components(), self.sampling_distribution())
-        posteriors = z, torch.full_like(z, -torch.inf)
-        others = sample_latents(self.sampling_distribution())
-        if exemplars is not None:
-            latents = exemplars[0].to(z)
-            others = (latents, torch.full_like(latents, -torch.inf)), exemplars[1].to(z.device)
-        new.component_mean[-1], _ = fit_new_component(start, posteriors, others, self.components(), scales=False)
+        new.component_mean[-1] = component[0]
         return new
 
     def objectives(self) -> Sequence[Objective]:
@@ -196,7 +184,7 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
     def init_from_data(self, x: Tensor) -> None:
         if self.is_image:
             # With training noise: padding and constant pixels have no variance without it.
-            init_from_data(self.flow, self._noisy_input(x, torch.Generator(x.device).manual_seed(0)))
+            self.flow.init_from_data(self._noisy_input(x, torch.Generator(x.device).manual_seed(0)))
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Negative log-likelihood per dimension plus cross-entropy; unlabeled images contribute log Σ_c π_c p(x | c)."""
@@ -246,8 +234,6 @@ class Flow(GenerativeModel, LatentClassMixture, SupportsNewClasses, Standardized
         return common - self.standardizer.scale.log().sum()
 
 
-def _padded_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Round the sides of an image up to multiples that the flow can halve."""
-    C, *sides = shape
-    unit = 2 ** halvings(*sides)
-    return (C, *(unit * math.ceil(side / unit) for side in sides))
+def _points(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return latents (N, d) as Gaussians without variance: means and log scales."""
+    return z, torch.full_like(z, -torch.inf)

@@ -27,10 +27,10 @@ from likely.base import (
     stack_statistics,
 )
 from likely.exceptions import InvalidValueError
-from likely.networks import discriminator
-from likely.networks.adversarial import ADVERSARIAL_LOSSES, gradient_penalty
+from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import TrunkOptions, make_decoder, sample_classes, standard_normal, uniform
 from likely.networks.diff_augment import PATTERN, diff_augment
+from likely.networks.discriminator import DenseGenerator, Discriminator, DiscriminatorOptions, WeightNorm
 from likely.networks.standardizer import Standardized, Standardizer
 
 PRESETS: dict[str, dict[str, object]] = {
@@ -118,7 +118,7 @@ class GANOptions(TrunkOptions):
         ge=0,
         description="Standard deviation of noise on the discriminator's hidden layers; 1.2 times as much on the image.",
     )
-    norm: Literal["none", "weight", "fixed_weight_norm", "spectral", "layer"] = Field(
+    norm: WeightNorm = Field(
         "layer",
         description="Normalization in the discriminator: weight normalization with learned norms (weight) or norms set by the "
         "first batch (fixed_weight_norm), spectral normalization (spectral), layer normalization (layer).",
@@ -176,20 +176,23 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
         super().__init__(task, options)
         self.settings = options
         self.standardizer = Standardizer.of(task)
-        self._n_latent, width = options.latent_dims + task.n_classes, options.width
-        generator_width = options.generator_width or width
-        trunk_options: dict[str, Any] = {"width": width, "noise": options.noise, "norm": options.norm}
+        self._n_latent = options.latent_dims + task.n_classes
+        generator_width = options.generator_width or options.width
         is_vector = task.domain is Domain.FEATURES
         self.generator: nn.Module
         if is_vector or options.generator_architecture == "dense":
-            self.generator = discriminator.DenseGenerator(self._n_latent, task.shape, width=generator_width)
+            self.generator = DenseGenerator(self._n_latent, task.shape, width=generator_width)
         else:
             self.generator = make_decoder(self._n_latent, task.shape, width=generator_width, depth=options.depth)
-        if is_vector or options.architecture == "dense":
-            trunk = discriminator.dense(task.shape, **trunk_options)
-        else:
-            trunk = discriminator.convolutional(task.shape, depth=options.depth, **trunk_options)
-        self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=options.head == "auxiliary")
+        discriminator_options = DiscriminatorOptions(
+            architecture="dense" if is_vector or options.architecture == "dense" else "convolutional",
+            width=options.width,
+            depth=options.depth,
+            norm=options.norm,
+            noise=options.noise,
+            auxiliary=options.head == "auxiliary",
+        )
+        self.discriminator = Discriminator(task.shape, task.n_classes, discriminator_options)
 
     @property
     def likelihood_kind(self) -> LikelihoodKind:
@@ -221,7 +224,7 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
 
     def init_from_data(self, x: Tensor) -> None:
         self.discriminator.init_from_data(self._discriminator_input(x), torch.Generator(x.device).manual_seed(0))
-        if isinstance(self.generator, discriminator.DenseGenerator) and self.task.domain is Domain.PIXELS8:
+        if isinstance(self.generator, DenseGenerator) and self.task.domain is Domain.PIXELS8:
             self.generator.start_at(x.mean(0).clamp(MIN_INITIAL_PIXEL, 1 - MIN_INITIAL_PIXEL).logit())
 
     def features(self, x: Tensor) -> Tensor:
@@ -330,8 +333,8 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
             total = total + settings.class_weight * F.cross_entropy(logits[labeled], y[labeled])
         if settings.head == "auxiliary":
             total = total + settings.class_weight * F.cross_entropy(fake_logits, c)
-        if settings.loss == "wgan-gp":
-            total = total + gradient_penalty(self._critic, real[_adversarial_mask(y)], fake, rng)
+        if loss.penalty is not None:
+            total = total + loss.penalty(self._critic, real[_adversarial_mask(y)], fake, rng)
         return total
 
     def _generator_terms(self, fake_outputs: tuple[Tensor, Tensor], c: Tensor, real_features: Tensor) -> Tensor:

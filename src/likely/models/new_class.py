@@ -2,51 +2,95 @@
 
 from __future__ import annotations
 
+from typing import Final, TypeAlias, TypeVar
+
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 from torch.nn import functional as F
 
-EPSILON = 1e-6  # lower bound of norms in denominators
-KNOWN_CLASS_WEIGHT = 0.5  # extra weight of each known class, to limit the loss of accuracy on them
-PSEUDO_COUNT = 10.0  # of the prior on a new class's variance, the mean variance of the known classes
+from likely.base import Scorer, Task
+from likely.options import Options
 
-BATCH_SIZE = 256  # images per pass through the network
-N_SAMPLES = 200  # latents sampled per known class
-N_ITERATIONS = 60  # of L-BFGS
+Model = TypeVar("Model", bound=Scorer)
+Gaussians: TypeAlias = tuple[Tensor, Tensor]  # means and log scales, (n, d) or (d,) each
+Others: TypeAlias = tuple[Gaussians, Tensor]  # posteriors of images of known classes, and the classes (N,)
 
-Gaussians = tuple[Tensor, Tensor]  # means and log scales, (n, d) or (d,) each
-Others = tuple[Gaussians, Tensor]  # posteriors of images of known classes, and the classes (N,)
+
+class NewClassOptions(Options):
+    """Options of the fit of a new class."""
+
+    pseudo_count: float = Field(
+        10.0,
+        gt=0,
+        description="Images for which the prior on a new class's variance, the mean variance of the known classes, counts.",
+    )
+    known_class_weight: float = Field(
+        0.5, ge=0, description="Extra weight of each known class, to limit the loss of accuracy on them."
+    )
+    n_samples: int = Field(200, ge=1, description="Latents sampled per known class if there are no exemplars.")
+    n_iterations: int = Field(60, ge=1, description="Iterations of L-BFGS.")
+    fit_scale: bool = Field(
+        True, description="Fit the scale of the component; else it stays that of the known components."
+    )
+    batch_size: int = Field(256, ge=1, description="Images per pass through the network.")
+
+
+DEFAULT_NEW_CLASS: Final = NewClassOptions()
 
 
 @torch.no_grad()
-def copy_weights(new: nn.Module, old: nn.Module) -> None:
-    """Copy the tensors of a network with fewer classes; rows of new classes keep their values."""
-    tensors = dict(new.state_dict())
-    for name, before in old.state_dict().items():
+def with_untrained_class(model: Model, n: int) -> Model:
+    """Return a copy of a model with one more class of n images; the rows of weights for that class are untrained."""
+    with torch.random.fork_rng(devices=[]):
+        new = type(model)(Task(model.task.shape, (*model.task.class_counts, n)), model.options)
+    new.to(model.log_prior.device).train(model.training)
+    tensors = new.state_dict()
+    for name, before in model.state_dict().items():
         now = tensors[name]
         if now.shape == before.shape:
             now.copy_(before)
         else:
             now[: len(before)] = before
+    return new
 
 
 @torch.no_grad()
-def estimate_from_few(z: Tensor, variance: Tensor, sampling_distribution: Gaussians) -> Gaussians:
+def fit_new_class(
+    posteriors: Gaussians,
+    sampling_distribution: Gaussians,
+    components: Gaussians,
+    exemplars: Others | None,
+    options: NewClassOptions = DEFAULT_NEW_CLASS,
+) -> tuple[Gaussians, Gaussians]:
+    """Fit a new class to the posteriors q(z | x) of its images, means and log scales (n, d).
+
+    Returns its sampling distribution and its component, mean and log scale (d,) each. `sampling_distribution` and `components`
+    are those of the known classes, (K, d); `exemplars` are images of these, replaced by samples if there are none.
+    """
+    mean, log_scale = posteriors
+    location = _estimate_from_few(mean, (2 * log_scale).exp(), sampling_distribution, options)
+    start = _displaced(location, components, sampling_distribution)
+    others = exemplars or _sample_latents(sampling_distribution, options)
+    return location, _fit_component(start, posteriors, others, components, options)
+
+
+def _estimate_from_few(
+    z: Tensor, variance: Tensor, sampling_distribution: Gaussians, options: NewClassOptions
+) -> Gaussians:
     """Estimate the Gaussian of a class, mean and log scale (d,), from posterior means and variances (n, d) of few images.
 
     The variance is shrunk toward the mean variance v̄ of the known classes and widened by v̄ / n, the variance of a mean of n:
-    (n v + m v̄) / (n + m) + v̄ / n with m = PSEUDO_COUNT.
+    (n v + m v̄) / (n + m) + v̄ / n with m the pseudo-count.
     """
-    n, mean = len(z), z.mean(0)
+    n, m, mean = len(z), options.pseudo_count, z.mean(0)
     sample_variance = (z - mean).square().mean(0) + variance.mean(0)
     mean_variance = (2 * sampling_distribution[1]).exp().mean(0)
-    return mean, 0.5 * (
-        (n * sample_variance + PSEUDO_COUNT * mean_variance) / (n + PSEUDO_COUNT) + mean_variance / n
-    ).log()
+    shrunk = (n * sample_variance + m * mean_variance) / (n + m)
+    return mean, 0.5 * (shrunk + mean_variance / n).log()
 
 
-@torch.no_grad()
-def displaced_component(location: Gaussians, components: Gaussians, sampling_distribution: Gaussians) -> Gaussians:
+def _displaced(location: Gaussians, components: Gaussians, sampling_distribution: Gaussians) -> Gaussians:
     """Displace the Gaussian of a new class as training displaces components: mean and log scale (d,).
 
     The cross-entropy moves components away from the aggregated posteriors m_c of their classes, which separates them. The new
@@ -56,24 +100,23 @@ def displaced_component(location: Gaussians, components: Gaussians, sampling_dis
     (mean, log_scale), (means, log_scales) = location, sampling_distribution
     direction = mean - means.mean(0)
     distance = (components[0] - means).square().sum(1).mean().sqrt()
-    return mean + distance * direction / direction.norm().clamp_min(EPSILON), log_scale + (
-        components[1] - log_scales
-    ).mean(0)
+    displaced = mean + distance * direction / direction.norm().clamp_min(1e-6)
+    return displaced, log_scale + (components[1] - log_scales).mean(0)
 
 
-def sample_latents(sampling_distribution: Gaussians) -> Others:
-    """Sample `N_SAMPLES` latents per known class from its aggregated posterior, to replace exemplars."""
+def _sample_latents(sampling_distribution: Gaussians, options: NewClassOptions) -> Others:
+    """Sample latents of the known classes from their aggregated posteriors, to replace exemplars."""
     means, log_scales = sampling_distribution
-    K, rng = len(means), torch.Generator(means.device).manual_seed(0)
-    noise = torch.randn((K, N_SAMPLES, means.shape[1]), generator=rng, device=means.device)
+    K, n, rng = len(means), options.n_samples, torch.Generator(means.device).manual_seed(0)
+    noise = torch.randn((K, n, means.shape[1]), generator=rng, device=means.device)
     z = (means[:, None] + log_scales.exp()[:, None] * noise).flatten(0, 1)
-    return (z, torch.full_like(z, -torch.inf)), torch.arange(K, device=z.device).repeat_interleave(N_SAMPLES)
+    return (z, torch.full_like(z, -torch.inf)), torch.arange(K, device=z.device).repeat_interleave(n)
 
 
-def fit_new_component(
-    start: Gaussians, posteriors: Gaussians, others: Others, components: Gaussians, *, scales: bool
+def _fit_component(
+    start: Gaussians, posteriors: Gaussians, others: Others, components: Gaussians, options: NewClassOptions
 ) -> Gaussians:
-    """Fit the component of a new class by maximum a posteriori: mean and log scale (d,); the scale only if `scales`.
+    """Fit the component of a new class by maximum a posteriori: mean and log scale (d,).
 
     Minimizes the class-balanced cross-entropy of softmax_c E_q log N(z; mean_c, scale_c²) over the posteriors q of the new
     images, means and log scales (n, d), and of images of the known classes, whose components (K, d) are fixed. A Gaussian
@@ -87,11 +130,11 @@ def fit_new_component(
     known_log_density = _expected_log_density(m, second_moment, *components)
     y = torch.cat([labels, labels.new_full((n,), K)])
     count = torch.bincount(y, minlength=K + 1)[y]
-    weight = torch.where(y < K, 1 + KNOWN_CLASS_WEIGHT * n / (n + PSEUDO_COUNT), 1) / (count * (K + 1))
+    weight = torch.where(y < K, 1 + options.known_class_weight * n / (n + options.pseudo_count), 1) / (count * (K + 1))
     shift = torch.zeros(2, len(mean), device=m.device, requires_grad=True)
 
     def component() -> Gaussians:
-        return mean + log_scale.exp() * shift[0], log_scale + (shift[1] if scales else 0)
+        return mean + log_scale.exp() * shift[0], log_scale + (shift[1] if options.fit_scale else 0)
 
     def loss() -> Tensor:
         new = _expected_log_density(m, second_moment, *(parameter[None] for parameter in component()))
@@ -104,7 +147,7 @@ def fit_new_component(
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer = torch.optim.LBFGS([shift], max_iter=N_ITERATIONS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([shift], max_iter=options.n_iterations, line_search_fn="strong_wolfe")
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[no-untyped-call]
     with torch.no_grad():

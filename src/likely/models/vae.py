@@ -31,29 +31,16 @@ from likely.base import (
     stack_statistics,
 )
 from likely.exceptions import InvalidValueError
-from likely.models.new_class import (
-    BATCH_SIZE,
-    copy_weights,
-    displaced_component,
-    estimate_from_few,
-    fit_new_component,
-    sample_latents,
-)
+from likely.models.new_class import DEFAULT_NEW_CLASS, fit_new_class, with_untrained_class
 from likely.networks.aggregated_posterior import AggregatedPosterior
 from likely.networks.background import BackgroundModel
 from likely.networks.blocks import TrunkOptions, make_decoder, make_encoder, standard_normal
 from likely.networks.likelihoods import class_cross_entropy, discretized_logistic, normal, normal_divergence
-from likely.networks.masked_encoder import MaskedEncoder, Proposal, flatten_weights, random_masks
+from likely.networks.masked_encoder import MaskedEncoder, MaskedEncoderOptions, Proposal
 from likely.networks.standardizer import Standardized, Standardizer
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
-REGIONS_PER_SIDE = 4  # the reconstruction statistics are averaged over a grid of regions
-AUXILIARY_NETWORKS = (
-    "background",
-    "masked_encoder",
-)  # with objectives of their own; no gradient reaches the other networks
-BACKGROUND_INTERVAL = 2  # steps between updates of the background model
-N_PROPOSALS = 64  # importance samples per partially observed image
+_AUXILIARY_NETWORKS = ("background", "masked_encoder")  # trained apart: no gradient of theirs reaches other networks
 
 
 class VAEOptions(TrunkOptions):
@@ -110,9 +97,8 @@ class VAE(
         self.standardizer = Standardizer.of(task)
         self.background = BackgroundModel(task.shape[0]) if task.domain is Domain.PIXELS8 else None
         self.masked_every = options.masked_every if task.domain is Domain.PIXELS8 else 0
-        self.masked_encoder = (
-            MaskedEncoder(task.shape, K, d, width=options.width, depth=options.depth) if self.masked_every else None
-        )
+        masked = MaskedEncoderOptions(width=options.width, depth=options.depth)
+        self.masked_encoder = MaskedEncoder(task.shape, K, d, masked) if self.masked_every else None
         self._last_posterior: Pair | None = None  # q(z | x) of the current step
 
     @property
@@ -166,10 +152,11 @@ class VAE(
         flattened weights v^β if few samples dominate.
         """
         z, log_weight = self._importance_samples(x, observed, rng)
+        flattened = self._masked_encoder().flatten_weights(log_weight)
         log_p = self._log_components(z)  # (B, S, K)
         log_marginal = (log_p + self.log_prior).logsumexp(2, keepdim=True)
-        L = (flatten_weights(log_weight)[:, :, None] + log_p - log_marginal).logsumexp(1)
-        L = L + log_weight.logsumexp(1, keepdim=True) - math.log(N_PROPOSALS)
+        L = (flattened[:, :, None] + log_p - log_marginal).logsumexp(1)
+        L = L + log_weight.logsumexp(1, keepdim=True) - math.log(z.shape[1])
         return L * observed.flatten(1).any(1)[:, None]
 
     def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
@@ -189,19 +176,23 @@ class VAE(
         log_prior = (self._log_components(z) + self.log_prior).logsumexp(2)
         return z, self._observed_density(x, observed, z) + log_prior - proposed.log_joint(z).logsumexp(2)
 
-    def _proposed(self, x: Tensor, observed: Tensor) -> Proposal:
+    def _masked_encoder(self) -> MaskedEncoder:
         if self.masked_encoder is None:
             raise InvalidValueError(
                 "this model was trained without masked images; train it with masked_every above 0, such as 4"
             )
-        proposed: Proposal = self.masked_encoder(x, observed, self.sampling_distribution()[0])
+        return self.masked_encoder
+
+    def _proposed(self, x: Tensor, observed: Tensor) -> Proposal:
+        proposed: Proposal = self._masked_encoder()(x, observed, self.sampling_distribution()[0])
         return proposed
 
     def _proposal_noise(self, x: Tensor, rng: Generator | None) -> Pair:
         """Return evenly spaced u (S,) and normal noise (S, d), shared by all images: a result does not depend on the batch."""
         rng = torch.Generator(x.device).manual_seed(0) if rng is None else rng
-        like = x.new_zeros(N_PROPOSALS, self.component_mean.shape[1], dtype=torch.float32)
-        u = (torch.arange(N_PROPOSALS, device=x.device) + 0.5) / N_PROPOSALS
+        S = self._masked_encoder().options.n_samples
+        like = x.new_zeros(S, self.component_mean.shape[1], dtype=torch.float32)
+        u = (torch.arange(S, device=x.device) + 0.5) / S
         return u, standard_normal(like, rng)
 
     def _log_components(self, z: Tensor) -> Tensor:
@@ -231,16 +222,13 @@ class VAE(
 
     @torch.no_grad()
     def with_new_class(self, x: Tensor, exemplars: Pair | None = None) -> Self:
-        batches = zip(*(self._posterior(block) for block in torch.split(x, BATCH_SIZE)), strict=True)
-        mean, log_scale = (torch.cat(values) for values in batches)
-        location = estimate_from_few(mean, (2 * log_scale).exp(), self.sampling_distribution())
-        start = displaced_component(location, self.components(), self.sampling_distribution())
-        posteriors = mean, log_scale
-        others = sample_latents(self.sampling_distribution())
+        batches = [self._posterior(block) for block in torch.split(x, DEFAULT_NEW_CLASS.batch_size)]
+        mean, log_scale = (torch.cat(values) for values in zip(*batches, strict=True))
+        others = None
         if exemplars is not None:
             other_mean, other_log_scale = exemplars[0].to(mean).chunk(2, 1)
             others = (other_mean, other_log_scale), exemplars[1].to(mean.device)
-        component = fit_new_component(start, posteriors, others, self.components(), scales=True)
+        location, component = fit_new_class((mean, log_scale), self.sampling_distribution(), self.components(), others)
         new = self._with_extra_class(len(x))
         new.aggregate.set_last(*location)
         new.component_mean[-1], new.component_log_scale[-1] = component
@@ -248,10 +236,7 @@ class VAE(
 
     def _with_extra_class(self, n: int) -> Self:
         """Return a copy with an additional, unfitted class of n images."""
-        with torch.random.fork_rng(devices=[]):
-            new = type(self)(Task(self.task.shape, (*self.task.class_counts, n)), self.options)  # type: ignore[arg-type]
-        new.to(self.component_mean.device).train(self.training)
-        copy_weights(new, self)
+        new = with_untrained_class(self, n)
         if new.masked_encoder is not None:
             new.masked_encoder.add_class()
         return new
@@ -270,7 +255,7 @@ class VAE(
 
     def _parameters_except(self, *others: str) -> tuple[nn.Parameter, ...]:
         """Return all parameters except those of the auxiliary networks and of these others."""
-        prefixes = tuple(f"{name}." for name in (*AUXILIARY_NETWORKS, *others))
+        prefixes = tuple(f"{name}." for name in (*_AUXILIARY_NETWORKS, *others))
         return tuple(p for name, p in self.named_parameters() if not name.startswith(prefixes))
 
     def _auxiliary_objectives(self) -> Sequence[Objective]:
@@ -278,7 +263,9 @@ class VAE(
         objectives = []
         if self.background is not None:
             parameters = tuple(self.background.parameters())
-            objectives.append(Objective("background", parameters, self._background_loss, interval=BACKGROUND_INTERVAL))
+            objectives.append(
+                Objective("background", parameters, self._background_loss, interval=self.background.options.interval)
+            )
         if self.masked_encoder is not None:
             parameters = tuple(self.masked_encoder.parameters())
             # A log density has no upper bound.
@@ -292,22 +279,12 @@ class VAE(
         return self.background.loss(x, rng)
 
     def _masked_loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
-        """−E [log r(z | y, x_o) / d + log r(y | x_o)] with z ~ q(z | x) of the full image and random masks o.
-
-        Both terms are KL divergences up to a constant, minimal where r is the posterior. Without 1/d they sum to
-        KL(p(z, y | x_o) ‖ r); the weight keeps z from dominating the class.
-        """
         if self._last_posterior is None:  # only if called without the preceding ELBO step
             with torch.no_grad():
                 self._last_posterior = self._posterior(x)
         mean, log_scale = self._last_posterior
         z = mean + log_scale.exp() * standard_normal(mean, rng)
-        proposed = self._proposed(x, random_masks(len(x), x.shape[2], x.shape[3], x, rng))
-        log_joint = proposed.log_joint(z[:, None])[:, 0]  # (B, K)
-        label_divergence = y.clamp_min(0)[:, None]
-        log_class = proposed.log_weight.gather(1, label_divergence)[:, 0]
-        labeled = (log_joint.gather(1, label_divergence)[:, 0] - log_class) / z.shape[1] + log_class
-        return -torch.where(y >= 0, labeled, log_joint.logsumexp(1) / z.shape[1]).mean()
+        return self._masked_encoder().loss(x, y, z, self.sampling_distribution()[0], rng)
 
     def _loss(self, x: Tensor, y: Tensor, rng: Generator) -> Tensor:
         """Negative ELBO per dimension plus cross-entropy; unlabeled images contribute log Σ_c π_c p(x | c)."""
@@ -352,13 +329,13 @@ class VAE(
         return self._density(x, *self._pixels(z))
 
     def _region_statistics(self, x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-        """Return likelihood, absolute error, log scale and background likelihood, averaged over regions: (B, R)."""
+        """Return likelihood, absolute error, log scale and background likelihood, averaged over a 4 x 4 grid: (B, R)."""
         if self.background is None:
             return log_scale.mean(1, keepdim=True)
         statistics = torch.cat(
             [discretized_logistic(x, mean, log_scale), (x - mean).abs(), log_scale, self.background(x)], 1
         )
-        return F.adaptive_avg_pool2d(statistics, REGIONS_PER_SIDE).flatten(1)
+        return F.adaptive_avg_pool2d(statistics, 4).flatten(1)
 
     def _density(self, x: Tensor, mean: Tensor, log_scale: Tensor, observed: Tensor | None = None) -> Tensor:
         """Return log p(x | z), (B,) nats, from mean and log scale, over all or only the `observed` pixels (B, H, W)."""

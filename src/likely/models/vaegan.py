@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 from likely.base import Domain, ModelOutputs, Objective, Task, stack_statistics
 from likely.models.vae import VAE, VAEOptions
-from likely.networks import discriminator
 from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import sample_classes, standard_normal
 from likely.networks.diff_augment import PATTERN, diff_augment
+from likely.networks.discriminator import Discriminator, DiscriminatorOptions
 
 # Weight of the class cross-entropy in the generator loss; larger weights reduce the diversity within a class.
 AUX_CLASS_WEIGHT = 0.2
@@ -61,13 +61,12 @@ class VAEGAN(VAE):
     def __init__(self, task: Task, options: VAEGANOptions) -> None:
         super().__init__(task, options)
         self.settings = options
-        if task.domain is Domain.PIXELS8:
-            trunk = discriminator.convolutional(
-                task.shape, width=options.width, depth=options.depth, noise=0.0, norm="layer"
-            )
-        else:
-            trunk = discriminator.dense(task.shape, width=options.width, noise=0.0, norm="layer")
-        self.discriminator = discriminator.Discriminator(trunk, task.n_classes, auxiliary=False)
+        discriminator_options = DiscriminatorOptions(
+            architecture="convolutional" if task.domain is Domain.PIXELS8 else "dense",
+            width=options.width,
+            depth=options.depth,
+        )
+        self.discriminator = Discriminator(task.shape, task.n_classes, discriminator_options)
         self._fake = torch.zeros(0)  # generated images of the current step
 
     def outputs(self, x: Tensor) -> ModelOutputs:

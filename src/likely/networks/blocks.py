@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final, Self
 
 import torch
 from pydantic import Field
@@ -12,11 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from likely.base import FamilyOptions
-
-MIN_MAP_SIDE = 8  # pixels: a 3x3 convolution covers maps of this side within two layers; halving further loses detail
-SMALL_IMAGE_SIDE = (
-    16  # images of at most its square in pixels get one convolution at full resolution: it is cheap there
-)
+from likely.options import Options
 
 
 class TrunkOptions(FamilyOptions):
@@ -30,34 +28,65 @@ class TrunkOptions(FamilyOptions):
     depth: int = Field(1, ge=0, description="Residual blocks at the lowest resolution.")
 
 
-def pyramid(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the map sizes from the image down to the lowest resolution: sides over `MIN_MAP_SIDE` are halved, rounding up.
+class PyramidOptions(Options):
+    """Options of the resolutions of convolutional networks."""
 
-    The full size of small images appears twice, and every image larger than one pixel is halved at least once.
+    min_map_side: int = Field(
+        8,
+        ge=1,
+        description="Side in pixels down to which maps are halved: a 3x3 convolution covers it within two layers; halving "
+        "further loses detail.",
+    )
+    small_image_side: int = Field(
+        16,
+        ge=0,
+        description="Images of at most its square in pixels get one convolution at full resolution, which is cheap there.",
+    )
+    max_width_factor: int = Field(
+        4, ge=1, description="Channels of the deepest levels, relative to those of the first."
+    )
 
-    >>> pyramid(28, 28)
-    [(28, 28), (14, 14), (7, 7)]
-    >>> pyramid(8, 8)
-    [(8, 8), (8, 8), (4, 4)]
-    >>> pyramid(7, 30)
-    [(7, 30), (7, 30), (7, 15), (7, 8)]
+
+DEFAULT_PYRAMID: Final = PyramidOptions()
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Sizes (height, width) and channels of feature maps, from the image to the lowest resolution.
+
+    `strides` holds the stride of each side from a level to the next: 2 if the side is halved, else 1.
+
+    >>> Pyramid.of((1, 28, 28), 32)
+    Pyramid(sizes=((28, 28), (14, 14), (7, 7)), channels=(1, 32, 64), strides=((2, 2), (2, 2)))
+    >>> Pyramid.of((3, 8, 8), 32)
+    Pyramid(sizes=((8, 8), (8, 8), (4, 4)), channels=(3, 32, 64), strides=((1, 1), (2, 2)))
     """
-    sizes = [(height, width)] * (2 if height * width <= SMALL_IMAGE_SIDE**2 else 1)
-    while max(sizes[-1]) > MIN_MAP_SIDE:
-        h, w = (math.ceil(side / 2) if side > MIN_MAP_SIDE else side for side in sizes[-1])
+
+    sizes: tuple[tuple[int, int], ...]
+    channels: tuple[int, ...]
+    strides: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], width: int, options: PyramidOptions = DEFAULT_PYRAMID) -> Self:
+        """Halve the sides of images (C, H, W) while they exceed `min_map_side`, rounding up, and double the channels.
+
+        The full size of small images appears twice, and every image larger than one pixel is halved at least once.
+        """
+        n_channels, *size = shape
+        sizes = _halved_sizes(size[0], size[1], options)
+        widths = [width * min(2**level, options.max_width_factor) for level in range(len(sizes) - 1)]
+        strides = tuple((1 + (a[0] > b[0]), 1 + (a[1] > b[1])) for a, b in pairwise(sizes))
+        return cls(tuple(sizes), (n_channels, *widths), strides)
+
+
+def _halved_sizes(height: int, width: int, options: PyramidOptions) -> list[tuple[int, int]]:
+    sizes = [(height, width)] * (2 if height * width <= options.small_image_side**2 else 1)
+    while max(sizes[-1]) > options.min_map_side:
+        h, w = (math.ceil(side / 2) if side > options.min_map_side else side for side in sizes[-1])
         sizes.append((h, w))
     if len(set(sizes)) == 1 and max(height, width) > 1:
         sizes.append((math.ceil(height / 2), math.ceil(width / 2)))
     return sizes
-
-
-def widths(n_levels: int, width: int) -> list[int]:
-    """Return the channels of each level below the image: doubled per level, up to four times `width`.
-
-    >>> widths(4, 32)
-    [32, 64, 128, 128]
-    """
-    return [width * min(2**level, 4) for level in range(n_levels)]
 
 
 def _conv_bn_relu(n_in: int, n_out: int, *, stride: tuple[int, int] = (1, 1)) -> nn.Sequential:
@@ -87,13 +116,12 @@ class _ConvEncoder(nn.Module):
 
     def __init__(self, shape: Sequence[int], *, width: int, depth: int) -> None:
         super().__init__()
-        n_channels, *size = shape
-        sizes = pyramid(*size)
-        channels = [n_channels, *widths(len(sizes) - 1, width)]
-        strides = [ratio(fine, coarse) for fine, coarse in pairwise(sizes)]
-        steps = [_conv_bn_relu(a, b, stride=stride) for (a, b), stride in zip(pairwise(channels), strides, strict=True)]
-        self.body = nn.Sequential(*steps, *(_ResidualBlock(channels[-1]) for _ in range(depth)))
-        self.n_features = channels[-1] * math.prod(sizes[-1])
+        pyramid = Pyramid.of(shape, width)
+        levels = zip(pairwise(pyramid.channels), pyramid.strides, strict=True)
+        steps = [_conv_bn_relu(a, b, stride=stride) for (a, b), stride in levels]
+        n_channels = pyramid.channels[-1]
+        self.body = nn.Sequential(*steps, *(_ResidualBlock(n_channels) for _ in range(depth)))
+        self.n_features = n_channels * math.prod(pyramid.sizes[-1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Encode images (B, C, H, W) as features (B, n_features)."""
@@ -122,11 +150,9 @@ class _ConvDecoder(nn.Module):
 
     def __init__(self, n_features: int, shape: Sequence[int], *, width: int, depth: int) -> None:
         super().__init__()
-        n_channels, *size = shape
-        self.sizes = pyramid(*size)[::-1]  # coarsest first
-        channels = [*widths(len(self.sizes) - 1, width)[::-1], n_channels]
+        pyramid = Pyramid.of(shape, width)
+        self.sizes, self.factors, channels = pyramid.sizes[::-1], pyramid.strides[::-1], pyramid.channels[::-1]
         self.coarsest = (channels[0], *self.sizes[0])
-        self.factors = [ratio(fine, coarse) for coarse, fine in pairwise(self.sizes)]
         outputs = [b * math.prod(factors) for b, factors in zip(channels[1:], self.factors, strict=True)]
         self.widen = nn.Linear(n_features, math.prod(self.coarsest))
         self.body = nn.Sequential(
@@ -140,11 +166,11 @@ class _ConvDecoder(nn.Module):
         """Decode features (B, n_features) into maps (B, C, H, W), unbounded."""
         h: Tensor = self.body(self.widen(z).unflatten(1, self.coarsest))
         for layer, factors, (height, width) in zip(self.up, self.factors, self.sizes[1:], strict=True):
-            h = sub_pixels(layer(h), factors)[..., :height, :width]
+            h = _sub_pixels(layer(h), factors)[..., :height, :width]
         return h
 
 
-def sub_pixels(h: Tensor, factors: tuple[int, int]) -> Tensor:
+def _sub_pixels(h: Tensor, factors: tuple[int, int]) -> Tensor:
     """Upsample by pixel shuffle with one factor per side (Shi 2016): (B, C r s, H, W) -> (B, C, H r, W s)."""
     r, s = factors
     if r == s:
@@ -191,11 +217,6 @@ def make_decoder(n_features: int, shape: Sequence[int], *, width: int, depth: in
             *_dense(n_features, 8 * width), *_dense(8 * width, 8 * width), nn.Linear(8 * width, shape[0])
         )
     return _ConvDecoder(n_features, shape, width=width, depth=depth)
-
-
-def ratio(fine: tuple[int, int], coarse: tuple[int, int]) -> tuple[int, int]:
-    """Return the stride of each side from one map size to the next: 2 if the side is halved, else 1."""
-    return 1 + (fine[0] > coarse[0]), 1 + (fine[1] > coarse[1])
 
 
 def _dense(n_in: int, n_out: int) -> list[nn.Module]:

@@ -9,21 +9,44 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from likely.networks.blocks import pyramid, ratio, standard_normal, widths
+from likely.networks.blocks import Pyramid, standard_normal
+from likely.options import Options
 
-LOGIT_SCALE = 0.1  # standard deviation of the logits on the first batch, with fixed weight norms
-EPSILON = 1e-6  # lower bound of norms in denominators
-MIN_STD = 1e-3  # lower bound: outputs that are nearly constant on the first batch are not scaled up to variance 1
 LEAKY_SLOPE = 0.2  # of the leaky ReLU (Radford 2015)
-INPUT_NOISE_RATIO = (
-    1.2  # noise on the image in [-1, 1] relative to the hidden layers' (Salimans 2016: 0.3 of 0.5, in [0, 1])
-)
+WeightNorm = Literal["none", "weight", "fixed_weight_norm", "spectral", "layer"]
+
+
+class DiscriminatorOptions(Options):
+    """Options of a discriminator."""
+
+    architecture: Literal["convolutional", "dense"] = Field(
+        "convolutional",
+        description="Strided convolutions down to the lowest resolution and `depth` more there (Radford 2015, DCGAN), or five "
+        "fully connected layers of 32, 16, 8, 8 and 8 times `width` units (Salimans 2016).",
+    )
+    width: int = Field(
+        32, ge=1, description="Channels of the first convolution, or the unit of fully connected layers."
+    )
+    depth: int = Field(1, ge=0, description="Convolutions at the lowest resolution.")
+    norm: WeightNorm = Field("layer", description="Normalization of weights or layers.")
+    noise: float = Field(0.0, ge=0, description="Standard deviation of the noise on the inputs of hidden layers.")
+    input_noise_ratio: float = Field(
+        1.2,
+        ge=0,
+        description="Noise on an image in [-1, 1] relative to that on hidden layers (Salimans 2016: 0.3 of 0.5, in [0, 1]).",
+    )
+    auxiliary: bool = Field(False, description="Separate outputs for real or fake and for the classes (ACGAN).")
+    initial_logit_std: float = Field(
+        0.1, gt=0, description="Standard deviation of the logits on the first batch, with fixed weight norms."
+    )
 
 
 class _SpectralNorm(nn.Module):
@@ -64,7 +87,7 @@ class _FixedNorm(nn.Module):
         self.register_buffer("length", weight.detach().flatten(1).norm(dim=1))
 
     def forward(self, weight: Tensor) -> Tensor:
-        factor = self.length / weight.flatten(1).norm(dim=1).clamp_min(EPSILON)
+        factor = self.length / weight.flatten(1).norm(dim=1).clamp_min(1e-6)
         fixed: Tensor = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         return fixed
 
@@ -75,46 +98,48 @@ def _fixed_weight_norm(layer: nn.Module) -> nn.Module:
 
 
 def _fit_output_scale(layer: nn.Module, x: Tensor, *, scale: float) -> None:
-    """Set norms and biases so that each output of a fixed-norm layer has mean 0 and standard deviation `scale` on x."""
+    """Set norms and biases so that each output of a fixed-norm layer has mean 0 and standard deviation `scale` on x.
+
+    Outputs that are nearly constant on x are not scaled up.
+    """
     h = layer(x)
     axes = [0, *range(2, h.ndim)]
     single = h.numel() == h.shape[1]  # a single value has no standard deviation
-    factor = scale / h.std(axes, correction=0 if single else 1).clamp_min(MIN_STD)
+    factor = scale / h.std(axes, correction=0 if single else 1).clamp_min(1e-3)
     (inner,) = (module for module in layer.modules() if parametrize.is_parametrized(module, "weight"))
     inner.parametrizations.weight[0].length *= factor  # type: ignore[union-attr,index]
     inner.bias.copy_((inner.bias - h.mean(axes)) * factor)  # type: ignore[operator]
 
 
-def spectral(layer: nn.Module) -> nn.Module:
+def spectral_norm(layer: nn.Module) -> nn.Module:
+    """Parametrize the weight of a layer by W / σ(W)."""
     parametrize.register_parametrization(layer, "weight", _SpectralNorm(layer.weight))  # type: ignore[arg-type]
     return layer
 
 
-NORMS: dict[str, Callable[[nn.Module], nn.Module]] = {
+_NORMS: dict[WeightNorm, Callable[[nn.Module], nn.Module]] = {
     "none": lambda layer: layer,
     "weight": parametrizations.weight_norm,
     "fixed_weight_norm": _fixed_weight_norm,
-    "spectral": spectral,
+    "spectral": spectral_norm,
     "layer": lambda layer: nn.Sequential(layer, nn.GroupNorm(1, _n_out(layer))),  # Ba 2016, over all maps
 }
 
 
 class _DiscriminatorTrunk(nn.Module):
-    """Layers with leaky ReLUs; Gaussian noise of standard deviation `noise` before each layer if there is an `rng`.
+    """Layers with leaky ReLUs; Gaussian noise before each layer if there is an `rng`.
 
     With fixed weight norms, the median of each channel on the first batch is subtracted from the input: a constant background
     would otherwise dominate the noise.
     """
 
-    def __init__(
-        self, layers: Sequence[nn.Module], n_channels: int, n_maps: int, size: int, *, noise: float, norm: str
-    ) -> None:
+    def __init__(self, shape: Sequence[int], options: DiscriminatorOptions) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.n_maps, self.n_features = n_maps, n_maps * size
-        self.noise = noise
+        self.options = options
+        layers, self.n_maps, size = (_dense if options.architecture == "dense" else _convolutional)(shape, options)
+        self.layers, self.n_features = nn.ModuleList(layers), self.n_maps * size
         self.background: Tensor | None
-        self.register_buffer("background", torch.zeros(n_channels) if norm == "fixed_weight_norm" else None)
+        self.register_buffer("background", torch.zeros(shape[0]) if options.norm == "fixed_weight_norm" else None)
 
     def forward(
         self,
@@ -126,9 +151,10 @@ class _DiscriminatorTrunk(nn.Module):
         """Return features (B, n_features) of (B, C, H, W) or (B, D), calling `before_layer(layer, input)` before each layer."""
         if self.background is not None:
             x = x - self.background.reshape(-1, *[1] * (x.ndim - 2))
-        h = _noisy(x, INPUT_NOISE_RATIO * self.noise, rng)
+        noise = self.options.noise
+        h = _noisy(x, self.options.input_noise_ratio * noise, rng)
         for i, layer in enumerate(self.layers):
-            h = h if i == 0 else _noisy(h, self.noise, rng)
+            h = h if i == 0 else _noisy(h, noise, rng)
             if before_layer is not None:
                 before_layer(layer, h)
             h = F.leaky_relu(layer(h), LEAKY_SLOPE)
@@ -147,13 +173,14 @@ class Discriminator(nn.Module):
     l_c = r + log softmax(a)_c. With fixed weight norms the norms of the logit layer are fixed too (Salimans 2016 learns them).
     """
 
-    def __init__(self, trunk: _DiscriminatorTrunk, n_classes: int, *, auxiliary: bool) -> None:
+    def __init__(self, shape: Sequence[int], n_classes: int, options: DiscriminatorOptions) -> None:
+        """Build a discriminator of images (C, H, W), or with the dense architecture also of vectors (D,)."""
         super().__init__()
-        self.trunk = trunk
-        self.to_logits = nn.Linear(trunk.n_features, n_classes + auxiliary)
-        if trunk.background is not None:
+        self.trunk = _DiscriminatorTrunk(shape, options)
+        self.to_logits = nn.Linear(self.trunk.n_features, n_classes + options.auxiliary)
+        if options.norm == "fixed_weight_norm":
             _fixed_weight_norm(self.to_logits)
-        self.n_classes = n_classes
+        self.options, self.n_classes = options, n_classes
 
     def forward(self, x: Tensor, rng: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Return features (B, F) and logits (B, K) in float32."""
@@ -173,31 +200,27 @@ class Discriminator(nn.Module):
         by_channel = x.transpose(0, 1).flatten(1)
         self.trunk.background.copy_(by_channel.sort(1).values[:, by_channel.shape[1] // 2])
         features = self.trunk(x, rng, before_layer=partial(_fit_output_scale, scale=1.0))
-        _fit_output_scale(self.to_logits, features, scale=LOGIT_SCALE)
+        _fit_output_scale(self.to_logits, features, scale=self.options.initial_logit_std)
 
     def pooled(self, x: Tensor) -> Tensor:
         """Return the spatial means of the last maps: (B, ...) -> (B, C)."""
         return self.trunk.summary(self.trunk(x))[0]
 
 
-def convolutional(shape: Sequence[int], *, width: int, depth: int, noise: float, norm: str) -> _DiscriminatorTrunk:
-    """Build strided convolutions down to the lowest resolution and `depth` more there (Radford 2015, DCGAN)."""
-    n_channels, *size = shape
-    sizes = pyramid(*size)
-    channels = [n_channels, *widths(len(sizes) - 1, width)]
-    steps = zip(pairwise(channels), pairwise(sizes), strict=True)
-    layers = [_normed(nn.Conv2d(a, b, 3, ratio(*pair), 1), norm) for (a, b), pair in steps]
-    layers += [_normed(nn.Conv2d(channels[-1], channels[-1], 3, 1, 1), norm) for _ in range(depth)]
-    return _DiscriminatorTrunk(layers, n_channels, channels[-1], math.prod(sizes[-1]), noise=noise, norm=norm)
+def _convolutional(shape: Sequence[int], options: DiscriminatorOptions) -> tuple[list[nn.Module], int, int]:
+    """Build convolutional layers; also return the number of the last maps and the number of pixels of each."""
+    pyramid = Pyramid.of(shape, options.width)
+    levels, n = zip(pairwise(pyramid.channels), pyramid.strides, strict=True), pyramid.channels[-1]
+    layers = [_normed(nn.Conv2d(a, b, 3, stride, 1), options.norm) for (a, b), stride in levels]
+    layers += [_normed(nn.Conv2d(n, n, 3, 1, 1), options.norm) for _ in range(options.depth)]
+    return layers, n, math.prod(pyramid.sizes[-1])
 
 
-def dense(shape: Sequence[int], *, width: int, noise: float, norm: str) -> _DiscriminatorTrunk:
-    """Build five fully connected layers of 32, 16, 8, 8 and 8 times `width` units (Salimans 2016)."""
-    units = [math.prod(shape), *(width * factor for factor in (32, 16, 8, 8, 8))]
-    layers = [_normed(nn.Linear(a, b), norm) for a, b in pairwise(units)]
-    return _DiscriminatorTrunk(
-        [nn.Sequential(nn.Flatten(), layers[0]), *layers[1:]], shape[0], units[-1], 1, noise=noise, norm=norm
-    )
+def _dense(shape: Sequence[int], options: DiscriminatorOptions) -> tuple[list[nn.Module], int, int]:
+    """Build fully connected layers; also return the number of units of the last and 1, the pixels of each."""
+    units = [math.prod(shape), *(options.width * factor for factor in (32, 16, 8, 8, 8))]
+    first, *others = (_normed(nn.Linear(a, b), options.norm) for a, b in pairwise(units))
+    return [nn.Sequential(nn.Flatten(), first), *others], units[-1], 1
 
 
 class DenseGenerator(nn.Module):
@@ -227,10 +250,10 @@ def _hidden(n_in: int, n_out: int) -> Iterator[nn.Module]:
     yield from (nn.Linear(n_in, n_out), nn.Softplus(), nn.BatchNorm1d(n_out))
 
 
-def _normed(layer: nn.Conv2d | nn.Linear, norm: str) -> nn.Module:
+def _normed(layer: nn.Conv2d | nn.Linear, norm: WeightNorm) -> nn.Module:
     nn.init.kaiming_normal_(layer.weight, LEAKY_SLOPE)
     nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # there is one
-    return NORMS[norm](layer)
+    return _NORMS[norm](layer)
 
 
 def _n_out(layer: nn.Module) -> int:

@@ -7,11 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MIN_MAP_SIDE = 8  # pixels: maps are halved while a side is longer, at least once
-MAX_DENSE_DIMS = 1024  # fully connected couplings follow if the last scale has at most this many dimensions
+from likely.options import Options
 
 
 class Invertible(nn.Module, ABC):
@@ -24,6 +24,11 @@ class Invertible(nn.Module, ABC):
     @abstractmethod
     def inverse(self, y: Tensor) -> Tensor:
         """Return x = f⁻¹(y)."""
+
+    def init_from_data(self, x: Tensor) -> Tensor:
+        """Initialize layers that depend on the first batch x, such as `ActNorm`; return y."""
+        y: Tensor = self(x)[0]
+        return y
 
 
 class Compose(Invertible):
@@ -45,6 +50,12 @@ class Compose(Invertible):
             assert isinstance(layer, Invertible)
             y = layer.inverse(y)
         return y
+
+    def init_from_data(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            assert isinstance(layer, Invertible)
+            x = layer.init_from_data(x)
+        return x
 
 
 class Squeeze(Invertible):
@@ -89,11 +100,12 @@ class ActNorm(Invertible):
         return y * self._by_channel((-self.log_scale).exp(), y) + self._by_channel(self.location, y)
 
     @torch.no_grad()
-    def init_from_data(self, x: Tensor) -> None:
-        """Set location and scale from the mean and standard deviation per channel of x (B, C, ...)."""
+    def init_from_data(self, x: Tensor) -> Tensor:
+        """Set location and scale from the mean and standard deviation per channel of x (B, C, ...); return y."""
         axes = [axis for axis in range(x.ndim) if axis != 1]
         self.location.copy_(x.mean(axes))
         self.log_scale.copy_(-x.std(axes, correction=0).clamp_min(1e-3).log())
+        return super().init_from_data(x)
 
     @staticmethod
     def _by_channel(value: Tensor, x: Tensor) -> Tensor:
@@ -167,47 +179,71 @@ class Split(Invertible):
         remaining = self.inner.inverse(y[:, n:])
         return torch.cat([y[:, :n].reshape(-1, self.sizes[0], *self.size), remaining], 1)
 
+    def init_from_data(self, x: Tensor) -> Tensor:
+        output, remaining = x.split(self.sizes, 1)  # type: ignore[no-untyped-call]
+        return torch.cat([output.flatten(1), self.inner.init_from_data(remaining)], 1)
 
-def multi_scale(shape: Sequence[int], *, n_couplings: int, width: int, clamp: float) -> Invertible:
+
+class MultiScaleOptions(Options):
+    """Options of a multi-scale flow."""
+
+    n_couplings: int = Field(4, ge=1, description="Coupling layers per scale.")
+    width: int = Field(
+        32,
+        ge=1,
+        description="Channels of the coupling networks at the finest scale, doubled at each coarser one. Fully connected "
+        "networks have eight times as many units.",
+    )
+    max_width: int = Field(256, ge=1, description="Channels up to which coarser scales double the width.")
+    clamp: float = Field(2.0, gt=0, description="Bound of the log scale of an affine coupling.")
+    min_map_side: int = Field(
+        8, ge=1, description="Side in pixels down to which maps are halved; they are halved at least once."
+    )
+    max_dense_dims: int = Field(
+        1024, ge=0, description="Dimensions of the last scale up to which fully connected couplings follow."
+    )
+
+    def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Round the sides of images (C, H, W) up to multiples that `multi_scale` can halve.
+
+        >>> MultiScaleOptions().padded_shape((1, 28, 28)), MultiScaleOptions().padded_shape((3, 33, 20))
+        ((1, 28, 28), (3, 40, 24))
+        """
+        n_channels, *sides = shape
+        unit = 2
+        while max(sides) > self.min_map_side * unit:
+            unit *= 2
+        return (n_channels, *(unit * math.ceil(side / unit) for side in sides))
+
+
+def multi_scale(shape: Sequence[int], options: MultiScaleOptions) -> Invertible:
     """Build a multi-scale flow from maps (C, H, W) to vectors of C H W numbers (Dinh 2017, section 3.6).
 
     Each scale squeezes the maps, applies convolutional couplings and outputs half of the channels. Fully connected couplings
-    transform the last scale if it has at most `MAX_DENSE_DIMS` dimensions. Sides must be multiples of 2 ** `halvings`.
+    transform the last scale if it is small. Shapes must be those of `MultiScaleOptions.padded_shape`.
     """
-    n_channels, height, width_ = shape
-    shape = (4 * n_channels, height // 2, width_ // 2)
-    steps: list[Invertible] = [Squeeze(), *_steps(shape[0], n_couplings, width, clamp, _convolutional)]
-    if max(shape[1:]) > MIN_MAP_SIDE:
+    n_channels, height, width = shape
+    shape = (4 * n_channels, height // 2, width // 2)
+    steps: list[Invertible] = [Squeeze(), *_steps(shape[0], options.width, options, _convolutional)]
+    if max(shape[1:]) > options.min_map_side:
         remaining_shape = (shape[0] - shape[0] // 2, *shape[1:])
-        inner = multi_scale(remaining_shape, n_couplings=n_couplings, width=min(2 * width, 256), clamp=clamp)
-        return Compose([*steps, Split(shape, inner)])
+        wider = options.model_copy(update={"width": min(2 * options.width, options.max_width)})
+        return Compose([*steps, Split(shape, multi_scale(remaining_shape, wider))])
     D = math.prod(shape)
-    if D <= MAX_DENSE_DIMS:
-        return Compose([*steps, Flatten(shape), *_steps(D, n_couplings, 8 * width, clamp, _dense)])
+    if options.max_dense_dims >= D:
+        return Compose([*steps, Flatten(shape), *_steps(D, 8 * options.width, options, _dense)])
     return Compose([*steps, Flatten(shape)])
 
 
-def halvings(height: int, width: int) -> int:
-    """Return how many times `multi_scale` halves an image, whose sides must be multiples of 2 to this power.
-
-    >>> halvings(28, 28), halvings(8, 8), halvings(64, 40)
-    (2, 1, 3)
-    """
-    n = 1
-    while max(height, width) > MIN_MAP_SIDE * 2**n:
-        n += 1
-    return n
-
-
 def _steps(
-    n_channels: int, n: int, width: int, clamp: float, network: Callable[[int, int, int], nn.Module]
+    n_channels: int, width: int, options: MultiScaleOptions, network: Callable[[int, int, int], nn.Module]
 ) -> Iterator[Invertible]:
-    """Build n steps of ActNorm, rotation and coupling."""
+    """Build steps of ActNorm, rotation and coupling."""
     n_fixed, n_transformed = n_channels - n_channels // 2, n_channels // 2
-    for _ in range(n):
+    for _ in range(options.n_couplings):
         yield ActNorm(n_channels)
         yield RandomRotation(n_channels)
-        yield AffineCoupling(n_channels, network(n_fixed, 2 * n_transformed, width), clamp=clamp)
+        yield AffineCoupling(n_channels, network(n_fixed, 2 * n_transformed, width), clamp=options.clamp)
 
 
 def _convolutional(n_in: int, n_out: int, width: int) -> nn.Sequential:
@@ -221,21 +257,6 @@ def _dense(n_in: int, n_out: int, width: int) -> nn.Sequential:
     """Build three fully connected layers, the last near zero."""
     last = nn.Linear(width, n_out)
     return nn.Sequential(nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), _near_zero(last))
-
-
-def init_from_data(flow: Invertible, x: Tensor) -> Tensor:
-    """Initialize every ActNorm on the first batch x as transformed by the layers before it; return the flow's output."""
-    if isinstance(flow, Compose):
-        for layer in flow.layers:
-            assert isinstance(layer, Invertible)
-            x = init_from_data(layer, x)
-        return x
-    if isinstance(flow, Split):
-        output, remaining = x.split(flow.sizes, 1)  # type: ignore[no-untyped-call]
-        return torch.cat([output.flatten(1), init_from_data(flow.inner, remaining)], 1)
-    if isinstance(flow, ActNorm):
-        flow.init_from_data(x)
-    return flow(x)[0]  # type: ignore[no-any-return]
 
 
 def _near_zero(layer: nn.Conv2d | nn.Linear) -> nn.Module:

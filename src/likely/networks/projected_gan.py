@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from likely.networks.discriminator import LEAKY_SLOPE, spectral
+from likely.networks.discriminator import LEAKY_SLOPE, spectral_norm
 
 MIN_STD = 1e-3  # lower bound: nearly constant channels are not scaled up
-MIN_MAP_SIDE = 4  # pixels: smaller maps add nothing to the next larger ones
 
 
 class FeatureProjection(nn.Module):
@@ -63,10 +62,10 @@ class ProjectedDiscriminator(nn.Module):
         super().__init__()
         n = n_maps + 1
         patch_channels = ((3, width // 2), (width // 2, width))
-        self.patches = nn.ModuleList(spectral(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in patch_channels)
-        self.inner = nn.ModuleList(spectral(nn.Conv2d(width, width, 3, padding=1)) for _ in range(n))
-        self.outer = nn.ModuleList(spectral(nn.Conv2d(width, 1, 1)) for _ in range(n))
-        self.classes = nn.ModuleList(spectral(nn.Embedding(n_classes, width)) for _ in range(n))
+        self.patches = nn.ModuleList(spectral_norm(nn.Conv2d(a, b, 4, stride=2, padding=1)) for a, b in patch_channels)
+        self.inner = nn.ModuleList(spectral_norm(nn.Conv2d(width, width, 3, padding=1)) for _ in range(n))
+        self.outer = nn.ModuleList(spectral_norm(nn.Conv2d(width, 1, 1)) for _ in range(n))
+        self.classes = nn.ModuleList(spectral_norm(nn.Embedding(n_classes, width)) for _ in range(n))
 
     def forward(self, x: Tensor, maps: Sequence[Tensor], c: Tensor) -> Tensor:
         patches = 2 * x - 1
@@ -78,11 +77,6 @@ class ProjectedDiscriminator(nn.Module):
             class_score = (classes(c) * h.mean((2, 3))).sum(1, keepdim=True)  # (B, 1)
             outputs.append(outer(h).flatten(1) + class_score)
         return torch.cat(outputs, 1)
-
-
-def n_usable_maps(maps: Sequence[Tensor]) -> int:
-    """Return the number of maps, finest first, that are large enough for a discriminator; at least 1."""
-    return max(1, sum(h.ndim == 4 and min(h.shape[2:]) >= MIN_MAP_SIDE for h in maps))
 
 
 def _channel_std(h: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from likely.base import GenerativeModel, LatentClassMixture
+from likely.base import GenerativeModel, LatentClassMixture, to_eight_bit, to_unit
 from likely.checkpoint import read_document
 from likely.classifier import Predictor
 from likely.classifier.sampling import latent_model
@@ -22,7 +22,6 @@ from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.interpolation import InterpolationPath, Segment, interpolate_classes
 from likely.evaluation.sample_quality import sample_images
 from likely.evaluation.training_record import Row, TrainingRecord, read_history
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
 from likely.options import Options
 from likely.prediction import CalibrationScope
 from likely.reporting.html.content import (

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
+from likely.base import to_eight_bit, to_unit
 from likely.training.options import AugmentOptions
 
 MAX_ASPECT_RATIO = 3.0  # of an erased rectangle

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likely.networks.pixel_scaling import to_unit
+from likely.base import to_unit
 from likely.training.augment import N_UNIFORMS, augment
 from likely.training.options import AugmentOptions
 from likely.training.rng import hash_uniforms, permutation

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from likely.base import to_eight_bit
 from likely.classifier.explanation import CounterfactualPath, Explanation, Imputation
-from likely.networks.pixel_scaling import to_eight_bit
 from likely.reporting.images.image_layout import Pixels, factor_for, gap, hstack, pad, row, vstack
 from likely.reporting.images.text_rendering import TextRenderer
 

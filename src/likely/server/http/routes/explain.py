@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
+from likely.base import to_eight_bit
 from likely.classifier.explanation import Explanation
 from likely.data.decoding import Array
 from likely.data.preprocessing import to_png
-from likely.networks.pixel_scaling import to_eight_bit
 from likely.reporting.images.explanation import attribution_image, frames
 from likely.server.http.dependencies import TAKES_UPLOADS, Asker, ModelHere, Reader, ServiceHere, StateHere, Uploads
 from likely.server.http.model_registry import LoadedModel

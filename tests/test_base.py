@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.networks.pixel_scaling import to_eight_bit, to_unit
+from likely.base import to_eight_bit, to_unit
 
 EVERY_VALUE = torch.arange(256).to(torch.uint8)
 
