@@ -43,7 +43,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     labeled = load_dataset(asked.data, splits=("test",)).splits["test"]
-    images = [to_png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
+    images = [to_png(each) for each in labeled.images.batch(np.arange(min(N_IMAGES, len(labeled.images)))).numpy()]
     found = measured(asked, images)
     append(
         RESULTS_FILE, {**environment(asked.threads), "data": Path(asked.data).stem, "seconds": asked.seconds, **found}

@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Settings and fixtures of all tests."""
 
 import os
 
@@ -14,14 +14,14 @@ from hypothesis import settings
 
 from likely.training import device
 
-torch.set_num_threads(1)  # tensors this small gain nothing from a second thread, and tests may run side by side
-settings.register_profile("likely", deadline=None, max_examples=50)  # a busy machine is no failure
+torch.set_num_threads(1)  # small tensors gain nothing from a second thread
+settings.register_profile("likely", deadline=None, max_examples=50)  # no deadline, because the machine may be busy
 settings.load_profile("likely")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_core() -> Iterator[None]:
-    """Tests may run side by side: none takes the other's core, or waits to see how many are free."""
+    """Report all cores as busy, so that no test measures or takes the cores of another."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(device, "_busy_cores", lambda seconds: float(os.cpu_count() or 1))
         yield
@@ -29,16 +29,16 @@ def one_core() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is kept between runs of the program goes where nothing is kept."""
+    """Use a temporary cache folder."""
     os.environ["LIKELY_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a tiny pretrained network of two stages, which was trained on nothing.
+    """Folder of a tiny, untrained backbone of two stages.
 
-    Of eight channels: with four, torch 2.13's gradient of a 1 × 1 convolution of stride 2 writes beyond its memory where
-    there is no AVX-512.
+    Eight channels: with four, the gradient of a 1 × 1 convolution of stride 2 in torch 2.13 writes out of bounds on CPUs
+    without AVX-512.
     """
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("backbones") / "tiny"

@@ -1,4 +1,4 @@
-"""The project itself: what it depends on, and that its first page tells the truth."""
+"""Dependencies, versions, generated pages and links of the project."""
 
 import re
 import tomllib
@@ -21,7 +21,7 @@ def canonical(name: str) -> str:
 
 
 def required(name: str, seen: set[str]) -> Iterator[str]:
-    """Every package that a package needs, directly or not, whichever extras are asked for of it."""
+    """Iterate over all direct and indirect dependencies of a package."""
     if name in seen:
         return
     seen.add(name)
@@ -35,13 +35,13 @@ def required(name: str, seen: set[str]) -> Iterator[str]:
             yield from required(canonical(re.split(r"[^\w.-]", need)[0]), seen)
 
 
-def test_nothing_that_breaks_beside_a_cpu_torch_is_depended_on():
+def test_dependencies_exclude_banned_packages():
     found = set(required("likely", set()))
     assert {"torch", "scikit-learn", "numpy", "pyarrow"} <= found
     assert not found & BANNED
 
 
-def test_the_constraints_name_every_package_and_no_registry():
+def test_constraints_name_no_registry():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {line.partition("==")[0].lower() for line in lines if "==" in line}
     assert lines[1] == "torch==2.13.0"
@@ -49,13 +49,13 @@ def test_the_constraints_name_every_package_and_no_registry():
     assert not pinned & BANNED
 
 
-def test_links_of_the_readme_lead_somewhere():  # `make check` follows those of docs/
+def test_relative_links_in_the_readme_exist():  # `make check` follows those of docs/
     path = ROOT / "README.md"
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
 
 
-def test_every_package_that_developing_needs_is_pinned():
+def test_development_packages_are_pinned():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = {canonical(line.partition("==")[0]) for line in lines if "==" in line}
     installed = {canonical(d.metadata["Name"]) for d in distributions()}
@@ -64,14 +64,14 @@ def test_every_package_that_developing_needs_is_pinned():
 
 @pytest.fixture(scope="module")
 def generate():
-    """docs/generate.py as a module."""
+    """Import docs/generate.py as a module."""
     spec = spec_from_file_location("generate", ROOT / "docs" / "generate.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def test_the_generated_pages_name_every_flag(generate):
+def test_generated_pages_contain_flags_and_options(generate):
     commands = generate.commands_page()
     assert all(
         flag in commands
@@ -88,7 +88,7 @@ def test_the_generated_pages_name_every_flag(generate):
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
 
 
-def test_a_published_table_stands_where_there_are_no_measurements(generate, tmp_path, monkeypatch):
+def test_published_table_stays_without_measurements(generate, tmp_path, monkeypatch):
     monkeypatch.setattr(generate, "DOCS", tmp_path)
     monkeypatch.setattr(generate, "TABLES", tmp_path)
     (tmp_path / "here.md").write_text("new\n")
@@ -97,20 +97,20 @@ def test_a_published_table_stands_where_there_are_no_measurements(generate, tmp_
     assert generate.with_tables("benchmarks.md") == page.format("gone.md", "published") + page.format("here.md", "new")
 
 
-def test_continuous_integration_calls_the_targets_of_the_local_run():
+def test_ci_workflow_and_local_run_call_the_same_targets():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     local = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert set(re.findall(r"^make \S+", "\n".join(steps), re.M)) == set(re.findall(r"\bmake \S+", local))
 
 
-def test_the_version_is_the_same_everywhere():
+def test_version_is_consistent():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert citation["version"] == project["version"] == likely.__version__
 
 
-def test_every_supported_python_is_classified_and_tested():
+def test_supported_python_versions_are_classified_and_tested():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     classified = {line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)}

@@ -59,14 +59,14 @@ def _is_key(node: ast.expr | None) -> bool:
 
 
 @pytest.mark.parametrize("path", text_files(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_retired_word_appears_anywhere(path: Path) -> None:
+def test_text_contains_no_retired_word(path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace("aria-labelledby", "")
     matches = re.finditer(rf"(?<![a-zA-Z])(?:{retired('never').pattern})", text, re.IGNORECASE)
     assert [(text.count("\n", 0, match.start()) + 1, match.group()) for match in matches] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_identifier_contains_a_retired_word(path: Path) -> None:
+def test_identifiers_contain_no_retired_word(path: Path) -> None:
     bad = [
         (line, name)
         for line, name in identifiers(path.read_text(encoding="utf-8"))
@@ -79,14 +79,14 @@ DOCSTRING_STARTS = re.compile(r"(What|Whether|How|Those|The same|Of)\b")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_docstrings_are_imperatives_or_noun_phrases(path: Path) -> None:
+def test_docstrings_start_with_an_imperative_or_noun_phrase(path: Path) -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)]
     starts = [(getattr(node, "lineno", 1), (ast.get_docstring(node) or "").partition("\n")[0]) for node in nodes]
     assert [(line, start) for line, start in starts if DOCSTRING_STARTS.match(start)] == []
 
 
-def test_the_scanner_finds_what_it_looks_for() -> None:
+def test_scanner_finds_retired_words() -> None:
     source = 'def told(share_of=1):\n    return {"lead": "--n-turns"}\n'
     assert [name for _, name in identifiers(source)] == ["told", "share_of", "lead", "--n-turns"]
     assert retired("never").search("Optimisers and colours of twins")

@@ -1,4 +1,4 @@
-"""What tests of the service have in common."""
+"""Fixtures of the service tests."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from likely.experiment import TrainConfig, start_run
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A model folder as the command line leaves it, with all that is remembered of its training."""
+    """Model folder as `likely train` writes it, with its training record."""
     out = tmp_path_factory.mktemp("trained") / "digits"
     start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), out).run()
     return out

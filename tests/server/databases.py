@@ -1,4 +1,4 @@
-"""A PostgreSQL server for tests: a new one on a free port of this machine, gone with the tests."""
+"""PostgreSQL server for tests, on a free port of this machine."""
 
 import os
 import shutil
@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-MISSING = "there is no PostgreSQL server here; `make test-system` brings one by the system's packages"
-OWNER = "postgres"  # whom the server may run as where the tests run as root
+MISSING = "PostgreSQL is not installed; `make test-system` installs it"
+OWNER = "postgres"  # user of the server when the tests run as root
 
 
 def program(name):
-    """Where a program of the server is; None if it is nowhere."""
+    """Return the path of a PostgreSQL program, or None."""
     elsewhere = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return shutil.which(name) or (str(elsewhere[-1]) if elsewhere else None)
 
 
 class Server:
-    """A server with its files in a folder, which may be stopped and begun again."""
+    """PostgreSQL server with its files in a folder; it can be stopped and started again."""
 
     def __init__(self, folder):
         self.folder, self.how = folder, {"cwd": folder}
@@ -38,7 +38,7 @@ class Server:
 
     @property
     def address(self):
-        """To which a database's name is to be added."""
+        """URL of the server, without the name of a database."""
         return f"postgresql://{OWNER}@127.0.0.1:{self.port}"
 
     def start(self):
@@ -50,12 +50,12 @@ class Server:
         self._wait()
 
     def stop(self, how=signal.SIGINT):
-        """SIGTERM would wait for everybody to leave; SIGQUIT is a crash, from which the next start recovers."""
+        """Stop the server: SIGTERM would wait for clients; SIGQUIT is a crash, from which the next start recovers."""
         self.process.send_signal(how)
         self.process.wait(20)
 
-    def created(self, name):
-        """The address of a new, empty database."""
+    def create_database(self, name):
+        """Create an empty database and return its URL."""
         import psycopg
 
         with psycopg.connect(f"{self.address}/postgres", autocommit=True) as connection:
@@ -66,18 +66,18 @@ class Server:
         import psycopg
 
         for _ in range(200):
-            assert self.process.poll() is None, "the server has ended"
+            assert self.process.poll() is None, "the server exited"
             try:
                 psycopg.connect(f"{self.address}/postgres").close()
                 return
             except psycopg.OperationalError:
                 time.sleep(0.05)
-        raise TimeoutError("the server does not answer")
+        raise TimeoutError("the server does not respond")
 
 
 @contextmanager
 def postgresql():
-    """A server that runs."""
+    """Run a server during the context."""
     if program("initdb") is None or program("postgres") is None:
         if os.environ.get("LIKELY_SYSTEM_TESTS"):
             pytest.fail(MISSING)

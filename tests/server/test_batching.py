@@ -1,4 +1,4 @@
-"""Batching: everyone gets their own answer, together with others, and who does not fit is told at once."""
+"""Batching: each job gets its own result, and jobs beyond the capacity are refused at once."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ def batchers():
         each.close()
 
 
-def test_everyone_gets_their_own_answer(batchers):
+def test_each_job_gets_its_own_result(batchers):
     batcher = batchers()
 
     async def ask():
@@ -33,8 +33,8 @@ def test_everyone_gets_their_own_answer(batchers):
     assert asyncio.run(ask()) == [[(i % 3, i), (i % 3, -i)] for i in range(30)]
 
 
-def test_batches_are_of_one_kind_and_not_too_large(batchers):
-    seen, told = [], []
+def test_batches_hold_one_kind_up_to_the_maximum_size(batchers):
+    seen, batches = [], []
     slow = threading.Event()
 
     def answer(kind, jobs):
@@ -42,7 +42,7 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
         seen.append((kind, jobs))
         return jobs
 
-    batcher = batchers(answer, most=4, on_batch=told.append)
+    batcher = batchers(answer, most=4, on_batch=batches.append)
 
     async def ask():
         work = [asyncio.create_task(batcher.submit(i % 2, [(i % 2, i)])) for i in range(20)]
@@ -53,20 +53,20 @@ def test_batches_are_of_one_kind_and_not_too_large(batchers):
     asyncio.run(ask())
     assert all(job[0] == kind for kind, jobs in seen for job in jobs)
     assert max(len(jobs) for _, jobs in seen) == 4
-    assert sum(batched.n for batched in told) == 20
-    assert all(isinstance(each, BatchStats) and each.wait >= 0 for each in told)
+    assert sum(batched.n for batched in batches) == 20
+    assert all(isinstance(each, BatchStats) and each.wait >= 0 for each in batches)
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(1, 9), st.integers(1, 40))
-def test_many_are_answered_by_multiples_of_the_step_and_all_in_the_end(sizes, step, most):
-    told, free = [], threading.Event()
+def test_large_batches_are_multiples_of_the_step(sizes, step, most):
+    batches, free = [], threading.Event()
     batcher = Batcher(
         lambda kind, jobs: [free.wait() and job for job in jobs],
         max_batch=most,
         wait=0,
         capacity=999,
         step=step,
-        on_batch=told.append,
+        on_batch=batches.append,
     )
 
     async def ask():
@@ -77,12 +77,12 @@ def test_many_are_answered_by_multiples_of_the_step_and_all_in_the_end(sizes, st
 
     assert asyncio.run(ask()) == [list(range(n)) for n in sizes]
     batcher.close()
-    assert sum(batched.n for batched in told) == sum(sizes)
-    assert all(batched.n < step or batched.n % step == 0 for batched in told)
-    assert all(batched.n <= most for batched in told)
+    assert sum(batched.n for batched in batches) == sum(sizes)
+    assert all(batched.n < step or batched.n % step == 0 for batched in batches)
+    assert all(batched.n <= most for batched in batches)
 
 
-def test_who_does_not_fit_is_told_when_to_come_again(batchers):
+def test_full_queue_raises_with_seconds_to_retry(batchers):
     go = threading.Event()
     batcher = batchers(lambda kind, jobs: [go.wait(5) for _ in jobs], most=1, wait=0, capacity=3)
 
@@ -100,7 +100,7 @@ def test_who_does_not_fit_is_told_when_to_come_again(batchers):
     assert asyncio.run(ask()) == [True, True, True]
 
 
-def test_one_that_fails_does_not_take_the_rest_along(batchers):
+def test_failing_batch_leaves_others_unaffected(batchers):
     def answer(kind, jobs):
         if kind == "bad":
             raise ArithmeticError("no")
@@ -116,7 +116,7 @@ def test_one_that_fails_does_not_take_the_rest_along(batchers):
     assert asyncio.run(ask()) == [2]
 
 
-def test_closing_answers_those_who_wait_and_takes_nobody_more(batchers):
+def test_close_completes_queued_jobs_and_refuses_new_ones(batchers):
     batcher = batchers(lambda kind, jobs: [time.sleep(0.01) or job for job in jobs], most=1, wait=0)
 
     async def ask():
@@ -130,7 +130,7 @@ def test_closing_answers_those_who_wait_and_takes_nobody_more(batchers):
     assert asyncio.run(ask()) == list(range(5))
 
 
-def test_who_has_gone_holds_nobody_up(batchers):
+def test_canceled_job_does_not_block_others(batchers):
     batcher = batchers(lambda kind, jobs: [time.sleep(0.02) or job for job in jobs])
 
     async def ask():

@@ -1,10 +1,10 @@
-"""Decoding elsewhere: what an image does to the process that decodes it, it does not do to the service."""
+"""Decoder processes: an image that breaks or exhausts its process does not affect the service."""
 
 import asyncio
-import os
-import signal
+import multiprocessing
 import zlib
 from io import BytesIO
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from PIL import Image
 
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.exceptions import ImageError
-from likely.server.http import decode_pool
 from likely.server.http.decode_pool import DecodeJob, DecoderPool
 from likely.server.http.settings import Settings
 
@@ -37,7 +36,7 @@ def decode(decoders, content, name="x.png"):
 
 
 @pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
-def test_an_image_is_read_as_it_would_be_here(decoders, kind, media_type):
+def test_decoded_pixels_equal_those_of_read_image(decoders, kind, media_type):
     content = encoded(np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8), kind)
     found = decode(decoders, content)
     assert np.array_equal(found.pixels, read_image(content, FORMAT))
@@ -45,12 +44,12 @@ def test_an_image_is_read_as_it_would_be_here(decoders, kind, media_type):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", encoded(np.zeros((9, 9, 3), np.uint8))[:45]])
-def test_what_is_no_image_is_a_sentence_that_names_it(decoders, content):
+def test_unreadable_image_raises_image_error_with_its_name(decoders, content):
     with pytest.raises(ImageError, match=r"^bad\.png"):
         decode(decoders, content, "bad.png")
 
 
-def test_an_image_of_too_many_pixels_is_not_unpacked(decoders):
+def test_decompression_bomb_is_refused(decoders):
     packed = zlib.compress(bytes(1 + 30_000 * 3))
     header = (30_000).to_bytes(4) + (30_000).to_bytes(4) + bytes([8, 2, 0, 0, 0])
 
@@ -62,36 +61,36 @@ def test_an_image_of_too_many_pixels_is_not_unpacked(decoders):
         decode(decoders, bomb, "bomb.png")
 
 
-def test_a_process_that_is_killed_is_replaced(decoders):
+def test_killed_processes_are_replaced(decoders):
     content = encoded(np.zeros((4, 4, 3), np.uint8))
-    workers = [decoders._idle.get() for _ in range(2)]
-    for worker in workers:
-        os.kill(worker.process.pid, signal.SIGKILL)
-        decoders._idle.put(worker)
-        worker.process.join()
+    for process in multiprocessing.active_children():
+        process.kill()
+        process.join()
     for _ in range(3):
         assert decode(decoders, content).width == 4
 
 
-def test_an_image_that_ends_its_process_is_named(decoders, monkeypatch):
+def test_image_that_crashes_its_process_raises_image_error(decoders, monkeypatch):
     content = encoded(np.zeros((4, 4, 3), np.uint8))
     with monkeypatch.context() as patch:
-        patch.setattr(decode_pool._Worker, "ask", lambda self, order, seconds: (_ for _ in ()).throw(EOFError))
-        with pytest.raises(ImageError, match="broke what decodes it"):
+        patch.setattr(Connection, "recv", lambda self: (_ for _ in ()).throw(EOFError))  # as from a dead process
+        with pytest.raises(ImageError) as raised:
             decode(decoders, content)
+    assert isinstance(raised.value.__cause__, EOFError)
     assert decode(decoders, content).width == 4
 
 
-def test_an_image_that_takes_too_long_is_given_up(decoders, monkeypatch):
+def test_decoding_stops_after_the_timeout(decoders, monkeypatch):
     content = encoded(np.zeros((4, 4, 3), np.uint8))
     monkeypatch.setattr(decoders, "seconds", 0.0)
-    with pytest.raises(ImageError, match="took longer than 0 s"):
+    with pytest.raises(ImageError) as raised:
         decode(decoders, content)
+    assert isinstance(raised.value.__cause__, TimeoutError)
     monkeypatch.setattr(decoders, "seconds", 20)
     assert decode(decoders, content).height == 4
 
 
-def test_an_image_that_takes_too_much_memory_is_a_sentence():
+def test_image_beyond_the_memory_limit_raises_image_error():
     small = DecoderPool(Settings(decode_memory_mb=64, max_pixels=10**9))
     content = encoded(np.zeros((9000, 9000), np.uint8))
     try:

@@ -1,4 +1,4 @@
-"""The service does what its description says, whatever is sent: no fault, no status or content that is not told of."""
+"""Responses conform to the OpenAPI description for generated requests, valid and invalid."""
 
 import pytest
 import schemathesis
@@ -19,7 +19,7 @@ from likely.server.http.model_registry import ModelRegistry
 from likely.server.http.settings import Settings
 from likely.server.store import Scope, Store
 
-EXAMPLES = 8  # of each address, right ones and wrong ones
+EXAMPLES = 8  # of each operation, valid and invalid
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
@@ -39,7 +39,7 @@ def secret(service):
     return service.state.likely.service.store.keys.add("all", [Scope.ADMIN])[1]
 
 
-def test_the_description_holds_whatever_is_sent(service, secret):
+def test_responses_conform_to_the_openapi_description(service, secret):
     headers = {"Authorization": f"Bearer {secret}"}
     schema = schemathesis.openapi.from_asgi("/openapi.json", service)
     operations = [found.ok() for found in schema.get_all_operations()]
@@ -54,12 +54,12 @@ def test_the_description_holds_whatever_is_sent(service, secret):
         holds()
 
 
-def test_more_bytes_than_a_route_takes_are_refused_as_it_tells(service, secret):
+def test_too_large_requests_get_the_documented_413(service, secret):
     client = TestClient(service)
     headers = {"Authorization": f"Bearer {secret}", "Content-Type": "application/json", "Content-Length": str(10**9)}
     for path, operations in client.get("/openapi.json").json()["paths"].items():
         if "post" in operations:
-            told = operations["post"]["responses"]
+            documented = operations["post"]["responses"]
             response = client.post(path, content=b"{}", headers=headers)
             assert response.status_code == 413, path
-            assert "413" in told, path
+            assert "413" in documented, path

@@ -1,4 +1,4 @@
-"""likely keys, store, sign, verify, encrypt and decrypt, as people type them."""
+"""Commands keys, store, sign, verify, encrypt, decrypt and serve."""
 
 import re
 import socket
@@ -16,9 +16,9 @@ from likely.server.store import Store
 def likely(capsys, *words):
     with pytest.raises(SystemExit) as end:
         main(list(map(str, words)))
-    told = capsys.readouterr()
-    assert "Traceback" not in told.err
-    return end.value.code or 0, told.out, told.err
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    return end.value.code or 0, output.out, output.err
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def model(tmp_path):
     return folder
 
 
-def test_a_key_is_made_listed_and_revoked(store, capsys):
+def test_keys_can_be_created_listed_and_revoked(store, capsys):
     words = ("--store", store)
     code, secret, _ = likely(
         capsys, "keys", "add", "till", "--scope", "classify", "--scope", "read", "--days", 30, *words
@@ -47,54 +47,48 @@ def test_a_key_is_made_listed_and_revoked(store, capsys):
     assert (key.name, sorted(key.scopes)) == ("till", ["classify", "read"])
     assert re.search(rf"{key.id} +classify,read +2", likely(capsys, "keys", "list", *words)[1])
     assert likely(capsys, "keys", "revoke", key.id, *words)[0] == 0
-    assert "revoked" in likely(capsys, "keys", "list", *words)[1]
-    code, _, err = likely(capsys, "keys", "revoke", "nobody", *words)
-    assert (code, "likely keys list" in err) == (2, True)
+    assert Store.open(store).keys.find(secret.strip()).revoked is not None
+    assert likely(capsys, "keys", "revoke", "nobody", *words)[0] == 2
 
 
-def test_keys_and_signatures_are_looked_at_without_waiting_for_torch():
+def test_store_and_signatures_do_not_import_torch():
     check = "import sys, likely.server.store, likely.checkpoint.signing; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "False"
 
 
-def test_a_service_does_not_wait_for_scikit_learn():
-    """It loads in half the time of torch, and trains nothing."""
+def test_service_does_not_import_scikit_learn():
     check = "import sys; import likely.server.http.app, likely.cli.serve, likely.classifier\n"
     check += "print([m for m in ('sklearn', 'scipy', 'transformers', 'captum', 'alembic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_store_that_is_not_there_is_told(tmp_path, capsys):
+def test_missing_store_is_an_invalid_request(tmp_path, capsys):
     for words in (("keys", "list"), ("store", "prune", "--older-than", 3), ("store", "backup", tmp_path / "b")):
-        code, _, err = likely(capsys, *words, "--store", tmp_path / "nowhere")
-        assert code == 2
-        assert "nowhere" in err
+        assert likely(capsys, *words, "--store", tmp_path / "nowhere")[0] == 2
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_store_is_copied_and_brought_back(store, tmp_path, capsys):
+def test_store_can_be_backed_up_and_restored(store, tmp_path, capsys):
     assert likely(capsys, "store", "backup", tmp_path / "copy", "--store", store)[0] == 0
     assert likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")[0] == 0
-    assert "0 predictions" in likely(capsys, "store", "prune", "--older-than", 1, "--store", tmp_path / "back")[2]
-    code, _, err = likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")
-    assert (code, "not empty" in err) == (2, True)
+    assert likely(capsys, "store", "prune", "--older-than", 1, "--store", tmp_path / "back")[0] == 0
+    assert likely(capsys, "store", "restore", tmp_path / "copy", "--store", tmp_path / "back")[0] == 2  # not empty
 
 
-def test_a_model_is_signed_and_verified_and_a_change_is_seen(model, tmp_path, capsys):
+def test_verify_detects_a_changed_model(model, tmp_path, capsys):
     assert likely(capsys, "sign", model, "--new-key", tmp_path / "mine")[0] == 0
     public = tmp_path / "mine.pub"
-    assert "2 files" in likely(capsys, "verify", model, "--key", public)[2]
+    assert likely(capsys, "verify", model, "--key", public)[0] == 0
     assert likely(capsys, "sign", model, "--key", tmp_path / "mine")[0] == 0
     path = model / "model.json"
     path.write_text(path.read_text().replace("gaussian", "gauSsian", 1))
     code, _, err = likely(capsys, "verify", model, "--key", public)
     assert (code, "model.json" in err) == (2, True)
-    code, _, err = likely(capsys, "classify", model, tmp_path, "--require-signature", public)
-    assert (code, "sign" in err) == (2, True)
+    assert likely(capsys, "classify", model, tmp_path, "--require-signature", public)[0] == 2
 
 
-def test_a_model_is_encrypted_and_read_with_the_key(model, tmp_path, capsys, monkeypatch):
+def test_encrypted_model_needs_its_key(model, tmp_path, capsys, monkeypatch):
     assert likely(capsys, "encrypt", model, "--new-key", tmp_path / "key")[0] == 0
     code, _, err = likely(capsys, "info", model)
     assert (code, "LIKELY_MODEL_KEY" in err) == (2, True)
@@ -103,19 +97,18 @@ def test_a_model_is_encrypted_and_read_with_the_key(model, tmp_path, capsys, mon
     assert likely(capsys, "decrypt", model, "--key", tmp_path / "key")[0] == 0
     monkeypatch.delenv("LIKELY_MODEL_KEY")
     assert load(model).labels[0] == "0"
-    code, _, err = likely(capsys, "decrypt", model, "--key", tmp_path / "key")
-    assert (code, "is not encrypted" in err) == (2, True)
+    assert likely(capsys, "decrypt", model, "--key", tmp_path / "key")[0] == 2  # it is not encrypted
 
 
-def test_nothing_is_begun_where_the_port_is_taken(model, tmp_path, capsys):
+def test_serve_refuses_a_port_in_use(model, tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, _, err = likely(capsys, "serve", model, "--port", port, "--store", tmp_path / "new")
-    assert (code, f"port {port}" in err, "--port" in err) == (2, True, True)
+    assert (code, str(port) in err, "--port" in err) == (2, True, True)
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_missing_is_asked_for(model, capsys):
+def test_sign_and_encrypt_require_a_key(model, capsys):
     for words in (("sign", model), ("encrypt", model)):
         code, _, err = likely(capsys, *words)
         assert (code, "--key" in err) == (2, True)

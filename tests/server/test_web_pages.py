@@ -1,4 +1,4 @@
-"""The pages in a real browser, as people use them. LIKELY_SCREENSHOTS=FOLDER keeps their pictures: those of docs/images/."""
+"""Web pages in Chromium. With LIKELY_SCREENSHOTS=FOLDER, the tests write screenshots there, such as those in docs/images/."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ from likely.server.http.settings import Settings
 from likely.server.store import PredictionFilter, Scope, Store
 
 CHROMIUM = shutil.which("chromium")
-MISSING = "there is no Chromium here; `make test-system` brings one by the system's packages"
+MISSING = "Chromium is not installed; `make test-system` installs it"
 LIGHT = {"viewport": {"width": 1200, "height": 860}}
 PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "has_touch": True}
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Some digits, and what is none."""
+    """Image files: eight digits and three images of no class."""
     folder, digits = tmp_path_factory.mktemp("images"), load_digits().images * 255 / 16
     for i in range(1500, 1508):
         Image.fromarray(digits[i].astype(np.uint8)).save(folder / f"digit-{i}.png")
@@ -39,7 +39,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service(trained, tmp_path_factory):
-    """A service that answers at an address: (store, address, key)."""
+    """Running service: (store, URL, key)."""
     store = Store.open(tmp_path_factory.mktemp("pages") / "store")
     _, secret = store.keys.add("person", [Scope.ADMIN])
     app = application(ModelRegistry([trained]), store, Settings(login_rate_limit=1e6))
@@ -70,8 +70,8 @@ def browser():
 
 @pytest.fixture
 def opened(browser, service):
-    """Pages that are logged in, of a size and in a light; whatever one complains of fails the test."""
-    complaints, contexts = [], []
+    """Function that opens a page and logs in; errors in the browser's console fail the test."""
+    errors, contexts = [], []
 
     def page(how=LIGHT):
         _, address, secret = service
@@ -79,8 +79,8 @@ def opened(browser, service):
         found = contexts[-1].new_page()
         found.goto(address)
         found.get_by_label("Key").fill(secret)
-        found.on("pageerror", lambda error: complaints.append(str(error)))
-        found.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+        found.on("pageerror", lambda error: errors.append(str(error)))
+        found.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         found.get_by_role("button", name="Log in").click()
         found.get_by_role("button", name="Choose files").wait_for()
         return found
@@ -88,7 +88,7 @@ def opened(browser, service):
     yield page
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert errors == []
 
 
 def go(page, name):
@@ -96,14 +96,11 @@ def go(page, name):
     page.wait_for_timeout(200)
 
 
-def keep(page, name):
-    """Looks at the page as it is, by night and on a telephone, where it must not be wider than the screen; and keeps pictures
-    of that if they are wanted."""
+def check_layout(page, name):
+    """Check that the page fits the screen, in light and dark colors and on a phone; write screenshots if requested."""
     folder, light = os.environ.get("LIKELY_SCREENSHOTS"), page.viewport_size
     if folder:
-        page.locator("#notifications p").first.wait_for(
-            state="detached"
-        )  # what was said of a step before lies over the page
+        page.locator("#notifications p").first.wait_for(state="detached")  # notifications would cover the page
     for look, scheme, size in (("", "light", light), ("-dark", "dark", light), ("-phone", "light", PHONE["viewport"])):
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size(size)
@@ -121,7 +118,7 @@ def classify(page, images):
     page.locator(".prediction").nth(len(images) - 1).wait_for()
 
 
-def test_images_are_answered_explained_and_corrected(opened, service, images):
+def test_images_can_be_classified_explained_and_corrected(opened, service, images):
     page, store = opened(), service[0]
     classify(page, images)
     statuses = set(page.locator(".badge").all_inner_texts())
@@ -132,20 +129,21 @@ def test_images_are_answered_explained_and_corrected(opened, service, images):
     page.get_by_role("button", name="Why?").last.click()
     page.locator(".pair img").nth(1).wait_for()
     page.get_by_role("button", name="Wrong?").last.click()
-    page.get_by_role("button", name="Save").click()  # nothing is chosen yet, least of all the answer
+    page.get_by_role("button", name="Save").click()  # no class is preselected
     page.get_by_text("Choose a class first.").wait_for()
     page.get_by_label("Correct class").select_option("7")
     page.get_by_role("button", name="Save").click()
     page.get_by_text("Saved: 7.").wait_for()
     assert len(store.predictions(PredictionFilter(true_label="7"))) == 1
     page.evaluate("scrollTo(0, 0)")
-    keep(page, "classify")
-    phone = opened(PHONE)  # where fingers touch
+    check_layout(page, "classify")
+    phone = opened(PHONE)
+
     classify(phone, images[:4])
     assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the screen"
 
 
-def test_what_cannot_be_read_is_said_among_the_others(opened, images, tmp_path):
+def test_unreadable_image_is_shown_among_predictions(opened, images, tmp_path):
     page, cut = opened(), tmp_path / "cut.png"
     cut.write_bytes(Path(images[0]).read_bytes()[:60])
     classify(page, [images[0], str(cut)])
@@ -155,7 +153,7 @@ def test_what_cannot_be_read_is_said_among_the_others(opened, images, tmp_path):
     page.get_by_text("2 images classified").wait_for(state="hidden")
 
 
-def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images):
+def test_many_images_can_be_labeled_by_keyboard_and_mouse(opened, service, images):
     page, store = opened(), service[0]
     classify(page, images)
     go(page, "Review")
@@ -166,7 +164,7 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     page.keyboard.press("Space")
     boxes.nth(n - 1).click(modifiers=["Shift"])
     page.get_by_text(f"{n} selected").wait_for()
-    keep(page, "review")
+    check_layout(page, "review")
     page.get_by_label("Class of the selected images").fill("strange")
     page.keyboard.press("Enter")
     page.get_by_text(f"{n} labeled strange.").wait_for()
@@ -178,7 +176,7 @@ def test_many_are_reviewed_at_once_by_keyboard_and_mouse(opened, service, images
     assert download.value.suggested_filename == "labeled.zip"
 
 
-def test_new_images_come_onto_the_map_by_themselves(opened, images):
+def test_new_images_appear_on_the_map(opened, images):
     page, other = opened(), opened()
     go(page, "Map")
     page.locator(".map .marker").first.wait_for()
@@ -186,19 +184,19 @@ def test_new_images_come_onto_the_map_by_themselves(opened, images):
     classify(other, images[:3])
     page.locator(".map image").nth(before + 2).wait_for()
     page.get_by_role("button", name="Show all").click()
-    keep(page, "map")
+    check_layout(page, "map")
     where = page.locator(".map .marker").first.get_attribute("transform")
     page.locator(".map").focus()
     page.keyboard.press("+")
     assert page.locator(".map .marker").first.get_attribute("transform") != where
 
 
-def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
+def test_classes_show_samples_and_a_new_one_can_be_added(opened, service, tmp_path):
     page = opened()
     go(page, "Classes")
     page.get_by_alt_text("0, generated").first.wait_for()
     page.get_by_text("in training").first.wait_for()
-    keep(page, "classes")
+    check_layout(page, "classes")
     for i in range(6):
         Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
     page.get_by_label("Name of the new class").fill("noise")
@@ -215,11 +213,11 @@ def test_classes_are_drawn_and_a_new_one_is_taught(opened, service, tmp_path):
     assert not page.get_by_role("heading", name="noise", exact=True).count()
 
 
-def test_the_model_tells_of_itself(opened):
+def test_model_page_links_report_and_card(opened):
     page = opened()
     go(page, "Model")
     page.get_by_text("gaussian").first.wait_for()
-    keep(page, "model")
+    check_layout(page, "model")
     with page.context.expect_page() as report:
         page.get_by_role("link", name="Report").click()
     report.value.get_by_role("heading").first.wait_for()
@@ -228,18 +226,18 @@ def test_the_model_tells_of_itself(opened):
     card.value.get_by_text("## ").first.wait_for()
 
 
-def test_who_has_no_key_is_asked_for_one(browser, service):
+def test_login_refuses_an_unknown_key(browser, service):
     context = browser.new_context(**LIGHT)
     page = context.new_page()
     page.goto(service[1])
     page.get_by_label("Key").fill("lk_nobody")
-    keep(page, "login")
+    check_layout(page, "login")
     page.get_by_role("button", name="Log in").click()
     page.get_by_text("there is no such key").wait_for()
     context.close()
 
 
-def test_a_picture_is_pasted(opened):
+def test_pasted_image_is_classified(opened):
     page = opened()
     file = BytesIO()
     Image.fromarray((load_digits().images[1510] * 255 / 16).astype(np.uint8)).save(file, "PNG")
