@@ -344,7 +344,7 @@ def test_the_bits_of_a_gaussian_are_those_of_its_entropy():
     assert bits_per_dim(model.log_likelihood(x)[:, 0].numpy(), 2) == pytest.approx(entropy, abs=0.02)
 
 
-def test_a_covariance_that_would_fill_the_memory_is_refused_with_a_way_out():
+def test_too_large_covariance_is_refused():
     kind = family("gaussian")
     with pytest.raises(ValueError, match="diagonal"):
         kind(Task((3, 64, 64), (5, 5)), kind.options_type())

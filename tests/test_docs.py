@@ -200,10 +200,10 @@ def test_the_example_of_the_readme_has_ten_lines():
 
 
 def test_the_translated_readme_has_the_same_blocks():
-    assert translated_parts(README_CHINESE) == translated_parts(README)
+    assert translated_blocks(README_CHINESE) == translated_blocks(README)
 
 
-def translated_parts(page: Path) -> list[tuple[str, str, dict[str, str]]]:
+def translated_blocks(page: Path) -> list[tuple[str, str, dict[str, str]]]:
     """Return the language, the source without comments and the marks of each block."""
     return [(block.language, re.sub(r"\s*#.*", "", block.source), block.marks) for block in blocks(page)]
 
