@@ -18,7 +18,7 @@ from results import RESULTS, append, arguments, environment, provenance, rows, w
 from train_helpers import history, trained
 
 from likely import Classifier
-from likely.benchmark.throughput import interleaved_timing
+from likely.benchmark.metrics import interleaved_timing
 from likely.evaluation.eval_split import EvalSplit, eval_split
 from likely.evaluation.evaluate import EvaluationResult, evaluate
 from likely.evaluation.metrics import paired_bootstrap

@@ -21,8 +21,8 @@ from likely.benchmark import (
 )
 from likely.benchmark.config import BenchmarkRun
 from likely.benchmark.environment import PeakMemory, commit
+from likely.benchmark.metrics import interleaved_timing
 from likely.benchmark.results import ResultsLog
-from likely.benchmark.throughput import interleaved_timing
 from likely.classifier import load
 from likely.data.preprocessing import ImageOptions
 from likely.evaluation.eval_split import eval_split
