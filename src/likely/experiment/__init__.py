@@ -1,7 +1,7 @@
 """Training from DATA to a model folder, and what a model folder records of it."""
 
 from likely.exceptions import TrainConfigError
-from likely.experiment.config import TrainConfig
+from likely.experiment.config import TrainConfig, TrainingSetup, prepare
 from likely.experiment.diagnostics import ALPHA, SAMPLES_PER_CLASS
 from likely.experiment.label_check import BASELINE_FAMILY
 from likely.experiment.model_folders import (
@@ -14,9 +14,7 @@ from likely.experiment.model_folders import (
     save_with_new_class,
     start_run,
 )
-from likely.experiment.outputs import CARD, REPORT, write_pages
-from likely.experiment.setup import TrainingSetup, prepare
-from likely.experiment.train import TRAINING_STATE, Phase, Training
+from likely.experiment.train import CARD, REPORT, TRAINING_STATE, Phase, Training, write_pages
 
 __all__ = [
     "ALPHA",

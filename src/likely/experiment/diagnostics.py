@@ -12,7 +12,7 @@ from likely.classifier import Predictor
 from likely.evaluation.memorization import Memorization, measure_memorization
 from likely.evaluation.sample_quality import sample_images
 from likely.evaluation.training_record import ReferencePValues, TrainingRecord
-from likely.experiment.setup import TrainingSetup
+from likely.experiment.config import TrainingSetup
 from likely.training.device import describe_machine, select_dtype
 from likely.version import __version__
 

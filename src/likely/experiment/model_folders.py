@@ -15,11 +15,9 @@ from likely.data.loading import load_dataset
 from likely.data.splits import Splits
 from likely.evaluation.training_record import TrainingRecord, read_history, write_history
 from likely.exceptions import DataError, TrainConfigError
-from likely.experiment.config import TrainConfig
+from likely.experiment.config import TrainConfig, prepare, split_dataset
 from likely.experiment.label_check import BASELINE_FAMILY
-from likely.experiment.outputs import write_pages
-from likely.experiment.setup import prepare, split_dataset
-from likely.experiment.train import TRAINING_STATE, Training
+from likely.experiment.train import TRAINING_STATE, Training, write_pages
 from likely.reporting.build import ReportInputs, build_report
 from likely.training.options import TrainingOptions
 
@@ -44,7 +42,7 @@ def resume_run(out: Path, *, data: str | None = None, command: str = "", progres
     """
     if not (out / TRAINING_STATE).exists():
         state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
-        raise TrainConfigError(f"{out} has nothing to resume: {state}; leave out --resume to train anew")
+        raise TrainConfigError(f"{out} has nothing to resume: {state}; leave out --resume to start a new training")
     tensors, document = checkpoint.read_tensors(out / TRAINING_STATE)
     config = TrainConfig.from_stored(document["run"] | ({"data": data} if data else {}))
     return Training(prepare(config, progress), out, command=command, snapshot=(tensors, document["state"]))

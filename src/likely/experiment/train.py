@@ -20,15 +20,16 @@ from likely.evaluation.repeated_splits import RepeatResult
 from likely.evaluation.sample_quality import Ensemble, sample_images, sample_quality
 from likely.evaluation.training_record import TrainingRecord, write_history
 from likely.exceptions import DivergenceError, TrainConfigError
+from likely.experiment.config import TrainingSetup
 from likely.experiment.diagnostics import ALPHA, SAMPLES_PER_CLASS, diagnostics, training_record
 from likely.experiment.label_check import BASELINE_FAMILY, LabelCheck
-from likely.experiment.outputs import write_pages
-from likely.experiment.setup import TrainingSetup
 from likely.reporting.build import ReportInputs, build_report
+from likely.reporting.html import render
 from likely.reporting.html.content import LabelIssues, ReportContent
+from likely.reporting.model_card import model_card
 from likely.training.loop import Step
 
-TRAINING_STATE = "training_state.safetensors"
+TRAINING_STATE, REPORT, CARD = "training_state.safetensors", "report.html", "README.md"  # files of a model folder
 SAVE_EVERY = 30.0  # seconds of training that a crash can cost
 
 
@@ -68,7 +69,7 @@ class Training:
     ) -> None:
         if snapshot is not None and snapshot[1]["data"] != setup.digest:
             raise TrainConfigError(
-                f"{setup.config.data} has changed since the training began, so it cannot be continued; train anew"
+                f"{setup.config.data} has changed since the training began, so it cannot be resumed; start a new one with --overwrite"
             )
         self.setup, self.folder, self.command, self.snapshot = setup, folder, command, snapshot
         self.trainer = self._trainer(setup.splits, setup.config.seed, snapshot)
@@ -246,6 +247,12 @@ class Training:
         )
         self.content = build_report(inputs)
         write_pages(self.folder, self.content)
+
+
+def write_pages(folder: Path, content: ReportContent) -> None:
+    """Write the report and the card of a model folder."""
+    checkpoint.write_text(folder / REPORT, render(content))
+    checkpoint.write_text(folder / CARD, model_card(content))
 
 
 @dataclass
