@@ -1,10 +1,10 @@
-"""What `--model auto` goes by: from how many images of each class on a deep model of pixels is worth its minutes.
+"""Choice of `--model auto`: number of images per class from which a deep model of pixels beats a Gaussian on random features.
 
     python bench/auto.py $DATA/fashion-mnist --minutes 2 --seeds 0 1
 
-Subsets of the training split are learned from, and others of the training split are answered: the test split chooses nothing.
-Images are counted as `auto` does, without those that a training sets aside. Appends a line for each seed, family and number to
-bench/results/auto.jsonl, unless it is there, and writes the table beside it.
+Training and evaluation use disjoint subsets of the training split; the test split selects nothing. Images are counted
+as `auto` does, without those that are held out. Appends one line per seed, family and number to
+bench/results/auto.jsonl, unless it exists, and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from likely.data.splits import split
 RESULTS_FILE = RESULTS / "auto.jsonl"
 FAMILIES = {"gaussian on random features": ("gaussian", {"features": "random"}), "vaegan": ("vaegan", {})}
 PER_CLASS = (10, 30, 50, 100, 300)
-N_ANSWERED = 5000
+N_EVALUATED = 5000
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("data")
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("data", help="data set, as for `likely train`")
+    parser.add_argument("--minutes", type=float, default=2.0, help="training time of each model (default 2)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     labeled = load_dataset(args.data, splits=("train",)).splits["train"]
     for seed in args.seeds:
-        for n, train, answered in subsets(labeled, seed):
+        for n, train, evaluated in subsets(labeled, seed):
             for kind in FAMILIES:
                 key = {
                     "data": Path(args.data).stem,
@@ -48,25 +48,25 @@ def main() -> None:
                     "minutes": args.minutes,
                 }
                 training = {"minutes": args.minutes, "threads": args.threads}
-                measure_once(RESULTS_FILE, key, args.threads, partial(measured, kind, train, answered, training, seed))
+                measure_once(RESULTS_FILE, key, args.threads, partial(measured, kind, train, evaluated, training, seed))
     write_table(RESULTS_FILE, table())
 
 
 def subsets(labeled: LabeledImages, seed: int) -> Iterator[tuple[int, LabeledImages, LabeledImages]]:
-    """For each number of images a class to train with: what to learn from, and what to answer."""
+    """Yield each number of training images per class with the images to train on and the images to evaluate on."""
     order = np.random.default_rng(seed).permutation(len(labeled))
-    answered, rest = labeled.subset(order[:N_ANSWERED]), order[N_ANSWERED:]
+    evaluated, rest = labeled.subset(order[:N_EVALUATED]), order[N_EVALUATED:]
     for n in PER_CLASS:
         m = required_images(n)
         yield (
             n,
             labeled.subset(np.concatenate([rest[labeled.labels[rest] == c][:m] for c in np.unique(labeled.labels)])),
-            answered,
+            evaluated,
         )
 
 
 def required_images(n: int) -> int:
-    """How many images of a class leave n to train with once some are set aside."""
+    """Return the number of images of a class of which n remain for training after the held-out splits."""
     m = n
     while len(split(np.zeros(m, np.int64), seed=0).train) < n:
         m += 1
@@ -74,31 +74,32 @@ def required_images(n: int) -> int:
 
 
 def measured(
-    kind: str, train: LabeledImages, answered: LabeledImages, training: dict[str, Any], seed: int
+    kind: str, train: LabeledImages, evaluated: LabeledImages, training: dict[str, Any], seed: int
 ) -> dict[str, float]:
-    """The accuracy on what is to be answered, and the seconds that learning took."""
+    """Return the accuracy on the evaluation images and the seconds of training."""
     family, features = FAMILIES[kind]
-    classifier, begun = Classifier(family, features=features, training=training, random_state=seed), time.perf_counter()
-    classifier.fit(shown(train), train.labels)
-    seconds = time.perf_counter() - begun
-    return {"accuracy": float((classifier.predict(shown(answered)) == answered.labels).mean()), "seconds": seconds}
+    classifier, start = Classifier(family, features=features, training=training, random_state=seed), time.perf_counter()
+    classifier.fit(to_array(train), train.labels)
+    seconds = time.perf_counter() - start
+    return {"accuracy": float((classifier.predict(to_array(evaluated)) == evaluated.labels).mean()), "seconds": seconds}
 
 
-def shown(labeled: LabeledImages) -> np.ndarray:
-    """(N, H, W, C) uint8."""
+def to_array(labeled: LabeledImages) -> np.ndarray:
+    """Return the pixels, (N, H, W, C) uint8."""
     return labeled.images.batch(np.arange(len(labeled))).numpy().transpose(0, 2, 3, 1)
 
 
 def table() -> str:
+    """One row per number of images and model."""
     found = rows(RESULTS_FILE)
-    lines = ["| data | images a class | family | accuracy, each seed | seconds |", "|---|---:|---|---:|---:|"]
+    lines = ["| data | images per class | model | accuracy by seed | seconds |", "|---|---:|---|---:|---:|"]
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for row in found:
         groups.setdefault((row["data"], row["per_class"], row["kind"]), []).append(row)
     for (data, n, kind), each in sorted(groups.items()):
         accuracies = ", ".join(f"{row['accuracy']:.3f}" for row in each)
         lines.append(f"| {data} | {n} | {kind} | {accuracies} | {np.mean([row['seconds'] for row in each]):.0f} |")
-    return "\n".join([*lines, "", f"{N_ANSWERED:,} images answered. {provenance(found)}"]) + "\n"
+    return "\n".join([*lines, "", f"{N_EVALUATED:,} evaluation images. {provenance(found)}"]) + "\n"
 
 
 if __name__ == "__main__":

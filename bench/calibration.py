@@ -1,8 +1,8 @@
-"""How honest the probabilities of every family are, before and after temperature, and whether that changes any answer.
+"""Calibration of posteriors of every family, before and after temperature scaling.
 
     python bench/calibration.py $DATA/fashion-mnist --minutes 2 --seeds 0 --out /tmp/trust
 
-Appends a line for each model to bench/results/calibration.jsonl, unless it is there, and writes the table beside it.
+Appends one line per model to bench/results/calibration.jsonl, unless it exists, and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -31,26 +31,29 @@ def main() -> None:
 
 @torch.inference_mode()
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
-    """On test images; the temperature was fitted to validation images."""
+    """Return accuracy and ECE on test images; the temperature was fitted to validation images."""
     classifier = load(folder)
     labeled, T = eval_split(classifier, data).images, classifier.decision_rule.temperature
     scores = classifier.outputs(labeled.images).log_scores
     before, after = (log_posterior(scores, classifier.log_prior, each).numpy() for each in (1.0, T))
-    alike = [log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)]
+    predicted = [
+        log_posterior(scores, log_uniform(len(classifier.labels)), each).argmax(1).numpy() for each in (1.0, T)
+    ]
     return {
         "n": len(labeled),
         "accuracy": metrics.accuracy(after, labeled.labels),
         "temperature": T,
         "ece_before": metrics.ece(before, labeled.labels),
         "ece": metrics.ece(after, labeled.labels),
-        "changed": int(np.sum(alike[0] != alike[1])),
+        "changed": int(np.sum(predicted[0] != predicted[1])),
     }
 
 
 def table() -> str:
+    """One row per model."""
     lines = [
-        "| data | classifier | seed | minutes | accuracy | temperature | ece at temperature 1 | ece | answers changed by "
-        "temperature under a uniform prior |",
+        "| data | model | seed | minutes | accuracy | temperature | ECE at T = 1 | ECE | predictions changed under a "
+        "uniform prior |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     found = rows(RESULTS_FILE)

@@ -1,10 +1,11 @@
-"""Is the attribution map true to the model? The answer has to flip sooner when pixels go in its order than in any other.
+"""Faithfulness of attribution maps: deleting pixels in their order should change the prediction sooner than in any other order.
 
     python bench/faithfulness.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
 
-Pixels of test images are replaced by those of the image that speaks for no class, the most important first, by four rankings:
-attribution of the prediction against the second class, gradient magnitude, variance over training images, random.
-Appends a line for each model to bench/results/faithfulness.jsonl, unless it is there, and writes the table beside it.
+Pixels of test images are replaced by those of a baseline image that supports no class, the most important first, by
+four rankings: attribution of the prediction against the second class, gradient magnitude, variance over training
+images, random. Appends one line per model to bench/results/faithfulness.jsonl, unless it exists, and writes the table
+next to it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
-    """For every ranking, the fraction of pixels of each image that have gone when the answer flips."""
+    """Return, for every ranking, the fraction of deleted pixels of each image at which the prediction changes."""
     classifier = load(folder)
     labeled, trained_on = eval_split(classifier, data).images, training_images(classifier, data)
     rng = np.random.default_rng(seed)
@@ -54,32 +55,29 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
 
 
 def scores_of(classifier: Predictor) -> Any:
-    """What answers rest on, priors included: the class that leads is the answer."""
-    model, T, prior = (
-        classifier.model,
-        classifier.decision_rule.temperature,
-        classifier.log_prior,
-    )
+    """Return the function from images to the logits of the posterior."""
+    model, T, prior = classifier.model, classifier.decision_rule.temperature, classifier.log_prior
     return lambda x: model.log_scores(x) / T + prior.to(x)
 
 
 def table() -> str:
+    """One row per model."""
     found = rows(RESULTS_FILE)
     names = list(found[0]["deleted_fractions"])
     lines = [
-        f"| data | classifier | seed | {' | '.join(names)} | sooner than the next best, points (95 % interval) |",
+        f"| data | model | seed | {' | '.join(names)} | next best minus attribution, points (95 % interval) |",
         "|---|---|---:|" + "---:|" * (len(names) + 1),
     ]
     for row in found:
         each = {name: np.array(fractions) for name, fractions in row["deleted_fractions"].items()}
         means = " | ".join(f"{values.mean():.3f}" for values in each.values())
-        rival = min((name for name in names if name != "attribution"), key=lambda name: each[name].mean())
-        ahead = 100 * (each[rival] - each["attribution"])
-        again = np.random.default_rng(0).integers(len(ahead), size=(N_BOOTSTRAP, len(ahead)))
-        low, high = np.quantile(ahead[again].mean(1), [0.025, 0.975])
+        next_best = min((name for name in names if name != "attribution"), key=lambda name: each[name].mean())
+        difference = 100 * (each[next_best] - each["attribution"])
+        resampled = np.random.default_rng(0).integers(len(difference), size=(N_BOOTSTRAP, len(difference)))
+        low, high = np.quantile(difference[resampled].mean(1), [0.025, 0.975])
         start = f"| {row['data']} | {row['kind']} | {row['seed']} | {means}"
-        lines.append(f"{start} | {ahead.mean():.1f} ({low:.1f} to {high:.1f}), {rival} |")
-    note = f"Mean share of the pixels that have gone when the answer flips, {found[0]['n']} test images. {provenance(found)}"
+        lines.append(f"{start} | {difference.mean():.1f} ({low:.1f} to {high:.1f}), {next_best} |")
+    note = f"Mean fraction of deleted pixels at which the prediction changes, {found[0]['n']} test images. {provenance(found)}"
     return "\n".join([*lines, "", note]) + "\n"
 
 

@@ -1,11 +1,10 @@
-"""Faults: the service killed under load, again and again; a full disk; a database that goes and comes back.
+"""Fault injection: the service killed under load, a full disk, and a database that stops and restarts.
 
     python bench/faults.py MODEL $DATA/fashion-mnist --kills 20 --out /tmp/faults --disk /tmp/small
 
-/tmp/small is to be a disk of its own, of 16 to 512 MB, that may be filled: `mount -t tmpfs -o size=64m tmpfs /tmp/small`.
-Every answer of success that a client has seen is looked for in the store afterwards. Faults are tried again until as many of
-them as were asked for were left alone by others that share the machine. Appends a line to bench/results/faults.jsonl and writes
-the table beside it.
+/tmp/small is a file system of 16 to 512 MB that will be filled: `mount -t tmpfs -o size=64m tmpfs /tmp/small`. Every
+successful response is looked up in the store afterwards. Faults are repeated until enough rounds had little CPU steal.
+Appends a line to bench/results/faults.jsonl and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from interleaved_timing import MOST, Round, StealMeter, interleaved, quietest, timed_round, wait_until_idle
-from loading import Asked, LoadStats, load, probed, running
+from interleaved_timing import MAX_FACTOR, Round, StealMeter, interleaved, quietest, timed_round, wait_until_idle
+from loading import LoadStats, Target, load, probed, running
 from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 from service import free_port
 from sqlalchemy import select
@@ -39,62 +38,60 @@ from likely.server.store import PredictionFilter, Scope, Store
 from likely.server.store.schema import ImageRow
 
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "server"))
-from databases import postgresql  # the server that the tests have
+from databases import postgresql  # the server of the tests
 
-PACKAGES = ("torch", "fastapi", "uvicorn", "sqlalchemy.orm", "PIL.Image")  # without which no service begins
+PACKAGES = ("torch", "fastapi", "uvicorn", "sqlalchemy.orm", "PIL.Image")  # imported at startup
 RESULTS_FILE = RESULTS / "faults.jsonl"
 CLIENTS, N_IMAGES = 16, 5000
-ROOM = 4_000_000  # bytes that are left on the disk when its filling begins
-LARGEST_DISK = 512_000_000  # bytes; a larger one is hardly meant to be filled
-QUICK = 5.0  # seconds
+ROOM = 4_000_000  # bytes left free on the disk
+LARGEST_DISK = 512_000_000  # bytes; a larger one is probably not meant to be filled
+QUICK_START = 5.0  # seconds
 COUNTS = ("answered", "lost", "orphans", "missing")
 BEFORE, DURING, AFTER = 5.0, 10.0, 10.0  # seconds around a fault
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("data")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--disk", type=Path, required=True, help="A small disk of its own, that may be filled.")
-    asked = parser.parse_args()
-    if shutil.disk_usage(asked.disk).total > LARGEST_DISK:
+    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("data", help="data set of the model, whose test images are sent")
+    parser.add_argument("--kills", type=int, default=20, help="timed restarts after SIGKILL (default 20)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for stores and logs")
+    parser.add_argument("--disk", type=Path, required=True, help="small file system that will be filled")
+    args = parser.parse_args()
+    if shutil.disk_usage(args.disk).total > LARGEST_DISK:
         parser.error(
-            f"--disk {asked.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
+            f"--disk {args.disk}: a disk of {LARGEST_DISK / 1e6:.0f} MB at most was expected; it will be filled"
         )
-    labeled = load_dataset(asked.data, splits=("test",)).splits["test"]
-    images = [to_png(each) for each in labeled.images.batch(np.arange(N_IMAGES)).numpy()]
+    labeled = load_dataset(args.data, splits=("test",)).splits["test"]
+    images = [to_png(each) for each in labeled.images.batch(np.arange(min(N_IMAGES, len(labeled)))).numpy()]
     found = {
-        "kills": killed(asked, images),
-        "disk": repeated(lambda: with_full_disk(asked, images)),
-        "database": repeated(lambda: without_database(asked, images)),
+        "kills": killed(args, images),
+        "disk": repeated(lambda: with_full_disk(args, images)),
+        "database": repeated(lambda: without_database(args, images)),
     }
     cpu_steal = max(each["cpu_steal"] for each in found.values())
-    append(RESULTS_FILE, {**environment(asked.threads), **found, "cpu_steal": cpu_steal})
+    append(RESULTS_FILE, {**environment(args.threads), **found, "cpu_steal": cpu_steal})
     write_table(RESULTS_FILE, table())
 
 
 class Served:
-    """A service to be, with a store of its own and a key to it."""
+    """A service that can be started, with a store of its own and an API key."""
 
-    def __init__(
-        self, asked: argparse.Namespace, folder: Path, images: Sequence[bytes], url: str | None = None
-    ) -> None:
+    def __init__(self, args: argparse.Namespace, folder: Path, images: Sequence[bytes], url: str | None = None) -> None:
         self.folder, self.url, port = folder, url, free_port()
         store = Store.open(folder, url)
         _, secret = store.keys.add("load", [Scope.CLASSIFY])
         store.close()
-        self.words = ["-m", "likely", "serve", asked.model, "--store", folder, "--port", port, "--rate-limit", 1e9]
-        self.words += ["--threads", asked.threads, *(["--database", url] if url else [])]
-        self.asked = Asked("127.0.0.1", port, "/v1/classify", secret, images)
-        self.log = asked.out / f"{folder.name}.log"
+        self.words = ["-m", "likely", "serve", args.model, "--store", folder, "--port", port, "--rate-limit", 1e9]
+        self.words += ["--threads", args.threads, *(["--database", url] if url else [])]
+        self.target = Target("127.0.0.1", port, "/v1/classify", secret, images)
+        self.log = args.out / f"{folder.name}.log"
 
     def running(self) -> Any:
-        return running(self.words, self.asked.port, self.log)
+        return running(self.words, self.target.port, self.log)
 
     def stored(self, answered: set[str]) -> dict[str, int]:
-        """What of that is in the store once it was put in order, and whether images and rows belong together."""
+        """Count the predictions that are missing from the recovered store, files without a row and rows without a file."""
         store = Store.open(self.folder, self.url, exclusive=True)
         there = {each.id for each in store.iterate(PredictionFilter())}
         with Session(store.engine) as session:
@@ -105,45 +102,44 @@ class Served:
         return dict(zip(COUNTS, counts, strict=True))
 
 
-def killed(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
-    """SIGKILL of the service and of all its processes wherever it hits, and what is in the store then; until so many starts
-    were left alone."""
-    rng, served = np.random.default_rng(0), Served(asked, asked.out / "killed", images)
+def killed(args: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
+    """Kill the service at random times until enough starts had little CPU steal, and check the store each time."""
+    rng, served = np.random.default_rng(0), Served(args, args.out / "killed", images)
     answered, worst = set[str](), dict[str, int]()
     starts, imports = list[Round[float]](), list[Round[float]]()
-    while sum(each.is_quiet for each in starts) < asked.kills and len(starts) < MOST * asked.kills:
+    while sum(each.is_quiet for each in starts) < args.kills and len(starts) < MAX_FACTOR * args.kills:
         wait_until_idle()
         meter = StealMeter()
         with served.running() as (process, seconds):
             starts.append(Round(seconds, meter.cpu_steal))
             after = float(rng.uniform(0.5, 3.0))
             threading.Timer(after, os.killpg, (process.pid, signal.SIGKILL)).start()
-            stats, _ = asyncio.run(load(served.asked, CLIENTS, after + 0.5, keep=True))
+            stats, _ = asyncio.run(load(served.target, CLIENTS, after + 0.5, with_bodies=True))
             answered |= ids(stats)
             process.wait()
         now = served.stored(answered)
         worst = {name: max(n, worst.get(name, 0)) for name, n in now.items()}
         imports.append(timed_round(importing))  # alternating with the starts, because machines are noisy
-        print(f"{now}, start {seconds:.1f} s, of which others took {starts[-1].cpu_steal:.0%}", flush=True)
-    least = quietest(starts, asked.kills)
+        print(f"{now}, start {seconds:.1f} s, CPU steal {starts[-1].cpu_steal:.0%}", flush=True)
+    least = quietest(starts, args.kills)
     return {
         "n": len(starts),
         **worst,
         "start_s": [each.found for each in least],
-        "import_s": [each.found for each in quietest(imports, asked.kills)],
+        "import_s": [each.found for each in quietest(imports, args.kills)],
         "cpu_steal": least[-1].cpu_steal,
     }
 
 
 def importing() -> float:
-    """Seconds that the packages alone take which a service loads."""
-    begun = time.perf_counter()
+    """Return the seconds of importing the packages of the service."""
+    start = time.perf_counter()
     subprocess.run([sys.executable, "-c", f"import {', '.join(PACKAGES)}"], check=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def repeated(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A fault until it was left alone: what was lost in all rounds, and how long things took in the one disturbed least."""
+    """Repeat a fault until a round had little CPU steal: losses of all rounds, times of the round with the least steal."""
     rounds = interleaved({"": fault}, 1)[""]
     (least,), every = quietest(rounds, 1), [each.found for each in rounds]
     counts = {what: sum(found[what] for found in every) for what in (*COUNTS, "broken")}
@@ -159,9 +155,9 @@ def repeated(fault: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def with_full_disk(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
-    """A store on a disk that is full after a while and has room again later."""
-    ballast, served = asked.disk / "ballast", Served(asked, asked.disk / "full", images)
+def with_full_disk(args: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
+    """Fill the disk of the store for a while."""
+    ballast, served = args.disk / "ballast", Served(args, args.disk / "full", images)
     try:
         return around(served, lambda: fill(ballast), ballast.unlink)
     finally:
@@ -170,39 +166,39 @@ def with_full_disk(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[s
 
 
 def fill(path: Path) -> None:
-    """All of a disk but a little, which goes by itself."""
+    """Fill all of a disk but a little, which the service fills."""
     with path.open("wb") as file:
         for _ in range(max(0, shutil.disk_usage(path.parent).free - ROOM) // 100_000):
             file.write(bytes(100_000))
 
 
-def without_database(asked: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
-    """A PostgreSQL server that ends as in a crash and is begun again."""
-    folder = asked.out / "database"
-    shutil.rmtree(folder, ignore_errors=True)  # files of a database before
+def without_database(args: argparse.Namespace, images: Sequence[bytes]) -> dict[str, Any]:
+    """Crash the PostgreSQL server of the store and restart it."""
+    folder = args.out / "database"
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier run
     with postgresql() as server:
-        served = Served(asked, folder, images, server.created("likely"))
+        served = Served(args, folder, images, server.created("likely"))
         return around(served, lambda: server.stop(signal.SIGQUIT), server.start)
 
 
 def around(served: Served, fault: Callable[[], None], end: Callable[[], None]) -> dict[str, Any]:
-    """What clients and health say before, during and after a fault, and what is in the store then."""
+    """Send requests before, during and after a fault; return statuses, health latency and the state of the store."""
 
-    async def course() -> tuple[LoadStats, list[float], float]:
-        begun = time.perf_counter()
-        until = begun + BEFORE + DURING + AFTER
-        asking = asyncio.create_task(load(served.asked, CLIENTS, until - begun, keep=True))
-        health = asyncio.create_task(probed(served.asked.host, served.asked.port, BEFORE + DURING + AFTER))
+    async def timeline() -> tuple[LoadStats, list[float], float]:
+        start = time.perf_counter()
+        until = start + BEFORE + DURING + AFTER
+        requests = asyncio.create_task(load(served.target, CLIENTS, until - start, with_bodies=True))
+        health = asyncio.create_task(probed(served.target.host, served.target.port, BEFORE + DURING + AFTER))
         await asyncio.sleep(BEFORE)
         await asyncio.to_thread(fault)
         await asyncio.sleep(DURING)
         ended = time.perf_counter()
         await asyncio.to_thread(end)
-        (stats, _), seconds = await asking, await health
+        (stats, _), seconds = await requests, await health
         return stats, seconds, ended
 
     with served.running() as (process, _):
-        stats, health, ended = asyncio.run(course())
+        stats, health, ended = asyncio.run(timeline())
         survived = process.poll() is None
     return {
         **served.stored(ids(stats)),
@@ -215,38 +211,39 @@ def around(served: Served, fault: Callable[[], None], end: Callable[[], None]) -
 
 
 def ids(stats: LoadStats) -> set[str]:
-    """Under which the answers of success are to be in the store."""
-    return {answer["id"] for body in stats.bodies for answer in json.loads(body)["answers"]}
+    """Return the ids of all successful predictions."""
+    return {each["id"] for body in stats.bodies for each in json.loads(body)["predictions"]}
 
 
 def table() -> str:
+    """One row per kind of fault, of the latest measurement."""
     row = rows(RESULTS_FILE)[-1]
     lines = [
-        "| fault | answers by status | successes | not in the store | files without a row | rows without a file | then |",
+        "| fault | responses by status | successes | missing in store | files without row | rows without file | recovery |",
         "|---|---|---:|---:|---:|---:|---|",
     ]
     for name, key in (
-        (f"killed {row['kills']['n']} times", "kills"),
-        (f"a full disk, {row['disk']['n']} ×", "disk"),
+        (f"SIGKILL, {row['kills']['n']} ×", "kills"),
+        (f"full disk, {row['disk']['n']} ×", "disk"),
         (f"no database, {row['database']['n']} ×", "database"),
     ):
         each = row[key]
         if key == "kills":
             starts, imports = each["start_s"], each["import_s"]
-            n_quick, packages = sum(s < QUICK for s in starts), np.median(imports)
+            n_quick, packages = sum(s < QUICK_START for s in starts), np.median(imports)
             statuses = ""
             then = (
-                f"{n_quick} of {len(starts)} starts within {QUICK:.0f} s, all within {max(starts):.1f} s, half within "
-                f"{np.median(starts):.1f} s, of which to load torch and other packages takes {packages:.1f} s"
+                f"{n_quick} of {len(starts)} starts within {QUICK_START:.0f} s; median {np.median(starts):.1f} s, of which "
+                f"{packages:.1f} s imports packages; maximum {max(starts):.1f} s"
             )
         else:
             statuses = ", ".join(f"{n:,} × {status}" for status, n in each["statuses"].items())
-            lived = "the same process" if each["survived"] else "the service is gone"
-            health = f"health within {each['health_most_ms']:.0f} ms all along"
-            then = f"{lived} answers {each['back_after_s']:.1f} s after; {health}"
+            process = "same process" if each["survived"] else "the service has ended"
+            health = f"/health/live at most {each['health_most_ms']:.0f} ms throughout"
+            then = f"{process}, {each['back_after_s']:.1f} s after the fault ends; {health}"
         counts = " | ".join(f"{each[what]:,}" for what in COUNTS)
         lines.append(f"| {name} | {statuses} | {counts} | {then} |")
-    note = f"Timed are the {len(row['kills']['start_s'])} starts and the one round of each fault that others disturbed least."
+    note = f"Timed: the {len(row['kills']['start_s'])} starts and the one round of each fault with the least CPU steal."
     return "\n".join([*lines, "", f"{note} {provenance([row])}", ""])
 
 

@@ -1,14 +1,16 @@
-"""Every option of `gan` on the embedded digits: one option changed at a time, with all labels and with ten a class.
+"""Ablation of the options of `gan` on the embedded digits: one option at a time, with all labels and with ten per class.
 
     python bench/gan_options.py --seeds 0 1
 
-Appends a line for each variant and seed to bench/results/gan_options.jsonl, unless it is there, and writes the table beside
-it. Nothing is chosen by the test images that it measures on.
+Appends one line per variant and seed to bench/results/gan_options.jsonl, unless it exists, and writes two tables next
+to it: all variants, and those with the largest effects. Test images select nothing.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,19 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 from few_labels import few_labeled
-from results import RESULTS, append, arguments, environment, provenance, resolved, rows, write_table
+from results import RESULTS, arguments, has_row, measure_once, provenance, resolved, rows, write_table
 
-from likely import Classifier
+from likely.classifier import Predictor, save
+from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits, make_splits
 from likely.evaluation.extractors import ModelExtractor
 from likely.evaluation.fidelity import fidelity
 from likely.exceptions import DivergenceError
+from likely.training.options import TrainingOptions
 
 RESULTS_FILE = RESULTS / "gan_options.jsonl"
 EPOCHS, LABELS = 40, 10
-# What a row is called, the options and what the training does otherwise.
+# Variant: family options and training options that differ from the defaults.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "preset generator": ({}, {}),
     "preset classifier, as many steps": ({"preset": "classifier"}, {"epochs": 2 * EPOCHS}),
@@ -56,74 +60,77 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "latent_dims 8": ({"latent_dims": 8}, {}),
     "without moving average (ema_decay 0)": ({}, {"ema_decay": 0.0}),
 }
-HOW = {
+RESOLVED = {
     variant: resolved("gan", options, {"epochs": EPOCHS} | training)
     for variant, (options, training) in VARIANTS.items()
 }
+SUMMARY = (
+    "preset generator",
+    "preset classifier, as many steps",
+    "architecture dense",
+    "generator_architecture dense",
+    "both dense",
+    "feature_matching 1",
+    "aux_class_weight 1",
+    "noise 0.3",
+    "norm fixed_weight_norm, noise 0.5",
+    "norm spectral",
+    "diff_augment none",
+    "head auxiliary",
+)
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    args = parser.parse_args()
+    args = arguments(__doc__).parse_args()
     torch.set_num_threads(args.threads)
     dataset = load_dataset("digits")
-    known = {(variant, row["seed"]) for variant, group in _measured().items() for row in group}
-    todo = [(variant, seed) for seed in args.seeds for variant in VARIANTS if (variant, seed) not in known]
-    if todo:
+    keys = [
+        {"variant": variant, "options": RESOLVED[variant], "seed": seed} for seed in args.seeds for variant in VARIANTS
+    ]
+    if missing := [key for key in keys if not has_row(RESULTS_FILE, key)]:
         with TemporaryDirectory() as folder:
             features = extractor(dataset, Path(folder))
-            for variant, seed in todo:
-                append(RESULTS_FILE, measured(variant, seed, dataset, features, args.threads))
+            for key in missing:
+                variant, seed = str(key["variant"]), int(str(key["seed"]))
+                measure_once(RESULTS_FILE, key, args.threads, partial(measured, variant, seed, dataset, features))
                 print(f"{variant}, seed {seed}", flush=True)
-    write_table(RESULTS_FILE, table())
+    write_table(RESULTS_FILE, table(SUMMARY), table(list(VARIANTS)))
 
 
 def extractor(dataset: Dataset, folder: Path) -> ModelExtractor:
-    """The softmax baseline, trained once on all labels, whose features and predictions measure the samples."""
-    baseline = Classifier("softmax", training={"epochs": EPOCHS}, random_state=0)
-    _train(baseline, make_splits(dataset, 0), dataset)
-    baseline.save(folder / "baseline")
-    return ModelExtractor(baseline)
-
-
-def measured(variant: str, seed: int, dataset: Dataset, features: ModelExtractor, threads: int) -> dict[str, object]:
-    """Train with all labels and draw; train with ten labels a class among unlabeled images; both measured on test."""
-    options, training = VARIANTS[variant]
-    test = dataset.test
-    assert test is not None
-    row: dict[str, object] = {
-        "variant": variant,
-        "how": HOW[variant],
-        "seed": seed,
-        "epochs": EPOCHS,
-        "n_test": len(test.labels),
-        **with_all_labels(variant, seed, dataset, features),
-    }
-    few = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
-    start = time.perf_counter()
-    row["few_rollbacks"], row["seconds"] = (
-        _train(few, few_labeled(dataset, LABELS, seed), dataset),
-        time.perf_counter() - start,
+    """Train the softmax baseline on all labels; its features and predictions measure the samples."""
+    trainer = Trainer(
+        ModelSpec("softmax", training=TrainingOptions(epochs=EPOCHS)),
+        make_splits(dataset, 0),
+        dataset.classes,
+        dataset.format,
     )
-    if row["few_rollbacks"] is not None:
-        row["few_accuracy"] = _accuracy(few, test)
-    return {**environment(threads), **row}
+    predictor, _ = trained(trainer)
+    assert predictor is not None
+    return ModelExtractor(save(predictor, folder / "baseline"))
 
 
-def with_all_labels(variant: str, seed: int, dataset: Dataset, features: ModelExtractor) -> dict[str, object]:
-    """Accuracy, and what the generated images are."""
-    options, training = VARIANTS[variant]
-    test = dataset.test
-    assert test is not None
-    whole = Classifier("gan", options=options, training={"epochs": EPOCHS} | training, random_state=seed)
-    rollbacks = _train(whole, make_splits(dataset, seed), dataset)
-    if rollbacks is None:
+def measured(variant: str, seed: int, dataset: Dataset, features: ModelExtractor) -> dict[str, Any]:
+    """Train with all labels and sample; train with ten labels per class; measure both on the test split."""
+    test = dataset.splits["test"]
+    found = {"epochs": EPOCHS, "n_test": len(test.labels), **with_all_labels(variant, seed, dataset, features)}
+    start = time.perf_counter()
+    few, found["few_rollbacks"] = trained(gan(variant, seed, dataset, few_labeled(dataset, LABELS, seed)))
+    found["seconds"] = time.perf_counter() - start
+    return found if few is None else found | {"few_accuracy": accuracy(few, test)}
+
+
+def with_all_labels(variant: str, seed: int, dataset: Dataset, features: ModelExtractor) -> dict[str, Any]:
+    """Return the accuracy and the sample quality of a GAN that is trained with all labels."""
+    test = dataset.splits["test"]
+    predictor, rollbacks = trained(gan(variant, seed, dataset, make_splits(dataset, seed)))
+    if predictor is None:
         return {"rollbacks": None}
-    found = fidelity(whole, test, features, seed=seed)
+    found = fidelity(predictor, test, features, seed=seed)
     assert found.class_consistency is not None
     return {
         "rollbacks": rollbacks,
-        "accuracy": _accuracy(whole, test),
+        "accuracy": accuracy(predictor, test),
         "frechet": found.frechet,
         "extractor": found.extractor,
         "recall": found.recall,
@@ -131,38 +138,35 @@ def with_all_labels(variant: str, seed: int, dataset: Dataset, features: ModelEx
     }
 
 
-def _train(classifier: Classifier, splits: Splits, dataset: Dataset) -> int | None:
-    """How often the training had to be rolled back; None if it was diverged."""
-    notes = 0
+def gan(variant: str, seed: int, dataset: Dataset, splits: Splits) -> Trainer:
+    """Return the untrained GAN of a variant."""
+    options, training = VARIANTS[variant]
+    spec = ModelSpec("gan", options, TrainingOptions.model_validate({"epochs": EPOCHS} | training), seed=seed)
+    return Trainer(spec, splits, dataset.classes, dataset.format)
+
+
+def trained(trainer: Trainer) -> tuple[Predictor | None, int | None]:
+    """Train; return the predictor and the number of rollbacks, both None after divergence."""
     try:
-        for step in classifier.fit_steps(splits, dataset.classes, dataset.format):
-            notes += step.note is not None
+        rollbacks = sum(step.note is not None for step in trainer.steps())
     except DivergenceError:
-        return None
-    classifier.finish(splits)
-    return notes
+        return None, None
+    return trainer.predictor, rollbacks
 
 
-def _accuracy(classifier: Classifier, test: LabeledImages) -> float:
-    return float((classifier.log_posterior(test.images).argmax(1) == test.labels).mean())
+def accuracy(predictor: Predictor, test: LabeledImages) -> float:
+    """Return the accuracy on labeled images."""
+    return float((predictor.log_posterior(test.images).argmax(1) == test.labels).mean())
 
 
-def _measured() -> dict[str, list[dict[str, Any]]]:
-    """What is known of each variant as it is today."""
-    found = rows(RESULTS_FILE)
-    return {
-        variant: [row for row in found if (row["variant"], row["how"]) == (variant, how)]
-        for variant, how in HOW.items()
-    }
-
-
-def table() -> str:
-    """A row a variant, means over seeds; the accuracies' least and most beside them."""
+def table(variants: Sequence[str]) -> str:
+    """One row per variant: means over seeds, and the range of the accuracies."""
     lines = [
-        "| changed | accuracy | with 10 labels a class | samples of the right class | FID | recall | seconds | roll-backs |",
+        "| variant | accuracy | with 10 labels per class | class consistency | FID | recall | seconds | rollbacks |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    groups = _measured()
+    whole = rows(RESULTS_FILE)
+    groups = {v: [row for row in whole if (row["variant"], row["options"]) == (v, RESOLVED[v])] for v in variants}
     found = [row for group in groups.values() for row in group]
     for variant, group in groups.items():
         if group:
@@ -177,13 +181,12 @@ def table() -> str:
             cells[-1] += f", {n_diverged} diverged" if n_diverged else ""
             lines.append(f"| {variant} | {' | '.join(cells)} |")
     seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in found}))
-    extractors = sorted({row["extractor"] for row in found if "extractor" in row})
-    lines += [
-        "",
-        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n_test']} test images, as many generated ones for FID and recall, in the "
-        f"features of {'; '.join(extractors)}. {provenance(found)}",
-    ]
-    return "\n".join(lines) + "\n"
+    extractors = "; ".join(sorted({row["extractor"] for row in found if "extractor" in row}))
+    note = (
+        f"Seeds {seeds}; {EPOCHS} epochs; {found[0]['n_test']} test images and as many generated images, in the features of "
+        f"{extractors}. {provenance(found)}"
+    )
+    return "\n".join([*lines, "", note]) + "\n"
 
 
 def _mean(group: list[dict[str, Any]], name: str, form: str) -> str:

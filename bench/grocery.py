@@ -1,11 +1,9 @@
-"""Products of a shop: our density of a backbone's features beside scikit-learn's classifiers of the same features.
-
-The photographs are of 81 products of 43 kinds (Klasson 2019), in a training, a validation and a test split of their own.
+"""Shop products (Klasson 2019): the Gaussian model of backbone features against scikit-learn classifiers of the same features.
 
     python bench/grocery.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
 
-Rivals are tuned on the validation split, and ours chooses its shrinkage by it. Appends a line for each seed to
-bench/results/grocery.jsonl, unless it is there, and writes the table beside it.
+The validation split selects the hyperparameters of all classifiers. Appends one line per seed to
+bench/results/grocery.jsonl, unless it exists, and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -15,12 +13,14 @@ import csv
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from results import RESULTS, arguments, measure_once, provenance, rows, write_table
 from sklearn.base import ClassifierMixin
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -30,23 +30,23 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from train_helpers import trained
 
-from likely import Classifier
-from likely.classifier import load
+from likely.classifier import Predictor, load
 from likely.data.dataset import LabeledImages
 from likely.data.loading import load_dataset
 from likely.evaluation import metrics
+from likely.features.feature_extraction import FeaturePipeline
 from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_posterior, log_uniform
 
 RESULTS_FILE = RESULTS / "grocery.jsonl"
-OURS, UNIFORM = "gaussian", "gaussian, --prior uniform"
-SMALLEST = -690.0  # nats: a probability of zero, as kNN has it, is none to take means of
+GAUSSIAN, UNIFORM = "gaussian", "gaussian, --prior uniform"
+MIN_LOG_P = -690.0  # nats; kNN has probabilities of zero
 SCALINGS: Mapping[str, Callable[[], Any]] = {
-    "as they are": lambda: "passthrough",
+    "unscaled": lambda: "passthrough",
     "l2": Normalizer,
     "standard": StandardScaler,
 }
-RIVALS: Mapping[str, tuple[Callable[[float], ClassifierMixin], tuple[float, ...]]] = {
+COMPETITORS: Mapping[str, tuple[Callable[[float], ClassifierMixin], tuple[float, ...]]] = {
     "LogisticRegression": (lambda C: LogisticRegression(C=C, max_iter=300), (0.01, 0.1, 1.0, 10.0, 100.0)),
     "LDA": (lambda s: LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s), (0.01, 0.03, 0.1, 0.2, 0.3, 0.5)),
     "kNN": (lambda k: KNeighborsClassifier(int(k)), (1, 3, 5, 9, 15)),
@@ -61,66 +61,73 @@ def main() -> None:
     write_table(RESULTS_FILE, table())
 
 
-def shop_arguments(what: str | None) -> argparse.Namespace:
-    """What was args of a benchmark of products, its threads and its own cache set."""
-    parser = arguments(what)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--backbone", required=True)
-    parser.add_argument("--stages", type=int, default=4)
-    parser.add_argument("--out", type=Path, required=True)
+def shop_arguments(description: str | None) -> argparse.Namespace:
+    """Parse the arguments of a benchmark of products; set the threads and a feature cache of its own."""
+    parser = arguments(description)
+    parser.add_argument("data", type=Path, help="Grocery Store data set")
+    parser.add_argument("--backbone", required=True, help="folder of a pretrained network")
+    parser.add_argument(
+        "--stages", type=int, default=4, help="stages of the backbone whose features are used (default 4)"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for trained models and cached features")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    os.environ["LIKELY_CACHE"] = str(args.out / "cache")  # as on a machine that has never seen these images
+    os.environ["LIKELY_CACHE"] = str(args.out / "cache")  # no features of earlier runs
     return args
 
 
 def measured(args: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Ours, trained by the command line, and everybody's values."""
+    """Train from the command line; compare accuracy and calibration with the competitors."""
     data = manifest(args.data, args.out)
-    classifier, seconds = ours(args, data, f"grocery-{args.stages}-{seed}", seed)
-    return {"seconds": seconds, "known": beside(classifier, seen(classifier, data))}
+    predictor, seconds = train_gaussian(args, data, f"grocery-{args.stages}-{seed}", seed)
+    return {"seconds": seconds, "known": compared(predictor, feature_splits(predictor, data))}
 
 
-def ours(args: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Classifier, float]:
-    """Our classifier, trained by the command line, and the seconds that this took."""
-    words = [
-        "--model",
-        "gaussian",
-        "--backbone",
-        args.backbone,
-        "--backbone-stages",
-        args.stages,
-        "--label-check-folds",
-        0,
-    ]
-    words += ["--seed", seed, "--threads", args.threads]
+def train_gaussian(args: argparse.Namespace, data: Path, name: str, seed: int) -> tuple[Predictor, float]:
+    """Train a Gaussian on backbone features from the command line; return it and the seconds."""
+    words = ["--model", "gaussian", "--backbone", args.backbone, "--backbone-stages", args.stages]
+    words += ["--label-check-folds", 0, "--seed", seed, "--threads", args.threads]
     start = time.perf_counter()
     folder, _ = trained(str(data), args.out / name, *words)
     seconds = time.perf_counter() - start
-    classifier = load(folder)
-    assert classifier.features is not None
-    classifier.features.enable_cache()
-    return classifier, seconds
+    predictor = load(folder)
+    pipeline_of(predictor).enable_cache()
+    return predictor, seconds
 
 
-def seen(classifier: Classifier, data: Path) -> dict[str, Seen]:
-    """Every part of the data."""
-    whole = load_dataset(str(data), classifier.format).relabel(classifier.labels)
-    return {name: Seen(classifier, labeled) for name, labeled in whole.splits.items()}
+def pipeline_of(predictor: Predictor) -> FeaturePipeline:
+    """Return the feature pipeline, which every model of this benchmark has."""
+    assert predictor.features is not None
+    return predictor.features
 
 
-class Seen:
-    """A part's images as everybody here sees them: unscaled features, (N, D), and labels."""
+def load_splits(data: Path, predictor: Predictor) -> Mapping[str, LabeledImages]:
+    """Return the splits of the data in the format and with the class indices of a model."""
+    assert predictor.format is not None
+    return load_dataset(str(data), predictor.format).relabel(predictor.labels).splits
 
-    def __init__(self, classifier: Classifier, labeled: LabeledImages) -> None:
-        assert classifier.features is not None
-        self.labeled = labeled
-        self.X = classifier.features.unscaled(labeled.images).numpy()
-        self.y = labeled.labels
+
+def feature_splits(predictor: Predictor, data: Path) -> dict[str, FeatureSplit]:
+    """Return the features of every split."""
+    return {name: FeatureSplit.of(predictor, images) for name, images in load_splits(data, predictor).items()}
+
+
+@dataclass(frozen=True)
+class FeatureSplit:
+    """Images of a split with their unscaled features X (N, D) and labels y (N,)."""
+
+    labeled: LabeledImages
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, predictor: Predictor, labeled: LabeledImages) -> FeatureSplit:
+        """Compute the features."""
+        return cls(labeled, pipeline_of(predictor).unscaled(labeled.images).numpy(), labeled.labels)
 
 
 def manifest(data: Path, out: Path) -> Path:
-    """The data's own lists as one table, products named "Apple/Golden-Delicious"."""
+    """Write the lists of the data set as one manifest, with class names such as "Apple/Golden-Delicious"."""
     out.mkdir(parents=True, exist_ok=True)
     if not (out / "images").exists():
         (out / "images").symlink_to(data.resolve())
@@ -138,7 +145,7 @@ def manifest(data: Path, out: Path) -> Path:
 
 
 def write_manifest(path: Path, lines: Iterable[Mapping[str, str]]) -> None:
-    """Some lines of a manifest as one of their own."""
+    """Write lines of a manifest to another manifest."""
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, ["file_name", "label", "split"])
         table.writeheader()
@@ -150,67 +157,65 @@ def _name(row: Mapping[str, str]) -> str:
     return fine if fine == coarse else f"{coarse}/{fine}"
 
 
-def rivals(found: Mapping[str, Seen]) -> Iterator[tuple[str, str, ClassifierMixin]]:
-    """Each rival as it does best on the validation split, and how that is."""
-    for name, (make, values) in RIVALS.items():
+def competitors(splits: Mapping[str, FeatureSplit]) -> Iterator[tuple[str, str, ClassifierMixin]]:
+    """Yield each competitor with the hyperparameters that are best on the validation split, and a description of these."""
+    train, validation = splits["train"], splits["validation"]
+    for name, (make, values) in COMPETITORS.items():
         tried = []
         for scaling, scale in SCALINGS.items():
             for value in values:
-                rival = make_pipeline(scale(), make(value)).fit(found["train"].X, found["train"].y)
-                tried.append((rival.score(found["validation"].X, found["validation"].y), scaling, value, rival))
+                fitted = make_pipeline(scale(), make(value)).fit(train.X, train.y)
+                tried.append((fitted.score(validation.X, validation.y), scaling, value, fitted))
         _, scaling, value, best = max(tried, key=lambda each: each[0])
         yield name, f"{scaling}, {value:g}", best
 
 
-def beside(classifier: Classifier, found: Mapping[str, Seen]) -> dict[str, Any]:
-    """Accuracy on the test split, fine and coarse, and the paired difference to each rival."""
-    test = found["test"]
-    (level,) = levels(classifier.labels)
-    scores = classifier.outputs(test.labeled.images).log_scores
-    priors = {OURS: classifier.log_prior, UNIFORM: log_uniform(len(classifier.labels))}
-    answer: dict[str, Any] = {"n": len(test.y)}
-    rights = {}
+def compared(predictor: Predictor, splits: Mapping[str, FeatureSplit]) -> dict[str, Any]:
+    """Return accuracy, fine and coarse, and ECE on the test split, and the paired difference to each competitor."""
+    test = splits["test"]
+    (level,) = levels(predictor.labels)
+    scores = predictor.outputs(test.labeled.images).log_scores
+    priors = {GAUSSIAN: predictor.log_prior, UNIFORM: log_uniform(len(predictor.labels))}
+    found: dict[str, Any] = {"n": len(test.y)}
+    correct = {}
     for name, log_prior in priors.items():
-        log_p = log_posterior(scores, log_prior, classifier.decision_rule.temperature)
-        answer[name], rights[name] = values(log_p, test.y, level)
-    for name, how, rival in rivals(found):
-        theirs, right = values(torch.from_numpy(rival.predict_proba(test.X)).log(), test.y, level)
-        sure = metrics.paired_bootstrap(rights[OURS], right, np.random.default_rng(0))
-        answer[name] = {"chosen": how, **theirs, "delta": [answer[OURS]["fine"] - theirs["fine"], *sure]}
-    return answer
+        log_p = log_posterior(scores, log_prior, predictor.decision_rule.temperature)
+        found[name], correct[name] = metrics_of(log_p, test.y, level)
+    for name, hyperparameters, fitted in competitors(splits):
+        values, own_correct = metrics_of(torch.from_numpy(fitted.predict_proba(test.X)).log(), test.y, level)
+        interval = metrics.paired_bootstrap(correct[GAUSSIAN], own_correct, np.random.default_rng(0))
+        difference = found[GAUSSIAN]["fine"] - values["fine"]
+        found[name] = {"chosen": hyperparameters, **values, "delta": [difference, *interval]}
+    return found
 
 
-def values(log_p: torch.Tensor, y: np.ndarray, level: Level) -> tuple[dict[str, float], np.ndarray]:
-    """Of posteriors (N, K): accuracy, that of the groups that classes belong to, ece; and which answers are right, (N,)."""
-    log_p = log_p.clamp_min(SMALLEST)
-    right, group = log_p.argmax(1).numpy() == y, level.group.numpy()
+def metrics_of(log_p: torch.Tensor, y: NDArray[np.int64], level: Level) -> tuple[dict[str, float], NDArray[np.bool_]]:
+    """Return accuracy, accuracy by group of classes and ECE of log-posteriors (N, K), and the correct predictions (N,)."""
+    log_p = log_p.clamp_min(MIN_LOG_P)
+    correct, group = log_p.argmax(1).numpy() == y, level.group.numpy()
     by_group = level.log_posterior(log_p).argmax(1).numpy() == group[y]
-    return {"fine": float(right.mean()), "coarse": float(by_group.mean()), "ece": metrics.ece(log_p.numpy(), y)}, right
-
-
-def shown(found: Mapping[str, float]) -> str:
-    """Three cells of the table."""
-    return " | ".join(f"{found[name]:.4f}" for name in ("fine", "coarse", "ece"))
+    values = {"fine": float(correct.mean()), "coarse": float(by_group.mean()), "ece": metrics.ece(log_p.numpy(), y)}
+    return values, correct
 
 
 def table() -> str:
+    """One row per classifier and seed."""
     found = rows(RESULTS_FILE)
     lines = [
-        "| classifier | backbone | stages | seed | tuned to | fine | coarse | ece | ours is ahead by, points (95 % interval) |",
-        "|---|---|---:|---:|---|---:|---:|---:|---:|",
+        "| classifier | seed | scaling, hyperparameter | accuracy, 81 products | accuracy, 43 kinds | ECE "
+        "| `gaussian` minus this, points (95 % interval) |",
+        "|---|---:|---|---:|---:|---:|---:|",
     ]
     for row in found:
-        known, start = row["known"], f"| {row['backbone']} | {row['stages']} | {row['seed']}"
-        for name in (OURS, UNIFORM):
-            lines.append(f"| {name} {start} | | {shown(known[name])} | |")
-        for name in RIVALS:
-            each = known[name]
-            delta = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["delta"]))
-            verdict = "ahead" if each["delta"][1] > 0 else "behind" if each["delta"][2] < 0 else "a tie"
-            lines.append(f"| {name} {start} | {each['chosen']} | {shown(each)} | {delta}: {verdict} |")
+        for name in (GAUSSIAN, UNIFORM, *COMPETITORS):
+            each = row["known"][name]
+            delta = "{:.2f} ({:.2f} to {:.2f})".format(*(100 * v for v in each["delta"])) if "delta" in each else ""
+            values = " | ".join(f"{each[metric]:.4f}" for metric in ("fine", "coarse", "ece"))
+            lines.append(f"| {name} | {row['seed']} | {each.get('chosen', '')} | {values} | {delta} |")
     seconds = ", ".join(f"{row['seconds']:.0f}" for row in found)
-    lines += ["", f"Features and training of all products: {seconds} seconds. {provenance(found)}"]
-    return "\n".join(lines) + "\n"
+    networks = ", ".join(sorted({f"{row['backbone']}, {row['stages']} stages" for row in found}))
+    note = f"Features of {networks}. Feature extraction and training: {seconds} seconds. {provenance(found)}"
+    return "\n".join([*lines, "", note]) + "\n"
 
 
 if __name__ == "__main__":

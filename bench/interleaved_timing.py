@@ -13,8 +13,8 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-QUIET = 0.1  # CPU steal of a valid round
-MOST = 3  # times the wanted rounds; then the rounds with the least CPU steal count
+MAX_STEAL = 0.1  # CPU steal of a valid round
+MAX_FACTOR = 3  # times the wanted rounds; then the rounds with the least CPU steal count
 PROBE, PAUSE = 1.0, 4.0  # seconds of test work and between tests
 PATIENCE = 300.0  # seconds until a round starts anyway
 STAT = Path("/proc/stat")
@@ -26,12 +26,12 @@ class StealMeter:
     """The fraction of requested CPU time that other virtual machines took since the creation of this object."""
 
     def __init__(self) -> None:
-        self.begun = _times()
+        self.start = _times()
 
     @property
     def cpu_steal(self) -> float:
         """CPU steal in [0, 1]; 0 where the system does not report it."""
-        worked, stolen = (now - then for now, then in zip(_times(), self.begun, strict=True))
+        worked, stolen = (now - then for now, then in zip(_times(), self.start, strict=True))
         return stolen / max(1, worked + stolen)
 
 
@@ -44,7 +44,7 @@ class Round(Generic[T]):
 
     @property
     def is_quiet(self) -> bool:
-        return self.cpu_steal <= QUIET
+        return self.cpu_steal <= MAX_STEAL
 
 
 def wait_until_idle() -> None:
@@ -54,7 +54,7 @@ def wait_until_idle() -> None:
         meter, end = StealMeter(), time.monotonic() + PROBE
         while time.monotonic() < end:
             X @ X  # by as many threads as there are processors
-        if meter.cpu_steal <= QUIET:
+        if meter.cpu_steal <= MAX_STEAL:
             return
         time.sleep(PAUSE)
 
@@ -68,7 +68,7 @@ def timed_round(work: Callable[[], T]) -> Round[T]:
 def interleaved(kinds: Mapping[str, Callable[[], T]], n: int) -> dict[str, list[Round[T]]]:
     """Run the functions alternately until n rounds of each were valid; return all rounds."""
     rounds: dict[str, list[Round[T]]] = {name: [] for name in kinds}
-    for _ in range(MOST * n):
+    for _ in range(MAX_FACTOR * n):
         for name, work in kinds.items():
             if sum(each.is_quiet for each in rounds[name]) < n:
                 rounds[name].append(timed_round(work))

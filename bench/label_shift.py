@@ -1,10 +1,10 @@
-"""Another class mix: what `--prior adapt` gains over the training's, beside what the true mix would.
+"""Label shift: accuracy of `--prior adapt` against the training prior and the true prior.
 
     python bench/label_shift.py $DATA/fashion-mnist --models vaegan,softmax --minutes 10 --seeds 0 --out /tmp/trust
 
-Twenty mixes from Dirichlet(0.3), each a draw of test images in that mix, whose labels `adapt` does not see; and twenty draws in
-the training's own mix, where there is nothing to gain. Appends a line for each model to bench/results/label_shift.jsonl, unless
-it is there, and writes the table beside it.
+Twenty priors from Dirichlet(0.3), each with a random sample of test images whose labels `adapt` does not use; and
+twenty samples under the training prior, where nothing can be gained. Appends one line per model to
+bench/results/label_shift.jsonl, unless it exists, and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from likely.evaluation.eval_split import eval_split
 from likely.inference.posterior import log_posterior
 
 RESULTS_FILE = RESULTS / "label_shift.jsonl"
-N_DRAWS, CONCENTRATION, SHARE = 20, 0.3, 0.25  # of the test images are in a draw
+N_SAMPLES, CONCENTRATION = 20, 0.3
+TEST_FRACTION = 0.25  # of the test images in a sample
 ALPHA = 0.05
 N_BOOTSTRAP = 10_000
 
@@ -36,69 +37,74 @@ def main() -> None:
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, object]:
-    """Accuracy of every draw under the training's mix, the estimated one and the true one."""
+    """Return the accuracy of every sample under the training prior, the estimated and the true one."""
     classifier = load(folder)
     labeled, rng = eval_split(classifier, data).images, np.random.default_rng(seed)
-    examined, K = classifier.outputs(labeled.images), len(classifier.labels)
+    outputs, K = classifier.outputs(labeled.images), len(classifier.labels)
     found: dict[str, Any] = {}
-    usual = np.exp(classifier.log_prior.numpy())
+    training_prior = np.exp(classifier.log_prior.numpy())
     for kind in ("shifted", "unshifted"):
-        draws = []
-        for _ in range(N_DRAWS):
-            mix = rng.dirichlet(np.full(K, CONCENTRATION)) if kind == "shifted" else usual
-            chosen = resampled(labeled.labels, mix, rng)
-            draws.append(accuracies(classifier, examined, labeled.labels, chosen, mix))
-        found[kind] = draws
+        samples = []
+        for _ in range(N_SAMPLES):
+            prior = rng.dirichlet(np.full(K, CONCENTRATION)) if kind == "shifted" else training_prior
+            chosen = resampled(labeled.labels, prior, rng)
+            samples.append(accuracies(classifier, outputs, labeled.labels, chosen, prior))
+        found[kind] = samples
     return {"n_draw": len(chosen), **found}
 
 
-def resampled(labels: np.ndarray, mix: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Images in a mix, none of them twice: as many as the fraction, or as the rarest class allows."""
-    counts = np.bincount(labels, minlength=len(mix))
-    n = int(min(SHARE * len(labels), (counts / np.maximum(mix, 1e-9)).min()))
-    wanted = np.minimum(rng.multinomial(n, mix / mix.sum()), counts)
+def resampled(labels: np.ndarray, prior: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sample images under a class prior without replacement, as many as TEST_FRACTION or the rarest class allows."""
+    counts = np.bincount(labels, minlength=len(prior))
+    n = int(min(TEST_FRACTION * len(labels), (counts / np.maximum(prior, 1e-9)).min()))
+    wanted = np.minimum(rng.multinomial(n, prior / prior.sum()), counts)
     return np.concatenate([rng.choice(np.flatnonzero(labels == c), n, replace=False) for c, n in enumerate(wanted)])
 
 
 def accuracies(
-    classifier: Predictor, examined: ModelOutputs, labels: np.ndarray, chosen: np.ndarray, mix: np.ndarray
+    classifier: Predictor, outputs: ModelOutputs, labels: np.ndarray, chosen: np.ndarray, prior: np.ndarray
 ) -> dict[str, float]:
-    these = torch.from_numpy(chosen)
-    labeled = examined.subset(these)
+    """Return the accuracy of a sample under each prior, and the L1 error of the estimated one."""
+    labeled = outputs.subset(torch.from_numpy(chosen))
     found = adapt_prior(classifier, [labeled], ALPHA)
     priors = {
         "trained": classifier.log_prior,
         "adapted": found.prior_estimate.log_prior,
-        "true": torch.from_numpy(mix).log(),
+        "true": torch.from_numpy(prior).log(),
     }
-    right = {}
-    for name, prior in priors.items():
-        posterior = log_posterior(labeled.log_scores, prior, classifier.decision_rule.temperature)
-        right[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
-    return {**right, "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - mix).sum()), "n": len(chosen)}
+    correct = {}
+    for name, log_prior in priors.items():
+        posterior = log_posterior(labeled.log_scores, log_prior, classifier.decision_rule.temperature)
+        correct[name] = float((posterior.argmax(1).numpy() == labels[chosen]).mean())
+    return {
+        **correct,
+        "off": float(np.abs(found.prior_estimate.log_prior.exp().numpy() - prior).sum()),
+        "n": len(chosen),
+    }
 
 
 def table() -> str:
+    """One row per model."""
     lines = [
-        "| data | classifier | seed | accuracy, training's mix | adapted | true mix | share of the possible gain (95 % "
-        "interval) | mean loss where nothing shifted, points |",
+        "| data | model | seed | accuracy, training prior | adapted | true prior | fraction of the possible gain (95 % "
+        "interval) | mean loss without a shift, points |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     found = rows(RESULTS_FILE)
     for row in found:
-        each = {name: np.array([draw[name] for draw in row["shifted"]]) for name in ("trained", "adapted", "true")}
+        each = {name: np.array([sample[name] for sample in row["shifted"]]) for name in ("trained", "adapted", "true")}
         gains, possible = each["adapted"] - each["trained"], each["true"] - each["trained"]
-        loss = 100 * np.mean([draw["trained"] - draw["adapted"] for draw in row["unshifted"]])
+        loss = 100 * np.mean([sample["trained"] - sample["adapted"] for sample in row["unshifted"]])
         means = " | ".join(f"{values.mean():.4f}" for values in each.values())
         lines.append(
             f"| {row['data']} | {row['kind']} | {row['seed']} | {means} | {relative_gain(gains, possible)} | {loss:.2f} |"
         )
-    note = f"{N_DRAWS} mixes from Dirichlet({CONCENTRATION:g}), means over them. {provenance(found)}"
+    note = f"Means over {N_SAMPLES} priors from Dirichlet({CONCENTRATION:g}). {provenance(found)}"
     return "\n".join([*lines, "", note]) + "\n"
 
 
 def relative_gain(gains: np.ndarray, possible: np.ndarray) -> str:
-    """Of the sums, with its bootstrap interval where every resample leaves something to gain."""
+    """Return the ratio of the sums, with its bootstrap interval if the possible gain of every resample is positive."""
     again = np.random.default_rng(0).integers(len(gains), size=(N_BOOTSTRAP, len(gains)))
     total = possible[again].sum(1)
     if (total <= 0).any():

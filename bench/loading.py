@@ -1,4 +1,4 @@
-"""Load: clients that ask a service as fast as it answers, over HTTP/1.1 by hand, so that they take little of the processor."""
+"""HTTP load: clients that send requests without pause, in plain HTTP/1.1 so that they use little CPU time."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-STARTING = 300.0  # seconds
+START_TIMEOUT = 300.0  # seconds
 
 
 @dataclass
 class LoadStats:
-    """What clients were answered: seconds of each request by its status, and what the answers were if they are kept."""
+    """Seconds of each request by status, response bodies if requested, and the number of broken connections."""
 
     seconds: dict[int, list[float]] = field(default_factory=dict)
     bodies: list[bytes] = field(default_factory=list)
     broken: int = 0
-    moments: list[tuple[float, int]] = field(default_factory=list)  # when, by the clock of this process, and the status
+    moments: list[tuple[float, int]] = field(default_factory=list)  # completion by time.perf_counter, and status
 
     def add(self, status: int, seconds: float) -> None:
         self.seconds.setdefault(status, []).append(seconds)
@@ -44,7 +44,7 @@ class LoadStats:
         return whole
 
     def first(self, status: int, since: float) -> float:
-        """Seconds from then until the first answer of that status; infinity if there is none."""
+        """Return the seconds until the first response of a status after `since`; infinity if there is none."""
         return min(
             (moment - since for moment, each in self.moments if each == status and moment > since), default=float("inf")
         )
@@ -54,15 +54,15 @@ class LoadStats:
         return dict(Counter({str(status): len(each) for status, each in sorted(self.seconds.items())}))
 
     def values(self, whole: float) -> dict[str, float]:
-        """Of the answers of success: how many a second, and how long half and 99 of 100 took at most, in ms."""
+        """Return successful responses per second, and the median and the 99th percentile of their latency in ms."""
         good = np.array(self.seconds.get(200, [])) * 1000
         p50, p99 = np.percentile(good, [50, 99]).tolist() if len(good) else (float("nan"), float("nan"))
         return {"per_second": len(good) / whole, "p50_ms": p50, "p99_ms": p99}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Requests that are the same but for their image: where, with which key, and the images as they are in round."""
+class Target:
+    """Endpoint, API key and images of requests, the images in rotation."""
 
     host: str
     port: int
@@ -80,22 +80,21 @@ class Asked:
 
 
 async def load(
-    asked: Asked, clients: int, seconds: float, *, keep: bool = False, rate: float | None = None
+    target: Target, clients: int, seconds: float, *, with_bodies: bool = False, rate: float | None = None
 ) -> tuple[LoadStats, float]:
-    """So many clients at a time, each asking again as soon as it is answered, or all together at a `rate`, requests a second,
-    as far as they are answered in time; and the seconds that this took."""
-    stats, begun = LoadStats(), time.perf_counter()
+    """Send requests from `clients` connections, without pause or at `rate` per second; return statistics and seconds."""
+    stats, start = LoadStats(), time.perf_counter()
     every = 0.0 if rate is None else clients / rate
-    await asyncio.gather(*(_client(asked, i, begun + seconds, stats, keep, every) for i in range(clients)))
-    return stats, time.perf_counter() - begun
+    await asyncio.gather(*(_client(target, i, start + seconds, stats, with_bodies, every) for i in range(clients)))
+    return stats, time.perf_counter() - start
 
 
-async def once(asked: Asked, stats: LoadStats) -> None:
-    """One request on a connection of its own."""
+async def once(target: Target, stats: LoadStats) -> None:
+    """Send one request on a new connection."""
     start = time.perf_counter()
     try:
-        reader, writer = await asyncio.open_connection(asked.host, asked.port)
-        writer.write(asked.request(0))
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        writer.write(target.request(0))
         status, _, _ = await _response(reader)
         writer.close()
     except (OSError, asyncio.IncompleteReadError):
@@ -104,11 +103,9 @@ async def once(asked: Asked, stats: LoadStats) -> None:
         stats.add(status, time.perf_counter() - start)
 
 
-async def _client(asked: Asked, first: int, until: float, stats: LoadStats, keep: bool, every: float) -> None:
+async def _client(target: Target, first: int, until: float, stats: LoadStats, with_bodies: bool, every: float) -> None:
     i, writer = first * 7919, None
-    due = time.perf_counter() + float(
-        np.random.default_rng(i).uniform(0, every)
-    )  # clients at a rate do not come together
+    due = time.perf_counter() + float(np.random.default_rng(i).uniform(0, every))  # spread the requests over time
     while True:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         if (start := time.perf_counter()) >= until:
@@ -116,8 +113,8 @@ async def _client(asked: Asked, first: int, until: float, stats: LoadStats, keep
         due = start + every
         try:
             if writer is None:
-                reader, writer = await asyncio.open_connection(asked.host, asked.port)
-            writer.write(asked.request(i))
+                reader, writer = await asyncio.open_connection(target.host, target.port)
+            writer.write(target.request(i))
             status, body, closes = await _response(reader)
         except (OSError, asyncio.IncompleteReadError, ValueError):
             stats.broken += 1
@@ -125,13 +122,13 @@ async def _client(asked: Asked, first: int, until: float, stats: LoadStats, keep
             await asyncio.sleep(0.05)
             continue
         stats.add(status, time.perf_counter() - start)
-        if keep and status == 200:
+        if with_bodies and status == 200:
             stats.bodies.append(body)
         if closes:
             writer.close()
             writer = None
         if status == 503 and not every:
-            await asyncio.sleep(0.05)  # sooner than asked, or nothing would be above capacity
+            await asyncio.sleep(0.05)  # sooner than Retry-After, or the load would not exceed the capacity
         i += 1
     if writer is not None:
         writer.close()
@@ -146,8 +143,7 @@ async def _response(reader: asyncio.StreamReader) -> tuple[int, bytes, bool]:
 
 
 async def probed(host: str, port: int, seconds: float) -> list[float]:
-    """How long /health/live takes, again and again, seconds: asked by a process of its own, for one that keeps hundreds of
-    clients busy is late itself."""
+    """Return latencies of /health/live in seconds, measured by a separate process, because one with many clients is late."""
     words = [sys.executable, __file__, host, str(port), str(seconds)]
     process = await asyncio.create_subprocess_exec(*words, stdout=asyncio.subprocess.PIPE)
     stats, _ = await process.communicate()
@@ -155,7 +151,7 @@ async def probed(host: str, port: int, seconds: float) -> list[float]:
 
 
 async def _probe(host: str, port: int, seconds: float, every: float = 0.05) -> None:
-    """Write a line for each time."""
+    """Print one latency per line."""
     until = time.perf_counter() + seconds
     while (start := time.perf_counter()) < until:
         reader, writer = await asyncio.open_connection(host, port)
@@ -167,26 +163,26 @@ async def _probe(host: str, port: int, seconds: float, every: float = 0.05) -> N
 
 
 @contextmanager
-def running(words: Sequence[object], port: int, log: Path):
-    """A process that answers at a port; killed in the end unless it has ended by itself. And the seconds until it answered."""
-    begun = time.perf_counter()
+def running(words: Sequence[object], port: int, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+    """Run a process that serves at a port; yield it and the seconds until it responded, and terminate it in the end."""
+    start = time.perf_counter()
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, *map(str, words)], stdout=file, stderr=file, start_new_session=True, env={**os.environ}
         )
     try:
-        asyncio.run(_answers(port, begun + STARTING, process))
-        yield process, time.perf_counter() - begun
+        asyncio.run(_wait_until_ready(port, start + START_TIMEOUT, process))
+        yield process, time.perf_counter() - start
     finally:
         if process.poll() is None:
             process.terminate()
             process.wait(60)
 
 
-async def _answers(port: int, until: float, process: subprocess.Popen) -> None:
+async def _wait_until_ready(port: int, until: float, process: subprocess.Popen[bytes]) -> None:
     while time.perf_counter() < until:
         if process.poll() is not None:
-            raise RuntimeError("the service has ended; its log says why")
+            raise RuntimeError("the service has ended; see its log")
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
@@ -196,12 +192,11 @@ async def _answers(port: int, until: float, process: subprocess.Popen) -> None:
                 return
         except (OSError, asyncio.IncompleteReadError):
             await asyncio.sleep(0.05)
-    raise TimeoutError("the service does not answer")
+    raise TimeoutError("the service does not respond")
 
 
-def memory_mb(process: subprocess.Popen) -> float:
-    """What a process and its children hold of their own, MB, beside the files that they map, as libraries are; what they
-    share is counted once."""
+def memory_mb(process: subprocess.Popen[bytes]) -> float:
+    """Return the anonymous memory of a process and its children in MB, shared pages counted once, mapped files excluded."""
     total, waiting = 0, [process.pid]
     while waiting:
         pid = waiting.pop()

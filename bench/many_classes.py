@@ -1,10 +1,10 @@
-"""Ten thousand classes of 1,280 numbers: training, and the five most probable classes of ten thousand images.
+"""Ten thousand classes of 1,280-dimensional vectors: training time, and time of the five most probable classes.
 
     python bench/many_classes.py --seeds 0
 
-The numbers are drawn: a Gaussian for each class, all of one covariance, ten images each. Posteriors are timed against one
-linear layer of the same size, in rounds. Appends a line for each seed to bench/results/many_classes.jsonl, unless it is there,
-and writes the table beside it.
+The vectors are sampled: a Gaussian per class with a common covariance, ten vectors each. Prediction is timed against
+one linear layer of the same size, interleaved. Appends one line per seed to bench/results/many_classes.jsonl, unless it
+exists, and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from likely.training.device import tune_malloc
 
 RESULTS_FILE = RESULTS / "many_classes.jsonl"
 K, D, PER_CLASS, N, TOP = 10_000, 1280, 10, 10_000, 5
-N_ROUNDS, AT_ONCE = 5, 256
-APART = 0.15  # the spread of the means, in units of the spread within: such that not all are stats apart
+N_ROUNDS, BATCH_SIZE = 5, 256
+MEAN_SCALE = 0.15  # standard deviation of the class means relative to that within classes, at which classes overlap
 
 
 def main() -> None:
@@ -39,8 +39,9 @@ def main() -> None:
 
 
 def measured(seed: int) -> dict[str, Any]:
+    """Train, and time the five most probable classes of new vectors."""
     rng = np.random.default_rng(seed)
-    means = APART * rng.standard_normal((K, D), np.float32)
+    means = MEAN_SCALE * rng.standard_normal((K, D), np.float32)
     y = np.repeat(np.arange(K), PER_CLASS)
     X = means[y] + rng.standard_normal((len(y), D), np.float32)
     y_new = rng.integers(K, size=N)
@@ -51,14 +52,14 @@ def measured(seed: int) -> dict[str, Any]:
     tune_malloc()
     weight = torch.randn(K, D)
 
-    def ours() -> None:
+    def topk() -> None:
         classifier.predict_topk(X_new, TOP)
 
     def linear() -> None:
-        for x in torch.split(torch.from_numpy(X_new), AT_ONCE):
+        for x in torch.split(torch.from_numpy(X_new), BATCH_SIZE):
             torch.nn.functional.linear(x, weight)
 
-    rounds = [(timed(ours), timed(linear)) for _ in range(N_ROUNDS)]
+    rounds = [(timed(topk), timed(linear)) for _ in range(N_ROUNDS)]
     labels, log_p = classifier.predict_topk(X_new, TOP)
     return {
         "fit_seconds": seconds,
@@ -76,6 +77,7 @@ def measured(seed: int) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], None]) -> float:
+    """Return the seconds of a call without gradients."""
     start = time.perf_counter()
     with torch.inference_mode():
         work()
@@ -83,15 +85,16 @@ def timed(work: Callable[[], None]) -> float:
 
 
 def peak() -> float:
-    """The most memory that the process has held so far, GB."""
+    """Return the peak memory of the process so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def table() -> str:
+    """One row per seed."""
     found = rows(RESULTS_FILE)
     lines = [
-        "| seed | training, s | data, GB | peak memory, GB | top five of 10,000, s | a linear layer, s | ratio | accuracy | "
-        "among the five | p of the five |",
+        "| seed | training, s | data, GB | peak memory, GB | top 5 of 10,000, s | linear layer, s | ratio | accuracy | "
+        "top-5 accuracy | mean p of the top 5 |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in found:
@@ -100,9 +103,7 @@ def table() -> str:
             f"{row['top_seconds']:.2f} | {row['linear_seconds']:.2f} | {row['ratio']:.2f} | {row['accuracy']:.4f} | "
             f"{row['among_five']:.4f} | {row['sure_of_five']:.4f} |"
         )
-    note = (
-        f"{K:,} classes, {D:,} numbers, {PER_CLASS} images a class; medians of {N_ROUNDS} rounds. {provenance(found)}"
-    )
+    note = f"{K:,} classes, {D:,} dimensions, {PER_CLASS} vectors per class; medians of {N_ROUNDS} rounds. {provenance(found)}"
     return "\n".join([*lines, "", note]) + "\n"
 
 

@@ -1,73 +1,75 @@
-"""Twenty thousand images that are broken on purpose, through the service: an answer or a sentence for each, and no more memory.
+"""Robustness of the service against corrupted images: a response for each, and bounded memory.
 
     python bench/mutations.py MODEL --n 20000 --out /tmp/mutations
 
-Cut short, bits flipped, bytes put in or taken out, named as what they are not, far larger inside than outside, two formats in
-one file. Appends a line to bench/results/mutations.jsonl and writes the table beside it.
+Corruptions: truncation, bit flips, inserted and deleted bytes, another format's header, decompression bombs, two files
+in one, noise. Appends a line to bench/results/mutations.jsonl and writes the table next to it.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from loading import Asked, LoadStats, memory_mb, once
+from loading import LoadStats, Target, memory_mb, once
 from PIL import Image
 from results import RESULTS, append, arguments, environment, provenance, rows, write_table
 from service import service
 from sklearn.datasets import load_digits
 
 RESULTS_FILE = RESULTS / "mutations.jsonl"
-CLIENTS, AT_ONCE = 8, 1000
+CLIENTS, BLOCK = 8, 1000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO")
 Rng = np.random.Generator
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--n", type=int, default=20_000)
-    parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    for seed in asked.seeds:
-        found = measured(asked, seed)
-        append(RESULTS_FILE, {**environment(asked.threads), "seed": seed, "n": asked.n, **found})
+    parser.add_argument("model", type=Path, help="model folder")
+    parser.add_argument("--n", type=int, default=20_000, help="images (default 20000)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for stores and logs")
+    args = parser.parse_args()
+    for seed in args.seeds:
+        found = measured(args, seed)
+        append(RESULTS_FILE, {**environment(args.threads), "seed": seed, "n": args.n, **found})
     write_table(RESULTS_FILE, table())
 
 
-def measured(asked: Any, seed: int) -> dict[str, Any]:
+def measured(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     rng, statuses, memory = np.random.default_rng(seed), Counter[str](), []
-    words = ["-m", "likely", "serve", asked.model, "--rate-limit", 1e9, "--decode-timeout", 5]
-    slowest, begun = 0.0, time.perf_counter()
-    with service(asked.out / f"store-{seed}", words, [b""]) as (where, process, _):
-        for _ in range(0, asked.n, AT_ONCE):
-            images = [mutated(rng) for _ in range(AT_ONCE)]
-            stats = asyncio.run(each_once(Asked(where.host, where.port, where.path, where.key, images)))
+    words = ["-m", "likely", "serve", args.model, "--rate-limit", 1e9, "--decode-timeout", 5]
+    slowest, start = 0.0, time.perf_counter()
+    with service(args.out / f"store-{seed}", words, [b""]) as (where, process, _):
+        for done in range(0, args.n, BLOCK):
+            images = [mutated(rng) for _ in range(min(BLOCK, args.n - done))]
+            stats = asyncio.run(each_once(replace(where, images=images)))
             statuses.update(stats.statuses | ({"broken": stats.broken} if stats.broken else {}))
             slowest = max(slowest, *(max(each) for each in stats.seconds.values()))
             memory.append(round(memory_mb(process), 1))
             print(f"{sum(statuses.values()):,} {dict(statuses)} {memory[-1]} MB", flush=True)
         alive = process.poll() is None
-    whole = time.perf_counter() - begun
-    return {"statuses": dict(statuses), "memory_mb": memory, "slowest_s": slowest, "seconds": whole, "alive": alive}
+    seconds = time.perf_counter() - start
+    return {"statuses": dict(statuses), "memory_mb": memory, "slowest_s": slowest, "seconds": seconds, "alive": alive}
 
 
-async def each_once(asked: Asked) -> LoadStats:
-    """Every image once, some at a time."""
+async def each_once(target: Target) -> LoadStats:
+    """Send every image once, from several clients."""
     stats, left = LoadStats(), asyncio.Queue[int]()
-    for i in range(len(asked.images)):
+    for i in range(len(target.images)):
         left.put_nowait(i)
 
     async def client() -> None:
         while not left.empty():
-            one = Asked(asked.host, asked.port, asked.path, asked.key, [asked.images[left.get_nowait()]])
+            one = replace(target, images=[target.images[left.get_nowait()]])
             await once(one, stats)
 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
@@ -75,12 +77,13 @@ async def each_once(asked: Asked) -> LoadStats:
 
 
 def mutated(rng: Rng) -> bytes:
-    """A small image of some format, broken in some way."""
-    kind = str(rng.choice(list(WAYS)))
-    return WAYS[kind](encoded(rng), rng)
+    """Return a small image of a random format with a random corruption."""
+    kind = str(rng.choice(list(CORRUPTIONS)))
+    return CORRUPTIONS[kind](encoded(rng), rng)
 
 
 def encoded(rng: Rng) -> bytes:
+    """Return an image of a digit in a random format and size."""
     file, digits = BytesIO(), load_digits().images
     picture = Image.fromarray((digits[rng.integers(len(digits))] * 255 / 16).astype(np.uint8))
     side = int(rng.integers(8, 200))
@@ -88,7 +91,7 @@ def encoded(rng: Rng) -> bytes:
     return file.getvalue()
 
 
-def _cut(content: bytes, rng: Rng) -> bytes:
+def _truncated(content: bytes, rng: Rng) -> bytes:
     return content[: int(rng.integers(len(content)))] or b"\0"
 
 
@@ -99,17 +102,17 @@ def _flipped(content: bytes, rng: Rng) -> bytes:
     return bytes(changed)
 
 
-def _put_in(content: bytes, rng: Rng) -> bytes:
+def _inserted(content: bytes, rng: Rng) -> bytes:
     i = int(rng.integers(len(content)))
     return content[:i] + rng.bytes(int(rng.integers(1, 500))) + content[i:]
 
 
-def _taken_out(content: bytes, rng: Rng) -> bytes:
+def _deleted(content: bytes, rng: Rng) -> bytes:
     i = int(rng.integers(len(content)))
     return content[:i] + content[i + int(rng.integers(1, 200)) :] or b"\0"
 
 
-def _other_head(content: bytes, rng: Rng) -> bytes:
+def _other_header(content: bytes, rng: Rng) -> bytes:
     heads = (
         b"\x89PNG\r\n\x1a\n",
         b"\xff\xd8\xff\xe0",
@@ -145,21 +148,22 @@ def _noise(content: bytes, rng: Rng) -> bytes:
     return rng.bytes(int(rng.integers(1, 5000)))
 
 
-WAYS: Mapping[str, Callable[[bytes, Rng], bytes]] = {
-    "cut short": _cut,
+CORRUPTIONS: Mapping[str, Callable[[bytes, Rng], bytes]] = {
+    "truncated": _truncated,
     "bits flipped": _flipped,
-    "bytes put in": _put_in,
-    "bytes taken out": _taken_out,
-    "another format's head": _other_head,
-    "larger inside": _bomb,
+    "bytes inserted": _inserted,
+    "bytes deleted": _deleted,
+    "another format's header": _other_header,
+    "decompression bomb": _bomb,
     "two in one": _two_in_one,
     "noise": _noise,
 }
 
 
 def table() -> str:
+    """One row per measurement."""
     lines = [
-        "| seed | images | answers by status | slowest, s | memory, MB, first to most | alive |",
+        "| seed | images | responses by status | slowest, s | memory, MB, first to maximum | alive |",
         "|---:|---:|---|---:|---:|---|",
     ]
     for row in rows(RESULTS_FILE):

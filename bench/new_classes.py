@@ -1,15 +1,16 @@
-"""A class that comes later: nine classes trained, the tenth learned from a few images, beside all ten trained together.
+"""Class-incremental learning: the tenth class added from few images, against joint training of all ten classes.
 
     python bench/new_classes.py $DATA/fashion-mnist --models vaegan --minutes 10 --out /tmp/trust
 
-Every third class is the tenth alternately. Appends a line for each to bench/results/new_classes.jsonl, unless it is there, and
-writes the table beside it.
+Classes 0, 3, 6 and 9 are the added class, one per run. Appends one line per run to bench/results/new_classes.jsonl,
+unless it exists, and writes the table next to it.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,28 @@ def main() -> None:
 
 
 def without(dataset: Dataset, new: int, args: argparse.Namespace) -> str:
-    """The data less one class, as an .npz file."""
+    """Write the data without one class to an .npz file."""
     args.out.mkdir(parents=True, exist_ok=True)
-    path, arrays = args.out / f"{Path(args.data).stem}{WITHOUT}{new}.npz", {}
+    path = args.out / f"{Path(args.data).stem}{WITHOUT}{new}.npz"
+    arrays: dict[str, Any] = {}
     for name, labeled in (("train", dataset.train), ("test", dataset.test)) if not path.exists() else ():
         assert labeled is not None
-        kept = np.flatnonzero(labeled.labels != new)
-        arrays[f"x_{name}"] = labeled.images.batch(kept).permute(0, 2, 3, 1).numpy()
-        arrays[f"y_{name}"] = np.array(dataset.classes)[labeled.labels[kept]]
+        others = np.flatnonzero(labeled.labels != new)
+        arrays[f"x_{name}"] = labeled.images.batch(others).permute(0, 2, 3, 1).numpy()
+        arrays[f"y_{name}"] = np.array(dataset.classes)[labeled.labels[others]]
     if arrays:
         np.savez(path, **arrays)
     return str(path)
 
 
 def joint(classifier: Classifier, dataset: Dataset) -> dict[str, Any]:
-    """How often each class is recognized by a model that learned all together."""
+    """Return the recall of each class of a model that was trained on all classes jointly."""
     assert dataset.test is not None
     return {"recall": recalls(classifier.predictor_, dataset.test, dataset.classes)}
 
 
 def later(classifier: Classifier, dataset: Dataset, new: int, seed: int) -> dict[str, Any]:
-    """The same after the class was learned from so many images, and the seconds that this took."""
+    """Return recalls and seconds after adding the class from various numbers of images."""
     train, test, rng = dataset.train, dataset.test, np.random.default_rng(seed)
     assert train is not None
     assert test is not None
@@ -77,38 +79,42 @@ def later(classifier: Classifier, dataset: Dataset, new: int, seed: int) -> dict
 
 
 def recalls(classifier: Predictor, test: LabeledImages, classes: tuple[str, ...]) -> list[float]:
-    """The share of each class's test images that are recognized."""
-    said = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
-    right = said == np.array(classes)[test.labels]
-    return [float(right[test.labels == c].mean()) for c in range(len(classes))]
+    """Return the recall of each class on the test images."""
+    predicted = np.array(classifier.labels)[classifier.log_posterior(test.images).argmax(1)]
+    correct = predicted == np.array(classes)[test.labels]
+    return [float(correct[test.labels == c].mean()) for c in range(len(classes))]
 
 
 def table() -> str:
+    """One row per added class and number of images."""
     found = rows(RESULTS_FILE)
     lines = [
-        "| data | classifier | tenth class | images of it | accuracy, all ten | trained together | the nine | trained together "
-        "| the tenth | trained together | seconds |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| added class | images | accuracy | joint training | accuracy on the others | joint training | recall of the class "
+        "| joint training | seconds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    together = {_known_by(row): row["recall"] for row in found if row["new"] is None}
+    joint_recall = {_setting(row): row["recall"] for row in found if row["new"] is None}
     for row in found:
-        reference = together.get(_known_by(row))
+        reference = joint_recall.get(_setting(row))
         for n in COUNTS if row["new"] is not None and reference else ():
-            pairs = zip(_three(row[str(n)]["recall"], row["new"]), _three(reference, row["new"]), strict=True)
+            pairs = zip(_three(row[str(n)]["recall"], row["new"]), _three(reference or (), row["new"]), strict=True)
             cells = " | ".join(f"{a:.4f} | {b:.4f}" for a, b in pairs)
-            lines.append(
-                f"| {_known_by(row)[0]} | {row['kind']} | {row['new']} | {n} | {cells} | {row[str(n)]['seconds']:.1f} |"
-            )
-    return "\n".join([*lines, "", provenance(found)]) + "\n"
+            lines.append(f"| {row['new']} | {n} | {cells} | {row[str(n)]['seconds']:.1f} |")
+    settings = "; ".join(
+        sorted(
+            {f"{row['kind']} on {_setting(row)[0]}, {row['minutes']:g} minutes, seed {row['seed']}" for row in found}
+        )
+    )
+    return "\n".join([*lines, "", f"{settings}. {provenance(found)}"]) + "\n"
 
 
-def _known_by(row: dict[str, Any]) -> tuple[object, ...]:
-    """What a model of all classes has in common with one that learned one of them later; the data first."""
+def _setting(row: dict[str, Any]) -> tuple[object, ...]:
+    """Return data, family, seed and minutes, which identify the joint training of a run."""
     return row["data"].partition(WITHOUT)[0], row["kind"], row["seed"], row["minutes"]
 
 
-def _three(recall: list[float], new: int) -> tuple[float, float, float]:
-    """Over all classes, over all but the new one, and of that one: the test split has as many images of each."""
+def _three(recall: Sequence[float], new: int) -> tuple[float, float, float]:
+    """Return the mean recall of all classes and of all but the new one, and the recall of the new one."""
     others = [value for c, value in enumerate(recall) if c != new]
     return float(np.mean(recall)), float(np.mean(others)), recall[new]
 

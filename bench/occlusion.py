@@ -2,9 +2,9 @@
 
     python bench/occlusion.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
 
-The baseline is trained as ever, and once more with random erasing (Zhong 2020), softmax+erasing; hidden pixels are filled
-with the mean color of the rest, as that training fills them. Masks: a square of half the area at a random place, and the left
-half. Appends a line for each model to bench/results/occlusion.jsonl, unless it is there, and writes the table beside it.
+The baseline is trained as usual, and with random erasing (Zhong 2020) as softmax+erasing; hidden pixels are replaced by
+the mean color of the observed ones, as in that training. Masks: a random square of half the area, and the left half.
+Appends one line per model to bench/results/occlusion.jsonl, unless it exists, and writes the table next to it.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def main() -> None:
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
-    """Under every mask."""
+    """Return the metrics under every mask."""
     classifier = load(folder)
     labeled = eval_split(classifier, data).images
-    return {"n": len(labeled), **{mask: behind(mask, classifier, labeled) for mask in MASKS}}
+    return {"n": len(labeled), **{mask: masked_metrics(mask, classifier, labeled) for mask in MASKS}}
 
 
 @torch.inference_mode()
-def behind(mask: str, classifier: Predictor, labeled: LabeledImages) -> dict[str, float]:
-    """Accuracy and calibration error under a mask, and images a second."""
+def masked_metrics(mask: str, classifier: Predictor, labeled: LabeledImages) -> dict[str, float]:
+    """Return accuracy, ECE and images per second under a mask."""
     scores, start = [], time.perf_counter()
-    masks = hidden_by(mask, len(labeled), *labeled.images.shape[1:])
+    masks = hidden_pixels(mask, len(labeled), *labeled.images.shape[1:])
     for at in range(0, len(labeled), BLOCK):
         block = np.arange(at, min(at + BLOCK, len(labeled)))
         x, observed = to_unit(labeled.images.batch(block)), ~masks[torch.from_numpy(block)]
@@ -67,8 +67,8 @@ def behind(mask: str, classifier: Predictor, labeled: LabeledImages) -> dict[str
     }
 
 
-def hidden_by(mask: str, n: int, H: int, W: int) -> torch.Tensor:
-    """What is hidden of n images, (n, H, W) bool; the same for every model."""
+def hidden_pixels(mask: str, n: int, H: int, W: int) -> torch.Tensor:
+    """Return the mask of hidden pixels of n images, (n, H, W) bool, equal for all models."""
     hidden = torch.zeros(n, H, W, dtype=torch.bool)
     if mask == "left half":
         hidden[:, :, : W // 2] = True
@@ -81,9 +81,10 @@ def hidden_by(mask: str, n: int, H: int, W: int) -> torch.Tensor:
 
 
 def table() -> str:
+    """One row per model."""
     lines = [
-        "| data | classifier | seed | accuracy, whole image | square hidden | left half hidden | ece, square | ece, left half "
-        "| images/s, half hidden |",
+        "| data | model | seed | accuracy, whole image | square hidden | left half hidden | ECE, square | ECE, left half "
+        "| images/s, square hidden |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     found = rows(RESULTS_FILE)

@@ -14,7 +14,7 @@ from likely.data.preprocessing import ImageFormat
 from likely.reporting.images.text_rendering import FONTS
 
 Pixels = NDArray[np.uint8]  # (N, C, H, W)
-MOST = 5000  # of a kind
+MAX_IMAGES = 5000  # of each kind
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 LIKE_DIGITS = "OoQDIliZzSsbGBgq"  # letters that resemble 0 0 0 0 1 1 1 2 2 5 5 6 6 8 9 9
 
@@ -35,7 +35,7 @@ def inverted(known: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def half_shuffled(known: Pixels, rng: np.random.Generator) -> Pixels:
-    """The pixels of the right half in another order, each image its own."""
+    """Permute the pixels of the right half, with another permutation for each image."""
     made, middle = known.copy(), known.shape[3] // 2
     right = made[:, :, :, middle:]
     for i, half in enumerate(right):
@@ -89,7 +89,7 @@ def letters(height: int, width: int, but: str = "") -> Pixels:
 
 
 def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, Pixels]:
-    """Every kind of OOD image to the data of that name, whose test images are `known`; other data are looked for beside it."""
+    """Return each kind of OOD image for data with the test images `known`; other data sets are looked for next to it."""
     rng = np.random.default_rng(seed)
     found = {name: make(known, rng) for name, make in MADE.items()}
     if data.name == "digits":
@@ -106,11 +106,11 @@ def of(data: Path, known: Pixels, format: ImageFormat, seed: int) -> dict[str, P
 
 
 def _other(path: Path, format: ImageFormat, rng: np.random.Generator) -> Pixels:
-    """Test images of other data in the model's format, or any if it has no test split."""
+    """Return test images of other data in the format of the model, or training images if there is no test split."""
     for split in ("test", "train"):
         dataset = load_dataset(str(path), format, splits=(split,), fewest_classes=0)
         if dataset.splits:
             break
     images = dataset.splits[split].images
-    chosen = rng.permutation(len(images))[:MOST]
+    chosen = rng.permutation(len(images))[:MAX_IMAGES]
     return images.batch(np.sort(chosen)).numpy()

@@ -1,4 +1,4 @@
-"""What people write by hand: a FastAPI handler that decodes an image and calls the model, without batches, store or keys."""
+"""Plain FastAPI handler for comparison: it decodes an image and calls the model, without batches, store or keys."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    classifier, app = Classifier.load(asked.model), FastAPI()
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    classifier, app = Classifier.load(args.model), FastAPI()
 
     @app.get("/health/live")
     def live() -> dict[str, str]:
@@ -27,10 +27,10 @@ def main() -> None:
 
     @app.post("/classify")
     async def classify(request: Request) -> dict[str, object]:
-        (answer,) = classifier.classify([await request.body()])
-        return answer.model_dump(mode="json")
+        (prediction,) = classifier.classify([await request.body()])
+        return prediction.model_dump(mode="json")
 
-    uvicorn.run(app, port=asked.port, log_level="error")
+    uvicorn.run(app, port=args.port, log_level="error")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Result logs of the benchmarks: one JSON line per measurement, never measured twice."""
+"""Result logs of the benchmarks: one JSON line per measurement, never measured twice.
+
+Set LIKELY_BENCH_RESULTS to a folder to try a benchmark without writing to bench/results.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from likely import models
 from likely.reporting.formatting import plural
 from likely.training.device import describe_machine
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("LIKELY_BENCH_RESULTS", Path(__file__).parent / "results"))
 
 STEAL_SINCE_START = StealMeter()  # of the benchmark
 
@@ -33,7 +36,7 @@ def has_row(path: Path, key: Mapping[str, object]) -> bool:
 
 def append(path: Path, row: dict[str, Any]) -> None:
     """Append a measurement and flush it to disk."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
         os.fsync(file.fileno())
@@ -51,8 +54,8 @@ def measure_once(
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options that all benchmarks have in common."""
     found = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    found.add_argument("--seeds", type=int, nargs="+", default=[0])
-    found.add_argument("--threads", type=int, default=2)
+    found.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, one measurement each (default 0)")
+    found.add_argument("--threads", type=int, default=2, help="CPU threads of torch (default 2)")
     return found
 
 
@@ -84,11 +87,13 @@ def provenance(found: Sequence[dict[str, Any]]) -> str:
         commits.setdefault(where, set()).add(str(row["commit"])[:7])
     each = [f"{where}{'s' * (len(of) > 1)} {', '.join(sorted(of))}" for where, of in commits.items()]
     cpu_steal = max((row.get("cpu_steal", 0.0) for row in found), default=0.0)
-    others = f"; others that share it took {100 * cpu_steal:.0f} % of its time at most" if cpu_steal >= 0.005 else ""
-    return "; ".join(each) + others + "."
+    steal = f"; CPU steal at most {100 * cpu_steal:.0f} %" if cpu_steal >= 0.005 else ""
+    return "; ".join(each) + steal + "."
 
 
-def write_table(path: Path, table: str) -> None:
-    """Write a table next to its measurements, and print it."""
+def write_table(path: Path, table: str, full: str | None = None) -> None:
+    """Write a table next to its measurements and print it; `full` is a longer one for NAME-full.md."""
     path.with_suffix(".md").write_text(table, encoding="utf-8")
+    if full is not None:
+        path.with_name(f"{path.stem}-full.md").write_text(full, encoding="utf-8")
     print(table)

@@ -2,7 +2,7 @@
 
     python bench/robustness.py $DATA/fashion-mnist --minutes 10 --seeds 0 --out /tmp/trust
 
-Appends a line for each model to bench/results/robustness.jsonl, unless it is there, and writes the tables beside it.
+Appends one line per model to bench/results/robustness.jsonl, unless it exists, and writes the tables next to it.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ def main() -> None:
 
 
 def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
+    """Return the results under corruptions and attacks on random test images."""
     classifier = load(folder)
     labeled = eval_split(classifier, data).images
     order = np.random.default_rng(seed).permutation(len(labeled))
     corruptions = measure_robustness(classifier, labeled.subset(np.sort(order[:N_CORRUPTED])), seed=seed, alpha=ALPHA)
     some = labeled.subset(np.sort(order[:N_ATTACKED]))
-    first, *others = [attack(classifier, some, epsilon=epsilon, alpha=ALPHA, seed=seed) for epsilon in EPSILONS]
-    rows = [*first, *(row for other in others for row in other if row.epsilon)]
+    clean, *others = [attack(classifier, some, epsilon=epsilon, alpha=ALPHA, seed=seed) for epsilon in EPSILONS]
+    rows = [*clean, *(row for other in others for row in other if row.epsilon)]
     return {"corruptions": corruptions.model_dump(), "attacks": [row.model_dump() for row in rows]}
 
 
 def table() -> str:
+    """Accuracy under corruptions and under attacks, one row per model."""
     found = rows(RESULTS_FILE)
     lines = [
-        f"| data | classifier | seed | clean | {' | '.join(CORRUPTIONS)} | mean | rejected at the strongest |",
+        f"| data | model | seed | clean | {' | '.join(CORRUPTIONS)} | mean | rejected at strength 5 |",
         "|---|---|---:|---:|" + "---:|" * (len(CORRUPTIONS) + 2),
     ]
     for row in found:
@@ -57,7 +59,7 @@ def table() -> str:
         start = f"| {row['data']} | {row['kind']} | {row['seed']} | {row['corruptions']['clean']['accuracy']:.3f}"
         lines.append(f"{start} | {means} | {np.mean(by_kind):.3f} | {strongest:.3f} |")
     lines += ["", f"Accuracy, mean over five strengths, {found[0]['corruptions']['n']:,} images. Attacks:", ""]
-    lines += ["| data | classifier | seed | attack | epsilon, of 255 | accuracy | attack success | rejected |"]
+    lines += ["| data | model | seed | attack | ε · 255 | accuracy | attack success | rejected |"]
     lines += ["|---|---|---:|---|---:|---:|---:|---:|"]
     for row in found:
         for each in row["attacks"]:

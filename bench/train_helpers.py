@@ -25,16 +25,22 @@ EXTRAS = {
 def model_arguments(description: str | None, families: str, minutes: float) -> argparse.ArgumentParser:
     """Return a parser with the options of benchmarks that train models in a folder."""
     found = arguments(description)
-    found.add_argument("data")
-    found.add_argument("--models", default=families, help="families, with commas between; softmax+erasing is one")
-    found.add_argument("--backbone", help="a pretrained network's folder, for those that are called +backbone")
-    found.add_argument("--minutes", type=float, default=minutes)
-    found.add_argument("--out", type=Path, required=True)
+    found.add_argument("data", help="data set, as for `likely train`")
+    found.add_argument(
+        "--models",
+        default=families,
+        help=f"comma-separated families, each optionally with +{', +'.join(EXTRAS)} (default {families})",
+    )
+    found.add_argument("--backbone", help="folder of a pretrained network, for models with +backbone")
+    found.add_argument(
+        "--minutes", type=float, default=minutes, help=f"training time of each model (default {minutes:g})"
+    )
+    found.add_argument("--out", type=Path, required=True, help="folder for trained models")
     return found
 
 
 def unmeasured(args: argparse.Namespace, results_file: Path) -> Iterator[tuple[dict[str, object], Path]]:
-    """Every model args for of which the results_file has no line: what it is known by there, and its folder, trained."""
+    """Train every requested model without a line in the results file; yield its key there and its folder."""
     name = Path(args.data).stem
     for seed in args.seeds:
         for kind in args.models.split(","):
@@ -50,7 +56,7 @@ def unmeasured(args: argparse.Namespace, results_file: Path) -> Iterator[tuple[d
 def complete(
     args: argparse.Namespace, results_file: Path, measured: Callable[[Path, str, int], Mapping[str, Any]]
 ) -> None:
-    """Measure every model args for that the results_file has no line for, from its folder, the data and the seed."""
+    """Train and measure every requested model without a line in the results file, by its folder, the data and the seed."""
     for key, folder in unmeasured(args, results_file):
         found = measured(folder, args.data, int(str(key["seed"])))
         append(results_file, {**environment(args.threads), **key, **found})
@@ -85,5 +91,6 @@ def trained(data: str, out: Path, *words: object) -> tuple[Path, float]:
 
 
 def history(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of the training history of a model folder, one per epoch."""
     with (folder / "history.csv").open(newline="") as file:
         return list(csv.DictReader(file))

@@ -1,9 +1,9 @@
-"""The images of docs/benchmarks/unknown-images.md: OOD images with p-values, imputed pixels, and an explanation.
+"""Images for the documentation: OOD images with p-values, imputed pixels, and an explanation.
 
     python bench/trust_images.py MODEL $DATA/fashion-mnist docs/images
 
-MODEL is one of Fashion-MNIST; the OOD images are those of bench/unknowns.py, the first of each kind. The shirt is the first of
-the test split that is answered rightly.
+MODEL was trained on Fashion-MNIST; the OOD images are the first of each kind of bench/unknowns.py. The shirt is the
+first of the test split that is answered rightly.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ def main() -> None:
     classifier = Classifier.load(args.model)
     write_image(args.out / "unknown.png", unknown(classifier, args.data))
     write_image(args.out / "hidden.png", hidden(classifier, args.data))
-    write_image(args.out / "why.png", why(classifier, args.data))
+    write_image(args.out / "why.png", explanation(classifier, args.data))
 
 
 def unknown(classifier: Classifier, data: str) -> Image.Image:
-    """Known images and OOD images of every kind with their p-values."""
+    """Render known images and OOD images of every kind with their p-values."""
     assert classifier.predictor_.format is not None
     known = eval_split(classifier.predictor_, data).images.images.batch(np.arange(100)).numpy()
     rows = {"test images": known} | ood_images.of(Path(data), known, classifier.predictor_.format, 0)
     blocks = []
     for name, pixels in rows.items():
-        answers = classifier.classify(list(pixels[:N].transpose(0, 2, 3, 1)))
-        blocks.append((name, [(x, f"p = {answer.p_value:.3f}") for x, answer in zip(pixels, answers, strict=False)]))
+        predictions = classifier.classify(list(pixels[:N].transpose(0, 2, 3, 1)))
+        blocks.append((name, [(x, f"p = {each.p_value:.3f}") for x, each in zip(pixels, predictions, strict=False)]))
     return captioned(blocks)
 
 
 def hidden(classifier: Classifier, data: str) -> Image.Image:
-    """The first shirt, of which only the lowest third is seen."""
+    """Render the imputation of the first shirt, of which only the lowest third is observed."""
     image = first(classifier, data, SHIRT)
     mask = (np.arange(len(image)) >= 2 * len(image) / 3)[:, None].repeat(image.shape[1], 1)
     return imputation_image(classifier.impute(image, mask), NAMES)
 
 
-def why(classifier: Classifier, data: str) -> Image.Image:
-    """Why the first shirt is none of the coats."""
+def explanation(classifier: Classifier, data: str) -> Image.Image:
+    """Render the explanation of the first shirt against the class of coats."""
     found = classifier.explain(first(classifier, data, SHIRT), against=classifier.predictor_.labels[COAT])
     labeled = training_images(classifier.predictor_, data)
     near = {
@@ -69,7 +69,7 @@ def why(classifier: Classifier, data: str) -> Image.Image:
 
 
 def first(classifier: Classifier, data: str, c: int) -> np.ndarray:
-    """The first test image of a class, (H, W), that the model answers rightly."""
+    """Return the first correctly classified test image of a class, (H, W)."""
     labeled = eval_split(classifier.predictor_, data).images
     own = labeled.subset(np.flatnonzero(labeled.labels == c)[:20])
     right = torch.from_numpy(classifier.predictor_.log_posterior(own.images)).argmax(1) == c

@@ -28,6 +28,10 @@ def retired(section: str) -> re.Pattern[str]:
     return re.compile("|".join(line for line in lines if line and not line.startswith("#")), re.IGNORECASE)
 
 
+def python_files() -> list[Path]:
+    return sorted(path for folder in ("src", "bench") for path in (ROOT / folder).rglob("*.py"))
+
+
 def words_of(identifier: str) -> list[str]:
     """Split an identifier at underscores, hyphens and changes of case.
 
@@ -65,7 +69,7 @@ def test_text_contains_no_retired_word(path: Path) -> None:
     assert [(text.count("\n", 0, match.start()) + 1, match.group()) for match in matches] == []
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_identifiers_contain_no_retired_word(path: Path) -> None:
     bad = [
         (line, name)
@@ -78,7 +82,7 @@ def test_identifiers_contain_no_retired_word(path: Path) -> None:
 DOCSTRING_STARTS = re.compile(r"(What|Whether|How|Those|The same|Of)\b")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "src").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", python_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_start_with_an_imperative_or_noun_phrase(path: Path) -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)]
