@@ -1,4 +1,4 @@
-"""FastAPI dependencies: application state, service, and authenticated requester."""
+"""FastAPI dependencies: application state, service, model, authorized requester and uploaded images."""
 
 from __future__ import annotations
 
@@ -35,53 +35,61 @@ async def _state(request: Request) -> AppState:
     return state
 
 
-async def _service(request: Request) -> Service:
+StateDep = Annotated[AppState, Depends(_state)]
+
+
+async def _service(state: StateDep) -> Service:
     """Return the application's service."""
-    return (await _state(request)).service
+    return state.service
 
 
-async def _caller(request: Request) -> Principal:
+ServiceDep = Annotated[Service, Depends(_service)]
+ModelPath = Annotated[str, Path(max_length=255)]
+
+
+async def _model(service: ServiceDep, model: ModelPath) -> LoadedModel:
+    """Return the model that the path names."""
+    return service.registry[model]
+
+
+ModelDep = Annotated[LoadedModel, Depends(_model)]
+
+
+async def _caller(request: Request, state: StateDep) -> Principal:
     """Return the authenticated requester, whatever the scopes of its key."""
-    caller = await authenticate((await _state(request)).credentials, request)
+    caller = await authenticate(state.credentials, request)
     request.state.key = caller.key.id
     return caller
 
 
-def _needs(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
+_Caller = Annotated[Principal, Depends(_caller)]
+
+
+def _requires(scope: Scope) -> Callable[[Principal], Awaitable[Principal]]:
     """Return a dependency that requires a key with the scope."""
 
-    async def authorized(caller: Annotated[Principal, Depends(_caller)]) -> Principal:
+    async def authorized(caller: _Caller) -> Principal:
         caller.require(scope)
         return caller
 
     return authorized
 
 
-async def _uploads(request: Request, caller: Annotated[Principal, Depends(_caller)]) -> list[Upload]:
+ReadAccess = Annotated[Principal, Depends(_requires(Scope.READ))]
+ClassifyAccess = Annotated[Principal, Depends(_requires(Scope.CLASSIFY))]
+LabelAccess = Annotated[Principal, Depends(_requires(Scope.LABEL))]
+AdminAccess = Annotated[Principal, Depends(_requires(Scope.ADMIN))]
+
+
+async def _uploads(request: Request, state: StateDep, caller: _Caller) -> list[Upload]:
     """Return the uploaded images, counted against the rate limit of the key."""
-    state = await _state(request)
     uploads = await read_uploads(request, state.service.settings)
     state.rate_limits.take(caller.key.id, len(uploads))
     return uploads
 
 
-ServiceHere = Annotated[Service, Depends(_service)]
-ModelPath = Annotated[str, Path(max_length=255)]
-
-
-async def _model(service: ServiceHere, model: ModelPath) -> LoadedModel:
-    """Return the model that the path names."""
-    return service.registry[model]
-
-
-ModelHere = Annotated[LoadedModel, Depends(_model)]
-StateHere = Annotated[AppState, Depends(_state)]
-Reader = Annotated[Principal, Depends(_needs(Scope.READ))]
-Asker = Annotated[Principal, Depends(_needs(Scope.CLASSIFY))]
-Labeler = Annotated[Principal, Depends(_needs(Scope.LABEL))]
-Admin = Annotated[Principal, Depends(_needs(Scope.ADMIN))]
-Uploads = Annotated[list[Upload], Depends(_uploads)]  # after the requester's scope: dependencies run in order
-TAKES_UPLOADS: dict[str, Any] = {  # of the route of a request with `Uploads`
+Uploads = Annotated[list[Upload], Depends(_uploads)]  # after an access: dependencies run in the order of parameters
+TAKES_UPLOADS: dict[str, Any] = {  # arguments of the route of a request with `Uploads`
     "responses": problem_responses(400, 401, 403, 404, 413, 415, 422, 429, 503),
     "openapi_extra": {"requestBody": BODY},
 }

@@ -37,8 +37,8 @@ from likely.server.store.schema import ModelRow, row_id
 # Batch sizes are multiples of this: oneDNN caches a plan for each size, with step 1 another 43 MB (14 %) under 64 clients.
 BATCH_STEP = 8
 STORE_BATCH_SIZE = 256  # predictions per transaction
-LEARNED_VERSIONS = "models"  # folder in the store: versions with classes added here
-LEARNED_PARTIAL = "models.partial"  # where a version is written until it is complete
+EXTENDED = "models"  # folder in the store: versions with classes added here
+EXTENDED_PARTIAL = "models.partial"  # where a version is written until it is complete
 ROLLED_BACK = "models.rolled-back"  # versions that were rolled back
 PARENT = "parent"  # file beside each version: the id of the version it extends
 DRIFT_WINDOW = 1000  # recent images that drift detection compares with validation
@@ -103,10 +103,10 @@ class Service:
         )
         self.n_inflight = 0
         self._slow, self._n_slow = asyncio.Semaphore(1), 0  # slow requests run one at a time
-        shutil.rmtree(store.folder / LEARNED_PARTIAL, ignore_errors=True)
+        shutil.rmtree(store.folder / EXTENDED_PARTIAL, ignore_errors=True)
         for model in registry.models:
             self.register_model(model)
-        for folder in sorted((store.folder / LEARNED_VERSIONS).glob("*")):  # by time
+        for folder in sorted((store.folder / EXTENDED).glob("*")):  # by time
             self._restore_version(folder)
 
     def register_model(self, model: LoadedModel) -> None:
@@ -130,7 +130,7 @@ class Service:
     def reload(self, name: str) -> LoadedModel:
         """Load a model's folder again, and then the version with the classes added here, if it still extends that model."""
         self.load(self.registry.sources[name])
-        for folder in self._learned_versions(name):
+        for folder in self._extended_versions(name):
             self._restore_version(folder)
         return self.registry[name]
 
@@ -139,17 +139,17 @@ class Service:
 
         Raises InvalidValueError if no class was added.
         """
-        learned = self._learned_versions(name)
-        if not learned:
+        extended = self._extended_versions(name)
+        if not extended:
             raise InvalidValueError(f"{name!r} has no class that was added here, so there is nothing to roll back")
         aside = self.store.folder / ROLLED_BACK
         aside.mkdir(exist_ok=True)
-        learned[-1].replace(aside / learned[-1].name)
-        return self.load(learned[-2] / name if len(learned) > 1 else self.registry.sources[name])
+        extended[-1].replace(aside / extended[-1].name)
+        return self.load(extended[-2] / name if len(extended) > 1 else self.registry.sources[name])
 
-    def _learned_versions(self, name: str) -> list[Path]:
+    def _extended_versions(self, name: str) -> list[Path]:
         """Return the folders of versions with added classes, the oldest first."""
-        return sorted(path.parent for path in (self.store.folder / LEARNED_VERSIONS).glob(f"*/{name}"))
+        return sorted(path.parent for path in (self.store.folder / EXTENDED).glob(f"*/{name}"))
 
     def _restore_version(self, folder: Path) -> None:
         """Load a version with a class added here, if its parent version is still served."""
@@ -163,19 +163,19 @@ class Service:
         except (ValueError, OSError) as error:
             LOG.warning("not loaded: %s: %s", folder, error)
 
-    async def classify(self, uploads: Sequence[Upload], asked: ClassifyJob) -> list[StoredPrediction]:
+    async def classify(self, uploads: Sequence[Upload], job: ClassifyJob) -> list[StoredPrediction]:
         """Classify images and store the predictions before returning them; raise QueueFullError if too many are queued."""
         with self._admit(len(uploads)):
-            decoding = (self._decode(upload, asked.model) for upload in uploads)
+            decoding = (self._decode(upload, job.model) for upload in uploads)
             found = await asyncio.gather(*decoding)
             good = [
                 (picture, upload)
                 for picture, upload in zip(found, uploads, strict=True)
                 if isinstance(picture, DecodedImage)
             ]
-            kind = _Kind(asked.model, asked.alpha)
+            kind = _Kind(job.model, job.alpha)
             located = await self._classify_batcher.submit(kind, [picture for picture, _ in good])
-            new = [_new_prediction(*one, found, asked) for one, found in zip(good, located, strict=True)]
+            new = [_new_prediction(*one, found, job) for one, found in zip(good, located, strict=True)]
             ids = await self._store_batcher.submit(None, new)
             stored = map(StoredPrediction, ids, (each.prediction for each in located))
         return [next(stored) if isinstance(each, DecodedImage) else StoredPrediction(None, each) for each in found]
@@ -205,17 +205,17 @@ class Service:
                 "only signed models are served, and an added class is not signed; use `likely extend` and `likely sign`"
             )
         larger = with_new_class(model.predictor, label, batch)
-        growing, grown = self.store.folder / LEARNED_PARTIAL, self.store.folder / LEARNED_VERSIONS / row_id()
+        staging, final = self.store.folder / EXTENDED_PARTIAL, self.store.folder / EXTENDED / row_id()
         command = f"a class added to {model.id} over HTTP"
         try:
-            save_with_new_class(larger, {label: len(batch)}, model.folder, growing / model.name, command=command)
-            (growing / PARENT).write_text(model.id)
-            fsync_path(growing)
-            grown.parent.mkdir(exist_ok=True)
-            growing.replace(grown)  # atomic: this folder is loaded when the service restarts
+            save_with_new_class(larger, {label: len(batch)}, model.folder, staging / model.name, command=command)
+            (staging / PARENT).write_text(model.id)
+            fsync_path(staging)
+            final.parent.mkdir(exist_ok=True)
+            staging.replace(final)  # atomic: this folder is loaded when the service restarts
         finally:
-            shutil.rmtree(growing, ignore_errors=True)
-        return self.load(grown / model.name)
+            shutil.rmtree(staging, ignore_errors=True)
+        return self.load(final / model.name)
 
     def drift(self, model: LoadedModel) -> Drift | None:
         """Compare the p-values of recent images with those of validation; None without reference values."""
@@ -310,7 +310,7 @@ def _classify(kind: object, decoded: Sequence[DecodedImage]) -> list[_LocatedPre
 
 
 def _new_prediction(
-    picture: DecodedImage, upload: Upload, located: _LocatedPrediction, asked: ClassifyJob
+    picture: DecodedImage, upload: Upload, located: _LocatedPrediction, job: ClassifyJob
 ) -> NewPrediction:
     prediction = located.prediction
     stored = Stored(upload.content, picture.media_type, picture.width, picture.height)
@@ -318,9 +318,9 @@ def _new_prediction(
     return NewPrediction(
         stored,
         short,
-        asked.model.id,
-        asked.alpha,
-        asked.request,
-        None if asked.key is None else asked.key.id,
+        job.model.id,
+        job.alpha,
+        job.request,
+        None if job.key is None else job.key.id,
         located.embedding_2d,
     )

@@ -57,8 +57,8 @@ def _copy(source: Store, target: Store, progress: Callable[[int, int], None]) ->
         for i, key in enumerate(images):
             _copy_file(source.files, target.files, key)
             progress(i + 1, len(images))
-    for grown in sorted((source.folder / "models").glob("*")):
-        shutil.copytree(grown, target.folder / "models" / grown.name)
+    for version in sorted((source.folder / "models").glob("*")):
+        shutil.copytree(version, target.folder / "models" / version.name)
     source.close()
     target.close()
     return len(images)

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 
 from likely.server.http.auth import COOKIE, address_of, csrf_token, unauthorized
-from likely.server.http.dependencies import Admin, Reader, ServiceHere, StateHere
+from likely.server.http.dependencies import AdminAccess, ReadAccess, ServiceDep, StateDep
 from likely.server.http.schemas import (
     KeyInfo,
     LoginRequest,
@@ -24,13 +24,13 @@ ROUTER = APIRouter(prefix="/v1", tags=["access"])
 
 
 @ROUTER.get("/session", responses=problem_responses(401, 403, 503))
-def session(caller: Reader) -> SessionInfo:
+def session(caller: ReadAccess) -> SessionInfo:
     """Return the authenticated key."""
     return _session_info(caller.key, caller.csrf)
 
 
 @ROUTER.post("/session", responses=problem_responses(400, 401, 413, 422, 429, 503))
-def log_in(request: Request, response: Response, state: StateHere, body: LoginRequest) -> SessionInfo:
+def log_in(request: Request, response: Response, state: StateDep, body: LoginRequest) -> SessionInfo:
     """Exchange a key for a session cookie."""
     service = state.service
     state.login_limits.take(address_of(request), 1)  # otherwise anyone could fill the audit log
@@ -48,7 +48,7 @@ def log_in(request: Request, response: Response, state: StateHere, body: LoginRe
 
 
 @ROUTER.delete("/session", status_code=204, responses=problem_responses(401, 403, 503))
-def log_out(request: Request, response: Response, state: StateHere, caller: Reader) -> None:
+def log_out(request: Request, response: Response, state: StateDep, caller: ReadAccess) -> None:
     """End the browser's session."""
     if secret := request.cookies.get(COOKIE):
         state.service.store.keys.log_out(secret)
@@ -57,13 +57,13 @@ def log_out(request: Request, response: Response, state: StateHere, caller: Read
 
 
 @ROUTER.get("/keys", responses=problem_responses(401, 403, 503))
-def keys(service: ServiceHere, caller: Admin) -> list[KeyInfo]:
+def keys(service: ServiceDep, caller: AdminAccess) -> list[KeyInfo]:
     """List all keys, without their secrets."""
     return [_key_info(key) for key in service.store.keys.all()]
 
 
 @ROUTER.post("/keys", status_code=201, responses=problem_responses(400, 401, 403, 413, 422, 503))
-def add_key(service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyResponse:
+def add_key(service: ServiceDep, caller: AdminAccess, body: NewKeyRequest) -> NewKeyResponse:
     """Create a key; its secret is shown only once."""
     key, secret = service.store.keys.add(body.name, body.scopes, days=body.days)
     service.store.audit("key added", f"{key.id} {key.name}", key=caller.key.id, address=caller.address)
@@ -71,7 +71,7 @@ def add_key(service: ServiceHere, caller: Admin, body: NewKeyRequest) -> NewKeyR
 
 
 @ROUTER.delete("/keys/{id}", status_code=204, responses=problem_responses(401, 403, 404, 422, 503))
-def revoke(state: StateHere, caller: Admin, id: Annotated[Word, Path(max_length=16)]) -> None:
+def revoke(state: StateDep, caller: AdminAccess, id: Annotated[Word, Path(max_length=16)]) -> None:
     """Revoke a key and the sessions opened with it."""
     if not state.service.store.keys.revoke(id):
         raise HTTPException(404, "there is no such key")

@@ -13,7 +13,15 @@ from likely.classifier.explanation import Explanation
 from likely.data.decoding import Array
 from likely.data.preprocessing import to_png
 from likely.reporting.images.explanation import attribution_image, frames
-from likely.server.http.dependencies import TAKES_UPLOADS, Asker, ModelHere, Reader, ServiceHere, StateHere, Uploads
+from likely.server.http.dependencies import (
+    TAKES_UPLOADS,
+    ClassifyAccess,
+    ModelDep,
+    ReadAccess,
+    ServiceDep,
+    StateDep,
+    Uploads,
+)
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import (
     ExplainParams,
@@ -33,17 +41,17 @@ CACHED = {"Cache-Control": "private, max-age=86400"}
 
 @ROUTER.post("/explain", **TAKES_UPLOADS)
 async def explain(
-    service: ServiceHere, caller: Asker, uploads: Uploads, wanted: Annotated[ExplainParams, Query()]
+    service: ServiceDep, caller: ClassifyAccess, uploads: Uploads, params: Annotated[ExplainParams, Query()]
 ) -> ExplainResponse:
     """Explain the class of an image against another one: attribution map and counterfactual path."""
     if len(uploads) > 1:
         raise HTTPException(422, f"{len(uploads)} images were uploaded; one was expected")
-    model = service.registry[wanted.model]
-    return await run_in_threadpool(_response, await service.explain(uploads[0], model, wanted.against), model)
+    model = service.registry[params.model]
+    return await run_in_threadpool(_response, await service.explain(uploads[0], model, params.against), model)
 
 
 @ROUTER.post("/generate", responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503))
-async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> GenerateResponse:
+async def generate(state: StateDep, caller: ClassifyAccess, body: GenerateRequest) -> GenerateResponse:
     """Generate images of a class."""
     model = state.service.registry[body.model]
     state.rate_limits.take(caller.key.id, body.n)
@@ -57,18 +65,18 @@ async def generate(state: StateHere, caller: Asker, body: GenerateRequest) -> Ge
     response_class=Response,
 )
 async def sample(
-    state: StateHere,
-    caller: Reader,
-    model: ModelHere,
+    state: StateDep,
+    caller: ReadAccess,
+    model: ModelDep,
     index: Annotated[int, Path(ge=0, le=1_000_000)],
-    wanted: Annotated[SampleParams, Query()],
+    params: Annotated[SampleParams, Query()],
 ) -> Response:
     """Return a generated image of a class, by the index of the class."""
     state.rate_limits.take(caller.key.id, 1)
     labels = model.predictor.labels
     if index >= len(labels):
         raise HTTPException(404, f"{model.name} has {len(labels)} classes")
-    (pixels,) = await state.service.generate(model, labels[index], 1, wanted.seed)
+    (pixels,) = await state.service.generate(model, labels[index], 1, params.seed)
     return Response(to_png(pixels), media_type="image/png", headers=CACHED)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Response
 from starlette.concurrency import run_in_threadpool
 
-from likely.server.http.dependencies import Reader, ServiceHere, StateHere
+from likely.server.http.dependencies import ReadAccess, ServiceDep, StateDep
 from likely.server.http.schemas import Responses, problem_responses
 from likely.server.store import STORE_FAULTS
 
@@ -20,7 +20,7 @@ async def live() -> dict[str, str]:
 
 
 @ROUTER.get("/health/ready", responses=problem_responses(503))
-async def ready(service: ServiceHere) -> dict[str, str]:
+async def ready(service: ServiceDep) -> dict[str, str]:
     """Report that models are loaded and the store is reachable."""
     try:
         await run_in_threadpool(service.store.ping)
@@ -30,7 +30,7 @@ async def ready(service: ServiceHere) -> dict[str, str]:
 
 
 @ROUTER.get("/metrics", responses={**TEXT, **problem_responses(401, 403, 503)}, response_class=Response)
-def metrics(state: StateHere, caller: Reader) -> Response:
+def metrics(state: StateDep, caller: ReadAccess) -> Response:
     """Return Prometheus metrics."""
     for model in state.service.registry.models:
         if (found := state.service.drift(model)) is not None:

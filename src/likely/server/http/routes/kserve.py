@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from likely.data.preprocessing import to_png
-from likely.server.http.dependencies import Asker, ModelHere, ModelPath, Reader, ServiceHere, StateHere
+from likely.server.http.dependencies import ClassifyAccess, ModelDep, ModelPath, ReadAccess, ServiceDep, StateDep
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import problem_responses, response_schema
 from likely.server.http.service import ClassifyJob, StoredPrediction
@@ -104,12 +104,12 @@ class InferenceResponse(BaseModel):
 BODY = {"required": True, "content": {"application/json": {"schema": response_schema(InferenceRequest)}}}
 
 
-async def _version(service: ServiceHere, model: ModelPath, version: ModelPath) -> LoadedModel:
+async def _version(service: ServiceDep, model: ModelPath, version: ModelPath) -> LoadedModel:
     """Return the model version that the path names."""
     return service.registry[f"{model}@{version}"]
 
 
-_VersionHere = Annotated[LoadedModel, Depends(_version)]
+_VersionDep = Annotated[LoadedModel, Depends(_version)]
 
 
 @ROUTER.get("")
@@ -125,32 +125,32 @@ async def live() -> dict[str, bool]:
 
 
 @ROUTER.get("/health/ready", responses=problem_responses(503))
-async def ready(service: ServiceHere) -> dict[str, bool]:
+async def ready(service: ServiceDep) -> dict[str, bool]:
     """Report that models are loaded and the store is reachable."""
     await run_in_threadpool(service.store.ping)
     return {"ready": True}
 
 
 @ROUTER.get("/models/{model}", responses=problem_responses(401, 403, 404, 422, 503))
-def metadata(service: ServiceHere, caller: Reader, model: ModelHere) -> ModelInfo:
+def metadata(service: ServiceDep, caller: ReadAccess, model: ModelDep) -> ModelInfo:
     """Return the tensors of a model."""
     return _info(service, model)
 
 
 @ROUTER.get("/models/{model}/versions/{version}", responses=problem_responses(401, 403, 404, 422, 503))
-def metadata_of_version(service: ServiceHere, caller: Reader, model: _VersionHere) -> ModelInfo:
+def metadata_of_version(service: ServiceDep, caller: ReadAccess, model: _VersionDep) -> ModelInfo:
     """Return the tensors of a model version."""
     return _info(service, model)
 
 
 @ROUTER.get("/models/{model}/ready", responses=problem_responses(401, 403, 404, 422, 503))
-def model_ready(caller: Reader, model: ModelHere) -> ReadyResponse:
+def model_ready(caller: ReadAccess, model: ModelDep) -> ReadyResponse:
     """Report whether a model is served."""
     return ReadyResponse(name=model.name, ready=True)
 
 
 @ROUTER.get("/models/{model}/versions/{version}/ready", responses=problem_responses(401, 403, 404, 422, 503))
-def version_ready(caller: Reader, model: _VersionHere) -> ReadyResponse:
+def version_ready(caller: ReadAccess, model: _VersionDep) -> ReadyResponse:
     """Report whether a model version is served."""
     return ReadyResponse(name=model.name, ready=True)
 
@@ -160,7 +160,7 @@ def version_ready(caller: Reader, model: _VersionHere) -> ReadyResponse:
     responses=problem_responses(400, 401, 403, 404, 413, 422, 429, 503),
     openapi_extra={"requestBody": BODY},
 )
-async def infer(request: Request, state: StateHere, caller: Asker, model: ModelHere) -> InferenceResponse:
+async def infer(request: Request, state: StateDep, caller: ClassifyAccess, model: ModelDep) -> InferenceResponse:
     """Classify images."""
     return await _infer(request, state, caller, model)
 
@@ -171,13 +171,13 @@ async def infer(request: Request, state: StateHere, caller: Asker, model: ModelH
     openapi_extra={"requestBody": BODY},
 )
 async def infer_with_version(
-    request: Request, state: StateHere, caller: Asker, model: _VersionHere
+    request: Request, state: StateDep, caller: ClassifyAccess, model: _VersionDep
 ) -> InferenceResponse:
     """Classify images by a model version."""
     return await _infer(request, state, caller, model)
 
 
-async def _infer(request: Request, state: StateHere, caller: Asker, model: LoadedModel) -> InferenceResponse:
+async def _infer(request: Request, state: StateDep, caller: ClassifyAccess, model: LoadedModel) -> InferenceResponse:
     body = await _read_body(request)
     service, (tensor,) = state.service, body.inputs
     n, most = tensor.shape[0], service.settings.max_images
@@ -248,7 +248,7 @@ def _outputs(model: LoadedModel, stored: list[StoredPrediction]) -> list[OutputT
     return [*tensors, OutputTensor(name="probability", datatype="FP64", shape=shape, data=probability.ravel().tolist())]
 
 
-def _info(service: ServiceHere, model: LoadedModel) -> ModelInfo:
+def _info(service: ServiceDep, model: LoadedModel) -> ModelInfo:
     labels = list(model.predictor.labels)
     columns = (("label", "BYTES"), ("status", "BYTES"), ("p_value", "FP64"), ("id", "BYTES"))
     outputs = [TensorInfo(name=name, datatype=kind, shape=[-1]) for name, kind in columns]

@@ -12,12 +12,12 @@ from starlette.concurrency import run_in_threadpool
 from likely.server.http.auth import Principal
 from likely.server.http.dependencies import (
     TAKES_UPLOADS,
-    Admin,
-    Asker,
-    ModelHere,
-    Reader,
-    ServiceHere,
-    StateHere,
+    AdminAccess,
+    ClassifyAccess,
+    ModelDep,
+    ReadAccess,
+    ServiceDep,
+    StateDep,
     Uploads,
 )
 from likely.server.http.model_registry import LoadedModel
@@ -42,7 +42,7 @@ ROUTER = APIRouter(prefix="/v1", tags=["models"])
 
 
 @ROUTER.get("/models", responses=problem_responses(401, 403, 503))
-def models(service: ServiceHere, caller: Reader) -> ModelsResponse:
+def models(service: ServiceDep, caller: ReadAccess) -> ModelsResponse:
     """List the models that are served."""
     newest: dict[str, list[LoadedModel]] = {}
     for each in service.registry.models:
@@ -52,21 +52,25 @@ def models(service: ServiceHere, caller: Reader) -> ModelsResponse:
 
 @ROUTER.post("/classify", response_model=ClassifyResponse, **TAKES_UPLOADS)
 async def classify(
-    request: Request, state: StateHere, caller: Asker, uploads: Uploads, wanted: Annotated[ClassifyParams, Query()]
+    request: Request,
+    state: StateDep,
+    caller: ClassifyAccess,
+    uploads: Uploads,
+    params: Annotated[ClassifyParams, Query()],
 ) -> Response:
     """Classify images, or report that they are unknown. Every prediction is stored before it is returned."""
     service = state.service
-    alpha = wanted.alpha or service.settings.alpha
-    asked = ClassifyJob(service.registry[wanted.model], alpha, request.state.request_id, caller.key)
-    stored = await service.classify(uploads, asked)
-    state.metrics.predictions(asked.model.id, [each.prediction for each in stored])
-    predictions = [_prediction_out(each, wanted.top_k) for each in stored]
-    response = ClassifyResponse(model=asked.model.id, request=asked.request, predictions=predictions)
+    alpha = params.alpha or service.settings.alpha
+    job = ClassifyJob(service.registry[params.model], alpha, request.state.request_id, caller.key)
+    stored = await service.classify(uploads, job)
+    state.metrics.predictions(job.model.id, [each.prediction for each in stored])
+    predictions = [_prediction_out(each, params.top_k) for each in stored]
+    response = ClassifyResponse(model=job.model.id, request=job.request, predictions=predictions)
     return Response(response.model_dump_json(), media_type="application/json")  # FastAPI would validate it again
 
 
 @ROUTER.get("/models/{model}/drift", responses=problem_responses(401, 403, 404, 422, 503))
-def model_drift(service: ServiceHere, caller: Reader, model: ModelHere) -> DriftInfo:
+def model_drift(service: ServiceDep, caller: ReadAccess, model: ModelDep) -> DriftInfo:
     """Compare the p-values of recent images with those of validation images."""
     drift = service.drift(model)
     if drift is None:
@@ -75,7 +79,7 @@ def model_drift(service: ServiceHere, caller: Reader, model: ModelHere) -> Drift
 
 
 @ROUTER.get("/models/{model}/classes", responses=problem_responses(401, 403, 404, 422, 503))
-def classes(service: ServiceHere, caller: Reader, model: ModelHere) -> ClassesResponse:
+def classes(service: ServiceDep, caller: ReadAccess, model: ModelDep) -> ClassesResponse:
     """List the classes with their training images, predictions of all versions, and how often people agreed."""
     stats = service.store.class_stats(model.name)
     shown = [
@@ -86,7 +90,7 @@ def classes(service: ServiceHere, caller: Reader, model: ModelHere) -> ClassesRe
 
 
 @ROUTER.get("/models/{model}/map", responses=problem_responses(401, 403, 404, 422, 503))
-def class_map(caller: Reader, model: ModelHere) -> ProjectionResponse:
+def class_map(caller: ReadAccess, model: ModelDep) -> ProjectionResponse:
     """Return the 2-D projection of the classes; predictions contain that of images."""
     places = [] if model.projection is None else model.class_embeddings.tolist()
     named = zip(model.predictor.labels, places, strict=False)
@@ -97,27 +101,27 @@ def class_map(caller: Reader, model: ModelHere) -> ProjectionResponse:
 
 @ROUTER.post("/models/{model}/classes", status_code=201, **TAKES_UPLOADS)
 async def add_class(
-    service: ServiceHere,
-    caller: Admin,
+    service: ServiceDep,
+    caller: AdminAccess,
     uploads: Uploads,
-    model: ModelHere,
-    wanted: Annotated[NewClassParams, Query()],
+    model: ModelDep,
+    params: Annotated[NewClassParams, Query()],
 ) -> ModelInfo:
     """Add a class from uploaded images. The new version makes predictions from now on."""
-    new = await service.extend(model, wanted.label, uploads)
-    subject = f"{new.id} from {model.id}: {wanted.label!r} of {len(uploads)} images"
+    new = await service.extend(model, params.label, uploads)
+    subject = f"{new.id} from {model.id}: {params.label!r} of {len(uploads)} images"
     await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=caller.address)
     return _model_info([each for each in service.registry.models if each.name == new.name])
 
 
 @ROUTER.post("/models/{model}/reload", responses=problem_responses(401, 403, 404, 413, 422, 503))
-def reload(service: ServiceHere, caller: Admin, model: ModelHere) -> ModelInfo:
+def reload(service: ServiceDep, caller: AdminAccess, model: ModelDep) -> ModelInfo:
     """Load a model's folder again. Requests in flight finish with their version, and classes that were added here stay."""
     return _replace(service, caller, model, "model reloaded", service.reload)
 
 
 @ROUTER.post("/models/{model}/rollback", responses=problem_responses(401, 403, 404, 413, 422, 503))
-def rollback(service: ServiceHere, caller: Admin, model: ModelHere) -> ModelInfo:
+def rollback(service: ServiceDep, caller: AdminAccess, model: ModelDep) -> ModelInfo:
     """Return to the version before the last class was added here."""
     return _replace(service, caller, model, "model rolled back", service.rollback)
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, HTTPException, Path, Query, Response
 from starlette.responses import StreamingResponse
 
-from likely.server.http.dependencies import Labeler, Reader, ServiceHere
+from likely.server.http.dependencies import LabelAccess, ReadAccess, ServiceDep
 from likely.server.http.schemas import (
     BulkLabelRequest,
     LabelRequest,
@@ -30,14 +30,14 @@ Filter = Annotated[PredictionFilter, Query()]
 
 @ROUTER.get("/predictions", responses=problem_responses(401, 403, 422, 503))
 def predictions(
-    service: ServiceHere,
-    caller: Reader,
-    asked: Annotated[PageParams, Query()],
+    service: ServiceDep,
+    caller: ReadAccess,
+    params: Annotated[PageParams, Query()],
 ) -> PredictionsResponse:
     """Return a page of predictions, the newest first."""
-    found = service.store.predictions(asked, before=asked.before, limit=asked.limit)
-    older = found[-1].id if len(found) == asked.limit else None
-    return PredictionsResponse(predictions=found, before=older, counts=service.store.count(asked))
+    found = service.store.predictions(params, before=params.before, limit=params.limit)
+    older = found[-1].id if len(found) == params.limit else None
+    return PredictionsResponse(predictions=found, before=older, counts=service.store.count(params))
 
 
 @ROUTER.get(
@@ -48,14 +48,14 @@ def predictions(
     },
     response_class=StreamingResponse,
 )
-def export(service: ServiceHere, caller: Reader, selection: Filter) -> StreamingResponse:
+def export(service: ServiceDep, caller: ReadAccess, selection: Filter) -> StreamingResponse:
     """Export all matching predictions as JSON lines."""
     named = {"Content-Disposition": 'attachment; filename="predictions.jsonl"'}
     return StreamingResponse(_lines(service.store.iterate(selection)), media_type="application/jsonl", headers=named)
 
 
 @ROUTER.get("/predictions/{id}", responses=problem_responses(401, 403, 404, 422, 503))
-def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord:
+def prediction(service: ServiceDep, caller: ReadAccess, id: Id) -> PredictionRecord:
     """Return a prediction."""
     found = service.store.prediction(id)
     if found is None:
@@ -64,7 +64,7 @@ def prediction(service: ServiceHere, caller: Reader, id: Id) -> PredictionRecord
 
 
 @ROUTER.post("/predictions/label", responses=problem_responses(400, 401, 403, 413, 422, 503))
-def label_many(service: ServiceHere, caller: Labeler, body: BulkLabelRequest) -> LabelResponse:
+def label_many(service: ServiceDep, caller: LabelAccess, body: BulkLabelRequest) -> LabelResponse:
     """Assign a label to several predictions, or withdraw it."""
     known = service.store.label(body.ids, body.label, caller.key.id)
     _audit(service, caller, f"{len(known)} predictions: {body.label!r}")
@@ -72,7 +72,7 @@ def label_many(service: ServiceHere, caller: Labeler, body: BulkLabelRequest) ->
 
 
 @ROUTER.post("/predictions/{id}/label", responses=problem_responses(400, 401, 403, 404, 413, 422, 503))
-def label(service: ServiceHere, caller: Labeler, id: Id, body: LabelRequest) -> LabelResponse:
+def label(service: ServiceDep, caller: LabelAccess, id: Id, body: LabelRequest) -> LabelResponse:
     """Assign a label to a prediction, or withdraw it."""
     known = service.store.label([id], body.label, caller.key.id)
     if not known:
@@ -86,7 +86,7 @@ def label(service: ServiceHere, caller: Labeler, id: Id, body: LabelRequest) -> 
     responses={**PICTURE, **problem_responses(401, 403, 404, 422, 503)},
     response_class=Response,
 )
-def image(service: ServiceHere, caller: Reader, sha256: Annotated[str, Path(max_length=64)]) -> Response:
+def image(service: ServiceDep, caller: ReadAccess, sha256: Annotated[str, Path(max_length=64)]) -> Response:
     """Return an image as received."""
     found = service.store.image(sha256) if re.fullmatch(r"[0-9a-f]{64}", sha256) else None
     if found is None:
@@ -100,5 +100,5 @@ def _lines(found: Iterator[PredictionRecord]) -> Iterator[str]:
         yield each.model_dump_json() + "\n"
 
 
-def _audit(service: ServiceHere, caller: Labeler, subject: str) -> None:
+def _audit(service: ServiceDep, caller: LabelAccess, subject: str) -> None:
     service.store.audit("label", subject, key=caller.key.id, address=caller.address)

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, S
 from likely.checkpoint import ModelFolder
 from likely.experiment import CARD, REPORT
 from likely.server import web
-from likely.server.http.dependencies import ModelHere, Reader, ServiceHere
+from likely.server.http.dependencies import ModelDep, ReadAccess, ServiceDep
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import Responses, problem_responses
 from likely.server.http.service import Service
@@ -54,7 +54,7 @@ async def docs() -> FileResponse:
     responses={**HTML, **problem_responses(401, 403, 404, 422, 503)},
     response_class=HTMLResponse,
 )
-def report(service: ServiceHere, caller: Reader, model: ModelHere) -> HTMLResponse:
+def report(service: ServiceDep, caller: ReadAccess, model: ModelDep) -> HTMLResponse:
     """Return the training report of a model."""
     return HTMLResponse(_page(service, model, REPORT), headers={"Content-Security-Policy": REPORT_POLICY})
 
@@ -65,7 +65,7 @@ def report(service: ServiceHere, caller: Reader, model: ModelHere) -> HTMLRespon
     responses={**TEXT, **problem_responses(401, 403, 404, 422, 503)},
     response_class=PlainTextResponse,
 )
-def card(service: ServiceHere, caller: Reader, model: ModelHere) -> PlainTextResponse:
+def card(service: ServiceDep, caller: ReadAccess, model: ModelDep) -> PlainTextResponse:
     """Return the model card, in Markdown."""
     return PlainTextResponse(_page(service, model, CARD))
 
@@ -76,7 +76,7 @@ def card(service: ServiceHere, caller: Reader, model: ModelHere) -> PlainTextRes
     responses={**ZIP, **problem_responses(401, 403, 422, 503)},
     response_class=StreamingResponse,
 )
-def folder(service: ServiceHere, caller: Reader) -> StreamingResponse:
+def folder(service: ServiceDep, caller: ReadAccess) -> StreamingResponse:
     """Return all labeled images as a ZIP archive of class folders."""
     file = tempfile.TemporaryFile(dir=service.store.folder)  # noqa: SIM115  # unnamed: deleted with the process
     try:
