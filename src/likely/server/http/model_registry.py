@@ -121,7 +121,7 @@ class ModelRegistry:
         found = [each for each in versions if not version or each.version == version]
         if not found:
             there = ", ".join(each.version for each in versions)
-            raise UnknownModelError(f"there is no version {version!r} of {name!r}; there is {there}")
+            raise UnknownModelError(f"there is no version {version!r} of {name!r}; loaded: {there}")
         return found[-1]
 
     @property

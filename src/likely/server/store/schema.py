@@ -35,7 +35,7 @@ def row_id() -> str:
     (True, 36)
     """
     with _LOCK:
-        # The 12 bits behind the version count within a millisecond; what runs over borrows from the next one.
+        # The 12 bits after the version count ids within a millisecond; an overflow continues in the next millisecond.
         _LAST[0] = now = max(int(time.time() * 1000) << 12, _LAST[0] + 1)
     random = int.from_bytes(os.urandom(8)) >> 2
     value = (now >> 12) << 80 | 0x7 << 76 | (now & 0xFFF) << 64 | 0b10 << 62 | random
@@ -128,12 +128,10 @@ class PredictionRow(Base):
     label: Mapped[str | None] = mapped_column(WORD)
     probability: Mapped[float | None]
     p_value: Mapped[float | None]
-    disagrees_with_previous: Mapped[
-        bool
-    ]  # whether another version of the model has said otherwise of the same image before
-    embedding_x: Mapped[float | None]  # where the image is on the model's map
+    disagrees_with_previous: Mapped[bool]  # with an earlier version of the model, for the same image
+    embedding_x: Mapped[float | None]  # 2-D projection of the image
     embedding_y: Mapped[float | None]
-    true_label: Mapped[str | None] = mapped_column(WORD)  # what people say it shows: the last of its labels
+    true_label: Mapped[str | None] = mapped_column(WORD)  # the last label that was assigned
     prediction: Mapped[dict[str, Any]] = mapped_column(JSON)
 
     __table_args__ = (
