@@ -40,14 +40,14 @@ class Options(BaseModel):
         return super().model_copy(update=update, deep=deep)
 
     @classmethod
-    def from_stored(cls, values: object, *, context: Mapping[str, Any] | None = None) -> Self:
-        """Validate what a model folder holds; a CheckpointError if another version wrote it."""
+    def from_stored(cls, values: object, source: object, *, context: Mapping[str, Any] | None = None) -> Self:
+        """Validate values that were read from `source`, a file or a field of one; CheckpointError names it and each key."""
         try:
             return cls.model_validate(values, context=context)
         except ValidationError as error:
             raise CheckpointError(
-                f"the model was written by another version of Likely ({'; '.join(_sentences(error, cls, str))}); "
-                "open it with that version, or train it again with `likely train`"
+                f"{source} was edited or written by another version of Likely ({'; '.join(_sentences(error, cls, str))}); "
+                "open it with the version of Likely that wrote it, or train it again with `likely train`"
             ) from error
 
 

@@ -14,13 +14,28 @@ from likely.checkpoint.encryption import SUFFIX, Keyring
 from likely.exceptions import CheckpointError
 
 TENSORS = {"a": torch.arange(20.0), "b": torch.ones(3, 4)}
+FIELDS = {
+    "name": "model",
+    "family": "gaussian",
+    "likelihood_kind": None,
+    "classes": ["a"],
+    "classes_dtype": "<U1",
+    "images": None,
+    "features": None,
+    "feature_decoder": None,
+    "task": {"shape": [1], "class_counts": [1]},
+    "temperature": 1.0,
+    "seed": 0,
+    "options": {},
+    "training": {},
+}
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A small model folder."""
     path = tmp_path / "model"
-    checkpoint.save(path, TENSORS, {"family": "gaussian"})
+    checkpoint.save(path, TENSORS, FIELDS)
     (path / "README.md").write_text("# a card\n")
     return path
 

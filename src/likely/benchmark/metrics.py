@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from likely.checkpoint import read_document
 from likely.classifier import Predictor
 from likely.data import arrays
 from likely.data.dataset import LabeledImages
@@ -26,7 +25,7 @@ from likely.evaluation.extractors import Extractor
 from likely.evaluation.fidelity import Fidelity, fidelity
 from likely.evaluation.metrics import Bools, Floats, Ints, paired_bootstrap, reliability
 from likely.evaluation.sample_quality import SampleQuality, sample_images, sample_quality
-from likely.evaluation.training_record import TrainingRecord, read_history
+from likely.evaluation.training_record import load_record, read_history
 from likely.experiment import ALPHA, SAMPLES_PER_CLASS
 from likely.reporting.comparison import AccuracyMetrics, EfficiencyMetrics, ReliabilityBins
 
@@ -56,7 +55,7 @@ def accuracy(classifier: Predictor, data: BenchmarkData) -> AccuracyMetrics:
 
 def efficiency(classifier: Predictor, folder: Path, data: BenchmarkData, peak_gb: float | None) -> EfficiencyMetrics:
     """Measure size, training time, memory and throughput."""
-    record = TrainingRecord.from_stored(read_document(folder)["record"])
+    record = load_record(folder)
     n_train = sum(record.counts["train"]) + record.n_unlabeled
     epochs, per_second = _training(folder, classifier.training.batch_size or 1, n_train)
     return EfficiencyMetrics(

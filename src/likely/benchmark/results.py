@@ -17,7 +17,7 @@ class ResultsLog:
         self.path = path
         self.results: list[Result] = []
         self.n_unreadable = 0
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
             self._parse(line)
 
     def append(self, result: Result) -> None:

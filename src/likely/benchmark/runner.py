@@ -27,6 +27,7 @@ from likely.experiment import (
     TRAINING_STATE,
     TrainConfig,
     Training,
+    load_config,
     load_unfinished_config,
     prepare,
     resume_run,
@@ -275,7 +276,7 @@ def _previous_config(folder: Path) -> TrainConfig | None:
     if (folder / TRAINING_STATE).exists():
         return load_unfinished_config(folder)
     if (folder / DOCUMENT).exists():
-        return TrainConfig.from_stored(read_document(folder)["run"])
+        return load_config(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BenchmarkError(f"{folder} holds neither a model nor an unfinished training; remove it")
     return None

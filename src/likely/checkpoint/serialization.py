@@ -6,19 +6,58 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
+from pydantic import ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 
 from likely.checkpoint.atomic_write import write_atomically
 from likely.checkpoint.model_folder import ModelFolder, TrustPolicy
 from likely.exceptions import CheckpointError
+from likely.options import Options
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 5
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
+Json: TypeAlias = dict[str, Any]
+
+
+class _Stored(Options):
+    model_config = ConfigDict(strict=True)
+
+
+class _TaskFields(_Stored):
+    shape: list[Annotated[int, Field(ge=1)]] = Field(min_length=1, max_length=3)
+    class_counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+class _FeatureFields(_Stored):
+    map: Json
+    options: Json
+
+
+class _DocumentFields(_Stored):
+    """Fields of model.json; the objects that other modules write are validated where they are read."""
+
+    format_version: int
+    sha256: str
+    name: str
+    family: str
+    likelihood_kind: str | None
+    classes: list[str | int | float | bool] = Field(min_length=1)
+    classes_dtype: str
+    images: Json | None
+    features: _FeatureFields | None
+    feature_decoder: Json | None
+    task: _TaskFields
+    temperature: float = Field(gt=0, le=1e12, allow_inf_nan=False)
+    seed: int = Field(ge=0)
+    options: Json
+    training: Json
+    run: Json | None = None
+    record: Json | None = None
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> str:
@@ -62,14 +101,12 @@ def _document(files: ModelFolder, *, of_any_version: bool = False) -> dict[str, 
     folder = files.path
     if not files.has(DOCUMENT):
         raise CheckpointError(_no_model(folder))
-    try:
-        document = json.loads(files.read(DOCUMENT))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{folder / DOCUMENT} is damaged ({error}); copy the model folder again, whole") from None
-    version = document.get("format_version") if isinstance(document, dict) else None
-    if version != FORMAT_VERSION and not of_any_version:
-        raise CheckpointError(_other_version(folder, version))
-    return dict(document)
+    document = _parse(files.read(DOCUMENT), folder / DOCUMENT)
+    if not of_any_version:
+        if (version := document.get("format_version")) != FORMAT_VERSION:
+            raise CheckpointError(_other_version(folder, version))
+        _DocumentFields.from_stored(document, folder / DOCUMENT)
+    return document
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any] | None = None) -> None:
@@ -87,15 +124,28 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors and the document of a file by `write_tensors`; raise CheckpointError."""
     try:
         with safe_open(path, framework="pt") as file:
-            document = json.loads((file.metadata() or {}).get("document", "{}"))
+            document = _parse((file.metadata() or {}).get("document", "{}"), path)
             return {name: file.get_tensor(name) for name in file.keys()}, document  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     write_atomically(path, text.encode())
+
+
+def _parse(text: str | bytes, path: Path) -> dict[str, Any]:
+    """Parse a JSON object; raise CheckpointError naming the file."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:  # among them UnicodeDecodeError
+        raise CheckpointError(f"{path} is damaged ({error}); copy the model folder again, whole") from None
+    if not isinstance(document, dict):
+        raise CheckpointError(
+            f"{path} holds {type(document).__name__} and not an object; copy the model folder again, whole"
+        )
+    return document
 
 
 def _no_model(folder: Path) -> str:

@@ -47,12 +47,20 @@ def verify(folder: Path, signer: Path) -> Mapping[str, str]:
         raise CheckpointError(
             f"{folder} was not signed by the private key of {signer}, or was changed since; nothing was read"
         )
-    hashes: dict[str, str] = json.loads(manifest)["files"]
+    hashes = _signed_hashes(manifest, folder / MANIFEST)
     present = {path.name for path in folder.iterdir()} - OWN
     for names, verb in ((sorted(set(hashes) - present), "lacks"), (sorted(present - set(hashes)), "also holds")):
         if names:
             raise CheckpointError(f"{folder} {verb} {', '.join(names)}, unlike the signed folder; nothing was read")
     return hashes
+
+
+def _signed_hashes(manifest: bytes, path: Path) -> dict[str, str]:
+    try:
+        hashes: dict[str, str] = json.loads(manifest)["files"]
+        return {name: str(digest) for name, digest in hashes.items()}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} lists no files; a manifest that `likely sign` writes was expected") from None
 
 
 def check(path: Path, content: bytes, hashes: Mapping[str, str]) -> None:

@@ -38,7 +38,16 @@ def save(predictor: Predictor, folder: str | Path, *, extra: Mapping[str, Any] |
 def load(folder: str | Path, *, device: str = "cpu", trust: checkpoint.TrustPolicy | None = None) -> Predictor:
     """Read a model folder that the policy trusts; CheckpointError if it is missing, damaged or of another version."""
     tensors, document = checkpoint.load(Path(folder), trust)
-    return _from_state(tensors, document, select_device(device))
+    path = Path(folder) / checkpoint.DOCUMENT
+    try:
+        return _from_state(tensors, document, path, select_device(device))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{path} describes another model than {checkpoint.TENSORS} holds ({_first_lines(error)}); copy it again, or "
+            "open it with the version of Likely that wrote it"
+        ) from error
 
 
 def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -64,42 +73,65 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
     }
 
 
-def _from_state(tensors: Mapping[str, Tensor], document: Mapping[str, Any], device: torch.device) -> Predictor:
+def _from_state(
+    tensors: Mapping[str, Tensor], document: Mapping[str, Any], path: Path, device: torch.device
+) -> Predictor:
     family = models.family(document["family"])
-    options = family.options_type.from_stored(document["options"], context={STORED: True})
+    options = family.options_type.from_stored(document["options"], f"{path}: options", context={STORED: True})
     model = family(Task(tuple(document["task"]["shape"]), tuple(document["task"]["class_counts"])), options)
-    try:
-        model.load_state_dict(strip_prefix("model", tensors))
-        decoder = _feature_decoder(tensors, document.get("feature_decoder"))
-    except RuntimeError as error:  # other names or shapes than this version's
-        raise CheckpointError(
-            f"model {document['name']} holds other weights than a {document['family']} of this version has; open it with the "
-            "version of Likely that wrote it, or train it anew with `likely train`"
-        ) from error
-    features = _features(tensors, document.get("features"))
-    return Predictor(
+    model.load_state_dict(strip_prefix("model", tensors))
+    decoder = _feature_decoder(tensors, document["feature_decoder"], path)
+    features = _features(tensors, document["features"], path)
+    predictor = Predictor(
         model=to_device(model.eval(), device),
         family=document["family"],
-        format=ImageFormat.from_stored(document["images"]) if document["images"] else None,
+        format=ImageFormat.from_stored(document["images"], f"{path}: images")
+        if document["images"] is not None
+        else None,
         classes=np.asarray(document["classes"], dtype=document["classes_dtype"]),
         log_prior=tensors["log_prior"],
-        decision_rule=DecisionRule.from_tensors(tensors, document["temperature"]),
+        decision_rule=DecisionRule.from_tensors(tensors, float(document["temperature"])),
         features=None if features is None else to_device(features.eval(), device),
-        training=TrainingOptions.from_stored(document["training"]),
+        training=TrainingOptions.from_stored(document["training"], f"{path}: training"),
         seed=document["seed"],
         hashes=tensors["hashes"].numpy(),
         exemplars=(tensors[_EXEMPLARS[0]], tensors[_EXEMPLARS[1]]) if _EXEMPLARS[0] in tensors else None,
         feature_decoder=None if decoder is None else to_device(decoder.eval(), device),
         id=f"{document['name']}@{document['sha256'][:4]}",
     )
+    _require_consistent(predictor, document["classes"])
+    return predictor
 
 
-def _features(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> FeaturePipeline | None:
-    return None if config is None else FeaturePipeline.from_config(config, strip_prefix("features", tensors))
+def _first_lines(error: Exception) -> str:
+    """Return the first two lines of a message; PyTorch lists each tensor that does not fit."""
+    return " ".join(str(error).split("\n")[:2])
 
 
-def _feature_decoder(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None) -> FeatureDecoder | None:
+def _require_consistent(predictor: Predictor, classes: list[Any]) -> None:
+    """Raise ValueError unless the fields of model.json agree with each other and with the tensors."""
+    task, format = predictor.model.task, predictor.format
+    lengths = {"classes": len(classes), "task.class_counts": task.n_classes, "log_prior": len(predictor.log_prior)}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"lengths differ: {lengths}")
+    if predictor.classes.tolist() != classes:
+        raise ValueError(f"classes_dtype {predictor.classes.dtype.str} cannot hold the classes")
+    if (format is None) != (predictor.features is None and len(task.shape) == 1):
+        raise ValueError("images and features do not fit to task.shape")
+    if format is not None and predictor.features is None and format.shape != task.shape:
+        raise ValueError(f"images are {format.shape} and task.shape is {task.shape}")
+
+
+def _features(tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None, path: Path) -> FeaturePipeline | None:
     if config is None:
         return None
-    options = DecoderOptions.from_stored(config, context={STORED: True})
+    return FeaturePipeline.from_config(config, strip_prefix("features", tensors), f"{path}: features")
+
+
+def _feature_decoder(
+    tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None, path: Path
+) -> FeatureDecoder | None:
+    if config is None:
+        return None
+    options = DecoderOptions.from_stored(config, f"{path}: feature_decoder", context={STORED: True})
     return FeatureDecoder.from_state(options, strip_prefix("feature_decoder", tensors))

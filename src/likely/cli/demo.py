@@ -80,8 +80,8 @@ def _source(model: Path) -> str | None:
 
     if (model / checkpoint.DOCUMENT).exists():
         document = checkpoint.read_document(model, of_any_version=True)
-        source: str | None = document.get("record", {}).get("source")
-        return source
+        record = document.get("record")
+        return record.get("source") if isinstance(record, dict) else None
     return experiment.load_unfinished_config(model).data if (model / experiment.TRAINING_STATE).exists() else None
 
 

@@ -70,7 +70,8 @@ def command(model: ModelArgument, new_classes: tuple[tuple[str, Path], ...], out
     likely extend model sandal=photos/sandals --out larger
     """
     from likely.cli.output_folder import clear
-    from likely.experiment import load_record, save_with_new_class
+    from likely.evaluation.training_record import load_record
+    from likely.experiment import save_with_new_class
 
     _check_names([name for name, _ in new_classes])
     _check_out(model.folder, out, overwrite)

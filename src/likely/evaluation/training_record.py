@@ -10,11 +10,12 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
-from likely.checkpoint import ModelFolder, write_text
+from likely.checkpoint import DOCUMENT, ModelFolder, TrustPolicy, read_document, write_text
 from likely.evaluation.memorization import Memorization
 from likely.evaluation.repeated_splits import RepeatResult
 from likely.evaluation.sample_quality import SampleQuality
 from likely.evaluation.synthetic_augmentation import AugmentationResult
+from likely.exceptions import CheckpointError, DataError
 from likely.inference.drift import quantiles
 from likely.options import Options
 
@@ -81,9 +82,29 @@ def write_history(folder: Path, rows: Sequence[Row]) -> None:
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """Return the rows of history.csv, one per epoch; none if the file does not exist."""
+    """Return the rows of history.csv, one per epoch; none if the file does not exist. Raise CheckpointError for a bad cell."""
     files = ModelFolder(folder)
     if not files.has(HISTORY):
         return []
-    lines = io.StringIO(files.read(HISTORY).decode(), newline="")
-    return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    try:
+        lines = io.StringIO(files.read(HISTORY).decode(), newline="")
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+    except (TypeError, ValueError, csv.Error) as error:  # TypeError: more cells than columns
+        if isinstance(error, CheckpointError):  # of decryption
+            raise
+        raise CheckpointError(f"{folder / HISTORY} is damaged ({error}); delete it, or copy it again") from None
+
+
+def load_record(folder: Path, trust: TrustPolicy | None = None) -> TrainingRecord:
+    """Return the training record of a model folder; DataError if it was saved from Python."""
+    return TrainingRecord.from_stored(*stored_field(folder, "record", trust))
+
+
+def stored_field(folder: Path, name: str, trust: TrustPolicy | None = None) -> tuple[object, str]:
+    """Return a field of model.json that only `likely train` writes, and its place; DataError if it is missing."""
+    document = read_document(folder, trust)
+    if document.get(name) is None:
+        raise DataError(
+            f"{folder} was saved from Python, and does not record what it was trained on; `likely train` does"
+        )
+    return document[name], f"{folder / DOCUMENT}: {name}"

@@ -8,20 +8,44 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from likely import checkpoint
 from likely.classifier import Predictor, save
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits
-from likely.evaluation.training_record import TrainingRecord, read_history, write_history
+from likely.evaluation.training_record import load_record, read_history, stored_field, write_history
 from likely.exceptions import DataError, TrainConfigError
 from likely.experiment.config import TrainConfig, prepare, split_dataset
 from likely.experiment.label_check import BASELINE_FAMILY
 from likely.experiment.train import TRAINING_STATE, Training, write_pages
+from likely.options import Options
 from likely.reporting.build import ReportInputs, build_report
+from likely.training import state
 from likely.training.options import TrainingOptions
 
 Progress: TypeAlias = Callable[[int, int], None]  # images done and their total
+
+
+class _EpochRowFields(Options):
+    sums: dict[str, float]
+    counts: dict[str, int]
+
+
+class _StateFields(Options):
+    progress: state.Progress
+    optimizers: list[dict[str, Any]]
+    seed: int
+    data: str
+    history: list[dict[str, float]]
+    row: _EpochRowFields
+
+
+class _Unfinished(Options):
+    """Document of an unfinished training; `run` is validated where it is read."""
+
+    run: dict[str, Any]
+    state: _StateFields
 
 
 def start_run(config: TrainConfig, out: Path, *, command: str = "", progress: Progress | None = None) -> Training:
@@ -43,24 +67,29 @@ def resume_run(out: Path, *, data: str | None = None, command: str = "", progres
     if not (out / TRAINING_STATE).exists():
         state = "its training is complete" if (out / checkpoint.DOCUMENT).exists() else "no training was begun there"
         raise TrainConfigError(f"{out} has nothing to resume: {state}; leave out --resume to start a new training")
-    tensors, document = checkpoint.read_tensors(out / TRAINING_STATE)
-    config = TrainConfig.from_stored(document["run"] | ({"data": data} if data else {}))
+    tensors, document = _read_unfinished(out)
+    config = TrainConfig.from_stored(document["run"] | ({"data": data} if data else {}), _place_of_run(out))
     return Training(prepare(config, progress), out, command=command, snapshot=(tensors, document["state"]))
 
 
 def load_unfinished_config(out: Path) -> TrainConfig:
     """Return the configuration of a folder's unfinished training."""
-    return TrainConfig.from_stored(checkpoint.read_tensors(out / TRAINING_STATE)[1]["run"])
+    return TrainConfig.from_stored(_read_unfinished(out)[1]["run"], _place_of_run(out))
+
+
+def _read_unfinished(out: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors, document = checkpoint.read_tensors(out / TRAINING_STATE)
+    _Unfinished.from_stored(document, out / TRAINING_STATE)
+    return tensors, document
+
+
+def _place_of_run(out: Path) -> str:
+    return f"{out / TRAINING_STATE}: run"
 
 
 def load_config(folder: Path) -> TrainConfig:
     """Return the configuration that a model folder was trained with; DataError if it was saved from Python."""
-    return TrainConfig.from_stored(_stored(folder, "run"))
-
-
-def load_record(folder: Path, trust: checkpoint.TrustPolicy | None = None) -> TrainingRecord:
-    """Return the training record of a model folder; DataError if it was saved from Python."""
-    return TrainingRecord.from_stored(_stored(folder, "record", trust))
+    return TrainConfig.from_stored(*stored_field(folder, "run"))
 
 
 def _config_of_all_classes(folder: Path, consequence: str) -> TrainConfig:
@@ -68,15 +97,6 @@ def _config_of_all_classes(folder: Path, consequence: str) -> TrainConfig:
     if added := load_record(folder).added_classes:
         raise DataError(f"{folder} has learned {', '.join(map(repr, added))} since, {consequence}")
     return load_config(folder)
-
-
-def _stored(folder: Path, name: str, trust: checkpoint.TrustPolicy | None = None) -> Any:
-    document = checkpoint.read_document(folder, trust)
-    if name not in document:
-        raise DataError(
-            f"{folder} was saved from Python, and does not record what it was trained on; `likely train` does"
-        )
-    return document[name]
 
 
 def held_out_splits(

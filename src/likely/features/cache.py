@@ -50,7 +50,10 @@ class FeatureCache:
             return {}
         try:
             with closing(sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT)) as database:
-                return {key: np.frombuffer(row, np.float32) for key, row in _found(database, keys)}
+                found = (
+                    (key, row) for key, row in _found(database, keys) if isinstance(row, bytes) and len(row) % 4 == 0
+                )
+                return {key: np.frombuffer(row, np.float32) for key, row in found}
         except sqlite3.Error:
             return {}
 

@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 from likely.base import FamilyOptions, Objective, Scorer, to_eight_bit, to_unit
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ArrayDataset, ImageDataset
-from likely.exceptions import InvalidValueError
+from likely.exceptions import CheckpointError, InvalidValueError
 from likely.features.backbone import Backbone
 from likely.features.cache import FeatureCache
 from likely.features.feature_extractors import (
@@ -100,9 +100,12 @@ class FeaturePipeline(nn.Module):
         return cls(extractor, requested.model_copy(update=updates))
 
     @classmethod
-    def from_config(cls, document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
-        """Rebuild a pipeline from `to_config` and its weights."""
-        self = cls(_extractor_from_config(document["map"]), FeatureOptions.from_stored(document["options"]))
+    def from_config(cls, document: Mapping[str, Any], tensors: Mapping[str, Tensor], source: object) -> Self:
+        """Rebuild a pipeline from `to_config`, which was read from `source`, and its weights."""
+        options = FeatureOptions.from_stored(document["options"], f"{source}.options")
+        if options.feature_scaling is None:
+            raise CheckpointError(f"{source}.options lacks feature_scaling; copy the model folder again, whole")
+        self = cls(_extractor_from_config(document["map"]), options)
         self.load_state_dict(tensors)
         return self
 

@@ -44,7 +44,7 @@ class GaussianMixture:
     """p(z | c) = Σ_j w_j N(T(z); center_j, (W_jᵀ W_j)⁻¹) |T'(z)| over the components j of class c.
 
     T is `curve`. Covariances are regularized: `class_weight` is the weight of a component's own covariance, `shrinkage` the
-    intensity of shrinkage toward the identity. `likelihood` is the mean held-out log-likelihood, nats per image up to a constant.
+    intensity of shrinkage toward the identity. `likelihood` is that of held-out images, mean nats per image up to a constant.
     """
 
     likelihood: float

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from likely.base import GenerativeModel, LatentClassMixture, to_eight_bit, to_unit
-from likely.checkpoint import read_document
 from likely.classifier import Predictor
 from likely.classifier.sampling import latent_model
 from likely.data.dataset import LabeledImages
@@ -21,7 +20,7 @@ from likely.evaluation.evaluate import EvaluationResult
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.interpolation import InterpolationPath, Segment, interpolate_classes
 from likely.evaluation.sample_quality import sample_images
-from likely.evaluation.training_record import Row, TrainingRecord, read_history
+from likely.evaluation.training_record import Row, TrainingRecord, load_record, read_history
 from likely.options import Options
 from likely.prediction import CalibrationScope
 from likely.reporting.html.content import (
@@ -93,7 +92,7 @@ def build_evaluation_report(
     fidelity: Fidelity | None = None,
 ) -> ReportContent:
     """Return the content of a report on a saved model with a new evaluation."""
-    record = TrainingRecord.from_stored(read_document(folder)["record"]).model_copy(update={"note": ""})
+    record = load_record(folder).model_copy(update={"note": ""})
     return build_report(ReportInputs(classifier, record, read_history(folder), (found, images), fidelity))
 
 
