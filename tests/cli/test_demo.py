@@ -68,7 +68,7 @@ def test_a_model_of_other_data_is_kept(earlier):
 def test_the_demo_trains_evaluates_and_classifies(tmp_path):
     command = [sys.executable, "-m", "likely", "demo", "--out", str(tmp_path / "demo")]
     printed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
-    words = ["1  Train", "epoch", "2  Evaluate", "False alarms", "3  Classify", "a-3.png", "Report"]
+    words = ["1  Train", "epoch", "2  Evaluate", "False-alarm rate", "3  Classify", "a-3.png", "Report"]
     places = [printed.index(word) for word in words]
     assert places == sorted(places)
     status = {line.split()[0].rpartition("/")[2]: line.split()[1:3] for line in printed.splitlines() if ".png" in line}

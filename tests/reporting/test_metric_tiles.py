@@ -40,10 +40,10 @@ def test_bits_are_shown_where_they_mean_something(evidence: LikelihoodType | Non
 
 
 def test_what_was_not_measured_is_not_shown() -> None:
-    assert not {"False alarms", "Ambiguous", "AUROC", "Throughput"} & shown(FIGURES).keys()
+    assert not {"False-alarm rate", "Ambiguous", "AUROC", "Throughput"} & shown(FIGURES).keys()
 
 
 def test_false_alarms_are_held_against_the_promise() -> None:
-    value, note = shown(replace(FIGURES, rejection=RejectionMetrics(0.05, 16, 8)))["False alarms"]
+    value, note = shown(replace(FIGURES, rejection=RejectionMetrics(0.05, 16, 8)))["False-alarm rate"]
     assert value == "4.0%"
     assert "at most 5%" in note

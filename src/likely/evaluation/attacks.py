@@ -1,6 +1,6 @@
 """White-box adversarial attacks (PGD, L-infinity) against prediction and rejection.
 
-An attack succeeds if the predicted class is wrong and the image is not rejected as unknown: it must mislead both the
+An attack succeeds if the predicted class is wrong and the image is not rejected: it must mislead both the
 classifier and the detector (Carlini & Wagner 2017, Adversarial Examples Are Not Easily Detected).
 """
 
@@ -37,7 +37,7 @@ class AttackResult(Options):
     n: int = Field(description="Attacked images, whatever the prediction before the attack.")
     accuracy: float = Field(description="Fraction whose predicted class is their label.")
     attack_success_rate: float = Field(description="Fraction with a wrong prediction that is not rejected.")
-    rejection_rate: float = Field(description="Fraction rejected as unknown.")
+    rejection_rate: float = Field(description="Fraction of the images that are rejected.")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class EvaluationResult:
 
     @cached_property
     def rejected(self) -> NDArray[np.bool_]:
-        """Mask of the images rejected as unknown, (n,)."""
+        """Mask of the rejected images, (n,)."""
         return np.array([s is Status.UNKNOWN for s in self.output.statuses])
 
     @property

@@ -25,7 +25,9 @@ class CleanResult(Options):
 
     accuracy: float = Field(description="Fraction of images whose predicted class is their label.")
     ece: float = Field(description="Expected calibration error; 0 is perfectly calibrated.")
-    unknown_rate: float | None = Field(description="Fraction rejected as unknown; None without calibration.")
+    unknown_rate: float | None = Field(
+        description="Fraction of the images that are rejected; None without calibration."
+    )
 
 
 class CorruptionResult(CleanResult):

@@ -127,7 +127,7 @@ def _option_rows(options: Options) -> Iterator[Option]:
     for name, field in type(options).model_fields.items():
         value = getattr(options, name)
         if not isinstance(value, Options):
-            yield Option(name, str(value), field.description or "")
+            yield Option(name, "–" if value is None else str(value), field.description or "")
 
 
 def _curves(history: Sequence[Row]) -> Curves | None:

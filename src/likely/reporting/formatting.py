@@ -38,8 +38,8 @@ def interval(bounds: Interval) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format a number with fixed decimals; a dash if it is not finite."""
-    return f"{value:,.{digits}f}" if math.isfinite(value) else "–"
+    """Format a number with fixed decimals and a minus sign, not a hyphen; a dash if it is not finite."""
+    return f"{value:,.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def distance(value: float) -> str:

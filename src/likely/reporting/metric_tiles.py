@@ -62,17 +62,18 @@ def _rejection(metrics: Metrics) -> Iterator[MetricTile]:
         return
     bounds = interval(clopper_pearson(rejection.n_rejected, metrics.n))
     note = f"of the known images are rejected; at most {rejection.alpha * 100:g}% expected; 95% interval {bounds}"
-    yield MetricTile("False alarms", percent(rejection.n_rejected / metrics.n), note)
+    yield MetricTile("False-alarm rate", percent(rejection.n_rejected / metrics.n), note)
     yield MetricTile(
         "Ambiguous", percent(rejection.n_ambiguous / metrics.n), "more than one class in the prediction set"
     )
 
 
 def _ood_detection(unknown: OODMetrics | None) -> Iterator[MetricTile]:
+    """Yield the tiles on unknown images: their rejection rate, and how well the scores separate them from known images."""
     if unknown is None:
         return
-    note = f"of {plural(unknown.n, 'image')} from {unknown.source}"
-    yield MetricTile("Unknown images rejected", percent(unknown.n_rejected / unknown.n), note)
+    note = f"of {plural(unknown.n, 'unknown image')} from {unknown.source} are rejected"
+    yield MetricTile("Rejection rate", percent(unknown.n_rejected / unknown.n), note)
     yield MetricTile("AUROC", number(unknown.auroc), "known against unknown images; 0.5 is random, 1 is perfect")
     note = "known images rejected when 95% of the unknown images are"
     yield MetricTile("FPR at 95% TPR", percent(unknown.fpr_at_95_tpr), note)

@@ -147,7 +147,7 @@ def _limitations(content: ReportContent) -> Iterator[str]:
     yield from ("", "## Limitations", "")
     likelihood_type = content.header.likelihood_type
     yield f"- **Likelihood.** {likelihood_phrase(likelihood_type)}. {_likelihood_limitation(likelihood_type)}"
-    yield f"- **False alarms.** {_guarantee(content.false_alarms)}"
+    yield f"- **False-alarm rate.** {_guarantee(content.false_alarms)}"
     yield "- **Unknown images.** The metrics show how many are rejected; there is no guarantee for them."
     yield "- **Probabilities.** They assume one of the classes above, with the class prior of the training images."
     yield from (f"- {plain(note)}" for note in content.notes)
@@ -155,11 +155,11 @@ def _limitations(content: ReportContent) -> Iterator[str]:
 
 def _guarantee(alarms: FalseAlarms | None) -> str:
     if alarms is None or alarms.scope is CalibrationScope.NONE:
-        return "No guarantee: the calibration images are too few, and no image is rejected as unknown."
+        return "No guarantee: the calibration images are too few, and no image is rejected."
     scope = "of every class" if alarms.scope is CalibrationScope.PER_CLASS else "of all classes together"
     return (
         f"If new images are exchangeable with the calibration images, at most {alarms.alpha * 100:g}% of the images {scope} "
-        "are rejected as unknown, in expectation over calibration sets. The guarantee does not cover images of another "
+        "are rejected, in expectation over calibration sets. The guarantee does not cover images of another "
         "camera, place or season."
     )
 

@@ -188,7 +188,7 @@ PREDICTIONS = (
     MetricColumn("Calib. error", _accuracy_metric(lambda q: q.ece), lambda v: percent(v, 2), "lowest"),
     MetricColumn("Brier", _accuracy_metric(lambda q: q.brier), lambda v: number(v, 4), "lowest"),
     BITS,
-    MetricColumn("False alarms", _accuracy_metric(lambda q: q.false_alarm_rate), percent),
+    MetricColumn("False-alarm rate", _accuracy_metric(lambda q: q.false_alarm_rate), percent),
 )
 THROUGHPUT = MetricColumn("Images/s", _efficiency_metric(lambda c: c.images_per_second), rate, "highest")
 COSTS = (

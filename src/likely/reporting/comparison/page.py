@@ -147,8 +147,8 @@ def _chapters(comparison: Comparison) -> list[tuple[str, list[_Section]]]:
 def _predictions(comparison: Comparison) -> _Section:
     introduction = (
         "All families, measured on the same test images. Balanced accuracy is the mean recall over the classes; log loss, "
-        "calibration error and Brier score measure the probabilities; bits/dim the likelihood; false alarms are known images "
-        "that are rejected as unknown."
+        "calibration error and Brier score measure the probabilities; bits/dim the likelihood; the false-alarm rate is "
+        "the fraction of known images that are rejected."
     )
     kinds = {
         result.accuracy.likelihood_kind or ""

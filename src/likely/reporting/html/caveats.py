@@ -63,7 +63,7 @@ def _false_alarms(content: ReportContent) -> Iterator[str]:
         return
     names = listing(tuple(f"{row.name} ({row.rejected} of {row.n}, at most {row.bound} expected)" for row in above), 3)
     yield (
-        f"More false alarms than the guaranteed {alarms.alpha * 100:g}%: {names}. "
+        f"The false-alarm rate is above the guaranteed {alarms.alpha * 100:g}%: {names}. "
         "These images differ from the calibration images, so the guarantee does not cover them."
     )
 

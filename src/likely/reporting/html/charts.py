@@ -231,7 +231,7 @@ def false_alarm_chart(rows: tuple[FalseAlarmRow, ...], alpha: float) -> Markup:
         bottom + 36,
         *legend([("s1", "measured"), ("warm", "above the bound"), ("limit", "95% bound")], 2),
         line((x(alpha), 30), (x(alpha), bottom), class_="ideal"),
-        *x.x_axis(bottom, f"false alarms; dashed line: alpha = {percent_label(alpha)}", percent_label),
+        *x.x_axis(bottom, f"false-alarm rate; dashed line: alpha = {percent_label(alpha)}", percent_label),
         *(mark for i, row in enumerate(rows) for mark in _false_alarm_marks(x, 44.0 + 20 * i, names[i], row)),
     )
 
@@ -279,7 +279,7 @@ def _bars(plot: Frame, fractions: Floats, group: tuple[int, int]) -> Iterator[Ma
 def _alpha_mark(plot: Frame, alpha: float) -> Iterator[Markup]:
     x = plot.x(alpha)
     yield line((x, plot.y.start), (x, plot.y.stop), class_="limit")
-    yield text(f"unknown: p ≤ {alpha:g}", x - 1, plot.y.stop - 5, class_="note")
+    yield text(f"rejected: p ≤ {alpha:g}", x - 1, plot.y.stop - 5, class_="note")
 
 
 # --- elements -------------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Curves:
 
 
 class FalseAlarmRow(NamedTuple):
-    """False alarms of one class, or of all: n known images, of which some were rejected.
+    """False alarms of one class, or of all classes: n known test images, of which some were rejected.
 
     `bound` is the largest number of rejections that the guarantee explains; None without a guarantee.
     """
@@ -71,7 +71,7 @@ class FalseAlarmRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FalseAlarms:
-    """Known test images rejected as unknown at false-alarm rate `alpha`: counts per class, (K,)."""
+    """Known test images that were rejected, counted per class, (K,); the guarantee allows a fraction `alpha`."""
 
     alpha: float
     scope: CalibrationScope

@@ -168,6 +168,7 @@ def _environment() -> Environment:
     loader = FileSystemLoader(_TEMPLATES)
     env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     env.filters["breakable"] = _breakable
+    env.filters["code"] = _code
     return env
 
 
@@ -180,6 +181,15 @@ def _breakable(text: str | Markup) -> Markup:
     if isinstance(text, Markup):
         return text
     return Markup(re.sub(r"([/_])(?=\w)", r"\1<wbr>", str(escape(text))))
+
+
+def _code(text: str) -> Markup:
+    """Set text between backticks in a monospaced font.
+
+    >>> _code("run `a < b`")
+    Markup('run <code>a &lt; b</code>')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _sha256(style: str) -> str:

@@ -99,7 +99,7 @@ def _segment_name(segment: Segment) -> str:
 
 def _reconstructions(found: Reconstructions, names: tuple[str, ...]) -> Section:
     introduction = (
-        "Above, test images; below, their reconstructions from the latent code. The model cannot use details that are "
+        "Above, real images; below, their reconstructions from the latent code. The model cannot use details that are "
         "lost here to distinguish classes."
     )
     triples = zip(found.originals, found.reconstructions, found.labels.tolist(), strict=True)
@@ -113,7 +113,7 @@ def _reconstructions(found: Reconstructions, names: tuple[str, ...]) -> Section:
 
 def _most_atypical(found: MostAtypical, names: tuple[str, ...]) -> Section:
     introduction = (
-        "Test images with the smallest p-values. Often they are damaged, mislabeled, "
+        "Images with the smallest p-values. Often they are damaged, mislabeled, "
         "or of a kind that needs more training images."
     )
     rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), strict=True)
@@ -135,7 +135,7 @@ def _most_confident_errors(found: MostConfidentErrors, names: tuple[str, ...]) -
 
 def _error_image(image: Images, label: str, predicted: str, probability: float) -> ReportImage:
     alt = f"Image of {label}, predicted {predicted} with {percent(probability, 0)}"
-    return _report_image(image, alt, _DIAGNOSTIC_EDGE, (f"predicted {predicted} {probability:.2f}", f"label {label}"))
+    return _report_image(image, alt, _DIAGNOSTIC_EDGE, (f"predicted {predicted} ({probability:.2f})", f"label {label}"))
 
 
 def _label_issues(found: LabelIssues, names: tuple[str, ...]) -> Section:

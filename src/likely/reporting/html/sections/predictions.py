@@ -133,7 +133,7 @@ def _class_row(table: PerClass, k: int, name: str, alarms: FalseAlarms | None) -
 def _rejection(charts: tuple[Chart, ...]) -> Section:
     introduction = (
         "A p-value is the fraction of calibration images that were at least as atypical as the image. "
-        "An image is unknown if its p-value is small for every class."
+        "An image is rejected if its p-value is at most alpha for every class."
     )
     return Section(
         Chapter.METRICS,
@@ -158,10 +158,10 @@ def _false_alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
     shown = rows if len(rows) <= _MAX_BARS else sorted(rows, key=lambda row: -row.rejected / row.n)[:_N_HIGHEST_BARS]
     selection = "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} rows with the highest rates. "
     caption = (
-        f"{selection}Images of known classes that were rejected as unknown. {_GUARANTEES[alarms.scope]} "
+        f"{selection}Fraction of the known images that were rejected. {_GUARANTEES[alarms.scope]} "
         "Random variation explains an excess between the dashed line and the mark, but not beyond the mark."
     )
-    return Chart("False alarms", false_alarm_chart(tuple(shown), alarms.alpha), caption)
+    return Chart("False-alarm rates", false_alarm_chart(tuple(shown), alarms.alpha), caption)
 
 
 def _p_values(values: PValues, alpha: float | None) -> Chart:

@@ -35,7 +35,7 @@ def robustness_sections(content: ReportContent) -> Iterator[Section]:
         return
     introduction = (
         "Accuracy on corrupted images and under adversarial attacks, and the fraction of these images that the classifier "
-        "rejects as unknown."
+        "rejects."
     )
     yield Section(Chapter.METRICS, "robustness", "Robustness", introduction, blocks, "what does it take to mislead it?")
 

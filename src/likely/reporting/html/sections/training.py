@@ -21,7 +21,7 @@ _METRIC_NAMES = {
     "nll": "Log loss",
     "ece": "Calibration error",
     "bits_per_dim": "Bits per dimension",
-    "false_alarm_rate": "False alarms",
+    "false_alarm_rate": "False-alarm rate",
 }
 _FRACTIONS = {"accuracy", "ece", "false_alarm_rate"}
 _REPEAT_COLUMNS = (
@@ -106,7 +106,8 @@ def _curve_charts(training: Curves) -> Iterator[Chart]:
         both = {"training": training.losses.get(name), "validation": training.validation.get(name)}
         series = {split: values for split, values in both.items() if values is not None}
         svg = line_chart(training.epochs, series, f"{name} over {plural(len(training.epochs), 'epoch')}")
-        yield Chart(name, svg, _best_value(series, highest=name in _HIGHER_IS_BETTER))
+        title = _METRIC_NAMES.get(name, name.replace("_", " ").capitalize())
+        yield Chart(title, svg, _best_value(series, highest=name in _HIGHER_IS_BETTER))
     if training.learning_rate is not None:
         svg = line_chart(training.epochs, {"learning rate": training.learning_rate}, "Learning rate over the epochs")
         yield Chart("Learning rate", svg, "Size of each optimizer step.")
