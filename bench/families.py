@@ -28,6 +28,7 @@ COLUMNS: Mapping[str, tuple[Callable[[dict[str, Any]], float | None], str]] = {
     "false-alarm rate": (lambda r: r["accuracy"]["false_alarm_rate"], ".3f"),
     "images/s": (lambda r: r["efficiency"]["images_per_second"], ",.0f"),
     "relative to baseline": (lambda r: r["efficiency"]["relative_to_baseline"], ".2f"),
+    "predictions/s": (lambda r: r["efficiency"]["predictions_per_second"], ",.0f"),
     "epochs": (lambda r: r["efficiency"]["epochs_done"], ".0f"),
     "FID": (lambda r: (r["fidelity"] or {}).get("frechet"), ".4f"),
     "precision": (lambda r: (r["fidelity"] or {}).get("precision"), ".3f"),

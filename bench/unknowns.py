@@ -155,7 +155,7 @@ def summary() -> str:
 
 
 def _cell(kind: dict[str, Any]) -> str:
-    return f"{kind['auroc']:.2f} / {kind['by_probability']:.2f} / {kind['unknown_rate'][ALPHA]:.2f}"
+    return f"{kind['auroc']:.4f} / {kind['by_probability']:.4f} / {kind['unknown_rate'][ALPHA]:.4f}"
 
 
 def full_tables() -> str:
