@@ -7,6 +7,8 @@ that callers of a Python library expect.
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -73,3 +75,10 @@ class DivergenceError(LikelyError, ArithmeticError):
     """A loss that became NaN or exploded repeatedly, at ever lower learning rates."""
 
     exit_code = 1
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return "; did you mean 'cat'?" for the choice most similar to an unknown `word`, ignoring case, or "" if none is."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    close = difflib.get_close_matches(word.casefold(), by_folded, n=1)
+    return f"; did you mean {by_folded[close[0]]!r}?" if close else ""

@@ -139,7 +139,7 @@ def test_the_same_pixels_however_an_array_holds_them() -> None:
 
 
 def test_an_array_of_floats_is_turned_into_pixels_at_once(monkeypatch) -> None:
-    monkeypatch.setattr("likely.data.reader.read_image", None)  # would be called for every image
+    monkeypatch.setattr("likely.data.loading.read_image", None)  # would be called for every image
     X = np.random.default_rng(0).random((200, 6, 5))
     assert np.array_equal(pixels(X), np.stack([read_image(x, GRAY) for x in X]))
 
@@ -196,7 +196,7 @@ def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
     monkeypatch.setattr(
         "likely.data.image_dataset.read_image", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw)
     )
-    monkeypatch.setattr("likely.data.reader.read_image", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw))
+    monkeypatch.setattr("likely.data.loading.read_image", lambda *a, **kw: decoded.append(1) or read_image(*a, **kw))
     X = [Image.fromarray(image) for image in noise(9, 6, 5)]
     images = arrays.images(X, GRAY)
     assert isinstance(images, LazyImages)

@@ -13,7 +13,7 @@ from PIL import Image
 from likely.cli.data import command
 from likely.data.quality.check import CheckOptions, check
 from likely.data.quality.issues import DataIssues
-from likely.data.quality.near_duplicates import NearDuplicateOptions, Thumbnails, nearest_duplicates
+from likely.data.quality.near_duplicates import NearDuplicateOptions, Thumbnails
 from likely.exceptions import DataError
 
 
@@ -160,14 +160,14 @@ def test_nearest_duplicates_equal_those_of_an_exhaustive_comparison(noise) -> No
     expected = np.where(
         correlation.max(axis=1) >= NearDuplicateOptions().min_correlation, correlation.argmax(axis=1), -1
     )
-    assert np.array_equal(nearest_duplicates(these, those), expected)
+    assert np.array_equal(these.nearest_duplicates(those), expected)
     assert ((expected >= 0).sum() > 0) == (noise < 0.06)
 
 
 def test_every_image_of_a_large_cluster_has_a_near_duplicate() -> None:
     rng = np.random.default_rng(0)
     crowd = thumbnails_of(rng.normal(size=(1, 1, 16, 16)) + 0.01 * rng.normal(size=(400, 1, 16, 16)))
-    duplicates_of = nearest_duplicates(crowd, crowd)
+    duplicates_of = crowd.nearest_duplicates(crowd)
     assert (duplicates_of >= 0).all()
     assert (duplicates_of != np.arange(400)).all()
 
@@ -228,4 +228,4 @@ def test_data_that_is_not_understood_is_a_sentence(tmp_path) -> None:
 
 def test_constant_images_have_no_near_duplicates() -> None:
     blank = Thumbnails(np.zeros((3, 1, 16, 16), np.float32), np.arange(3), np.ones(3, np.bool_))
-    assert (nearest_duplicates(blank, blank) == -1).all()
+    assert (blank.nearest_duplicates(blank) == -1).all()

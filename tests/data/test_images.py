@@ -21,8 +21,8 @@ from pydantic import ValidationError
 
 from likely.base import to_eight_bit, to_unit
 from likely.data.decoding import ORIENTATION, decode
-from likely.data.discovery import find_images
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image, to_pil, write_image
+from likely.data.sources.folder import find_images
 from likely.exceptions import ImageError
 
 POLICIES = ("pad", "crop", "stretch")

@@ -19,7 +19,7 @@ from likely.classifier.scoring import batch_outputs, bits_per_dim, concatenate, 
 from likely.data import arrays
 from likely.data.image_dataset import ImageBatch, ImageDataset
 from likely.data.preprocessing import ImageFormat
-from likely.exceptions import InvalidValueError, UnsupportedError
+from likely.exceptions import InvalidValueError, UnsupportedError, did_you_mean
 from likely.features.feature_decoder import FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline
 from likely.inference.decision import ConformalOutput, DecisionRule
@@ -90,7 +90,9 @@ class Predictor:
 
     def index(self, label: Any) -> int:
         """Return the index of a class; InvalidValueError names the nearest one."""
-        return arrays.class_index(self.labels, str(label))
+        if str(label) not in self.labels:
+            raise InvalidValueError(f"there is no class {str(label)!r}{did_you_mean(str(label), self.labels)}")
+        return self.labels.index(str(label))
 
     def load_images(self, inputs: Any, names: Sequence[str] | None = None) -> ImageBatch:
         """Decode paths, bytes, Pillow images or an array in the model's format, or take vectors or a decoded batch."""

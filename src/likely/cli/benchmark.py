@@ -191,7 +191,7 @@ def _options(typed: Sequence[str], families: set[str]) -> dict[str, dict[str, An
 
 
 def _parse_option(words: str, families: set[str]) -> tuple[str, str, str]:
-    from likely.data.suggestions import did_you_mean
+    from likely.exceptions import did_you_mean
 
     target, equals, value = words.partition("=")
     family, dot, name = target.partition(".")

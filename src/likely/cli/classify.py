@@ -70,7 +70,7 @@ def command(
 
     Exit code 1 if an image could not be read; all others are classified.
     """
-    from likely.data.discovery import find_images
+    from likely.data.sources.folder import find_images
 
     if prior == ADAPT and mask is not None:
         raise click.UsageError("--prior adapt uses whole images; with --mask, give a prior file or uniform")

@@ -110,7 +110,7 @@ def _extend(classifier: Predictor, name: str, folder: Path) -> _ExtendResult:
     from likely.classifier.class_incremental import with_new_class
     from likely.cli.console import console
     from likely.data.decoding import ImageWarning
-    from likely.data.discovery import find_images
+    from likely.data.sources.folder import find_images
 
     paths = find_images([str(folder)])
     if not paths:

@@ -15,10 +15,9 @@ from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
 from likely.data.decoding import Array, source_name
 from likely.data.image_dataset import ImageBatch, ImageDataset, LazyImages
 from likely.data.listing import DataListing
+from likely.data.loading import Reader, ReadResult
 from likely.data.preprocessing import ImageFormat, ImageOptions
-from likely.data.reader import Reader, ReadResult
 from likely.data.sources.base import ArrayItems, LoadError, SourceItems, SplitListing
-from likely.data.suggestions import did_you_mean
 from likely.exceptions import ImageError, InvalidValueError
 
 _IMAGES = "images (N, height, width), (N, height, width, 1|3|4) or (N, 1|3, height, width)"
@@ -126,13 +125,6 @@ def images(X: Any, format: ImageFormat | None) -> ImageDataset:
 def _no_hash(pixels: Array) -> bytes:
     """Replace `fingerprint` where duplicates do not matter: hashing takes longer than reading an array."""
     return bytes(8)
-
-
-def class_index(classes: Sequence[str], name: str) -> int:
-    """Return the index of a class; raise InvalidValueError with the nearest name for an unknown one."""
-    if name not in classes:
-        raise InvalidValueError(f"there is no class {name!r}{did_you_mean(name, classes)}")
-    return classes.index(name)
 
 
 def _read(listed: SourceItems, format: ImageFormat | None, hash: Callable[[Array], bytes]) -> ReadResult:

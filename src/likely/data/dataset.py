@@ -15,7 +15,7 @@ from likely.data.image_dataset import ConcatImages, ImageDataset
 from likely.data.preprocessing import ImageFormat
 from likely.data.quality.issues import counted
 from likely.data.sources.base import LoadError
-from likely.data.suggestions import did_you_mean
+from likely.exceptions import did_you_mean
 
 Integers: TypeAlias = NDArray[np.int64]
 

@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import ImageError
+from likely.exceptions import ImageError, did_you_mean
 
 Array: TypeAlias = NDArray[Any]
 Source: TypeAlias = str | Path | bytes | Image.Image | Array

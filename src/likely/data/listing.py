@@ -15,11 +15,11 @@ from likely.data.sources.base import SPLITS, ArrayItems, Listings, SourceItems
 from likely.data.sources.digits import NAME as DIGITS
 from likely.data.sources.digits import list_digits
 from likely.data.sources.folder import list_folder
-from likely.data.sources.idx import has_idx_files, is_idx_name, list_idx
+from likely.data.sources.idx import FILE_NAME as IDX_NAME
+from likely.data.sources.idx import list_idx
 from likely.data.sources.manifest import READERS, list_manifest
 from likely.data.sources.npz import list_npz
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import DataError, ImageError
+from likely.exceptions import DataError, ImageError, did_you_mean
 
 _SOURCES = "a folder of class folders, idx files, an .npz, a .csv, .jsonl or .parquet manifest, or the word 'digits'"
 _DEFAULT_SIDE = 64  # pixels, unless all images have the same smaller size
@@ -111,12 +111,12 @@ def _list_path(path: Path) -> Listings:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder{_suggestion(path)}")
     if path.is_dir():
-        return list_idx(path) if has_idx_files(path) else list_folder(path)
+        return list_idx(path) or list_folder(path)
     if path.suffix.lower() == ".npz":
         return list_npz(path)
     if path.suffix.lower() in READERS:
         return list_manifest(path)
-    expected = f"the folder of the idx files, {path.parent}," if is_idx_name(path.name) else _SOURCES
+    expected = f"the folder of the idx files, {path.parent}," if IDX_NAME.fullmatch(path.name) else _SOURCES
     raise DataError(f"{path}: is not a known data source; {expected} was expected")
 
 

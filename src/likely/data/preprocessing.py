@@ -15,8 +15,7 @@ from PIL import Image
 from pydantic import Field, field_validator, model_validator
 
 from likely.data.decoding import Array, Mode, Source, decode, opacity, source_name, to_8bit
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import ImageError, InvalidValueError
+from likely.exceptions import ImageError, InvalidValueError, did_you_mean
 from likely.options import Options
 
 Resize: TypeAlias = Literal["pad", "crop", "stretch"]

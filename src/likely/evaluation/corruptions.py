@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from likely.data.image_dataset import ImageDataset
 from likely.data.preprocessing import to_pil
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import InvalidValueError
+from likely.exceptions import InvalidValueError, did_you_mean
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Rng: TypeAlias = np.random.Generator

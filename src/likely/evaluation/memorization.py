@@ -8,7 +8,7 @@ from pydantic import Field
 from likely.base import GenerativeModel
 from likely.classifier import Predictor
 from likely.data.dataset import LabeledImages
-from likely.data.quality.near_duplicates import make_thumbnails
+from likely.data.quality.near_duplicates import Thumbnails
 from likely.evaluation.metrics import Floats, Ints, auroc
 from likely.options import Options
 
@@ -108,7 +108,7 @@ def _nn_memorization(
     """
     train, held_out = train.labeled(), held_out.labeled()
     x_train, x_held_out, x_generated = (
-        make_thumbnails(images).thumbnails.reshape(len(images), -1) for images in (train, held_out, generated)
+        Thumbnails.from_images(images).thumbnails.reshape(len(images), -1) for images in (train, held_out, generated)
     )
     nearest_train, distance_to_train = _nearest(x_generated, x_train)
     nearest_held_out, distance_to_held_out = _nearest(x_generated, x_held_out)

@@ -17,7 +17,7 @@ from likely.classifier import Predictor
 from likely.classifier.sampling import sample
 from likely.data.dataset import LabeledImages, fingerprint, to_hashes
 from likely.data.image_dataset import ArrayDataset, ImageDataset
-from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
+from likely.data.quality.near_duplicates import Thumbnails
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
 from likely.exceptions import InvalidValueError
 from likely.models import families_with
@@ -98,7 +98,7 @@ class NearDuplicates(Options):
     @classmethod
     def count(cls, generated: LabeledImages, train: LabeledImages, held_out: LabeledImages) -> Self:
         """Count duplicates and near-duplicates of training images; see `likely.data.quality.near_duplicates`."""
-        known = make_thumbnails(train)
+        known = Thumbnails.from_images(train)
         n, n_real = _n_duplicates(generated, known), _n_duplicates(held_out, known)
         return cls(n=len(generated), n_duplicates=n, n_real=len(held_out), n_real_duplicates=n_real, n_train=len(train))
 
@@ -207,5 +207,5 @@ def _weighted_accuracy(real: _Predictions, weights: Ints) -> float | None:
 def _n_duplicates(images: LabeledImages, known: Thumbnails) -> int:
     if not len(images):
         return 0
-    is_near = nearest_duplicates(make_thumbnails(images), known) >= 0  # without exact duplicates
+    is_near = Thumbnails.from_images(images).nearest_duplicates(known) >= 0  # without exact duplicates
     return int((is_near | np.isin(images.hashes, known.hashes)).sum())

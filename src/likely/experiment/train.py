@@ -69,7 +69,8 @@ class Training:
     ) -> None:
         if snapshot is not None and snapshot[1]["data"] != setup.digest:
             raise TrainConfigError(
-                f"{setup.config.data} has changed since the training began, so it cannot be resumed; start a new one with --overwrite"
+                f"{setup.config.data} has changed since the training began, so it cannot be resumed; --overwrite starts a new "
+                "training"
             )
         self.setup, self.folder, self.command, self.snapshot = setup, folder, command, snapshot
         self.trainer = self._trainer(setup.splits, setup.config.seed, snapshot)

@@ -14,10 +14,9 @@ from likely.data.listing import list_data
 from likely.data.loading import NATIVE_FORMAT, load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.quality.duplicates import find_duplicates
-from likely.data.quality.issues import DataIssues, Issue, Severity, counted, error, note, warning
+from likely.data.quality.issues import DataIssues, Issue, Severity, counted
 from likely.data.sources.base import FileItems, Listings
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import ImageError
+from likely.exceptions import ImageError, did_you_mean
 from likely.options import Options
 
 
@@ -65,14 +64,14 @@ def check(
 def _unreadable(dataset: Dataset) -> Iterator[Issue]:
     if n := len(dataset.errors):
         message = f"{counted(n, 'file or line', 'files or lines')} skipped as unreadable"
-        yield error("unreadable", message, n, (each.message for each in dataset.errors))
+        yield Issue.error("unreadable", message, n, (each.message for each in dataset.errors))
 
 
 def _class_sizes(dataset: Dataset, options: CheckOptions) -> Iterator[Issue]:
     """Report missing, small and imbalanced classes."""
     if len(dataset.classes) < 2:
         present = f"only one class, {dataset.classes[0]!r}" if dataset.classes else "no class"
-        yield error("few-classes", f"there is {present}; training needs two or more", len(dataset.classes), ())
+        yield Issue.error("few-classes", f"there is {present}; training needs two or more", len(dataset.classes), ())
     if dataset.train is not None:
         counts = dict(zip(dataset.classes, dataset.train.class_counts(len(dataset.classes)), strict=True))
         yield from _small_classes(counts, options.min_class_size)
@@ -81,7 +80,7 @@ def _class_sizes(dataset: Dataset, options: CheckOptions) -> Iterator[Issue]:
         counts = dict(zip(dataset.classes, dataset.test.class_counts(len(dataset.classes)), strict=True))
         if missing := [name for name, n in counts.items() if not n]:
             message = f"{counted(len(missing), 'class', 'classes')} without test images"
-            yield note("untested-class", message, len(missing), missing)
+            yield Issue.note("untested-class", message, len(missing), missing)
 
 
 def _small_classes(counts: Mapping[str, int], min_size: int) -> Iterator[Issue]:
@@ -89,14 +88,14 @@ def _small_classes(counts: Mapping[str, int], min_size: int) -> Iterator[Issue]:
     if missing := [name for name, n in counts.items() if not n]:
         message = f"{counted(len(missing), 'class', 'classes')} without training images"
         examples = (f"{name}{did_you_mean(name, trained)}" for name in missing)
-        yield error("untrained-class", message, len(missing), examples)
+        yield Issue.error("untrained-class", message, len(missing), examples)
     kinds = (
         ("one-image-class", range(1, 2), "with a single training image, too few to calibrate with"),
         ("tiny-class", range(2, min_size), f"with fewer than {min_size} training images"),
     )
     for kind, sizes, description in kinds:
         if small := [f"{name} ({n})" if n > 1 else name for name, n in counts.items() if n in sizes]:
-            yield warning(kind, f"{counted(len(small), 'class', 'classes')} {description}", len(small), small)
+            yield Issue.warning(kind, f"{counted(len(small), 'class', 'classes')} {description}", len(small), small)
 
 
 def _imbalance(counts: Mapping[str, int], max_ratio: float) -> Iterator[Issue]:
@@ -104,7 +103,7 @@ def _imbalance(counts: Mapping[str, int], max_ratio: float) -> Iterator[Issue]:
     if ranked and counts[ranked[-1]] > max_ratio * counts[ranked[0]]:
         small, large = ranked[0], ranked[-1]
         message = f"imbalanced classes: {large} has {counts[large]:,} training images, {small} has {counts[small]:,}"
-        yield warning("imbalance", message, 1, (large, small))
+        yield Issue.warning("imbalance", message, 1, (large, small))
 
 
 def _image_sizes(listings: Listings, options: CheckOptions) -> Iterator[Issue]:
@@ -124,7 +123,7 @@ def _image_sizes(listings: Listings, options: CheckOptions) -> Iterator[Issue]:
                 target.append(f"{items.name(i)} ({header.width} x {header.height})")
     if tiny:
         message = f"{counted(len(tiny), 'image')} less than {options.min_side} pixels high or wide"
-        yield warning("tiny-image", message, len(tiny), tiny)
+        yield Issue.warning("tiny-image", message, len(tiny), tiny)
     if long:
         message = f"{counted(len(long), 'image')} with an aspect ratio above {options.max_aspect_ratio:g}"
-        yield warning("long-image", message, len(long), long)
+        yield Issue.warning("long-image", message, len(long), long)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.data.dataset import Dataset, Integers, LabeledImages
-from likely.data.quality.issues import Issue, counted, error, note, warning
-from likely.data.quality.near_duplicates import Thumbnails, make_thumbnails, nearest_duplicates
+from likely.data.quality.issues import Issue, counted
+from likely.data.quality.near_duplicates import Thumbnails
 from likely.data.splits import duplicate_groups
 
 _SAMPLE_SEED = 0  # fixed, so that two checks of the same data agree
@@ -39,7 +39,7 @@ def _label_conflicts(dataset: Dataset) -> Iterator[Issue]:
 
     if n := int(conflicting.sum()):
         message = f"{counted(n, 'image')} with exact duplicates under another label"
-        yield error("label-conflict", message, n, _chains(np.flatnonzero(conflicting), groups, name))
+        yield Issue.error("label-conflict", message, n, _chains(np.flatnonzero(conflicting), groups, name))
 
 
 def _duplicates(name: str, images: LabeledImages) -> Iterator[Issue]:
@@ -47,7 +47,9 @@ def _duplicates(name: str, images: LabeledImages) -> Iterator[Issue]:
     sizes = np.bincount(groups)
     if n := len(groups) - int((sizes > 0).sum()):
         message = f"{counted(n, 'exact duplicate')} of another image of {name}"
-        yield warning("duplicate", message, n, _chains(np.flatnonzero(sizes[groups] > 1), groups, images.images.name))
+        yield Issue.warning(
+            "duplicate", message, n, _chains(np.flatnonzero(sizes[groups] > 1), groups, images.images.name)
+        )
 
 
 def _leaks(name: str, images: LabeledImages, train: LabeledImages) -> Iterator[Issue]:
@@ -56,7 +58,7 @@ def _leaks(name: str, images: LabeledImages, train: LabeledImages) -> Iterator[I
         hashes, firsts = np.unique(train.hashes, return_index=True)
         originals = firsts[np.searchsorted(hashes, images.hashes[leaked])]
         message = f"{counted(n, 'image')} of {name} also in train"
-        yield error("leak", message, n, _pairs(images, leaked, "=", train, originals))
+        yield Issue.error("leak", message, n, _pairs(images, leaked, "=", train, originals))
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def _dedup_view(images: LabeledImages, max_compared: int) -> _DedupView:
     if is_sampled:
         firsts = np.random.default_rng(_SAMPLE_SEED).choice(firsts, max_compared, replace=False)
     compared = images.subset(np.sort(firsts))
-    return _DedupView(images, compared, make_thumbnails(compared), is_sampled)
+    return _DedupView(images, compared, Thumbnails.from_images(compared), is_sampled)
 
 
 def _near(views: dict[str, _DedupView]) -> Iterator[Issue]:
@@ -84,7 +86,7 @@ def _near(views: dict[str, _DedupView]) -> Iterator[Issue]:
         yield from _constant(name, view)
         if view.is_sampled:
             n = len(view.compared)
-            yield note("sampled", f"only {n:,} images of {name} were compared for near-duplicates", n, ())
+            yield Issue.note("sampled", f"only {n:,} images of {name} were compared for near-duplicates", n, ())
     if train := views.get("train"):
         yield from _near_duplicates(train)
         for name, view in views.items():
@@ -96,26 +98,30 @@ def _constant(name: str, view: _DedupView) -> Iterator[Issue]:
     constant = np.flatnonzero(np.isin(view.images.hashes, view.thumbnails.hashes[view.thumbnails.constant]))
     if n := len(constant):
         message = f"{counted(n, 'image')} of {name} with a single color"
-        yield warning("constant", message, n, (view.images.images.name(i) for i in constant.tolist()))
+        yield Issue.warning("constant", message, n, (view.images.images.name(i) for i in constant.tolist()))
 
 
 def _near_duplicates(train: _DedupView) -> Iterator[Issue]:
-    nearest = nearest_duplicates(train.thumbnails, train.thumbnails)
+    nearest = train.thumbnails.nearest_duplicates(train.thumbnails)
     duplicates = np.flatnonzero(nearest >= 0)
     if n := len(duplicates):
         # List two images that are each other's nearest duplicate once.
         listed = duplicates[(nearest[nearest[duplicates]] != duplicates) | (duplicates < nearest[duplicates])]
         message = f"{counted(n, 'image')} of train with near-duplicates in train"
-        yield note("near-duplicate", message, n, _pairs(train.compared, listed, "~", train.compared, nearest[listed]))
+        yield Issue.note(
+            "near-duplicate", message, n, _pairs(train.compared, listed, "~", train.compared, nearest[listed])
+        )
 
 
 def _near_leaks(name: str, view: _DedupView, train: _DedupView) -> Iterator[Issue]:
-    nearest = nearest_duplicates(view.thumbnails, train.thumbnails)
+    nearest = view.thumbnails.nearest_duplicates(train.thumbnails)
     nearest[np.isin(view.thumbnails.hashes, train.images.hashes)] = -1  # reported as exact leaks
     leaked = np.flatnonzero(nearest >= 0)
     if n := len(leaked):
         message = f"{counted(n, 'image')} of {name} with near-duplicates in train"
-        yield warning("near-leak", message, n, _pairs(view.compared, leaked, "~", train.compared, nearest[leaked]))
+        yield Issue.warning(
+            "near-leak", message, n, _pairs(view.compared, leaked, "~", train.compared, nearest[leaked])
+        )
 
 
 def _pairs(a: LabeledImages, i: Integers, sign: str, b: LabeledImages, j: Integers) -> Iterator[str]:

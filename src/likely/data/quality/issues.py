@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import islice
-from typing import Any
+from typing import Any, Self
 
 from likely.data.preprocessing import ImageFormat
 
@@ -30,6 +30,21 @@ class Issue:
     message: str
     count: int
     examples: tuple[str, ...]
+
+    @classmethod
+    def error(cls, kind: str, message: str, count: int, examples: Iterable[str]) -> Self:
+        """Create an issue that makes training or its evaluation invalid."""
+        return cls(kind, Severity.ERROR, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
+
+    @classmethod
+    def warning(cls, kind: str, message: str, count: int, examples: Iterable[str]) -> Self:
+        """Create an issue that impairs training or its evaluation."""
+        return cls(kind, Severity.WARNING, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
+
+    @classmethod
+    def note(cls, kind: str, message: str, count: int, examples: Iterable[str]) -> Self:
+        """Create an issue for information only."""
+        return cls(kind, Severity.NOTE, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
 
 
 @dataclass(frozen=True)
@@ -58,21 +73,6 @@ class DataIssues:
             "n_unreadable": self.n_unreadable,
             "issues": [asdict(issue) for issue in self.issues],
         }
-
-
-def error(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
-    """Create an issue that makes training or its evaluation invalid."""
-    return Issue(kind, Severity.ERROR, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
-
-
-def warning(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
-    """Create an issue that impairs training or its evaluation."""
-    return Issue(kind, Severity.WARNING, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
-
-
-def note(kind: str, message: str, count: int, examples: Iterable[str]) -> Issue:
-    """Create an issue for information only."""
-    return Issue(kind, Severity.NOTE, message, count, tuple(islice(examples, _MAX_EXAMPLES)))
 
 
 def counted(n: int, singular: str, plural: str = "") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 import torch
@@ -54,21 +54,40 @@ class Thumbnails:
     hashes: Integers
     constant: NDArray[np.bool_]
 
+    @classmethod
+    def from_images(cls, images: LabeledImages, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES) -> Self:
+        """Compute the thumbnails of all images, 1 kB per image and channel."""
+        thumbnails = np.empty((len(images), images.images.shape[0], _SIDE, _SIDE), np.float32)
+        constant = np.empty(len(images), np.bool_)
+        for block in np.split(np.arange(len(images)), range(_BATCH_SIZE, len(images), _BATCH_SIZE)):
+            pixels = images.images.batch(block)
+            thumbnails[block] = _thumbnails(pixels, options.min_contrast).numpy()
+            constant[block] = (pixels.flatten(1) == pixels.flatten(1)[:, :1]).all(dim=1).numpy()
+        return cls(thumbnails, images.hashes, constant)
+
     @property
     def nonblank(self) -> Integers:
         """Indices of the thumbnails that are not blank."""
         return np.flatnonzero(self.thumbnails.any(axis=(1, 2, 3)))
 
+    def nearest_duplicates(
+        self, references: Thumbnails, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES
+    ) -> Integers:
+        """Return the index of each image's most correlated near-duplicate among the references, or -1: (N,).
 
-def make_thumbnails(images: LabeledImages, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES) -> Thumbnails:
-    """Compute the thumbnails of all images, 1 kB per image and channel."""
-    thumbnails = np.empty((len(images), images.images.shape[0], _SIDE, _SIDE), np.float32)
-    constant = np.empty(len(images), np.bool_)
-    for block in np.split(np.arange(len(images)), range(_BATCH_SIZE, len(images), _BATCH_SIZE)):
-        pixels = images.images.batch(block)
-        thumbnails[block] = _thumbnails(pixels, options.min_contrast).numpy()
-        constant[block] = (pixels.flatten(1) == pixels.flatten(1)[:, :1]).all(dim=1).numpy()
-    return Thumbnails(thumbnails, images.hashes, constant)
+        Exact duplicates, and so the image itself, do not count. Candidates are found by 4 x 4 averages: coordinates along
+        orthonormal vectors, whose distances never exceed those of the thumbnails, so that no pair is missed.
+        """
+        best = np.full(len(self.hashes), -1)
+        rows, columns = self.nonblank, references.nonblank
+        coarse = _coarse(self.thumbnails[rows]), _coarse(references.thumbnails[columns])
+        for i, j in _candidates(*coarse, options):
+            i, j = rows[i], columns[j]
+            correlation = np.einsum("nchw,nchw->n", self.thumbnails[i], references.thumbnails[j])
+            is_duplicate = (correlation >= options.min_correlation) & (self.hashes[i] != references.hashes[j])
+            order = np.argsort(correlation[is_duplicate], kind="stable")  # the last assignment is the most correlated
+            best[i[is_duplicate][order]] = j[is_duplicate][order]
+        return best
 
 
 def _thumbnails(pixels: Tensor, min_contrast: float) -> Tensor:
@@ -77,26 +96,6 @@ def _thumbnails(pixels: Tensor, min_contrast: float) -> Tensor:
     length = centered.pow(2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
     is_blank = length < min_contrast * math.sqrt(small[0].numel())
     return torch.where(is_blank, 0, centered / length.clamp_min(1e-6))
-
-
-def nearest_duplicates(
-    queries: Thumbnails, references: Thumbnails, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES
-) -> Integers:
-    """Return the index of each query's most correlated near-duplicate among the references, or -1: (N,).
-
-    Exact duplicates, and so the image itself, do not count. Candidates are found by 4 x 4 averages: coordinates along
-    orthonormal vectors, whose distances never exceed those of the thumbnails, so that no pair is missed.
-    """
-    best = np.full(len(queries.hashes), -1)
-    rows, columns = queries.nonblank, references.nonblank
-    coarse = _coarse(queries.thumbnails[rows]), _coarse(references.thumbnails[columns])
-    for i, j in _candidates(*coarse, options):
-        i, j = rows[i], columns[j]
-        correlation = np.einsum("nchw,nchw->n", queries.thumbnails[i], references.thumbnails[j])
-        is_duplicate = (correlation >= options.min_correlation) & (queries.hashes[i] != references.hashes[j])
-        order = np.argsort(correlation[is_duplicate], kind="stable")  # the last assignment is the most correlated
-        best[i[is_duplicate][order]] = j[is_duplicate][order]
-    return best
 
 
 def _coarse(thumbnails: _Floats) -> _Floats:

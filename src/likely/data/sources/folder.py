@@ -1,4 +1,7 @@
-"""Class folders: a folder's name, at any depth, is the class of its images; train/, val/ and test/ are splits."""
+"""Folders of images, in a fixed order.
+
+In a folder of class folders, a folder's name, at any depth, is the class of its images; train/, val/ and test/ are splits.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
-from likely.data.discovery import SUFFIXES, folders, walk
 from likely.data.sources.base import SPLIT_NAMES, SPLITS, UNLABELED, FileItems, Listings, LoadError, SplitListing
 from likely.data.sources.manifest import READERS
 from likely.exceptions import DataError
+
+SUFFIXES: tuple[str, ...] = (".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".gif", ".bmp", ".dib")
+SUFFIXES += (".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".ico")
 
 
 @dataclass(frozen=True)
@@ -36,14 +41,25 @@ def list_folder(root: Path) -> Listings:
     return splits | {first: replace(splits[first], errors=(*_skipped(root, nodes), *splits[first].errors))}
 
 
+def find_images(inputs: Iterable[str | Path]) -> list[Path]:
+    """Expand folders to all images below them, sorted, and return other paths unchanged, existing or not.
+
+    Hidden files and folders are skipped.
+    """
+    images: list[Path] = []
+    for path in map(Path, inputs):
+        images.extend([file for _, files in _walk(path) for file in files] if path.is_dir() else [path])
+    return images
+
+
 def _split_nodes(root: Path) -> _Nodes:
     """Return the folders of each split; none if folders named like splits are classes, such as `train` beside `bus`."""
     splits: dict[str, list[_FolderNode]] = {}
-    for folder in folders(root):
+    for folder in _folders(root):
         if split := SPLIT_NAMES.get(folder.name.lower()):
             splits.setdefault(split, []).append(_FolderNode(folder, folder))
     tops = [node.top for nodes in splits.values() for node in nodes]
-    others = [folder for folder in folders(root) if folder not in tops]
+    others = [folder for folder in _folders(root) if folder not in tops]
     unlabeled = [_FolderNode(folder, root) for folder in others if _is_unlabeled(folder)]
     if len(others) > len(unlabeled) and any(_has_images_directly(top) for top in tops):
         return {}
@@ -56,7 +72,7 @@ def _skipped(root: Path, nodes: _Nodes) -> Iterator[LoadError]:
     """Report the folders that belong to no split where others do."""
     used = {node.top for of_split in nodes.values() for node in of_split}
     if root not in used:
-        for folder in folders(root):
+        for folder in _folders(root):
             if folder not in used:
                 yield LoadError(str(folder), f"{folder}: is beside {', '.join(nodes)} but not a split; it was skipped")
 
@@ -66,8 +82,8 @@ def _listing(nodes: Iterable[_FolderNode]) -> SplitListing:
     labels: list[str | None] = []
     errors: list[LoadError] = []
     for node in nodes:
-        for folder, files in walk(node.top):
-            below = folders(folder)
+        for folder, files in _walk(node.top):
+            below = _folders(folder)
             errors.extend(_unreadable(inner) for inner in below if not os.access(inner, os.R_OK | os.X_OK))
             if not files and not below:
                 errors.append(LoadError(str(folder), f"{folder}: holds no images{_suggestion(folder)}"))
@@ -94,7 +110,7 @@ def _is_unlabeled(folder: Path) -> bool:
 
 
 def _has_images_directly(folder: Path) -> bool:
-    return any(files for _, files in islice(walk(folder), 1))
+    return any(files for _, files in islice(_walk(folder), 1))
 
 
 def _suggestion(folder: Path) -> str:
@@ -105,3 +121,29 @@ def _suggestion(folder: Path) -> str:
             return f"; did you mean {path}?"
     kinds = ", ".join(sorted({path.suffix.lower() or path.name for path in files})[:5])
     return f", only {kinds}; {', '.join(SUFFIXES[:4])} or similar files were expected" if kinds else ""
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Iterate over a folder and its descendants, sorted, with the image files directly in each; follow each link once."""
+    seen: set[str] = set()
+    for here, below, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if _visible(name))
+        yield Path(here), [Path(here, name) for name in sorted(files) if _is_image(name)]
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Return the visible folders directly in `folder`, sorted."""
+    return sorted(Path(entry) for entry in os.scandir(folder) if entry.is_dir() and _visible(entry.name))
+
+
+def _is_image(name: str) -> bool:
+    return _visible(name) and name.lower().endswith(SUFFIXES)
+
+
+def _visible(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))

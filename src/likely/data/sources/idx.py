@@ -17,27 +17,17 @@ from likely.data.decoding import Array
 from likely.data.sources.base import ArrayItems, Listings, SplitListing, integer_names
 from likely.exceptions import DataError
 
-_PATTERN = re.compile(r"(train|val|valid|validation|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
+FILE_NAME = re.compile(r"(train|val|valid|validation|t10k|test)-(images|labels)[-.]idx[13]-ubyte(\.gz)?")
 _SPLIT_OF = {"train": "train", "t10k": "test", "test": "test"}
 _UNSIGNED_BYTE = 0x08
 _CHUNK = 1 << 18  # bytes decompressed at a time; three copies of them exist
 
 
-def is_idx_name(name: str) -> bool:
-    """Return True for the name of an MNIST file."""
-    return _PATTERN.fullmatch(name) is not None
-
-
-def has_idx_files(folder: Path) -> bool:
-    """Return True if the folder holds idx files."""
-    return any(is_idx_name(path.name) for path in folder.iterdir())
-
-
 def list_idx(folder: Path) -> Listings:
-    """List the splits of a folder of idx files: read labels but not images; raise DataError."""
+    """List the splits of a folder of idx files, none if it holds no such file: read labels but not images; raise DataError."""
     splits: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir()):
-        if match := _PATTERN.fullmatch(path.name):
+        if match := FILE_NAME.fullmatch(path.name):
             # A .gz sorts after its decompressed file, which is faster to read.
             splits.setdefault(_SPLIT_OF.get(match[1], "validation"), {}).setdefault(match[2], path)
     return {split: _listing(folder, files) for split, files in splits.items()}

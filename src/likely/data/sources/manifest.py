@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from likely.data.sources.base import SPLIT_NAMES, SPLITS, FileItems, Listings, LoadError, SplitListing
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import DataError
+from likely.exceptions import DataError, did_you_mean
 
 _FILE, _LABEL, _SPLIT = "file_name", "label", "split"
 _DELIMITERS = ",;\t"

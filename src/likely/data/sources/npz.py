@@ -16,8 +16,7 @@ from numpy.lib import format as npy
 
 from likely.data.decoding import Array
 from likely.data.sources.base import ArrayItems, Listings, SplitListing, integer_names
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import DataError
+from likely.exceptions import DataError, did_you_mean
 
 _SPLIT_OF = {
     "x": "train",

@@ -10,8 +10,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, Response
 
-from likely.data.suggestions import did_you_mean
-from likely.exceptions import LikelyError
+from likely.exceptions import LikelyError, did_you_mean
 from likely.server.http.batching import QueueFullError, ShuttingDownError
 from likely.server.store import STORE_FAULTS
 

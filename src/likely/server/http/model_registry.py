@@ -15,9 +15,8 @@ from likely.base import HasEmbedding
 from likely.checkpoint import TrustPolicy
 from likely.classifier import Predictor, load
 from likely.data.preprocessing import ImageFormat
-from likely.data.suggestions import did_you_mean
 from likely.evaluation.training_record import ReferencePValues, TrainingRecord, load_record
-from likely.exceptions import InvalidValueError, UnknownModelError
+from likely.exceptions import InvalidValueError, UnknownModelError, did_you_mean
 from likely.inference.projection import PCAProjection
 
 MAX_VERSIONS = 2  # loaded versions of a model: the current one and the one before
