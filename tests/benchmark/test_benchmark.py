@@ -30,7 +30,6 @@ from likely.evaluation.evaluate import evaluate
 from likely.exceptions import BenchmarkError, DivergenceError
 from likely.models.gaussian import Gaussian
 from likely.reporting.comparison import ResultKey, markdown_table
-from likely.reporting.comparison.comparability import difference_between_seeds
 from likely.training.options import TrainingOptions
 
 
@@ -164,7 +163,7 @@ def test_the_table_the_page_and_the_picture_are_written(whole):
     assert list(comparison.panels) == ["real", "vae", "gaussian"]
     assert set(comparison.learning_curves) == {BASELINE, "vae"}
     assert comparison.settings["vae"] == "width=4, latent_dims=4"
-    assert difference_between_seeds(comparison) is None
+    assert comparison.difference_between_seeds is None
     benchmark_again = Benchmark(benchmark.config, out)  # what it wrote is not foreign to it
     assert benchmark_again.find_result(BenchmarkRun("vae", 0)) is not None
 
@@ -276,7 +275,7 @@ def test_data_without_a_test_part_have_other_real_images_with_every_seed(tmp_pat
     np.savez(tmp_path / "some.npz", x=digits.images.astype(np.uint8), y=digits.target)
     benchmark, outcomes = carried_out(plan(tmp_path / "some.npz", seeds=(0, 1)), tmp_path / "b")
     comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
-    assert "real images" in difference_between_seeds(comparison)
+    assert "real images" in comparison.difference_between_seeds
     assert "mean of" not in markdown_table(comparison).partition("## Sample quality")[2]
 
 

@@ -28,12 +28,11 @@ from likely.reporting.comparison import (
     markdown_table,
     render,
 )
-from likely.reporting.comparison.charts import Point, cost_chart, learning_curve_chart, spread_labels
-from likely.reporting.comparison.columns import ACCURACY, PREDICTIONS, family_rows, seed_rows
-from likely.reporting.comparison.comparability import incomparability
+from likely.reporting.comparison.charts import Point, cost_chart, learning_curve_chart
+from likely.reporting.comparison.columns import ACCURACY, PREDICTIONS, MetricTable
 from likely.reporting.comparison.content import LearningCurve
 from likely.reporting.comparison.page import samples_image
-from likely.reporting.comparison.summary import comparison_caveats, comparison_tiles, summary
+from likely.reporting.comparison.summary import summarize
 
 BASELINE = "softmax"
 ACCURACIES = {BASELINE: 0.95, "vae": 0.93, "gan": 0.9}
@@ -166,7 +165,7 @@ def anchors(whole: Comparison) -> set[str]:
 
 
 def kinds(whole: Comparison) -> list[str]:
-    return [caveat.kind for caveat in comparison_caveats(whole)]
+    return [caveat.kind for caveat in summarize(whole).caveats]
 
 
 @pytest.fixture(scope="module")
@@ -218,17 +217,19 @@ def test_contents_lead_to_the_sections(html: str) -> None:
 
 
 def test_a_family_has_its_mean_and_its_range_over_the_seeds(two: Comparison) -> None:
-    rows = family_rows(two, [ACCURACY])
+    rows = MetricTable(two, [ACCURACY]).family_rows()
     assert [row.family for row in rows] == list(ACCURACIES)
     assert [row.cells[0].text for row in rows] == ["95.50%", "93.50%", "90.50%"]
     assert [row.cells[0].range for row in rows] == ["95.00 to 96.00", "93.00 to 94.00", "90.00 to 91.00"]
     assert [row.cells[0].is_best for row in rows] == [True, False, False]
     assert [row.seeds for row in rows] == ["mean of 2 seeds"] * 3
-    assert len(seed_rows(two, [ACCURACY])) == 6
+    assert len(MetricTable(two, [ACCURACY]).seed_rows()) == 6
 
 
 def test_a_single_seed_has_intervals_instead(two: Comparison) -> None:
-    (cell, delta), *_ = (row.cells[:2] for row in family_rows(comparison(0), PREDICTIONS) if row.family == "vae")
+    (cell, delta), *_ = (
+        row.cells[:2] for row in MetricTable(comparison(0), PREDICTIONS).family_rows() if row.family == "vae"
+    )
     low, high = map(float, cell.range.split(" to "))
     assert low < 93 < high
     assert delta.range == "−3.00 to −1.00"
@@ -238,16 +239,16 @@ def test_a_single_seed_has_intervals_instead(two: Comparison) -> None:
 
 def test_a_bound_is_marked_and_a_missing_value_is_a_dash(two: Comparison) -> None:
     bits = [column.title for column in PREDICTIONS].index("Bits/dim")
-    assert [row.cells[bits].text for row in family_rows(two, PREDICTIONS)] == ["–", "≤ 3.500", "–"]
-    assert family_rows(two, PREDICTIONS)[0].cells[1].text == "–"
+    assert [row.cells[bits].text for row in MetricTable(two, PREDICTIONS).family_rows()] == ["–", "≤ 3.500", "–"]
+    assert MetricTable(two, PREDICTIONS).family_rows()[0].cells[1].text == "–"
 
 
 def test_the_summary_names_the_best_and_the_baseline(two: Comparison) -> None:
-    words = summary(two)
+    words = summarize(two).result
     assert words.startswith("vae ")
     assert all(number in words for number in ("93.50%", "2.00 points below"))
     assert "gan" in words
-    assert [(tile.label, tile.value) for tile in comparison_tiles(two)] == [
+    assert [(tile.label, tile.value) for tile in summarize(two).tiles] == [
         ("Most accurate", "vae"),
         ("Baseline", "95.50%"),
         ("Best likelihood", "vae"),
@@ -257,8 +258,8 @@ def test_the_summary_names_the_best_and_the_baseline(two: Comparison) -> None:
 
 def test_an_insignificant_difference_is_marked() -> None:
     found = accuracy_metrics("vae", 0).model_copy(update={"delta_vs_baseline": -0.001, "delta_interval": (-0.01, 0.01)})
-    assert "(not significant)" in summary(changed(comparison(0), "vae", 0, accuracy=found))
-    assert "significant" not in summary(comparison(0))
+    assert "(not significant)" in summarize(changed(comparison(0), "vae", 0, accuracy=found)).result
+    assert "significant" not in summarize(comparison(0)).result
 
 
 def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> None:
@@ -272,13 +273,13 @@ def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> Non
         fidelity=None,
         sample_quality=None,
     )
-    (failure,) = (caveat for caveat in comparison_caveats(failed) if caveat.kind == "failure")
+    (failure,) = (caveat for caveat in summarize(failed).caveats if caveat.kind == "failure")
     assert all(word in failure.text for word in ("gan", "seed 1", "the loss went <astray>"))
-    assert [row.cells[0].text for row in seed_rows(failed, [ACCURACY])][-1] == "failed"
-    assert family_rows(failed, [ACCURACY])[-1].seeds == "seed 0"
+    assert [row.cells[0].text for row in MetricTable(failed, [ACCURACY]).seed_rows()][-1] == "failed"
+    assert MetricTable(failed, [ACCURACY]).family_rows()[-1].seeds == "seed 0"
     assert "the loss went &lt;astray&gt;" in render(failed)
     both = changed(failed, "gan", 0, error="again", accuracy=None, efficiency=None, fidelity=None, sample_quality=None)
-    assert [row.cells[0].text for row in family_rows(both, [ACCURACY])] == ["95.50%", "93.50%", "failed"]
+    assert [row.cells[0].text for row in MetricTable(both, [ACCURACY]).family_rows()] == ["95.50%", "93.50%", "failed"]
     assert "| gan " in markdown_table(both)
     assert Page(render(both)).open == []
 
@@ -288,8 +289,8 @@ def test_nothing_but_failures_still_makes_a_page() -> None:
     nothing = {"accuracy": None, "efficiency": None, "fidelity": None, "sample_quality": None}
     results = tuple(r.model_copy(update={"error": "out of memory", **nothing}) for r in whole.results)
     failed = Comparison("photos", BASELINE, whole.families, results)
-    assert comparison_tiles(failed) == ()
-    assert summary(failed)
+    assert summarize(failed).tiles == ()
+    assert summarize(failed).result
     assert Page(render(failed)).open == []
     assert markdown_table(failed).count("out of memory") == 3
 
@@ -297,11 +298,11 @@ def test_nothing_but_failures_still_makes_a_page() -> None:
 def test_fidelity_that_is_not_comparable_has_no_table(two: Comparison) -> None:
     other = fidelity("gan", 0).model_copy(update={"extractor": "another@0000, 10 features"})
     apart = changed(two, "gan", 0, fidelity=other)
-    assert incomparability(apart) is not None
+    assert apart.incomparability is not None
     text = markdown_table(apart).partition("## Sample quality")[2].partition("## Caveats")[0]
     assert "another@0000" in text
     assert "|" not in text
-    assert "Lowest FID" not in [tile.label for tile in comparison_tiles(apart)]
+    assert "Lowest FID" not in [tile.label for tile in summarize(apart).tiles]
     assert Page(render(apart)).open == []
 
 
@@ -310,10 +311,10 @@ def test_seeds_with_other_real_images_have_no_mean_fidelity(two: Comparison) -> 
     for family in ("vae", "gan"):
         other = fidelity(family, 1).model_copy(update={"real": "01234567"})
         apart = changed(apart, family, 1, fidelity=other)
-    assert incomparability(apart) is None
+    assert apart.incomparability is None
     text = markdown_table(apart).partition("## Sample quality")[2].partition("## Caveats")[0]
     assert "mean of" not in text
-    assert "Lowest FID" not in [tile.label for tile in comparison_tiles(apart)]
+    assert "Lowest FID" not in [tile.label for tile in summarize(apart).tiles]
     assert sum(line.startswith("|") for line in text.splitlines()) == 2 + 4
 
 
@@ -327,14 +328,14 @@ def test_fidelity_names_its_extractor_and_its_images(two: Comparison, html: str)
 def test_different_environments_are_a_caveat(two: Comparison) -> None:
     assert "different_environments" not in kinds(two)
     uneven = changed(changed(two, "vae", 0, machine="a phone"), "gan", 1, threads=8, commit="fedcba9876543210")
-    texts = [caveat.text for caveat in comparison_caveats(uneven) if caveat.kind == "different_environments"]
+    texts = [caveat.text for caveat in summarize(uneven).caveats if caveat.kind == "different_environments"]
     assert len(texts) == 3
     assert all(word in " ".join(texts) for word in ("a desk; a phone", "4; 8", "fedcba9"))
 
 
 def test_an_early_stop_is_a_caveat(two: Comparison) -> None:
     early = changed(two, "vae", 1, efficiency=efficiency_metrics("vae", minutes=4.2))
-    (caveat,) = (caveat for caveat in comparison_caveats(early) if caveat.kind == "early_stop")
+    (caveat,) = (caveat for caveat in summarize(early).caveats if caveat.kind == "early_stop")
     assert "vae (seed 1)" in caveat.text
     assert "early_stop" not in kinds(two)
 
@@ -387,17 +388,13 @@ def test_a_result_is_one_line_of_json_and_back() -> None:
     )
 
 
-@given(st.lists(st.floats(30, 230), min_size=1, max_size=8))
-def test_names_are_pushed_apart_in_their_order(heights: list[float]) -> None:
-    moved = spread_labels(heights)
-    order = np.argsort(heights, kind="stable")
-    gaps = np.diff(np.array(moved)[order])
-    assert (gaps > 8).all()
-    assert len(heights) > 1 or moved == heights
-
-
-def test_heights_that_are_apart_stay_where_they_are() -> None:
-    assert spread_labels([100.0, 40.0, 70.0]) == [100.0, 40.0, 70.0]
+@given(st.lists(st.floats(0.3, 0.99), min_size=1, max_size=8, unique=True))
+def test_names_do_not_overlap_and_have_the_order_of_their_dots(accuracies: list[float]) -> None:
+    points = [Point(str(i), 100.0, accuracy, None, False) for i, accuracy in enumerate(accuracies)]
+    texts = ElementTree.fromstring(str(cost_chart(points))).iter("text")
+    y = [float(text.get("y", "")) for text in texts if text.get("class") == "name"]
+    order = np.argsort([-accuracy for accuracy in accuracies], kind="stable")
+    assert (np.diff(np.array(y)[order]) > 8).all()
 
 
 def test_the_speeds_lie_on_a_logarithmic_axis() -> None:

@@ -55,7 +55,7 @@ def cost_chart(points: Sequence[Point]) -> Markup:
     """Draw accuracy against throughput on a logarithmic axis, a dot for each family, the baseline in another color."""
     throughputs = np.log10([point.images_per_second for point in points])
     plot = Frame(Scale(*_decades(throughputs), LEFT + 8, _RIGHT), Scale(*_accuracy_range(points), _BOTTOM, _TOP))
-    label_heights = spread_labels([plot.y(point.accuracy) for point in points])
+    label_heights = _spread_labels([plot.y(point.accuracy) for point in points])
     return drawing(
         f"Accuracy against throughput of {', '.join(point.name for point in points)}",
         WIDTH,
@@ -78,7 +78,7 @@ def learning_curve_chart(curves: Mapping[str, LearningCurve], baseline: str) -> 
     latest = max(float(curve.minutes.max()) for curve in curves.values())
     accuracy = np.concatenate([curve.accuracy for curve in curves.values()])
     plot = Frame(Scale(0, latest, LEFT + 8, right), Scale(*_late_range(accuracy), _BOTTOM, _TOP))
-    label_heights = spread_labels([_clamped(plot.y(float(curve.accuracy[-1]))) for curve in curves.values()])
+    label_heights = _spread_labels([_clamped(plot.y(float(curve.accuracy[-1]))) for curve in curves.values()])
     return drawing(
         f"Validation accuracy over training time of {', '.join(names)}",
         WIDTH,
@@ -196,7 +196,7 @@ def _clamped(y: float) -> float:
     return min(max(y, _TOP), _BOTTOM)
 
 
-def spread_labels(heights: Sequence[float]) -> list[float]:
+def _spread_labels(heights: Sequence[float]) -> list[float]:
     """Move label heights apart, in their order, until no two overlap."""
     order = np.argsort(heights, kind="stable")
     moved = np.array(heights, float)[order]

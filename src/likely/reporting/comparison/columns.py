@@ -36,6 +36,22 @@ class MetricColumn:
     bounds: Callable[[Result], Interval | None] = _no_interval
     sign: Callable[[Result], str] = lambda result: ""
 
+    def values(self, results: Sequence[Result]) -> list[float]:
+        """Return the values of the results that have the metric."""
+        return [value for result in results if (value := self.value(result)) is not None]
+
+    def mean(self, results: Sequence[Result]) -> float | None:
+        """Return the mean over the results that have the metric; None if none has."""
+        values = self.values(results)
+        return float(np.mean(values)) if values else None
+
+    def range(self, results: Sequence[Result]) -> Interval | None:
+        """Return the lowest and the highest value, or the interval of a single result."""
+        if len(results) == 1:
+            return self.bounds(results[0])
+        values = self.values(results)
+        return Interval(min(values), max(values)) if values else None
+
 
 class _Cell(NamedTuple):
     """A formatted value, its range or an empty string, and a flag for the best of the column."""
@@ -53,52 +69,47 @@ class Row(NamedTuple):
     cells: tuple[_Cell, ...]
 
 
-def family_rows(comparison: Comparison, columns: Sequence[MetricColumn]) -> list[Row]:
-    """Return a row for each family, failed ones included."""
-    groups = [(family, comparison.of(family)) for family in comparison.tried]
-    best = [_best(column, [mean(column, results) for _, results in groups]) for column in columns]
-    return [
-        Row(family, _seeds(results), tuple(_cell(f, results, b) for f, b in zip(columns, best, strict=True)))
-        if results
-        else Row(family, "", _failed(columns))
-        for family, results in groups
-    ]
+class MetricTable:
+    """Rows of the columns for which any result has a value; the first column is always present.
 
+    Rows without values are left out: the softmax baseline has no sample quality.
+    """
 
-def seed_rows(comparison: Comparison, columns: Sequence[MetricColumn]) -> list[Row]:
-    """Return a row for each family and seed, failed ones included."""
-    tried = [result for family in comparison.tried for result in comparison.results if result.family == family]
-    return [
-        Row(r.family, f"seed {r.seed}", _failed(columns) if r.error else tuple(_cell(f, (r,), None) for f in columns))
-        for r in tried
-    ]
+    def __init__(self, comparison: Comparison, columns: Sequence[MetricColumn]) -> None:
+        results = [result for family in comparison.measured for result in comparison.of(family)]
+        self.comparison = comparison
+        self.columns = (columns[0], *(column for column in columns[1:] if column.values(results)))
+
+    def family_rows(self) -> list[Row]:
+        """Return a row for each family, failed ones included."""
+        groups = [(family, self.comparison.of(family)) for family in self.comparison.tried]
+        best = [_best(column, [column.mean(results) for _, results in groups]) for column in self.columns]
+        rows = [
+            Row(family, _seeds(results), tuple(map(_cell, self.columns, [results] * len(best), best)))
+            if results
+            else Row(family, "", _failed(self.columns))
+            for family, results in groups
+        ]
+        return _nonempty(rows)
+
+    def seed_rows(self) -> list[Row]:
+        """Return a row for each family and seed, failed ones included."""
+        by_family = ((family, self.comparison.results) for family in self.comparison.tried)
+        tried = [result for family, results in by_family for result in results if result.family == family]
+        return _nonempty([Row(result.family, f"seed {result.seed}", self._seed_cells(result)) for result in tried])
+
+    def _seed_cells(self, result: Result) -> tuple[_Cell, ...]:
+        if result.error:
+            return _failed(self.columns)
+        return tuple(_cell(column, (result,), None) for column in self.columns)
 
 
 def _failed(columns: Sequence[MetricColumn]) -> tuple[_Cell, ...]:
     return (_Cell("failed"), *(_Cell("") for _ in columns[1:]))
 
 
-def nonempty_rows(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows with values: the softmax baseline has no sample quality."""
+def _nonempty(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if any(cell.text not in ("–", "") for cell in row.cells)]
-
-
-def mean(column: MetricColumn, results: Sequence[Result]) -> float | None:
-    """Return the mean over the results that have the metric; None if none has."""
-    values = _values(column, results)
-    return float(np.mean(values)) if values else None
-
-
-def value_range(column: MetricColumn, results: Sequence[Result]) -> Interval | None:
-    """Return the lowest and the highest value, or the interval of a single result."""
-    values = _values(column, results)
-    if len(results) == 1:
-        return column.bounds(results[0])
-    return Interval(min(values), max(values)) if values else None
-
-
-def _values(column: MetricColumn, results: Sequence[Result]) -> list[float]:
-    return [value for result in results if (value := column.value(result)) is not None]
 
 
 def _best(column: MetricColumn, means: Sequence[float | None]) -> float | None:
@@ -109,7 +120,7 @@ def _best(column: MetricColumn, means: Sequence[float | None]) -> float | None:
 
 
 def _cell(column: MetricColumn, results: Sequence[Result], best: float | None) -> _Cell:
-    value, bounds = mean(column, results), value_range(column, results)
+    value, bounds = column.mean(results), column.range(results)
     if value is None:
         return _Cell("–")
     # Values that look equal are equally good.
@@ -139,10 +150,10 @@ def _efficiency_metric(value: Callable[[EfficiencyMetrics], float | None]) -> Va
     return lambda result: None if result.efficiency is None else value(result.efficiency)
 
 
-def points(fraction: float) -> str:
+def _points(fraction: float) -> str:
     """Format a difference of fractions in percentage points.
 
-    >>> points(-0.0123), points(0.004)
+    >>> _points(-0.0123), _points(0.004)
     ('−1.23', '+0.40')
     """
     return f"{fraction * 100:+.2f}".replace("-", "−")
@@ -178,7 +189,7 @@ def _large(value: float) -> str:
 ACCURACY = MetricColumn(
     "Accuracy", _accuracy_metric(lambda q: q.accuracy), lambda v: percent(v, 2), "highest", bounds=_accuracy_interval
 )
-DELTA = MetricColumn("Δ vs. baseline", _accuracy_metric(lambda q: q.delta_vs_baseline), points, bounds=_delta_interval)
+DELTA = MetricColumn("Δ vs. baseline", _accuracy_metric(lambda q: q.delta_vs_baseline), _points, bounds=_delta_interval)
 BITS = MetricColumn("Bits/dim", _accuracy_metric(lambda q: q.bits_per_dim), number, "lowest", sign=_bound)
 PREDICTIONS = (
     ACCURACY,
@@ -233,9 +244,3 @@ FIDELITY = (
     MetricColumn("Class consistency", _class_consistency, percent),
     MetricColumn("Near-duplicates", _near_duplicates, percent),
 )
-
-
-def available_columns(columns: Sequence[MetricColumn], comparison: Comparison) -> tuple[MetricColumn, ...]:
-    """Return the first column and all others for which any result has a value."""
-    results = [result for family in comparison.measured for result in comparison.of(family)]
-    return (columns[0], *(column for column in columns[1:] if _values(column, results)))

@@ -175,3 +175,36 @@ class Comparison:
         """The families with a result or a failure."""
         tried = {result.family for result in self.results}
         return tuple(family for family in self.families if family in tried)
+
+    @property
+    def fidelity_by_seed(self) -> dict[int, list[Fidelity]]:
+        """The fidelity measurements of each seed."""
+        found: dict[int, list[Fidelity]] = {}
+        for result in self.results:
+            if result.fidelity is not None:
+                found.setdefault(result.seed, []).append(result.fidelity)
+        return found
+
+    @property
+    def incomparability(self) -> str | None:
+        """The reason, as a sentence, why families of one seed cannot share a fidelity table; None if they can."""
+        by_seed = self.fidelity_by_seed
+        if not by_seed:
+            return "No measured family generates images."
+        reasons = (first.difference(other) for first, *others in by_seed.values() for other in others)
+        reason = next(filter(None, reasons), None)
+        return None if reason is None else f"Fidelity metrics are not comparable: {reason}"
+
+    @property
+    def difference_between_seeds(self) -> str | None:
+        """The reason, as a sentence, why fidelity metrics of different seeds cannot be averaged; None if they can.
+
+        Data without a test split are split again for each seed, so that each seed has other real images.
+        """
+        firsts = [group[0] for group in self.fidelity_by_seed.values()]
+        return next(filter(None, (firsts[0].difference(other) for other in firsts[1:])), None)
+
+    @property
+    def is_comparable(self) -> bool:
+        """True if all fidelity metrics can be compared, also between seeds."""
+        return self.incomparability is None and self.difference_between_seeds is None

@@ -12,16 +12,11 @@ from likely.reporting.comparison.columns import (
     FIDELITY,
     PREDICTIONS,
     MetricColumn,
+    MetricTable,
     Row,
-    available_columns,
-    family_rows,
-    nonempty_rows,
-    seed_rows,
 )
-from likely.reporting.comparison.comparability import difference_between_seeds, fidelity_by_seed, incomparability
 from likely.reporting.comparison.content import Comparison
-from likely.reporting.comparison.page import environment_entries, fidelity_notes
-from likely.reporting.comparison.summary import comparison_caveats, setup, summary
+from likely.reporting.comparison.summary import environment_entries, fidelity_notes, summarize
 from likely.reporting.formatting import breadth, listing
 from likely.reporting.model_card import plain
 
@@ -34,42 +29,42 @@ def markdown_table(comparison: Comparison) -> str:
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:
+    summary = summarize(comparison)
     yield from (
         f"# {plain(comparison.name)}: {listing(comparison.tried, 9)}",
         "",
-        summary(comparison),
-        setup(comparison),
+        summary.result,
+        summary.setup,
         "",
     )
     yield from ("## Predictions", "", *_table(comparison, PREDICTIONS))
     yield from ("## Costs", "", *_table(comparison, COSTS))
     yield from _sample_quality(comparison)
-    if caveats := comparison_caveats(comparison):
-        yield from ("## Caveats", "", *(f"- {plain(caveat.text)}" for caveat in caveats), "")
+    if summary.caveats:
+        yield from ("## Caveats", "", *(f"- {plain(caveat.text)}" for caveat in summary.caveats), "")
     yield "; ".join(f"{title}: {plain(value)}" for title, value in environment_entries(comparison)) + "."
 
 
 def _sample_quality(comparison: Comparison) -> Iterator[str]:
-    by_seed = fidelity_by_seed(comparison)
+    by_seed = comparison.fidelity_by_seed
     if not by_seed:
         return
     yield from ("## Sample quality", "")
-    if (reason := incomparability(comparison)) is not None:
+    if (reason := comparison.incomparability) is not None:
         yield from (plain(reason), "")
         return
-    yield from _table(comparison, FIDELITY, with_means=difference_between_seeds(comparison) is None)
+    yield from _table(comparison, FIDELITY, with_means=comparison.difference_between_seeds is None)
     notes = fidelity_notes(comparison, next(iter(by_seed.values()))[0])
     yield from (*(f"- {plain(note)}" for note in notes), "")
 
 
 def _table(comparison: Comparison, columns: Sequence[MetricColumn], *, with_means: bool = True) -> Iterator[str]:
-    columns = available_columns(columns, comparison)
-    several = len(comparison.seeds) > 1
-    rows = family_rows(comparison, columns) if with_means or not several else []
-    rows += seed_rows(comparison, columns) if several else []
-    body = [_cells(row, columns) for row in nonempty_rows(rows)]
-    widths = [max(map(_width, texts)) for texts in zip(_head(columns), *body, strict=True)]
-    yield _aligned(_head(columns), widths)
+    table, several = MetricTable(comparison, columns), len(comparison.seeds) > 1
+    rows = table.family_rows() if with_means or not several else []
+    rows += table.seed_rows() if several else []
+    head, body = _head(table.columns), [_cells(row, table.columns) for row in rows]
+    widths = [max(map(_width, texts)) for texts in zip(head, *body, strict=True)]
+    yield _aligned(head, widths)
     yield "|" + "|".join("-" * (width + 1) + (":" if i > 1 else "-") for i, width in enumerate(widths)) + "|"
     yield from (_aligned(cells, widths) for cells in body)
     yield ""

@@ -20,18 +20,12 @@ from likely.reporting.comparison.columns import (
     PREDICTIONS,
     THROUGHPUT,
     MetricColumn,
+    MetricTable,
     Row,
-    available_columns,
-    family_rows,
-    mean,
-    nonempty_rows,
-    seed_rows,
-    value_range,
 )
-from likely.reporting.comparison.comparability import difference_between_seeds, fidelity_by_seed, incomparability
 from likely.reporting.comparison.content import Comparison
-from likely.reporting.comparison.summary import comparison_caveats, comparison_tiles, setup, summary
-from likely.reporting.formatting import listing, percent, plural
+from likely.reporting.comparison.summary import environment_entries, fidelity_notes, summarize
+from likely.reporting.formatting import listing, percent
 from likely.reporting.html.charts import reliability_diagram
 from likely.reporting.html.page import (
     Block,
@@ -46,14 +40,13 @@ from likely.reporting.html.page import (
     WideChart,
     page,
 )
-from likely.reporting.html.sections.sample_quality import extractor_description
 from likely.reporting.html.svg import drawing, element
 from likely.reporting.images.image_grid import grid_by_class
 
 _STYLES = ("style.css", "comparison.css")
 _PAGE_WIDTH = 864.0  # pixels of the main column
 _MIN_SCALE = 0.7  # smaller images scroll instead
-Rows = Callable[[Comparison, Sequence[MetricColumn]], list[Row]]
+Rows = Callable[[MetricTable], list[Row]]
 
 
 class _Section(NamedTuple):
@@ -68,16 +61,17 @@ class _Section(NamedTuple):
 
 def render(comparison: Comparison) -> str:
     """Render the comparison as HTML without scripts or requests; text from the content is escaped."""
+    summary = summarize(comparison)
     return page(
         "comparison.html",
         _STYLES,
         name=comparison.name,
         data=comparison.data,
         date=max(result.date for result in comparison.results),
-        summary=summary(comparison),
-        setup=setup(comparison),
-        tiles=comparison_tiles(comparison),
-        caveats=comparison_caveats(comparison),
+        summary=summary.result,
+        setup=summary.setup,
+        tiles=summary.tiles,
+        caveats=summary.caveats,
         chapters=_chapters(comparison),
     )
 
@@ -87,48 +81,6 @@ def samples_image(comparison: Comparison) -> Image.Image | None:
     if len(comparison.panels) < 2:
         return None
     return grid_by_class(comparison.panels, comparison.shown)
-
-
-def fidelity_notes(comparison: Comparison, found: Fidelity) -> Iterator[str]:
-    """Yield the extractor, the images and the definitions without which fidelity metrics mean nothing."""
-    yield extractor_description(found)
-    reason = difference_between_seeds(comparison)
-    if reason is not None:
-        yield f"Compare families of the same seed only: {reason}."
-    quality = next((result.sample_quality for result in comparison.results if result.sample_quality), None)
-    consistency = found.class_consistency or (quality.class_consistency if quality else None)
-    if consistency:
-        accuracy = consistency.real_accuracy
-        own = "" if accuracy is None else f", whose accuracy on real images is {percent(accuracy)}"
-        yield (
-            "Class consistency: generated images that are classified as the class that they were generated for, by "
-            f"{consistency.classifier}{own}."
-        )
-    if quality:
-        duplicates = quality.near_duplicates
-        fraction = duplicates.real_fraction
-        of_real = "" if fraction is None else f"; of the real test images, {percent(fraction)} are"
-        yield (
-            f"Near-duplicates: the fraction of {plural(duplicates.n, 'generated image')} that are near-duplicates of one of "
-            f"{plural(duplicates.n_train, 'training image')}{of_real}."
-        )
-    yield _intra_class_note(found)
-
-
-def environment_entries(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that describe the environment of the measurements."""
-    results = [result for result in comparison.results if result.error is None]
-    yield "Machine", _distinct(result.machine for result in results)
-    yield "Threads", _distinct(str(result.threads) for result in results)
-    yield "Seeds", ", ".join(map(str, comparison.seeds))
-    yield "Date", _distinct(result.date for result in results)
-    yield "likely", _distinct(result.version for result in results)
-    if any(result.commit for result in results):
-        yield "Commit", _distinct(_short_commit(result.commit) for result in results)
-    yield from ((name, version) for name, version in comparison.versions.items() if name != "likely")
-    efficiency = next((result.efficiency for result in results if result.efficiency), None)
-    if efficiency:
-        yield "Timing", f"medians of {efficiency.n_repeats} rounds of {plural(efficiency.n_timed, 'image')}"
 
 
 def _chapters(comparison: Comparison) -> list[tuple[str, list[_Section]]]:
@@ -210,10 +162,10 @@ def _cost_chart(comparison: Comparison) -> Iterator[Block]:
 
 def _point(comparison: Comparison, family: str) -> Point | None:
     results = comparison.of(family)
-    throughput, accuracy = mean(THROUGHPUT, results), mean(ACCURACY, results)
+    throughput, accuracy = THROUGHPUT.mean(results), ACCURACY.mean(results)
     if throughput is None or accuracy is None:
         return None
-    return Point(family, throughput, accuracy, value_range(ACCURACY, results), family == comparison.baseline)
+    return Point(family, throughput, accuracy, ACCURACY.range(results), family == comparison.baseline)
 
 
 def _learning_curves(comparison: Comparison) -> Iterator[_Section]:
@@ -256,7 +208,7 @@ def _image_svg(image: Image.Image, families: tuple[str, ...]) -> Markup:
 
 
 def _fidelity(comparison: Comparison) -> Iterator[_Section]:
-    by_seed = fidelity_by_seed(comparison)
+    by_seed = comparison.fidelity_by_seed
     if not by_seed:
         return
     introduction = (
@@ -268,23 +220,14 @@ def _fidelity(comparison: Comparison) -> Iterator[_Section]:
 
 
 def _fidelity_blocks(comparison: Comparison, found: Fidelity) -> Iterator[Block]:
-    reason = incomparability(comparison)
+    reason = comparison.incomparability
     if reason is not None:
         yield Paragraph(reason)
         return
     # No mean over seeds whose real images differ.
-    rows = family_rows if difference_between_seeds(comparison) is None else seed_rows
+    rows = MetricTable.family_rows if comparison.difference_between_seeds is None else MetricTable.seed_rows
     yield _table("Sample quality", comparison, FIDELITY, rows)
     yield from (Paragraph(text) for text in fidelity_notes(comparison, found))
-
-
-def _intra_class_note(fidelity: Fidelity) -> str:
-    found = fidelity.intra_class_fid
-    excluded = plural(found.n_excluded, "class")
-    if found.frechet is None:
-        return f"There is no intra-class FID: none of {excluded} has {found.min_images} test images."
-    without = f", without {excluded} of fewer than {found.min_images} test images" if found.n_excluded else ""
-    return f"Intra-class FID: the mean FID over {plural(found.n_classes, 'class')}{without}."
 
 
 # --- provenance -----------------------------------------------------------------------------------------------------
@@ -294,10 +237,10 @@ def _every_seed(comparison: Comparison) -> Iterator[_Section]:
     if len(comparison.seeds) == 1:
         return
     tables: dict[str, Sequence[MetricColumn]] = {"Predictions": PREDICTIONS, "Costs": COSTS}
-    if incomparability(comparison) is None and difference_between_seeds(comparison) is None:
+    if comparison.incomparability is None and comparison.difference_between_seeds is None:
         tables["Sample quality"] = FIDELITY
     introduction = "The values behind the means above. Small print shows the 95% interval, where there is one."
-    blocks = tuple(_table(caption, comparison, columns, seed_rows) for caption, columns in tables.items())
+    blocks = tuple(_table(caption, comparison, columns, MetricTable.seed_rows) for caption, columns in tables.items())
     yield _Section("seeds", "Results of each seed", introduction, blocks)
 
 
@@ -317,21 +260,15 @@ def _environment(comparison: Comparison) -> _Section:
     return _Section("provenance", "Environment", introduction, (*blocks, entries))
 
 
-def _short_commit(commit: str | None) -> str:
-    return "none" if commit is None else commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
-
-
-def _distinct(values: Iterator[str]) -> str:
-    return ", ".join(dict.fromkeys(values))
-
-
 # --- tables ---------------------------------------------------------------------------------------------------------
 
 
-def _table(caption: str, comparison: Comparison, columns: Sequence[MetricColumn], rows: Rows = family_rows) -> Table:
-    columns = available_columns(columns, comparison)
-    titles = (Column("Family"), *(Column(column.title, "number") for column in columns))
-    return Table(caption, titles, tuple(_cells(row) for row in nonempty_rows(rows(comparison, columns))))
+def _table(
+    caption: str, comparison: Comparison, columns: Sequence[MetricColumn], rows: Rows = MetricTable.family_rows
+) -> Table:
+    table = MetricTable(comparison, columns)
+    titles = (Column("Family"), *(Column(column.title, "number") for column in table.columns))
+    return Table(caption, titles, tuple(_cells(row) for row in rows(table)))
 
 
 def _cells(row: Row) -> tuple[Cell, ...]:

@@ -1,30 +1,86 @@
-"""Summary of a comparison: sentences, metric tiles and caveats for the top of the page."""
+"""Summary of a comparison in words: result, setup, caveats, notes on fidelity, and the environment."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from likely.reporting.comparison.columns import ACCURACY, BITS, DELTA, FID, MetricColumn, mean, points, value_range
-from likely.reporting.comparison.comparability import is_comparable
+from likely.evaluation.fidelity import Fidelity
+from likely.reporting.comparison.columns import ACCURACY, BITS, DELTA, FID, MetricColumn
 from likely.reporting.comparison.content import Comparison, Result
 from likely.reporting.formatting import listing, number, percent, plural
 from likely.reporting.html.caveats import Caveat
+from likely.reporting.html.sections.sample_quality import extractor_description
 from likely.reporting.metric_tiles import MetricTile
 
 _EARLY = 0.9  # of the training minutes
 _FEW_IMAGES = 1000
 
 
-def summary(comparison: Comparison) -> str:
-    """Return the most accurate family, its difference to the baseline, and the family with the lowest FID."""
+class Summary(NamedTuple):
+    """Top of a comparison: the result and the setup in one or two sentences each, the best values, and caveats."""
+
+    result: str
+    setup: str
+    tiles: tuple[MetricTile, ...]
+    caveats: tuple[Caveat, ...]
+
+
+def summarize(comparison: Comparison) -> Summary:
+    """Return the most accurate family and the one with the lowest FID, the common setup, and the caveats, notes last."""
+    return Summary(_result(comparison), _setup(comparison), tuple(_tiles(comparison)), tuple(_caveats(comparison)))
+
+
+def fidelity_notes(comparison: Comparison, found: Fidelity) -> Iterator[str]:
+    """Yield the extractor, the images and the definitions without which fidelity metrics mean nothing."""
+    yield extractor_description(found)
+    reason = comparison.difference_between_seeds
+    if reason is not None:
+        yield f"Compare families of the same seed only: {reason}."
+    quality = next((result.sample_quality for result in comparison.results if result.sample_quality), None)
+    consistency = found.class_consistency or (quality.class_consistency if quality else None)
+    if consistency:
+        accuracy = consistency.real_accuracy
+        own = "" if accuracy is None else f", whose accuracy on real images is {percent(accuracy)}"
+        yield (
+            "Class consistency: generated images that are classified as the class that they were generated for, by "
+            f"{consistency.classifier}{own}."
+        )
+    if quality:
+        duplicates = quality.near_duplicates
+        fraction = duplicates.real_fraction
+        of_real = "" if fraction is None else f"; of the real test images, {percent(fraction)} are"
+        yield (
+            f"Near-duplicates: the fraction of {plural(duplicates.n, 'generated image')} that are near-duplicates of one of "
+            f"{plural(duplicates.n_train, 'training image')}{of_real}."
+        )
+    yield _intra_class_note(found)
+
+
+def environment_entries(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """Yield the names and values that describe the environment of the measurements."""
+    results = [result for result in comparison.results if result.error is None]
+    yield "Machine", _distinct(result.machine for result in results)
+    yield "Threads", _distinct(str(result.threads) for result in results)
+    yield "Seeds", ", ".join(map(str, comparison.seeds))
+    yield "Date", _distinct(result.date for result in results)
+    yield "likely", _distinct(result.version for result in results)
+    if any(result.commit for result in results):
+        yield "Commit", _distinct(_short_commit(result.commit) for result in results)
+    yield from ((name, version) for name, version in comparison.versions.items() if name != "likely")
+    efficiency = next((result.efficiency for result in results if result.efficiency), None)
+    if efficiency:
+        yield "Timing", f"medians of {efficiency.n_repeats} rounds of {plural(efficiency.n_timed, 'image')}"
+
+
+def _result(comparison: Comparison) -> str:
     families = _generative_families(comparison)
     if not families:
         return "There is nothing to compare: only the baseline was measured."
     return " ".join(filter(None, (_most_accurate(comparison, families), _lowest_fid(comparison))))
 
 
-def setup(comparison: Comparison) -> str:
-    """Return the training length, threads, seeds and test images that all families have in common, as a sentence."""
+def _setup(comparison: Comparison) -> str:
     first = comparison.results[0]
     minutes = f"{first.minutes:g} {'minute' if first.minutes == 1 else 'minutes'}" if first.minutes else ""
     length = minutes or plural(first.epochs or 0, "epoch")
@@ -33,13 +89,7 @@ def setup(comparison: Comparison) -> str:
     return f"{start}, and measured on {plural(n, 'test image')} that no training used." if n else f"{start}."
 
 
-def comparison_tiles(comparison: Comparison) -> tuple[MetricTile, ...]:
-    """Return the best value of each kind as metric tiles."""
-    return tuple(_tiles(comparison))
-
-
-def comparison_caveats(comparison: Comparison) -> tuple[Caveat, ...]:
-    """Return the caveats of a comparison, then its notes."""
+def _caveats(comparison: Comparison) -> Iterator[Caveat]:
     checks = {
         "failure": _failures,
         "one_seed": _one_seed,
@@ -48,8 +98,8 @@ def comparison_caveats(comparison: Comparison) -> tuple[Caveat, ...]:
         "early_stop": _early_stops,
         "few_images_for_features": _few_images_for_features,
     }
-    found = [Caveat(kind, text) for kind, check in checks.items() for text in check(comparison)]
-    return (*found, *(Caveat("note", note) for note in comparison.notes))
+    yield from (Caveat(kind, text) for kind, check in checks.items() for text in check(comparison))
+    yield from (Caveat("note", note) for note in comparison.notes)
 
 
 def _generative_families(comparison: Comparison) -> tuple[str, ...]:
@@ -57,7 +107,7 @@ def _generative_families(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _best(column: MetricColumn, comparison: Comparison, families: Sequence[str]) -> tuple[str, float] | None:
-    means = {family: value for family in families if (value := mean(column, comparison.of(family))) is not None}
+    means = {family: value for family in families if (value := column.mean(comparison.of(family))) is not None}
     if not means:
         return None
     choose = max if column.better == "highest" else min
@@ -75,7 +125,7 @@ def _most_accurate(comparison: Comparison, families: Sequence[str]) -> str:
 
 
 def _difference_to_baseline(comparison: Comparison, family: str) -> str:
-    delta = mean(DELTA, comparison.of(family))
+    delta = DELTA.mean(comparison.of(family))
     if delta is None:
         return ""
     if percent(abs(delta), 2) == percent(0, 2):
@@ -86,7 +136,7 @@ def _difference_to_baseline(comparison: Comparison, family: str) -> str:
 
 
 def _significance(comparison: Comparison, family: str) -> str:
-    bounds = value_range(DELTA, comparison.of(family))
+    bounds = DELTA.range(comparison.of(family))
     if bounds is None or not bounds.low <= 0 <= bounds.high:
         return ""
     if len(comparison.of(family)) == 1:
@@ -95,8 +145,8 @@ def _significance(comparison: Comparison, family: str) -> str:
 
 
 def _lowest_fid(comparison: Comparison) -> str:
-    best = _best(FID, comparison, comparison.measured) if is_comparable(comparison) else None
-    several = sum(mean(FID, comparison.of(family)) is not None for family in comparison.measured) > 1
+    best = _best(FID, comparison, comparison.measured) if comparison.is_comparable else None
+    several = sum(FID.mean(comparison.of(family)) is not None for family in comparison.measured) > 1
     return f"Images of {best[0]} have the lowest FID." if best and several else ""
 
 
@@ -105,20 +155,20 @@ def _tiles(comparison: Comparison) -> Iterator[MetricTile]:
     if best := _best(ACCURACY, comparison, families):
         note = f"accuracy {percent(best[1], 2)}{_range_note(comparison, best[0])}"
         yield MetricTile("Most accurate", best[0], note)
-    accuracy = mean(ACCURACY, baseline)
+    accuracy = ACCURACY.mean(baseline)
     if accuracy is not None:
         note = f"accuracy of {comparison.baseline}{_range_note(comparison, comparison.baseline)}"
         yield MetricTile("Baseline", percent(accuracy, 2), note)
     if best := _best(BITS, comparison, families):
         at_most = "at most " if BITS.sign(comparison.of(best[0])[0]) else ""
         yield MetricTile("Best likelihood", best[0], f"{at_most}{number(best[1])} bits/dim")
-    if is_comparable(comparison) and (best := _best(FID, comparison, families)):
+    if comparison.is_comparable and (best := _best(FID, comparison, families)):
         yield MetricTile("Lowest FID", best[0], f"FID {FID.format(best[1])}, in the features named below")
 
 
 def _range_note(comparison: Comparison, family: str) -> str:
     results = comparison.of(family)
-    bounds = value_range(ACCURACY, results)
+    bounds = ACCURACY.range(results)
     if bounds is None:
         return ""
     low, high = (percent(value, 2).removesuffix("%") for value in bounds)
@@ -146,7 +196,7 @@ def _one_seed(comparison: Comparison) -> Iterator[str]:
 def _few_test_images(comparison: Comparison) -> Iterator[str]:
     n = max((result.accuracy.n for result in comparison.results if result.accuracy), default=_FEW_IMAGES)
     if n < _FEW_IMAGES:
-        yield f"There are only {plural(n, 'test image')}: one image is {points(1 / n)[1:]} points of accuracy."
+        yield f"There are only {plural(n, 'test image')}: one image is {100 / n:.2f} points of accuracy."
 
 
 def _different_environments(comparison: Comparison) -> Iterator[str]:
@@ -183,3 +233,23 @@ def _few_images_for_features(comparison: Comparison) -> Iterator[str]:
             f"FID was measured on {plural(found.n_generated, 'image')} with {plural(found.n_features, 'feature')}: with so "
             "few images it is strongly biased upward, for all families alike."
         )
+
+
+# --- notes ----------------------------------------------------------------------------------------------------------
+
+
+def _intra_class_note(fidelity: Fidelity) -> str:
+    found = fidelity.intra_class_fid
+    excluded = plural(found.n_excluded, "class")
+    if found.frechet is None:
+        return f"There is no intra-class FID: none of {excluded} has {found.min_images} test images."
+    without = f", without {excluded} of fewer than {found.min_images} test images" if found.n_excluded else ""
+    return f"Intra-class FID: the mean FID over {plural(found.n_classes, 'class')}{without}."
+
+
+def _short_commit(commit: str | None) -> str:
+    return "none" if commit is None else commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+
+
+def _distinct(values: Iterator[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
