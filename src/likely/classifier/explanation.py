@@ -97,14 +97,14 @@ def explain(predictor: Predictor, image: Any, *, against: Any = None) -> Explana
     x, log_prior, temperature = _read(predictor, image), predictor.log_prior, predictor.decision_rule.temperature
     model = predictor.model if predictor.features is None else ImageScorer(predictor.features, predictor.model)
     with torch.inference_mode():
-        found = log_posterior(model.log_scores(x).cpu(), log_prior, temperature)[0]
-    label, runner_up = found.topk(2).indices.tolist()
+        log_scores = model.log_scores(x).cpu()
+    label, runner_up = log_posterior(log_scores, log_prior, temperature)[0].topk(2).indices.tolist()
     other = runner_up if against is None else predictor.index(against)
     if other == label:
         raise InvalidValueError(
             f"{against!r} is the predicted class; another one was expected, such as {predictor.labels[runner_up]!r}"
         )
-    return _explain(model, x, _ContrastPair(label, other, log_prior, temperature))
+    return _explain(model, x, _ContrastPair(label, other, log_prior, temperature), log_scores)
 
 
 @torch.inference_mode()
@@ -146,21 +146,19 @@ def _read(predictor: Predictor, image: Any) -> Tensor:
     return predictor.input_pipeline.to_model(batch.images.batch([0]))
 
 
-def _explain(model: Scorer, x: Tensor, pair: _ContrastPair) -> Explanation:
+def _explain(model: Scorer, x: Tensor, pair: _ContrastPair, log_scores: Tensor) -> Explanation:
     a, b = (torch.tensor([c], device=x.device) for c in (pair.label, pair.against))
 
     def scores(x: Tensor) -> Tensor:
         return model.log_scores(x) / pair.temperature
 
     attribution = integrated_gradients(scores, x, a, b, baseline_image(model, x))
-    with torch.inference_mode():
-        found = model.log_scores(x).cpu()
-    log_odds = float(found[0, pair.label] - found[0, pair.against]) / pair.temperature
+    log_odds = float(log_scores[0, pair.label] - log_scores[0, pair.against]) / pair.temperature
     return Explanation(
         image=x[0].cpu(),
         label=pair.label,
         against=pair.against,
-        log_posterior=log_posterior(found, pair.log_prior, pair.temperature)[0],
+        log_posterior=log_posterior(log_scores, pair.log_prior, pair.temperature)[0],
         log_odds=log_odds,
         attribution=attribution[0].cpu(),
         counterfactual_path=_counterfactual_path(model, x, pair) if isinstance(model, LatentClassMixture) else None,
