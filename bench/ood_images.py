@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat
-from likely.reporting.images.text_rendering import FONTS
+from likely.reporting.images.image_layout import FONTS
 
 Pixels = NDArray[np.uint8]  # (N, C, H, W)
 MAX_IMAGES = 5000  # of each kind

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from likely.reporting.images import text_rendering
-from likely.reporting.images.text_rendering import INK, TextRenderer
+from likely.reporting.images import image_layout
+from likely.reporting.images.image_layout import INK, TextRenderer
 
 NAMES = st.text(st.characters(codec="utf-8"), max_size=20)
 
@@ -40,6 +40,6 @@ def test_letters_keep_clear_of_the_edges() -> None:
 
 
 def test_a_letter_that_no_face_has_is_spelled_without_its_accent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_rendering, "FONTS", ("no such face.ttf",))
+    monkeypatch.setattr(image_layout, "FONTS", ("no such face.ttf",))
     accented, plain = (TextRenderer.for_texts([name], 16).image(name, (100, 24)) for name in ("Möwe", "Mowe"))
     assert accented == plain

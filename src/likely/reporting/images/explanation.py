@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from likely.base import to_eight_bit
 from likely.classifier.explanation import CounterfactualPath, Explanation, Imputation
-from likely.reporting.images.image_layout import Pixels, factor_for, gap, hstack, pad, row, vstack
-from likely.reporting.images.text_rendering import TextRenderer
+from likely.reporting.images.image_layout import Pixels, TextRenderer, factor_for, gap, hstack, pad, row, vstack
 
 Row = Sequence[tuple[Pixels, str]]  # images with their captions, of one line or more
 
@@ -89,7 +88,7 @@ def _heading(path: CounterfactualPath, b: str) -> str:
     return f"counterfactual path to {b}: {FLIPPED}the first image with this prediction"
 
 
-class Frame(NamedTuple):
+class _Frame(NamedTuple):
     """An image of a counterfactual path, uint8 (C, H, W), with the probability of the target class.
 
     `flips` marks the first image with the prediction of the target class.
@@ -100,7 +99,7 @@ class Frame(NamedTuple):
     flips: bool
 
 
-def frames(path: CounterfactualPath) -> list[Frame]:
+def frames(path: CounterfactualPath) -> list[_Frame]:
     """Return a row of images of a path, including the one where the prediction flips."""
     last, flip = len(path.images) - 1, path.flip
     if flip is None or flip in (0, last):
@@ -108,10 +107,12 @@ def frames(path: CounterfactualPath) -> list[Frame]:
     else:
         indices = np.concatenate([np.linspace(0, flip, ROW_LENGTH - 2), np.linspace(flip, last, 3)[1:]])
     images = to_eight_bit(path.images).numpy()
-    return [Frame(images[i], float(path.probability[i]), bool(flip) and i == flip) for i in indices.round().astype(int)]
+    return [
+        _Frame(images[i], float(path.probability[i]), bool(flip) and i == flip) for i in indices.round().astype(int)
+    ]
 
 
-def _captioned_frame(frame: Frame) -> tuple[Pixels, str]:
+def _captioned_frame(frame: _Frame) -> tuple[Pixels, str]:
     return frame.image, f"{FLIPPED if frame.flips else ''}p = {frame.probability:.2f}"
 
 

@@ -13,8 +13,7 @@ import numpy as np
 from PIL import Image
 
 from likely.exceptions import InvalidValueError
-from likely.reporting.images.image_layout import Pixels, blank, factor_for, gap, hstack, pad, row, vstack
-from likely.reporting.images.text_rendering import TextRenderer
+from likely.reporting.images.image_layout import Pixels, TextRenderer, blank, factor_for, gap, hstack, pad, row, vstack
 
 Panels = Mapping[str, Sequence[Pixels]]
 Ends = Sequence[tuple[str, str]]
