@@ -355,8 +355,7 @@ def test_evaluate_names_unreadable_files_of_the_unknown_images(model, folder, tm
 
 
 def test_a_terminal_shows_the_first_skipped_files_and_the_command_that_lists_all(capsys, monkeypatch):
-    from likely.cli.console import console
-    from likely.cli.warnings import MAX_SHOWN, print_skipped
+    from likely.cli.console import MAX_SHOWN, console, print_skipped
     from likely.data.sources.base import LoadError
 
     monkeypatch.setattr(console, "_force_terminal", True)

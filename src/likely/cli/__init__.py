@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -13,30 +13,30 @@ import click
 from likely.cli.errors import error_boundary, silence_stdout
 from likely.version import __version__
 
-COMMANDS = {
-    "demo": "Train, evaluate and classify on handwritten digits, in under a minute.",
-    "train": "Train a model on DATA and write a model folder.",
-    "classify": "Classify images, and reject those of no known class.",
-    "evaluate": "Measure a model on labeled images that it was not trained on.",
-    "benchmark": "Compare model families with a softmax baseline for equal training time.",
-    "generate": "Sample new images of the classes.",
-    "explain": "Explain why an image belongs to one class rather than another.",
-    "extend": "Add classes to a model without retraining it.",
-    "serve": "Serve models over HTTP, with web pages and a store of predictions.",
-    "keys": "Create, list and revoke the API keys of a service.",
-    "store": "Back up, restore and prune stored predictions.",
-    "sign": "Sign a model folder.",
-    "verify": "Verify the signature of a model folder.",
-    "encrypt": "Encrypt a model folder.",
-    "decrypt": "Decrypt a model folder.",
-    "data": "Inspect DATA before training.",
-    "models": "List the model families and their options.",
-    "info": "Show the model card.",
+COMMANDS: Mapping[str, tuple[str, str]] = {  # where each command is defined, and its summary
+    "demo": ("demo:command", "Train, evaluate and classify on handwritten digits, in under a minute."),
+    "train": ("train:command", "Train a model on DATA and write a model folder."),
+    "classify": ("classify:command", "Classify images, and reject those of no known class."),
+    "evaluate": ("evaluate:command", "Measure a model on labeled images that it was not trained on."),
+    "benchmark": ("benchmark:command", "Compare model families with a softmax baseline for equal training time."),
+    "generate": ("generate:command", "Sample new images of the classes."),
+    "explain": ("explain:command", "Explain why an image belongs to one class rather than another."),
+    "extend": ("extend:command", "Add classes to a model without retraining it."),
+    "serve": ("serve:command", "Serve models over HTTP, with web pages and a store of predictions."),
+    "keys": ("keys:command", "Create, list and revoke the API keys of a service."),
+    "store": ("store:command", "Back up, restore and prune stored predictions."),
+    "sign": ("signing:sign", "Sign a model folder."),
+    "verify": ("signing:verify", "Verify the signature of a model folder."),
+    "encrypt": ("encryption:encrypt", "Encrypt a model folder."),
+    "decrypt": ("encryption:decrypt", "Decrypt a model folder."),
+    "data": ("data:command", "Inspect DATA before training."),
+    "models": ("models:command", "List the model families and their options."),
+    "info": ("info:command", "Show the model card."),
 }
 
 
 class _Commands(click.Group):
-    """Imports the command NAME from the module of that name, and rejects empty arguments of every command."""
+    """Imports a command when it is called, and rejects empty arguments of every command."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         for before, word in pairwise(["likely", *args]):
@@ -52,7 +52,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"likely.cli.{name}").command
+        command: click.Command = resolve_name(f"likely.cli.{COMMANDS[name][0]}")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -64,7 +64,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

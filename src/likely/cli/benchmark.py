@@ -101,7 +101,7 @@ class _ConsoleObserver(ProgressObserver):
         return console.status(f"evaluating {entry}")
 
     def skipped(self, problems: tuple[LoadError, ...]) -> None:
-        from likely.cli.warnings import print_skipped
+        from likely.cli.console import print_skipped
 
         print_skipped(problems, list_command=f"{shlex.join(['likely', *sys.argv[1:]])} 2> skipped.txt")
 

@@ -121,9 +121,11 @@ class _OutputOptions:
 
     @property
     def _format(self) -> str:
-        from likely.cli.writers import by_suffix
+        from likely.cli.writers import FORMAT_BY_SUFFIX
 
-        return self.format or (by_suffix(self.out) if self.out else "table")
+        if self.format or self.out is None:
+            return self.format or "table"
+        return FORMAT_BY_SUFFIX.get(self.out.suffix.lower(), "jsonl")
 
     @property
     def _shows_errors(self) -> bool:

@@ -119,10 +119,10 @@ def _evaluate(training: Training, test: LabeledImages) -> None:
 
 def _classify(training: Training, folder: Path, test: LabeledImages) -> None:
     from likely.cli.console import screen
-    from likely.cli.writers import table
+    from likely.cli.writers import WRITERS
 
     screen.print(f"\n[bold]3  Classify[/] three images: likely classify {training.folder} {folder}", soft_wrap=True)
-    write = table(sys.stdout.buffer)
+    write = WRITERS["table"](sys.stdout.buffer)
     for prediction in [*training.predictor.classify(_write_images(folder, test)), None]:
         write(prediction)
 

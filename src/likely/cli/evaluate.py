@@ -86,7 +86,7 @@ def command(
 
     Images that MODEL was trained on are skipped and counted. Exit code 1 if a file could not be read, 2 if no image is left.
     """
-    from likely.cli.warnings import print_skipped
+    from likely.cli.console import print_skipped
 
     robustness = _RobustnessOptions(*(options.pop(name) for name in _RobustnessOptions.__dataclass_fields__))
     if robustness.is_requested and baseline is None:

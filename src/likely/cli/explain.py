@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from likely.cli.masks import TRANSPARENT, decision_rule_for_mask, load_mask
+from likely.cli.masks import TRANSPARENT, alpha_masks, decision_rule_for_mask, load_mask_file
 from likely.cli.model_argument import ModelArgument, model_command
 from likely.exceptions import DataError
 
@@ -59,7 +59,9 @@ def command(
     if out.exists() and not overwrite:
         raise click.UsageError(f"{out} exists; --overwrite replaces it")
     classifier = model.classifier_of_images("explain")
-    pixels = None if mask is None else load_mask(classifier, mask, image)
+    pixels = None
+    if mask is not None:
+        pixels = alpha_masks(classifier, [image])[0] if mask == TRANSPARENT else load_mask_file(classifier, Path(mask))
     if pixels is None or pixels.all():
         result, sentences = _explain(classifier, image, against, model.folder, data)
     elif against is not None:

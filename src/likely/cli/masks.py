@@ -22,14 +22,6 @@ if TYPE_CHECKING:
 TRANSPARENT = "transparent"
 
 
-def load_mask(classifier: Predictor, source: str, path: Path) -> Mask:
-    """Return the observed pixels of one image, (H, W), from the file `source` or from the image's transparency."""
-    if source != TRANSPARENT:
-        return load_mask_file(classifier, Path(source))
-    mask: Mask = alpha_masks(classifier, [path])[0]
-    return mask
-
-
 def load_mask_file(classifier: Predictor, path: Path) -> Mask:
     """Return the white, opaque pixels of an image file, (H, W); a UsageError if it cannot be read."""
     from likely.data.preprocessing import HALF, read_image, read_mask

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ALPHA = FiniteRange(0, 1, min_open=True, max_open=True)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
-PUBLIC_KEY = click.Path(path_type=Path, exists=True, dir_okay=False)
+KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 SIGNED = "Accept only models signed with the private key that belongs to this public key (`likely sign`)."
 THREADS = "Number of CPU threads.  [default: the free cores]"
 
@@ -63,7 +63,7 @@ def model_command(function: Callable[..., None]) -> Callable[..., None]:
 
     for parameter in (
         click.option("--threads", type=click.IntRange(1), help=THREADS),
-        click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED),
+        click.option("--require-signature", "signer", type=KEY_FILE, help=SIGNED),
         click.option("--device", type=DEVICES, default="auto", show_default=True, help="Device to run on."),
         click.argument("model", type=click.Path(path_type=Path)),
     ):

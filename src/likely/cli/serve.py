@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.cli.model_argument import DEVICES, PUBLIC_KEY, SIGNED, THREADS
+from likely.cli.model_argument import DEVICES, KEY_FILE, SIGNED, THREADS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -52,12 +52,12 @@ class _ServeCommand(click.Command):
 @DATABASE
 @click.option(
     "--image-key",
-    type=PUBLIC_KEY,
+    type=KEY_FILE,
     multiple=True,
     help="Encrypt stored images with the key in this file (`likely encrypt --new-key`); further keys decrypt older images.  "
     "[default: LIKELY_IMAGE_KEY, key files or keys]",
 )
-@click.option("--require-signature", "signer", type=PUBLIC_KEY, help=SIGNED)
+@click.option("--require-signature", "signer", type=KEY_FILE, help=SIGNED)
 @click.option("--threads", type=click.IntRange(1), help=THREADS)
 @click.option("--device", type=DEVICES, default="auto", show_default=True, help="Device to run on.")
 def command(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from likely.cli.encrypt import KEY_FILE
 from likely.cli.flags import FiniteRange
+from likely.cli.model_argument import KEY_FILE
 from likely.cli.serve import DATABASE, STORE, image_keys, require_packages
 
 if TYPE_CHECKING:

@@ -185,8 +185,7 @@ def _differences(now: Mapping[str, Any], then: Mapping[str, Any], prefix: str = 
 
 def _announce(training: Training) -> None:
     """Print the number of classes and images, the chosen family, and the skipped files."""
-    from likely.cli.console import console
-    from likely.cli.warnings import print_skipped
+    from likely.cli.console import console, print_skipped
 
     splits, dataset = training.setup.splits, training.setup.dataset
     n_train, n_calibration = len(splits.train), len(splits.calibration)

@@ -9,7 +9,6 @@ import csv
 import io
 import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from rich.console import Console
@@ -35,7 +34,7 @@ COLUMNS = (
 )
 
 
-def table(stream: IO[bytes]) -> Writer:
+def _write_table(stream: IO[bytes]) -> Writer:
     """Write a table at the end, when the column widths are known; in color and folded on a terminal only."""
     rows: list[Prediction] = []
 
@@ -97,16 +96,12 @@ def _parquet(stream: IO[bytes]) -> Writer:
 
 
 WRITERS: dict[str, Callable[[IO[bytes]], Writer]] = {
-    "table": table,
+    "table": _write_table,
     "jsonl": _jsonl,
     "csv": _csv,
     "parquet": _parquet,
 }
-
-
-def by_suffix(path: Path) -> str:
-    """Return the format for a file name; JSON lines for unknown suffixes."""
-    return {".csv": "csv", ".parquet": "parquet", ".txt": "table"}.get(path.suffix.lower(), "jsonl")
+FORMAT_BY_SUFFIX = {".csv": "csv", ".parquet": "parquet", ".txt": "table"}  # any other: jsonl
 
 
 def _render(table: Table, *, on_terminal: bool) -> str:
