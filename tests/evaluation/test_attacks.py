@@ -1,4 +1,4 @@
-"""Attacks: within their budget, never worse for the attacker than no attack, and stronger the more they may change."""
+"""Attacks: bounded by epsilon, and at least as successful as no attack."""
 
 import numpy as np
 import pytest
@@ -36,25 +36,25 @@ def classifier(request, digits):
 
 
 @pytest.fixture(scope="module")
-def part(digits):
+def labeled(digits):
     images, labels = digits
     pixels = images[500:512, None]
     return LabeledImages(ArrayDataset(pixels, str), labels[500:512].astype(np.int64), np.arange(12))
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_no_pixel_changes_by_more_than_the_budget(classifier, part, attack):
-    x, y = to_unit(part.images.batch(range(12))), torch.from_numpy(part.labels)
+def test_pixels_change_by_at_most_epsilon(classifier, labeled, attack):
+    x, y = to_unit(labeled.images.batch(range(12))), torch.from_numpy(labeled.labels)
     found = attack(Target(classifier, ALPHA), x, y, 16 / 255, torch.Generator().manual_seed(0))
     assert (found - x).abs().max() <= 16 / 255 + 1e-6
     assert 0 <= found.min() <= found.max() <= 1
 
 
-def test_attacks_only_make_things_worse_and_gradients_make_them_bad(classifier, part):
-    found = {row.attack: row for row in attack(classifier, part, epsilon=64, alpha=ALPHA, seed=0)}
+def test_gradient_attack_lowers_accuracy(classifier, labeled):
+    found = {row.attack: row for row in attack(classifier, labeled, epsilon=64, alpha=ALPHA, seed=0)}
     clean, gradient = found["none"], found["gradient"]
-    output = classifier.conformal_output(part.images, alpha=ALPHA)
-    assert clean.accuracy == pytest.approx(float((output.predicted.numpy() == part.labels).mean()))
+    output = classifier.conformal_output(labeled.images, alpha=ALPHA)
+    assert clean.accuracy == pytest.approx(float((output.predicted.numpy() == labeled.labels).mean()))
     assert clean.epsilon == 0
     assert gradient.attack_success_rate >= clean.attack_success_rate
     assert gradient.attack_success_rate <= 1 - gradient.accuracy
@@ -62,14 +62,14 @@ def test_attacks_only_make_things_worse_and_gradients_make_them_bad(classifier, 
     assert gradient.accuracy < clean.accuracy - 0.3
 
 
-def test_without_labels_there_is_nothing_to_attack(classifier, part):
-    nothing = LabeledImages(part.images, np.full(12, -1), part.hashes)
+def test_attack_requires_labeled_images(classifier, labeled):
+    nothing = LabeledImages(labeled.images, np.full(12, -1), labeled.hashes)
     with pytest.raises(ValueError, match="label"):
         attack(classifier, nothing, epsilon=8, alpha=ALPHA, seed=0)
 
 
-def test_vectors_are_not_attacked(part):
+def test_attack_rejects_models_of_vectors(labeled):
     vectors = np.random.default_rng(0).normal(size=(40, 3))
     classifier = Classifier("gaussian").fit(vectors, np.arange(40) % 2).predictor_
     with pytest.raises(ValueError, match="model of images"):
-        attack(classifier, part, epsilon=8, alpha=ALPHA, seed=0)
+        attack(classifier, labeled, epsilon=8, alpha=ALPHA, seed=0)

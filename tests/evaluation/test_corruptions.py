@@ -1,4 +1,4 @@
-"""Corruptions: eight kinds of damage in five strengths, seeded image by image."""
+"""Corruptions: eight kinds in five strengths, seeded by image."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def apply(kind: str, pixels: NDArray[np.uint8], strength: int, seed: int = 0) ->
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_image_stays_an_image_of_its_size_and_the_given_one_unchanged(
-    kind: str, shape: tuple[int, int, int]
-) -> None:
+def test_corruption_preserves_shape_and_input(kind: str, shape: tuple[int, int, int]) -> None:
     pixels = scenes(shape)
     before = pixels.copy()
     pixels.flags.writeable = False
@@ -59,7 +57,7 @@ def test_an_image_stays_an_image_of_its_size_and_the_given_one_unchanged(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_extreme_and_flat_images_do_not_overflow(kind: str) -> None:
+def test_flat_images_do_not_overflow(kind: str) -> None:
     for value in (0, 255):
         flat = np.full((2, 3, 16, 16), value, np.uint8)
         damaged = apply(kind, flat, 5).astype(float)
@@ -70,7 +68,7 @@ def test_extreme_and_flat_images_do_not_overflow(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gray_stays_gray(kind: str) -> None:
+def test_gray_images_stay_gray(kind: str) -> None:
     gray = scenes((1, 24, 24))
     if kind != "noise":  # which colors have each their own
         damaged = apply(kind, gray.repeat(3, axis=1), 4).astype(int)
@@ -81,14 +79,14 @@ def test_gray_stays_gray(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_higher_strength_damages_more(kind: str, shape: tuple[int, int, int]) -> None:
+def test_error_increases_with_strength(kind: str, shape: tuple[int, int, int]) -> None:
     pixels = scenes(shape, n=24)
     growing = [0, *(damage(pixels, apply(kind, pixels, strength)) for strength in STRENGTHS)]
     assert (np.diff(growing) > 0).all(), growing
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_higher_strength_damages_handwritten_digits_more(kind: str) -> None:
+def test_error_increases_with_strength_on_digits(kind: str) -> None:
     found = load_dataset("digits", splits=("test",)).test
     assert found is not None
     images = found.images.subset(np.arange(60))
@@ -98,7 +96,7 @@ def test_a_higher_strength_damages_handwritten_digits_more(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_gives_the_same_images(kind: str) -> None:
+def test_same_seed_gives_same_images(kind: str) -> None:
     images = collection(scenes((3, 16, 16)))
     first = everything(corrupted(images, kind, 3, seed=4))
     np.testing.assert_array_equal(everything(corrupted(images, kind, 3, seed=4)), first)
@@ -107,7 +105,7 @@ def test_the_same_seed_gives_the_same_images(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_image_is_damaged_alike_in_whatever_company(kind: str) -> None:
+def test_corruption_depends_on_seed_and_index_only(kind: str) -> None:
     images = collection(scenes((3, 16, 16)))
     damaged = corrupted(images, kind, 4, seed=0)
     together = everything(damaged)
@@ -118,13 +116,13 @@ def test_an_image_is_damaged_alike_in_whatever_company(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["noise", "occlusion", "shift"])
-def test_every_image_has_its_own_damage(kind: str) -> None:
+def test_images_are_corrupted_independently(kind: str) -> None:
     same = scenes((1, 16, 16), n=1).repeat(4, axis=0)
     damaged = everything(corrupted(collection(same), kind, 3, seed=0))
     assert len(np.unique(damaged, axis=0)) == 4
 
 
-def test_a_corrupted_collection_is_a_collection() -> None:
+def test_corrupted_images_form_a_dataset() -> None:
     images = collection(scenes((3, 12, 10)))
     damaged = corrupted(images, "blur", 2, seed=0)
     assert (len(damaged), damaged.shape, damaged.name(3)) == (6, (3, 12, 10), "image 3 (blur 2)")
@@ -132,7 +130,7 @@ def test_a_corrupted_collection_is_a_collection() -> None:
     assert (batch.shape, batch.dtype) == ((0, 3, 12, 10), torch.uint8)
 
 
-def test_what_cannot_be_done_is_refused() -> None:
+def test_invalid_corruptions_are_rejected() -> None:
     images = collection(scenes((1, 8, 8)))
     with pytest.raises(ValueError, match="did you mean 'blur'"):
         corrupted(images, "bluur", 1, seed=0)
@@ -148,7 +146,7 @@ def test_what_cannot_be_done_is_refused() -> None:
 # --- what each kind is ------------------------------------------------------------------------------------------------
 
 
-def test_noise_has_the_deviation_that_it_says() -> None:
+def test_noise_has_its_nominal_deviation() -> None:
     flat = np.full((1, 1, 200, 200), 128, np.uint8)
     error = apply("noise", flat, 2).astype(float) - 128
     n, expected = error.size, 255 * CORRUPTIONS["noise"].amounts[1]
@@ -156,7 +154,7 @@ def test_noise_has_the_deviation_that_it_says() -> None:
     assert abs(error.std() / expected - 1) < 4 / (2 * n) ** 0.5
 
 
-def test_brightness_goes_up_or_down_and_contrast_keeps_the_mean() -> None:
+def test_brightness_has_both_signs_and_contrast_preserves_the_mean() -> None:
     pixels = scenes((3, 16, 16), n=40)
     change = apply("brightness", pixels, 3).mean((1, 2, 3)) - pixels.mean((1, 2, 3))
     assert 8 <= (change > 0).sum() <= 32  # fair with probability 0.9999
@@ -167,16 +165,16 @@ def test_brightness_goes_up_or_down_and_contrast_keeps_the_mean() -> None:
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_occlusion_hides_its_share_and_a_stronger_one_hides_that_too(strength: int) -> None:
+def test_occlusion_covers_its_nominal_area(strength: int) -> None:
     pixels = np.zeros((5, 1, 40, 60), np.uint8)
     hidden = apply("occlusion", pixels, strength) == GRAY
-    share = CORRUPTIONS["occlusion"].amounts[strength - 1]
-    np.testing.assert_allclose(hidden.mean((1, 2, 3)), share**2, rtol=0.2)
+    fraction = CORRUPTIONS["occlusion"].amounts[strength - 1]
+    np.testing.assert_allclose(hidden.mean((1, 2, 3)), fraction**2, rtol=0.2)
     if strength < 5:
         assert (hidden & (apply("occlusion", pixels, strength + 1) == GRAY)).sum() > 0.9 * hidden.sum()
 
 
-def test_a_shift_moves_by_its_share_and_a_rotation_stays_in_the_middle() -> None:
+def test_shift_has_its_nominal_length_and_rotation_preserves_the_center() -> None:
     pixels = np.zeros((8, 1, 40, 40), np.uint8)
     pixels[:, :, 17:23, 17:23] = 255
     y, x = np.mgrid[0:40, 0:40] - 19.5
@@ -189,7 +187,7 @@ def test_a_shift_moves_by_its_share_and_a_rotation_stays_in_the_middle() -> None
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 40), (1, 40, 80)])
-def test_a_rotation_turns_by_its_angle_whatever_the_aspect(shape: tuple[int, int, int]) -> None:
+def test_rotation_has_its_nominal_angle_at_any_aspect_ratio(shape: tuple[int, int, int]) -> None:
     _, H, W = shape
     y, x = np.mgrid[0:H, 0:W] - (np.array([H, W])[:, None, None] - 1) / 2
     bar = np.where((np.abs(y) < 2) & (np.abs(x) < 14), 255, 0).astype(np.uint8)[None, None]
@@ -199,7 +197,7 @@ def test_a_rotation_turns_by_its_angle_whatever_the_aspect(shape: tuple[int, int
 
 
 @pytest.mark.parametrize("kind", ["shift", "rotation"])
-def test_what_comes_into_sight_has_the_color_of_the_border(kind: str) -> None:
+def test_uncovered_pixels_have_the_border_color(kind: str) -> None:
     pixels = np.full((4, 3, 20, 20), 70, np.uint8)
     pixels[:, 0] = 10
     np.testing.assert_allclose(apply(kind, pixels, 5), pixels, atol=1)

@@ -1,4 +1,4 @@
-"""What a model is measured on."""
+"""Evaluation images: splits, skipped training images, out-of-distribution images."""
 
 import numpy as np
 import pytest
@@ -23,21 +23,21 @@ def draw(folder, n=3, seed=1):
         Image.fromarray(rng.integers(0, 256, (4, 4), np.uint8)).save(folder / f"{i}.png")
 
 
-@pytest.mark.parametrize("part", ["test", "train", "val"])
-def test_any_part_will_do(classifier, tmp_path, part):
+@pytest.mark.parametrize("split", ["test", "train", "val"])
+def test_any_split_is_evaluated(classifier, tmp_path, split):
     for i, name in enumerate(("cat", "dog")):
-        draw(tmp_path / part / name, seed=i + 1)
+        draw(tmp_path / split / name, seed=i + 1)
     assert len(eval_split(classifier, str(tmp_path)).images) == 6
 
 
-def test_the_test_part_comes_first(classifier, tmp_path):
-    for i, (part, n) in enumerate({"test": 2, "train": 5, "val": 3}.items()):
-        draw(tmp_path / part / "cat", n, seed=2 * i + 1)
-        draw(tmp_path / part / "dog", n, seed=2 * i + 2)
+def test_test_split_is_preferred(classifier, tmp_path):
+    for i, (split, n) in enumerate({"test": 2, "train": 5, "val": 3}.items()):
+        draw(tmp_path / split / "cat", n, seed=2 * i + 1)
+        draw(tmp_path / split / "dog", n, seed=2 * i + 2)
     assert len(eval_split(classifier, str(tmp_path)).images) == 4
 
 
-def test_strangers_come_with_what_was_left_out_of_them(classifier, tmp_path):
+def test_ood_images_report_unreadable_files(classifier, tmp_path):
     draw(tmp_path / "birds")
     (tmp_path / "birds" / "broken.png").write_bytes(b"nothing")
     found = ood_images(classifier, str(tmp_path / "birds"))
@@ -45,7 +45,7 @@ def test_strangers_come_with_what_was_left_out_of_them(classifier, tmp_path):
     assert ["broken.png" in problem.message for problem in found.errors] == [True]
 
 
-def test_images_of_other_classes_are_said(classifier, tmp_path):
+def test_images_of_other_classes_are_reported(classifier, tmp_path):
     draw(tmp_path / "cat", seed=1)
     draw(tmp_path / "bird", seed=2)
     found = eval_split(classifier, str(tmp_path))
@@ -53,6 +53,6 @@ def test_images_of_other_classes_are_said(classifier, tmp_path):
     assert "'bird'" in found.errors[0].message
 
 
-def test_an_empty_folder_is_refused(classifier, tmp_path):
+def test_empty_folder_is_rejected(classifier, tmp_path):
     with pytest.raises(DataError, match=tmp_path.name):
         eval_split(classifier, str(tmp_path))

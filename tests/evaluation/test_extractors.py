@@ -1,4 +1,4 @@
-"""Extractors: what a path names, what it makes of images of any size, and what is said of one that cannot be used."""
+"""Extractors: loading by path, features of images of any size, and errors."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def preprocess(folder: Path, **settings: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(settings))
 
 
-def test_a_model_gives_its_own_features(baseline: Path) -> None:
+def test_model_extractor_returns_the_features_of_the_model(baseline: Path) -> None:
     made = extractor(baseline)
     assert isinstance(made, ModelExtractor)
     assert re.fullmatch(r"softmax@[0-9a-f]{4}", made.name)
@@ -116,13 +116,13 @@ def test_a_model_gives_its_own_features(baseline: Path) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_model_sees_other_images_as_it_sees_files(baseline: Path) -> None:
+def test_model_extractor_preprocesses_images_like_files(baseline: Path) -> None:
     made, photographs = extractor(baseline), noise(3, 3, 20, 14)
     read_in = np.stack([read_image(image.transpose(1, 2, 0), made.format) for image in photographs])
     np.testing.assert_array_equal(made(photographs), made(read_in))
 
 
-def test_a_model_classifies_images_of_any_size(baseline: Path) -> None:
+def test_model_extractor_classifies_images_of_any_size(baseline: Path) -> None:
     made = extractor(baseline)
     images, _ = digits(6)
     large = ArrayDataset(images.repeat(4, axis=1).repeat(4, axis=2)[:, None].repeat(3, axis=1), str)
@@ -133,7 +133,7 @@ def test_a_model_classifies_images_of_any_size(baseline: Path) -> None:
     np.testing.assert_allclose(made.log_posterior(own), made.classifier.log_posterior(own))
 
 
-def test_models_without_features_and_models_of_vectors_are_refused(tmp_path: Path) -> None:
+def test_models_without_image_features_are_rejected(tmp_path: Path) -> None:
     images, labels = digits(300)
     Classifier("gaussian").fit(images, labels).save(tmp_path / "a")
     with pytest.raises(ExtractorError, match="'gaussian' model has no features"):
@@ -144,13 +144,13 @@ def test_models_without_features_and_models_of_vectors_are_refused(tmp_path: Pat
         extractor(tmp_path / "b")
 
 
-def test_a_damaged_model_is_said_to_be_one(baseline: Path, tmp_path: Path) -> None:
+def test_damaged_model_is_reported(baseline: Path, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_bytes((baseline / "model.json").read_bytes())
     with pytest.raises(CheckpointError, match=r"model\.safetensors is missing"):
         extractor(tmp_path)
 
 
-def test_a_backbone_gives_the_mean_of_its_last_map(backbone: Path) -> None:
+def test_backbone_pools_its_last_feature_map(backbone: Path) -> None:
     transformers = pytest.importorskip("transformers")
     made = extractor(backbone)
     assert re.fullmatch(r"tiny@[0-9a-f]{4} at 32 pixels", made.name)
@@ -162,7 +162,7 @@ def test_a_backbone_gives_the_mean_of_its_last_map(backbone: Path) -> None:
     np.testing.assert_allclose(made(images), maps.mean((2, 3)), rtol=1e-5, atol=1e-6)
 
 
-def test_a_backbone_sees_gray_images_in_color_and_whole(backbone: Path) -> None:
+def test_backbone_stretches_gray_images_to_color(backbone: Path) -> None:
     made, gray = extractor(backbone), noise(2, 1, 16, 32)
     assert made(gray).shape == (2, 12)
     stretched = ImageFormat(channels=3, height=32, width=32, resize="stretch")
@@ -170,7 +170,7 @@ def test_a_backbone_sees_gray_images_in_color_and_whole(backbone: Path) -> None:
     np.testing.assert_array_equal(made(gray), made(gray.repeat(3, axis=1)))
 
 
-def test_a_backbone_is_loaded_without_a_word(backbone: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_backbone_loads_without_output(backbone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     extractor(backbone)
     assert capfd.readouterr() == ("", "")
 
@@ -184,13 +184,13 @@ def test_a_backbone_is_loaded_without_a_word(backbone: Path, capfd: pytest.Captu
         ({"size": {"shortest_edge": 48}, "do_center_crop": False, "crop_size": {"height": 36, "width": 36}}, 48),
     ],
 )
-def test_a_backbone_says_how_large_its_images_are(backbone: Path, tmp_path: Path, settings: Any, side: int) -> None:
+def test_backbone_reads_its_input_size(backbone: Path, tmp_path: Path, settings: Any, side: int) -> None:
     copied(backbone, tmp_path)
     preprocess(tmp_path, image_mean=[0.5] * 3, image_std=[0.5] * 3, **settings)
     assert extractor(tmp_path).format.shape == (3, side, side)
 
 
-def test_backbones_that_are_not_whole_are_refused(backbone: Path, tmp_path: Path) -> None:
+def test_incomplete_backbones_are_rejected(backbone: Path, tmp_path: Path) -> None:
     copied(backbone, tmp_path)
     with pytest.raises(ExtractorError, match=r"has no preprocessor_config\.json"):
         extractor(tmp_path)
@@ -210,7 +210,7 @@ def test_backbones_that_are_not_whole_are_refused(backbone: Path, tmp_path: Path
         extractor(tmp_path)
 
 
-def test_a_backbone_needs_a_package_and_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_backbone_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
     preprocess(tmp_path, size=32, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -218,7 +218,7 @@ def test_a_backbone_needs_a_package_and_says_which(tmp_path: Path, monkeypatch: 
         extractor(tmp_path)
 
 
-def test_no_weight_of_a_backbone_is_made_up(backbone: Path, tmp_path: Path) -> None:
+def test_missing_backbone_weights_are_rejected(backbone: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     copied(backbone, tmp_path)
@@ -236,7 +236,7 @@ def copied(backbone: Path, to: Path) -> None:
 
 
 @pytest.mark.parametrize("module", [Means(), Asked()])
-def test_a_program_sees_color_images_as_they_are(module: nn.Module, tmp_path: Path) -> None:
+def test_torchscript_receives_uint8_color_images(module: nn.Module, tmp_path: Path) -> None:
     made = extractor(program(module, tmp_path / "means.pt"))
     assert re.fullmatch(r"means\.pt@[0-9a-f]{4}", made.name)
     for images in (noise(2, 3, 7, 5), noise(2, 1, 9, 9)):
@@ -244,7 +244,7 @@ def test_a_program_sees_color_images_as_they_are(module: nn.Module, tmp_path: Pa
         np.testing.assert_allclose(made(images), expected, rtol=1e-5)
 
 
-def test_programs_that_give_no_features_are_refused(tmp_path: Path) -> None:
+def test_torchscript_without_features_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match=r"returns shape \(2, 3, 4, 4\) for 2 images"):
         extractor(program(Maps(), tmp_path / "a.ts"))(noise(2, 3, 4, 4))
     with pytest.raises(ExtractorError, match=r"b\.ts@.... fails on uint8 images of shape \(2, 3, 4, 4\)"):
@@ -258,7 +258,7 @@ def test_programs_that_give_no_features_are_refused(tmp_path: Path) -> None:
         extractor(tmp_path / "c.pt")
 
 
-def test_other_weights_have_another_name(tmp_path: Path) -> None:
+def test_extractor_name_depends_on_the_weights(tmp_path: Path) -> None:
     names = set()
     for seed in range(4):
         torch.manual_seed(seed)
@@ -267,7 +267,7 @@ def test_other_weights_have_another_name(tmp_path: Path) -> None:
     assert len(names) == 4
 
 
-def test_a_path_that_names_none_is_answered_with_what_was_expected(tmp_path: Path) -> None:
+def test_path_without_extractor_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(ExtractorError, match="no such file or folder"):
         extractor(tmp_path / "nowhere")
     (tmp_path / "weights.bin").write_bytes(b"")
@@ -276,7 +276,7 @@ def test_a_path_that_names_none_is_answered_with_what_was_expected(tmp_path: Pat
             extractor(path)
 
 
-def test_batches_and_collections_change_nothing(tmp_path: Path) -> None:
+def test_features_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
     made, images = extractor(program(Means(), tmp_path / "means.pt")), noise(150, 1, 3, 3)
     whole = made(images)
     assert whole.shape == (150, 3)
@@ -285,7 +285,7 @@ def test_batches_and_collections_change_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("images", [noise(2, 3, 4), noise(2, 2, 4, 4), noise(0, 3, 4, 4), noise(2, 3, 4, 4) / 255])
-def test_what_is_no_image_is_refused(images: Any, tmp_path: Path) -> None:
+def test_arrays_that_are_no_images_are_rejected(images: Any, tmp_path: Path) -> None:
     made: Extractor = extractor(program(Means(), tmp_path / "means.pt"))
     with pytest.raises(ExtractorError, match="at least one image, uint8"):
         made(images)

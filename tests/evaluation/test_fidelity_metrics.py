@@ -51,14 +51,14 @@ def test_frechet_distance_of_gaussians_with_other_axes() -> None:
 
 
 @given(seeds, st.integers(2, 12))
-def test_frechet_distance_of_a_set_to_itself_is_nothing(seed: int, n: int) -> None:
+def test_frechet_distance_of_a_set_to_itself_is_zero(seed: int, n: int) -> None:
     a = features(seed, n)
     scale = float(a.var(axis=0, ddof=1).sum())
     assert frechet_distance(a, a[::-1]) == pytest.approx(0, abs=1e-6 * scale)
 
 
 @given(seeds)
-def test_frechet_distance_is_symmetric_and_turns_with_the_features(seed: int) -> None:
+def test_frechet_distance_is_symmetric_and_rotation_invariant(seed: int) -> None:
     a, b = features(seed), features(seed + 1, n=25)
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))
     distance = frechet_distance(a, b)
@@ -68,7 +68,7 @@ def test_frechet_distance_is_symmetric_and_turns_with_the_features(seed: int) ->
     assert frechet_distance(2 * a, 2 * b) == pytest.approx(4 * distance)
 
 
-def test_frechet_distance_is_the_same_by_a_symmetric_root() -> None:
+def test_frechet_distance_agrees_with_the_symmetric_root() -> None:
     for n in (5, 40):  # fewer images than features, and more
         a, b = features(0, n), features(1, n)
         S, T = np.cov(a.T), np.cov(b.T)
@@ -79,7 +79,7 @@ def test_frechet_distance_is_the_same_by_a_symmetric_root() -> None:
         assert frechet_distance(a, b) == pytest.approx(apart @ apart + np.trace(S) + np.trace(T) - 2 * shared, rel=1e-5)
 
 
-def test_a_feature_that_never_changes_does_no_harm() -> None:
+def test_constant_feature_does_not_matter() -> None:
     a, b = features(0), features(1)
     still = np.full((40, 1), 7.0)
     assert frechet_distance(np.hstack([a, still]), np.hstack([b, still])) == pytest.approx(frechet_distance(a, b))
@@ -127,7 +127,7 @@ def test_kernel_distance_by_its_definition() -> None:
     assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * between)
 
 
-def test_kernel_distance_of_sets_that_are_drawn_alike_is_nothing_on_average() -> None:
+def test_kernel_distance_is_unbiased() -> None:
     rng = np.random.default_rng(0)
     found = [kernel_distance(rng.normal(size=(20, 3)), rng.normal(size=(30, 3))) for _ in range(300)]
     assert abs(np.mean(found)) < 4 * np.std(found) / math.sqrt(len(found))
@@ -141,7 +141,7 @@ def test_kernel_distance_does_not_depend_on_the_block_size(monkeypatch: pytest.M
     assert kernel_distance(a, b) == pytest.approx(whole)
 
 
-def test_subsets_have_the_distance_of_the_whole_on_average() -> None:
+def test_subsets_have_the_same_mean_distance() -> None:
     a, b = features(0, n=60), features(1, n=60)
     found = kernel_distances(a, b, n_subsets=200, size=20, rng=np.random.default_rng(0))
     assert found.shape == (200,)
@@ -150,7 +150,7 @@ def test_subsets_have_the_distance_of_the_whole_on_average() -> None:
     np.testing.assert_array_equal(found, again)
 
 
-def test_each_class_is_measured_by_itself_and_small_ones_are_not() -> None:
+def test_intra_class_distances_skip_small_classes() -> None:
     real, made = features(0, n=60), features(1, n=60)
     labels = np.repeat([0, 1, 2], [25, 30, 5])
     found = intra_class_frechet_distances((real, labels), (made, labels), 4, min_images=10)
@@ -159,14 +159,14 @@ def test_each_class_is_measured_by_itself_and_small_ones_are_not() -> None:
     assert np.isnan(found[2:]).all()
 
 
-def test_single_precision_is_taken_in_double() -> None:
+def test_single_precision_is_computed_in_double() -> None:
     a, b = (features(seed).astype(np.float32) for seed in (0, 1))
     doubles = a.astype(np.float64), b.astype(np.float64)
     assert frechet_distance(a, b) == pytest.approx(frechet_distance(*doubles), rel=1e-12)
     assert kernel_distance(a, b) == pytest.approx(kernel_distance(*doubles), rel=1e-12)
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_invalid_measurements_are_rejected() -> None:
     a = features(0)
     for distance in (frechet_distance, kernel_distance):
         with pytest.raises(ValueError, match="40 real and 1 generated images"):
@@ -194,7 +194,7 @@ def inside(centers: Floats, others: Floats, k: int) -> Floats:
 
 
 @given(seeds, st.integers(1, 4))
-def test_by_their_definitions(seed: int, k: int) -> None:
+def test_manifold_metrics_agree_with_their_definitions(seed: int, k: int) -> None:
     real, made = points(seed, n=12), 1.3 * points(seed + 1, n=9)
     balls = inside(real, made, k)
     assert precision_recall(real, made, k) == pytest.approx((balls.any(0).mean(), inside(made, real, k).any(0).mean()))
@@ -202,19 +202,19 @@ def test_by_their_definitions(seed: int, k: int) -> None:
 
 
 @given(seeds, st.integers(6, 40))
-def test_a_set_beside_itself_is_perfect(seed: int, n: int) -> None:
+def test_equal_sets_have_perfect_metrics(seed: int, n: int) -> None:
     x = points(seed, n)
     assert precision_recall(x, x[::-1].copy()) == (1, 1)
     assert density_coverage(x, x[::-1].copy()) == pytest.approx((1, 1))
 
 
-def test_sets_that_are_far_apart_have_nothing() -> None:
+def test_distant_sets_have_zero_metrics() -> None:
     x = points(0)
     assert precision_recall(x, x + 1000) == (0, 0)
     assert density_coverage(x, x + 1000) == (0, 0)
 
 
-def test_a_single_image_again_and_again_is_realistic_and_has_no_variety() -> None:
+def test_repeated_image_has_precision_without_recall() -> None:
     real = points(0, n=200)
     made = np.repeat(real[:1], 50, axis=0) + 1e-3 * points(1, n=50)
     assert precision_recall(real, made).precision == 1
@@ -222,19 +222,19 @@ def test_a_single_image_again_and_again_is_realistic_and_has_no_variety() -> Non
     assert density_coverage(real, made).coverage < 0.1
 
 
-def test_density_of_sets_that_are_drawn_alike_is_one() -> None:
+def test_density_of_equal_distributions_is_one() -> None:
     densities = [density_coverage(points(2 * i, n=100), points(2 * i + 1, n=100)).density for i in range(30)]
     assert abs(np.mean(densities) - 1) < 4 * np.std(densities) / np.sqrt(30)
 
 
-def test_exact_copies_lie_in_balls_without_width() -> None:
+def test_exact_copies_have_radius_zero() -> None:
     x = np.repeat(points(0, n=5), 4, axis=0) + 1e6  # each has three others in its own place
     assert precision_recall(x, x) == (1, 1)
     assert density_coverage(x, x, 3) == (0, 0)  # open balls
 
 
 @given(seeds)
-def test_where_the_features_lie_does_not_matter(seed: int) -> None:
+def test_manifold_metrics_are_invariant_to_similarity_transforms(seed: int) -> None:
     real, made = points(seed), points(seed + 1)
     rotation, _ = np.linalg.qr(points(seed, n=3))
     moved = 5 * real @ rotation + 1e4, 5 * made @ rotation + 1e4
@@ -249,6 +249,6 @@ def test_manifolds_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPat
     assert (precision_recall(real, generated), density_coverage(real, generated)) == whole
 
 
-def test_too_few_images_are_refused() -> None:
+def test_too_few_images_are_rejected() -> None:
     with pytest.raises(ValueError, match="expected more than k = 3"):
         precision_recall(points(0), points(1, n=3))

@@ -27,7 +27,7 @@ def test_finds_most_flipped_labels_and_little_else() -> None:
     assert np.mean([suspect.suggested == truth[suspect.index] for suspect in surest]) > 0.97
 
 
-def test_the_surest_comes_first_and_says_what_it_is() -> None:
+def test_issues_have_label_suggestion_and_margin() -> None:
     p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.2, 0.8], [0.05, 0.95], [0.02, 0.98]])
     found = find_label_issues(p, np.array([0, 0, 0, 0, 1, 1]))
     assert [suspect.index for suspect in found] == []  # 0.7 and 0.8 are below class 1's usual 0.965
@@ -38,7 +38,7 @@ def test_the_surest_comes_first_and_says_what_it_is() -> None:
     assert found[0].margin == pytest.approx(-0.98)
 
 
-def test_every_suspect_prefers_its_suggestion() -> None:
+def test_suggested_class_is_more_probable_than_the_label() -> None:
     rng = np.random.default_rng(1)
     p = rng.dirichlet(np.ones(4), 300)
     labels = rng.integers(0, 4, 300)
@@ -50,7 +50,7 @@ def test_every_suspect_prefers_its_suggestion() -> None:
         assert p[suspect.index, suspect.suggested] > p[suspect.index, suspect.label]
 
 
-def test_unlabeled_images_and_classes_without_images_are_left_alone() -> None:
+def test_unlabeled_images_and_empty_classes_are_ignored() -> None:
     p = np.array([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])
     labels = np.array([0, 0, 1, -1])
     assert all(suspect.suggested != 2 and suspect.index != 3 for suspect in find_label_issues(p, labels))

@@ -54,12 +54,12 @@ def test_three_classes_by_hand() -> None:
     assert table.f1 == pytest.approx([2 / 3, 1 / 2, 0])
 
 
-def test_balanced_accuracy_counts_the_classes_that_labels_name() -> None:
+def test_balanced_accuracy_ignores_classes_without_labels() -> None:
     log_posterior = np.log([[0.7, 0.2, 0.1], [0.2, 0.1, 0.7], [0.7, 0.2, 0.1]])
     assert metrics.balanced_accuracy(log_posterior, np.array([0, 0, 0])) == pytest.approx(2 / 3)
 
 
-def test_a_class_that_is_never_seen_nor_answered_has_no_figures() -> None:
+def test_absent_class_has_nan_metrics() -> None:
     table = metrics.per_class(np.log([[0.7, 0.2, 0.1]]), np.array([0]))
     assert math.isnan(table.recall[2])
     assert math.isnan(table.precision[2])
@@ -75,7 +75,7 @@ def test_agrees_with_torchmetrics() -> None:
     assert metrics.ece(log_posterior, labels) == pytest.approx(float(theirs), abs=1e-6)
 
 
-def test_brier_of_certainty_and_of_ignorance() -> None:
+def test_brier_of_certain_and_of_uniform_predictions() -> None:
     labels = np.array([0, 1, 2, 3])
     with np.errstate(divide="ignore"):
         certain = np.log(np.eye(4))
@@ -84,11 +84,11 @@ def test_brier_of_certainty_and_of_ignorance() -> None:
     assert metrics.brier(np.full((4, 4), -math.log(4)), labels) == pytest.approx(3 / 4)
 
 
-def test_nll_of_ignorance_is_the_logarithm_of_the_classes() -> None:
+def test_nll_of_uniform_predictions_is_the_log_of_the_number_of_classes() -> None:
     assert metrics.nll(np.full((6, 4), -math.log(4)), np.zeros(6, dtype=int)) == pytest.approx(math.log(4))
 
 
-def test_single_precision_is_taken_in_double() -> None:
+def test_single_precision_is_computed_in_double() -> None:
     log_posterior, labels = case(3)
     single = metrics.nll(log_posterior.astype(np.float32), labels)
     assert single == pytest.approx(metrics.nll(log_posterior, labels), abs=1e-6)
@@ -100,16 +100,16 @@ def test_ece_by_hand() -> None:
     assert metrics.ece(log_posterior, labels, bins=10) == pytest.approx((0.4 + 0.4) / 2)
 
 
-def test_bins_close_on_the_right() -> None:
+def test_bins_are_closed_on_the_right() -> None:
     bins = metrics.reliability(np.log([[0.5, 0.5], [1 - 1e-12, 1e-12]]), np.array([0, 0]), bins=2)
     assert bins.counts.tolist() == [1, 1]
 
 
 @given(cases)
-def test_bounds(given_case: Case) -> None:
-    log_posterior, labels = given_case
-    for figure in (metrics.accuracy, metrics.balanced_accuracy, metrics.ece):
-        assert 0 <= figure(log_posterior, labels) <= 1
+def test_bounds(case: Case) -> None:
+    log_posterior, labels = case
+    for metric in (metrics.accuracy, metrics.balanced_accuracy, metrics.ece):
+        assert 0 <= metric(log_posterior, labels) <= 1
     assert 0 <= metrics.brier(log_posterior, labels) <= 2
     assert metrics.nll(log_posterior, labels) >= 0
     assert metrics.confusion(log_posterior, labels).sum() == len(labels)
@@ -117,14 +117,14 @@ def test_bounds(given_case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "figure", [metrics.accuracy, metrics.balanced_accuracy, metrics.nll, metrics.ece, metrics.brier]
+    "metric", [metrics.accuracy, metrics.balanced_accuracy, metrics.nll, metrics.ece, metrics.brier]
 )
 @given(cases, st.integers(0, 1000))
-def test_order_does_not_matter(figure: Callable[[Floats, Ints], float], given_case: Case, seed: int) -> None:
-    (log_posterior, labels), rng = given_case, np.random.default_rng(seed)
+def test_order_does_not_matter(metric: Callable[[Floats, Ints], float], case: Case, seed: int) -> None:
+    (log_posterior, labels), rng = case, np.random.default_rng(seed)
     images, classes = rng.permutation(len(labels)), rng.permutation(log_posterior.shape[1])
     renamed = np.argsort(classes)[labels[images]]
-    assert figure(log_posterior[images][:, classes], renamed) == pytest.approx(figure(log_posterior, labels))
+    assert metric(log_posterior[images][:, classes], renamed) == pytest.approx(metric(log_posterior, labels))
 
 
 scores = st.lists(st.integers(0, 6), min_size=1, max_size=30).map(np.array)
@@ -141,7 +141,7 @@ def test_auroc_takes_infinite_scores() -> None:
     assert metrics.auroc(np.array([-np.inf, 1.0]), np.array([-np.inf, 0.0])) == pytest.approx(5 / 8)
 
 
-def test_fpr_at_95_tpr_flags_enough_and_no_more() -> None:
+def test_fpr_at_95_tpr_by_hand() -> None:
     unknown = np.arange(100) / 100  # 95 of them are at most 0.94
     known = np.array([0.93, 0.94, 0.95, 2.0])
     assert metrics.fpr_at_95_tpr(known, unknown) == pytest.approx(1 / 2)
@@ -149,7 +149,7 @@ def test_fpr_at_95_tpr_flags_enough_and_no_more() -> None:
 
 
 @given(scores, scores)
-def test_fpr_at_95_tpr_is_the_least_of_all_thresholds(known: Ints, unknown: Ints) -> None:
+def test_fpr_at_95_tpr_is_minimal_over_thresholds(known: Ints, unknown: Ints) -> None:
     enough = [t for t in np.unique(unknown) if (unknown <= t).mean() >= 0.95 - 1e-12]
     assert metrics.fpr_at_95_tpr(known, unknown) == min((known <= t).mean() for t in enough)
 
@@ -160,7 +160,7 @@ def test_bits_per_dim_of_uniform_noise_is_eight() -> None:
 
 @pytest.mark.parametrize(("k", "n"), [(1, 1), (3, 20), (20, 20), (951, 1000), (59_000, 60_000)])
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
-def test_the_ends_of_clopper_pearson_are_refuted_with_the_chance_of_a_tail(k: int, n: int, level: float) -> None:
+def test_clopper_pearson_agrees_with_binomial_tails(k: int, n: int, level: float) -> None:
     low, high = metrics.clopper_pearson(k, n, level)
     assert stats.binom.sf(k - 1, n, low) == pytest.approx((1 - level) / 2)
     assert high == 1 if k == n else stats.binom.cdf(k, n, high) == pytest.approx((1 - level) / 2)
@@ -169,7 +169,7 @@ def test_the_ends_of_clopper_pearson_are_refuted_with_the_chance_of_a_tail(k: in
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 20), (3, 20), (951, 1000)])
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.999])
-def test_the_ends_of_wilson_lie_z_deviations_from_what_was_seen(k: int, n: int, level: float) -> None:
+def test_wilson_bounds_are_z_deviations_away(k: int, n: int, level: float) -> None:
     z = stats.norm.ppf((1 + level) / 2)
     for end in metrics.wilson(k, n, level):
         assert abs(k / n - end) == pytest.approx(z * math.sqrt(end * (1 - end) / n), abs=1e-9)
@@ -184,23 +184,21 @@ def test_clopper_pearson_covers_every_rate(rate: float) -> None:
 
 @pytest.mark.parametrize(("n_test", "n_calibration"), [(1, 40), (90, 60), (1000, 19), (5000, 3000)])
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.29])
-def test_beta_binomial_bound_is_the_least_that_holds_with_the_level(
-    n_test: int, n_calibration: int, alpha: float
-) -> None:
+def test_beta_binomial_bound_is_the_smallest_valid_one(n_test: int, n_calibration: int, alpha: float) -> None:
     k = sum(j / (n_calibration + 1) <= alpha for j in range(1, n_calibration + 1))
     bound = metrics.beta_binomial_bound(n_test, n_calibration, alpha, 0.95)
     law = stats.betabinom(n_test, max(k, 1), n_calibration + 1 - max(k, 1))
     assert law.cdf(bound - 1) < 0.95 <= law.cdf(bound) if k else bound == 0
 
 
-def test_beta_binomial_bound_at_the_ends() -> None:
+def test_beta_binomial_bound_in_extreme_cases() -> None:
     assert metrics.beta_binomial_bound(50, 10, 0.05) == 0  # ten images cannot call anything unknown at 5 %
     assert metrics.beta_binomial_bound(50, 10, 1.0) == 50
     assert metrics.beta_binomial_bound(0, 100, 0.05) == 0
     assert metrics.beta_binomial_bound(100, 99, 0.29) == metrics.beta_binomial_bound(100, 99, 0.2901)
 
 
-def test_a_conformal_rule_stays_below_the_bound_as_often_as_promised() -> None:
+def test_conformal_rule_respects_the_bound_with_its_level() -> None:
     rng, n, m, alpha, trials = np.random.default_rng(5), 59, 100, 0.1, 4000
     calibration, test = np.sort(rng.random((trials, n)), axis=1), rng.random((trials, m))
     k = int(alpha * (n + 1))
@@ -220,7 +218,7 @@ def test_paired_bootstrap_has_the_width_of_the_normal_approximation() -> None:
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
-def test_paired_bootstrap_of_the_same_answers_is_zero_and_repeats() -> None:
+def test_paired_bootstrap_of_equal_predictions_is_zero() -> None:
     correct = np.random.default_rng(7).random(50) < 0.5
     assert metrics.paired_bootstrap(correct, correct, np.random.default_rng(0)) == (0, 0)
     twice = [metrics.paired_bootstrap(correct, ~correct, np.random.default_rng(1)) for _ in range(2)]

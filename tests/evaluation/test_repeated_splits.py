@@ -1,4 +1,4 @@
-"""Repeated trainings: intervals wider than those of independent ones, and as wide as they should be."""
+"""Repeated splits: intervals that account for shared images."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.stats import t
 from likely.evaluation.repeated_splits import ResampledEstimate
 
 
-def test_without_test_images_the_interval_is_students():
+def test_interval_without_overlap_is_students():
     values = [0.9, 0.92, 0.94, 0.91]
     found = ResampledEstimate.from_values(values, n_train=10**9, n_test=1)
     low, high = t.interval(0.95, 3, np.mean(values), np.std(values, ddof=1) / 2)
@@ -16,12 +16,12 @@ def test_without_test_images_the_interval_is_students():
     assert found.mean == pytest.approx(np.mean(values))
 
 
-def test_shared_images_widen_it_as_nadeau_and_bengio_say():
+def test_shared_images_widen_the_interval():
     values = [0.9, 0.92, 0.94, 0.91]
     alone, shared = (ResampledEstimate.from_values(values, n_train=400, n_test=n) for n in (0, 100))
     assert (shared.high - shared.mean) / (alone.high - alone.mean) == pytest.approx(((1 / 4 + 1 / 4) / (1 / 4)) ** 0.5)
 
 
-def test_trainings_that_all_end_alike_leave_no_doubt():
+def test_equal_results_have_an_empty_interval():
     found = ResampledEstimate.from_values([0.5, 0.5, 0.5], n_train=10, n_test=5)
     assert found.low == found.high == 0.5

@@ -39,7 +39,7 @@ class ByFirstPixel:
         return np.log(np.where(np.arange(self.n_classes) == said[:, None], self.sureness, rest))
 
 
-def part(pixels: NDArray[np.uint8], labels: list[int]) -> LabeledImages:
+def dataset(pixels: NDArray[np.uint8], labels: list[int]) -> LabeledImages:
     return LabeledImages(ArrayDataset(pixels, str), np.array(labels, np.int64), to_hashes(map(fingerprint, pixels)))
 
 
@@ -51,7 +51,7 @@ def marked(said: list[int], labels: list[int], seed: int = 0) -> LabeledImages:
     """Noise with the predicted class in its first pixel."""
     pixels = noise(len(said), seed)
     pixels[:, 0, 0, 0] = said
-    return part(pixels, labels)
+    return dataset(pixels, labels)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def gaussian() -> Predictor:
     )
 
 
-def test_drawn_images_carry_their_class_and_come_again_with_their_seed(gaussian: Predictor) -> None:
+def test_samples_are_labeled_and_reproducible(gaussian: Predictor) -> None:
     made = sample_images(gaussian, 3, seed=5)
     pixels = made.images.batch(np.arange(30)).numpy()
     assert (pixels.dtype, pixels.shape) == (np.uint8, (30, 1, 8, 8))
@@ -75,13 +75,13 @@ def test_drawn_images_carry_their_class_and_come_again_with_their_seed(gaussian:
     assert made.images.name(4) == "generated image 4"
 
 
-def test_each_class_may_have_its_own_number_and_none(gaussian: Predictor) -> None:
+def test_number_of_samples_may_differ_by_class(gaussian: Predictor) -> None:
     made = sample_images(gaussian, (0, 4, *[0] * 7, 1), seed=0)
     assert made.labels.tolist() == [1, 1, 1, 1, 9]
     np.testing.assert_array_equal(made.hashes[:4], sample_images(gaussian, 4, seed=0).hashes[4:8])
 
 
-def test_what_draws_no_images_is_refused(gaussian: Predictor) -> None:
+def test_models_without_image_generation_are_rejected(gaussian: Predictor) -> None:
     digits = load_digits()
     softmax = Classifier("softmax", options={"width": 4}, training={"epochs": 1})
     with pytest.raises(ValueError, match="'softmax' generates no images"):
@@ -100,7 +100,7 @@ def test_class_consistency_counts_by_class() -> None:
     assert found.interval.low < 4 / 6 < found.interval.high
 
 
-def test_its_own_accuracy_weighs_classes_as_they_were_drawn() -> None:
+def test_real_accuracy_has_the_class_weights_of_generated_images() -> None:
     real = marked([0, 0, 1, 2], [0, 0, 0, 2])  # two of three, none, one of one
     even, odd = marked([0, 1, 2], [0, 1, 2]), marked([0, 0, 0, 2], [0, 0, 0, 2])
 
@@ -117,18 +117,18 @@ def test_unlabeled_images_are_not_counted() -> None:
     assert (found.n_real, found.real_accuracy) == (2, 1)
 
 
-def test_copies_are_found_bit_by_bit_and_nearly() -> None:
-    train = part(noise(20), [0] * 20)
+def test_duplicates_and_near_duplicates_are_counted() -> None:
+    train = dataset(noise(20), [0] * 20)
     repeated = noise(20)[:3]
     brighter = (repeated * 0.8 + 20).astype(np.uint8)
-    made = part(np.concatenate([repeated[:1], brighter[1:], noise(5, seed=1)]), [0] * 8)
-    found = NearDuplicates.count(made, train, part(noise(10, seed=2), [0] * 10))
+    made = dataset(np.concatenate([repeated[:1], brighter[1:], noise(5, seed=1)]), [0] * 8)
+    found = NearDuplicates.count(made, train, dataset(noise(10, seed=2), [0] * 10))
     assert (found.n, found.n_duplicates, found.n_real, found.n_real_duplicates, found.n_train) == (8, 3, 10, 0, 20)
     assert (found.fraction, found.real_fraction) == (3 / 8, 0)
     assert found.interval.low < 3 / 8 < found.interval.high
 
 
-def test_sample_quality_survives_json() -> None:
+def test_sample_quality_round_trips_through_json() -> None:
     train, held_out = marked([0] * 9, [0] * 9, seed=3), marked([0, 1, 2], [0, 1, 2], seed=4)
     found = sample_quality(marked([0, 1, 2, 2], [0, 1, 1, 2]), ByFirstPixel(), train, held_out, seed=7)
     assert SampleQuality.model_validate_json(found.model_dump_json()) == found
@@ -137,7 +137,7 @@ def test_sample_quality_survives_json() -> None:
     assert found.class_consistency.real_accuracy == 1
 
 
-def test_without_held_out_images_there_is_nothing_beside_the_figures() -> None:
+def test_real_metrics_are_none_without_held_out_images() -> None:
     nothing = marked([], [])
     found = sample_quality(marked([0, 1], [0, 1]), ByFirstPixel(id=None), marked([0], [0], seed=1), nothing, seed=0)
     assert found.class_consistency.classifier == "unsaved"
@@ -148,7 +148,7 @@ def test_without_held_out_images_there_is_nothing_beside_the_figures() -> None:
     ) == (0, None, None)
 
 
-def test_a_panel_settles_on_the_mean_probability() -> None:
+def test_ensemble_predicts_the_mean_probability() -> None:
     images = marked([0, 1], [0, 1]).images
     panel = Ensemble("two readers", (ByFirstPixel(sureness=0.9), ByFirstPixel(sureness=0.4)))
     p = np.exp(panel.log_posterior(images))
@@ -156,7 +156,7 @@ def test_a_panel_settles_on_the_mean_probability() -> None:
     np.testing.assert_allclose(p[0], [0.65, 0.175, 0.175])
 
 
-def test_a_classifier_is_a_reference_classifier(gaussian: Predictor) -> None:
+def test_predictor_is_a_reference_classifier(gaussian: Predictor) -> None:
     made = sample_images(gaussian, 20, seed=0)
     found = sample_quality(made, gaussian, made, made, seed=0)
     assert found.class_consistency.accuracy > 0.8  # a model knows its own images

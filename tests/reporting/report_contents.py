@@ -1,4 +1,4 @@
-"""Reports to test with."""
+"""Report contents for tests."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def alarms(counts: list[int], scope: CalibrationScope, n_calibration: int = 100)
     return FalseAlarms(0.05, scope, np.full(3, 100), np.array(counts), np.full(3, n_calibration))
 
 
-def test_a_good_model_has_no_caveats(bare: ReportContent) -> None:
+def test_good_model_has_no_caveats(bare: ReportContent) -> None:
     content = replace(
         bare,
         reliability=reliability(1000, 0.95, 0.96),
@@ -82,7 +82,7 @@ def test_the_scope_of_the_guarantee_decides(
 
 
 @pytest.mark.parametrize(("alpha", "rejects_nothing"), [(0.05, False), (1e-4, True)])
-def test_a_model_with_too_few_calibration_images_rejects_nothing(alpha: float, rejects_nothing: bool) -> None:
+def test_too_few_calibration_images_reject_nothing(alpha: float, rejects_nothing: bool) -> None:
     digits = load_digits(n_class=3)
     images = (digits.images * 255 / 16).round().astype(np.uint8)
     classifier = Classifier("gaussian").fit(images[:400], digits.target[:400]).predictor_
@@ -99,7 +99,7 @@ def test_a_model_with_too_few_calibration_images_rejects_nothing(alpha: float, r
         assert not result.rejected.any()
 
 
-def test_tiny_classes(bare: ReportContent) -> None:
+def test_classes_with_few_training_images(bare: ReportContent) -> None:
     (caveat,) = caveats(replace(bare, data=DataSummary("x", (1, 8, 8), {"train": np.array([29, 30, 500])})))
     assert caveat.kind == "few_training_images"
     assert caveat.text.startswith("boot has ")

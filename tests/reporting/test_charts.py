@@ -16,18 +16,18 @@ from likely.reporting.html.svg import Scale
 NASTY = '<b>"x"&'
 
 
-def drawn(svg: str) -> ElementTree.Element:
+def parsed(svg: str) -> ElementTree.Element:
     assert "nan" not in svg
     assert "inf" not in svg.replace("info", "")
     return ElementTree.fromstring(svg)
 
 
 def count(svg: str, tag: str, kind: str = "") -> int:
-    return sum(kind in element.get("class", "").split() or not kind for element in drawn(svg).iter(tag))
+    return sum(kind in element.get("class", "").split() or not kind for element in parsed(svg).iter(tag))
 
 
 @given(st.floats(-50, 50), st.floats(1e-6, 1e6), st.integers(2, 8))
-def test_ticks_are_few_even_and_inside(start: float, length: float, n: int) -> None:
+def test_ticks_are_few_evenly_spaced_and_inside(start: float, length: float, n: int) -> None:
     low = start * length
     found = Scale(low, low + length, 0, 400).ticks(n)
     assert n // 2 <= len(found) <= 2 * n + 1
@@ -35,7 +35,7 @@ def test_ticks_are_few_even_and_inside(start: float, length: float, n: int) -> N
     assert np.allclose(np.diff(found), np.diff(found)[:1], rtol=1e-3, atol=1e-6)
 
 
-def test_a_scale_without_length_goes_to_the_middle() -> None:
+def test_empty_scale_maps_to_the_middle() -> None:
     assert Scale(3, 3, 0, 10)(3) == 5
     assert Scale(0, 2, 0, 10)(1.5) == 7.5
 
@@ -48,18 +48,18 @@ def test_curves_of_any_length(n: int) -> None:
     assert len(svg) < 30_000
 
 
-def test_a_curve_is_broken_where_values_are_missing() -> None:
+def test_curve_is_interrupted_at_missing_values() -> None:
     values = np.array([np.nan, 3.0, 2.0, np.inf, 1.0])
-    path = next(drawn(charts.line_chart(np.arange(5), {"training": values}, "loss")).iter("path"))
+    path = next(parsed(charts.line_chart(np.arange(5), {"training": values}, "loss")).iter("path"))
     assert path.get("d", "").count("M") == 2
     assert count(charts.line_chart(np.arange(5), {"training": np.full(5, np.nan)}, "loss"), "path") == 0
 
 
-def test_constant_curves_have_room() -> None:
+def test_constant_curve_has_a_path() -> None:
     assert count(charts.line_chart(np.arange(5), {"training": np.zeros(5)}, "loss"), "path") == 1
 
 
-def test_a_reliability_diagram_has_a_dot_for_every_filled_bin() -> None:
+def test_reliability_diagram_has_a_dot_per_nonempty_bin() -> None:
     log_posterior = np.log([[0.95, 0.05], [0.9, 0.1], [0.45, 0.55]])
     bins = metrics.reliability(log_posterior, np.array([0, 1, 1]), 10)
     assert np.count_nonzero(bins.counts) == 3
@@ -67,7 +67,7 @@ def test_a_reliability_diagram_has_a_dot_for_every_filled_bin() -> None:
     assert count(charts.reliability_diagram(bins), "line", "whisker") == 3
 
 
-def test_alarms_above_the_bound_stand_out() -> None:
+def test_rates_above_the_bound_are_marked() -> None:
     rows = (
         FalseAlarmRow(NASTY, 50, 2, 6),
         FalseAlarmRow("b", 50, 9, 6),
@@ -81,14 +81,14 @@ def test_alarms_above_the_bound_stand_out() -> None:
 
 
 @pytest.mark.parametrize("unknown", [None, np.zeros(5)])
-def test_p_values_have_twenty_bars_a_group(unknown: np.ndarray | None) -> None:
+def test_p_value_histogram_has_twenty_bars_per_group(unknown: np.ndarray | None) -> None:
     svg = charts.p_value_histogram(np.linspace(0, 1, 50), unknown, 0.05)
     assert count(svg, "rect", "s1") == 20 + 1
     assert count(svg, "rect", "warm") == (0 if unknown is None else 20 + 1)
 
 
 @pytest.mark.parametrize("k", [2, 10, 30])
-def test_a_confusion_matrix_has_a_cell_for_every_pair_that_occurs(k: int) -> None:
+def test_confusion_matrix_has_a_cell_per_occurring_pair(k: int) -> None:
     rng = np.random.default_rng(k)
     counts = rng.poisson(0.5, (k, k)) + 20 * np.eye(k, dtype=int)
     counts[1] = 0  # a class without test images
@@ -97,14 +97,14 @@ def test_a_confusion_matrix_has_a_cell_for_every_pair_that_occurs(k: int) -> Non
     assert count(svg, "rect", "wrong") == np.count_nonzero(counts) - (k - 1)
 
 
-def test_a_compact_matrix_is_small_for_a_hundred_classes() -> None:
+def test_compact_matrix_of_a_hundred_classes_is_small() -> None:
     counts = np.random.default_rng(0).poisson(1.0, (100, 100)) + 50 * np.eye(100, dtype=int)
     svg = compact_matrix(counts)
-    cells = "".join(path.get("d", "") for path in drawn(svg).iter("path"))
+    cells = "".join(path.get("d", "") for path in parsed(svg).iter("path"))
     assert cells.count("M") == np.count_nonzero(counts)
     assert len(svg) < 200_000
 
 
-def test_a_meter_needs_a_share() -> None:
+def test_meter_of_nan_is_empty() -> None:
     assert charts.meter(float("nan")) == ""
     assert count(charts.meter(0.5), "rect") == 2

@@ -1,4 +1,4 @@
-"""The comparison page and table: each metric in its place, with its interval and its images."""
+"""The comparison page and table: metrics with intervals, images, summary and caveats."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def html(two: Comparison) -> str:
     return render(two)
 
 
-def test_the_page_is_whole_and_loads_nothing(html: str) -> None:
+def test_page_is_well_formed_and_loads_nothing(html: str) -> None:
     page = Page(html)
     assert page.open == []
     assert all(value.startswith("data:") for value in page.values("src"))
@@ -186,7 +186,7 @@ def test_the_page_is_whole_and_loads_nothing(html: str) -> None:
     assert not re.search(r"@import|url\(|<script|\ssrcset", html)
 
 
-def test_its_policy_allows_its_own_style_sheet_alone(html: str) -> None:
+def test_policy_allows_only_the_style_sheet(html: str) -> None:
     style = re.findall(r"<style>(.*?)</style>", html, flags=re.S)
     digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
     assert len(style) == 1
@@ -194,7 +194,7 @@ def test_its_policy_allows_its_own_style_sheet_alone(html: str) -> None:
     assert not Page(html).values("style")
 
 
-def test_charts_are_well_formed_and_say_what_they_show(html: str) -> None:
+def test_charts_are_well_formed_and_labeled(html: str) -> None:
     drawings = re.findall(r'<svg role="img".*?</svg>(?=</div>)', html, flags=re.S)
     assert len(drawings) == 3 + 1 + 1 + 1  # reliability of each, cost, learning curves, samples
     for drawing in drawings:
@@ -209,14 +209,14 @@ def test_names_are_escaped(two: Comparison) -> None:
     assert str(escape("<b>\"x\"&'y'</b>"))[:9] in html
 
 
-def test_contents_lead_to_the_sections(html: str) -> None:
+def test_links_have_targets(html: str) -> None:
     page = Page(html)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     assert {value.removeprefix("#") for value in page.values("href") if value.startswith("#")} <= set(ids)
 
 
-def test_a_family_has_its_mean_and_its_range_over_the_seeds(two: Comparison) -> None:
+def test_family_row_has_mean_and_range_over_seeds(two: Comparison) -> None:
     rows = MetricTable(two, [ACCURACY]).family_rows()
     assert [row.family for row in rows] == list(ACCURACIES)
     assert [row.cells[0].text for row in rows] == ["95.50%", "93.50%", "90.50%"]
@@ -226,7 +226,7 @@ def test_a_family_has_its_mean_and_its_range_over_the_seeds(two: Comparison) -> 
     assert len(MetricTable(two, [ACCURACY]).seed_rows()) == 6
 
 
-def test_a_single_seed_has_intervals_instead(two: Comparison) -> None:
+def test_single_seed_has_intervals(two: Comparison) -> None:
     (cell, delta), *_ = (
         row.cells[:2] for row in MetricTable(comparison(0), PREDICTIONS).family_rows() if row.family == "vae"
     )
@@ -237,13 +237,13 @@ def test_a_single_seed_has_intervals_instead(two: Comparison) -> None:
     assert "one_seed" not in kinds(two)
 
 
-def test_a_bound_is_marked_and_a_missing_value_is_a_dash(two: Comparison) -> None:
+def test_bounds_are_marked_and_missing_values_are_dashes(two: Comparison) -> None:
     bits = [column.title for column in PREDICTIONS].index("Bits/dim")
     assert [row.cells[bits].text for row in MetricTable(two, PREDICTIONS).family_rows()] == ["–", "≤ 3.500", "–"]
     assert MetricTable(two, PREDICTIONS).family_rows()[0].cells[1].text == "–"
 
 
-def test_the_summary_names_the_best_and_the_baseline(two: Comparison) -> None:
+def test_summary_names_the_best_family_and_the_baseline(two: Comparison) -> None:
     words = summarize(two).result
     assert words.startswith("vae ")
     assert all(number in words for number in ("93.50%", "2.00 points below"))
@@ -256,13 +256,13 @@ def test_the_summary_names_the_best_and_the_baseline(two: Comparison) -> None:
     ]
 
 
-def test_an_insignificant_difference_is_marked() -> None:
+def test_insignificant_difference_is_marked() -> None:
     found = accuracy_metrics("vae", 0).model_copy(update={"delta_vs_baseline": -0.001, "delta_interval": (-0.01, 0.01)})
     assert "(not significant)" in summarize(changed(comparison(0), "vae", 0, accuracy=found)).result
     assert "significant" not in summarize(comparison(0)).result
 
 
-def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> None:
+def test_failures_are_shown_with_their_message(two: Comparison) -> None:
     failed = changed(
         two,
         "gan",
@@ -284,7 +284,7 @@ def test_a_failure_stands_in_its_place_with_its_sentence(two: Comparison) -> Non
     assert Page(render(both)).open == []
 
 
-def test_nothing_but_failures_still_makes_a_page() -> None:
+def test_comparison_of_failures_only_is_rendered() -> None:
     whole = comparison(0)
     nothing = {"accuracy": None, "efficiency": None, "fidelity": None, "sample_quality": None}
     results = tuple(r.model_copy(update={"error": "out of memory", **nothing}) for r in whole.results)
@@ -295,7 +295,7 @@ def test_nothing_but_failures_still_makes_a_page() -> None:
     assert markdown_table(failed).count("out of memory") == 3
 
 
-def test_fidelity_that_is_not_comparable_has_no_table(two: Comparison) -> None:
+def test_incomparable_fidelity_has_no_table(two: Comparison) -> None:
     other = fidelity("gan", 0).model_copy(update={"extractor": "another@0000, 10 features"})
     apart = changed(two, "gan", 0, fidelity=other)
     assert apart.incomparability is not None
@@ -306,7 +306,7 @@ def test_fidelity_that_is_not_comparable_has_no_table(two: Comparison) -> None:
     assert Page(render(apart)).open == []
 
 
-def test_seeds_with_other_real_images_have_no_mean_fidelity(two: Comparison) -> None:
+def test_fidelity_is_not_averaged_over_different_real_images(two: Comparison) -> None:
     apart = two
     for family in ("vae", "gan"):
         other = fidelity(family, 1).model_copy(update={"real": "01234567"})
@@ -333,7 +333,7 @@ def test_different_environments_are_a_caveat(two: Comparison) -> None:
     assert all(word in " ".join(texts) for word in ("a desk; a phone", "4; 8", "fedcba9"))
 
 
-def test_an_early_stop_is_a_caveat(two: Comparison) -> None:
+def test_early_stop_is_a_caveat(two: Comparison) -> None:
     early = changed(two, "vae", 1, efficiency=efficiency_metrics("vae", minutes=4.2))
     (caveat,) = (caveat for caveat in summarize(early).caveats if caveat.kind == "early_stop")
     assert "vae (seed 1)" in caveat.text
@@ -350,7 +350,7 @@ def test_few_test_images_and_few_images_for_the_features_are_caveats(two: Compar
     assert not {"few_test_images", "few_images_for_features"} & set(kinds(two))
 
 
-def test_the_table_is_markdown_with_aligned_columns(two: Comparison) -> None:
+def test_markdown_columns_are_aligned(two: Comparison) -> None:
     lines = [line for line in markdown_table(two).splitlines() if line.startswith("|")]
     groups = {len(line) for line in lines}
     assert len(groups) == 3  # predictions, costs, sample quality: each of one width
@@ -360,11 +360,11 @@ def test_the_table_is_markdown_with_aligned_columns(two: Comparison) -> None:
 @pytest.mark.parametrize(
     ("field", "anchor"), [("panels", "samples"), ("learning_curves", "learning-curves"), ("settings", "options")]
 )
-def test_a_section_is_absent_with_its_data(field: str, anchor: str, two: Comparison) -> None:
+def test_section_is_absent_without_its_data(field: str, anchor: str, two: Comparison) -> None:
     assert anchors(two) - anchors(replace(two, **{field: {}})) == {anchor}
 
 
-def test_the_picture_has_a_panel_for_each_family_on_a_clear_ground(two: Comparison) -> None:
+def test_samples_image_has_a_panel_per_family(two: Comparison) -> None:
     image = samples_image(two)
     assert image is not None
     assert image.mode == "RGBA"
@@ -372,12 +372,12 @@ def test_the_picture_has_a_panel_for_each_family_on_a_clear_ground(two: Comparis
     assert samples_image(replace(two, panels={"real": two.panels["real"]})) is None
 
 
-def test_a_class_without_a_real_image_has_an_empty_place(two: Comparison) -> None:
+def test_class_without_real_images_has_an_empty_row(two: Comparison) -> None:
     real = [two.panels["real"][0], two.panels["real"][1][:0], two.panels["real"][2][:1]]
     assert samples_image(replace(two, panels={**two.panels, "real": real})) is not None
 
 
-def test_a_result_is_one_line_of_json_and_back() -> None:
+def test_result_round_trips_through_one_line_of_json() -> None:
     found = result("vae", 1)
     assert Result.model_validate_json(found.line()) == found
     assert "\n" not in found.line()
@@ -389,7 +389,7 @@ def test_a_result_is_one_line_of_json_and_back() -> None:
 
 
 @given(st.lists(st.floats(0.3, 0.99), min_size=1, max_size=8, unique=True))
-def test_names_do_not_overlap_and_have_the_order_of_their_dots(accuracies: list[float]) -> None:
+def test_names_do_not_overlap_and_are_ordered_like_their_dots(accuracies: list[float]) -> None:
     points = [Point(str(i), 100.0, accuracy, None, False) for i, accuracy in enumerate(accuracies)]
     texts = ElementTree.fromstring(str(cost_chart(points))).iter("text")
     y = [float(text.get("y", "")) for text in texts if text.get("class") == "name"]
@@ -397,7 +397,7 @@ def test_names_do_not_overlap_and_have_the_order_of_their_dots(accuracies: list[
     assert (np.diff(np.array(y)[order]) > 8).all()
 
 
-def test_the_speeds_lie_on_a_logarithmic_axis() -> None:
+def test_throughput_axis_is_logarithmic() -> None:
     points = [Point(name, speed, 0.9, None, False) for name, speed in (("a", 10.0), ("b", 100.0), ("c", 1000.0))]
     x = [float(cx) for cx in re.findall(r'<circle cx="([\d.]+)"', str(cost_chart(points)))]
     assert x[1] - x[0] == pytest.approx(x[2] - x[1], abs=0.02)
@@ -405,10 +405,10 @@ def test_the_speeds_lie_on_a_logarithmic_axis() -> None:
     ElementTree.fromstring(str(cost_chart(points[:1])))
 
 
-def test_the_baseline_has_its_color_and_no_two_lines_look_alike(two: Comparison) -> None:
+def test_lines_have_distinct_styles_and_the_baseline_its_color(two: Comparison) -> None:
     names = [BASELINE, *(f"family {i}" for i in range(6))]
-    drawn = str(learning_curve_chart(dict.fromkeys(names, two.learning_curves[BASELINE]), BASELINE))
-    paths = re.findall(r'<path d="M[\d.]+ [\d.]+L[^>]*class="curve (s\d)"(?: stroke-dasharray="([^"]*)")?', drawn)
+    svg = str(learning_curve_chart(dict.fromkeys(names, two.learning_curves[BASELINE]), BASELINE))
+    paths = re.findall(r'<path d="M[\d.]+ [\d.]+L[^>]*class="curve (s\d)"(?: stroke-dasharray="([^"]*)")?', svg)
     assert len(set(paths)) == len(names)
     assert [color for color, _ in paths].count("s2") == 1
     assert paths[0][0] == "s2"

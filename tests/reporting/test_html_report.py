@@ -62,13 +62,13 @@ def test_every_element_is_closed(page: Page, large: ReportContent) -> None:
     assert Page(render(large)).open == []
 
 
-def test_nothing_is_loaded_from_elsewhere(page: Page, html: str) -> None:
+def test_page_loads_nothing(page: Page, html: str) -> None:
     assert all(value.startswith("data:") for value in page.values("src"))
     assert all(value.startswith(("#", "data:")) for value in page.values("href"))
     assert not re.search(r"@import|url\(|<script|\ssrcset", html)
 
 
-def test_its_own_policy_allows_its_style_sheet_and_nothing_else(page: Page, html: str) -> None:
+def test_policy_allows_only_the_style_sheet(page: Page, html: str) -> None:
     style = re.findall(r"<style>(.*?)</style>", html, flags=re.S)
     policy = next(value for value in page.values("content") if "default-src" in value)
     digest = base64.b64encode(hashlib.sha256(style[0].encode()).digest()).decode()
@@ -78,7 +78,7 @@ def test_its_own_policy_allows_its_style_sheet_and_nothing_else(page: Page, html
     assert not [key for _, attributes in page.elements for key in attributes if key.startswith("on")]
 
 
-def test_every_picture_says_what_it_shows(page: Page) -> None:
+def test_every_image_has_a_text_alternative(page: Page) -> None:
     images = [attributes for tag, attributes in page.elements if tag == "img"]
     charts = [attributes for tag, attributes in page.elements if tag == "svg" and attributes.get("role") == "img"]
     assert images
@@ -87,7 +87,7 @@ def test_every_picture_says_what_it_shows(page: Page) -> None:
     assert all(chart["aria-label"] for chart in charts)
 
 
-def test_every_table_names_its_columns_and_rows(page: Page) -> None:
+def test_every_table_has_headers_and_a_caption(page: Page) -> None:
     tags = [tag for tag, _ in page.elements]
     scopes = page.values("scope")
     assert tags.count("table") == tags.count("caption") == tags.count("thead")
@@ -100,7 +100,7 @@ def test_names_are_escaped(page: Page, html: str) -> None:
     assert f"8 generated images of {NASTY}".removeprefix("8") in "".join(page.values("alt"))
 
 
-def test_contents_lead_to_the_sections(page: Page) -> None:
+def test_links_have_targets(page: Page) -> None:
     links = [value.removeprefix("#") for value in page.values("href") if value.startswith("#")]
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -135,13 +135,13 @@ def sections(content: ReportContent) -> list[str]:
     return [attributes["id"] for tag, attributes in Page(render(content)).elements if tag == "section"]
 
 
-@pytest.mark.parametrize(("part", "anchor"), ANCHORS.items())
-def test_a_section_is_absent_with_its_data(part: str, anchor: str, full: ReportContent) -> None:
-    without = sections(replace(full, **{part: ()} if part == "interpolation" else {part: None}))
+@pytest.mark.parametrize(("field", "anchor"), ANCHORS.items())
+def test_section_is_absent_without_its_data(field: str, anchor: str, full: ReportContent) -> None:
+    without = sections(replace(full, **{field: ()} if field == "interpolation" else {field: None}))
     assert set(sections(full)) - set(without) == {anchor}
 
 
-def test_rejection_has_a_chart_for_each_of_its_parts(full: ReportContent) -> None:
+def test_rejection_has_a_chart_for_each_measurement(full: ReportContent) -> None:
     def charts(content: ReportContent) -> list[str]:
         found = [section for section in prediction_sections(content) if section.anchor == "rejection"]
         return [chart.title for section in found for chart in section.blocks[0].charts]
@@ -152,7 +152,7 @@ def test_rejection_has_a_chart_for_each_of_its_parts(full: ReportContent) -> Non
     assert charts(replace(full, p_values=None, false_alarms=None)) == []
 
 
-def test_a_bare_report_has_a_head_and_no_sections(bare: ReportContent) -> None:
+def test_report_without_data_has_no_sections(bare: ReportContent) -> None:
     page = Page(render(bare))
     tags = [tag for tag, _ in page.elements]
     assert page.open == []
@@ -160,10 +160,10 @@ def test_a_bare_report_has_a_head_and_no_sections(bare: ReportContent) -> None:
     assert "fashion" in page.words
 
 
-def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> None:
-    for field in fields(ReportContent)[2:]:
-        default = getattr(ReportContent(full.header, full.class_names), field.name)
-        assert Page(render(replace(full, **{field.name: default}))).open == []
+def test_every_field_after_the_class_names_is_optional(full: ReportContent) -> None:
+    for each in fields(ReportContent)[2:]:
+        default = getattr(ReportContent(full.header, full.class_names), each.name)
+        assert Page(render(replace(full, **{each.name: default}))).open == []
 
 
 @pytest.mark.parametrize(
@@ -175,18 +175,18 @@ def test_every_part_is_optional_but_header_and_names(full: ReportContent) -> Non
         (None, "a softmax classifier"),
     ],
 )
-def test_evidence_is_said_in_words(likelihood_type: LikelihoodType | None, words: str, bare: ReportContent) -> None:
+def test_likelihood_type_is_described(likelihood_type: LikelihoodType | None, words: str, bare: ReportContent) -> None:
     assert words in render(replace(bare, header=replace(bare.header, likelihood_type=likelihood_type)))
 
 
 @pytest.mark.parametrize("edge", [64, 128])
-def test_ten_classes_of_color_images_stay_small(edge: int) -> None:
+def test_report_of_ten_classes_is_small(edge: int) -> None:
     names = tuple(f"class {k}" for k in range(10))
     noise = report_of(names, (3, edge, edge), per_class=12)  # the worst that there is: no PNG makes it smaller
     assert len(render(noise)) < 3.5e6
 
 
-def test_many_classes_are_shown_as_pairs_and_folded_rows(large: ReportContent) -> None:
+def test_many_classes_are_folded(large: ReportContent) -> None:
     html = render(large)
     assert "Most frequent confusions" in html
     assert "<details>" in html

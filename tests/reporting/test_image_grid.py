@@ -1,4 +1,4 @@
-"""Sheets: every image is on them, unaltered, beside its name, on a ground that shows the page."""
+"""Image grids: every image unaltered beside its name, on a transparent background."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def seen(picture: Image.Image) -> list[int]:
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(4, 130), st.sampled_from([1, 3]))
-def test_images_are_on_the_sheet_pixel_by_pixel(classes: int, n: int, side: int, channels: int) -> None:
+def test_grid_holds_images_pixel_by_pixel(classes: int, n: int, side: int, channels: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (classes, n, channels, side, side), dtype=np.uint8)
     pixels = np.asarray(grid_by_class({"": images}, [""] * classes).convert("RGBA"))
     scale = max(1, round(EDGE / side))
@@ -42,7 +42,7 @@ def test_images_are_on_the_sheet_pixel_by_pixel(classes: int, n: int, side: int,
             assert (shown[..., 3] == 255).all()
 
 
-def test_names_stand_at_the_left_and_leave_the_images_alone() -> None:
+def test_names_are_at_the_left_of_unchanged_images() -> None:
     images = colored(0, 6).reshape(2, 3, 3, 8, 8)
     bare, named = grid_by_class({"": images}, ["", ""]), grid_by_class({"": images}, ["boot", "bag"])
     margin = 2 * gap(EDGE)
@@ -52,7 +52,7 @@ def test_names_stand_at_the_left_and_leave_the_images_alone() -> None:
     assert (names[..., 3] > 0).any()
 
 
-def test_the_ground_is_clear_and_white_where_it_cannot_be() -> None:
+def test_background_is_transparent_and_opaque_makes_it_white() -> None:
     picture = grid_by_class({"": colored(0, 2)[:, None]}, ["boot", "bag"])
     assert picture.mode == "RGBA"
     assert picture.getpixel((0, 0))[3] == 0
@@ -60,13 +60,13 @@ def test_the_ground_is_clear_and_white_where_it_cannot_be() -> None:
     assert opaque(picture).getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_gray_images_make_a_gray_sheet() -> None:
+def test_gray_images_make_a_gray_grid() -> None:
     picture = grid_by_class({"": colored(0, 2, channels=1)[:, None]}, ["boot", "bag"])
     assert picture.mode == "LA"
     assert opaque(picture).mode == "L"
 
 
-def test_a_hundred_classes_stand_in_columns_in_their_order() -> None:
+def test_hundred_classes_form_columns_in_order() -> None:
     images = colored(0, 400).reshape(100, 4, 3, 8, 8)
     picture = grid_by_class({"": images}, [f"a class with the number {k}" for k in range(100)])
     assert picture.width <= MAX_WIDTH + 100
@@ -75,25 +75,25 @@ def test_a_hundred_classes_stand_in_columns_in_their_order() -> None:
     assert seen(picture)[:5] == [0, 1, 2, 3, 100]  # beside the first class stands the 26th
 
 
-def test_a_long_name_costs_no_more_room_than_there_is_for_names() -> None:
+def test_width_of_names_is_limited() -> None:
     images = colored(0, 2)[:, None]
     long, longer = (grid_by_class({"": images}, ["bag", n * "name of a class "]).width for n in (4, 40))
     assert long == longer
 
 
-def test_models_stand_side_by_side_under_their_titles() -> None:
+def test_panels_are_side_by_side_under_titles() -> None:
     panels = {"vae": colored(0, 6).reshape(2, 3, 3, 8, 8), "vaegan": colored(6, 6, 32).reshape(2, 3, 3, 32, 32)}
     picture = grid_by_class(panels, ["boot", "bag"])
     assert seen(picture) == [0, 1, 2, 6, 7, 8, 3, 4, 5, 9, 10, 11]
     assert picture.height > grid_by_class({"": panels["vae"]}, ["boot", "bag"]).height
 
 
-def test_models_may_differ_in_color_in_size_and_in_number() -> None:
+def test_panels_may_differ_in_color_size_and_number() -> None:
     panels = {"gray": colored(0, 2, 28, channels=1)[:, None], "none": [colored(0, 0), colored(0, 5, 200)]}
     assert grid_by_class(panels, ["boot", "bag"]).mode == "RGBA"
 
 
-def test_as_many_rows_as_names_are_expected() -> None:
+def test_number_of_rows_must_match_the_names() -> None:
     with pytest.raises(ValueError, match="'vae' has 3 rows"):
         grid_by_class({"vae": colored(0, 3)[:, None]}, ["boot", "bag"])
     with pytest.raises(ValueError, match="no images"):
@@ -101,13 +101,13 @@ def test_as_many_rows_as_names_are_expected() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 9, 11, 16, 23, 100])
-def test_a_grid_has_every_image_once_in_lines_that_are_no_column(n: int) -> None:
+def test_grid_holds_every_image_once(n: int) -> None:
     picture = grid(colored(0, n), "boot")
     assert seen(picture) == list(range(n))
     assert n == 1 or picture.width + 60 > picture.height
 
 
-def test_a_strip_stands_between_the_names_of_its_ends() -> None:
+def test_labeled_row_is_between_its_names() -> None:
     picture = labeled_rows(colored(0, 8).reshape(2, 4, 3, 8, 8), [("sandal", "boot"), ("boot", "bag")])
     pixels = np.asarray(picture)
     inked = np.flatnonzero((pixels[..., 3] > 0).any(axis=0))

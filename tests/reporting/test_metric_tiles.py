@@ -8,19 +8,19 @@ from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Metrics, RejectionMetrics
 from likely.reporting.metric_tiles import metric_tiles
 
-FIGURES = Metrics(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
+METRICS = Metrics(n=400, n_correct=380, balanced_accuracy=0.94, nll=0.21, ece=0.012, brier=0.1, bits_per_dim=2.314)
 BOUND = LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8)
 
 
-def shown(figures: Metrics, evidence: LikelihoodType | None = BOUND) -> dict[str, tuple[str, str]]:
-    return {row.label: (row.value, row.note) for row in metric_tiles(figures, evidence, 10)}
+def shown(metrics: Metrics, evidence: LikelihoodType | None = BOUND) -> dict[str, tuple[str, str]]:
+    return {row.label: (row.value, row.note) for row in metric_tiles(metrics, evidence, 10)}
 
 
-def test_accuracy_comes_with_its_interval() -> None:
-    value, note = shown(FIGURES)["Accuracy"]
+def test_accuracy_tile_has_interval_and_split() -> None:
+    value, note = shown(METRICS)["Accuracy"]
     assert value == "95.0%"
     assert note == "of 400 test images; 95% interval 92.4–96.9%"
-    assert "400 validation images" in shown(replace(FIGURES, split="validation"))["Accuracy"][1]
+    assert "400 validation images" in shown(replace(METRICS, split="validation"))["Accuracy"][1]
 
 
 @pytest.mark.parametrize(
@@ -33,17 +33,19 @@ def test_accuracy_comes_with_its_interval() -> None:
         (None, "–", "not a generative model"),
     ],
 )
-def test_bits_are_shown_where_they_mean_something(evidence: LikelihoodType | None, value: str, note: str) -> None:
-    bits = shown(FIGURES, evidence)["Bits/dim"]
+def test_bits_per_dim_needs_a_normalized_pixel_likelihood(
+    evidence: LikelihoodType | None, value: str, note: str
+) -> None:
+    bits = shown(METRICS, evidence)["Bits/dim"]
     assert bits[0] == value
     assert note in bits[1]
 
 
-def test_what_was_not_measured_is_not_shown() -> None:
-    assert not {"False-alarm rate", "Ambiguous", "AUROC", "Throughput"} & shown(FIGURES).keys()
+def test_unmeasured_metrics_have_no_tile() -> None:
+    assert not {"False-alarm rate", "Ambiguous", "AUROC", "Throughput"} & shown(METRICS).keys()
 
 
-def test_false_alarms_are_held_against_the_promise() -> None:
-    value, note = shown(replace(FIGURES, rejection=RejectionMetrics(0.05, 16, 8)))["False-alarm rate"]
+def test_false_alarm_rate_is_compared_with_alpha() -> None:
+    value, note = shown(replace(METRICS, rejection=RejectionMetrics(0.05, 16, 8)))["False-alarm rate"]
     assert value == "4.0%"
     assert "at most 5%" in note

@@ -25,7 +25,7 @@ def front_matter(text: str) -> str:
     return body
 
 
-def test_front_matter_is_what_hubs_read(full: ReportContent) -> None:
+def test_front_matter_has_hub_metadata(full: ReportContent) -> None:
     read = yaml.safe_load(front_matter(model_card(full)))
     assert read["license"] == "other"
     assert read["library_name"] == "likely"
@@ -36,9 +36,9 @@ def test_front_matter_is_what_hubs_read(full: ReportContent) -> None:
     assert result["task"]["type"] == "image-classification"
     assert result["dataset"] == {"type": "fashion", "name": "fashion/"}
     assert full.metrics is not None
-    figures = {row["type"]: row["value"] for row in result["metrics"]}
-    assert figures["accuracy"] == pytest.approx(full.metrics.accuracy, abs=1e-6)
-    assert {"nll", "ece", "balanced_accuracy", "bits_per_dim", "false_alarm_rate", "auroc"} <= figures.keys()
+    metrics = {row["type"]: row["value"] for row in result["metrics"]}
+    assert metrics["accuracy"] == pytest.approx(full.metrics.accuracy, abs=1e-6)
+    assert {"nll", "ece", "balanced_accuracy", "bits_per_dim", "false_alarm_rate", "auroc"} <= metrics.keys()
 
 
 def test_front_matter_needs_no_metrics(bare: ReportContent) -> None:
@@ -46,7 +46,7 @@ def test_front_matter_needs_no_metrics(bare: ReportContent) -> None:
 
 
 @given(name=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
-def test_any_name_reads_back_from_the_front_matter(name: str, full: ReportContent) -> None:
+def test_names_round_trip_through_front_matter(name: str, full: ReportContent) -> None:
     content = replace(full, class_names=("boot", name, "bag"), header=replace(full.header, name=name))
     read = yaml.safe_load(front_matter(model_card(content)))
     assert read["classes"] == ["boot", name, "bag"]
@@ -63,7 +63,7 @@ def code_blocks(card: str, language: str) -> list[str]:
     return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", card)
 
 
-def test_a_card_has_a_section_for_everything_that_is_known(full: ReportContent) -> None:
+def test_card_has_all_sections(full: ReportContent) -> None:
     card = model_card(full)
     assert list(sections(card)) == [
         "Usage",
@@ -80,12 +80,12 @@ def test_a_card_has_a_section_for_everything_that_is_known(full: ReportContent) 
     assert code_blocks(card, "sh")[0].splitlines()[0] == "likely classify fashion image.png"
 
 
-def test_a_bare_card_has_only_what_is_known(bare: ReportContent) -> None:
+def test_card_without_data_has_basic_sections(bare: ReportContent) -> None:
     assert list(sections(model_card(bare))) == ["Usage", "Classes", "Limitations"]
 
 
 @pytest.mark.parametrize("kind", ["images", "vectors"])
-def test_the_python_example_runs(
+def test_python_example_runs(
     kind: str, full: ReportContent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -104,13 +104,13 @@ def test_the_python_example_runs(
     assert lines[0].split()[1] == "0"
 
 
-def test_names_do_not_break_the_page(full: ReportContent) -> None:
+def test_names_are_escaped(full: ReportContent) -> None:
     body = model_card(full).split("---\n", 2)[2]
     assert NASTY not in body
     assert r"\<b\>" in body
 
 
-def test_each_scope_has_its_own_guarantee(full: ReportContent) -> None:
+def test_limitations_depend_on_the_calibration_scope(full: ReportContent) -> None:
     assert full.false_alarms is not None
     cards = [
         model_card(replace(full, false_alarms=replace(full.false_alarms, scope=scope))) for scope in CalibrationScope

@@ -69,7 +69,7 @@ def test_fidelity_names_its_images_and_its_extractor() -> None:
     assert all(words in text for words in ("2,000 generated images", "2,000 real images", FIDELITY.extractor))
 
 
-def test_no_class_with_enough_images_has_no_intra_class_fid() -> None:
+def test_intra_class_fid_is_a_dash_without_large_classes() -> None:
     none = IntraClassFID(frechet=None, n_classes=0, n_excluded=3, min_images=50)
     tiles = fidelity_tiles(FIDELITY.model_copy(update={"intra_class_fid": none}))
     assert {tile.label: tile.value for tile in tiles}["Intra-class FID"] == "–"
@@ -83,7 +83,7 @@ def test_section_shows_only_what_was_measured() -> None:
         assert ("Fidelity" in found) == (fidelity is not None)
 
 
-def test_classes_without_generated_images_have_no_row_and_many_rows_are_folded() -> None:
+def test_classes_without_images_have_no_row_and_many_rows_are_folded() -> None:
     table = tables(SAMPLE_QUALITY)["Generated images of each class"]
     assert [row[0] for row in table.rows] == ["a", "b"]
     many = CONSISTENCY.model_copy(update={"n_generated": (10,) * 30, "n_consistent": tuple(i % 11 for i in range(30))})
@@ -97,7 +97,7 @@ def test_classes_without_generated_images_have_no_row_and_many_rows_are_folded()
     ("consistent", "duplicates", "n_warnings"),
     [((40, 45, 0), 0, 1), ((50, 50, 0), 0, 1), ((48, 47, 0), 0, 0), ((48, 47, 0), 9, 1)],
 )
-def test_significant_differences_are_warned_of(consistent: tuple[int, ...], duplicates: int, n_warnings: int) -> None:
+def test_significant_differences_have_a_warning(consistent: tuple[int, ...], duplicates: int, n_warnings: int) -> None:
     quality = SampleQuality(
         seed=0,
         class_consistency=CONSISTENCY.model_copy(update={"n_consistent": consistent}),
@@ -106,6 +106,6 @@ def test_significant_differences_are_warned_of(consistent: tuple[int, ...], dupl
     assert len(paragraphs(quality, None)) == n_warnings + 1  # the last names the seed
 
 
-def test_fewer_images_than_features_are_warned_of() -> None:
+def test_fewer_images_than_features_have_a_warning() -> None:
     few = FIDELITY.model_copy(update={"n_features": 2048})
     assert len(paragraphs(None, few)) == len(paragraphs(None, FIDELITY)) + 1
