@@ -94,7 +94,7 @@ def options_page() -> str:
     """docs/reference/options.md: every option of every family, of training and of images."""
     lines = ["# Options", "", NOTE, ""]
     lines += [
-        "A flag of `likely train`; in Python, a key of `Classifier(options=…, training=…, images=…, features=…)`.",
+        "Each option is a flag of `likely train` and, in Python, a key of `Classifier(options=…, training=…, images=…, features=…)`.",
         "",
     ]
     for name, kind in FAMILIES.items():
@@ -104,7 +104,7 @@ def options_page() -> str:
     groups = {"training": TrainingOptions, "images": ImageOptions, "features": FeatureOptions}
     for title, options in groups.items():
         lines += [f"## {title}", "", (options.__doc__ or "").strip(), "", *table(rows(options)), ""]
-    lines += ["## drawing", "", (DecoderOptions.__doc__ or "").strip(), "", *table(rows(DecoderOptions, DECODER)), ""]
+    lines += ["## decoder", "", (DecoderOptions.__doc__ or "").strip(), "", *table(rows(DecoderOptions, DECODER)), ""]
     return "\n".join(lines)
 
 
@@ -151,7 +151,7 @@ def commands_page() -> str:
     """docs/reference/cli.md: the help page of every command."""
     lines = ["# The command line", "", NOTE, ""]
     lines += [
-        "Exit codes: 0 all well, 1 some inputs failed (each said, the rest done), 2 the request cannot be met.",
+        "Exit codes: 0 success, 1 some inputs failed and the others are processed, 2 invalid request, 3 internal error.",
         "",
     ]
     for context in walk(click.Context(cli, info_name="likely", terminal_width=100, **cli.context_settings)):
