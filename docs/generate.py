@@ -94,7 +94,7 @@ def options_page() -> str:
     """docs/reference/options.md: every option of every family, of training and of images."""
     lines = ["# Options", "", NOTE, ""]
     lines += [
-        "Each option is a flag of `likely train` and, in Python, a key of `Classifier(options=…, training=…, images=…, features=…)`.",
+        "Flags of `likely train`; in Python, keys of `Classifier(options=…, training=…, images=…, features=…)`.",
         "",
     ]
     for name, kind in FAMILIES.items():
@@ -141,7 +141,7 @@ def values(field: FieldInfo) -> str:
 
 
 def default(field: FieldInfo) -> str:
-    """A field's default as people type it; nothing where leaving it out has a meaning of its own."""
+    """A field's default as typed on the command line; empty if it is None."""
     if field.default is None:
         return ""
     return f"`{ {True: 'on', False: 'off'}[field.default] if isinstance(field.default, bool) else field.default }`"
@@ -160,7 +160,7 @@ def commands_page() -> str:
 
 
 def walk(context: click.Context) -> Iterator[click.Context]:
-    """A command and those below it, each as if it had been typed."""
+    """The contexts of a command and of its subcommands, depth first."""
     yield context
     if isinstance(context.command, click.Group):
         for name in context.command.list_commands(context):
