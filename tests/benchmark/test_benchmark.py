@@ -78,7 +78,7 @@ class StopsIn(ProgressObserver):
                 return
 
 
-def test_every_family_is_measured_with_every_seed_the_baseline_first(whole):
+def test_every_family_and_seed_is_measured_after_the_baseline(whole):
     out, _, outcomes = whole
     assert [outcome.run for outcome in outcomes] == [
         BenchmarkRun(family, seed) for seed in (0, 1) for family in (BASELINE, "vae", "gaussian")
@@ -89,7 +89,7 @@ def test_every_family_is_measured_with_every_seed_the_baseline_first(whole):
     assert {(line["threads"], line["commit"], line["version"]) for line in lines} == {(1, commit(), "0.1.0")}
 
 
-def test_the_metrics_are_those_of_evaluate(whole, data):
+def test_metrics_equal_those_of_evaluate(whole, data):
     out, _, outcomes = whole
     classifier = load(out / "models" / "vae-1")
     found = evaluate(classifier, eval_split(classifier, str(data)).images, alpha=0.05).as_json()
@@ -100,7 +100,7 @@ def test_the_metrics_are_those_of_evaluate(whole, data):
     assert result.model == classifier.id
 
 
-def test_all_are_held_against_the_baseline_of_their_seed(whole):
+def test_delta_is_relative_to_the_baseline_of_the_seed(whole):
     _, _, outcomes = whole
     accuracy = {outcome.run: outcome.result.accuracy.accuracy for outcome in outcomes}
     for entry, result, _ in outcomes:
@@ -114,7 +114,7 @@ def test_all_are_held_against_the_baseline_of_their_seed(whole):
             assert result.efficiency.relative_to_baseline > 0
 
 
-def test_fidelity_is_measured_alike_in_the_features_of_the_first_baseline(whole):
+def test_fidelity_uses_the_features_of_the_first_baseline(whole):
     _, _, outcomes = whole
     found = [outcome.result.fidelity for outcome in outcomes if outcome.result.fidelity]
     assert len(found) == 4
@@ -132,7 +132,7 @@ def test_fidelity_is_measured_alike_in_the_features_of_the_first_baseline(whole)
     }
 
 
-def test_the_cost_tells_how_far_a_training_got(whole):
+def test_efficiency_reports_epochs_and_images_per_second(whole):
     _, _, outcomes = whole
     for outcome in outcomes:
         spent = outcome.result.efficiency
@@ -144,7 +144,7 @@ def test_the_cost_tells_how_far_a_training_got(whole):
             assert spent.train_images_per_second > 0
 
 
-def test_what_is_there_is_neither_trained_nor_measured_again(whole, data):
+def test_finished_runs_are_neither_trained_nor_measured_again(whole, data):
     out, _, outcomes = whole
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     _, again = carried_out(plan(data, "vae", "gaussian", seeds=(0, 1)), out)
@@ -153,7 +153,7 @@ def test_what_is_there_is_neither_trained_nor_measured_again(whole, data):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
 
-def test_the_table_the_page_and_the_picture_are_written(whole):
+def test_report_writes_table_page_and_image(whole):
     out, benchmark, outcomes = whole
     comparison = build_comparison(benchmark, [outcome.result for outcome in outcomes])
     write_report(benchmark, comparison)
@@ -168,7 +168,7 @@ def test_the_table_the_page_and_the_picture_are_written(whole):
     assert benchmark_again.find_result(BenchmarkRun("vae", 0)) is not None
 
 
-def test_an_interrupted_benchmark_goes_on_to_the_same_bits(whole, data, tmp_path):
+def test_interrupted_benchmark_resumes_to_identical_weights(whole, data, tmp_path):
     stopping = Benchmark(plan(data, "vae", "gaussian"), tmp_path / "b", observer=StopsIn(BenchmarkRun("vae", 0)))
     outcomes = stopping.outcomes()
     assert next(outcomes).run == BenchmarkRun(BASELINE, 0)
@@ -188,7 +188,7 @@ class Astray(Gaussian):
         raise DivergenceError("the loss went astray\n\nand more")
 
 
-def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monkeypatch):
+def test_failed_family_is_recorded_and_the_others_continue(data, tmp_path, monkeypatch):
     monkeypatch.setitem(models.FAMILIES, "astray", Astray)
     asked = plan(data, "astray", "gaussian")
     benchmark, outcomes = carried_out(asked, tmp_path)
@@ -202,7 +202,7 @@ def test_a_family_that_fails_is_named_and_the_others_go_on(data, tmp_path, monke
     assert [(outcome.is_new, outcome.result.error) for outcome in again] == [(False, None), (True, None), (False, None)]
 
 
-def test_without_a_baseline_the_others_are_measured_as_far_as_can_be(data, tmp_path, monkeypatch):
+def test_failed_baseline_leaves_comparisons_empty(data, tmp_path, monkeypatch):
     monkeypatch.setitem(models.FAMILIES, BASELINE, Astray)
     asked = plan(data).model_copy(update={"options": {}})
     _, (baseline, other) = carried_out(asked, tmp_path)
@@ -212,7 +212,7 @@ def test_without_a_baseline_the_others_are_measured_as_far_as_can_be(data, tmp_p
     assert other.result.fidelity is other.result.sample_quality is other.result.efficiency.relative_to_baseline is None
 
 
-def test_lines_that_were_measured_otherwise_are_left_alone(data, tmp_path):
+def test_results_of_other_configurations_are_ignored(data, tmp_path):
     carried_out(plan(data, samples=20), tmp_path)
     benchmark, outcomes = carried_out(plan(data, samples=30), tmp_path)
     assert [(outcome.run.family, outcome.is_new) for outcome in outcomes] == [(BASELINE, False), ("gaussian", True)]
@@ -222,7 +222,7 @@ def test_lines_that_were_measured_otherwise_are_left_alone(data, tmp_path):
     assert len(comparison.results) == 2
 
 
-def test_a_line_counts_only_for_the_model_that_is_there(data, tmp_path):
+def test_result_counts_only_for_the_current_model(data, tmp_path):
     carried_out(plan(data), tmp_path)
     for path in (tmp_path / "models" / "gaussian-0").iterdir():
         path.unlink()
@@ -230,7 +230,7 @@ def test_a_line_counts_only_for_the_model_that_is_there(data, tmp_path):
     assert [outcome.is_new for outcome in outcomes] == [False, True]
 
 
-def test_models_that_were_trained_otherwise_are_refused_before_anything_is_done(whole, data):
+def test_models_of_another_configuration_are_rejected_before_training(whole, data):
     out = whole[0]
     with pytest.raises(BenchmarkError, match="epochs was 1 and is now 2"):
         Benchmark(plan(data, epochs=2), out)
@@ -240,7 +240,7 @@ def test_models_that_were_trained_otherwise_are_refused_before_anything_is_done(
         Benchmark(plan(data, images=ImageOptions(size=(6, 6))), out)
 
 
-def test_models_of_a_version_with_other_options_are_refused(data, tmp_path):
+def test_models_of_a_version_with_other_options_are_rejected(data, tmp_path):
     carried_out(plan(data), tmp_path)
     path = tmp_path / "models" / "gaussian-0" / "model.json"
     document = json.loads(path.read_text())
@@ -249,7 +249,7 @@ def test_models_of_a_version_with_other_options_are_refused(data, tmp_path):
         Benchmark(plan(data), tmp_path)
 
 
-def test_what_no_benchmark_wrote_is_left_alone(data, tmp_path):
+def test_foreign_files_are_never_overwritten(data, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(BenchmarkError, match=r"precious\.txt"):
         Benchmark(plan(data), tmp_path)
@@ -260,17 +260,17 @@ def test_what_no_benchmark_wrote_is_left_alone(data, tmp_path):
         Benchmark(plan(data), tmp_path / "results")
 
 
-def test_more_samples_than_there_are_real_images_are_refused_at_once(data, tmp_path):
+def test_more_samples_than_real_images_are_rejected(data, tmp_path):
     with pytest.raises(BenchmarkError, match="at most 137"):
         Benchmark(plan(data, samples=138), tmp_path)
 
 
-def test_who_names_no_threads_gets_those_of_the_models_before(whole, data):
+def test_threads_default_to_those_of_existing_models(whole, data):
     asked = plan(data, "vae").model_copy(update={"training": TrainingOptions(epochs=1)})
     assert Benchmark(asked, whole[0]).config.training.threads == 1
 
 
-def test_data_without_a_test_part_have_other_real_images_with_every_seed(tmp_path):
+def test_evaluation_images_depend_on_the_seed_without_a_test_split(tmp_path):
     digits = load_digits(n_class=3)
     np.savez(tmp_path / "some.npz", x=digits.images.astype(np.uint8), y=digits.target)
     benchmark, outcomes = carried_out(plan(tmp_path / "some.npz", seeds=(0, 1)), tmp_path / "b")
@@ -279,7 +279,7 @@ def test_data_without_a_test_part_have_other_real_images_with_every_seed(tmp_pat
     assert "mean of" not in markdown_table(comparison).partition("## Sample quality")[2]
 
 
-def test_vectors_are_compared_without_pictures(tmp_path):
+def test_vectors_are_compared_without_images(tmp_path):
     digits = load_digits(n_class=3)
     np.savez(tmp_path / "some.npz", x=digits.data, y=digits.target)
     benchmark, outcomes = carried_out(plan(tmp_path / "some.npz"), tmp_path / "b")
@@ -291,7 +291,7 @@ def test_vectors_are_compared_without_pictures(tmp_path):
     assert "Sample quality" not in markdown_table(comparison)
 
 
-def test_a_plan_has_the_baseline_first_and_everything_once(data):
+def test_config_has_the_baseline_first_and_no_repetitions(data):
     asked = plan(data, "vae", BASELINE, "vae", seeds=(3, 3, 1))
     assert asked.families == (BASELINE, "vae")
     assert asked.seeds == (3, 1)
@@ -302,7 +302,7 @@ def test_a_plan_has_the_baseline_first_and_everything_once(data):
         plan(data, "vea")
 
 
-def test_a_torn_line_costs_nothing_but_itself(whole, tmp_path):
+def test_damaged_result_line_is_skipped(whole, tmp_path):
     result = whole[2][0].result
     ledger = ResultsLog(tmp_path / "results.jsonl")
     ledger.append(result)
@@ -315,14 +315,14 @@ def test_a_torn_line_costs_nothing_but_itself(whole, tmp_path):
     assert again.last(ResultKey(**{**result.key.model_dump(), "seed": 9})) is None
 
 
-def test_calls_are_timed_in_turn_in_both_orders():
+def test_interleaved_timing_alternates_the_order_of_calls():
     called = []
     seconds = interleaved_timing({name: lambda name=name: called.append(name) for name in "ab"}, 3)
     assert "".join(called) == "ab" + "ba" + "ab" + "ba"
     assert {len(values) for values in seconds.values()} == {3}
 
 
-def test_the_peak_of_the_memory_is_of_the_time_since():
+def test_peak_memory_is_measured_from_creation():
     memory = PeakMemory()
     if memory.peak_gb is None:
         pytest.skip("this system keeps no peak")

@@ -20,7 +20,7 @@ def benchmark(likely):
     return partial(likely, "benchmark")
 
 
-def test_a_benchmark_writes_results_table_page_and_picture(benchmark, tmp_path):
+def test_benchmark_writes_results_table_page_and_image(benchmark, tmp_path):
     words = ("digits", "--models", "gaussian", *BRIEF, "--samples", "60", "--out", "results")
     code, out, err = benchmark(*words)
     assert code == 0, err
@@ -57,7 +57,7 @@ def test_a_benchmark_writes_results_table_page_and_picture(benchmark, tmp_path):
         (("--models", "vae", *BRIEF, "--option", "vae.latent-dims=none"), "--option vae.latent_dims"),
     ],
 )
-def test_an_invalid_option_is_named_and_nothing_is_written(benchmark, tmp_path, words, named):
+def test_invalid_option_is_named_and_nothing_is_written(benchmark, tmp_path, words, named):
     code, _, err = benchmark("digits", *words, "--out", "results")
     assert code == 2
     assert named in err
@@ -76,7 +76,7 @@ def test_missing_data_and_foreign_files_are_named(benchmark, tmp_path):
     assert "precious.txt" in err
 
 
-def test_a_failed_training_exits_with_one(benchmark, monkeypatch):
+def test_failed_training_exits_with_one(benchmark, monkeypatch):
     from likely.models.gaussian import Gaussian
 
     def diverge(self):
@@ -89,7 +89,7 @@ def test_a_failed_training_exits_with_one(benchmark, monkeypatch):
     assert "the loss diverged" in out
 
 
-def test_an_unreadable_file_is_named_once_and_exits_with_one(benchmark, tmp_path):
+def test_unreadable_file_is_named_once_and_exits_with_one(benchmark, tmp_path):
     import numpy as np
     from PIL import Image
     from sklearn.datasets import load_digits

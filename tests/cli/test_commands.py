@@ -63,7 +63,7 @@ def picture(folder):
     return folder / "digit-4" / "03.png"
 
 
-def test_help_answers_in_under_three_tenths_of_a_second():
+def test_help_takes_less_than_three_tenths_of_a_second():
     def seconds():
         start = time.perf_counter()
         assert "train" in subprocess_likely("--help").stdout
@@ -97,7 +97,7 @@ def test_classify_uses_the_model_that_train_writes(model, picture):
     assert prediction.model.startswith("digits@")
 
 
-def test_the_flags_of_train_are_those_of_the_family(folder, tmp_path):
+def test_train_has_the_flags_of_the_family(folder, tmp_path):
     assert "--latent-dims" in run("train", "--help", "--model", "vae")[1]
     assert "--covariance" in run("train", "--help", "--model", "gaussian")[1]
     code, _, err = run("train", folder, "--out", tmp_path / "m", "--model", "gaussian", "--latent-dims", "4")
@@ -106,7 +106,7 @@ def test_the_flags_of_train_are_those_of_the_family(folder, tmp_path):
     assert not (tmp_path / "m").exists()
 
 
-def test_an_unknown_family_is_rejected_with_the_nearest(folder, tmp_path):
+def test_unknown_family_suggests_the_nearest(folder, tmp_path):
     code, _, err = run("train", folder, "--out", tmp_path / "m", "--model", "vea")
     assert code == 2
     assert "'vae'" in err
@@ -133,7 +133,7 @@ def test_options_out_of_range_are_named(folder, tmp_path, words, named):
     assert "Traceback" not in err
 
 
-def test_data_that_is_not_there_is_named(tmp_path):
+def test_missing_data_is_named(tmp_path):
     code, _, err = run("train", tmp_path / "nowhere", "--out", tmp_path / "m")
     assert code == 2
     assert "nowhere" in err
@@ -167,7 +167,7 @@ def test_overwrite_removes_nothing_before_the_new_training_starts(folder, model,
     }
 
 
-def test_a_folder_is_never_emptied_of_folders(tmp_path):
+def test_output_folder_with_subfolders_is_never_emptied(tmp_path):
     from likely.cli.output_folder import clear
 
     (tmp_path / "report.html").mkdir()
@@ -206,7 +206,7 @@ def test_resume_rejects_changed_options_by_name(folder, tmp_path):
     assert run("train", folder, "--out", tmp_path / "m", "--resume").code == 2  # it is complete
 
 
-def test_an_unreadable_file_does_not_stop_a_training(folder, tmp_path):
+def test_unreadable_file_does_not_stop_a_training(folder, tmp_path):
     import shutil
 
     data = shutil.copytree(folder, tmp_path / "data")
@@ -234,7 +234,7 @@ def bad_files(tmp_path_factory, folder):
 
 
 @pytest.mark.parametrize("name", ["truncated.png", "empty.png", "text.jpg", "floats.tiff", "bomb.png", "missing.png"])
-def test_an_unreadable_file_is_named_and_all_others_are_classified(model, bad_files, name):
+def test_unreadable_file_is_named_and_all_others_are_classified(model, bad_files, name):
     code, out, err = run("classify", model, bad_files / name, bad_files / "good.png", "--format", "jsonl")
     assert code == 1
     bad, good = map(Prediction.model_validate_json, out.splitlines())
@@ -246,19 +246,19 @@ def test_an_unreadable_file_is_named_and_all_others_are_classified(model, bad_fi
     assert "Traceback" not in err
 
 
-def test_a_folder_is_expanded_to_its_images(model, bad_files):
+def test_folder_is_expanded_to_its_images(model, bad_files):
     code, out, _ = run("classify", model, bad_files, "--format", "jsonl")
     assert code == 1
     assert len(out.splitlines()) == 6
 
 
-def test_a_folder_without_images_is_a_usage_error(model, tmp_path):
+def test_folder_without_images_is_an_invalid_request(model, tmp_path):
     code, _, err = run("classify", model, tmp_path)
     assert code == 2
     assert str(tmp_path) in err
 
 
-def test_all_formats_have_the_same_content(model, folder, tmp_path):
+def test_output_formats_have_equal_content(model, folder, tmp_path):
     images = sorted((folder / "digit-1").iterdir())[:3]
     lines = [json.loads(line) for line in run("classify", model, *images, "--format", "jsonl")[1].splitlines()]
     rows = list(csv.DictReader(io.StringIO(run("classify", model, *images, "--format", "csv")[1])))
@@ -271,7 +271,7 @@ def test_all_formats_have_the_same_content(model, folder, tmp_path):
     assert pyarrow.read_table(tmp_path / "a.parquet").to_pylist() == lines
 
 
-def test_out_chooses_the_format_by_its_name_and_is_not_overwritten(model, picture, tmp_path):
+def test_out_determines_the_format_and_is_not_overwritten(model, picture, tmp_path):
     out = tmp_path / "predictions.csv"
     assert run("classify", model, picture, "--out", out)[0] == 0
     assert out.read_text().startswith("input,status,label")
@@ -280,7 +280,7 @@ def test_out_chooses_the_format_by_its_name_and_is_not_overwritten(model, pictur
     assert "--overwrite" in err
 
 
-def test_a_larger_alpha_rejects_more(model, folder):
+def test_larger_alpha_rejects_more(model, folder):
     def n_unknown(alpha):
         lines = run("classify", model, folder, "--format", "jsonl", "--alpha", alpha)[1].splitlines()
         return sum(json.loads(line)["status"] == "unknown" for line in lines)
@@ -324,7 +324,7 @@ def test_evaluate_prints_one_object_with_the_documented_metrics(model, folder, t
     assert report.read_text().startswith("<!")
 
 
-def test_evaluate_exits_with_two_if_the_model_was_trained_on_every_image(model, folder, tmp_path):
+def test_evaluate_rejects_data_that_the_model_was_trained_on(model, folder, tmp_path):
     from likely import Classifier
     from likely.data.loading import load_dataset
 
@@ -354,7 +354,7 @@ def test_evaluate_names_unreadable_files_of_the_unknown_images(model, folder, tm
     assert all(f"broken-{i}.png" in err for i in range(12))  # no terminal: every one of them
 
 
-def test_a_terminal_shows_the_first_skipped_files_and_the_command_that_lists_all(capsys, monkeypatch):
+def test_terminal_shows_the_first_skipped_files_and_the_command_that_lists_all(capsys, monkeypatch):
     from likely.cli.console import MAX_SHOWN, console, print_skipped
     from likely.data.sources.base import LoadError
 
@@ -416,7 +416,7 @@ def test_models_lists_every_option_of_every_family():
     assert run("models", "vea")[0] == 2
 
 
-def test_a_model_of_another_format_says_what_to_do(model, picture, tmp_path):
+def test_model_of_an_unsupported_format_version_is_rejected(model, picture, tmp_path):
     import shutil
 
     other = shutil.copytree(model, tmp_path / "m")
@@ -427,7 +427,7 @@ def test_a_model_of_another_format_says_what_to_do(model, picture, tmp_path):
     assert "99" in err
 
 
-def test_an_interrupted_training_keeps_the_best_so_far(folder, tmp_path):
+def test_interrupted_training_saves_the_model_and_its_state(folder, tmp_path):
     """Ctrl-C, sent to a real process once it has begun to train."""
     import signal
 
@@ -455,7 +455,7 @@ def test_an_interrupted_training_keeps_the_best_so_far(folder, tmp_path):
     assert (out / "training_state.safetensors").exists()
 
 
-def test_an_unknown_image_has_no_probability_in_the_table(model, folder, tmp_path):
+def test_unknown_image_has_no_probability_in_the_table(model, folder, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "noise.png")
     asked = ("classify", model, tmp_path / "noise.png")
     prediction = Prediction.model_validate_json(run(*asked, "--format", "jsonl").out)
@@ -475,14 +475,14 @@ def test_an_unknown_image_has_no_probability_in_the_table(model, folder, tmp_pat
         ("prior.csv", "label,fraction\ndigit-1,0.5\ndigit-4,0.9\ndigit-7,-0.4\n"),
     ],
 )
-def test_an_invalid_prior_file_is_an_invalid_request(model, picture, tmp_path, name, text):
+def test_invalid_prior_file_is_an_invalid_request(model, picture, tmp_path, name, text):
     (tmp_path / name).write_text(text)
     code, out, err = run("classify", model, picture, "--prior", tmp_path / name)
     assert (code, out) == (2, "")
     assert name in err
 
 
-def test_a_prior_file_changes_the_posterior(model, picture, tmp_path):
+def test_prior_file_changes_the_posterior(model, picture, tmp_path):
     (tmp_path / "prior.csv").write_text("label,fraction\ndigit-1,0.98\ndigit-4,0.01\ndigit-7,0.01\n")
     asked = ("classify", model, picture, "--format", "jsonl")
     plain, changed = (json.loads(run(*asked, *more).out) for more in ((), ("--prior", tmp_path / "prior.csv")))

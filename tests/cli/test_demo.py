@@ -33,13 +33,13 @@ def files(folder):
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION])
-def test_an_earlier_demo_is_removed(earlier, version):
+def test_demo_replaces_an_earlier_demo(earlier, version):
     written_from(earlier, "digits", version)
     clear_demo(earlier)
     assert files(earlier) == []
 
 
-def test_an_interrupted_demo_is_removed(tmp_path):
+def test_demo_replaces_an_interrupted_demo(tmp_path):
     (tmp_path / "model").mkdir()
     clear_demo(tmp_path)
 
@@ -47,7 +47,7 @@ def test_an_interrupted_demo_is_removed(tmp_path):
 @pytest.mark.parametrize(
     "place", ["thesis.tex", "model/thesis.tex", "pictures/holiday.jpg", f"model/{TRAINING_STATE}/x"]
 )
-def test_nothing_is_removed_beside_anything_else(earlier, place):
+def test_demo_removes_nothing_beside_foreign_files(earlier, place):
     (earlier / place).parent.mkdir(exist_ok=True)
     (earlier / place).write_text("mine")
     before = files(earlier)
@@ -56,7 +56,7 @@ def test_nothing_is_removed_beside_anything_else(earlier, place):
     assert files(earlier) == before
 
 
-def test_a_model_of_other_data_is_kept(earlier):
+def test_demo_rejects_a_model_of_other_data(earlier):
     written_from(earlier, "photos")
     before = files(earlier)
     with pytest.raises(click.UsageError, match="--out"):
@@ -65,7 +65,7 @@ def test_a_model_of_other_data_is_kept(earlier):
 
 
 @pytest.mark.slow
-def test_the_demo_trains_evaluates_and_classifies(tmp_path):
+def test_demo_trains_evaluates_and_classifies(tmp_path):
     command = [sys.executable, "-m", "likely", "demo", "--out", str(tmp_path / "demo")]
     printed = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True).stdout
     words = ["1  Train", "epoch", "2  Evaluate", "False-alarm rate", "3  Classify", "a-3.png", "Report"]

@@ -41,7 +41,7 @@ def exit_code(error):
         (DivergenceError("the loss diverged"), 1),
     ],
 )
-def test_an_error_that_users_can_act_on_is_a_sentence_without_a_log(error, code, log_folder, capsys):
+def test_user_error_has_no_traceback_and_no_log(error, code, log_folder, capsys):
     assert exit_code(error) == code
     assert "Traceback" not in capsys.readouterr().err
     assert not log_folder.exists()
@@ -50,7 +50,7 @@ def test_an_error_that_users_can_act_on_is_a_sentence_without_a_log(error, code,
 @pytest.mark.parametrize(
     "error", [ValueError("axis 3 is out of bounds"), KeyError("k"), OSError("unnamed"), MemoryError(), AssertionError()]
 )
-def test_any_other_error_is_internal_and_its_traceback_is_in_a_log_file(error, log_folder, capsys):
+def test_internal_error_has_its_traceback_in_a_log_file(error, log_folder, capsys):
     assert exit_code(error) == 3
     err = capsys.readouterr().err
     (log,) = log_folder.iterdir()
@@ -60,18 +60,18 @@ def test_any_other_error_is_internal_and_its_traceback_is_in_a_log_file(error, l
     assert "Traceback" in log.read_text()
 
 
-def test_an_error_of_numpy_inside_a_command_is_internal(monkeypatch, log_folder, tmp_path):
+def test_numpy_error_in_a_command_is_internal(monkeypatch, log_folder, tmp_path):
     monkeypatch.setattr(demo, "clear_demo", lambda out: np.zeros(3).reshape(2, 2))
     assert run("demo", "--out", tmp_path / "demo").code == 3
     assert len(list(log_folder.iterdir())) == 1
 
 
-def test_a_file_is_named_by_an_operating_system_error(capsys):
+def test_operating_system_error_names_the_file(capsys):
     assert exit_code(PermissionError(errno.EACCES, "Permission denied", "photos/cat.png")) == 2
     assert "photos/cat.png" in capsys.readouterr().err
 
 
-def test_without_a_writable_folder_the_log_is_a_temporary_file(monkeypatch, tmp_path, capsys):
+def test_log_is_a_temporary_file_without_a_writable_folder(monkeypatch, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -81,18 +81,18 @@ def test_without_a_writable_folder_the_log_is_a_temporary_file(monkeypatch, tmp_
 
 
 @pytest.mark.parametrize("allocate", [lambda: np.empty(1 << 50), lambda: torch.empty(1 << 50)])
-def test_a_failed_allocation_is_an_error_with_a_remedy(allocate, capsys):
+def test_failed_allocation_is_an_error_with_a_remedy(allocate, capsys):
     with pytest.raises(InsufficientMemoryError, match="--batch-size"), memory_boundary("reduce --batch-size"):
         allocate()
 
 
-def test_the_memory_boundary_passes_other_errors():
+def test_memory_boundary_passes_other_errors():
     with pytest.raises(RuntimeError, match="shape"), memory_boundary("reduce --batch-size"):
         raise RuntimeError("the shape is wrong")
 
 
 @pytest.mark.parametrize("words", [["models"], ["models", "--json"], ["train", "--help"]])
-def test_a_closed_pipe_is_no_error(words):
+def test_closed_pipe_is_no_error(words):
     process = subprocess.Popen(
         [sys.executable, "-m", "likely", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

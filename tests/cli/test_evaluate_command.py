@@ -5,12 +5,12 @@ import json
 from likely.evaluation import attacks
 
 
-def test_a_generative_model_is_no_baseline(likely, models, photos):
+def test_generative_model_is_rejected_as_baseline(likely, models, photos):
     words = ("--attack", "--baseline", models / "gaussian")
     assert likely("evaluate", models / "vae", photos / "known", *words).code == 2
 
 
-def test_an_extended_model_has_no_baseline(likely, models, photos, tmp_path):
+def test_extended_model_has_no_baseline(likely, models, photos, tmp_path):
     assert likely("extend", models / "gaussian", f"coat={photos / 'new'}", "--out", "larger").code == 0
     assert likely("evaluate", "larger", photos / "known", "--attack", "--baseline", "baseline").code == 2
     assert not (tmp_path / "baseline").exists()
@@ -23,7 +23,7 @@ def test_robustness_needs_a_baseline(likely, models, photos):
         assert "--baseline" in err
 
 
-def test_robustness_is_measured_beside_a_baseline_that_is_trained_once(likely, models, few, tmp_path, monkeypatch):
+def test_baseline_of_robustness_is_trained_once(likely, models, few, tmp_path, monkeypatch):
     monkeypatch.setattr(attacks, "N_STEPS", 5)
     asked = (
         "evaluate",

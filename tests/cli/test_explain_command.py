@@ -15,9 +15,7 @@ IMAGE = "known/boot/03.png"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_explanation_is_a_picture_with_a_counterfactual_where_there_is_a_latent_space(
-    likely, models, photos, family
-):
+def test_explanation_shows_a_counterfactual_with_a_latent_space(likely, models, photos, family):
     code, _, err = likely("explain", models / family, photos / IMAGE, "--out", "why.png")
     assert code == 0, err
     with Image.open("why.png") as picture:
@@ -25,7 +23,7 @@ def test_an_explanation_is_a_picture_with_a_counterfactual_where_there_is_a_late
         assert picture.height > (4 if family == "vae" else 3) * 96
 
 
-def test_the_other_class_can_be_chosen(likely, models, photos):
+def test_explain_accepts_the_class_to_compare_with(likely, models, photos):
     label = Classifier.load(models / "vae").classify([photos / IMAGE])[0].label
     other = next(name for name in ("bag", "boot", "sandal") if name != label)
     asked = ("explain", models / "vae", photos / IMAGE, "--out")
@@ -47,13 +45,13 @@ def test_training_images_are_shown_only_where_they_are_found(likely, models, pho
         assert more.height > less.height
 
 
-def test_an_unreadable_image_is_named(likely, models):
+def test_unreadable_image_is_named(likely, models):
     code, _, err = likely("explain", models / "vae", "gone.png", "--out", "why.png")
     assert code == 2
     assert "gone.png" in err
 
 
-def test_a_model_without_a_record_is_explained_without_training_images(likely, photos, tmp_path):
+def test_model_without_a_record_is_explained_without_training_images(likely, photos, tmp_path):
     digits = load_digits(n_class=3)
     Classifier("gaussian").fit((digits.images * 15.9).astype(np.uint8), digits.target).save(tmp_path / "m")
     assert likely("explain", "m", photos / IMAGE, "--out", "why.png").code == 0
@@ -83,7 +81,7 @@ def test_imputation_has_no_other_class_and_needs_a_family_that_supports_it(likel
     assert not (tmp_path / "behind.png").exists()
 
 
-def test_an_opaque_image_with_a_transparency_mask_is_explained_as_a_whole(likely, models, photos):
+def test_opaque_image_with_a_transparency_mask_is_explained_as_a_whole(likely, models, photos):
     for mask in ((), ("--mask", "transparent")):
         assert likely("explain", models / "vae", photos / IMAGE, *mask, "--out", f"{len(mask)}.png").code == 0
     with Image.open("0.png") as whole, Image.open("2.png") as masked:

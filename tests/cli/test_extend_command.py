@@ -16,7 +16,7 @@ def record(folder):
 
 
 @pytest.mark.parametrize("family", ["vae", "gaussian"])
-def test_a_new_class_is_added_to_a_new_model_folder(likely, models, photos, tmp_path, family):
+def test_extend_adds_a_class_in_a_new_model_folder(likely, models, photos, tmp_path, family):
     before = (models / family / "model.safetensors").read_bytes()
     code, _, err = likely("extend", models / family, f"coat={photos / 'new'}", "--out", "larger")
     assert code == 0, err
@@ -29,7 +29,7 @@ def test_a_new_class_is_added_to_a_new_model_folder(likely, models, photos, tmp_
     assert likely("info", "larger").code == 0
 
 
-def test_an_unreadable_image_is_skipped_and_named(likely, models, photos, tmp_path):
+def test_extend_skips_and_names_an_unreadable_image(likely, models, photos, tmp_path):
     few = tmp_path / "few"
     few.mkdir()
     for i in range(5):
@@ -51,7 +51,7 @@ def test_an_unreadable_image_is_skipped_and_named(likely, models, photos, tmp_pa
         (["coat=.", "coat=."], "'coat'"),
     ],
 )
-def test_an_invalid_class_is_named_and_nothing_is_written(likely, models, photos, words, named, tmp_path):
+def test_extend_names_an_invalid_class_and_writes_nothing(likely, models, photos, words, named, tmp_path):
     shutil.copy(photos / "new/00.png", tmp_path)
     code, _, err = likely("extend", models / "gaussian", *words, "--out", "larger")
     assert code == 2
@@ -59,12 +59,12 @@ def test_an_invalid_class_is_named_and_nothing_is_written(likely, models, photos
     assert not (tmp_path / "larger").exists()
 
 
-def test_a_family_without_class_components_cannot_be_extended(likely, models, photos, tmp_path):
+def test_family_without_class_components_cannot_be_extended(likely, models, photos, tmp_path):
     assert likely("extend", models / "softmax", f"coat={photos / 'new'}", "--out", "larger").code == 2
     assert not (tmp_path / "larger").exists()
 
 
-def test_a_model_without_a_record_replaces_nothing(likely, photos, tmp_path):
+def test_extend_of_a_model_without_a_record_replaces_nothing(likely, photos, tmp_path):
     digits = load_digits(n_class=3)
     Classifier("gaussian").fit((digits.images * 15.9).astype(np.uint8), digits.target).save(tmp_path / "m")
     old = shutil.copytree(tmp_path / "m", tmp_path / "old")

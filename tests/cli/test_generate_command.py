@@ -59,7 +59,7 @@ def test_one_class_is_a_grid(generate):
 
 
 @pytest.mark.parametrize("name", ["all.jpg", "all.gif", "all.bmp", "all.webp", "all.tiff", "ALL.PNG"])
-def test_every_kind_of_picture_is_written(generate, name):
+def test_every_image_format_is_written(generate, name):
     assert generate("vae", "-n", 1, "--out", name)[0] == 0
     with Image.open(name) as picture:
         clear = picture.convert("RGBA").getpixel((0, 0))
@@ -78,7 +78,7 @@ def test_zero_truncation_makes_all_images_of_a_class_equal(generate):
     assert all((first == other).all() for other in others)
 
 
-def test_a_walk_is_one_picture_or_a_folder_of_frames(generate, tmp_path):
+def test_walk_is_one_picture_or_a_folder_of_frames(generate, tmp_path):
     code, _, err = generate("vae", "--from", "bag", "--to", "boot", "--to", "bag", "-n", 2, "--out", "walk.png")
     assert code == 0, err
     width, height = size("walk.png")
@@ -89,7 +89,7 @@ def test_a_walk_is_one_picture_or_a_folder_of_frames(generate, tmp_path):
     assert names(tmp_path / "film") == [f"{i:04d}/{j:04d}.png" for i in range(2) for j in range(5)]
 
 
-def test_a_walk_starts_at_a_sample_of_the_class(generate):
+def test_walk_starts_at_a_sample_of_the_class(generate):
     assert generate("vae", "--class", "boot", "-n", 1, "--seed", 7, "--out", "images")[0] == 0
     assert generate("vae", "--from", "boot", "-n", 1, "--seed", 7, "--out", "walk")[0] == 0
     image, first = (np.asarray(Image.open(path)).astype(int) for path in ("images/boot/0000.png", "walk/0000/0000.png"))
@@ -114,7 +114,7 @@ def test_a_walk_starts_at_a_sample_of_the_class(generate):
         ("softmax", ("--from", "boot"), "gaussian, vae"),
     ],
 )
-def test_an_invalid_request_is_rejected(generate, tmp_path, family, words, named):
+def test_invalid_request_is_rejected(generate, tmp_path, family, words, named):
     code, _, err = generate(family, *words, "--out", "out.png")
     assert code == 2
     assert named in err

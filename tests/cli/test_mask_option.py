@@ -16,7 +16,7 @@ def classify(likely, *words):
 
 
 @pytest.mark.parametrize("family", ["vae", "gaussian"])
-def test_half_an_image_has_p_values_of_images_behind_the_same_mask(likely, models, photos, left_half, family):
+def test_masked_image_has_p_values_calibrated_for_the_mask(likely, models, photos, left_half, family):
     code, found, err = classify(likely, models / family, photos / "known/boot", "--mask", left_half)
     assert code == 0, err
     assert all(prediction["p_value"] is not None for prediction in found)
@@ -25,13 +25,13 @@ def test_half_an_image_has_p_values_of_images_behind_the_same_mask(likely, model
     assert [a["probability"] for a in found] != [a["probability"] for a in whole]
 
 
-def test_a_mask_of_all_pixels_changes_nothing(likely, models, photos, tmp_path):
+def test_mask_of_all_pixels_changes_nothing(likely, models, photos, tmp_path):
     Image.new("L", (8, 8), 255).save(tmp_path / "all.png")
     asked = (models / "vae", photos / "known/boot")
     assert classify(likely, *asked, "--mask", "all.png")[1] == classify(likely, *asked)[1]
 
 
-def test_with_all_pixels_hidden_the_posterior_is_the_prior(likely, models, photos, tmp_path):
+def test_posterior_is_the_prior_with_all_pixels_hidden(likely, models, photos, tmp_path):
     Image.new("L", (8, 8), 0).save(tmp_path / "none.png")
     found = classify(likely, models / "vae", photos / "known/boot", "--mask", "none.png")[1]
     uniform = classify(likely, models / "vae", photos / "known/boot", "--mask", "none.png", "--prior", "uniform")[1]
@@ -55,7 +55,7 @@ def test_transparent_pixels_have_no_influence(likely, models, photos, tmp_path):
     assert found[0]["p_value"] is None
 
 
-def test_an_opaque_image_is_classified_alike_beside_a_transparent_one(likely, models, photos, tmp_path):
+def test_opaque_image_is_classified_identically_beside_a_transparent_one(likely, models, photos, tmp_path):
     opaque = photos / "known/bag/05.png"
     picture = np.asarray(Image.open(photos / "known/boot/03.png"))
     alpha = np.where(np.arange(8) < 4, 255, 0).astype(np.uint8)[None].repeat(8, 0)
@@ -65,7 +65,7 @@ def test_an_opaque_image_is_classified_alike_beside_a_transparent_one(likely, mo
     assert beside == alone
 
 
-def test_a_masked_image_has_no_bits_per_dim(likely, models, photos, left_half):
+def test_masked_image_has_no_bits_per_dim(likely, models, photos, left_half):
     _, found, _ = classify(likely, models / "vae", photos / "known/boot/03.png", "--mask", left_half)
     assert found[0]["bits_per_dim"] is None
 
@@ -77,7 +77,7 @@ def test_options_that_exclude_each_other_are_rejected(likely, models, photos, wo
     assert "--mask" in err
 
 
-def test_without_the_training_images_there_are_no_p_values(likely, photos, left_half, tmp_path):
+def test_masked_image_has_no_p_value_without_the_training_images(likely, photos, left_half, tmp_path):
     digits = load_digits(n_class=3)
     Classifier("gaussian").fit((digits.images * 15.9).astype(np.uint8), digits.target).save(tmp_path / "m")
     code, (found,), _ = classify(likely, "m", photos / "known/boot/03.png", "--mask", left_half)
@@ -85,20 +85,20 @@ def test_without_the_training_images_there_are_no_p_values(likely, photos, left_
     assert found["p_value"] is None
 
 
-def test_a_family_that_needs_all_pixels_names_those_that_do_not(likely, models, photos, left_half):
+def test_family_that_needs_all_pixels_is_rejected_with_alternatives(likely, models, photos, left_half):
     code, _, err = classify(likely, models / "softmax", photos / "known/boot", "--mask", left_half)
     assert code == 2
     assert "vae" in err
 
 
-def test_a_mask_that_is_no_image_is_named_with_the_alternative(likely, models, photos):
+def test_invalid_mask_is_named_with_the_alternative(likely, models, photos):
     code, _, err = classify(likely, models / "vae", photos / "known/boot", "--mask", "transparant")
     assert code == 2
     assert "transparant" in err
     assert "'transparent'" in err
 
 
-def test_predictions_state_how_they_are_calibrated(likely, models, photos):
+def test_predictions_report_the_calibration_scope(likely, models, photos):
     image = photos / "known/boot/03.png"
     calibration = [
         classify(likely, models / "vae", image, "--alpha", a)[1][0]["calibration"] for a in (0.2, 0.05, 1e-3)

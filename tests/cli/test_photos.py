@@ -75,7 +75,7 @@ def drawer(tmp_path_factory):
     return root
 
 
-def test_the_family_that_auto_chooses_is_recorded(model, likely):
+def test_family_chosen_by_auto_is_recorded(model, likely):
     document = json.loads((model / "model.json").read_text())
     assert document["family"] == "gaussian"
     code, out, _ = likely("info", model)
@@ -83,7 +83,7 @@ def test_the_family_that_auto_chooses_is_recorded(model, likely):
     assert "gaussian" in out
 
 
-def test_every_file_of_a_folder_is_classified_or_named(model, drawer, likely):
+def test_every_file_of_a_folder_is_classified_or_has_an_error(model, drawer, likely):
     code, out, err = likely("classify", model, drawer, "--format", "jsonl")
     assert code == 1
     found = {answer["input"].rpartition("/")[2]: answer for answer in map(json.loads, out.splitlines())}
@@ -97,7 +97,7 @@ def test_every_file_of_a_folder_is_classified_or_named(model, drawer, likely):
     assert found["good.jpg"]["label"] == "fruit/lemon"
 
 
-def test_a_photograph_is_rotated_by_its_exif_orientation(model, drawer, tmp_path, likely):
+def test_photograph_is_rotated_by_its_exif_orientation(model, drawer, tmp_path, likely):
     upright = tmp_path / "upright.png"
     with Image.open(drawer / "turned.jpg") as turned:
         turned.transpose(Image.Transpose.ROTATE_90).save(upright)
@@ -107,7 +107,7 @@ def test_a_photograph_is_rotated_by_its_exif_orientation(model, drawer, tmp_path
     assert turned["probability"] == pytest.approx(same["probability"], abs=1e-6)
 
 
-def test_a_prediction_has_groups_of_nested_classes(model, shop, likely):
+def test_prediction_has_groups_of_nested_classes(model, shop, likely):
     _, out, _ = likely("classify", model, shop / "fruit/plum/03.jpg", "--format", "jsonl")
     (answer,) = map(json.loads, out.splitlines())
     (coarse,) = answer["groups"]
@@ -120,7 +120,7 @@ def test_generating_from_features_needs_a_decoder(model, tmp_path, likely):
     assert "--decoder-minutes" in err
 
 
-def test_a_decoder_generates_images_from_features(shop, backbone, tmp_path, likely, monkeypatch):
+def test_decoder_generates_images_from_features(shop, backbone, tmp_path, likely, monkeypatch):
     ticks = count()
     clock = SimpleNamespace(monotonic=lambda: next(ticks) / 30)  # as many steps on a busy machine as on another
     monkeypatch.setattr(loop, "time", clock)
@@ -149,7 +149,7 @@ def test_a_decoder_generates_images_from_features(shop, backbone, tmp_path, like
     assert np.array_equal(larger.sample("cup", 2, seed=1), classifier.sample("cup", 2, seed=1))
 
 
-def test_the_effect_of_generated_images_is_recorded(shop, tmp_path, likely):
+def test_effect_of_generated_images_is_recorded(shop, tmp_path, likely):
     words = ["--model", "gaussian", "--size", 16, "--label-check-folds", 0]
     assert likely("train", shop, "--out", tmp_path / "first", *words)[0] == 0
     augmented = [*words, "--augment-with", f"{tmp_path / 'first'}:5"]

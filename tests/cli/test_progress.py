@@ -17,14 +17,14 @@ def lines(capsys, *args, **kwargs):
     return capsys.readouterr().err.splitlines()
 
 
-def test_an_epochs_end_is_said_with_the_time_left(capsys, monkeypatch):
+def test_end_of_epoch_prints_the_time_left(capsys, monkeypatch):
     monkeypatch.setattr(progress, "EPOCH_INTERVAL", 0.0)
     said = lines(capsys, steps(4, n_epochs=2, seconds=0.01), "training")
     assert [line.split()[:2] for line in said] == [["epoch", "1"], ["epoch", "2"]]
     assert all(line.endswith("0:00:00 left") for line in said)
 
 
-def test_a_long_epoch_is_not_silent(capsys, monkeypatch):
+def test_long_epoch_prints_lines(capsys, monkeypatch):
     assert len(lines(capsys, steps(4), "training")) == 1
     monkeypatch.setattr(progress, "MAX_SILENCE", 0.0)
     assert len(lines(capsys, steps(4), "training")) == 4
@@ -32,7 +32,7 @@ def test_a_long_epoch_is_not_silent(capsys, monkeypatch):
     assert all(line.startswith("checking labels") for line in said)
 
 
-def test_the_time_left_follows_the_pace_since_the_first_step(monkeypatch):
+def test_time_left_follows_the_pace_since_the_first_step(monkeypatch):
     now = iter((0.0, 100.0, 120.0, 140.0))  # begun, first step, asked how long, first step of the next
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
     pace = progress._Pace()
@@ -43,7 +43,7 @@ def test_the_time_left_follows_the_pace_since_the_first_step(monkeypatch):
     assert pace.left == ""
 
 
-def test_counting_says_how_far_it_is(capsys, monkeypatch):
+def test_progress_bar_prints_the_count_and_the_total(capsys, monkeypatch):
     monkeypatch.setattr(progress, "MAX_SILENCE", 0.0)
     with progress.progress_bar("reading images") as report:
         report(1000, 2000)

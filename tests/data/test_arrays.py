@@ -31,7 +31,7 @@ def pixels(X, format=GRAY) -> np.ndarray:
 # ---- one image, and none
 
 
-def test_a_single_path_bytes_or_picture_is_a_list_of_one(tmp_path) -> None:
+def test_single_image_source_is_one_input(tmp_path) -> None:
     image, buffer = Image.fromarray(noise(6, 5)), BytesIO()
     image.save(tmp_path / "a.png")
     image.save(buffer, "PNG")
@@ -40,7 +40,7 @@ def test_a_single_path_bytes_or_picture_is_a_list_of_one(tmp_path) -> None:
         assert arrays.load_images(single, GRAY).errors == (None,)
 
 
-def test_a_missing_path_alone_is_one_problem() -> None:
+def test_missing_path_has_an_error_in_the_batch() -> None:
     batch = arrays.load_images("/no/such/a.png", GRAY)
     (problem,) = batch.errors
     assert len(batch.images) == 0
@@ -51,7 +51,7 @@ def test_a_missing_path_alone_is_one_problem() -> None:
 @pytest.mark.parametrize(
     "none", [[], np.zeros((0, 6, 5), np.uint8), np.array([], object)], ids=["list", "array", "paths"]
 )
-def test_no_images_are_refused_or_answered_by_none(none) -> None:
+def test_empty_input_is_rejected_for_training_and_gives_an_empty_batch(none) -> None:
     assert not arrays.are_images(none) or len(none.shape) == 3
     with pytest.raises(ValueError, match="no images"):
         arrays.images(none, GRAY)
@@ -62,7 +62,7 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "way_out"),
+    ("shape", "suggestion"),
     [
         ((6, 5), r"image\[None\]"),
         ((28, 30, 3), r"image\[None\]"),
@@ -73,14 +73,14 @@ def test_no_images_are_refused_or_answered_by_none(none) -> None:
         ((5,), "height"),
     ],
 )
-def test_an_array_that_makes_no_images_is_refused_as_a_whole(shape, way_out) -> None:
+def test_array_of_invalid_shape_is_rejected(shape, suggestion) -> None:
     for take in (arrays.images, arrays.load_images):
-        with pytest.raises(ValueError, match=way_out) as refusal:
+        with pytest.raises(ValueError, match=suggestion) as refusal:
             take(np.zeros(shape), GRAY)
         assert str(shape) in str(refusal.value)
 
 
-def test_what_is_no_image_is_said_to_be_none() -> None:
+def test_non_image_input_has_an_error() -> None:
     (problem,) = arrays.load_images([3.5], GRAY).errors
     assert problem is not None
     assert "is a float" in problem.message
@@ -93,27 +93,27 @@ def test_what_is_no_image_is_said_to_be_none() -> None:
     "images",
     [np.zeros((3, 6, 5)), ["a.png"], "a.png", Image.new("L", (5, 6)), [np.zeros((6, 5))], torch.zeros(3, 1, 6, 5)],
 )
-def test_images_shown_to_a_model_of_vectors_are_refused(images) -> None:
+def test_images_are_rejected_by_a_model_of_vectors(images) -> None:
     with pytest.raises(ValueError, match="trained on vectors"):
         arrays.load_images(images, None, n_features=30)
 
 
 @pytest.mark.parametrize("X", [np.zeros((2, 4)), [[1.0, 2.0]], np.zeros(3), [1.0, 2.0, 3.0], np.zeros((0, 2))])
-def test_vectors_of_another_width_are_refused(X) -> None:
+def test_vectors_of_another_width_are_rejected(X) -> None:
     with pytest.raises(ValueError, match=r"vectors \(N, 3\) were expected"):
         arrays.load_images(X, None, n_features=3)
 
 
-def test_words_are_no_vectors() -> None:
+def test_strings_are_rejected_as_vectors() -> None:
     with pytest.raises(ValueError, match="no vectors of numbers"):
         arrays.load_images([["a", "b"], ["c", "d"]], None, n_features=2)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_vectors_keep_their_own_precision(dtype) -> None:
+def test_vectors_keep_their_precision(dtype) -> None:
     X = (np.random.default_rng(0).normal(size=(4, 3)) + 1e8).astype(dtype)
-    for given in (X, torch.from_numpy(X)):
-        images = arrays.images(given, None)
+    for array in (X, torch.from_numpy(X)):
+        images = arrays.images(array, None)
         assert isinstance(images, ArrayDataset)
         assert np.array_equal(images.batch([2, 0]).numpy(), X[[2, 0]])
         assert images.batch([0]).numpy().dtype == dtype
@@ -128,7 +128,7 @@ def test_lists_of_numbers_are_vectors() -> None:
 # ---- pixels, each way they are held
 
 
-def test_the_same_pixels_however_an_array_holds_them() -> None:
+def test_array_layouts_give_equal_pixels() -> None:
     colors = noise(70, 6, 5, 3)
     expected = colors.transpose(0, 3, 1, 2)
     held = [colors, colors / 255, (colors / 255).astype(np.float32), colors.astype(np.uint16) * 257, expected]
@@ -138,13 +138,13 @@ def test_the_same_pixels_however_an_array_holds_them() -> None:
     assert np.array_equal(pixels(noise(4, 6, 5) > 99), np.where(noise(4, 6, 5) > 99, 255, 0)[:, None])
 
 
-def test_an_array_of_floats_is_turned_into_pixels_at_once(monkeypatch) -> None:
+def test_float_array_is_quantized_without_decoding(monkeypatch) -> None:
     monkeypatch.setattr("likely.data.loading.read_image", None)  # would be called for every image
     X = np.random.default_rng(0).random((200, 6, 5))
     assert np.array_equal(pixels(X), np.stack([read_image(x, GRAY) for x in X]))
 
 
-def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
+def test_floats_out_of_range_have_an_error_per_image() -> None:
     X = np.full((4, 6, 5), 0.5)
     X[2, 1, 1] = 1.5
     X[3, 0, 0] = np.nan
@@ -156,7 +156,7 @@ def test_of_floats_out_of_range_each_image_says_so_itself() -> None:
         arrays.images(X, GRAY)
 
 
-def test_a_batch_of_decoded_pixels_is_not_copied() -> None:
+def test_batch_of_decoded_pixels_is_not_copied() -> None:
     pixels = noise(4, 3, 6, 5)
     batch = ImageBatch.from_pixels(pixels, ["a", "b", "c", "d"])
     assert batch.pixels is pixels
@@ -165,7 +165,7 @@ def test_a_batch_of_decoded_pixels_is_not_copied() -> None:
     assert batch.errors == (None,) * 4
 
 
-def test_a_batch_names_the_readable_images(tmp_path) -> None:
+def test_batch_names_the_readable_images(tmp_path) -> None:
     Image.fromarray(noise(6, 5)).save(tmp_path / "b.png")
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     batch = arrays.load_images(paths, GRAY)
@@ -190,7 +190,7 @@ def test_only_training_images_are_hashed(monkeypatch) -> None:
     assert len(hashed) == 9
 
 
-def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
+def test_list_too_large_for_memory_is_decoded_once(monkeypatch) -> None:
     monkeypatch.setattr(arrays, "MAX_MEMORY", 100)
     decoded = []
     monkeypatch.setattr(
@@ -208,7 +208,7 @@ def test_a_list_too_large_to_be_kept_is_decoded_once(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)])
-def test_a_batch_is_a_copy_and_the_only_one(order) -> None:
+def test_batch_is_copied_exactly_once(order) -> None:
     held = np.ascontiguousarray(noise(20, 3, 60, 50).transpose(order)).transpose(np.argsort(order))
     wanted = np.arange(19, -1, -1)
     tracemalloc.start()

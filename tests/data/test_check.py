@@ -39,8 +39,8 @@ def save(path: Path, image: Image.Image, **options: object) -> Path:
 def good(tmp_path: Path) -> Path:
     """Two classes of 20 photographs to train with and 3 to test with: nothing is wrong with them."""
     for i in range(46):
-        part, name = ("train", "cat" if i % 2 else "dog") if i < 40 else ("test", "cat" if i % 2 else "dog")
-        save(tmp_path / "good" / part / name / f"{i}.png", photograph(i))
+        split, name = ("train", "cat" if i % 2 else "dog") if i < 40 else ("test", "cat" if i % 2 else "dog")
+        save(tmp_path / "good" / split / name / f"{i}.png", photograph(i))
     return tmp_path / "good"
 
 
@@ -53,14 +53,14 @@ def only(findings: DataIssues, kind: str) -> tuple[str, int, tuple[str, ...]]:
     return finding.severity.value, finding.count, finding.examples
 
 
-def test_where_nothing_is_wrong_nothing_is_found(good) -> None:
+def test_clean_data_has_no_issues(good) -> None:
     findings = check(good)
     assert findings.issues == ()
     assert findings.counts == {"train": (20, 20), "test": (3, 3)}
     assert check("digits").issues == ()
 
 
-def test_exact_and_near_leaks_are_found(good) -> None:
+def test_exact_and_near_leaks_are_issues(good) -> None:
     exact = save(good / "test" / "cat" / "exact.png", photograph(1))
     near = save(good / "test" / "cat" / "near.jpg", photograph(3), quality=92)
     smaller = save(good / "test" / "dog" / "smaller.png", photograph(4).resize((36, 36)))
@@ -72,7 +72,7 @@ def test_exact_and_near_leaks_are_found(good) -> None:
     assert kinds(findings) == {"leak", "near-leak"}
 
 
-def test_copies_within_a_part_and_conflicting_labels_are_found(good) -> None:
+def test_duplicates_and_label_conflicts_are_issues(good) -> None:
     save(good / "train" / "cat" / "again.png", photograph(1))
     save(good / "train" / "dog" / "nearly.jpg", photograph(2), quality=92)
     save(good / "train" / "dog" / "mistaken.png", photograph(5))
@@ -92,7 +92,7 @@ def test_unreadable_files_are_counted_and_named(good) -> None:
     assert findings.issues[0].kind == "unreadable"
 
 
-def test_small_and_unequal_classes_are_found(tmp_path) -> None:
+def test_small_and_imbalanced_classes_are_issues(tmp_path) -> None:
     for name, n in (("many", 25), ("few", 2), ("one", 1)):
         for i in range(n):
             save(tmp_path / "train" / name / f"{i}.png", photograph(100 * n + i))
@@ -113,7 +113,7 @@ def test_small_and_unequal_classes_are_found(tmp_path) -> None:
     ]
 
 
-def test_images_that_show_nothing_or_little_are_found(good) -> None:
+def test_constant_tiny_and_long_images_are_issues(good) -> None:
     blank = [save(good / "train" / "cat" / f"blank{i}.png", Image.new("RGB", (48, 48), "gray")) for i in range(2)]
     tiny = save(good / "train" / "cat" / "tiny.png", photograph(70, size=5))
     long = save(good / "train" / "dog" / "long.png", photograph(71, size=60).crop((0, 0, 60, 10)))
@@ -124,12 +124,12 @@ def test_images_that_show_nothing_or_little_are_found(good) -> None:
     assert kinds(findings) == {"constant", "tiny-image", "long-image", "duplicate"}
 
 
-def test_a_single_class_is_an_error_that_is_reported(tmp_path) -> None:
+def test_single_class_is_an_error(tmp_path) -> None:
     save(tmp_path / "cat" / "1.png", photograph(0))
     assert only(check(tmp_path), "few-classes")[0] == "error"
 
 
-def test_vectors_are_checked_for_exact_copies(tmp_path) -> None:
+def test_vectors_are_checked_for_exact_duplicates(tmp_path) -> None:
     x = np.random.default_rng(0).normal(size=(60, 4))
     x[7] = x[3]
     np.savez(tmp_path / "v.npz", x=x, y=np.arange(60) // 30)
@@ -164,7 +164,7 @@ def test_nearest_duplicates_equal_those_of_an_exhaustive_comparison(noise) -> No
     assert ((expected >= 0).sum() > 0) == (noise < 0.06)
 
 
-def test_every_image_of_a_large_cluster_has_a_near_duplicate() -> None:
+def test_large_cluster_has_a_near_duplicate_of_each_image() -> None:
     rng = np.random.default_rng(0)
     crowd = thumbnails_of(rng.normal(size=(1, 1, 16, 16)) + 0.01 * rng.normal(size=(400, 1, 16, 16)))
     duplicates_of = crowd.nearest_duplicates(crowd)
@@ -172,7 +172,7 @@ def test_every_image_of_a_large_cluster_has_a_near_duplicate() -> None:
     assert (duplicates_of != np.arange(400)).all()
 
 
-def test_a_sample_of_too_many_images_is_compared_and_reported(good) -> None:
+def test_sampled_comparison_is_an_issue(good) -> None:
     assert only(check(good, options=CheckOptions(max_compared=10)), "sampled")[:2] == ("note", 10)
 
 
@@ -186,14 +186,14 @@ def run(*arguments: str | Path) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_command_speaks_to_people_on_stderr(good) -> None:
+def test_data_check_prints_a_summary_on_stderr(good) -> None:
     code, out, err = run(good)
     assert (code, out) == (0, "")
     assert "no issues" in err
     assert "dog" in err
 
 
-def test_the_command_speaks_json_on_stdout(good) -> None:
+def test_data_check_prints_json_on_stdout(good) -> None:
     (good / "train" / "cat" / "broken.png").write_bytes(b"no")
     code, out, _ = run(good, "--json", "--size", "8x6", "--color", "gray")
     document = json.loads(out)
@@ -205,7 +205,7 @@ def test_the_command_speaks_json_on_stdout(good) -> None:
     assert document["issues"][0]["severity"] == "error"
 
 
-def test_names_are_printed_as_they_are(tmp_path) -> None:
+def test_data_check_prints_names_without_markup(tmp_path) -> None:
     for name in ("[bold]a", "[/x]"):
         save(tmp_path / name.replace("/", "") / "1.png", photograph(len(name)))
     code, _, err = run(tmp_path)
@@ -213,7 +213,7 @@ def test_names_are_printed_as_they_are(tmp_path) -> None:
     assert "[bold]a" in err
 
 
-def test_very_many_classes_are_shown_by_their_ends(tmp_path) -> None:
+def test_data_check_shortens_a_long_class_table(tmp_path) -> None:
     np.savez(
         tmp_path / "a.npz", x=np.random.default_rng(0).integers(0, 256, (100, 4, 4), np.uint8), y=np.arange(100) % 40
     )
@@ -221,7 +221,7 @@ def test_very_many_classes_are_shown_by_their_ends(tmp_path) -> None:
     assert "… 24 more classes" in err
 
 
-def test_data_that_is_not_understood_is_a_sentence(tmp_path) -> None:
+def test_unknown_data_source_is_an_error(tmp_path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         run(tmp_path / "nowhere")
 

@@ -27,7 +27,7 @@ def pets(draw, tmp_path: Path) -> Path:
     return tmp_path / "pets"
 
 
-def test_a_bad_file_is_passed_over_and_named(pets) -> None:
+def test_unreadable_file_is_skipped_and_named(pets) -> None:
     data = load_dataset(pets)
     assert data.classes == ("cat", "dog")
     assert data.train is not None
@@ -39,7 +39,7 @@ def test_a_bad_file_is_passed_over_and_named(pets) -> None:
     assert (data.validation, data.test, data.available) == (None, None, ("train",))
 
 
-def test_streaming_gives_what_caching_gives(pets) -> None:
+def test_streamed_images_equal_cached_ones(pets) -> None:
     cached, streamed = load_dataset(pets).train, load_dataset(pets, memory=0).train
     assert cached is not None
     assert streamed is not None
@@ -53,7 +53,7 @@ def test_streaming_gives_what_caching_gives(pets) -> None:
     assert isinstance(load_dataset(pets, memory=0).train.images, LazyImages)  # type: ignore[union-attr]
 
 
-def test_subsets_of_subsets_look_through(pets) -> None:
+def test_subset_of_subset_has_the_right_images(pets) -> None:
     split = load_dataset(pets).train
     assert split is not None
     some = split.subset([5, 0, 3]).subset([2, 0])
@@ -63,7 +63,7 @@ def test_subsets_of_subsets_look_through(pets) -> None:
     assert split.class_counts(3) == (3, 3, 0)
 
 
-def test_equal_pixels_have_equal_hashes_whatever_the_file(pets, draw) -> None:
+def test_equal_pixels_have_equal_hashes(pets, draw) -> None:
     with Image.open(pets / "dog" / "0.png") as image:
         image.save(pets / "cat" / "zero.bmp")
     hashes = load_dataset(pets).train.hashes  # type: ignore[union-attr]
@@ -76,7 +76,7 @@ def test_equal_pixels_have_equal_hashes_whatever_the_file(pets, draw) -> None:
 # ---- formats
 
 
-def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
+def test_format_is_inferred_from_the_data(draw, tmp_path) -> None:
     def format_of(folder: str, *sizes: tuple[int, int], mode: str = "RGB") -> tuple[int, ...]:
         for i, size in enumerate(sizes):
             draw(f"{folder}/{i % 2}/{i}.png", seed=i, size=size, mode=mode)
@@ -97,7 +97,7 @@ def test_the_format_is_taken_from_the_data(draw, tmp_path) -> None:
     assert load_dataset(tmp_path / "grays").format.shape == (3, 9, 9)  # type: ignore[union-attr]
 
 
-def test_what_is_asked_for_is_obeyed(pets) -> None:
+def test_requested_format_is_used(pets) -> None:
     asked = load_dataset(pets, ImageOptions(size="8x6", resize="crop", color="gray"))
     assert asked.format == ImageFormat(channels=1, height=8, width=6, resize="crop")
     assert asked.train.images.shape == (1, 8, 6)  # type: ignore[union-attr]
@@ -109,7 +109,7 @@ def test_what_is_asked_for_is_obeyed(pets) -> None:
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_idx_parts_are_loaded_as_they_are(tmp_path, ending) -> None:
+def test_idx_splits_are_loaded_unchanged(tmp_path, ending) -> None:
     images = mnist(tmp_path, ending=ending)
     for memory in (1 << 20, 0):
         data = load_dataset(tmp_path, memory=memory)
@@ -119,7 +119,7 @@ def test_idx_parts_are_loaded_as_they_are(tmp_path, ending) -> None:
         assert np.array_equal(data.test.images.batch([2]).numpy(), images[8:, None])  # type: ignore[union-attr]
 
 
-def test_parts_that_were_not_asked_for_are_not_read(tmp_path) -> None:
+def test_unrequested_splits_are_not_read(tmp_path) -> None:
     mnist(tmp_path)
     test_images = tmp_path / "t10k-images-idx3-ubyte.gz"
     test_images.write_bytes(test_images.read_bytes()[:-30])
@@ -129,7 +129,7 @@ def test_parts_that_were_not_asked_for_are_not_read(tmp_path) -> None:
         load_dataset(tmp_path, splits=("test",))
 
 
-def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> None:
+def test_arrays_are_converted_to_the_format(tmp_path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (4, 10, 10, 3), np.uint8)
     variants = {
         "uint8": x,
@@ -147,7 +147,7 @@ def test_arrays_of_another_size_or_depth_are_brought_to_the_format(tmp_path) -> 
     assert np.array_equal(large.images.batch([2, 0]).numpy(), x[[2, 0]].transpose(0, 3, 1, 2))  # type: ignore[union-attr]
 
 
-def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tmp_path) -> None:
+def test_vectors_keep_their_precision_and_nonfinite_ones_are_errors(tmp_path) -> None:
     x = np.random.default_rng(0).normal(size=(5, 3))
     x[2, 1] = np.nan
     np.savez(tmp_path / "v.npz", x=x, y=["a", "a", "b", "b", "b"])
@@ -165,7 +165,7 @@ def test_vectors_keep_their_precision_and_those_that_are_not_finite_are_named(tm
     assert np.array_equal(images.array, x[:2])
 
 
-def test_memory_stays_near_the_images_own(tmp_path) -> None:
+def test_loading_takes_little_more_memory_than_the_images(tmp_path) -> None:
     n = 4000
     write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((n, 28, 28), np.uint8))
     plain = tmp_path / "train-images-idx3-ubyte"
@@ -181,7 +181,7 @@ def test_memory_stays_near_the_images_own(tmp_path) -> None:
     assert peak < 2 * n * 28 * 28
 
 
-def test_an_array_that_was_brought_to_the_format_is_let_go(tmp_path) -> None:
+def test_converted_array_is_released(tmp_path) -> None:
     x = np.zeros((1000, 16, 16, 3), np.uint8)
     np.savez_compressed(tmp_path / "a.npz", x=x, y=np.arange(1000) % 2)
     load_dataset(tmp_path / "a.npz")
@@ -196,7 +196,7 @@ def test_an_array_that_was_brought_to_the_format_is_let_go(tmp_path) -> None:
 # ---- classes
 
 
-def test_too_few_classes_are_refused_unless_allowed(draw, tmp_path) -> None:
+def test_too_few_classes_are_rejected_unless_allowed(draw, tmp_path) -> None:
     draw("plain/1.png"), draw("one/cat/1.png")
     with pytest.raises(DataError, match="1 image of only one class, 'cat'"):
         load_dataset(tmp_path / "one")
@@ -206,7 +206,7 @@ def test_too_few_classes_are_refused_unless_allowed(draw, tmp_path) -> None:
     assert load_dataset(tmp_path / "plain", fewest_classes=0).train.labels.tolist() == [-1]  # type: ignore[union-attr]
 
 
-def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
+def test_split_without_a_readable_image_is_an_error(tmp_path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
@@ -214,7 +214,7 @@ def test_a_part_of_which_nothing_can_be_read_is_the_end(tmp_path) -> None:
         load_dataset(tmp_path)
 
 
-def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
+def test_relabel_maps_labels_to_the_classes_of_a_model(draw, tmp_path) -> None:
     for name in ("cat/1", "dog/1", "dog/2", "cta/1", "unlabeled/1"):
         draw(f"{name}.png", seed=len(name))
     data = load_dataset(tmp_path).relabel(["ant", "dog", "cat"])
@@ -228,7 +228,7 @@ def test_labels_move_to_a_model_s_classes(draw, tmp_path) -> None:
     assert data.train.labeled().labels.tolist() == [2, 1, 1]
 
 
-def test_an_empty_test_folder_is_no_test_part(draw, tmp_path) -> None:
+def test_empty_test_folder_is_no_test_split(draw, tmp_path) -> None:
     draw("train/cat/1.png"), draw("train/dog/1.png")
     (tmp_path / "test").mkdir()
     data = load_dataset(tmp_path)
@@ -242,7 +242,7 @@ def test_progress_ends_at_the_total(pets) -> None:
     assert seen[-1] == (7, 7)
 
 
-def test_loading_twice_is_the_same(pets) -> None:
+def test_loading_is_deterministic(pets) -> None:
     first, second = load_dataset(pets), load_dataset(pets)
     assert first.classes == second.classes
     assert np.array_equal(first.train.hashes, second.train.hashes)  # type: ignore[union-attr]

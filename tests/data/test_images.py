@@ -49,7 +49,7 @@ def gray(height: int, width: int, resize: str = "pad") -> ImageFormat:
 # ---- scaling
 
 
-def test_scalings_undo_each_other_on_every_8_bit_value() -> None:
+def test_pixel_scaling_round_trips_every_8_bit_value() -> None:
     values = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_eight_bit(to_unit(values)), values)
     assert to_unit(values).dtype == torch.float32
@@ -67,7 +67,7 @@ def test_scalings_undo_each_other_on_every_8_bit_value() -> None:
     wanted=st.sampled_from([(1, 8, 8), (3, 8, 8), (3, 5, 11), (1, 16, 3)]),
 )
 @settings(max_examples=60, deadline=None)
-def test_whatever_goes_in_the_format_comes_out(height, width, channels, resize, wanted) -> None:
+def test_read_image_returns_the_format(height, width, channels, resize, wanted) -> None:
     format = ImageFormat(channels=wanted[0], height=wanted[1], width=wanted[2], resize=resize)
     pixels = read_image(noise(0, height, width, *channels), format)
     assert pixels.shape == wanted
@@ -78,12 +78,12 @@ def test_whatever_goes_in_the_format_comes_out(height, width, channels, resize, 
 @pytest.mark.parametrize("resize", POLICIES)
 @given(value=st.integers(0, 255), height=st.integers(1, 70), width=st.integers(1, 70))
 @settings(max_examples=20, deadline=None)
-def test_an_image_of_one_color_keeps_it(resize, value, height, width) -> None:
+def test_constant_image_keeps_its_color(resize, value, height, width) -> None:
     assert (read_image(np.full((height, width), value, np.uint8), gray(9, 7, resize)) == value).all()
 
 
 @pytest.mark.parametrize("resize", POLICIES)
-def test_an_image_of_the_right_size_keeps_every_bit(tmp_path, resize) -> None:
+def test_image_of_the_right_size_is_unchanged(tmp_path, resize) -> None:
     colors, grays = noise(0, 6, 5, 3), noise(1, 6, 5)
     write_image(tmp_path / "colors.png", Image.fromarray(colors))
     for source in (colors, Image.fromarray(colors), encoded(Image.fromarray(colors)), tmp_path / "colors.png"):
@@ -93,7 +93,7 @@ def test_an_image_of_the_right_size_keeps_every_bit(tmp_path, resize) -> None:
         assert np.array_equal(read_image(source, rgb(6, 5, resize)), np.stack([grays] * 3))
 
 
-def test_fit_shows_everything_and_pads_with_the_border_s_median_color() -> None:
+def test_pad_keeps_the_whole_image_and_fills_with_the_median_border_color() -> None:
     image = np.full((10, 20, 3), (10, 200, 30), np.uint8)
     image[3:7, 5:15] = 255
     image[0, 0] = 0
@@ -103,13 +103,13 @@ def test_fit_shows_everything_and_pads_with_the_border_s_median_color() -> None:
     assert (pixels[:, 9:11, 9:11] == 255).all()
 
 
-def test_crop_fills_and_keeps_the_middle() -> None:
+def test_crop_keeps_the_center() -> None:
     image = np.zeros((10, 30), np.uint8)
     image[:, 10:20] = 255
     assert (read_image(image, gray(10, 10, "crop")) == 255).all()
 
 
-def test_zoom_keeps_as_much_less_of_the_middle() -> None:
+def test_center_crop_ratio_enlarges_the_center() -> None:
     image = np.zeros((40, 60), np.uint8)
     image[10:30, 20:40] = 255
     twice = ImageFormat(channels=1, height=20, width=20, resize="crop", center_crop_ratio=2)
@@ -119,12 +119,12 @@ def test_zoom_keeps_as_much_less_of_the_middle() -> None:
 
 
 @pytest.mark.parametrize("resize", ["pad", "stretch"])
-def test_zoom_is_for_images_that_are_cut(resize: str) -> None:
+def test_center_crop_ratio_needs_crop(resize: str) -> None:
     with pytest.raises(ValidationError, match="'crop'"):
         ImageOptions(resize=resize, center_crop_ratio=1.5)
 
 
-def test_stretch_ignores_the_aspect() -> None:
+def test_stretch_ignores_the_aspect_ratio() -> None:
     image = np.repeat(np.array([[0, 255]], np.uint8), 4, axis=0).repeat(8, axis=1)
     pixels = read_image(image, gray(4, 4, "stretch"))[0]
     assert (pixels[:, 0] < 30).all()
@@ -135,7 +135,7 @@ def test_stretch_ignores_the_aspect() -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "PA", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "RGBX"])
-def test_every_mode_is_read_as_pillow_shows_it(mode) -> None:
+def test_every_mode_is_read_as_pillow_converts_it(mode) -> None:
     image = Image.fromarray(noise(2, 8, 8, 3)).convert("P").convert(mode)
     shown = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     assert np.array_equal(read_image(image, rgb(8, 8)), shown)
@@ -143,13 +143,13 @@ def test_every_mode_is_read_as_pillow_shows_it(mode) -> None:
     assert np.abs(read_image(image, gray(8, 8)).astype(int) - brightness).max() <= 1
 
 
-def test_a_cmyk_jpeg_is_read() -> None:
+def test_cmyk_jpeg_is_read() -> None:
     image = Image.new("RGB", (16, 16), (200, 40, 90))
     pixels = read_image(encoded(image.convert("CMYK"), "JPEG", quality=95), rgb(16, 16))
     assert np.abs(pixels[:, 8, 8].astype(int) - (200, 40, 90)).max() < 6
 
 
-def test_transparency_is_laid_over_white() -> None:
+def test_transparency_is_composited_over_white() -> None:
     half = np.zeros((4, 4, 4), np.uint8)
     half[:, 2:] = (0, 0, 255, 255)
     half[:, :2] = (255, 0, 0, 0)
@@ -169,7 +169,7 @@ def test_transparency_is_laid_over_white() -> None:
     assert np.abs(read_image(Image.fromarray(gray_alpha, "LA"), gray(4, 4)).astype(int) - 177).max() <= 1
 
 
-def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
+def test_sixteen_bits_are_divided_by_257() -> None:
     deep = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
     expected = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
     for source in (
@@ -183,7 +183,7 @@ def test_sixteen_bits_become_eight_by_dividing_by_257() -> None:
         assert np.array_equal(read_image(source, gray(16, 16)), expected)
 
 
-def test_deeper_than_sixteen_bits_is_refused() -> None:
+def test_more_than_sixteen_bits_are_rejected() -> None:
     for array, expected in (
         (np.full((4, 4), 70_000, np.int32), "70000"),
         (np.zeros((4, 4), np.float32), "floating-point"),
@@ -192,7 +192,7 @@ def test_deeper_than_sixteen_bits_is_refused() -> None:
             read_image(encoded(Image.fromarray(array), "TIFF"), gray(4, 4))
 
 
-def test_the_first_frame_of_an_animation_is_read() -> None:
+def test_first_frame_of_an_animation_is_read() -> None:
     frames = [Image.new("RGB", (5, 5), color) for color in ("red", "blue")]
     for kind in ("GIF", "PNG", "WEBP"):
         film = encoded(
@@ -206,7 +206,7 @@ def test_the_first_frame_of_an_animation_is_read() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
-def test_exif_orientation_is_obeyed(orientation, kind) -> None:
+def test_exif_orientation_is_applied(orientation, kind) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     lying = encoded(
@@ -219,7 +219,7 @@ def test_exif_orientation_is_obeyed(orientation, kind) -> None:
     assert np.array_equal(read_image(lying, rgb(height, width)), upright.transpose(2, 0, 1))
 
 
-def test_a_large_jpeg_is_upright_and_decoded_no_larger_than_needed() -> None:
+def test_large_jpeg_is_upright_and_decoded_at_reduced_scale() -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     image = np.zeros((400, 800, 3), np.uint8)
@@ -232,7 +232,7 @@ def test_a_large_jpeg_is_upright_and_decoded_no_larger_than_needed() -> None:
     assert (small.width, small.height) == (50, 100)
 
 
-def test_draft_changes_nothing_that_shows() -> None:
+def test_reduced_scale_decoding_changes_pixels_little() -> None:
     y, x = np.mgrid[:600, :600] / 600
     smooth = np.stack([255 * x, 255 * y, 127 + 100 * np.sin(6 * x * y)], axis=2).astype(np.uint8)
     jpeg = encoded(Image.fromarray(smooth), "JPEG", quality=95)
@@ -241,7 +241,7 @@ def test_draft_changes_nothing_that_shows() -> None:
         assert np.abs(read_image(jpeg, rgb(32, 32)).astype(int) - read_image(whole, rgb(32, 32))).max() <= 4
 
 
-def test_broken_exif_does_not_make_an_image_unreadable() -> None:
+def test_broken_exif_is_ignored() -> None:
     jpeg = encoded(Image.fromarray(noise(4, 8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff broken")
     assert read_image(jpeg, rgb(8, 8)).shape == (3, 8, 8)
 
@@ -269,7 +269,7 @@ def test_bool_and_unit_floats_are_scaled() -> None:
         (np.zeros((0, 4), np.uint8), "shape"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(array, expected) -> None:
+def test_arrays_that_are_not_images_are_rejected(array, expected) -> None:
     with pytest.raises(ImageError, match=expected) as refusal:
         read_image(array, gray(4, 4), name="frame 7")
     assert str(refusal.value).startswith("frame 7: ")
@@ -307,7 +307,7 @@ WHOLE = Image.fromarray(noise(5, 64, 64, 3))
         (encoded(WHOLE, "BMP")[:500], "damaged|not a readable image"),
     ],
 )
-def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, expected) -> None:
+def test_damaged_image_is_rejected_by_name(tmp_path, content, expected) -> None:
     path = tmp_path / "odd.png"
     path.write_bytes(content)
     for source, name in ((path, str(path)), (content, "image bytes")):
@@ -323,7 +323,7 @@ def test_what_is_no_whole_image_is_refused_by_name(tmp_path, content, expected) 
     kind=st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF"]),
 )
 @settings(max_examples=80, deadline=None)
-def test_damage_anywhere_is_an_image_or_a_sentence(at, what, kind) -> None:
+def test_damage_anywhere_gives_an_image_or_an_image_error(at, what, kind) -> None:
     whole = encoded(Image.fromarray(noise(6, 9, 9, 3)), kind)
     at %= len(whole)
     damaged = whole[:at] + what + whole[at + len(what) :]
@@ -331,7 +331,7 @@ def test_damage_anywhere_is_an_image_or_a_sentence(at, what, kind) -> None:
         assert read_image(damaged, rgb(8, 8), name="it").shape == (3, 8, 8)
 
 
-def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
+def test_folders_pipes_and_missing_files_are_rejected(tmp_path) -> None:
     write_image(tmp_path / "kitten.png", noise(7, 3, 4, 4))
     os.mkfifo(tmp_path / "pipe")
     for name, expected in (
@@ -347,7 +347,7 @@ def test_folders_pipes_and_missing_files_are_refused(tmp_path) -> None:
             read_image(tmp_path / name, rgb(4, 4))
 
 
-def test_no_warning_escapes_and_the_filters_are_left_as_they_were(monkeypatch) -> None:
+def test_pillow_warnings_are_suppressed_and_filters_restored(monkeypatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)  # Pillow then warns of 64 pixels, as it does of 100 million
     png = encoded(Image.fromarray(noise(8, 8, 8, 3)))
     before = list(warnings.filters)
@@ -356,7 +356,7 @@ def test_no_warning_escapes_and_the_filters_are_left_as_they_were(monkeypatch) -
     assert warnings.filters == before
 
 
-def test_an_open_image_of_the_caller_s_stays_open_and_as_it_was(tmp_path) -> None:
+def test_open_pillow_image_stays_open_and_unchanged(tmp_path) -> None:
     write_image(tmp_path / "a.jpg", noise(8, 3, 64, 64))
     with Image.open(tmp_path / "a.jpg") as image:
         read_image(image, gray(8, 8))
@@ -367,7 +367,7 @@ def test_an_open_image_of_the_caller_s_stays_open_and_as_it_was(tmp_path) -> Non
 # ---- options
 
 
-def test_sizes_are_typed_in_many_ways() -> None:
+def test_size_formats_are_parsed() -> None:
     assert ImageOptions(size=32).size == ImageOptions(size="32").size == (32, 32)
     assert ImageOptions(size="32x48").size == ImageOptions(size=[32, 48]).size == (32, 48)
     assert ImageOptions().size is None
@@ -375,12 +375,12 @@ def test_sizes_are_typed_in_many_ways() -> None:
 
 
 @pytest.mark.parametrize("size", ["3o", "", 0, -1, True, 3.5, (1, 2, 3), "32x", "9999999", ("32", 32)])
-def test_other_sizes_are_refused_by_name(size) -> None:
+def test_invalid_sizes_are_rejected_by_name(size) -> None:
     with pytest.raises(ValidationError, match=r"(is not a size|is out of range); .* expected"):
         ImageOptions(size=size)
 
 
-def test_a_format_survives_json() -> None:
+def test_image_format_round_trips_through_json() -> None:
     format = rgb(32, 48, "crop")
     assert ImageFormat.model_validate_json(format.model_dump_json()) == format
     assert format.shape == (3, 32, 48)
@@ -389,20 +389,20 @@ def test_a_format_survives_json() -> None:
 # ---- finding and writing
 
 
-def test_find_expands_folders_and_keeps_the_rest(tmp_path) -> None:
+def test_find_images_expands_folders_and_returns_other_paths(tmp_path) -> None:
     for name in ("b/2.PNG", "b/1.jpg", "a/c/3.webp", "a/notes.txt", ".hidden/4.png", "b/.5.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
     inside = [tmp_path / "a/c/3.webp", tmp_path / "b/1.jpg", tmp_path / "b/2.PNG"]
     assert find_images([tmp_path]) == inside
-    given_first = [Path("missing.png"), tmp_path / "a/notes.txt"]
-    assert find_images([*map(str, given_first), tmp_path / "b"]) == [*given_first, *inside[1:]]
+    others = [Path("missing.png"), tmp_path / "a/notes.txt"]
+    assert find_images([*map(str, others), tmp_path / "b"]) == [*others, *inside[1:]]
     assert find_images([]) == []
 
 
 @pytest.mark.parametrize("shape", [(1, 7, 5), (3, 7, 5), (3, 1, 1), (1, 1, 1)])
-def test_what_is_written_is_read_again(tmp_path, shape) -> None:
+def test_written_image_is_read_unchanged(tmp_path, shape) -> None:
     pixels = noise(10, *shape)
     write_image(tmp_path / "a.png", pixels)
     format = ImageFormat(channels=shape[0], height=shape[1], width=shape[2])
@@ -410,7 +410,7 @@ def test_what_is_written_is_read_again(tmp_path, shape) -> None:
     assert np.array_equal(read_image(to_pil(pixels), format), pixels)
 
 
-def test_what_cannot_be_written_is_refused(tmp_path) -> None:
+def test_unwritable_image_is_rejected(tmp_path) -> None:
     for name, expected in (
         ("a.pnk", "did you mean '.png'"),
         ("a", "a name ending in .png"),
@@ -420,11 +420,11 @@ def test_what_cannot_be_written_is_refused(tmp_path) -> None:
             write_image(tmp_path / name, noise(11, 3, 4, 4))
 
 
-@pytest.mark.parametrize("turn", [1, 6])
-def test_an_open_jpeg_is_read_as_its_file_is_and_left_unread(tmp_path, turn) -> None:
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_open_jpeg_is_read_like_its_file_and_not_decoded(tmp_path, orientation) -> None:
     smooth = Image.fromarray(noise(8, 30, 40, 3)).resize((640, 480), Image.Resampling.BICUBIC)
     exif = Image.Exif()
-    exif[ORIENTATION] = turn
+    exif[ORIENTATION] = orientation
     smooth.save(tmp_path / "a.jpg", quality=90, exif=exif)
     expected = read_image(tmp_path / "a.jpg", rgb(32, 32))
     with (

@@ -28,9 +28,9 @@ def mnist(folder: Path, *, ending: str = ".gz") -> np.ndarray:
     """Six training and three test images under MNIST's names, of classes 0 to 2."""
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 4), np.uint8)
     labels = np.array([2, 0, 1, 2, 0, 1, 0, 1, 2], np.uint8)
-    for part, rows in (("train", slice(0, 6)), ("t10k", slice(6, 9))):
-        write_idx(folder / f"{part}-images-idx3-ubyte{ending}", images[rows])
-        write_idx(folder / f"{part}-labels-idx1-ubyte{ending}", labels[rows])
+    for split, rows in (("train", slice(0, 6)), ("t10k", slice(6, 9))):
+        write_idx(folder / f"{split}-images-idx3-ubyte{ending}", images[rows])
+        write_idx(folder / f"{split}-labels-idx1-ubyte{ending}", labels[rows])
     return images
 
 
@@ -56,67 +56,67 @@ def sentence_of(data: str | Path) -> str:
 # ---- folders
 
 
-def test_flat_class_folders(draw, tmp_path) -> None:
+def test_flat_class_folders_are_listed(draw, tmp_path) -> None:
     for name in ("dog/b.png", "cat/a.png", "dog/a.jpg", ".git/x.png", "cat/.y.png"):
         draw(name)
     (tmp_path / "cat" / "notes.txt").write_text("not an image, and not meant as one")
-    parts = list_splits(tmp_path)
-    assert list(parts) == ["train"]
-    assert found(parts["train"], tmp_path) == {"cat/a.png": "cat", "dog/a.jpg": "dog", "dog/b.png": "dog"}
-    assert parts["train"].errors == ()
+    splits = list_splits(tmp_path)
+    assert list(splits) == ["train"]
+    assert found(splits["train"], tmp_path) == {"cat/a.png": "cat", "dog/a.jpg": "dog", "dog/b.png": "dog"}
+    assert splits["train"].errors == ()
 
 
-def test_nested_class_folders_are_called_by_their_way(draw, tmp_path) -> None:
+def test_nested_class_folders_are_named_by_their_path(draw, tmp_path) -> None:
     for name in ("Fruit/Apple/Golden/1.png", "Fruit/Pear/1.png", "Fruit/2.png", "Milk/1.png"):
         draw(name)
     assert list_data(tmp_path).class_names == ("Fruit", "Fruit/Apple/Golden", "Fruit/Pear", "Milk")
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
-def test_part_folders(draw, tmp_path, validation) -> None:
+def test_split_folders_are_listed(draw, tmp_path, validation) -> None:
     for name in ("train/cat/1.png", "train/a/dog/1.png", f"{validation}/cat/2.png", "test/cat/3.png", "test/owl/4.png"):
         draw(name)
-    parts = list_splits(tmp_path)
-    assert {part: found(listing, tmp_path) for part, listing in parts.items()} == {
+    splits = list_splits(tmp_path)
+    assert {split: found(listing, tmp_path) for split, listing in splits.items()} == {
         "train": {"train/cat/1.png": "cat", "train/a/dog/1.png": "a/dog"},
         "validation": {f"{validation}/cat/2.png": "cat"},
         "test": {"test/cat/3.png": "cat", "test/owl/4.png": "owl"},
     }
-    assert DataListing("X", parts).class_names == ("a/dog", "cat", "owl")
+    assert DataListing("X", splits).class_names == ("a/dog", "cat", "owl")
 
 
-def test_a_class_may_be_called_train(draw, tmp_path) -> None:
+def test_class_may_be_named_train(draw, tmp_path) -> None:
     for name in ("bus/1.png", "train/1.png", "car/1.png"):
         draw(name)
     assert list_data(tmp_path).class_names == ("bus", "car", "train")
 
 
-def test_unlabeled_folders(draw, tmp_path) -> None:
+def test_unlabeled_folders_have_no_label(draw, tmp_path) -> None:
     for name in ("flat/cat/1.png", "flat/unlabeled/2.png", "flat/unlabeled/deep/3.png"):
         draw(name)
     for name in (
-        "parts/train/cat/1.png",
-        "parts/train/Unlabeled/2.png",
-        "parts/unlabeled/3.png",
-        "parts/test/cat/4.png",
+        "splits/train/cat/1.png",
+        "splits/train/Unlabeled/2.png",
+        "splits/unlabeled/3.png",
+        "splits/test/cat/4.png",
     ):
         draw(name)
-    flat, parts = list_splits(tmp_path / "flat"), list_splits(tmp_path / "parts")
+    flat, splits = list_splits(tmp_path / "flat"), list_splits(tmp_path / "splits")
     assert list(found(flat["train"], tmp_path / "flat").values()) == ["cat", None, None]
-    assert found(parts["train"], tmp_path / "parts") == {
+    assert found(splits["train"], tmp_path / "splits") == {
         "train/Unlabeled/2.png": None,
         "train/cat/1.png": "cat",
         "unlabeled/3.png": None,
     }
 
 
-def test_what_belongs_nowhere_is_a_problem_and_not_the_end(draw, tmp_path) -> None:
+def test_stray_files_and_folders_are_errors_of_the_listing(draw, tmp_path) -> None:
     for name in (
         "flat/cat/1.png",
         "flat/stray.png",
-        "parts/train/cat/1.png",
-        "parts/test/cat/1.png",
-        "parts/extra/cat/1.png",
+        "splits/train/cat/1.png",
+        "splits/test/cat/1.png",
+        "splits/extra/cat/1.png",
     ):
         draw(name)
     (tmp_path / "flat" / "empty").mkdir()
@@ -128,11 +128,11 @@ def test_what_belongs_nowhere_is_a_problem_and_not_the_end(draw, tmp_path) -> No
         "/flat/empty",
         "/flat/texts",
     ]
-    (beside,) = list_splits(tmp_path / "parts")["train"].errors
-    assert beside.source == str(tmp_path / "parts" / "extra")
+    (beside,) = list_splits(tmp_path / "splits")["train"].errors
+    assert beside.source == str(tmp_path / "splits" / "extra")
 
 
-def test_a_folder_that_may_not_be_read_is_a_problem(draw, tmp_path, monkeypatch) -> None:
+def test_unreadable_folder_is_an_error_of_the_listing(draw, tmp_path, monkeypatch) -> None:
     draw("cat/1.png"), draw("dog/1.png")
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "dog")  # root may read everything
     (problem,) = list_splits(tmp_path)["train"].errors
@@ -144,7 +144,7 @@ def test_images_without_class_folders_are_unlabeled(draw, tmp_path) -> None:
     assert found(list_splits(tmp_path)["train"], tmp_path) == {"1.png": None, "2.png": None}
 
 
-def test_folders_without_images_are_refused(draw, tmp_path) -> None:
+def test_folders_without_images_are_rejected(draw, tmp_path) -> None:
     assert sentence_of(tmp_path).endswith("holds no images")
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.xyz").touch()
@@ -156,7 +156,7 @@ def test_folders_without_images_are_refused(draw, tmp_path) -> None:
 # ---- paths
 
 
-def test_a_path_that_does_not_exist_names_the_nearest(tmp_path, monkeypatch) -> None:
+def test_missing_path_suggests_the_nearest(tmp_path, monkeypatch) -> None:
     (tmp_path / "photos").mkdir()
     assert "did you mean 'photos'?" in sentence_of(tmp_path / "fotos")
     monkeypatch.chdir(tmp_path)
@@ -164,7 +164,7 @@ def test_a_path_that_does_not_exist_names_the_nearest(tmp_path, monkeypatch) -> 
     assert sentence_of("nowhere/at/all").endswith("there is no such file or folder")
 
 
-def test_other_files_are_refused_with_what_is_understood(tmp_path) -> None:
+def test_unknown_file_type_is_rejected_with_the_known_sources(tmp_path) -> None:
     (tmp_path / "data.xlsx").touch()
     assert "a folder of class folders" in sentence_of(tmp_path / "data.xlsx")
     mnist(tmp_path / "idx")
@@ -175,7 +175,7 @@ def test_other_files_are_refused_with_what_is_understood(tmp_path) -> None:
 # ---- classes
 
 
-def test_class_names_are_sorted_as_numbers_if_all_are() -> None:
+def test_numeric_class_names_are_sorted_numerically() -> None:
     def sorted_names(*names: str) -> tuple[str, ...]:
         return DataListing("X", {"train": SplitListing(None, names)}).class_names  # type: ignore[arg-type]
 
@@ -188,22 +188,22 @@ def test_class_names_are_sorted_as_numbers_if_all_are() -> None:
 
 
 @pytest.mark.parametrize("ending", ["", ".gz"])
-def test_idx_files_are_read_by_mnist_s_names(tmp_path, ending) -> None:
+def test_idx_files_with_mnist_names_are_read(tmp_path, ending) -> None:
     images = mnist(tmp_path, ending=ending)
-    parts = list_splits(tmp_path)
-    assert list(parts["train"].labels) == ["2", "0", "1", "2", "0", "1"]
-    assert np.array_equal(parts["train"].items.array, images[:6])
-    assert np.array_equal(parts["test"].items[1], images[7])
-    assert parts["test"].items.name(1) == f"{tmp_path}/t10k-images-idx3-ubyte{ending}[1]"
+    splits = list_splits(tmp_path)
+    assert list(splits["train"].labels) == ["2", "0", "1", "2", "0", "1"]
+    assert np.array_equal(splits["train"].items.array, images[:6])
+    assert np.array_equal(splits["test"].items[1], images[7])
+    assert splits["test"].items.name(1) == f"{tmp_path}/t10k-images-idx3-ubyte{ending}[1]"
 
 
-def test_idx_names_with_a_dot_are_known_too(tmp_path) -> None:
+def test_idx_names_with_a_dot_are_accepted(tmp_path) -> None:
     write_idx(tmp_path / "train-images.idx3-ubyte", np.zeros((2, 3, 3), np.uint8))
     write_idx(tmp_path / "train-labels.idx1-ubyte", np.array([0, 1], np.uint8))
     assert list(list_splits(tmp_path)) == ["train"]
 
 
-def test_damaged_idx_files_are_refused_by_name(tmp_path) -> None:
+def test_damaged_idx_files_are_rejected_by_name(tmp_path) -> None:
     images, labels = tmp_path / "train-images-idx3-ubyte", tmp_path / "train-labels-idx1-ubyte"
     write_idx(images, np.zeros((3, 2, 2), np.uint8))
     assert "no file of labels" in sentence_of(tmp_path)
@@ -219,7 +219,7 @@ def test_damaged_idx_files_are_refused_by_name(tmp_path) -> None:
     assert "truncated" in sentence_of(tmp_path)
 
 
-def test_images_cut_short_are_refused_when_they_are_read(tmp_path) -> None:
+def test_truncated_idx_images_are_rejected_on_reading(tmp_path) -> None:
     for ending in ("", ".gz"):
         folder = tmp_path / f"mnist{ending}"
         mnist(folder, ending=ending)
@@ -233,7 +233,7 @@ def test_images_cut_short_are_refused_when_they_are_read(tmp_path) -> None:
 # ---- npz
 
 
-def test_an_archive_with_parts_and_named_classes(tmp_path) -> None:
+def test_npz_with_splits_and_named_classes_is_listed(tmp_path) -> None:
     x = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3), np.uint8)
     names = np.array(["dog", "cat"])
     np.savez(tmp_path / "a.npz", x_train=x, y_train=np.array([0, 1, -1, 0]), x_test=x[:1], y_test=[[1]], classes=names)
@@ -244,8 +244,8 @@ def test_an_archive_with_parts_and_named_classes(tmp_path) -> None:
     assert list(a["train"].labels) == list(b["train"].labels) == ["dog", "cat", None, "dog"]
     assert list(a["test"].labels) == ["cat"]
     assert list(b) == ["train", "validation"]
-    for part in (a["train"], b["train"]):
-        assert np.array_equal(part.items.array, x)
+    for split in (a["train"], b["train"]):
+        assert np.array_equal(split.items.array, x)
     assert isinstance(a["train"].items.array, np.memmap)  # as it lies on disk: no larger than what is looked at
     assert a["test"].items.name(0) == f"{tmp_path}/a.npz:x_test[0]"
 
@@ -253,7 +253,7 @@ def test_an_archive_with_parts_and_named_classes(tmp_path) -> None:
 @pytest.mark.parametrize(
     "x", [np.zeros((2, 3, 3)), np.asfortranarray(np.arange(18.0).reshape(2, 3, 3) / 18), np.zeros((2, 5))]
 )
-def test_orders_and_vectors(tmp_path, x) -> None:
+def test_npz_with_fortran_order_or_vectors_is_read(tmp_path, x) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=[0, 1])
     assert np.array_equal(list_splits(tmp_path / "a.npz")["train"].items.array, x)
 
@@ -275,13 +275,13 @@ def test_orders_and_vectors(tmp_path, x) -> None:
         ({"x": np.zeros((2, 3, 3)), "y": np.array(["a", None], object)}, "pickled objects"),
     ],
 )
-def test_archives_that_hold_something_else_are_refused(tmp_path, arrays, expected) -> None:
+def test_npz_of_other_content_is_rejected(tmp_path, arrays, expected) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=expected):
         list_splits(tmp_path / "a.npz")
 
 
-def test_a_damaged_archive_is_refused(tmp_path) -> None:
+def test_damaged_npz_is_rejected(tmp_path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=np.random.default_rng(0).normal(size=(9, 9)), y=range(9))
     whole = (tmp_path / "a.npz").read_bytes()
     for content in (b"", b"PK no", whole[:100], whole[:-40]):
@@ -289,7 +289,7 @@ def test_a_damaged_archive_is_refused(tmp_path) -> None:
         assert "not a readable .npz" in sentence_of(tmp_path / "a.npz")
 
 
-def test_floats_beyond_one_are_refused_as_a_whole(tmp_path) -> None:
+def test_floats_above_one_are_rejected(tmp_path) -> None:
     dark_first = np.stack([np.zeros((3, 3)), np.full((3, 3), 255.0)])
     np.savez(tmp_path / "a.npz", x=dark_first, y=[0, 1])
     with pytest.raises(DataError, match="holds floats from 255 to 255"):
@@ -322,11 +322,11 @@ def write_table(path: Path, columns: list[str], rows: list[tuple[object, ...]]) 
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_manifests_of_every_kind(draw, tmp_path, suffix) -> None:
+def test_manifests_of_every_format_are_listed(draw, tmp_path, suffix) -> None:
     for name, _, _ in ROWS:
         draw(name)
-    parts = list_splits(write_table(tmp_path / f"list{suffix}", ["file_name", "label", "split"], ROWS))
-    assert {part: found(listing, tmp_path) for part, listing in parts.items()} == {
+    splits = list_splits(write_table(tmp_path / f"list{suffix}", ["file_name", "label", "split"], ROWS))
+    assert {split: found(listing, tmp_path) for split, listing in splits.items()} == {
         "train": {"b.png": "dog", "deep/a.png": "cat", "c.png": None},
         "validation": {"e.png": "cat"},
         "test": {"d.png": "owl"},
@@ -334,22 +334,22 @@ def test_manifests_of_every_kind(draw, tmp_path, suffix) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_labels_may_be_numbers_or_missing(draw, tmp_path, suffix) -> None:
+def test_manifest_labels_may_be_numbers_or_missing(draw, tmp_path, suffix) -> None:
     rows = [(draw(f"{i}.png").name, label) for i, label in enumerate([10, 9, None])]
-    parts = list_splits(write_table(tmp_path / f"list{suffix}", ["file_name", "label"], rows))
-    assert list(parts["train"].labels) == ["10", "9", None]
-    assert DataListing("X", parts).class_names == ("9", "10")
+    splits = list_splits(write_table(tmp_path / f"list{suffix}", ["file_name", "label"], rows))
+    assert list(splits["train"].labels) == ["10", "9", None]
+    assert DataListing("X", splits).class_names == ("9", "10")
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_csv_as_spreadsheets_write_it(draw, tmp_path, delimiter) -> None:
+def test_csv_with_semicolons_and_byte_order_mark_is_read(draw, tmp_path, delimiter) -> None:
     draw("a, b.png")
     lines = [delimiter.join([" file_name", "label ", "more"]), "", delimiter.join(['"a, b.png"', '"kürbis"', "1"]), ""]
     (tmp_path / "list.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     assert found(list_splits(tmp_path / "list.csv")["train"], tmp_path) == {"a, b.png": "kürbis"}
 
 
-def test_each_bad_line_is_a_problem_named_by_its_number(draw, tmp_path) -> None:
+def test_invalid_manifest_line_is_an_error_with_its_number(draw, tmp_path) -> None:
     draw("inside/good.png")
     draw("outside.png")
     rows = [
@@ -370,7 +370,7 @@ def test_each_bad_line_is_a_problem_named_by_its_number(draw, tmp_path) -> None:
         assert words in problem.message
 
 
-def test_each_bad_json_line_is_a_problem(draw, tmp_path) -> None:
+def test_invalid_json_line_is_an_error(draw, tmp_path) -> None:
     draw("a.png")
     good = '{"file_name": "a.png", "label": "x"}'
     bad = [
@@ -398,7 +398,7 @@ def test_each_bad_json_line_is_a_problem(draw, tmp_path) -> None:
         assert words in problem.message
 
 
-def test_manifests_that_make_no_sense_are_refused(tmp_path) -> None:
+def test_invalid_manifests_are_rejected(tmp_path) -> None:
     path = tmp_path / "list.csv"
     path.write_text("filename,label\na.png,x\n")
     assert "has no column file_name; its columns are: filename, label; did you mean 'filename'?" in sentence_of(path)
@@ -417,7 +417,7 @@ def test_manifests_that_make_no_sense_are_refused(tmp_path) -> None:
     assert "not a readable Parquet file" in sentence_of(tmp_path / "list.parquet")
 
 
-def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch) -> None:
+def test_parquet_without_pyarrow_names_the_package(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     (tmp_path / "list.parquet").touch()
     assert "likely[parquet]" in sentence_of(tmp_path / "list.parquet")
@@ -426,14 +426,14 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch) -> 
 # ---- digits
 
 
-def test_the_digits_and_their_fixed_quarter() -> None:
-    parts, again = list_splits("digits"), list_splits("digits")
-    sizes = {part: len(listing.items) for part, listing in parts.items()}
+def test_digits_have_a_fixed_test_quarter() -> None:
+    splits, again = list_splits("digits"), list_splits("digits")
+    sizes = {split: len(listing.items) for split, listing in splits.items()}
     assert sizes == {"train": 1352, "test": 445}
-    assert DataListing("X", parts).class_names == tuple("0123456789")
-    assert parts["test"].items.array.max() == 255
-    assert parts["test"].items.array.dtype == np.uint8
-    assert np.array_equal(parts["test"].items.array, again["test"].items.array)
+    assert DataListing("X", splits).class_names == tuple("0123456789")
+    assert splits["test"].items.array.max() == 255
+    assert splits["test"].items.array.dtype == np.uint8
+    assert np.array_equal(splits["test"].items.array, again["test"].items.array)
     for name in "0123456789":
-        n_test, n_train = parts["test"].labels.count(name), parts["train"].labels.count(name)
+        n_test, n_train = splits["test"].labels.count(name), splits["train"].labels.count(name)
         assert n_test == (n_test + n_train) // 4

@@ -19,9 +19,9 @@ def sides(indices: SplitIndices) -> list[np.ndarray]:
     return [indices.train, indices.validation, indices.calibration, indices.test]
 
 
-def dataset(**parts: LabeledImages) -> Dataset:
-    have = {"train": None, "validation": None, "test": None} | parts
-    return Dataset("made", ("a", "b"), **have, errors=(), format=None, available=tuple(parts))
+def dataset(**splits: LabeledImages) -> Dataset:
+    have = {"train": None, "validation": None, "test": None} | splits
+    return Dataset("made", ("a", "b"), **have, errors=(), format=None, available=tuple(splits))
 
 
 def labeled_images(labels: list[int], hashes: list[int]) -> LabeledImages:
@@ -47,7 +47,7 @@ def test_every_image_is_in_one_split_and_duplicates_in_the_same(labels, test, se
 
 @given(labels=labels_of_few_classes, seed=st.integers(0, 3))
 @settings(deadline=None)
-def test_the_same_seed_gives_the_same_split_and_another_another(labels, seed) -> None:
+def test_split_is_determined_by_the_seed(labels, seed) -> None:
     for a, b in zip(sides(split(labels, seed=seed)), sides(split(labels, seed=seed)), strict=True):
         assert np.array_equal(a, b)
     many = np.zeros(200, np.int64)
@@ -62,12 +62,12 @@ def test_each_class_contributes_its_fractions(n, limit) -> None:
     assert (cut.validation < n).sum() == min(max(n // 10, n >= 5), limit)
 
 
-def test_the_test_fraction_is_taken_first() -> None:
+def test_test_fraction_is_taken_first() -> None:
     cut = split(np.zeros(100, np.int64), SplitFractions(test=0.2), seed=0)
     assert [len(side) for side in sides(cut)] == [56, 8, 16, 20]
 
 
-def test_the_split_of_a_class_does_not_depend_on_other_classes() -> None:
+def test_split_of_a_class_does_not_depend_on_other_classes() -> None:
     alone = split(np.zeros(50, np.int64), seed=3)
     beside = split(np.array([0] * 50 + [1] * 30), seed=3)
     assert np.array_equal(alone.calibration, beside.calibration[beside.calibration < 50])
@@ -79,33 +79,33 @@ def test_duplicates_with_different_labels_are_training_images() -> None:
     assert len(split(labels, SplitFractions(test=0.2), hashes=hashes, seed=0).train) == 40
 
 
-def test_a_fifth_is_split_off_without_a_test_split() -> None:
-    parts = make_splits(dataset(train=labeled_images([0] * 50 + [1] * 50 + [-1] * 7, list(range(107)))), seed=0)
-    assert parts.test is not None
-    assert parts.test.class_counts(2) == (10, 10)
-    assert parts.calibration.class_counts(2) == (8, 8)
-    assert parts.validation.class_counts(2) == (4, 4)
-    assert len(parts.train) == 100 - 20 - 16 - 8 + 7
+def test_fifth_is_held_out_without_a_test_split() -> None:
+    splits = make_splits(dataset(train=labeled_images([0] * 50 + [1] * 50 + [-1] * 7, list(range(107)))), seed=0)
+    assert splits.test is not None
+    assert splits.test.class_counts(2) == (10, 10)
+    assert splits.calibration.class_counts(2) == (8, 8)
+    assert splits.validation.class_counts(2) == (4, 4)
+    assert len(splits.train) == 100 - 20 - 16 - 8 + 7
 
 
 def test_existing_splits_are_used_and_their_duplicates_removed_from_training() -> None:
     train = labeled_images([0] * 50 + [1] * 50, list(range(100)))
     validation = labeled_images([0, 1, -1], [0, 200, 201])
     test = labeled_images([0, 1], [99, 300])
-    parts = make_splits(dataset(train=train, validation=validation, test=test), seed=0)
-    assert parts.test is test
-    assert parts.validation.hashes.tolist() == [0, 200]
-    assert not {0, 99} & {*parts.train.hashes.tolist(), *parts.calibration.hashes.tolist()}
-    assert len(parts.train) + len(parts.calibration) == 98
+    splits = make_splits(dataset(train=train, validation=validation, test=test), seed=0)
+    assert splits.test is test
+    assert splits.validation.hashes.tolist() == [0, 200]
+    assert not {0, 99} & {*splits.train.hashes.tolist(), *splits.calibration.hashes.tolist()}
+    assert len(splits.train) + len(splits.calibration) == 98
 
 
-def test_an_unread_test_split_is_not_replaced() -> None:
+def test_unread_test_split_is_not_replaced() -> None:
     unread = Dataset(
         "made", ("a", "b"), labeled_images([0, 1], [0, 1]), None, None, (), None, available=("train", "test")
     )
-    parts = make_splits(unread, seed=0)
-    assert parts.test is None
-    assert len(parts.train) == 2
+    splits = make_splits(unread, seed=0)
+    assert splits.test is None
+    assert len(splits.train) == 2
 
 
 def test_splits_need_training_images() -> None:

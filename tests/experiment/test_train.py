@@ -66,7 +66,7 @@ def uninterrupted(some, tmp_path_factory):
     return out
 
 
-def test_a_model_folder_holds_what_it_should(some, uninterrupted):
+def test_training_writes_all_files_of_a_model_folder(some, uninterrupted):
     assert {path.name for path in uninterrupted.iterdir()} == {
         "model.safetensors",
         "model.json",
@@ -80,7 +80,7 @@ def test_a_model_folder_holds_what_it_should(some, uninterrupted):
     assert (uninterrupted / "history.csv").read_text().count("\n") == 5
 
 
-def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
+def test_features_of_an_image_are_computed_once(tmp_path, monkeypatch):
     monkeypatch.setenv("LIKELY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setitem(RandomConvolutions.__init__.__kwdefaults__, "n_filters", 8)
     made, forward = [], RandomConvolutions.forward
@@ -88,12 +88,12 @@ def test_features_of_an_image_are_made_once(tmp_path, monkeypatch):
     session = drained(
         start_run(TrainConfig(data="digits", model="gaussian", features={"features": "random"}), tmp_path / "out")
     )
-    parts = session.setup.splits
-    once = len(parts.train) + len(parts.validation) + len(parts.calibration)
+    splits = session.setup.splits
+    once = len(splits.train) + len(splits.validation) + len(splits.calibration)
     assert sum(made) == once + N_TIMED  # which the report's speed is measured by
 
 
-def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(some, uninterrupted, tmp_path):
+def test_training_resumed_after_any_step_ends_with_identical_weights(some, uninterrupted, tmp_path):
     n_steps = int(read_history(uninterrupted)[-1]["step"])
     for stop in np.random.default_rng(0).choice(np.arange(1, n_steps), 2, replace=False).tolist():
         session = start_run(tiny_run(some), tmp_path / str(stop))
@@ -106,7 +106,7 @@ def test_a_training_stopped_at_any_step_and_resumed_ends_with_the_same_bits(some
             assert expected.equal(weights(tmp_path / str(stop))[name]), (stop, name)
 
 
-def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, uninterrupted, tmp_path):
+def test_killed_training_resumes_to_identical_weights(some, uninterrupted, tmp_path):
     """SIGKILL wherever it hits, from the first saved step on."""
     out = tmp_path / "killed"
     program = (
@@ -127,7 +127,7 @@ def test_a_killed_process_leaves_a_training_that_resumes_to_the_same_bits(some, 
         assert expected.equal(weights(out)[name]), name
 
 
-def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(some, tmp_path):
+def test_stopped_training_is_saved_and_can_be_resumed(some, tmp_path):
     session = start_run(tiny_run(some), tmp_path / "m")
     for phase in session.phases():
         for step in phase.steps:
@@ -139,7 +139,7 @@ def test_stopping_keeps_the_best_so_far_and_says_that_there_is_more(some, tmp_pa
     assert not (tmp_path / "m" / TRAINING_STATE).exists()
 
 
-def test_a_training_does_not_go_on_with_other_data(tmp_path):
+def test_resume_rejects_changed_data(tmp_path):
     data, images = tmp_path / "some.npz", np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
     np.savez(data, x=images, y=np.arange(60) % 3)
     training = TrainingOptions(epochs=3, batch_size=16, threads=1)
@@ -154,7 +154,7 @@ def test_a_training_does_not_go_on_with_other_data(tmp_path):
         resume_run(tmp_path / "m")
 
 
-def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path):
+def test_resumed_training_continues_its_schedule_of_minutes(tmp_path):
     training = TrainingOptions(minutes=0.03, batch_size=64, threads=1)
     session = start_run(
         TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m"
@@ -169,21 +169,21 @@ def test_with_minutes_the_schedule_goes_on_from_the_time_already_spent(tmp_path)
     assert following.elapsed >= step.elapsed
 
 
-def test_a_folder_that_holds_something_is_not_written_to(some, tmp_path):
+def test_start_rejects_a_folder_that_is_not_empty(some, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(TrainConfigError, match="--overwrite"):
         start_run(tiny_run(some), tmp_path)
 
 
-def test_there_is_nothing_to_resume_where_nothing_was_begun(uninterrupted, tmp_path):
+def test_resume_rejects_folders_without_an_unfinished_training(uninterrupted, tmp_path):
     with pytest.raises(TrainConfigError, match="no training was begun"):
         resume_run(tmp_path)
     with pytest.raises(TrainConfigError, match="complete"):
         resume_run(uninterrupted)
 
 
-def test_a_training_reads_no_test_image(tmp_path):
-    """The digits have a test part of their own, of which the model must not know a single image."""
+def test_training_reads_no_test_image(tmp_path):
+    """The digits have a test split of their own, of which the model must not know a single image."""
     drained(start_run(TrainConfig(data="digits", model="gaussian", label_check_folds=0), tmp_path / "m"))
     test = load_dataset("digits", splits=("test",)).test
     known = load(tmp_path / "m").hashes
@@ -192,7 +192,7 @@ def test_a_training_reads_no_test_image(tmp_path):
     assert np.isin(test.hashes, known).mean() < 0.02  # two digits drawn alike may be in both
 
 
-def test_wrong_labels_are_doubted(tmp_path):
+def test_label_check_finds_wrong_labels(tmp_path):
     train = load_dataset("digits", splits=("train",)).train
     images, labels = train.images.batch(np.arange(600)).numpy()[:, 0], train.labels[:600].copy()
     flipped = np.arange(0, 600, 50)
@@ -207,7 +207,7 @@ def test_wrong_labels_are_doubted(tmp_path):
     assert len(named & set(flipped.tolist())) >= 4
 
 
-def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tmp_path):
+def test_sample_quality_is_measured_and_recorded(tmp_path):
     training = TrainingOptions(epochs=2, batch_size=64, threads=1)
     session = start_run(TrainConfig(data="digits", model="vaegan", options=TINY, training=training), tmp_path / "m")
     session.run()
@@ -220,7 +220,7 @@ def test_other_classifiers_judge_what_the_model_draws_and_the_model_remembers(tm
     assert load(tmp_path / "m").id == before
 
 
-def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
+def test_training_that_ends_within_an_epoch_is_validated(tmp_path):
     training = TrainingOptions(minutes=0.002, batch_size=16, threads=1)
     session = start_run(
         TrainConfig(data="digits", model="vaegan", options=TINY, training=training, label_check_folds=0), tmp_path / "m"
@@ -231,14 +231,14 @@ def test_minutes_that_end_within_an_epoch_end_with_a_validation(tmp_path):
     assert len(session.history) == sum(step.ends_epoch for step in steps) >= 1
 
 
-def test_what_a_model_knows_by_heart_is_measured_on_images_it_never_saw(uninterrupted):
+def test_memorization_is_measured_on_held_out_images(uninterrupted):
     found = TrainingRecord.model_validate(read_document(uninterrupted)["record"]).memorization
     assert found.membership_inference.low <= found.membership_inference.auroc <= found.membership_inference.high
     assert found.nn_memorization.n == 10 * SAMPLES_PER_CLASS
     assert found.nn_memorization.expected < found.nn_memorization.n_nearest
 
 
-def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path):
+def test_repeats_use_other_splits_and_are_recorded(tmp_path):
     training = TrainingOptions(epochs=1, batch_size=64, threads=1)
     run = TrainConfig(data="digits", model="gaussian", training=training, label_check_folds=0, repeats=3)
     session = start_run(run, tmp_path / "m")
@@ -250,10 +250,10 @@ def test_a_training_is_repeated_on_other_splits_and_each_is_remembered(tmp_path)
     assert 0.15 < trials[0].n_test / n < 0.35  # a fifth, of what calibration and validation leave
 
 
-def test_what_was_set_aside_is_found_again_or_said_to_have_gone(uninterrupted, tmp_path):
+def test_held_out_splits_are_found_again_or_rejected(uninterrupted, tmp_path):
     classifier = load(uninterrupted)
-    parts = held_out_splits(classifier, uninterrupted)
-    assert np.isin(parts.calibration.hashes, classifier.hashes).all()
+    splits = held_out_splits(classifier, uninterrupted)
+    assert np.isin(splits.calibration.hashes, classifier.hashes).all()
     images = np.zeros((40, 8, 8), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None]
     np.savez(tmp_path / "other.npz", x=images, y=np.arange(40) % 10)
     with pytest.raises(DataError, match="does not hold the images"):
