@@ -12,7 +12,9 @@ from markupsafe import escape
 from report_contents import NASTY, report_of
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
+from likely.reporting.formatting import likelihood_phrase
 from likely.reporting.html import ReportContent, render
+from likely.reporting.html.page import Table
 from likely.reporting.html.sections.predictions import prediction_sections
 
 VOID = {"meta", "link", "img", "wbr", "br"}
@@ -166,17 +168,17 @@ def test_every_field_after_the_class_names_is_optional(full: ReportContent) -> N
         assert Page(render(replace(full, **{each.name: default}))).open == []
 
 
-@pytest.mark.parametrize(
-    ("likelihood_type", "words"),
-    [
-        (LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8), "lower bound on log p(x|c) of the 8-bit pixels"),
-        (LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES), "exact log p(x|c) of the feature vector"),
-        (LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8), "up to an unknown constant"),
-        (None, "a softmax classifier"),
-    ],
-)
-def test_likelihood_type_is_described(likelihood_type: LikelihoodType | None, words: str, bare: ReportContent) -> None:
-    assert words in render(replace(bare, header=replace(bare.header, likelihood_type=likelihood_type)))
+def test_likelihood_type_is_described(bare: ReportContent) -> None:
+    types = (
+        LikelihoodType(LikelihoodKind.LOWER_BOUND, Domain.PIXELS8),
+        LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES),
+        LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8),
+        None,
+    )
+    assert len({likelihood_phrase(each) for each in types}) == len(types)
+    for each in types:
+        header = replace(bare.header, likelihood_type=each)
+        assert likelihood_phrase(each) in "".join(Page(render(replace(bare, header=header))).words)
 
 
 @pytest.mark.parametrize("edge", [64, 128])
@@ -187,7 +189,13 @@ def test_report_of_ten_classes_is_small(edge: int) -> None:
 
 
 def test_many_classes_are_folded(large: ReportContent) -> None:
-    html = render(large)
-    assert "Most frequent confusions" in html
-    assert "<details>" in html
-    assert "The lowest recall comes first." in html
+    blocks = {section.anchor: section.blocks for section in prediction_sections(large)}
+    _, pairs = blocks["confusion"]
+    assert isinstance(pairs, Table)
+    assert 0 < len(pairs.rows) <= 20
+    (table,) = blocks["classes"]
+    assert isinstance(table, Table)
+    assert len(table.rows) + len(table.folded) == len(large.class_names)
+    assert large.per_class is not None
+    assert table.rows[0][0] == large.class_names[int(large.per_class.recall.argmin())]
+    assert "details" in [tag for tag, _ in Page(render(large)).elements]
