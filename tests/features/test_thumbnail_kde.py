@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.features.thumbnail_kde import MAX_THUMBNAILS, ThumbnailKDE
+from likely.features.thumbnail_kde import ThumbnailKDE, ThumbnailKDEOptions
 
 SIDE, N = 2, 12
 
@@ -16,7 +16,7 @@ def images(n=60, seed=0):
 
 
 def measured(bandwidth=0.5, n_components=N, **how):
-    sketches = ThumbnailKDE(SIDE, n_components, bandwidth)
+    sketches = ThumbnailKDE(SIDE, ThumbnailKDEOptions(n_components=n_components, bandwidth=bandwidth))
     s, c = images(**how)
     return sketches, s, c, sketches.fit(s, c)
 
@@ -62,8 +62,8 @@ def test_a_class_more_is_drawn_of_its_own_images_and_the_others_as_before():
 
 
 def test_no_more_than_a_hundred_images_of_a_class_are_kept():
-    sketches, *_ = measured(n=3 * MAX_THUMBNAILS + 50)
-    assert torch.equal(torch.bincount(sketches.labels), torch.full((3,), MAX_THUMBNAILS))
+    sketches, *_ = measured(n=350)
+    assert torch.equal(torch.bincount(sketches.labels), torch.full((3,), 100))
 
 
 @pytest.mark.parametrize("n", [1, 2])

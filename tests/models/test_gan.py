@@ -7,7 +7,7 @@ from torch.nn.utils import parametrize
 from torch.testing import assert_close
 
 from likely.base import STORED, Task
-from likely.models.gan import GAN, PRESET_TRAINING, PRESETS, GANOptions
+from likely.models.gan import GAN, PRESET_TRAINING, PRESETS, GANConstants, GANOptions
 from likely.networks.adversarial import ADVERSARIAL_LOSSES
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
@@ -229,7 +229,7 @@ def test_of_a_rare_class_there_are_as_many_candidates_as_of_any(shape, monkeypat
         model.latent(torch.full((10,), c), rng=generator(0))
         assert sum(n_made) == pytest.approx(4 * 10 / share, abs=1)
     n_made.clear()
-    monkeypatch.setattr("likely.models.gan.MAX_CANDIDATES", 30)
+    monkeypatch.setattr(model, "constants", GANConstants(max_candidates=30))
     model.latent(torch.full((10,), 1), rng=generator(0))
     assert sum(n_made) == 30
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from likely.networks.aggregated_posterior import DECAY, AggregatedPosterior
+from likely.networks.aggregated_posterior import AggregatedPosterior, AggregatedPosteriorOptions
 
 
 def generator(seed):
@@ -38,10 +38,9 @@ def test_it_comes_to_the_moments_of_the_mixture_of_posteriors():
 
 @pytest.mark.parametrize("n", [1, 7])
 def test_a_batch_moves_it_by_its_number_of_images(n):
-    found, _ = fed(
-        AggregatedPosterior(torch.zeros(2, 1)), torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long)
-    )
-    assert_close(found, torch.tensor([[1 - DECAY**n], [0.0]]))
+    aggregate = AggregatedPosterior(torch.zeros(2, 1), AggregatedPosteriorOptions(decay=0.9))
+    found, _ = fed(aggregate, torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long))
+    assert_close(found, torch.tensor([[1 - 0.9**n], [0.0]]))
 
 
 def test_images_without_a_label_and_classes_without_an_image_change_nothing():

@@ -368,7 +368,7 @@ def test_resumed_where_a_bad_step_leads_back_to_it_goes_back_as_before(bad):
 
     training, points = ruined_once(), []
     for _ in fit(training, feed(N)):
-        if training.progress.is_snapshot_point and not training.progress.rollbacks:
+        if training.is_snapshot_point and not training.progress.rollbacks:
             points.append(training.snapshot())
     resumed = ruined_once()
     resumed.restore(*points[-1])

@@ -204,7 +204,7 @@ class Trainer:
             batch_size=batch_size,
             augment=augment,
             labeled_fraction=labeled_fraction,
-            noise=0.0 if self.features is None or augment is None else self.features.noise,
+            noise=0.0 if self.features is None or augment is None else self.features.options.training_noise,
         )
 
     @torch.inference_mode()

@@ -109,7 +109,7 @@ class Training:
             if step.ends_epoch:
                 self.history.append(self._row.finished(step))
                 self._row = _EpochRow()
-            if step.elapsed - saved > SAVE_EVERY and self.trainer.state.progress.is_snapshot_point:
+            if step.elapsed - saved > SAVE_EVERY and self.trainer.state.is_snapshot_point:
                 self.save_progress()
                 saved = step.elapsed
             yield step

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Network = TypeVar("Network", bound=nn.Module)
-TOLERANCE = 1e-4  # relative to the largest activation
 
 
-def fuse_batchnorm(network: Network, x: Tensor) -> Network:
+def fuse_batchnorm(network: Network, x: Tensor, *, tolerance: float = 1e-4) -> Network:
     """Return a copy of a network in evaluation mode with batch normalization fused into convolutions.
 
     Pairs are found by tracing x, whatever the network's code. The trace cannot show whether a convolution's output has other
-    uses, so the outputs of copy and network are compared; if they differ, the network itself is returned.
+    uses, so the outputs of copy and network are compared; if they differ by more than `tolerance` relative to the largest
+    activation, the network itself is returned.
     """
     fused = copy.deepcopy(network)
     names = {module: name for name, module in fused.named_modules()}
@@ -29,7 +29,7 @@ def fuse_batchnorm(network: Network, x: Tensor) -> Network:
         _replace(fused, names[convolution], fuse_conv_bn_eval(convolution, normalization))
         _replace(fused, names[normalization], nn.Identity())
     pairs = zip(_feature_maps(network, x), _feature_maps(fused, x), strict=True)
-    return fused if all((a - b).abs().max() <= TOLERANCE * a.abs().max() for a, b in pairs) else network
+    return fused if all((a - b).abs().max() <= tolerance * a.abs().max() for a, b in pairs) else network
 
 
 def _pairs(network: nn.Module, x: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:

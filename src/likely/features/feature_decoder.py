@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from likely.exceptions import InvalidValueError
 from likely.features.backbone import Backbone
 from likely.features.feature_extraction import FeaturePipeline
 from likely.features.feature_extractors import FeatureScaler
-from likely.features.thumbnail_kde import ThumbnailKDE
+from likely.features.thumbnail_kde import ThumbnailKDE, ThumbnailKDEOptions
 from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import standard_normal
 from likely.networks.discriminator import LEAKY_SLOPE
@@ -43,13 +43,7 @@ from likely.training.options import TrainingOptions
 from likely.training.state import TrainingState
 
 _TRAINING_ONLY = ("discriminators.", "projection.")  # prefixes of weights that sampling does not need
-MAX_SHIFT = 2  # pixels of the random translation before the discriminators
-THUMBNAIL_WEIGHT = 2.0  # weight of the thumbnail's mean absolute error relative to the image's
-BATCH_SIZE = 16
-RESIZE_BATCH_SIZE = 64  # images resized together
-MIN_MAP_SIDE = 4  # pixels: smaller maps add nothing to the next larger ones
-N_INIT_IMAGES = 64  # images that scale the backbone's feature maps
-TRAINING = TrainingOptions(batch_size=BATCH_SIZE, learning_rate=2e-3, momentum=0.5, ema_decay=0.995, weight_decay=0.0)
+_RESIZE_BATCH_SIZE = 64  # images resized together
 
 
 class DecoderOptions(Options):
@@ -83,6 +77,21 @@ class DecoderOptions(Options):
     )
 
 
+class DecoderTrainingOptions(Options):
+    """Options of decoder training that users do not set."""
+
+    training: TrainingOptions = Field(
+        TrainingOptions(batch_size=16, learning_rate=2e-3, momentum=0.5, ema_decay=0.995, weight_decay=0.0),
+        description="Options of the training loop.",
+    )
+    thumbnail_weight: float = Field(
+        2.0, ge=0, description="Weight of the thumbnail's mean absolute error relative to the image's."
+    )
+    max_shift: int = Field(2, ge=0, description="Pixels of the random translation before the discriminators.")
+    min_map_side: int = Field(4, ge=1, description="Side in pixels of the smallest feature maps with a discriminator.")
+    n_init_images: int = Field(64, ge=1, description="Images that scale the backbone's feature maps.")
+
+
 @dataclass(frozen=True)
 class DecoderTrainingData:
     """Thumbnails (N, 3, s, s), features (N, D), classes (N,) of training images; a sampler f ~ p(f | c), (B,) -> (B, D)."""
@@ -100,6 +109,8 @@ class FeatureDecoder(Trainable):
     In training the labels of a batch are indices into the data of `init_from_data`.
     """
 
+    training_options: ClassVar = DecoderTrainingOptions()
+
     def __init__(self, n_features: int, options: DecoderOptions, n_thumbnails: int = 0) -> None:
         super().__init__()
         self.options = options
@@ -114,9 +125,8 @@ class FeatureDecoder(Trainable):
             width=options.width,
             depth=options.depth,
         )
-        self.thumbnails = ThumbnailKDE(
-            self.upsampler.sizes[0], options.thumbnail_components, options.bandwidth, n_thumbnails
-        )
+        kde = ThumbnailKDEOptions(n_components=options.thumbnail_components, bandwidth=options.bandwidth)
+        self.thumbnails = ThumbnailKDE(self.upsampler.sizes[0], kde, n_thumbnails)
         self.discriminators: ProjectedDiscriminator | None = None
         self.projection: FeatureProjection | None = None
 
@@ -191,7 +201,7 @@ class FeatureDecoder(Trainable):
         out_of_range = (fake - fake.clamp(0, 1)).abs().mean()
         downscaled = F.interpolate(fake, size=(self.thumbnails.side,) * 2, mode="area")
         thumbnail_error = (downscaled - self.thumbnails(u)).abs().mean()
-        x, fake = _shifted_alike((x, fake), rng)
+        x, fake = _shifted_alike((x, fake), self.training_options.max_shift, rng)
         with torch.no_grad():
             real_maps = self._maps(x)
         fake_maps = self._maps(fake)
@@ -203,9 +213,8 @@ class FeatureDecoder(Trainable):
             + perceptual_distance(fake_pair, real_pair)
             + texture_distance(fake_pair, real_pair)
         )
-        total: Tensor = (
-            loss + THUMBNAIL_WEIGHT * thumbnail_error + out_of_range + self.options.adversarial_weight * adversarial
-        )
+        loss = loss + self.training_options.thumbnail_weight * thumbnail_error + out_of_range
+        total: Tensor = loss + self.options.adversarial_weight * adversarial
         return total
 
     def _discriminator_loss(self, x: Tensor, i: Tensor, rng: Generator) -> Tensor:
@@ -228,7 +237,7 @@ class FeatureDecoder(Trainable):
         """Return the backbone's feature maps, finest first."""
         resized = F.interpolate(x, size=(self.options.discriminator_side,) * 2, mode="bilinear", antialias=True)
         maps = self._backbone[0].maps(resized, None)
-        n_usable = sum(h.ndim == 4 and min(h.shape[2:]) >= MIN_MAP_SIDE for h in maps)
+        n_usable = sum(h.ndim == 4 and min(h.shape[2:]) >= self.training_options.min_map_side for h in maps)
         return maps[: max(1, n_usable)]
 
 
@@ -305,7 +314,7 @@ class DecoderTraining:
             raise InvalidValueError(
                 f"image generation needs backbone features; this model has {features.options.kind!r}"
             )
-        labeled, device = images.labeled(), features.device
+        labeled, device, settings = images.labeled(), features.device, FeatureDecoder.training_options
         vectors = features.transform_images(labeled).images.batch(np.arange(len(labeled))).to(device)
         downscaled, indices = _downscale(labeled.images, options.side), np.arange(len(labeled))
 
@@ -320,10 +329,12 @@ class DecoderTraining:
             data = DecoderTrainingData(
                 _thumbnails(downscaled, decoder).to(device), vectors, labels, model.task.n_classes, sample_features
             )
-            init_images = downscaled.batch(indices[:: max(1, len(labeled) // N_INIT_IMAGES)])
+            init_images = downscaled.batch(indices[:: max(1, len(labeled) // settings.n_init_images)])
             decoder.init_from_data(features.extractor, to_unit(init_images).to(device), data)
-        self.state = TrainingState(decoder, TRAINING.model_copy(update={"minutes": options.minutes}), seed=seed)
-        batch_size = min(BATCH_SIZE, len(labeled))
+        training = settings.training.model_copy(update={"minutes": options.minutes})
+        self.state = TrainingState(decoder, training, seed=seed)
+        assert training.batch_size is not None
+        batch_size = min(training.batch_size, len(labeled))
         self.batches = ShuffledBatches(downscaled, indices, batch_size=batch_size, seed=seed, augment=None)
 
     def steps(self) -> Iterator[Step]:
@@ -347,17 +358,17 @@ def _thumbnails(images: ImageDataset, decoder: FeatureDecoder) -> Tensor:
 def _downscale(images: ImageDataset, side: int) -> ArrayDataset:
     """Resize images to uint8 (N, C, side, side) in memory."""
     resized = []
-    for start in range(0, len(images), RESIZE_BATCH_SIZE):
-        x = to_unit(images.batch(np.arange(start, min(start + RESIZE_BATCH_SIZE, len(images)))))
+    for start in range(0, len(images), _RESIZE_BATCH_SIZE):
+        x = to_unit(images.batch(np.arange(start, min(start + _RESIZE_BATCH_SIZE, len(images)))))
         resized.append(to_eight_bit(F.interpolate(x, size=(side, side), mode="area")))
     return ArrayDataset(torch.cat(resized).numpy(), images.name)
 
 
-def _shifted_alike(images: Sequence[Tensor], rng: Generator) -> list[Tensor]:
-    """Translate all images alike by up to `MAX_SHIFT` pixels.
+def _shifted_alike(images: Sequence[Tensor], d: int, rng: Generator) -> list[Tensor]:
+    """Translate all images alike by up to d pixels.
 
     Otherwise patterns between the samples of a strided first convolution go unnoticed.
     """
-    d, (dy, dx) = MAX_SHIFT, torch.randint(2 * MAX_SHIFT + 1, (2,), generator=rng, device=rng.device).tolist()
+    dy, dx = torch.randint(2 * d + 1, (2,), generator=rng, device=rng.device).tolist()
     height, width = images[0].shape[2:]
     return [F.pad(x, (d, d, d, d), mode="reflect")[..., dy : dy + height, dx : dx + width] for x in images]

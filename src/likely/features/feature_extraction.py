@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from likely.base import FamilyOptions, Objective, Scorer, to_eight_bit, to_unit
@@ -27,20 +28,24 @@ from likely.features.feature_extractors import (
     FeatureScaler,
     RandomConvolutions,
 )
+from likely.options import Options
 from likely.training.device import tune_malloc
 
-PIXELS_PER_BATCH = 8 * 224 * 224  # pixels per forward pass: the feature maps of larger batches exceed a CPU's cache
-GPU_FACTOR = 16  # on a GPU, relative to the CPU
-LOOKUP_BATCH_SIZE = 64  # images per cache query
 _CACHE_LAYOUT = "described"  # cached rows: unscaled features, then the image's complexity
-TINY = 1e-12
-
-ZLIB_LEVEL = 6  # zlib's default
-# Values per image from which on threads compress images at the same time: with two, the features of a ResNet-18 and the
-# complexity of 224 x 224 photographs take 8 % less time together.
-MIN_PIXELS_FOR_THREADS = 1 << 14
 
 Progress = Callable[[int, int], None]
+
+
+class ExtractionOptions(Options):
+    """Options that affect the speed of feature extraction, not the features."""
+
+    pixels_per_batch: int = Field(
+        8 * 224 * 224,
+        ge=1,
+        description="Pixels per forward pass on a CPU, whose cache the feature maps of larger batches exceed.",
+    )
+    gpu_factor: int = Field(16, ge=1, description="Pixels per forward pass on a GPU, relative to a CPU.")
+    lookup_batch_size: int = Field(64, ge=1, description="Images per cache query.")
 
 
 class ModelInput(NamedTuple):
@@ -69,6 +74,8 @@ class ModelInput(NamedTuple):
 
 class FeaturePipeline(nn.Module):
     """Scaled features f(x) of images x, the input of models that are not models of pixels."""
+
+    extraction: ClassVar = ExtractionOptions()
 
     def __init__(self, extractor: FeatureExtractor, options: FeatureOptions) -> None:
         """Combine an extractor with resolved options; the scaler is not fitted yet."""
@@ -114,11 +121,6 @@ class FeaturePipeline(nn.Module):
         return {"map": self.extractor.to_config(), "options": self.options.model_dump()}
 
     @property
-    def noise(self) -> float:
-        """Standard deviation of the noise that training adds to features."""
-        return self.options.feature_noise if self.scaler.kind == "whiten" else 0.0
-
-    @property
     def device(self) -> torch.device:
         return next(t.device for t in (*self.parameters(), *self.buffers()))
 
@@ -147,7 +149,7 @@ class FeaturePipeline(nn.Module):
     def _model_input(self, unscaled: Tensor, bits: Tensor) -> ModelInput:
         """Scale the features; the extra features are log ‖f_g‖ of each group and the image's complexity."""
         norms = [group.norm(dim=1, keepdim=True) for group in torch.split(unscaled, list(self.extractor.groups), 1)]
-        extra_features = torch.cat([*(length.clamp_min(TINY).log().cpu() for length in norms), bits], 1)
+        extra_features = torch.cat([*(length.clamp_min(1e-12).log().cpu() for length in norms), bits], 1)
         return ModelInput(self.scaler(unscaled.to(self.device)), extra_features)
 
     @torch.inference_mode()
@@ -193,8 +195,9 @@ class FeaturePipeline(nn.Module):
     def unscaled(self, images: ImageDataset, progress: Progress | None = None) -> Tensor:
         """Return the unscaled features of all images, (N, D) on the CPU."""
         batches = []
-        for start in range(0, len(images), LOOKUP_BATCH_SIZE):
-            end = min(start + LOOKUP_BATCH_SIZE, len(images))
+        n = self.extraction.lookup_batch_size
+        for start in range(0, len(images), n):
+            end = min(start + n, len(images))
             batches.append(self._cached_features(images.batch(np.arange(start, end))))
             if progress is not None:
                 progress(end, len(images))
@@ -212,20 +215,24 @@ class FeaturePipeline(nn.Module):
 
     def _compute(self, pixels: Tensor) -> Tensor:
         """Compute unscaled features (B, D) on the CPU."""
-        at_once = PIXELS_PER_BATCH * (1 if self.device.type == "cpu" else GPU_FACTOR)
+        options = self.extraction
+        at_once = options.pixels_per_batch * (1 if self.device.type == "cpu" else options.gpu_factor)
         n = max(1, at_once // (pixels.shape[2] * pixels.shape[3]))
         blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, n))
         unscaled = [self.extractor(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
         return torch.cat(unscaled) if unscaled else torch.zeros(0, self.extractor.n_features)
 
 
-def complexity(pixels: Tensor) -> Tensor:
+def complexity(pixels: Tensor, *, min_size_for_threads: int = 1 << 14) -> Tensor:
     """Return the bits per dimension of losslessly compressed images, uint8 (B, C, H, W) -> (B, 1) (Serrà 2020, section 3).
 
     Simple images have a high likelihood under any image model. Not differentiable.
+
+    Threads compress images of at least `min_size_for_threads` values at the same time: with two, the features of a ResNet-18
+    and the complexity of 224 x 224 photographs take 8 % less time together.
     """
     images = pixels.cpu().numpy()
-    if len(images) > 1 and images[0].size >= MIN_PIXELS_FOR_THREADS:
+    if len(images) > 1 and images[0].size >= min_size_for_threads:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             bits = list(pool.map(_bits_per_dim, images))
     else:
@@ -234,7 +241,7 @@ def complexity(pixels: Tensor) -> Tensor:
 
 
 def _bits_per_dim(image: NDArray[np.uint8]) -> float:
-    return 8 * len(zlib.compress(image.tobytes(), ZLIB_LEVEL)) / image.size
+    return 8 * len(zlib.compress(image.tobytes(), level=6)) / image.size
 
 
 class ImageScorer(Scorer):

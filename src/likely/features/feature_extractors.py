@@ -78,6 +78,11 @@ class FeatureOptions(Options):
         return self.features or ("pixels" if self.backbone is None else "backbone")
 
     @property
+    def training_noise(self) -> float:
+        """Standard deviation of the noise that training adds to features; only to whitened ones."""
+        return self.feature_noise if self.feature_scaling == "whiten" else 0.0
+
+    @property
     def learns(self) -> bool:
         """True if the features themselves are trained."""
         return self.kind == "autoencoder" or self.finetune_stages > 0

@@ -5,14 +5,24 @@ from __future__ import annotations
 from typing import Self
 
 import torch
+from pydantic import Field
 from torch import Generator, Tensor, nn
 
 from likely.features.feature_extractors import FeatureScaler
 from likely.networks.blocks import standard_normal
 from likely.networks.covariance import ScatterStatistics
+from likely.options import Options
 
-MAX_THUMBNAILS = 100  # stored per class
-PSEUDO_COUNT = 0.3  # weight of the mean variance in the shrunk covariance
+
+class ThumbnailKDEOptions(Options):
+    """Options of the kernel density estimate of thumbnails."""
+
+    n_components: int = Field(64, ge=1, description="Principal components of the thumbnails.")
+    bandwidth: float = Field(0.5, ge=0, le=1, description="Bandwidth h: 0 resamples the thumbnails, 1 is a Gaussian.")
+    max_per_class: int = Field(100, ge=1, description="Thumbnails stored per class.")
+    shrinkage: float = Field(
+        0.3, ge=0, le=1, description="Shrinkage of the covariance toward a multiple of the identity."
+    )
 
 
 class ThumbnailKDE(nn.Module):
@@ -26,10 +36,10 @@ class ThumbnailKDE(nn.Module):
     Estimation, section 6.4). h = 0 resamples the images, h = 1 is a Gaussian.
     """
 
-    def __init__(self, side: int, n_components: int, bandwidth: float, n_thumbnails: int = 0) -> None:
+    def __init__(self, side: int, options: ThumbnailKDEOptions, n_thumbnails: int = 0) -> None:
         super().__init__()
-        self.side, self.bandwidth = side, bandwidth
-        self.to_code = FeatureScaler("whiten", (3 * side * side,), n_components)
+        self.side, self.options = side, options
+        self.to_code = FeatureScaler("whiten", (3 * side * side,), options.n_components)
         n = self.to_code.n_features
         self.codes: Tensor
         self.labels: Tensor
@@ -47,14 +57,15 @@ class ThumbnailKDE(nn.Module):
         sums = ScatterStatistics.empty(torch.Size((n, D)), torch.Size((1, D, D)))
         sums.update(u.double().cpu(), c.cpu())
         S = (sums.scatter[0] / sums.freedom).to(u)
-        S = (1 - PSEUDO_COUNT) * S + PSEUDO_COUNT * S.diagonal().mean() * torch.eye(len(S)).to(S)
+        rho = self.options.shrinkage
+        S = (1 - rho) * S + rho * S.diagonal().mean() * torch.eye(len(S)).to(S)
         self.cholesky = torch.linalg.cholesky(S) if S.any() else torch.zeros_like(S)  # a single image has no covariance
         self._store(u, c)
         return u
 
     def with_new_class(self, s: Tensor, c: int) -> Self:
         """Return a copy with a new class c of thumbnails (N, 3, side, side)."""
-        new = type(self)(self.side, self.to_code.n_features, self.bandwidth)
+        new = type(self)(self.side, self.options)
         new.to_code, new.cholesky = self.to_code, self.cholesky
         u: Tensor = self.to_code(s.flatten(1).to(self.codes))
         new._store(torch.cat([self.codes, u]), torch.cat([self.labels, torch.full((len(u),), c).to(self.labels)]))
@@ -70,7 +81,7 @@ class ThumbnailKDE(nn.Module):
 
     def _sample(self, own: Tensor, n: int, rng: Generator | None) -> Tensor:
         """Sample n codes from the stored codes of a class."""
-        mean, h = own.mean(0).expand(n, -1), self.bandwidth
+        mean, h = own.mean(0).expand(n, -1), self.options.bandwidth
         if rng is None:
             return mean
         i = torch.randint(len(own), (n,), generator=rng, device=rng.device).to(own.device)
@@ -83,12 +94,11 @@ class ThumbnailKDE(nn.Module):
         return self.to_code.inverse(u).reshape(-1, 3, self.side, self.side)
 
     def _store(self, u: Tensor, c: Tensor) -> None:
-        """Store up to `MAX_THUMBNAILS` codes per class, evenly spaced."""
+        """Store up to `max_per_class` codes per class, evenly spaced."""
         indices = []
         for k in sorted(set(c.tolist())):
             (own,) = torch.nonzero(c == k, as_tuple=True)
-            indices.append(
-                own[torch.linspace(0, len(own) - 1, min(MAX_THUMBNAILS, len(own))).round().long().to(own.device)]
-            )
+            n = min(self.options.max_per_class, len(own))
+            indices.append(own[torch.linspace(0, len(own) - 1, n).round().long().to(own.device)])
         chosen = torch.cat(indices)
         self.codes, self.labels = u[chosen].clone(), c[chosen].clone()

@@ -7,7 +7,7 @@ With the logit of "fake" fixed at 0, p(c | x) = softmax l(x) and p(real | x) = Z
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, ValidationInfo, model_validator
@@ -32,6 +32,7 @@ from likely.networks.blocks import TrunkOptions, make_decoder, sample_classes, s
 from likely.networks.diff_augment import PATTERN, diff_augment
 from likely.networks.discriminator import DenseGenerator, Discriminator, DiscriminatorOptions, WeightNorm
 from likely.networks.standardizer import Standardized, Standardizer
+from likely.options import Options
 
 PRESETS: dict[str, dict[str, object]] = {
     "generator": {},
@@ -48,10 +49,6 @@ PRESETS: dict[str, dict[str, object]] = {
         "diff_augment": "none",
     },
 }
-MIN_INITIAL_PIXEL = 0.01  # of a dense generator's initial image: the sigmoid has no gradient at black
-CANDIDATES_PER_IMAGE = 4  # expected candidates per sample in importance resampling, for an unconditional generator
-MAX_CANDIDATES = 16_384  # of all classes; samples of a very rare class may then be of other classes
-CANDIDATE_BATCH_SIZE = 256  # candidates per pass
 # No weight decay: Adam adds it to the gradient, where it would dominate the adversarial loss.
 _ADVERSARIAL_TRAINING = {"optimizer": "adam", "momentum": 0.5, "max_grad_norm": 10.0, "weight_decay": 0.0}
 PRESET_TRAINING: dict[str, dict[str, object]] = {
@@ -163,6 +160,23 @@ class GANOptions(TrunkOptions):
         return PRESET_TRAINING[self.preset]
 
 
+class GANConstants(Options):
+    """Constants of the initialization and the sampling of `gan`."""
+
+    min_initial_pixel: float = Field(
+        0.01, gt=0, description="Minimum of a dense generator's initial image: the sigmoid has no gradient at black."
+    )
+    candidates_per_image: int = Field(
+        4, ge=1, description="Expected candidates per sample in importance resampling, for an unconditional generator."
+    )
+    max_candidates: int = Field(
+        16_384,
+        ge=1,
+        description="Candidates of all classes; samples of a very rare class may then be of other classes.",
+    )
+    batch_size: int = Field(256, ge=1, description="Candidates per pass through the networks.")
+
+
 class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
     """log_scores = l_c(x) − log π_c, so that Σ_c π_c exp(log_scores) = Z = p(real | x) / p(fake | x).
 
@@ -171,6 +185,7 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
     """
 
     options_type = GANOptions
+    constants: ClassVar = GANConstants()
 
     def __init__(self, task: Task, options: GANOptions) -> None:
         super().__init__(task, options)
@@ -225,7 +240,8 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
     def init_from_data(self, x: Tensor) -> None:
         self.discriminator.init_from_data(self._discriminator_input(x), torch.Generator(x.device).manual_seed(0))
         if isinstance(self.generator, DenseGenerator) and self.task.domain is Domain.PIXELS8:
-            self.generator.start_at(x.mean(0).clamp(MIN_INITIAL_PIXEL, 1 - MIN_INITIAL_PIXEL).logit())
+            low = self.constants.min_initial_pixel
+            self.generator.start_at(x.mean(0).clamp(low, 1 - low).logit())
 
     def features(self, x: Tensor) -> Tensor:
         return self.discriminator.pooled(self._discriminator_input(x))
@@ -247,12 +263,13 @@ class GAN(GenerativeModel, Latent, HasFeatures, Standardized):
 
     def _resampled(self, c: Tensor, rng: Generator) -> Tensor:
         """Resample latents without replacement by log p(c | x) plus Gumbel noise (Kool 2019, Gumbel-Top-k), in batches."""
-        counts = torch.bincount(c, minlength=self.task.n_classes)
-        n_expected = int((CANDIDATES_PER_IMAGE * counts / self.log_prior.exp().clamp_min(1e-6)).max().ceil())
-        n = max(min(MAX_CANDIDATES, n_expected), int(counts.max()))
+        counts, constants = torch.bincount(c, minlength=self.task.n_classes), self.constants
+        n_expected = int((constants.candidates_per_image * counts / self.log_prior.exp().clamp_min(1e-6)).max().ceil())
+        n = max(min(constants.max_candidates, n_expected), int(counts.max()))
         best = {k: (self.log_prior[:0], self.log_prior.new_zeros(0, self._n_latent)) for k in set(c.tolist())}
-        for start in range(0, n, CANDIDATE_BATCH_SIZE):
-            z = self._noise_and_class(sample_classes(self.log_prior, min(CANDIDATE_BATCH_SIZE, n - start), rng), rng)
+        for start in range(0, n, constants.batch_size):
+            n_batch = min(constants.batch_size, n - start)
+            z = self._noise_and_class(sample_classes(self.log_prior, n_batch, rng), rng)
             log_p = self._discriminate(self.decode(z))[1].log_softmax(1)
             for k, (scores, latents) in best.items():
                 gumbel = -uniform((len(z),), log_p, rng).clamp_min(1e-10).log().neg().log()

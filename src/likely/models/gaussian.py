@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -29,12 +29,9 @@ from likely.exceptions import InvalidValueError
 from likely.networks.blocks import standard_normal
 from likely.networks.covariance import ScatterStatistics, inverse, inverse_root, oracle_shrinkage
 from likely.networks.likelihoods import BIN
+from likely.options import Options
 
-SHRINKAGES = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7)  # candidates besides the estimate
-AUTO_SHRINKAGE = -1.0  # marks estimated shrinkage in `chosen_shrinkage`
-PSEUDO_COUNT = 10.0  # of the pooled variance in the estimate of a class's variances
-MAX_FLOAT64_MEANS = 1 << 20  # K · D; above it scores of features use float32
-MAX_COVARIANCE_BYTES = 1 << 30  # fitting needs a few times as much memory
+_ESTIMATED = -1.0  # marks estimated shrinkage in `chosen_shrinkage`
 
 
 class GaussianOptions(FamilyOptions):
@@ -58,6 +55,25 @@ class GaussianOptions(FamilyOptions):
         return "l2"
 
 
+class GaussianConstants(Options):
+    """Constants of the fit and the scores of `gaussian`."""
+
+    shrinkage_candidates: tuple[float, ...] = Field(
+        (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7), description="Values compared with the estimate on validation images."
+    )
+    pseudo_count: float = Field(
+        10.0, gt=0, description="Images for which the variance over all classes counts in the variance of a class."
+    )
+    max_float64_means: int = Field(
+        1 << 20, ge=0, description="Numbers of all means up to which scores of features use float64."
+    )
+    max_covariance_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        description="Size of all covariances up to which they are fitted, which needs several times as much.",
+    )
+
+
 class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsInClosedForm, HasEmbedding):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
@@ -66,6 +82,7 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
     """
 
     options_type = GaussianOptions
+    constants: ClassVar = GaussianConstants()
     trained_by_gradient = False
 
     def __init__(self, task: Task, options: GaussianOptions) -> None:
@@ -82,10 +99,11 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
         self.register_buffer("whitening", torch.zeros(whitening, dtype=torch.float64))
         self.chosen_shrinkage: Tensor
         self.register_buffer("chosen_shrinkage", torch.tensor(0.0, dtype=torch.float64))
-        self.chosen_shrinkage.fill_(AUTO_SHRINKAGE if options.shrinkage is None else options.shrinkage)
+        self.chosen_shrinkage.fill_(_ESTIMATED if options.shrinkage is None else options.shrinkage)
         self._sums: ScatterStatistics | None = None
         # With a tied covariance scores are linear in x; for many classes of features float32 is sufficient and much faster.
-        self.is_linear = options.covariance == "tied" and task.domain is Domain.FEATURES and K * D > MAX_FLOAT64_MEANS
+        is_large = self.constants.max_float64_means < K * D
+        self.is_linear = options.covariance == "tied" and task.domain is Domain.FEATURES and is_large
         self.weight: Tensor
         self.bias: Tensor
         self.register_buffer("weight", torch.zeros(K if self.is_linear else 0, D), persistent=False)
@@ -98,7 +116,7 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
     def shrinkage(self) -> float | None:
         """Shrinkage as set or selected; None if estimated."""
         shrinkage = float(self.chosen_shrinkage)
-        return None if shrinkage == AUTO_SHRINKAGE else shrinkage
+        return None if shrinkage == _ESTIMATED else shrinkage
 
     @property
     def likelihood_kind(self) -> LikelihoodKind:
@@ -154,7 +172,7 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
     def _whitening_of_few(self, deviations: Tensor) -> Tensor:
         """Return the whitening, (D,) or (D, D), of a class from its images' deviations from the mean, (n, D)."""
         n = deviations.new_tensor(float(len(deviations)))
-        weight = n / (n + PSEUDO_COUNT)
+        weight = n / (n + self.constants.pseudo_count)
         if self.covariance == "diagonal":
             average = self.whitening.square().reciprocal().mean(0)
             variance = weight * deviations.square().mean(0) + (1 - weight) * average
@@ -222,7 +240,7 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
         self._sums = None
 
     def candidates(self) -> Iterator[None]:
-        """Yield after fitting with the estimated shrinkage, and for features with each of `SHRINKAGES`.
+        """Yield after fitting with the estimated shrinkage, and for features with each of `shrinkage_candidates`.
 
         The estimate assumes normality, which features violate, and with few images the error matters.
         """
@@ -234,7 +252,7 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
             and self.covariance == "tied"
             and self.task.domain is Domain.FEATURES
         ):
-            for shrinkage in SHRINKAGES:
+            for shrinkage in self.constants.shrinkage_candidates:
                 self.chosen_shrinkage.fill_(shrinkage)
                 self._fit(sums)
                 yield
@@ -247,7 +265,7 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
         if self.covariance == "diagonal":
             # Variances of few images are noisy: shrink them toward the pooled ones.
             n = sums.count.clamp_min(1)[:, None]
-            whitening = self._shrunk_variance(_pooled_variance(sums), n).rsqrt()
+            whitening = self._shrunk_variance(_class_variances(sums, self.constants.pseudo_count), n).rsqrt()
         else:
             freedom = sums.freedom[None] if self.covariance == "tied" else sums.count.clamp_min(1)
             pairs = zip(sums.scatter, freedom, strict=True)
@@ -331,14 +349,14 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
         return torch.where(scale > 0, 1e-6 * scale, 1.0)
 
     def _refuse_too_large(self, n_covariances: int, D: int) -> None:
-        n_bytes = n_covariances * D * D * 8
-        if self.covariance == "diagonal" or n_bytes <= MAX_COVARIANCE_BYTES:
+        n_bytes, limit = n_covariances * D * D * 8, self.constants.max_covariance_bytes
+        if self.covariance == "diagonal" or n_bytes <= limit:
             return
         covariance_name = "one" if n_covariances == 1 else f"{n_covariances:,}"
-        tied = "'tied' or " if self.covariance == "per_class" and D * D * 8 <= MAX_COVARIANCE_BYTES else ""
+        tied = "'tied' or " if self.covariance == "per_class" and limit >= D * D * 8 else ""
         raise InvalidValueError(
             f"covariance {self.covariance!r} in {D:,} dimensions needs {n_bytes / 1e9:.1f} GB for {covariance_name}, and "
-            f"{MAX_COVARIANCE_BYTES / 1e9:.1f} GB are allowed; use covariance {tied}'diagonal', or images of a smaller size"
+            f"{limit / 1e9:.1f} GB are allowed; use covariance {tied}'diagonal', or images of a smaller size"
         )
 
 
@@ -364,10 +382,10 @@ class _Marginal:
         return log_normalizer - 0.5 * (offsets * W if W.ndim == 1 else offsets @ W.mT).square().sum(1)
 
 
-def _pooled_variance(sums: ScatterStatistics) -> Tensor:
+def _class_variances(sums: ScatterStatistics, pseudo_count: float) -> Tensor:
     """Return class variances (K, D) shrunk toward the pooled variances, more for classes with fewer images."""
     pooled = sums.scatter.sum(0) / sums.freedom
-    weight = (sums.count / (sums.count + PSEUDO_COUNT))[:, None]
+    weight = (sums.count / (sums.count + pseudo_count))[:, None]
     return weight * sums.scatter / sums.count.clamp_min(1)[:, None] + (1 - weight) * pooled
 
 

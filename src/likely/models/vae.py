@@ -40,7 +40,6 @@ from likely.networks.masked_encoder import MaskedEncoder, MaskedEncoderOptions, 
 from likely.networks.standardizer import Standardized, Standardizer
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
-_AUXILIARY_NETWORKS = ("background", "masked_encoder")  # trained apart: no gradient of theirs reaches other networks
 
 
 class VAEOptions(TrunkOptions):
@@ -254,8 +253,8 @@ class VAE(
         return (Objective("bound", self._parameters_except(), self._loss), *self._auxiliary_objectives())
 
     def _parameters_except(self, *others: str) -> tuple[nn.Parameter, ...]:
-        """Return all parameters except those of the auxiliary networks and of these others."""
-        prefixes = tuple(f"{name}." for name in (*_AUXILIARY_NETWORKS, *others))
+        """Return all parameters except those of the auxiliary networks, trained apart, and of these others."""
+        prefixes = tuple(f"{name}." for name in ("background", "masked_encoder", *others))
         return tuple(p for name, p in self.named_parameters() if not name.startswith(prefixes))
 
     def _auxiliary_objectives(self) -> Sequence[Objective]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -21,10 +21,7 @@ from likely.networks.adversarial import ADVERSARIAL_LOSSES
 from likely.networks.blocks import sample_classes, standard_normal
 from likely.networks.diff_augment import PATTERN, diff_augment
 from likely.networks.discriminator import Discriminator, DiscriminatorOptions
-
-# Weight of the class cross-entropy in the generator loss; larger weights reduce the diversity within a class.
-AUX_CLASS_WEIGHT = 0.2
-MIN_LOGIT = -1e4  # a logit without effect on log Σ exp
+from likely.options import Options
 
 
 class VAEGANOptions(VAEOptions):
@@ -49,6 +46,18 @@ class VAEGANOptions(VAEOptions):
     )
 
 
+class VAEGANConstants(Options):
+    """Constants of the losses of `vaegan`."""
+
+    aux_class_weight: float = Field(
+        0.2,
+        ge=0,
+        description="Weight of the class cross-entropy in the generator loss; larger weights reduce the diversity within a "
+        "class.",
+    )
+    min_logit: float = Field(-1e4, lt=0, description="Logit of a class without effect on log Σ exp.")
+
+
 class VAEGAN(VAE):
     """L_VAE of `vae`, plus L_GAN of the decoder on images from `sample`'s distribution; after training it acts as the VAE.
 
@@ -57,6 +66,7 @@ class VAEGAN(VAE):
     """
 
     options_type = VAEGANOptions
+    constants: ClassVar = VAEGANConstants()
 
     def __init__(self, task: Task, options: VAEGANOptions) -> None:
         super().__init__(task, options)
@@ -84,7 +94,7 @@ class VAEGAN(VAE):
         """Leave the discriminator's p(real | x) unchanged: it was not trained on the new class."""
         new = super()._with_extra_class(n)
         last = new.discriminator.to_logits
-        last.weight[-1], last.bias[-1] = 0, MIN_LOGIT
+        last.weight[-1], last.bias[-1] = 0, self.constants.min_logit
         return new
 
     def objectives(self) -> Sequence[Objective]:
@@ -118,7 +128,7 @@ class VAEGAN(VAE):
                 self._discriminator_input(self.standardizer(x[:n])),
             ]
         features, logits = self.discriminator(torch.cat(batch))
-        class_loss = AUX_CLASS_WEIGHT * F.cross_entropy(logits[:n], c)
+        class_loss = self.constants.aux_class_weight * F.cross_entropy(logits[:n], c)
         adversarial_loss = ADVERSARIAL_LOSSES[settings.loss].generator(logits[:n].logsumexp(1)) + class_loss
         loss = loss + settings.adversarial_weight * adversarial_loss
         if settings.feature_weight:

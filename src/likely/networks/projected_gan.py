@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from likely.networks.discriminator import LEAKY_SLOPE, spectral_norm
 
-MIN_STD = 1e-3  # lower bound: nearly constant channels are not scaled up
+_MIN_STD = 1e-3  # lower bound: nearly constant channels are not scaled up
 
 
 class FeatureProjection(nn.Module):
@@ -81,7 +81,7 @@ class ProjectedDiscriminator(nn.Module):
 
 def _channel_std(h: Tensor) -> Tensor:
     """Return the standard deviation of each channel over images and positions, bounded below: (B, F, h, w) -> (F, 1, 1)."""
-    outputs: Tensor = h.detach().float().std((0, 2, 3), correction=0)[:, None, None].clamp_min(MIN_STD)
+    outputs: Tensor = h.detach().float().std((0, 2, 3), correction=0)[:, None, None].clamp_min(_MIN_STD)
     return outputs
 
 
@@ -112,4 +112,4 @@ def texture_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
 
 def _std(h: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the standard deviation, differentiable at 0."""
-    return (h.var(axes, correction=0) + MIN_STD**2).sqrt()
+    return (h.var(axes, correction=0) + _MIN_STD**2).sqrt()

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from likely.base import to_eight_bit, to_unit
 from likely.training.options import AugmentOptions
 
-MAX_ASPECT_RATIO = 3.0  # of an erased rectangle
 N_UNIFORMS = 15  # per image, whichever options are on, so that an option does not change the random numbers of another
 
 
@@ -83,9 +82,9 @@ def fill_masked(x: Tensor, observed: Tensor) -> Tensor:
     return torch.where(observed[:, None], x, mean)
 
 
-def _rectangles(u: Tensor, size: Sequence[int], limit: float) -> Tensor:
-    """Return one random rectangle per image of up to this area, aspect ratio up to 3 (Zhong 2020): (B, H, W) bool."""
-    area_side, aspect = (u[:, 0] * limit).sqrt(), MAX_ASPECT_RATIO ** (u[:, 1] - 0.5)
+def _rectangles(u: Tensor, size: Sequence[int], max_area: float, max_aspect_ratio: float = 3.0) -> Tensor:
+    """Return one random rectangle per image, its area relative to the image's (Zhong 2020): (B, H, W) bool."""
+    area_side, aspect = (u[:, 0] * max_area).sqrt(), max_aspect_ratio ** (u[:, 1] - 0.5)
     inside_axis = []
     for side, length, position in zip(size, (area_side * aspect, area_side / aspect), (u[:, 2], u[:, 3]), strict=True):
         length = length.clamp_max(1) * side

@@ -15,11 +15,8 @@ from torch import nn
 from likely.exceptions import InvalidValueError
 from likely.training.options import TrainingOptions
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-HEAP_TOP_BYTES = 512 * 2**20  # bytes at the top of the heap
-MAX_HEAP_BLOCK_BYTES = 32 * 2**20  # bytes of a block on the heap; glibc takes no more
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 Module = TypeVar("Module", bound=nn.Module)
-SMALL_IMAGE_SIDE = 16  # pixels a side: under it a convolution costs less than turning its numbers into bfloat16
 
 
 def select_device(name: str) -> torch.device:
@@ -45,10 +42,13 @@ def to_device(model: Module, device: torch.device) -> Module:
 
 
 def select_dtype(options: TrainingOptions, device: torch.device, shape: tuple[int, ...]) -> torch.dtype:
-    """Return the network precision for training; `auto` selects bfloat16 where it is faster."""
+    """Return the network precision for training; `auto` selects bfloat16 where it is faster.
+
+    For images of up to 16 pixels a side, a convolution costs less than the conversion to bfloat16.
+    """
     if options.precision != "auto":
         return torch.bfloat16 if options.precision == "bfloat16" else torch.float32
-    is_large = len(shape) == 3 and min(shape[1:]) > SMALL_IMAGE_SIDE
+    is_large = len(shape) == 3 and min(shape[1:]) > 16
     return torch.bfloat16 if is_large and _computes_bfloat16(device) else torch.float32
 
 
@@ -64,18 +64,17 @@ def free_cores() -> int:
     return max(1, cores - round(n_busy))
 
 
-def tune_malloc() -> bool:
+def tune_malloc(*, max_free: int = 512 * 2**20, max_block: int = 32 * 2**20) -> bool:
     """Keep freed memory in the process instead of returning it to the kernel; return False where the C library is not glibc.
 
     By default glibc returns the top of its heap after each training step and faults it in again, page by page: on two cores
     and 28 x 28 images a step then takes 12 % longer for `vae` and 8 % longer for `flow` (no difference for `vaegan` and the
-    softmax baseline), and the features of a ResNet-18 take 11 % longer. The process keeps up to 512 MiB of freed memory.
+    softmax baseline), and the features of a ResNet-18 take 11 % longer. The process keeps up to `max_free` bytes
+    of freed memory, in blocks of up to `max_block` bytes, the largest value that glibc accepts.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.libc_ver()[0] == "glibc" else None
     # Either of them alone would stop glibc from adapting the other.
-    return mallopt is not None and bool(
-        mallopt(M_MMAP_THRESHOLD, MAX_HEAP_BLOCK_BYTES) and mallopt(M_TRIM_THRESHOLD, HEAP_TOP_BYTES)
-    )
+    return mallopt is not None and bool(mallopt(_M_MMAP_THRESHOLD, max_block) and mallopt(_M_TRIM_THRESHOLD, max_free))
 
 
 def describe_machine() -> str:

@@ -17,8 +17,6 @@ from likely.training.optimizers import SCHEDULES
 from likely.training.rng import generator
 from likely.training.state import Progress, Tensors, TrainingState
 
-_MAX_ROLLBACKS = 3
-
 
 class _BatchLoader(Protocol):
     """Source of batches; the same epoch and position always give the same batch."""
@@ -77,7 +75,7 @@ def fit(state: TrainingState, batches: _BatchLoader, *, dtype: torch.dtype = tor
             _advance(state.progress, losses, batches.n_batches)
             fraction = _fraction(state, batches)
             yield _step(state, fraction, losses, learning_rate, n_images=len(x))
-            if state.progress.is_snapshot_point:
+            if state.is_snapshot_point:
                 snapshot = state.snapshot()
             if fraction >= 1:
                 return
@@ -142,21 +140,21 @@ def _optimizer_step(objective: Objective, optimizer: torch.optim.Optimizer, loss
 
 
 def _is_healthy(state: TrainingState, losses: Mapping[str, float]) -> bool:
-    """Return True if every loss is finite and bounded ones exceed their minimum by at most 10 (|first loss| + 1)."""
+    """Return True if every loss is finite and bounded ones exceed their minimum by no more than the tolerance."""
     bounded = {objective.name for objective in state.objectives if objective.bounded}
     for name, loss in losses.items():
-        tolerance = 10 * (abs(state.progress.first.get(name, loss)) + 1)
+        tolerance = state.recovery.tolerance * (abs(state.progress.first.get(name, loss)) + 1)
         if not math.isfinite(loss) or (name in bounded and loss > state.progress.lowest.get(name, loss) + tolerance):
             return False
     return True
 
 
 def _roll_back(state: TrainingState, snapshot: tuple[Tensors, dict[str, Any]], losses: Mapping[str, float]) -> str:
-    """Restore the snapshot with half the learning rate and return a note; raise DivergenceError after the third."""
+    """Restore the snapshot with half the learning rate and return a note; raise DivergenceError after the last."""
     rollbacks, elapsed = state.progress.rollbacks + 1, state.progress.elapsed
     scale, location = state.progress.rate_scale / 2, f"epoch {state.progress.epoch + 1}, step {state.progress.step + 1}"
     loss_text = ", ".join(f"{name} {loss:.4g}" for name, loss in losses.items())
-    if rollbacks > _MAX_ROLLBACKS:
+    if rollbacks > state.recovery.max_rollbacks:
         raise DivergenceError(
             f"the loss ({loss_text}) diverged at {location} for the {rollbacks}th time, last at "
             f"{2 * scale:g} of the learning rate; try a lower --learning-rate than {state.options.learning_rate:g}, "

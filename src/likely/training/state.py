@@ -5,18 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn, optim
 from torch.optim.swa_utils import AveragedModel
 
 from likely.base import Objective, Trainable
+from likely.options import Options
 from likely.training.optimizers import make_optimizer
 from likely.training.options import TrainingOptions
 
 Tensors = dict[str, Tensor]
-_SNAPSHOT_INTERVAL = 200  # steps, the most that a divergence can undo
+
+
+class RecoveryOptions(Options):
+    """Options of the recovery from divergence."""
+
+    snapshot_interval: int = Field(
+        200, ge=1, description="Steps between snapshots, the most that a divergence can undo."
+    )
+    max_rollbacks: int = Field(3, ge=0, description="Rollbacks before training gives up.")
+    tolerance: float = Field(
+        10.0, gt=0, description="A bounded loss L may exceed its minimum by this many times |first L| + 1."
+    )
 
 
 @dataclass
@@ -34,14 +47,11 @@ class Progress:
     best_score: float | None = None  # nats per image, on validation data
     stale: int = 0  # epochs since the best score
 
-    @property
-    def is_snapshot_point(self) -> bool:
-        """True where the loop takes a snapshot: a training saved there resumes exactly, including rollbacks."""
-        return self.step == 1 or self.step % _SNAPSHOT_INTERVAL == 0 or self.position == 0
-
 
 class TrainingState:
     """Model, moving average, optimizers and progress, converted to tensors and JSON by `snapshot` and back by `restore`."""
+
+    recovery: ClassVar = RecoveryOptions()
 
     def __init__(self, model: Trainable, options: TrainingOptions, *, seed: int) -> None:
         self.model = model
@@ -60,6 +70,12 @@ class TrainingState:
     def ema_model(self) -> Trainable:
         """Model with averaged weights, which is evaluated and saved."""
         return cast(Trainable, self.ema.module)
+
+    @property
+    def is_snapshot_point(self) -> bool:
+        """True where the loop takes a snapshot: a training saved there resumes exactly, including rollbacks."""
+        step = self.progress.step
+        return step == 1 or step % self.recovery.snapshot_interval == 0 or self.progress.position == 0
 
     def reset_ema(self) -> None:
         """Restart the moving average from the current weights."""
