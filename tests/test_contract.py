@@ -93,21 +93,21 @@ def built(case, shape):
 
 
 @cases_with(Scorer)
-def test_scores_have_a_row_per_image_and_a_column_per_class(model, shape):
+def test_log_scores_have_shape_images_by_classes(model, shape):
     x = images(shape)
     assert model.log_scores(x).shape == (8, K)
     assert model.log_scores(x).dtype == torch.float32
 
 
 @cases_with(GenerativeModel)
-def test_likelihoods_have_a_row_per_image_and_a_column_per_class(model, shape):
+def test_log_likelihood_has_shape_images_by_classes(model, shape):
     L = model.log_likelihood(images(shape))
     assert L.shape == (8, K)
     assert L.isfinite().all()
 
 
 @cases_with(GenerativeModel)
-def test_scores_are_likelihoods_up_to_one_constant_an_image(model, shape):
+def test_log_scores_equal_log_likelihood_up_to_a_constant_per_image(model, shape):
     x = images(shape)
     difference = (model.log_likelihood(x) - model.log_scores(x)).double()
     torch.testing.assert_close(difference, difference.mean(1, keepdim=True).expand(-1, K), rtol=1e-4, atol=1e-3)
@@ -120,7 +120,7 @@ def test_posteriors_sum_to_one(model, shape):
 
 
 @cases_with(Scorer)
-def test_a_single_image_and_a_batch_agree(model, shape):
+def test_single_image_and_batch_agree(model, shape):
     x = images(shape)
     one_by_one = torch.cat([model.log_scores(image[None]) for image in x])
     torch.testing.assert_close(model.log_scores(x), one_by_one, rtol=1e-4, atol=1e-4)
@@ -140,14 +140,14 @@ def test_every_parameter_gets_a_gradient(model, shape):
 
 
 @cases_with(Scorer)
-def test_unlabeled_images_alone_have_a_loss(model, shape):
+def test_loss_of_unlabeled_images_is_finite(model, shape):
     for objective in model.objectives():
         loss = objective.loss(images(shape), torch.full((8,), -1), torch.Generator().manual_seed(0))
         assert loss.isfinite()
 
 
 @cases_with(GenerativeModel)
-def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
+def test_results_are_determined_by_the_generator(model, shape):
     c = torch.tensor([0, 1, 2, 2])
     first, again, other = (model.sample(c, rng=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
@@ -157,7 +157,7 @@ def test_the_same_rng_gives_the_same_result_and_another_another(model, shape):
 
 
 @cases_with(GenerativeModel)
-def test_samples_are_images(model, shape):
+def test_samples_have_the_shape_and_range_of_images(model, shape):
     for rng in (None, torch.Generator().manual_seed(0)):
         x = model.sample(torch.tensor([0, 1, 2, 2]), rng=rng)
         assert x.shape == (4, *shape)
@@ -167,7 +167,7 @@ def test_samples_are_images(model, shape):
 
 
 @cases_with(GenerativeModel)
-def test_a_likelihood_names_its_domain(model, shape):
+def test_likelihood_type_has_the_domain(model, shape):
     assert model.likelihood_type.domain is (Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES)
     assert model.likelihood_type.has_bits_per_dim == (
         len(shape) == 3 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED
@@ -175,7 +175,7 @@ def test_a_likelihood_names_its_domain(model, shape):
 
 
 @cases_with(GenerativeModel)
-def test_outputs_agree_with_the_methods_and_have_a_row_per_image(model, shape):
+def test_outputs_agree_with_the_methods(model, shape):
     x = images(shape)
     outputs = model.outputs(x)
     assert torch.equal(outputs.log_scores, model.log_scores(x))
@@ -189,7 +189,7 @@ def test_outputs_agree_with_the_methods_and_have_a_row_per_image(model, shape):
 
 
 @cases_with(LatentClassMixture)
-def test_a_latent_mixture_encodes_and_decodes(model, shape):
+def test_latent_mixture_encodes_and_decodes(model, shape):
     z = model.encode(images(shape))
     mean, log_scale = model.components()
     assert mean.shape == log_scale.shape == (K, z.shape[1])
@@ -197,7 +197,7 @@ def test_a_latent_mixture_encodes_and_decodes(model, shape):
 
 
 @cases_with(Latent)
-def test_latents_are_decoded_to_samples_and_truncation_shrinks_them_to_the_mean(model, shape):
+def test_decoded_latents_are_samples_and_truncation_scales_the_noise(model, shape):
     c = torch.tensor([0, 1, 2, 2])
     mean, sampled, truncated = (
         model.latent(c, rng=rng and torch.Generator().manual_seed(0), truncation=t)
@@ -209,7 +209,7 @@ def test_latents_are_decoded_to_samples_and_truncation_shrinks_them_to_the_mean(
 
 
 @cases_with(SupportsMissingPixels, ("gray", "color"))
-def test_hidden_pixels_do_not_matter(model, shape):
+def test_values_of_hidden_pixels_have_no_effect(model, shape):
     x, c = images(shape), LABELS.clamp_min(0)
     observed = torch.rand(8, *shape[1:], generator=torch.Generator().manual_seed(1)) < 0.5
     observed[0] = False
@@ -228,7 +228,7 @@ def test_hidden_pixels_do_not_matter(model, shape):
 
 
 @cases_with(SupportsNewClasses)
-def test_a_new_class_changes_nothing_about_the_others(model, shape):
+def test_new_class_leaves_the_others_unchanged(model, shape):
     few, x = images(shape, n=5, seed=3), images(shape)
     for n in (1, 5):
         larger = model.with_new_class(few[:n])
@@ -249,7 +249,7 @@ def test_a_new_class_changes_nothing_about_the_others(model, shape):
 
 
 @cases_with(HasFeatures)
-def test_features_are_a_vector_an_image(model, shape):
+def test_features_are_one_vector_per_image(model, shape):
     features = model.features(images(shape))
     assert features.dtype == torch.float32
     assert features.ndim == 2
@@ -258,7 +258,7 @@ def test_features_are_a_vector_an_image(model, shape):
 
 
 @cases_with(GAN)
-def test_the_evidence_of_a_discriminator_is_the_log_odds_of_being_real(model, shape):
+def test_marginal_likelihood_of_a_gan_is_the_log_odds_of_being_real(model, shape):
     found = model.outputs(images(shape))
     evidence = (found.log_likelihood + model.log_prior).logsumexp(1)
     if model.settings.loss == "bce":
@@ -268,7 +268,7 @@ def test_the_evidence_of_a_discriminator_is_the_log_odds_of_being_real(model, sh
 
 
 @cases_with(Scorer)
-def test_a_state_dict_is_all_there_is_to_a_model(case, shape):
+def test_state_dict_determines_the_scores(case, shape):
     model, other = built(case, shape), built(case, shape)
     with torch.no_grad():
         for t in other.state_dict().values():
@@ -283,7 +283,7 @@ def estimates(estimate, x, n):
 
 
 @cases_with(ImportanceWeighted)
-def test_the_elbo_never_exceeds_the_importance_weighted_estimate(case, shape):
+def test_elbo_never_exceeds_the_importance_weighted_bound(case, shape):
     model = built(case, shape)
     x, n = images(shape), 200
     rng = torch.Generator().manual_seed(0)
@@ -295,7 +295,7 @@ def test_the_elbo_never_exceeds_the_importance_weighted_estimate(case, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_importance_weighting_with_one_sample_is_unbiased_for_the_elbo(shape):
+def test_importance_weighted_bound_with_one_sample_is_the_elbo(shape):
     model = built(("vae", {}), shape)
     x, n = images(shape), 400
     rng = torch.Generator().manual_seed(0)
@@ -305,7 +305,7 @@ def test_importance_weighting_with_one_sample_is_unbiased_for_the_elbo(shape):
     assert ((elbos.mean(0) - single.mean(0)).abs() <= 4.5 * error + 1e-5 * elbos.mean(0).abs()).all()
 
 
-def test_the_gaussian_agrees_with_its_closed_form():
+def test_gaussian_agrees_with_its_closed_form():
     x, y = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
     kind = family("gaussian")
     model = kind(Task((4,), (20, 20)), kind.options_type(covariance="per_class", shrinkage=0.0))
@@ -318,7 +318,7 @@ def test_the_gaussian_agrees_with_its_closed_form():
         torch.testing.assert_close(model.log_likelihood(x)[:, c].double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_gaussian_bound_on_pixels_is_the_mean_over_the_noise_in_a_bin():
+def test_gaussian_bound_on_pixels_is_the_mean_over_dequantization_noise():
     shape, kind = (1, 2, 2), family("gaussian")
     model = kind(Task(shape, (8,)), kind.options_type())
     model.update_statistics(images(shape), torch.zeros(8, dtype=torch.long))
@@ -333,7 +333,7 @@ def test_the_gaussian_bound_on_pixels_is_the_mean_over_the_noise_in_a_bin():
     assert model.log_likelihood(x)[0, 0] <= (log_bins.logsumexp(0) - torch.tensor(float(n)).log()) + 4 * error + 1e-4
 
 
-def test_the_bits_of_a_gaussian_are_those_of_its_entropy():
+def test_bits_per_dim_of_a_gaussian_is_its_entropy():
     """A wide Gaussian on pixels: −log2 of a bin's mass, per dimension, is its differential entropy in units of bins."""
     kind, scale, rng = family("gaussian"), 0.08, torch.Generator().manual_seed(0)
     x = (0.5 + scale * torch.randn(20_000, 1, 1, 2, generator=rng)).mul(255).round() / 255
@@ -344,13 +344,13 @@ def test_the_bits_of_a_gaussian_are_those_of_its_entropy():
     assert bits_per_dim(model.log_likelihood(x)[:, 0].numpy(), 2) == pytest.approx(entropy, abs=0.02)
 
 
-def test_too_large_covariance_is_refused():
+def test_too_large_covariance_is_rejected():
     kind = family("gaussian")
     with pytest.raises(ValueError, match="diagonal"):
         kind(Task((3, 64, 64), (5, 5)), kind.options_type())
 
 
-def test_an_unknown_family_is_refused_with_the_nearest():
+def test_unknown_family_suggests_the_nearest():
     with pytest.raises(ValueError, match="'gaussian'"):
         family("gausian")
 

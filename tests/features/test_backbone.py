@@ -21,7 +21,7 @@ def x():
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def test_features_are_the_means_of_the_last_maps_of_each_size(backbone, x):
+def test_features_are_means_of_the_last_maps_of_each_size(backbone, x):
     transformers = pytest.importorskip("transformers")
     network = transformers.ResNetModel.from_pretrained(backbone, local_files_only=True).eval()
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.5, 0.4, 0.3], [0.2, 0.3, 0.4]))
@@ -32,23 +32,23 @@ def test_features_are_the_means_of_the_last_maps_of_each_size(backbone, x):
         assert_close(Backbone.pretrained(str(backbone))(x), expected[:, 8:])
 
 
-def test_gray_images_are_seen_in_color(backbone, x):
+def test_gray_images_are_expanded_to_three_channels(backbone, x):
     f = Backbone.pretrained(str(backbone))
     assert_close(f(x[:, :1]), f(x[:, :1].expand(-1, 3, -1, -1)))
 
 
-def test_a_single_image_is_seen_as_in_a_batch(backbone, x):
+def test_single_image_and_batch_agree(backbone, x):
     f = Backbone.pretrained(str(backbone), 2)
     assert_close(f(x[1:2]), f(x)[1:2], rtol=1e-4, atol=1e-5)
 
 
-def test_pixels_have_a_slope(backbone, x):
+def test_features_have_gradients_for_pixels(backbone, x):
     f, x = Backbone.pretrained(str(backbone)), x.requires_grad_()
     (slope,) = torch.autograd.grad(f(x).sum(), x)
     assert slope.abs().sum() > 0
 
 
-def test_it_is_rebuilt_from_its_document_and_weights_alone(backbone, x, tmp_path):
+def test_backbone_is_rebuilt_from_config_and_weights(backbone, x, tmp_path):
     shutil.copytree(backbone, tmp_path / "gone")
     f = Backbone.pretrained(str(tmp_path / "gone"), 2)
     shutil.rmtree(tmp_path / "gone")
@@ -59,16 +59,16 @@ def test_it_is_rebuilt_from_its_document_and_weights_alone(backbone, x, tmp_path
     assert again.name == f.name
 
 
-def test_nothing_of_it_learns(backbone):
+def test_backbone_parameters_require_no_gradient(backbone):
     assert not any(p.requires_grad for p in Backbone.pretrained(str(backbone)).parameters())
 
 
-def test_more_stages_than_there_are(backbone):
+def test_too_many_stages_are_rejected(backbone):
     with pytest.raises(BackboneError, match="has 2 stages; 9 were requested"):
         Backbone.pretrained(str(backbone), 9)
 
 
-def test_what_is_no_backbone_is_told_at_once(tmp_path):
+def test_unusable_sources_are_rejected(tmp_path):
     with pytest.raises(BackboneError, match=r"expected config.json and \*.safetensors"):
         Backbone.pretrained(str(tmp_path))
     with pytest.raises(BackboneError, match="hf download nobody/nothing"):
@@ -96,7 +96,7 @@ SQUARE = {"height": 32, "width": 32}
         ("ViT", {"size": SQUARE}, (32, "stretch", 1.0)),
     ],
 )
-def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, processor, settings, expected):
+def test_preprocessing_agrees_with_transformers(tmp_path, processor, settings, expected):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     found = with_backbone_defaults(ImageOptions(), FeatureOptions(backbone=str(tmp_path)))
@@ -119,7 +119,7 @@ def test_photographs_are_brought_to_it_as_its_own_processor_does(tmp_path, proce
     assert np.abs(np.asarray(theirs(photograph)["pixel_values"][0]) * 255 - ours).max() < 6
 
 
-def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
+def test_incomplete_preprocessor_config_is_rejected(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "preprocessor_config.json").write_text("{}")
     with pytest.raises(BackboneError, match="lacks size"):
@@ -127,7 +127,7 @@ def test_a_preparation_that_is_not_told_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("stages", [1])
-def test_only_the_last_stages_learn(backbone, x, stages):
+def test_fine_tuning_changes_the_last_stages_only(backbone, x, stages):
     f = Backbone.pretrained(str(backbone))
     before = f.maps(x, 2)
     tuning = f.training_module(FeatureOptions(backbone="b", finetune_stages=stages, finetune_rate=0.1), 3, 1.0).train()

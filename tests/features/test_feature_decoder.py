@@ -33,7 +33,7 @@ def decoder(backbone):
     return decoder
 
 
-def test_everything_that_is_to_learn_gets_a_slope(decoder):
+def test_trained_parameters_get_gradients(decoder):
     x, i = torch.rand(5, 3, 16, 16), torch.arange(5)
     for objective in decoder.train().objectives():
         loss = objective.loss(x, i, torch.Generator().manual_seed(1))
@@ -42,7 +42,7 @@ def test_everything_that_is_to_learn_gets_a_slope(decoder):
         assert sum(slope.abs().sum() > 0 for slope in slopes) >= 0.9 * len(slopes)
 
 
-def test_the_same_noise_the_same_image(decoder):
+def test_samples_are_determined_by_the_generator(decoder):
     decoder.eval()
     f, c = torch.randn(3, 6), torch.tensor([0, 1, 2])
     images = [decoder.sample_images(f, c, rng=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
@@ -53,20 +53,20 @@ def test_the_same_noise_the_same_image(decoder):
     assert images[0].max() <= 1
 
 
-def test_what_is_kept_is_enough_to_draw(decoder):
+def test_state_is_sufficient_for_sampling(decoder):
     again = FeatureDecoder.from_state(SMALL, decoder.to_state())
     f, c = torch.randn(3, 6), torch.tensor([3, 1, 2])
     assert torch.equal(again.eval().sample_images(f, c), decoder.eval().sample_images(f, c))
 
 
-def test_what_another_kept_is_refused(decoder):
+def test_incomplete_state_is_rejected(decoder):
     with pytest.raises(RuntimeError, match=r"thumbnails\.codes"):
         FeatureDecoder.from_state(
             SMALL, {name: t for name, t in decoder.to_state().items() if name != "thumbnails.codes"}
         )
 
 
-def test_a_class_more_is_images_and_the_others_as_before(decoder):
+def test_new_class_does_not_change_the_others(decoder):
     decoder.eval()
     white = ArrayDataset(np.full((3, 3, 16, 16), 255, np.uint8), "white")
     larger = decoder.with_new_class(white, 4)
@@ -76,7 +76,7 @@ def test_a_class_more_is_images_and_the_others_as_before(decoder):
     assert images[4].mean() == images.mean((1, 2, 3)).max()
 
 
-def test_without_variety_a_class_has_one_sketch(decoder):
+def test_truncation_reduces_the_variation_of_thumbnails(decoder):
     decoder.eval()
     f, c = torch.zeros(2, 6), torch.tensor([1, 1])
     rng = torch.Generator().manual_seed(0)

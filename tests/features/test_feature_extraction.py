@@ -45,19 +45,19 @@ def classifier(features):
     return Classifier("gaussian", features=features).fit(IMAGES, LABELS)
 
 
-def test_it_classifies(classifier, features):
+def test_classifier_of_features_is_accurate(classifier, features):
     assert classifier.score(IMAGES, LABELS) > (0.3 if "backbone" in features else 0.95)
     assert_allclose(classifier.predict_proba(IMAGES[:9]).sum(1), 1)
 
 
-def test_a_model_folder_holds_all_that_it_takes(classifier, tmp_path):
+def test_saved_model_predicts_the_same(classifier, tmp_path):
     classifier.save(tmp_path / "model")
     again = Classifier.load(tmp_path / "model")
     assert_allclose(again.predict_log_proba(IMAGES[:20]), classifier.predict_log_proba(IMAGES[:20]), rtol=1e-5)
     assert again.classify(IMAGES[:2])[0].status is classifier.classify(IMAGES[:2])[0].status
 
 
-def test_a_class_can_be_added(classifier):
+def test_new_class_leaves_other_likelihoods_unchanged(classifier):
     larger = classifier.extend("noise", np.random.default_rng(0).random((12, 8, 8)))
     assert larger.predictor_.labels[-1] == "noise"
     assert_allclose(
@@ -67,13 +67,13 @@ def test_a_class_can_be_added(classifier):
     )
 
 
-def test_reasons_are_told_pixel_by_pixel(classifier):
+def test_explanation_has_pixel_attributions(classifier):
     found = classifier.explain(IMAGES[0])
     assert found.attribution.shape == classifier.predictor_.shape
     assert found.counterfactual_path is None
 
 
-def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
+def test_pixel_capabilities_are_rejected(classifier):
     with pytest.raises(ValueError, match="has no decoder"):
         classifier.sample(3)
     with pytest.raises(UnsupportedError, match="whole images"):
@@ -81,7 +81,7 @@ def test_what_takes_pixels_is_refused_with_a_sentence(classifier):
 
 
 @pytest.mark.parametrize("family", ["vae", "flow", "softmax"])
-def test_other_families_see_principal_components(family):
+def test_other_families_model_principal_components(family):
     classifier = Classifier(family, features={"features": "random"}, training=SHORT, options={"width": 8})
     classifier.fit(IMAGES, LABELS)
     assert classifier.predictor_.model.task.shape == (128,)
@@ -89,7 +89,7 @@ def test_other_families_see_principal_components(family):
     assert classifier.predict(IMAGES[:3]).shape == (3,)
 
 
-def test_features_are_computed_once_in_an_images_life(monkeypatch):
+def test_features_of_an_image_are_computed_once(monkeypatch):
     seen = []
     forward = RandomConvolutions.forward
     monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
@@ -102,12 +102,12 @@ def test_features_are_computed_once_in_an_images_life(monkeypatch):
     assert sum(seen) == len(IMAGES) + 10  # what is asked of a model is nobody's business afterwards
 
 
-def test_vectors_have_no_features_but_their_own():
+def test_vectors_use_no_feature_pipeline():
     classifier = Classifier("gaussian", features={"features": "random"}).fit(IMAGES.reshape(len(IMAGES), -1), LABELS)
     assert classifier.predictor_.features is None
 
 
-def test_nonconformity_uses_what_the_scaling_of_features_leaves_out(classifier):
+def test_extra_features_contain_norms_and_complexity(classifier):
     # Half as bright, the direction of most features is the same; their length is not.
     features, pixels = classifier.predictor_.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     described = features.model_input(pixels).extra_features
@@ -117,7 +117,7 @@ def test_nonconformity_uses_what_the_scaling_of_features_leaves_out(classifier):
     assert examined.features.shape == described.shape
 
 
-def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier):
+def test_differentiable_and_cached_inputs_agree(classifier):
     features, pixels = classifier.predictor_.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
     plain, felt = features.model_input(pixels), features.differentiable(pixels / 255)
     features.enable_cache()
@@ -128,7 +128,7 @@ def test_images_are_seen_alike_with_gradients_without_and_from_memory(classifier
         assert_allclose(other.extra_features.detach(), plain.extra_features, rtol=1e-4, atol=1e-5)
 
 
-def test_speed_is_that_of_images_that_were_never_seen():
+def test_throughput_is_measured_without_cache():
     dataset = digits()
     parts = make_splits(dataset, 0)
     classifier = trained(dataset, parts)
@@ -140,7 +140,7 @@ def test_speed_is_that_of_images_that_were_never_seen():
     assert sum(made) == min(N_TIMED, len(parts.validation))
 
 
-def test_noise_and_plain_colors_are_strange(classifier):
+def test_noise_and_plain_colors_are_detected(classifier):
     rng = np.random.default_rng(0)
     unknown_images = [*rng.random((20, 8, 8)), *np.broadcast_to(rng.random((20, 1, 1)), (20, 8, 8))]
     known, strange = (
@@ -153,7 +153,7 @@ def test_noise_and_plain_colors_are_strange(classifier):
 
 
 @pytest.mark.parametrize(("n_classes", "n"), [(2, 1), (2, 2), (2, 3), (3, 4), (10, 1)])
-def test_very_few_images_are_learned_from_and_promise_nothing(n_classes, n):
+def test_training_with_very_few_images(n_classes, n):
     chosen = np.concatenate([np.flatnonzero(c == LABELS)[:n] for c in range(n_classes)])
     classifier = Classifier().fit(IMAGES[chosen], LABELS[chosen])
     assert classifier.predictor_.family == "gaussian"
@@ -161,13 +161,13 @@ def test_very_few_images_are_learned_from_and_promise_nothing(n_classes, n):
     assert len(classifier.classify(NEW[:5])) == 5
 
 
-def test_what_is_kept_of_features_is_of_this_version(tmp_path, monkeypatch):
+def test_features_are_cached_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("LIKELY_CACHE", str(tmp_path))
     Classifier("gaussian", features={"features": "random"}).fit(IMAGES, LABELS)
     assert [file.suffix for file in (tmp_path / "features").iterdir()] == [".sqlite"]
 
 
-def test_generated_images_are_learned_from_and_say_nothing_of_shares_and_of_what_is_usual():
+def test_generated_images_affect_neither_prior_nor_calibration():
     dataset = digits()
     parts = make_splits(dataset, 0)
     made = parts.train.subset(np.flatnonzero(parts.train.labels == 3)[:20])

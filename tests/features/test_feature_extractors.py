@@ -15,27 +15,27 @@ def images(n, *shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 24), (1, 2, 2)])
-def test_random_convolutions_take_images_of_any_shape(shape):
+def test_random_convolutions_accept_any_shape(shape):
     f, x = RandomConvolutions(shape, n_filters=6), images(4, *shape)
     assert f(x).shape == (4, f.n_features)
     assert_close(f(x[:1]), f(x)[:1], rtol=1e-4, atol=1e-5)
 
 
-def test_the_seed_is_the_map():
+def test_seed_determines_random_convolutions():
     x = images(2, 1, 8, 8)
     a, again, other = (RandomConvolutions((1, 8, 8), seed=seed) for seed in (0, 0, 1))
     assert torch.equal(a(x), again(x))
     assert a.digest() == again.digest() != other.digest()
 
 
-def test_brightness_alone_is_no_feature():
+def test_random_convolutions_ignore_brightness():
     x = images(2, 1, 8, 8) / 2
     f = RandomConvolutions((1, 8, 8))
     inner = slice(3, 5)  # the border of what is padded sees an edge
     assert_close(f(x)[:, inner], f(x + 0.3)[:, inner], rtol=0.2, atol=0.2)
 
 
-def test_a_map_is_rebuilt_from_its_document():
+def test_extractor_is_rebuilt_from_config():
     f = RandomConvolutions((3, 8, 8), n_filters=4, seed=3)
     pipeline = FeaturePipeline(f, FeatureOptions(feature_scaling="none"))
     again = FeaturePipeline.from_config(pipeline.to_config(), pipeline.state_dict()).extractor
@@ -46,7 +46,7 @@ def test_a_map_is_rebuilt_from_its_document():
 
 
 @given(st.integers(0, 50), st.floats(0.1, 100))
-def test_l2_keeps_directions_and_forgets_lengths(seed, factor):
+def test_l2_normalizes_each_group(seed, factor):
     f = torch.randn(5, 6, generator=torch.Generator().manual_seed(seed))
     scaling = FeatureScaler("l2", (4, 2), 10)
     assert_close(scaling(factor * f), scaling(f))
@@ -55,7 +55,7 @@ def test_l2_keeps_directions_and_forgets_lengths(seed, factor):
 
 
 @pytest.mark.parametrize("n_components", [3, 6, 20])
-def test_whitened_features_are_uncorrelated_and_of_variance_one(n_components):
+def test_whitened_features_are_uncorrelated_with_variance_one(n_components):
     rng = torch.Generator().manual_seed(0)
     f = torch.randn(400, 6, generator=rng) @ torch.randn(6, 6, generator=rng) + 5
     scaling = FeatureScaler("whiten", (6,), n_components)
@@ -66,7 +66,7 @@ def test_whitened_features_are_uncorrelated_and_of_variance_one(n_components):
     assert_close(z.mean(0), torch.zeros_like(z[0]), atol=1e-4, rtol=0)
 
 
-def test_components_that_do_not_vary_are_left_out():
+def test_constant_components_are_zero():
     f = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) @ torch.ones(2, 5)
     scaling = FeatureScaler("whiten", (5,), 5)
     scaling.fit(f)
@@ -74,12 +74,12 @@ def test_components_that_do_not_vary_are_left_out():
     assert (scaling(f)[:, 1:] == 0).all()
 
 
-def test_as_they_are():
+def test_scaling_none_changes_nothing():
     f = images(3, 7)
     assert torch.equal(FeatureScaler("none", (7,), 2)(f), f)
 
 
-def test_a_backbone_says_which_features_are_meant():
+def test_kind_of_features_follows_the_backbone():
     assert FeatureOptions().kind == "pixels"
     assert FeatureOptions(backbone="somewhere").kind == "backbone"
     with pytest.raises(ValueError, match="cannot be combined with a backbone"):

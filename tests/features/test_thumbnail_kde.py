@@ -21,12 +21,12 @@ def measured(bandwidth=0.5, n_components=N, **how):
     return sketches, s, c, sketches.fit(s, c)
 
 
-def test_all_components_together_are_the_image():
+def test_all_components_reconstruct_the_thumbnail():
     sketches, s, _, u = measured()
     assert_close(sketches(u), s, atol=1e-4, rtol=0)
 
 
-def test_fewer_components_leave_out_what_varies_least():
+def test_fewer_components_omit_the_smallest_variances():
     sketches, s, c, u = measured(n_components=1)
     off = sketches(u) - s
     assert off.abs().max() < 0.3
@@ -35,7 +35,7 @@ def test_fewer_components_leave_out_what_varies_least():
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, 0.5, 1.0])
-def test_what_is_drawn_has_the_means_and_the_covariance_of_the_images(bandwidth):
+def test_sampled_codes_have_the_moments_of_the_images(bandwidth):
     sketches, _, c, u = measured(bandwidth)
     drawn = sketches.encode(torch.full((20_000,), 1), torch.Generator().manual_seed(1))
     own = u[c == 1]
@@ -44,7 +44,7 @@ def test_what_is_drawn_has_the_means_and_the_covariance_of_the_images(bandwidth)
     assert_close(drawn.mT.cov(), wanted, atol=0.1, rtol=0)
 
 
-def test_no_bandwidth_copies_and_no_noise_is_the_mean():
+def test_zero_bandwidth_resamples_and_no_generator_gives_the_mean():
     sketches, _, c, u = measured(0.0)
     drawn = sketches.encode(torch.tensor([2, 0]), torch.Generator().manual_seed(1))
     assert torch.cdist(drawn[:1], u[c == 2]).min() < 1e-4
@@ -52,7 +52,7 @@ def test_no_bandwidth_copies_and_no_noise_is_the_mean():
     assert_close(sketches.encode(torch.tensor([2]), None)[0], u[c == 2].mean(0))
 
 
-def test_a_class_more_is_drawn_of_its_own_images_and_the_others_as_before():
+def test_new_class_is_sampled_from_its_own_thumbnails():
     sketches, *_ = measured()
     white = torch.full((2, 3, SIDE, SIDE), 0.95)
     larger = sketches.with_new_class(white, 3)
@@ -61,13 +61,13 @@ def test_a_class_more_is_drawn_of_its_own_images_and_the_others_as_before():
     assert_close(larger(larger.encode(torch.tensor([3]), None)), white[:1], atol=1e-3, rtol=0)
 
 
-def test_no_more_than_a_hundred_images_of_a_class_are_kept():
+def test_stored_thumbnails_per_class_are_limited():
     sketches, *_ = measured(n=350)
     assert torch.equal(torch.bincount(sketches.labels), torch.full((3,), 100))
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_one_image_or_two_are_enough(n):
+def test_fit_to_one_or_two_images(n):
     sketches, s, _, _ = measured(n=n)
     drawn = sketches(sketches.encode(torch.tensor([0, 2]), torch.Generator().manual_seed(0)))
     assert drawn.isfinite().all()

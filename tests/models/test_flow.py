@@ -1,4 +1,4 @@
-"""The flow: there and back, densities that integrate to one, and classes that differ by their components alone."""
+"""Flow: inverses, densities that integrate to one, and classes that differ by their components alone."""
 
 import math
 
@@ -7,9 +7,10 @@ import torch
 from torch.testing import assert_close
 
 from likely.base import Task
-from likely.models.flow import N_LEVELS, Flow, FlowOptions, _SplineFlow
+from likely.models.flow import Flow, FlowOptions
 from likely.networks.flow_layers import AffineCoupling
 
+N_LEVELS = 256
 IMAGES = [(1, 8, 8), (3, 16, 16), (1, 9, 6), (1, 1, 1), (3, 17, 5)]
 LABELS = torch.tensor([0, 1, 2, 1, 0, 0, 2, 1])
 
@@ -25,15 +26,15 @@ def data(shape, n=8):
 
 
 def built(shape, counts=(4, 2, 6), seed=0, spread=0.2, **options):
-    """A flow whose couplings are random rather than near the identity, and that has measured its first images."""
+    """A flow with random couplings, far from the identity, initialized from data."""
     torch.manual_seed(seed)
     model = Flow(Task(shape, counts), FlowOptions(**{"n_couplings": 2, "width": 4} | options))
     for module in model.modules():
         if isinstance(module, AffineCoupling):
             torch.nn.init.normal_(module.network[-1].weight, std=spread)
-        if isinstance(module, _SplineFlow):
-            for parameter in module.parameters():
-                torch.nn.init.normal_(parameter, std=spread)
+    if len(shape) == 1:
+        for parameter in model.flow.parameters():
+            torch.nn.init.normal_(parameter, std=spread)
     model.update_statistics(data(shape), LABELS)
     model.finalize_statistics()
     return model.eval()
@@ -41,7 +42,7 @@ def built(shape, counts=(4, 2, 6), seed=0, spread=0.2, **options):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", IMAGES, ids=lambda shape: "x".join(map(str, shape)))
-def test_an_image_comes_back(shape):
+def test_decode_inverts_encode_on_images(shape):
     model, x = built(shape), data(shape)
     z = model.encode(x)
     assert z.shape == (8, math.prod(model.padded))
@@ -50,7 +51,7 @@ def test_an_image_comes_back(shape):
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_dims", [1, 2, 5])
-def test_a_vector_comes_back(n_dims):
+def test_decode_inverts_encode_on_vectors(n_dims):
     model, x = built((n_dims,)), data((n_dims,))
     scale = model.standardizer.scale
     assert_close(model.decode(model.encode(x)) / scale, (x / scale).double(), rtol=0, atol=1e-4)
@@ -60,16 +61,13 @@ def test_a_vector_comes_back(n_dims):
     ("shape", "padded"),
     [((1, 8, 8), (1, 8, 8)), ((1, 9, 6), (1, 10, 6)), ((3, 17, 5), (3, 20, 8)), ((1, 1, 1), (1, 2, 2))],
 )
-def test_sides_are_filled_up_to_what_halves_evenly(shape, padded):
+def test_images_are_padded_to_sides_that_can_be_halved(shape, padded):
     assert built(shape).padded == padded
 
 
 @pytest.mark.parametrize("n_dims", [2, 4])
-def test_the_determinant_on_vectors_is_that_of_the_jacobian(n_dims):
-    torch.manual_seed(0)
-    flow = _SplineFlow(n_dims, n_couplings=2, width=8).double()
-    for parameter in flow.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
+def test_log_det_on_vectors_agrees_with_the_jacobian(n_dims):
+    flow = built((n_dims,), spread=0.3).flow.double()
     x = torch.randn(4, n_dims, generator=generator(1), dtype=torch.float64)
     jacobians = torch.stack([torch.autograd.functional.jacobian(lambda v: flow(v[None])[0][0], each) for each in x])
     log_det = flow(x)[1]
@@ -79,7 +77,7 @@ def test_the_determinant_on_vectors_is_that_of_the_jacobian(n_dims):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_density_on_vectors_integrates_to_one(seed):
+def test_density_on_vectors_integrates_to_one(seed):
     model = built((2,), counts=(3, 5), seed=seed)
     n, reach = 400, 12.0  # standard deviations either way
     steps = (torch.arange(n) + 0.5) * 2 * reach / n - reach
@@ -91,7 +89,7 @@ def test_a_density_on_vectors_integrates_to_one(seed):
 
 @torch.no_grad()
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_bound_on_the_256_values_of_a_pixel_sums_to_at_most_one(seed):
+def test_bound_on_pixel_values_sums_to_at_most_one(seed):
     """Σ_k p(k) ≤ 1 for the bins' masses, and the bound E_u log is below even those."""
     model, n = built((1, 1, 1), counts=(4, 2), seed=seed, noise=0.0), 200
     values = (torch.arange(N_LEVELS) / (N_LEVELS - 1)).reshape(-1, 1, 1, 1).repeat_interleave(n, 0)
@@ -107,22 +105,23 @@ def test_the_bound_on_the_256_values_of_a_pixel_sums_to_at_most_one(seed):
 
 
 @torch.no_grad()
-def test_pixels_of_pure_noise_cost_nothing():
-    """A flow that changes nothing gives an image the density 1, filled up or not, but for its Gaussian."""
+def test_padding_does_not_change_the_likelihood():
     model, x = built((1, 1, 3)), data((1, 1, 3))
-    assert model.padded == (1, 2, 4)
-    filled = model._dequantized(x, generator(0))
-    assert filled.shape == (8, 1, 2, 4)
-    assert -0.5 <= filled.min() <= filled.max() <= 0.5
-    assert ((filled[:, :, :1, :3] + 0.5) * N_LEVELS).floor().eq((x * (N_LEVELS - 1)).round()).all()
-    z, log_det = model.flow(filled)
-    shared = log_det - 0.5 * z.square().sum(1) - 4 * math.log(2 * math.pi) - 3 * math.log(N_LEVELS)
-    assert_close(model.log_likelihood(x, rng=generator(0)), model._class_log_density(z) + shared[:, None])
+    inputs = []
+    model.flow.register_forward_hook(lambda _, args, __: inputs.append(args[0]))
+    L = model.log_likelihood(x, rng=generator(0))
+    (padded,) = inputs
+    assert padded.shape[1:] == model.padded == (1, 2, 4)
+    assert -0.5 <= padded.min() <= padded.max() <= 0.5
+    assert ((padded[:, :, :1, :3] + 0.5) * N_LEVELS).floor().eq((x * (N_LEVELS - 1)).round()).all()
+    z, log_det = model.flow(padded)
+    log_density = torch.distributions.Normal(model.component_mean, 1).log_prob(z[:, None]).sum(2)
+    assert_close(L, log_density + log_det[:, None] - 3 * math.log(N_LEVELS), rtol=1e-4, atol=1e-3)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(1, 9, 6), (5,)], ids=str)
-def test_classes_differ_by_their_components_alone(shape):
+def test_likelihood_ratios_depend_on_components_only(shape):
     model, x = built(shape), data(shape)
     z, (means, _) = model.encode(x), model.components()
     squared = (z[:, None].double() - means.double()).square().sum(2)
@@ -135,7 +134,7 @@ def test_classes_differ_by_their_components_alone(shape):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(1, 9, 6), (5,)], ids=str)
-def test_the_distances_reported_are_those_to_the_components(shape):
+def test_statistics_contain_distances_to_components(shape):
     model, x = built(shape), data(shape)
     z, (means, _) = model.encode(x), model.components()
     expected = (z[:, None] - means).square().mean(2).sqrt()
@@ -144,7 +143,7 @@ def test_the_distances_reported_are_those_to_the_components(shape):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(1, 4, 4), (5,)], ids=str)
-def test_an_unlabeled_image_has_the_mixtures_likelihood(shape):
+def test_loss_of_unlabeled_images_is_the_marginal_likelihood(shape):
     model, x = built(shape, noise=0.0, class_weight=0.0), data(shape)
     (objective,) = model.objectives()
     found = objective.loss(x, torch.full((8,), -1), generator(0))

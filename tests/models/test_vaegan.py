@@ -1,4 +1,4 @@
-"""The autoencoder with a discriminator: who learns from which of the two losses."""
+"""VAE-GAN: the gradients of each loss, and scores that are those of the VAE."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from likely.base import Task
 from likely.models.vae import VAE, VAEOptions
 from likely.models.vaegan import VAEGAN, VAEGANOptions
+from likely.networks.blocks import sample_classes
 
 LABELS = torch.tensor([0, 1, 2, 1, -1, 0, -1, 1])
 SHAPES = {"images": (1, 8, 8), "vectors": (5,)}
@@ -26,7 +27,7 @@ def images(shape, n=8):
 
 
 def built(shape, **options):
-    """In evaluation mode: batch normalization would tie the images that are made to those that are remade."""
+    """A model in evaluation mode: batch normalization would couple generated and reconstructed images."""
     torch.manual_seed(0)
     model = VAEGAN(Task(shape, (4, 2, 6)), VAEGANOptions(**SMALL | options))
     model.update_statistics(images(shape), LABELS)
@@ -40,9 +41,21 @@ def gradients(loss, model, prefixes=("",)):
     return dict(zip(named, found, strict=True))
 
 
+def loss_of(model, name):
+    """The loss of the objective of this name."""
+    return next(objective.loss for objective in model.objectives() if objective.name == name)
+
+
+def recorded(network):
+    """A list that every further pass of a network appends its first input to."""
+    seen = []
+    network.register_forward_hook(lambda _, args, __: seen.append(args[0]))
+    return seen
+
+
 def autoencoder_gradients(shape, prefixes, **options):
     model = built(shape, **options)
-    return gradients(model._autoencoder_loss(images(shape), LABELS, generator(1)), model, prefixes)
+    return gradients(loss_of(model, "autoencoder")(images(shape), LABELS, generator(1)), model, prefixes)
 
 
 @pytest.fixture(params=SHAPES.values(), ids=SHAPES)
@@ -50,14 +63,14 @@ def shape(request):
     return request.param
 
 
-def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
+def test_autoencoder_loss_without_gan_terms_is_the_vae_loss(shape):
     model, x = built(shape, adversarial_weight=0.0, feature_weight=0.0), images(shape)
     plain = VAE(model.task, VAEOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
     rng = generator(1)
-    model._sample_classes(x, rng)  # what the larger model draws before the noise on z
-    expected = plain._loss(x, LABELS, rng)
-    loss = model._autoencoder_loss(x, LABELS, generator(1))
+    sample_classes(model.log_prior, 2, rng)  # sampled before the noise on z: a quarter of the images is generated
+    expected = loss_of(plain, "bound")(x, LABELS, rng)
+    loss = loss_of(model, "autoencoder")(x, LABELS, generator(1))
     assert_close(loss, expected)
     found, own = gradients(loss, model), gradients(expected, plain)
     for name, gradient in own.items():
@@ -65,7 +78,7 @@ def test_without_a_discriminators_word_it_is_the_autoencoder(shape):
 
 
 @pytest.mark.parametrize("loss", ["bce", "hinge"])
-def test_the_adversarial_loss_teaches_the_decoder_alone(shape, loss):
+def test_adversarial_loss_has_gradients_for_the_decoder_only(shape, loss):
     prefixes = (*ENCODER, "component_", *DECODER)
     without, with_ = (
         autoencoder_gradients(shape, prefixes, adversarial_weight=weight, feature_weight=0.0, loss=loss)
@@ -77,20 +90,21 @@ def test_the_adversarial_loss_teaches_the_decoder_alone(shape, loss):
     assert any(not torch.allclose(with_[name], without[name]) for name in without if name.startswith(DECODER))
 
 
-def test_the_distance_of_features_teaches_encoder_and_decoder(shape):
-    for part in (ENCODER, DECODER):
+def test_feature_distance_has_gradients_for_encoder_and_decoder(shape):
+    for prefixes in (ENCODER, DECODER):
         without, with_ = (
-            autoencoder_gradients(shape, part, adversarial_weight=0.0, feature_weight=weight) for weight in (0.0, 10.0)
+            autoencoder_gradients(shape, prefixes, adversarial_weight=0.0, feature_weight=weight)
+            for weight in (0.0, 10.0)
         )
         assert any(not torch.allclose(with_[name], without[name]) for name in without)
 
 
 @pytest.mark.parametrize("after_a_step", [True, False])
-def test_the_discriminators_loss_teaches_the_discriminator_alone(shape, after_a_step):
+def test_discriminator_loss_has_gradients_for_the_discriminator_only(shape, after_a_step):
     model, x = built(shape), images(shape)
     if after_a_step:
-        model._autoencoder_loss(x, LABELS, generator(1))
-    found = gradients(model._discriminator_loss(x, LABELS, generator(2)), model)
+        loss_of(model, "autoencoder")(x, LABELS, generator(1))
+    found = gradients(loss_of(model, "discriminator")(x, LABELS, generator(2)), model)
     for name, gradient in found.items():
         if name.startswith("discriminator."):
             assert gradient is not None, name
@@ -99,47 +113,46 @@ def test_the_discriminators_loss_teaches_the_discriminator_alone(shape, after_a_
             assert gradient is None, name
 
 
-def test_the_objectives_share_out_the_parameters(shape):
+def test_objectives_partition_the_parameters(shape):
     model = built(shape, d_lr_ratio=0.25)
     objectives = model.objectives()
-    shared_out = [id(p) for objective in objectives for p in objective.parameters]
-    assert sorted(shared_out) == sorted(id(p) for p in model.parameters())
+    parameters = [id(p) for objective in objectives for p in objective.parameters]
+    assert sorted(parameters) == sorted(id(p) for p in model.parameters())
     assert [objective.lr_ratio for objective in objectives[:2]] == [1.0, 0.25]
-    beside = ["background", "masked"] if len(shape) == 3 else []
-    assert [objective.name for objective in objectives] == ["autoencoder", "discriminator", *beside]
+    auxiliary = ["background", "masked"] if len(shape) == 3 else []
+    assert [objective.name for objective in objectives] == ["autoencoder", "discriminator", *auxiliary]
 
 
-def test_the_discriminator_sees_the_images_that_the_decoder_has_just_made(shape):
+def test_discriminator_is_trained_on_the_images_of_the_current_step(shape):
     model, x = built(shape, fake_ratio=0.5), images(shape)
-    model._autoencoder_loss(x, LABELS, generator(1))
-    seen = []
-    model.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
-    model._discriminator_loss(x, LABELS, generator(2))
-    (both,) = seen
-    assert len(both) == 8  # four real, four made
-    assert torch.equal(both[4:], model._fake)
-    assert not model._fake.requires_grad
+    seen = recorded(model.discriminator)
+    loss_of(model, "autoencoder")(x, LABELS, generator(1))
+    loss_of(model, "discriminator")(x, LABELS, generator(2))
+    generated, batch = seen
+    assert len(batch) == 8  # four real, four generated
+    assert torch.equal(batch[4:], generated[:4])
+    assert not batch.requires_grad
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("share", "n", "expected"), [(0.25, 8, 2), (1.0, 8, 8), (0.01, 8, 2), (0.5, 6, 3)])
-def test_the_share_of_made_images(share, n, expected):
-    model = built((5,), fake_ratio=share)
-    c = model._sample_classes(images((5,), n=n), generator(0))
-    assert c.shape == (expected,)
-    assert set(c.tolist()) <= {0, 1, 2}
+@pytest.mark.parametrize(("fake_ratio", "n", "expected"), [(0.25, 8, 2), (1.0, 8, 8), (0.01, 8, 2), (0.5, 6, 3)])
+def test_fake_ratio_sets_the_number_of_generated_images(fake_ratio, n, expected):
+    model = built((5,), fake_ratio=fake_ratio)
+    seen = recorded(model.discriminator)
+    loss_of(model, "discriminator")(images((5,), n=n), LABELS[:n], generator(0))
+    assert [len(batch) for batch in seen] == [2 * expected]
 
 
 @torch.no_grad()
-def test_what_is_made_is_no_part_of_the_model(shape):
+def test_training_adds_no_tensors_to_the_state(shape):
     model = built(shape)
     names = set(model.state_dict())
-    model._autoencoder_loss(images(shape), LABELS, generator(1))
+    loss_of(model, "autoencoder")(images(shape), LABELS, generator(1))
     assert set(model.state_dict()) == names
 
 
 @torch.no_grad()
-def test_asked_for_classes_it_is_the_autoencoder(shape):
+def test_scores_and_likelihoods_are_those_of_the_vae(shape):
     model, x = built(shape), images(shape)
     plain = VAE(model.task, VAEOptions(**SMALL)).eval()
     plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("discriminator.")})
@@ -149,19 +162,16 @@ def test_asked_for_classes_it_is_the_autoencoder(shape):
     assert model.outputs(x).log_odds_real.shape == (len(x),)
 
 
-def test_the_discriminator_sees_made_pixels_as_a_sample_shows_them():
+@pytest.mark.parametrize("after_a_step", [True, False])
+def test_discriminator_input_is_clamped_as_samples_are(after_a_step):
     model, x = built(SHAPES["images"]), images(SHAPES["images"])
-    with torch.no_grad():  # every pixel a little blacker than black
-        for layer in model.decoder.modules():
-            if isinstance(layer, torch.nn.Conv2d):
-                last = layer
+    with torch.no_grad():  # every pixel is below black
+        *_, last = (layer for layer in model.decoder.modules() if isinstance(layer, torch.nn.Conv2d))
         last.weight.zero_()
         last.bias.fill_(-9.0)
-    seen = []
-    model.discriminator.register_forward_hook(lambda _, given, __: seen.append(given[0]))
-    model._autoencoder_loss(x, LABELS, generator(1))
-    model._fake = torch.zeros(0)
-    model._discriminator_loss(x, LABELS, generator(2))
-    for shown in seen:
-        assert shown.min() == -1
+    seen = recorded(model.discriminator)
+    if after_a_step:
+        loss_of(model, "autoencoder")(x, LABELS, generator(1))
+    loss_of(model, "discriminator")(x, LABELS, generator(2))
+    assert all(batch.min() == -1 for batch in seen)
     assert model.sample(torch.tensor([0])).max() == 0

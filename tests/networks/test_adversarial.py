@@ -18,14 +18,14 @@ def some(*shape, seed=0):
     return torch.randn(*shape, generator=generator(seed))
 
 
-def test_bce_is_the_cross_entropy_of_real_and_made():
+def test_bce_agrees_with_binary_cross_entropy():
     r, loss = 3 * some(50), ADVERSARIAL_LOSSES["bce"]
     assert_close(loss.real(r), F.binary_cross_entropy_with_logits(r, torch.ones(50)))
     assert_close(loss.fake(r), F.binary_cross_entropy_with_logits(r, torch.zeros(50)))
     assert_close(loss.generator(r), F.binary_cross_entropy_with_logits(r, torch.ones(50)))
 
 
-def test_bce_of_what_cannot_be_told_apart_is_least_at_even_odds():
+def test_bce_is_minimal_at_even_odds_for_equal_distributions():
     loss, r = ADVERSARIAL_LOSSES["bce"], torch.linspace(-3, 3, 61)
     values = torch.stack([loss.real(each[None]) + loss.fake(each[None]) for each in r])
     assert r[values.argmin()].abs() < 1e-5
@@ -36,7 +36,7 @@ def test_bce_of_what_cannot_be_told_apart_is_least_at_even_odds():
 
 
 @pytest.mark.parametrize("p", [0.1, 0.3, 0.8])
-def test_the_best_odds_are_those_of_the_densities(p):
+def test_bce_is_minimal_at_the_true_log_odds(p):
     """Where a share p of the images is real, r = log p / (1 − p) is a minimum (Goodfellow 2014, proposition 1)."""
     r = torch.tensor([p / (1 - p)], dtype=torch.float64).log().requires_grad_()
     loss = ADVERSARIAL_LOSSES["bce"]
@@ -44,7 +44,7 @@ def test_the_best_odds_are_those_of_the_densities(p):
     assert gradient.abs().item() < 1e-12
 
 
-def test_hinge_asks_for_a_margin_of_one_and_no_more():
+def test_hinge_is_zero_beyond_a_margin_of_one():
     loss, r = ADVERSARIAL_LOSSES["hinge"], some(50)
     assert loss.real(1 + r.abs()) == 0
     assert loss.fake(-1 - r.abs()) == 0
@@ -53,13 +53,13 @@ def test_hinge_asks_for_a_margin_of_one_and_no_more():
     assert_close(loss.generator(r), -r.mean())
 
 
-def test_wasserstein_is_a_difference_of_means():
+def test_wasserstein_loss_is_the_difference_of_means():
     loss, r, s = ADVERSARIAL_LOSSES["wgan-gp"], some(50), some(50, seed=1)
     assert_close(loss.real(r) + loss.fake(s), s.mean() - r.mean())
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
-def test_the_players_pull_made_images_in_opposite_directions(name):
+def test_fake_and_generator_losses_have_opposite_gradients(name):
     r = 0.5 * some(20).tanh()
     r.requires_grad_()
     (found_out,) = torch.autograd.grad(ADVERSARIAL_LOSSES[name].fake(r), r)
@@ -75,14 +75,14 @@ def linear(weight):
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (6,)], ids=str)
 @pytest.mark.parametrize("slope", [0.0, 0.5, 1.0, 3.0])
-def test_the_penalty_of_a_linear_critic_is_that_of_its_slope(shape, slope):
+def test_gradient_penalty_of_a_linear_critic_depends_on_its_slope(shape, slope):
     weight = slope * F.normalize(some(6), dim=0)
     weight.requires_grad_()
     penalty = gradient_penalty(linear(weight), some(7, *shape), some(7, *shape, seed=1), generator(0))
     assert penalty.item() == pytest.approx(10 * (slope - 1) ** 2, abs=1e-5)
 
 
-def test_the_penalty_drives_the_slope_to_one():
+def test_gradient_penalty_drives_the_slope_to_one():
     for slope in (0.5, 3.0):
         weight = slope * F.normalize(some(6), dim=0)
         weight.requires_grad_()
@@ -92,7 +92,7 @@ def test_the_penalty_drives_the_slope_to_one():
         assert_close(gradient, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_penalty_looks_between_real_and_made_images_pair_by_pair():
+def test_gradient_penalty_interpolates_pairs_of_real_and_fake_images():
     seen = []
 
     def critic(x):
@@ -108,7 +108,7 @@ def test_the_penalty_looks_between_real_and_made_images_pair_by_pair():
     assert len(between[:, 0].unique()) == 5
 
 
-def test_the_penalty_sends_no_gradient_to_the_images():
+def test_gradient_penalty_has_no_gradient_for_images():
     weight = some(6).requires_grad_()
     real, made = some(7, 6).requires_grad_(), some(7, 6, seed=1).requires_grad_()
     penalty = gradient_penalty(lambda x: (x * weight).sum(1).square(), real, made, generator(0))

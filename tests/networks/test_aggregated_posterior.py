@@ -17,14 +17,14 @@ def fed(aggregate, mean, variance, y, *, times=1):
     return aggregate.gaussians()
 
 
-def test_it_starts_at_the_components():
+def test_gaussians_start_at_the_components():
     start = torch.randn(3, 4, generator=generator(0))
     mean, log_scale = AggregatedPosterior(start).gaussians()
     assert_close(mean, start)
     assert_close(log_scale, torch.zeros(3, 4), atol=1e-6, rtol=0)
 
 
-def test_it_comes_to_the_moments_of_the_mixture_of_posteriors():
+def test_gaussians_converge_to_the_moments_of_the_posteriors():
     y = torch.arange(40) % 2
     mean = torch.randn(40, 3, generator=generator(1)) + 5 * y[:, None]
     variance = torch.rand(40, 3, generator=generator(2)) + 0.1
@@ -37,13 +37,13 @@ def test_it_comes_to_the_moments_of_the_mixture_of_posteriors():
 
 
 @pytest.mark.parametrize("n", [1, 7])
-def test_a_batch_moves_it_by_its_number_of_images(n):
+def test_update_decays_per_image(n):
     aggregate = AggregatedPosterior(torch.zeros(2, 1), AggregatedPosteriorOptions(decay=0.9))
     found, _ = fed(aggregate, torch.ones(n, 1), torch.ones(n, 1), torch.zeros(n, dtype=torch.long))
     assert_close(found, torch.tensor([[1 - 0.9**n], [0.0]]))
 
 
-def test_images_without_a_label_and_classes_without_an_image_change_nothing():
+def test_update_ignores_unlabeled_images_and_absent_classes():
     aggregate, start = AggregatedPosterior(torch.ones(2, 3)), AggregatedPosterior(torch.ones(2, 3))
     y = torch.tensor([-1, 0, -1])
     fed(aggregate, torch.full((3, 3), 9.0), torch.ones(3, 3), y)
@@ -53,7 +53,7 @@ def test_images_without_a_label_and_classes_without_an_image_change_nothing():
     assert_close(aggregate.gaussians(), only)
 
 
-def test_no_gradient_goes_through_it():
+def test_gaussians_have_no_gradient():
     mean = torch.ones(2, 3, requires_grad=True)
     found = fed(AggregatedPosterior(torch.zeros(2, 3)), mean, torch.ones(2, 3), torch.tensor([0, 1]))
     assert not any(part.requires_grad for part in found)

@@ -14,7 +14,7 @@ def images(n, channels=2, side=6, seed=0):
     return torch.randint(0, 256, (n, channels, side, side), generator=torch.Generator().manual_seed(seed)) / 255
 
 
-def test_a_pixel_is_foretold_from_those_above_it_and_to_its_left_alone():
+def test_pixels_depend_on_earlier_pixels_only():
     x = images(1).requires_grad_()
     found = background()(x)
     for row, column in ((0, 0), (3, 2), (5, 5)):
@@ -25,13 +25,13 @@ def test_a_pixel_is_foretold_from_those_above_it_and_to_its_left_alone():
     assert (slope[0, :, 2, 1:4] != 0).any()
 
 
-def test_the_values_of_a_pixel_have_probability_one_together():
+def test_pixel_values_sum_to_one():
     x = images(1, channels=1).expand(256, -1, -1, -1).clone()
     x[:, 0, 3, 3] = torch.arange(256) / 255
     torch.testing.assert_close(background(1)(x)[:, 0, 3, 3].exp().sum(), torch.tensor(1.0), atol=1e-4, rtol=0)
 
 
-def test_it_learns_what_neighbors_have_in_common():
+def test_training_increases_the_likelihood_of_smooth_images():
     model, rng = background(1), torch.Generator().manual_seed(1)
     smooth = (torch.arange(16.0) / 15)[None, None, None].expand(32, 1, 16, 16) * torch.rand(32, 1, 1, 1, generator=rng)
     smooth = (255 * smooth).round() / 255

@@ -44,7 +44,7 @@ def networks(shape):
     return down, make_decoder(down.n_features, shape, width=WIDTH, depth=1)
 
 
-def test_shapes(networks, shape):
+def test_decoder_output_has_the_shape_of_the_input(networks, shape):
     down, up = networks
     features = down(images(shape))
     assert features.shape == (4, down.n_features)
@@ -52,7 +52,7 @@ def test_shapes(networks, shape):
 
 
 @pytest.mark.parametrize("depth", [0, 2])
-def test_any_depth(depth):
+def test_networks_of_any_depth_have_the_right_shape(depth):
     down = make_encoder((1, 9, 6), width=WIDTH, depth=depth)
     up = make_decoder(down.n_features, (1, 9, 6), width=WIDTH, depth=depth)
     assert up(down(images((1, 9, 6)))).shape == (4, 1, 9, 6)
@@ -71,7 +71,7 @@ def test_every_parameter_gets_a_gradient(networks, shape):
             assert parameter.grad.any() or math.prod(shape) < 12, name
 
 
-def test_one_image_is_as_one_of_many(networks, shape):
+def test_single_image_and_batch_agree(networks, shape):
     for network in networks:
         network.train()
     x = images(shape)
@@ -82,7 +82,7 @@ def test_one_image_is_as_one_of_many(networks, shape):
     assert_close(alone, together, rtol=1e-4, atol=1e-5)
 
 
-def test_the_order_in_memory_is_no_matter(networks, shape):
+def test_memory_format_does_not_change_outputs(networks, shape):
     down, up = (network.eval() for network in networks)
     x = images(shape)
     if x.ndim == 4:
@@ -135,7 +135,7 @@ def test_pyramid_options_set_the_lowest_resolution():
 
 
 @pytest.mark.parametrize("sides", [(12, 2048), (2048, 12), (1, 600)])
-def test_the_networks_of_a_very_wide_image_stay_small(sides):
+def test_networks_of_very_wide_images_are_small(sides):
     down = make_encoder((1, *sides), width=WIDTH, depth=1)
     up = make_decoder(8, (1, *sides), width=WIDTH, depth=1)
     assert down.n_features <= 4 * WIDTH * DEFAULT_PYRAMID.min_map_side**2
@@ -144,7 +144,7 @@ def test_the_networks_of_a_very_wide_image_stay_small(sides):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_noise_is_of_the_generator_and_like_the_tensor(dtype):
+def test_standard_normal_follows_the_generator_and_the_tensor(dtype):
     like = torch.zeros(3, 2, dtype=dtype)
     noise = standard_normal(like, generator(3))
     assert noise.shape == like.shape

@@ -33,34 +33,34 @@ def changes(request):
     return request.param
 
 
-def test_none_and_vectors_are_as_they_are(shape):
+def test_none_and_vectors_are_unchanged(shape):
     x = images(shape)
     assert diff_augment(x, "none", generator(0)) is x
     vectors = torch.randn(4, 5, generator=generator(1))
     assert torch.equal(diff_augment(vectors, "color,shift,cutout", generator(0)), vectors)
 
 
-def test_the_same_generator_gives_the_same_and_another_another(shape, changes):
+def test_augmentation_is_determined_by_the_generator(shape, changes):
     first, again, other = (diff_augment(images(shape), changes, generator(seed)) for seed in (1, 1, 2))
     assert first.shape == images(shape).shape
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_several_changes_are_made_in_turn(shape):
+def test_augmentations_apply_in_order(shape):
     rng = generator(3)
     expected = diff_augment(diff_augment(images(shape), "shift", rng), "cutout", rng)
     assert torch.equal(diff_augment(images(shape), "shift,cutout", generator(3)), expected)
 
 
-def test_gradients_flow_to_the_images(shape, changes):
+def test_augmented_images_have_gradients(shape, changes):
     x = images(shape).requires_grad_()
     diff_augment(x, changes, generator(0)).square().sum().backward()
     assert x.grad.isfinite().all()
     assert x.grad.flatten(1).any(1).all()
 
 
-def test_each_image_changes_in_its_own_way(shape, changes):
+def test_augmentation_differs_between_images(shape, changes):
     same = images(shape)[:1].expand(12, -1, -1, -1)
     changed = diff_augment(same, changes, generator(0))
     assert len({tuple(image.flatten().tolist()) for image in changed}) > 1
@@ -77,7 +77,7 @@ def moved(image, down, right):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (2, 16, 8)], ids=str)
-def test_a_shift_moves_by_whole_pixels_and_at_most_an_eighth_of_a_side(shape):
+def test_shift_is_by_whole_pixels_up_to_an_eighth_of_the_side(shape):
     _, H, W = shape
     x, seen = images(shape, n=40), set()
     ways = list(product(range(-H // 8, H // 8 + 1), range(-W // 8, W // 8 + 1)))
@@ -89,7 +89,7 @@ def test_a_shift_moves_by_whole_pixels_and_at_most_an_eighth_of_a_side(shape):
         assert {way[axis] for way in seen} >= {-shape[axis + 1] // 8, shape[axis + 1] // 8}
 
 
-def test_a_shift_makes_no_new_values(shape):
+def test_shift_adds_no_values_but_zero(shape):
     x = images(shape)
     values = set(x.flatten().tolist()) | {0.0}
     assert set(diff_augment(x, "shift", generator(1)).flatten().tolist()) <= values
@@ -111,7 +111,7 @@ def test_cutout_zeroes_a_rectangle_of_at_most_the_hole_size(shape, hole_size):
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_color_is_one_straight_line_an_image_on_gray_ones(n_channels):
+def test_color_is_affine_on_gray_images(n_channels):
     gray = images((1, 6, 5), n=20)
     x = gray.expand(-1, n_channels, -1, -1)
     y = diff_augment(x, "color", generator(0))
@@ -127,10 +127,10 @@ def test_color_is_one_straight_line_an_image_on_gray_ones(n_channels):
 
 
 @pytest.mark.parametrize("name", ["none", "color", "shift,cutout", "color,shift,cutout"])
-def test_the_pattern_takes_what_can_be_done(name):
+def test_pattern_accepts_known_augmentations(name):
     assert re.fullmatch(PATTERN, name)
 
 
 @pytest.mark.parametrize("name", ["", "none,shift", "shift,", "colors", "shift cutout"])
-def test_the_pattern_takes_nothing_else(name):
+def test_pattern_rejects_other_names(name):
     assert not re.fullmatch(PATTERN, name)

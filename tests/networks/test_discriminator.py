@@ -40,7 +40,7 @@ def norm(request):
     return request.param
 
 
-def test_features_and_a_logit_a_class(shape, norm):
+def test_forward_returns_features_and_class_logits(shape, norm):
     network = built(shape, norm)
     features, logits = network(images(shape))
     assert features.shape == (4, network.trunk.n_features)
@@ -56,7 +56,7 @@ def test_every_parameter_gets_a_gradient(shape, norm):
 
 
 @torch.no_grad()
-def test_one_image_is_as_one_of_many(shape, norm):
+def test_single_image_and_batch_agree(shape, norm):
     network = built(shape, norm)
     network(images(shape))
     network.train(norm != "spectral")  # of which every pass in training is a step; the others are the same in training
@@ -66,7 +66,7 @@ def test_one_image_is_as_one_of_many(shape, norm):
 
 
 @torch.no_grad()
-def test_noise_comes_with_a_generator_only(shape):
+def test_noise_requires_a_generator(shape):
     x, network = images(shape), built(shape, noise=0.5)
     calm = network(x)[1]
     assert torch.equal(calm, network(x)[1])
@@ -76,14 +76,14 @@ def test_noise_comes_with_a_generator_only(shape):
 
 
 @torch.no_grad()
-def test_without_noise_a_generator_is_not_drawn_from(shape):
+def test_generator_is_unused_without_noise(shape):
     rng, network = generator(1), built(shape)
     assert torch.equal(network(images(shape), rng)[1], network(images(shape))[1])
     assert torch.equal(rng.get_state(), generator(1).get_state())
 
 
 @torch.no_grad()
-def test_a_spectral_norm_holds_every_layers_largest_singular_value_at_one():
+def test_spectral_norm_bounds_the_largest_singular_value():
     network = built((5,), "spectral")
     for _ in range(30):  # an iteration of the power method each
         network(images((5,)))
@@ -92,7 +92,7 @@ def test_a_spectral_norm_holds_every_layers_largest_singular_value_at_one():
         assert torch.linalg.matrix_norm(layer.weight, 2).item() == pytest.approx(1, abs=0.05)
 
 
-def test_a_moving_average_of_spectrally_normed_weights_is_normed_too():
+def test_spectral_norm_of_averaged_weights_is_exact():
     network = built((1, 8, 8), "spectral")
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
     for seed in range(20):
@@ -105,7 +105,7 @@ def test_a_moving_average_of_spectrally_normed_weights_is_normed_too():
         assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2), torch.tensor(1.0))
 
 
-def test_pooled_features_are_the_means_of_the_last_maps(shape):
+def test_pooled_features_are_means_of_the_last_maps(shape):
     network = built(shape).eval()
     features, _ = network(images(shape))
     pooled = network.pooled(images(shape))
@@ -114,13 +114,13 @@ def test_pooled_features_are_the_means_of_the_last_maps(shape):
 
 
 @pytest.mark.parametrize("of_weights", ["weight", "fixed_weight_norm"])
-def test_a_norm_of_weights_changes_nothing_at_first(of_weights):
+def test_weight_norms_preserve_initial_outputs(of_weights):
     assert_close(built((1, 8, 8), of_weights)(images((1, 8, 8)))[1], built((1, 8, 8))(images((1, 8, 8)))[1])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("noise", [0.0, 0.5])
-def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_images(shape, noise):
+def test_fixed_weight_norm_standardizes_outputs_on_the_first_batch(shape, noise):
     network, x = built(shape, "fixed_weight_norm", noise), images(shape, 64)
     network.init_from_data(x, generator(1))
     found = []
@@ -132,7 +132,7 @@ def test_measured_weights_give_every_output_mean_0_and_variance_1_on_the_first_i
 
 
 @torch.no_grad()
-def test_a_background_is_taken_off():
+def test_fixed_weight_norm_subtracts_the_background():
     network = built((2, 8, 8), "fixed_weight_norm")
     x = torch.full((9, 2, 8, 8), -1.0)
     x[:, 1] = 0.25
@@ -141,7 +141,7 @@ def test_a_background_is_taken_off():
     assert network.trunk.background.tolist() == [-1.0, 0.25]
 
 
-def test_the_lengths_of_weights_are_not_learned():
+def test_fixed_weight_norms_are_not_learned():
     network = built((1, 8, 8), "fixed_weight_norm")
     network.init_from_data(images((1, 8, 8)), generator(1))
     before = network(images((1, 8, 8)))[1]
@@ -154,7 +154,7 @@ def test_the_lengths_of_weights_are_not_learned():
 
 @torch.no_grad()
 @pytest.mark.parametrize("other", sorted(set(NORMS) - {"fixed_weight_norm"}))
-def test_no_other_norm_is_set_by_the_first_images(other):
+def test_other_norms_ignore_the_first_batch(other):
     network = built((1, 8, 8), other).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.init_from_data(images((1, 8, 8)), generator(1))
@@ -162,7 +162,7 @@ def test_no_other_norm_is_set_by_the_first_images(other):
 
 
 @torch.no_grad()
-def test_a_group_norm_does_not_see_how_strong_a_layers_features_are():
+def test_layer_norm_is_invariant_to_the_scale_of_weights():
     network = built((1, 8, 8), "layer")
     before = network(images((1, 8, 8)))[1]
     for layer in network.trunk.modules():
@@ -172,7 +172,7 @@ def test_a_group_norm_does_not_see_how_strong_a_layers_features_are():
 
 
 @torch.no_grad()
-def test_the_auxiliary_head_says_how_real_and_which_class_apart(shape):
+def test_auxiliary_head_separates_realness_and_class(shape):
     network, x = built(shape, auxiliary=True), images(shape)
     features, logits = network(x)
     raw = network.to_logits(features)
@@ -182,7 +182,7 @@ def test_the_auxiliary_head_says_how_real_and_which_class_apart(shape):
 
 
 @pytest.mark.parametrize("made", [(1, 3, 2), (5,)], ids=str)
-def test_a_dense_generator_makes_any_shape(made):
+def test_dense_generator_outputs_any_shape(made):
     network = DenseGenerator(6, made, width=WIDTH)
     x = network(torch.randn(4, 6, generator=generator(0)))
     assert x.shape == (4, *made)
@@ -191,7 +191,7 @@ def test_a_dense_generator_makes_any_shape(made):
 
 
 @torch.no_grad()
-def test_a_dense_generator_starts_where_it_is_told_to():
+def test_dense_generator_starts_at_the_initial_image():
     network, wanted = DenseGenerator(6, (1, 3, 2), width=WIDTH).eval(), images((1, 3, 2), 1)[0]
     network.start_at(wanted)
     made = network(torch.randn(500, 6, generator=generator(0)))

@@ -108,7 +108,7 @@ def flow_of(shape, **options):
 
 
 @torch.no_grad()
-def test_every_layer_finds_its_way_back(layer_and_shape):
+def test_layer_inverse_inverts_forward(layer_and_shape):
     layer, shape = layer_and_shape
     y, log_det = layer(images(shape))
     assert log_det.shape == (16,)
@@ -116,7 +116,7 @@ def test_every_layer_finds_its_way_back(layer_and_shape):
     assert_close(layer.inverse(y), images(shape), rtol=0, atol=1e-4)
 
 
-def test_every_layers_determinant_is_that_of_its_jacobian(layer_and_shape):
+def test_layer_log_det_agrees_with_the_jacobian(layer_and_shape):
     layer, shape = layer_and_shape
     layer, x = in_float64(layer), images(shape, n=3).double()
     assert_close(layer(x)[1], log_determinants(layer, x), rtol=1e-9, atol=1e-9)
@@ -124,7 +124,7 @@ def test_every_layers_determinant_is_that_of_its_jacobian(layer_and_shape):
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 16, 16), (3, 20, 12), (1, 32, 32)], ids=str)
-def test_all_scales_together_find_their_way_back(shape):
+def test_multi_scale_inverse_inverts_forward(shape):
     flow = flow_of(shape)
     z, _ = flow(images(shape))
     assert z.shape == (16, images(shape)[0].numel())
@@ -132,25 +132,25 @@ def test_all_scales_together_find_their_way_back(shape):
     assert_close(flow.inverse(z), images(shape), rtol=0, atol=1e-4)
 
 
-def test_the_determinant_of_one_scale_is_that_of_its_jacobian(shape):
+def test_log_det_of_one_scale_agrees_with_the_jacobian(shape):
     flow, x = in_float64(flow_of(shape)), images(shape, n=3).double()
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
 
 
-def test_the_determinant_of_several_scales_is_that_of_their_jacobian():
+def test_log_det_of_several_scales_agrees_with_the_jacobian():
     flow, x = in_float64(flow_of((1, 8, 8), min_map_side=2)), images((1, 8, 8), n=2).double()
     assert sum(isinstance(layer, Split) for layer in flow.modules()) == 1
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
 
 
-def test_a_long_vector_goes_through_no_couplings_of_all_with_all():
+def test_large_last_scale_has_no_dense_couplings():
     flow = in_float64(flow_of((1, 4, 4), max_dense_dims=15))
     assert not any(isinstance(layer, torch.nn.Linear) for layer in flow.modules())
     x = images((1, 4, 4), n=3).double()
     assert_close(flow(x)[1], log_determinants(flow, x), rtol=1e-9, atol=1e-9)
 
 
-def test_a_flow_begins_near_a_linear_map():
+def test_flow_starts_near_a_linear_map():
     """Couplings begin near the identity: the same log-determinant for every image."""
     flow = multi_scale_flow((1, 8, 8))
     x = images((1, 8, 8))
@@ -161,7 +161,7 @@ def test_a_flow_begins_near_a_linear_map():
 
 @torch.no_grad()
 @pytest.mark.parametrize("shape", [(3, 4, 5), (6,)], ids=str)
-def test_a_norm_has_mean_0_and_variance_1_on_the_first_images(shape):
+def test_actnorm_standardizes_the_first_batch(shape):
     norm, x = ActNorm(shape[0]), 3 + 7 * images(shape)
     norm.init_from_data(x)
     y = norm(x)[0].transpose(0, 1).flatten(1)
@@ -170,7 +170,7 @@ def test_a_norm_has_mean_0_and_variance_1_on_the_first_images(shape):
 
 
 @torch.no_grad()
-def test_a_channel_that_never_changes_stays_finite():
+def test_actnorm_of_a_constant_channel_is_finite():
     norm, x = ActNorm(2), torch.full((4, 2, 3, 3), 0.25)
     norm.init_from_data(x)
     assert norm(x)[0].isfinite().all()
@@ -178,28 +178,28 @@ def test_a_channel_that_never_changes_stays_finite():
 
 
 @torch.no_grad()
-def test_measuring_reaches_every_norm_and_says_what_the_images_become():
+def test_init_from_data_reaches_every_actnorm_and_returns_the_output():
     x = images((2, 24, 24))
     flow = multi_scale_flow((2, 24, 24), n_couplings=1)
     assert_close(flow.init_from_data(x), flow(x)[0])
     assert all(layer.log_scale.any() for layer in flow.modules() if isinstance(layer, ActNorm))
 
 
-def test_a_mix_is_a_rotation_or_a_reflection():
+def test_random_rotation_is_orthogonal():
     torch.manual_seed(0)
     rotation = RandomRotation(7).rotation
     assert_close(rotation @ rotation.mT, torch.eye(7), rtol=0, atol=1e-5)
     assert not torch.allclose(rotation.abs(), torch.eye(7), atol=0.1)
 
 
-def test_a_mix_is_of_the_state_and_is_not_learned():
+def test_random_rotation_is_a_buffer():
     assert set(RandomRotation(3).state_dict()) == {"rotation"}
     assert not list(RandomRotation(3).parameters())
 
 
 @torch.no_grad()
 @given(st.floats(0.1, 5.0), st.floats(-1e6, 1e6))
-def test_a_couplings_scale_never_exceeds_the_clamp(clamp, raw):
+def test_coupling_scale_is_bounded_by_the_clamp(clamp, raw):
     coupling = AffineCoupling(2, torch.nn.Linear(1, 2), clamp=clamp)
     torch.nn.init.zeros_(coupling.network.weight)
     coupling.network.bias.copy_(torch.tensor([raw, 0.0]))
@@ -209,7 +209,7 @@ def test_a_couplings_scale_never_exceeds_the_clamp(clamp, raw):
 
 
 @torch.no_grad()
-def test_the_first_half_of_a_coupling_passes_as_it_is():
+def test_coupling_leaves_the_first_half_unchanged():
     coupling = far_from_the_identity(AffineCoupling(5, dense(3, 4, 8), clamp=CLAMP), (5,))
     x = images((5,))
     assert torch.equal(coupling(x)[0][:, :3], x[:, :3])
@@ -217,7 +217,7 @@ def test_the_first_half_of_a_coupling_passes_as_it_is():
 
 
 @given(st.integers(1, 1000), st.integers(1, 1000))
-def test_padded_sides_halve_evenly_down_to_the_coarsest(height, width):
+def test_padded_sides_are_the_smallest_that_can_be_halved(height, width):
     options = MultiScaleOptions()
     _, *padded = options.padded_shape((1, height, width))
     unit = 2
@@ -227,7 +227,7 @@ def test_padded_sides_halve_evenly_down_to_the_coarsest(height, width):
 
 
 @pytest.mark.parametrize(("shape", "n_scales"), [((1, 1, 1), 1), ((1, 9, 6), 1), ((1, 17, 3), 2), ((1, 33, 20), 3)])
-def test_the_number_of_scales_follows_the_longer_side(shape, n_scales):
+def test_number_of_scales_follows_the_longer_side(shape, n_scales):
     flow = multi_scale_flow(MultiScaleOptions().padded_shape(shape), n_couplings=1)
     assert sum(isinstance(layer, Squeeze) for layer in flow.modules()) == n_scales
     x = images(MultiScaleOptions().padded_shape(shape))

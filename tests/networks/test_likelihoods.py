@@ -29,24 +29,24 @@ def of_every_value(mean, log_scale, dtype=torch.float64):
 
 
 @given(st.floats(-2, 3), st.floats(-12, 12))
-def test_the_256_values_sum_to_one(mean, log_scale):
+def test_discretized_logistic_sums_to_one(mean, log_scale):
     assert of_every_value(mean, log_scale).exp().sum().item() == pytest.approx(1, abs=1e-8)
 
 
 @given(st.floats(-2, 3), st.floats(-7, 5))
-def test_the_256_values_sum_to_one_in_single_precision(mean, log_scale):
+def test_discretized_logistic_sums_to_one_in_float32(mean, log_scale):
     assert of_every_value(mean, log_scale, torch.float32).exp().sum().item() == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("mean", "log_scale"), EXTREME)
-def test_at_extremes_it_is_a_probability(mean, log_scale):
+def test_discretized_logistic_is_a_probability_at_extremes(mean, log_scale):
     log_p = of_every_value(mean, log_scale)
     assert (log_p <= 0).all()
     assert log_p.logsumexp(0).exp().item() == pytest.approx(1, abs=1e-6)
 
 
 @given(st.floats(-0.5, 1.5), st.floats(-5, 4))
-def test_agrees_with_the_difference_of_the_distribution_function(mean, log_scale):
+def test_discretized_logistic_agrees_with_scipy(mean, log_scale):
     upper, lower = np.append(VALUES[:-1] + BIN / 2, np.inf), np.append(-np.inf, VALUES[1:] - BIN / 2)
     law = logistic(mean, math.exp(log_scale))
     # On the side where both are small, so that the oracle too subtracts nothing that is nearly one.
@@ -57,19 +57,19 @@ def test_agrees_with_the_difference_of_the_distribution_function(mean, log_scale
 
 
 @given(st.floats(-0.5, 1.5), st.floats(-5, 4))
-def test_the_outermost_bins_are_open(mean, log_scale):
+def test_outer_bins_are_open(mean, log_scale):
     law, log_p = logistic(mean, math.exp(log_scale)), of_every_value(mean, log_scale)
     assert log_p[0].item() == pytest.approx(law.logcdf(BIN / 2))
     assert log_p[255].item() == pytest.approx(law.logsf(1 - BIN / 2))
 
 
 @given(st.floats(-0.5, 1.5), st.floats(-7, 4))
-def test_black_and_white_are_alike(mean, log_scale):
+def test_discretized_logistic_is_symmetric(mean, log_scale):
     assert_close(of_every_value(1 - mean, log_scale).flip(0), of_every_value(mean, log_scale), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("mean", "log_scale"), EXTREME)
-def test_gradients_are_finite_everywhere(mean, log_scale):
+def test_discretized_logistic_has_finite_gradients(mean, log_scale):
     x = VALUES.float()
     m, s = (torch.full_like(x, value).requires_grad_() for value in (mean, log_scale))
     log_p = discretized_logistic(x, m, s)
@@ -78,26 +78,26 @@ def test_gradients_are_finite_everywhere(mean, log_scale):
         assert gradient.isfinite().all()
 
 
-def test_gradients_agree_with_finite_differences():
+def test_discretized_logistic_passes_gradcheck():
     x = VALUES[[0, 1, 100, 254, 255]]
     m, s = (torch.full_like(x, value, requires_grad=True) for value in (0.4, -2.0))
     assert torch.autograd.gradcheck(discretized_logistic, (x, m, s))
 
 
 @pytest.mark.parametrize("value", [0, 1, 128, 255])
-def test_the_likeliest_narrow_mean_is_the_value_itself(value):
+def test_most_likely_narrow_mean_is_the_value(value):
     x = VALUES[value].repeat(256)
     log_p = discretized_logistic(x, VALUES, torch.full_like(x, -6.0))
     assert log_p.argmax() == value
 
 
-def test_ignorance_is_eight_bits():
+def test_uniform_distribution_has_eight_bits_per_dim():
     n_dims = 28 * 28
     assert bits_per_dim(np.full(5, -math.log(256) * n_dims), n_dims) == pytest.approx(8, abs=1e-12)
 
 
 @given(st.floats(-0.5, 1.5), st.floats(-7, 4))
-def test_pixels_that_are_uniform_cost_eight_bits_at_least(mean, log_scale):
+def test_uniform_pixels_have_at_least_eight_bits_per_dim(mean, log_scale):
     """Gibbs: no distribution codes another's draws in fewer bits than that other's entropy."""
     assert bits_per_dim(of_every_value(mean, log_scale).numpy(), 1) >= 8 - 1e-6
 
@@ -117,7 +117,7 @@ def test_normal_agrees_with_torch(seed, log_scale):
     assert_close(normal(x, mean, log_scale), Normal(mean, log_scale.exp()).log_prob(x))
 
 
-def test_normal_sums_to_one():
+def test_normal_integrates_to_one():
     x = torch.linspace(-30, 30, 60_001, dtype=torch.float64)
     density = normal(x, torch.full_like(x, 0.3), torch.full_like(x, 0.7)).exp()
     assert torch.trapezoid(density, x).item() == pytest.approx(1)
@@ -137,19 +137,19 @@ def reference(mean, log_scale, prior_mean, prior_log_scale):
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 3))
-def test_divergence_agrees_with_torch(seed, size):
+def test_normal_divergence_agrees_with_torch(seed, size):
     case = pairs(seed, size)
     assert_close(normal_divergence(*case), reference(*case), rtol=1e-9, atol=1e-9)
 
 
 @given(st.integers(0, 1000))
-def test_divergence_in_single_precision(seed):
+def test_normal_divergence_in_float32(seed):
     case = pairs(seed)
     single = normal_divergence(*(t.float() for t in case))
     assert_close(single.double(), reference(*case), rtol=1e-4, atol=1e-4)
 
 
-def test_divergence_is_not_rounded_to_bfloat16():
+def test_normal_divergence_is_not_rounded_to_bfloat16():
     case = [t.float() for t in pairs(0)]
     with torch.autocast("cpu", torch.bfloat16):
         under_autocast = normal_divergence(*case)
@@ -159,7 +159,7 @@ def test_divergence_is_not_rounded_to_bfloat16():
 
 
 @given(st.integers(0, 1000), st.floats(0.01, 1))
-def test_divergence_is_zero_from_itself_and_positive_from_others(seed, size):
+def test_normal_divergence_is_zero_only_for_equal_distributions(seed, size):
     mean, log_scale, prior_mean, prior_log_scale = pairs(seed, size)
     everyone = torch.cat([mean, prior_mean]), torch.cat([log_scale, prior_log_scale])
     divergence = normal_divergence(*everyone, *everyone)
@@ -168,6 +168,6 @@ def test_divergence_is_zero_from_itself_and_positive_from_others(seed, size):
     assert (divergence + torch.eye(8) > 0).all()
 
 
-def test_divergence_has_gradients():
+def test_normal_divergence_passes_gradcheck():
     case = [t.requires_grad_() for t in pairs(0)]
     assert torch.autograd.gradcheck(normal_divergence, case)

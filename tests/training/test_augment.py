@@ -50,7 +50,7 @@ shapes = st.tuples(st.sampled_from([1, 3]), st.integers(1, 9), st.integers(1, 9)
 
 
 @given(any_options, shapes, st.integers(0, 100))
-def test_any_options_make_images_of_the_same_kind(chosen, shape, seed):
+def test_augmented_images_have_the_same_shape_and_dtype(chosen, shape, seed):
     x = images(shape)
     changed = augment(x, uniforms(seed=seed), chosen)
     assert changed.shape == x.shape
@@ -58,7 +58,7 @@ def test_any_options_make_images_of_the_same_kind(chosen, shape, seed):
 
 
 @given(any_options, shapes, st.integers(0, 100))
-def test_the_same_numbers_make_the_same_images_whatever_the_batch(chosen, shape, seed):
+def test_augmentation_does_not_depend_on_the_batch(chosen, shape, seed):
     x, u = images(shape), uniforms(seed=seed)
     together = augment(x, u, chosen)
     alone = torch.cat([augment(x[i : i + 1], u[i : i + 1], chosen) for i in range(len(x))])
@@ -66,14 +66,14 @@ def test_the_same_numbers_make_the_same_images_whatever_the_batch(chosen, shape,
 
 
 @given(any_options)
-def test_the_images_given_stay_as_they_are(chosen):
+def test_augmentation_does_not_change_its_input(chosen):
     x = images()
     augment(x, uniforms(), chosen)
     assert torch.equal(x, images())
 
 
 @given(st.integers(0, 100))
-def test_with_every_option_off_nothing_changes(seed):
+def test_augmentation_with_all_options_off_is_the_identity(seed):
     assert torch.equal(augment(images(), uniforms(seed=seed), options()), images())
 
 
@@ -81,14 +81,14 @@ def test_with_every_option_off_nothing_changes(seed):
 
 
 @given(st.integers(0, 100), st.floats(0, 0.5), st.booleans())
-def test_moved_pixels_are_the_images_own(seed, shift, flip):
+def test_shift_and_flip_add_no_values(seed, shift, flip):
     x = images()
     moved = augment(x, uniforms(seed=seed), options(shift=shift, flip=flip))
     for before, after in zip(x, moved, strict=True):
         assert torch.isin(after, before).all()
 
 
-def test_shifts_are_whole_and_the_border_repeats():
+def test_shift_is_by_whole_pixels_and_repeats_the_border():
     x = torch.arange(8, dtype=torch.uint8).expand(2, 1, 8, 8)
     moved = augment(x, at(2, columns=torch.tensor([0.0, 0.999])), options(shift=0.25))
     assert moved[0, 0, 0].tolist() == [0, 0, 0, 1, 2, 3, 4, 5]
@@ -97,21 +97,21 @@ def test_shifts_are_whole_and_the_border_repeats():
     assert torch.equal(rows, moved.mT)
 
 
-def test_all_shifts_are_equally_likely():
+def test_shifts_are_uniform():
     x = torch.arange(8, dtype=torch.uint8).expand(500, 1, 8, 8)
     u = at(500, columns=(torch.arange(500) + 0.5) / 500)
     middle = augment(x, u, options(shift=0.25))[:, 0, 0, 4]
     assert middle.unique(return_counts=True)[1].tolist() == [100] * 5
 
 
-def test_the_largest_uniform_number_is_not_a_shift_too_far():
+def test_largest_uniform_number_stays_within_the_maximum_shift():
     x = torch.arange(200, dtype=torch.uint8).expand(1, 1, 200, 200)
     for side in range(1, 200):
         moved = augment(x[..., :side], at(1, columns=1 - 2**-24), options(shift=0.5))
         assert moved[0, 0, 0, 0] == round(0.5 * side)
 
 
-def test_every_other_image_is_mirrored():
+def test_half_of_the_images_are_flipped():
     flipped = augment(images(n=2), at(2, flip=torch.tensor([0.499, 0.5])), options(flip=True))
     assert torch.equal(flipped[0], images(n=2)[0].flip(2))
     assert torch.equal(flipped[1], images(n=2)[1])
@@ -122,27 +122,27 @@ def test_every_other_image_is_mirrored():
 
 @pytest.mark.parametrize("shape", [(1, 6, 8), (3, 7, 5), (1, 1, 1)])
 @pytest.mark.parametrize("on", [{"rotate": 90}, {"scale": 0.5}, {"crop": 0.5}, {"color": 0.5}])
-def test_a_change_by_nothing_is_none(on, shape):
+def test_neutral_random_numbers_change_nothing(on, shape):
     x = images(shape)
     assert (augment(x, at(), options(**on)).int() - x.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize(("u", "turns"), [(0.0, 1), (1.0, -1)])
-def test_a_quarter_turn(u, turns):
+def test_rotation_by_ninety_degrees(u, turns):
     x = images((3, 6, 6))
     turned = augment(x, at(angle=u), options(rotate=90))
     expected = torch.rot90(x, -turns, (2, 3))
     assert (turned.int() - expected.int()).abs().max() <= 1
 
 
-def test_half_a_turn_of_an_oblong_image():
+def test_rotation_of_a_rectangular_image_by_180_degrees():
     x = images((1, 6, 9))
     turned = augment(x, at(angle=0.0), options(rotate=180))
     assert (turned.int() - x.flip(2, 3).int()).abs().max() <= 1
 
 
 @given(st.floats(0, 1))
-def test_what_is_round_stays_round_in_an_oblong_image(u):
+def test_rotation_preserves_circles_in_rectangular_images(u):
     rows, columns = torch.meshgrid(torch.arange(31) - 15.0, torch.arange(61) - 30.0, indexing="ij")
     blob = (255 * (-(rows**2 + columns**2) / 50).exp()).to(torch.uint8)[None, None]
     turned = augment(blob, at(1, angle=u), options(rotate=180))
@@ -150,7 +150,7 @@ def test_what_is_round_stays_round_in_an_oblong_image(u):
 
 
 @pytest.mark.parametrize(("u", "factor"), [(1.0, 1.5), (0.0, 0.5)])
-def test_scale_is_that_of_what_is_seen(u, factor):
+def test_scale_changes_the_size_of_objects(u, factor):
     square = torch.zeros(1, 1, 40, 40, dtype=torch.uint8)
     square[..., 12:28, 12:28] = 255
     area = (augment(square, at(1, size=u), options(scale=0.5)) > 127).sum().item()
@@ -158,7 +158,7 @@ def test_scale_is_that_of_what_is_seen(u, factor):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.75])
-def test_a_crop_keeps_its_share_of_the_area_and_stays_inside(share):
+def test_crop_keeps_its_fraction_of_the_area(share):
     x = torch.arange(64, dtype=torch.uint8).expand(1, 1, 64, 64)
     kept = (1 - share) ** 0.5 * 64
     for place in (0.0, 0.5, 1.0):
@@ -169,7 +169,7 @@ def test_a_crop_keeps_its_share_of_the_area_and_stays_inside(share):
 
 
 @given(st.integers(0, 50), st.sampled_from([1, 3]))
-def test_mixed_pixels_lie_between_the_images_own(seed, n_channels):
+def test_interpolated_pixels_stay_within_the_range(seed, n_channels):
     x = images((n_channels, 6, 8)) // 2 + 60
     warped = augment(x, uniforms(seed=seed), options(rotate=180, scale=0.9, crop=0.9))
     for before, after in zip(x, warped, strict=True):
@@ -182,21 +182,21 @@ def test_mixed_pixels_lie_between_the_images_own(seed, n_channels):
 
 @pytest.mark.parametrize("n_channels", [1, 3])
 @pytest.mark.parametrize(("u", "factor"), [(0.0, 0.5), (1.0, 1.5)])
-def test_brightness_is_a_factor(n_channels, u, factor):
+def test_brightness_multiplies_pixels(n_channels, u, factor):
     x = images((n_channels, 6, 8))
     changed = augment(x, at(brightness=u), options(color=0.5))
     assert (changed.float() - (x * factor).clamp(max=255)).abs().max() <= 1
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_contrast_is_about_the_mean(n_channels):
+def test_contrast_preserves_the_mean(n_channels):
     x = images((n_channels, 6, 8)).float()
     mean = x.mean((1, 2, 3), keepdim=True)
     changed = augment(x.to(torch.uint8), at(contrast=0.0), options(color=0.5))
     assert (changed.float() - (mean + 0.5 * (x - mean))).abs().max() <= 1
 
 
-def test_saturation_is_about_the_gray_and_gray_has_none():
+def test_saturation_preserves_gray():
     x = images((3, 6, 8)).float()
     gray = x.mean(1, keepdim=True)
     changed = augment(x.to(torch.uint8), at(saturation=0.0), options(color=0.5))
@@ -205,7 +205,7 @@ def test_saturation_is_about_the_gray_and_gray_has_none():
 
 
 @given(st.integers(0, 100), st.sampled_from([1, 3]))
-def test_color_stays_within_its_bounds(seed, n_channels):
+def test_color_changes_stay_within_their_bounds(seed, n_channels):
     x = images((n_channels, 6, 8))
     changed = augment(x, uniforms(seed=seed), options(color=0.1)).float()
     mean = x.float().mean((1, 2, 3), keepdim=True)
@@ -218,7 +218,7 @@ def test_color_stays_within_its_bounds(seed, n_channels):
 
 
 @given(st.integers(0, 100))
-def test_an_option_leaves_the_draws_of_the_others_alone(seed):
+def test_options_use_separate_random_numbers(seed):
     """All options at once do what each does alone, one after the other."""
     x, u = images((3, 6, 8)), uniforms(seed=seed)
     on = {"shift": 0.3, "flip": True, "color": 0.4}
@@ -230,14 +230,14 @@ def test_an_option_leaves_the_draws_of_the_others_alone(seed):
     assert torch.equal(augment(x, u, options(shift=0.3, flip=True, rotate=30, scale=0.2, crop=0.2)), warped)
 
 
-def test_each_image_is_changed_by_its_own_numbers():
+def test_images_use_their_own_random_numbers():
     x = images(n=1).expand(20, -1, -1, -1)
     changed = augment(x, uniforms(20), options(rotate=90, color=0.5))
     assert len(changed.unique(dim=0)) == 20
 
 
 @given(st.floats(0.05, 0.9), st.integers(0, 100))
-def test_what_is_erased_is_a_rectangle_of_the_mean_color_of_the_rest(erase, seed):
+def test_erased_rectangle_has_the_mean_color(erase, seed):
     x = images((3, 12, 10), n=4, seed=seed)
     erased = augment(x, uniforms(4, seed), options(erase=erase))
     for before, after in zip(x.float(), erased.float(), strict=True):

@@ -23,7 +23,7 @@ def numbered(n, batch_size, seed=0):
 
 
 @given(sizes, batch_sizes, st.integers(0, 5))
-def test_every_image_once_an_epoch_with_its_label(n, batch_size, epoch):
+def test_epoch_contains_every_image_once(n, batch_size, epoch):
     batches = list(numbered(n, batch_size)(epoch, 0))
     x, y = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
     assert sorted(y.tolist()) == list(range(n))
@@ -31,7 +31,7 @@ def test_every_image_once_an_epoch_with_its_label(n, batch_size, epoch):
 
 
 @given(sizes, batch_sizes)
-def test_as_many_batches_as_it_says_and_none_of_one_image(n, batch_size):
+def test_number_of_batches_and_their_sizes(n, batch_size):
     batches = numbered(n, batch_size)
     counts = [len(y) for _, y in batches(0, 0)]
     assert len(counts) == batches.n_batches
@@ -41,19 +41,19 @@ def test_as_many_batches_as_it_says_and_none_of_one_image(n, batch_size):
 
 
 @pytest.mark.parametrize(("n", "expected"), [(8, [4, 4]), (9, [4, 5]), (10, [4, 4, 2]), (3, [3]), (5, [5]), (1, [1])])
-def test_a_single_image_left_over_joins_the_last_batch(n, expected):
+def test_single_remaining_image_joins_the_last_batch(n, expected):
     assert [len(y) for _, y in numbered(n, 4)(0, 0)] == expected
 
 
 @given(sizes, batch_sizes, st.integers(0, 3), st.data())
-def test_an_epoch_goes_on_from_any_position(n, batch_size, epoch, data):
+def test_epoch_resumes_at_any_position(n, batch_size, epoch, data):
     batches = numbered(n, batch_size)
     position = data.draw(st.integers(0, batches.n_batches))
     whole, rest = [[y.tolist() for _, y in batches(epoch, start)] for start in (0, position)]
     assert rest == whole[position:]
 
 
-def test_the_same_epoch_and_position_give_the_same_batch():
+def test_batches_are_determined_by_epoch_and_position():
     one, other = feed(9, augment=ROUGH), feed(9, augment=ROUGH)
     next(iter(other(5, 1)))  # what was asked for before is no matter
     for (x, y), (x_again, y_again) in zip(one(2, 0), other(2, 0), strict=True):
@@ -61,7 +61,7 @@ def test_the_same_epoch_and_position_give_the_same_batch():
         assert torch.equal(y, y_again)
 
 
-def test_epochs_and_seeds_differ_in_order_and_in_changes():
+def test_epochs_and_seeds_differ_in_order_and_augmentation():
     epochs = [torch.cat([y for _, y in numbered(30, 4, seed)(epoch, 0)]) for seed in (0, 1) for epoch in (0, 1)]
     assert len(torch.stack(epochs).unique(dim=0)) == 4
     one_image = feed(1, augment=ROUGH)
@@ -70,12 +70,12 @@ def test_epochs_and_seeds_differ_in_order_and_in_changes():
 
 
 @given(batch_sizes, batch_sizes)
-def test_the_batch_size_is_no_matter_to_an_image(one, other):
+def test_augmentation_of_an_image_does_not_depend_on_the_batch_size(one, other):
     x, x_other = (torch.cat([x for x, _ in feed(20, batch_size=size, augment=ROUGH)(3, 0)]) for size in (one, other))
     assert torch.equal(x, x_other)
 
 
-def test_images_come_in_the_unit_interval_channels_last():
+def test_batches_are_in_the_unit_interval_and_channels_last():
     x, _ = next(iter(feed(6, shape=(3, 8, 8), augment=ROUGH)(0, 0)))
     assert x.dtype == torch.float32
     assert x.min() >= 0
@@ -83,7 +83,7 @@ def test_images_come_in_the_unit_interval_channels_last():
     assert x.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_without_augmentation_images_are_the_stored_ones():
+def test_batches_without_augmentation_are_the_stored_images():
     batches = feed(6)
     for augment in (None, AugmentOptions(shift=0)):
         batches.augment = augment
@@ -91,13 +91,13 @@ def test_without_augmentation_images_are_the_stored_ones():
         assert torch.equal(x.flatten(1).sort(0).values, to_unit(batches.images.x).flatten(1).sort(0).values)
 
 
-def test_vectors_are_never_augmented():
+def test_vectors_are_not_augmented():
     batches = numbered(6, 4)
     batches.augment = ROUGH
     assert sorted(torch.cat([x[:, 0] for x, _ in batches(0, 0)]).tolist()) == list(range(6))
 
 
-def test_to_a_device_and_back_to_itself():
+def test_to_sets_the_device_and_returns_itself():
     batches = feed(6)
     assert batches.to(torch.device("meta")) is batches
     x, y = next(iter(batches(0, 0)))
@@ -113,7 +113,7 @@ def partly_labeled(n, n_labeled, batch_size, share, augment=None):
 
 
 @given(st.integers(20, 60), st.integers(1, 5), batch_sizes, st.integers(0, 3))
-def test_few_labeled_images_come_round_in_every_batch_and_the_others_once(n, n_labeled, batch_size, epoch):
+def test_few_labeled_images_are_oversampled(n, n_labeled, batch_size, epoch):
     batches = list(partly_labeled(n, n_labeled, batch_size, 0.5)(epoch, 0))
     numbers = torch.cat([x[:, 0] for x, _ in batches]).long()
     assert sorted(numbers[numbers >= n_labeled].tolist()) == list(range(n_labeled, n))
@@ -123,31 +123,31 @@ def test_few_labeled_images_come_round_in_every_batch_and_the_others_once(n, n_l
 
 
 @given(st.integers(20, 60), st.integers(1, 5), batch_sizes)
-def test_labeled_images_take_turns(n, n_labeled, batch_size):
+def test_labeled_images_are_oversampled_equally(n, n_labeled, batch_size):
     batches = list(partly_labeled(n, n_labeled, batch_size, 0.5)(0, 0))
     numbers = torch.cat([x[:, 0] for x, _ in batches]).long()
     counts = torch.bincount(numbers[numbers < n_labeled], minlength=n_labeled)
     assert counts.max() - counts.min() <= 1
 
 
-def test_every_batch_has_a_labeled_image_however_small_their_share():
+def test_every_batch_has_at_least_one_labeled_image():
     for x, y in partly_labeled(40, 2, 4, 0.1)(0, 0):
         assert int((y >= 0).sum()) == 1
         assert len(x) > 1
 
 
-def test_labeled_images_lie_anywhere_in_a_batch():
+def test_labeled_images_are_shuffled_within_a_batch():
     places = [(y >= 0).nonzero().flatten().tolist() for _, y in partly_labeled(400, 4, 8, 0.25)(0, 0)]
     assert {place for found in places for place in found} == set(range(8))
 
 
-def test_enough_labeled_images_are_shuffled_with_the_others():
+def test_enough_labeled_images_are_not_oversampled():
     batches = partly_labeled(40, 20, 8, 0.25)
     numbers = torch.cat([x[:, 0] for x, _ in batches(0, 0)]).long()
     assert sorted(numbers.tolist()) == list(range(40))
 
 
-def test_a_partly_labeled_epoch_goes_on_from_any_position():
+def test_partly_labeled_epoch_resumes_at_any_position():
     batches = partly_labeled(50, 4, 6, 0.5)
     whole, rest = ([x[:, 0].tolist() for x, _ in batches(1, start)] for start in (0, 5))
     assert rest == whole[5:]

@@ -36,7 +36,7 @@ def at_loss(*numbers):
 
 
 @pytest.mark.parametrize("epochs", [1, 4])
-def test_epochs(epochs):
+def test_training_lasts_for_the_epochs(epochs):
     steps = run(state(Weights(), epochs=epochs))
     assert [step.number for step in steps] == list(range(1, 3 * epochs + 1))
     assert [step.epoch for step in steps] == [i // 3 for i in range(3 * epochs)]
@@ -45,7 +45,7 @@ def test_epochs(epochs):
     assert [step.fraction for step in steps] == [i / (3 * epochs) for i in range(1, 3 * epochs + 1)]
 
 
-def test_minutes():
+def test_training_lasts_for_the_minutes():
     minutes = 0.2 / 60
     steps = run(state(Weights(), epochs=None, minutes=minutes))
     assert steps[-1].fraction == 1
@@ -56,7 +56,7 @@ def test_minutes():
     assert [step.fraction for step in steps[:-1]] == pytest.approx([s.elapsed / 60 / minutes for s in steps[:-1]])
 
 
-def test_minutes_of_an_interrupted_run_count():
+def test_minutes_include_an_interrupted_run():
     training = state(Weights(), epochs=None, minutes=1)
     training.progress.elapsed = 59.999
     steps = run(training)
@@ -64,17 +64,17 @@ def test_minutes_of_an_interrupted_run_count():
     assert len(steps) < 1000
 
 
-def test_a_finished_training_takes_no_step():
+def test_finished_training_takes_no_step():
     training = state(Weights())
     run(training)
     assert run(training) == []
 
 
-def test_a_model_without_objectives_takes_no_step():
+def test_model_without_objectives_takes_no_step():
     assert run(state(Gaussian(Task((1, 8, 8), (6, 7)), GaussianOptions()))) == []
 
 
-def test_a_step_says_what_happened():
+def test_step_reports_progress():
     training = state(Weights())
     steps = run(training)
     for step in steps:
@@ -87,13 +87,13 @@ def test_a_step_says_what_happened():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_rate_follows_the_schedule(name):
+def test_learning_rate_follows_the_schedule(name):
     steps = run(state(Weights(), schedule=name, learning_rate=0.5))
     rates = [0.5 * SCHEDULES[name](i / len(steps)) for i in range(len(steps))]
     assert [step.learning_rate for step in steps] == pytest.approx(rates)
 
 
-def test_whoever_stops_finds_the_state_at_the_step_just_seen():
+def test_stopping_leaves_the_state_at_the_last_step():
     training = state(Weights())
     for step in fit(training, feed(N)):
         if step.number == 4:
@@ -101,7 +101,7 @@ def test_whoever_stops_finds_the_state_at_the_step_just_seen():
     assert (training.progress.step, training.progress.epoch, training.progress.position) == (4, 1, 1)
 
 
-def test_the_loss_falls_and_the_average_follows():
+def test_loss_falls_and_the_average_follows():
     training = state(vae(), epochs=20, learning_rate=0.01)
     steps = run(training)
     losses = [step.losses["bound"] for step in steps]
@@ -113,18 +113,18 @@ def test_the_loss_falls_and_the_average_follows():
     assert L[1] > L[0]
 
 
-def test_bfloat16():
+def test_training_in_bfloat16():
     steps = run(state(vae(), epochs=1), dtype=torch.bfloat16)
     assert all(math.isfinite(step.losses["bound"]) for step in steps)
 
 
-def test_unlabeled_images_train_too():
+def test_unlabeled_images_are_trained_on():
     batches = feed(N)
     batches.labels = torch.full_like(batches.labels, -1)
     assert len(list(fit(state(vae(), epochs=1), batches))) == 3
 
 
-def test_measuring_sees_every_image_once():
+def test_closed_form_fit_sees_every_image_once():
     store = Store(N, (5,))
     batches = feed(N, shape=(5,))
     model = Gaussian(Task((5,), (7, 6)), GaussianOptions(shrinkage=0.1))
@@ -137,7 +137,7 @@ def test_measuring_sees_every_image_once():
 
 
 @pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
-def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
+def test_gradient_is_clipped_to_the_maximum_norm(size):
     """The first step of SGD with Nesterov's momentum of 0.9 is 1.9 times the gradient."""
     training = state(
         Weights(lambda loss, weight, n: size * weight),
@@ -152,7 +152,7 @@ def test_a_gradient_is_shortened_to_the_clip_and_never_lengthened(size):
     assert moved == pytest.approx(1.9 * 0.1 * min(size, 0.5), rel=1e-2, abs=1e-6)
 
 
-def test_the_clip_is_of_all_parameters_together():
+def test_gradient_clipping_uses_the_total_norm():
     training = state(vae(), optimizer="sgd", schedule="constant", learning_rate=0.1, max_grad_norm=1e-3, weight_decay=0)
     before = [parameter.detach().clone() for parameter in training.model.parameters()]
     next(fit(training, feed(N)))
@@ -160,7 +160,7 @@ def test_the_clip_is_of_all_parameters_together():
     assert moved.norm().item() == pytest.approx(1.9 * 0.1 * 1e-3, rel=1e-2)
 
 
-def test_gradients_are_not_left_behind():
+def test_gradients_are_cleared_after_each_step():
     training = state(vae(), epochs=1)
     run(training)
     assert all(parameter.grad is None for parameter in training.model.parameters())
@@ -169,7 +169,7 @@ def test_gradients_are_not_left_behind():
 # --- several objectives ---------------------------------------------------------------------------------------------
 
 
-def test_an_objective_has_its_turn_every_so_many_steps():
+def test_objective_is_updated_at_its_interval():
     training = state(Weights(every=(1, 3)))
     before = [weight.item() for weight in training.model.weights]
     for step in fit(training, feed(N)):
@@ -181,7 +181,7 @@ def test_an_objective_has_its_turn_every_so_many_steps():
         before = now
 
 
-def test_an_objective_may_learn_at_a_share_of_the_rate():
+def test_objective_uses_its_lr_ratio():
     class Uneven(Weights):
         def objectives(self):
             first, second = super().objectives()
@@ -192,7 +192,7 @@ def test_an_objective_may_learn_at_a_share_of_the_rate():
     assert [each.param_groups[0]["lr"] for each in training.optimizers] == [0.5, 0.125]
 
 
-def test_every_loss_has_noise_of_its_own_and_always_the_same():
+def test_losses_have_separate_reproducible_generators():
     one, other = Weights(every=(1, 1)), Weights(every=(1, 1))
     run(state(one))
     run(state(other))
@@ -227,7 +227,7 @@ BAD = [infinite, exploded, not_a_number, without_a_slope]
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_bad_loss_goes_back_to_the_epochs_start_at_half_the_rate(bad):
+def test_divergence_rolls_back_to_the_snapshot_at_half_the_rate(bad):
     model = Weights(lambda loss, weight, n: bad(loss) if n == 5 else loss)
     training = state(model, schedule="constant", learning_rate=0.1)
     steps, weights = [], []
@@ -246,7 +246,7 @@ def test_a_bad_loss_goes_back_to_the_epochs_start_at_half_the_rate(bad):
     assert training.progress.rollbacks == 1
 
 
-def test_everything_goes_back_moments_average_and_counters_too():
+def test_rollback_restores_moments_average_and_counters():
     clean, spoiled = state(vae()), state(vae())
     run(clean)
     objective = spoiled.objectives[0].loss
@@ -264,19 +264,19 @@ def test_everything_goes_back_moments_average_and_counters_too():
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_loss_may_rise_within_reason():
+def test_moderate_rise_of_the_loss_is_tolerated():
     rising = Weights(lambda loss, weight, n: loss + n)
     assert all(step.note is None for step in run(state(rising)))
 
 
-def test_a_loss_without_a_bound_may_rise_without_reason_but_must_be_finite():
+def test_unbounded_loss_may_rise_but_must_be_finite():
     model = Weights(lambda loss, weight, n: loss + 1e4 * n if n != 5 else loss * math.nan)
     model.objectives = lambda: tuple(replace(objective, bounded=False) for objective in Weights.objectives(model))
     assert [step.number for step in run(state(model)) if step.note] == [3]
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
+def test_fourth_divergence_raises(bad):
     model = Weights(lambda loss, weight, n: bad(loss) if n > 4 else loss)
     training = state(model, schedule="constant", learning_rate=0.1)
     steps = fit(training, feed(N))
@@ -297,7 +297,7 @@ def test_the_fourth_time_it_gives_up_and_says_what_to_do(bad):
         assert words in str(raised.value)
 
 
-def test_rollbacks_far_apart_count_together():
+def test_rollbacks_are_counted_over_the_whole_training():
     model = Weights(at_loss(2, 6, 10))
     training = state(model, epochs=6)
     run(training)
@@ -306,14 +306,14 @@ def test_rollbacks_far_apart_count_together():
 
 
 @pytest.mark.parametrize("ruin", [{2: -1e4, 3: 1e6}, {2: 1e6, 3: -1e4, 4: 1e6}], ids=["once", "twice"])
-def test_a_way_back_forgets_the_lowest_loss_of_the_way_there(ruin):
+def test_rollback_restores_the_lowest_loss(ruin):
     """A loss that plunges on its way to ruin is no measure for the losses after, however often it leads to one place."""
     model = Weights(lambda loss, weight, n: loss + ruin.get(n, 0.0))
     steps = run(state(model))
     assert [step.number for step in steps if step.note] == [1] * sum(added > 0 for added in ruin.values())
 
 
-def test_a_long_epoch_is_kept_every_so_many_steps():
+def test_long_epoch_has_intermediate_snapshots():
     n = 2 * 200 + 100
     model = Weights(at_loss(200 + 10))
     training = state(model, epochs=1)
@@ -326,7 +326,7 @@ def test_a_long_epoch_is_kept_every_so_many_steps():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimizer):
+def test_resumed_training_ends_identically(optimizer):
     batches = feed(N, augment=ROUGH)
 
     def fresh():
@@ -356,7 +356,7 @@ def test_resumed_at_any_step_it_ends_bit_for_bit_the_same(optimizer):
 
 
 @pytest.mark.parametrize("bad", [2, 4, 6, 10])
-def test_resumed_where_a_bad_step_leads_back_to_it_goes_back_as_before(bad):
+def test_resumed_training_rolls_back_identically(bad):
     def ruined_once():
         training = state(Weights(), epochs=4)
 
@@ -379,7 +379,7 @@ def test_resumed_where_a_bad_step_leads_back_to_it_goes_back_as_before(bad):
     assert document["progress"] | {"elapsed": 0} == document_other["progress"] | {"elapsed": 0}
 
 
-def test_resumed_with_several_objectives_each_keeps_its_turn():
+def test_resumed_training_keeps_objective_intervals():
     whole, first, second = (Weights(every=(1, 2)) for _ in range(3))
     run(state(whole))
     training = state(first)
@@ -393,7 +393,7 @@ def test_resumed_with_several_objectives_each_keeps_its_turn():
     assert [w.item() for w in second.weights] == [w.item() for w in whole.weights]
 
 
-def test_what_halved_the_rate_is_remembered():
+def test_resumed_training_keeps_the_reduced_rate():
     training = state(Weights(at_loss(2)), schedule="constant", learning_rate=0.1)
     run(training)
     resumed = state(Weights(), epochs=6, schedule="constant", learning_rate=0.1)

@@ -20,7 +20,7 @@ def parameters():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lowers_a_quadratic(name):
+def test_optimizer_lowers_a_quadratic(name):
     weights = parameters()
     chosen = make_optimizer(weights, TrainingOptions(optimizer=name, learning_rate=0.1))
 
@@ -36,7 +36,7 @@ def test_lowers_a_quadratic(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_weight_decay_pulls_matrices_and_spares_vectors(name):
+def test_weight_decay_affects_matrices_only(name):
     weights = parameters()
     chosen = make_optimizer(weights, TrainingOptions(optimizer=name, weight_decay=0.5, learning_rate=0.01))
     for weight in weights:
@@ -48,7 +48,7 @@ def test_weight_decay_pulls_matrices_and_spares_vectors(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_weight_decay_nothing_is_pulled(name):
+def test_zero_weight_decay_changes_nothing(name):
     weights = parameters()
     chosen = make_optimizer(weights, TrainingOptions(optimizer=name, weight_decay=0))
     for weight in weights:
@@ -58,7 +58,7 @@ def test_without_weight_decay_nothing_is_pulled(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_parameter_is_in_one_group_at_the_rate_asked_for(name):
+def test_every_parameter_is_in_one_group_with_the_learning_rate(name):
     weights = parameters()
     groups = make_optimizer(weights, TrainingOptions(optimizer=name, learning_rate=0.125)).param_groups
     assert sorted(id(p) for group in groups for p in group["params"]) == sorted(id(p) for p in weights)
@@ -66,18 +66,18 @@ def test_every_parameter_is_in_one_group_at_the_rate_asked_for(name):
 
 
 @pytest.mark.parametrize("kept", [0, 2])
-def test_vectors_alone_and_matrices_alone(kept):
+def test_empty_groups_are_omitted(kept):
     assert len(make_optimizer(parameters()[kept : kept + 2], TrainingOptions()).param_groups) == 1
 
 
-def test_momentum_is_that_of_sgd_and_the_first_of_adams():
+def test_momentum_is_the_first_beta_of_adam():
     asked = {name: TrainingOptions(optimizer=name, momentum=0.5, beta2=0.75) for name in NAMES}
     groups = {name: make_optimizer(parameters(), options).param_groups[0] for name, options in asked.items()}
     assert groups["sgd"]["momentum"] == 0.5
     assert groups["adam"]["betas"] == groups["adamw"]["betas"] == (0.5, 0.75)
 
 
-def test_an_unknown_name_is_refused_with_those_there_are():
+def test_unknown_optimizer_is_rejected():
     with pytest.raises(ValidationError, match="adamw"):
         TrainingOptions(optimizer="adamm")
 
@@ -90,12 +90,12 @@ fractions = st.floats(0, 1)
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @given(fraction=fractions)
-def test_a_factor_is_positive_and_at_most_one(name, fraction):
+def test_schedule_factor_is_positive_and_at_most_one(name, fraction):
     assert 0 < SCHEDULES[name](fraction) <= 1
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_every_schedule_reaches_the_largest_rate(name):
+def test_schedule_reaches_the_maximum_rate(name):
     assert max(SCHEDULES[name](i / 1000) for i in range(1001)) == 1
 
 
@@ -103,20 +103,20 @@ def test_every_schedule_reaches_the_largest_rate(name):
     ("schedule", "start", "end"),
     [("one_cycle", 0.04, 1e-3), ("cosine", 1, 1e-3), ("step", 1, 0.01), ("constant", 1, 1), ("wsd", 1, 1e-3)],
 )
-def test_start_and_end(schedule, start, end):
+def test_schedule_start_and_end(schedule, start, end):
     assert SCHEDULES[schedule](0.0) == pytest.approx(start)
     assert SCHEDULES[schedule](1.0) == pytest.approx(end)
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "wsd"])
 @given(a=fractions, b=fractions)
-def test_smooth_schedules_do_not_jump(schedule, a, b):
+def test_smooth_schedules_are_continuous(schedule, a, b):
     steepest = math.pi / 2 / WARMUP
     assert abs(SCHEDULES[schedule](a) - SCHEDULES[schedule](b)) <= steepest * abs(a - b) + 1e-12
 
 
 @given(fractions, fractions)
-def test_one_cycle_climbs_and_then_falls(a, b):
+def test_one_cycle_increases_then_decreases(a, b):
     a, b = sorted((a, b))
     if b <= WARMUP:
         assert SCHEDULES["one_cycle"](a) <= SCHEDULES["one_cycle"](b)
@@ -126,11 +126,11 @@ def test_one_cycle_climbs_and_then_falls(a, b):
 
 @pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
 @given(a=fractions, b=fractions)
-def test_the_others_never_climb(schedule, a, b):
+def test_other_schedules_never_increase(schedule, a, b):
     assert SCHEDULES[schedule](min(a, b)) >= SCHEDULES[schedule](max(a, b))
 
 
-def test_steps_by_hand():
+def test_step_schedule_values():
     assert [SCHEDULES["step"](fraction) for fraction in (0.0, 0.49, 0.5, 0.74, 0.75, 1.0)] == [
         1,
         1,

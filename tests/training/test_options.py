@@ -10,7 +10,7 @@ from likely.training.options import AugmentOptions, TrainingOptions
 numbers_of_images = st.integers(1, 10**7)
 
 
-def test_epochs_and_minutes_together_are_refused_with_both_named():
+def test_epochs_and_minutes_together_are_rejected():
     with pytest.raises(ValidationError, match=r"epochs \(3\) and minutes \(0\.5\) are alternatives"):
         TrainingOptions(epochs=3, minutes=0.5)
 
@@ -32,14 +32,14 @@ def test_epochs_and_minutes_together_are_refused_with_both_named():
     ],
     ids=str,
 )
-def test_a_wrong_option_is_refused_by_its_name(wrong):
+def test_invalid_option_is_named(wrong):
     with pytest.raises(ValidationError) as refusal:
         TrainingOptions(**wrong)
     assert next(iter(wrong)) in str(refusal.value)
 
 
 @given(numbers_of_images)
-def test_what_is_left_out_is_filled_in(n_images):
+def test_resolve_fills_in_defaults(n_images):
     options = TrainingOptions().resolve(n_images)
     assert options.batch_size in {16, 32, 64, 128, 256}
     assert 5 <= options.epochs <= 200
@@ -50,20 +50,20 @@ def test_what_is_left_out_is_filled_in(n_images):
 
 
 @given(numbers_of_images)
-def test_filled_in_is_filled_in(n_images):
+def test_resolve_is_idempotent(n_images):
     options = TrainingOptions().resolve(n_images)
     assert options.resolve(n_images) == options
     assert options.resolve(n_images // 2 + 1) == options
 
 
 @given(numbers_of_images, numbers_of_images)
-def test_more_images_take_no_smaller_batches_and_no_more_epochs_of_one_size(one, other):
+def test_resolve_is_monotonic_in_the_number_of_images(one, other):
     few, many = (TrainingOptions().resolve(n) for n in sorted((one, other)))
     assert few.batch_size <= many.batch_size
     assert few.batch_size < many.batch_size or few.epochs >= many.epochs
 
 
-def test_what_was_said_stays():
+def test_resolve_keeps_explicit_options():
     options = TrainingOptions(epochs=7, batch_size=3).resolve(10_000)
     assert (options.epochs, options.batch_size) == (7, 3)
     by_minutes = TrainingOptions(minutes=2).resolve(10_000)
@@ -83,7 +83,7 @@ def test_every_option_is_described():
         assert all(field.description for field in kind.model_fields.values())
 
 
-def test_what_suits_a_family_gives_way_to_what_was_asked_for():
+def test_explicit_options_override_family_defaults():
     better = {"learning_rate": 1e-4, "momentum": 0.5}
     found = TrainingOptions(learning_rate=4e-3, augment=AugmentOptions(flip=True)).with_defaults(better)
     assert (found.learning_rate, found.momentum) == (4e-3, 0.5)
@@ -91,7 +91,7 @@ def test_what_suits_a_family_gives_way_to_what_was_asked_for():
     assert found.schedule == TrainingOptions().schedule
 
 
-def test_what_suits_stays_what_it_is_when_it_is_stored_and_read():
+def test_family_defaults_survive_a_round_trip():
     found = TrainingOptions(epochs=3).with_defaults({"momentum": 0.5})
     stored = TrainingOptions.model_validate(found.model_dump())
     assert stored.with_defaults({"momentum": 0.1}) == found

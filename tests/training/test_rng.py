@@ -27,13 +27,13 @@ def test_uniforms_lie_in_the_unit_interval(seed, epoch, indices, n):
 
 
 @given(seeds, epochs, st.lists(st.integers(0, 1000), min_size=1, max_size=8), st.integers(1, 12))
-def test_an_image_has_its_own_whatever_the_batch(seed, epoch, indices, n):
+def test_uniforms_do_not_depend_on_the_batch(seed, epoch, indices, n):
     u = hash_uniforms(seed, epoch, np.array(indices), 12)
     for i, row in zip(indices, u, strict=True):
         assert torch.equal(hash_uniforms(seed, epoch, np.array([i]), n)[0], row[:n])
 
 
-def test_they_differ_by_image_epoch_seed_and_place():
+def test_uniforms_differ_by_image_epoch_seed_and_index():
     u = torch.stack([numbers(seed=seed, epoch=epoch, n_images=20) for seed in range(3) for epoch in range(3)])
     # Of 1,980 numbers of 24 bits a pair or two may coincide by chance: n²/2 · 2⁻²⁴ are expected.
     assert len(u.unique()) >= u.numel() - 10
@@ -56,23 +56,23 @@ def test_uniforms_are_uniform(draw):
 
 
 @pytest.mark.parametrize("draw", SLICES.values(), ids=SLICES)
-def test_neighbors_are_not_related(draw):
+def test_uniforms_of_adjacent_images_are_uncorrelated(draw):
     u = draw().flatten().double().numpy()
     assert abs(np.corrcoef(u[:-1], u[1:])[0, 1]) < 5.5 / np.sqrt(len(u))  # a normal's chance beyond is 4e-8
 
 
 @given(seeds, epochs, st.integers(0, 200))
-def test_an_order_is_a_permutation(seed, epoch, n):
+def test_permutation_contains_every_index_once(seed, epoch, n):
     assert sorted(permutation(seed, epoch, n)) == list(range(n))
 
 
-def test_an_order_is_of_its_seed_and_epoch():
+def test_permutation_depends_on_seed_and_epoch():
     orders = {tuple(permutation(seed, epoch, 30)) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
     assert np.array_equal(permutation(3, 4, 30), permutation(3, 4, 30))
 
 
-def test_noise_is_of_its_seed_and_step():
+def test_generator_depends_on_seed_and_step():
     draws = {torch.rand((), generator=generator(seed, step, CPU)).item() for seed in range(10) for step in range(10)}
     assert len(draws) >= 99
     again = [torch.rand(3, generator=generator(7, 8, CPU)) for _ in range(2)]
@@ -80,11 +80,11 @@ def test_noise_is_of_its_seed_and_step():
 
 
 @given(seeds, st.integers(0, 10**9))
-def test_any_seed_and_step_make_a_generator(seed, step):
+def test_generator_accepts_any_seed_and_step(seed, step):
     assert generator(seed, step, CPU).device == CPU
 
 
-def test_nothing_else_is_drawn_from():
+def test_global_generators_are_unused():
     torch.manual_seed(0)
     before, legacy = torch.get_rng_state(), np.random.get_state()[1].copy()
     numbers()

@@ -42,7 +42,7 @@ def through_a_file(tensors, document):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_round_trip_through_a_file(optimizer):
+def test_snapshot_survives_a_file(optimizer):
     tensors, document = trained(optimizer=optimizer).snapshot()
     fresh = state(vae(), optimizer=optimizer, seed=99)
     fresh.restore(*through_a_file(tensors, document))
@@ -53,7 +53,7 @@ def test_round_trip_through_a_file(optimizer):
 
 
 @pytest.mark.parametrize(("optimizer", "moments"), [("adamw", 2), ("adam", 2), ("adagrad", 1), ("sgd", 1)])
-def test_a_snapshot_has_every_parameter_and_its_moments(optimizer, moments):
+def test_snapshot_contains_parameters_and_moments(optimizer, moments):
     training = trained(optimizer=optimizer)
     tensors, _ = training.snapshot()
     n_parameters = len(list(training.model.parameters()))
@@ -64,7 +64,7 @@ def test_a_snapshot_has_every_parameter_and_its_moments(optimizer, moments):
     assert "ema/n_averaged" in tensors
 
 
-def test_a_snapshot_before_the_first_step_restores():
+def test_snapshot_before_the_first_step_restores():
     training = state(vae())
     tensors, document = training.snapshot()
     assert not any(name.startswith(("optimizer", "best")) for name in tensors)
@@ -73,7 +73,7 @@ def test_a_snapshot_before_the_first_step_restores():
     equal(other.snapshot()[0], tensors)
 
 
-def test_a_snapshot_is_a_copy():
+def test_snapshot_is_a_copy():
     training = trained()
     tensors, document = training.snapshot()
     kept, kept_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
@@ -83,7 +83,7 @@ def test_a_snapshot_is_a_copy():
     assert document == kept_document
 
 
-def test_training_on_after_restoring_leaves_the_snapshot_as_it_was():
+def test_training_after_restore_does_not_change_the_snapshot():
     tensors, document = trained().snapshot()
     kept, kept_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
     training = state(vae())
@@ -94,7 +94,7 @@ def test_training_on_after_restoring_leaves_the_snapshot_as_it_was():
     assert document == kept_document
 
 
-def test_restoring_puts_numbers_into_the_tensors_there_are():
+def test_restore_writes_into_existing_tensors():
     """The objectives and the optimizers go on holding the model's own parameters, in the memory format it is in."""
     training = state(vae())
     before = [(id(p), p.stride()) for p in training.model.parameters()]
@@ -104,7 +104,7 @@ def test_restoring_puts_numbers_into_the_tensors_there_are():
     assert of_optimizer == {identity for identity, _ in before}
 
 
-def test_the_best_is_kept_until_there_is_a_better():
+def test_best_weights_are_replaced_by_better_ones_only():
     training = state(vae())
     assert training.update_best(2.0)
     best = {name: t.clone() for name, t in training.best.items()}
@@ -120,14 +120,14 @@ def test_the_best_is_kept_until_there_is_a_better():
     assert_close(training.best["component_mean"], best["component_mean"] + 1)
 
 
-def test_the_best_weights_are_used():
+def test_load_best_loads_the_best_weights():
     training = trained()
     best = {name: t.clone() for name, t in training.best.items()}
     training.load_best()
     equal(dict(training.model.state_dict()), best)
 
 
-def test_without_a_best_the_averaged_weights_are_used():
+def test_load_best_without_a_score_loads_the_average():
     training = state(vae())
     for _ in fit(training, feed(13)):
         pass
@@ -136,7 +136,7 @@ def test_without_a_best_the_averaged_weights_are_used():
     equal(dict(training.model.state_dict()), dict(training.ema_model.state_dict()))
 
 
-def test_the_average_starts_anew_from_the_model():
+def test_reset_ema_restarts_from_the_current_weights():
     training = state(vae())
     with torch.no_grad():
         training.model.component_mean += 1
@@ -144,7 +144,7 @@ def test_the_average_starts_anew_from_the_model():
     assert torch.equal(training.ema_model.component_mean, training.model.component_mean)
 
 
-def test_the_options_rate_and_objectives_are_the_models():
+def test_state_has_the_objectives_of_the_model_and_the_learning_rate():
     training = state(vae(), learning_rate=0.25)
     assert [objective.name for objective in training.objectives] == ["bound"]
     assert {group["lr"] for group in training.optimizers[0].param_groups} == {0.25}
