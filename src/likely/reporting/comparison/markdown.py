@@ -16,7 +16,7 @@ from likely.reporting.comparison.columns import (
     Row,
 )
 from likely.reporting.comparison.content import Comparison
-from likely.reporting.comparison.summary import environment_entries, fidelity_notes, summarize
+from likely.reporting.comparison.summary import Summary, summarize
 from likely.reporting.formatting import breadth, listing
 from likely.reporting.model_card import plain
 
@@ -39,23 +39,21 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     )
     yield from ("## Predictions", "", *_table(comparison, PREDICTIONS))
     yield from ("## Costs", "", *_table(comparison, COSTS))
-    yield from _sample_quality(comparison)
+    yield from _sample_quality(comparison, summary)
     if summary.caveats:
         yield from ("## Caveats", "", *(f"- {plain(caveat.text)}" for caveat in summary.caveats), "")
-    yield "; ".join(f"{title}: {plain(value)}" for title, value in environment_entries(comparison)) + "."
+    yield "; ".join(f"{title}: {plain(value)}" for title, value in summary.environment) + "."
 
 
-def _sample_quality(comparison: Comparison) -> Iterator[str]:
-    by_seed = comparison.fidelity_by_seed
-    if not by_seed:
+def _sample_quality(comparison: Comparison, summary: Summary) -> Iterator[str]:
+    if not comparison.fidelity_by_seed:
         return
     yield from ("## Sample quality", "")
     if (reason := comparison.incomparability) is not None:
         yield from (plain(reason), "")
         return
     yield from _table(comparison, FIDELITY, with_means=comparison.difference_between_seeds is None)
-    notes = fidelity_notes(comparison, next(iter(by_seed.values()))[0])
-    yield from (*(f"- {plain(note)}" for note in notes), "")
+    yield from (*(f"- {plain(note)}" for note in summary.fidelity_notes), "")
 
 
 def _table(comparison: Comparison, columns: Sequence[MetricColumn], *, with_means: bool = True) -> Iterator[str]:

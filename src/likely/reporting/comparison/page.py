@@ -10,7 +10,6 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 from PIL import Image
 
-from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.metrics import Reliability
 from likely.reporting.comparison.charts import Point, cost_chart, learning_curve_chart
 from likely.reporting.comparison.columns import (
@@ -24,7 +23,7 @@ from likely.reporting.comparison.columns import (
     Row,
 )
 from likely.reporting.comparison.content import Comparison
-from likely.reporting.comparison.summary import environment_entries, fidelity_notes, summarize
+from likely.reporting.comparison.summary import summarize
 from likely.reporting.formatting import listing, percent
 from likely.reporting.html.charts import reliability_diagram
 from likely.reporting.html.page import (
@@ -208,18 +207,17 @@ def _image_svg(image: Image.Image, families: tuple[str, ...]) -> Markup:
 
 
 def _fidelity(comparison: Comparison) -> Iterator[_Section]:
-    by_seed = comparison.fidelity_by_seed
-    if not by_seed:
+    if not comparison.fidelity_by_seed:
         return
     introduction = (
         "Similarity between the generated and the real test images, as sets. FID and KID are distances, 0 for equal sets; "
         "precision and density measure realism, recall and coverage diversity."
     )
-    blocks = tuple(_fidelity_blocks(comparison, next(iter(by_seed.values()))[0]))
+    blocks = tuple(_fidelity_blocks(comparison))
     yield _Section("sample-quality", "Sample quality", introduction, blocks, "are their images any good?")
 
 
-def _fidelity_blocks(comparison: Comparison, found: Fidelity) -> Iterator[Block]:
+def _fidelity_blocks(comparison: Comparison) -> Iterator[Block]:
     reason = comparison.incomparability
     if reason is not None:
         yield Paragraph(reason)
@@ -227,7 +225,7 @@ def _fidelity_blocks(comparison: Comparison, found: Fidelity) -> Iterator[Block]
     # No mean over seeds whose real images differ.
     rows = MetricTable.family_rows if comparison.difference_between_seeds is None else MetricTable.seed_rows
     yield _table("Sample quality", comparison, FIDELITY, rows)
-    yield from (Paragraph(text) for text in fidelity_notes(comparison, found))
+    yield from (Paragraph(note) for note in summarize(comparison).fidelity_notes)
 
 
 # --- provenance -----------------------------------------------------------------------------------------------------
@@ -256,7 +254,7 @@ def _environment(comparison: Comparison) -> _Section:
         "This command reproduces the benchmark. After an interruption it resumes and skips finished measurements."
     )
     blocks: list[Block] = [Code(comparison.command)] if comparison.command else []
-    entries = DefinitionList(tuple(environment_entries(comparison)))
+    entries = DefinitionList(summarize(comparison).environment)
     return _Section("provenance", "Environment", introduction, (*blocks, entries))
 
 

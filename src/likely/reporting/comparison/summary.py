@@ -18,59 +18,30 @@ _FEW_IMAGES = 1000
 
 
 class Summary(NamedTuple):
-    """Top of a comparison: the result and the setup in one or two sentences each, the best values, and caveats."""
+    """A comparison in words: result and setup in one or two sentences each, the best values, caveats, and notes.
+
+    `fidelity_notes` name the extractor, the images and the definitions without which fidelity metrics mean nothing;
+    `environment` holds names and values.
+    """
 
     result: str
     setup: str
     tiles: tuple[MetricTile, ...]
     caveats: tuple[Caveat, ...]
+    fidelity_notes: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
 
 
 def summarize(comparison: Comparison) -> Summary:
-    """Return the most accurate family and the one with the lowest FID, the common setup, and the caveats, notes last."""
-    return Summary(_result(comparison), _setup(comparison), tuple(_tiles(comparison)), tuple(_caveats(comparison)))
-
-
-def fidelity_notes(comparison: Comparison, found: Fidelity) -> Iterator[str]:
-    """Yield the extractor, the images and the definitions without which fidelity metrics mean nothing."""
-    yield extractor_description(found)
-    reason = comparison.difference_between_seeds
-    if reason is not None:
-        yield f"Compare families of the same seed only: {reason}."
-    quality = next((result.sample_quality for result in comparison.results if result.sample_quality), None)
-    consistency = found.class_consistency or (quality.class_consistency if quality else None)
-    if consistency:
-        accuracy = consistency.real_accuracy
-        own = "" if accuracy is None else f", whose accuracy on real images is {percent(accuracy)}"
-        yield (
-            "Class consistency: generated images that are classified as the class that they were generated for, by "
-            f"{consistency.classifier}{own}."
-        )
-    if quality:
-        duplicates = quality.near_duplicates
-        fraction = duplicates.real_fraction
-        of_real = "" if fraction is None else f"; of the real test images, {percent(fraction)} are"
-        yield (
-            f"Near-duplicates: the fraction of {plural(duplicates.n, 'generated image')} that are near-duplicates of one of "
-            f"{plural(duplicates.n_train, 'training image')}{of_real}."
-        )
-    yield _intra_class_note(found)
-
-
-def environment_entries(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    """Yield the names and values that describe the environment of the measurements."""
-    results = [result for result in comparison.results if result.error is None]
-    yield "Machine", _distinct(result.machine for result in results)
-    yield "Threads", _distinct(str(result.threads) for result in results)
-    yield "Seeds", ", ".join(map(str, comparison.seeds))
-    yield "Date", _distinct(result.date for result in results)
-    yield "likely", _distinct(result.version for result in results)
-    if any(result.commit for result in results):
-        yield "Commit", _distinct(_short_commit(result.commit) for result in results)
-    yield from ((name, version) for name, version in comparison.versions.items() if name != "likely")
-    efficiency = next((result.efficiency for result in results if result.efficiency), None)
-    if efficiency:
-        yield "Timing", f"medians of {efficiency.n_repeats} rounds of {plural(efficiency.n_timed, 'image')}"
+    """Describe a comparison, notes last among the caveats."""
+    return Summary(
+        result=_result(comparison),
+        setup=_setup(comparison),
+        tiles=tuple(_tiles(comparison)),
+        caveats=tuple(_caveats(comparison)),
+        fidelity_notes=tuple(_fidelity_notes(comparison)),
+        environment=tuple(_environment(comparison)),
+    )
 
 
 def _result(comparison: Comparison) -> str:
@@ -235,7 +206,50 @@ def _few_images_for_features(comparison: Comparison) -> Iterator[str]:
         )
 
 
-# --- notes ----------------------------------------------------------------------------------------------------------
+# --- notes on fidelity and the environment ------------------------------------------------------------------------
+
+
+def _fidelity_notes(comparison: Comparison) -> Iterator[str]:
+    found = next((result.fidelity for result in comparison.results if result.fidelity), None)
+    if found is None:
+        return
+    yield extractor_description(found)
+    reason = comparison.difference_between_seeds
+    if reason is not None:
+        yield f"Compare families of the same seed only: {reason}."
+    quality = next((result.sample_quality for result in comparison.results if result.sample_quality), None)
+    consistency = found.class_consistency or (quality.class_consistency if quality else None)
+    if consistency:
+        accuracy = consistency.real_accuracy
+        own = "" if accuracy is None else f", whose accuracy on real images is {percent(accuracy)}"
+        yield (
+            "Class consistency: generated images that are classified as the class that they were generated for, by "
+            f"{consistency.classifier}{own}."
+        )
+    if quality:
+        duplicates = quality.near_duplicates
+        fraction = duplicates.real_fraction
+        of_real = "" if fraction is None else f"; of the real test images, {percent(fraction)} are"
+        yield (
+            f"Near-duplicates: the fraction of {plural(duplicates.n, 'generated image')} that are near-duplicates of one of "
+            f"{plural(duplicates.n_train, 'training image')}{of_real}."
+        )
+    yield _intra_class_note(found)
+
+
+def _environment(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    results = [result for result in comparison.results if result.error is None]
+    yield "Machine", _distinct(result.machine for result in results)
+    yield "Threads", _distinct(str(result.threads) for result in results)
+    yield "Seeds", ", ".join(map(str, comparison.seeds))
+    yield "Date", _distinct(result.date for result in results)
+    yield "likely", _distinct(result.version for result in results)
+    if any(result.commit for result in results):
+        yield "Commit", _distinct(_short_commit(result.commit) for result in results)
+    yield from ((name, version) for name, version in comparison.versions.items() if name != "likely")
+    efficiency = next((result.efficiency for result in results if result.efficiency), None)
+    if efficiency:
+        yield "Timing", f"medians of {efficiency.n_repeats} rounds of {plural(efficiency.n_timed, 'image')}"
 
 
 def _intra_class_note(fidelity: Fidelity) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,6 @@ from likely.reporting.html.svg import (
     Scale,
     drawing,
     element,
-    legend,
     line,
     percent_label,
     text,
@@ -44,7 +43,7 @@ def line_chart(epochs: Ints, series: Mapping[str, Floats], label: str) -> Markup
     labels = [f"{name} {_last(row)}" for name, row in zip(series, values, strict=True)]
     lines = [mark for kind, row in zip(kinds, values, strict=True) for mark in _curve(plot, epochs, row, kind)]
     axes = (*plot.y_axis(), *plot.x.x_axis(plot.y.start, "epoch"))
-    return drawing(label, WIDTH, HEIGHT, *legend(zip(kinds, labels, strict=True)), *axes, plot.clipped(lines))
+    return drawing(label, WIDTH, HEIGHT, *_legend(zip(kinds, labels, strict=True)), *axes, plot.clipped(lines))
 
 
 def _range(values: Floats) -> tuple[float, float]:
@@ -229,7 +228,7 @@ def false_alarm_chart(rows: tuple[FalseAlarmRow, ...], alpha: float) -> Markup:
         f"False-alarm rates against alpha = {percent_label(alpha)}, in {plural(len(rows), 'row')}",
         WIDTH,
         bottom + 36,
-        *legend([("s1", "measured"), ("warm", "above the bound"), ("limit", "95% bound")], 2),
+        *_legend([("s1", "measured"), ("warm", "above the bound"), ("limit", "95% bound")], 2),
         line((x(alpha), 30), (x(alpha), bottom), class_="ideal"),
         *x.x_axis(bottom, f"false-alarm rate; dashed line: alpha = {percent_label(alpha)}", percent_label),
         *(mark for i, row in enumerate(rows) for mark in _false_alarm_marks(x, 44.0 + 20 * i, names[i], row)),
@@ -257,7 +256,7 @@ def p_value_histogram(known: Floats, unknown: Floats | None, alpha: float | None
         f"Histogram of the p-values of {' and '.join(groups)}",
         WIDTH,
         HEIGHT,
-        *legend(zip(kinds, groups, strict=True)),
+        *_legend(zip(kinds, groups, strict=True)),
         *plot.y_axis(percent_label),
         *(bar for i, each in enumerate(fractions) for bar in _bars(plot, each, (i, len(fractions)))),
         line((plot.x(0), plot.y(0.05)), (plot.x(1), plot.y(0.05)), class_="ideal"),
@@ -292,6 +291,14 @@ def meter(fraction: float) -> Markup:
     track = element("rect", width=64, height=6, rx=3, class_="track")
     bar = element("rect", width=64 * float(fraction), height=6, rx=3, class_="s1")
     return element("svg", track, bar, viewBox="0 0 64 6", width=64, height=6, class_="meter", aria_hidden="true")
+
+
+def _legend(entries: Iterable[tuple[str, str]], x: float = LEFT) -> Iterator[Markup]:
+    """Draw a swatch of each CSS class with its label, on one line at the top."""
+    for kind, name in entries:
+        yield element("rect", x=x, y=6.0, width=12, height=5, rx=2, class_=kind)
+        yield text(name, x + 17, 13, class_="legend")
+        x += 17 + breadth(name) * EM + 14
 
 
 def _column(title: Markup, corner: tuple[float, float], size: tuple[float, float], kind: str) -> Markup:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 from markupsafe import Markup, escape
-
-from likely.reporting.formatting import breadth
 
 WIDTH = 400.0  # about the width of a phone, so that text keeps its size there
 HEIGHT = 230.0
@@ -126,14 +124,6 @@ class Frame:
         # Room for half a line width and for the dots at the ends.
         box = {"x": x - 4, "y": y - 4, "width": width + 8, "height": height + 8}
         return element("svg", *marks, **box, viewBox=" ".join(f"{value:g}" for value in box.values()))
-
-
-def legend(entries: Iterable[tuple[str, str]], x: float = LEFT) -> Iterator[Markup]:
-    """Draw a swatch of each CSS class with its label, on one line at the top."""
-    for kind, name in entries:
-        yield element("rect", x=x, y=6.0, width=12, height=5, rx=2, class_=kind)
-        yield text(name, x + 17, 13, class_="legend")
-        x += 17 + breadth(name) * EM + 14
 
 
 def _name(key: str) -> str:
