@@ -1,4 +1,4 @@
-"""A benchmark: all families and the baseline measured alike, nothing twice, resumable at any time."""
+"""Benchmark: all families and the baseline are measured alike, once, and can be resumed at any time."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def whole(data, tmp_path_factory):
 
 
 class StopsIn(ProgressObserver):
-    """Somebody who presses Ctrl-C in the third step of a training."""
+    """Interrupts a training in its third step, like Ctrl-C."""
 
     def __init__(self, entry):
         self.entry = entry
@@ -182,7 +182,7 @@ def test_interrupted_benchmark_resumes_to_identical_weights(whole, data, tmp_pat
 
 
 class Astray(Gaussian):
-    """A family whose training comes to nothing."""
+    """A family whose training diverges."""
 
     def finalize_statistics(self):
         raise DivergenceError("the loss went astray\n\nand more")
@@ -232,11 +232,11 @@ def test_result_counts_only_for_the_current_model(data, tmp_path):
 
 def test_models_of_another_configuration_are_rejected_before_training(whole, data):
     out = whole[0]
-    with pytest.raises(BenchmarkError, match="epochs was 1 and is now 2"):
+    with pytest.raises(BenchmarkError, match=r"epochs.* 1 .* 2"):
         Benchmark(plan(data, epochs=2), out)
-    with pytest.raises(BenchmarkError, match="width was 4 and is now 32"):
+    with pytest.raises(BenchmarkError, match=r"width.* 4 .* 32"):
         Benchmark(plan(data).model_copy(update={"options": {}}), out)
-    with pytest.raises(BenchmarkError, match="size was None"):
+    with pytest.raises(BenchmarkError, match="size"):
         Benchmark(plan(data, images=ImageOptions(size=(6, 6))), out)
 
 
@@ -245,7 +245,7 @@ def test_models_of_a_version_with_other_options_are_rejected(data, tmp_path):
     path = tmp_path / "models" / "gaussian-0" / "model.json"
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"options": document["options"] | {"forgotten": 3}}))
-    with pytest.raises(BenchmarkError, match="forgotten was 3 and is now None"):
+    with pytest.raises(BenchmarkError, match="forgotten"):
         Benchmark(plan(data), tmp_path)
 
 
@@ -253,15 +253,15 @@ def test_foreign_files_are_never_overwritten(data, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(BenchmarkError, match=r"precious\.txt"):
         Benchmark(plan(data), tmp_path)
-    with pytest.raises(BenchmarkError, match="is a file"):
+    with pytest.raises(BenchmarkError, match="--out"):
         Benchmark(plan(data), tmp_path / "precious.txt")
     (tmp_path / "results" / "models" / "gaussian-0" / "mine").mkdir(parents=True)
-    with pytest.raises(BenchmarkError, match="neither a model"):
+    with pytest.raises(BenchmarkError, match="gaussian-0"):
         Benchmark(plan(data), tmp_path / "results")
 
 
 def test_more_samples_than_real_images_are_rejected(data, tmp_path):
-    with pytest.raises(BenchmarkError, match="at most 137"):
+    with pytest.raises(BenchmarkError, match=r"--samples.*137"):
         Benchmark(plan(data, samples=138), tmp_path)
 
 
@@ -296,9 +296,9 @@ def test_config_has_the_baseline_first_and_no_repetitions(data):
     assert asked.families == (BASELINE, "vae")
     assert asked.seeds == (3, 1)
     assert plan(f"{data.parent}/./{data.name}").data == str(data)
-    with pytest.raises(ValueError, match="training length"):
+    with pytest.raises(ValueError, match="--minutes"):
         BenchmarkConfig(data="digits", families=("vae",), training=TrainingOptions())
-    with pytest.raises(ValueError, match="did you mean 'vae'"):
+    with pytest.raises(ValueError, match="'vae'"):
         plan(data, "vea")
 
 

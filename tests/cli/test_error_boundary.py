@@ -1,4 +1,4 @@
-"""Errors of the command line: each kind has its exit code, and nobody sees a traceback."""
+"""Errors of the command line: each kind has its exit code, and no traceback is printed."""
 
 import errno
 import subprocess

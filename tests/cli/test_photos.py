@@ -1,4 +1,4 @@
-"""likely with photographs: a backbone on the command line, files as cameras leave them, training on generated images."""
+"""Photographs on the command line: backbones, files from cameras, and training on generated images."""
 
 import json
 from itertools import count
@@ -16,7 +16,7 @@ COLORS = {"fruit/lemon": (230, 200, 30), "fruit/plum": (90, 30, 110), "cup": (24
 
 
 def photograph(color, rng, size=(40, 32)):
-    """A spot of a color on a dark ground, with grain."""
+    """Return a colored spot on a dark background, with noise."""
     width, height = size
     y, x = np.mgrid[:height, :width]
     spot = np.hypot(x / width - rng.uniform(0.4, 0.6), y / height - rng.uniform(0.4, 0.6)) < rng.uniform(0.2, 0.4)
@@ -58,7 +58,7 @@ def model(shop, backbone, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def drawer(tmp_path_factory):
-    """What a folder of anybody's photographs holds besides good ones."""
+    """A folder of photographs with gray, tiny, huge, rotated and damaged files."""
     root, rng = tmp_path_factory.mktemp("drawer"), np.random.default_rng(1)
     lemon = COLORS["fruit/lemon"]
     photograph(lemon, rng).save(root / "good.jpg")

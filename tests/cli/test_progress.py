@@ -1,4 +1,4 @@
-"""Plain lines, where there is no terminal: at epochs' ends, after long silence, with the time left."""
+"""Progress without a terminal: lines at the end of an epoch and after long silence, with the time left."""
 
 import time
 
@@ -35,7 +35,7 @@ def test_long_epoch_prints_lines(capsys, monkeypatch):
 def test_time_left_follows_the_pace_since_the_first_step(monkeypatch):
     now = iter((0.0, 100.0, 120.0, 140.0))  # begun, first step, asked how long, first step of the next
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
-    pace = progress._Pace()
+    pace = progress.Pace()
     for fraction in (0.5, 0.6):  # resumed at half
         pace.add(Step(1, 0, fraction, {}, 0.1, 8, 0.0, False))
     assert pace.left == "  0:01:20 left"

@@ -1,4 +1,4 @@
-"""Small pictures for the data room's tests, made on the spot."""
+"""Fixtures of the data tests: small generated images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Draw: TypeAlias = Callable[..., Path]
 
 @pytest.fixture
 def draw(tmp_path: Path) -> Draw:
-    """Writes a picture of noise, the same for the same seed, and says where: draw("cat/a.png", seed=1)."""
+    """Write a noise image determined by the seed and return its path: draw("cat/a.png", seed=1)."""
 
     def write(name: str, *, seed: int = 0, size: tuple[int, int] = (12, 12), mode: str = "RGB") -> Path:
         path = tmp_path / name

@@ -1,7 +1,8 @@
-"""Images and vectors that a program holds: read alike whatever they are held in, and refused in sentences."""
+"""Array-like inputs: images and vectors of every type are read alike, and invalid ones are rejected."""
 
 from __future__ import annotations
 
+import re
 import tracemalloc
 from io import BytesIO
 
@@ -13,7 +14,7 @@ from PIL import Image
 from likely.data import arrays
 from likely.data.image_dataset import ArrayDataset, ImageBatch, LazyImages
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
-from likely.exceptions import ImageError
+from likely.exceptions import ImageError, InvalidValueError
 
 GRAY = ImageFormat(channels=1, height=6, width=5)
 COLOR = ImageFormat(channels=3, height=6, width=5)
@@ -53,37 +54,36 @@ def test_missing_path_has_an_error_in_the_batch() -> None:
 )
 def test_empty_input_is_rejected_for_training_and_gives_an_empty_batch(none) -> None:
     assert not arrays.are_images(none) or len(none.shape) == 3
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(InvalidValueError):
         arrays.images(none, GRAY)
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(InvalidValueError):
         arrays.labeled_dataset(none, np.zeros(0, np.int64), ["a"], ImageOptions())
     batch = arrays.load_images(none, GRAY)
     assert (len(batch.images), batch.names, batch.errors) == (0, (), ())
 
 
 @pytest.mark.parametrize(
-    ("shape", "suggestion"),
+    "shape",
     [
-        ((6, 5), r"image\[None\]"),
-        ((28, 30, 3), r"image\[None\]"),
-        ((4, 6, 5, 2), "1|3|4"),
-        ((4, 2, 6, 5), "1|3|4"),
-        ((2, 4, 6, 5, 3), "1|3|4"),
-        ((4, 0, 5), "height"),
-        ((5,), "height"),
+        (6, 5),
+        (28, 30, 3),
+        (4, 6, 5, 2),
+        (4, 2, 6, 5),
+        (2, 4, 6, 5, 3),
+        (4, 0, 5),
+        (5,),
     ],
 )
-def test_array_of_invalid_shape_is_rejected(shape, suggestion) -> None:
+def test_array_of_invalid_shape_is_rejected(shape) -> None:
     for take in (arrays.images, arrays.load_images):
-        with pytest.raises(ValueError, match=suggestion) as refusal:
+        with pytest.raises(InvalidValueError, match=re.escape(str(shape))):
             take(np.zeros(shape), GRAY)
-        assert str(shape) in str(refusal.value)
 
 
 def test_non_image_input_has_an_error() -> None:
     (problem,) = arrays.load_images([3.5], GRAY).errors
     assert problem is not None
-    assert "is a float" in problem.message
+    assert problem.source == "image[0]"
 
 
 # ---- vectors
@@ -94,18 +94,18 @@ def test_non_image_input_has_an_error() -> None:
     [np.zeros((3, 6, 5)), ["a.png"], "a.png", Image.new("L", (5, 6)), [np.zeros((6, 5))], torch.zeros(3, 1, 6, 5)],
 )
 def test_images_are_rejected_by_a_model_of_vectors(images) -> None:
-    with pytest.raises(ValueError, match="trained on vectors"):
+    with pytest.raises(InvalidValueError):
         arrays.load_images(images, None, n_features=30)
 
 
 @pytest.mark.parametrize("X", [np.zeros((2, 4)), [[1.0, 2.0]], np.zeros(3), [1.0, 2.0, 3.0], np.zeros((0, 2))])
 def test_vectors_of_another_width_are_rejected(X) -> None:
-    with pytest.raises(ValueError, match=r"vectors \(N, 3\) were expected"):
+    with pytest.raises(InvalidValueError, match=r"\(N, 3\)"):
         arrays.load_images(X, None, n_features=3)
 
 
 def test_strings_are_rejected_as_vectors() -> None:
-    with pytest.raises(ValueError, match="no vectors of numbers"):
+    with pytest.raises(InvalidValueError):
         arrays.load_images([["a", "b"], ["c", "d"]], None, n_features=2)
 
 

@@ -1,4 +1,4 @@
-"""Loading: splits, formats, streams, memory, and what is passed over on the way."""
+"""Loading of datasets: splits, formats, streaming, memory, and skipped files."""
 
 from __future__ import annotations
 
@@ -198,9 +198,9 @@ def test_converted_array_is_released(tmp_path) -> None:
 
 def test_too_few_classes_are_rejected_unless_allowed(draw, tmp_path) -> None:
     draw("plain/1.png"), draw("one/cat/1.png")
-    with pytest.raises(DataError, match="1 image of only one class, 'cat'"):
+    with pytest.raises(DataError, match="'cat'"):
         load_dataset(tmp_path / "one")
-    with pytest.raises(DataError, match="1 image of no class"):
+    with pytest.raises(DataError, match="plain"):
         load_dataset(tmp_path / "plain")
     assert load_dataset(tmp_path / "one", fewest_classes=1).classes == ("cat",)
     assert load_dataset(tmp_path / "plain", fewest_classes=0).train.labels.tolist() == [-1]  # type: ignore[union-attr]
@@ -210,7 +210,7 @@ def test_split_without_a_readable_image_is_an_error(tmp_path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").touch()
-    with pytest.raises(DataError, match=r"train: none of its 2 images can be read; the first: .*1\.png: is empty"):
+    with pytest.raises(DataError, match=r"train.*1\.png"):
         load_dataset(tmp_path)
 
 

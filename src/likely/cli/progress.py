@@ -48,7 +48,7 @@ def track_steps(steps: Iterable[Step], title: str, *, lines: bool = True) -> Ite
         TimeRemainingColumn(compact=True),
     )
     with interrupt, Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, pace = bar.add_task(title, total=1.0, metrics=""), _Pace()
+        task, pace = bar.add_task(title, total=1.0, metrics=""), Pace()
         for step in steps:
             pace.add(step)
             bar.update(task, completed=step.fraction, metrics=pace.metrics(step))
@@ -77,7 +77,7 @@ class _PlainLines:
         return due and not console.is_terminal
 
 
-class _Pace:
+class Pace:
     """Images per second, and the time left."""
 
     def __init__(self) -> None:
