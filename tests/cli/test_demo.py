@@ -4,17 +4,32 @@ import json
 import subprocess
 import sys
 
-import click
 import pytest
+from program import run
 
+from likely import experiment
 from likely.checkpoint import FORMAT_VERSION
-from likely.cli.demo import DIGITS, NO_DIGIT, clear_demo
+from likely.cli.demo import DIGITS, NO_DIGIT
+from likely.exceptions import InvalidValueError
 from likely.experiment import TRAINING_STATE
+
+TRAINING_STARTS = "the training starts"
+
+
+@pytest.fixture
+def demo_without_training(monkeypatch):
+    """Run `likely demo` in a folder up to the start of its training, which fails."""
+
+    def fail(*args, **kwargs):
+        raise InvalidValueError(TRAINING_STARTS)
+
+    monkeypatch.setattr(experiment, "start_run", fail)
+    return lambda out: run("demo", "--out", out)
 
 
 @pytest.fixture
 def earlier(tmp_path):
-    """A folder as a demo leaves it."""
+    """The folder of a finished demo."""
     for folder, names in (("model", ("model.json", "report.html")), ("pictures", (*DIGITS, NO_DIGIT))):
         (tmp_path / folder).mkdir()
         for name in names:
@@ -33,34 +48,36 @@ def files(folder):
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION - 1, FORMAT_VERSION])
-def test_demo_replaces_an_earlier_demo(earlier, version):
+def test_demo_replaces_an_earlier_demo(earlier, version, demo_without_training):
     written_from(earlier, "digits", version)
-    clear_demo(earlier)
+    assert demo_without_training(earlier).code == 2
     assert files(earlier) == []
 
 
-def test_demo_replaces_an_interrupted_demo(tmp_path):
+def test_demo_replaces_an_interrupted_demo(tmp_path, demo_without_training):
     (tmp_path / "model").mkdir()
-    clear_demo(tmp_path)
+    assert TRAINING_STARTS in demo_without_training(tmp_path).err
 
 
 @pytest.mark.parametrize(
     "place", ["thesis.tex", "model/thesis.tex", "pictures/holiday.jpg", f"model/{TRAINING_STATE}/x"]
 )
-def test_demo_removes_nothing_beside_foreign_files(earlier, place):
+def test_demo_removes_nothing_beside_foreign_files(earlier, place, demo_without_training):
     (earlier / place).parent.mkdir(exist_ok=True)
     (earlier / place).write_text("mine")
     before = files(earlier)
-    with pytest.raises(click.UsageError, match="--out"):
-        clear_demo(earlier)
+    code, out, err = demo_without_training(earlier)
+    assert (code, out) == (2, "")
+    assert "--out" in err
     assert files(earlier) == before
 
 
-def test_demo_rejects_a_model_of_other_data(earlier):
+def test_demo_rejects_a_model_of_other_data(earlier, demo_without_training):
     written_from(earlier, "photos")
     before = files(earlier)
-    with pytest.raises(click.UsageError, match="--out"):
-        clear_demo(earlier)
+    code, out, err = demo_without_training(earlier)
+    assert (code, out) == (2, "")
+    assert "--out" in err
     assert files(earlier) == before
 
 

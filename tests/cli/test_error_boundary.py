@@ -10,7 +10,7 @@ import pytest
 import torch
 from program import run
 
-from likely.cli import demo
+from likely import experiment
 from likely.cli.errors import error_boundary, memory_boundary
 from likely.exceptions import DivergenceError, InsufficientMemoryError, InvalidValueError, UnknownModelError
 
@@ -61,7 +61,7 @@ def test_internal_error_has_its_traceback_in_a_log_file(error, log_folder, capsy
 
 
 def test_numpy_error_in_a_command_is_internal(monkeypatch, log_folder, tmp_path):
-    monkeypatch.setattr(demo, "clear_demo", lambda out: np.zeros(3).reshape(2, 2))
+    monkeypatch.setattr(experiment, "start_run", lambda *args, **kwargs: np.zeros(3).reshape(2, 2))
     assert run("demo", "--out", tmp_path / "demo").code == 3
     assert len(list(log_folder.iterdir())) == 1
 

@@ -42,7 +42,7 @@ def command(out: Path) -> None:
 
     start = time.monotonic()
     model = out / MODEL
-    clear_demo(out)
+    _clear_demo(out)
     training, test = _train(model)
     _evaluate(training, test)
     _classify(training, out / PICTURES, test)
@@ -52,7 +52,7 @@ def command(out: Path) -> None:
     )
 
 
-def clear_demo(out: Path) -> None:
+def _clear_demo(out: Path) -> None:
     """Remove the files of an earlier demo; a UsageError, and nothing is removed, if there are others."""
     from likely.cli.output_folder import clear
 

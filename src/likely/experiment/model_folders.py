@@ -95,7 +95,7 @@ def load_config(folder: Path) -> TrainConfig:
 def _config_of_all_classes(folder: Path, consequence: str) -> TrainConfig:
     """Return the configuration of a model without added classes; DataError if it has any."""
     if added := load_record(folder).added_classes:
-        raise DataError(f"{folder} has learned {', '.join(map(repr, added))} since, {consequence}")
+        raise DataError(f"{folder} was extended with {', '.join(map(repr, added))}, {consequence}")
     return load_config(folder)
 
 
