@@ -203,14 +203,14 @@ def _locate(source: str) -> Path:
         raise BackboneError(f"{source} is not a backbone: expected {CONFIG} and {WEIGHTS} in it")
     hub = _import_package("huggingface_hub", source)
     try:
-        output: str = hub.snapshot_download(source, local_files_only=True)
+        cached: str = hub.snapshot_download(source, local_files_only=True)
     except (OSError, ValueError):  # unknown, or not in the cache
         fetch = f"hf download {source} --include '*.json' '{WEIGHTS}'"
         raise BackboneError(
             f"{source} is neither a folder nor a hub model in the local cache; download it with `{fetch}`, or on a machine "
             "with network access with `--local-dir FOLDER`, and copy the folder"
         ) from None
-    return Path(output)
+    return Path(cached)
 
 
 def with_backbone_defaults(images: ImageOptions, requested: FeatureOptions) -> ImageOptions:
@@ -266,7 +266,7 @@ class _PreprocessorConfig(NamedTuple):
 
 def _parse_preprocessor_config(folder: Path, settings: Mapping[str, Any]) -> _PreprocessorConfig:
     size = settings.get("size")
-    shorter, hashes = _side(size), isinstance(size, Mapping) and "height" in size
+    shorter, has_both_sides = _side(size), isinstance(size, Mapping) and "height" in size
     crop_size = _side(settings.get("crop_size")) if settings.get("do_center_crop") else None
     if shorter is None and crop_size is None:
         raise _incomplete(folder)
@@ -276,13 +276,13 @@ def _parse_preprocessor_config(folder: Path, settings: Mapping[str, Any]) -> _Pr
     crop_fraction = settings.get("crop_pct")  # ConvNeXt: the fraction kept by the center crop, for small sizes only
     if crop_fraction and shorter < CONVNEXT_FULL_SIZE:
         return _PreprocessorConfig(shorter, "crop", max(1.0, 1 / float(crop_fraction)))
-    return _PreprocessorConfig(shorter, "stretch" if hashes or crop_fraction else "crop", 1.0)
+    return _PreprocessorConfig(shorter, "stretch" if has_both_sides or crop_fraction else "crop", 1.0)
 
 
 def _side(size: object) -> int | None:
     """Return the height or the shorter side."""
-    output = size.get("height", size.get("shortest_edge")) if isinstance(size, Mapping) else size
-    return output if isinstance(output, int) else None
+    side = size.get("height", size.get("shortest_edge")) if isinstance(size, Mapping) else size
+    return side if isinstance(side, int) else None
 
 
 def _colors(folder: Path, settings: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -301,10 +301,10 @@ def _load_pretrained(folder: Path) -> Any:
     arguments = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
     try:
         with _silenced(transformers.utils.logging):
-            model, output = transformers.AutoModel.from_pretrained(folder, **arguments)
+            model, loading_info = transformers.AutoModel.from_pretrained(folder, **arguments)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise BackboneError(f"{folder} cannot be read as a pretrained backbone: {_first_line(error)}") from error
-    if missing := sorted(output["missing_keys"]):
+    if missing := sorted(loading_info["missing_keys"]):
         raise BackboneError(
             f"{folder} lacks {len(missing)} weights, such as {missing[0]}; copy the complete folder again"
         )
@@ -318,13 +318,13 @@ def _from_config(config: Mapping[str, Any]) -> Any:
         return transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**config)).float().eval()
 
 
-def _import_package(name: str, for_what: str) -> Any:
+def _import_package(name: str, subject: str) -> Any:
     """Import an optional package; raise BackboneError with the install command if it is missing."""
     try:
         return import_module(name)
     except ImportError:
         raise BackboneError(
-            f"{for_what} needs the package {name} to read a pretrained backbone: pip install 'likely[photos]'"
+            f"{subject} needs the package {name} to read a pretrained backbone: pip install 'likely[photos]'"
         ) from None
 
 

@@ -51,7 +51,7 @@ class FeatureCache:
         try:
             with closing(sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT)) as database:
                 found = (
-                    (key, row) for key, row in _found(database, keys) if isinstance(row, bytes) and len(row) % 4 == 0
+                    (key, row) for key, row in _select(database, keys) if isinstance(row, bytes) and len(row) % 4 == 0
                 )
                 return {key: np.frombuffer(row, np.float32) for key, row in found}
         except sqlite3.Error:
@@ -69,7 +69,7 @@ class FeatureCache:
             return
 
 
-def _found(database: sqlite3.Connection, keys: Collection[int]) -> Iterator[tuple[int, bytes]]:
+def _select(database: sqlite3.Connection, keys: Collection[int]) -> Iterator[tuple[int, bytes]]:
     all_keys = list(keys)
     for batch in (all_keys[i : i + _KEYS_PER_QUERY] for i in range(0, len(all_keys), _KEYS_PER_QUERY)):
         placeholders = ",".join("?" * len(batch))

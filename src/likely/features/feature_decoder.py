@@ -172,9 +172,9 @@ class FeatureDecoder(Trainable):
     @torch.no_grad()
     def sample_images(self, f: Tensor, c: Tensor, *, rng: Generator | None = None, truncation: float = 1.0) -> Tensor:
         """Sample an image in [0, 1] per feature vector (B, D) and class (B,); without `rng`, mean thumbnail and no noise."""
-        u = self.thumbnails.encode(c, rng)
+        u = self.thumbnails.sample_codes(c, rng)
         if truncation != 1:
-            mean = self.thumbnails.encode(c, None)
+            mean = self.thumbnails.sample_codes(c, None)
             u = mean + truncation * (u - mean)
         f = f.to(u)
         image: Tensor = self(u, f, self._noise(f, rng))
@@ -196,7 +196,7 @@ class FeatureDecoder(Trainable):
         n = (len(x) + 1) // 2  # the other half has sampled thumbnails and features
         if n < len(x):
             f = torch.cat([f[:n], self._sample_features[0](c[n:], rng).to(f)])
-            u = torch.cat([u[:n], self.thumbnails.encode(c[n:], rng)])
+            u = torch.cat([u[:n], self.thumbnails.sample_codes(c[n:], rng)])
         fake: Tensor = self(u, f, self._noise(f, rng))
         out_of_range = (fake - fake.clamp(0, 1)).abs().mean()
         downscaled = F.interpolate(fake, size=(self.thumbnails.side,) * 2, mode="area")

@@ -71,15 +71,15 @@ class ThumbnailKDE(nn.Module):
         new._store(torch.cat([self.codes, u]), torch.cat([self.labels, torch.full((len(u),), c).to(self.labels)]))
         return new
 
-    def encode(self, c: Tensor, rng: Generator | None) -> Tensor:
+    def sample_codes(self, c: Tensor, rng: Generator | None) -> Tensor:
         """Sample codes u ~ p(u | c): classes (B,) -> (B, n); without `rng` the class means. Classes without images use all."""
         codes = torch.empty(len(c), self.codes.shape[1], device=self.codes.device)
         for k in sorted(set(c.tolist())):
             own, of_class = self.codes[self.labels == k], c == k
-            codes[of_class] = self._sample(own if len(own) else self.codes, int(of_class.sum()), rng)
+            codes[of_class] = self._sample_of_class(own if len(own) else self.codes, int(of_class.sum()), rng)
         return codes
 
-    def _sample(self, own: Tensor, n: int, rng: Generator | None) -> Tensor:
+    def _sample_of_class(self, own: Tensor, n: int, rng: Generator | None) -> Tensor:
         """Sample n codes from the stored codes of a class."""
         mean, h = own.mean(0).expand(n, -1), self.options.bandwidth
         if rng is None:

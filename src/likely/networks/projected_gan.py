@@ -27,24 +27,22 @@ class FeatureProjection(nn.Module):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.across = nn.ModuleList(nn.Conv2d(n, width, 1, bias=False) for n in channels)
-            self.patch_channels = nn.ModuleList(
-                nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in channels[:-1]
-            )
-            for layer in (*self.across, *self.patch_channels):
+            self.across_channels = nn.ModuleList(nn.Conv2d(n, width, 1, bias=False) for n in channels)
+            self.across_scales = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in channels[:-1])
+            for layer in (*self.across_channels, *self.across_scales):
                 nn.init.kaiming_normal_(layer.weight)
         self.requires_grad_(False)
 
     @torch.no_grad()
     def init_from_data(self, maps: Sequence[Tensor]) -> None:
         """Scale by the standard deviations of the channels on maps of real images; call once."""
-        for layer, h in zip(self.across, maps, strict=True):
+        for layer, h in zip(self.across_channels, maps, strict=True):
             layer.weight.copy_(layer.weight / _channel_std(h))  # type: ignore[operator,arg-type]  # a parameter
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        mixed = [layer(h) for layer, h in zip(self.across, maps, strict=True)]
+        mixed = [layer(h) for layer, h in zip(self.across_channels, maps, strict=True)]
         outputs = [mixed[-1]]
-        for layer, h in zip(reversed(self.patch_channels), reversed(mixed[:-1]), strict=True):
+        for layer, h in zip(reversed(self.across_scales), reversed(mixed[:-1]), strict=True):
             coarser = F.interpolate(outputs[-1], size=h.shape[2:], mode="nearest")
             outputs.append(layer(h + coarser) / 2**0.5)
         return outputs[::-1]
@@ -81,8 +79,8 @@ class ProjectedDiscriminator(nn.Module):
 
 def _channel_std(h: Tensor) -> Tensor:
     """Return the standard deviation of each channel over images and positions, bounded below: (B, F, h, w) -> (F, 1, 1)."""
-    outputs: Tensor = h.detach().float().std((0, 2, 3), correction=0)[:, None, None].clamp_min(_MIN_STD)
-    return outputs
+    std: Tensor = h.detach().float().std((0, 2, 3), correction=0)[:, None, None].clamp_min(_MIN_STD)
+    return std
 
 
 def perceptual_distance(fake: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
