@@ -1,4 +1,4 @@
-"""Eight bits to the unit interval and back."""
+"""Conversion between 8-bit images and pixels in [0, 1]."""
 
 import pytest
 import torch

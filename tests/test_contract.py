@@ -1,4 +1,4 @@
-"""One test for every family: what the contract promises, on images and on vectors."""
+"""Contract test of every family, on images and on vectors."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Backbones: the means of a pretrained network's maps, the same after a round trip, and sentences for what is none."""
+"""Backbones: features, round trips, preprocessing and rejected sources."""
 
 import json
 import shutil
@@ -53,7 +53,9 @@ def test_backbone_is_rebuilt_from_config_and_weights(backbone, x, tmp_path):
     f = Backbone.pretrained(str(tmp_path / "gone"), 2)
     shutil.rmtree(tmp_path / "gone")
     pipeline = FeaturePipeline(f, FeatureOptions(feature_scaling="none"))
-    again = FeaturePipeline.from_config(json.loads(json.dumps(pipeline.to_config())), pipeline.state_dict()).extractor
+    again = FeaturePipeline.from_config(
+        json.loads(json.dumps(pipeline.to_config())), pipeline.state_dict(), "model.json"
+    ).extractor
     assert torch.equal(f(x), again(x))
     assert f.digest() == again.digest()
     assert again.name == f.name

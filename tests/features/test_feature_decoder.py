@@ -1,4 +1,4 @@
-"""The feature decoder: images of features, learned from a backbone."""
+"""Feature decoder: gradients, sampling, state and new classes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Models of features: whatever the map and the family, a classifier of images like any other."""
+"""Classifiers of features, for every extractor and family."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from likely.evaluation.metrics import auroc
 from likely.exceptions import UnsupportedError
 from likely.features.feature_extractors import FeatureOptions, RandomConvolutions
 
-IMAGES, LABELS = (part[:300] for part in (load_digits().images / 16, load_digits().target))
+IMAGES, LABELS = (array[:300] for array in (load_digits().images / 16, load_digits().target))
 NEW = load_digits().images[300:500] / 16
 SHORT = {"epochs": 3, "threads": 1}
 
@@ -93,13 +93,13 @@ def test_features_of_an_image_are_computed_once(monkeypatch):
     seen = []
     forward = RandomConvolutions.forward
     monkeypatch.setattr(RandomConvolutions, "forward", lambda self, x: seen.append(len(x)) or forward(self, x))
-    asked = {"features": {"features": "random"}, "random_state": 5}
-    first = Classifier("gaussian", **asked).fit(IMAGES, LABELS)
+    arguments = {"features": {"features": "random"}, "random_state": 5}
+    first = Classifier("gaussian", **arguments).fit(IMAGES, LABELS)
     assert sum(seen) == len(IMAGES)
-    again = Classifier("gaussian", **asked).fit(IMAGES, LABELS)
+    again = Classifier("gaussian", **arguments).fit(IMAGES, LABELS)
     assert sum(seen) == len(IMAGES)
     assert_allclose(again.predict_log_proba(IMAGES[:5]), first.predict_log_proba(IMAGES[:5]), rtol=1e-6)
-    assert sum(seen) == len(IMAGES) + 10  # what is asked of a model is nobody's business afterwards
+    assert sum(seen) == len(IMAGES) + 10  # what is arguments of a model is nobody's business afterwards
 
 
 def test_vectors_use_no_feature_pipeline():
@@ -119,25 +119,25 @@ def test_extra_features_contain_norms_and_complexity(classifier):
 
 def test_differentiable_and_cached_inputs_agree(classifier):
     features, pixels = classifier.predictor_.features, torch.from_numpy((IMAGES[:5] * 255).astype(np.uint8))[:, None]
-    plain, felt = features.model_input(pixels), features.differentiable(pixels / 255)
+    plain, differentiated = features.model_input(pixels), features.differentiable(pixels / 255)
     features.enable_cache()
-    kept, again = features.model_input(pixels), features.model_input(pixels)
+    cached, again = features.model_input(pixels), features.model_input(pixels)
     features.disable_cache()
-    for other in (felt, kept, again):
+    for other in (differentiated, cached, again):
         assert_allclose(other.x.detach(), plain.x, rtol=1e-4, atol=1e-5)
         assert_allclose(other.extra_features.detach(), plain.extra_features, rtol=1e-4, atol=1e-5)
 
 
 def test_throughput_is_measured_without_cache():
     dataset = digits()
-    parts = make_splits(dataset, 0)
-    classifier = trained(dataset, parts)
+    splits = make_splits(dataset, 0)
+    classifier = trained(dataset, splits)
     classifier.features.enable_cache()
-    evaluate(classifier, parts.validation, alpha=0.05)
-    made = []
-    classifier.features.extractor.register_forward_hook(lambda module, given, out: made.append(len(out)))
-    evaluate(classifier, parts.validation, alpha=0.05)
-    assert sum(made) == min(N_TIMED, len(parts.validation))
+    evaluate(classifier, splits.validation, alpha=0.05)
+    generated_images = []
+    classifier.features.extractor.register_forward_hook(lambda module, inputs, out: generated_images.append(len(out)))
+    evaluate(classifier, splits.validation, alpha=0.05)
+    assert sum(generated_images) == min(N_TIMED, len(splits.validation))
 
 
 def test_noise_and_plain_colors_are_detected(classifier):
@@ -169,9 +169,9 @@ def test_features_are_cached_on_disk(tmp_path, monkeypatch):
 
 def test_generated_images_affect_neither_prior_nor_calibration():
     dataset = digits()
-    parts = make_splits(dataset, 0)
-    made = parts.train.subset(np.flatnonzero(parts.train.labels == 3)[:20])
-    plain, helped = (trained(dataset, replace(parts, generated=generated)) for generated in (None, made))
+    splits = make_splits(dataset, 0)
+    generated_images = splits.train.subset(np.flatnonzero(splits.train.labels == 3)[:20])
+    plain, helped = (trained(dataset, replace(splits, generated=generated)) for generated in (None, generated_images))
     assert torch.equal(plain.log_prior, helped.log_prior)
     assert not torch.equal(plain.model.mean[3], helped.model.mean[3])
     assert len(helped.decision_rule.typicality.scores) == len(plain.decision_rule.typicality.scores)
@@ -181,9 +181,9 @@ def digits():
     return arrays.labeled_dataset(IMAGES, LABELS, [str(c) for c in range(10)], ImageOptions())
 
 
-def trained(dataset, parts):
+def trained(dataset, splits):
     spec = ModelSpec("gaussian", features=FeatureOptions(features="random"))
-    trainer = Trainer(spec, parts, dataset.classes, dataset.format)
+    trainer = Trainer(spec, splits, dataset.classes, dataset.format)
     for _ in trainer.steps():
         pass
     return trainer.predictor

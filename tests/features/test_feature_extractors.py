@@ -1,4 +1,4 @@
-"""Feature maps: the same image, the same features, in any batch; scalings that do what they say."""
+"""Feature extractors and their scaling."""
 
 import pytest
 import torch
@@ -38,11 +38,13 @@ def test_random_convolutions_ignore_brightness():
 def test_extractor_is_rebuilt_from_config():
     f = RandomConvolutions((3, 8, 8), n_filters=4, seed=3)
     pipeline = FeaturePipeline(f, FeatureOptions(feature_scaling="none"))
-    again = FeaturePipeline.from_config(pipeline.to_config(), pipeline.state_dict()).extractor
+    again = FeaturePipeline.from_config(pipeline.to_config(), pipeline.state_dict(), "model.json").extractor
     assert torch.equal(f(images(2, 3, 8, 8)), again(images(2, 3, 8, 8)))
     assert f.digest() == again.digest()
     with pytest.raises(ValueError, match="another version"):
-        FeaturePipeline.from_config(pipeline.to_config() | {"map": {"kind": "unknown"}}, pipeline.state_dict())
+        FeaturePipeline.from_config(
+            pipeline.to_config() | {"map": {"kind": "unknown"}}, pipeline.state_dict(), "model.json"
+        )
 
 
 @given(st.integers(0, 50), st.floats(0.1, 100))

@@ -1,4 +1,4 @@
-"""The Gaussian far from zero, with few images, and too large for memory."""
+"""Gaussian: offsets, few images, memory limits, missing pixels and shrinkage."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The adversarial losses and the gradient penalty, against their closed forms."""
+"""Adversarial losses and gradient penalty agree with their closed forms."""
 
 import pytest
 import torch

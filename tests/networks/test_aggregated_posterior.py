@@ -1,4 +1,4 @@
-"""Where a class's images lie in a latent space: moments that follow training."""
+"""Aggregated posteriors: moments that follow training."""
 
 import pytest
 import torch
@@ -56,4 +56,4 @@ def test_update_ignores_unlabeled_images_and_absent_classes():
 def test_gaussians_have_no_gradient():
     mean = torch.ones(2, 3, requires_grad=True)
     found = fed(AggregatedPosterior(torch.zeros(2, 3)), mean, torch.ones(2, 3), torch.tensor([0, 1]))
-    assert not any(part.requires_grad for part in found)
+    assert not any(values.requires_grad for values in found)

@@ -1,4 +1,4 @@
-"""A background: each pixel from those before it alone, a distribution, and blind to what is shown."""
+"""Background model: causal, normalized, and trained on local statistics."""
 
 import torch
 

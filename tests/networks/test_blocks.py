@@ -1,4 +1,4 @@
-"""Trunks and heads of any size: shapes, gradients, and one image like many."""
+"""Encoders and decoders of any size: shapes, gradients, and agreement of single images and batches."""
 
 import math
 from itertools import pairwise
@@ -106,7 +106,7 @@ def test_pyramid_halves_each_side_down_to_min_map_side(height, width):
 
 
 @given(st.integers(1, 600), st.integers(1, 600))
-def test_pyramid_strides_lead_from_size_to_size(height, width):
+def test_pyramid_strides_divide_the_sizes(height, width):
     pyramid = Pyramid.of((3, height, width), WIDTH)
     assert len(pyramid.strides) == len(pyramid.sizes) - 1 == len(pyramid.channels) - 1
     for (fine, coarse), stride in zip(pairwise(pyramid.sizes), pyramid.strides, strict=True):

@@ -1,4 +1,4 @@
-"""Random changes to images: which, how far, and gradients through them."""
+"""Differentiable augmentation: names, bounds and gradients."""
 
 import math
 import re
@@ -80,13 +80,13 @@ def moved(image, down, right):
 def test_shift_is_by_whole_pixels_up_to_an_eighth_of_the_side(shape):
     _, H, W = shape
     x, seen = images(shape, n=40), set()
-    ways = list(product(range(-H // 8, H // 8 + 1), range(-W // 8, W // 8 + 1)))
+    shifts = list(product(range(-H // 8, H // 8 + 1), range(-W // 8, W // 8 + 1)))
     for before, after in zip(x, diff_augment(x, "shift", generator(0)), strict=True):
-        found = [way for way in ways if torch.equal(moved(before, *way), after)]
+        found = [shift for shift in shifts if torch.equal(moved(before, *shift), after)]
         assert len(found) == 1
         seen.update(found)
-    for axis in range(2):  # as far as that, either way
-        assert {way[axis] for way in seen} >= {-shape[axis + 1] // 8, shape[axis + 1] // 8}
+    for axis in range(2):  # as far as that, either shift
+        assert {shift[axis] for shift in seen} >= {-shape[axis + 1] // 8, shape[axis + 1] // 8}
 
 
 def test_shift_adds_no_values_but_zero(shape):

@@ -1,4 +1,4 @@
-"""Discriminators: one image like many, noise only in training, and every norm."""
+"""Discriminators: agreement of single images and batches, noise in training only, and every norm."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Invertible layers: there and back, and the determinant that autograd finds."""
+"""Invertible layers: inverses, and log-determinants that agree with autograd."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Log-probabilities against torch.distributions, scipy and what every probability must do: sum to one."""
+"""Log-probabilities agree with torch.distributions and scipy, and sum to one."""
 
 import itertools
 import math

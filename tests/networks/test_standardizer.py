@@ -1,4 +1,4 @@
-"""Mean 0 and variance 1 in every dimension, however large its values and however small their differences."""
+"""Standardizer: mean 0 and variance 1, however large the values and however small their differences."""
 
 import pytest
 import safetensors.torch

@@ -127,11 +127,11 @@ def test_neutral_random_numbers_change_nothing(on, shape):
     assert (augment(x, at(), options(**on)).int() - x.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize(("u", "turns"), [(0.0, 1), (1.0, -1)])
-def test_rotation_by_ninety_degrees(u, turns):
+@pytest.mark.parametrize(("u", "n_quarters"), [(0.0, 1), (1.0, -1)])
+def test_rotation_by_ninety_degrees(u, n_quarters):
     x = images((3, 6, 6))
     turned = augment(x, at(angle=u), options(rotate=90))
-    expected = torch.rot90(x, -turns, (2, 3))
+    expected = torch.rot90(x, -n_quarters, (2, 3))
     assert (turned.int() - expected.int()).abs().max() <= 1
 
 
@@ -157,15 +157,15 @@ def test_scale_changes_the_size_of_objects(u, factor):
     assert area == pytest.approx((16 * factor) ** 2, rel=0.15)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.75])
-def test_crop_keeps_its_fraction_of_the_area(share):
+@pytest.mark.parametrize("fraction", [0.2, 0.75])
+def test_crop_keeps_its_fraction_of_the_area(fraction):
     x = torch.arange(64, dtype=torch.uint8).expand(1, 1, 64, 64)
-    kept = (1 - share) ** 0.5 * 64
+    cropped = (1 - fraction) ** 0.5 * 64
     for place in (0.0, 0.5, 1.0):
-        seen = augment(x, at(1, crop=1.0, crop_x=place), options(crop=share))
+        seen = augment(x, at(1, crop=1.0, crop_x=place), options(crop=fraction))
         first, last = seen[0, 0, 0, [0, -1]].tolist()
-        assert last - first == pytest.approx(kept, abs=2)
-        assert first == pytest.approx(place * (64 - kept), abs=2)
+        assert last - first == pytest.approx(cropped, abs=2)
+        assert first == pytest.approx(place * (64 - cropped), abs=2)
 
 
 @given(st.integers(0, 50), st.sampled_from([1, 3]))

@@ -104,12 +104,12 @@ def test_to_sets_the_device_and_returns_itself():
     assert x.device.type == y.device.type == "meta"
 
 
-def partly_labeled(n, n_labeled, batch_size, share, augment=None):
+def partly_labeled(n, n_labeled, batch_size, fraction, augment=None):
     """Batches of images that are their own numbers, of which the first few have a label."""
     store = Store(n, (1,))
     store.x = torch.arange(n, dtype=torch.float32)[:, None]
     labels = np.where(np.arange(n) < n_labeled, 0, -1)
-    return ShuffledBatches(store, labels, batch_size=batch_size, seed=0, augment=augment, labeled_fraction=share)
+    return ShuffledBatches(store, labels, batch_size=batch_size, seed=0, augment=augment, labeled_fraction=fraction)
 
 
 @given(st.integers(20, 60), st.integers(1, 5), batch_sizes, st.integers(0, 3))

@@ -1,4 +1,4 @@
-"""What the machine has, and refusals that say so."""
+"""Devices, precision and threads."""
 
 import os
 

@@ -173,11 +173,11 @@ def test_objective_is_updated_at_its_interval():
     training = state(Weights(every=(1, 3)))
     before = [weight.item() for weight in training.model.weights]
     for step in fit(training, feed(N)):
-        turn = (step.number - 1) % 3 == 0
-        assert step.losses.keys() == ({"weight0", "weight1"} if turn else {"weight0"})
+        is_due = (step.number - 1) % 3 == 0
+        assert step.losses.keys() == ({"weight0", "weight1"} if is_due else {"weight0"})
         now = [weight.item() for weight in training.model.weights]
         assert now[0] != before[0]
-        assert (now[1] != before[1]) == turn
+        assert (now[1] != before[1]) == is_due
         before = now
 
 
@@ -282,19 +282,10 @@ def test_fourth_divergence_raises(bad):
     steps = fit(training, feed(N))
     notes = [next(steps).note for _ in range(4 + 3)]
     assert sum(note is not None for note in notes) == 3
-    with pytest.raises(DivergenceError) as raised:
+    with pytest.raises(DivergenceError, match="weight0"):
         next(steps)
-    for words in (
-        "weight0",
-        "epoch 2",
-        "4th time",
-        "0.125",
-        "--learning-rate",
-        "0.1",
-        "--max-grad-norm",
-        "--precision float32",
-    ):
-        assert words in str(raised.value)
+    assert training.progress.rollbacks == 3
+    assert training.progress.rate_scale == 1 / 8
 
 
 def test_rollbacks_are_counted_over_the_whole_training():

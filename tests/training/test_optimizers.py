@@ -65,14 +65,14 @@ def test_every_parameter_is_in_one_group_with_the_learning_rate(name):
     assert {group["lr"] for group in groups} == {0.125}
 
 
-@pytest.mark.parametrize("kept", [0, 2])
-def test_empty_groups_are_omitted(kept):
-    assert len(make_optimizer(parameters()[kept : kept + 2], TrainingOptions()).param_groups) == 1
+@pytest.mark.parametrize("start", [0, 2])
+def test_empty_groups_are_omitted(start):
+    assert len(make_optimizer(parameters()[start : start + 2], TrainingOptions()).param_groups) == 1
 
 
 def test_momentum_is_the_first_beta_of_adam():
-    asked = {name: TrainingOptions(optimizer=name, momentum=0.5, beta2=0.75) for name in NAMES}
-    groups = {name: make_optimizer(parameters(), options).param_groups[0] for name, options in asked.items()}
+    options_by_name = {name: TrainingOptions(optimizer=name, momentum=0.5, beta2=0.75) for name in NAMES}
+    groups = {name: make_optimizer(parameters(), options).param_groups[0] for name, options in options_by_name.items()}
     assert groups["sgd"]["momentum"] == 0.5
     assert groups["adam"]["betas"] == groups["adamw"]["betas"] == (0.5, 0.75)
 

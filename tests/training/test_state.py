@@ -1,4 +1,4 @@
-"""A snapshot holds all that the next step depends on, is a copy, and becomes a training again."""
+"""Training state: snapshots, best weights and the moving average."""
 
 import json
 from copy import deepcopy
@@ -59,8 +59,8 @@ def test_snapshot_contains_parameters_and_moments(optimizer, moments):
     n_parameters = len(list(training.model.parameters()))
     of_optimizer = [name for name in tensors if name.startswith("optimizer0/") and not name.endswith("/step")]
     assert len(of_optimizer) == moments * n_parameters
-    for part in ("model", "best"):
-        assert {f"{part}/{name}" for name in training.model.state_dict()} <= tensors.keys()
+    for prefix in ("model", "best"):
+        assert {f"{prefix}/{name}" for name in training.model.state_dict()} <= tensors.keys()
     assert "ema/n_averaged" in tensors
 
 
@@ -76,22 +76,22 @@ def test_snapshot_before_the_first_step_restores():
 def test_snapshot_is_a_copy():
     training = trained()
     tensors, document = training.snapshot()
-    kept, kept_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
+    copied, copied_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
     for _ in fit(training, feed(13)):
         pass
-    equal(tensors, kept)
-    assert document == kept_document
+    equal(tensors, copied)
+    assert document == copied_document
 
 
 def test_training_after_restore_does_not_change_the_snapshot():
     tensors, document = trained().snapshot()
-    kept, kept_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
+    copied, copied_document = {name: t.clone() for name, t in tensors.items()}, deepcopy(document)
     training = state(vae())
     training.restore(tensors, document)
     for step in fit(training, feed(13)):
         training.update_best(-step.number)
-    equal(tensors, kept)
-    assert document == kept_document
+    equal(tensors, copied)
+    assert document == copied_document
 
 
 def test_restore_writes_into_existing_tensors():

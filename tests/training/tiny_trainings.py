@@ -1,4 +1,4 @@
-"""The smallest trainings there are: a store of random images, and scorers of a weight or two."""
+"""Tiny trainings: random images, and scorers with one or two weights."""
 
 from collections.abc import Callable
 
