@@ -27,7 +27,7 @@ def digits():
 def nine(request, digits):
     """A classifier that has never seen a seven."""
     family, (options, training) = request.param
-    images, labels = (part[:900][digits[1][:900] != NEW] for part in digits)
+    images, labels = (array[:900][digits[1][:900] != NEW] for array in digits)
     return Classifier(family, options=options, training=training).fit(images, labels)
 
 
@@ -84,7 +84,7 @@ def test_few_of_the_new_images_are_turned_away(nine, digits, held_out):
     assert (own <= 0.1).double().mean() < 0.1 + 3 * (0.09 / n + 0.09 / 120) ** 0.5
 
 
-def test_classes_are_added_one_after_the_other_and_kept(nine, digits, tmp_path):
+def test_classes_can_be_added_repeatedly(nine, digits, tmp_path):
     ten = nine.extend(NEW, of_the_new(digits, 20))
     eleven = ten.extend("blank", np.zeros((3, 8, 8), np.uint8))
     eleven.save(tmp_path / "m")

@@ -54,15 +54,15 @@ def test_every_family_learns_the_digits(digits):
 def test_few_held_out_images_that_are_all_right_make_nobody_certain():
     """Few features of a vector separate the classes, and the held-out images are too few to measure overconfidence."""
 
-    def drawn(n, seed):
+    def samples(n, seed):
         rng = np.random.default_rng(seed)
         y = rng.integers(0, 2, n)
         return (rng.normal(size=(n, 120)) + y[:, None] * (np.arange(120) < 6)).astype(np.float32), y
 
-    X, y = drawn(600, seed=100)
+    X, y = samples(600, seed=100)
     losses = []
     for seed in range(3):
-        p = Classifier("gaussian").fit(*drawn(120, seed)).predict_proba(X)
+        p = Classifier("gaussian").fit(*samples(120, seed)).predict_proba(X)
         losses.append(-np.log(p[np.arange(600), y]).mean())
     assert max(losses) < np.log(2)
 
@@ -121,8 +121,8 @@ def test_fitting_does_not_disturb_the_global_random_numbers(digits):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_parameters_are_kept_as_given_and_cloned():
-    given = {
+def test_parameters_are_stored_unchanged_and_cloned():
+    parameters = {
         "model": "vae",
         "options": TINY,
         "training": BRIEF,
@@ -130,9 +130,9 @@ def test_parameters_are_kept_as_given_and_cloned():
         "features": {"features": "pixels"},
         "random_state": 3,
     }
-    classifier = Classifier(**given)
-    assert classifier.get_params() == given
-    assert clone(classifier).get_params() == given
+    classifier = Classifier(**parameters)
+    assert classifier.get_params() == parameters
+    assert clone(classifier).get_params() == parameters
 
 
 def test_an_unfitted_classifier_says_so(digits):
@@ -204,7 +204,7 @@ def test_classes_with_few_images_are_calibrated_together(digits):
     assert 0 < answer.p_value <= 1
 
 
-def test_unlabeled_images_take_part_in_the_training_of_a_vae(digits):
+def test_unlabeled_images_train_a_vae(digits):
     images, labels = digits
     some = np.array([label if i % 3 else None for i, label in enumerate(labels[:300])], dtype=object)
     classifier = Classifier("vae", options=TINY, training=BRIEF).fit(images[:300], some)
@@ -380,7 +380,7 @@ def test_wrong_options_are_refused_by_name(digits):
             Classifier("vae", **wrong).fit(digits[0][:40], digits[1][:40])
 
 
-def test_nothing_warns_on_the_way(digits):
+def test_training_and_prediction_do_not_warn(digits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Classifier("vae", options=TINY, training=BRIEF).fit(digits[0][:100], digits[1][:100]).classify(digits[0][:2])

@@ -31,7 +31,7 @@ def classifier(request, data):
     return Classifier(family, options=options, training=training).fit(*data)
 
 
-def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier, data):
+def test_attribution_sums_to_the_log_odds_above_the_baseline(classifier, data):
     found = classifier.explain(data[0][0])
     assert found.label == classifier.predict(data[0][:1])[0]
     model = classifier.predictor_.model
@@ -45,12 +45,12 @@ def test_evidence_comes_to_the_lead_less_that_of_an_image_of_no_class(classifier
     assert found.attribution.shape == found.image.shape
 
 
-def test_a_way_begins_at_the_image_and_leads_to_the_other_class(classifier, data):
-    way = classifier.explain(data[0][0]).counterfactual_path
-    assert (way is None) == (classifier.model in {"gaussian", "softmax"})
-    if way is not None:
-        torch.testing.assert_close(way.images[0], classifier.explain(data[0][0]).image, atol=1e-4, rtol=1e-4)
-        assert way.flip is None or way.probability[-1] > 1 / 3
+def test_counterfactual_path_starts_at_the_image_and_ends_in_the_other_class(classifier, data):
+    path = classifier.explain(data[0][0]).counterfactual_path
+    assert (path is None) == (classifier.model in {"gaussian", "softmax"})
+    if path is not None:
+        torch.testing.assert_close(path.images[0], classifier.explain(data[0][0]).image, atol=1e-4, rtol=1e-4)
+        assert path.flip is None or path.probability[-1] > 1 / 3
 
 
 def test_one_class_alone_has_no_other():

@@ -17,7 +17,7 @@ ALPHA = 0.1
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    """What attacks find in a quarter of the time has to hold the same."""
+    """Reduce the steps of the attacks."""
     monkeypatch.setattr(attacks, "N_STEPS", 10)
 
 

@@ -108,7 +108,7 @@ def test_kernel_distance_agrees_with_torchmetrics() -> None:
 
 
 def passing(n_features: int):  # type: ignore[no-untyped-def]
-    """What torchmetrics takes for a network; the features go through as they are."""
+    """Identity network for torchmetrics."""
     from torch import nn
 
     network = nn.Identity()

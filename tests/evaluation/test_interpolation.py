@@ -35,8 +35,8 @@ def vae(digits):
 
 
 def two(d: int = 6, n: int = 3) -> tuple[LatentPoint, LatentPoint]:
-    parts = torch.randn(4, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return LatentPoint(parts[0], parts[1]), LatentPoint(parts[2], parts[3])
+    splits = torch.randn(4, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return LatentPoint(splits[0], splits[1]), LatentPoint(splits[2], splits[3])
 
 
 @given(st.integers(2, 12))

@@ -33,16 +33,18 @@ def test_of_gaussians_with_variances_alone_each_pixel_has_its_own_log_ratio(gaus
     assert_close(integrated_gradients(lambda x: gaussians(x).flatten(2).sum(2), x, A, B, baseline), exact)
 
 
-def test_pixels_together_come_to_the_lead_over_the_baseline():
+def test_attributions_sum_to_the_difference_from_the_baseline():
     first, second = normal(4, 8, seed=5), normal(8, 3, seed=6)
 
     def scores(x):
         return torch.tanh(x.flatten(1) @ first) @ second
 
     x, baseline = normal(5, 1, 2, 2, seed=7), torch.zeros(1, 2, 2, dtype=torch.float64)
-    lead = [scores(t).gather(1, A[:, None]) - scores(t).gather(1, B[:, None]) for t in (x, baseline.expand(5, 1, 2, 2))]
+    log_odds = [
+        scores(t).gather(1, A[:, None]) - scores(t).gather(1, B[:, None]) for t in (x, baseline.expand(5, 1, 2, 2))
+    ]
     found = integrated_gradients(scores, x, A, B, baseline)
-    assert_close(found.flatten(1).sum(1), (lead[0] - lead[1])[:, 0], atol=1e-6, rtol=1e-6)
+    assert_close(found.flatten(1).sum(1), (log_odds[0] - log_odds[1])[:, 0], atol=1e-6, rtol=1e-6)
 
 
 def test_what_speaks_for_one_class_speaks_against_the_other(gaussians):

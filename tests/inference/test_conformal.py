@@ -165,7 +165,7 @@ def test_without_held_out_images_the_pool_is_of_raw_scores():
 # --- against mapie --------------------------------------------------------------------------------------------------
 
 
-class Given(ClassifierMixin, BaseEstimator):
+class LogPosteriorClassifier(ClassifierMixin, BaseEstimator):
     """A classifier whose inputs are its log posteriors."""
 
     def fit(self, X, y):
@@ -189,7 +189,7 @@ def answers(seed, n, n_classes=6):
 
 def sets_of_mapie(log_p, y, new, alpha):
     """(B, K): mapie's sets for new log posteriors, calibrated on 1 − p(y | x)."""
-    estimator = Given().fit(log_p.numpy(), y.numpy())
+    estimator = LogPosteriorClassifier().fit(log_p.numpy(), y.numpy())
     mapie = SplitConformalClassifier(estimator, confidence_level=1 - alpha, conformity_score="lac", prefit=True)
     return torch.from_numpy(mapie.conformalize(log_p.numpy(), y.numpy()).predict_set(new.numpy())[1][..., 0])
 
@@ -269,17 +269,17 @@ def test_the_promise_of_all_tiny_classes_together(alpha, seed):
 def test_the_promise_of_tiny_classes_beside_a_large_one(seed):
     """Pooled with the large class, which does not use the pool, the tiny ones would raise far more alarms than promised."""
 
-    def drawn(seed, n_tiny, n_large):
+    def samples(seed, n_tiny, n_large):
         """Images of nine classes, whose scores vary widely, and of a tenth, whose scores do not."""
         tiny, y = scores_of(seed, n_tiny, n_classes=10)
         large = 0.1 * torch.randn(n_large, 10, generator=generator(seed))
         return torch.cat([tiny, large]), torch.cat([y % 9, torch.full((n_large,), 9)])
 
     alpha = 0.1
-    (calibration, y), held_out = drawn(seed, 20, 400), drawn(seed + 100, 0, 100)  # which show the large class alone
+    (calibration, y), held_out = samples(seed, 20, 400), samples(seed + 100, 0, 100)  # which show the large class alone
     fitted = fitted_to(calibration, y, *held_out)
     assert fitted.scope(alpha) == (*[CalibrationScope.POOLED] * 9, CalibrationScope.PER_CLASS)
-    new, new_y = drawn(seed + 200, 20_000, 20_000)
+    new, new_y = samples(seed + 200, 20_000, 20_000)
     away = rejection_rate(fitted, new, new_y, alpha)
     for group, n_calibration in ((new_y < 9, 20), (new_y == 9, 400)):
         fewest, most = allowed(20_000, n_calibration, alpha)

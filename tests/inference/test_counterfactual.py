@@ -56,11 +56,11 @@ def test_a_path_goes_straight_from_end_to_end():
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=5))
-def test_an_answer_turns_where_it_turns_for_good(leads):
+def test_flip_index_is_where_the_class_flips_permanently(is_other):
     """Class 1 leads where it is said to, else class 0."""
-    leads = torch.tensor(leads)
-    log_posterior = torch.stack([~leads, leads, torch.zeros_like(leads)], 2).double()
-    found = flip_index(log_posterior, torch.ones(len(leads), dtype=torch.int64)).tolist()
-    for row, first in zip(leads.tolist(), found, strict=True):
+    is_other = torch.tensor(is_other)
+    log_posterior = torch.stack([~is_other, is_other, torch.zeros_like(is_other)], 2).double()
+    found = flip_index(log_posterior, torch.ones(len(is_other), dtype=torch.int64)).tolist()
+    for row, first in zip(is_other.tolist(), found, strict=True):
         assert all(row[first:])
         assert first == 0 or not row[first - 1]

@@ -83,7 +83,7 @@ def test_the_best_class_and_the_p_value_are_the_largest(output):
     assert torch.equal(output.p_value, output.p_values.amax(1)) or output.p_value.isnan().all()
 
 
-def test_the_posterior_is_at_the_temperature_and_under_the_prior_given():
+def test_posterior_uses_the_temperature_and_the_prior():
     outputs, _ = model_outputs(0, 20)
     output = split_conformal_rule(1, 50, temperature=2.5)(outputs, LOG_PRIOR, 0.05)
     assert_close(output.log_posterior, log_posterior(outputs.log_scores, LOG_PRIOR, 2.5))
@@ -145,7 +145,7 @@ def test_without_calibration_images_whatever_their_statistics():
     assert torch.equal(output.prediction_sets.sum(1), torch.ones(20, dtype=torch.long))
 
 
-def test_figures_know_their_temperature_and_are_the_same_under_another():
+def test_metrics_do_not_depend_on_the_temperature():
     found, y = model_outputs(5, 200)
     labeled = CalibrationData.from_outputs(found, y, 1.0)
     assert labeled.n_scores == 200 * K
@@ -209,7 +209,7 @@ def test_cross_conformal_p_values_are_valid(n, alpha):
 
 
 def with_a_class_more(outputs, seed=9):
-    """The same images under one class more, which none of them is of."""
+    """Return the outputs of the same images with one more class, to which none belongs."""
     n, rng = len(outputs.log_scores), torch.Generator().manual_seed(seed)
     low = outputs.log_scores.amin(1, keepdim=True) - 3 - torch.rand(n, 1, generator=rng)
     statistics = torch.cat([outputs.statistics, torch.randn(n, 1, 4, generator=rng) + 9], 1)

@@ -23,30 +23,30 @@ def test_it_is_the_test_of_kolmogorov_and_smirnov(n, shift):
 
 def test_alarms_are_rare_where_nothing_has_drifted():
     rng = np.random.default_rng(0)
-    kept = quantiles(torch.from_numpy(rng.random(1500)))
-    alarms = sum(drift(rng.random(300), kept, 1500).has_drifted for _ in range(300))
+    reference = quantiles(torch.from_numpy(rng.random(1500)))
+    alarms = sum(drift(rng.random(300), reference, 1500).has_drifted for _ in range(300))
     assert alarms <= 9  # at 1 %, 9 of 300 come once in a few hundred times
 
 
 def test_a_large_drift_is_seen_and_a_small_one_is_not_worth_a_word():
     rng = np.random.default_rng(1)
-    kept = quantiles(torch.from_numpy(rng.random(3000)))
-    assert drift(rng.random(400) ** 3, kept, 3000).has_drifted
-    small = drift(rng.random(100_000) * 0.95, kept, 3000)
+    reference = quantiles(torch.from_numpy(rng.random(3000)))
+    assert drift(rng.random(400) ** 3, reference, 3000).has_drifted
+    small = drift(rng.random(100_000) * 0.95, reference, 3000)
     assert small.p_value < 0.01
     assert small.difference < DEFAULT_OPTIONS.min_difference
     assert not small.has_drifted
 
 
 def test_of_too_few_images_nothing_is_said():
-    kept = quantiles(torch.rand(100))
-    assert drift([0.0] * (DEFAULT_OPTIONS.min_images - 1), kept, 100).has_drifted is None
-    assert drift([], kept, 100) is None
+    reference = quantiles(torch.rand(100))
+    assert drift([0.0] * (DEFAULT_OPTIONS.min_images - 1), reference, 100).has_drifted is None
+    assert drift([], reference, 100) is None
     assert drift([0.5], [], 0) is None
 
 
 @given(st.lists(st.sampled_from([0.1, 0.2, 0.5, 1.0]), min_size=1), st.lists(st.floats(0, 1), min_size=1))
-def test_the_difference_is_a_share_whatever_the_ties(now, then):
+def test_difference_is_a_fraction_despite_ties(now, then):
     found = drift(now, quantiles(torch.tensor(then)), len(then))
     assert 0 <= found.difference <= 1
     assert 0 <= found.p_value <= 1

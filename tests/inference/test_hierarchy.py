@@ -37,6 +37,6 @@ def test_flat_classes_have_no_groups():
     assert levels(["sandal", "boot"]) == ()
 
 
-def test_what_is_impossible_in_every_part_is_impossible():
+def test_impossible_in_all_components_is_impossible():
     values = torch.full((2, 1), -torch.inf)
     assert grouped_logsumexp(values, torch.tensor([0, 0]), 2).tolist() == [[-torch.inf], [-torch.inf]]

@@ -31,9 +31,9 @@ class World:
         self.rng = torch.Generator().manual_seed(seed)
         self.means = spread * torch.randn(n_classes, 5, generator=self.rng, dtype=torch.float64)
 
-    def __call__(self, shares, n):
+    def __call__(self, fractions, n):
         """log p(x | c) of n images, (n, K), and their labels."""
-        y = torch.multinomial(shares, n, replacement=True, generator=self.rng)
+        y = torch.multinomial(fractions, n, replacement=True, generator=self.rng)
         x = self.means[y] + torch.randn(n, 5, generator=self.rng, dtype=torch.float64)
         return -torch.cdist(x, self.means).square() / 2, y
 
@@ -48,9 +48,10 @@ def certain(counts):
     return 1e4 * torch.nn.functional.one_hot(y, len(counts)).double()
 
 
-def objective(scores, log_prior, shares):
+def objective(scores, log_prior, fractions):
     return (
-        torch.logsumexp(scores + shares.log(), 1).sum() + DEFAULT_OPTIONS.pseudo_count * log_prior.exp() @ shares.log()
+        torch.logsumexp(scores + fractions.log(), 1).sum()
+        + DEFAULT_OPTIONS.pseudo_count * log_prior.exp() @ fractions.log()
     )
 
 
@@ -86,7 +87,7 @@ def test_no_other_mix_is_better(case):
 
 @settings(max_examples=40)
 @given(scored())
-def test_shares_are_shares_and_lie_in_their_intervals(case):
+def test_estimated_prior_sums_to_one_and_lies_in_its_intervals(case):
     scores, log_prior, _ = case
     mix = estimate_prior(scores, log_prior)
     assert mix.estimate.sum().item() == pytest.approx(1)
@@ -146,18 +147,18 @@ def test_two_kinds_of_image_and_two_classes_have_a_closed_form():
 # Its intervals
 
 
-@pytest.mark.parametrize("shares", [SKEWED, GONE, torch.ones(K, dtype=torch.float64) / K])
+@pytest.mark.parametrize("fractions", [SKEWED, GONE, torch.ones(K, dtype=torch.float64) / K])
 @pytest.mark.parametrize("spread", [0.8, 5.0])
-def test_intervals_hold_the_true_shares(shares, spread):
+def test_intervals_contain_the_true_prior(fractions, spread):
     world, times = World(2, spread), 60
-    mixes = [estimate_prior(world(shares, 400)[0], log_uniform(K), alpha=0.05) for _ in range(times)]
-    missed = torch.stack([(mix.low > shares) | (shares > mix.high) for mix in mixes])
+    mixes = [estimate_prior(world(fractions, 400)[0], log_uniform(K), alpha=0.05) for _ in range(times)]
+    missed = torch.stack([(mix.low > fractions) | (fractions > mix.high) for mix in mixes])
     assert missed.sum(0).max() <= binom.ppf(1 - 1e-4 / K, times, 0.07)  # each class; Wilson's promise is approximate
     each = missed.double().mean(1)  # the classes of one draw miss together
     assert each.mean() - 4 * each.std() / math.sqrt(times) < 0.05
 
 
-def test_intervals_hold_the_true_shares_beside_offsets_from_few_images():
+def test_intervals_contain_the_true_prior_with_bias_correction_from_few_images():
     world, times = World(3), 60
     missed = []
     for _ in range(times):
@@ -204,16 +205,16 @@ def test_adapting_gains_what_knowing_the_mix_would_and_loses_nothing_without_a_s
     offsets = BiasCorrection.fit(held + BIAS, labels, log_prior)
     gains, best, lost = [], [], []
     for _ in range(20):
-        shares = world.mix()
-        scores, y = world(shares, 1000)
+        fractions = world.mix()
+        scores, y = world(fractions, 1000)
         before = accuracy(scores + BIAS, y, log_prior)
         gains.append(
             accuracy(scores + BIAS, y, estimate_prior(scores + BIAS, log_prior, 1, offsets).log_prior) - before
         )
-        best.append(accuracy(scores + BIAS, y, shares.log()) - before)
+        best.append(accuracy(scores + BIAS, y, fractions.log()) - before)
         same, y = world(log_prior.exp(), 1000)
-        kept = estimate_prior(same + BIAS, log_prior, 1, offsets).log_prior
-        lost.append(accuracy(same + BIAS, y, log_prior) - accuracy(same + BIAS, y, kept))
+        retained = estimate_prior(same + BIAS, log_prior, 1, offsets).log_prior
+        lost.append(accuracy(same + BIAS, y, log_prior) - accuracy(same + BIAS, y, retained))
     assert sum(best) / 20 > 10
     assert sum(gains) >= 0.9 * sum(best)
     assert sum(lost) / 20 <= 0.1
@@ -234,7 +235,7 @@ def test_scores_that_say_nothing_leave_the_training_mix():
     assert mix.high.min() == 1
 
 
-def test_a_single_class_has_nothing_to_share():
+def test_single_class_has_prior_one():
     mix = estimate_prior(torch.randn(5, 1, generator=torch.Generator().manual_seed(0)), log_uniform(1))
     assert (mix.estimate.item(), mix.high.item(), mix.p_value) == (1, 1, 1)
     assert mix.identifiability.confused == ()
@@ -243,7 +244,7 @@ def test_a_single_class_has_nothing_to_share():
 # What cannot be told
 
 
-def test_two_classes_of_the_same_scores_cannot_be_told_apart():
+def test_classes_of_equal_scores_are_not_identifiable():
     scores, _ = World(7)(SKEWED, 1000)
     scores[:, 3] = scores[:, 1]
     found = estimate_prior(scores, SKEWED.log())
@@ -261,13 +262,13 @@ def test_of_a_class_that_looks_like_a_mixture_of_two_others_images_tell_next_to_
 
 
 @pytest.mark.parametrize("n", [5, 20, 100])
-def test_classes_that_are_told_at_sight_are_never_confused(n):
+def test_perfectly_separated_classes_are_never_confused(n):
     world = World(9, 8.0)
     for _ in range(20):
         assert estimate_prior(world(GONE, n)[0], log_uniform(K), alpha=0.05).identifiability.confused == ()
 
 
-def test_classes_much_alike_are_confused_in_few_images_and_told_apart_in_many():
+def test_similar_classes_are_identifiable_only_with_many_images():
     means = torch.tensor([0.0, 0.5])
     rng = torch.Generator().manual_seed(10)
     x = means.repeat(2000) + torch.randn(4000, generator=rng)
@@ -290,7 +291,7 @@ def test_offsets_find_the_bias_that_was_put_in():
 
 @settings(max_examples=20)
 @given(st.integers(0, 1000), st.floats(0, 40))
-def test_with_offsets_the_predicted_shares_are_those_of_the_training_mix(seed, size):
+def test_bias_correction_predicts_the_training_prior(seed, size):
     """Whatever the scores: a bias of forty nats, too, at which whole steps of Newton's method lead nowhere."""
     world = World(seed, n_classes=4)
     log_prior = torch.tensor([0.4, 0.3, 0.2, 0.1]).log()
@@ -298,9 +299,9 @@ def test_with_offsets_the_predicted_shares_are_those_of_the_training_mix(seed, s
     scores = scores + size * torch.randn(4, generator=world.rng)
     b = BiasCorrection.fit(scores, y, log_prior).values
     p = log_posterior(scores + b, log_prior).exp()
-    share = (log_prior.double().exp() * 300 / torch.bincount(y))[y]
+    fraction = (log_prior.double().exp() * 300 / torch.bincount(y))[y]
     pull = b / DEFAULT_OPTIONS.prior_sd**2 / 300  # of the little trust in no offset
-    assert_close(share @ p / 300, log_prior.double().exp() - pull, rtol=0, atol=1e-4)
+    assert_close(fraction @ p / 300, log_prior.double().exp() - pull, rtol=0, atol=1e-4)
 
 
 def test_the_calibration_images_themselves_have_not_shifted():
@@ -321,8 +322,8 @@ def test_a_class_without_calibration_images_keeps_its_scores_and_is_doubted():
 def test_a_class_with_one_calibration_image_is_doubted_more_than_one_with_many():
     scores, y = World(14)(SKEWED, 500)
     first = (y == 4).nonzero()[0, 0]
-    kept = (y != 4) | (torch.arange(500) == first)
-    few, many = (BiasCorrection.fit(scores[rows], y[rows], SKEWED.log()) for rows in (kept, y >= 0))
+    retained = (y != 4) | (torch.arange(500) == first)
+    few, many = (BiasCorrection.fit(scores[rows], y[rows], SKEWED.log()) for rows in (retained, y >= 0))
     center = torch.eye(K, dtype=torch.float64) - 1 / K  # a constant of all classes cancels
     assert (center @ few.covariance @ center)[4, 4] > (center @ many.covariance @ center)[4, 4]
 
@@ -352,22 +353,22 @@ def test_results_are_frozen():
         mix.shifted = True
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda shares: sum(shares) > 0.01))
-def test_shares_become_a_log_prior(shares):
-    total = sum(shares)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6).filter(lambda fractions: sum(fractions) > 0.01))
+def test_fractions_become_a_log_prior(fractions):
+    total = sum(fractions)
     log_prior = log_prior_from_fractions(
-        [share / total for share in shares], [f"class {i}" for i in range(len(shares))]
+        [fraction / total for fraction in fractions], [f"class {i}" for i in range(len(fractions))]
     )
     assert log_prior.dtype == torch.float64
-    assert_close(log_prior.exp(), torch.tensor(shares, dtype=torch.float64) / total)
+    assert_close(log_prior.exp(), torch.tensor(fractions, dtype=torch.float64) / total)
 
 
-def test_rounded_shares_are_taken():
+def test_rounded_fractions_are_accepted():
     assert_close(log_prior_from_fractions([0.33, 0.33, 0.33], ["a", "b", "c"]), log_uniform(3))
 
 
 @pytest.mark.parametrize(
-    ("shares", "sentence"),
+    ("fractions", "sentence"),
     [
         ([0.5, 0.5], "2 shares for 3 classes: expected one for each of boot, coat, shirt"),
         ([0.5, -0.1, 0.6], "the share of 'coat' is -0.1: expected a number from 0 to 1"),
@@ -377,9 +378,9 @@ def test_rounded_shares_are_taken():
         ([0.4, 0.2, 0.2], "the shares sum to 0.8: expected 1, as in boot 0.5, coat 0.25, shirt 0.25"),
     ],
 )
-def test_shares_that_are_none_are_refused(shares, sentence):
+def test_invalid_fractions_are_refused(fractions, sentence):
     with pytest.raises(ValueError) as refusal:
-        log_prior_from_fractions(shares, ["boot", "coat", "shirt"])
+        log_prior_from_fractions(fractions, ["boot", "coat", "shirt"])
     assert str(refusal.value) == sentence
 
 

@@ -113,13 +113,13 @@ def test_a_distance_is_the_log_density_of_a_mixture():
         (t.of_true_class(y), y), (held_out.of_true_class(labels), labels), held_out.by_class.shape[1]
     )
     for c in range(2):
-        parts = s.component_class == c
-        root = roots(s)[parts]
+        rows = s.component_class == c
+        root = roots(s)[rows]
         precision = root.mT @ root
-        gaussians = torch.distributions.MultivariateNormal(s.center[parts].double(), precision_matrix=precision)
+        gaussians = torch.distributions.MultivariateNormal(s.center[rows].double(), precision_matrix=precision)
         size = root.diagonal(dim1=1, dim2=2).log().sum(1)
-        share = (s.log_weight[parts].double() - size).softmax(0)
-        mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(share), gaussians)
+        weight = (s.log_weight[rows].double() - size).softmax(0)
+        mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(weight), gaussians)
         standardized = ((held_out.by_class[:, c].double() - s.mean[c]) / s.scale).float()
         numbers = SinhArcsinh(s.transform)(standardized).double()
         peak = gaussians.log_prob(gaussians.mean).max()
@@ -144,8 +144,8 @@ def test_units_of_the_traits_do_not_matter(seed, units):
     assert_close(after, before, rtol=1e-2, atol=1e-2)
 
 
-def test_a_covariance_that_all_classes_share_says_the_same_either_way():
-    """Of many classes the product with what they share is made once; of few, class by class."""
+def test_common_covariance_gives_the_same_result_by_both_methods():
+    """A common covariance is applied once for many classes, and class by class for few."""
     t, y = traits(3, 500)
     images, tied = (t.of_true_class(y), y), NonconformityOptions(mixture=MixtureOptions(max_covariance_entries=0))
     shared = NonconformityScore.fit(images, images, t.by_class.shape[1], tied)

@@ -17,7 +17,7 @@ LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2]).log()
 SIDE = 40  # of the grids on which a minimum is looked for
 
 
-def drawn(seed, n, sharpness=1.0, n_classes=3):
+def samples(seed, n, sharpness=1.0, n_classes=3):
     """Scores (n, K) and labels that are drawn from the posterior of these very scores under a uniform prior."""
     rng = torch.Generator().manual_seed(seed)
     scores = sharpness * torch.randn(n, n_classes, generator=rng)
@@ -33,7 +33,7 @@ def objective(scores, y, log_prior, temperature, expected=1.0):
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 1.0, 7.0, 300.0])
 def test_recovers_a_known_temperature(temperature):
-    scores, y = drawn(0, 4000, sharpness=2.0)
+    scores, y = samples(0, 4000, sharpness=2.0)
     # log T̂ is about normal with variance 1 / (N · Fisher information), the variance of the true class's score under p.
     p = log_posterior(scores, log_uniform(3)).exp()
     information = ((p * scores.square()).sum(1) - (p * scores).sum(1).square()).sum().item()
@@ -56,7 +56,7 @@ sizes = st.floats(-3, 3).map(lambda power: 10**power)
 
 @given(st.integers(0, 1000), st.integers(1, 200), sizes, st.floats(0.0, 5.0), sizes)
 def test_no_temperature_of_a_grid_is_better(seed, n, size, truth, expected):
-    scores, y = drawn(seed, n)
+    scores, y = samples(seed, n)
     scores = size * (scores + truth * torch.nn.functional.one_hot(y, 3))
     best = objective(scores, y, LOG_PRIOR, fit_temperature(scores, y, LOG_PRIOR, expected), expected)
     grid = np.exp(np.linspace(-MOST, MOST, SIDE))
@@ -64,7 +64,7 @@ def test_no_temperature_of_a_grid_is_better(seed, n, size, truth, expected):
 
 
 def test_with_many_images_the_nll_itself_is_least():
-    scores, y = drawn(3, 3000)
+    scores, y = samples(3, 3000)
     scores = 25 * scores
     T = fit_temperature(scores, y, LOG_PRIOR)
     least = min(nll(scores, y, LOG_PRIOR, each) for each in np.exp(np.linspace(-MOST, MOST, 200)))
@@ -105,14 +105,14 @@ def test_equal_scores_say_nothing():
 
 @given(st.integers(0, 1000), st.floats(0.1, 100))
 def test_under_a_uniform_prior_the_answer_stays(seed, size):
-    scores, y = drawn(seed, 20)
+    scores, y = samples(seed, 20)
     scores = size * scores
     T = fit_temperature(scores, y, log_uniform(3))
     assert torch.equal(log_posterior(scores, log_uniform(3), T).argmax(1), scores.argmax(1))
 
 
 def test_a_constant_of_each_image_changes_nothing():
-    scores, y = drawn(5, 100)
+    scores, y = samples(5, 100)
     moved = scores.double() - 1e6 * torch.arange(100)[:, None]
     assert fit_temperature(moved, y, LOG_PRIOR) == pytest.approx(fit_temperature(scores, y, LOG_PRIOR), rel=1e-5)
 
@@ -120,7 +120,7 @@ def test_a_constant_of_each_image_changes_nothing():
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_many_images_of_a_class_weigh_as_much_as_few(seed, times):
     """A held-out sample speaks for the mix that the prior names, whatever its own mix."""
-    scores, y = drawn(seed, 30)
+    scores, y = samples(seed, 30)
     y[:3] = torch.arange(3)
     repeats = torch.where(y == 1, times, 1)
     more = scores.repeat_interleave(repeats, 0), y.repeat_interleave(repeats)
@@ -139,7 +139,7 @@ def test_nll_by_hand():
 
 
 def test_nll_at_a_temperature_is_that_of_the_divided_scores():
-    scores, y = drawn(6, 30)
+    scores, y = samples(6, 30)
     assert nll(4 * scores, y, LOG_PRIOR, 4) == pytest.approx(nll(scores, y, LOG_PRIOR))
 
 

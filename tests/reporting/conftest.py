@@ -8,7 +8,7 @@ from likely.reporting.html.content import ReportContent
 
 @pytest.fixture
 def bare() -> ReportContent:
-    """What every report has, and no more."""
+    """Minimal report."""
     return ReportContent(HEADER, NAMES)
 
 

@@ -21,7 +21,7 @@ VOID = {"meta", "link", "img", "wbr", "br"}
 
 
 class Page(HTMLParser):
-    """What a page holds: its elements with their attributes, its text, and whether every element is closed in order."""
+    """Parser of a page: elements with attributes, text, and whether all elements are closed in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What people may say about a training, and what is filled in for them."""
+"""Training options and their defaults."""
 
 import pytest
 from hypothesis import given
