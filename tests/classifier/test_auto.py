@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from likely import Classifier
-from likely.classifier.auto import BACKBONE, MIN_IMAGES_PER_CLASS, choose_model, default_backbone
+from likely.classifier.auto import BACKBONE, DEFAULT_OPTIONS, choose_model, default_backbone
 from likely.data.listing import list_data
 from likely.data.preprocessing import to_pil, write_image
 from likely.features.feature_extractors import FeatureOptions
@@ -13,20 +13,22 @@ from likely.options import AUTO
 
 PIXELS = FeatureOptions()
 
+MIN_IMAGES = DEFAULT_OPTIONS.min_images_per_class
+
 
 @pytest.mark.parametrize(
     ("shape", "counts", "features", "family", "kind"),
     [
         (
             (1, 28, 28),
-            (MIN_IMAGES_PER_CLASS, MIN_IMAGES_PER_CLASS, 2 * MIN_IMAGES_PER_CLASS),
+            (MIN_IMAGES, MIN_IMAGES, 2 * MIN_IMAGES),
             PIXELS,
             "vaegan",
             "pixels",
         ),
         (
             (1, 28, 28),
-            (MIN_IMAGES_PER_CLASS - 1, MIN_IMAGES_PER_CLASS - 1, 3 * MIN_IMAGES_PER_CLASS),
+            (MIN_IMAGES - 1, MIN_IMAGES - 1, 3 * MIN_IMAGES),
             PIXELS,
             "gaussian",
             "random",

@@ -2,7 +2,7 @@
 
 import torch
 
-from likely.inference.likelihood_ratio import DISTANCE_TOLERANCE, LikelihoodRatioScore, combine_max, log_ratio
+from likely.inference.likelihood_ratio import DEFAULT_OPTIONS, LikelihoodRatioScore, combine_max, log_ratio
 
 K = 3
 
@@ -55,7 +55,8 @@ def test_contrast_is_in_spreads_of_each_class():
 def test_an_image_is_nonconforming_by_its_distance_or_by_its_ratio():
     distance, low_contrast = torch.tensor([[9.0, 0.0, 0.0]]), torch.tensor([[0.0, 4.0, -3.0]])
     torch.testing.assert_close(
-        combine_max(distance, low_contrast), torch.tensor([[9.0 - DISTANCE_TOLERANCE, 4.0, -DISTANCE_TOLERANCE]])
+        combine_max(distance, low_contrast),
+        torch.tensor([[9.0 - DEFAULT_OPTIONS.distance_tolerance, 4.0, -DEFAULT_OPTIONS.distance_tolerance]]),
     )
 
 

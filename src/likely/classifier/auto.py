@@ -13,8 +13,21 @@ from likely.features.feature_extractors import FeatureOptions
 from likely.options import AUTO
 
 BACKBONE = "LIKELY_BACKBONE"  # environment variable: the default backbone
-MIN_BACKBONE_SIDE = 48  # pixels of the shorter side; a backbone for photographs needs detail
-MIN_IMAGES_PER_CLASS = 50  # median over the classes, from which on a deep model of pixels is better
+
+
+@dataclass(frozen=True)
+class AutoOptions:
+    """Thresholds of the choice.
+
+    `min_backbone_side`: pixels of an image's shorter side below which a backbone for photographs lacks detail.
+    `min_images_per_class`: median over the classes from which on a deep model of pixels is better.
+    """
+
+    min_backbone_side: int = 48
+    min_images_per_class: int = 50
+
+
+DEFAULT_OPTIONS = AutoOptions()
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ def default_backbone(model: str, features: FeatureOptions, data: DataListing) ->
     if model != AUTO or not backbone or features.model_fields_set:
         return features
     native = data.native_size
-    if native is None or min(native) < MIN_BACKBONE_SIDE:
+    if native is None or min(native) < DEFAULT_OPTIONS.min_backbone_side:
         return features
     return features.model_copy(update={"features": "backbone", "backbone": backbone})
 
@@ -46,14 +59,14 @@ def choose_model(
     typical = int(np.median(class_counts))
     few = f"{typical:,} image{'s' * (typical != 1)} a class"
     if len(shape) == 1:
-        return ModelChoice("gaussian" if typical < MIN_IMAGES_PER_CLASS else "vae", features, "")
+        return ModelChoice("gaussian" if typical < DEFAULT_OPTIONS.min_images_per_class else "vae", features, "")
     if features.kind == "backbone":
         return ModelChoice(
             "gaussian", features, _reason("gaussian", "on the backbone's features, which separate photographs well")
         )
     if features.kind != "pixels":
         return ModelChoice("gaussian", features, _reason("gaussian", f"on {features.kind} features"))
-    if typical < MIN_IMAGES_PER_CLASS:
+    if typical < DEFAULT_OPTIONS.min_images_per_class:
         random = features.model_copy(update={"features": "random"})
         why = f"on random features: {few} are too few for a deep model; --backbone FOLDER would help"
         return ModelChoice("gaussian", random, _reason("gaussian", why))

@@ -26,13 +26,30 @@ from likely.training.data_loader import ShuffledBatches
 from likely.training.device import to_device
 from likely.training.loop import fit_closed_form
 
-MAX_TRAINING_IMAGES = 30_000  # images of the training that nonconformity is learned from, or
-MAX_IMAGES_PER_CLASS = 100  # of each class, if that is more
-MAX_SCORES = 50_000_000  # of images under all classes that are kept together
-MIN_IMAGES_FOR_TEMPERATURE = 1000  # images, however many the classes, or
-MAX_SCORES_FOR_TEMPERATURE = 10_000_000  # scores of images under all classes, if these are more
-MAX_CROSS_CONFORMAL_IMAGES = 20_000  # images that calibrate although they are learned from, or one of each class
-N_FOLDS = 5  # of these
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """Constants that bound the time and memory of calibration.
+
+    `max_training_images`: training images that the nonconformity score is fitted to, or `max_images_per_class` of each class,
+    if these are more.
+    `max_scores`: scores of images under all classes that are held in memory together.
+    `min_images_for_temperature`: images that the temperature is fitted to, or as many as have
+    `max_scores_for_temperature` scores under all classes, if these are more.
+    `max_cross_conformal_images`: training images that calibrate in cross-conformal prediction, or one of each class.
+    `n_folds`: folds of cross-conformal prediction.
+    """
+
+    max_training_images: int = 30_000
+    max_images_per_class: int = 100
+    max_scores: int = 50_000_000
+    min_images_for_temperature: int = 1000
+    max_scores_for_temperature: int = 10_000_000
+    max_cross_conformal_images: int = 20_000
+    n_folds: int = 5
+
+
+DEFAULT_OPTIONS = CalibrationOptions()
 
 
 def uses_cross_conformal(family: str, features: FeatureOptions, shape: Sequence[int]) -> bool:
@@ -94,7 +111,7 @@ def calibrate_for_mask(
 
 def subsample(images: LabeledImages, K: int, seed: int) -> LabeledImages:
     """Return all images, or a random subset whose scores under K classes fit into memory."""
-    n = max(MIN_IMAGES_FOR_TEMPERATURE, MAX_SCORES_FOR_TEMPERATURE // K)
+    n = max(DEFAULT_OPTIONS.min_images_for_temperature, DEFAULT_OPTIONS.max_scores_for_temperature // K)
     return images if len(images) <= n else images.subset(np.random.default_rng(seed).permutation(len(images))[:n])
 
 
@@ -124,7 +141,7 @@ class _Calibrator:
 
     def data(self, model: Scorer, images: LabeledImages, temperature: float) -> CalibrationData:
         """Return the calibration data of labeled images under `model`, which takes the same inputs."""
-        few, pieces = len(images) * self.K <= MAX_SCORES, []
+        few, pieces = len(images) * self.K <= DEFAULT_OPTIONS.max_scores, []
         for start in range(0, max(1, len(images)), BATCH_SIZE):
             block = images.subset(np.arange(start, min(start + BATCH_SIZE, len(images))))
             with torch.inference_mode():
@@ -143,19 +160,21 @@ class _Calibrator:
         vectors = self._as_vectors(pool)
         added = [] if splits.generated is None else [self._as_vectors(splits.generated)]
         fold, several = _fold_of_image(pool, self.seed), np.bincount(pool.labels)[pool.labels] > 1
-        sample = _per_class_sample(pool.labels, self.K, max(1, MAX_CROSS_CONFORMAL_IMAGES // self.K), self.seed)
+        sample = _per_class_sample(
+            pool.labels, self.K, max(1, DEFAULT_OPTIONS.max_cross_conformal_images // self.K), self.seed
+        )
         calibrates = several & np.isin(np.arange(len(pool)), sample)
         pieces = []
         for k in np.unique(fold[calibrates]):
             without = self._fit_like(concatenate([vectors.subset(np.flatnonzero(fold != k)), *added]))
             pieces.append(self.data(without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature))
-        scores_fit = sum(len(piece.labels) for piece in pieces) * self.K <= MAX_SCORES
+        scores_fit = sum(len(piece.labels) for piece in pieces) * self.K <= DEFAULT_OPTIONS.max_scores
         return pieces if scores_fit else [piece.without_scores() for piece in pieces]
 
     @torch.inference_mode()
     def training_statistics(self, train: LabeledImages) -> tuple[Tensor, Tensor]:
         """Return statistics and labels of training images, at most some of each class."""
-        n = max(MAX_IMAGES_PER_CLASS, MAX_TRAINING_IMAGES // self.K)
+        n = max(DEFAULT_OPTIONS.max_images_per_class, DEFAULT_OPTIONS.max_training_images // self.K)
         some = train.subset(_per_class_sample(train.labels, self.K, n, self.seed))
         labels = torch.split(torch.from_numpy(some.labels), BATCH_SIZE)
         inputs = self.pipeline.model_inputs(some.images)
@@ -186,7 +205,9 @@ def _cross_conformal(
     """
     pool = CalibrationData.concatenate(folds)
     if all(
-        images.n_scores in range(1, MAX_SCORES_FOR_TEMPERATURE) for images in (pool, held_out) if images is not None
+        images.n_scores in range(1, DEFAULT_OPTIONS.max_scores_for_temperature)
+        for images in (pool, held_out)
+        if images is not None
     ):
         temperature = max(1.0, pool.fit_temperature(log_prior))
         if held_out is not None:
@@ -210,5 +231,5 @@ def _fold_of_image(images: LabeledImages, seed: int) -> NDArray[np.int64]:
     is_first[first] = True
     for c in np.unique(images.labels):
         of_class = rng.permutation(np.flatnonzero((images.labels == c) & is_first))
-        fold[of_class] = (np.arange(len(of_class)) + rng.integers(N_FOLDS)) % N_FOLDS
+        fold[of_class] = (np.arange(len(of_class)) + rng.integers(DEFAULT_OPTIONS.n_folds)) % DEFAULT_OPTIONS.n_folds
     return fold[first][copy_of]

@@ -19,10 +19,8 @@ from likely.data.image_dataset import ImageBatch
 from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import ImageScorer
 from likely.inference.attribution import integrated_gradients
-from likely.inference.counterfactual import flip_index, interpolate, transport
+from likely.inference.counterfactual import DEFAULT_OPTIONS, flip_index, interpolate, transport
 from likely.inference.posterior import log_posterior
-
-N_PATH_POINTS = 65  # points of a counterfactual path
 
 
 @dataclass(frozen=True)
@@ -182,17 +180,18 @@ def _counterfactual_path(model: LatentClassMixture, x: Tensor, pair: _ContrastPa
     """
     assert isinstance(model, Scorer)
     a, b = (torch.tensor([c], device=x.device) for c in (pair.label, pair.against))
+    n_points = DEFAULT_OPTIONS.n_points
     z, classes = model.encode(x), model.sampling_distribution()
-    weight = torch.linspace(1, 0, N_PATH_POINTS, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
+    weight = torch.linspace(1, 0, n_points, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
     residual, is_image = (x - model.decode(z)) * weight, model.task.domain is Domain.PIXELS8
     for end in (transport(z, a, b, classes), classes[0][b]):  # the class mean, if transport does not reach it
-        decoded = model.decode(interpolate(z, end, N_PATH_POINTS)[0]) + residual
+        decoded = model.decode(interpolate(z, end, n_points)[0]) + residual
         images = decoded.clamp(0, 1) if is_image else decoded
         posterior = log_posterior(model.log_scores(images).cpu(), pair.log_prior, pair.temperature)
         flip = int(flip_index(posterior[None], b.cpu()))
-        if flip < N_PATH_POINTS:
+        if flip < n_points:
             break
-    return CounterfactualPath(images.cpu(), posterior[:, pair.against].exp(), flip if flip < N_PATH_POINTS else None)
+    return CounterfactualPath(images.cpu(), posterior[:, pair.against].exp(), flip if flip < n_points else None)
 
 
 def _features_or_pixels(predictor: Predictor, x: Tensor) -> Tensor:

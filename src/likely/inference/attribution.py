@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-N_STEPS = 32  # quadrature points; for the log odds of Gaussians two would be exact
-BATCH_SIZE = 256  # images per pass, counting every quadrature point
+
+@dataclass(frozen=True)
+class AttributionOptions:
+    """Constants of integrated gradients.
+
+    `n_steps`: quadrature points; for the log odds of Gaussians two would be exact. `batch_size`: images per pass, counting
+    every quadrature point.
+    """
+
+    n_steps: int = 32
+    batch_size: int = 256
+
+
+DEFAULT_OPTIONS = AttributionOptions()
 
 
 def integrated_gradients(
@@ -29,9 +42,9 @@ def integrated_gradients(
         x,
         baselines=baseline[None].to(x).expand_as(x),
         additional_forward_args=(a, b),
-        n_steps=N_STEPS,
+        n_steps=DEFAULT_OPTIONS.n_steps,
         method="gausslegendre",
-        internal_batch_size=BATCH_SIZE,
+        internal_batch_size=DEFAULT_OPTIONS.batch_size,
     )
     return found.detach()
 

@@ -8,9 +8,20 @@ flips.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
+
+@dataclass(frozen=True)
+class CounterfactualOptions:
+    """Constants of a counterfactual path. `n_points`: points of the path, both ends included."""
+
+    n_points: int = 65
+
+
+DEFAULT_OPTIONS = CounterfactualOptions()
 Gaussians = tuple[Tensor, Tensor]  # means and log scales of the classes, (K, d) each
 
 

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from likely.inference.conformal import median_and_mad, with_new_class
 
-DISTANCE_TOLERANCE = 1.0  # in MADs, by which a distance counts less than a low likelihood ratio
+
+@dataclass(frozen=True)
+class LikelihoodRatioOptions:
+    """Constants of the score. `distance_tolerance`: MADs by which a distance counts less than a low likelihood ratio."""
+
+    distance_tolerance: float = 1.0
+
+
+DEFAULT_OPTIONS = LikelihoodRatioOptions()
 
 
 def log_ratio(log_scores: Tensor, n_background: int) -> Tensor:
@@ -30,7 +38,7 @@ def combine_max(distance: Tensor, low_ratio: Tensor) -> Tensor:
     The distance includes class-independent variation, the ratio does not. The tolerance keeps known images from being
     rejected for their distance, while images that resemble nothing the model knows lie many MADs away.
     """
-    return torch.maximum(distance - DISTANCE_TOLERANCE, low_ratio)
+    return torch.maximum(distance - DEFAULT_OPTIONS.distance_tolerance, low_ratio)
 
 
 @dataclass(frozen=True)
