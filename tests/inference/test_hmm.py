@@ -9,10 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from likely.inference.hmm import HMMFilter, filtered, smoothed
+from likely.inference.hmm import HMMFilter
 from likely.inference.posterior import log_posterior, log_uniform
 
 LOG_PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log()
+
+
+def filtered(log_scores, log_prior, persistence, temperature=1.0):
+    return HMMFilter.start(log_prior, persistence).filter(log_scores, temperature)
+
+
+def smoothed(log_scores, log_prior, persistence, temperature=1.0):
+    return HMMFilter.start(log_prior, persistence).smooth(log_scores, temperature)
 
 
 @st.composite

@@ -15,7 +15,7 @@ from likely.base import GenerativeModel
 from likely.benchmark.config import BASELINE, BenchmarkRun
 from likely.benchmark.metrics import SAMPLE_SEED
 from likely.benchmark.runner import PAGE, SAMPLES_IMAGE, TABLE, Benchmark
-from likely.checkpoint import write_text
+from likely.checkpoint import write_atomically
 from likely.classifier import Predictor
 from likely.classifier.sampling import sample
 from likely.evaluation.eval_split import eval_split
@@ -34,8 +34,8 @@ REAL = "real"
 def write_report(benchmark: Benchmark, comparison: Comparison) -> None:
     """Write table.md, index.html and samples.png, each atomically."""
     out = benchmark.out
-    write_text(out / TABLE, markdown_table(comparison))
-    write_text(out / PAGE, render(comparison))
+    write_atomically(out / TABLE, markdown_table(comparison).encode())
+    write_atomically(out / PAGE, render(comparison).encode())
     image = samples_image(comparison)
     if image is not None:
         temporary = out / f"{SAMPLES_IMAGE}.part"

@@ -1,5 +1,6 @@
 """Model folders: weights in safetensors, metadata in JSON, no executable code; optionally signed and encrypted."""
 
+from likely.checkpoint.atomic_write import write_atomically
 from likely.checkpoint.model_folder import ModelFolder, TrustPolicy, decrypt, encrypt, is_encrypted
 from likely.checkpoint.serialization import (
     DOCUMENT,
@@ -10,7 +11,6 @@ from likely.checkpoint.serialization import (
     read_tensors,
     save,
     write_tensors,
-    write_text,
 )
 from likely.exceptions import CheckpointError
 
@@ -28,6 +28,6 @@ __all__ = [
     "read_document",
     "read_tensors",
     "save",
+    "write_atomically",
     "write_tensors",
-    "write_text",
 ]

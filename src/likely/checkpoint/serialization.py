@@ -66,7 +66,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any
     write_tensors(folder / TENSORS, tensors)
     digest = hashlib.sha256((folder / TENSORS).read_bytes()).hexdigest()
     whole = {"format_version": FORMAT_VERSION, "sha256": digest, **document}
-    write_text(folder / DOCUMENT, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / DOCUMENT, json.dumps(whole, indent=2, ensure_ascii=False).encode() + b"\n")
     return digest[:4]
 
 
@@ -128,11 +128,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {name: file.get_tensor(name) for name in file.keys()}, document  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    write_atomically(path, text.encode())
 
 
 def _parse(text: str | bytes, path: Path) -> dict[str, Any]:

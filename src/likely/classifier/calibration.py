@@ -12,15 +12,15 @@ from torch import Tensor
 
 from likely import models
 from likely.base import Domain, FitsInClosedForm, Scorer, Task
-from likely.classifier.inputs import BATCH_SIZE, InputPipeline
-from likely.classifier.masks import to_masks
+from likely.classifier.inputs import BATCH_SIZE, InputPipeline, to_masks
 from likely.classifier.predictor import Predictor
-from likely.classifier.scoring import model_outputs, statistics_of_true_class
+from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.splits import Splits
 from likely.features.feature_extraction import ModelInput
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.decision import CalibrationData, DecisionRule
+from likely.inference.nonconformity import Statistics
 from likely.inference.temperature_scaling import fit_temperature
 from likely.training.data_loader import ShuffledBatches
 from likely.training.device import to_device
@@ -178,7 +178,9 @@ class _Calibrator:
         some = train.subset(_per_class_sample(train.labels, self.K, n, self.seed))
         labels = torch.split(torch.from_numpy(some.labels), BATCH_SIZE)
         inputs = self.pipeline.model_inputs(some.images)
-        return statistics_of_true_class(self.pipeline.model, zip(inputs, labels, strict=True))
+        outputs = (model_outputs(self.pipeline.model, [batch]) for batch in inputs)
+        found = [Statistics.of(each).of_true_class(y) for each, y in zip(outputs, labels, strict=True)]
+        return torch.cat(found), torch.cat(labels)
 
     def _as_vectors(self, images: LabeledImages) -> LabeledImages:
         return images if self.pipeline.features is None else self.pipeline.features.transform_images(images)

@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely.base import Domain, GenerativeModel, HasFeatures, LatentClassMixture, Scorer, to_unit
-from likely.classifier.inputs import BATCH_SIZE
-from likely.classifier.masks import supports_missing_pixels, to_masks
+from likely.classifier.inputs import BATCH_SIZE, to_masks
 from likely.classifier.predictor import Predictor
+from likely.classifier.scoring import supports_missing_pixels
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ImageBatch
 from likely.exceptions import InvalidValueError

@@ -1,16 +1,18 @@
-"""Model inputs: images in batches, as pixels in [0, 1] or as features."""
+"""Model inputs: images in batches, as pixels in [0, 1] or as features, and masks of observed pixels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely.base import Scorer, to_unit
 from likely.data.image_dataset import ImageDataset
+from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import FeaturePipeline, ModelInput
 
 BATCH_SIZE = 256  # images in one pass through a network without gradients
@@ -63,3 +65,11 @@ def blocks(images: ImageDataset) -> Iterator[ImageDataset]:
     """Yield consecutive batches of at most BATCH_SIZE images."""
     for start in range(0, len(images), BATCH_SIZE):
         yield images.subset(np.arange(start, min(start + BATCH_SIZE, len(images))))
+
+
+def to_masks(mask: ArrayLike, n: int, size: Sequence[int]) -> Tensor:
+    """Return one mask (H, W), or n of them (n, H, W), as bool (1, H, W) or (n, H, W); InvalidValueError otherwise."""
+    masks, size = torch.from_numpy(np.array(mask, dtype=bool)), tuple(size)
+    if len(size) != 2 or masks.shape not in (size, (n, *size)):
+        raise InvalidValueError(f"mask has the shape {tuple(masks.shape)}; {size} was expected, or {(n, *size)}")
+    return masks.reshape(-1, *size)

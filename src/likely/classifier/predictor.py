@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely.base import GenerativeModel, ModelOutputs, Scorer
-from likely.classifier.inputs import BATCH_SIZE, InputPipeline, blocks
-from likely.classifier.masks import supports_missing_pixels, to_masks
-from likely.classifier.scoring import batch_outputs, bits_per_dim, concatenate, masked_outputs
+from likely.classifier.inputs import BATCH_SIZE, InputPipeline, blocks, to_masks
+from likely.classifier.scoring import masked_outputs, model_outputs, supports_missing_pixels
 from likely.data import arrays
 from likely.data.image_dataset import ImageBatch, ImageDataset
 from likely.data.preprocessing import ImageFormat
@@ -104,11 +104,11 @@ class Predictor:
     def outputs(self, images: ImageDataset, masks: Tensor | None = None) -> ModelOutputs:
         """Run the network on images, in batches; with `masks` (N, H, W) bool, on their observed pixels alone."""
         if masks is None:
-            return concatenate([each for _, each in self.batches(images)], self.model)
+            return self._concatenate([each for _, each in self.batches(images)])
         model = supports_missing_pixels(self.model, self.features)
         with torch.inference_mode():
             pairs = zip(self.input_pipeline.inputs(images), _mask_blocks(masks.to(self.device)), strict=True)
-            return concatenate([masked_outputs(model, x, observed) for x, observed in pairs], self.model)
+            return self._concatenate([masked_outputs(model, x, observed) for x, observed in pairs])
 
     def batches(self, images: ImageDataset) -> Iterator[tuple[ImageDataset, ModelOutputs]]:
         """Yield images in batches, each with its outputs: for collections whose outputs do not fit into memory."""
@@ -126,8 +126,9 @@ class Predictor:
         self, images: ImageDataset, output: ConformalOutput, top_k: int | None = None
     ) -> Iterator[Prediction]:
         """Yield the prediction for each image; `top_k` limits the classes that it lists."""
-        bits = bits_per_dim(self.model, output.log_likelihood, self.log_prior)
-        return predictions(output, _names(images), bits, LabelNames(self.labels, self.id, top_k))
+        return predictions(
+            output, _names(images), self._bits_per_dim(output.log_likelihood), LabelNames(self.labels, self.id, top_k)
+        )
 
     def classify(
         self,
@@ -195,7 +196,17 @@ class Predictor:
         return log_evidence(L, self.log_prior).numpy()
 
     def _run(self, batch: Tensor) -> ModelOutputs:
-        return batch_outputs(self.model, self.input_pipeline.model_input(batch))
+        return model_outputs(self.model, [self.input_pipeline.model_input(batch)])
+
+    def _concatenate(self, batches: Sequence[ModelOutputs]) -> ModelOutputs:
+        return ModelOutputs.concatenate(batches) if batches else ModelOutputs.empty(self.model.task.n_classes)
+
+    def _bits_per_dim(self, L: Tensor | None) -> Tensor | None:
+        """Return −log2 p(x) / D, (N,), from L = log p(x | c) (N, K); None unless it is a density of 8-bit pixels."""
+        model = self.model
+        if L is None or not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
+            return None
+        return -log_evidence(L, self.log_prior) / (model.task.n_dims * math.log(2))
 
 
 def generative_model(predictor: Predictor, what: str) -> GenerativeModel:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from likely import models
 from likely.base import GenerativeModel, ModelOutputs, Scorer, SupportsMissingPixels, to_eight_bit
-from likely.features.feature_extraction import ModelInput, complexity
-from likely.inference.nonconformity import Statistics
-from likely.inference.posterior import log_evidence, log_posterior, log_uniform
+from likely.exceptions import UnsupportedError
+from likely.features.feature_extraction import FeaturePipeline, ModelInput, complexity
+from likely.inference.posterior import log_posterior, log_uniform
 
 
 def model_outputs(model: Scorer, batches: Iterable[ModelInput]) -> ModelOutputs:
     """Return the outputs for all images of some batches."""
-    return concatenate([batch_outputs(model, batch) for batch in batches], model)
-
-
-def batch_outputs(model: Scorer, batch: ModelInput) -> ModelOutputs:
-    """Run the model on one batch."""
-    found = _own_outputs(model, batch.x)
-    both = [each for each in (found.features, batch.extra_features) if each is not None]
-    return replace(found, features=torch.cat(both, 1)) if both else found
+    found = [_batch_outputs(model, batch) for batch in batches]
+    return ModelOutputs.concatenate(found) if found else ModelOutputs.empty(model.task.n_classes)
 
 
 def masked_outputs(model: SupportsMissingPixels, x: Tensor, observed: Tensor) -> ModelOutputs:
@@ -37,23 +31,20 @@ def masked_outputs(model: SupportsMissingPixels, x: Tensor, observed: Tensor) ->
     return ModelOutputs(L, L, (L / n.clamp_min(1))[:, :, None])
 
 
-def statistics_of_true_class(model: Scorer, batches: Iterable[tuple[ModelInput, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return the statistics (N, D) of labeled images under their own classes, and these classes, (N,)."""
-    pieces = [(Statistics.of(batch_outputs(model, batch)).of_true_class(y), y) for batch, y in batches]
-    statistics, labels = (torch.cat(each) for each in zip(*pieces, strict=True))
-    return statistics, labels
+def supports_missing_pixels(model: Scorer, features: FeaturePipeline | None) -> SupportsMissingPixels:
+    """Return the model as one that scores images with missing pixels; UnsupportedError if it cannot."""
+    if features is not None:
+        raise UnsupportedError("features are computed from whole images; a mask needs a model of pixels")
+    if not isinstance(model, SupportsMissingPixels):
+        able = models.families_with(SupportsMissingPixels)
+        raise UnsupportedError(f"{type(model).__name__} needs the whole image; families that support a mask: {able}")
+    return model
 
 
-def bits_per_dim(model: Scorer, L: Tensor | None, log_prior: Tensor) -> Tensor | None:
-    """Return −log2 p(x) / D, (N,), from L = log p(x | c) (N, K); None unless it is a density of 8-bit pixels."""
-    if L is None or not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
-        return None
-    return -log_evidence(L, log_prior) / (model.task.n_dims * math.log(2))
-
-
-def concatenate(batches: Sequence[ModelOutputs], model: Scorer) -> ModelOutputs:
-    """Concatenate the outputs of any number of batches."""
-    return ModelOutputs.concatenate(batches) if batches else ModelOutputs.empty(model.task.n_classes)
+def _batch_outputs(model: Scorer, batch: ModelInput) -> ModelOutputs:
+    found = _own_outputs(model, batch.x)
+    both = [each for each in (found.features, batch.extra_features) if each is not None]
+    return replace(found, features=torch.cat(both, 1)) if both else found
 
 
 def _own_outputs(model: Scorer, x: Tensor) -> ModelOutputs:

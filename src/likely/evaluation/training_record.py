@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 from torch import Tensor
 
-from likely.checkpoint import DOCUMENT, ModelFolder, TrustPolicy, read_document, write_text
+from likely.checkpoint import DOCUMENT, ModelFolder, TrustPolicy, read_document, write_atomically
 from likely.evaluation.memorization import Memorization
 from likely.evaluation.repeated_splits import RepeatResult
 from likely.evaluation.sample_quality import SampleQuality
@@ -78,7 +78,7 @@ def write_history(folder: Path, rows: Sequence[Row]) -> None:
     writer = csv.DictWriter(lines, list(dict.fromkeys(name for row in rows for name in row)))
     writer.writeheader()
     writer.writerows(rows)
-    write_text(folder / HISTORY, lines.getvalue())
+    write_atomically(folder / HISTORY, lines.getvalue().encode())
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

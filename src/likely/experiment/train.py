@@ -252,8 +252,8 @@ class Training:
 
 def write_pages(folder: Path, content: ReportContent) -> None:
     """Write the report and the card of a model folder."""
-    checkpoint.write_text(folder / REPORT, render(content))
-    checkpoint.write_text(folder / CARD, model_card(content))
+    checkpoint.write_atomically(folder / REPORT, render(content).encode())
+    checkpoint.write_atomically(folder / CARD, model_card(content).encode())
 
 
 @dataclass

@@ -134,7 +134,7 @@ class _Components:
         center, count = _centers(t, y, torch.zeros(K, t.shape[1]))
         residual = t - center[y]
         covariance = None if is_tied else _covariances(residual, y, K)
-        return cls(count, torch.arange(K), center, covariance, scatter(residual.double()))
+        return cls(count, torch.arange(K), center, covariance, _scatter(residual.double()))
 
     def split_in_two(self, t: Tensor, y: Tensor, options: MixtureOptions) -> _Components:
         """Split each class by 2-means (Lloyd 1982) in its principal axes, with the covariance of both halves as the target."""
@@ -206,10 +206,10 @@ def _centers(t: Tensor, component: Tensor, prior_mean: Tensor) -> tuple[Tensor, 
 
 def _covariances(residual: Tensor, component: Tensor, P: int) -> Tensor:
     """Return the covariance of the residuals (N, D) of each component, (P, D, D)."""
-    return torch.stack([scatter(residual[component == j].double()) for j in range(P)])
+    return torch.stack([_scatter(residual[component == j].double()) for j in range(P)])
 
 
-def scatter(residual: Tensor) -> Tensor:
+def _scatter(residual: Tensor) -> Tensor:
     """Return the mean outer product of residuals: (N, D) -> (D, D)."""
     return residual.mT @ residual / max(1, len(residual))
 

@@ -46,29 +46,27 @@ class HMMFilter:
         """Return the state after one more image with scores (K,)."""
         return replace(self, log_posterior=log_posterior(log_scores[None], self.log_predicted, temperature)[0])
 
+    def filter(self, log_scores: Tensor, temperature: float = 1.0) -> Tensor:
+        """Return log p(c_t | x_1..t), given each image and all earlier ones: (T, K) -> (T, K) float64."""
+        state, rows = self, []
+        for row in log_scores:
+            state = state.update(row, temperature)
+            rows.append(state.log_posterior)
+        return torch.stack(rows) if rows else log_scores.double()
 
-def filtered(log_scores: Tensor, log_prior: Tensor, persistence: float, temperature: float = 1.0) -> Tensor:
-    """Return log p(c_t | x_1..t), given each image and all earlier ones: (T, K), (K,) -> (T, K) float64."""
-    state, rows = HMMFilter.start(log_prior, persistence), []
-    for row in log_scores:
-        state = state.update(row, temperature)
-        rows.append(state.log_posterior)
-    return torch.stack(rows) if rows else log_scores.double()
+    def smooth(self, log_scores: Tensor, temperature: float = 1.0) -> Tensor:
+        """Return log p(c_t | x_1..T) ∝ p(c_t | x_1..t) p(x_t+1..T | c_t), given all images: (T, K) -> (T, K) float64.
 
-
-def smoothed(log_scores: Tensor, log_prior: Tensor, persistence: float, temperature: float = 1.0) -> Tensor:
-    """Return log p(c_t | x_1..T) ∝ p(c_t | x_1..t) p(x_t+1..T | c_t), given all images: (T, K), (K,) -> (T, K) float64.
-
-    Backward recursion (Rabiner 1989, eq. 25): p(x_t+1..T | c) = ρ m_c + (1 − ρ) Σ_k π_k m_k with
-    m_k = p(x_t+1 | k) p(x_t+2..T | k).
-    """
-    forward = filtered(log_scores, log_prior, persistence, temperature)
-    backward = torch.zeros_like(forward)  # log p(x_t+1..T | c_t), up to one constant per row
-    for t in range(len(forward) - 1, 0, -1):
-        m = torch.log_softmax(log_scores[t].double() / temperature + backward[t], 0)
-        mean = torch.logsumexp(log_prior.double() + m, 0)
-        backward[t - 1] = _log_mixture(m, mean, persistence)
-    return torch.log_softmax(forward + backward, dim=1)
+        Backward recursion (Rabiner 1989, eq. 25): p(x_t+1..T | c) = ρ m_c + (1 − ρ) Σ_k π_k m_k with
+        m_k = p(x_t+1 | k) p(x_t+2..T | k).
+        """
+        forward = self.filter(log_scores, temperature)
+        backward = torch.zeros_like(forward)  # log p(x_t+1..T | c_t), up to one constant per row
+        for t in range(len(forward) - 1, 0, -1):
+            m = torch.log_softmax(log_scores[t].double() / temperature + backward[t], 0)
+            mean = torch.logsumexp(self.log_prior + m, 0)
+            backward[t - 1] = _log_mixture(m, mean, self.persistence)
+        return torch.log_softmax(forward + backward, dim=1)
 
 
 def _log_mixture(log_p: Tensor, log_q: Tensor, weight: float) -> Tensor:

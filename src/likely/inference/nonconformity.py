@@ -11,7 +11,7 @@ from torch import Tensor
 
 from likely.base import ModelOutputs
 from likely.inference.conformal import median_and_mad, with_new_class
-from likely.inference.gaussian_mixture import GaussianMixture, MixtureOptions, inverse_root, scatter
+from likely.inference.gaussian_mixture import GaussianMixture, MixtureOptions, inverse_root
 from likely.inference.posterior import grouped_logsumexp
 from likely.inference.sinh_arcsinh import SinhArcsinh
 
@@ -170,7 +170,8 @@ class NonconformityScore:
         packed = self.packed_root
         if len(packed) > 1:
             weight = n / (n + len(mean_covariance))
-            covariance = weight * scatter((t - center).double()) + (1 - weight) * mean_covariance
+            residual = (t - center).double()
+            covariance = weight * (residual.mT @ residual / max(1, n)) + (1 - weight) * mean_covariance
             packed = torch.cat([packed, _packed(inverse_root(covariance)[None]).float()])
         return replace(
             self,
