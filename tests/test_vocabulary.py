@@ -29,7 +29,9 @@ def retired(section: str) -> re.Pattern[str]:
 
 
 def python_files() -> list[Path]:
-    return sorted(path for folder in ("src", "bench") for path in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        path for folder in ("src", "tests", "bench") for path in (ROOT / folder).rglob("*.py") if path not in DATA
+    )
 
 
 def words_of(identifier: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is learned where no family is named."""
+"""Automatic choice of a family."""
 
 import numpy as np
 import pytest
