@@ -70,14 +70,14 @@ def flipped(path, positions, refused):
     path.write_bytes(whole)
 
 
-def test_a_signed_model_is_read_by_those_who_ask_for_the_signature(folder, pair):
+def test_a_signed_model_loads_with_the_public_key_of_its_signer(folder, pair):
     private, public = pair
     signing.sign(folder, private)
     assert opened(folder, signer=public) == (list(range(20)), "gaussian")
     assert opened(folder) == (list(range(20)), "gaussian")
 
 
-def test_every_flip_of_a_signed_model_is_refused(folder, pair):
+def test_a_signed_model_with_any_flipped_bit_is_rejected(folder, pair):
     private, public = pair
     signing.sign(folder, private)
     rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_every_flip_of_a_signed_model_is_refused(folder, pair):
 
 
 @pytest.mark.parametrize("what", ["unsigned", "another", "added", "missing", "cut"])
-def test_what_is_not_as_it_was_signed_is_refused(folder, pair, tmp_path, what):
+def test_a_model_that_differs_from_the_signed_one_is_rejected(folder, pair, tmp_path, what):
     private, public = pair
     if what != "unsigned":
         other = tmp_path / "other"
@@ -112,7 +112,7 @@ def test_what_is_not_as_it_was_signed_is_refused(folder, pair, tmp_path, what):
         checkpoint.load(folder, TrustPolicy(signer=public))
 
 
-def test_the_signature_is_checked_before_anything_is_understood(folder, pair):
+def test_the_signature_is_verified_before_any_file_is_parsed(folder, pair):
     private, public = pair
     signing.sign(folder, private)
     (folder / signing.MANIFEST).write_bytes(b"{ this is no JSON")
@@ -120,7 +120,7 @@ def test_the_signature_is_checked_before_anything_is_understood(folder, pair):
         checkpoint.load(folder, TrustPolicy(signer=public))
 
 
-def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_path):
+def test_an_encrypted_model_loads_only_with_its_key(folder, keys, tmp_path):
     assert encrypt(folder, keys) == 3
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         f"{name}{SUFFIX}" for name in ("README.md", "model.json", "model.safetensors")
@@ -136,7 +136,7 @@ def test_a_sealed_model_opens_with_its_key_and_not_without(folder, keys, tmp_pat
     assert opened(folder) == (list(range(20)), "gaussian")
 
 
-def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
+def test_the_key_comes_from_the_environment_variable(folder, tmp_path, monkeypatch):
     paths = [tmp_path / name for name in ("new", "old")]
     for path in paths:
         encryption.new_key(path)
@@ -152,7 +152,7 @@ def test_the_environment_names_the_key(folder, tmp_path, monkeypatch):
     assert held[:30] not in str(refused.value)
 
 
-def test_every_flip_of_a_sealed_model_is_refused(folder, keys):
+def test_an_encrypted_model_with_any_flipped_bit_is_rejected(folder, keys):
     encrypt(folder, keys)
     files = ModelFolder(folder, TrustPolicy(keys=keys))
     for name in ("README.md", "model.json", "model.safetensors"):
@@ -162,14 +162,14 @@ def test_every_flip_of_a_sealed_model_is_refused(folder, keys):
         flipped(path, [*head, *np.random.default_rng(0).integers(n, size=60)], lambda name=name: files.read(name))
 
 
-def test_sealed_files_cannot_stand_in_for_each_other(folder, keys):
+def test_an_encrypted_file_under_another_name_is_rejected(folder, keys):
     encrypt(folder, keys)
     shutil.copy(folder / ("README.md" + SUFFIX), folder / ("model.json" + SUFFIX))
     with pytest.raises(CheckpointError, match="changed"):
         checkpoint.load(folder, TrustPolicy(keys=keys))
 
 
-def test_keys_are_changed_without_a_moment_in_the_open(folder, keys, tmp_path):
+def test_encrypting_again_with_a_new_first_key_replaces_the_old_one(folder, keys, tmp_path):
     encrypt(folder, keys)
     path = tmp_path / "next"
     encryption.new_key(path)
@@ -181,7 +181,7 @@ def test_keys_are_changed_without_a_moment_in_the_open(folder, keys, tmp_path):
         opened(folder, keys=keys)
 
 
-def test_sealing_that_fails_leaves_everything_as_it_was(folder, keys):
+def test_a_failed_encryption_leaves_the_folder_unchanged(folder, keys):
     encrypt(folder, keys)
     path = folder / ("model.json" + SUFFIX)
     path.write_bytes(path.read_bytes()[:-1])
@@ -191,7 +191,7 @@ def test_sealing_that_fails_leaves_everything_as_it_was(folder, keys):
     assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
 
 
-def test_a_sealed_and_signed_model_is_both(folder, keys, pair):
+def test_a_model_can_be_encrypted_and_signed(folder, keys, pair):
     private, public = pair
     encrypt(folder, keys)
     signing.sign(folder, private)
@@ -199,7 +199,7 @@ def test_a_sealed_and_signed_model_is_both(folder, keys, pair):
     assert not set(json.loads((folder / signing.MANIFEST).read_text())["files"]) & {"model.json"}
 
 
-def test_a_file_that_is_there_twice_is_not_chosen_from(folder, keys):
+def test_a_file_that_is_both_encrypted_and_plain_is_rejected(folder, keys):
     plain = (folder / "model.json").read_bytes()
     encrypt(folder, keys)
     (folder / "model.json").write_bytes(plain)
@@ -207,7 +207,7 @@ def test_a_file_that_is_there_twice_is_not_chosen_from(folder, keys):
         checkpoint.load(folder, TrustPolicy(keys=keys))
 
 
-def test_keys_are_their_owners_and_are_not_overwritten(pair, tmp_path):
+def test_key_files_are_private_and_never_overwritten(pair, tmp_path):
     private, _ = pair
     assert private.stat().st_mode & 0o077 == 0
     with pytest.raises(CheckpointError, match="exists"):

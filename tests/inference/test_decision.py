@@ -45,14 +45,14 @@ def test_the_label_is_in_the_set_unless_the_image_is_unknown(output):
 
 
 @given(outputs_cases)
-def test_unknown_if_and_only_if_no_class_finds_the_image_typical(output):
+def test_status_is_unknown_if_and_only_if_no_p_value_exceeds_alpha(output):
     for state, p, row in zip(output.statuses, output.p_value.tolist(), output.prediction_sets, strict=True):
         assert (state is Status.UNKNOWN) == (p <= output.alpha)
         assert (state is Status.UNKNOWN) == (not row.any())
 
 
 @given(outputs_cases)
-def test_a_status_counts_the_set(output):
+def test_status_follows_from_the_size_of_the_prediction_set(output):
     for state, p, n in zip(
         output.statuses, output.p_value.tolist(), output.prediction_sets.sum(1).tolist(), strict=True
     ):
@@ -90,7 +90,7 @@ def test_posterior_uses_the_temperature_and_the_prior():
     assert output.log_likelihood is outputs.log_likelihood
 
 
-def test_neither_p_value_sees_the_prior():
+def test_p_values_do_not_depend_on_the_prior():
     outputs, _ = model_outputs(0, 20)
     fitted = split_conformal_rule(1, 200)
     one, other = (fitted(outputs, log_prior, 0.05) for log_prior in (LOG_PRIOR, log_uniform(K)))
@@ -121,7 +121,7 @@ def test_tensors_are_copies():
     assert fitted.typicality.scores.any()
 
 
-def test_tensors_of_others_beside_ours_are_passed_over():
+def test_from_tensors_ignores_other_names():
     fitted = split_conformal_rule(3, 20)
     others = {"model/mean": torch.zeros(2), "log_prior": LOG_PRIOR}
     read = DecisionRule.from_tensors(fitted.tensors() | others, 1.0)
@@ -158,7 +158,7 @@ def test_metrics_do_not_depend_on_the_temperature():
 
 
 @pytest.mark.parametrize("n_calibration", [30, 600])  # pooled, and class by class
-def test_both_promises_from_end_to_end(n_calibration):
+def test_false_alarms_and_excluded_true_classes_are_at_most_alpha(n_calibration):
     """Known images are called unknown, and true classes left out, at most in a share of alpha."""
     repeats, alphas = 200, (0.05, 0.2)
     unknown, left_out = Counter(), Counter()
@@ -218,7 +218,7 @@ def with_a_class_more(outputs, seed=9):
 
 @pytest.mark.parametrize("n", [0, 1, 4, 40])
 @pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
-def test_a_class_more_has_what_its_images_can_support_and_leaves_the_others_alone(kind, n):
+def test_a_new_class_does_not_change_the_calibration_of_the_others(kind, n):
     before, (images, _) = kind(3, 200), model_outputs(5, 30)
     few = with_a_class_more(model_outputs(6, n)[0])
     after = before.with_new_class(few)
@@ -245,7 +245,7 @@ def test_outputs_of_batches_concatenate_to_those_of_all_images():
     assert together.p_real is None
 
 
-def test_without_promises_there_are_posteriors_alone():
+def test_an_uncalibrated_rule_returns_posteriors_without_p_values():
     images, _ = model_outputs(8, 12)
     plain = DecisionRule.uncalibrated(K, 1.5)(
         ModelOutputs(images.log_scores, None, torch.zeros(12, K, 1)), LOG_PRIOR, 0.05
@@ -255,7 +255,7 @@ def test_without_promises_there_are_posteriors_alone():
     assert set(plain.statuses) == {Status.UNCALIBRATED}
 
 
-def test_a_class_more_does_not_join_the_pool_of_those_before():
+def test_a_new_class_does_not_join_the_pool_of_the_initial_classes():
     before, (images, _) = split_conformal_rule(3, 60), model_outputs(5, 30)
     after = before.with_new_class(with_a_class_more(model_outputs(6, 15)[0]))
     prior = torch.cat([LOG_PRIOR, torch.zeros(1)]).log_softmax(0)
@@ -266,7 +266,7 @@ def test_a_class_more_does_not_join_the_pool_of_those_before():
     assert now.calibration_scope[K] is CalibrationScope.POOLED
 
 
-def test_pieces_are_joined_as_if_they_had_never_been_apart():
+def test_concatenated_calibration_data_equals_the_whole():
     whole, y = model_outputs(3, 30)
     pieces = [whole.subset(rows) for rows in torch.arange(30).split(11)]
     joined = ModelOutputs.concatenate(pieces)
@@ -295,7 +295,7 @@ def test_without_scores_only_the_bias_correction_is_missing():
     assert not small.bias_correction.covariance.numel()
 
 
-def test_without_held_out_images_the_other_folds_say_what_is_usual():
+def test_cross_conformal_p_values_are_valid_without_held_out_images():
     folds = [CalibrationData.from_outputs(*model_outputs(1 + k, 60), 1.5) for k in range(5)]
     fitted = DecisionRule.fit_cross_conformal(None, folds, LOG_PRIOR, 1.5)
     known, y = model_outputs(50, 2000)

@@ -7,7 +7,7 @@ from likely.inference.likelihood_ratio import DEFAULT_OPTIONS, LikelihoodRatioSc
 K = 3
 
 
-def samples(n, seed=0):
+def random_scores(n, seed=0):
     """Scores (n, K) of images that are about 10 nats nearer to their own classes (n,)."""
     rng = torch.Generator().manual_seed(seed)
     y = torch.arange(n) % K
@@ -17,18 +17,18 @@ def samples(n, seed=0):
 
 
 def learned(n=300):
-    scores, y = samples(n)
+    scores, y = random_scores(n)
     return LikelihoodRatioScore.fit(log_ratio(scores, K).gather(1, y[:, None])[:, 0], y, K)
 
 
-def test_what_all_classes_have_in_common_does_not_show():
-    scores, _ = samples(20, seed=1)
+def test_the_log_ratio_ignores_terms_common_to_all_classes():
+    scores, _ = random_scores(20, seed=1)
     torch.testing.assert_close(log_ratio(scores + 1000 * torch.rand(20, 1), K), log_ratio(scores, K), rtol=0, atol=1e-3)
     torch.testing.assert_close(log_ratio(scores, K).sum(1), torch.zeros(20), rtol=0, atol=1e-4)
 
 
 def test_an_image_equally_near_to_every_class_is_nonconforming():
-    contrast, (scores, y) = learned(), samples(100, seed=2)
+    contrast, (scores, y) = learned(), random_scores(100, seed=2)
     own = contrast(scores).gather(1, y[:, None])
     between = contrast(torch.randn(100, K, generator=torch.Generator().manual_seed(3)))
     assert (between.amin(1).median() > own.quantile(0.99)).all()
@@ -38,13 +38,13 @@ def test_an_image_equally_near_to_every_class_is_nonconforming():
 
 
 def test_a_higher_ratio_never_increases_nonconformity():
-    contrast, (scores, y) = learned(), samples(100, seed=2)
+    contrast, (scores, y) = learned(), random_scores(100, seed=2)
     clearer = scores + 5 * torch.nn.functional.one_hot(y, K)
     before, after = (contrast(each).gather(1, y[:, None]) for each in (scores, clearer))
     assert (after < before).all()
 
 
-def test_contrast_is_in_spreads_of_each_class():
+def test_scores_are_in_deviations_of_each_class():
     """A class whose images differ twice as much is twice as lenient."""
     own = torch.cat([torch.linspace(8, 12, 300), torch.linspace(6, 14, 300)])
     y = torch.arange(2).repeat_interleave(300)
@@ -60,8 +60,8 @@ def test_an_image_is_nonconforming_by_its_distance_or_by_its_ratio():
     )
 
 
-def test_a_later_class_is_nobodys_rival():
-    contrast, (scores, _) = learned(), samples(40, seed=4)
+def test_a_new_class_does_not_join_the_background():
+    contrast, (scores, _) = learned(), random_scores(40, seed=4)
     last = torch.cat([torch.zeros(12, K), torch.full((12, 1), 8.0)], 1) + torch.randn(12, 1)
     larger, new_scores = contrast.with_new_class(last)
     assert new_scores.shape == (12,)
@@ -69,8 +69,8 @@ def test_a_later_class_is_nobodys_rival():
     torch.testing.assert_close(larger(more)[:, :K], contrast(scores))
 
 
-def test_what_is_written_is_read_again():
-    contrast, (scores, _) = learned(), samples(9, seed=5)
+def test_tensors_round_trip():
+    contrast, (scores, _) = learned(), random_scores(9, seed=5)
     again = LikelihoodRatioScore.from_tensors(contrast.tensors())
     assert again.n_background == K
     torch.testing.assert_close(again(scores), contrast(scores), rtol=0, atol=0)

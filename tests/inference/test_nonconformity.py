@@ -1,4 +1,4 @@
-"""NonconformityScore: against the Mahalanobis distance, whatever the traits' units and shapes, and as a class more comes."""
+"""NonconformityScore agrees with the Mahalanobis distance for any units, and is extended by new classes."""
 
 from dataclasses import replace
 
@@ -75,7 +75,7 @@ def test_too_likely_is_as_atypical_as_too_unlikely():
 
 
 @pytest.mark.parametrize("bent", [torch.sinh, lambda v: v])
-def test_traits_that_are_not_normal_are_made_so(bent):
+def test_skewed_statistics_are_transformed_to_normality(bent):
     """Typical values of a heavy-tailed distribution stay typical, and far ones atypical."""
     (t, y), (held_out, labels) = (traits(seed, 3000, n_shared=0, n_by_class=2) for seed in (11, 12))
     t, held_out = (Statistics(v.features, bent(v.by_class)) for v in (t, held_out))
@@ -133,7 +133,7 @@ def test_a_distance_is_the_log_density_of_a_mixture():
 
 @settings(max_examples=30)
 @given(st.integers(0, 100), st.lists(st.floats(-6, 6).map(lambda power: 10**power), min_size=5, max_size=5))
-def test_units_of_the_traits_do_not_matter(seed, units):
+def test_scores_do_not_depend_on_the_units_of_the_statistics(seed, units):
     t, y = traits(seed, 60)
     units = torch.tensor(units)
     changed = Statistics(t.features * units[:3], t.by_class * units[3:])
@@ -169,7 +169,7 @@ def test_covariances_are_shrunk_the_more_the_fewer_images_there_are():
 
 
 @pytest.mark.parametrize("value", [0.0, 0.7, -1e4])
-def test_a_constant_trait_does_not_drown_the_others(value):
+def test_a_constant_statistic_does_not_dominate_the_others(value):
     t, y = traits(5, 90, n_shared=0)
     constant = Statistics(t.features, torch.cat([t.by_class, torch.full_like(t.by_class[..., :1], value)], 2))
     nonconformity, without = (
@@ -183,7 +183,7 @@ def test_a_constant_trait_does_not_drown_the_others(value):
     assert_close(nonconformity(jittered), found, rtol=0.01, atol=0.02)
 
 
-def test_two_traits_that_say_the_same_stay_finite():
+def test_collinear_statistics_give_finite_scores():
     t, y = traits(6, 60, n_shared=0, n_by_class=1)
     twice = Statistics(t.features, t.by_class.expand(-1, -1, 2))
     assert (
@@ -201,12 +201,11 @@ def test_a_class_without_images_takes_the_mean_of_all():
     assert nonconformity(t).isfinite().all()
 
 
-def test_of_no_image_at_all_there_is_still_an_answer():
+def test_scores_without_any_image_are_finite():
     t, _ = traits(8, 5)
     nothing, none = Statistics(torch.zeros(0, 3), torch.zeros(0, 3, 2)), torch.zeros(0, dtype=torch.long)
-    assert (
-        NonconformityScore.fit(None, (nothing.of_true_class(none), none), nothing.by_class.shape[1])(t).isfinite().all()
-    )
+    score = NonconformityScore.fit(None, (nothing.of_true_class(none), none), nothing.by_class.shape[1])
+    assert score(t).isfinite().all()
 
 
 def test_a_new_class_leaves_the_others_unchanged_and_its_scores_are_cross_validated():
