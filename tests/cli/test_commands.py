@@ -492,7 +492,8 @@ def test_prior_file_changes_the_posterior(model, picture, tmp_path):
 
 
 def test_prior_adapt_runs_the_network_once_per_image(model, folder, tmp_path, monkeypatch):
-    from likely.classifier import load, predictor
+    from likely.classifier import load
+    from likely.classifier.predictor import Predictor
     from likely.classifier.prior_adaptation import adapt_prior
 
     images = [*(folder / "digit-4").iterdir(), *sorted((folder / "digit-1").iterdir())[:5]]
@@ -500,14 +501,14 @@ def test_prior_adapt_runs_the_network_once_per_image(model, folder, tmp_path, mo
     loaded = load(model)
     prior = adapt_prior(loaded, [loaded.outputs(loaded.load_images(images).images)]).prior_estimate
     expected = loaded.classify(images, log_prior=prior.log_prior)
-    counts, forward = [], predictor.batch_outputs
+    counts, batches = [], Predictor.batches
 
-    def counted(*args):
-        outputs = forward(*args)
-        counts.append(len(outputs.log_scores))
-        return outputs
+    def counted(self, images):
+        for block, outputs in batches(self, images):
+            counts.append(len(block))
+            yield block, outputs
 
-    monkeypatch.setattr(predictor, "batch_outputs", counted)
+    monkeypatch.setattr(Predictor, "batches", counted)
     code, out, err = run("classify", model, tmp_path / "broken.png", *images, "--prior", "adapt", "--format", "jsonl")
     assert code == 1, err
     failed, *found = map(Prediction.model_validate_json, out.splitlines())
