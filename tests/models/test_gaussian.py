@@ -193,17 +193,20 @@ def test_shrinkage_of_features_is_selected_on_validation_images():
     )
     splits = make_splits(labeled_dataset(X, y, list("012345"), ImageOptions()), 0)
 
-    def trained(**options):
-        trainer = Trainer(ModelSpec("gaussian", options), splits, list("012345"), None)
-        for _ in trainer.steps():
-            pass
-        return trainer.predictor.model, trainer.state.progress.best_score
+    def trainer(**options):
+        return Trainer(ModelSpec("gaussian", options), splits, list("012345"), None)
 
-    model, best = trained()
-    chosen = model.shrinkage
-    found = {shrinkage: trained(shrinkage=shrinkage)[1] for shrinkage in Gaussian.constants.shrinkage_candidates}
+    def best_score(trainer, steps):
+        for _ in steps:
+            pass
+        return trainer.state.progress.best_score
+
+    free = trainer()
+    best = best_score(free, free.steps())
+    candidates = {shrinkage: trainer(shrinkage=shrinkage) for shrinkage in Gaussian.constants.shrinkage_candidates}
+    found = {shrinkage: best_score(each, each.fit_model()) for shrinkage, each in candidates.items()}
     assert best == pytest.approx(min(found.values()))
-    assert found[chosen] == pytest.approx(best)
+    assert found[free.predictor.model.shrinkage] == pytest.approx(best)
 
 
 def test_shrinkage_without_validation_images_is_estimated():
