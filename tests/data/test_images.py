@@ -118,6 +118,18 @@ def test_center_crop_ratio_enlarges_the_center() -> None:
     assert (read_image(image[:20, :20], twice) == image[:20, :20]).all()  # it has the size already
 
 
+@pytest.mark.parametrize("resize", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("resample", ["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"])
+def test_images_are_resized_with_the_filter_of_the_format(resize: str, resample: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 12), dtype=np.uint8)
+    format = ImageFormat.model_validate(
+        {"channels": 1, "height": 24, "width": 24, "resize": resize, "resample": resample}
+    )
+    expected = Image.fromarray(image).resize((24, 24), Image.Resampling[resample.upper()])
+    assert (read_image(image, format)[0] == np.asarray(expected)).all()
+    assert format.options.resample == resample
+
+
 @pytest.mark.parametrize("resize", ["pad", "stretch"])
 def test_center_crop_ratio_needs_crop(resize: str) -> None:
     with pytest.raises(ValidationError, match="'crop'"):

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely.base import Scorer, to_unit
-from likely.data.image_dataset import ImageDataset
+from likely.data.image_dataset import ImageDataset, prefetch
 from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import FeaturePipeline, ModelInput
 
@@ -37,8 +37,8 @@ class InputPipeline:
 
     def model_inputs(self, images: ImageDataset) -> Iterator[ModelInput]:
         """Yield batches as the model takes them, with the statistics that features leave out."""
-        for block in blocks(images):
-            yield self.model_input(block.batch(np.arange(len(block))))
+        for _, batch in decoded_blocks(images):
+            yield self.model_input(batch)
 
     def model_input(self, batch: Tensor) -> ModelInput:
         """Return a batch, uint8 (B, C, H, W) or vectors (B, D), as the model takes it, with the extra statistics."""
@@ -56,8 +56,7 @@ class InputPipeline:
         return to_unit(batch).contiguous(memory_format=torch.channels_last) if batch.ndim == 4 else batch
 
     def _batches(self, images: ImageDataset) -> Iterator[tuple[Tensor, FeaturePipeline | None]]:
-        for block in blocks(images):
-            batch = block.batch(np.arange(len(block)))
+        for _, batch in decoded_blocks(images):
             yield batch, self.features if batch.ndim == 4 else None
 
 
@@ -65,6 +64,11 @@ def blocks(images: ImageDataset) -> Iterator[ImageDataset]:
     """Yield consecutive batches of at most BATCH_SIZE images."""
     for start in range(0, len(images), BATCH_SIZE):
         yield images.subset(np.arange(start, min(start + BATCH_SIZE, len(images))))
+
+
+def decoded_blocks(images: ImageDataset) -> Iterator[tuple[ImageDataset, Tensor]]:
+    """Yield the blocks with their images or vectors (B, ...); the next block is decoded while one is used."""
+    return prefetch(lambda block: (block, block.batch(np.arange(len(block)))), blocks(images))
 
 
 def to_masks(mask: ArrayLike, n: int, size: Sequence[int]) -> Tensor:

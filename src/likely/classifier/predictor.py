@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely.base import GenerativeModel, ModelOutputs, Scorer
-from likely.classifier.inputs import BATCH_SIZE, InputPipeline, blocks, to_masks
+from likely.classifier.inputs import BATCH_SIZE, InputPipeline, blocks, decoded_blocks, to_masks
 from likely.classifier.scoring import masked_outputs, model_outputs, supports_missing_pixels
 from likely.data import arrays
 from likely.data.image_dataset import ImageBatch, ImageDataset
@@ -113,9 +113,9 @@ class Predictor:
     def batches(self, images: ImageDataset) -> Iterator[tuple[ImageDataset, ModelOutputs]]:
         """Yield images in batches, each with its outputs: for collections whose outputs do not fit into memory."""
         run = self.executor or self._run
-        for block in blocks(images):
+        for block, batch in decoded_blocks(images):
             with torch.inference_mode():
-                found = run(block.batch(np.arange(len(block))))
+                found = run(batch)
             yield block, found
 
     def decide(self, outputs: ModelOutputs, log_prior: Tensor | None = None, alpha: float = 0.05) -> ConformalOutput:

@@ -178,8 +178,8 @@ def _mask_arguments(classifier: Predictor, folder: Path, mask: str | None, data:
 def _predictions(
     classifier: Predictor, paths: list[Path], arguments: Mapping[str, Any], mask_arguments: MaskArguments
 ) -> Iterator[Prediction]:
-    for chunk in _chunks(paths):
-        yield from classifier.classify(chunk, **arguments, **mask_arguments(chunk))
+    for chunk, batch in _chunks(classifier, paths):
+        yield from classifier.classify(batch, **arguments, **mask_arguments(chunk))
 
 
 def _adapted_predictions(
@@ -189,9 +189,9 @@ def _adapted_predictions(
     from likely.prediction import Prediction
 
     batches, outputs = [], []
-    for chunk in _chunks(paths):
-        batches.append(classifier.load_images(chunk))
-        outputs.append(classifier.outputs(batches[-1].images))
+    for _, batch in _chunks(classifier, paths):
+        batches.append(batch)
+        outputs.append(classifier.outputs(batch.images))
     adapted = adapted_log_prior(classifier, outputs, alpha)
 
     def predictions(batch: ImageBatch, outputs: ModelOutputs) -> Iterator[Prediction]:
@@ -202,11 +202,13 @@ def _adapted_predictions(
     return chain.from_iterable(map(predictions, batches, outputs))
 
 
-def _chunks(paths: list[Path]) -> Iterator[list[Path]]:
+def _chunks(classifier: Predictor, paths: list[Path]) -> Iterator[tuple[list[Path], ImageBatch]]:
+    """Yield chunks of paths with their images; the next chunk is decoded while one is classified."""
     from likely.cli.progress import progress_bar
+    from likely.data.image_dataset import prefetch
 
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
     with progress_bar("classifying") as progress:
-        for start in range(0, len(paths), CHUNK):
-            chunk = paths[start : start + CHUNK]
-            yield chunk
-            progress(start + len(chunk), len(paths))
+        for i, batch in enumerate(prefetch(classifier.load_images, chunks)):
+            yield chunks[i], batch
+            progress(i * CHUNK + len(chunks[i]), len(paths))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self, final
+from typing import Self, TypeVar, final
 
 import numpy as np
 import torch
@@ -20,6 +21,24 @@ from likely.data.sources.base import LoadError, SourceItems
 
 # Pillow releases the GIL while decoding; more than 8 threads did not help.
 N_THREADS = min(8, os.cpu_count() or 1)
+
+Argument = TypeVar("Argument")
+Batch = TypeVar("Batch")
+
+
+def prefetch(load: Callable[[Argument], Batch], arguments: Iterable[Argument], ahead: int = 1) -> Iterator[Batch]:
+    """Yield load(a) for each argument in order; a thread loads the next `ahead` batches while one is used."""
+    pending = deque[Future[Batch]]()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            for argument in arguments:
+                pending.append(pool.submit(load, argument))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ImageDataset(ABC):

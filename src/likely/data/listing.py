@@ -53,14 +53,14 @@ class DataListing:
             return tuple(sorted(names, key=lambda name: (int(name), name)))
         return tuple(sorted(names))
 
-    @property
-    def native_size(self) -> tuple[int, int] | None:
-        """Median height and width in pixels of the images as stored; None for vectors or without readable images."""
-        sample = () if self._are_vectors(SPLITS) else self._sample(SPLITS)
-        if not sample:
-            return None
-        heights, widths = zip(*((one.header.height, one.header.width) for one in sample), strict=True)
-        return int(np.median(heights)), int(np.median(widths))
+    def are_photographs(self, min_side: int) -> bool:
+        """Return True for image files whose median shorter side has `min_side` pixels, more than half of them in color."""
+        sample = self._sample(SPLITS)
+        if not sample or isinstance(sample[0].items, ArrayItems):
+            return False
+        shorter = [min(one.header.height, one.header.width) for one in sample]
+        gray = [_is_gray(one) for one in sample[:_N_COLORS]]
+        return bool(np.median(shorter) >= min_side) and 2 * sum(gray) < len(gray)
 
     def infer_format(self, images: ImageOptions | ImageFormat, splits: Collection[str] = SPLITS) -> ImageFormat | None:
         """Return the format of the images in the splits, None for vectors; raise DataError if splits mix both."""
@@ -77,6 +77,7 @@ class DataListing:
             width=width,
             resize=images.resize,
             center_crop_ratio=images.center_crop_ratio,
+            resample=images.resample,
         )
 
     def _are_vectors(self, splits: Collection[str]) -> bool:
@@ -146,11 +147,13 @@ def _common_size(sample: Sequence[_SampledItem]) -> tuple[int, int]:
 
 
 def _all_gray(sample: Sequence[_SampledItem]) -> bool:
-    return bool(sample) and all(one.header.is_gray or _is_gray(one) for one in sample[:_N_COLORS])
+    return bool(sample) and all(_is_gray(one) for one in sample[:_N_COLORS])
 
 
 def _is_gray(one: _SampledItem) -> bool:
     """Return True if red, green and blue are equal in all pixels, or if the image cannot be decoded."""
+    if one.header.is_gray:
+        return True
     format = ImageFormat(channels=3, height=_DEFAULT_SIDE, width=_DEFAULT_SIDE)
     try:
         pixels = read_image(one.items[one.i], format, name=one.items.name(one.i))

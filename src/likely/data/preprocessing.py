@@ -20,12 +20,15 @@ from likely.options import Options
 
 Resize: TypeAlias = Literal["pad", "crop", "stretch"]
 Color: TypeAlias = Literal["auto", "gray", "rgb"]
+Resample: TypeAlias = Literal[
+    "nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"
+]  # by Pillow's codes, 0 to 5
 Size: TypeAlias = tuple[int, int]
 
 MAX_SIDE = 4096
 HALF = 128  # of 255: the threshold of masks
 _WRITABLE = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-# Pillow's recommended ratio of the fast box reduction before Lanczos, with results close to Lanczos alone.
+# Pillow's recommended ratio of the fast box reduction before a filter, with results close to the filter alone.
 _REDUCING_GAP = 3.0
 
 
@@ -48,6 +51,10 @@ class ImageOptions(Options):
         le=4,
         description="with crop: scale of the image before cropping, relative to the scale that fills the size; above 1 it "
         "keeps only the center of a photograph",
+    )
+    resample: Resample = Field(
+        default="lanczos",
+        description="filter of resizing, by Pillow's names; a backbone's own is the default of its features",
     )
     color: Color = Field(default="auto", description="gray or rgb; auto: gray if the images are")
 
@@ -78,6 +85,7 @@ class ImageFormat(Options):
     center_crop_ratio: float = Field(
         default=1.0, ge=1, description="with crop: scale before cropping, relative to the scale that fills the size"
     )
+    resample: Resample = Field(default="lanczos", description="filter of resizing, by Pillow's names")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,7 +97,11 @@ class ImageFormat(Options):
         """Options that request this format."""
         color: Color = "gray" if self.channels == 1 else "rgb"
         return ImageOptions(
-            size=(self.height, self.width), resize=self.resize, center_crop_ratio=self.center_crop_ratio, color=color
+            size=(self.height, self.width),
+            resize=self.resize,
+            center_crop_ratio=self.center_crop_ratio,
+            resample=self.resample,
+            color=color,
         )
 
     @property
@@ -164,35 +176,35 @@ def _sides(value: object) -> tuple[int, int] | None:
 
 
 def _resized(format: ImageFormat, image: Image.Image) -> Image.Image:
-    size = format.width, format.height
+    size, filter = (format.width, format.height), Image.Resampling[format.resample.upper()]
     match format.resize:
         case "pad":
-            return _pad(image, size)
+            return _pad(image, size, filter)
         case "crop":
-            return _crop(image, size, format.center_crop_ratio)
+            return _crop(image, size, format.center_crop_ratio, filter)
         case "stretch":
-            return _scaled(image, size)
+            return _scaled(image, size, filter)
 
 
-def _pad(image: Image.Image, size: Size) -> Image.Image:
+def _pad(image: Image.Image, size: Size, filter: Image.Resampling) -> Image.Image:
     scale = min(size[0] / image.width, size[1] / image.height)
     inner = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    scaled = _scaled(image, inner)
+    scaled = _scaled(image, inner, filter)
     canvas = Image.new(image.mode, size, _border_color(np.asarray(scaled)))
     canvas.paste(scaled, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return canvas
 
 
-def _crop(image: Image.Image, size: Size, ratio: float) -> Image.Image:
+def _crop(image: Image.Image, size: Size, ratio: float, filter: Image.Resampling) -> Image.Image:
     scale = min(image.width / size[0], image.height / size[1]) / ratio
     width, height = size[0] * scale, size[1] * scale
     left, top = max(0, (image.width - width) / 2), max(0, (image.height - height) / 2)  # may round to just below 0
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
-    return image.resize(size, Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP)
+    return image.resize(size, filter, box=box, reducing_gap=_REDUCING_GAP)
 
 
-def _scaled(image: Image.Image, size: Size) -> Image.Image:
-    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=_REDUCING_GAP)
+def _scaled(image: Image.Image, size: Size, filter: Image.Resampling) -> Image.Image:
+    return image if image.size == size else image.resize(size, filter, reducing_gap=_REDUCING_GAP)
 
 
 def _border_color(pixels: Array) -> tuple[int, ...]:
