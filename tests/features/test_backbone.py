@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from torch.testing import assert_close
 
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
 from likely.exceptions import BackboneError
-from likely.features.backbone import Backbone, with_backbone_defaults
+from likely.features.backbone import Backbone
 from likely.features.feature_extraction import FeaturePipeline
 from likely.features.feature_extractors import FeatureOptions
+from likely.features.pretrained import with_backbone_defaults
 
 
 @pytest.fixture
@@ -116,9 +118,33 @@ def test_preprocessing_agrees_with_transformers(tmp_path, processor, settings, e
             width=side,
             resize=found.resize,
             center_crop_ratio=found.center_crop_ratio,
+            resample=found.resample,
         ),
     )
     assert np.abs(np.asarray(theirs(photograph)["pixel_values"][0]) * 255 - ours).max() < 6
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(0, "nearest"), (1, "lanczos"), (2, "bilinear"), (3, "bicubic"), (4, "box"), (5, "hamming")]
+)
+def test_resampling_filter_is_the_backbones_own_unless_another_is_named(backbone, tmp_path, code, name):
+    assert Image.Resampling(code).name.lower() == name
+    settings = json.loads((backbone / "preprocessor_config.json").read_text()) | {"resample": code}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    requested = FeatureOptions(backbone=str(tmp_path))
+    assert with_backbone_defaults(ImageOptions(), requested).resample == name
+    assert with_backbone_defaults(ImageOptions(size=16), requested).resample == name
+    explicit = with_backbone_defaults(ImageOptions(resample="box"), requested)
+    assert (explicit.resample, explicit.resize, explicit.size) == ("box", "crop", (32, 32))
+
+
+def test_unknown_resampling_filter_is_rejected(backbone, tmp_path):
+    settings = json.loads((backbone / "preprocessor_config.json").read_text()) | {"resample": 9}
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(BackboneError, match="resample 9"):
+        with_backbone_defaults(ImageOptions(), FeatureOptions(backbone=str(tmp_path)))
 
 
 def test_incomplete_preprocessor_config_is_rejected(tmp_path):

@@ -30,8 +30,8 @@ from likely.data.image_dataset import ImageDataset
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
 from likely.exceptions import InvalidValueError
-from likely.features.backbone import with_backbone_defaults
 from likely.features.feature_extractors import FeatureOptions
+from likely.features.pretrained import with_backbone_defaults
 from likely.inference.posterior import topk_log_posterior
 from likely.options import DEFAULT_MODEL, Options
 from likely.prediction import Prediction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,6 +14,7 @@ import click
 from likely.cli.errors import error_boundary, silence_stdout
 from likely.version import __version__
 
+LOGGER = "likely.features"  # reports work that takes seconds, and what makes it slow
 COMMANDS: Mapping[str, tuple[str, str]] = {  # where each command is defined, and its summary
     "demo": ("demo:command", "Train, evaluate and classify on handwritten digits, in under a minute."),
     "train": ("train:command", "Train a model on DATA and write a model folder."),
@@ -67,6 +69,13 @@ class _Commands(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
+class _Messages(logging.Handler):
+    """Prints the messages of the library to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="likely")
 def cli() -> None:
@@ -78,6 +87,9 @@ def cli() -> None:
 
     Exit codes: 0 success, 1 some inputs failed, 2 invalid request, 3 internal error.
     """
+    logger = logging.getLogger(LOGGER)
+    logger.handlers = [_Messages()]
+    logger.setLevel(logging.INFO)
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from likely.cli import LOGGER
 from likely.cli.model_argument import DEVICES, KEY_FILE, SIGNED, THREADS
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def _log_json() -> None:
 
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
+    logging.getLogger(LOGGER).handlers.clear()
     logger = logging.getLogger("likely")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -197,8 +197,8 @@ def _announce(training: Training) -> None:
     console.print(
         f"{len(dataset.classes)} classes, images of {shape}: {counts}, {len(splits.validation):,} to validate{test}"
     )
-    if training.setup.choice.reason:
-        console.print(training.setup.choice.reason, soft_wrap=True, markup=False)
+    for sentence in filter(None, (training.setup.choice.reason, training.setup.choice.advice)):
+        console.print(sentence, soft_wrap=True, markup=False)
     print_skipped(dataset.errors, list_command=shlex.join(["likely", "info", str(training.folder), "--json"]))
 
 

@@ -22,7 +22,8 @@ from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.preprocessing import ImageFormat, read_image
 from likely.evaluation.metrics import Floats
 from likely.exceptions import BackboneError, ExtractorError
-from likely.features.backbone import CONFIG, Backbone, digest
+from likely.features.backbone import Backbone
+from likely.features.pretrained import CONFIG, digest
 
 TORCHSCRIPT = (".pt", ".pth", ".ts", ".torchscript", ".jit")
 KINDS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -18,9 +18,9 @@ from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import Splits, make_splits
 from likely.exceptions import InvalidValueError, TrainConfigError
-from likely.features.backbone import with_backbone_defaults
 from likely.features.feature_decoder import DecoderOptions
 from likely.features.feature_extractors import FeatureOptions
+from likely.features.pretrained import with_backbone_defaults
 from likely.options import DEFAULT_MODEL, Options
 from likely.training.device import free_cores
 from likely.training.options import TrainingOptions
@@ -129,7 +129,7 @@ def prepare(config: TrainConfig, progress: Callable[[int, int], None] | None = N
     options do not fit together.
     """
     listed = list_data(config.data)
-    features = default_backbone(config.model, config.features, listed)
+    features, advice = default_backbone(config.model, config.features, listed)
     if config.decoder.minutes is not None and features.kind != "backbone":
         raise TrainConfigError(
             "--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER"
@@ -139,6 +139,7 @@ def prepare(config: TrainConfig, progress: Callable[[int, int], None] | None = N
     dataset, splits = split_dataset(dataset, config.seed)
     train = splits.train
     choice = choose_model(config.model, features, train.images.shape, train.class_counts(len(dataset.classes)))
+    choice = replace(choice, advice=advice)
     options = models.family(choice.family).options_type.from_any(config.options)
     training = config.training.model_copy(update={"threads": config.training.threads or free_cores()})
     resolved = config.model_copy(

@@ -30,7 +30,7 @@ class FeatureCache:
 
     def __init__(self, function: str, folder: Path | None = None) -> None:
         """Open the cache of a function, identified by a name such as the hash of a network."""
-        self.path = (folder or _default_folder() / "features") / f"{function}.sqlite"
+        self.path = (folder or cache_folder() / "features") / f"{function}.sqlite"
         self._in_memory = dict[int, Tensor]()
 
     def lookup(self, pixels: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
@@ -76,7 +76,8 @@ def _select(database: sqlite3.Connection, keys: Collection[int]) -> Iterator[tup
         yield from database.execute(f"select key, row from vectors where key in ({placeholders})", batch)
 
 
-def _default_folder() -> Path:
+def cache_folder() -> Path:
+    """Return the user's cache folder: $LIKELY_CACHE, or else `likely` in $XDG_CACHE_HOME or ~/.cache."""
     if folder := os.environ.get("LIKELY_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "likely"

