@@ -214,7 +214,7 @@ def test_missing_backbone_package_is_named(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "config.json").write_text("{}")
     preprocess(tmp_path, size=32, image_mean=[0.5] * 3, image_std=[0.5] * 3)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ExtractorError, match=r"needs the package transformers .*pip install 'likely\[photos\]'"):
+    with pytest.raises(ExtractorError, match=r"needs the package transformers .*pip install 'likely\[backbones\]'"):
         extractor(tmp_path)
 
 
