@@ -260,6 +260,28 @@ def test_held_out_splits_are_found_again_or_rejected(uninterrupted, tmp_path):
         held_out_splits(classifier, uninterrupted, str(tmp_path / "other.npz"))
 
 
+def test_photographs_are_trained_on_features_of_the_embedded_backbone_unless_told_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv(BACKBONE, raising=False)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            pixels = np.random.default_rng(i).integers(0, 256, (3, 64, 72), np.uint8)
+            write_image(tmp_path / name / f"{i}.png", pixels)
+    setup = prepare(TrainConfig(data=str(tmp_path), model="auto"))
+    config = setup.config
+    assert (config.model, config.features.backbone, config.features.backbone_stages) == ("gaussian", "lite0", 4)
+    assert (config.images.size, config.images.resize, config.images.resample) == ((224, 224), "crop", "bicubic")
+    assert setup.dataset.format.resample == "bicubic"
+    assert "lite0" in setup.choice.reason
+    assert "--backbone none" in setup.choice.reason
+    pixels = prepare(TrainConfig(data=str(tmp_path), model="auto", features={"backbone": "none"}))
+    assert pixels.config.features.kind == "pixels"
+    assert pixels.dataset.format.shape == (3, 64, 64)
+    assert pixels.dataset.format.resample == "lanczos"
+    resumed = TrainConfig.model_validate(setup.config.model_dump())
+    assert prepare(resumed).config == setup.config
+
+
 def test_prepare_lists_the_data_and_reads_each_header_once(tmp_path, monkeypatch):
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -58,9 +58,10 @@ class DataListing:
         sample = self._sample(SPLITS)
         if not sample or isinstance(sample[0].items, ArrayItems):
             return False
-        shorter = [min(one.header.height, one.header.width) for one in sample]
+        if np.median([min(one.header.height, one.header.width) for one in sample]) < min_side:
+            return False
         gray = [_is_gray(one) for one in sample[:_N_COLORS]]
-        return bool(np.median(shorter) >= min_side) and 2 * sum(gray) < len(gray)
+        return 2 * sum(gray) < len(gray)
 
     def infer_format(self, images: ImageOptions | ImageFormat, splits: Collection[str] = SPLITS) -> ImageFormat | None:
         """Return the format of the images in the splits, None for vectors; raise DataError if splits mix both."""

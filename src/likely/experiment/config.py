@@ -130,6 +130,8 @@ def prepare(config: TrainConfig, progress: Callable[[int, int], None] | None = N
     """
     listed = list_data(config.data)
     features, advice = default_backbone(config.model, config.features, listed)
+    if features.kind == "backbone":
+        features = features.model_copy(update={"backbone_stages": features.stages})
     if config.decoder.minutes is not None and features.kind != "backbone":
         raise TrainConfigError(
             "--decoder-minutes is for models of a backbone's features; name one with --backbone FOLDER"
