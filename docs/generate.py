@@ -30,7 +30,7 @@ from likely.features.feature_decoder import DecoderOptions
 from likely.features.feature_extractors import FeatureOptions
 from likely.models import FAMILIES, summary
 from likely.options import Options
-from likely.prediction import CalibrationScope, ClassPrediction, GroupPrediction, Prediction, Status
+from likely.prediction import CalibrationMethod, ClassPrediction, GroupPrediction, Guarantee, Prediction, Status
 from likely.training.options import TrainingOptions
 
 DOCS = Path(__file__).parent
@@ -38,7 +38,7 @@ TABLES = DOCS.parent / "bench" / "results"
 KINDS: Mapping[Any, str] = {int: "whole number", float: "number", bool: "on, off"}
 TYPE_LINKS = {
     "Status": "[status](#status)",
-    "CalibrationScope": "[scope](#calibration)",
+    "Guarantee": "[guarantee](#guarantee)",
     "ClassPrediction": "[objects](#classes)",
     "GroupPrediction": "[objects](#groups)",
 }
@@ -66,7 +66,7 @@ EXAMPLE = Prediction(  # `likely classify model new/00.png --format jsonl --top-
     ),
     bits_per_dim=5.185430207926841,
     p_real=0.8768125176429749,
-    calibration=CalibrationScope.PER_CLASS,
+    calibration=CalibrationMethod.SPLIT,
     model="model@ed8b",
 )
 PREDICTION_INTRO = """
@@ -175,7 +175,7 @@ def prediction_page() -> str:
     for title, kind in {"Fields": Prediction, "Classes": ClassPrediction, "Groups": GroupPrediction}.items():
         doc = [] if kind is Prediction else [kind.__doc__ or "", ""]
         lines += [f"## {title}", "", *doc, "| field | type | description |", "|---|---|---|", *field_rows(kind), ""]
-    for title, values in {"Status": Status, "Calibration": CalibrationScope}.items():
+    for title, values in {"Status": Status, "Guarantee": Guarantee, "Calibration": CalibrationMethod}.items():
         lines += [f"## {title}", "", *enum_table(title.lower(), values), ""]
     return "\n".join(lines) + EXIT_CODES
 
@@ -200,8 +200,9 @@ def json_type(schema: Mapping[str, Any]) -> str:
 
 
 def enum_table(title: str, values: type[StrEnum]) -> list[str]:
-    """The table of the values of an enumeration, whose docstring explains one in each line."""
-    meanings = dict(re.findall(r"^    `(\w+)`: (.+)$", values.__doc__ or "", re.MULTILINE))
+    """The table of the values of an enumeration, whose docstring explains each in a paragraph of its own."""
+    found = re.findall(r"^    `([\w-]+)`: (.+(?:\n    [^`\n].*)*)$", values.__doc__ or "", re.MULTILINE)
+    meanings = {value: " ".join(meaning.split()) for value, meaning in found}
     return [f"| `{title}` | meaning |", "|---|---|", *(f"| `{value}` | {meanings[value]} |" for value in values)]
 
 

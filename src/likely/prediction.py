@@ -12,7 +12,7 @@ class Status(StrEnum):
 
     `known`: one class fits the image; the prediction set is a singleton.
     `ambiguous`: several classes fit the image; all of them are in the prediction set.
-    `unknown`: no class fits the image, p_value ≤ alpha; it is rejected as out of distribution.
+    `unknown`: the image is not like the known images, p_value ≤ alpha; it is rejected as out of distribution.
     `uncalibrated`: no p-value, for lack of calibration images; `label` and `probability` are valid without a guarantee.
     `error`: the input could not be read; `error` says why.
     """
@@ -22,6 +22,29 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
     UNCALIBRATED = "uncalibrated"
     ERROR = "error"
+
+
+class Guarantee(StrEnum):
+    """Guarantee of a rejection at significance level alpha, in expectation over calibration draws.
+
+    `overall`: at most a fraction alpha of images exchangeable with the calibration images is rejected.
+    `class`: at most a fraction alpha of every class is; an image is rejected only if every class rejects it.
+    """
+
+    OVERALL = "overall"
+    CLASS = "class"
+
+
+class CalibrationMethod(StrEnum):
+    """Method by which conformal p-values are calibrated.
+
+    `split`: on images that nothing else was fitted to; the guarantee is exact.
+    `cross-conformal`: on training images in folds, each scored by a model of the other folds (Vovk 2015); the guarantee is
+    approximate, up to 2 alpha in the worst case (Barber 2021).
+    """
+
+    SPLIT = "split"
+    CROSS_CONFORMAL = "cross-conformal"
 
 
 class CalibrationScope(StrEnum):
@@ -74,8 +97,9 @@ class Prediction(BaseModel):
     probability: float | None = Field(None, description="Posterior probability of `label`; null on error.")
     p_value: float | None = Field(
         None,
-        description="Maximum of the p-values over the classes, max_c p_c; at most alpha if and only if `status` is "
-        "`unknown`. Null without calibration.",
+        description="Conformal p-value of the image, small if it is unlike the known images; at most alpha if and only if "
+        "`status` is `unknown`. With the guarantee `class`, the maximum of the p-values of the classes. Null without "
+        "calibration.",
     )
     prediction_set: tuple[str, ...] = Field(
         (),
@@ -94,9 +118,15 @@ class Prediction(BaseModel):
         None,
         description="Probability that the image is real and not generated; null for models without a discriminator.",
     )
-    calibration: CalibrationScope = Field(
-        CalibrationScope.NONE,
-        description="Weakest scope among the p-values of `label`, of the most typical class and of the prediction set.",
+    guarantee: Guarantee = Field(
+        Guarantee.OVERALL,
+        description="Guarantee of `p_value`: at most a fraction alpha of known images is rejected, `overall` or of every "
+        "`class`.",
+    )
+    calibration: str | None = Field(
+        None,
+        description="Method that calibrated `p_value`: `split` or `cross-conformal`, with `-pooled` if small classes share "
+        "calibration images for the guarantee `class`; null without calibration.",
     )
     model: str | None = Field(None, description="Name of the model folder and its hash, `NAME@HASH`; null if unsaved.")
     error: str | None = Field(None, description="Reason in one sentence why the input could not be read; else null.")

@@ -25,6 +25,7 @@ FIELDS = {
     "feature_decoder": None,
     "task": {"shape": [1], "class_counts": [1]},
     "temperature": 1.0,
+    "calibration": "split",
     "seed": 0,
     "options": {},
     "training": {},

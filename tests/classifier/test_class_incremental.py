@@ -64,7 +64,7 @@ def test_what_is_known_of_the_others_stays_as_it_is(nine, digits, held_out):
     assert len(nine.classes_) == 9
 
 
-@pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.POOLED)])
+@pytest.mark.parametrize(("n", "expected"), [(60, CalibrationScope.PER_CLASS), (5, CalibrationScope.NONE)])
 def test_an_answer_says_what_a_few_images_can_support(nine, digits, n, expected):
     ten = nine.extend(NEW, of_the_new(digits, n))
     assert ten.predictor_.decision_rule.typicality.scope(0.05)[-1] is expected

@@ -18,8 +18,8 @@ from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data import arrays
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
-from likely.exceptions import CheckpointError, ImageError
-from likely.prediction import CalibrationScope, Status
+from likely.exceptions import CheckpointError, ImageError, InvalidValueError
+from likely.prediction import Guarantee, Status
 from likely.training.options import TrainingOptions
 
 TINY = {"latent_dims": 4, "width": 4}
@@ -147,14 +147,19 @@ def test_answers_keep_the_promises_of_the_format(gaussian, digits):
         probabilities = [c.probability for c in answer.classes]
         assert probabilities == sorted(probabilities, reverse=True)
         assert answer.label == answer.classes[0].label
-        assert answer.p_value == max(c.p_value for c in answer.classes)
         assert (answer.status is Status.UNKNOWN) == (answer.p_value <= 0.05) == (answer.prediction_set == ())
         if answer.prediction_set:
             assert answer.label in answer.prediction_set
             assert answer.status is (Status.KNOWN if len(answer.prediction_set) == 1 else Status.AMBIGUOUS)
-        assert answer.calibration is CalibrationScope.PER_CLASS
+        assert answer.guarantee is Guarantee.OVERALL
+        assert answer.calibration == "split"
         assert answer.bits_per_dim > 0
     assert {answer.status for answer in answers} == {Status.KNOWN, Status.AMBIGUOUS, Status.UNKNOWN}
+    for prediction in gaussian.classify(digits[0][1200:], guarantee="class"):
+        assert prediction.guarantee is Guarantee.CLASS
+        assert prediction.p_value == max(c.p_value for c in prediction.classes)
+    with pytest.raises(InvalidValueError):
+        gaussian.classify(digits[0][:1], guarantee="per_class")
 
 
 def test_top_k_keeps_the_most_probable_classes(gaussian, digits):
@@ -193,14 +198,14 @@ def test_too_few_images_to_promise_anything_are_answered_as_uncalibrated(digits)
     answer = few.classify(images[:1])[0]
     assert answer.status is Status.UNCALIBRATED
     assert answer.p_value is None
-    assert answer.calibration is CalibrationScope.NONE
+    assert answer.calibration is None
     assert answer.label in few.predictor_.labels
 
 
 def test_classes_with_few_images_are_calibrated_together(digits):
     images, labels = digits
-    answer = Classifier("gaussian").fit(images[:300], labels[:300]).classify(images[300:301], alpha=0.05)[0]
-    assert answer.calibration is CalibrationScope.POOLED
+    answer = Classifier("gaussian").fit(images[:300], labels[:300]).classify(images[300:301], guarantee="class")[0]
+    assert answer.calibration == "split-pooled"
     assert 0 < answer.p_value <= 1
 
 

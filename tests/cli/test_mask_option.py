@@ -98,14 +98,12 @@ def test_invalid_mask_is_named_with_the_alternative(likely, models, photos):
     assert "'transparent'" in err
 
 
-def test_predictions_report_the_calibration_scope(likely, models, photos):
+@pytest.mark.parametrize(
+    ("guarantee", "expected"),
+    [("class", ["split", "split-pooled", None]), ("overall", ["split", "split", None])],
+)
+def test_predictions_and_warnings_report_the_calibration(likely, models, photos, guarantee, expected):
     image = photos / "known/boot/03.png"
-    calibration = [
-        classify(likely, models / "vae", image, "--alpha", a)[1][0]["calibration"] for a in (0.2, 0.05, 1e-3)
-    ]
-    assert calibration == ["per_class", "pooled", "none"]
-    assert [bool(classify(likely, models / "vae", image, "--alpha", a)[2]) for a in (0.2, 0.05, 1e-3)] == [
-        False,
-        True,
-        True,
-    ]
+    found = [classify(likely, models / "vae", image, "--guarantee", guarantee, "--alpha", a) for a in (0.2, 0.05, 1e-3)]
+    assert [predictions[0]["calibration"] for _, predictions, _ in found] == expected
+    assert [bool(warning) for _, _, warning in found] == [calibration != "split" for calibration in expected]

@@ -5,7 +5,8 @@ from functools import cache
 import torch
 
 from likely.base import ModelOutputs
-from likely.inference.decision import CalibrationData, DecisionRule
+from likely.inference.calibration_data import CalibrationData
+from likely.inference.decision import DecisionRule
 
 K = 3
 LOG_PRIOR = torch.tensor([0.6, 0.3, 0.1]).log()

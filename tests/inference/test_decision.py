@@ -20,20 +20,22 @@ from small_conformal import (
 from torch.testing import assert_close
 
 from likely.base import ModelOutputs
+from likely.inference.calibration_data import CalibrationData
 from likely.inference.conformal import prediction_set, status
-from likely.inference.decision import CalibrationData, DecisionRule
+from likely.inference.decision import DecisionRule
 from likely.inference.posterior import log_posterior, log_uniform
 from likely.inference.temperature_scaling import fit_temperature
-from likely.prediction import CalibrationScope, Status
+from likely.prediction import CalibrationScope, Guarantee, Status
 
 outputs_cases = st.builds(
-    lambda seed, n, shift, alpha: split_conformal_rule(seed, n)(
-        model_outputs(seed + 2, 20, shift)[0], LOG_PRIOR, alpha
+    lambda seed, n, shift, alpha, guarantee: split_conformal_rule(seed, n)(
+        model_outputs(seed + 2, 20, shift)[0], LOG_PRIOR, alpha, guarantee
     ),
     st.integers(0, 20),
     st.sampled_from([0, 5, 25, 200]),
     st.sampled_from([0.0, 3.0, 30.0]),
     st.sampled_from([0.01, 0.05, 0.2]),
+    st.sampled_from(Guarantee),
 )
 
 
@@ -70,17 +72,20 @@ def test_the_set_of_a_known_image_holds_every_class_above_alpha(output):
 
 @given(outputs_cases)
 def test_uncalibrated_if_and_only_if_there_are_no_p_values(output):
-    uncalibrated = output.calibration_scope == (CalibrationScope.NONE,) * K
-    assert output.p_values.isnan().all() == uncalibrated
-    assert output.posterior_p_values.isnan().all() == uncalibrated
+    without_classes = output.calibration_scope == (CalibrationScope.NONE,) * K
+    assert output.p_values.isnan().all() == without_classes
+    assert output.posterior_p_values.isnan().all() == without_classes
+    uncalibrated = output.scope is CalibrationScope.NONE
+    assert output.p_value.isnan().all() == uncalibrated
     assert all((state is Status.UNCALIBRATED) == uncalibrated for state in output.statuses)
 
 
 @given(outputs_cases)
-def test_the_best_class_and_the_p_value_are_the_largest(output):
+def test_the_p_value_is_that_of_the_image_or_the_largest_of_the_classes(output):
     i = torch.arange(20)
     assert torch.equal(output.log_posterior[i, output.predicted], output.log_posterior.amax(1))
-    assert torch.equal(output.p_value, output.p_values.amax(1)) or output.p_value.isnan().all()
+    expected = output.p_values.amax(1) if output.guarantee is Guarantee.CLASS else output.image_p_value
+    assert_close(output.p_value, expected, equal_nan=True)
 
 
 def test_posterior_uses_the_temperature_and_the_prior():
@@ -103,7 +108,7 @@ def test_p_values_do_not_depend_on_the_prior():
 def test_tensors_round_trip_through_a_file(kind, n_calibration):
     fitted, (outputs, _) = kind(3, n_calibration), model_outputs(4, 20)
     read = DecisionRule.from_tensors(
-        safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature
+        safetensors.torch.load(safetensors.torch.save(fitted.tensors())), fitted.temperature, fitted.method
     )
     before, after = (each(outputs, LOG_PRIOR, 0.05) for each in (fitted, read))
     for field in dataclasses.fields(before):
@@ -227,7 +232,7 @@ def test_a_new_class_does_not_change_the_calibration_of_the_others(kind, n):
     assert_close(now.p_values[:, :K], was.p_values)
     assert now.calibration_scope == (
         *was.calibration_scope,
-        CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.POOLED,
+        CalibrationScope.PER_CLASS if n >= 20 else CalibrationScope.NONE,
     )
     assert after.typicality.n_missing(0.05) == (*before.typicality.n_missing(0.05), max(0, 20 - n))
     assert after.bias_correction.values[-1] == 0
@@ -239,7 +244,8 @@ def test_outputs_of_batches_concatenate_to_those_of_all_images():
     whole, (images, _) = split_conformal_rule(4, 200), model_outputs(7, 25)
     pieces = [whole(images.subset(torch.arange(a, b)), LOG_PRIOR, 0.1) for a, b in ((0, 10), (10, 25))]
     together, at_once = type(pieces[0]).concatenate(pieces), whole(images, LOG_PRIOR, 0.1)
-    for name in ("log_posterior", "nonconformity", "p_values", "posterior_p_values", "log_likelihood"):
+    names = ("log_posterior", "nonconformity", "p_values", "posterior_p_values", "log_likelihood")
+    for name in (*names, "image_score", "image_p_value"):
         assert_close(getattr(together, name), getattr(at_once, name))
     assert together.calibration_scope == at_once.calibration_scope
     assert together.p_real is None
@@ -263,7 +269,7 @@ def test_a_new_class_does_not_join_the_pool_of_the_initial_classes():
     was, now = before(images, LOG_PRIOR, alpha), after(with_a_class_more(images), prior, alpha)
     assert set(was.calibration_scope) == {CalibrationScope.POOLED}
     assert_close(now.p_values[:, :K], was.p_values)
-    assert now.calibration_scope[K] is CalibrationScope.POOLED
+    assert now.calibration_scope[K] is CalibrationScope.NONE
 
 
 def test_concatenated_calibration_data_equals_the_whole():

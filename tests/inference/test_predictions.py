@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_conformal import LOG_PRIOR, K, model_outputs, split_conformal_rule
 
-from likely.inference.decision import ConformalOutput
+from likely.inference.calibration_data import CalibrationData
+from likely.inference.decision import DecisionRule
 from likely.inference.predictions import LabelNames, predictions
-from likely.prediction import CalibrationScope, Prediction, Status
+from likely.prediction import Guarantee, Prediction, Status
 
 LABELS = ("boot", "coat", "dress")
 N = 12
@@ -46,8 +47,7 @@ def test_a_p_value_is_a_number_unless_there_is_no_promise(output):
     for i, answer in enumerate(answered(output)):
         none = answer.status is Status.UNCALIBRATED
         assert answer.p_value == (None if none else output.p_value[i].item())
-        assert all((each.p_value is None) == none for each in answer.classes)
-        assert none == (answer.calibration is CalibrationScope.NONE)
+        assert none == (answer.calibration is None)
 
 
 @given(outputs_cases)
@@ -101,31 +101,25 @@ def test_no_images_no_answers():
 
 
 @pytest.mark.parametrize(
-    ("p_values", "posterior_p_values", "expected"),
+    ("n", "alpha", "guarantee", "expected"),
     [
-        ([0.9, 0.2, 0.2], [0.9, 0.0, 0.0], CalibrationScope.PER_CLASS),  # label, p-value and set are all of class 0
-        ([0.2, 0.9, 0.2], [0.9, 0.0, 0.0], CalibrationScope.POOLED),  # the p-value is of class 1
-        ([0.9, 0.2, 0.2], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # class 1 is in the set
-        (
-            [0.9, 0.2, 0.2],
-            [0.9, 0.0, 0.9],
-            CalibrationScope.PER_CLASS,
-        ),  # class 2 is in the set, and has images of its own
-        ([0.0, 0.01, 0.0], [0.9, 0.9, 0.0], CalibrationScope.POOLED),  # unknown, by the p-value of class 1
+        (200, 0.05, Guarantee.OVERALL, "split"),
+        (200, 0.05, Guarantee.CLASS, "split-pooled"),  # the rarest class has about 20 of 200 images
+        (200, 0.2, Guarantee.CLASS, "split"),
+        (5, 0.05, Guarantee.OVERALL, None),
+        (5, 0.05, Guarantee.CLASS, None),
     ],
 )
-def test_the_calibration_is_the_weakest_of_what_the_answer_speaks_of(p_values, posterior_p_values, expected):
-    output = ConformalOutput(
-        alpha=0.05,
-        calibration_scope=(CalibrationScope.PER_CLASS, CalibrationScope.POOLED, CalibrationScope.PER_CLASS),
-        log_posterior=torch.tensor([[0.8, 0.1, 0.1]]).log(),
-        log_likelihood=None,
-        nonconformity=torch.zeros(1, K),
-        p_values=torch.tensor([p_values]),
-        posterior_p_values=torch.tensor([posterior_p_values]),
-    )
-    (answer,) = predictions(output, ["a.png"], None, LabelNames(LABELS, None, None))
-    assert answer.calibration is expected
+def test_calibration_names_the_method_and_pooled_classes(n, alpha, guarantee, expected):
+    rng = torch.Generator().manual_seed(0)
+    outputs, y = model_outputs(1, n)
+    rare = (y != 2) | (torch.rand(n, generator=rng) < 0.2)
+    data = [CalibrationData.from_outputs(outputs.subset(rare.nonzero()[:, 0]), y[rare], 1.0)] * 2
+    output = DecisionRule.fit(*data, LOG_PRIOR, 1.0)(model_outputs(2, N)[0], LOG_PRIOR, alpha, guarantee)
+    for prediction in answered(output):
+        assert prediction.guarantee is guarantee
+        assert prediction.calibration == expected
+        assert (prediction.p_value is None) == (expected is None)
 
 
 def test_nested_classes_are_answered_by_their_groups_as_well():

@@ -19,7 +19,7 @@ from likely.options import Options
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
 Json: TypeAlias = dict[str, Any]
 
@@ -53,6 +53,7 @@ class _DocumentFields(_Stored):
     feature_decoder: Json | None
     task: _TaskFields
     temperature: float = Field(gt=0, le=1e12, allow_inf_nan=False)
+    calibration: str
     seed: int = Field(ge=0)
     options: Json
     training: Json

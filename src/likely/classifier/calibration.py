@@ -19,7 +19,8 @@ from likely.data.dataset import LabeledImages, concatenate
 from likely.data.splits import Splits
 from likely.features.feature_extraction import ModelInput
 from likely.features.feature_extractors import FeatureOptions
-from likely.inference.decision import CalibrationData, DecisionRule
+from likely.inference.calibration_data import CalibrationData
+from likely.inference.decision import DecisionRule
 from likely.inference.nonconformity import Statistics
 from likely.inference.temperature_scaling import fit_temperature
 from likely.training.data_loader import ShuffledBatches

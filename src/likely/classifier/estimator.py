@@ -34,7 +34,7 @@ from likely.features.feature_extractors import FeatureOptions
 from likely.features.pretrained import with_backbone_defaults
 from likely.inference.posterior import topk_log_posterior
 from likely.options import DEFAULT_MODEL, Options
-from likely.prediction import Prediction
+from likely.prediction import Guarantee, Prediction
 from likely.training.options import TrainingOptions
 
 
@@ -153,6 +153,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         inputs: Any,
         *,
         alpha: float = 0.05,
+        guarantee: Guarantee | str = Guarantee.OVERALL,
         top_k: int | None = None,
         names: Sequence[str] | None = None,
         log_prior: Tensor | None = None,
@@ -160,11 +161,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
     ) -> list[Prediction]:
         """Return one prediction for each input, in order; an input that cannot be read gives one with an error.
 
-        At most a fraction `alpha` of images exchangeable with the calibration images gets the status unknown. `top_k`
-        limits the classes that a prediction lists. `log_prior`, log π (K,), replaces the prior of the training
-        (`adapt_prior` estimates one). `mask`, (H, W) or (N, H, W) bool, is True where a pixel may be used.
+        At most a fraction `alpha` of images exchangeable with the calibration images gets the status unknown, or with the
+        `guarantee` "class" at most a fraction `alpha` of every class. `top_k` limits the classes that a prediction
+        lists. `log_prior`, log π (K,), replaces the prior of the training (`adapt_prior` estimates one). `mask`, (H, W)
+        or (N, H, W) bool, is True where a pixel may be used.
         """
-        return self._fitted.classify(inputs, alpha=alpha, top_k=top_k, names=names, log_prior=log_prior, mask=mask)
+        return self._fitted.classify(
+            inputs, alpha=alpha, guarantee=guarantee, top_k=top_k, names=names, log_prior=log_prior, mask=mask
+        )
 
     def adapt_prior(self, inputs: Any, *, alpha: float = 0.05) -> PriorAdaptation:
         """Estimate the class prior of unlabeled images (Saerens 2002), without those that are unknown at `alpha`."""

@@ -25,7 +25,7 @@ from likely.features.feature_extraction import FeaturePipeline
 from likely.inference.decision import ConformalOutput, DecisionRule
 from likely.inference.posterior import log_evidence, log_posterior
 from likely.inference.predictions import LabelNames, predictions
-from likely.prediction import Prediction
+from likely.prediction import Guarantee, Prediction
 from likely.training.options import TrainingOptions
 
 Exemplars: TypeAlias = tuple[Tensor, Tensor]  # features of calibration images (N, F) and their classes (N,)
@@ -118,9 +118,15 @@ class Predictor:
                 found = run(batch)
             yield block, found
 
-    def decide(self, outputs: ModelOutputs, log_prior: Tensor | None = None, alpha: float = 0.05) -> ConformalOutput:
+    def decide(
+        self,
+        outputs: ModelOutputs,
+        log_prior: Tensor | None = None,
+        alpha: float = 0.05,
+        guarantee: Guarantee = Guarantee.OVERALL,
+    ) -> ConformalOutput:
         """Return posteriors, p-values and prediction sets under log π (K,), by default that of the training."""
-        return self.decision_rule(outputs, self.log_prior if log_prior is None else log_prior, alpha)
+        return self.decision_rule(outputs, self.log_prior if log_prior is None else log_prior, alpha, guarantee)
 
     def predictions(
         self, images: ImageDataset, output: ConformalOutput, top_k: int | None = None
@@ -135,6 +141,7 @@ class Predictor:
         inputs: Any,
         *,
         alpha: float = 0.05,
+        guarantee: Guarantee | str = Guarantee.OVERALL,
         top_k: int | None = None,
         names: Sequence[str] | None = None,
         log_prior: Tensor | None = None,
@@ -143,25 +150,28 @@ class Predictor:
     ) -> list[Prediction]:
         """Return one prediction for each input, in order; an input that cannot be read gives one with an error.
 
-        At most a fraction `alpha` of images exchangeable with the calibration images gets the status unknown. `top_k`
-        limits the classes that a prediction lists. `log_prior`, log π (K,), replaces the prior of the training.
+        At most a fraction `alpha` of images exchangeable with the calibration images gets the status unknown, or with the
+        `guarantee` "class" at most a fraction `alpha` of every class. `top_k` limits the classes that a prediction
+        lists. `log_prior`, log π (K,), replaces the prior of the training.
 
         `mask`, (H, W) or (N, H, W) bool, is True where a pixel may be used; the others may hold anything. An image with
         missing pixels has no p-values, unless `decision_rule` was calibrated for the mask (`calibration.calibrate_for_mask`).
         """
         _validate(alpha, top_k)
+        guarantee = to_guarantee(guarantee)
         batch = self.load_images(inputs, names)
         images, errors = batch.images, batch.errors
 
         def whole(images: ImageDataset) -> Iterator[Prediction]:
             for block, outputs in self.batches(images):
-                yield from self.predictions(block, self.decide(outputs, log_prior, alpha), top_k)
+                yield from self.predictions(block, self.decide(outputs, log_prior, alpha, guarantee), top_k)
 
         def masked(images: ImageDataset, masks: Tensor) -> Iterator[Prediction]:
             rule = decision_rule or DecisionRule.uncalibrated(len(self.labels), self.decision_rule.temperature)
             label_names = LabelNames(self.labels, self.id, top_k)
             for block, each in zip(blocks(images), _mask_blocks(masks), strict=True):
-                output = rule(self.outputs(block, each), self.log_prior if log_prior is None else log_prior, alpha)
+                prior = self.log_prior if log_prior is None else log_prior
+                output = rule(self.outputs(block, each), prior, alpha, guarantee)
                 yield from predictions(output, _names(block), None, label_names)
 
         if mask is None:
@@ -177,10 +187,16 @@ class Predictor:
         failed = (None if e is None else Prediction.failed(e.source, e.message, model=self.id) for e in errors)
         return [prediction or next(found) for prediction in failed]
 
-    def conformal_output(self, images: ImageDataset, *, alpha: float) -> ConformalOutput:
+    def conformal_output(
+        self, images: ImageDataset, *, alpha: float, guarantee: Guarantee = Guarantee.OVERALL
+    ) -> ConformalOutput:
         """Return posteriors, p-values and prediction sets for a whole collection, under the prior of the training."""
-        pieces = [self.decide(outputs, alpha=alpha) for _, outputs in self.batches(images)]
-        return ConformalOutput.concatenate(pieces or [self.decide(self.outputs(images), alpha=alpha)])
+
+        def decide(outputs: ModelOutputs) -> ConformalOutput:
+            return self.decide(outputs, alpha=alpha, guarantee=guarantee)
+
+        pieces = [decide(outputs) for _, outputs in self.batches(images)]
+        return ConformalOutput.concatenate(pieces or [decide(self.outputs(images))])
 
     @torch.inference_mode()
     def log_posterior(self, images: ImageDataset) -> NDArray[np.float64]:
@@ -214,6 +230,13 @@ def generative_model(predictor: Predictor, what: str) -> GenerativeModel:
     if not isinstance(predictor.model, GenerativeModel):
         raise UnsupportedError(f"{what} needs a generative model; {predictor.family!r} only separates classes")
     return predictor.model
+
+
+def to_guarantee(value: Guarantee | str) -> Guarantee:
+    """Return the guarantee of this name; InvalidValueError names the valid ones."""
+    if value not in list(Guarantee):
+        raise InvalidValueError(f"guarantee {value!r} is unknown; {' or '.join(Guarantee)} was expected")
+    return Guarantee(value)
 
 
 def _validate(alpha: float, top_k: int | None) -> None:

@@ -19,6 +19,7 @@ from likely.exceptions import CheckpointError
 from likely.features.feature_decoder import DecoderOptions, FeatureDecoder
 from likely.features.feature_extraction import FeaturePipeline
 from likely.inference.decision import DecisionRule
+from likely.prediction import CalibrationMethod
 from likely.training.device import select_device, to_device
 from likely.training.options import TrainingOptions
 from likely.training.state import add_prefix, strip_prefix
@@ -67,6 +68,7 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "feature_decoder": decoder.options.model_dump() if decoder is not None else None,
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
         "temperature": predictor.decision_rule.temperature,
+        "calibration": predictor.decision_rule.method,
         "seed": predictor.seed,
         "options": model.options.model_dump(),
         "training": predictor.training.model_dump(),
@@ -90,7 +92,9 @@ def _from_state(
         else None,
         classes=np.asarray(document["classes"], dtype=document["classes_dtype"]),
         log_prior=tensors["log_prior"],
-        decision_rule=DecisionRule.from_tensors(tensors, float(document["temperature"])),
+        decision_rule=DecisionRule.from_tensors(
+            tensors, float(document["temperature"]), CalibrationMethod(document["calibration"])
+        ),
         features=None if features is None else to_device(features.eval(), device),
         training=TrainingOptions.from_stored(document["training"], f"{path}: training"),
         seed=document["seed"],

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from likely.cli.model_argument import ALPHA, ModelArgument, model_command
+from likely.cli.model_argument import ALPHA, ModelArgument, guarantee_option, model_command
 from likely.cli.prior_option import ADAPT, adapted_log_prior, log_prior
+from likely.prediction import Guarantee
 
 if TYPE_CHECKING:
     from likely.base import ModelOutputs
@@ -44,6 +45,7 @@ CHUNK = 256  # images that are read, classified and written before the next ones
     show_default=True,
     help="Largest fraction of images of known classes that may be rejected as unknown.",
 )
+@guarantee_option
 @click.option("--top-k", type=click.IntRange(1), help="Report only the k most probable classes.  [default: all]")
 @click.option(
     "--prior",
@@ -60,6 +62,7 @@ def command(
     model: ModelArgument,
     inputs: tuple[str, ...],
     alpha: float,
+    guarantee: Guarantee,
     top_k: int | None,
     prior: str | None,
     mask: str | None,
@@ -81,13 +84,13 @@ def command(
     paths = find_images(inputs)
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")
-    arguments: dict[str, Any] = {"alpha": alpha, "top_k": top_k}
+    arguments: dict[str, Any] = {"alpha": alpha, "guarantee": guarantee, "top_k": top_k}
     if prior == ADAPT:
         found = _adapted_predictions(classifier, paths, **arguments)
     else:
         arguments["log_prior"] = log_prior(classifier, prior)
         found = _predictions(classifier, paths, arguments, _mask_arguments(classifier, model.folder, mask, data))
-    for warning in _calibration_warnings(classifier, alpha) if mask is None else ():
+    for warning in _calibration_warnings(classifier, alpha, guarantee) if mask is None else ():
         click.echo(warning, err=True)
     n_failed = destination.write(found)
     sys.exit(1 if n_failed else 0)
@@ -139,11 +142,15 @@ class _OutputOptions:
             yield WRITERS[self._format](stream)
 
 
-def _calibration_warnings(classifier: Predictor, alpha: float) -> Iterator[str]:
-    """Yield a warning if classes have too few calibration images for a guarantee of their own."""
+def _calibration_warnings(classifier: Predictor, alpha: float, guarantee: Guarantee) -> Iterator[str]:
+    """Yield a warning if there are too few calibration images for the guarantee."""
     from likely.prediction import CalibrationScope
     from likely.reporting.formatting import listing, plural
 
+    if guarantee is Guarantee.OVERALL:
+        if n_missing := classifier.decision_rule.image_calibrator.n_missing(alpha):
+            yield f"no p-values: alpha {alpha:g} needs {n_missing:,} more calibration images"
+        return
     calibrator = classifier.decision_rule.typicality
     scopes, missing = calibrator.scope(alpha), calibrator.n_missing(alpha)
     few = [c for c, scope in enumerate(scopes) if scope is not CalibrationScope.PER_CLASS]
@@ -183,7 +190,7 @@ def _predictions(
 
 
 def _adapted_predictions(
-    classifier: Predictor, paths: list[Path], alpha: float, top_k: int | None
+    classifier: Predictor, paths: list[Path], alpha: float, guarantee: Guarantee, top_k: int | None
 ) -> Iterator[Prediction]:
     """Run the network on all images, then return an iterator over their predictions under the prior they suggest."""
     from likely.prediction import Prediction
@@ -195,7 +202,7 @@ def _adapted_predictions(
     adapted = adapted_log_prior(classifier, outputs, alpha)
 
     def predictions(batch: ImageBatch, outputs: ModelOutputs) -> Iterator[Prediction]:
-        found = classifier.predictions(batch.images, classifier.decide(outputs, adapted, alpha), top_k)
+        found = classifier.predictions(batch.images, classifier.decide(outputs, adapted, alpha, guarantee), top_k)
         for error in batch.errors:
             yield Prediction.failed(error.source, error.message, model=classifier.id) if error else next(found)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from likely.cli.model_argument import ALPHA, ModelArgument, model_command
+from likely.cli.model_argument import ALPHA, ModelArgument, guarantee_option, model_command
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Largest fraction of images of known classes that may be rejected as unknown.",
 )
+@guarantee_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report.")
 @click.option(

@@ -50,10 +50,7 @@ class _ExtendResult:
         n_missing = self.classifier.decision_rule.typicality.n_missing(ALPHA)[-1]
         if not n_missing:
             return said
-        return (
-            f"{said}; a false-alarm guarantee for this class alone at alpha {ALPHA:g} needs {n_missing} more, until then "
-            "its p-values are pooled with those of other small classes"
-        )
+        return f"{said}; its p-values and a false-alarm guarantee for it at alpha {ALPHA:g} need {n_missing} more"
 
 
 @click.command()

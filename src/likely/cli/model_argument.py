@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from likely.cli.flags import FiniteRange
+from likely.prediction import Guarantee
 from likely.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from likely.classifier import Predictor
 
 ALPHA = FiniteRange(0, 1, min_open=True, max_open=True)
+guarantee_option = click.option(
+    "--guarantee",
+    type=click.Choice([each.value for each in Guarantee]),
+    callback=lambda _context, _option, value: Guarantee(value),
+    default=Guarantee.OVERALL.value,
+    show_default=True,
+    help="Reject at most a fraction --alpha of all images of known classes (overall), or of every class (class).",
+)
 DEVICES = click.Choice(get_args(TrainingOptions.model_fields["device"].annotation))
 KEY_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 SIGNED = "Accept only models signed with the private key that belongs to this public key (`likely sign`)."

@@ -30,7 +30,7 @@ MIN_GROUP_PROBABILITY = 0.9  # of the groups that the table shows
 MAX_WIDTH = 1000  # characters: in a file or a pipe, every row fits on one line
 COLUMNS = (
     *("input", "status", "label", "probability", "p_value", "prediction_set"),
-    *("bits_per_dim", "p_real", "calibration", "model", "error"),
+    *("bits_per_dim", "p_real", "guarantee", "calibration", "model", "error"),
 )
 
 

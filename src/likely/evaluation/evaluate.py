@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +22,7 @@ from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
 from likely.inference.hierarchy import Level, levels
 from likely.inference.posterior import log_evidence
-from likely.prediction import CalibrationScope, Status
+from likely.prediction import CalibrationScope, Guarantee, Status
 
 N_TIMED = 64  # images
 BOUND_SEED = 0  # of the noise in a sampled bound, so that bits/dim are reproducible
@@ -63,7 +64,7 @@ class EvaluationResult:
 
     @property
     def is_calibrated(self) -> bool:
-        return CalibrationScope.NONE not in self.output.calibration_scope
+        return self.output.scope is not CalibrationScope.NONE
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -107,6 +108,8 @@ class EvaluationResult:
             "likelihood_kind": None if self.likelihood_type is None else str(self.likelihood_type),
             "false_alarm_rate": None if rejection is None else rejection.n_rejected / found.n,
             "alpha": self.output.alpha,
+            "guarantee": self.output.guarantee.value,
+            "calibration": self.output.calibration,
             "ambiguous_rate": None if rejection is None else rejection.n_ambiguous / found.n,
             "images_per_second": found.images_per_second,
             "evaluations_per_image": self.evaluations_per_image,
@@ -150,7 +153,7 @@ class EvaluationResult:
         assert self.unknown is not None
         unknown = self.unknown.output
         # The score, not the p-value, which has only as many values as there are calibration images.
-        known_scores, unknown_scores = (output.nonconformity.amin(1).numpy() for output in (self.output, unknown))
+        known_scores, unknown_scores = (output.score.numpy() for output in (self.output, unknown))
         return OODMetrics(
             source=self.unknown.source,
             n=len(unknown.statuses),
@@ -165,6 +168,7 @@ def evaluate(
     images: LabeledImages,
     *,
     alpha: float,
+    guarantee: Guarantee = Guarantee.OVERALL,
     skipped: int = 0,
     unknown: tuple[str, ImageDataset] | None = None,
     importance_samples: int | None = None,
@@ -174,7 +178,11 @@ def evaluate(
     `importance_samples` latent samples per image also give a tighter bound on log p(x); raise InvalidValueError if the
     family has no such bound.
     """
-    output, seconds = _timed(classifier, images.images, alpha)
+
+    def conformal_output(some: ImageDataset) -> ConformalOutput:
+        return classifier.conformal_output(some, alpha=alpha, guarantee=guarantee)
+
+    output, seconds = _timed(classifier, images.images, conformal_output)
     model = classifier.model
     return EvaluationResult(
         classes=classifier.labels,
@@ -186,25 +194,25 @@ def evaluate(
         seconds=seconds,
         evaluations_per_image=model.evaluations_per_image,
         skipped=skipped,
-        unknown=_OODResult(unknown[0], classifier.conformal_output(unknown[1], alpha=alpha))
-        if unknown is not None
-        else None,
+        unknown=None if unknown is None else _OODResult(unknown[0], conformal_output(unknown[1])),
         importance_weighted=_importance_weighted(classifier, images.images, importance_samples)
         if importance_samples
         else None,
     )
 
 
-def _timed(classifier: Predictor, images: ImageDataset, alpha: float) -> tuple[ConformalOutput, float]:
+def _timed(
+    classifier: Predictor, images: ImageDataset, run: Callable[[ImageDataset], ConformalOutput]
+) -> tuple[ConformalOutput, float]:
     """Return the output and the seconds that it takes; with cached features, extrapolate from a few uncached images."""
     start = time.perf_counter()
-    output = classifier.conformal_output(images, alpha=alpha)
+    output = run(images)
     seconds = time.perf_counter() - start
     if classifier.features is not None and classifier.features.is_cached and len(images):
         few = images.subset(np.arange(min(N_TIMED, len(images))))
         with classifier.features.caching(False):
             start = time.perf_counter()
-            classifier.conformal_output(few, alpha=alpha)
+            run(few)
             seconds = (time.perf_counter() - start) * len(images) / len(few)
     return output, seconds
 

@@ -104,7 +104,7 @@ def _measured(classifier: Predictor, images: ImageDataset, labels: Ints, alpha: 
     return CleanResult(
         accuracy=metrics.accuracy(log_posterior, labels),
         ece=metrics.ece(log_posterior, labels),
-        unknown_rate=None if CalibrationScope.NONE in output.calibration_scope else n_unknown / len(labels),
+        unknown_rate=None if output.scope is CalibrationScope.NONE else n_unknown / len(labels),
     )
 
 

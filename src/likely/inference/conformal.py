@@ -42,9 +42,8 @@ class ConformalCalibrator:
 
     `median` and `mad` (K,), the median and the mean absolute deviation of each class, put the scores of different
     classes on one scale in the pool. They are estimated from other held-out images, because estimates from the
-    calibration images themselves would invalidate the guarantee. For a class that was added later no other images
-    exist, so its pooled p-values are approximate. Images of added classes, those from index `n_initial_classes` () on,
-    never calibrate an initial class.
+    calibration images themselves would invalidate the guarantee. Classes from index `n_initial_classes` () on were added
+    later: they are never pooled, and have no p-value until they have enough images of their own.
     """
 
     scores: Tensor
@@ -71,11 +70,14 @@ class ConformalCalibrator:
 
     def scope(self, alpha: float) -> tuple[CalibrationScope, ...]:
         """Return the scope of each class's guarantee at `alpha`; p ≤ α is possible with at least 1/α calibration images."""
-        pool_sizes = [int(self._in_pool(alpha, added).sum()) for added in (False, True)]
-        pooled = [CalibrationScope.POOLED if n >= 1 / alpha else CalibrationScope.NONE for n in pool_sizes]
+        pool_size = int(self._in_pool(alpha).sum())
+        pooled = CalibrationScope.POOLED if pool_size >= 1 / alpha else CalibrationScope.NONE
+        others = (
+            pooled if c < int(self.n_initial_classes) else CalibrationScope.NONE for c in range(len(self._counts))
+        )
         return tuple(
-            CalibrationScope.PER_CLASS if n >= 1 / alpha else pooled[c >= int(self.n_initial_classes)]
-            for c, n in enumerate(self._counts.tolist())
+            CalibrationScope.PER_CLASS if n >= 1 / alpha else other
+            for n, other in zip(self._counts.tolist(), others, strict=True)
         )
 
     def n_missing(self, alpha: float) -> tuple[int, ...]:
@@ -86,7 +88,7 @@ class ConformalCalibrator:
         """Return p_c = (1 + #{calibration scores of c ≥ score}) / (n_c + 1), (B, K) -> (B, K); NaN without a guarantee."""
         scores = scores.double()
         standardized = (scores - self.median) / self.mad
-        scope, is_added = self.scope(alpha), torch.arange(len(self._counts)) >= self.n_initial_classes
+        scope = self.scope(alpha)
         p = torch.full_like(scores, torch.nan)
         per_class, pooled = (
             torch.tensor([s is wanted for s in scope])
@@ -95,10 +97,8 @@ class ConformalCalibrator:
         p[:, per_class] = _rank_p_values(
             scores[:, per_class].mT, self._sorted_by_class[per_class], self._counts[per_class]
         ).mT
-        for added in (False, True):
-            if (chosen := pooled & (is_added == added)).any():
-                pool = self._pool(alpha, added)
-                p[:, chosen] = _rank_p_values(standardized[:, chosen], pool, torch.tensor([len(pool)]))
+        pool = self._pool(alpha)
+        p[:, pooled] = _rank_p_values(standardized[:, pooled], pool, torch.tensor([len(pool)]))
         return p
 
     @cached_property
@@ -113,21 +113,68 @@ class ConformalCalibrator:
         by_class = list(torch.split(self.scores[order], self._counts.tolist()))
         return torch.nn.utils.rnn.pad_sequence(by_class, batch_first=True, padding_value=torch.inf)
 
-    def _pool(self, alpha: float, added: bool) -> Tensor:
+    def _pool(self, alpha: float) -> Tensor:
         """Standardized scores of the pool in ascending order."""
-        chosen = self._in_pool(alpha, added)
+        chosen = self._in_pool(alpha)
         labels = self.labels[chosen]
         return ((self.scores[chosen] - self.median[labels]) / self.mad[labels]).sort().values
 
-    def _in_pool(self, alpha: float, added: bool) -> Tensor:
-        """Mask (N,) of the scores in the pool of the added or of the initial classes.
+    def _in_pool(self, alpha: float) -> Tensor:
+        """Mask (N,) of the scores in the pool of the initial classes.
 
         The pool holds the classes with too few images only: among the many images of large classes, which do not use it, the
         small classes would lose their guarantee. If all small classes together are too few as well, all classes are pooled.
         """
-        eligible = torch.ones_like(self.labels, dtype=torch.bool) if added else self.labels < self.n_initial_classes
+        eligible = self.labels < self.n_initial_classes
         small = eligible & (self._counts[self.labels] < 1 / alpha)
         return small if small.sum() >= 1 / alpha else eligible
+
+
+@dataclass(frozen=True)
+class ImageCalibrator:
+    """Conformal p-value of an image: the rank of its score among calibration images of all classes (Bates 2021).
+
+    p(x) = (1 + Σ_i w_i [s_i ≥ s(x)]) / (1 + Σ_i w_i)
+
+    with `scores` s and `weights` w, (N,) each: 1 for the images of the training, so that P(p ≤ α) ≤ α if test and
+    calibration images are exchangeable. The images of a class that was added later weigh together as much as its prior
+    (weighted conformal p-values, Tibshirani 2019), and each at most 1: few images do not represent a class.
+    """
+
+    scores: Tensor
+    weights: Tensor
+
+    @classmethod
+    def fit(cls, scores: Tensor) -> ImageCalibrator:
+        """Calibrate with the scores (N,) of calibration images."""
+        return cls(scores.double(), torch.ones(len(scores), dtype=torch.float64))
+
+    def with_new_class(self, scores: Tensor, prior_odds: float) -> ImageCalibrator:
+        """Return a calibrator with the scores (n,) of images of one more class, whose prior odds are π / (1 − π)."""
+        weight = min(1.0, prior_odds * float(self.weights.sum()) / max(1, len(scores)))
+        return ImageCalibrator(
+            torch.cat([self.scores, scores.double()]),
+            torch.cat([self.weights, self.weights.new_full((len(scores),), weight)]),
+        )
+
+    def n_missing(self, alpha: float) -> int:
+        """Return the number of further calibration images for which p ≤ α is possible."""
+        return max(0, math.ceil(1 / alpha - 1 - 1e-9) - math.floor(float(self.weights.sum()) + 1e-9))
+
+    def p_values(self, scores: Tensor, alpha: float) -> Tensor:
+        """Return the p-values of images from their scores, (N,) -> (N,); NaN if no p ≤ α is possible."""
+        if self.n_missing(alpha):
+            return torch.full_like(scores, torch.nan, dtype=torch.float64)
+        calibration, weight_from = self._weight_from
+        at_least = weight_from[torch.searchsorted(calibration, scores.double().contiguous())]
+        return (1 + at_least) / (1 + weight_from[0])
+
+    @cached_property
+    def _weight_from(self) -> tuple[Tensor, Tensor]:
+        """Ascending scores (N,), and the total weight of the scores from each index on, (N + 1,)."""
+        scores, order = self.scores.sort()
+        weight_from = self.weights[order].flip(0).cumsum(0).flip(0)
+        return scores, torch.cat([weight_from, weight_from.new_zeros(1)])
 
 
 def status(p_value: float, set_size: int, alpha: float) -> Status:

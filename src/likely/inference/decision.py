@@ -10,90 +10,43 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from likely.base import ModelOutputs, concatenate
-from likely.inference.conformal import ConformalCalibrator, prediction_set, status
+from likely.base import ModelOutputs
+from likely.inference.calibration_data import CalibrationData
+from likely.inference.conformal import ConformalCalibrator, ImageCalibrator, prediction_set, status
+from likely.inference.image_score import ImageScore, components
 from likely.inference.label_shift import BiasCorrection
-from likely.inference.likelihood_ratio import LikelihoodRatioScore, combine_max, log_ratio
+from likely.inference.likelihood_ratio import LikelihoodRatioScore, combine_max
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
-from likely.inference.posterior import log_posterior, log_uniform
-from likely.inference.temperature_scaling import fit_temperature
-from likely.prediction import CalibrationScope, Status
-
-
-@dataclass(frozen=True)
-class CalibrationData:
-    """Values of N labeled images under their true classes `labels` (N,), to which a DecisionRule is fitted.
-
-    `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
-    `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `log_scores` (N, K) may be left
-    out to save memory.
-    """
-
-    labels: Tensor
-    statistics: Tensor
-    surprisal: Tensor
-    log_ratio: Tensor
-    log_scores: Tensor | None
-
-    @classmethod
-    def from_outputs(cls, outputs: ModelOutputs, labels: Tensor, temperature: float) -> CalibrationData:
-        """Compute the values from the outputs for labeled images."""
-        scores = outputs.log_scores
-        ratio = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
-        statistics = Statistics.of(outputs).of_true_class(labels)
-        return cls(labels, statistics, torch.zeros(len(labels)), ratio, scores).with_temperature(temperature)
-
-    @classmethod
-    def concatenate(cls, batches: Sequence[CalibrationData]) -> CalibrationData:
-        """Concatenate one or more batches."""
-        return cls(*(concatenate([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
-
-    @property
-    def labeled_statistics(self) -> StatisticsOfTrueClass:
-        """Statistics and labels, to which a nonconformity score is fitted."""
-        return self.statistics, self.labels
-
-    @property
-    def n_scores(self) -> int:
-        """Number of entries of `log_scores`; 0 if they were left out."""
-        return 0 if self.log_scores is None else self.log_scores.numel()
-
-    def fit_temperature(self, log_prior: Tensor, prior_temperature: float = 1.0) -> float:
-        """Fit the temperature to the scores, which must not have been left out."""
-        assert self.log_scores is not None
-        return fit_temperature(self.log_scores, self.labels, log_prior, prior_temperature)
-
-    def with_temperature(self, temperature: float) -> CalibrationData:
-        """Recompute the surprisal for another temperature; the scores must not have been left out."""
-        assert self.log_scores is not None
-        posterior = _log_posterior_uniform(self.log_scores, temperature)
-        return replace(self, surprisal=-posterior.gather(1, self.labels[:, None])[:, 0])
-
-    def without_scores(self) -> CalibrationData:
-        """Leave out the scores, so that the size does not depend on the number of classes."""
-        return replace(self, log_scores=None)
+from likely.inference.posterior import log_posterior, log_posterior_uniform, log_uniform
+from likely.prediction import CalibrationMethod, CalibrationScope, Guarantee, Status
 
 
 @dataclass(frozen=True)
 class ConformalOutput:
     """Posteriors, conformal p-values, prediction sets and statuses of N images at significance level `alpha`.
 
-    An image is unknown if `p_value`, the maximum of its p-values over the classes, is at most alpha. Otherwise its prediction
-    set holds the most probable class and each class whose posterior p-value exceeds alpha.
+    An image is unknown if `p_value` is at most alpha. Otherwise its prediction set holds the most probable class and each
+    class whose posterior p-value exceeds alpha.
 
     `log_posterior`, `log_likelihood`, `nonconformity`, `p_values` and `posterior_p_values` are (N, K), log values in nats. The
     p-value of class c ranks the image's nonconformity among the calibration images of c; NaN without calibration. The
-    posterior p-value ranks the surprisal −log p(c | x) in the same way and defines the prediction set. `p_real` (N,) is
-    the discriminator's probability that the image is real and not generated.
+    posterior p-value ranks the surprisal −log p(c | x) in the same way and defines the prediction set. `image_score` (N,) is
+    the nonconformity score of each image, and `image_p_value` (N,) ranks it among calibration images of all classes.
+    `calibration_scope` describes the p-values of the classes. `p_real` (N,) is the discriminator's probability that the
+    image is real and not generated.
     """
 
     alpha: float
+    guarantee: Guarantee
+    calibration_method: CalibrationMethod
     calibration_scope: tuple[CalibrationScope, ...]
     log_posterior: Tensor
     log_likelihood: Tensor | None
     nonconformity: Tensor
     p_values: Tensor
     posterior_p_values: Tensor
+    image_score: Tensor
+    image_p_value: Tensor
     p_real: Tensor | None = None
 
     @classmethod
@@ -112,8 +65,29 @@ class ConformalOutput:
 
     @cached_property
     def p_value(self) -> Tensor:
-        """Maximum p-value over the classes, max_c p_c, (N,): small if the image is atypical of every class."""
-        return self.p_values.amax(1)
+        """p-value of each image by the guarantee, (N,): that of its score, or for `class` the maximum over the classes."""
+        return self.image_p_value if self.guarantee is Guarantee.OVERALL else self.p_values.amax(1)
+
+    @cached_property
+    def score(self) -> Tensor:
+        """Nonconformity score of each image by the guarantee, (N,): its own, or for `class` the minimum over the classes."""
+        return self.image_score if self.guarantee is Guarantee.OVERALL else self.nonconformity.amin(1)
+
+    @property
+    def scope(self) -> CalibrationScope:
+        """Scope of the guarantee of `p_value`; for `class`, the weakest of all classes."""
+        if self.guarantee is Guarantee.CLASS:
+            order = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
+            return next(scope for scope in order if scope in self.calibration_scope)
+        return CalibrationScope.NONE if self.image_p_value.isnan().any() else CalibrationScope.POOLED
+
+    @property
+    def calibration(self) -> str | None:
+        """Method that calibrated `p_value`, with "-pooled" if small classes share their images for the guarantee `class`."""
+        if self.scope is CalibrationScope.NONE:
+            return None
+        pooled = self.guarantee is Guarantee.CLASS and self.scope is CalibrationScope.POOLED
+        return f"{self.calibration_method}{'-pooled' * pooled}"
 
     @cached_property
     def prediction_sets(self) -> Tensor:
@@ -134,16 +108,20 @@ class DecisionRule:
 
     It holds all that is fitted to held-out images: the `temperature` of the posterior, the `nonconformity` score, and the
     conformal calibrators that turn scores into p-values: `typicality` for the nonconformity score, `posterior` for the
-    surprisal. `bias_correction` corrects the scores when a new class prior is estimated. `likelihood_ratio`, if present,
-    is combined with the nonconformity score by `combine_max`.
+    surprisal. `image_score` is one nonconformity score per image, which `image_calibrator` turns into a p-value. They were
+    calibrated by `method`. `bias_correction` corrects the scores when a new class prior is estimated. `likelihood_ratio`, if
+    present, is combined with the nonconformity score by `combine_max`.
     """
 
     temperature: float
     nonconformity: NonconformityScore
     typicality: ConformalCalibrator
     posterior: ConformalCalibrator
+    image_score: ImageScore
+    image_calibrator: ImageCalibrator
     bias_correction: BiasCorrection
     likelihood_ratio: LikelihoodRatioScore | None = None
+    method: CalibrationMethod = CalibrationMethod.SPLIT
 
     @classmethod
     def fit(
@@ -162,13 +140,10 @@ class DecisionRule:
         their labels (N,); without it the nonconformity score is fitted to the held-out images alone.
         """
         K = len(log_prior)
-        scores = _Scores(
-            NonconformityScore.fit(training, held_out.labeled_statistics, K),
-            _fit_likelihood_ratio(held_out, K) if uses_likelihood_ratio else None,
-        )
-        return cls._calibrated(
-            scores, scores.of_true_class(calibration), (held_out, calibration), log_prior, temperature
-        )
+        nonconformity = NonconformityScore.fit(training, held_out.labeled_statistics, K)
+        ratio = _fit_likelihood_ratio(held_out, K) if uses_likelihood_ratio else None
+        scores = _Scores.fit(nonconformity, ratio, held_out)
+        return cls._calibrated(scores, scores.of(calibration), (held_out, calibration), log_prior, temperature)
 
     @classmethod
     def fit_cross_conformal(
@@ -176,51 +151,58 @@ class DecisionRule:
     ) -> DecisionRule:
         """Fit scores and p-values to the same training images, in two or more folds (cross-conformal prediction, Vovk 2015).
 
-        The outputs of each fold come from a model fitted to the other folds, and its nonconformity scores are again
-        fitted to the other folds alone. Without held-out images, they are standardized with the other folds as well.
+        The outputs of each fold come from a model fitted to the other folds, and its nonconformity scores and reference
+        distributions are again fitted to the other folds alone. Without held-out images, they are standardized with the
+        other folds as well. Test images are scored by the model and the scores of all folds.
         """
         K = len(log_prior)
         held_out_ratio = None if held_out is None else _fit_likelihood_ratio(held_out, K)
 
         def fit_scores(others: CalibrationData) -> _Scores:
             if held_out is None:
-                return _Scores(
-                    NonconformityScore.fit(None, others.labeled_statistics, K), _fit_likelihood_ratio(others, K)
+                score, ratio = (
+                    NonconformityScore.fit(None, others.labeled_statistics, K),
+                    _fit_likelihood_ratio(others, K),
                 )
-            score = NonconformityScore.fit(others.labeled_statistics, held_out.labeled_statistics, K)
-            return _Scores(score, held_out_ratio)
+            else:
+                score = NonconformityScore.fit(others.labeled_statistics, held_out.labeled_statistics, K)
+                ratio = held_out_ratio
+            return _Scores.fit(score, ratio, others)
 
         others = (
             CalibrationData.concatenate([each.without_scores() for each in folds if each is not fold]) for fold in folds
         )
-        nonconformity = torch.cat(
-            [fit_scores(rest).of_true_class(fold) for rest, fold in zip(others, folds, strict=True)]
-        )
+        found = [fit_scores(rest).of(fold) for rest, fold in zip(others, folds, strict=True)]
         whole = CalibrationData.concatenate(folds)
-        return cls._calibrated(fit_scores(whole), nonconformity, (held_out or whole, whole), log_prior, temperature)
+        true_class, of_image = (torch.cat(each) for each in zip(*found, strict=True))
+        images = held_out or whole, whole
+        rule = cls._calibrated(fit_scores(whole), (true_class, of_image), images, log_prior, temperature)
+        return replace(rule, method=CalibrationMethod.CROSS_CONFORMAL)
 
     @classmethod
     def _calibrated(
         cls,
         scores: _Scores,
-        nonconformity: Tensor,
+        found: tuple[Tensor, Tensor],
         images: tuple[CalibrationData, CalibrationData],
         log_prior: Tensor,
         temperature: float,
     ) -> DecisionRule:
-        """Calibrate with held-out and calibration `images`, of which the latter have the true-class scores `nonconformity`."""
+        """Calibrate with held-out and calibration `images`; `found` are the true-class and image scores of the latter."""
         held_out, calibration = images
         K, labels, log_scores = len(log_prior), calibration.labels, calibration.log_scores
         held_out_nonconformity = scores.of_true_class(held_out)
         return cls(
-            temperature,
-            scores.nonconformity,
-            ConformalCalibrator.fit(nonconformity, labels, held_out_nonconformity, held_out.labels, K),
-            ConformalCalibrator.fit(calibration.surprisal, labels, held_out.surprisal, held_out.labels, K),
-            BiasCorrection.unavailable(K)
+            temperature=temperature,
+            nonconformity=scores.nonconformity,
+            typicality=ConformalCalibrator.fit(found[0], labels, held_out_nonconformity, held_out.labels, K),
+            posterior=ConformalCalibrator.fit(calibration.surprisal, labels, held_out.surprisal, held_out.labels, K),
+            image_score=scores.image,
+            image_calibrator=ImageCalibrator.fit(found[1]),
+            bias_correction=BiasCorrection.unavailable(K)
             if log_scores is None
             else BiasCorrection.fit(log_scores, labels, log_prior, temperature),
-            scores.likelihood_ratio,
+            likelihood_ratio=scores.likelihood_ratio,
         )
 
     @classmethod
@@ -229,21 +211,28 @@ class DecisionRule:
         none = CalibrationData.from_outputs(ModelOutputs.empty(K), torch.zeros(0, dtype=torch.int64), temperature)
         return cls.fit(none, none, log_uniform(K), temperature)
 
-    def __call__(self, outputs: ModelOutputs, log_prior: Tensor, alpha: float) -> ConformalOutput:
+    def __call__(
+        self, outputs: ModelOutputs, log_prior: Tensor, alpha: float, guarantee: Guarantee = Guarantee.OVERALL
+    ) -> ConformalOutput:
         """Apply the rule to N images under a class prior (K,) at significance level `alpha`."""
         nonconformity = self.nonconformity(Statistics.of(outputs))
+        uniform = log_posterior_uniform(outputs.log_scores, self.temperature)
+        image_score = self.image_score(components(outputs, uniform, nonconformity))
         if self.likelihood_ratio is not None:
             nonconformity = combine_max(nonconformity, self.likelihood_ratio(outputs.log_scores))
-        surprisal = -_log_posterior_uniform(outputs.log_scores, self.temperature)
         log_odds = outputs.log_odds_real
         return ConformalOutput(
             alpha=alpha,
+            guarantee=guarantee,
+            calibration_method=self.method,
             calibration_scope=self.typicality.scope(alpha),
             log_posterior=log_posterior(outputs.log_scores, log_prior, self.temperature),
             log_likelihood=outputs.log_likelihood,
             nonconformity=nonconformity,
             p_values=self.typicality.p_values(nonconformity, alpha),
-            posterior_p_values=self.posterior.p_values(surprisal, alpha),
+            posterior_p_values=self.posterior.p_values(-uniform, alpha),
+            image_score=image_score,
+            image_p_value=self.image_calibrator.p_values(image_score, alpha),
             p_real=None if log_odds is None else log_odds.sigmoid(),
         )
 
@@ -253,48 +242,57 @@ class DecisionRule:
         The outputs come from models that were fitted to the class without the respective image. The calibration of the other
         classes does not change.
         """
-        new_class = torch.full((len(outputs.log_scores),), outputs.log_scores.shape[1] - 1)
-        score, nonconformity = self.nonconformity.with_new_class(Statistics.of(outputs).of_true_class(new_class))
+        K = outputs.log_scores.shape[1] - 1
+        new_class = torch.full((len(outputs.log_scores),), K)
+        statistics, uniform = Statistics.of(outputs), log_posterior_uniform(outputs.log_scores, self.temperature)
+        score, nonconformity = self.nonconformity.with_new_class(statistics.of_true_class(new_class))
+        of_all_classes = torch.cat([self.nonconformity(statistics.first_classes(K)), nonconformity[:, None]], 1)
+        image_score = self.image_score(components(outputs, uniform, of_all_classes))
         ratio = None
         if self.likelihood_ratio is not None:
             ratio, low_ratio = self.likelihood_ratio.with_new_class(outputs.log_scores)
             nonconformity = combine_max(nonconformity, low_ratio)
-        surprisal = -_log_posterior_uniform(outputs.log_scores, self.temperature)[:, -1]
-        return DecisionRule(
-            self.temperature,
-            score,
-            self.typicality.with_new_class(nonconformity),
-            self.posterior.with_new_class(surprisal),
-            self.bias_correction.with_new_class(),
-            ratio,
+        return replace(
+            self,
+            nonconformity=score,
+            typicality=self.typicality.with_new_class(nonconformity),
+            posterior=self.posterior.with_new_class(-uniform[:, -1]),
+            image_calibrator=self.image_calibrator.with_new_class(image_score, 1 / K),
+            bias_correction=self.bias_correction.with_new_class(),
+            likelihood_ratio=ratio,
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything but the temperature by name, for a checkpoint."""
+        """Return everything but temperature and method by name, for a checkpoint."""
         values = {name: getattr(self, name) for name in _COMPONENTS}
         named = {f"{name}/{f.name}": getattr(value, f.name) for name, value in values.items() for f in fields(value)}
+        named |= {f"{IMAGE_SCORE}/{name}": tensor for name, tensor in self.image_score.tensors().items()}
         if self.likelihood_ratio is not None:
             named |= {f"{LIKELIHOOD_RATIO}/{name}": tensor for name, tensor in self.likelihood_ratio.tensors().items()}
         return {name: tensor.clone() for name, tensor in named.items()}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor], temperature: float) -> DecisionRule:
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], temperature: float, method: CalibrationMethod = CalibrationMethod.SPLIT
+    ) -> DecisionRule:
         """Restore from the result of `tensors`; other names are ignored."""
 
         def under(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}/"
             return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
-        components = {name: kind(**under(name)) for name, kind in _COMPONENTS.items()}
+        restored = {name: kind(**under(name)) for name, kind in _COMPONENTS.items()}
         ratio = LikelihoodRatioScore.from_tensors(under(LIKELIHOOD_RATIO)) if under(LIKELIHOOD_RATIO) else None
-        return cls(temperature=temperature, likelihood_ratio=ratio, **components)
+        image_score = ImageScore.from_tensors(under(IMAGE_SCORE))
+        return cls(temperature=temperature, image_score=image_score, likelihood_ratio=ratio, method=method, **restored)
 
 
-LIKELIHOOD_RATIO = "likelihood_ratio"
+LIKELIHOOD_RATIO, IMAGE_SCORE = "likelihood_ratio", "image_score"
 _COMPONENTS: dict[str, Callable[..., Any]] = {
     "nonconformity": NonconformityScore,
     "typicality": ConformalCalibrator,
     "posterior": ConformalCalibrator,
+    "image_calibrator": ImageCalibrator,
     "bias_correction": BiasCorrection,
 }
 
@@ -302,6 +300,21 @@ _COMPONENTS: dict[str, Callable[..., Any]] = {
 class _Scores(NamedTuple):
     nonconformity: NonconformityScore
     likelihood_ratio: LikelihoodRatioScore | None
+    image: ImageScore
+
+    @classmethod
+    def fit(
+        cls,
+        nonconformity: NonconformityScore,
+        likelihood_ratio: LikelihoodRatioScore | None,
+        reference: CalibrationData,
+    ) -> _Scores:
+        """Fit the image score to reference images."""
+        return cls(nonconformity, likelihood_ratio, ImageScore.fit(reference.components(nonconformity)))
+
+    def of(self, images: CalibrationData) -> tuple[Tensor, Tensor]:
+        """Return the scores of images under their true classes, and those of the images themselves, (N,) each."""
+        return self.of_true_class(images), self.image(images.components(self.nonconformity))
 
     def of_true_class(self, images: CalibrationData) -> Tensor:
         """Return the combined scores of images under their true classes, (N,)."""
@@ -314,7 +327,3 @@ class _Scores(NamedTuple):
 def _fit_likelihood_ratio(images: CalibrationData, K: int) -> LikelihoodRatioScore | None:
     """Fit to images under their true classes; None for a single class, which has no background."""
     return LikelihoodRatioScore.fit(images.log_ratio, images.labels, K) if K > 1 else None
-
-
-def _log_posterior_uniform(log_scores: Tensor, temperature: float) -> Tensor:
-    return log_posterior(log_scores, log_uniform(log_scores.shape[1]), temperature)

@@ -54,6 +54,10 @@ class Statistics:
         """Return the statistics of each image under its class y (N,), shape (N, D)."""
         return torch.cat([self.features, self.by_class[torch.arange(len(y)), y]], 1)
 
+    def first_classes(self, K: int) -> Statistics:
+        """Return the statistics under the first K classes alone."""
+        return Statistics(self.features, self.by_class[:, :K])
+
 
 # Statistics of images under their true classes, (N, D), and these classes, (N,).
 StatisticsOfTrueClass: TypeAlias = tuple[Tensor, Tensor]

@@ -15,6 +15,17 @@ def log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float = 1.
     return torch.log_softmax(logits, dim=1)
 
 
+def log_posterior_uniform(log_scores: Tensor, temperature: float) -> Tensor:
+    """Return log p(c | x) for equally likely classes, (B, K) -> (B, K) float64 nats."""
+    return log_posterior(log_scores, log_uniform(log_scores.shape[1]), temperature)
+
+
+def entropy(log_posterior: Tensor) -> Tensor:
+    """Return H = −Σ_c p(c | x) log p(c | x): (B, K) -> (B,) nats."""
+    found: Tensor = torch.special.entr(log_posterior.exp()).sum(1)
+    return found
+
+
 def topk_log_posterior(log_scores: Tensor, log_prior: Tensor, temperature: float, k: int) -> tuple[Tensor, Tensor]:
     """Return the k largest log p(c | x) of each image in descending order, and their classes: (B, K), (K,) -> (B, k), (B, k).
 

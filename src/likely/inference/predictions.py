@@ -7,14 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from likely.inference.decision import ConformalOutput
 from likely.inference.hierarchy import Level, levels
-from likely.prediction import CalibrationScope, ClassPrediction, GroupPrediction, Prediction
-
-_WEAKEST_FIRST = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
+from likely.prediction import ClassPrediction, GroupPrediction, Prediction
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,6 @@ def predictions(
     predicted, statuses, p_values = output.predicted.tolist(), output.statuses, output.p_value.tolist()
     sets = [row.nonzero().flatten().tolist() for row in output.prediction_sets]
     bits, p_real = _to_list(bits_per_dim, len(names)), _to_list(output.p_real, len(names))
-    calibration = [_weakest_scope(output, i, sets[i]) for i in range(len(names))]
     groups = _groups(output, label_names.levels)
     for i, classes in enumerate(_class_predictions(output, label_names)):
         yield Prediction(
@@ -52,7 +48,8 @@ def predictions(
             groups=groups[i],
             bits_per_dim=bits[i],
             p_real=p_real[i],
-            calibration=calibration[i],
+            guarantee=output.guarantee,
+            calibration=output.calibration,
             model=label_names.model,
         )
 
@@ -79,13 +76,6 @@ def _groups(output: ConformalOutput, levels: Sequence[Level]) -> list[tuple[Grou
         for each, p, g in zip(groups, values.exp().tolist(), best.tolist(), strict=True):
             each.append(GroupPrediction(label=level.names[g], probability=min(p, 1.0)))
     return [tuple(each) for each in groups]
-
-
-def _weakest_scope(output: ConformalOutput, i: int, in_set: Sequence[int]) -> CalibrationScope:
-    """Return the weakest calibration scope among the label, the class of the p-value and the set of image i."""
-    most_typical = int(torch.nan_to_num(output.p_values[i], nan=-1.0).argmax())
-    scopes = {output.calibration_scope[c] for c in (int(output.predicted[i]), most_typical, *in_set)}
-    return next(scope for scope in _WEAKEST_FIRST if scope in scopes)
 
 
 def _to_list(values: Tensor | None, n: int) -> list[float | None]:

@@ -22,7 +22,6 @@ from likely.evaluation.interpolation import InterpolationPath, Segment, interpol
 from likely.evaluation.sample_quality import sample_images
 from likely.evaluation.training_record import Row, TrainingRecord, load_record, read_history
 from likely.options import Options
-from likely.prediction import CalibrationScope
 from likely.reporting.html.content import (
     Curves,
     DataSummary,
@@ -186,17 +185,11 @@ def _false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms
     K = len(found.classes)
     return FalseAlarms(
         alpha=found.output.alpha,
-        scope=_weakest(found.output.calibration_scope),
+        scope=found.output.scope,
         n_test=np.bincount(found.labels, minlength=K),
         n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
         n_calibration=np.bincount(classifier.decision_rule.typicality.labels.numpy(), minlength=K),
     )
-
-
-def _weakest(scopes: Sequence[CalibrationScope]) -> CalibrationScope:
-    """Return the weakest scope of all classes: one class without calibration leaves every image uncalibrated."""
-    order = (CalibrationScope.NONE, CalibrationScope.POOLED, CalibrationScope.PER_CLASS)
-    return next(scope for scope in order if scope in scopes)
 
 
 def _p_values(found: EvaluationResult) -> PValues:
@@ -231,9 +224,8 @@ def _reconstructions(classifier: Predictor, images: LabeledImages) -> Reconstruc
 
 
 def _most_atypical(found: EvaluationResult, images: LabeledImages) -> MostAtypical:
-    nonconformity = found.output.nonconformity.amin(1).numpy()
     p_value = found.output.p_value.numpy()
-    indices = np.lexsort((-nonconformity, p_value))[:N_IMAGES]
+    indices = np.lexsort((-found.output.score.numpy(), p_value))[:N_IMAGES]
     return MostAtypical(_pixels(images.images, indices), p_value[indices], found.labels[indices])
 
 

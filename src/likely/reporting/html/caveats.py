@@ -72,7 +72,7 @@ def _rejects_nothing(content: ReportContent) -> Iterator[str]:
     alarms = content.false_alarms
     if alarms is None or alarms.scope is not CalibrationScope.NONE:
         return
-    needed = math.ceil(1 / alarms.alpha - 1e-9)
+    needed = math.ceil(1 / alarms.alpha - 1 - 1e-9)
     yield (
         f"The model rejects nothing: {plural(int(np.sum(alarms.n_calibration)), 'calibration image')} are too few for a "
         f"false-alarm rate of {alarms.alpha * 100:g}%, which takes at least {needed}. Every status is `uncalibrated`."

@@ -105,7 +105,7 @@ class FalseAlarms:
 
 @dataclass(frozen=True, eq=False)
 class PValues:
-    """Largest p-values over the classes: (N,) of known test images, (M,) of unknown images."""
+    """p-values of images: (N,) of known test images, (M,) of unknown images."""
 
     known: Floats
     unknown: Floats | None = None

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from likely.prediction import Prediction
+from likely.prediction import Guarantee, Prediction
 from likely.server.store import ClassStats, PredictionFilter, PredictionRecord, Scope
 from likely.server.store.queries import MAX_PAGE, Word
 
@@ -180,6 +180,9 @@ class ClassifyParams(ModelParams):
         float | None,
         Field(gt=0, lt=1, description="Fraction of in-distribution images that may be rejected as unknown."),
     ] = None
+    guarantee: Annotated[
+        Guarantee, Field(description="Limit alpha for all images of known classes together, or for every class.")
+    ] = Guarantee.OVERALL
     top_k: Annotated[int | None, Field(ge=1, description="Number of classes to return for each image.")] = None
 
 

@@ -23,7 +23,7 @@ from likely.data.image_dataset import ImageBatch
 from likely.exceptions import ImageError, InvalidValueError
 from likely.experiment import save_with_new_class
 from likely.inference.drift import Drift, drift
-from likely.prediction import Prediction
+from likely.prediction import Guarantee, Prediction
 from likely.server.http.batching import Batcher, BatchStats, QueueFullError
 from likely.server.http.decode_pool import DecodedImage, DecodeJob, DecoderPool
 from likely.server.http.model_registry import LoadedModel, ModelRegistry
@@ -56,6 +56,7 @@ class ClassifyJob(NamedTuple):
 
     model: LoadedModel
     alpha: float
+    guarantee: Guarantee
     request: str
     key: Key | None
 
@@ -80,6 +81,7 @@ class _Kind:
 
     model: LoadedModel
     alpha: float
+    guarantee: Guarantee
 
 
 class Service:
@@ -173,7 +175,7 @@ class Service:
                 for picture, upload in zip(found, uploads, strict=True)
                 if isinstance(picture, DecodedImage)
             ]
-            kind = _Kind(job.model, job.alpha)
+            kind = _Kind(job.model, job.alpha, job.guarantee)
             located = await self._classify_batcher.submit(kind, [picture for picture, _ in good])
             new = [_new_prediction(*one, found, job) for one, found in zip(good, located, strict=True)]
             ids = await self._store_batcher.submit(None, new)
@@ -302,7 +304,8 @@ def _classify(kind: object, decoded: Sequence[DecodedImage]) -> list[_LocatedPre
     assert isinstance(kind, _Kind)
     model, images = kind.model, _batch(decoded).images
     outputs = model.predictor.outputs(images)
-    predictions = model.predictor.predictions(images, model.predictor.decide(outputs, alpha=kind.alpha))
+    output = model.predictor.decide(outputs, alpha=kind.alpha, guarantee=kind.guarantee)
+    predictions = model.predictor.predictions(images, output)
     if model.projection is None or outputs.latent is None:
         return [_LocatedPrediction(prediction, None) for prediction in predictions]
     points = model.projection(outputs.latent).tolist()

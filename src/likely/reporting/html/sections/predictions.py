@@ -25,8 +25,9 @@ _MAX_PAIRS = 20
 _MAX_ROWS = 30
 _MAX_BARS, _N_HIGHEST_BARS = 30, 20  # rows of the false-alarm chart; if there are more, the highest rates
 _GUARANTEES = {
-    CalibrationScope.PER_CLASS: "The guarantee holds for each class.",
-    CalibrationScope.POOLED: "The guarantee holds for all classes together; single classes may have more or fewer.",
+    CalibrationScope.PER_CLASS: "In expectation over calibration draws, at most a fraction alpha of every class is rejected.",
+    CalibrationScope.POOLED: "In expectation over calibration draws, at most a fraction alpha of images exchangeable with "
+    "the calibration images is rejected, for all classes together; single classes may have more or fewer.",
 }
 
 
@@ -40,7 +41,7 @@ def prediction_sections(content: ReportContent) -> Iterator[Section]:
         yield _per_class(content.per_class, content.class_names, content.false_alarms)
     charts = tuple(_rejection_charts(content))
     if charts:
-        yield _rejection(charts)
+        yield _rejection(charts, content.false_alarms)
 
 
 def _confusion(counts: Ints, names: tuple[str, ...]) -> Section:
@@ -130,10 +131,11 @@ def _class_row(table: PerClass, k: int, name: str, alarms: FalseAlarms | None) -
     return (*row, f"{alarms.n_rejected[k]:,} of {alarms.n_test[k]:,}", f"{alarms.n_calibration[k]:,}")
 
 
-def _rejection(charts: tuple[Chart, ...]) -> Section:
+def _rejection(charts: tuple[Chart, ...], alarms: FalseAlarms | None) -> Section:
+    by_class = " for every class" if alarms is not None and alarms.scope is CalibrationScope.PER_CLASS else ""
     introduction = (
         "A p-value is the fraction of calibration images that were at least as atypical as the image. "
-        "An image is rejected if its p-value is at most alpha for every class."
+        f"An image is rejected if its p-value is at most alpha{by_class}."
     )
     return Section(
         Chapter.METRICS,

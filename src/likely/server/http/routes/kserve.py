@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from likely.data.preprocessing import to_png
+from likely.prediction import Guarantee
 from likely.server.http.dependencies import ClassifyAccess, ModelDep, ModelPath, ReadAccess, ServiceDep, StateDep
 from likely.server.http.model_registry import LoadedModel
 from likely.server.http.schemas import problem_responses, response_schema
@@ -186,7 +187,9 @@ async def _infer(request: Request, state: StateDep, caller: ClassifyAccess, mode
     state.rate_limits.take(caller.key.id, n)
     uploads = await run_in_threadpool(_uploads, tensor)
     id = request.state.request_id
-    stored = await service.classify(uploads, ClassifyJob(model, service.settings.alpha, id, caller.key))
+    stored = await service.classify(
+        uploads, ClassifyJob(model, service.settings.alpha, Guarantee.OVERALL, id, caller.key)
+    )
     for each in stored:
         if each.prediction.error is not None:
             raise HTTPException(422, each.prediction.error)

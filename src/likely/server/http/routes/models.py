@@ -61,7 +61,7 @@ async def classify(
     """Classify images, or report that they are unknown. Every prediction is stored before it is returned."""
     service = state.service
     alpha = params.alpha or service.settings.alpha
-    job = ClassifyJob(service.registry[params.model], alpha, request.state.request_id, caller.key)
+    job = ClassifyJob(service.registry[params.model], alpha, params.guarantee, request.state.request_id, caller.key)
     stored = await service.classify(uploads, job)
     state.metrics.predictions(job.model.id, [each.prediction for each in stored])
     predictions = [_prediction_out(each, params.top_k) for each in stored]

@@ -86,11 +86,11 @@ const title = ({ status, prediction_set: set, label }) => (status === 'unknown' 
 
 function description(prediction) {
   const p = `p = ${pValue(prediction.p_value)}`;
-  if (prediction.status === 'unknown') return `Not like the images of any class (${p}). The nearest class is ${prediction.label}.`;
+  if (prediction.status === 'unknown') return `Not like the known images (${p}). The nearest class is ${prediction.label}.`;
   if (prediction.status === 'uncalibrated') return 'Too few calibration images to decide whether this image is known.';
-  const [own] = prediction.classes, like = prediction.classes.find((each) => each.p_value === prediction.p_value);
-  const more = like && like !== own ? `, and ${percent(prediction.p_value)} of the images of ${like.label},` : '';
-  return `${percent(own.p_value)} of the images of ${own.label}${more} are at least as atypical (${p}).`;
+  const [own] = prediction.classes;
+  const of = own.p_value === null ? '' : `, and ${percent(own.p_value)} of the images of ${own.label}`;
+  return `${percent(prediction.p_value)} of the known images${of} are at least as atypical (${p}).`;
 }
 
 async function explain(button, explanation, file, model) {

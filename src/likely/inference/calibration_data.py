@@ -1,0 +1,96 @@
+"""Calibration data: values of labeled images to which a decision rule is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from likely.base import ModelOutputs, concatenate
+from likely.inference.image_score import background_ratio
+from likely.inference.likelihood_ratio import log_ratio
+from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
+from likely.inference.posterior import entropy, log_posterior_uniform
+from likely.inference.temperature_scaling import fit_temperature
+
+
+@dataclass(frozen=True)
+class CalibrationData:
+    """Values of N labeled images under their true classes `labels` (N,), to which a DecisionRule is fitted.
+
+    `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
+    `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `entropy` (N,) is that of the
+    posterior under a uniform prior, `predicted` (N,) the most probable class, `predicted_statistics` (N, D) the
+    statistics under it, and `background_ratio` (N,) that of `background_ratio`; one of these two is None. `log_scores` (N, K)
+    may be left out to save memory.
+    """
+
+    labels: Tensor
+    statistics: Tensor
+    surprisal: Tensor
+    log_ratio: Tensor
+    entropy: Tensor
+    predicted: Tensor
+    predicted_statistics: Tensor | None
+    background_ratio: Tensor | None
+    log_scores: Tensor | None
+
+    @classmethod
+    def from_outputs(cls, outputs: ModelOutputs, labels: Tensor, temperature: float) -> CalibrationData:
+        """Compute the values from the outputs for labeled images."""
+        scores = outputs.log_scores
+        ratio = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
+        statistics, predicted, to_background = Statistics.of(outputs), scores.argmax(1), background_ratio(outputs)
+        none = torch.zeros(len(labels))
+        return cls(
+            labels=labels,
+            statistics=statistics.of_true_class(labels),
+            surprisal=none,
+            log_ratio=ratio,
+            entropy=none,
+            predicted=predicted,
+            predicted_statistics=statistics.of_true_class(predicted) if to_background is None else None,
+            background_ratio=to_background,
+            log_scores=scores,
+        ).with_temperature(temperature)
+
+    @classmethod
+    def concatenate(cls, batches: Sequence[CalibrationData]) -> CalibrationData:
+        """Concatenate one or more batches."""
+        return cls(*(concatenate([getattr(batch, f.name) for batch in batches]) for f in fields(cls)))
+
+    @property
+    def labeled_statistics(self) -> StatisticsOfTrueClass:
+        """Statistics and labels, to which a nonconformity score is fitted."""
+        return self.statistics, self.labels
+
+    @property
+    def n_scores(self) -> int:
+        """Number of entries of `log_scores`; 0 if they were left out."""
+        return 0 if self.log_scores is None else self.log_scores.numel()
+
+    def fit_temperature(self, log_prior: Tensor, prior_temperature: float = 1.0) -> float:
+        """Fit the temperature to the scores, which must not have been left out."""
+        assert self.log_scores is not None
+        return fit_temperature(self.log_scores, self.labels, log_prior, prior_temperature)
+
+    def with_temperature(self, temperature: float) -> CalibrationData:
+        """Recompute surprisal and entropy for another temperature; the scores must not have been left out."""
+        assert self.log_scores is not None
+        posterior = log_posterior_uniform(self.log_scores, temperature)
+        surprisal = -posterior.gather(1, self.labels[:, None])[:, 0]
+        return replace(self, surprisal=surprisal, entropy=entropy(posterior))
+
+    def without_scores(self) -> CalibrationData:
+        """Leave out the scores, so that the size does not depend on the number of classes."""
+        return replace(self, log_scores=None)
+
+    def components(self, nonconformity: NonconformityScore) -> dict[str, Tensor]:
+        """Return the components of the image score, (N,) each."""
+        if self.background_ratio is not None:
+            return {"entropy": self.entropy, "distance": self.background_ratio}
+        assert self.predicted_statistics is not None
+        distance = nonconformity.score_true_class(self.predicted_statistics, self.predicted)
+        return {"entropy": self.entropy, "distance": distance}

@@ -1,0 +1,107 @@
+"""Image score: one nonconformity score per image, combined from posterior uncertainty and distance to the known images.
+
+Near unknown images are detected by an uncertain posterior, far ones by their distance. Each component becomes a negative
+log survival probability, and Fisher's method adds them (Fisher 1925, Statistical Methods for Research Workers). The
+components depend on each other, so a p-value comes from the rank of the sum among calibration images (`conformal`),
+never from the chi-squared distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from likely.base import ModelOutputs
+from likely.inference.posterior import entropy
+
+TAIL_QUANTILE = 0.9  # above it, the survival function is exponential
+
+
+def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tensor) -> dict[str, Tensor]:
+    """Return the components of the image score, (B,) each: the entropy of the posterior, and a distance.
+
+    The distance is the ratio to the background density if the model has one, else the `nonconformity` (B, K) under the most
+    probable class. `log_posterior` (B, K) is that of a uniform prior.
+    """
+    distance = background_ratio(outputs)
+    if distance is None:
+        distance = nonconformity.gather(1, outputs.log_scores.argmax(1, keepdim=True))[:, 0]
+    return {"entropy": entropy(log_posterior), "distance": distance}
+
+
+def background_ratio(outputs: ModelOutputs) -> Tensor | None:
+    """Return log p_0(x) − max_c log p(x | c), (B,) nats, with the background density p_0; None without one.
+
+    For Gaussians with one covariance it is half the relative Mahalanobis distance min_c d_c² − d_0², up to a constant (Ren
+    2021, A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection).
+    """
+    if outputs.background_log_likelihood is None or outputs.log_likelihood is None:
+        return None
+    return outputs.background_log_likelihood - outputs.log_likelihood.amax(1)
+
+
+@dataclass(frozen=True)
+class ReferenceDistribution:
+    """Distribution of a statistic x of reference images: empirical up to a threshold u, exponential above.
+
+    −log P(X ≥ x) = −log (1 + #{v_i ≥ x}) / (n + 1)          for x ≤ u
+    −log P(X ≥ x) = −log (1 + #{v_i > u}) / (n + 1) + (x − u) / mean_excess    for x > u
+
+    Peaks over threshold with shape 0 (Pickands 1975; Coles 2001, An Introduction to Statistical Modeling of Extreme
+    Values, ch. 4): values far beyond all reference images stay distinguishable. `values` (n,) are ascending, `threshold` ()
+    is u, and `mean_excess` () the mean of v_i − u above u, infinite if there is none.
+    """
+
+    values: Tensor
+    threshold: Tensor
+    mean_excess: Tensor
+
+    @classmethod
+    def fit(cls, x: Tensor) -> ReferenceDistribution:
+        """Fit to the values of reference images, (n,)."""
+        values = x.double().sort().values
+        threshold = values[int(TAIL_QUANTILE * len(values))] if len(values) else values.new_tensor(torch.inf)
+        excess = (values - threshold)[values > threshold]
+        return cls(values, threshold.clone(), excess.mean() if len(excess) else values.new_tensor(torch.inf))
+
+    def neg_log_sf(self, x: Tensor) -> Tensor:
+        """Return −log P(X ≥ x) in nats, continuous at the threshold and nondecreasing in x: (N,) -> (N,) float64."""
+        x = x.double().nan_to_num(torch.inf, torch.inf)
+        n, body = len(self.values), torch.minimum(x, self.threshold)
+        n_at_least = n - torch.searchsorted(self.values, body.contiguous())
+        n_above = n - torch.searchsorted(self.values, self.threshold, right=True)
+        is_tail = x > self.threshold
+        count = torch.where(is_tail, n_above, n_at_least)
+        return ((n + 1) / (1 + count)).log() + torch.where(is_tail, (x - self.threshold) / self.mean_excess, 0.0)
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """Fisher's combination s(x) = Σ_j −log P(X_j ≥ x_j) of named components; a high score means an atypical image."""
+
+    references: Mapping[str, ReferenceDistribution]
+
+    @classmethod
+    def fit(cls, components: Mapping[str, Tensor]) -> ImageScore:
+        """Fit to the components of reference images, (n,) each, which must not calibrate the score as well."""
+        return cls({name: ReferenceDistribution.fit(x) for name, x in components.items()})
+
+    def __call__(self, components: Mapping[str, Tensor]) -> Tensor:
+        """Return the scores of images from their components, (N,) each: (N,) float64."""
+        return torch.stack([each.neg_log_sf(components[name]) for name, each in self.references.items()]).sum(0)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, for a checkpoint."""
+        return {
+            f"{name}/{f.name}": getattr(each, f.name) for name, each in self.references.items() for f in fields(each)
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> ImageScore:
+        """Restore from the result of `tensors`."""
+        names = sorted({name.split("/")[0] for name in tensors})
+        stored = ([tensors[f"{name}/{f.name}"] for f in fields(ReferenceDistribution)] for name in names)
+        return cls({name: ReferenceDistribution(*values) for name, values in zip(names, stored, strict=True)})
