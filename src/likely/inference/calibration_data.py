@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs, concatenate
-from likely.inference.image_score import background_ratio
+from likely.inference.image_score import background_ratio, candidates
 from likely.inference.likelihood_ratio import log_ratio
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import entropy, log_posterior_uniform
@@ -22,9 +22,9 @@ class CalibrationData:
 
     `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
     `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `entropy` (N,) is that of the
-    posterior under a uniform prior, `predicted` (N,) the most probable class, `predicted_statistics` (N, D) the
-    statistics under it, and `background_ratio` (N,) that of `background_ratio`; one of these two is None. `log_scores` (N, K)
-    may be left out to save memory.
+    posterior under a uniform prior. `background_ratio` (N,) compares the best class with the background of a model that has
+    one; else it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics` (N, m, n) the
+    statistics under them. `log_scores` (N, K) may be left out to save memory.
     """
 
     labels: Tensor
@@ -32,8 +32,8 @@ class CalibrationData:
     surprisal: Tensor
     log_ratio: Tensor
     entropy: Tensor
-    predicted: Tensor
-    predicted_statistics: Tensor | None
+    candidates: Tensor
+    candidate_statistics: Tensor | None
     background_ratio: Tensor | None
     log_scores: Tensor | None
 
@@ -42,16 +42,16 @@ class CalibrationData:
         """Compute the values from the outputs for labeled images."""
         scores = outputs.log_scores
         ratio = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
-        statistics, predicted, to_background = Statistics.of(outputs), scores.argmax(1), background_ratio(outputs)
-        none = torch.zeros(len(labels))
+        statistics, classes, to_background = Statistics.of(outputs), candidates(scores), background_ratio(outputs)
+        none, index = torch.zeros(len(labels)), torch.arange(len(labels))[:, None]
         return cls(
             labels=labels,
             statistics=statistics.of_true_class(labels),
             surprisal=none,
             log_ratio=ratio,
             entropy=none,
-            predicted=predicted,
-            predicted_statistics=statistics.of_true_class(predicted) if to_background is None else None,
+            candidates=classes,
+            candidate_statistics=statistics.by_class[index, classes] if to_background is None else None,
             background_ratio=to_background,
             log_scores=scores,
         ).with_temperature(temperature)
@@ -88,9 +88,16 @@ class CalibrationData:
         return replace(self, log_scores=None)
 
     def components(self, nonconformity: NonconformityScore) -> dict[str, Tensor]:
-        """Return the components of the image score, (N,) each."""
+        """Return the components of the image score, (N,) each.
+
+        The nonconformity score of a model with learned features contains the uncertainty between classes, to which the
+        entropy would only add noise.
+        """
         if self.background_ratio is not None:
             return {"entropy": self.entropy, "distance": self.background_ratio}
-        assert self.predicted_statistics is not None
-        distance = nonconformity.score_true_class(self.predicted_statistics, self.predicted)
-        return {"entropy": self.entropy, "distance": distance}
+        assert self.candidate_statistics is not None
+        features = self.statistics[:, : self.statistics.shape[1] - self.candidate_statistics.shape[2]]
+        pairs = zip(self.candidate_statistics.unbind(1), self.candidates.unbind(1), strict=True)
+        scores = [nonconformity.score_true_class(torch.cat([features, v], 1), c) for v, c in pairs]
+        distance = torch.stack(scores, 1).amin(1)
+        return {"distance": distance} if features.shape[1] else {"entropy": self.entropy, "distance": distance}

@@ -18,18 +18,24 @@ from likely.base import ModelOutputs
 from likely.inference.posterior import entropy
 
 TAIL_QUANTILE = 0.9  # above it, the survival function is exponential
+MAX_CANDIDATES = 10  # classes per image whose statistics are kept for calibration
 
 
 def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tensor) -> dict[str, Tensor]:
     """Return the components of the image score, (B,) each: the entropy of the posterior, and a distance.
 
-    The distance is the ratio to the background density if the model has one, else the `nonconformity` (B, K) under the most
-    probable class. `log_posterior` (B, K) is that of a uniform prior.
+    The distance is the ratio to the background density if the model has one, else the smallest `nonconformity` (B, K) among
+    the candidate classes. `log_posterior` (B, K) is that of a uniform prior.
     """
     distance = background_ratio(outputs)
     if distance is None:
-        distance = nonconformity.gather(1, outputs.log_scores.argmax(1, keepdim=True))[:, 0]
+        distance = nonconformity.gather(1, candidates(outputs.log_scores)).amin(1)
     return {"entropy": entropy(log_posterior), "distance": distance}
+
+
+def candidates(log_scores: Tensor) -> Tensor:
+    """Return the classes to which the distance is computed, the most probable ones: (B, K) -> (B, min(K, 10))."""
+    return log_scores.topk(min(log_scores.shape[1], MAX_CANDIDATES), 1).indices
 
 
 def background_ratio(outputs: ModelOutputs) -> Tensor | None:
