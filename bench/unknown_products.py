@@ -67,7 +67,7 @@ def measured(args: argparse.Namespace, data: Path, seed: int) -> dict[str, Any]:
     outputs = [predictor.conformal_output(each.labeled.images, alpha=ALPHA) for each in pair]
     name, hyperparameters, fitted = next(competitors(splits))
     scores: dict[str, Scores] = {
-        NONCONFORMITY: [-output.nonconformity.amin(1).numpy() for output in outputs],
+        NONCONFORMITY: [-output.score.numpy() for output in outputs],
         PROBABILITY: [output.log_posterior.amax(1).numpy() for output in outputs],
     }
     rejected = {NONCONFORMITY: [(output.p_value <= ALPHA).numpy() for output in outputs]}

@@ -58,7 +58,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     known, rule, log_prior = predictor.outputs(labeled.images), predictor.decision_rule, predictor.log_prior
 
     def typicality(outputs: ModelOutputs) -> NDArray[np.float64]:
-        return -rule(outputs, log_prior, 0.05).nonconformity.amin(1).numpy()
+        return -rule(outputs, log_prior, 0.05).score.numpy()
 
     found: dict[str, Any] = {"n": len(labeled), "ood_images": {}}
     for name, pixels in kinds.items():

@@ -208,6 +208,9 @@ def test_cross_conformal_p_values_are_valid(n, alpha):
             k = int(alpha * (n_c + 1))
             most = betabinom(len(own), max(k, 1), n_c + 1 - max(k, 1)).isf(1e-5)
             assert (own <= alpha).sum() <= most
+        k = int(alpha * (n + 1))
+        assert (output.p_value <= alpha).sum() <= betabinom(2000, k, n + 1 - k).isf(1e-5)
+        assert output.calibration == "cross-conformal"
 
 
 # --- a class that comes later ---------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import betabinom
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.naive_bayes import GaussianNB
 from torch.distributions import MultivariateNormal
@@ -212,3 +213,29 @@ def test_shrinkage_of_features_is_selected_on_validation_images():
 def test_shrinkage_without_validation_images_is_estimated():
     X, y = np.random.default_rng(0).standard_normal((9, 5)), np.arange(9) % 3
     assert Classifier("gaussian").fit(X, y).predictor_.model.shrinkage is None
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_background_is_the_gaussian_of_all_images(covariance):
+    x, y = two_classes(1e3, n=300, apart=3.0, n_dims=3)
+    model = fitted(x, y, covariance=covariance, shrinkage=0.0)
+    S = torch.cov(x.mT, correction=0)
+    expected = MultivariateNormal(x.mean(0), S if covariance != "diagonal" else S.diagonal().diag())
+    found = model.outputs(x).background_log_likelihood
+    assert_close(found, expected.log_prob(x).float(), rtol=1e-4, atol=1e-3)
+    assert_close(model.with_new_class(x[:9] + 5).outputs(x).background_log_likelihood, found)
+
+
+def test_models_of_pixels_have_no_background():
+    x = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert fitted(x, torch.arange(20) % 2).outputs(x).background_log_likelihood is None
+
+
+def test_images_far_from_every_class_have_the_smallest_p_value():
+    x, y = (t.numpy() for t in two_classes(0.0, n=600, apart=6.0, n_dims=4))
+    classifier = Classifier("gaussian").fit(x[:400], y[:400])
+    far = classifier.classify(x[400:] + 40 * np.eye(4)[np.arange(200) % 4])
+    assert {each.status.value for each in far} == {"unknown"}
+    assert {each.calibration for each in far} == {"cross-conformal"}
+    known = [each.p_value <= 0.05 for each in classifier.classify(x[400:])]
+    assert sum(known) <= betabinom(200, 20, 381).isf(1e-4)

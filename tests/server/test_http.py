@@ -182,6 +182,13 @@ def test_base64_accepts_line_breaks_and_data_urls(client):
     assert client.post("/v1/classify", json={"images": images[3:]}).status_code == 422
 
 
+def test_guarantee_applies(client):
+    for guarantee in ("overall", "class"):
+        (found,) = classify(client, digit_png(1304), guarantee=guarantee)
+        assert found["guarantee"] == guarantee
+    assert found["p_value"] == max(each["p_value"] for each in found["classes"])
+
+
 def test_top_k_and_alpha_apply(client):
     (found,) = classify(client, digit_png(1304), top_k=2, alpha=0.3)
     assert len(found["classes"]) == 2
