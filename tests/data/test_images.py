@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from PIL import Image, ImageOps
 from pydantic import ValidationError
 
 from likely.base import to_eight_bit, to_unit
-from likely.data.decoding import ORIENTATION, decode
+from likely.data.decoding import ORIENTATION, decode, read_header
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image, to_pil, write_image
 from likely.data.sources.folder import find_images
 from likely.exceptions import ImageError
@@ -253,6 +254,43 @@ def test_reduced_scale_decoding_changes_pixels_little() -> None:
 def test_broken_exif_is_ignored() -> None:
     jpeg = encoded(Image.fromarray(noise(4, 8, 8, 3)), "JPEG", exif=b"Exif\0\0MM\0\x2a\xff\xff\xff\xff broken")
     assert read_image(jpeg, rgb(8, 8)).shape == (3, 8, 8)
+
+
+# ---- HEIC
+
+HEIC = Path(__file__).parent / "rotated.heic"  # 96 x 64 stored, rotated to 64 x 96: the upper half is red, the lower blue
+
+
+@pytest.mark.parametrize("from_bytes", [False, True])
+def test_heic_is_decoded_and_turned_upright_once(from_bytes) -> None:
+    pytest.importorskip("pi_heif")
+    source = HEIC.read_bytes() if from_bytes else HEIC
+    header = read_header(source, "a HEIC")
+    assert (header.height, header.width) == (96, 64)
+    pixels = read_image(source, rgb(96, 64)).astype(int)
+    assert np.abs(pixels[:, :40] - np.array([200, 30, 30])[:, None, None]).max() < 10
+    assert np.abs(pixels[:, -40:] - np.array([30, 30, 200])[:, None, None]).max() < 10
+
+
+def test_heic_without_its_plugin_is_an_error_that_names_it(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pi_heif", None)  # as if it were not installed
+    with pytest.raises(ImageError, match="pi-heif") as refusal:
+        read_image(HEIC, rgb(8, 8))
+    assert str(refusal.value).startswith(str(HEIC))
+
+
+def test_damaged_heic_is_rejected() -> None:
+    pytest.importorskip("pi_heif")
+    content = HEIC.read_bytes()
+    for damaged in (content[:40], content[:300], content[:-50]):
+        with pytest.raises(ImageError):
+            read_image(damaged, rgb(8, 8))
+
+
+@pytest.mark.parametrize("name", ["a.heic", "b.HEIF"])
+def test_heic_files_are_found(tmp_path, name) -> None:
+    (tmp_path / name).touch()
+    assert find_images([tmp_path]) == [tmp_path / name]
 
 
 # ---- arrays

@@ -29,6 +29,8 @@ Mode: TypeAlias = Literal["L", "RGB"]
 
 # Pillow knows more, but some of those start other programs (EPS) or take any bytes for an image (TGA).
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+# Brands of a HEIF file with HEVC (ISO/IEC 23008-12, annex B): the HEIC of phones; those of AVIF are Pillow's own.
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 # Pillow's own limit for an error, twice 1 GiB / (4 x 3): 178,956,970.
 PIXEL_LIMIT = 2 * (2**30 // 12)
 ORIENTATION = 0x0112
@@ -149,15 +151,36 @@ def _open(source: Source, name: str) -> AbstractContextManager[Image.Image]:
     if isinstance(source, Image.Image):
         stored = _stored(source)
         # The caller closes its own image.
-        return nullcontext(source) if stored is None else Image.open(BytesIO(stored), formats=FORMATS)
+        return nullcontext(source) if stored is None else _open_encoded(stored, name)
     if isinstance(source, np.ndarray):
         return Image.fromarray(to_8bit(source, name))
     if isinstance(source, bytes):
         _require_content(len(source), name)
-        return Image.open(BytesIO(source), formats=FORMATS)
+        return _open_encoded(source, name)
     if isinstance(source, str | Path):
-        return Image.open(_regular(Path(source), name), formats=FORMATS)
+        return _open_encoded(_regular(Path(source), name), name)
     raise ImageError(f"{name}: is a {type(source).__name__}; a path, bytes, an array or a Pillow image was expected")
+
+
+def _open_encoded(source: Path | bytes, name: str) -> Image.Image:
+    """Open an image file; HEIC needs the plugin pi-heif, which applies the orientation itself and reports none."""
+    with BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+        is_heic = _is_heic(file.read(64))
+    if is_heic:
+        try:
+            from pi_heif import register_heif_opener
+        except ImportError as error:
+            raise ImageError(f"{name}: HEIC needs pi-heif: pip install 'likely[photos]'") from error
+        register_heif_opener()
+    return Image.open(
+        BytesIO(source) if isinstance(source, bytes) else source, formats=("HEIF",) if is_heic else FORMATS
+    )
+
+
+def _is_heic(start: bytes) -> bool:
+    """Return True if the file type box, at the start of a file, names a brand of HEIC: 4 bytes each after 8 of header."""
+    size = int.from_bytes(start[:4], "big")
+    return start[4:8] == b"ftyp" and any(start[i : i + 4] in _HEIC_BRANDS for i in range(8, min(size, len(start)), 4))
 
 
 def _stored(image: Image.Image) -> bytes | None:
@@ -196,7 +219,7 @@ def _reason(error: Exception, source: Source) -> str:
         case FileNotFoundError() | NotADirectoryError():
             return f"there is no such file{_neighbor(Path(str(source)))}"
         case UnidentifiedImageError():
-            return f"is not a readable image; one of {', '.join(FORMATS)} was expected"
+            return f"is not a readable image; one of {', '.join((*FORMATS, 'HEIC'))} was expected"
         case Image.DecompressionBombError():
             return f"has more than {PIXEL_LIMIT / 1e6:.0f} million pixels; a smaller image was expected"
         case OSError(strerror=str(why)):
