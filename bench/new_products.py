@@ -22,7 +22,7 @@ from grocery import load_splits, manifest, pipeline_of, shop_arguments, train_ga
 from results import RESULTS, measure_once, provenance, rows, write_table
 
 from likely.classifier import Predictor
-from likely.classifier.class_incremental import with_new_class
+from likely.classifier.class_incremental import extend
 from likely.data.dataset import LabeledImages
 
 RESULTS_FILE = RESULTS / "new_products.jsonl"
@@ -68,7 +68,7 @@ def measured(
         pixels = images.images.batch(selected).numpy().transpose(0, 2, 3, 1)
         pipeline_of(before).unscaled(images.subset(selected).images)  # cache the features before timing
         start = time.perf_counter()
-        larger = with_new_class(before, joint.labels[c], list(pixels))
+        larger = extend(before, joint.labels[c], list(pixels))
         seconds = time.perf_counter() - start
         found[str(n or "all")] = {
             "n": len(selected),

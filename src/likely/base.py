@@ -343,6 +343,14 @@ class SupportsNewClasses(ABC):
         """
 
 
+class SupportsMoreImages(ABC):
+    """Capability: more images improve one class, without changing L for the others."""
+
+    @abstractmethod
+    def with_more_images(self, x: Tensor, c: int) -> Self:
+        """Return a model whose class c also learned from the images x (n, C, H, W), as if they had been trained on."""
+
+
 class FitsInClosedForm(ABC):
     """Capability: statistics of the training images (mean, covariance, scale) that are computed instead of learned.
 

@@ -6,7 +6,11 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.base import Task
 from likely.data import arrays
+from likely.data.decoding import ImageWarning
+from likely.exceptions import InvalidValueError, UnsupportedError
+from likely.models.gaussian import Gaussian, GaussianOptions
 from likely.prediction import CalibrationScope
 
 NEW = 7
@@ -110,9 +114,90 @@ def test_a_single_image_is_enough_to_be_answered_for(nine, digits):
     assert ten.classify(of_the_new(digits, 2))[1].classes[-1].probability >= 0
 
 
+COVARIANCES = ("tied", "per_class", "diagonal")
+SHIFTED = 3  # a class whose later images are brighter at the top
+
+
+def shifted(images):
+    return (images.astype(int) + np.linspace(80, 0, 8)[:, None]).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module", params=COVARIANCES)
+def before_and_after(request, digits):
+    """A Gaussian, and the same after further, shifted images of one class."""
+    images, labels = digits
+    before = Classifier("gaussian", options={"covariance": request.param}).fit(images[:900], labels[:900])
+    return before, before.extend(SHIFTED, shifted(images[900:1300][labels[900:1300] == SHIFTED]))
+
+
+def test_more_images_of_a_class_leave_the_others_unchanged(before_and_after, held_out):
+    before, after = (
+        c.predictor_.conformal_output(arrays.images(held_out[0][:50], c.predictor_.format), alpha=0.05)
+        for c in before_and_after
+    )
+    others = np.flatnonzero(before_and_after[0].classes_ != SHIFTED)
+    torch.testing.assert_close(after.log_likelihood[:, others], before.log_likelihood[:, others], rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(after.nonconformity[:, others], before.nonconformity[:, others], rtol=1e-4, atol=1e-4)
+    assert torch.equal(before_and_after[0].predictor_.log_prior, before_and_after[1].predictor_.log_prior)
+
+
+def test_more_images_improve_their_class(before_and_after, held_out):
+    images, labels = held_out
+    x = shifted(images[labels == SHIFTED])
+    before, after = before_and_after
+    assert (after.predict(x) == SHIFTED).sum() >= (before.predict(x) == SHIFTED).sum()
+    own = [
+        c.predictor_.conformal_output(arrays.images(x, c.predictor_.format), alpha=0.05).log_likelihood[:, SHIFTED]
+        for c in before_and_after
+    ]
+    assert (own[1] > own[0]).double().mean() > 0.9
+
+
+def test_more_images_calibrate_their_class(before_and_after, digits):
+    before, after = (c.predictor_ for c in before_and_after)
+    n = int((digits[1][900:1300] == SHIFTED).sum())
+    assert len(after.hashes) == len(before.hashes) + n
+    counts = (torch.bincount(each.decision_rule.typicality.labels, minlength=10) for each in (after, before))
+    assert (next(counts) - next(counts)).tolist() == [n if c == SHIFTED else 0 for c in range(10)]
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_more_images_are_merged_like_images_of_the_training(covariance):
+    """Without shrinkage and with classes of equal scatter, two portions give the mean and covariance of the whole."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 3, generator=rng, dtype=torch.float64) * torch.tensor([1.0, 2.0, 0.5]) + 1
+    y = torch.arange(4000) % 2
+    options = GaussianOptions(covariance=covariance, shrinkage=0.0)
+
+    def fitted(rows):
+        model = Gaussian(Task((3,), tuple(torch.bincount(y[rows]).tolist())), options)
+        model.update_statistics(x[rows], y[rows])
+        model.finalize_statistics()
+        return model
+
+    part = (y == 1) | (torch.arange(4000) < 2000)
+    merged, whole = fitted(part).with_more_images(x[~part], 0), fitted(torch.ones(4000, dtype=torch.bool))
+    assert merged.task.class_counts == whole.task.class_counts
+    torch.testing.assert_close(merged.mean, whole.mean)
+    torch.testing.assert_close(merged.whitening, whole.whitening, rtol=0.03, atol=0.03)
+
+
+def test_images_of_the_training_are_skipped(nine, digits):
+    images, labels = digits[0][:900], digits[1][:900]
+    if nine.predictor_.family == "gaussian":
+        known = images[labels == 3][:4]
+        with pytest.warns(ImageWarning) as caught:
+            more = nine.extend(3, np.concatenate([known, shifted(known)]))
+        assert len(caught) == 4
+        assert len(more.predictor_.hashes) == len(nine.predictor_.hashes) + 4
+        with pytest.raises(InvalidValueError):
+            nine.extend(3, known)
+    else:
+        with pytest.raises(UnsupportedError):
+            nine.extend(3, of_the_new(digits, 2))
+
+
 def test_what_cannot_be_is_refused(nine, digits):
-    with pytest.raises(ValueError, match="already"):
-        nine.extend(3, of_the_new(digits, 2))
     images, labels = digits[0][:200], digits[1][:200]
     baseline = Classifier("softmax", options={"width": 4}, training={"epochs": 1}).fit(images, labels)
     with pytest.raises(ValueError, match="train it anew"):

@@ -47,7 +47,6 @@ def test_extend_skips_and_names_an_unreadable_image(likely, models, photos, tmp_
     [
         (["coat"], "NAME=DIR"),
         (["coat=nowhere"], "nowhere"),
-        (["boot=."], "'boot'"),
         (["coat=.", "coat=."], "'coat'"),
     ],
 )
@@ -56,6 +55,21 @@ def test_extend_names_an_invalid_class_and_writes_nothing(likely, models, photos
     code, _, err = likely("extend", models / "gaussian", *words, "--out", "larger")
     assert code == 2
     assert named in err
+    assert not (tmp_path / "larger").exists()
+
+
+def test_extend_improves_a_class_of_the_model(likely, models, photos, tmp_path):
+    code, _, err = likely("extend", models / "gaussian", f"boot={photos / 'new'}", "--out", "larger")
+    assert code == 0, err
+    before, after = load(models / "gaussian"), load(tmp_path / "larger")
+    assert after.labels == before.labels
+    assert record(tmp_path / "larger")["added_images"] == {"boot": 60}
+    assert record(tmp_path / "larger")["added_classes"] == {}
+    assert len(after.hashes) == len(before.hashes) + 60
+
+
+def test_family_of_a_joint_network_learns_no_more_images_of_a_class(likely, models, photos, tmp_path):
+    assert likely("extend", models / "vae", f"boot={photos / 'new'}", "--out", "larger").code == 2
     assert not (tmp_path / "larger").exists()
 
 

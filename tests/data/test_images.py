@@ -258,7 +258,9 @@ def test_broken_exif_is_ignored() -> None:
 
 # ---- HEIC
 
-HEIC = Path(__file__).parent / "rotated.heic"  # 96 x 64 stored, rotated to 64 x 96: the upper half is red, the lower blue
+HEIC = (
+    Path(__file__).parent / "rotated.heic"
+)  # 96 x 64 stored, rotated to 64 x 96: the upper half is red, the lower blue
 
 
 @pytest.mark.parametrize("from_bytes", [False, True])

@@ -93,7 +93,7 @@ def test_without_enough_calibration_images_there_is_no_p_value(n, missing):
 
 def test_images_of_a_new_class_weigh_as_much_as_its_prior_and_each_at_most_one():
     calibrator = ImageCalibrator.fit(torch.zeros(90))
-    many, few = (calibrator.with_new_class(torch.full((n,), 1.0), 1 / 9) for n in (100, 5))
+    many, few = (calibrator.with_class_images(torch.full((n,), 1.0), 1 / 9) for n in (100, 5))
     # 100 images weigh 10 of 100 together, and 5 images 5 of 95.
     assert_close(many.p_values(torch.tensor([0.5]), 0.05), torch.tensor([11 / 101]).double())
     assert_close(few.p_values(torch.tensor([0.5]), 0.05), torch.tensor([6 / 96]).double())

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from likely import Classifier
 from likely.checkpoint import TrustPolicy, encrypt, encryption, signing
 from likely.classifier import load
-from likely.classifier.class_incremental import with_new_class
+from likely.classifier.class_incremental import extend
 from likely.classifier.explanation import explain
 from likely.data.preprocessing import ImageOptions, read_image
 from likely.experiment import TrainConfig, start_run
@@ -140,7 +140,7 @@ def test_explanation_and_new_class_agree_with_python(tmp_path):
     assert np.array_equal(shown, read_image(content, predictor.format)[0])
     expected = explain(predictor, content)
     assert explained["log_odds"] == pytest.approx(expected.log_odds, rel=1e-6)
-    larger = with_new_class(predictor, "noise", [noise_png(i) for i in range(6)])
+    larger = extend(predictor, "noise", [noise_png(i) for i in range(6)])
     assert np.array_equal(extended.hashes, larger.hashes)
 
 
@@ -373,7 +373,7 @@ def test_failed_write_of_a_new_class_leaves_the_model_unchanged(trained, tmp_pat
     store = Store.open(tmp_path / "store")
     images = [("image", (f"{i}.png", noise_png(i), "image/png")) for i in range(6)]
     with TestClient(application(ModelRegistry([trained]), store, SETTINGS)) as service:
-        monkeypatch.setattr("likely.server.http.service.save_with_new_class", fail)
+        monkeypatch.setattr("likely.server.http.service.save_extended", fail)
         added = client_with(service, store, Scope.ADMIN).post("/v1/models/digits/classes?label=noise", files=images)
         assert added.status_code == 503
     again = Store.open(tmp_path / "store")

@@ -1,9 +1,9 @@
-"""Class-incremental learning: a new class is learned from its own images, and the others stay as they are."""
+"""Class-incremental learning: one class learns from images, new or not; the others stay as they are."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,54 +11,98 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from likely.base import ModelOutputs, Scorer, SupportsNewClasses
+from likely.base import ModelOutputs, Scorer, SupportsMoreImages, SupportsNewClasses
 from likely.classifier.predictor import Exemplars, Predictor
 from likely.classifier.scoring import model_outputs
-from likely.data.dataset import fingerprint, to_hashes
+from likely.data.dataset import Integers, fingerprint, to_hashes
 from likely.data.decoding import ImageWarning
-from likely.exceptions import InvalidValueError
+from likely.data.image_dataset import ImageDataset
+from likely.exceptions import InvalidValueError, UnsupportedError
 from likely.features.feature_extraction import ModelInput
-from likely.inference.decision import DecisionRule
 from likely.models.new_class import DEFAULT_NEW_CLASS
 
 N_FOLDS = 5
 
 
-def with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
-    """Return a predictor with one more class, learned from its images alone.
+def extend(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
+    """Return a predictor that learned a class from images: a new class, or more images for one that it has.
 
-    The prior of the new class is the mean of the others'. Raises InvalidValueError if the family cannot learn a class
-    separately, if the class exists, or if no image can be read.
+    Raises InvalidValueError or UnsupportedError if the family cannot learn a class separately, and InvalidValueError if no
+    image can be read or all were trained on.
     """
+    return (_with_more_images if str(name) in predictor.labels else _with_new_class)(predictor, name, inputs)
+
+
+def _load_images(predictor: Predictor, name: Any, inputs: Any) -> ImageDataset:
+    """Load the images of a class; those that cannot be read give a warning."""
+    images = (loaded := predictor.load_images(inputs)).images
+    for error in filter(None, loaded.errors):
+        warnings.warn(error.message, ImageWarning, stacklevel=4)
+    if not len(images):
+        raise InvalidValueError(f"no image of {name!r} could be read; at least one was expected")
+    return images
+
+
+def _without_known_images(predictor: Predictor, name: Any, images: ImageDataset) -> ImageDataset:
+    """Leave out images that the predictor was trained on, with a warning."""
+    is_new = ~np.isin(_hashes(images), predictor.hashes)
+    if not is_new.any():
+        raise InvalidValueError(f"the model was trained on all images of {name!r}; new ones were expected")
+    for i in np.flatnonzero(~is_new).tolist():
+        warnings.warn(f"{images.name(i)}: the model was trained on this image", ImageWarning, stacklevel=4)
+    return images.subset(np.flatnonzero(is_new))
+
+
+def _with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
+    """Add a class, whose prior is the mean of the others'."""
     model = predictor.model
     if not isinstance(model, SupportsNewClasses):
         raise InvalidValueError(
             f"{predictor.family!r} learns its classes from each other, and none apart; train it anew with {name!r}"
         )
-    if str(name) in predictor.labels:
-        raise InvalidValueError(f"there is a class {name!r} already; the name of a new one was expected")
-    images = (loaded := predictor.load_images(inputs)).images
-    for error in filter(None, loaded.errors):
-        warnings.warn(error.message, ImageWarning, stacklevel=3)
-    if not len(images):
-        raise InvalidValueError(f"no image of {name!r} could be read; at least one was expected")
+    images = _load_images(predictor, name, inputs)
     batch = ModelInput.concatenate(list(predictor.input_pipeline.model_inputs(images)))
-    larger, rule = _with_new_class(model, predictor.decision_rule, batch, predictor.exemplars)
-    decoder = predictor.feature_decoder
-    if decoder is not None:
-        decoder = decoder.with_new_class(images, len(predictor.labels))
-    pixels = images.batch(np.arange(len(images))).numpy()
+    exemplars = predictor.exemplars
+    larger, out_of_fold = _fit_in_folds(lambda x: model.with_new_class(x, exemplars), batch)
+    none = ModelOutputs.empty(model.task.n_classes + 1, predictor.decision_rule.nonconformity.mean.shape[1])
     return replace(
-        predictor,
+        _with_images(predictor, images, len(predictor.labels)),
         model=larger,
-        decision_rule=rule,
+        decision_rule=predictor.decision_rule.with_new_class(out_of_fold or none),
         exemplars=_exemplars_with_new_class(predictor.exemplars, larger, batch.x),
         classes=np.append(predictor.classes, [name]),
         log_prior=_prior_with_new_class(predictor.log_prior),
-        feature_decoder=decoder,
-        hashes=np.concatenate([predictor.hashes, to_hashes(map(fingerprint, pixels))]),
+    )
+
+
+def _with_more_images(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
+    """Improve a class; priors and the other classes stay as they are."""
+    model, c = predictor.model, predictor.index(name)
+    if not isinstance(model, SupportsMoreImages):
+        raise UnsupportedError(
+            f"{predictor.family!r} cannot learn more images of {name!r} alone; train it anew with them, or use 'gaussian'"
+        )
+    images = _without_known_images(predictor, name, _load_images(predictor, name, inputs))
+    batch = ModelInput.concatenate(list(predictor.input_pipeline.model_inputs(images)))
+    better, out_of_fold = _fit_in_folds(lambda x: model.with_more_images(x, c), batch)
+    rule = predictor.decision_rule
+    rule = rule if out_of_fold is None else rule.with_more_images(out_of_fold, c)
+    return replace(_with_images(predictor, images, c), model=better, decision_rule=rule)
+
+
+def _with_images(predictor: Predictor, images: ImageDataset, c: int) -> Predictor:
+    """Note images of class c in the hashes and in the image decoder; the predictor is a new one without a name."""
+    decoder = predictor.feature_decoder
+    return replace(
+        predictor,
+        feature_decoder=None if decoder is None else decoder.with_new_class(images, c),
+        hashes=np.concatenate([predictor.hashes, _hashes(images)]),
         id=None,
     )
+
+
+def _hashes(images: ImageDataset) -> Integers:
+    return to_hashes(map(fingerprint, images.batch(np.arange(len(images))).numpy()))
 
 
 @torch.inference_mode()
@@ -75,24 +119,19 @@ def exemplar_features(model: Scorer, batches: Iterable[Tensor], labels: Tensor) 
 
 
 @torch.no_grad()
-def _with_new_class(
-    model: Scorer, rule: DecisionRule, inputs: ModelInput, exemplars: Exemplars | None
-) -> tuple[Scorer, DecisionRule]:
-    """Return model and decision rule with one more class.
+def _fit_in_folds(fit: Callable[[Tensor], Scorer], inputs: ModelInput) -> tuple[Scorer, ModelOutputs | None]:
+    """Fit a model to all images of a class, and return the outputs for each from a model that was fitted without it.
 
-    Cross-conformal prediction (Vovk 2015): the scores that calibrate are of images that the class was learned without, a
-    fifth at a time.
+    Cross-conformal prediction (Vovk 2015), a fifth of the images at a time; None for a single image.
     """
-    assert isinstance(model, SupportsNewClasses)
     n = len(inputs.x)
     fold = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % N_FOLDS
     found = []
     for k in range(min(N_FOLDS, n) if n > 1 else 0):
-        without = model.with_new_class(inputs.x[fold != k], exemplars)
-        found.append(model_outputs(without, inputs.subset(fold == k).split(DEFAULT_NEW_CLASS.batch_size)))
-    larger = model.with_new_class(inputs.x, exemplars)
-    none = ModelOutputs.empty(model.task.n_classes + 1, rule.nonconformity.mean.shape[1])
-    return larger, rule.with_new_class(ModelOutputs.concatenate(found) if found else none)
+        found.append(
+            model_outputs(fit(inputs.x[fold != k]), inputs.subset(fold == k).split(DEFAULT_NEW_CLASS.batch_size))
+        )
+    return fit(inputs.x), ModelOutputs.concatenate(found) if found else None
 
 
 def _exemplars_with_new_class(exemplars: Exemplars | None, model: Scorer, x: Tensor) -> Exemplars | None:

@@ -189,8 +189,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return sampling.sample(self._fitted, label, n, seed=seed, truncation=truncation)
 
     def extend(self, name: Any, inputs: Any) -> Self:
-        """Return a classifier with one more class, learned from its images alone; the other classes stay as they are."""
-        return self._with(class_incremental.with_new_class(self._fitted, name, inputs))
+        """Return a classifier that learned a class from images, a new one or one that it has; the others stay as they are."""
+        return self._with(class_incremental.extend(self._fitted, name, inputs))
 
     def save(self, folder: str | Path) -> None:
         """Write a model folder: model.safetensors and model.json."""

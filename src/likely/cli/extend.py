@@ -1,4 +1,4 @@
-"""likely extend: add classes to a model without retraining it."""
+"""likely extend: add classes to a model, or images to its classes, without retraining it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ALPHA = 0.05  # the false-alarm rate for which missing calibration images are counted
 
 
-class _NewClassParam(click.ParamType[tuple[str, Path]]):
+class _ClassParam(click.ParamType[tuple[str, Path]]):
     """NAME=DIR: a class and the folder of its images."""
 
     name = "NAME=DIR"
@@ -36,18 +36,21 @@ class _NewClassParam(click.ParamType[tuple[str, Path]]):
 
 @dataclass(frozen=True)
 class _ExtendResult:
-    """A predictor with one more class, and the errors of the images that could not be read."""
+    """A predictor that learned n images of a class, and the errors of the images that it did not learn."""
 
     classifier: Predictor
     name: str
     n: int
+    is_new: bool
     seconds: float
     errors: tuple[str, ...]
 
     @property
     def summary(self) -> str:
-        said = f"{self.name}: added from {self.n:,} image{'s' * (self.n != 1)} in {self.seconds:.1f} s"
-        n_missing = self.classifier.decision_rule.typicality.n_missing(ALPHA)[-1]
+        done = "added from" if self.is_new else "learned from further"
+        said = f"{self.name}: {done} {self.n:,} image{'s' * (self.n != 1)} in {self.seconds:.1f} s"
+        c = self.classifier.index(self.name)
+        n_missing = self.classifier.decision_rule.typicality.n_missing(ALPHA)[c]
         if not n_missing:
             return said
         return f"{said}; its p-values and a false-alarm guarantee for it at alpha {ALPHA:g} need {n_missing} more"
@@ -55,33 +58,34 @@ class _ExtendResult:
 
 @click.command()
 @model_command
-@click.argument("new_classes", nargs=-1, required=True, type=_NewClassParam(), metavar="NAME=DIR...")
+@click.argument("classes", nargs=-1, required=True, type=_ClassParam(), metavar="NAME=DIR...")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of the new model.")
 @click.option("--overwrite", is_flag=True, help="Replace the model folder --out.")
-def command(model: ModelArgument, new_classes: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
-    """Add new classes to MODEL, each from a folder of images, without retraining it.
+def command(model: ModelArgument, classes: tuple[tuple[str, Path], ...], out: Path, overwrite: bool) -> None:
+    """Add classes to MODEL, each from a folder of images, without retraining it.
 
-    The other classes stay as they are. Five images are enough to start with. Exit code 1 if an image could not be read.
+    A class that MODEL has learns from the images as well. The other classes stay as they are. Five images are enough for a
+    new class to start with. Exit code 1 if an image could not be read or was trained on before.
 
     \b
     likely extend model sandal=photos/sandals --out larger
     """
     from likely.cli.output_folder import clear
     from likely.evaluation.training_record import load_record
-    from likely.experiment import save_with_new_class
+    from likely.experiment import save_extended
 
-    _check_names([name for name, _ in new_classes])
+    _check_names([name for name, _ in classes])
     _check_out(model.folder, out, overwrite)
     load_record(model.folder)  # before anything is removed: the new folder needs it
     classifier, counts, failed = model.classifier_of_images("extend"), {}, False
-    for name, folder in new_classes:
+    for name, folder in classes:
         result = _extend(classifier, name, folder)
         classifier, counts[name], failed = result.classifier, result.n, failed or bool(result.errors)
         for sentence in (*result.errors, result.summary):
             click.echo(sentence, err=True)
     if out.exists():
         clear(out)
-    save_with_new_class(classifier, counts, model.folder, out, command=shlex.join(["likely", *sys.argv[1:]]))
+    save_extended(classifier, counts, model.folder, out, command=shlex.join(["likely", *sys.argv[1:]]))
     click.echo(f"model {out}: {len(classifier.labels)} classes", err=True)
     sys.exit(1 if failed else 0)
 
@@ -104,7 +108,7 @@ def _check_out(folder: Path, out: Path, overwrite: bool) -> None:
 
 
 def _extend(classifier: Predictor, name: str, folder: Path) -> _ExtendResult:
-    from likely.classifier.class_incremental import with_new_class
+    from likely.classifier.class_incremental import extend
     from likely.cli.console import console
     from likely.data.decoding import ImageWarning
     from likely.data.sources.folder import find_images
@@ -113,8 +117,9 @@ def _extend(classifier: Predictor, name: str, folder: Path) -> _ExtendResult:
     if not paths:
         raise click.UsageError(f"there are no images in {folder}; images of {name!r} were expected")
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught, console.status(f"adding {name}"):
+    with warnings.catch_warnings(record=True) as caught, console.status(f"learning {name}"):
         warnings.simplefilter("always", ImageWarning)
-        extended = with_new_class(classifier, name, paths)
+        extended = extend(classifier, name, paths)
     errors = tuple(str(each.message) for each in caught if issubclass(each.category, ImageWarning))
-    return _ExtendResult(extended, name, len(paths) - len(errors), time.perf_counter() - start, errors)
+    is_new, seconds = name not in classifier.labels, time.perf_counter() - start
+    return _ExtendResult(extended, name, len(paths) - len(errors), is_new, seconds, errors)

@@ -56,6 +56,7 @@ class TrainingRecord(Options):
     added_classes: dict[str, int] = Field(
         {}, description="Classes added after training, with the number of their images."
     )
+    added_images: dict[str, int] = Field({}, description="Images by which classes of the training were improved later.")
     sample_quality: SampleQuality | None = Field(
         None, description="Class consistency and near-duplicates of generated images."
     )
@@ -66,10 +67,14 @@ class TrainingRecord(Options):
     reference_p_values: ReferencePValues | None = Field(None, description="p-values of held-out images.")
     memorization: Memorization | None = Field(None, description="Membership inference and nearest-neighbor tests.")
 
-    def with_new_class(self, name: str, n: int) -> TrainingRecord:
-        """Return the record with one more class, the last, which was added from n images."""
-        counts = {split: [*of_class, n if split == "train" else 0] for split, of_class in self.counts.items()}
-        return self.model_copy(update={"counts": counts, "added_classes": self.added_classes | {name: n}})
+    def with_images(self, c: int, name: str, n: int) -> TrainingRecord:
+        """Return the record with n further images of class c, which is a new one if it is the last and not yet counted."""
+        is_new = all(c >= len(of_class) for of_class in self.counts.values())
+        counts = {split: [*of_class, 0] if is_new else list(of_class) for split, of_class in self.counts.items()}
+        counts["train"][c] += n
+        field = "added_classes" if is_new or name in self.added_classes else "added_images"
+        before: dict[str, int] = getattr(self, field)
+        return self.model_copy(update={"counts": counts, field: before | {name: before.get(name, 0) + n}})
 
 
 def write_history(folder: Path, rows: Sequence[Row]) -> None:

@@ -10,7 +10,7 @@ from likely.experiment.model_folders import (
     load_config,
     load_unfinished_config,
     resume_run,
-    save_with_new_class,
+    save_extended,
     start_run,
 )
 from likely.experiment.train import CARD, REPORT, TRAINING_STATE, Phase, Training, write_pages
@@ -33,7 +33,7 @@ __all__ = [
     "load_unfinished_config",
     "prepare",
     "resume_run",
-    "save_with_new_class",
+    "save_extended",
     "start_run",
     "write_pages",
 ]

@@ -131,16 +131,14 @@ def baseline_run(folder: Path, out: Path, *, data: str | None = None, progress: 
     return start_run(baseline, out, command=f"baseline of {folder}", progress=progress)
 
 
-def save_with_new_class(
-    predictor: Predictor, counts: Mapping[str, int], folder: Path, out: Path, *, command: str
-) -> None:
-    """Write a predictor with new classes, learned from `counts` images each, beside the model folder that it extends.
+def save_extended(predictor: Predictor, counts: Mapping[str, int], folder: Path, out: Path, *, command: str) -> None:
+    """Write a predictor whose classes, new or not, learned from further `counts` images beside the folder that it extends.
 
     The folder is encrypted if the other one is.
     """
     record, config = load_record(folder), load_config(folder)
     for name, n in counts.items():
-        record = record.with_new_class(name, n)
+        record = record.with_images(predictor.index(name), name, n)
     outdated = {"sample_quality": None, "memorization": None, "reference_p_values": None, "repeats": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **outdated})
     predictor = save(predictor, out, extra={"run": config.model_dump(), "record": record.model_dump()})

@@ -9,7 +9,7 @@ these classes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -67,6 +67,11 @@ class ConformalCalibrator:
         return ConformalCalibrator(
             torch.cat([self.scores, scores]), torch.cat([self.labels, labels]), median, mad, self.n_initial_classes
         )
+
+    def with_more_images(self, scores: Tensor, c: int) -> ConformalCalibrator:
+        """Return a calibrator that also ranks among the scores (n,) of further images of class c."""
+        labels = self.labels.new_full((len(scores),), c)
+        return replace(self, scores=torch.cat([self.scores, scores.double()]), labels=torch.cat([self.labels, labels]))
 
     def scope(self, alpha: float) -> tuple[CalibrationScope, ...]:
         """Return the scope of each class's guarantee at `alpha`; p ≤ α is possible with at least 1/α calibration images."""
@@ -137,7 +142,7 @@ class ImageCalibrator:
     p(x) = (1 + Σ_i w_i [s_i ≥ s(x)]) / (1 + Σ_i w_i)
 
     with `scores` s and `weights` w, (N,) each: 1 for the images of the training, so that P(p ≤ α) ≤ α if test and
-    calibration images are exchangeable. The images of a class that was added later weigh together as much as its prior
+    calibration images are exchangeable. The images of a class that were added later weigh together as much as its prior
     (weighted conformal p-values, Tibshirani 2019), and each at most 1: few images do not represent a class.
     """
 
@@ -149,8 +154,8 @@ class ImageCalibrator:
         """Calibrate with the scores (N,) of calibration images."""
         return cls(scores.double(), torch.ones(len(scores), dtype=torch.float64))
 
-    def with_new_class(self, scores: Tensor, prior_odds: float) -> ImageCalibrator:
-        """Return a calibrator with the scores (n,) of images of one more class, whose prior odds are π / (1 − π)."""
+    def with_class_images(self, scores: Tensor, prior_odds: float) -> ImageCalibrator:
+        """Return a calibrator with the scores (n,) of later images of one class, whose prior odds are π / (1 − π)."""
         weight = min(1.0, prior_odds * float(self.weights.sum()) / max(1, len(scores)))
         return ImageCalibrator(
             torch.cat([self.scores, scores.double()]),

@@ -257,9 +257,25 @@ class DecisionRule:
             nonconformity=score,
             typicality=self.typicality.with_new_class(nonconformity),
             posterior=self.posterior.with_new_class(-uniform[:, -1]),
-            image_calibrator=self.image_calibrator.with_new_class(image_score, 1 / K),
+            image_calibrator=self.image_calibrator.with_class_images(image_score, 1 / K),
             bias_correction=self.bias_correction.with_new_class(),
             likelihood_ratio=ratio,
+        )
+
+    def with_more_images(self, outputs: ModelOutputs, c: int) -> DecisionRule:
+        """Return the rule calibrated with further images of class c as well.
+
+        The outputs (n, K) come from models that the class learned without the respective image.
+        """
+        labels = torch.full((len(outputs.log_scores),), c)
+        images = CalibrationData.from_outputs(outputs, labels, self.temperature)
+        scores = _Scores(self.nonconformity, self.likelihood_ratio, self.image_score)
+        nonconformity, image_scores = scores.of(images)
+        return replace(
+            self,
+            typicality=self.typicality.with_more_images(nonconformity, c),
+            posterior=self.posterior.with_more_images(images.surprisal, c),
+            image_calibrator=self.image_calibrator.with_class_images(image_scores, 1 / max(1, outputs.log_scores.shape[1] - 1)),
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from likely.base import (
     ModelOutputs,
     Objective,
     SupportsMissingPixels,
+    SupportsMoreImages,
     SupportsNewClasses,
     Task,
 )
@@ -74,7 +75,9 @@ class GaussianConstants(Options):
     )
 
 
-class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsInClosedForm, HasEmbedding):
+class Gaussian(
+    GenerativeModel, SupportsMissingPixels, SupportsNewClasses, SupportsMoreImages, FitsInClosedForm, HasEmbedding
+):
     """log p(x | c) = −½ (‖W_c (x − mean_c)‖² + log|2π Σ_c|), with W_cᵀ W_c = Σ_c⁻¹.
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
@@ -161,12 +164,33 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
     @torch.no_grad()
     def with_new_class(self, x: Tensor, exemplars: tuple[Tensor, Tensor] | None = None) -> Self:
         """Add a class with the mean of its images and their covariance shrunk toward the average of the known classes."""
-        n, values = len(x), x.flatten(1).to(self.mean)
+        values = x.flatten(1).to(self.mean)
         mean = values.mean(0)
-        new = type(self)(Task(self.task.shape, (*self.task.class_counts, n)), self.settings)
-        new.mean.copy_(torch.cat([self.mean, mean[None]]))
         rows = [] if self.covariance == "tied" else [self._whitening_of_few(values - mean)[None]]
-        new.whitening.copy_(torch.cat([self.whitening, *rows]))
+        counts = (*self.task.class_counts, len(x))
+        return self._with(counts, torch.cat([self.mean, mean[None]]), torch.cat([self.whitening, *rows]))
+
+    @torch.no_grad()
+    def with_more_images(self, x: Tensor, c: int) -> Self:
+        """Merge images x with the stored mean and covariance of class c, by the number of images (Chan 1983).
+
+        A tied covariance, which belongs to all classes, does not change.
+        """
+        values, n, m = x.flatten(1).to(self.mean), self.task.class_counts[c], len(x)
+        offset = values.mean(0) - self.mean[c]
+        mean, whitening = self.mean.clone(), self.whitening.clone()
+        mean[c] += offset * m / (n + m)
+        if self.covariance != "tied":
+            rows = torch.cat([values - values.mean(0), math.sqrt(m * n / (n + m)) * offset[None]])
+            whitening[c] = self._merged_whitening(self.whitening[c], rows, n)
+        counts = (*self.task.class_counts[:c], n + m, *self.task.class_counts[c + 1 :])
+        return self._with(counts, mean, whitening)
+
+    def _with(self, class_counts: tuple[int, ...], mean: Tensor, whitening: Tensor) -> Self:
+        """Return a model with other parameters and numbers of training images."""
+        new = type(self)(Task(self.task.shape, class_counts), self.settings)
+        new.mean.copy_(mean)
+        new.whitening.copy_(whitening)
         new.background_mean.copy_(self.background_mean)
         new.background_whitening.copy_(self.background_whitening)
         new.chosen_shrinkage.copy_(self.chosen_shrinkage)
@@ -194,6 +218,16 @@ class Gaussian(GenerativeModel, SupportsMissingPixels, SupportsNewClasses, FitsI
             return self._shrunk_variance(variance[None], n[None, None])[0].rsqrt()
         average = torch.stack(self._covariances()).mean(0)
         return inverse_root(self._shrunk(weight * (deviations.mT @ deviations) / n + (1 - weight) * average, n))
+
+    def _merged_whitening(self, whitening: Tensor, rows: Tensor, n: int) -> Tensor:
+        """Return the whitening of the mean of Σ and of the shrunk covariance of m + 1 `rows`, weighted by n and m images."""
+        m = len(rows) - 1
+        n_rows, weight = rows.new_tensor(float(m)), m / (n + m)
+        if self.covariance == "diagonal":
+            added = self._shrunk_variance(rows.square().sum(0)[None] / m, n_rows[None, None])[0]
+            return (weight * added + (1 - weight) * whitening.square().reciprocal()).rsqrt()
+        root = inverse(whitening)
+        return inverse_root(weight * self._shrunk(rows.mT @ rows / m, n_rows) + (1 - weight) * root @ root.mT)
 
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Return log p(x_o | c), (B, K), in closed form from the observed rows and columns of mean and covariance."""

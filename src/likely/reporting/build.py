@@ -152,10 +152,14 @@ def _provenance(record: TrainingRecord) -> Provenance:
 
 
 def _notes(record: TrainingRecord) -> tuple[str, ...]:
-    added = ", ".join(f"{name} ({n:,} images)" for name, n in record.added_classes.items())
-    added_note = f"Classes added after training, without retraining the others: {added}." if added else ""
+    classes, images = (
+        ", ".join(f"{name} ({n:,} images)" for name, n in each.items())
+        for each in (record.added_classes, record.added_images)
+    )
+    added = f"Classes added after training, without retraining the others: {classes}." if classes else ""
+    more = f"Classes improved after training by further images: {images}." if images else ""
     memorization = memorization_caveats(record.memorization) if record.memorization else ()
-    return tuple(filter(None, (record.note, added_note, *memorization)))
+    return tuple(filter(None, (record.note, added, more, *memorization)))
 
 
 def _with_evaluation(

@@ -203,9 +203,9 @@ class SampleParams(BaseModel):
 
 
 class NewClassParams(UploadParams):
-    """Parameters of a new class."""
+    """Parameters of a new class, or of more images of a class."""
 
-    label: Annotated[Word, Field(min_length=1, max_length=255, description="Name of the new class.")]
+    label: Annotated[Word, Field(min_length=1, max_length=255, description="Name of the class.")]
 
 
 class LabelRequest(BaseModel):

@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 from starlette.concurrency import run_in_threadpool
 
-from likely.classifier.class_incremental import with_new_class
+from likely.classifier.class_incremental import extend
 from likely.classifier.explanation import Explanation, explain
 from likely.classifier.sampling import sample
 from likely.data.decoding import Array
 from likely.data.image_dataset import ImageBatch
 from likely.exceptions import ImageError, InvalidValueError
-from likely.experiment import save_with_new_class
+from likely.experiment import save_extended
 from likely.inference.drift import Drift, drift
 from likely.prediction import Guarantee, Prediction
 from likely.server.http.batching import Batcher, BatchStats, QueueFullError
@@ -189,7 +189,7 @@ class Service:
             return await run_in_threadpool(explain, model.predictor, batch, against=against)
 
     async def extend(self, model: LoadedModel, label: str, uploads: Sequence[Upload]) -> LoadedModel:
-        """Add a class to a model from images, and serve the new version.
+        """Add a class to a model from images, or improve one that it has, and serve the new version.
 
         Raises InvalidValueError if the model does not support it and ImageError for an unreadable image.
         """
@@ -206,11 +206,17 @@ class Service:
             raise InvalidValueError(
                 "only signed models are served, and an added class is not signed; use `likely extend` and `likely sign`"
             )
-        larger = with_new_class(model.predictor, label, batch)
+        larger = extend(model.predictor, label, batch)
         staging, final = self.store.folder / EXTENDED_PARTIAL, self.store.folder / EXTENDED / row_id()
-        command = f"a class added to {model.id} over HTTP"
+        command = f"images of a class added to {model.id} over HTTP"
         try:
-            save_with_new_class(larger, {label: len(batch)}, model.folder, staging / model.name, command=command)
+            save_extended(
+                larger,
+                {label: len(larger.hashes) - len(model.predictor.hashes)},
+                model.folder,
+                staging / model.name,
+                command=command,
+            )
             (staging / PARENT).write_text(model.id)
             fsync_path(staging)
             final.parent.mkdir(exist_ok=True)

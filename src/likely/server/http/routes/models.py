@@ -107,7 +107,10 @@ async def add_class(
     model: ModelDep,
     params: Annotated[NewClassParams, Query()],
 ) -> ModelInfo:
-    """Add a class from uploaded images. The new version makes predictions from now on."""
+    """Add a class from uploaded images, or further images of one that the model has.
+
+    The new version makes predictions from now on.
+    """
     new = await service.extend(model, params.label, uploads)
     subject = f"{new.id} from {model.id}: {params.label!r} of {len(uploads)} images"
     await run_in_threadpool(service.store.audit, "class added", subject, key=caller.key.id, address=caller.address)
