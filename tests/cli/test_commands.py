@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,10 +11,12 @@ import time
 import click
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from program import run
 from sklearn.datasets import load_digits
 
+from likely.inference.false_discovery import benjamini_hochberg
 from likely.prediction import Prediction
 
 BRIEF = (
@@ -489,6 +492,39 @@ def test_prior_file_changes_the_posterior(model, picture, tmp_path):
     before, after = ({c["label"]: c["probability"] for c in each["classes"]} for each in (plain, changed))
     assert after["digit-1"] >= before["digit-1"]
     assert before != after
+
+
+def noise_images(folder, n):
+    for i in range(n):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(folder / f"noise{i}.png")
+
+
+def test_fdr_rejects_by_benjamini_hochberg_over_all_images(model, folder, tmp_path):
+    noise_images(tmp_path, 30)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    asked = ("classify", model, tmp_path, folder / "digit-1", "--format", "jsonl")
+    (code, out, _), plain = run(*asked, "--fdr", 0.2), run(*asked).out
+    assert code == 1
+    found, before = ([Prediction.model_validate_json(line) for line in text.splitlines()] for text in (out, plain))
+    assert [each.input for each in found] == [each.input for each in before]
+    assert [each.p_value for each in found] == [each.p_value for each in before]
+    read = [each for each in found if each.error is None]
+    rejected = benjamini_hochberg(torch.tensor([each.p_value for each in read]), 0.2).tolist()
+    assert [each.status.value == "unknown" for each in read] == rejected
+    assert [not each.prediction_set for each in read] == rejected
+    assert sum(rejected) > 20
+
+
+def test_fdr_names_the_number_of_calibration_images_that_it_needs(model, folder, tmp_path):
+    noise_images(tmp_path, 1)
+    code, out, err = run("classify", model, tmp_path, folder, "--fdr", 0.001, "--format", "jsonl")
+    assert code == 0
+    assert "unknown" not in out
+    assert re.search(r"[1-9]\d*,\d{3} are needed", err)
+
+
+def test_fdr_with_a_mask_is_an_invalid_request(model, picture):
+    assert run("classify", model, picture, "--fdr", 0.1, "--mask", picture).code == 2
 
 
 def test_prior_adapt_runs_the_network_once_per_image(model, folder, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,10 +18,10 @@ from likely.cli.prior_option import ADAPT, adapted_log_prior, log_prior
 from likely.prediction import Guarantee
 
 if TYPE_CHECKING:
-    from likely.base import ModelOutputs
     from likely.classifier import Predictor
     from likely.cli.writers import Writer
     from likely.data.image_dataset import ImageBatch
+    from likely.inference.decision import ConformalOutput
     from likely.prediction import Prediction
 
 MaskArguments: TypeAlias = Callable[[list[Path]], Mapping[str, Any]]
@@ -46,6 +46,13 @@ CHUNK = 256  # images that are read, classified and written before the next ones
     help="Largest fraction of images of known classes that may be rejected as unknown.",
 )
 @guarantee_option
+@click.option(
+    "--fdr",
+    type=ALPHA,
+    metavar="Q",
+    help="Reject as unknown so that at most this fraction of the rejected images is of known classes (Benjamini-Hochberg over "
+    "all INPUTs), instead of by --alpha.",
+)
 @click.option("--top-k", type=click.IntRange(1), help="Report only the k most probable classes.  [default: all]")
 @click.option(
     "--prior",
@@ -61,13 +68,10 @@ CHUNK = 256  # images that are read, classified and written before the next ones
 def command(
     model: ModelArgument,
     inputs: tuple[str, ...],
-    alpha: float,
-    guarantee: Guarantee,
-    top_k: int | None,
     prior: str | None,
     mask: str | None,
     data: str | None,
-    **output: Any,
+    **options: Any,
 ) -> None:
     """Classify each INPUT, an image or a folder of images, or reject it as unknown.
 
@@ -77,23 +81,36 @@ def command(
 
     if prior == ADAPT and mask is not None:
         raise click.UsageError("--prior adapt uses whole images; with --mask, give a prior file or uniform")
+    decision = _DecisionOptions(*map(options.pop, ("alpha", "guarantee", "top_k", "fdr")))
+    if decision.fdr is not None and mask is not None:
+        raise click.UsageError("--fdr compares the p-values of whole images; leave out --mask")
     if data is not None and mask is None:
         raise click.UsageError("--data is used only with --mask")
-    destination = _OutputOptions(**output)
+    destination = _OutputOptions(**options)
     classifier = model.classifier_of_images("classify")
     paths = find_images(inputs)
     if not paths:
         raise click.UsageError(f"there are no images in {', '.join(inputs)}")
-    arguments: dict[str, Any] = {"alpha": alpha, "guarantee": guarantee, "top_k": top_k}
-    if prior == ADAPT:
-        found = _adapted_predictions(classifier, paths, **arguments)
+    if prior == ADAPT or decision.fdr is not None:
+        found = _joint_predictions(classifier, paths, prior, decision)
     else:
+        arguments = {name: getattr(decision, name) for name in ("alpha", "guarantee", "top_k")}
         arguments["log_prior"] = log_prior(classifier, prior)
         found = _predictions(classifier, paths, arguments, _mask_arguments(classifier, model.folder, mask, data))
-    for warning in _calibration_warnings(classifier, alpha, guarantee) if mask is None else ():
+    for warning in _calibration_warnings(classifier, decision.alpha, decision.guarantee) if mask is None else ():
         click.echo(warning, err=True)
     n_failed = destination.write(found)
     sys.exit(1 if n_failed else 0)
+
+
+@dataclass(frozen=True)
+class _DecisionOptions:
+    """The significance level and its guarantee, the number of classes that a prediction lists, and the false discovery rate."""
+
+    alpha: float
+    guarantee: Guarantee
+    top_k: int | None
+    fdr: float | None
 
 
 @dataclass(frozen=True)
@@ -189,24 +206,55 @@ def _predictions(
         yield from classifier.classify(batch, **arguments, **mask_arguments(chunk))
 
 
-def _adapted_predictions(
-    classifier: Predictor, paths: list[Path], alpha: float, guarantee: Guarantee, top_k: int | None
+def _joint_predictions(
+    classifier: Predictor, paths: list[Path], prior: str | None, options: _DecisionOptions
 ) -> Iterator[Prediction]:
-    """Run the network on all images, then return an iterator over their predictions under the prior they suggest."""
+    """Run the network on all images, then return an iterator over predictions that depend on all of them.
+
+    The prior may be the one that they suggest, and --fdr compares their p-values.
+    """
+    import numpy as np
+
     from likely.prediction import Prediction
 
     batches, outputs = [], []
     for _, batch in _chunks(classifier, paths):
-        batches.append(batch)
         outputs.append(classifier.outputs(batch.images))
-    adapted = adapted_log_prior(classifier, outputs, alpha)
+        first = batch.pixels[:1].copy()
+        batches.append(replace(batch, pixels=np.broadcast_to(first, batch.pixels.shape)))  # frees the pixels
+    adapts = prior == ADAPT
+    pi = adapted_log_prior(classifier, outputs, options.alpha) if adapts else log_prior(classifier, prior)
+    decisions = [classifier.decide(each, pi, options.alpha, options.guarantee) for each in outputs]
+    if options.fdr is not None:
+        decisions = _with_false_discovery_rate(classifier, decisions, options.fdr)
 
-    def predictions(batch: ImageBatch, outputs: ModelOutputs) -> Iterator[Prediction]:
-        found = classifier.predictions(batch.images, classifier.decide(outputs, adapted, alpha, guarantee), top_k)
+    def predictions(batch: ImageBatch, decision: ConformalOutput) -> Iterator[Prediction]:
+        found = classifier.predictions(batch.images, decision, options.top_k)
         for error in batch.errors:
             yield Prediction.failed(error.source, error.message, model=classifier.id) if error else next(found)
 
-    return chain.from_iterable(map(predictions, batches, outputs))
+    return chain.from_iterable(map(predictions, batches, decisions))
+
+
+def _with_false_discovery_rate(
+    classifier: Predictor, decisions: list[ConformalOutput], q: float
+) -> list[ConformalOutput]:
+    """Reject by Benjamini-Hochberg over all images, and warn if the calibration images are too few for any rejection."""
+    import torch
+
+    from likely.inference.false_discovery import benjamini_hochberg, n_calibration_needed
+
+    p_values, sizes = torch.cat([each.p_value for each in decisions]), [len(each.p_value) for each in decisions]
+    smallest = classifier.decision_rule.smallest_p_value(decisions[0].alpha, decisions[0].guarantee)
+    needed = n_calibration_needed(p_values, q, smallest)
+    if needed is not None:
+        click.echo(
+            f"no image of {len(p_values):,} can be rejected at a false discovery rate of {q:g} with so few calibration images; "
+            f"{needed:,} are needed",
+            err=True,
+        )
+    rejected = torch.split(benjamini_hochberg(p_values, q), sizes)
+    return [replace(each, rejected=mask) for each, mask in zip(decisions, rejected, strict=True)]
 
 
 def _chunks(classifier: Predictor, paths: list[Path]) -> Iterator[tuple[list[Path], ImageBatch]]:

@@ -33,7 +33,7 @@ class ConformalOutput:
     posterior p-value ranks the surprisal −log p(c | x) in the same way and defines the prediction set. `image_score` (N,) is
     the nonconformity score of each image, and `image_p_value` (N,) ranks it among calibration images of all classes.
     `calibration_scope` describes the p-values of the classes. `p_real` (N,) is the discriminator's probability that the
-    image is real and not generated.
+    image is real and not generated. `rejected` (N,) bool, if present, replaces the comparison of `p_value` with alpha.
     """
 
     alpha: float
@@ -48,6 +48,7 @@ class ConformalOutput:
     image_score: Tensor
     image_p_value: Tensor
     p_real: Tensor | None = None
+    rejected: Tensor | None = None
 
     @classmethod
     def concatenate(cls, batches: Sequence[ConformalOutput]) -> ConformalOutput:
@@ -90,16 +91,22 @@ class ConformalOutput:
         return f"{self.calibration_method}{'-pooled' * pooled}"
 
     @cached_property
+    def is_unknown(self) -> Tensor:
+        """Mask (N,) of the images that are rejected as unknown."""
+        return self.p_value <= self.alpha if self.rejected is None else self.rejected
+
+    @cached_property
     def prediction_sets(self) -> Tensor:
         """Mask (N, K) of the classes in each prediction set; empty for an unknown image."""
         in_set = prediction_set(self.log_posterior, self.posterior_p_values, self.alpha)
-        return in_set & ~(self.p_value <= self.alpha)[:, None]
+        return in_set & ~self.is_unknown[:, None]
 
     @cached_property
     def statuses(self) -> list[Status]:
         """Status of each image."""
         sizes = self.prediction_sets.sum(1).tolist()
-        return [status(p, size, self.alpha) for p, size in zip(self.p_value.tolist(), sizes, strict=True)]
+        levels = self.is_unknown.double().tolist()  # at level 1 every p-value rejects, at level 0 none
+        return [status(*each) for each in zip(self.p_value.tolist(), sizes, levels, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -236,6 +243,13 @@ class DecisionRule:
             p_real=None if log_odds is None else log_odds.sigmoid(),
         )
 
+    def smallest_p_value(self, alpha: float, guarantee: Guarantee) -> float:
+        """Return the p-value of an image that is farther from the known images than all calibration images."""
+        farthest = torch.full((1, len(self.typicality.median)), torch.inf)
+        if guarantee is Guarantee.OVERALL:
+            return float(self.image_calibrator.p_values(farthest[0, :1], alpha))
+        return float(self.typicality.p_values(farthest, alpha).amax())
+
     def with_new_class(self, outputs: ModelOutputs) -> DecisionRule:
         """Return the rule with class K added, calibrated with outputs (n, K + 1) for its images.
 
@@ -275,7 +289,9 @@ class DecisionRule:
             self,
             typicality=self.typicality.with_more_images(nonconformity, c),
             posterior=self.posterior.with_more_images(images.surprisal, c),
-            image_calibrator=self.image_calibrator.with_class_images(image_scores, 1 / max(1, outputs.log_scores.shape[1] - 1)),
+            image_calibrator=self.image_calibrator.with_class_images(
+                image_scores, 1 / max(1, outputs.log_scores.shape[1] - 1)
+            ),
         )
 
     def tensors(self) -> dict[str, Tensor]:
