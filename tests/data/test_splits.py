@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +80,34 @@ def test_duplicates_with_different_labels_are_training_images() -> None:
     hashes = np.arange(40) % 20
     labels = np.repeat([0, 1], 20)  # every image once under each label
     assert len(split(labels, SplitFractions(test=0.2), hashes=hashes, seed=0).train) == 40
+
+
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=1, max_size=120).map(lambda labels: np.array(labels, np.int64)),
+    n_groups=st.integers(1, 60),
+    seed=st.integers(0, 3),
+)
+@settings(deadline=None)
+def test_groups_stay_together_and_each_class_keeps_one_to_train(labels, n_groups, seed) -> None:
+    groups = np.random.default_rng(seed).integers(0, n_groups, len(labels))
+    cut = split(labels, SplitFractions(test=0.2), hashes=np.arange(len(labels)), groups=groups, seed=seed)
+    assert sorted(np.concatenate(sides(cut)).tolist()) == list(range(len(labels)))
+    for a, b in combinations(sides(cut), 2):
+        assert not set(groups[a]) & set(groups[b])
+    assert set(labels[cut.train]) == set(labels)
+
+
+def test_fractions_are_of_groups_also_where_groups_have_several_classes() -> None:
+    labels, groups = np.tile(np.arange(4), 50), np.repeat(np.arange(10), 20)  # ten cameras that see all classes
+    cut = split(labels, SplitFractions(test=0.2), hashes=np.arange(200), groups=groups, seed=0)
+    assert [len(set(groups[side])) for side in sides(cut)] == [6, 1, 1, 2]
+
+
+def test_groups_of_leaked_images_are_removed_from_training() -> None:
+    train = replace(labeled_images([0, 0, 1, 1, 0], [0, 1, 2, 3, 4]), groups=np.array([0, 0, 2, 3, 4]))
+    splits = make_splits(dataset(train=train, validation=labeled_images([0], [1])), seed=0)
+    remaining = [each.hashes for each in (splits.train, splits.calibration, splits.test) if each is not None]
+    assert sorted(np.concatenate(remaining).tolist()) == [2, 3, 4]
 
 
 def test_fifth_is_held_out_without_a_test_split() -> None:

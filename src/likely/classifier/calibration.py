@@ -154,13 +154,15 @@ class _Calibrator:
     def cross_conformal_data(self, splits: Splits, temperature: float) -> list[CalibrationData]:
         """Return calibration data of training images in folds, each scored by a model of the other folds.
 
-        Duplicates are in one fold. Folds without images are left out, as are classes with a single image. Large classes are
+        Groups are in one fold. Folds without images are left out, as are classes in a single one. Large classes are
         subsampled.
         """
         pool = splits.training_images(calibration=True, generated=False).labeled()
         vectors = self._as_vectors(pool)
         added = [] if splits.generated is None else [self._as_vectors(splits.generated)]
-        fold, several = _fold_of_image(pool, self.seed), np.bincount(pool.labels)[pool.labels] > 1
+        fold = _fold_of_image(pool, self.seed)
+        n_folds_of_class = np.bincount(np.unique(np.column_stack([pool.labels, fold]), axis=0)[:, 0])
+        several = n_folds_of_class[pool.labels] > 1
         sample = _per_class_sample(
             pool.labels, self.K, max(1, DEFAULT_OPTIONS.max_cross_conformal_images // self.K), self.seed
         )
@@ -227,12 +229,12 @@ def _per_class_sample(labels: NDArray[np.int64], K: int, n: int, seed: int) -> N
 
 
 def _fold_of_image(images: LabeledImages, seed: int) -> NDArray[np.int64]:
-    """Return a fold for every image, (N,): each class is spread evenly, and duplicates are together."""
+    """Return a fold for every image, (N,): each class is spread evenly, and groups are together."""
     fold, rng = np.zeros(len(images), np.int64), np.random.default_rng(seed)
-    _, first, copy_of = np.unique(images.hashes, return_index=True, return_inverse=True)
+    _, first, group = np.unique(images.group_ids, return_index=True, return_inverse=True)
     is_first = np.zeros(len(images), np.bool_)
     is_first[first] = True
     for c in np.unique(images.labels):
         of_class = rng.permutation(np.flatnonzero((images.labels == c) & is_first))
         fold[of_class] = (np.arange(len(of_class)) + rng.integers(DEFAULT_OPTIONS.n_folds)) % DEFAULT_OPTIONS.n_folds
-    return fold[first][copy_of]
+    return fold[first][group]

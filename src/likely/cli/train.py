@@ -197,7 +197,8 @@ def _announce(training: Training) -> None:
     console.print(
         f"{len(dataset.classes)} classes, images of {shape}: {counts}, {len(splits.validation):,} to validate{test}"
     )
-    for sentence in filter(None, (training.setup.choice.reason, training.setup.choice.advice)):
+    choice = training.setup.choice
+    for sentence in filter(None, (choice.reason, choice.advice, *training.setup.group_notes)):
         console.print(sentence, soft_wrap=True, markup=False)
     print_skipped(dataset.errors, list_command=shlex.join(["likely", "info", str(training.folder), "--json"]))
 

@@ -34,11 +34,15 @@ def to_hashes(fingerprints: Iterable[bytes]) -> Integers:
 
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
-    """N images with class indices (N,), -1 for unlabeled, and content hashes (N,)."""
+    """N images with class indices (N,), -1 for unlabeled, and content hashes (N,).
+
+    `groups` (N,) has equal numbers for images that belong on one side of a split; None if only exact duplicates do.
+    """
 
     images: ImageDataset
     labels: Integers
     hashes: Integers
+    groups: Integers | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +50,24 @@ class LabeledImages:
     def subset(self, indices: ArrayLike) -> LabeledImages:
         """Return the images at `indices`, in that order, without copying pixels."""
         chosen = np.asarray(indices, np.int64)
-        return LabeledImages(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        return LabeledImages(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen], groups)
+
+    @property
+    def group_ids(self) -> Integers:
+        """The group of each image, by default that of its exact duplicates, (N,)."""
+        return self.hashes if self.groups is None else self.groups
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups."""
+        return len(np.unique(self.group_ids))
+
+    def n_groups_by_class(self, n_classes: int) -> Integers:
+        """Return the number of groups with images of each class, (K,)."""
+        labeled = self.labels >= 0
+        pairs = np.unique(np.column_stack([self.labels, self.group_ids])[labeled], axis=0)
+        return np.bincount(pairs[:, 0], minlength=n_classes)
 
     def labeled(self) -> LabeledImages:
         """Return the images that have a label."""
@@ -62,7 +83,9 @@ def concatenate(splits: Sequence[LabeledImages]) -> LabeledImages:
     if len(splits) == 1:
         return splits[0]
     labels, hashes = (np.concatenate(each) for each in ([s.labels for s in splits], [s.hashes for s in splits]))
-    return LabeledImages(ConcatImages([split.images for split in splits]), labels, hashes)
+    has_groups = any(split.groups is not None for split in splits)
+    groups = np.concatenate([split.group_ids for split in splits]) if has_groups else None
+    return LabeledImages(ConcatImages([split.images for split in splits]), labels, hashes, groups)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +93,7 @@ class Dataset:
     """Loaded splits of one data source, None where absent or not requested, and the errors of skipped items.
 
     `available` names all splits of the source, loaded or not. `format` is the common image format, None for vectors.
+    `are_files` is True if each image has a file of its own.
     """
 
     name: str
@@ -80,6 +104,7 @@ class Dataset:
     errors: tuple[LoadError, ...]
     format: ImageFormat | None
     available: tuple[str, ...] = ()
+    are_files: bool = False
 
     @property
     def splits(self) -> Mapping[str, LabeledImages]:

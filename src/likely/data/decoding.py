@@ -5,12 +5,14 @@ Handles orientation, transparency, palettes, 16 bits per channel, CMYK, decompre
 
 from __future__ import annotations
 
+import math
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -34,6 +36,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 # Pillow's own limit for an error, twice 1 GiB / (4 x 3): 178,956,970.
 PIXEL_LIMIT = 2 * (2**30 // 12)
 ORIENTATION = 0x0112
+_EXIF_FIELDS, _DATE_TIME_ORIGINAL = 0x8769, 0x9003
 _FILE_LOCK = threading.Lock()  # two threads may hold the same open file
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -105,6 +108,16 @@ def read_header(source: Source, name: str) -> ImageHeader:
     with open_image(source, name) as image:
         width, height = reversed(image.size) if _orientation(image) in _TRANSPOSED else image.size
         return ImageHeader(height=height, width=width, is_gray=image.mode in _GRAY_MODES | _DEEP_MODES)
+
+
+def capture_time(path: str) -> float:
+    """Return the seconds since 1970 at which a photograph was taken, by the camera's clock (EXIF); NaN if unknown."""
+    try:
+        with open_image(path, path) as image:
+            taken = image.getexif().get_ifd(_EXIF_FIELDS).get(_DATE_TIME_ORIGINAL)
+        return datetime.strptime(str(taken), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:  # not recorded, not a time, or not an image
+        return math.nan
 
 
 def decode(source: Source, mode: Mode, size: tuple[int, int], name: str) -> Image.Image:

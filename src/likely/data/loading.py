@@ -15,11 +15,12 @@ import numpy as np
 
 from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint, to_hashes
 from likely.data.decoding import Array, pillow_warnings_suppressed, quantize
+from likely.data.groups import merge_groups
 from likely.data.image_dataset import N_THREADS, ArrayDataset, ImageDataset, LazyImages
 from likely.data.listing import DataListing, list_data
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
 from likely.data.quality.issues import counted
-from likely.data.sources.base import SPLITS, ArrayItems, Listings, LoadError, SourceItems, SplitListing
+from likely.data.sources.base import SPLITS, ArrayItems, FileItems, Listings, LoadError, SourceItems, SplitListing
 from likely.exceptions import DataError, ImageError
 
 NATIVE_FORMAT: Final = ImageOptions()
@@ -61,6 +62,7 @@ def load_dataset(
         errors=tuple(e for split, listing in requested.items() for e in (*listing.errors, *results[split].errors)),
         format=format,
         available=tuple(split for split in SPLITS if split in listed.splits and len(listed.splits[split].items)),
+        are_files=all(isinstance(listing.items, FileItems) for listing in requested.values()),
     )
 
 
@@ -178,7 +180,21 @@ def _labeled_images(
         raise DataError(f"{name}: none of its {len(result.errors)} images can be read; the first: {first}")
     index_of: Mapping[str | None, int] = {None: -1} | {name: i for i, name in enumerate(classes)}
     labels = np.array([index_of[label] for label in listing.labels], np.int64)
-    return LabeledImages(result.images, labels[result.indices], result.hashes) if len(labels) else None
+    groups = _listed_groups(result, listing)
+    return LabeledImages(result.images, labels[result.indices], result.hashes, groups) if len(labels) else None
+
+
+def _listed_groups(result: ReadResult, listing: SplitListing) -> Integers | None:
+    """Return the group of each readable image, the hash of its name, merged with that of its duplicates; None without any."""
+    if listing.groups is None:
+        return None
+    names = [listing.groups[i] for i in result.indices.tolist()]
+    ids = result.hashes.copy()
+    for i, name in enumerate(names):
+        if name is not None:
+            ids[i : i + 1] = to_hashes([fingerprint(np.frombuffer(name.encode(), np.uint8))])
+    _, first, duplicate_of = np.unique(result.hashes, return_index=True, return_inverse=True)
+    return merge_groups(ids, [(np.arange(len(ids)), first[duplicate_of])])
 
 
 def _fits_in_memory(listings: Listings, format: ImageFormat | None, memory: int) -> bool:

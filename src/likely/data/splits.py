@@ -1,12 +1,13 @@
 """Seeded, stratified splits into training, validation, calibration and test images.
 
-Exact duplicates of an image are always in the same split, so that no model is tested on a training image.
+Exact duplicates of an image and all images of a group are always in the same split, so that no model is tested on images
+that resemble its training images more than new ones do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,7 @@ _TRAIN, _VALIDATION, _CALIBRATION, _TEST = range(4)
 
 
 class SplitFractions(Options):
-    """Fractions of each class that are held out from training."""
+    """Fractions of each class that are held out from training, counted in groups; without groups, in distinct images."""
 
     validation: float = Field(default=0.1, ge=0, lt=1, description="fraction of the non-test images for validation")
     calibration: float = Field(default=0.2, ge=0, lt=1, description="fraction of the non-test images for calibration")
@@ -31,7 +32,7 @@ class SplitFractions(Options):
     min_per_class: int = Field(default=5, ge=1, description="smallest class that must contribute a validation image")
 
     def counts(self, n: int) -> dict[int, int]:
-        """Return the number of images that each held-out split receives from a class of n images, in order of allocation."""
+        """Return the number of groups that each held-out split receives from a class of n groups, in order of allocation."""
         n_test = min(_floor(self.test * n), n - 1)
         rest = n - n_test
         n_calibration = min(_floor(self.calibration * rest), self.max_per_class, rest - 1)
@@ -90,7 +91,7 @@ def make_splits(dataset: Dataset, seed: int) -> Splits:
         validation=0 if dataset.has("validation") else DEFAULT_FRACTIONS.validation,
         test=0 if dataset.has("test") else TEST_FRACTION,
     )
-    indices = split(train.labels, fractions, seed=seed, hashes=train.hashes)
+    indices = split(train.labels, fractions, seed=seed, hashes=train.hashes, groups=train.groups)
     validation = dataset.validation
     return Splits(
         train=train.subset(indices.train),
@@ -101,25 +102,39 @@ def make_splits(dataset: Dataset, seed: int) -> Splits:
 
 
 def split(
-    labels: ArrayLike, fractions: SplitFractions = DEFAULT_FRACTIONS, *, seed: int, hashes: ArrayLike | None = None
+    labels: ArrayLike,
+    fractions: SplitFractions = DEFAULT_FRACTIONS,
+    *,
+    seed: int,
+    hashes: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
 ) -> SplitIndices:
-    """Split each class at random: first test, then calibration and validation images from the rest.
+    """Split the groups of each class at random: first test, then calibration and validation groups from the rest.
 
-    Fractions are rounded down, each class keeps at least one training image, and unlabeled images (-1) are for training.
-    Images with equal hashes stay together, and are for training if their labels differ. Equal labels, hashes and seed give
-    an equal split.
+    `groups` (N,) are by default the images with equal hashes. Fractions are rounded down, each class keeps at least one
+    training group, and unlabeled images (-1) are for training, as are duplicates whose labels differ, with their groups.
+    Groups of several classes are placed where each of their classes still needs one. Equal arguments give an equal split.
     """
     classes = np.asarray(labels, np.int64)  # (N,)
-    groups, conflicting = duplicate_groups(classes, hashes)
-    split_of = np.full(len(classes), _TRAIN)
-    for c, members in _class_members(classes):
-        free = members[~conflicting[members]]
-        units, unit_of, sizes = np.unique(groups[free], return_inverse=True, return_counts=True)
-        order = np.random.default_rng((seed, c)).permutation(len(units))
-        split_of_unit = np.full(len(units), _TRAIN)
-        split_of_unit[order] = _allocate(sizes[order], fractions.counts(len(members)))
-        split_of[free] = split_of_unit[unit_of]
-    return SplitIndices(*(np.flatnonzero(split_of == s) for s in (_TRAIN, _VALIDATION, _CALIBRATION, _TEST)))
+    duplicates, conflicting = duplicate_groups(classes, hashes)
+    _, group = np.unique(duplicates if groups is None else np.asarray(groups), return_inverse=True)
+    is_free = np.ones(int(group.max(initial=-1)) + 1, np.bool_)
+    is_free[group[conflicting | (classes < 0)]] = False
+    pairs = np.unique(np.column_stack([classes, group])[classes >= 0], axis=0)  # each class with each of its groups
+    n_classes = np.bincount(pairs[:, 1], minlength=len(is_free))
+    rooms = {c: fractions.counts(int((pairs[:, 0] == c).sum())) for c in np.unique(pairs[:, 0]).tolist()}
+    split_of = np.full(len(is_free), _TRAIN)
+    for g in np.random.default_rng(seed).permutation(np.flatnonzero(is_free & (n_classes > 1))):
+        split_of[g] = _take_room([rooms[c] for c in pairs[pairs[:, 1] == g, 0].tolist()])
+    for c, room in rooms.items():
+        own = pairs[pairs[:, 0] == c, 1]
+        own = own[is_free[own] & (n_classes[own] == 1)]
+        order = np.random.default_rng((seed, c)).permutation(len(own))
+        ends = np.cumsum([0, *room.values()])
+        for s, start, end in zip(room, ends[:-1], ends[1:], strict=True):
+            split_of[own[order[start:end]]] = s
+    sides = split_of[group]
+    return SplitIndices(*(np.flatnonzero(sides == s) for s in (_TRAIN, _VALIDATION, _CALIBRATION, _TEST)))
 
 
 def duplicate_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:
@@ -133,39 +148,29 @@ def duplicate_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Intege
     return groups, (low != high)[groups]
 
 
-def _allocate(sizes: Integers, counts: Mapping[int, int]) -> Integers:
-    """Assign units of duplicates to splits: each split takes, in order, every unit that still fits into its count."""
-    split_of = np.full(len(sizes), _TRAIN)
-    for s, room in counts.items():
-        for unit in np.flatnonzero(split_of == _TRAIN):
-            if room == 0:
-                break
-            if sizes[unit] <= room:
-                split_of[unit] = s
-                room -= sizes[unit]
-    return split_of
-
-
-def _class_members(labels: Integers) -> Iterator[tuple[int, Integers]]:
-    """Iterate over the classes with the indices of their images."""
-    order = np.argsort(labels, kind="stable")
-    classes, starts = np.unique(labels[order], return_index=True)
-    for c, members in zip(classes.tolist(), np.split(order, starts)[1:], strict=True):
-        if c >= 0:
-            yield c, members
+def _take_room(rooms: Sequence[dict[int, int]]) -> int:
+    """Return the first split in which all classes of a group have room left, and take it; else it is for training."""
+    for s in rooms[0]:
+        if all(room[s] > 0 for room in rooms):
+            for room in rooms:
+                room[s] -= 1
+            return s
+    return _TRAIN
 
 
 def _without_leaked(dataset: Dataset) -> LabeledImages:
-    """Return the training images without exact duplicates of images in other loaded splits."""
+    """Return the training images without the groups of exact duplicates of images in other loaded splits."""
     if dataset.train is None:
         raise DataError(f"{dataset.name}: has no train split; it has {', '.join(dataset.available) or 'none'}")
-    others = [images.hashes for name, images in dataset.splits.items() if name != "train"]
-    is_leaked = (
-        np.isin(dataset.train.hashes, np.concatenate(others)) if others else np.zeros(len(dataset.train), np.bool_)
-    )
+    others, groups = [images for name, images in dataset.splits.items() if name != "train"], dataset.train.group_ids
+    is_leaked = np.zeros(len(dataset.train), np.bool_)
+    for images in others:
+        is_leaked |= np.isin(dataset.train.hashes, images.hashes) | np.isin(groups, images.group_ids)
+    is_leaked = np.isin(groups, groups[is_leaked])
     if is_leaked.all():
         raise DataError(
-            f"{dataset.name}: every training image is also in {' or '.join(set(dataset.splits) - {'train'})}"
+            f"{dataset.name}: every training image, or another of its group, is also in "
+            f"{' or '.join(set(dataset.splits) - {'train'})}"
         )
     return dataset.train.subset(np.flatnonzero(~is_leaked)) if is_leaked.any() else dataset.train
 

@@ -43,6 +43,9 @@ class TrainingRecord(Options):
     command: str = Field(description="Command or call that started the training.")
     source: str = Field(description="Training data, as named by the user.")
     counts: dict[str, list[int]] = Field(description="Images of each class, for each split.")
+    n_groups: dict[str, int] = Field(
+        {}, description="Groups of images that stay together, for each split, if there are any."
+    )
     n_unlabeled: int = 0
     skipped: dict[str, str] = Field({}, description="The reason for each file that was left out.")
     versions: dict[str, str] = Field({}, description="Versions of the main packages.")

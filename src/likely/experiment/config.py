@@ -13,6 +13,7 @@ from likely import models
 from likely.classifier.auto import ModelChoice, choose_model, default_backbone
 from likely.classifier.trainer import ModelSpec
 from likely.data.dataset import Dataset, LabeledImages, concatenate
+from likely.data.groups import DEFAULT_GROUPS, with_groups
 from likely.data.listing import list_data
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions
@@ -25,6 +26,10 @@ from likely.options import DEFAULT_MODEL, Options
 from likely.training.device import free_cores
 from likely.training.options import TrainingOptions
 
+MIN_GROUPS = 3  # groups of a class, below which none is held out
+_TOO_MANY_FOR_GROUPS = (
+    f"near-duplicates are not searched among more than {DEFAULT_GROUPS.max_images:,} images; a manifest can list groups"
+)
 FOLD_FRACTION = 0.05  # of the training's length, for each fold of the label check
 
 
@@ -108,6 +113,23 @@ class TrainingSetup:
         return hashlib.sha256(b"".join(s.hashes.tobytes() + s.labels.tobytes() for s in splits)).hexdigest()
 
     @property
+    def group_notes(self) -> tuple[str, ...]:
+        """Sentences about groups of images: their number, and classes with too few of them to hold one out."""
+        train = self.dataset.train
+        assert train is not None  # the splits are made of them
+        if train.groups is None:
+            too_many = self.dataset.are_files and len(train) > DEFAULT_GROUPS.max_images
+            return (_TOO_MANY_FOR_GROUPS,) if too_many else ()
+        if train.n_groups == len(train):
+            return ()
+        counts = train.n_groups_by_class(len(self.dataset.classes)).tolist()
+        few = [name for name, n in zip(self.dataset.classes, counts, strict=True) if n < MIN_GROUPS]
+        number = f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
+        return (number, f"classes of fewer than {MIN_GROUPS} groups, for training only: {', '.join(few)}")[
+            : 1 + bool(few)
+        ]
+
+    @property
     def eval_images(self) -> LabeledImages:
         """The test images held out, or else the validation images: training never reads DATA's own test split."""
         return self.splits.test.labeled() if self.splits.test is not None else self.splits.validation
@@ -156,7 +178,8 @@ def prepare(config: TrainConfig, progress: Callable[[int, int], None] | None = N
 
 
 def split_dataset(dataset: Dataset, seed: int) -> tuple[Dataset, Splits]:
-    """Split a dataset; classes without a training image are dropped, and recorded among its errors."""
+    """Split a dataset by groups; classes without a training image are dropped, and recorded among its errors."""
+    dataset = with_groups(dataset)
     splits = make_splits(dataset, seed)
     counts = splits.train.class_counts(len(dataset.classes))
     classes = [name for name, n in zip(dataset.classes, counts, strict=True) if n]

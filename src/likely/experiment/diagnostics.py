@@ -34,6 +34,7 @@ def training_record(setup: TrainingSetup, predictor: Predictor, command: str, mi
         command=command,
         source=setup.config.data,
         counts={name: list(images.class_counts(len(setup.dataset.classes))) for name, images in named.items()},
+        n_groups={name: images.n_groups for name, images in named.items()} if splits.train.groups is not None else {},
         n_unlabeled=int((splits.train.labels < 0).sum()),
         skipped={error.source: error.message for error in setup.dataset.errors},
         versions={"likely": __version__, "torch": torch.__version__, "python": platform.python_version()},

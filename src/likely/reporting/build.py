@@ -144,7 +144,7 @@ def _curves(history: Sequence[Row]) -> Curves | None:
 
 def _data_summary(record: TrainingRecord, shape: tuple[int, ...]) -> DataSummary:
     counts = {split: np.array(n, np.int64) for split, n in record.counts.items()}
-    return DataSummary(record.source, shape, counts, record.skipped, record.n_unlabeled)
+    return DataSummary(record.source, shape, counts, record.skipped, record.n_unlabeled, record.n_groups)
 
 
 def _provenance(record: TrainingRecord) -> Provenance:

@@ -79,15 +79,33 @@ class Thumbnails:
         orthonormal vectors, whose distances never exceed those of the thumbnails, so that no pair is missed.
         """
         best = np.full(len(self.hashes), -1)
+        for i, j, correlation in self._duplicates(references, options):
+            order = np.argsort(correlation, kind="stable")  # the last assignment is the most correlated
+            best[i[order]] = j[order]
+        return best
+
+    def near_duplicates(
+        self, options: NearDuplicateOptions = DEFAULT_NEAR_DUPLICATES
+    ) -> Iterator[tuple[Integers, Integers]]:
+        """Iterate over the indices (n,) each of pairs of near-duplicates among these images."""
+        return ((i, j) for i, j, _ in self._duplicates(self, options))
+
+    def correlation(self, i: Integers, others: Thumbnails, j: Integers) -> _Floats:
+        """Return the correlations of the thumbnails i with the thumbnails j of others, (n,); 0 for blank images."""
+        found: _Floats = np.einsum("nchw,nchw->n", self.thumbnails[i], others.thumbnails[j])
+        return found
+
+    def _duplicates(
+        self, references: Thumbnails, options: NearDuplicateOptions
+    ) -> Iterator[tuple[Integers, Integers, _Floats]]:
+        """Iterate over pairs of near-duplicates and their correlations, all pairs of an image together."""
         rows, columns = self.nonblank, references.nonblank
         coarse = _coarse(self.thumbnails[rows]), _coarse(references.thumbnails[columns])
         for i, j in _candidates(*coarse, options):
             i, j = rows[i], columns[j]
-            correlation = np.einsum("nchw,nchw->n", self.thumbnails[i], references.thumbnails[j])
+            correlation = self.correlation(i, references, j)
             is_duplicate = (correlation >= options.min_correlation) & (self.hashes[i] != references.hashes[j])
-            order = np.argsort(correlation[is_duplicate], kind="stable")  # the last assignment is the most correlated
-            best[i[is_duplicate][order]] = j[is_duplicate][order]
-        return best
+            yield i[is_duplicate], j[is_duplicate], correlation[is_duplicate]
 
 
 def _thumbnails(pixels: Tensor, min_contrast: float) -> Tensor:

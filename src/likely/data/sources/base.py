@@ -99,11 +99,15 @@ class ArrayItems(SourceItems):
 
 @dataclass(frozen=True)
 class SplitListing:
-    """Items of one split with the class name of each, None for unlabeled, and the errors of skipped items."""
+    """Items of one split with the class name of each, None for unlabeled, and the errors of skipped items.
+
+    `groups` names the group of each item, None where it has none; None if the source lists no groups.
+    """
 
     items: SourceItems
     labels: Sequence[str | None]
     errors: tuple[LoadError, ...] = ()
+    groups: Sequence[str | None] | None = None
 
 
 # The splits of a source, by name of `SPLITS`; a source without splits is all train.

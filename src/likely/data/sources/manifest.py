@@ -1,4 +1,4 @@
-"""Manifests: CSV, JSONL or Parquet tables of images with columns `file_name`, `label` and optionally `split`."""
+"""Manifests: CSV, JSONL or Parquet tables of images with columns `file_name`, `label` and optionally `split` and `group`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 from likely.data.sources.base import SPLIT_NAMES, SPLITS, FileItems, Listings, LoadError, SplitListing
 from likely.exceptions import DataError, did_you_mean
 
-_FILE, _LABEL, _SPLIT = "file_name", "label", "split"
+_FILE, _LABEL, _SPLIT, _GROUP = "file_name", "label", "split", "group"
 _DELIMITERS = ",;\t"
 
 
@@ -28,11 +28,12 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Entry:
-    """An image file with its split and class, or the error of its line."""
+    """An image file with its split, class and group, or the error of its line."""
 
     split: str
     file: Path
     label: str | None
+    group: str | None
     error: LoadError | None = None
 
 
@@ -54,7 +55,13 @@ def _listing(entries: Iterable[_Entry]) -> SplitListing:
     entries = list(entries)
     valid = [entry for entry in entries if entry.error is None]
     errors = tuple(entry.error for entry in entries if entry.error)
-    return SplitListing(FileItems([entry.file for entry in valid]), [entry.label for entry in valid], errors)
+    groups = [entry.group for entry in valid]
+    return SplitListing(
+        FileItems([entry.file for entry in valid]),
+        [entry.label for entry in valid],
+        errors,
+        groups if any(groups) else None,
+    )
 
 
 def _entry(path: Path, row: _Row) -> _Entry:
@@ -63,7 +70,8 @@ def _entry(path: Path, row: _Row) -> _Entry:
     label = row.cells.get(_LABEL)
     message = row.error or _validation_message(file, name, split, label)
     error = LoadError(str(file if name else path), f"{path}, line {row.line}: {message}") if message else None
-    return _Entry(SPLIT_NAMES.get(split, "train"), file, _text(label) or None, error)
+    group = _text(row.cells.get(_GROUP)) or None
+    return _Entry(SPLIT_NAMES.get(split, "train"), file, _text(label) or None, group, error)
 
 
 def _validation_message(file: Path, name: str, split: str, label: object) -> str | None:
@@ -141,7 +149,7 @@ def _require_columns(path: Path, columns: list[str]) -> None:
             )
 
 
-_COLUMNS: Final = (_FILE, _LABEL, _SPLIT)
+_COLUMNS: Final = (_FILE, _LABEL, _SPLIT, _GROUP)
 READERS: Final[Mapping[str, Callable[[Path], Iterator[_Row]]]] = {
     ".csv": _csv,
     ".tsv": _csv,

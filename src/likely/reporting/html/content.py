@@ -158,13 +158,17 @@ class LabelIssues:
 
 @dataclass(frozen=True, eq=False)
 class DataSummary:
-    """The data: `counts` holds (K,) images per class for each split, `skipped` the reason for each unused file."""
+    """The data: `counts` holds (K,) images per class for each split, `skipped` the reason for each unused file.
+
+    `n_groups` holds the number of groups of images for each split, if there are any.
+    """
 
     source: str
     shape: tuple[int, ...]
     counts: Mapping[str, Ints]
     skipped: Mapping[str, str] = field(default_factory=dict)
     n_unlabeled: int = 0
+    n_groups: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,11 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
     total = (Markup("<b>All classes</b>"), *(f"{summary.counts[split].sum():,}" for split in splits))
     rows = tuple((name, *(f"{summary.counts[split][k]:,}" for split in splits)) for k, name in enumerate(names))
     yield Table("Images of each split and class", columns, (total, *rows[:_MAX_ROWS]), rows[_MAX_ROWS:])
+    if summary.n_groups:
+        of_splits = ", ".join(f"{plural(n, 'group')} in {split}" for split, n in summary.n_groups.items())
+        yield Paragraph(
+            f"Images of one group (near-duplicates, bursts or listed groups) are in one split: {of_splits}."
+        )
     if summary.n_unlabeled:
         yield Paragraph(f"Training also used {plural(summary.n_unlabeled, 'image')} without a label.")
     if summary.skipped:
