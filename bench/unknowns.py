@@ -22,7 +22,7 @@ from train_helpers import complete, model_arguments
 
 from likely.base import ModelOutputs
 from likely.classifier import Predictor, load
-from likely.classifier.calibration import calibrate, uses_cross_conformal
+from likely.classifier.calibration import FitPlan, calibrate
 from likely.data import arrays
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.image_dataset import ArrayDataset, ImageDataset
@@ -106,13 +106,14 @@ def false_alarms(
     initial, rng = held_out_splits(predictor, folder), np.random.default_rng(0)
     K, n = len(predictor.labels), np.bincount(labels, minlength=len(predictor.labels))
     features = predictor.features.options if predictor.features is not None else FeatureOptions()
-    crosses = uses_cross_conformal(predictor.family, features, predictor.shape)
-    counts = np.array(initial.calibration.class_counts(K)) + np.array(initial.train.class_counts(K)) * crosses
+    plan = FitPlan.choose(predictor.family, features, initial, K)
+    calibration = plan.final_images(initial) if plan.cross_conformal else initial.calibration
+    counts = np.array(calibration.class_counts(K))
     alphas = [alpha for alpha in ALPHAS if min(counts) >= 1 / alpha]
     level = 1 - 0.05 / (K * len(alphas) * N_SPLITS)
     for i in range(N_SPLITS):
-        again = initial if crosses else resplit(initial, rng)  # cross-conformal folds depend on the seed
-        rule = calibrate(predictor.input_pipeline, again, predictor.log_prior, i, crosses)
+        again = initial if plan.cross_conformal else resplit(initial, rng)  # cross-conformal folds depend on the seed
+        rule = calibrate(predictor.input_pipeline, again, predictor.log_prior, i, plan)
         for alpha in alphas:
             output = rule(known, predictor.log_prior, alpha)
             p_true = output.p_values.numpy()[np.arange(len(labels)), labels]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +38,7 @@ class CalibrationOptions:
     `max_scores_for_temperature` scores under all classes, if these are more.
     `max_cross_conformal_images`: training images that calibrate in cross-conformal prediction, or one of each class.
     `n_folds`: folds of cross-conformal prediction.
+    `min_validation_images`: validation images from which on calibration images are kept apart, if both cover every class.
     """
 
     max_training_images: int = 30_000
@@ -48,45 +48,76 @@ class CalibrationOptions:
     max_scores_for_temperature: int = 10_000_000
     max_cross_conformal_images: int = 20_000
     n_folds: int = 5
+    min_validation_images: int = 1000
 
 
 DEFAULT_OPTIONS = CalibrationOptions()
 
 
-def uses_cross_conformal(family: str, features: FeatureOptions, shape: Sequence[int]) -> bool:
-    """Return True if the training images calibrate as well (cross-conformal prediction, Vovk 2015).
+@dataclass(frozen=True)
+class FitPlan:
+    """Images that a model is fitted to, and those that calibrate it.
 
-    A fifth of them is scored by a model of the rest, which is affordable for models of features that are fitted in closed
-    form. `shape` is that of an image (C, H, W), or of a vector (D,).
+    `refits`: validation images select options, and then the model is fitted to them as well. This is affordable for models
+    of features that are fitted in closed form, as is scoring images in folds, each by a model of the other folds.
+    `cross_conformal`: the folds calibrate (cross-conformal prediction, Vovk 2015), and the model is fitted to the calibration
+    images as well. Otherwise these have no influence on the model.
     """
-    of_features = len(shape) == 1 or (features.kind != "pixels" and not features.learns)
-    return of_features and not models.family(family).trained_by_gradient
+
+    refits: bool
+    cross_conformal: bool
+
+    @classmethod
+    def choose(cls, family: str, features: FeatureOptions, splits: Splits, K: int) -> FitPlan:
+        """Choose the plan for images (C, H, W), or vectors (D,), of K classes."""
+        of_features = len(splits.train.images.shape) == 1 or (features.kind != "pixels" and not features.learns)
+        refits = of_features and not models.family(family).trained_by_gradient
+        counts = [images.class_counts(K) for images in (splits.validation, splits.calibration)]
+        are_enough = sum(counts[0]) >= DEFAULT_OPTIONS.min_validation_images and all(map(min, counts))
+        return cls(refits, refits and not are_enough)
+
+    def selection_images(self, splits: Splits) -> LabeledImages:
+        """Return the images that the model is fitted to while validation images select its options."""
+        return splits.training_images(calibration=self.cross_conformal)
+
+    def final_images(self, splits: Splits, *, generated: bool = True) -> LabeledImages:
+        """Return the images that the model is fitted to in the end."""
+        return splits.training_images(calibration=self.cross_conformal, validation=self.refits, generated=generated)
 
 
-def calibrate(
-    pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: int, cross_conformal: bool
-) -> DecisionRule:
-    """Fit temperature and nonconformity scores on validation images, and p-values on calibration images.
+def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: int, plan: FitPlan) -> DecisionRule:
+    """Fit temperature and nonconformity scores on validation images or folds, and p-values on calibration images or folds.
 
     Nonconformity scores also use statistics of training images where the model has features of its own.
     """
     calibrator = _Calibrator(pipeline, log_prior, seed)
-    enough = len(splits.validation) > 0
-    held_out = splits.validation if enough else splits.train.labeled()
-    T = calibrator.fit_temperature(held_out)
-    T = T if enough else max(1.0, T)  # confidence on training images does not justify sharper posteriors
-    before = calibrator.data(pipeline.model, held_out, T)
-    calibration = splits.calibration
-    if cross_conformal:
-        folds = calibrator.cross_conformal_data(splits, T)
-        if len(folds) > 1:
-            return _cross_conformal(folds, before if enough else None, log_prior, T)
-        calibration = calibration.subset([])  # the model was trained on all of so few images
+    folds, T = calibrator.out_of_fold_data(splits, plan) if plan.refits else ([], 1.0)
+    if len(folds) > 1:
+        folds, T = _with_pooled_temperature(folds, log_prior, T)
+        if plan.cross_conformal:
+            return DecisionRule.fit_cross_conformal(None, folds, log_prior, T)
+        before = CalibrationData.concatenate(folds)
+    else:
+        before, T = calibrator.held_out_data(splits, plan)
+    # Without folds, the images are very few, and the model was fitted to all of them.
+    calibration = splits.calibration.subset([]) if plan.cross_conformal else splits.calibration
     now = calibrator.data(pipeline.model, calibration, T)
-    training = calibrator.training_statistics(splits.train) if calibrator.has_own_features(held_out) else None
+    training = None if plan.refits else calibrator.training_statistics(splits.train)
     # In features, much moves an image away from all classes alike, so nonconformity is relative to the other classes.
     relative = pipeline.model.task.domain is Domain.FEATURES
     return DecisionRule.fit(before, now, log_prior, T, training, uses_likelihood_ratio=relative)
+
+
+def fit_like(pipeline: InputPipeline, images: LabeledImages, K: int, seed: int) -> Scorer:
+    """Fit another model of the same kind as that of the pipeline, with the options chosen for it, to images of K classes."""
+    like = pipeline.model
+    assert isinstance(like, FitsInClosedForm)
+    vectors = images if pipeline.features is None else pipeline.features.transform_images(images)
+    task = Task(vectors.images.shape, vectors.class_counts(K))
+    model = to_device(type(like)(task, like.with_chosen(like.options)), pipeline.device)
+    loader = ShuffledBatches(vectors.images, vectors.labels, batch_size=BATCH_SIZE, seed=seed, augment=None)
+    next(fit_closed_form(model, loader.to(pipeline.device)))  # the first candidate has the options given
+    return model.eval()
 
 
 def calibrate_for_mask(
@@ -128,17 +159,19 @@ class _Calibrator:
     def K(self) -> int:
         return len(self.log_prior)
 
-    def fit_temperature(self, held_out: LabeledImages) -> float:
+    def fit_temperature(self, model: Scorer, held_out: LabeledImages) -> float:
         held_out = subsample(held_out, self.K, self.seed)
         with torch.inference_mode():
-            scores = model_outputs(self.pipeline.model, self.pipeline.model_inputs(held_out.images)).log_scores
+            scores = model_outputs(model, self.pipeline.model_inputs(held_out.images)).log_scores
         return fit_temperature(scores, torch.from_numpy(held_out.labels), self.log_prior)
 
-    def has_own_features(self, images: LabeledImages) -> bool:
-        """Return True if the model computes features: unlike likelihoods, they differ little between training and test."""
-        one = next(self.pipeline.inputs(images.images.subset([0])))
-        with torch.inference_mode():
-            return model_outputs(self.pipeline.model, [ModelInput(one)]).features is not None
+    def held_out_data(self, splits: Splits, plan: FitPlan) -> tuple[CalibrationData, float]:
+        """Return calibration data of validation images and the temperature, or of training images if none are held out."""
+        enough, model = len(splits.validation) > 0 and not plan.refits, self.pipeline.model
+        held_out = splits.validation if enough else splits.train.labeled()
+        T = self.fit_temperature(model, held_out)
+        T = T if enough else max(1.0, T)  # confidence on training images does not justify sharper posteriors
+        return self.data(model, held_out, T), T
 
     def data(self, model: Scorer, images: LabeledImages, temperature: float) -> CalibrationData:
         """Return the calibration data of labeled images under `model`, which takes the same inputs."""
@@ -151,32 +184,39 @@ class _Calibrator:
             pieces.append(piece if few else piece.without_scores())
         return CalibrationData.concatenate(pieces)
 
-    def cross_conformal_data(self, splits: Splits, temperature: float) -> list[CalibrationData]:
-        """Return calibration data of training images in folds, each scored by a model of the other folds.
+    def out_of_fold_data(self, splits: Splits, plan: FitPlan) -> tuple[list[CalibrationData], float]:
+        """Return calibration data of fitted images in folds, each scored by a model of the other folds, and a temperature.
 
         Groups are in one fold. Folds without images are left out, as are classes in a single one. Large classes are
-        subsampled.
+        subsampled. The temperature is that of the first fold.
         """
-        pool = splits.training_images(calibration=True, generated=False).labeled()
-        vectors = self._as_vectors(pool)
-        added = [] if splits.generated is None else [self._as_vectors(splits.generated)]
+        pool, generated = plan.final_images(splits, generated=False).labeled(), splits.generated
         fold = _fold_of_image(pool, self.seed)
         n_folds_of_class = np.bincount(np.unique(np.column_stack([pool.labels, fold]), axis=0)[:, 0])
-        several = n_folds_of_class[pool.labels] > 1
         sample = _per_class_sample(
             pool.labels, self.K, max(1, DEFAULT_OPTIONS.max_cross_conformal_images // self.K), self.seed
         )
-        calibrates = several & np.isin(np.arange(len(pool)), sample)
-        pieces = []
+        calibrates = (n_folds_of_class[pool.labels] > 1) & np.isin(np.arange(len(pool)), sample)
+        pieces: list[CalibrationData] = []
+        T = 1.0
         for k in np.unique(fold[calibrates]):
-            without = self._fit_like(concatenate([vectors.subset(np.flatnonzero(fold != k)), *added]))
-            pieces.append(self.data(without, pool.subset(np.flatnonzero((fold == k) & calibrates)), temperature))
+            others = [pool.subset(np.flatnonzero(fold != k)), *([] if generated is None else [generated])]
+            model = fit_like(self.pipeline, concatenate(others), self.K, self.seed)
+            held_out = pool.subset(np.flatnonzero((fold == k) & calibrates))
+            T = T if pieces else self.fit_temperature(model, held_out)
+            pieces.append(self.data(model, held_out, T))
         scores_fit = sum(len(piece.labels) for piece in pieces) * self.K <= DEFAULT_OPTIONS.max_scores
-        return pieces if scores_fit else [piece.without_scores() for piece in pieces]
+        return pieces if scores_fit else [piece.without_scores() for piece in pieces], T
 
     @torch.inference_mode()
-    def training_statistics(self, train: LabeledImages) -> tuple[Tensor, Tensor]:
-        """Return statistics and labels of training images, at most some of each class."""
+    def training_statistics(self, train: LabeledImages) -> tuple[Tensor, Tensor] | None:
+        """Return statistics and labels of training images, at most some of each class, if the model computes features.
+
+        Unlike likelihoods, these differ little between training and test images.
+        """
+        one = next(self.pipeline.inputs(train.images.subset([0])))
+        if model_outputs(self.pipeline.model, [ModelInput(one)]).features is None:
+            return None
         n = max(DEFAULT_OPTIONS.max_images_per_class, DEFAULT_OPTIONS.max_training_images // self.K)
         some = train.subset(_per_class_sample(train.labels, self.K, n, self.seed))
         labels = torch.split(torch.from_numpy(some.labels), BATCH_SIZE)
@@ -185,41 +225,16 @@ class _Calibrator:
         found = [Statistics.of(each).of_true_class(y) for each, y in zip(outputs, labels, strict=True)]
         return torch.cat(found), torch.cat(labels)
 
-    def _as_vectors(self, images: LabeledImages) -> LabeledImages:
-        return images if self.pipeline.features is None else self.pipeline.features.transform_images(images)
 
-    def _fit_like(self, images: LabeledImages) -> Scorer:
-        """Fit another model of the same kind, with the options chosen before, to vectors."""
-        like = self.pipeline.model
-        assert isinstance(like, FitsInClosedForm)
-        task = Task(images.images.shape, images.class_counts(self.K))
-        model = to_device(type(like)(task, like.with_chosen(like.options)), self.pipeline.device)
-        loader = ShuffledBatches(images.images, images.labels, batch_size=BATCH_SIZE, seed=self.seed, augment=None)
-        for _ in fit_closed_form(model, loader.to(self.pipeline.device)):
-            pass
-        return model.eval()
-
-
-def _cross_conformal(
-    folds: list[CalibrationData], held_out: CalibrationData | None, log_prior: Tensor, temperature: float
-) -> DecisionRule:
-    """Fit p-values on folds.
-
-    The temperature of the held-out images is shrunk toward that of the folds, for they may be few and all correct; it is
-    used as it is where there are too many scores.
-    """
+def _with_pooled_temperature(
+    folds: list[CalibrationData], log_prior: Tensor, temperature: float
+) -> tuple[list[CalibrationData], float]:
+    """Fit the temperature to all folds, if their scores are not too many; it does not sharpen posteriors."""
     pool = CalibrationData.concatenate(folds)
-    if all(
-        images.n_scores in range(1, DEFAULT_OPTIONS.max_scores_for_temperature)
-        for images in (pool, held_out)
-        if images is not None
-    ):
-        temperature = max(1.0, pool.fit_temperature(log_prior))
-        if held_out is not None:
-            temperature = held_out.fit_temperature(log_prior, temperature)
-            held_out = held_out.with_temperature(temperature)
-        folds = [fold.with_temperature(temperature) for fold in folds]
-    return DecisionRule.fit_cross_conformal(held_out, folds, log_prior, temperature)
+    if pool.n_scores not in range(1, DEFAULT_OPTIONS.max_scores_for_temperature):
+        return folds, temperature
+    temperature = max(1.0, pool.fit_temperature(log_prior))
+    return [fold.with_temperature(temperature) for fold in folds], temperature
 
 
 def _per_class_sample(labels: NDArray[np.int64], K: int, n: int, seed: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from likely import models
 from likely.base import FamilyOptions, FitsInClosedForm, Scorer, Task
 from likely.classifier.auto import choose_model
-from likely.classifier.calibration import calibrate, subsample, uses_cross_conformal
+from likely.classifier.calibration import FitPlan, calibrate, fit_like, subsample
 from likely.classifier.class_incremental import exemplar_features
 from likely.classifier.inputs import BATCH_SIZE, InputPipeline
 from likely.classifier.predictor import Predictor
@@ -53,7 +53,10 @@ class Trainer:
     `finish` in this order.
     """
 
-    predictor: Predictor  # once `finish` has been called, as `steps` does in the end
+    # Once `finish` has been called, as `steps` does in the end: the result, and the same before it was fitted to validation
+    # images, which may be evaluated on them.
+    predictor: Predictor
+    validation_predictor: Predictor
     state: TrainingState  # of the model, once its training has begun
 
     def __init__(
@@ -70,7 +73,7 @@ class Trainer:
         shape, counts = splits.train.images.shape, splits.train.class_counts(len(classes))
         self.choice = choose_model(spec.model, spec.features, shape, counts)
         self.features: FeaturePipeline | None = None
-        self.cross_conformal = uses_cross_conformal(self.choice.family, self.choice.features, shape)
+        self.plan = FitPlan.choose(self.choice.family, self.choice.features, splits, len(classes))
         self._has_features = self._has_scaler = False
 
     def steps(self) -> Generator[Step, None, Predictor]:
@@ -114,10 +117,13 @@ class Trainer:
         self._has_scaler = True
 
     def finish(self) -> Predictor:
-        """Load the best weights so far and calibrate on held-out images."""
+        """Load the best weights so far, fit the model to validation images as well if planned, and calibrate."""
         self.state.load_best()
-        self._model.eval()
-        pipeline, calibration = self.pipeline, self.splits.calibration
+        selected, calibration = self._model.eval(), self.splits.calibration
+        if self.plan.refits and len(self.splits.validation):
+            images = self.plan.final_images(self.splits)
+            self._model = fit_like(self.pipeline, images, len(self.classes), self.spec.seed)
+        pipeline = self.pipeline
         splits = (self.splits.train, self.splits.validation, calibration)
         self.predictor = Predictor(
             model=self._model,
@@ -125,7 +131,7 @@ class Trainer:
             format=self.format,
             classes=np.asarray(self.classes),
             log_prior=self._log_prior,
-            decision_rule=calibrate(pipeline, self.splits, self._log_prior, self.spec.seed, self.cross_conformal),
+            decision_rule=calibrate(pipeline, self.splits, self._log_prior, self.spec.seed, self.plan),
             features=self.features,
             training=self.state.options,
             seed=self.spec.seed,
@@ -134,6 +140,7 @@ class Trainer:
                 self._model, pipeline.inputs(calibration.images), torch.from_numpy(calibration.labels)
             ),
         )
+        self.validation_predictor = replace(self.predictor, model=selected)
         return self.predictor
 
     @property
@@ -167,8 +174,8 @@ class Trainer:
         """Create the untrained model and its training state; return training and validation images as it takes them."""
         splits, K = self.splits, len(self.classes)
         options = self._options
-        counts = splits.training_images(calibration=self.cross_conformal, generated=False).class_counts(K)
-        train, validation = splits.training_images(calibration=self.cross_conformal), splits.validation
+        counts = self.plan.final_images(splits, generated=False).class_counts(K)
+        train, validation = self.plan.selection_images(splits), splits.validation
         training = self.spec.training.with_defaults(options.training_defaults).resolve(len(train))
         if self.features is not None:
             train, validation = self.features.transform_images(train), self.features.transform_images(validation)

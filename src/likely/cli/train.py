@@ -190,7 +190,7 @@ def _announce(training: Training) -> None:
     splits, dataset = training.setup.splits, training.setup.dataset
     n_train, n_calibration = len(splits.train), len(splits.calibration)
     counts = f"{n_train:,} to train, {n_calibration:,} to calibrate"
-    if training.trainer.cross_conformal:
+    if training.trainer.plan.cross_conformal:
         counts = f"{n_train + n_calibration:,} to train and calibrate"
     shape = " × ".join(map(str, splits.train.images.shape))
     test = f", {len(splits.test):,} held out to test" if splits.test is not None else ""

@@ -73,12 +73,10 @@ class Splits:
     test: LabeledImages | None
     generated: LabeledImages | None = None
 
-    def training_images(self, *, calibration: bool, generated: bool = True) -> LabeledImages:
-        """Return the training images, optionally with the calibration images and with the generated ones."""
-        added = [
-            images for images, is_added in ((self.calibration, calibration), (self.generated, generated)) if is_added
-        ]
-        return concatenate([self.train, *(images for images in added if images is not None)])
+    def training_images(self, *, calibration: bool, validation: bool = False, generated: bool = True) -> LabeledImages:
+        """Return the training images, optionally with the calibration, validation and generated images."""
+        optional = (self.calibration, calibration), (self.validation, validation), (self.generated, generated)
+        return concatenate([self.train, *(images for images, added in optional if added and images is not None)])
 
 
 def make_splits(dataset: Dataset, seed: int) -> Splits:

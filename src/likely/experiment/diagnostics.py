@@ -19,7 +19,8 @@ from likely.version import __version__
 ALPHA = 0.05  # significance level of reports
 SAMPLES_PER_CLASS = 100
 _VALIDATION_NOTE = (
-    "These metrics are of the validation images, which also chose weights and temperature, so they are slightly too good. "
+    "These metrics are of the validation images, scored by a model that was not fitted to them. They also chose its weights or "
+    "options, so they are slightly too good. "
     "`likely evaluate MODEL DATA --report report.html` evaluates on the data's own test split."
 )
 

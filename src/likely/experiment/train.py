@@ -135,7 +135,7 @@ class Training:
             self.save_progress()
         self.predictor = self.trainer.finish()
         self.record = training_record(self.setup, self.predictor, self.command, elapsed / 60)
-        self._remember(**diagnostics(self.setup, self.predictor, self.trainer.cross_conformal))
+        self._remember(**self._diagnostics(self.trainer))
         write_history(self.folder, self.history)
         if self.is_complete:
             (self.folder / TRAINING_STATE).unlink(missing_ok=True)
@@ -156,19 +156,24 @@ class Training:
         generated = synthetic_augmentation.generate_images(
             generator, n, dataset.classes, dataset.format, seed=config.seed
         )
-        other = yield from self._trainer(replace(self.setup.splits, generated=generated), config.seed).steps()
-        held_out = self.setup.held_out_images(self.trainer.cross_conformal)
+        other = self._trainer(replace(self.setup.splits, generated=generated), config.seed)
+        yield from other.steps()
+        held_out = self.setup.held_out_images(self.trainer.plan.cross_conformal)
         before, after = (
-            each.log_posterior(held_out.images).argmax(1) == held_out.labels for each in (self.predictor, other)
+            each.validation_predictor.log_posterior(held_out.images).argmax(1) == held_out.labels
+            for each in (self.trainer, other)
         )
         found = synthetic_augmentation.AugmentationResult.compare(
             generator.id or str(folder), len(generated), before, after
         )
         fields: dict[str, object] = {"synthetic_augmentation": found}
         if found.accepted:
-            self.predictor = other
-            fields |= diagnostics(self.setup, other, self.trainer.cross_conformal)
+            self.predictor, self.trainer = other.predictor, other
+            fields |= self._diagnostics(other)
         self._remember(**fields)
+
+    def _diagnostics(self, trainer: Trainer) -> dict[str, object]:
+        return diagnostics(self.setup, trainer.validation_predictor, trainer.plan.cross_conformal)
 
     def _fit_decoder(self) -> Iterator[Step]:
         """Train an image decoder for a model of a backbone's features, if configured; stopping keeps it as it is then."""
@@ -236,8 +241,10 @@ class Training:
         images = self.setup.eval_images
         evaluation = None
         if len(images):
-            split = "validation" if self.setup.splits.test is None else "test"
-            evaluation = (replace(evaluate(self.predictor, images, alpha=ALPHA), split=split), images)
+            of_test = self.setup.splits.test is not None
+            predictor = self.predictor if of_test else self.trainer.validation_predictor
+            split = "test" if of_test else "validation"
+            evaluation = (replace(evaluate(predictor, images, alpha=ALPHA), split=split), images)
         inputs = ReportInputs(
             self.predictor,
             self.record,
