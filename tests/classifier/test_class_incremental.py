@@ -175,8 +175,8 @@ def test_more_images_are_merged_like_images_of_the_training(covariance):
         model.finalize_statistics()
         return model
 
-    part = (y == 1) | (torch.arange(4000) < 2000)
-    merged, whole = fitted(part).with_more_images(x[~part], 0), fitted(torch.ones(4000, dtype=torch.bool))
+    first = (y == 1) | (torch.arange(4000) < 2000)
+    merged, whole = fitted(first).with_more_images(x[~first], 0), fitted(torch.ones(4000, dtype=torch.bool))
     assert merged.task.class_counts == whole.task.class_counts
     torch.testing.assert_close(merged.mean, whole.mean)
     torch.testing.assert_close(merged.whitening, whole.whitening, rtol=0.03, atol=0.03)

@@ -58,6 +58,8 @@ class Trainer:
     predictor: Predictor
     validation_predictor: Predictor
     state: TrainingState  # of the model, once its training has begun
+    _model: Scorer
+    _log_prior: Tensor
 
     def __init__(
         self,

@@ -68,7 +68,8 @@ def merge_groups(ids: Integers, pairs: Iterable[tuple[Integers, Integers]]) -> I
     n, component = connected_components(graph, directed=False)
     least = np.full(n, np.iinfo(np.int64).max)
     np.minimum.at(least, component, ids)
-    return least[component]
+    merged: Integers = least[component]
+    return merged
 
 
 def _bursts(
