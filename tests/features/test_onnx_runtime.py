@@ -84,6 +84,16 @@ def test_few_images_are_computed_without_an_export(backbone, folder, x, monkeypa
     assert exports(folder)
 
 
+def test_prepared_backbone_does_not_wait_for_images(backbone, folder, x, monkeypatch):
+    monkeypatch.setattr(OnnxRuntime, "min_images", 7)
+    f = Backbone.pretrained(str(backbone))
+    f.prepare(x.shape[1:])
+    (path,) = exports(folder)
+    with torch.inference_mode():
+        f(x)
+    assert exports(folder) == [path]
+
+
 def test_folder_that_cannot_be_written_leaves_pytorch_and_one_warning(backbone, folder, x, monkeypatch, caplog):
     (folder / "file").touch()
     monkeypatch.setenv("LIKELY_CACHE", str(folder / "file"))

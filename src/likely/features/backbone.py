@@ -69,6 +69,12 @@ class Backbone(FeatureExtractor):
                 return features
         return torch.cat(self.stage_features(x), 1)
 
+    def prepare(self, shape: Sequence[int]) -> None:
+        """Export the network for onnxruntime now, unless it runs on a GPU."""
+        self._runtime.wait_no_longer()
+        with torch.inference_mode():
+            self(torch.zeros(1, *shape).to(self.mean))
+
     def stage_features(self, x: Tensor) -> list[Tensor]:
         """Return the features (B, D) of each stage, the last stage last, of images (B, 3, H, W) in [0, 1]."""
         return [_pooled(h) for h in self.maps(x, self.stages)]

@@ -129,6 +129,9 @@ class FeatureExtractor(nn.Module, ABC):
         """Return a module that trains this extractor in place at a base learning `rate`; None if nothing is trained."""
         return None
 
+    def prepare(self, shape: Sequence[int]) -> None:
+        """Do now what the first images (C, H, W) would wait for; by default nothing."""
+
     def digest(self) -> str:
         """Return a SHA-256 hash of configuration and weights."""
         digest = hashlib.sha256(repr(sorted(self.to_config().items())).encode())

@@ -41,6 +41,7 @@ class OnnxRuntime:
     def __init__(self) -> None:
         self._version: Hashable = None
         self._n_images = 0
+        self._waits = True
         self._failed = False
         self._path: Path | None = None
         self._session: _Session | None = None
@@ -63,9 +64,13 @@ class OnnxRuntime:
             self._open(x, name, network)
         return None if self._session is None else self._session(x)
 
+    def wait_no_longer(self) -> None:
+        """Export at the next image, and after every change of the weights."""
+        self._waits = False
+
     def _open(self, x: Tensor, name: Callable[[], str], network: Callable[[], nn.Module]) -> None:
         """Open the stored export of f; without one, export f once it has seen enough images."""
-        is_due = self._n_images >= self.min_images
+        is_due = self._n_images >= self.min_images or not self._waits
         if not is_due and find_spec("onnxruntime") is None:
             return
         try:

@@ -97,6 +97,8 @@ class ModelRegistry:
         classifier = load(folder, device=self.device, trust=self.trust)
         if classifier.format is None:
             raise InvalidValueError(f"{folder} was trained on vectors; a model of images was expected")
+        if classifier.features is not None:
+            classifier.features.extractor.prepare(classifier.format.shape)
         return LoadedModel(folder.resolve(), classifier, classifier.format, self.trust)
 
     def publish(self, new: LoadedModel) -> None:
