@@ -260,7 +260,7 @@ def test_held_out_splits_are_found_again_or_rejected(uninterrupted, tmp_path):
         held_out_splits(classifier, uninterrupted, str(tmp_path / "other.npz"))
 
 
-def test_photographs_are_trained_on_features_of_the_embedded_backbone_unless_told_otherwise(tmp_path, monkeypatch):
+def test_photographs_are_trained_on_features_of_the_embedded_backbone_by_default(tmp_path, monkeypatch):
     monkeypatch.delenv(BACKBONE, raising=False)
     for name in "ab":
         (tmp_path / name).mkdir()
