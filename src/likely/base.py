@@ -109,7 +109,7 @@ class ModelOutputs:
     `features` (B, F): features of the images that do not depend on the class, used in the same way; None without any.
     `latent` (B, d): embedding of the images in the space of `HasEmbedding.class_embeddings`; None without one.
     `log_odds_real` (B,): log p(real | x) / p(generated | x), nats; None for a model without a calibrated discriminator.
-    `background_log_likelihood` (B,): log p_0(x) of a density of the images of all classes, nats; None without one.
+    `distance` (B,): distance of each image to the nearest class; None for a model that leaves it to the statistics.
     """
 
     log_scores: Tensor
@@ -118,7 +118,7 @@ class ModelOutputs:
     features: Tensor | None = None
     latent: Tensor | None = None
     log_odds_real: Tensor | None = None
-    background_log_likelihood: Tensor | None = None
+    distance: Tensor | None = None
 
     @classmethod
     def empty(cls, n_classes: int, n_statistics: int = 1) -> ModelOutputs:

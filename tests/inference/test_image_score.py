@@ -117,24 +117,23 @@ def test_a_single_class_is_judged_by_distance_alone():
     assert (rule(outputs(3, 200), log_uniform(1), 0.05).p_value > 0.05).double().mean() > 0.8
 
 
-def test_a_background_replaces_the_nonconformity_in_the_distance():
+def test_the_distance_of_a_model_replaces_the_nonconformity():
     data = []
     for seed in (0, 1):
         outputs, y = model_outputs(seed, 100)
-        data.append(CalibrationData.from_outputs(with_background(outputs), y, 1.0))
+        data.append(CalibrationData.from_outputs(with_distance(outputs), y, 1.0))
     rule = DecisionRule.fit(*data, LOG_PRIOR, 1.0)
     images = model_outputs(2, 20)[0]
-    near, far = (rule(with_background(images, log_ratio), LOG_PRIOR, 0.05) for log_ratio in (-50.0, 50.0))
+    near, far = (rule(with_distance(images, distance), LOG_PRIOR, 0.05) for distance in (-50.0, 50.0))
     assert torch.equal(near.p_values, far.p_values)
     assert set(far.statuses) == {Status.UNKNOWN}
     assert near.statuses.count(Status.UNKNOWN) < 5  # for their entropy alone
 
 
-def with_background(outputs, log_ratio=0.0):
-    """Return outputs with a background whose log ratio to the best class is `log_ratio` plus noise."""
-    best = outputs.log_likelihood.amax(1)
-    noise = torch.randn(len(best), generator=torch.Generator().manual_seed(0))
-    return dataclasses.replace(outputs, background_log_likelihood=best + noise + log_ratio)
+def with_distance(outputs, distance=0.0):
+    """Return outputs with a distance to the nearest class, `distance` plus noise."""
+    noise = torch.randn(len(outputs.log_scores), generator=torch.Generator().manual_seed(0))
+    return dataclasses.replace(outputs, distance=noise + distance)
 
 
 def random_components(seed, n):

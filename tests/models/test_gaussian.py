@@ -216,19 +216,17 @@ def test_shrinkage_without_validation_images_is_estimated():
 
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
-def test_background_is_the_gaussian_of_all_images(covariance):
+def test_distance_is_that_to_the_nearest_class(covariance):
     x, y = two_classes(1e3, n=300, apart=3.0, n_dims=3)
     model = fitted(x, y, covariance=covariance, shrinkage=0.0)
-    S = torch.cov(x.mT, correction=0)
-    expected = MultivariateNormal(x.mean(0), S if covariance != "diagonal" else S.diagonal().diag())
-    found = model.outputs(x).background_log_likelihood
-    assert_close(found, expected.log_prob(x).float(), rtol=1e-4, atol=1e-3)
-    assert_close(model.with_new_class(x[:9] + 5).outputs(x).background_log_likelihood, found)
+    at_means = model.outputs(model.mean).distance
+    assert_close(at_means, torch.zeros(2), atol=1e-4, rtol=0)
+    assert (model.outputs(x + 50).distance > model.outputs(x).distance.max()).all()
 
 
-def test_models_of_pixels_have_no_background():
+def test_models_of_pixels_leave_the_distance_to_the_statistics():
     x = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert fitted(x, torch.arange(20) % 2).outputs(x).background_log_likelihood is None
+    assert fitted(x, torch.arange(20) % 2).outputs(x).distance is None
 
 
 def test_images_far_from_every_class_have_the_smallest_p_value():

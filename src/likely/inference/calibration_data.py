@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs, concatenate
-from likely.inference.image_score import background_ratio, candidates
+from likely.inference.image_score import candidates
 from likely.inference.likelihood_ratio import log_ratio
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import entropy, log_posterior_uniform
@@ -22,8 +22,8 @@ class CalibrationData:
 
     `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
     `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `entropy` (N,) is that of the
-    posterior under a uniform prior. `background_ratio` (N,) compares the best class with the background of a model that has
-    one; else it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics` (N, m, n) the
+    posterior under a uniform prior. `distance` (N,) is the distance to the nearest class by a model that computes it; else
+    it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics` (N, m, n) the
     statistics under them. `log_scores` (N, K) may be left out to save memory.
     """
 
@@ -34,7 +34,7 @@ class CalibrationData:
     entropy: Tensor
     candidates: Tensor
     candidate_statistics: Tensor | None
-    background_ratio: Tensor | None
+    distance: Tensor | None
     log_scores: Tensor | None
 
     @classmethod
@@ -42,7 +42,7 @@ class CalibrationData:
         """Compute the values from the outputs for labeled images."""
         scores = outputs.log_scores
         ratio = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
-        statistics, classes, to_background = Statistics.of(outputs), candidates(scores), background_ratio(outputs)
+        statistics, classes = Statistics.of(outputs), candidates(scores)
         none, index = torch.zeros(len(labels)), torch.arange(len(labels))[:, None]
         return cls(
             labels=labels,
@@ -51,8 +51,8 @@ class CalibrationData:
             log_ratio=ratio,
             entropy=none,
             candidates=classes,
-            candidate_statistics=statistics.by_class[index, classes] if to_background is None else None,
-            background_ratio=to_background,
+            candidate_statistics=statistics.by_class[index, classes] if outputs.distance is None else None,
+            distance=outputs.distance,
             log_scores=scores,
         ).with_temperature(temperature)
 
@@ -93,8 +93,8 @@ class CalibrationData:
         The nonconformity score of a model with learned features contains the uncertainty between classes, to which the
         entropy would only add noise.
         """
-        if self.background_ratio is not None:
-            return {"entropy": self.entropy, "distance": self.background_ratio}
+        if self.distance is not None:
+            return {"entropy": self.entropy, "distance": self.distance}
         assert self.candidate_statistics is not None
         features = self.statistics[:, : self.statistics.shape[1] - self.candidate_statistics.shape[2]]
         pairs = zip(self.candidate_statistics.unbind(1), self.candidates.unbind(1), strict=True)

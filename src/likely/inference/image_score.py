@@ -24,10 +24,10 @@ MAX_CANDIDATES = 10  # classes per image whose statistics are kept for calibrati
 def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tensor) -> dict[str, Tensor]:
     """Return the components of the image score, (B,) each: the entropy of the posterior, and a distance.
 
-    The distance is the ratio to the background density if the model has one, else the smallest `nonconformity` (B, K) among
-    the candidate classes. `log_posterior` (B, K) is that of a uniform prior.
+    The distance is that of the model to the nearest class, or else the smallest `nonconformity` (B, K) among the candidate
+    classes. `log_posterior` (B, K) is that of a uniform prior.
     """
-    distance = background_ratio(outputs)
+    distance = outputs.distance
     if distance is None:
         distance = nonconformity.gather(1, candidates(outputs.log_scores)).amin(1)
     return {"entropy": entropy(log_posterior), "distance": distance}
@@ -36,17 +36,6 @@ def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tens
 def candidates(log_scores: Tensor) -> Tensor:
     """Return the classes to which the distance is computed, the most probable ones: (B, K) -> (B, min(K, 10))."""
     return log_scores.topk(min(log_scores.shape[1], MAX_CANDIDATES), 1).indices
-
-
-def background_ratio(outputs: ModelOutputs) -> Tensor | None:
-    """Return log p_0(x) − max_c log p(x | c), (B,) nats, with the background density p_0; None without one.
-
-    For Gaussians with one covariance it is half the relative Mahalanobis distance min_c d_c² − d_0², up to a constant (Ren
-    2021, A Simple Fix to Mahalanobis Distance for Improving Near-OOD Detection).
-    """
-    if outputs.background_log_likelihood is None or outputs.log_likelihood is None:
-        return None
-    return outputs.background_log_likelihood - outputs.log_likelihood.amax(1)
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,6 @@ class Gaussian(
         # float64: quadratic forms in hundreds of dimensions lose the difference between similar classes in float32.
         self.register_buffer("mean", torch.zeros(K, D, dtype=torch.float64))
         self.register_buffer("whitening", torch.zeros(whitening, dtype=torch.float64))
-        # The background N(mean_0, Σ_0) of the images of all classes; on pixels D is large, and other statistics are used.
-        has_background = task.domain is Domain.FEATURES
-        self.background_mean: Tensor
-        self.background_whitening: Tensor
-        self.register_buffer("background_mean", torch.zeros(D if has_background else 0, dtype=torch.float64))
-        self.register_buffer("background_whitening", torch.zeros(whitening[1:] if has_background else 0))
         self.chosen_shrinkage: Tensor
         self.register_buffer("chosen_shrinkage", torch.tensor(0.0, dtype=torch.float64))
         self.chosen_shrinkage.fill_(_ESTIMATED if options.shrinkage is None else options.shrinkage)
@@ -145,14 +139,8 @@ class Gaussian(
             log_likelihood=L.float(),
             statistics=(squared / self.task.n_dims).sqrt().float()[..., None],
             latent=self.embed(x),
-            background_log_likelihood=self._background_log_likelihood(x) if len(self.background_mean) else None,
+            distance=squared.amin(1).float() if self.task.domain is Domain.FEATURES else None,
         )
-
-    def _background_log_likelihood(self, x: Tensor) -> Tensor:
-        """Return log N(x; mean_0, Σ_0), (B,) nats."""
-        W, x = self.background_whitening, (x.flatten(1).double() - self.background_mean).float()
-        z, scale = (x * W, W) if W.ndim == 1 else (x @ W.mT, W.diagonal())
-        return scale.log().sum() - 0.5 * (self.task.n_dims * math.log(2 * math.pi) + z.square().sum(1))
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         mean = self.mean[c]
@@ -191,8 +179,6 @@ class Gaussian(
         new = type(self)(Task(self.task.shape, class_counts), self.settings)
         new.mean.copy_(mean)
         new.whitening.copy_(whitening)
-        new.background_mean.copy_(self.background_mean)
-        new.background_whitening.copy_(self.background_whitening)
         new.chosen_shrinkage.copy_(self.chosen_shrinkage)
         new._make_linear()
         return new.to(self.mean.device).train(self.training)
@@ -321,22 +307,7 @@ class Gaussian(
             whitening = torch.stack([inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
-        if len(self.background_mean):
-            self._fit_background(sums)
         self._make_linear()
-
-    def _fit_background(self, sums: ScatterStatistics) -> None:
-        """Fit one Gaussian to the images of all classes, with the shrinkage of the classes."""
-        n = sums.count.sum().clamp_min(1)
-        mean = sums.count @ sums.mean / n
-        between = (sums.mean - mean) * sums.count.sqrt()[:, None]
-        self.background_mean.copy_(mean)
-        if self.covariance == "diagonal":
-            variance = (sums.scatter.sum(0) + between.square().sum(0)) / n
-            self.background_whitening.copy_(self._shrunk_variance(variance[None], n[None, None])[0].rsqrt())
-        else:
-            S = (sums.scatter.sum(0) + between.mT @ between) / n
-            self.background_whitening.copy_(inverse_root(self._shrunk(S, n)))
 
     @torch.no_grad()
     def _make_linear(self) -> None:
