@@ -2,7 +2,7 @@
 
     (cd $DATA/cifar10 && python unpack.py /tmp/cifar10.npz)
     python bench/unknown_photographs.py $DATA/grocery --parking $DATA/parking-lot-camera --cifar /tmp/cifar10.npz \
-        --out /tmp/unknown --far 0 1 2 3 4 --near 0 1 2 3 4 5 6 7 8 9
+        --out /tmp/unknown --far 0 1 2 3 4 --near 0 1 2 3 4 5
 
 Far unknown images: models of 81 products, of two kinds of parking spots, and of fruit against packages are shown photographs
 of other things, noise and constant colors. Near ones: ten of the 81 products are left out of training, others for each
@@ -197,7 +197,9 @@ class Scores:
     def softmax(self) -> Any:
         """Logistic regression fitted to the images that the Gaussian was fitted to."""
         fitted_to = [self.splits[name] for name in ("train", "validation") if name in self.splits]
-        X, y = (np.concatenate(each) for each in zip(*((self.features(s.images), s.labels) for s in fitted_to), strict=True))
+        X, y = (
+            np.concatenate(each) for each in zip(*((self.features(s.images), s.labels) for s in fitted_to), strict=True)
+        )
         return logistic_regression(self.penalty).fit(X, y)
 
     @cached_property

@@ -32,7 +32,8 @@ def exports(folder):
 
 
 @pytest.mark.parametrize("stages", [1, 2])
-def test_features_agree_with_pytorch(backbone, folder, x, stages, capfd):
+def test_features_agree_with_pytorch(backbone, folder, x, stages, capfd, caplog):
+    caplog.set_level(logging.WARNING, logger="likely.features")  # a command run before may show its messages
     f = Backbone.pretrained(str(backbone), stages)
     expected = f(x)  # with gradients enabled, PyTorch computes them
     assert not (folder / "onnx").exists()

@@ -15,8 +15,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from likely.data.dataset import Dataset, Integers, LabeledImages
 from likely.data.decoding import capture_time
@@ -61,6 +59,10 @@ def _find_groups(images: LabeledImages, options: GroupOptions) -> Integers:
 
 def merge_groups(ids: Integers, pairs: Iterable[tuple[Integers, Integers]]) -> Integers:
     """Merge groups `ids` (N,) that are linked by pairs of images (i, j), (n,) each; a group's id is the least of its images."""
+    # A service starts without scipy.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     _, first, group = np.unique(ids, return_index=True, return_inverse=True)
     linked = [(np.arange(len(ids)), first[group]), *pairs]
     i, j = (np.concatenate(each) for each in zip(*linked, strict=True))

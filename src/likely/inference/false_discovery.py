@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.stats import false_discovery_control
 from torch import Tensor
 
 
@@ -16,6 +15,8 @@ def benjamini_hochberg(p_values: Tensor, q: float) -> Tensor:
     fraction of known images among those rejected is at most q: conformal p-values of independent images that share a
     calibration set are positively dependent (PRDS; Bates 2021, Testing for outliers with conformal p-values, theorem 2).
     """
+    from scipy.stats import false_discovery_control  # a service starts without scipy
+
     rejected, is_tested = torch.zeros_like(p_values, dtype=torch.bool), ~p_values.isnan()
     if is_tested.any():
         adjusted = false_discovery_control(p_values[is_tested].double().numpy(), method="bh")
