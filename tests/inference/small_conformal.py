@@ -34,9 +34,8 @@ def split_conformal_rule(seed, n_calibration, temperature=1.5):
 @cache
 def cross_conformal_rule(seed, n, temperature=1.5):
     """A classifier whose nonconformity score is fitted to the calibration images, in five folds of n images in total."""
-    held_out = CalibrationData.from_outputs(*model_outputs(seed, 60), temperature)
     folds = [CalibrationData.from_outputs(*model_outputs(seed + 1 + k, n // 5), temperature) for k in range(5)]
-    return DecisionRule.fit_cross_conformal(held_out, folds, LOG_PRIOR, temperature)
+    return DecisionRule.fit_cross_conformal(folds, LOG_PRIOR, temperature)
 
 
 @cache

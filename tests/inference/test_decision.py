@@ -306,7 +306,7 @@ def test_without_scores_only_the_bias_correction_is_missing():
 
 def test_cross_conformal_p_values_are_valid_without_held_out_images():
     folds = [CalibrationData.from_outputs(*model_outputs(1 + k, 60), 1.5) for k in range(5)]
-    fitted = DecisionRule.fit_cross_conformal(None, folds, LOG_PRIOR, 1.5)
+    fitted = DecisionRule.fit_cross_conformal(folds, LOG_PRIOR, 1.5)
     known, y = model_outputs(50, 2000)
     own = fitted(known, log_uniform(K), 0.1).p_values[torch.arange(2000), y]
     assert 0.04 < (own <= 0.1).double().mean() < 0.16

@@ -95,7 +95,7 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     if len(folds) > 1:
         folds, T = _with_pooled_temperature(folds, log_prior, T)
         if plan.cross_conformal:
-            return DecisionRule.fit_cross_conformal(None, folds, log_prior, T)
+            return DecisionRule.fit_cross_conformal(folds, log_prior, T)
         before = CalibrationData.concatenate(folds)
     else:
         before, T = calibrator.held_out_data(splits, plan)
@@ -108,11 +108,10 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     return DecisionRule.fit(before, now, log_prior, T, training, uses_likelihood_ratio=relative)
 
 
-def fit_like(pipeline: InputPipeline, images: LabeledImages, K: int, seed: int) -> Scorer:
-    """Fit another model of the same kind as that of the pipeline, with the options chosen for it, to images of K classes."""
+def fit_like(pipeline: InputPipeline, vectors: LabeledImages, K: int, seed: int) -> Scorer:
+    """Fit another model of the same kind as that of the pipeline, with the options chosen for it, to vectors of K classes."""
     like = pipeline.model
     assert isinstance(like, FitsInClosedForm)
-    vectors = images if pipeline.features is None else pipeline.features.transform_images(images)
     task = Task(vectors.images.shape, vectors.class_counts(K))
     model = to_device(type(like)(task, like.with_chosen(like.options)), pipeline.device)
     loader = ShuffledBatches(vectors.images, vectors.labels, batch_size=BATCH_SIZE, seed=seed, augment=None)
@@ -197,11 +196,12 @@ class _Calibrator:
             pool.labels, self.K, max(1, DEFAULT_OPTIONS.max_cross_conformal_images // self.K), self.seed
         )
         calibrates = (n_folds_of_class[pool.labels] > 1) & np.isin(np.arange(len(pool)), sample)
+        vectors, added = self.pipeline.vectors(pool), [] if generated is None else [self.pipeline.vectors(generated)]
         pieces: list[CalibrationData] = []
         T = 1.0
         for k in np.unique(fold[calibrates]):
-            others = [pool.subset(np.flatnonzero(fold != k)), *([] if generated is None else [generated])]
-            model = fit_like(self.pipeline, concatenate(others), self.K, self.seed)
+            others = concatenate([vectors.subset(np.flatnonzero(fold != k)), *added])
+            model = fit_like(self.pipeline, others, self.K, self.seed)
             held_out = pool.subset(np.flatnonzero((fold == k) & calibrates))
             T = T if pieces else self.fit_temperature(model, held_out)
             pieces.append(self.data(model, held_out, T))

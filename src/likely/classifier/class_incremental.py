@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs, Scorer, SupportsMoreImages, SupportsNewClasses
+from likely.classifier.calibration import DEFAULT_OPTIONS as CALIBRATION
 from likely.classifier.predictor import Exemplars, Predictor
 from likely.classifier.scoring import model_outputs
-from likely.data.dataset import Integers, fingerprint, to_hashes
+from likely.data.dataset import Integers, image_hashes
 from likely.data.decoding import ImageWarning
 from likely.data.image_dataset import ImageDataset
 from likely.exceptions import InvalidValueError, UnsupportedError
 from likely.features.feature_extraction import ModelInput
 from likely.models.new_class import DEFAULT_NEW_CLASS
-
-N_FOLDS = 5
 
 
 def extend(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
@@ -43,14 +42,15 @@ def _load_images(predictor: Predictor, name: Any, inputs: Any) -> ImageDataset:
     return images
 
 
-def _without_known_images(predictor: Predictor, name: Any, images: ImageDataset) -> ImageDataset:
-    """Leave out images that the predictor was trained on, with a warning."""
-    is_new = ~np.isin(_hashes(images), predictor.hashes)
+def _without_known_images(predictor: Predictor, name: Any, images: ImageDataset) -> tuple[ImageDataset, Integers]:
+    """Leave out images that the predictor was trained on, with a warning; return the others with their hashes."""
+    hashes = _hashes(images)
+    is_new = ~np.isin(hashes, predictor.hashes)
     if not is_new.any():
         raise InvalidValueError(f"the model was trained on all images of {name!r}; new ones were expected")
     for i in np.flatnonzero(~is_new).tolist():
         warnings.warn(f"{images.name(i)}: the model was trained on this image", ImageWarning, stacklevel=4)
-    return images.subset(np.flatnonzero(is_new))
+    return images.subset(np.flatnonzero(is_new)), hashes[is_new]
 
 
 def _with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
@@ -66,7 +66,7 @@ def _with_new_class(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
     larger, out_of_fold = _fit_in_folds(lambda x: model.with_new_class(x, exemplars), batch)
     none = ModelOutputs.empty(model.task.n_classes + 1, predictor.decision_rule.nonconformity.mean.shape[1])
     return replace(
-        _with_images(predictor, images, len(predictor.labels)),
+        _with_images(predictor, images, _hashes(images), len(predictor.labels)),
         model=larger,
         decision_rule=predictor.decision_rule.with_new_class(out_of_fold or none),
         exemplars=_exemplars_with_new_class(predictor.exemplars, larger, batch.x),
@@ -82,27 +82,27 @@ def _with_more_images(predictor: Predictor, name: Any, inputs: Any) -> Predictor
         raise UnsupportedError(
             f"{predictor.family!r} cannot learn more images of {name!r} alone; train it anew with them, or use 'gaussian'"
         )
-    images = _without_known_images(predictor, name, _load_images(predictor, name, inputs))
+    images, hashes = _without_known_images(predictor, name, _load_images(predictor, name, inputs))
     batch = ModelInput.concatenate(list(predictor.input_pipeline.model_inputs(images)))
     better, out_of_fold = _fit_in_folds(lambda x: model.with_more_images(x, c), batch)
     rule = predictor.decision_rule
     rule = rule if out_of_fold is None else rule.with_more_images(out_of_fold, c)
-    return replace(_with_images(predictor, images, c), model=better, decision_rule=rule)
+    return replace(_with_images(predictor, images, hashes, c), model=better, decision_rule=rule)
 
 
-def _with_images(predictor: Predictor, images: ImageDataset, c: int) -> Predictor:
+def _with_images(predictor: Predictor, images: ImageDataset, hashes: Integers, c: int) -> Predictor:
     """Note images of class c in the hashes and in the image decoder; the predictor is a new one without a name."""
     decoder = predictor.feature_decoder
     return replace(
         predictor,
         feature_decoder=None if decoder is None else decoder.with_new_class(images, c),
-        hashes=np.concatenate([predictor.hashes, _hashes(images)]),
+        hashes=np.concatenate([predictor.hashes, hashes]),
         id=None,
     )
 
 
 def _hashes(images: ImageDataset) -> Integers:
-    return to_hashes(map(fingerprint, images.batch(np.arange(len(images))).numpy()))
+    return image_hashes(images.batch(np.arange(len(images))).numpy())
 
 
 @torch.inference_mode()
@@ -124,10 +124,10 @@ def _fit_in_folds(fit: Callable[[Tensor], Scorer], inputs: ModelInput) -> tuple[
 
     Cross-conformal prediction (Vovk 2015), a fifth of the images at a time; None for a single image.
     """
-    n = len(inputs.x)
-    fold = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % N_FOLDS
+    n, n_folds = len(inputs.x), CALIBRATION.n_folds
+    fold = torch.randperm(n, generator=torch.Generator().manual_seed(0)) % n_folds
     found = []
-    for k in range(min(N_FOLDS, n) if n > 1 else 0):
+    for k in range(min(n_folds, n) if n > 1 else 0):
         found.append(
             model_outputs(fit(inputs.x[fold != k]), inputs.subset(fold == k).split(DEFAULT_NEW_CLASS.batch_size))
         )

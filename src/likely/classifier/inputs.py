@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from likely.base import Scorer, to_unit
+from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ImageDataset, prefetch
 from likely.exceptions import InvalidValueError
 from likely.features.feature_extraction import FeaturePipeline, ModelInput
@@ -45,6 +46,10 @@ class InputPipeline:
         if self.features is None or batch.ndim != 4:
             return ModelInput(self.to_model(batch))
         return self.features.model_input(batch)
+
+    def vectors(self, images: LabeledImages) -> LabeledImages:
+        """Replace images by their features; a model of vectors, or of pixels, takes them as they are."""
+        return images if self.features is None else self.features.transform_images(images)
 
     def differentiable(self, x: Tensor) -> ModelInput:
         """Return the model's inputs for images x (B, C, H, W) in [0, 1], with gradients."""

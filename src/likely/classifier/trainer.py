@@ -123,8 +123,8 @@ class Trainer:
         self.state.load_best()
         selected, calibration = self._model.eval(), self.splits.calibration
         if self.plan.refits and len(self.splits.validation):
-            images = self.plan.final_images(self.splits)
-            self._model = fit_like(self.pipeline, images, len(self.classes), self.spec.seed)
+            vectors = self.pipeline.vectors(self.plan.final_images(self.splits))
+            self._model = fit_like(self.pipeline, vectors, len(self.classes), self.spec.seed)
         pipeline = self.pipeline
         splits = (self.splits.train, self.splits.validation, calibration)
         self.predictor = Predictor(
@@ -196,7 +196,7 @@ class Trainer:
         except (KeyError, RuntimeError, ValueError) as error:  # other names or shapes than this version's
             raise CheckpointError(
                 f"the unfinished training is of another {self.choice.family} than this version's; go on with the version "
-                "of Likely that began it, or train anew"
+                "of Likely that began it, or start again"
             ) from error
 
     @property

@@ -32,6 +32,11 @@ def to_hashes(fingerprints: Iterable[bytes]) -> Integers:
     return np.frombuffer(b"".join(fingerprints), "<i8").astype(np.int64)
 
 
+def image_hashes(images: Iterable[Array]) -> Integers:
+    """Return the content hashes of images (C, H, W), or of vectors, (N,)."""
+    return to_hashes(map(fingerprint, images))
+
+
 @dataclass(frozen=True, eq=False)
 class LabeledImages:
     """N images with class indices (N,), -1 for unlabeled, and content hashes (N,).

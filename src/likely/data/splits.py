@@ -120,12 +120,13 @@ def split(
     is_free[group[conflicting | (classes < 0)]] = False
     pairs = np.unique(np.column_stack([classes, group])[classes >= 0], axis=0)  # each class with each of its groups
     n_classes = np.bincount(pairs[:, 1], minlength=len(is_free))
-    rooms = {c: fractions.counts(int((pairs[:, 0] == c).sum())) for c in np.unique(pairs[:, 0]).tolist()}
+    present, starts = np.unique(pairs[:, 0], return_index=True)
+    groups_of_class = np.split(pairs[:, 1], starts)[1:]
+    rooms = {c: fractions.counts(len(own)) for c, own in zip(present.tolist(), groups_of_class, strict=True)}
     split_of = np.full(len(is_free), _TRAIN)
     for g in np.random.default_rng(seed).permutation(np.flatnonzero(is_free & (n_classes > 1))):
         split_of[g] = _take_room([rooms[c] for c in pairs[pairs[:, 1] == g, 0].tolist()])
-    for c, room in rooms.items():
-        own = pairs[pairs[:, 0] == c, 1]
+    for (c, room), own in zip(rooms.items(), groups_of_class, strict=True):
         own = own[is_free[own] & (n_classes[own] == 1)]
         order = np.random.default_rng((seed, c)).permutation(len(own))
         ends = np.cumsum([0, *room.values()])

@@ -15,7 +15,7 @@ from pydantic import Field
 from likely.base import GenerativeModel
 from likely.classifier import Predictor
 from likely.classifier.sampling import sample
-from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.data.dataset import LabeledImages, image_hashes
 from likely.data.image_dataset import ArrayDataset, ImageDataset
 from likely.data.quality.near_duplicates import Thumbnails
 from likely.evaluation.metrics import Floats, Interval, Ints, clopper_pearson
@@ -146,7 +146,7 @@ def sample_images(classifier: Predictor, n_per_class: int | Sequence[int], seed:
     pixels = np.concatenate([sample(classifier, name, n, seed=seed + c) for c, (name, n) in requests if n])
     labels = np.repeat(np.arange(len(counts), dtype=np.int64), counts)
     images = ArrayDataset(pixels, lambda i: f"generated image {i}")
-    return LabeledImages(images, labels, to_hashes(fingerprint(image) for image in pixels))
+    return LabeledImages(images, labels, image_hashes(pixels))
 
 
 def sample_quality(

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from likely.classifier import Predictor
-from likely.data.dataset import LabeledImages, fingerprint, to_hashes
+from likely.data.dataset import LabeledImages, image_hashes
 from likely.data.image_dataset import ArrayDataset
 from likely.data.preprocessing import ImageFormat
 from likely.evaluation.extractors import resized
@@ -77,4 +77,4 @@ def generate_images(
     pixels = resized(generated.images.batch(np.arange(len(generated))).numpy(), format)
     index = np.array([classes.index(name) for name in generator.labels], np.int64)
     images = ArrayDataset(pixels, lambda i: f"generated image {i}")
-    return LabeledImages(images, index[generated.labels], to_hashes(fingerprint(image) for image in pixels))
+    return LabeledImages(images, index[generated.labels], image_hashes(pixels))

@@ -125,9 +125,10 @@ class TrainingSetup:
         counts = train.n_groups_by_class(len(self.dataset.classes)).tolist()
         few = [name for name, n in zip(self.dataset.classes, counts, strict=True) if n < MIN_GROUPS]
         number = f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
-        return (number, f"classes of fewer than {MIN_GROUPS} groups, for training only: {', '.join(few)}")[
-            : 1 + bool(few)
-        ]
+        return (
+            number,
+            *([f"classes of fewer than {MIN_GROUPS} groups, for training only: {', '.join(few)}"] if few else []),
+        )
 
     @property
     def eval_images(self) -> LabeledImages:

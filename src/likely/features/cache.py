@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likely.data.dataset import fingerprint, to_hashes
+from likely.data.dataset import image_hashes
 
 _Rows: TypeAlias = Mapping[int, NDArray[np.float32]]
 _KEYS_PER_QUERY = 500  # SQLite allows some 32,000 values
@@ -35,7 +35,7 @@ class FeatureCache:
 
     def lookup(self, pixels: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """Return a vector per uint8 image (B, C, H, W), (B, D) on the CPU; compute and store the missing ones."""
-        keys = to_hashes(fingerprint(image) for image in pixels.numpy()).tolist()
+        keys = image_hashes(pixels.numpy()).tolist()
         index = {key: i for i, key in enumerate(keys) if key not in self._in_memory}
         self._in_memory |= {key: torch.from_numpy(row.copy()) for key, row in self.get(index).items()}
         if missing := [key for key in index if key not in self._in_memory]:

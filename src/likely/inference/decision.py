@@ -147,43 +147,27 @@ class DecisionRule:
         their labels (N,); without it the nonconformity score is fitted to the held-out images alone.
         """
         K = len(log_prior)
-        nonconformity = NonconformityScore.fit(training, held_out.labeled_statistics, K)
-        ratio = _fit_likelihood_ratio(held_out, K) if uses_likelihood_ratio else None
-        scores = _Scores.fit(nonconformity, ratio, held_out)
+        scores = _Scores.fit(held_out, K, training, uses_likelihood_ratio=uses_likelihood_ratio)
         return cls._calibrated(scores, scores.of(calibration), (held_out, calibration), log_prior, temperature)
 
     @classmethod
     def fit_cross_conformal(
-        cls, held_out: CalibrationData | None, folds: Sequence[CalibrationData], log_prior: Tensor, temperature: float
+        cls, folds: Sequence[CalibrationData], log_prior: Tensor, temperature: float
     ) -> DecisionRule:
         """Fit scores and p-values to the same training images, in two or more folds (cross-conformal prediction, Vovk 2015).
 
         The outputs of each fold come from a model fitted to the other folds, and its nonconformity scores and reference
-        distributions are again fitted to the other folds alone. Without held-out images, they are standardized with the
-        other folds as well. Test images are scored by the model and the scores of all folds.
+        distributions are again fitted to the other folds alone. Test images are scored by the model and the scores of all
+        folds.
         """
         K = len(log_prior)
-        held_out_ratio = None if held_out is None else _fit_likelihood_ratio(held_out, K)
-
-        def fit_scores(others: CalibrationData) -> _Scores:
-            if held_out is None:
-                score, ratio = (
-                    NonconformityScore.fit(None, others.labeled_statistics, K),
-                    _fit_likelihood_ratio(others, K),
-                )
-            else:
-                score = NonconformityScore.fit(others.labeled_statistics, held_out.labeled_statistics, K)
-                ratio = held_out_ratio
-            return _Scores.fit(score, ratio, others)
-
         others = (
             CalibrationData.concatenate([each.without_scores() for each in folds if each is not fold]) for fold in folds
         )
-        found = [fit_scores(rest).of(fold) for rest, fold in zip(others, folds, strict=True)]
+        found = [_Scores.fit(rest, K).of(fold) for rest, fold in zip(others, folds, strict=True)]
         whole = CalibrationData.concatenate(folds)
         true_class, of_image = (torch.cat(each) for each in zip(*found, strict=True))
-        images = held_out or whole, whole
-        rule = cls._calibrated(fit_scores(whole), (true_class, of_image), images, log_prior, temperature)
+        rule = cls._calibrated(_Scores.fit(whole, K), (true_class, of_image), (whole, whole), log_prior, temperature)
         return replace(rule, method=CalibrationMethod.CROSS_CONFORMAL)
 
     @classmethod
@@ -337,12 +321,20 @@ class _Scores(NamedTuple):
     @classmethod
     def fit(
         cls,
-        nonconformity: NonconformityScore,
-        likelihood_ratio: LikelihoodRatioScore | None,
         reference: CalibrationData,
+        K: int,
+        training: StatisticsOfTrueClass | None = None,
+        *,
+        uses_likelihood_ratio: bool = True,
     ) -> _Scores:
-        """Fit the image score to reference images."""
-        return cls(nonconformity, likelihood_ratio, ImageScore.fit(reference.components(nonconformity)))
+        """Fit all scores to reference images; those of classes to training images as well, if there are any.
+
+        A single class has no background, and so no likelihood ratio.
+        """
+        nonconformity = NonconformityScore.fit(training, reference.labeled_statistics, K)
+        has_ratio = uses_likelihood_ratio and K > 1
+        ratio = LikelihoodRatioScore.fit(reference.log_ratio, reference.labels, K) if has_ratio else None
+        return cls(nonconformity, ratio, ImageScore.fit(reference.components(nonconformity)))
 
     def of(self, images: CalibrationData) -> tuple[Tensor, Tensor]:
         """Return the scores of images under their true classes, and those of the images themselves, (N,) each."""
@@ -354,8 +346,3 @@ class _Scores(NamedTuple):
         if self.likelihood_ratio is None:
             return score
         return combine_max(score, self.likelihood_ratio.score_true_class(images.log_ratio, images.labels))
-
-
-def _fit_likelihood_ratio(images: CalibrationData, K: int) -> LikelihoodRatioScore | None:
-    """Fit to images under their true classes; None for a single class, which has no background."""
-    return LikelihoodRatioScore.fit(images.log_ratio, images.labels, K) if K > 1 else None

@@ -17,8 +17,20 @@ from torch import Tensor
 from likely.base import ModelOutputs
 from likely.inference.posterior import entropy
 
-TAIL_QUANTILE = 0.9  # above it, the survival function is exponential
-MAX_CANDIDATES = 10  # classes per image whose statistics are kept for calibration
+
+@dataclass(frozen=True)
+class ImageScoreOptions:
+    """Constants of the image score.
+
+    `tail_quantile`: quantile of the reference images above which the survival function is exponential.
+    `max_candidates`: most probable classes to which a distance is computed, and whose statistics are kept for calibration.
+    """
+
+    tail_quantile: float = 0.9
+    max_candidates: int = 10
+
+
+DEFAULT_OPTIONS = ImageScoreOptions()
 
 
 def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tensor) -> dict[str, Tensor]:
@@ -35,7 +47,7 @@ def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tens
 
 def candidates(log_scores: Tensor) -> Tensor:
     """Return the classes to which the distance is computed, the most probable ones: (B, K) -> (B, min(K, 10))."""
-    return log_scores.topk(min(log_scores.shape[1], MAX_CANDIDATES), 1).indices
+    return log_scores.topk(min(log_scores.shape[1], DEFAULT_OPTIONS.max_candidates), 1).indices
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,9 @@ class ReferenceDistribution:
     def fit(cls, x: Tensor) -> ReferenceDistribution:
         """Fit to the values of reference images, (n,)."""
         values = x.double().sort().values
-        threshold = values[int(TAIL_QUANTILE * len(values))] if len(values) else values.new_tensor(torch.inf)
+        threshold = (
+            values[int(DEFAULT_OPTIONS.tail_quantile * len(values))] if len(values) else values.new_tensor(torch.inf)
+        )
         excess = (values - threshold)[values > threshold]
         return cls(values, threshold.clone(), excess.mean() if len(excess) else values.new_tensor(torch.inf))
 

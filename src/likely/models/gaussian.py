@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -28,7 +27,7 @@ from likely.base import (
 )
 from likely.exceptions import InvalidValueError
 from likely.networks.blocks import standard_normal
-from likely.networks.covariance import ScatterStatistics, inverse, inverse_root, oracle_shrinkage
+from likely.networks.covariance import MarginalNormal, ScatterStatistics, inverse, inverse_root, oracle_shrinkage
 from likely.networks.likelihoods import BIN
 from likely.options import Options
 
@@ -222,10 +221,10 @@ class Gaussian(
         for is_observed, rows in self._images_by_mask(observed):
             values, mean = x[rows].flatten(1)[:, is_observed].double(), self.mean[:, is_observed]
             if self.covariance == "diagonal":
-                marginals = [_Marginal(m, W[is_observed]) for m, W in zip(mean, self.whitening, strict=True)]
+                marginals = [MarginalNormal(m, W[is_observed]) for m, W in zip(mean, self.whitening, strict=True)]
             else:
                 roots = [inverse_root(S[is_observed][:, is_observed]) for S in self._covariances()]
-                marginals = [_Marginal(m, roots[c % len(roots)]) for c, m in enumerate(mean)]
+                marginals = [MarginalNormal(m, roots[c % len(roots)]) for c, m in enumerate(mean)]
             L[rows] = torch.stack([each.log_density(values, noisy=noisy) for each in marginals], 1).float()
         return L
 
@@ -300,7 +299,7 @@ class Gaussian(
         if self.covariance == "diagonal":
             # Variances of few images are noisy: shrink them toward the pooled ones.
             n = sums.count.clamp_min(1)[:, None]
-            whitening = self._shrunk_variance(_class_variances(sums, self.constants.pseudo_count), n).rsqrt()
+            whitening = self._shrunk_variance(sums.class_variances(self.constants.pseudo_count), n).rsqrt()
         else:
             freedom = sums.freedom[None] if self.covariance == "tied" else sums.count.clamp_min(1)
             pairs = zip(sums.scatter, freedom, strict=True)
@@ -397,31 +396,6 @@ class Gaussian(
 
 def _after_loading(model: Gaussian, _: object) -> None:  # a lambda could not be pickled
     model._make_linear()
-
-
-@dataclass(frozen=True)
-class _Marginal:
-    """Marginal N(mean, Σ) of n observed values: mean (n,), whitening W (n, n) with Wᵀ W = Σ⁻¹, or its diagonal (n,)."""
-
-    mean: Tensor
-    whitening: Tensor
-
-    def log_density(self, x: Tensor, *, noisy: bool) -> Tensor:
-        """Return the log density (B,) of (B, n) in nats; `noisy` adds bin volume and dequantization noise of 8-bit pixels."""
-        W, n = self.whitening, len(self.mean)
-        scale = W if W.ndim == 1 else W.diagonal()
-        log_normalizer = scale.log().sum() - 0.5 * n * math.log(2 * math.pi)
-        if noisy:
-            log_normalizer = log_normalizer + n * math.log(BIN) - W.square().sum() * BIN**2 / 24
-        offsets = x - self.mean
-        return log_normalizer - 0.5 * (offsets * W if W.ndim == 1 else offsets @ W.mT).square().sum(1)
-
-
-def _class_variances(sums: ScatterStatistics, pseudo_count: float) -> Tensor:
-    """Return class variances (K, D) shrunk toward the pooled variances, more for classes with fewer images."""
-    pooled = sums.scatter.sum(0) / sums.freedom
-    weight = (sums.count / (sums.count + pseudo_count))[:, None]
-    return weight * sums.scatter / sums.count.clamp_min(1)[:, None] + (1 - weight) * pooled
 
 
 def _normalized(L: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
-"""Class means and covariances accumulated batch by batch, their shrinkage and their inversion."""
+"""Class means and covariances accumulated batch by batch, their shrinkage and inversion, and marginal densities."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from likely.networks.likelihoods import BIN
 
 
 @dataclass
@@ -31,6 +34,12 @@ class ScatterStatistics:
         n, spent = self.count.sum(), (self.count > 0).sum()
         return torch.where(n > spent, n - spent, n).clamp_min(1)
 
+    def class_variances(self, pseudo_count: float) -> Tensor:
+        """Return class variances (K, D) shrunk toward the pooled variances, more for classes with fewer images."""
+        pooled = self.scatter.sum(0) / self.freedom
+        weight = (self.count / (self.count + pseudo_count))[:, None]
+        return weight * self.scatter / self.count.clamp_min(1)[:, None] + (1 - weight) * pooled
+
     def update(self, x: Tensor, y: Tensor) -> None:
         """Merge a batch x (B, D) of classes y (B,), into the statistics."""
         present, index, n = torch.unique(y, return_inverse=True, return_counts=True)  # (k,), (B,), (k,)
@@ -53,6 +62,24 @@ class ScatterStatistics:
             for i, c in enumerate(present.tolist()):
                 own = within[index == i]
                 self.scatter[c] += own.mT @ own + torch.outer(between[i], between[i])
+
+
+@dataclass(frozen=True)
+class MarginalNormal:
+    """Marginal N(mean, Σ) of n observed values: mean (n,), whitening W (n, n) with Wᵀ W = Σ⁻¹, or its diagonal (n,)."""
+
+    mean: Tensor
+    whitening: Tensor
+
+    def log_density(self, x: Tensor, *, noisy: bool) -> Tensor:
+        """Return the log density (B,) of (B, n) in nats; `noisy` adds bin volume and dequantization noise of 8-bit pixels."""
+        W, n = self.whitening, len(self.mean)
+        scale = W if W.ndim == 1 else W.diagonal()
+        log_normalizer = scale.log().sum() - 0.5 * n * math.log(2 * math.pi)
+        if noisy:
+            log_normalizer = log_normalizer + n * math.log(BIN) - W.square().sum() * BIN**2 / 24
+        offsets = x - self.mean
+        return log_normalizer - 0.5 * (offsets * W if W.ndim == 1 else offsets @ W.mT).square().sum(1)
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
