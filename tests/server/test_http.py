@@ -223,6 +223,17 @@ def test_map_contains_all_classes_and_predictions_have_coordinates(client, folde
     assert nearest["label"] in [each["label"] for each in answer["classes"]]
 
 
+def test_drift_is_measured_on_the_p_values_of_images_whatever_guarantee_clients_ask_for(client, store):
+    pictures = [digit_png(1297 + i) for i in range(4)]
+    p_values = {}
+    for guarantee in ("overall", "class"):
+        answers = classify(client, *pictures, guarantee=guarantee)
+        p_values[guarantee] = [each["p_value"] for each in answers]
+    assert p_values["class"] != p_values["overall"]
+    recent = store.latest_p_values(answers[0]["model"], 8)
+    assert sorted(recent) == sorted(p_values["overall"] * 2)
+
+
 def test_drift_is_detected_from_enough_images(trained, tmp_path):
     store = Store.open(tmp_path / "store")
     with TestClient(

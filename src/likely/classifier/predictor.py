@@ -129,11 +129,11 @@ class Predictor:
         return self.decision_rule(outputs, self.log_prior if log_prior is None else log_prior, alpha, guarantee)
 
     def predictions(
-        self, images: ImageDataset, output: ConformalOutput, top_k: int | None = None
+        self, names: Sequence[str], output: ConformalOutput, top_k: int | None = None
     ) -> Iterator[Prediction]:
-        """Yield the prediction for each image; `top_k` limits the classes that it lists."""
+        """Yield the prediction for each image, called by its name; `top_k` limits the classes that it lists."""
         return predictions(
-            output, _names(images), self._bits_per_dim(output.log_likelihood), LabelNames(self.labels, self.id, top_k)
+            output, names, self._bits_per_dim(output.log_likelihood), LabelNames(self.labels, self.id, top_k)
         )
 
     def classify(
@@ -164,7 +164,7 @@ class Predictor:
 
         def whole(images: ImageDataset) -> Iterator[Prediction]:
             for block, outputs in self.batches(images):
-                yield from self.predictions(block, self.decide(outputs, log_prior, alpha, guarantee), top_k)
+                yield from self.predictions(_names(block), self.decide(outputs, log_prior, alpha, guarantee), top_k)
 
         def masked(images: ImageDataset, masks: Tensor) -> Iterator[Prediction]:
             rule = decision_rule or DecisionRule.uncalibrated(len(self.labels), self.decision_rule.temperature)

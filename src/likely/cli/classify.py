@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from likely.classifier import Predictor
     from likely.cli.writers import Writer
     from likely.data.image_dataset import ImageBatch
+    from likely.data.sources.base import LoadError
     from likely.inference.decision import ConformalOutput
     from likely.prediction import Prediction
 
@@ -213,27 +214,26 @@ def _joint_predictions(
 
     The prior may be the one that they suggest, and --fdr compares their p-values.
     """
-    import numpy as np
-
     from likely.prediction import Prediction
 
-    batches, outputs = [], []
+    inputs, outputs = [], []
     for _, batch in _chunks(classifier, paths):
+        inputs.append((batch.readable_names, batch.errors))  # the pixels of all images may not fit into memory
         outputs.append(classifier.outputs(batch.images))
-        first = batch.pixels[:1].copy()
-        batches.append(replace(batch, pixels=np.broadcast_to(first, batch.pixels.shape)))  # frees the pixels
     adapts = prior == ADAPT
     pi = adapted_log_prior(classifier, outputs, options.alpha) if adapts else log_prior(classifier, prior)
     decisions = [classifier.decide(each, pi, options.alpha, options.guarantee) for each in outputs]
     if options.fdr is not None:
         decisions = _with_false_discovery_rate(classifier, decisions, options.fdr)
 
-    def predictions(batch: ImageBatch, decision: ConformalOutput) -> Iterator[Prediction]:
-        found = classifier.predictions(batch.images, decision, options.top_k)
-        for error in batch.errors:
+    def predictions(
+        names: Sequence[str], errors: Sequence[LoadError | None], decision: ConformalOutput
+    ) -> Iterator[Prediction]:
+        found = classifier.predictions(names, decision, options.top_k)
+        for error in errors:
             yield Prediction.failed(error.source, error.message, model=classifier.id) if error else next(found)
 
-    return chain.from_iterable(map(predictions, batches, decisions))
+    return chain.from_iterable(predictions(*each, decision) for each, decision in zip(inputs, decisions, strict=True))
 
 
 def _with_false_discovery_rate(

@@ -210,5 +210,9 @@ class ImageBatch:
     @property
     def images(self) -> ImageDataset:
         """The M readable images under their names."""
-        names = [name for name, error in zip(self.names, self.errors, strict=True) if error is None]
-        return ArrayDataset(self.pixels, names.__getitem__)
+        return ArrayDataset(self.pixels, self.readable_names.__getitem__)
+
+    @property
+    def readable_names(self) -> list[str]:
+        """The names of the M readable images."""
+        return [name for name, error in zip(self.names, self.errors, strict=True) if error is None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -62,10 +63,11 @@ class ClassifyJob(NamedTuple):
 
 
 class _LocatedPrediction(NamedTuple):
-    """Prediction with its 2-D embedding, if the model has one."""
+    """Prediction with the p-value of the image, whatever the guarantee, and its 2-D embedding, if the model has one."""
 
     prediction: Prediction
-    embedding_2d: tuple[float, float] | None
+    image_p_value: float | None
+    embedding_2d: tuple[float, float] | None = None
 
 
 class StoredPrediction(NamedTuple):
@@ -308,14 +310,15 @@ def _batch(images: Sequence[DecodedImage]) -> ImageBatch:
 
 def _classify(kind: object, decoded: Sequence[DecodedImage]) -> list[_LocatedPrediction]:
     assert isinstance(kind, _Kind)
-    model, images = kind.model, _batch(decoded).images
-    outputs = model.predictor.outputs(images)
+    model, batch = kind.model, _batch(decoded)
+    outputs = model.predictor.outputs(batch.images)
     output = model.predictor.decide(outputs, alpha=kind.alpha, guarantee=kind.guarantee)
-    predictions = model.predictor.predictions(images, output)
+    predictions = model.predictor.predictions(batch.names, output)
+    p_values = [None if math.isnan(p) else p for p in output.image_p_value.tolist()]
     if model.projection is None or outputs.latent is None:
-        return [_LocatedPrediction(prediction, None) for prediction in predictions]
-    points = model.projection(outputs.latent).tolist()
-    return [_LocatedPrediction(prediction, (x, y)) for prediction, (x, y) in zip(predictions, points, strict=True)]
+        return list(map(_LocatedPrediction, predictions, p_values))
+    points = ((x, y) for x, y in model.projection(outputs.latent).tolist())
+    return list(map(_LocatedPrediction, predictions, p_values, points))
 
 
 def _new_prediction(
@@ -332,4 +335,5 @@ def _new_prediction(
         job.request,
         None if job.key is None else job.key.id,
         located.embedding_2d,
+        located.image_p_value,
     )

@@ -127,7 +127,7 @@ class PredictionRow(Base):
     status: Mapped[str] = mapped_column(String(16))
     label: Mapped[str | None] = mapped_column(WORD)
     probability: Mapped[float | None]
-    p_value: Mapped[float | None]
+    p_value: Mapped[float | None]  # of the guarantee `overall`, whichever was asked for
     disagrees_with_previous: Mapped[bool]  # with an earlier version of the model, for the same image
     embedding_x: Mapped[float | None]  # 2-D projection of the image
     embedding_y: Mapped[float | None]

@@ -55,6 +55,7 @@ class NewPrediction:
     request: str
     key: str | None = None
     embedding_2d: tuple[float, float] | None = None  # in the model's 2-D projection
+    image_p_value: float | None = None  # that of the guarantee `overall`, for drift detection
 
 
 class Store:
@@ -179,7 +180,7 @@ class Store:
             return class_stats(session, model)
 
     def latest_p_values(self, model: str, n: int) -> list[float]:
-        """Return the p-values of the last n images that a version of a model classified."""
+        """Return the p-values, of the guarantee `overall`, of the last n images that a version of a model classified."""
         known = (PredictionRow.model == model) & PredictionRow.p_value.is_not(None)
         with Session(self.engine) as session:
             found = session.scalars(
@@ -277,7 +278,7 @@ def _prediction_row(
 ) -> PredictionRow:
     prediction = new.prediction
     changed = before is not None and before != (prediction.label, prediction.status.value)
-    columns = {"label": prediction.label, "probability": prediction.probability, "p_value": prediction.p_value}
+    columns = {"label": prediction.label, "probability": prediction.probability, "p_value": new.image_p_value}
     return PredictionRow(
         id=row_id(),
         created=now,
