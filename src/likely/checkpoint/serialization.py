@@ -54,6 +54,8 @@ class _DocumentFields(_Stored):
     task: _TaskFields
     temperature: float = Field(gt=0, le=1e12, allow_inf_nan=False)
     calibration: str
+    image_calibration: str = ""
+    score_temperature: float = Field(1.0, gt=0, le=1e12, allow_inf_nan=False)
     seed: int = Field(ge=0)
     options: Json
     training: Json

@@ -23,6 +23,7 @@ from likely.classifier import class_incremental, explanation, prior_adaptation, 
 from likely.classifier.explanation import Explanation, Imputation
 from likely.classifier.predictor import Predictor
 from likely.classifier.prior_adaptation import PriorAdaptation
+from likely.classifier.recalibration import recalibrate
 from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data import arrays
 from likely.data.decoding import ImageWarning
@@ -192,6 +193,27 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Return a classifier that learned a class from images, a new one or one that it has; the others stay as they are."""
         return self._with(class_incremental.extend(self._fitted, name, inputs))
 
+    def calibrate(self, X: Any, y: ArrayLike | None = None, *, alpha: float = 0.05) -> Self:
+        """Return a classifier calibrated with images X of known classes from where it is used; the model stays as it is.
+
+        At most a fraction alpha of images exchangeable with X is rejected as unknown: X replaces the calibration images of the
+        training and holds at least 1 / alpha − 1 images that it was not trained on; others are left out with a warning. Labels
+        y, None where unknown, also fit the temperature, and calibrate each class with at least 1 / alpha of the images.
+        """
+        predictor = self._fitted
+        if predictor.format is None:
+            X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        labels = np.full(len(X), -1) if y is None else self._indices(y, len(X))
+        dataset = arrays.labeled_dataset(X, labels, predictor.labels, predictor.format or ImageOptions())
+        assert dataset.train is not None
+        found = recalibrate(predictor, dataset.train, alpha)
+        for error in dataset.errors:
+            warnings.warn(error.message, ImageWarning, stacklevel=2)
+        if found.n_skipped:
+            message = f"{found.n_skipped:,} images were left out, because the model was trained on them"
+            warnings.warn(message, ImageWarning, stacklevel=2)
+        return self._with(found.predictor)
+
     def save(self, folder: str | Path) -> None:
         """Write a model folder: model.safetensors and model.json."""
         self.predictor_ = serialization.save(self._fitted, folder)
@@ -239,6 +261,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if len(X) != len(y):
             raise InvalidValueError(f"X holds {len(X)} images and y {len(y)} labels; one label an image was expected")
         return X, y
+
+    def _indices(self, y: ArrayLike, n: int) -> NDArray[np.int64]:
+        """Return the class index of each of n labels, −1 for None; InvalidValueError names labels that are no class."""
+        names = [None if label is None else str(label) for label in np.asarray(y, object)]
+        if len(names) != n:
+            raise InvalidValueError(f"X holds {n} images and y {len(names)} labels; one label an image was expected")
+        return np.array([-1 if name is None else self._fitted.index(name) for name in names], np.int64)
 
     def _images(self, X: Any) -> ImageDataset:
         format = self._fitted.format

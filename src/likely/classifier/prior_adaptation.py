@@ -38,5 +38,5 @@ def adapt_prior(predictor: Predictor, batches: Iterable[ModelOutputs], alpha: fl
             f"{n_unknown} images, all unknown, do not determine a class prior; expected at least one known one"
         )
     rule = predictor.decision_rule
-    estimate = estimate_prior(known, predictor.log_prior, rule.temperature, rule.bias_correction)
+    estimate = estimate_prior(known, predictor.log_prior, rule.score_temperature, rule.bias_correction)
     return PriorAdaptation(estimate, n_unknown)

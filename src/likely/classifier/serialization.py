@@ -69,6 +69,8 @@ def _to_state(predictor: Predictor) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "task": {"shape": model.task.shape, "class_counts": model.task.class_counts},
         "temperature": predictor.decision_rule.temperature,
         "calibration": predictor.decision_rule.method,
+        "image_calibration": predictor.decision_rule.image_method,
+        "score_temperature": predictor.decision_rule.score_temperature,
         "seed": predictor.seed,
         "options": model.options.model_dump(),
         "training": predictor.training.model_dump(),
@@ -92,9 +94,7 @@ def _from_state(
         else None,
         classes=np.asarray(document["classes"], dtype=document["classes_dtype"]),
         log_prior=tensors["log_prior"],
-        decision_rule=DecisionRule.from_tensors(
-            tensors, float(document["temperature"]), CalibrationMethod(document["calibration"])
-        ),
+        decision_rule=_decision_rule(tensors, document),
         features=None if features is None else to_device(features.eval(), device),
         training=TrainingOptions.from_stored(document["training"], f"{path}: training"),
         seed=document["seed"],
@@ -105,6 +105,18 @@ def _from_state(
     )
     _require_consistent(predictor, document["classes"])
     return predictor
+
+
+def _decision_rule(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> DecisionRule:
+    """Restore the rule; the p-values of images may have been calibrated again, and the posterior may have a new temperature."""
+    rule = DecisionRule.from_tensors(
+        tensors, float(document["temperature"]), CalibrationMethod(document["calibration"])
+    )
+    return replace(
+        rule,
+        score_temperature=float(document.get("score_temperature", rule.score_temperature)),
+        image_method=CalibrationMethod(document.get("image_calibration", rule.image_method)),
+    )
 
 
 def _first_lines(error: Exception) -> str:

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {  # where each command is defined, an
     "train": ("train:command", "Train a model on DATA and write a model folder."),
     "classify": ("classify:command", "Classify images, and reject those of no known class."),
     "evaluate": ("evaluate:command", "Measure a model on labeled images that it was not trained on."),
+    "calibrate": ("calibrate:command", "Calibrate a model with images of the place where it is used."),
     "benchmark": ("benchmark:command", "Compare model families with a softmax baseline for equal training time."),
     "generate": ("generate:command", "Sample new images of the classes."),
     "explain": ("explain:command", "Explain why an image belongs to one class rather than another."),

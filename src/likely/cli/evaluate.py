@@ -88,6 +88,8 @@ def command(
     Images that MODEL was trained on are skipped and counted. Exit code 1 if a file could not be read, 2 if no image is left.
     """
     from likely.cli.console import print_skipped
+    from likely.reporting.build import false_alarms
+    from likely.reporting.html.caveats import false_alarm_caveats
 
     robustness = _RobustnessOptions(*(options.pop(name) for name in _RobustnessOptions.__dataclass_fields__))
     if robustness.is_requested and baseline is None:
@@ -106,6 +108,8 @@ def command(
         click.echo(json.dumps(found.as_json(), ensure_ascii=False))
     else:
         found.print()
+    for caveat in false_alarm_caveats(false_alarms(classifier, result), result.classes):
+        click.echo(caveat, err=True)
     if report is not None:
         _write_report(report, classifier, model.folder, split.images, found)
     sys.exit(1 if errors else 0)

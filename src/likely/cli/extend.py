@@ -70,12 +70,12 @@ def command(model: ModelArgument, classes: tuple[tuple[str, Path], ...], out: Pa
     \b
     likely extend model sandal=photos/sandals --out larger
     """
-    from likely.cli.output_folder import clear
+    from likely.cli.output_folder import check_out, clear
     from likely.evaluation.training_record import load_record
     from likely.experiment import save_extended
 
     _check_names([name for name, _ in classes])
-    _check_out(model.folder, out, overwrite)
+    check_out(model.folder, out, overwrite)
     load_record(model.folder)  # before anything is removed: the new folder needs it
     classifier, counts, failed = model.classifier_of_images("extend"), {}, False
     for name, folder in classes:
@@ -94,17 +94,6 @@ def _check_names(names: list[str]) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise click.UsageError(f"{repeated!r} is named twice; put its images into one folder")
-
-
-def _check_out(folder: Path, out: Path, overwrite: bool) -> None:
-    from likely.cli.output_folder import check_output_folder
-
-    if out.resolve() == folder.resolve():
-        raise click.UsageError(f"--out {out} is MODEL itself; name another folder")
-    if out.exists() and any(out.iterdir()):
-        if not overwrite:
-            raise click.UsageError(f"{out} is not empty; --overwrite replaces it")
-        check_output_folder(out)
 
 
 def _extend(classifier: Predictor, name: str, folder: Path) -> _ExtendResult:

@@ -26,6 +26,16 @@ def check_output_folder(folder: Path) -> None:
         )
 
 
+def check_out(model: Path, out: Path, overwrite: bool) -> None:
+    """Raise a UsageError if the folder --out of a new model is MODEL itself, or holds anything and may not be replaced."""
+    if out.resolve() == model.resolve():
+        raise click.UsageError(f"--out {out} is MODEL itself; name another folder")
+    if out.exists() and any(out.iterdir()):
+        if not overwrite:
+            raise click.UsageError(f"{out} is not empty; --overwrite replaces it")
+        check_output_folder(out)
+
+
 def clear(folder: Path) -> None:
     """Empty a model folder; a UsageError, and nothing is removed, if it contains anything else."""
     check_output_folder(folder)

@@ -75,7 +75,7 @@ def _items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
     return _InputItems(list(X), names)
 
 
-def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions) -> Dataset:
+def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions | ImageFormat) -> Dataset:
     """Return images or vectors X with class indices (N,), -1 for unlabeled, as a training set.
 
     No test images are split off it later. Raises ImageError if no image can be read.

@@ -139,7 +139,7 @@ class Dataset:
     def _errors_of_other_classes(self, classes: Sequence[str]) -> tuple[LoadError, ...]:
         counts = np.zeros(len(self.classes), np.int64)
         for images in self.splits.values():
-            counts += images.class_counts(len(self.classes))
+            counts += np.array(images.class_counts(len(self.classes)), np.int64)
         others = [(name, n) for name, n in zip(self.classes, counts.tolist(), strict=True) if n and name not in classes]
         return tuple(LoadError(name, _other_class_message(name, n, classes)) for name, n in others)
 

@@ -1,4 +1,4 @@
-"""Evaluation images of DATA: the test split, or otherwise all images that the model was not trained on."""
+"""Images of DATA for a trained model: to evaluate it, or to calibrate it again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from likely.classifier import Predictor
-from likely.data.dataset import Dataset, LabeledImages
+from likely.data.dataset import Dataset, LabeledImages, concatenate
 from likely.data.image_dataset import ImageDataset
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.sources.base import LoadError
-from likely.exceptions import DataError
+from likely.exceptions import DataError, did_you_mean
 
 Progress = Callable[[int, int], None]
 
@@ -24,6 +24,14 @@ class OODImages:
 
     source: str
     images: ImageDataset
+    errors: tuple[LoadError, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationImages:
+    """Images of known classes, labeled or not, and the files that could not be read."""
+
+    images: LabeledImages
     errors: tuple[LoadError, ...]
 
 
@@ -58,6 +66,28 @@ def training_images(classifier: Predictor, data: str, progress: Progress | None 
     return images.subset(np.flatnonzero(np.isin(images.hashes, classifier.hashes))).labeled()
 
 
+def calibration_images(classifier: Predictor, data: str, progress: Progress | None = None) -> CalibrationImages:
+    """Return all images but those of the test split, labeled as the model's classes or not at all.
+
+    Raises DataError if there are none, or if some have labels that the model does not know.
+    """
+    format = classifier.format or ImageOptions()
+    dataset = load_dataset(data, format, splits=("train", "validation"), progress=progress, fewest_classes=0)
+    if not dataset.splits:
+        raise DataError(f"{data}: holds a test split alone, which is left to evaluations; other images were expected")
+    images = concatenate(list(dataset.splits.values()))
+    _require_shape(images.images, classifier, data)
+    present = [name for name, n in zip(dataset.classes, images.class_counts(len(dataset.classes)), strict=True) if n]
+    if others := [name for name in present if name not in classifier.labels]:
+        raise DataError(
+            f"{data}: {', '.join(map(repr, others[:5]))}{', …' * (len(others) > 5)} {'is' if len(others) == 1 else 'are'} "
+            f"no class of the model{did_you_mean(others[0], classifier.labels)}; images without labels belong into a folder "
+            "without class folders, or into one named 'unlabeled'"
+        )
+    relabeled = dataset.relabel(classifier.labels)
+    return CalibrationImages(concatenate(list(relabeled.splits.values())), relabeled.errors)
+
+
 def ood_images(classifier: Predictor, data: str, progress: Progress | None = None) -> OODImages:
     """Return out-of-distribution images, whatever their labels."""
     dataset = _loaded(classifier, data, progress)
@@ -73,6 +103,10 @@ def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Data
             break
     else:
         raise DataError(f"{data}: no images")
-    if next(iter(dataset.splits.values())).images.shape != classifier.shape:
-        raise DataError(f"{data}: images of another shape than the model's, {classifier.shape}")
+    _require_shape(next(iter(dataset.splits.values())).images, classifier, data)
     return dataset
+
+
+def _require_shape(images: ImageDataset, classifier: Predictor, data: str) -> None:
+    if images.shape != classifier.shape:
+        raise DataError(f"{data}: images of another shape than the model's, {classifier.shape}")

@@ -36,6 +36,18 @@ class ReferencePValues(Options):
         return cls(n=len(values), quantiles=tuple(quantiles(values))) if len(values) else None
 
 
+class RecalibrationRecord(Options):
+    """Images that the p-values were calibrated with after the training."""
+
+    date: str
+    command: str
+    source: str = Field(description="Data, as named by the user.")
+    n_images: int
+    n_labeled: int
+    classes: tuple[str, ...] = Field((), description="Classes whose p-values the labeled images calibrate.")
+    temperature_before: float
+
+
 class TrainingRecord(Options):
     """Data, command, environment and diagnostics of one training, as JSON-compatible values."""
 
@@ -68,6 +80,7 @@ class TrainingRecord(Options):
         None, description="Effect of training on generated images."
     )
     reference_p_values: ReferencePValues | None = Field(None, description="p-values of held-out images.")
+    recalibration: RecalibrationRecord | None = Field(None, description="The last calibration after the training.")
     memorization: Memorization | None = Field(None, description="Membership inference and nearest-neighbor tests.")
 
     def with_images(self, c: int, name: str, n: int) -> TrainingRecord:

@@ -11,6 +11,7 @@ from likely.experiment.model_folders import (
     load_unfinished_config,
     resume_run,
     save_extended,
+    save_recalibrated,
     start_run,
 )
 from likely.experiment.train import CARD, REPORT, TRAINING_STATE, Phase, Training, write_pages
@@ -34,6 +35,7 @@ __all__ = [
     "prepare",
     "resume_run",
     "save_extended",
+    "save_recalibrated",
     "start_run",
     "write_pages",
 ]

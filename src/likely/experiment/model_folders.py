@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
 
 from likely import checkpoint
+from likely.checkpoint import signing
 from likely.classifier import Predictor, save
+from likely.classifier.recalibration import Recalibration
 from likely.data.loading import load_dataset
 from likely.data.splits import Splits
-from likely.evaluation.training_record import load_record, read_history, stored_field, write_history
+from likely.evaluation.training_record import (
+    RecalibrationRecord,
+    ReferencePValues,
+    TrainingRecord,
+    load_record,
+    read_history,
+    stored_field,
+    write_history,
+)
 from likely.exceptions import DataError, TrainConfigError
 from likely.experiment.config import TrainConfig, prepare, split_dataset
 from likely.experiment.label_check import BASELINE_FAMILY
@@ -141,9 +152,56 @@ def save_extended(predictor: Predictor, counts: Mapping[str, int], folder: Path,
         record = record.with_images(predictor.index(name), name, n)
     outdated = {"sample_quality": None, "memorization": None, "reference_p_values": None, "repeats": ()}
     record = record.model_copy(update={"command": command, "date": date.today().isoformat(), **outdated})
+    _write_model(predictor, (config, record), folder, out)
+
+
+def save_recalibrated(found: Recalibration, source: str, folder: Path, out: Path, *, command: str) -> Predictor:
+    """Write a predictor that images of `source` calibrated again to `out`, which may be its own folder; return it with its id.
+
+    All files are written before the first of them takes its place. A signature becomes invalid and is removed.
+    """
+    record, config = load_record(folder), load_config(folder)
+    rule = found.predictor.decision_rule
+    note = RecalibrationRecord(
+        date=date.today().isoformat(),
+        command=command,
+        source=source,
+        n_images=len(found.names),
+        n_labeled=found.n_labeled,
+        classes=found.updated,
+        temperature_before=found.temperature_before,
+    )
+    # Each image ranks among the others, so that these p-values are uniform.
+    reference = ReferencePValues.from_p_values(rule.image_calibrator.leave_one_out_p_values())
+    record = record.model_copy(update={"recalibration": note, "reference_p_values": reference, "note": ""})
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=out.parent) as temporary:
+        staging = Path(temporary, out.resolve().name)
+        predictor = _write_model(found.predictor, (config, record), folder, staging)
+        _replace_files(out, staging, keeps_others=out.resolve() == folder.resolve())
+    return predictor
+
+
+def _write_model(
+    predictor: Predictor, origin: tuple[TrainConfig, TrainingRecord], folder: Path, out: Path
+) -> Predictor:
+    """Write a predictor that was made from that of another folder; encrypted if that folder is."""
+    config, record = origin
     predictor = save(predictor, out, extra={"run": config.model_dump(), "record": record.model_dump()})
     history = read_history(folder)
     write_history(out, history)
     write_pages(out, build_report(ReportInputs(predictor, record, history)))
     if checkpoint.is_encrypted(folder):
         checkpoint.encrypt(out, checkpoint.TrustPolicy().keys)
+    return predictor
+
+
+def _replace_files(out: Path, staging: Path, *, keeps_others: bool) -> None:
+    """Move the files of a complete model folder to another, and remove the others there, or only a signature."""
+    out.mkdir(exist_ok=True)
+    names = [path.name for path in staging.iterdir()]
+    for name in names:
+        (staging / name).replace(out / name)
+    for path in out.iterdir():
+        if path.name in signing.OWN or not (keeps_others or path.name in names):
+            path.unlink()

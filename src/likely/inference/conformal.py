@@ -73,6 +73,15 @@ class ConformalCalibrator:
         labels = self.labels.new_full((len(scores),), c)
         return replace(self, scores=torch.cat([self.scores, scores.double()]), labels=torch.cat([self.labels, labels]))
 
+    def with_other_images(self, scores: Tensor, labels: Tensor) -> ConformalCalibrator:
+        """Return a calibrator that ranks in the classes `labels` (n,) among the scores (n,) of other images instead."""
+        stays = ~torch.isin(self.labels, labels)
+        return replace(
+            self,
+            scores=torch.cat([self.scores[stays], scores.double()]),
+            labels=torch.cat([self.labels[stays], labels]),
+        )
+
     def scope(self, alpha: float) -> tuple[CalibrationScope, ...]:
         """Return the scope of each class's guarantee at `alpha`; p ≤ α is possible with at least 1/α calibration images."""
         pool_size = int(self._in_pool(alpha).sum())
@@ -173,6 +182,12 @@ class ImageCalibrator:
         calibration, weight_from = self._weight_from
         at_least = weight_from[torch.searchsorted(calibration, scores.double().contiguous())]
         return (1 + at_least) / (1 + weight_from[0])
+
+    def leave_one_out_p_values(self) -> Tensor:
+        """Return the p-value of each calibration image among the others, (N,)."""
+        calibration, weight_from = self._weight_from
+        at_least = weight_from[torch.searchsorted(calibration, self.scores)] - self.weights
+        return (1 + at_least) / (1 + weight_from[0] - self.weights)
 
     @cached_property
     def _weight_from(self) -> tuple[Tensor, Tensor]:

@@ -109,18 +109,28 @@ class ConformalOutput:
         return [status(*each) for each in zip(self.p_value.tolist(), sizes, levels, strict=True)]
 
 
+class TrueClassScores(NamedTuple):
+    """Scores of N labeled images under their true classes: `labels`, `nonconformity` and `surprisal`, (N,) each."""
+
+    labels: Tensor
+    nonconformity: Tensor
+    surprisal: Tensor
+
+
 @dataclass(frozen=True)
 class DecisionRule:
     """Decision rule: maps the model outputs of an image to its posterior, p-values, prediction set and status.
 
     It holds all that is fitted to held-out images: the `temperature` of the posterior, the `nonconformity` score, and the
     conformal calibrators that turn scores into p-values: `typicality` for the nonconformity score, `posterior` for the
-    surprisal. `image_score` is one nonconformity score per image, which `image_calibrator` turns into a p-value. They were
-    calibrated by `method`. `bias_correction` corrects the scores when a new class prior is estimated. `likelihood_ratio`, if
-    present, is combined with the nonconformity score by `combine_max`.
+    surprisal. `image_score` is one nonconformity score per image, which `image_calibrator` turns into a p-value. The p-values
+    of classes were calibrated by `method`, those of images by `image_method`. Scores use posteriors at the temperature
+    `score_temperature`, which stays when that of the posterior is fitted again. `bias_correction` corrects the scores when a
+    new class prior is estimated. `likelihood_ratio`, if present, is combined with the nonconformity score by `combine_max`.
     """
 
     temperature: float
+    score_temperature: float
     nonconformity: NonconformityScore
     typicality: ConformalCalibrator
     posterior: ConformalCalibrator
@@ -129,6 +139,7 @@ class DecisionRule:
     bias_correction: BiasCorrection
     likelihood_ratio: LikelihoodRatioScore | None = None
     method: CalibrationMethod = CalibrationMethod.SPLIT
+    image_method: CalibrationMethod = CalibrationMethod.SPLIT
 
     @classmethod
     def fit(
@@ -168,7 +179,7 @@ class DecisionRule:
         whole = CalibrationData.concatenate(folds)
         true_class, of_image = (torch.cat(each) for each in zip(*found, strict=True))
         rule = cls._calibrated(_Scores.fit(whole, K), (true_class, of_image), (whole, whole), log_prior, temperature)
-        return replace(rule, method=CalibrationMethod.CROSS_CONFORMAL)
+        return replace(rule, method=CalibrationMethod.CROSS_CONFORMAL, image_method=CalibrationMethod.CROSS_CONFORMAL)
 
     @classmethod
     def _calibrated(
@@ -185,6 +196,7 @@ class DecisionRule:
         held_out_nonconformity = scores.of_true_class(held_out)
         return cls(
             temperature=temperature,
+            score_temperature=temperature,
             nonconformity=scores.nonconformity,
             typicality=ConformalCalibrator.fit(found[0], labels, held_out_nonconformity, held_out.labels, K),
             posterior=ConformalCalibrator.fit(calibration.surprisal, labels, held_out.surprisal, held_out.labels, K),
@@ -207,7 +219,7 @@ class DecisionRule:
     ) -> ConformalOutput:
         """Apply the rule to N images under a class prior (K,) at significance level `alpha`."""
         nonconformity = self.nonconformity(Statistics.of(outputs))
-        uniform = log_posterior_uniform(outputs.log_scores, self.temperature)
+        uniform = log_posterior_uniform(outputs.log_scores, self.score_temperature)
         image_score = self.image_score(components(outputs, uniform, nonconformity))
         if self.likelihood_ratio is not None:
             nonconformity = combine_max(nonconformity, self.likelihood_ratio(outputs.log_scores))
@@ -215,7 +227,7 @@ class DecisionRule:
         return ConformalOutput(
             alpha=alpha,
             guarantee=guarantee,
-            calibration_method=self.method,
+            calibration_method=self.method if guarantee is Guarantee.CLASS else self.image_method,
             calibration_scope=self.typicality.scope(alpha),
             log_posterior=log_posterior(outputs.log_scores, log_prior, self.temperature),
             log_likelihood=outputs.log_likelihood,
@@ -242,7 +254,7 @@ class DecisionRule:
         """
         K = outputs.log_scores.shape[1] - 1
         new_class = torch.full((len(outputs.log_scores),), K)
-        statistics, uniform = Statistics.of(outputs), log_posterior_uniform(outputs.log_scores, self.temperature)
+        statistics, uniform = Statistics.of(outputs), log_posterior_uniform(outputs.log_scores, self.score_temperature)
         score, nonconformity = self.nonconformity.with_new_class(statistics.of_true_class(new_class))
         of_all_classes = torch.cat([self.nonconformity(statistics.first_classes(K)), nonconformity[:, None]], 1)
         image_score = self.image_score(components(outputs, uniform, of_all_classes))
@@ -266,7 +278,7 @@ class DecisionRule:
         The outputs (n, K) come from models that the class learned without the respective image.
         """
         labels = torch.full((len(outputs.log_scores),), c)
-        images = CalibrationData.from_outputs(outputs, labels, self.temperature)
+        images = CalibrationData.from_outputs(outputs, labels, self.score_temperature)
         scores = _Scores(self.nonconformity, self.likelihood_ratio, self.image_score)
         nonconformity, image_scores = scores.of(images)
         return replace(
@@ -278,8 +290,26 @@ class DecisionRule:
             ),
         )
 
+    def recalibrated(self, image_scores: Tensor, of_classes: TrueClassScores, temperature: float) -> DecisionRule:
+        """Return the rule calibrated with the image scores (N,) of other images alone, with another posterior temperature.
+
+        `of_classes` are scores of images of some classes, which replace the scores of these classes. Nothing that the scores
+        are computed from changes, so that their guarantee is exact.
+        """
+        labels, nonconformity, surprisal = of_classes
+        covers_all = len(set(labels.tolist())) == len(self.typicality.median)
+        return replace(
+            self,
+            temperature=temperature,
+            typicality=self.typicality.with_other_images(nonconformity, labels),
+            posterior=self.posterior.with_other_images(surprisal, labels),
+            image_calibrator=ImageCalibrator.fit(image_scores),
+            method=CalibrationMethod.SPLIT if covers_all else self.method,
+            image_method=CalibrationMethod.SPLIT,
+        )
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything but temperature and method by name, for a checkpoint."""
+        """Return everything but temperatures and methods by name, for a checkpoint."""
         values = {name: getattr(self, name) for name in _COMPONENTS}
         named = {f"{name}/{f.name}": getattr(value, f.name) for name, value in values.items() for f in fields(value)}
         named |= {f"{IMAGE_SCORE}/{name}": tensor for name, tensor in self.image_score.tensors().items()}
@@ -291,7 +321,7 @@ class DecisionRule:
     def from_tensors(
         cls, tensors: Mapping[str, Tensor], temperature: float, method: CalibrationMethod = CalibrationMethod.SPLIT
     ) -> DecisionRule:
-        """Restore from the result of `tensors`; other names are ignored."""
+        """Restore from the result of `tensors`, with one temperature and one method; other names are ignored."""
 
         def under(prefix: str) -> dict[str, Tensor]:
             start = f"{prefix}/"
@@ -300,7 +330,15 @@ class DecisionRule:
         restored = {name: kind(**under(name)) for name, kind in _COMPONENTS.items()}
         ratio = LikelihoodRatioScore.from_tensors(under(LIKELIHOOD_RATIO)) if under(LIKELIHOOD_RATIO) else None
         image_score = ImageScore.from_tensors(under(IMAGE_SCORE))
-        return cls(temperature=temperature, image_score=image_score, likelihood_ratio=ratio, method=method, **restored)
+        return cls(
+            temperature=temperature,
+            score_temperature=temperature,
+            image_score=image_score,
+            likelihood_ratio=ratio,
+            method=method,
+            image_method=method,
+            **restored,
+        )
 
 
 LIKELIHOOD_RATIO, IMAGE_SCORE = "likelihood_ratio", "image_score"

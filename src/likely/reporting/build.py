@@ -22,6 +22,7 @@ from likely.evaluation.interpolation import InterpolationPath, Segment, interpol
 from likely.evaluation.sample_quality import sample_images
 from likely.evaluation.training_record import Row, TrainingRecord, load_record, read_history
 from likely.options import Options
+from likely.prediction import Guarantee
 from likely.reporting.html.content import (
     Curves,
     DataSummary,
@@ -158,8 +159,15 @@ def _notes(record: TrainingRecord) -> tuple[str, ...]:
     )
     added = f"Classes added after training, without retraining the others: {classes}." if classes else ""
     more = f"Classes improved after training by further images: {images}." if images else ""
+    again = record.recalibration
+    calibrated = (
+        f"Calibrated again on {again.date}, with {again.n_images:,} images from {again.source}: "
+        "the false-alarm rate is guaranteed for images like these."
+        if again
+        else ""
+    )
     memorization = memorization_caveats(record.memorization) if record.memorization else ()
-    return tuple(filter(None, (record.note, added, more, *memorization)))
+    return tuple(filter(None, (record.note, added, more, calibrated, *memorization)))
 
 
 def _with_evaluation(
@@ -172,7 +180,7 @@ def _with_evaluation(
         confusion=metrics.confusion(log_posterior, labels),
         reliability=metrics.reliability(log_posterior, labels),
         per_class=metrics.per_class(log_posterior, labels),
-        false_alarms=_false_alarms(classifier, found),
+        false_alarms=false_alarms(classifier, found),
         p_values=_p_values(found) if found.is_calibrated else None,
     )
     if classifier.format is None:
@@ -185,14 +193,16 @@ def _with_evaluation(
     )
 
 
-def _false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms:
-    K = len(found.classes)
+def false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms:
+    """Return the rejections of known images in an evaluation, and the calibration images that bound them."""
+    K, n_overall = len(found.classes), int(classifier.decision_rule.image_calibrator.weights.sum())
     return FalseAlarms(
         alpha=found.output.alpha,
         scope=found.output.scope,
         n_test=np.bincount(found.labels, minlength=K),
         n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
         n_calibration=np.bincount(classifier.decision_rule.typicality.labels.numpy(), minlength=K),
+        n_overall=n_overall if found.output.guarantee is Guarantee.OVERALL else None,
     )
 
 

@@ -154,7 +154,9 @@ def _limitations(content: ReportContent) -> Iterator[str]:
 
 
 def _guarantee(alarms: FalseAlarms | None) -> str:
-    if alarms is None or alarms.scope is CalibrationScope.NONE:
+    if alarms is None:
+        return "Not measured: `likely evaluate` compares it with the guarantee."
+    if alarms.scope is CalibrationScope.NONE:
         return "No guarantee: the calibration images are too few, and no image is rejected."
     scope = "of every class" if alarms.scope is CalibrationScope.PER_CLASS else "of all classes together"
     return (

@@ -141,8 +141,9 @@ def _parquet(path: Path) -> Iterator[_Row]:
 
 
 def _require_columns(path: Path, columns: list[str]) -> None:
+    """Raise DataError without a column of files, or without one of labels, unless the others say that none was meant."""
     for needed in (_FILE, _LABEL):
-        if needed not in columns:
+        if needed not in columns and not (needed == _LABEL and set(columns) <= set(_COLUMNS)):
             present = ", ".join(columns) or "none"
             raise DataError(
                 f"{path}: has no column {needed}; its columns are: {present}{did_you_mean(needed, columns)}"

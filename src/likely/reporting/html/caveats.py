@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from likely.prediction import CalibrationScope
 from likely.reporting.formatting import listing, number, percent, plural
-from likely.reporting.html.content import ReportContent
+from likely.reporting.html.content import FalseAlarms, ReportContent
 
 _HIGH_ECE = 0.05
 _FEW_TRAINING_IMAGES = 30
@@ -57,15 +57,25 @@ def _miscalibrated(content: ReportContent) -> Iterator[str]:
 
 
 def _false_alarms(content: ReportContent) -> Iterator[str]:
-    alarms = content.false_alarms
-    above = () if alarms is None else tuple(row for row in alarms.rows(content.class_names) if row.above)
-    if alarms is None or not above:
-        return
-    names = listing(tuple(f"{row.name} ({row.rejected} of {row.n}, at most {row.bound} expected)" for row in above), 3)
-    yield (
-        f"The false-alarm rate is above the guaranteed {alarms.alpha * 100:g}%: {names}. "
-        "These images differ from the calibration images, so the guarantee does not cover them."
-    )
+    return iter(()) if content.false_alarms is None else false_alarm_caveats(content.false_alarms, content.class_names)
+
+
+def false_alarm_caveats(alarms: FalseAlarms, class_names: tuple[str, ...]) -> Iterator[str]:
+    """Yield a caveat, which recommends a new calibration, if more or fewer images were rejected than the guarantee explains."""
+    rows = alarms.rows(class_names)
+    if above := tuple(row for row in rows if row.above):
+        counts = (f"{row.name} ({row.rejected} of {row.n}, at most {row.bound} expected)" for row in above)
+        yield (
+            f"The false-alarm rate is above the guaranteed {alarms.alpha * 100:g}%: {listing(tuple(counts), 3)}. These images "
+            "differ from the calibration images, so the guarantee does not cover them; `likely calibrate MODEL DATA` "
+            "calibrates with images like them."
+        )
+    elif alarms.pooled_lower_bound is not None and rows[0].rejected < alarms.pooled_lower_bound:
+        yield (
+            f"The false-alarm rate is below the allowed {alarms.alpha * 100:g}% ({rows[0].rejected} of {rows[0].n}, at least "
+            f"{alarms.pooled_lower_bound} expected), so fewer unknown images are rejected than could be; "
+            "`likely calibrate MODEL DATA` calibrates with images like these."
+        )
 
 
 def _rejects_nothing(content: ReportContent) -> Iterator[str]:

@@ -79,6 +79,7 @@ class FalseAlarms:
     n_rejected: Ints
     n_calibration: Ints
     level: float = 0.95
+    n_overall: int | None = None  # calibration images of the guarantee `overall`; None for that of classes
 
     @property
     def bounds(self) -> Ints:
@@ -90,7 +91,17 @@ class FalseAlarms:
     @property
     def pooled_bound(self) -> int:
         """Upper bound on the rejections over all classes, for a marginal guarantee."""
-        return beta_binomial_bound(int(self.n_test.sum()), int(self.n_calibration.sum()), self.alpha, self.level)
+        return self._pooled_quantile(self.level)
+
+    @property
+    def pooled_lower_bound(self) -> int | None:
+        """Lower bound on the rejections over all classes; None if the guarantee is of classes, or there is none."""
+        has_bound = self.n_overall is not None and self.scope is CalibrationScope.POOLED
+        return self._pooled_quantile(1 - self.level) if has_bound else None
+
+    def _pooled_quantile(self, level: float) -> int:
+        n = int(self.n_calibration.sum()) if self.n_overall is None else self.n_overall
+        return beta_binomial_bound(int(self.n_test.sum()), n, self.alpha, level)
 
     def rows(self, names: tuple[str, ...]) -> tuple[FalseAlarmRow, ...]:
         """Return a row for each class that has images, with its bound; a marginal guarantee has one bound, for all."""
