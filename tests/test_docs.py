@@ -5,6 +5,7 @@ all in one folder. There they find, with digits as stand-ins for photographs,
 
     photos/boot, photos/coat, photos/shirt   folders of images, one for each class
     new/00.png …, new/sandals                images to classify, and those of a class to add
+    site/boot, site/coat, site/shirt         images of these classes from another place
     mask.png                                 white where an image is observed, black where it is not
     mobilenet                                a backbone, tiny and with random weights
     model                                    a model of photos, unless a block writes it
@@ -142,6 +143,10 @@ def provided(tmp_path_factory: pytest.TempPathFactory, backbone: Path) -> Path:
     images = {name: digits.images[digits.target == digit] * 15.9 for name, digit in kinds.items()}
     for name, of_class in images.items():
         write(folder / name, of_class[4:])
+    rng = np.random.default_rng(0)
+    for name in ("boot", "coat", "shirt"):
+        of_class = images[f"photos/{name}"][4:64]
+        write(folder / "site" / name, np.clip(of_class + rng.normal(0, 70, of_class.shape), 0, 255))
     write(folder / "new", [image for of_class in images.values() for image in of_class[:4]])
     Image.fromarray(np.repeat([[255], [0]], 4, axis=0).repeat(8, axis=1).astype(np.uint8)).save(folder / "mask.png")
     shutil.copytree(backbone, folder / "mobilenet")

@@ -81,6 +81,16 @@ def test_the_scope_of_the_guarantee_decides(
     assert kinds(replace(bare, false_alarms=alarms(counts, scope))) == expected
 
 
+@pytest.mark.parametrize(("n_overall", "expected"), [(None, []), (20, []), (10_000, ["false_alarms"])])
+def test_too_few_rejections_of_the_guarantee_overall_recommend_a_calibration(
+    n_overall: int | None, expected: list[str], bare: ReportContent
+) -> None:
+    found = replace(alarms([0, 1, 0], CalibrationScope.POOLED), n_overall=n_overall)
+    content = replace(bare, false_alarms=found)
+    assert kinds(content) == expected
+    assert all("likely calibrate" in caveat.text for caveat in caveats(content))
+
+
 @pytest.mark.parametrize(("alpha", "rejects_nothing"), [(0.05, False), (1e-4, True)])
 def test_too_few_calibration_images_reject_nothing(alpha: float, rejects_nothing: bool) -> None:
     digits = load_digits(n_class=3)
