@@ -15,7 +15,7 @@ from results import RESULTS, provenance, rows, write_table
 from train_helpers import complete, model_arguments
 
 from likely.classifier import load
-from likely.evaluation.attacks import attack
+from likely.evaluation.attacks import Target, attack
 from likely.evaluation.corruptions import CORRUPTIONS
 from likely.evaluation.eval_split import eval_split
 from likely.evaluation.robustness import measure_robustness
@@ -39,7 +39,7 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     order = np.random.default_rng(seed).permutation(len(labeled))
     corruptions = measure_robustness(classifier, labeled.subset(np.sort(order[:N_CORRUPTED])), seed=seed, alpha=ALPHA)
     some = labeled.subset(np.sort(order[:N_ATTACKED]))
-    clean, *others = [attack(classifier, some, epsilon=epsilon, alpha=ALPHA, seed=seed) for epsilon in EPSILONS]
+    clean, *others = [attack(Target(classifier, ALPHA), some, epsilon=epsilon, seed=seed) for epsilon in EPSILONS]
     rows = [*clean, *(row for other in others for row in other if row.epsilon)]
     return {"corruptions": corruptions.model_dump(), "attacks": [row.model_dump() for row in rows]}
 

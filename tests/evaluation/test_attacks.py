@@ -11,6 +11,7 @@ from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ArrayDataset
 from likely.evaluation import attacks
 from likely.evaluation.attacks import ATTACKS, Target, attack
+from likely.prediction import Guarantee
 
 ALPHA = 0.1
 
@@ -51,7 +52,7 @@ def test_pixels_change_by_at_most_epsilon(classifier, labeled, attack):
 
 
 def test_gradient_attack_lowers_accuracy(classifier, labeled):
-    found = {row.attack: row for row in attack(classifier, labeled, epsilon=64, alpha=ALPHA, seed=0)}
+    found = {row.attack: row for row in attack(Target(classifier, ALPHA), labeled, epsilon=64, seed=0)}
     clean, gradient = found["none"], found["gradient"]
     output = classifier.conformal_output(labeled.images, alpha=ALPHA)
     assert clean.accuracy == pytest.approx(float((output.predicted.numpy() == labeled.labels).mean()))
@@ -62,14 +63,33 @@ def test_gradient_attack_lowers_accuracy(classifier, labeled):
     assert gradient.accuracy < clean.accuracy - 0.3
 
 
+@pytest.mark.parametrize("guarantee", Guarantee)
+@pytest.mark.parametrize("classifier", ["gaussian", "softmax"], indirect=True)  # all of whose statistics have gradients
+def test_gradient_attack_lowers_the_score_that_rejects(classifier, labeled, guarantee):
+    target = Target(classifier, ALPHA, guarantee)
+    x, y = to_unit(labeled.images.batch(range(12))).requires_grad_(), torch.from_numpy(labeled.labels)
+    outputs = target.outputs(x)
+    output = target.decide(outputs)
+    (gradient,) = torch.autograd.grad(target.score(outputs, output, y).sum(), x)
+    down, up = (
+        target.decide(target.outputs(torch.clamp(x + step / 255 * gradient.sign(), 0, 1).detach())) for step in (-1, 1)
+    )
+
+    def score(output):
+        by_class = output.nonconformity[range(12), y]
+        return (output.score if guarantee is Guarantee.OVERALL else by_class).mean()
+
+    assert score(down) < score(up)
+
+
 def test_attack_requires_labeled_images(classifier, labeled):
     nothing = LabeledImages(labeled.images, np.full(12, -1), labeled.hashes)
     with pytest.raises(ValueError, match="label"):
-        attack(classifier, nothing, epsilon=8, alpha=ALPHA, seed=0)
+        attack(Target(classifier, ALPHA), nothing, epsilon=8, seed=0)
 
 
 def test_attack_rejects_models_of_vectors(labeled):
     vectors = np.random.default_rng(0).normal(size=(40, 3))
     classifier = Classifier("gaussian").fit(vectors, np.arange(40) % 2).predictor_
     with pytest.raises(ValueError, match="model of images"):
-        attack(classifier, labeled, epsilon=8, alpha=ALPHA, seed=0)
+        attack(Target(classifier, ALPHA), labeled, epsilon=8, seed=0)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from likely.evaluation.evaluate import EvaluationResult
     from likely.evaluation.fidelity import Fidelity
     from likely.evaluation.robustness import Robustness
+    from likely.prediction import Guarantee
     from likely.reporting.html.page import Table as ReportTable
 
 
@@ -103,7 +104,8 @@ def command(
     result = _evaluate(classifier, split, ood, options)
     fidelity = _fidelity(classifier, split.images, extractor) if extractor else None
     pair = [classifier, _baseline(model, classifier, baseline)] if baseline is not None else []
-    found = _Results(result, fidelity, *robustness.measure(pair, split.images, result.output.alpha))
+    alpha, guarantee = result.output.alpha, result.output.guarantee
+    found = _Results(result, fidelity, *robustness.measure(pair, split.images, alpha, guarantee))
     if as_json:
         click.echo(json.dumps(found.as_json(), ensure_ascii=False))
     else:
@@ -127,12 +129,12 @@ class _RobustnessOptions:
         return self.corruptions or self.attack
 
     def measure(
-        self, classifiers: Sequence[Predictor], images: LabeledImages, alpha: float
+        self, classifiers: Sequence[Predictor], images: LabeledImages, alpha: float, guarantee: Guarantee
     ) -> tuple[list[Robustness], list[tuple[str, Sequence[AttackResult]]]]:
         """Measure the model and its baseline on corrupted and on attacked images, where requested."""
         import numpy as np
 
-        from likely.evaluation.attacks import attack
+        from likely.evaluation.attacks import Target, attack
         from likely.evaluation.robustness import measure_robustness
 
         order = np.random.default_rng(0).permutation(len(images))
@@ -145,7 +147,14 @@ class _RobustnessOptions:
         attacked = [
             (
                 each.id or each.family,
-                _with_progress(f"attacks on {each.id}", attack, each, some, epsilon=self.epsilon, alpha=alpha, seed=0),
+                _with_progress(
+                    f"attacks on {each.id}",
+                    attack,
+                    Target(each, alpha, guarantee),
+                    some,
+                    epsilon=self.epsilon,
+                    seed=0,
+                ),
             )
             for each in classifiers
             if self.attack

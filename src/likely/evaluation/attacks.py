@@ -13,13 +13,17 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from likely.base import to_eight_bit, to_unit
+from likely.base import ModelOutputs, to_eight_bit, to_unit
 from likely.classifier import Predictor
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages
 from likely.exceptions import InvalidValueError
 from likely.inference.decision import ConformalOutput
+from likely.inference.image_score import components
+from likely.inference.nonconformity import Statistics
+from likely.inference.posterior import log_posterior_uniform
 from likely.options import Options
+from likely.prediction import Guarantee
 
 N_STEPS = 40  # of gradient ascent
 N_RESTARTS = 2  # from random points
@@ -42,40 +46,47 @@ class AttackResult(Options):
 
 @dataclass(frozen=True)
 class Target:
-    """The attacked classifier at one false-alarm rate alpha."""
+    """The attacked classifier at one false-alarm rate alpha, which `guarantee` is about."""
 
     classifier: Predictor
     alpha: float
+    guarantee: Guarantee = Guarantee.OVERALL
 
-    def output(self, x: Tensor) -> ConformalOutput:
-        """Return the conformal output for images x (B, C, H, W) in [0, 1], differentiable where the model is."""
+    def outputs(self, x: Tensor) -> ModelOutputs:
+        """Return the model outputs for images x (B, C, H, W) in [0, 1], differentiable where the model is."""
         classifier = self.classifier
-        return classifier.decision_rule(
-            model_outputs(classifier.model, [classifier.input_pipeline.differentiable(x)]),
-            classifier.log_prior,
-            self.alpha,
-        )
+        return model_outputs(classifier.model, [classifier.input_pipeline.differentiable(x)])
+
+    def decide(self, outputs: ModelOutputs) -> ConformalOutput:
+        """Return the conformal output for model outputs."""
+        return self.classifier.decision_rule(outputs, self.classifier.log_prior, self.alpha, self.guarantee)
+
+    def score(self, outputs: ModelOutputs, output: ConformalOutput, c: Tensor) -> Tensor:
+        """Return a differentiable score that decreases with the score that rejects images, (B,).
+
+        The guarantee `overall` rejects by the image score, `class` by the nonconformity of a class, here classes c (B,).
+        """
+        if self.guarantee is Guarantee.CLASS:
+            return output.nonconformity.gather(1, c[:, None])[:, 0]
+        rule = self.classifier.decision_rule
+        uniform = log_posterior_uniform(outputs.log_scores, rule.temperature)
+        return rule.image_score.linearized(components(outputs, uniform, rule.nonconformity(Statistics.of(outputs))))
 
     @torch.no_grad()
     def errors_and_rejections(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Return masks (B,) of wrong predictions and of rejections for images x after rounding to 8 bits."""
-        output = self.output(to_unit(to_eight_bit(x)))
-        return output.predicted != y.cpu(), output.p_value <= self.alpha
+        output = self.decide(self.outputs(to_unit(to_eight_bit(x))))
+        return output.predicted != y.cpu(), output.is_unknown
 
 
 def attack(
-    classifier: Predictor,
-    images: LabeledImages,
-    *,
-    epsilon: float,
-    alpha: float,
-    seed: int,
-    progress: Progress | None = None,
+    target: Target, images: LabeledImages, *, epsilon: float, seed: int, progress: Progress | None = None
 ) -> tuple[AttackResult, ...]:
     """Attack labeled images with every method of ATTACKS, each pixel changing by at most `epsilon` of 255.
 
     Raise InvalidValueError if no image has a label or if the model takes vectors.
     """
+    classifier, rng = target.classifier, torch.Generator().manual_seed(seed)
     if classifier.format is None:
         raise InvalidValueError(f"{classifier.family!r} was trained on vectors; a model of images was expected")
     known = images.labeled()
@@ -83,7 +94,6 @@ def attack(
         raise InvalidValueError(
             f"none of {len(images)} images has a label; at least one image of a known class was expected"
         )
-    target, rng = Target(classifier, alpha), torch.Generator().manual_seed(seed)
     found: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in ATTACKS}
     for start in range(0, len(known), BATCH_SIZE):
         block = range(start, min(start + BATCH_SIZE, len(known)))
@@ -114,12 +124,12 @@ def _identity(target: Target, x: Tensor, y: Tensor, epsilon: float, rng: Generat
 
 
 def _gradient_attack(target: Target, x: Tensor, y: Tensor, epsilon: float, rng: Generator) -> Tensor:
-    """Projected gradient ascent within ±epsilon of each pixel (Madry 2018), on posterior and nonconformity score.
+    """Projected gradient ascent within ±epsilon of each pixel (Madry 2018), on the posterior and the score that rejects.
 
-    While the prediction is correct, ascend the log-odds of the best wrong class; then descend the nonconformity score of
-    the predicted class (selective ascent, Bryniarski 2022, Evading Adversarial Example Detection Defenses). Return the
-    best iterate after rounding to 8 bits. Statistics without a gradient, such as the compressed file size, are constant.
-    The model is evaluated without noise, as in prediction.
+    While the prediction is correct, ascend the log-odds of the best wrong class; then descend the score (selective ascent,
+    Bryniarski 2022, Evading Adversarial Example Detection Defenses). Return the best iterate after rounding to 8 bits.
+    Statistics without a gradient, such as the compressed file size, are constant. The model is evaluated without noise, as
+    in prediction.
     """
     best, best_rank = x.clone(), _rank(*target.errors_and_rejections(x, y))
     own = torch.nn.functional.one_hot(y, len(target.classifier.labels)).bool()
@@ -137,12 +147,13 @@ def _gradient_attack(target: Target, x: Tensor, y: Tensor, epsilon: float, rng: 
 def _ascent_direction(target: Target, x: Tensor, own: Tensor) -> Tensor:
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        output = target.output(x)
+        outputs = target.outputs(x)
+        output = target.decide(outputs)
         wrong_log_posterior, wrong_class = output.log_posterior.masked_fill(own, -torch.inf).max(1)
         log_odds = wrong_log_posterior - output.log_posterior[own]
-        nonconformity = output.nonconformity.gather(1, wrong_class[:, None])[:, 0]
-        (gradient,) = torch.autograd.grad(torch.where(log_odds < 0, log_odds, -nonconformity).sum(), x)
-    return gradient.sign()
+        score = target.score(outputs, output, wrong_class)
+        (gradient,) = torch.autograd.grad(torch.where(log_odds < 0, log_odds, -score).sum(), x)
+    return gradient.nan_to_num(0).sign()  # the entropy of a posterior with a zero has no gradient
 
 
 def _rank(wrong: Tensor, unknown: Tensor) -> Tensor:

@@ -86,6 +86,12 @@ class ReferenceDistribution:
         count = torch.where(is_tail, n_above, n_at_least)
         return ((n + 1) / (1 + count)).log() + torch.where(is_tail, (x - self.threshold) / self.mean_excess, 0.0)
 
+    @torch.no_grad()
+    def slope(self, x: Tensor) -> Tensor:
+        """Return the slope of −log P(X ≥ x) between x − m and x + m with the mean excess m, (N,) -> (N,) float64."""
+        m = self.mean_excess
+        return ((self.neg_log_sf(x + m) - self.neg_log_sf(x - m)) / (2 * m)).nan_to_num(0)
+
 
 @dataclass(frozen=True)
 class ImageScore:
@@ -101,6 +107,14 @@ class ImageScore:
     def __call__(self, components: Mapping[str, Tensor]) -> Tensor:
         """Return the scores of images from their components, (N,) each: (N,) float64."""
         return torch.stack([each.neg_log_sf(components[name]) for name, each in self.references.items()]).sum(0)
+
+    def linearized(self, components: Mapping[str, Tensor]) -> Tensor:
+        """Return Σ_j h_j x_j with constant slopes h_j, (N,) float64.
+
+        Its gradient is about that of the score, which below the thresholds is a step function without one.
+        """
+        terms = (each.slope(components[name]) * components[name] for name, each in self.references.items())
+        return torch.stack(list(terms)).sum(0)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors by name, for a checkpoint."""
