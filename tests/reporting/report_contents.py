@@ -11,9 +11,11 @@ from likely.evaluation.label_errors import LabelIssue
 from likely.evaluation.metrics import Metrics, OODMetrics, RejectionMetrics
 from likely.prediction import CalibrationScope
 from likely.reporting.html.content import (
+    AcceptedUnknown,
     Curves,
     DataSummary,
     FalseAlarms,
+    ImageGroup,
     LabelIssues,
     MostAtypical,
     MostConfidentErrors,
@@ -24,10 +26,12 @@ from likely.reporting.html.content import (
     ReportContent,
     ReportHeader,
     Samples,
+    SimilarImages,
 )
 
 NASTY = "<b>\"x\"&'y'</b>/|a_b|: - #é"
 NAMES = ("boot", NASTY, "bag")
+FILES = tuple(f"boot/{i}.jpg" for i in range(12))
 HEADER = ReportHeader(
     name="fashion",
     id="fashion@3f2a",
@@ -71,10 +75,14 @@ def report_of(names: tuple[str, ...], shape: tuple[int, int, int], per_class: in
         samples=Samples(images, labels),
         interpolation=(Segment(names[0], names[1], images[:4]), Segment(names[1], names[0], images[:4])),
         reconstructions=Reconstructions(images[:12], images[:12], labels[:12]),
-        most_atypical=MostAtypical(images[:12], np.sort(p_values)[:12] / 500, labels[:12]),
-        most_confident_errors=MostConfidentErrors(images[:12], labels[:12], labels[1:13], p_values[:12]),
+        most_atypical=MostAtypical(images[:12], np.sort(p_values)[:12] / 500, labels[:12], labels[1:13], FILES),
+        most_confident_errors=MostConfidentErrors(images[:12], labels[:12], labels[1:13], p_values[:12], FILES),
+        accepted_unknown=AcceptedUnknown(30, images[:12], p_values[:12], labels[:12], FILES),
         label_issues=LabelIssues(
             images[:2], (LabelIssue(4, 0, 1, -0.9), LabelIssue(2, 1, 0, -0.4)), ("a/1.png", "b/2.png")
+        ),
+        similar_images=SimilarImages(
+            5, 17, 1, (ImageGroup(9, (0, 1), images[:4], FILES[:4]), ImageGroup(2, (0,), images[:2]))
         ),
         data=DataSummary("fashion/", shape, {"train": 100 * each, "test": each}, {"a/x.png": "truncated"}, 7),
         options={"Model": (Option("latent", "64", "Size of the code."),)},

@@ -97,12 +97,20 @@ def test_confusion_matrix_has_a_cell_per_occurring_pair(k: int) -> None:
     assert count(svg, "rect", "wrong") == np.count_nonzero(counts) - (k - 1)
 
 
-def test_compact_matrix_of_a_hundred_classes_is_small() -> None:
-    counts = np.random.default_rng(0).poisson(1.0, (100, 100)) + 50 * np.eye(100, dtype=int)
-    svg = compact_matrix(counts)
-    cells = "".join(path.get("d", "") for path in parsed(svg).iter("path"))
-    assert cells.count("M") == np.count_nonzero(counts)
-    assert len(svg) < 200_000
+@pytest.mark.parametrize("name", ["{}", "Fruit/Apple/{}"])
+def test_compact_matrix_of_a_hundred_classes_is_small(name: str) -> None:
+    counts = np.random.default_rng(0).poisson(0.1, (100, 100)) + 50 * np.eye(100, dtype=int)
+    svg = compact_matrix(counts, tuple(name.format(i) for i in range(100)))
+    assert count(svg, "rect", "right") + count(svg, "rect", "wrong") == np.count_nonzero(counts)
+    assert len(svg) < 400_000
+
+
+def test_compact_matrix_names_the_groups_of_nested_classes() -> None:
+    names = tuple(f"{group}/{i}" for group in ("Fruit", "Packages", NASTY) for i in range(20))
+    svg = compact_matrix(np.eye(60, dtype=int), names)
+    labels = [element.text for element in parsed(svg).iter("text")]
+    assert [labels.count(group) for group in ("Fruit", "Packages", NASTY)] == [2, 2, 2]
+    assert count(svg, "line", "grid") == 2 * 2
 
 
 def test_meter_of_nan_is_empty() -> None:

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
-from markupsafe import escape
+from markupsafe import Markup, escape
 from report_contents import NASTY, report_of
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
@@ -107,6 +107,7 @@ def test_links_have_targets(page: Page) -> None:
     ids = page.values("id")
     assert len(ids) == len(set(ids))
     assert set(links) <= set(ids)
+    assert set(page.values("popovertarget")) <= set(ids)
     assert {anchor for anchor in ids if f"{anchor}-title" in ids} == set(links) - {"main"}
 
 
@@ -127,7 +128,9 @@ ANCHORS = {
     "reconstructions": "reconstructions",
     "most_atypical": "most-atypical",
     "most_confident_errors": "most-confident-errors",
+    "accepted_unknown": "accepted-unknown",
     "label_issues": "label-issues",
+    "similar_images": "similar-images",
     "data": "data",
     "provenance": "provenance",
 }
@@ -181,11 +184,23 @@ def test_likelihood_type_is_described(bare: ReportContent) -> None:
         assert likelihood_phrase(each) in "".join(Page(render(replace(bare, header=header))).words)
 
 
-@pytest.mark.parametrize("edge", [64, 128])
+@pytest.mark.parametrize("edge", [64, 128, 512])
 def test_report_of_ten_classes_is_small(edge: int) -> None:
     names = tuple(f"class {k}" for k in range(10))
-    noise = report_of(names, (3, edge, edge), per_class=12)  # the worst that there is: no PNG makes it smaller
-    assert len(render(noise)) < 3.5e6
+    noise = report_of(names, (3, edge, edge), per_class=12)  # the worst that there is: no encoding makes it smaller
+    assert len(render(noise)) < 5e6
+
+
+def test_photographs_open_at_full_size(large: ReportContent) -> None:
+    photographs = report_of(("boot", "bag"), (3, 60, 90), per_class=8)
+    page = Page(render(photographs))
+    opened = [attributes for _, attributes in page.elements if "popover" in attributes]
+    buttons = [attributes for tag, attributes in page.elements if tag == "button" and attributes["type"] == "button"]
+    n = sum(len(photographs.most_atypical.images) for _ in range(3)) + 2 + 4 + 2
+    assert len(opened) == n
+    assert all(each["role"] == "dialog" and each["aria-label"] for each in opened)
+    assert len(buttons) == 2 * n  # to open and to close
+    assert "popover" not in {key for _, attributes in Page(render(large)).elements for key in attributes}  # tiny images
 
 
 def test_many_classes_are_folded(large: ReportContent) -> None:
@@ -197,5 +212,5 @@ def test_many_classes_are_folded(large: ReportContent) -> None:
     assert isinstance(table, Table)
     assert len(table.rows) + len(table.folded) == len(large.class_names)
     assert large.per_class is not None
-    assert table.rows[0][0] == large.class_names[int(large.per_class.recall.argmin())]
+    assert Markup(table.rows[0][0]).striptags() == large.class_names[int(large.per_class.recall.argmin())]
     assert "details" in [tag for tag, _ in Page(render(large)).elements]

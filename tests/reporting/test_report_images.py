@@ -25,7 +25,7 @@ def shown(content: ReportContent) -> ReportImage:
 
 
 def single(image: np.ndarray) -> ReportImage:
-    atypical = MostAtypical(image[None], np.array([0.1]), np.array([0]))
+    atypical = MostAtypical(image[None], np.array([0.1]), np.array([0]), np.array([0]))
     return shown(ReportContent(HEADER, ("a",), most_atypical=atypical))
 
 
@@ -48,10 +48,15 @@ def test_tiny_images_are_enlarged_by_an_integer() -> None:
     assert (found.width, found.height, found.tiny) == (80, 80, True)
 
 
-def test_large_images_are_downscaled_to_their_display_size() -> None:
-    found = single(noise(3, 128, 64))
-    assert (found.width, found.height, found.tiny) == (42, 84, False)
-    assert decoded(found.source).shape == (84, 42, 3)
+def test_large_images_are_thumbnails_that_open_the_whole_image() -> None:
+    found = single(noise(3, 160, 80))
+    assert (found.width, found.height, found.tiny) == (56, 112, False)
+    thumbnail, whole = (
+        Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
+        for uri in (found.source, found.enlarged)
+    )
+    assert thumbnail.size == whole.size == (80, 160)
+    assert len(single(noise(3, 900, 300)).enlarged) < 50_000
 
 
 def test_rows_have_transparent_gaps() -> None:

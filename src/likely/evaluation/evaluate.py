@@ -30,9 +30,10 @@ BOUND_SEED = 0  # of the noise in a sampled bound, so that bits/dim are reproduc
 
 @dataclass(frozen=True, eq=False)
 class _OODResult:
-    """Output for out-of-distribution images, and their source."""
+    """Output for out-of-distribution images, the images, and their source."""
 
     source: str
+    images: ImageDataset
     output: ConformalOutput
 
 
@@ -194,7 +195,7 @@ def evaluate(
         seconds=seconds,
         evaluations_per_image=model.evaluations_per_image,
         skipped=skipped,
-        unknown=None if unknown is None else _OODResult(unknown[0], conformal_output(unknown[1])),
+        unknown=None if unknown is None else _OODResult(*unknown, conformal_output(unknown[1])),
         importance_weighted=_importance_weighted(classifier, images.images, importance_samples)
         if importance_samples
         else None,

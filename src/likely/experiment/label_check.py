@@ -16,6 +16,7 @@ from likely.data.splits import Splits
 from likely.evaluation.label_errors import find_label_issues
 from likely.experiment.config import FOLD_FRACTION, TrainConfig
 from likely.reporting.html.content import LabelIssues
+from likely.reporting.originals import originals, short_names
 from likely.training.loop import Step
 from likely.training.options import TrainingOptions
 
@@ -56,8 +57,7 @@ class LabelCheck:
         if not found:
             return None
         indices = np.array([issue.index for issue in found], np.int64)
-        names = tuple(train.images.name(int(i)) for i in indices)
-        return LabelIssues(train.images.batch(indices).numpy(), found, names)
+        return LabelIssues(originals(train.images, indices), found, short_names(train.images, indices))
 
     def _held_out_posterior(self, classifiers: Sequence[Predictor]) -> NDArray[np.float64]:
         """Return p(c | x) of every training image by the classifier that was trained without it, (N, K)."""

@@ -251,6 +251,7 @@ class Training:
             self.history,
             evaluation,
             label_issues=self._label_issues,
+            training_images=self.setup.dataset.train,
             notes=tuple(self._notes),
         )
         self.content = build_report(inputs)

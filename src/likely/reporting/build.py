@@ -19,14 +19,18 @@ from likely.evaluation import metrics
 from likely.evaluation.evaluate import EvaluationResult
 from likely.evaluation.fidelity import Fidelity
 from likely.evaluation.interpolation import InterpolationPath, Segment, interpolate_classes
+from likely.evaluation.metrics import Ints
 from likely.evaluation.sample_quality import sample_images
 from likely.evaluation.training_record import Row, TrainingRecord, load_record, read_history
 from likely.options import Options
 from likely.prediction import Guarantee
+from likely.reporting.formatting import without_folders
 from likely.reporting.html.content import (
+    AcceptedUnknown,
     Curves,
     DataSummary,
     FalseAlarms,
+    ImageGroup,
     LabelIssues,
     MostAtypical,
     MostConfidentErrors,
@@ -37,10 +41,13 @@ from likely.reporting.html.content import (
     ReportContent,
     ReportHeader,
     Samples,
+    SimilarImages,
 )
 from likely.reporting.html.sections.memorization import memorization_caveats
+from likely.reporting.originals import originals, short_names
 
-N_IMAGES = 12  # reconstructions, most atypical images, most confident errors
+N_IMAGES = 12  # reconstructions, most atypical images, most confident errors, accepted unknown images
+N_GROUPS, N_GROUP_IMAGES = 6, 4  # groups of similar images, and images of each
 MAX_SAMPLES = 240  # over all classes
 SAMPLE_SEED = 0
 
@@ -49,7 +56,8 @@ SAMPLE_SEED = 0
 class ReportInputs:
     """A classifier and everything that is known about it: the input of `build_report`.
 
-    `evaluation` holds the result and the labeled images that it was measured on; `notes` are further caveats.
+    `evaluation` holds the result and the labeled images that it was measured on, `training_images` those among which groups
+    of similar images are shown; `notes` are further caveats.
     """
 
     classifier: Predictor
@@ -58,6 +66,7 @@ class ReportInputs:
     evaluation: tuple[EvaluationResult, LabeledImages] | None = None
     fidelity: Fidelity | None = None
     label_issues: LabelIssues | None = None
+    training_images: LabeledImages | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -75,13 +84,39 @@ def build_report(inputs: ReportInputs) -> ReportContent:
         sample_quality=record.sample_quality,
         fidelity=inputs.fidelity,
         label_issues=inputs.label_issues,
+        similar_images=_similar_images(inputs.training_images),
         memorization=record.memorization,
         data=_data_summary(record, classifier.shape),
         options=_options(classifier),
         provenance=_provenance(record),
         notes=(*_notes(record), *inputs.notes),
     )
-    return content if inputs.evaluation is None else _with_evaluation(content, classifier, *inputs.evaluation)
+    if inputs.evaluation is not None:
+        content = _with_evaluation(content, classifier, *inputs.evaluation)
+    return _without_folders(content)
+
+
+def _without_folders(content: ReportContent) -> ReportContent:
+    """Shorten absolute paths to their last component: readers of a report need not know where its author keeps files."""
+    measured, data, found = content.metrics, content.data, content.provenance
+    if measured is not None and measured.unknown is not None:
+        unknown = replace(measured.unknown, source=without_folders(measured.unknown.source))
+        measured = replace(measured, unknown=unknown)
+    if data is not None:
+        skipped = {without_folders(file): without_folders(reason) for file, reason in data.skipped.items()}
+        data = replace(data, source=without_folders(data.source), skipped=skipped)
+    return replace(
+        content,
+        header=replace(content.header, summary=without_folders(content.header.summary)),
+        metrics=measured,
+        data=data,
+        options={
+            title: tuple(option._replace(value=without_folders(option.value)) for option in group)
+            for title, group in content.options.items()
+        },
+        provenance=None if found is None else replace(found, command=without_folders(found.command)),
+        notes=tuple(map(without_folders, content.notes)),
+    )
 
 
 def build_evaluation_report(
@@ -100,12 +135,13 @@ def _header(classifier: Predictor, record: TrainingRecord) -> ReportHeader:
     model, K = classifier.model, len(classifier.labels)
     kind = "A generative classifier" if isinstance(model, GenerativeModel) else "A softmax classifier"
     id = classifier.id or "unsaved"
+    n = sum(sum(counts) for split, counts in record.counts.items() if split != "test")
     return ReportHeader(
         name=id.partition("@")[0],
         id=id,
         family=classifier.family,
         date=record.date,
-        summary=f"{kind} of {K} classes, trained on {sum(record.counts['train']):,} images of {record.source}.",
+        summary=f"{kind} of {K} classes, trained and calibrated with {n:,} images of {record.source}.",
         likelihood_type=model.likelihood_type if isinstance(model, GenerativeModel) else None,
     )
 
@@ -190,6 +226,7 @@ def _with_evaluation(
         reconstructions=_reconstructions(classifier, images),
         most_atypical=_most_atypical(found, images) if found.is_calibrated else None,
         most_confident_errors=_most_confident_errors(found, images),
+        accepted_unknown=_accepted_unknown(found),
     )
 
 
@@ -238,9 +275,15 @@ def _reconstructions(classifier: Predictor, images: LabeledImages) -> Reconstruc
 
 
 def _most_atypical(found: EvaluationResult, images: LabeledImages) -> MostAtypical:
-    p_value = found.output.p_value.numpy()
-    indices = np.lexsort((-found.output.score.numpy(), p_value))[:N_IMAGES]
-    return MostAtypical(_pixels(images.images, indices), p_value[indices], found.labels[indices])
+    p_value, predicted = found.output.p_value.numpy(), found.output.predicted.numpy()
+    chosen = np.lexsort((-found.output.score.numpy(), p_value))[:N_IMAGES]
+    return MostAtypical(
+        originals(images.images, chosen),
+        p_value[chosen],
+        found.labels[chosen],
+        predicted[chosen],
+        short_names(images.images, chosen),
+    )
 
 
 def _most_confident_errors(found: EvaluationResult, images: LabeledImages) -> MostConfidentErrors | None:
@@ -248,9 +291,58 @@ def _most_confident_errors(found: EvaluationResult, images: LabeledImages) -> Mo
     wrong = np.flatnonzero(predicted != found.labels)
     if not len(wrong):
         return None
-    indices = wrong[np.argsort(-probability[wrong], kind="stable")][:N_IMAGES]
+    chosen = wrong[np.argsort(-probability[wrong], kind="stable")][:N_IMAGES]
     return MostConfidentErrors(
-        _pixels(images.images, indices), found.labels[indices], predicted[indices], probability[indices]
+        originals(images.images, chosen),
+        found.labels[chosen],
+        predicted[chosen],
+        probability[chosen],
+        short_names(images.images, chosen),
+    )
+
+
+def _accepted_unknown(found: EvaluationResult) -> AcceptedUnknown | None:
+    if found.unknown is None or not found.is_calibrated:
+        return None
+    output, images = found.unknown.output, found.unknown.images
+    accepted = np.flatnonzero(~output.is_unknown.numpy())
+    if not len(accepted):
+        return None
+    score, p_value = output.score.numpy(), output.p_value.numpy()
+    chosen = accepted[np.lexsort((score[accepted], -p_value[accepted]))][:N_IMAGES]
+    return AcceptedUnknown(
+        len(accepted),
+        originals(images, chosen),
+        p_value[chosen],
+        output.predicted.numpy()[chosen],
+        short_names(images, chosen),
+    )
+
+
+def _similar_images(images: LabeledImages | None) -> SimilarImages | None:
+    """Return the groups of two or more images, those with several labels first, then the largest."""
+    if images is None or images.groups is None:
+        return None
+    order = np.argsort(images.groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(images.groups[order])) + 1)
+    groups = [(each, np.unique(images.labels[each][images.labels[each] >= 0])) for each in members if len(each) > 1]
+    if not groups:
+        return None
+    groups.sort(key=lambda group: (-len(group[1]), -len(group[0])))
+    return SimilarImages(
+        len(groups),
+        sum(len(each) for each, _ in groups),
+        sum(len(classes) > 1 for _, classes in groups),
+        tuple(_image_group(images, *group) for group in groups[:N_GROUPS]),
+    )
+
+
+def _image_group(images: LabeledImages, members: Ints, classes: Ints) -> ImageGroup:
+    """Show images of all classes of the group before further ones of its first class."""
+    _, first = np.unique(images.labels[members], return_index=True)
+    shown = np.concatenate([members[first], np.delete(members, first)])[:N_GROUP_IMAGES]
+    return ImageGroup(
+        len(members), tuple(classes.tolist()), originals(images.images, shown), short_names(images.images, shown)
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Interval
 
 _DOMAINS = {Domain.PIXELS8: "of the 8-bit pixels", Domain.FEATURES: "of the feature vector"}
+
+MISSING = "–"  # a value that there is none of
 
 
 def likelihood_phrase(likelihood_type: LikelihoodType | None) -> str:
@@ -29,7 +32,7 @@ def likelihood_phrase(likelihood_type: LikelihoodType | None) -> str:
 
 def percent(fraction: float, digits: int = 1) -> str:
     """Format a fraction as a percentage; a dash if it is not finite."""
-    return f"{fraction * 100:.{digits}f}%" if math.isfinite(fraction) else "–"
+    return f"{fraction * 100:.{digits}f}%" if math.isfinite(fraction) else MISSING
 
 
 def interval(bounds: Interval) -> str:
@@ -39,7 +42,7 @@ def interval(bounds: Interval) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """Format a number with fixed decimals and a minus sign, not a hyphen; a dash if it is not finite."""
-    return f"{value:,.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
+    return f"{value:,.{digits}f}".replace("-", "−") if math.isfinite(value) else MISSING
 
 
 def distance(value: float) -> str:
@@ -91,6 +94,15 @@ def shorten(name: str, limit: int) -> str:
             return ending
     head = (limit - 1) // 2
     return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
+
+
+def without_folders(text: str) -> str:
+    """Shorten each absolute path in a text to its last component.
+
+    >>> without_folders("likely train /home/ann/boots/ --out ../m --backbone=/opt/net https://x.org/a/b 3/4")
+    'likely train boots --out ../m --backbone=net https://x.org/a/b 3/4'
+    """
+    return re.sub(r"(?<![\w./\\:~-])(?:/|[A-Za-z]:[\\/])(?:[^/\\\s'\"]+[/\\])*([^/\\\s'\"]+)[/\\]?", r"\1", text)
 
 
 def breadth(text: str) -> float:

@@ -30,7 +30,7 @@ from likely.reporting.html.svg import (
 MAX_NAMED_CLASSES = 30  # in a confusion matrix: more names would be illegible
 _MAX_POINTS = 400  # of one curve: as many as pixels
 _MAX_NUMBERED_CLASSES = 16  # with more, counts do not fit the cells of a confusion matrix
-_SHADES = 8
+_COMPACT_SIZE = 480.0  # pixels of a matrix without the names of its classes
 
 # --- curves ---------------------------------------------------------------------------------------------------------
 
@@ -108,25 +108,45 @@ def confusion_matrix(counts: Ints, names: tuple[str, ...]) -> Markup:
     )
 
 
-def compact_matrix(counts: Ints) -> Markup:
-    """Draw a confusion matrix without names, one path per shade, for any number of classes."""
-    n, shades = len(counts), np.ceil(_strength(_row_fractions(counts)) * _SHADES).astype(int)
-    cells = [(kind, shade, _squares(where)) for kind, shade, where in _by_shade(shades)]
-    paths = [element("path", d=d, class_=kind, fill_opacity=shade / _SHADES) for kind, shade, d in cells if d]
-    plate = element("rect", width=n, height=n, class_="plate")
-    inside = element("svg", plate, *paths, x=0, y=0, width=400, height=400, viewBox=f"0 0 {n} {n}")
-    return drawing(f"Confusion matrix of {n} classes without their names", 400, 400, inside)
+def compact_matrix(counts: Ints, names: tuple[str, ...]) -> Markup:
+    """Draw a confusion matrix of many classes, without their names but with those of the groups that contain them.
+
+    Groups are the first folders of nested names, as far as their classes follow one another.
+    """
+    groups = _runs([name.partition("/")[0] if "/" in name else "" for name in names])
+    labels = [shorten(group, 16) for group, _, _ in groups]
+    left = max((breadth(label) for label in labels), default=0.0) * EM + 10
+    layout = _MatrixLayout(_COMPACT_SIZE / len(names), left, 20.0)
+    fractions = _row_fractions(counts)
+    return drawing(
+        f"Confusion matrix of {len(names)} classes: {percent(counts.trace() / counts.sum())} on the diagonal",
+        left + _COMPACT_SIZE + 2,
+        layout.top + _COMPACT_SIZE + 2,
+        element("rect", x=left, y=layout.top, width=_COMPACT_SIZE, height=_COMPACT_SIZE, class_="plate"),
+        *(mark for group, label in zip(groups, labels, strict=True) for mark in _group_marks(layout, group, label)),
+        *(_matrix_cell(layout, counts, fractions, (int(i), int(j)), names) for i, j in np.argwhere(counts)),
+    )
 
 
-def _by_shade(shades: Ints) -> Iterator[tuple[str, int, Ints]]:
-    diagonal = np.eye(len(shades), dtype=bool)
-    for shade in range(1, _SHADES + 1):
-        yield "right", shade, np.argwhere((shades == shade) & diagonal)
-        yield "wrong", shade, np.argwhere((shades == shade) & ~diagonal)
+def _runs(values: list[str]) -> list[tuple[str, int, int]]:
+    """Return each run of equal values with its start and end."""
+    starts = [i for i, value in enumerate(values) if i == 0 or value != values[i - 1]]
+    return [(values[i], i, j) for i, j in zip(starts, [*starts[1:], len(values)], strict=True)]
 
 
-def _squares(where: Ints) -> str:
-    return "".join(f"M{j} {i}h1v1h-1z" for i, j in where.tolist())
+def _group_marks(layout: _MatrixLayout, group: tuple[str, int, int], label: str) -> Iterator[Markup]:
+    """Draw the label of a group beside its rows and, where it fits, above its columns, and lines at its end."""
+    _, start, end = group
+    first, last = start * layout.edge, end * layout.edge
+    size = _COMPACT_SIZE
+    if last < size - 1e-6:
+        yield line((layout.left + last, layout.top), (layout.left + last, layout.top + size), class_="grid")
+        yield line((layout.left, layout.top + last), (layout.left + size, layout.top + last), class_="grid")
+    middle = (first + last) / 2
+    if last - first >= EM:
+        yield text(label, layout.left - 6, layout.top + middle + 4, class_="name", text_anchor="end")
+    if last - first >= breadth(label) * EM:
+        yield text(label, layout.left + middle, layout.top - 6, class_="name", text_anchor="middle")
 
 
 def _row_fractions(counts: Ints) -> Floats:
@@ -141,7 +161,7 @@ def _strength(fraction: Floats) -> Floats:
 
 
 def _matrix_layout(n: int, longest: float) -> _MatrixLayout:
-    edge = float(np.clip(420 / n, 17, 56))
+    edge = float(np.clip(420 / n, 17, 84))
     slanted = longest > edge - 6
     return _MatrixLayout(edge, longest + 12, longest * 0.71 + 14 if slanted else 22.0)
 
@@ -170,7 +190,14 @@ def _matrix_cell(
         "title", f"{n} of {plural(int(counts[i].sum()), 'image')} of {names[i]} {predicted} ({percent(fractions[at])})"
     )
     x, y = layout.left + layout.edge * j, layout.top + layout.edge * i
-    box = {"x": x + 0.5, "y": y + 0.5, "width": layout.edge - 1, "height": layout.edge - 1, "rx": 1.5}
+    gap = min(0.5, layout.edge / 20)
+    box = {
+        "x": x + gap,
+        "y": y + gap,
+        "width": layout.edge - 2 * gap,
+        "height": layout.edge - 2 * gap,
+        "rx": min(1.5, layout.edge / 8),
+    }
     marks = [title, element("rect", **box, class_="right" if i == j else "wrong", fill_opacity=strength)]
     if len(names) <= _MAX_NUMBERED_CLASSES:
         kind = "count on" if strength > 0.75 else "count"

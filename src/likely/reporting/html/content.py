@@ -141,30 +141,67 @@ class Reconstructions:
 
 @dataclass(frozen=True, eq=False)
 class MostAtypical:
-    """Test images with the smallest p-values, ascending; `p_values` and `labels` are (N,)."""
+    """Test images with the smallest p-values, ascending; the other arrays are (N,), the files' names empty if unknown."""
 
-    images: Images
+    images: Sequence[Images]
     p_values: Floats
     labels: Ints
+    predicted: Ints
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class MostConfidentErrors:
     """Test images with the highest probability of a wrong class, descending; the other arrays are (N,)."""
 
-    images: Images
+    images: Sequence[Images]
     labels: Ints
     predicted: Ints
     probability: Floats
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class AcceptedUnknown:
+    """Unknown images that are not rejected, n of them, and some with the largest p-values; the other arrays are (N,)."""
+
+    n: int
+    images: Sequence[Images]
+    p_values: Floats
+    predicted: Ints
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class LabelIssues:
     """Training images with possible label errors, the most certain first, with their file names if they have any."""
 
-    images: Images
+    images: Sequence[Images]
     issues: tuple[LabelIssue, ...]
     files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageGroup:
+    """A group of n images that show the same thing: some of them, and the classes (distinct labels) of all."""
+
+    n: int
+    classes: tuple[int, ...]
+    images: Sequence[Images]
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarImages:
+    """Groups of two or more training images: `n_groups` with `n_images`, of which some are shown.
+
+    Groups with several labels come first, then large ones.
+    """
+
+    n_groups: int
+    n_images: int
+    n_mixed: int
+    groups: tuple[ImageGroup, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +275,9 @@ class ReportContent:
     fidelity: Fidelity | None = None
     most_atypical: MostAtypical | None = None
     most_confident_errors: MostConfidentErrors | None = None
+    accepted_unknown: AcceptedUnknown | None = None
     label_issues: LabelIssues | None = None
+    similar_images: SimilarImages | None = None
     memorization: Memorization | None = None
     data: DataSummary | None = None
     options: Mapping[str, tuple[Option, ...]] = field(default_factory=dict)

@@ -64,7 +64,7 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose `folded` rows appear after a click."""
+    """A table whose `folded` rows appear after a click; if it has no others, with the whole table."""
 
     macro: ClassVar[str] = "table"
     caption: str
@@ -76,7 +76,8 @@ class Table:
 class ReportImage(NamedTuple):
     """An image as a data URI, `width` x `height` CSS pixels, with caption lines, the first one emphasized.
 
-    `tiny` images are shown with visible pixels.
+    `tiny` images are shown with visible pixels. A click opens `enlarged`, a data URI of a larger one, if it is not empty, in
+    an element with `id`.
     """
 
     source: str
@@ -84,7 +85,9 @@ class ReportImage(NamedTuple):
     width: int
     height: int
     tiny: bool
-    caption: tuple[str, ...] = ()
+    caption: tuple[Cell, ...] = ()
+    enlarged: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,8 @@ class Gallery:
     @property
     def layout(self) -> str:
         """The CSS class for the width that the captions need."""
-        longest = max((len(line) for image in self.images for line in image.caption), default=0)
+        lines = (line for image in self.images for line in image.caption)
+        longest = max((len(Markup(line).striptags()) for line in lines), default=0)
         return "bare" if not longest else "brief" if longest <= 24 else "wordy"
 
 
@@ -170,6 +174,16 @@ def _environment() -> Environment:
     env.filters["breakable"] = _breakable
     env.filters["code"] = _code
     return env
+
+
+def class_name(name: str) -> Cell:
+    """Return the name of a class for a table or caption: of a nested one, the folders small and above the name.
+
+    >>> class_name("Fruit/Pear"), class_name("Pear")
+    (Markup('<small class="folders">Fruit/</small>Pear'), 'Pear')
+    """
+    folders, separator, leaf = name.rpartition("/")
+    return Markup('<small class="folders">{}{}</small>{}').format(folders, separator, leaf) if folders else name
 
 
 def _breakable(text: str | Markup) -> Markup:

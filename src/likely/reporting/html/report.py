@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from likely.reporting.formatting import likelihood_phrase
+from likely.reporting.formatting import MISSING, likelihood_phrase
 from likely.reporting.html.caveats import caveats
 from likely.reporting.html.content import ReportContent
 from likely.reporting.html.page import Section, page
@@ -30,7 +30,7 @@ def render(content: ReportContent) -> str:
         header=header,
         likelihood=likelihood_phrase(header.likelihood_type),
         class_samples=class_samples(content),
-        tiles=tiles,
+        tiles=[tile for tile in tiles if tile.value != MISSING],
         caveats=caveats(content),
         chapters=[(chapter.value, list(members)) for chapter, members in chapters],
     )

@@ -1,17 +1,22 @@
-"""Images: samples, reconstructions, interpolation, atypical images, errors and possible label errors."""
+"""Images: samples, reconstructions, interpolation, atypical images, errors, possible label errors, groups of images."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
+from likely.data.preprocessing import to_pil
 from likely.evaluation.interpolation import Segment
-from likely.reporting.formatting import percent, plural
+from likely.reporting.formatting import listing, percent, plural
 from likely.reporting.html.content import (
+    AcceptedUnknown,
+    ImageGroup,
     Images,
     LabelIssues,
     MostAtypical,
@@ -19,19 +24,22 @@ from likely.reporting.html.content import (
     Reconstructions,
     ReportContent,
     Samples,
+    SimilarImages,
 )
-from likely.reporting.html.page import Chapter, Gallery, ImageGrid, ReportImage, Section
+from likely.reporting.html.page import Cell, Chapter, Gallery, ImageGrid, ReportImage, Section, class_name
 
 _ROW_EDGE = 56  # CSS pixels
 _PAIR_EDGE = 72
 _ROW_LENGTH = 6  # images: the width of a phone
-_DIAGNOSTIC_EDGE = 84
+_DIAGNOSTIC_EDGE, _THUMBNAIL_EDGE = 84, 112  # of tiny images, and of photographs
 _MAX_PAIRS = 24
 _MAX_DIAGNOSTIC_IMAGES = 24
 _MAX_HEADER_IMAGES = 12
 _MAX_SAMPLES = 400  # over all classes, so that a report of a hundred classes still loads
 
 _TINY = 48  # pixels: smaller images are shown with visible pixels
+_MAX_BYTES = 32_000  # of an enlarged photograph, so that a report with seventy stays below 5 MB
+_JPEG_QUALITIES = (85, 75, 60, 45)
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
@@ -49,11 +57,16 @@ def diagnostic_sections(content: ReportContent) -> Iterator[Section]:
     """Yield the sections on single images for which there are any."""
     names = content.class_names
     if content.most_atypical is not None and len(content.most_atypical.images):
-        yield _most_atypical(content.most_atypical, names)
+        alarms = content.false_alarms
+        yield _most_atypical(content.most_atypical, names, None if alarms is None else alarms.alpha)
     if content.most_confident_errors is not None and len(content.most_confident_errors.images):
         yield _most_confident_errors(content.most_confident_errors, names)
+    if content.accepted_unknown is not None and len(content.accepted_unknown.images):
+        yield _accepted_unknown(content.accepted_unknown, names)
     if content.label_issues is not None and content.label_issues.issues:
         yield _label_issues(content.label_issues, names)
+    if content.similar_images is not None and content.similar_images.groups:
+        yield _similar_images(content.similar_images, names)
 
 
 def class_samples(content: ReportContent) -> tuple[ReportImage, ...]:
@@ -111,31 +124,59 @@ def _reconstructions(found: Reconstructions, names: tuple[str, ...]) -> Section:
 # --- diagnostics ----------------------------------------------------------------------------------------------------
 
 
-def _most_atypical(found: MostAtypical, names: tuple[str, ...]) -> Section:
+def _most_atypical(found: MostAtypical, names: tuple[str, ...], alpha: float | None) -> Section:
+    rejected = "" if alpha is None else f" Those with a p-value of at most {alpha:g} are rejected as unknown."
     introduction = (
-        "Images with the smallest p-values. Often they are damaged, mislabeled, "
-        "or of a kind that needs more training images."
+        "Known images that look least like the images of the training: those with the smallest p-values. Often they are "
+        f"damaged, mislabeled, or of a kind that needs more training images.{rejected}"
     )
-    rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), strict=True)
-    images = (_atypical_image(image, names[k], p) for image, p, k in rows)
-    return _diagnostic_section("most-atypical", "Most atypical images", introduction, images)
+    rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), found.predicted.tolist(), strict=True)
+    images = (
+        _photo(
+            image,
+            f"Atypical image of {names[label]}, {_p(p)}",
+            (class_name(names[label]), _p(p), "recognized" if k == label else f"predicted {_leaf(names[k])}"),
+        )
+        for image, p, label, k in rows
+    )
+    return _diagnostic_section("most-atypical", "Most atypical images", introduction, images, found.files)
 
 
-def _atypical_image(image: Images, name: str, p_value: float) -> ReportImage:
-    p = f"p = {p_value:.3f}" if p_value >= 0.001 else "p < 0.001"
-    return _report_image(image, f"Atypical image of {name}, {p}", _DIAGNOSTIC_EDGE, (name, p))
+def _p(p_value: float) -> str:
+    return f"p-value {p_value:.3f}" if p_value >= 0.001 else "p-value below 0.001"
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _accepted_unknown(found: AcceptedUnknown, names: tuple[str, ...]) -> Section:
+    introduction = (
+        f"{plural(found.n, 'unknown image')} passed for known: {'it has a' if found.n == 1 else 'they have'} p-value"
+        f"{'' if found.n == 1 else 's'} above alpha. The largest p-values come first."
+    )
+    rows = zip(found.images, found.p_values.tolist(), found.predicted.tolist(), strict=True)
+    images = (
+        _photo(
+            image,
+            f"Unknown image, predicted {names[k]}, {_p(p)}",
+            (Markup("predicted {}").format(class_name(names[k])), _p(p)),
+        )
+        for image, p, k in rows
+    )
+    return _diagnostic_section("accepted-unknown", "Unknown images not rejected", introduction, images, found.files)
 
 
 def _most_confident_errors(found: MostConfidentErrors, names: tuple[str, ...]) -> Section:
     introduction = "Wrong predictions with the highest probability. Sometimes the label is wrong, not the prediction."
     rows = zip(found.images, found.labels, found.predicted, found.probability, strict=True)
     images = (_error_image(image, names[label], names[k], float(p)) for image, label, k, p in rows)
-    return _diagnostic_section("most-confident-errors", "Most confident errors", introduction, images)
+    return _diagnostic_section("most-confident-errors", "Most confident errors", introduction, images, found.files)
 
 
 def _error_image(image: Images, label: str, predicted: str, probability: float) -> ReportImage:
     alt = f"Image of {label}, predicted {predicted} with {percent(probability, 0)}"
-    return _report_image(image, alt, _DIAGNOSTIC_EDGE, (f"predicted {predicted} ({probability:.2f})", f"label {label}"))
+    return _photo(image, alt, (class_name(label), f"predicted {_leaf(predicted)} with {percent(probability)}"))
 
 
 def _label_issues(found: LabelIssues, names: tuple[str, ...]) -> Section:
@@ -145,29 +186,93 @@ def _label_issues(found: LabelIssues, names: tuple[str, ...]) -> Section:
         "look the same to the model."
     )
     images = (_issue_image(found, i, names) for i in range(len(found.issues)))
-    return _diagnostic_section("label-issues", "Possible label errors", introduction, images)
+    files = found.files or tuple(f"image {issue.index}" for issue in found.issues)
+    return _diagnostic_section("label-issues", "Possible label errors", introduction, images, files)
 
 
 def _issue_image(found: LabelIssues, i: int, names: tuple[str, ...]) -> ReportImage:
     issue = found.issues[i]
     label, suggested = names[issue.label], names[issue.suggested]
-    file = found.files[i] if found.files else f"image {issue.index}"
-    caption = (f"{label} → {suggested}", f"margin {issue.margin:.2f}".replace("-", "−"), file)
-    return _report_image(found.images[i], f"Labeled {label}, perhaps {suggested}", _DIAGNOSTIC_EDGE, caption)
+    caption = (class_name(label), f"perhaps {_leaf(suggested)}", f"ahead by {-issue.margin:.2f} in probability")
+    return _photo(found.images[i], f"Labeled {label}, perhaps {suggested}", caption)
 
 
-def _diagnostic_section(anchor: str, title: str, introduction: str, images: Iterator[ReportImage]) -> Section:
-    shown = tuple(image for image, _ in zip(images, range(_MAX_DIAGNOSTIC_IMAGES), strict=False))
-    return Section(Chapter.DIAGNOSTICS, anchor, title, introduction, (Gallery(shown),))
+def _similar_images(found: SimilarImages, names: tuple[str, ...]) -> Section:
+    mixed = (
+        f" {plural(found.n_mixed, 'group')} with different labels {'comes' if found.n_mixed == 1 else 'come'} first: is a "
+        "label wrong?"
+        if found.n_mixed
+        else " The largest groups come first."
+    )
+    introduction = (
+        f"{plural(found.n_groups, 'group')} with {plural(found.n_images, 'training image')} in all show the same thing more "
+        "than once: near-duplicates, photographs taken shortly after one another, or groups that the data list. A group is "
+        f"never divided between training and test images.{mixed}"
+    )
+    rows = tuple(_group_row(group, g, names) for g, group in enumerate(found.groups))
+    return Section(
+        Chapter.DIAGNOSTICS,
+        "similar-images",
+        "Groups of similar images",
+        introduction,
+        (ImageGrid(rows),),
+        "what does the data show twice?",
+    )
 
 
-# --- PNG data URIs --------------------------------------------------------------------------------------------------
+def _group_row(group: ImageGroup, g: int, names: tuple[str, ...]) -> tuple[str, tuple[ReportImage, ...]]:
+    classes = listing(tuple(_leaf(names[c]) for c in group.classes), 3) if group.classes else "unlabeled"
+    title = f"{plural(group.n, 'image')}: {classes}"
+    images = (
+        _photo(image, f"Image {i + 1} of a group of {group.n} of {classes}", (classes,))
+        for i, image in enumerate(group.images)
+    )
+    return title, tuple(_named(images, f"similar-images-{g}", group.files))
 
 
-def _report_image(image: Images, alt: str, edge: int, caption: tuple[str, ...] = ()) -> ReportImage:
-    """Encode an image (C, H, W), about `edge` CSS pixels high, with caption lines."""
+def _diagnostic_section(
+    anchor: str, title: str, introduction: str, images: Iterator[ReportImage], files: tuple[str, ...]
+) -> Section:
+    shown = islice(_named(images, anchor, files), _MAX_DIAGNOSTIC_IMAGES)
+    return Section(Chapter.DIAGNOSTICS, anchor, title, introduction, (Gallery(tuple(shown)),))
+
+
+def _named(images: Iterator[ReportImage], anchor: str, files: tuple[str, ...]) -> Iterator[ReportImage]:
+    """Give images an id each, and the name of their file as the last line of their caption, if known."""
+    for i, image in enumerate(images):
+        file = files[i : i + 1]
+        yield image._replace(id=f"{anchor}-{i + 1}", caption=(*image.caption, *file))
+
+
+# --- data URIs ------------------------------------------------------------------------------------------------------
+
+
+def _report_image(image: Images, alt: str, edge: int) -> ReportImage:
+    """Encode an image (C, H, W), about `edge` CSS pixels high."""
     small = _reduced(image, edge)
-    return _encoded(small, alt, _zoom(small, edge))._replace(caption=caption)
+    return _encoded(small, alt, _zoom(small, edge))
+
+
+def _photo(image: Images, alt: str, caption: tuple[Cell, ...]) -> ReportImage:
+    """Encode an image (C, H, W) with caption lines: as a thumbnail that opens the whole one, if that is not tiny."""
+    if image.shape[1] <= _TINY:
+        return _report_image(image, alt, _DIAGNOSTIC_EDGE)._replace(caption=caption)
+    pixels, height = to_pil(image), _THUMBNAIL_EDGE
+    width = max(1, round(pixels.width * height / pixels.height))
+    thumbnail, enlarged = _jpeg_uri(pixels, (2 * width, 2 * height)), _jpeg_uri(pixels, pixels.size)
+    return ReportImage(thumbnail, alt, width, height, tiny=False, caption=caption, enlarged=enlarged)
+
+
+def _jpeg_uri(image: Image.Image, size: tuple[int, int]) -> str:
+    """Return a data URI of an image reduced to fit `size`, and further until it has at most _MAX_BYTES."""
+    small = image.copy()
+    small.thumbnail(size, Image.Resampling.LANCZOS)
+    for quality in _JPEG_QUALITIES:
+        buffer = io.BytesIO()
+        small.save(buffer, format="JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= _MAX_BYTES:
+            return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return _jpeg_uri(small, (small.width // 2, small.height // 2))
 
 
 def _image_row(images: Images, alt: str, edge: int) -> ReportImage:

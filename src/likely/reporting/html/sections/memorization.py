@@ -42,9 +42,9 @@ def memorization_caveats(found: Memorization) -> Iterator[str]:
     membership, nearest = found.membership_inference, found.nn_memorization
     if membership is not None and membership.auroc > _HIGH_AUROC and membership.low > 0.5:
         yield (
-            "The likelihood separates training images from others: of one image of either kind, the training image has the "
-            f"higher likelihood in {percent(membership.auroc)} of pairs. More images, more augmentation or shorter training "
-            "reduce this."
+            "The model reveals which images it was trained on: of a training image and a new one, the training image has the "
+            f"higher likelihood in {percent(membership.auroc)} of pairs. That matters if the images are confidential; more "
+            "training images reduce it."
         )
     if nearest is not None and nearest.p_value < _SIGNIFICANT:
         yield (

@@ -19,7 +19,18 @@ from likely.reporting.html.charts import (
     reliability_diagram,
 )
 from likely.reporting.html.content import FalseAlarms, PValues, ReportContent
-from likely.reporting.html.page import Block, Cell, Chapter, Chart, Charts, Column, Section, Table, WideChart
+from likely.reporting.html.page import (
+    Block,
+    Cell,
+    Chapter,
+    Chart,
+    Charts,
+    Column,
+    Section,
+    Table,
+    WideChart,
+    class_name,
+)
 
 _MAX_PAIRS = 20
 _MAX_ROWS = 30
@@ -61,8 +72,11 @@ def _named_matrix(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
 
 
 def _unnamed_matrix(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
-    caption = "All classes in their order, the first at the top left. Color shows the fraction of the row."
-    yield Charts((Chart("Confusion matrix", compact_matrix(counts), caption),))
+    caption = (
+        "All classes in their order, the first at the top left; lines separate the groups that contain them. Color shows the "
+        "fraction of the row. Rows: true class. Columns: predicted class. Point at a cell for its names and numbers."
+    )
+    yield WideChart(Chart("Confusion matrix", compact_matrix(counts, names), caption))
     errors = counts - np.diag(counts.diagonal())
     pairs = np.argsort(-errors, axis=None, kind="stable")[: min(_MAX_PAIRS, np.count_nonzero(errors))]
     columns = (Column("Class"), Column("Predicted"), Column("Images", "number"), Column("Of the class", "number"))
@@ -72,7 +86,12 @@ def _unnamed_matrix(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
 
 
 def _pair(counts: Ints, names: tuple[str, ...], at: tuple[int, int]) -> tuple[Cell, ...]:
-    return names[at[0]], names[at[1]], f"{counts[at]:,}", percent(float(counts[at] / counts[at[0]].sum()))
+    return (
+        class_name(names[at[0]]),
+        class_name(names[at[1]]),
+        f"{counts[at]:,}",
+        percent(float(counts[at] / counts[at[0]].sum())),
+    )
 
 
 def _reliability(bins: Reliability) -> Section:
@@ -97,7 +116,7 @@ def _reliability(bins: Reliability) -> Section:
 
 def _per_class(table: PerClass, names: tuple[str, ...], alarms: FalseAlarms | None) -> Section:
     alarms = None if alarms is None or alarms.scope is CalibrationScope.NONE else alarms
-    rows = tuple(_class_row(table, k, names[k], alarms) for k in _order(table))
+    rows = tuple(_class_row(table, k, class_name(names[k]), alarms) for k in _order(table))
     order = " The lowest recall comes first." if len(rows) > _MAX_ROWS else ""
     introduction = (
         "Recall is the fraction of a class's images that were recognized; precision the fraction of predictions of the "
@@ -122,7 +141,7 @@ def _columns(alarms: FalseAlarms | None) -> Iterator[Column]:
         yield from (Column(title, "number") for title in ("False alarms", "Calibration images"))
 
 
-def _class_row(table: PerClass, k: int, name: str, alarms: FalseAlarms | None) -> tuple[Cell, ...]:
+def _class_row(table: PerClass, k: int, name: Cell, alarms: FalseAlarms | None) -> tuple[Cell, ...]:
     recall = float(table.recall[k])
     numbers = (percent(recall), meter(recall), percent(float(table.precision[k])), number(float(table.f1[k])))
     row = (name, f"{table.n[k]:,}", *numbers)
@@ -134,8 +153,9 @@ def _class_row(table: PerClass, k: int, name: str, alarms: FalseAlarms | None) -
 def _rejection(charts: tuple[Chart, ...], alarms: FalseAlarms | None) -> Section:
     by_class = " for every class" if alarms is not None and alarms.scope is CalibrationScope.PER_CLASS else ""
     introduction = (
-        "A p-value is the fraction of calibration images that were at least as atypical as the image. "
-        f"An image is rejected if its p-value is at most alpha{by_class}."
+        "The p-value of an image says how usual it is: the fraction of calibration images, all of known classes, that look at "
+        "least as unusual (are at least as atypical). "
+        f"An image is rejected as unknown if its p-value is at most alpha{by_class}."
     )
     return Section(
         Chapter.METRICS,
@@ -167,7 +187,14 @@ def _false_alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
 
 
 def _p_values(values: PValues, alpha: float | None) -> Chart:
-    caption = "p-values of known images should be uniform, along the dashed line, or larger."
+    caption = (
+        "p-values of known images should be spread evenly (uniform), along the dashed line, or be larger. Images left of the "
+        "line at alpha are rejected."
+    )
     if values.unknown is not None:
-        caption += " p-values of unknown images should be small: larger ones belong to images that are not rejected."
+        caption += " p-values of unknown images should be small: larger ones belong to images that pass for known."
+    if alpha is not None:
+        groups = {"known": values.known} | ({} if values.unknown is None else {"unknown": values.unknown})
+        rates = (f"{percent(float(np.mean(p <= alpha)))} of the {name} images" for name, p in groups.items())
+        caption += f" Rejected: {' and '.join(rates)}."
     return Chart("p-values", p_value_histogram(np.asarray(values.known), values.unknown, alpha), caption)

@@ -8,7 +8,17 @@ from markupsafe import Markup
 
 from likely.reporting.formatting import plural
 from likely.reporting.html.content import DataSummary, Option, Provenance, ReportContent
-from likely.reporting.html.page import Block, Chapter, Code, Column, DefinitionList, Paragraph, Section, Table
+from likely.reporting.html.page import (
+    Block,
+    Chapter,
+    Code,
+    Column,
+    DefinitionList,
+    Paragraph,
+    Section,
+    Table,
+    class_name,
+)
 
 _MAX_ROWS = 20
 
@@ -40,7 +50,9 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
     splits = list(summary.counts)
     columns = (Column("Class"), *(Column(split, "number") for split in splits))
     total = (Markup("<b>All classes</b>"), *(f"{summary.counts[split].sum():,}" for split in splits))
-    rows = tuple((name, *(f"{summary.counts[split][k]:,}" for split in splits)) for k, name in enumerate(names))
+    rows = tuple(
+        (class_name(name), *(f"{summary.counts[split][k]:,}" for split in splits)) for k, name in enumerate(names)
+    )
     yield Table("Images of each split and class", columns, (total, *rows[:_MAX_ROWS]), rows[_MAX_ROWS:])
     if summary.n_groups:
         of_splits = ", ".join(f"{plural(n, 'group')} in {split}" for split, n in summary.n_groups.items())
@@ -57,8 +69,10 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
 
 def _options(options: Mapping[str, tuple[Option, ...]]) -> Section:
     columns = (Column("Option", "code"), Column("Value", "code"), Column("Description"))
-    tables = tuple(Table(title, columns, tuple(group)) for title, group in options.items())
-    return Section(Chapter.PROVENANCE, "options", "Options", "All options, set by the user or by default.", tables)
+    tables = tuple(Table(title, columns, (), tuple(group)) for title, group in options.items())
+    return Section(
+        Chapter.PROVENANCE, "options", "Options", "All options, set by the user or by default, by part.", tables
+    )
 
 
 def _environment(found: Provenance) -> Section:
