@@ -80,9 +80,9 @@ def listing(names: tuple[str, ...], limit: int = 5) -> str:
 
 
 def shorten(name: str, limit: int) -> str:
-    """Shorten a name to `limit` characters: a path to its last components, another name to both ends.
+    """Shorten a name to `limit` characters: a path to its last components, the last one or another name to both ends.
 
-    >>> shorten("Fruit/Apple/Red", 12), shorten("Fruit/Apple/Golden-Delicious", 18), shorten("a-very-long-name", 12)
+    >>> shorten("Fruit/Apple/Red", 12), shorten("Fruit/Apple/Golden-Delicious", 18), shorten("Fruit/a-very-long-name", 12)
     ('…/Apple/Red', '…/Golden-Delicious', 'a-ver…g-name')
     """
     if len(name) <= limit:
@@ -92,8 +92,8 @@ def shorten(name: str, limit: int) -> str:
         ending = "/".join(["…", *components[start:]])
         if len(ending) <= limit:
             return ending
-    head = (limit - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
+    last, head = components[-1], (limit - 1) // 2
+    return last if len(last) <= limit else f"{last[:head]}…{last[len(last) - (limit - 1 - head) :]}"
 
 
 def without_folders(text: str) -> str:

@@ -177,13 +177,17 @@ def _rejection_charts(content: ReportContent) -> Iterator[Chart]:
 
 def _false_alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
     rows = alarms.rows(names)
-    shown = rows if len(rows) <= _MAX_BARS else sorted(rows, key=lambda row: -row.rejected / row.n)[:_N_HIGHEST_BARS]
-    selection = "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} rows with the highest rates. "
+    shown, selection = rows, ""
+    if len(rows) > _MAX_BARS:
+        n_first = int(alarms.scope is not CalibrationScope.PER_CLASS)  # the row of all classes
+        highest = sorted(rows[n_first:], key=lambda row: -row.rejected / row.n)[:_N_HIGHEST_BARS]
+        shown = (*rows[:n_first], *highest)
+        selection = f"The {len(highest)} of {len(rows) - n_first} classes with the highest rates. "
     caption = (
         f"{selection}Fraction of the known images that were rejected. {_GUARANTEES[alarms.scope]} "
         "Random variation explains an excess between the dashed line and the mark, but not beyond the mark."
     )
-    return Chart("False-alarm rates", false_alarm_chart(tuple(shown), alarms.alpha), caption)
+    return Chart("False-alarm rates", false_alarm_chart(shown, alarms.alpha), caption)
 
 
 def _p_values(values: PValues, alpha: float | None) -> Chart:
