@@ -21,7 +21,9 @@ from likely.base import (
 from likely.evaluation.metrics import bits_per_dim
 from likely.inference.posterior import log_posterior
 from likely.models import FAMILIES, family
+from likely.models.autoregressive import Autoregressive
 from likely.models.gan import GAN
+from likely.networks.tokenizer import LevelTokenizer
 
 K = 3
 SMALL = {
@@ -30,6 +32,11 @@ SMALL = {
     "gan": {"latent_dims": 4, "width": 4},
     "flow": {"n_couplings": 1, "width": 4},
     "softmax": {"width": 4},
+    "autoregressive": {
+        "channels": 8,
+        "heads": 2,
+        "tokenizer": {"width": 4, "grid": 3, "code_levels": 4, "masked_fraction": 0.5},
+    },
     "gaussian": {},
 }
 VARIANTS = [
@@ -50,6 +57,12 @@ VARIANTS = [
     ("gan", {"loss": "hinge", "norm": "spectral", "feature_matching": 1.0}),
     ("gan", {"loss": "wgan-gp", "head": "auxiliary", "norm": "weight", "noise": 0.1}),
     ("flow", {"class_weight": 0}),
+    ("autoregressive", {"tokens": "pixels", "levels": 4}),
+    ("autoregressive", {"tokens": "pixels", "palette": 8, "average": "logsumexp"}),
+    ("autoregressive", {"network": "lstm", "order": "raster", "class_fraction": 0.3}),
+    ("autoregressive", {"tokens": "pixels", "network": "lstm", "levels": 256}),
+    ("autoregressive", {"conditioning": "late"}),
+    ("autoregressive", {"conditioning": "full", "class_weight": 0}),
 ]
 CASES = [(name, {}) for name in FAMILIES] + VARIANTS
 SHAPES = {"gray": (1, 9, 6), "color": (3, 8, 8), "vectors": (5,)}
@@ -168,9 +181,15 @@ def test_samples_have_the_shape_and_range_of_images(model, shape):
 
 @cases_with(GenerativeModel)
 def test_likelihood_type_has_the_domain(model, shape):
-    assert model.likelihood_type.domain is (Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES)
+    domain = Domain.PIXELS8 if len(shape) == 3 else Domain.FEATURES
+    if isinstance(model, Autoregressive):
+        domain = model.tokenizer.domain
+        assert domain is (
+            Domain.PIXELS8 if isinstance(model.tokenizer, LevelTokenizer) and len(shape) == 3 else Domain.TOKENS
+        )
+    assert model.likelihood_type.domain is domain
     assert model.likelihood_type.has_bits_per_dim == (
-        len(shape) == 3 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED
+        domain is Domain.PIXELS8 and model.likelihood_type.kind is not LikelihoodKind.UNNORMALIZED
     )
 
 

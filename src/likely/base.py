@@ -51,9 +51,10 @@ class LikelihoodKind(StrEnum):
 
 
 class Domain(StrEnum):
-    """Sample space of a likelihood: the resized, stored 8-bit image, or a feature vector."""
+    """Sample space of a likelihood: the resized, stored 8-bit image, its sequence of tokens, or a feature vector."""
 
     PIXELS8 = "pixels8"
+    TOKENS = "tokens"
     FEATURES = "features"
 
 
@@ -170,7 +171,8 @@ class Objective:
 
     `loss(x, y, rng)` returns a scalar; y = -1 marks an unlabeled image. The parameters are updated every `interval` steps, with
     `lr_ratio` times the learning rate (Heusel 2017, GANs trained by a two time-scale update rule). A loss that is not `bounded`
-    below its start, such as a critic's or a distance between features, may rise without having diverged.
+    below its start, such as a critic's or a distance between features, may rise without having diverged. A training in several
+    phases has objectives that are active in a `span` of it only, each with the whole schedule of the learning rate.
     """
 
     name: str
@@ -179,6 +181,16 @@ class Objective:
     interval: int = 1
     lr_ratio: float = 1.0
     bounded: bool = True
+    span: tuple[float, float] = (0.0, 1.0)  # fractions of the training
+
+    def is_active(self, fraction: float) -> bool:
+        """Return True if the parameters are updated at this fraction of the training."""
+        return self.span[0] <= fraction < self.span[1]
+
+    def progress(self, fraction: float) -> float:
+        """Return the completed fraction of the span at a fraction of the training."""
+        start, end = self.span
+        return (fraction - start) / (end - start)
 
 
 class Trainable(nn.Module, ABC):
@@ -193,7 +205,7 @@ class Scorer(Trainable):
     """A model that can classify; the softmax baseline is a Scorer and nothing more."""
 
     options_type: ClassVar[type[FamilyOptions]]
-    evaluations_per_image: ClassVar[int] = 1  # passes through the network for a prediction, of all classes together
+    evaluations_per_image: int = 1  # passes through the network for a prediction, of all classes together
     trained_by_gradient: ClassVar[bool] = True  # False: fitted in closed form, in one pass over the images
 
     def __init__(self, task: Task, options: FamilyOptions) -> None:
@@ -209,6 +221,10 @@ class Scorer(Trainable):
 
         p(c | x) = softmax(log_scores / T + log π). Without `rng` there is no noise.
         """
+
+    def quick_log_scores(self, x: Tensor) -> Tensor:
+        """Return `log_scores`, or an estimate of them at lower cost, for validation during training: (B, K) nats."""
+        return self.log_scores(x)
 
 
 class GenerativeModel(Scorer):
@@ -326,6 +342,26 @@ class SupportsMissingPixels(ABC):
     @abstractmethod
     def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Return the images with the hidden pixels replaced by their most likely values under class c, (B, C, H, W)."""
+
+
+class HasLikelihoodMap(ABC):
+    """Capability: log p(x | c) is a sum over pixels, so the difference of two classes shows where an image decides for one."""
+
+    @abstractmethod
+    def likelihood_map(self, x: Tensor) -> Tensor:
+        """Return the contribution of every pixel to log p(x | c), shape (B, K, C, H, W) or (B, K, D), in nats."""
+
+    @abstractmethod
+    def unconditional_map(self, x: Tensor) -> Tensor:
+        """Return the contributions to log p(x | ∅) of the model without a class, shape (B, C, H, W) or (B, D), in nats."""
+
+
+class HasTemperature(ABC):
+    """Capability: sampling at a temperature; below 1 samples are more typical and less varied."""
+
+    @abstractmethod
+    def sample_at(self, c: Tensor, temperature: float, *, rng: Generator) -> Tensor:
+        """Sample with log-probabilities divided by the temperature, and normalized again: the shape of `sample`."""
 
 
 class SupportsNewClasses(ABC):

@@ -6,6 +6,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.base import HasLikelihoodMap
 from likely.classifier.explanation import baseline_image
 
 FAMILIES = {
@@ -13,6 +14,7 @@ FAMILIES = {
     "vae": ({"latent_dims": 4, "width": 4}, {"epochs": 5}),
     "flow": ({"width": 8, "n_couplings": 1}, {"epochs": 5}),
     "softmax": ({"width": 4}, {"epochs": 2}),
+    "autoregressive": ({"channels": 8, "tokens": "pixels", "levels": 4}, {"epochs": 2}),
 }
 
 
@@ -40,14 +42,15 @@ def test_attribution_sums_to_the_log_odds_above_the_baseline(classifier, data):
             model.log_scores(baseline_image(model, found.image[None])[None])[0]
             / classifier.predictor_.decision_rule.temperature
         )
-    expected = found.log_odds - float(scores[found.label] - scores[found.against])
+    above = 0.0 if isinstance(model, HasLikelihoodMap) else float(scores[found.label] - scores[found.against])
+    expected = found.log_odds - above
     assert float(found.attribution.sum()) == pytest.approx(expected, rel=0.05, abs=0.05 * max(1, abs(found.log_odds)))
     assert found.attribution.shape == found.image.shape
 
 
 def test_counterfactual_path_starts_at_the_image_and_ends_in_the_other_class(classifier, data):
     path = classifier.explain(data[0][0]).counterfactual_path
-    assert (path is None) == (classifier.model in {"gaussian", "softmax"})
+    assert (path is None) == (classifier.model in {"gaussian", "softmax", "autoregressive"})
     if path is not None:
         torch.testing.assert_close(path.images[0], classifier.explain(data[0][0]).image, atol=1e-4, rtol=1e-4)
         assert path.flip is None or path.probability[-1] > 1 / 3

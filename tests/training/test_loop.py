@@ -390,3 +390,56 @@ def test_resumed_training_keeps_the_reduced_rate():
     resumed = state(Weights(), epochs=6, schedule="constant", learning_rate=0.1)
     resumed.restore(*training.snapshot())
     assert {step.learning_rate for step in run(resumed)} == {0.05}
+
+
+# --- phases ---------------------------------------------------------------------------------------------------------
+
+
+def in_two_phases(training):
+    first, second = training.objectives
+    training.objectives = (replace(first, span=(0.0, 0.5)), replace(second, span=(0.5, 1.0)))
+    return training
+
+
+def test_objectives_are_active_in_their_span_with_the_whole_schedule():
+    training = in_two_phases(state(Weights(every=(1, 1)), epochs=4, schedule="cosine"))
+    steps = run(training)
+    assert [list(step.losses) for step in steps] == [["weight0"]] * 6 + [["weight1"]] * 6
+    rates = [step.learning_rate for step in steps]
+    assert rates[:6] == pytest.approx(rates[6:])
+    assert rates == pytest.approx([training.options.learning_rate * SCHEDULES["cosine"](i / 6) for i in range(6)] * 2)
+
+
+def test_next_phase_continues_from_the_averages_and_leaves_them():
+    training = in_two_phases(state(Weights(every=(1, 1)), epochs=4))
+    averaged = None
+    for step in fit(training, feed(N)):
+        assert training.is_last_phase == (step.number > 6)
+        if step.number == 6:
+            averaged = training.ema_model.weights[0].clone()
+            assert not torch.equal(averaged, training.model.weights[0])
+        if step.number > 6:
+            assert torch.equal(training.model.weights[0], averaged)
+            assert torch.equal(training.ema_model.weights[0], averaged)
+
+
+@pytest.mark.parametrize("at", [5, 6, 7])
+def test_resumed_training_in_phases_ends_identically(at):
+    whole, half, resumed = (in_two_phases(state(Weights(every=(1, 1)), epochs=4)) for _ in range(3))
+    run(whole)
+    for step in fit(half, feed(N)):
+        if step.number == at:
+            break
+    resumed.restore(*half.snapshot())
+    run(resumed)
+    for a, b in zip(whole.ema_model.weights, resumed.ema_model.weights, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_l1_penalty_shrinks_matrices():
+    plain, penalized = (state(vae(), epochs=4, l1_weight=weight) for weight in (0.0, 0.1))
+    sizes = []
+    for training in (plain, penalized):
+        run(training)
+        sizes.append(sum(p.abs().sum() for p in training.model.parameters() if p.ndim > 1))
+    assert sizes[1] < 0.9 * sizes[0]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from likely.base import Domain, GenerativeModel, HasFeatures, LatentClassMixture, Scorer, to_unit
+from likely.base import Domain, GenerativeModel, HasFeatures, HasLikelihoodMap, LatentClassMixture, Scorer, to_unit
 from likely.classifier.inputs import BATCH_SIZE, to_masks
 from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import supports_missing_pixels
@@ -38,8 +38,8 @@ class Explanation:
     """Explanation of why an image x (C, H, W), or a vector (D,), is classified as `label` rather than `against`.
 
     `log_odds` is log p(x | label) / p(x | against), divided by the temperature, in nats. `attribution` (C, H, W) divides it
-    among the pixels; it sums to `log_odds` less that of the baseline image. `counterfactual_path` needs one latent space
-    for all classes and is None for other families.
+    among the pixels; it sums to `log_odds` less that of the baseline image, or to `log_odds` of a model that is a sum over
+    pixels. `counterfactual_path` needs one latent space for all classes and is None for other families.
     """
 
     image: Tensor
@@ -145,12 +145,6 @@ def _read(predictor: Predictor, image: Any) -> Tensor:
 
 
 def _explain(model: Scorer, x: Tensor, pair: _ContrastPair, log_scores: Tensor) -> Explanation:
-    a, b = (torch.tensor([c], device=x.device) for c in (pair.label, pair.against))
-
-    def scores(x: Tensor) -> Tensor:
-        return model.log_scores(x) / pair.temperature
-
-    attribution = integrated_gradients(scores, x, a, b, baseline_image(model, x))
     log_odds = float(log_scores[0, pair.label] - log_scores[0, pair.against]) / pair.temperature
     return Explanation(
         image=x[0].cpu(),
@@ -158,9 +152,23 @@ def _explain(model: Scorer, x: Tensor, pair: _ContrastPair, log_scores: Tensor) 
         against=pair.against,
         log_posterior=log_posterior(log_scores, pair.log_prior, pair.temperature)[0],
         log_odds=log_odds,
-        attribution=attribution[0].cpu(),
+        attribution=_attribution(model, x, pair).cpu(),
         counterfactual_path=_counterfactual_path(model, x, pair) if isinstance(model, LatentClassMixture) else None,
     )
+
+
+def _attribution(model: Scorer, x: Tensor, pair: _ContrastPair) -> Tensor:
+    """Divide the log odds of an image x (1, ...) among its pixels: (...)."""
+    if isinstance(model, HasLikelihoodMap):
+        with torch.inference_mode():
+            each: Tensor = model.likelihood_map(x)[0]
+        return (each[pair.label] - each[pair.against]) / pair.temperature
+    a, b = (torch.tensor([c], device=x.device) for c in (pair.label, pair.against))
+
+    def scores(x: Tensor) -> Tensor:
+        return model.log_scores(x) / pair.temperature
+
+    return integrated_gradients(scores, x, a, b, baseline_image(model, x))[0]
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from likely.base import GenerativeModel, Latent, to_eight_bit
+from likely.base import GenerativeModel, HasTemperature, Latent, to_eight_bit
 from likely.classifier.predictor import Predictor, generative_model
 from likely.data.dataset import LabeledImages
 from likely.exceptions import InvalidValueError
@@ -44,6 +44,8 @@ def sample(predictor: Predictor, label: Any, n: int = 1, *, seed: int = 0, trunc
         )
     if truncation == 1:
         return np.concatenate([to_pixels(model.sample(c, rng=rng), predictor) for c in blocks])
+    if isinstance(model, HasTemperature):
+        return np.concatenate([to_pixels(model.sample_at(c, truncation, rng=rng), predictor) for c in blocks])
     if not isinstance(model, Latent):
         raise InvalidValueError(
             f"truncation {truncation:g} needs a model with latent vectors; {predictor.family!r} has none"

@@ -219,13 +219,13 @@ class Trainer:
     @torch.inference_mode()
     def _validate(self, images: LabeledImages) -> dict[str, float]:
         """Score the averaged weights on the validation images and keep them if they are the best so far."""
-        if not len(images):
+        if not len(images) or not self.state.is_last_phase:
             return {}
         images = subsample(images, len(self.classes), self.spec.seed)
         labels, log_prior = torch.from_numpy(images.labels), self._log_prior
         averaged = self.state.ema_model.eval()
         assert isinstance(averaged, Scorer)
-        scores = torch.cat([averaged.log_scores(x).cpu() for x in self.pipeline.inputs(images.images)])
+        scores = torch.cat([averaged.quick_log_scores(x).cpu() for x in self.pipeline.inputs(images.images)])
         T = fit_temperature(scores, labels, log_prior)
         correct = (scores / T + log_prior).argmax(1) == labels
         found = {

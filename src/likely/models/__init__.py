@@ -7,6 +7,7 @@ import sys
 
 from likely.base import Scorer
 from likely.exceptions import InvalidValueError
+from likely.models.autoregressive import Autoregressive
 from likely.models.flow import Flow
 from likely.models.gan import GAN
 from likely.models.gaussian import Gaussian
@@ -20,6 +21,7 @@ FAMILIES: dict[str, type[Scorer]] = {
     "vaegan": VAEGAN,
     "gan": GAN,
     "flow": Flow,
+    "autoregressive": Autoregressive,
     "softmax": SoftmaxClassifier,
 }
 

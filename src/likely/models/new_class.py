@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, TypeAlias, TypeVar
 
 import torch
@@ -141,17 +142,23 @@ def _fit_component(
         entropy = F.cross_entropy(torch.cat([known_log_density, new], 1), y, reduction="none")
         return (weight * entropy).sum() + shift.square().sum() / (2 * n * (K + 1))
 
+    minimize(loss, shift, options)
+    with torch.no_grad():
+        return component()
+
+
+def minimize(loss: Callable[[], Tensor], parameter: Tensor, options: NewClassOptions = DEFAULT_NEW_CLASS) -> None:
+    """Minimize a loss by L-BFGS over a parameter that requires a gradient, in place."""
+
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = loss()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
-    optimizer = torch.optim.LBFGS([shift], max_iter=options.n_iterations, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([parameter], max_iter=options.n_iterations, line_search_fn="strong_wolfe")
     with torch.enable_grad():
         optimizer.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        return component()
 
 
 def _expected_log_density(m: Tensor, second_moment: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:

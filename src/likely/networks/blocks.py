@@ -114,17 +114,17 @@ class _ResidualBlock(nn.Module):
 class _ConvEncoder(nn.Module):
     """Convolutional encoder: strided convolutions down to the lowest resolution, residual blocks, flattening."""
 
-    def __init__(self, shape: Sequence[int], *, width: int, depth: int) -> None:
+    def __init__(self, pyramid: Pyramid, *, depth: int) -> None:
         super().__init__()
-        pyramid = Pyramid.of(shape, width)
         levels = zip(pairwise(pyramid.channels), pyramid.strides, strict=True)
         steps = [_conv_bn_relu(a, b, stride=stride) for (a, b), stride in levels]
         n_channels = pyramid.channels[-1]
         self.body = nn.Sequential(*steps, *(_ResidualBlock(n_channels) for _ in range(depth)))
-        self.n_features = n_channels * math.prod(pyramid.sizes[-1])
+        self.map_shape: tuple[int, int, int] = (n_channels, *pyramid.sizes[-1])
+        self.n_features = math.prod(self.map_shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Encode images (B, C, H, W) as features (B, n_features)."""
+        """Encode images (B, C, H, W) as features (B, n_features), the flattened maps of `map_shape`."""
         return self._maps(x).flatten(1)
 
     def pooled(self, x: Tensor) -> Tensor:
@@ -148,9 +148,8 @@ class _ConvEncoder(nn.Module):
 class _ConvDecoder(nn.Module):
     """Convolutional decoder: residual blocks at the lowest resolution, then sub-pixel convolutions (Shi 2016)."""
 
-    def __init__(self, n_features: int, shape: Sequence[int], *, width: int, depth: int) -> None:
+    def __init__(self, n_features: int, pyramid: Pyramid, *, depth: int) -> None:
         super().__init__()
-        pyramid = Pyramid.of(shape, width)
         self.sizes, self.factors, channels = pyramid.sizes[::-1], pyramid.strides[::-1], pyramid.channels[::-1]
         self.coarsest = (channels[0], *self.sizes[0])
         outputs = [b * math.prod(factors) for b, factors in zip(channels[1:], self.factors, strict=True)]
@@ -184,7 +183,7 @@ class _MLP(nn.Module):
 
     def __init__(self, n_in: int, *, width: int) -> None:
         super().__init__()
-        self.n_features = width
+        self.n_features, self.map_shape = width, (width, 1, 1)
         self.body = nn.Sequential(*_dense(n_in, width), *_dense(width, width))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,20 +202,24 @@ class _MLP(nn.Module):
         return features.float()
 
 
-def make_encoder(shape: Sequence[int], *, width: int, depth: int) -> _ConvEncoder | _MLP:
+def make_encoder(
+    shape: Sequence[int], *, width: int, depth: int, pyramid: PyramidOptions = DEFAULT_PYRAMID
+) -> _ConvEncoder | _MLP:
     """Build the encoder of images (C, H, W) or vectors (D,) into `n_features` features."""
     if len(shape) == 1:
         return _MLP(shape[0], width=8 * width)
-    return _ConvEncoder(shape, width=width, depth=depth)
+    return _ConvEncoder(Pyramid.of(shape, width, pyramid), depth=depth)
 
 
-def make_decoder(n_features: int, shape: Sequence[int], *, width: int, depth: int) -> nn.Module:
+def make_decoder(
+    n_features: int, shape: Sequence[int], *, width: int, depth: int, pyramid: PyramidOptions = DEFAULT_PYRAMID
+) -> nn.Module:
     """Build the decoder of `n_features` features into maps (C, H, W) or vectors (D,)."""
     if len(shape) == 1:
         return nn.Sequential(
             *_dense(n_features, 8 * width), *_dense(8 * width, 8 * width), nn.Linear(8 * width, shape[0])
         )
-    return _ConvDecoder(n_features, shape, width=width, depth=depth)
+    return _ConvDecoder(n_features, Pyramid.of(shape, width, pyramid), depth=depth)
 
 
 def _dense(n_in: int, n_out: int) -> list[nn.Module]:

@@ -92,7 +92,7 @@ class MaskedEncoder(nn.Module):
         Both terms are KL divergences up to a constant, minimal where r is the posterior. Without 1/d they sum to
         KL(p(z, y | x_o) ‖ r); the weight keeps z from dominating the class. Unlabeled images, y = -1, have the first term only.
         """
-        proposal: Proposal = self(x, self._random_masks(x, rng), class_means)
+        proposal: Proposal = self(x, random_masks(x, self.options, rng), class_means)
         log_joint = proposal.log_joint(z[:, None])[:, 0]  # (B, K)
         index = y.clamp_min(0)[:, None]
         log_class = proposal.log_weight.gather(1, index)[:, 0]
@@ -122,17 +122,18 @@ class MaskedEncoder(nn.Module):
         for parameter in (self.to_proposal.weight, self.to_proposal.bias):
             parameter[-1] = parameter[-K:-1].mean(0)
 
-    def _random_masks(self, x: Tensor, rng: Generator) -> Tensor:
-        """Sample masks (B, H, W) bool, True if observed: a random rectangle is hidden, or everything but a rectangle."""
-        options, (n, _, height, width) = self.options, x.shape
-        u = uniform((5, n, 1), x, rng)
-        shortest, longest = options.min_mask_side, options.max_mask_side
-        rows, columns = (
-            _inside(side, center, (shortest + (longest - shortest) * length) * side)
-            for side, center, length in ((height, u[0], u[1]), (width, u[2], u[3]))
-        )
-        hidden = rows[:, :, None] & columns[:, None, :]
-        return hidden ^ (u[4] >= options.inverted_fraction)[:, :, None]
+
+def random_masks(x: Tensor, options: MaskedEncoderOptions, rng: Generator) -> Tensor:
+    """Sample masks (B, H, W) bool, True if observed: a random rectangle is hidden, or everything but a rectangle."""
+    n, _, height, width = x.shape
+    u = uniform((5, n, 1), x, rng)
+    shortest, longest = options.min_mask_side, options.max_mask_side
+    rows, columns = (
+        _inside(side, center, (shortest + (longest - shortest) * length) * side)
+        for side, center, length in ((height, u[0], u[1]), (width, u[2], u[3]))
+    )
+    hidden = rows[:, :, None] & columns[:, None, :]
+    return hidden ^ (u[4] >= options.inverted_fraction)[:, :, None]
 
 
 def _effective_size(log_weight: Tensor) -> Tensor:

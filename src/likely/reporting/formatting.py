@@ -9,7 +9,11 @@ import unicodedata
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Interval
 
-_DOMAINS = {Domain.PIXELS8: "of the 8-bit pixels", Domain.FEATURES: "of the feature vector"}
+_DOMAINS = {
+    Domain.PIXELS8: "of the 8-bit pixels",
+    Domain.TOKENS: "of the sequence of tokens",
+    Domain.FEATURES: "of the feature vector",
+}
 
 MISSING = "–"  # a value that there is none of
 

@@ -53,7 +53,7 @@ def _bits_per_dim(metrics: Metrics, likelihood_type: LikelihoodType | None) -> M
         return MetricTile("Bits/dim", "–", "not a generative model")
     if likelihood_type.kind is LikelihoodKind.UNNORMALIZED:
         return MetricTile("Bits/dim", "–", "not a normalized likelihood")
-    return MetricTile("Bits/dim", "–", "a likelihood of features, not of pixels")
+    return MetricTile("Bits/dim", "–", f"a likelihood of {likelihood_type.domain}, not of pixels")
 
 
 def _rejection(metrics: Metrics) -> Iterator[MetricTile]:

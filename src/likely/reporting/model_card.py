@@ -173,6 +173,8 @@ def _likelihood_limitation(likelihood_type: LikelihoodType | None) -> str:
         return "Only differences between images under this model are meaningful."
     if likelihood_type.domain is Domain.FEATURES:
         return "It is not a density of images, and not comparable with models of other features."
+    if likelihood_type.domain is Domain.TOKENS:
+        return "It is not a density of images, and not comparable with models of other tokens."
     return "Simple images have a high likelihood too: use the p-value to detect atypical images."
 
 

@@ -64,8 +64,10 @@ def fit(state: TrainingState, batches: _BatchLoader, *, dtype: torch.dtype = tor
     fraction = _fraction(state, batches)
     while fraction < 1:
         for x, y in batches(state.progress.epoch, state.progress.position):
+            if state.enter_phase(fraction):
+                snapshot = state.snapshot()
             learning_rate = _set_rate(state, fraction)
-            losses = _update(state, x, y, dtype)
+            losses = _update(state, x, y, fraction, dtype)
             state.progress.elapsed = clock.read()
             if not _is_healthy(state, losses):
                 note = _roll_back(state, snapshot, losses)
@@ -100,20 +102,23 @@ def _fraction(state: TrainingState, batches: _BatchLoader) -> float:
 
 
 def _set_rate(state: TrainingState, fraction: float) -> float:
-    schedule = SCHEDULES[state.options.schedule]
-    learning_rate = state.options.learning_rate * schedule(fraction) * state.progress.rate_scale
+    """Set the learning rates of the active objectives; return that of the last one without its ratio."""
+    schedule, learning_rate = SCHEDULES[state.options.schedule], 0.0
     for objective, optimizer in zip(state.objectives, state.optimizers, strict=True):
+        if not objective.is_active(fraction):
+            continue
+        learning_rate = state.options.learning_rate * schedule(objective.progress(fraction)) * state.progress.rate_scale
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * objective.lr_ratio
     return learning_rate
 
 
-def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> dict[str, float]:
+def _update(state: TrainingState, x: Tensor, y: Tensor, fraction: float, dtype: torch.dtype) -> dict[str, float]:
     """Update every objective that is due and return losses by name; weights stay unchanged if a loss is not finite."""
     state.model.train()
     losses = {}
     for i, (objective, optimizer) in enumerate(zip(state.objectives, state.optimizers, strict=True)):
-        if state.progress.step % objective.interval:
+        if state.progress.step % objective.interval or not objective.is_active(fraction):
             continue
         rng = generator(state.seed, state.progress.step * len(state.objectives) + i, x.device)
         with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
@@ -121,6 +126,8 @@ def _update(state: TrainingState, x: Tensor, y: Tensor, dtype: torch.dtype) -> d
         losses[objective.name] = loss.item()
         if not math.isfinite(losses[objective.name]):
             break
+        if state.options.l1_weight:
+            loss = loss + state.options.l1_weight * sum(p.abs().sum() for p in objective.parameters if p.ndim > 1)
         if not math.isfinite(_optimizer_step(objective, optimizer, loss, state.options.max_grad_norm)):
             losses[objective.name] = math.nan  # a loss with a non-finite gradient counts as non-finite
     return losses

@@ -52,6 +52,7 @@ class TrainingOptions(Options):
     )
     learning_rate: float = Field(4e-3, gt=0, description="Maximum learning rate of the schedule.")
     weight_decay: float = Field(0.02, ge=0, description="Weight decay.")
+    l1_weight: float = Field(0.0, ge=0, description="Weight of the sum of absolute weights in the loss (L1).")
     max_grad_norm: float = Field(1.0, gt=0, description="Maximum gradient norm (gradient clipping).")
     ema_decay: float = Field(
         0.998, ge=0, lt=1, description="Decay per step of the moving average of the weights, which is the final model."

@@ -46,6 +46,7 @@ class Progress:
     first: dict[str, float] = field(default_factory=dict)
     best_score: float | None = None  # nats per image, on validation data
     stale: int = 0  # epochs since the best score
+    phase: int = 1  # phases begun
 
 
 class TrainingState:
@@ -80,6 +81,21 @@ class TrainingState:
     def reset_ema(self) -> None:
         """Restart the moving average from the current weights."""
         self.ema_model.load_state_dict(self.model.state_dict())
+
+    def enter_phase(self, fraction: float) -> bool:
+        """Return True if a further phase of the training has begun: it goes on from the averaged weights."""
+        phase = len({each.span[0] for each in self.objectives if each.span[0] <= fraction})
+        if phase == self.progress.phase:
+            return False
+        self.progress.phase = phase
+        self.model.load_state_dict(self.ema_model.state_dict())
+        self.ema.n_averaged.zero_()
+        return True
+
+    @property
+    def is_last_phase(self) -> bool:
+        """True once all objectives have been active; before, the model cannot be scored."""
+        return self.progress.phase == len({each.span[0] for each in self.objectives} | {0.0})
 
     def update_best(self, score: float) -> bool:
         """Store the averaged weights if `score` (nats per image, lower is better) is the best so far."""
