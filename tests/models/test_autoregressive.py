@@ -26,7 +26,7 @@ def built(shape=(1, 1, 2), counts=(3, 5), **options):
     torch.manual_seed(0)
     model = Autoregressive(Task(shape, counts), AutoregressiveOptions(**SMALL | options)).eval()
     with torch.no_grad():
-        for parameter in (model.class_vectors, model.no_class, model.start, model.to_codes.weight):
+        for parameter in (model.class_vectors, model.no_class, model.network.start, model.network.to_codes.weight):
             parameter.add_(torch.randn_like(parameter))  # far from uniform
     return model.requires_grad_(False)
 

@@ -7,9 +7,8 @@ classification).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -17,7 +16,6 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from likely.base import (
-    FamilyOptions,
     GenerativeModel,
     HasFeatures,
     HasLikelihoodMap,
@@ -36,20 +34,17 @@ from likely.models.new_class import minimize, with_untrained_class
 from likely.networks.blocks import uniform
 from likely.networks.likelihoods import class_cross_entropy
 from likely.networks.quantizer import QuantizerOptions, QuantizingTokenizer
-from likely.networks.recurrent import Recurrent
+from likely.networks.sequence_network import SequenceNetwork, SequenceOptions, Tokens
 from likely.networks.standardizer import Standardized, Standardizer
 from likely.networks.tokenizer import LevelTokenizer, PaletteTokenizer, Tokenizer
-from likely.networks.transformer import Transformer
 
-Network: TypeAlias = Transformer | Recurrent
-Conditional: TypeAlias = Callable[[Tensor], Tensor]
 MAX_TOKENS = 1024  # of a sequence
 MAX_ELEMENTS = 2**25  # of the activations of all classes that are in memory together
 MAX_EXEMPLAR_TOKENS = 64  # above them, no exemplars are stored
 MAX_EXEMPLARS = 512  # that a new class is separated from
 
 
-class AutoregressiveOptions(FamilyOptions):
+class AutoregressiveOptions(SequenceOptions):
     """Options of `autoregressive`."""
 
     tokens: Literal["vq", "pixels"] = Field(
@@ -66,19 +61,10 @@ class AutoregressiveOptions(FamilyOptions):
         lt=1,
         description="Fraction of the training that goes to the learned tokenizer, before the sequences.",
     )
-    network: Literal["transformer", "lstm"] = Field("transformer", description="Network of the sequences.")
-    channels: int = Field(96, ge=4, description="Channels of the network.")
-    layers: int = Field(2, ge=1, description="Layers of the network.")
-    heads: int = Field(4, ge=1, description="Attention heads of the transformer; they divide the channels.")
     order: Literal["any", "raster"] = Field("any", description="Order of the tokens: random orders, or row by row.")
     n_orders: int = Field(4, ge=1, description="Random orders that a prediction averages over.")
     average: Literal["mean", "logsumexp"] = Field(
         "mean", description="Average over orders: the mean of log p, a lower bound, or the log of the mean of p."
-    )
-    conditioning: Literal["readout", "late", "full"] = Field(
-        "readout",
-        description="Layers that see the class: the readout alone, which scores all classes in one pass, the last layer too, "
-        "or all layers.",
     )
     finalists: int = Field(
         0, ge=0, description="Classes that get all orders, the others only the first; 0: all. Not with readout."
@@ -97,19 +83,6 @@ class AutoregressiveOptions(FamilyOptions):
     @property
     def training_defaults(self) -> Mapping[str, object]:
         return {"learning_rate": 2e-3}
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """Tokens of B images: codes (B, T), their vectors (B, T, v), and which of them are observed, (B, T) bool."""
-
-    codes: Tensor
-    vectors: Tensor
-    observed: Tensor
-
-    def split(self, n: int) -> Iterator[_Tokens]:
-        """Yield the tokens of n images at a time."""
-        yield from map(_Tokens, *(torch.split(each, n) for each in (self.codes, self.vectors, self.observed)))
 
 
 class Autoregressive(
@@ -138,25 +111,19 @@ class Autoregressive(
         self.settings = options
         self.standardizer = Standardizer.of(task)
         self.tokenizer = _tokenizer(task, options)
-        T, (V, v), d = self.tokenizer.n_tokens, self.tokenizer.code_vectors.shape, options.channels
+        T = self.tokenizer.n_tokens
         if T > MAX_TOKENS:
             raise InvalidValueError(
                 f"images of {task.shape} have {T:,} tokens; at most {MAX_TOKENS:,} were expected, such as those of tokens='vq'"
             )
-        n_conditional = {"readout": 0, "late": 1, "full": options.layers}[options.conditioning]
-        self.embed = nn.Sequential(nn.Linear(v, d), nn.GELU(), nn.Linear(d, d))
-        self.start = nn.Parameter(torch.zeros(d))
-        self.position, self.target = (nn.Parameter(0.1 * torch.randn(T, d)) for _ in range(2))
-        self.trunk = _network(options, options.layers - n_conditional)
-        self.conditional = _network(options, n_conditional) if n_conditional else None
-        self.norm, self.to_codes = nn.LayerNorm(d), nn.Linear(d, V)
-        n = 3 * d if n_conditional else 2 * d  # γ, β, and what the conditional layers add to their input
+        self.network = SequenceNetwork(T, self.tokenizer.code_vectors, options)
+        n = self.network.n_class_values
         self.class_vectors = nn.Parameter(0.1 * torch.randn(task.n_classes, n))
         self.no_class = nn.Parameter(torch.zeros(1, n))
         self.order_keys: Tensor
-        self.register_buffer("order_keys", self._order_keys(None), persistent=False)
+        self.register_buffer("order_keys", self._order_keys(torch.Generator().manual_seed(0)), persistent=False)
         passes = len(self.order_keys)
-        if n_conditional:
+        if options.n_conditional:
             passes = task.n_classes + (passes - 1) * (options.finalists or task.n_classes)
         self.evaluations_per_image = passes
 
@@ -174,16 +141,13 @@ class Autoregressive(
 
     def quick_log_scores(self, x: Tensor) -> Tensor:
         """Return the log-likelihoods in the first order alone, (B, K)."""
-        s = self._read(x)
-        order = next(self._orders(s, None))
-        batches = zip(s.split(n := self._max_images(self.task.n_classes)), torch.split(order, n), strict=True)
-        return torch.cat([self._log_p(b, self._trunk(b, o), o, self.class_vectors[None]).sum(2) for b, o in batches])
+        return self._evaluate(self._read(x), self.order_keys[:1])[1][:, :-1]
 
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        return self._evaluate(self._read(x), rng)[1][:, :-1]
+        return self._evaluate(self._read(x), self._keys(rng))[1][:, :-1]
 
     def outputs(self, x: Tensor) -> ModelOutputs:
-        each, L = self._evaluate(self._read(x), None)
+        each, L = self._evaluate(self._read(x), self.order_keys)
         T, L, unconditional = self.tokenizer.n_tokens, L[:, :-1], L[:, -1:]
         regions = F.adaptive_avg_pool1d(each[:, -1:], min(T, 16)).flatten(1)
         return ModelOutputs(
@@ -201,13 +165,12 @@ class Autoregressive(
 
     def observed_log_likelihood(self, x: Tensor, observed: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Return Σ log p over the observed tokens, which come first in every order, (B, K) nats."""
-        return self._evaluate(self._read(x, observed), rng)[1][:, :-1]
+        return self._evaluate(self._read(x, observed), self._keys(rng))[1][:, :-1]
 
     def impute(self, x: Tensor, observed: Tensor, c: Tensor, *, rng: Generator | None = None) -> Tensor:
         """Replace hidden pixels by those of sampled tokens; without `rng`, each token is the most probable one."""
         s = self._read(x, observed)
-        codes = self._generate(s, c, next(self._orders(s, rng)), 1.0, rng)
-        return torch.where(observed[:, None], x, self.tokenizer.decode(codes))
+        return torch.where(observed[:, None], x, self.tokenizer.decode(self._generate(s, c, 1.0, rng)))
 
     def likelihood_map(self, x: Tensor) -> Tensor:
         return self._maps(x)[:, :-1]
@@ -218,7 +181,8 @@ class Autoregressive(
     def features(self, x: Tensor) -> Tensor:
         """Return the mean of the trunk's activations over the tokens in the first order, (B, d)."""
         s = self._read(x)
-        return self._trunk(s, next(self._orders(s, None))).float().mean(1)
+        activations: Tensor = self.network(s, s.order(self.order_keys[0]))
+        return activations.float().mean(1)
 
     def exemplar_features(self, x: Tensor) -> Tensor:
         """Return the codes, if they are few."""
@@ -264,16 +228,16 @@ class Autoregressive(
         classes are computed; other unlabeled images contribute p(x | ∅).
         """
         s, K, n_tokens = self._training_tokens(x, rng), self.task.n_classes, self.tokenizer.n_tokens
-        order = _observed_first(self._training_keys(s, rng), s.observed)
-        h, vectors = self._trunk(s, order), self._all_class_vectors
+        order, vectors = s.order(self._training_keys(s, rng)), self._all_class_vectors
+        h = self.network(s, order)
         n = min(max(1, round(self.settings.class_fraction * len(x))), self._max_images(K + 1))
-        L = self._log_p(s, h, order, vectors[None], slice(n)).sum(2)  # (n, K + 1)
+        L = self._log_p(s[:n], h[:n], order[:n], vectors[None]).sum(2)  # (n, K + 1)
         log_joint, index = self.log_prior + L[:, :K], torch.where(y < 0, K, y)
         own = torch.where(y[:n] < 0, log_joint.logsumexp(1), L.gather(1, index[:n, None])[:, 0])
         pair = torch.stack([own, L[:, K]], 1)
         if n < len(x):
             own_and_none = vectors[torch.stack([index[n:], torch.full_like(index[n:], K)], 1)]
-            pair = torch.cat([pair, self._log_p(s, h, order, own_and_none, slice(n, None)).sum(2)])
+            pair = torch.cat([pair, self._log_p(s[n:], h[n:], order[n:], own_and_none).sum(2)])
         own_mean, none_mean = pair.mean(0)
         loss = -torch.lerp(own_mean, none_mean, self.settings.unconditional_weight) / n_tokens
         if not self.settings.class_weight:
@@ -282,67 +246,59 @@ class Autoregressive(
         return loss + self.settings.class_weight * cross_entropy
 
     @torch.no_grad()
-    def _training_tokens(self, x: Tensor, rng: Generator) -> _Tokens:
+    def _training_tokens(self, x: Tensor, rng: Generator) -> Tokens:
         """Tokenize a batch, some images with random masks, by the fixed tokenizer."""
         self.tokenizer.eval()
         masks = self.tokenizer.random_masks(x, rng) if isinstance(self.tokenizer, QuantizingTokenizer) else None
         return self._read(x, masks)
 
-    def _training_keys(self, s: _Tokens, rng: Generator) -> Tensor:
+    def _training_keys(self, s: Tokens, rng: Generator) -> Tensor:
         """Return the sort keys of an order for every image, (B, T)."""
         if self.settings.order == "raster":
             return self.order_keys.expand(len(s.codes), -1)
         return uniform(s.codes.shape, s.codes, rng)
 
-    def _order_keys(self, rng: Generator | None) -> Tensor:
-        """Return the sort keys of the orders of a prediction, (S, T) in [0, 1); each second order reverses the one before."""
+    def _keys(self, rng: Generator | None) -> Tensor:
+        """Return the sort keys of the orders of a prediction, (S, T) in [0, 1]; without `rng` they are always the same."""
+        return self.order_keys if rng is None else self._order_keys(rng).to(self.order_keys.device)
+
+    def _order_keys(self, rng: Generator) -> Tensor:
+        """Sample sort keys, (S, T); each second order reverses the one before."""
         T, S = self.tokenizer.n_tokens, self.settings.n_orders
         if self.settings.order == "raster":
             return (torch.arange(T) / T)[None]
-        rng = rng or torch.Generator().manual_seed(0)
         keys = torch.rand((S + 1) // 2, T, generator=rng, device=rng.device)
         return torch.stack([keys, 1 - keys], 1).flatten(0, 1)[:S]
 
-    def _orders(self, s: _Tokens, rng: Generator | None) -> Iterator[Tensor]:
-        """Yield the orders of a prediction, (B, T) each."""
-        keys = self.order_keys if rng is None else self._order_keys(rng)
-        for each in keys.to(s.codes.device):
-            yield _observed_first(each, s.observed)
-
-    def _read(self, x: Tensor, observed: Tensor | None = None) -> _Tokens:
+    def _read(self, x: Tensor, observed: Tensor | None = None) -> Tokens:
         """Tokenize images (B, C, H, W), or vectors, of which the pixels `observed` (B, H, W) are known."""
         codes, vectors = self.tokenizer.quantize(self.standardizer(x), observed)
         known = (
             torch.ones_like(codes, dtype=torch.bool) if observed is None else self.tokenizer.observed_tokens(observed)
         )
-        return _Tokens(codes, vectors, known)
+        return Tokens(codes, vectors, known)
 
     @property
     def _all_class_vectors(self) -> Tensor:
         """The vectors of the classes, and of ∅ as the last: (K + 1, n)."""
         return torch.cat([self.class_vectors, self.no_class])
 
-    def _evaluate(self, s: _Tokens, rng: Generator | None) -> tuple[Tensor, Tensor]:
-        """Return log p of every token, averaged over orders, (B, K + 1, T), and L (B, K + 1); ∅ is the last class."""
-        n = self._max_images(self.task.n_classes + 1)
-        found = (
-            [self._evaluate_batch(batch, rng) for batch in s.split(n)]
-            if rng is None
-            else [self._evaluate_batch(s, rng)]
-        )
-        each, L = (torch.cat(values) for values in zip(*found, strict=True))
-        return each, L
+    def _evaluate(self, s: Tokens, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p of every token, averaged over orders (S, T), (B, K + 1, T), and L (B, K + 1); ∅ is the last class."""
+        batches = s.split(self._max_images(self.task.n_classes + 1))
+        each, L = zip(*(self._evaluate_batch(batch, keys) for batch in batches), strict=True)
+        return torch.cat(each), torch.cat(L)
 
-    def _evaluate_batch(self, s: _Tokens, rng: Generator | None) -> tuple[Tensor, Tensor]:
-        vectors, (first, *others) = self._all_class_vectors[None], self._orders(s, rng)
-        each = self._log_p(s, self._trunk(s, first), first, vectors)
+    def _evaluate_batch(self, s: Tokens, keys: Tensor) -> tuple[Tensor, Tensor]:
+        vectors, (first, *others) = self._all_class_vectors[None], map(s.order, keys)
+        each = self._log_p(s, self.network(s, first), first, vectors)
         m = self.settings.finalists
-        if 0 < m < self.task.n_classes and self.conditional is not None:
+        if 0 < m < self.task.n_classes and self.settings.n_conditional:
             L = each.sum(2)
             best = L[:, :-1].topk(m, 1).indices
-            more = [self._log_p(s, self._trunk(s, o), o, vectors[0][best]).sum(2) for o in others]
+            more = [self._log_p(s, self.network(s, o), o, vectors[0][best]).sum(2) for o in others]
             return each, L.scatter(1, best, self._average([L.gather(1, best), *more]))
-        all_orders = [each, *(self._log_p(s, self._trunk(s, o), o, vectors) for o in others)]
+        all_orders = [each, *(self._log_p(s, self.network(s, o), o, vectors) for o in others)]
         return torch.stack(all_orders).mean(0), self._average([log_p.sum(2) for log_p in all_orders])
 
     def _average(self, L: Sequence[Tensor]) -> Tensor:
@@ -353,75 +309,38 @@ class Autoregressive(
 
     def _maps(self, x: Tensor) -> Tensor:
         """Spread L of all classes and ∅ over the pixels; a difference to the mean over orders is spread evenly."""
-        each, L = self._evaluate(self._read(x), None)
+        each, L = self._evaluate(self._read(x), self.order_keys)
         return self.tokenizer.spread(each + ((L - each.sum(2)) / each.shape[2])[:, :, None])
 
-    def _trunk(self, s: _Tokens, order: Tensor) -> Tensor:
-        """Return the activations h (B, T, d) from which the tokens at order[:, t] are predicted."""
-        before = order[:, :-1]
-        content = self.embed(s.vectors.gather(1, before[:, :, None].expand(-1, -1, s.vectors.shape[2])))
-        start = self.start.expand(len(order), 1, -1)
-        h: Tensor = self.trunk(torch.cat([start, content + self.position[before]], 1) + self.target[order])
-        return h
-
-    def _log_p(self, s: _Tokens, h: Tensor, order: Tensor, vectors: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Return log p of every token by position, 0 if it is not observed, (B, K, T), for class vectors (B or 1, K, n)."""
-        h, order = h[rows], order[rows]
-        codes, observed = s.codes[rows], s.observed[rows]
-        logits = self._logits(h, vectors, self._conditioned)
-        target = codes.gather(1, order)[:, None].expand(logits.shape[:-1])
-        log_p = -F.cross_entropy(logits.flatten(0, 2).float(), target.flatten(), reduction="none").view(target.shape)
-        by_position = torch.zeros_like(log_p).scatter(2, order[:, None].expand(target.shape), log_p)
-        size = self.tokenizer.log_code_size(codes)
-        return (by_position - size[:, None]) * observed[:, None]
-
-    def _logits(self, h: Tensor, vectors: Tensor, conditioned: Conditional) -> Tensor:
-        """Return logits of the codes, (B, K, T, V), from h (B, T, d) and class vectors (B or 1, K, n)."""
-        gain, shift, *added = torch.split(vectors[:, :, None], h.shape[2], 3)  # (·, K, 1, d)
-        h = h[:, None]
-        if added:
-            h = h + added[0]  # (B, K, T, d)
-            h = conditioned(h.flatten(0, 1)).reshape(h.shape)
-        logits: Tensor = self.to_codes(F.gelu(self.norm(h) * (1 + gain) + shift, approximate="tanh"))
-        return logits
-
-    def _conditioned(self, h: Tensor) -> Tensor:
-        assert self.conditional is not None
-        found: Tensor = self.conditional(h)
-        return found
+    def _log_p(self, s: Tokens, h: Tensor, order: Tensor, class_vectors: Tensor) -> Tensor:
+        """Return log p of every token by position, (B, K, T), 0 if it is not observed; of pixels if the domain is theirs."""
+        size = self.tokenizer.log_code_size(s.codes)[:, None]
+        return (self.network.log_p(s, h, order, class_vectors) - size) * s.observed[:, None]
 
     def _max_images(self, n_classes: int) -> int:
         """Return the number of images whose activations of these many classes are in memory together, at least 1."""
-        size = max(self.to_codes.weight.shape)
+        size = max(self.settings.channels, self.tokenizer.n_codes)
         return max(1, MAX_ELEMENTS // (n_classes * self.tokenizer.n_tokens * size))
 
     def _sample(self, c: Tensor, temperature: float, rng: Generator | None) -> Tensor:
         codes = torch.zeros(len(c), self.tokenizer.n_tokens, dtype=torch.long, device=c.device)
-        s = _Tokens(codes, self.tokenizer.code_vectors[codes], torch.zeros_like(codes, dtype=torch.bool))
-        codes = self._generate(s, c, next(self._orders(s, rng)), temperature, rng)
-        return self.standardizer.inverse(self.tokenizer.decode(codes))
+        s = Tokens(codes, self.tokenizer.code_vectors[codes], torch.zeros_like(codes, dtype=torch.bool))
+        return self.standardizer.inverse(self.tokenizer.decode(self._generate(s, c, temperature, rng)))
 
     @torch.no_grad()
-    def _generate(self, s: _Tokens, c: Tensor, order: Tensor, temperature: float, rng: Generator | None) -> Tensor:
-        """Sample the unobserved tokens one by one, with a cache of the network's activations: codes (B, T)."""
-        codes, vectors = s.codes.clone(), self.class_vectors[c][:, None]
-        caches: list[list[Tensor]] = [[], []]
+    def _generate(self, s: Tokens, c: Tensor, temperature: float, rng: Generator | None) -> Tensor:
+        """Sample the unobserved tokens of class c (B,), or take the most probable ones without `rng`: codes (B, T)."""
 
-        def conditioned(h: Tensor) -> Tensor:
-            assert self.conditional is not None
-            h, caches[1] = self.conditional.step(h, caches[1])
-            return h
+        def choose(logits: Tensor) -> Tensor:
+            if rng is None:
+                return logits.argmax(1)
+            p = (logits / temperature).softmax(1).to(rng.device)
+            return torch.multinomial(p, 1, generator=rng)[:, 0].to(logits.device)
 
-        content = self.start.expand(len(c), -1)
-        for target in order.T:
-            h, caches[0] = self.trunk.step((content + self.target[target])[:, None], caches[0])
-            code = _sampled(self._logits(h, vectors, conditioned)[:, 0, 0].float() / temperature, rng)
-            row = torch.arange(len(c), device=c.device)
-            codes[row, target] = torch.where(s.observed[row, target], codes[row, target], code)
-            content = self.embed(self.tokenizer.code_vectors[codes[row, target]]) + self.position[target]
-        return codes
+        order = s.order(self._keys(rng)[0])
+        return self.network.generate(s, order, self.class_vectors[c], self.tokenizer.code_vectors, choose)
 
-    def _fit_class_vector(self, s: _Tokens, exemplars: tuple[Tensor, Tensor] | None) -> Tensor:
+    def _fit_class_vector(self, s: Tokens, exemplars: tuple[Tensor, Tensor] | None) -> Tensor:
         """Fit the vector (n,) of a new class to its images by maximum a posteriori.
 
         Minimizes −mean L, a Gaussian prior around the mean of the other class vectors, and the class-balanced cross-entropy of
@@ -430,8 +349,8 @@ class Autoregressive(
         n, K = len(s.codes), self.task.n_classes
         mean, scale = self.class_vectors.mean(0), self.class_vectors.std(0, correction=0).clamp_min(0.01)
         s, y = self._with_exemplars(s, exemplars)
-        order = next(self._orders(s, None))
-        h, known = self._trunk(s, order), self._evaluate(s, None)[1][:, :-1]
+        order = s.order(self.order_keys[0])
+        h, known = self.network(s, order), self._evaluate(s, self.order_keys)[1][:, :-1]
         count = torch.bincount(y, minlength=K + 1)[y]
         shift = torch.zeros_like(mean, requires_grad=True)
 
@@ -443,7 +362,7 @@ class Autoregressive(
         minimize(loss, shift)
         return mean + scale * shift.detach()
 
-    def _with_exemplars(self, s: _Tokens, exemplars: tuple[Tensor, Tensor] | None) -> tuple[_Tokens, Tensor]:
+    def _with_exemplars(self, s: Tokens, exemplars: tuple[Tensor, Tensor] | None) -> tuple[Tokens, Tensor]:
         """Append some exemplars to the tokens of a new class; return the classes too, K for the new one."""
         y = torch.full((len(s.codes),), self.task.n_classes, device=s.codes.device)
         if exemplars is None or not exemplars[0].shape[1]:
@@ -451,7 +370,7 @@ class Autoregressive(
         chosen = torch.randperm(len(exemplars[0]), generator=torch.Generator().manual_seed(0))[:MAX_EXEMPLARS]
         codes = torch.cat([s.codes, exemplars[0][chosen].to(s.codes)])
         observed = torch.ones_like(codes, dtype=torch.bool)
-        return _Tokens(codes, self.tokenizer.code_vectors[codes], observed), torch.cat([y, exemplars[1][chosen].to(y)])
+        return Tokens(codes, self.tokenizer.code_vectors[codes], observed), torch.cat([y, exemplars[1][chosen].to(y)])
 
 
 def _tokenizer(task: Task, options: AutoregressiveOptions) -> Tokenizer:
@@ -460,23 +379,3 @@ def _tokenizer(task: Task, options: AutoregressiveOptions) -> Tokenizer:
     if options.palette and len(task.shape) == 3:
         return PaletteTokenizer(task, options.palette)
     return LevelTokenizer(task, options.levels)
-
-
-def _network(options: AutoregressiveOptions, depth: int) -> Network:
-    if options.network == "lstm":
-        return Recurrent(options.channels, depth=depth)
-    if options.channels % options.heads:
-        raise InvalidValueError(f"channels {options.channels} is no multiple of heads {options.heads}")
-    return Transformer(options.channels, depth=depth, n_heads=options.heads)
-
-
-def _observed_first(keys: Tensor, observed: Tensor) -> Tensor:
-    """Sort positions by keys (T,) or (B, T) in [0, 1], the observed ones (B, T) before all others: orders (B, T)."""
-    return (keys + 2.0 * ~observed).argsort(dim=1, stable=True)
-
-
-def _sampled(logits: Tensor, rng: Generator | None) -> Tensor:
-    """Sample codes (B,) from logits (B, V); the most probable ones without `rng`."""
-    if rng is None:
-        return logits.argmax(1)
-    return torch.multinomial(logits.softmax(1).to(rng.device), 1, generator=rng)[:, 0].to(logits.device)
