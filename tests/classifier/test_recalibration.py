@@ -39,16 +39,14 @@ def output(classifier, X, guarantee=Guarantee.OVERALL):
 
 
 def test_false_alarms_are_within_the_guarantee_over_calibration_draws(classifier, shifted):
-    """The sum over draws of fresh halves exceeds the sum of independent beta-binomial counts with probability 0.001."""
-    X, rng, n, counts = shifted[0], np.random.default_rng(1), 99, []
-    for _ in range(20):
+    """Given all images, the counts of random divisions into calibration and test images are independent beta-binomials."""
+    X, rng, n, count, n_draws = shifted[0], np.random.default_rng(1), 99, 0, 20
+    for _ in range(n_draws):
         order = rng.permutation(len(X))
-        counts.append(int(output(classifier.calibrate(X[order[:n]]), X[order[n:]]).is_unknown.sum()))
-    n_test, k = len(X) - n, int(ALPHA * (n + 1))
-    draws = betabinom.rvs(n_test, k, n + 1 - k, size=(10_000, len(counts)), random_state=0).sum(1)
-    # The same images are in several draws, so that their sum varies at most as much as that of one draw repeated.
-    assert np.mean(counts) <= betabinom.ppf(0.999, n_test, k, n + 1 - k)
-    assert abs(np.mean(counts) - draws.mean() / len(counts)) < 0.03 * n_test
+        count += int(output(classifier.calibrate(X[order[:n]]), X[order[n:]]).is_unknown.sum())
+    k = int(ALPHA * (n + 1))
+    sums = betabinom.rvs(len(X) - n, k, n + 1 - k, size=(20_000, n_draws), random_state=0).sum(1)
+    assert count <= np.quantile(sums, 0.999)
     assert output(classifier, X).is_unknown.float().mean() > 2 * ALPHA
 
 
@@ -170,6 +168,12 @@ def test_training_images_are_left_out_with_a_warning(classifier, digits, shifted
 def test_invalid_input_is_named(classifier, shifted, n, labels, named):
     with pytest.raises(InvalidValueError, match=named):
         classifier.calibrate(shifted[0][:n], labels)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0])
+def test_alpha_is_a_significance_level(classifier, shifted, alpha):
+    with pytest.raises(InvalidValueError, match="alpha"):
+        classifier.calibrate(shifted[0], alpha=alpha)
 
 
 def test_a_smaller_alpha_needs_more_images(classifier, shifted):

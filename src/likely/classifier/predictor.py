@@ -239,9 +239,14 @@ def to_guarantee(value: Guarantee | str) -> Guarantee:
     return Guarantee(value)
 
 
-def _validate(alpha: float, top_k: int | None) -> None:
+def require_level(alpha: float) -> None:
+    """Raise InvalidValueError unless alpha is a significance level."""
     if not 0 < alpha < 1:
         raise InvalidValueError(f"alpha {alpha:g} is not a significance level; a number between 0 and 1 was expected")
+
+
+def _validate(alpha: float, top_k: int | None) -> None:
+    require_level(alpha)
     if top_k is not None and top_k < 1:
         raise InvalidValueError(f"top_k {top_k} lists no class; at least 1 was expected")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from likely.base import ModelOutputs
 from likely.classifier.calibration import DEFAULT_OPTIONS
-from likely.classifier.predictor import Predictor
+from likely.classifier.predictor import Predictor, require_level
 from likely.data.dataset import LabeledImages
 from likely.exceptions import InvalidValueError
 from likely.inference.decision import TrueClassScores
@@ -61,6 +61,7 @@ def recalibrate(
     out. Raises InvalidValueError if fewer than 1 / alpha − 1 images are left. `progress` receives the number of images done
     and their total.
     """
+    require_level(alpha)
     unseen = np.flatnonzero(~np.isin(images.hashes, predictor.hashes))
     _require_enough(len(unseen), len(images), alpha)
     n_skipped = len(images) - len(unseen)
