@@ -45,8 +45,15 @@ def interval(bounds: Interval) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format a number with fixed decimals and a minus sign, not a hyphen; a dash if it is not finite."""
-    return f"{value:,.{digits}f}".replace("-", "−") if math.isfinite(value) else MISSING
+    """Format a number with fixed decimals and a minus sign, not a hyphen; a dash if it is not finite.
+
+    >>> number(-0.25), number(-0.0001), number(math.nan)
+    ('−0.250', '0.000', '–')
+    """
+    if not math.isfinite(value):
+        return MISSING
+    rounded = round(value, digits) + 0.0  # a negative zero becomes positive
+    return f"{rounded:,.{digits}f}".replace("-", "−")
 
 
 def distance(value: float) -> str:
