@@ -46,6 +46,7 @@ def command(model: ModelArgument, data: str, out: Path | None, overwrite: bool, 
     \b
     likely calibrate model site/photos --out calibrated
     """
+    from likely.checkpoint.signing import SIGNATURE
     from likely.classifier.recalibration import recalibrate
     from likely.cli.console import print_skipped
     from likely.cli.output_folder import check_out
@@ -64,11 +65,12 @@ def command(model: ModelArgument, data: str, out: Path | None, overwrite: bool, 
     with progress_bar("calibrating") as progress:
         result = recalibrate(classifier, found.images, alpha, progress)
     target, words = out or model.folder, shlex.join(["likely", *sys.argv[1:]])
+    signed = "; sign it again" if (target / SIGNATURE).exists() else ""
     saved = save_recalibrated(result, data, model.folder, target, command=words)
     _print_summary(classifier, result, alpha)
     for warning in _warnings(classifier, result, alpha):
         click.echo(warning, err=True)
-    click.echo(f"model {target}: calibrated with {len(result.names):,} images, now {saved.id}", err=True)
+    click.echo(f"model {target}: calibrated with {len(result.names):,} images, now {saved.id}{signed}", err=True)
     sys.exit(1 if found.errors else 0)
 
 
