@@ -374,6 +374,15 @@ def test_a_request_out_of_range_is_refused_by_name(gaussian, digits, wrong):
         gaussian.classify(digits[0][:1], **wrong)
 
 
+def test_one_image_of_each_group_calibrates_a_classifier_of_vectors(digits):
+    X, y = digits[0][:200].reshape(200, -1), digits[1][:200]
+    groups = [f"sheet {i // 4}" for i in range(200)]
+    fitted = Classifier("gaussian").fit(X, y, groups=groups), Classifier("gaussian").fit(X, y)
+    assert [len(each.predictor_.decision_rule.typicality.labels) for each in fitted] == [50, 200]
+    with pytest.raises(InvalidValueError, match="groups"):
+        Classifier("gaussian").fit(X, y, groups=groups[:-1])
+
+
 def test_labels_and_images_must_go_together(digits):
     with pytest.raises(ValueError, match="one label an image"):
         Classifier("gaussian").fit(digits[0][:10], digits[1][:9])

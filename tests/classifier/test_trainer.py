@@ -112,6 +112,39 @@ def test_groups_are_in_one_fold() -> None:
     assert rejection_rates[0] < rejection_rates[1]
 
 
+@pytest.mark.parametrize("n_validation", [60, N_MANY], ids=["folds", "split"])
+def test_one_image_of_each_group_calibrates(n_validation: int) -> None:
+    splits = splits_with(n_validation)
+    named = {"train": splits.train, "validation": splits.validation, "calibration": splits.calibration}
+    grouped = {
+        name: replace(images, groups=1000 * len(images) + np.arange(len(images)) // 6) for name, images in named.items()
+    }
+    found = trained(replace(splits, **grouped))
+    rule = found.predictor.decision_rule
+    pool = grouped.values() if found.plan.cross_conformal else [grouped["calibration"]]
+    assert len(rule.image_calibrator.scores) == sum(images.n_groups for images in pool)
+
+
+def test_images_of_new_groups_are_rejected_at_the_level_and_more_often_if_all_images_of_a_group_calibrate() -> None:
+    """Large groups lie near their class mean, small ones far away: a new group is small more often than an image's group."""
+    rng, alpha, sizes = np.random.default_rng(0), 0.1, np.tile([1, 1, 40], 60)
+
+    def images_of(sizes: np.ndarray) -> LabeledImages:
+        groups, spread = np.arange(len(sizes)).repeat(sizes), np.where(sizes > 1, 0.3, 2.0).repeat(sizes)
+        labels = groups // 3 % K
+        vectors = rng.standard_normal((len(groups), D)) * spread[:, None] + 4 * labels[:, None]
+        return LabeledImages(ArrayDataset(vectors, str), labels, rng.integers(2**62, size=len(groups)), groups)
+
+    train, new = images_of(sizes), images_of(np.where(np.tile(sizes, 10) > 1, 2, 1))
+    none, one = train.subset([]), new.subset(new.one_per_group(0))
+    rates = []
+    for images in (train, replace(train, groups=None)):
+        predictor = trained(Splits(images, none, none, None)).predictor
+        rates.append(float((predictor.conformal_output(one.images, alpha=alpha).p_value <= alpha).double().mean()))
+    assert rates[0] <= alpha + 3 * np.sqrt(alpha * (1 - alpha) * (1 / len(sizes) + 1 / len(one)))
+    assert rates[1] > 2 * alpha
+
+
 @pytest.mark.parametrize(
     ("family", "kind", "shape", "refits"),
     [

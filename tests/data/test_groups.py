@@ -78,6 +78,20 @@ def test_capture_time_is_that_of_the_camera(tmp_path) -> None:
     assert np.isnan(capture_time(str(tmp_path / "none.jpg")))
 
 
+def test_groups_are_searched_over_all_splits(photos) -> None:
+    for i in range(6):
+        (photos / f"train/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        (photos / f"{'ab'[i % 2]}/{i}.jpg").rename(photos / f"train/{'ab'[i % 2]}/{i}.jpg")
+    write(photos / "val/a/again.jpg", smooth(0), quality=60)
+    write(photos / "val/b/other.jpg", smooth(30))
+    (photos / "a").rmdir()
+    (photos / "b").rmdir()
+    dataset = with_groups(load_dataset(photos, splits=("train", "validation")))
+    assert dataset.train is not None
+    assert dataset.validation is not None
+    assert np.isin(dataset.validation.group_ids, dataset.train.group_ids).tolist() == [True, False]
+
+
 def test_groups_of_a_manifest_replace_the_search(photos) -> None:
     write(photos / "a/again.jpg", smooth(0), quality=60)
     rows = ["a/0.jpg,a,x", "b/1.jpg,b,x", "a/2.jpg,a,", "b/3.jpg,b,", "a/again.jpg,a,y", "a/0.jpg,a,z"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from likely.data.dataset import Dataset, LabeledImages
 from likely.data.image_dataset import ArrayDataset
-from likely.data.splits import SplitFractions, SplitIndices, make_splits, split
+from likely.data.splits import MIN_GROUPS, SplitFractions, SplitIndices, group_folds, make_splits, split
 from likely.exceptions import DataError
 
 labels_of_few_classes = st.lists(st.integers(-1, 4), max_size=120).map(lambda labels: np.array(labels, np.int64))
@@ -95,6 +95,76 @@ def test_groups_stay_together_and_each_class_keeps_one_to_train(labels, n_groups
     for a, b in combinations(sides(cut), 2):
         assert not set(groups[a]) & set(groups[b])
     assert set(labels[cut.train]) == set(labels)
+
+
+def grouped_images(labels: np.ndarray, n_groups: int, seed: int) -> LabeledImages:
+    """Images in random groups, of which some are of several classes."""
+    groups = np.random.default_rng(seed).integers(0, n_groups, len(labels))
+    return replace(labeled_images(labels.tolist(), list(range(len(labels)))), groups=groups)
+
+
+@given(labels=labels_of_few_classes, n_groups=st.integers(1, 80), seed=st.integers(0, 3), n_folds=st.integers(2, 5))
+@settings(deadline=None)
+def test_folds_keep_groups_together_and_leave_no_class_out_of_training(labels, n_groups, seed, n_folds) -> None:
+    images = grouped_images(labels, n_groups, seed)
+    fold = group_folds(images, n_folds, seed)
+    assert set(fold) <= {-1, *range(n_folds)}
+    for g in np.unique(images.group_ids):
+        assert len(set(fold[images.group_ids == g])) == 1
+    for c in set(labels[labels >= 0]):
+        of_class = labels == c
+        if len(set(images.group_ids[of_class])) < MIN_GROUPS:
+            assert (fold[of_class] == -1).all()
+        for k in range(n_folds):
+            assert (fold[of_class] != k).any()
+
+
+def test_folds_have_equal_numbers_of_groups_of_each_class() -> None:
+    images = replace(labeled_images([0] * 60 + [1] * 30, list(range(90))), groups=np.arange(90) // 3)
+    fold = group_folds(images, 5, 0)
+    for c, n in ((0, 4), (1, 2)):
+        of_class = images.labels == c
+        assert [len(set(images.group_ids[of_class & (fold == k)])) for k in range(5)] == [n] * 5
+
+
+@given(labels=labels_of_few_classes.filter(len), n_groups=st.integers(3, 80), seed=st.integers(0, 3))
+@settings(deadline=None)
+def test_classes_of_few_groups_are_for_training(labels, n_groups, seed) -> None:
+    images = grouped_images(labels, n_groups, seed)
+    half = SplitFractions(test=0.5, calibration=0.5)
+    cut = split(labels, half, hashes=images.hashes, groups=images.groups, seed=seed)
+    few = np.flatnonzero(images.n_groups_by_class(5) < MIN_GROUPS)
+    assert not np.isin(labels[np.concatenate(sides(cut)[1:])], few).any()
+
+
+@given(
+    n_groups=st.integers(2, 60),
+    seed=st.integers(0, 3),
+    own=st.sets(st.sampled_from(["validation", "test"])),
+)
+@settings(deadline=None)
+def test_no_group_is_on_two_sides_of_splits_of_which_the_data_has_some(n_groups, seed, own) -> None:
+    names = ["train", *sorted(own)]
+    whole = grouped_images(np.tile([0, 1], 60), n_groups, seed)
+    indices = np.array_split(np.random.default_rng(seed).permutation(120), len(names))
+    try:
+        splits = make_splits(dataset(**{name: whole.subset(i) for name, i in zip(names, indices, strict=True)}), seed)
+    except DataError:  # every training image is of a group of another split
+        return
+    found = [splits.train, splits.validation, splits.calibration, splits.test]
+    groups = [set(images.group_ids) for images in found if images is not None]
+    if {"validation", "test"} <= own:
+        groups = [groups[0], groups[1] | groups[3], groups[2]]  # the data's own splits are used as they are
+    for a, b in combinations(groups, 2):
+        assert not a & b
+
+
+def test_one_image_of_each_group_is_taken() -> None:
+    images = grouped_images(np.tile([0, 1], 40), 25, 0)
+    one = images.one_per_group(0)
+    assert sorted(images.group_ids[one]) == sorted(set(images.group_ids))
+    assert any(images.one_per_group(seed).tolist() != one.tolist() for seed in range(1, 5))
+    assert replace(images, groups=None).one_per_group(0).tolist() == list(range(80))
 
 
 def test_fractions_are_of_groups_also_where_groups_have_several_classes() -> None:

@@ -15,7 +15,7 @@ from likely.classifier.inputs import BATCH_SIZE, InputPipeline, to_masks
 from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages, concatenate
-from likely.data.splits import Splits
+from likely.data.splits import Splits, group_folds
 from likely.features.feature_extraction import ModelInput
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.calibration_data import CalibrationData
@@ -100,7 +100,8 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     else:
         before, T = calibrator.held_out_data(splits, plan)
     # Without folds, the images are very few, and the model was fitted to all of them.
-    calibration = splits.calibration.subset([]) if plan.cross_conformal else splits.calibration
+    held_out = splits.calibration.subset([]) if plan.cross_conformal else splits.calibration
+    calibration = held_out.subset(held_out.one_per_group(seed))
     now = calibrator.data(pipeline.model, calibration, T)
     training = None if plan.refits else calibrator.training_statistics(splits.train)
     # In features, much moves an image away from all classes alike, so nonconformity is relative to the other classes.
@@ -127,6 +128,7 @@ def calibrate_for_mask(
     Neither collection may hold training images.
     """
     masks = to_masks(mask, 1, predictor.shape[1:])
+    calibration = calibration.subset(calibration.one_per_group(predictor.seed))
     before, now = (
         predictor.outputs(each.images, masks.expand(len(each), -1, -1)) for each in (validation, calibration)
     )
@@ -186,23 +188,22 @@ class _Calibrator:
     def out_of_fold_data(self, splits: Splits, plan: FitPlan) -> tuple[list[CalibrationData], float]:
         """Return calibration data of fitted images in folds, each scored by a model of the other folds, and a temperature.
 
-        Groups are in one fold. Folds without images are left out, as are classes in a single one. Large classes are
-        subsampled. The temperature is that of the first fold.
+        One image of each group calibrates (Dunn 2022, Distribution-free prediction sets for two-layer hierarchical models,
+        section 3.1), so that the p-values are those of an image of a new group. Folds without images are left out. Large
+        classes are subsampled. The temperature is that of the first fold.
         """
         pool, generated = plan.final_images(splits, generated=False).labeled(), splits.generated
-        fold = _fold_of_image(pool, self.seed)
-        n_folds_of_class = np.bincount(np.unique(np.column_stack([pool.labels, fold]), axis=0)[:, 0])
-        sample = _per_class_sample(
-            pool.labels, self.K, max(1, DEFAULT_OPTIONS.max_cross_conformal_images // self.K), self.seed
-        )
-        calibrates = (n_folds_of_class[pool.labels] > 1) & np.isin(np.arange(len(pool)), sample)
+        fold = group_folds(pool, DEFAULT_OPTIONS.n_folds, self.seed)
+        calibrates = np.isin(np.arange(len(pool)), pool.one_per_group(self.seed)) & (fold >= 0)
+        n = max(1, DEFAULT_OPTIONS.max_cross_conformal_images // self.K)
+        sample = _per_class_sample(np.where(calibrates, pool.labels, -1), self.K, n, self.seed)
         vectors, added = self.pipeline.vectors(pool), [] if generated is None else [self.pipeline.vectors(generated)]
         pieces: list[CalibrationData] = []
         T = 1.0
-        for k in np.unique(fold[calibrates]):
+        for k in np.unique(fold[sample]):
             others = concatenate([vectors.subset(np.flatnonzero(fold != k)), *added])
             model = fit_like(self.pipeline, others, self.K, self.seed)
-            held_out = pool.subset(np.flatnonzero((fold == k) & calibrates))
+            held_out = pool.subset(sample[fold[sample] == k])
             T = T if pieces else self.fit_temperature(model, held_out)
             pieces.append(self.data(model, held_out, T))
         scores_fit = sum(len(piece.labels) for piece in pieces) * self.K <= DEFAULT_OPTIONS.max_scores
@@ -241,15 +242,3 @@ def _per_class_sample(labels: NDArray[np.int64], K: int, n: int, seed: int) -> N
     """Return the indices, ascending, of at most n random images of each class."""
     rng = np.random.default_rng(seed)
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:n] for c in range(K)]))
-
-
-def _fold_of_image(images: LabeledImages, seed: int) -> NDArray[np.int64]:
-    """Return a fold for every image, (N,): each class is spread evenly, and groups are together."""
-    fold, rng = np.zeros(len(images), np.int64), np.random.default_rng(seed)
-    _, first, group = np.unique(images.group_ids, return_index=True, return_inverse=True)
-    is_first = np.zeros(len(images), np.bool_)
-    is_first[first] = True
-    for c in np.unique(images.labels):
-        of_class = rng.permutation(np.flatnonzero((images.labels == c) & is_first))
-        fold[of_class] = (np.arange(len(of_class)) + rng.integers(DEFAULT_OPTIONS.n_folds)) % DEFAULT_OPTIONS.n_folds
-    return fold[first][group]

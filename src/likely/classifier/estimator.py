@@ -98,16 +98,21 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.features = features
         self.random_state = random_state
 
-    def fit(self, X: Any, y: ArrayLike) -> Self:
-        """Learn p(x | c) from images or vectors X and their labels y."""
+    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
+        """Learn p(x | c) from images or vectors X and their labels y.
+
+        Images with equal `groups` (N,), such as those of one object, are not independent: they are on one side of every
+        split and in one fold, and one of them calibrates.
+        """
         X, y = self._checked(X, y)
+        group_ids = None if groups is None else np.unique(_checked_groups(groups, len(y)), return_inverse=True)[1]
         unlabeled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
         classes, labels = np.unique(y[~unlabeled], return_inverse=True)
         indices = np.full(len(y), -1, np.int64)
         indices[~unlabeled] = labels
         features, seed = FeatureOptions.from_any(self.features), _seed_from(self.random_state)
         image_options = with_backbone_defaults(ImageOptions.from_any(self.images), features)
-        dataset = arrays.labeled_dataset(X, indices, [str(c) for c in classes], image_options)
+        dataset = arrays.labeled_dataset(X, indices, [str(c) for c in classes], image_options, group_ids)
         for error in dataset.errors:
             warnings.warn(error.message, ImageWarning, stacklevel=2)
         spec = ModelSpec(self.model, self.options, TrainingOptions.from_any(self.training), features, seed)
@@ -274,6 +279,13 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if format is None:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         return arrays.images(X, format)
+
+
+def _checked_groups(groups: ArrayLike, n: int) -> NDArray[Any]:
+    found = np.asarray(groups)
+    if found.shape != (n,):
+        raise InvalidValueError(f"groups has the shape {found.shape}; ({n},) was expected, a group for each image")
+    return found
 
 
 def _seed_from(random_state: Any) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint
 from likely.data.decoding import Array, source_name
+from likely.data.groups import merge_duplicates
 from likely.data.image_dataset import ImageBatch, ImageDataset, LazyImages
 from likely.data.listing import DataListing
 from likely.data.loading import Reader, ReadResult
@@ -75,8 +76,14 @@ def _items(X: Any, names: Sequence[str] | None = None) -> SourceItems:
     return _InputItems(list(X), names)
 
 
-def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: ImageOptions | ImageFormat) -> Dataset:
-    """Return images or vectors X with class indices (N,), -1 for unlabeled, as a training set.
+def labeled_dataset(
+    X: Any,
+    labels: Integers,
+    classes: Sequence[str],
+    options: ImageOptions | ImageFormat,
+    groups: Integers | None = None,
+) -> Dataset:
+    """Return images or vectors X with class indices (N,), -1 for unlabeled, and groups (N,), if any, as a training set.
 
     No test images are split off it later. Raises ImageError if no image can be read.
     """
@@ -86,7 +93,8 @@ def labeled_dataset(X: Any, labels: Integers, classes: Sequence[str], options: I
     result = _read(listed, format, fingerprint)
     if not len(result.indices):
         raise ImageError(f"none of the {len(listed)} images could be read; {result.errors[0].message}")
-    train = LabeledImages(result.images, labels[result.indices], result.hashes)
+    merged = None if groups is None else merge_duplicates(groups[result.indices], result.hashes)
+    train = LabeledImages(result.images, labels[result.indices], result.hashes, merged)
     return Dataset("X", tuple(classes), train, None, None, result.errors, format, available=("train", "test"))
 
 

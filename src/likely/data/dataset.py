@@ -74,6 +74,13 @@ class LabeledImages:
         pairs = np.unique(np.column_stack([self.labels, self.group_ids])[labeled], axis=0)
         return np.bincount(pairs[:, 0], minlength=n_classes)
 
+    def one_per_group(self, seed: int) -> Integers:
+        """Return the indices, ascending, of one random image of each group; of all images if there are no groups."""
+        if self.groups is None:
+            return np.arange(len(self))
+        order = np.random.default_rng(seed).permutation(len(self))
+        return np.sort(order[np.unique(self.groups[order], return_index=True)[1]])
+
     def labeled(self) -> LabeledImages:
         """Return the images that have a label."""
         return self if (self.labels >= 0).all() else self.subset(np.flatnonzero(self.labels >= 0))
@@ -121,20 +128,18 @@ class Dataset:
         """Return True if the source has this split, loaded or not."""
         return split in self.available or split in self.splits
 
+    def with_splits(self, splits: Mapping[str, LabeledImages]) -> Dataset:
+        """Replace the loaded splits by others of these names."""
+        train, validation, test = (splits.get(name) for name in ("train", "validation", "test"))
+        return replace(self, train=train, validation=validation, test=test)
+
     def relabel(self, classes: Sequence[str]) -> Dataset:
         """Label images by their index in a trained model's `classes`; images of other classes are skipped with an error."""
         index_of = {name: i for i, name in enumerate(classes)}
         # The label -1 of unlabeled images indexes the additional last entry.
         table = np.array([index_of.get(name, _OTHER_CLASS) for name in self.classes] + [-1], np.int64)
-        splits = {name: _relabel(images, table) for name, images in self.splits.items()}
-        return replace(
-            self,
-            classes=tuple(classes),
-            train=splits.get("train"),
-            validation=splits.get("validation"),
-            test=splits.get("test"),
-            errors=self.errors + self._errors_of_other_classes(classes),
-        )
+        relabeled = self.with_splits({name: _relabel(images, table) for name, images in self.splits.items()})
+        return replace(relabeled, classes=tuple(classes), errors=self.errors + self._errors_of_other_classes(classes))
 
     def _errors_of_other_classes(self, classes: Sequence[str]) -> tuple[LoadError, ...]:
         counts = np.zeros(len(self.classes), np.int64)

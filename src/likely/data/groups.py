@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from likely.data.dataset import Dataset, Integers, LabeledImages
+from likely.data.dataset import Dataset, Integers, LabeledImages, concatenate
 from likely.data.decoding import capture_time
 from likely.data.image_dataset import N_THREADS, ImageDataset
 from likely.data.quality.near_duplicates import Thumbnails
@@ -26,7 +26,7 @@ from likely.options import Options
 class GroupOptions(Options):
     """Constants of the search for groups."""
 
-    max_images: int = Field(default=50_000, ge=0, description="training images up to which groups are searched")
+    max_images: int = Field(default=50_000, ge=0, description="images up to which groups are searched")
     burst_seconds: float = Field(default=60, ge=0, description="longest time between two successive images of a burst")
     min_burst_correlation: float = Field(
         default=0.9, gt=0, lt=1, description="smallest correlation of two of its thumbnails"
@@ -38,16 +38,21 @@ DEFAULT_GROUPS: Final = GroupOptions()
 
 
 def searches_groups(dataset: Dataset, options: GroupOptions = DEFAULT_GROUPS) -> bool:
-    """Return True if groups are searched among the training images: few enough files, of which none are listed."""
-    train = dataset.train
-    return dataset.are_files and train is not None and train.groups is None and len(train) <= options.max_images
+    """Return True if groups are searched among the loaded images: few enough files, of which no groups are listed."""
+    splits = dataset.splits.values()
+    are_few = sum(map(len, splits)) <= options.max_images
+    return dataset.are_files and are_few and all(images.groups is None for images in splits)
 
 
 def with_groups(dataset: Dataset, options: GroupOptions = DEFAULT_GROUPS) -> Dataset:
-    """Return the dataset with the groups of its training images, where `searches_groups`."""
-    if dataset.train is None or not searches_groups(dataset, options):
+    """Return the dataset with the groups of its images, over all loaded splits, where `searches_groups`."""
+    if not dataset.splits or not searches_groups(dataset, options):
         return dataset
-    return replace(dataset, train=replace(dataset.train, groups=_find_groups(dataset.train, options)))
+    splits = dataset.splits
+    groups = _find_groups(concatenate(list(splits.values())), options)
+    of_splits = np.split(groups, np.cumsum([len(images) for images in splits.values()])[:-1])
+    found = zip(splits.items(), of_splits, strict=True)
+    return dataset.with_splits({name: replace(images, groups=own) for (name, images), own in found})
 
 
 def _find_groups(images: LabeledImages, options: GroupOptions) -> Integers:
@@ -55,6 +60,12 @@ def _find_groups(images: LabeledImages, options: GroupOptions) -> Integers:
     thumbnails = Thumbnails.from_images(images)
     times = _capture_times(images.images)
     return merge_groups(images.hashes, [*thumbnails.near_duplicates(), *_bursts(thumbnails, times, options)])
+
+
+def merge_duplicates(ids: Integers, hashes: Integers) -> Integers:
+    """Merge groups `ids` (N,) with images of equal `hashes` (N,)."""
+    _, first, duplicate_of = np.unique(hashes, return_index=True, return_inverse=True)
+    return merge_groups(ids, [(np.arange(len(ids)), first[duplicate_of])])
 
 
 def merge_groups(ids: Integers, pairs: Iterable[tuple[Integers, Integers]]) -> Integers:

@@ -15,7 +15,7 @@ import numpy as np
 
 from likely.data.dataset import Dataset, Integers, LabeledImages, fingerprint, to_hashes
 from likely.data.decoding import Array, pillow_warnings_suppressed, quantize
-from likely.data.groups import merge_groups
+from likely.data.groups import merge_duplicates
 from likely.data.image_dataset import N_THREADS, ArrayDataset, ImageDataset, LazyImages
 from likely.data.listing import DataListing, list_data
 from likely.data.preprocessing import ImageFormat, ImageOptions, read_image
@@ -193,8 +193,7 @@ def _listed_groups(result: ReadResult, listing: SplitListing) -> Integers | None
     for i, name in enumerate(names):
         if name is not None:
             ids[i : i + 1] = to_hashes([fingerprint(np.frombuffer(name.encode(), np.uint8))])
-    _, first, duplicate_of = np.unique(result.hashes, return_index=True, return_inverse=True)
-    return merge_groups(ids, [(np.arange(len(ids)), first[duplicate_of])])
+    return merge_duplicates(ids, result.hashes)
 
 
 def _fits_in_memory(listings: Listings, format: ImageFormat | None, memory: int) -> bool:

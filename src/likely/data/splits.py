@@ -33,6 +33,8 @@ class SplitFractions(Options):
 
     def counts(self, n: int) -> dict[int, int]:
         """Return the number of groups that each held-out split receives from a class of n groups, in order of allocation."""
+        if n < MIN_GROUPS:
+            return dict.fromkeys((_TEST, _CALIBRATION, _VALIDATION), 0)
         n_test = min(_floor(self.test * n), n - 1)
         rest = n - n_test
         n_calibration = min(_floor(self.calibration * rest), self.max_per_class, rest - 1)
@@ -47,6 +49,7 @@ class SplitFractions(Options):
 
 DEFAULT_FRACTIONS: Final = SplitFractions()
 TEST_FRACTION = 0.2
+MIN_GROUPS: Final = 3  # groups of a class, below which none is held out
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,27 @@ def split(
             split_of[own[order[start:end]]] = s
     sides = split_of[group]
     return SplitIndices(*(np.flatnonzero(sides == s) for s in (_TRAIN, _VALIDATION, _CALIBRATION, _TEST)))
+
+
+def group_folds(images: LabeledImages, n_folds: int, seed: int) -> Integers:
+    """Return the fold of each image, (N,), or -1 for images that train in all folds.
+
+    The groups of a class are spread evenly, and the images of a group are together. Classes of fewer than MIN_GROUPS groups
+    and classes in a single fold train in all folds: a fold's model would not know them.
+    """
+    fold, rng = np.zeros(len(images), np.int64), np.random.default_rng(seed)
+    _, first, group = np.unique(images.group_ids, return_index=True, return_inverse=True)
+    is_first = np.zeros(len(images), np.bool_)
+    is_first[first] = True
+    for c in np.unique(images.labels):
+        of_class = rng.permutation(np.flatnonzero((images.labels == c) & is_first))
+        fold[of_class] = (np.arange(len(of_class)) + rng.integers(n_folds)) % n_folds
+    fold = fold[first][group]
+    K = int(images.labels.max(initial=-1)) + 1
+    n_folds_of_class = LabeledImages(images.images, images.labels, images.hashes, fold).n_groups_by_class(K)
+    few = np.flatnonzero((images.n_groups_by_class(K) < MIN_GROUPS) | (n_folds_of_class < 2))
+    fold[np.isin(group, group[np.isin(images.labels, few)])] = -1
+    return fold
 
 
 def duplicate_groups(labels: Integers, hashes: ArrayLike | None) -> tuple[Integers, NDArray[np.bool_]]:

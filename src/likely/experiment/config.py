@@ -17,16 +17,16 @@ from likely.data.groups import DEFAULT_GROUPS, with_groups
 from likely.data.listing import list_data
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions
-from likely.data.splits import Splits, make_splits
+from likely.data.splits import MIN_GROUPS, Splits, make_splits
 from likely.exceptions import InvalidValueError, TrainConfigError
 from likely.features.feature_decoder import DecoderOptions
 from likely.features.feature_extractors import FeatureOptions
 from likely.features.pretrained import with_backbone_defaults
 from likely.options import DEFAULT_MODEL, Options
+from likely.reporting.formatting import listing
 from likely.training.device import free_cores
 from likely.training.options import TrainingOptions
 
-MIN_GROUPS = 3  # groups of a class, below which none is held out
 _TOO_MANY_FOR_GROUPS = (
     f"near-duplicates are not searched among more than {DEFAULT_GROUPS.max_images:,} images; a manifest can list groups"
 )
@@ -117,18 +117,19 @@ class TrainingSetup:
         """Sentences about groups of images: their number, and classes with too few of them to hold one out."""
         train = self.dataset.train
         assert train is not None  # the splits are made of them
-        if train.groups is None:
-            too_many = self.dataset.are_files and len(train) > DEFAULT_GROUPS.max_images
-            return (_TOO_MANY_FOR_GROUPS,) if too_many else ()
-        if train.n_groups == len(train):
-            return ()
+        notes = []
+        if train.groups is None and self.dataset.are_files and len(train) > DEFAULT_GROUPS.max_images:
+            notes.append(_TOO_MANY_FOR_GROUPS)
+        is_grouped = train.groups is not None and train.n_groups < len(train)
+        if is_grouped:
+            notes.append(
+                f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
+            )
         counts = train.n_groups_by_class(len(self.dataset.classes)).tolist()
-        few = [name for name, n in zip(self.dataset.classes, counts, strict=True) if n < MIN_GROUPS]
-        number = f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
-        return (
-            number,
-            *([f"classes of fewer than {MIN_GROUPS} groups, for training only: {', '.join(few)}"] if few else []),
-        )
+        if few := tuple(name for name, n in zip(self.dataset.classes, counts, strict=True) if 0 < n < MIN_GROUPS):
+            of = "groups" if is_grouped else "distinct images"
+            notes.append(f"classes of fewer than {MIN_GROUPS} {of} only train: none is held out of {listing(few, 20)}")
+        return tuple(notes)
 
     @property
     def eval_images(self) -> LabeledImages:

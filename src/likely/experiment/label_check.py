@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from likely.classifier import Predictor
 from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data.dataset import Dataset
-from likely.data.splits import Splits
+from likely.data.splits import Splits, group_folds
 from likely.evaluation.label_errors import find_label_issues
 from likely.experiment.config import FOLD_FRACTION, TrainConfig
 from likely.reporting.html.content import LabelIssues
@@ -52,26 +52,27 @@ class LabelCheck:
 
     def label_issues(self, classifiers: Sequence[Predictor]) -> LabelIssues | None:
         """Return the training images whose labels are probably wrong; None if there are none."""
-        train = self.splits.train
-        found = find_label_issues(self._held_out_posterior(classifiers), train.labels)[:N_ISSUES]
-        if not found:
+        train, indices = self.splits.train, np.concatenate(self._folds())
+        issues = find_label_issues(self._held_out_posterior(classifiers), train.labels[indices])[:N_ISSUES]
+        if not issues:
             return None
-        indices = np.array([issue.index for issue in found], np.int64)
-        return LabelIssues(originals(train.images, indices), found, short_names(train.images, indices))
+        found = tuple(replace(issue, index=int(indices[issue.index])) for issue in issues)
+        chosen = np.array([issue.index for issue in found], np.int64)
+        return LabelIssues(originals(train.images, chosen), found, short_names(train.images, chosen))
 
     def _held_out_posterior(self, classifiers: Sequence[Predictor]) -> NDArray[np.float64]:
-        """Return p(c | x) of every training image by the classifier that was trained without it, (N, K)."""
-        posterior = np.zeros((len(self.splits.train), len(self.dataset.classes)))
+        """Return p(c | x) of the images of each fold by the classifier that was trained without it, (n, K)."""
+        found = []
         for held_out, predictor in zip(self._folds(), classifiers, strict=True):
             if predictor.features is not None:
                 predictor.features.enable_cache()
-            posterior[held_out] = np.exp(predictor.log_posterior(self.splits.train.subset(held_out).images))
-        return posterior
+            found.append(np.exp(predictor.log_posterior(self.splits.train.subset(held_out).images)))
+        return np.concatenate(found)
 
     def _folds(self) -> list[NDArray[np.int64]]:
-        """Return the indices of the training images in each fold."""
-        order = np.random.default_rng(self.config.seed).permutation(len(self.splits.train))
-        return [np.sort(order[fold :: self.config.label_check_folds]) for fold in range(self.config.label_check_folds)]
+        """Return the indices of the training images in each fold that has any."""
+        fold = group_folds(self.splits.train, self.config.label_check_folds, self.config.seed)
+        return [np.flatnonzero(fold == k) for k in np.unique(fold[fold >= 0])]
 
 
 def _shortened(training: TrainingOptions) -> TrainingOptions:
