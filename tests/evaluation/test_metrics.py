@@ -218,6 +218,95 @@ def test_paired_bootstrap_has_the_width_of_the_normal_approximation() -> None:
     assert high - low == pytest.approx(2 * 1.96 * error, rel=0.1)
 
 
+def test_paired_bootstrap_of_images_that_each_are_a_group_is_that_of_the_images() -> None:
+    a, b = np.random.default_rng(8).random((2, 300)) < 0.8
+    intervals = [metrics.paired_bootstrap(a, b, np.random.default_rng(0), groups=of) for of in (None, np.arange(300))]
+    assert intervals[0] == intervals[1]
+
+
+def clustered(rng: np.random.Generator, n_groups: int = 60, size: int = 8) -> tuple[Floats, Ints]:
+    """Normal values of variance 2, of which half is common to a group, and their groups, (n_groups * size,) each."""
+    groups = np.arange(n_groups).repeat(size)
+    return rng.standard_normal(n_groups)[groups] + rng.standard_normal(len(groups)), groups
+
+
+def misses(intervals: list[metrics.Interval], truth: float) -> int:
+    return sum(not low <= truth <= high for low, high in intervals)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.3])
+def test_interval_of_a_proportion_covers_at_its_level_if_errors_depend_on_groups(rate: float) -> None:
+    rng, by_group, by_image = np.random.default_rng(9), [], []
+    threshold = stats.norm.isf(rate, scale=math.sqrt(2))
+    for _ in range(400):
+        values, groups = clustered(rng)
+        is_error = values > threshold
+        n = metrics.effective_size(is_error, groups)
+        by_group.append(metrics.clopper_pearson(is_error.mean() * n, n))
+        by_image.append(metrics.clopper_pearson(int(is_error.sum()), len(is_error)))
+    assert stats.binomtest(misses(by_group, rate), 400, 0.05, alternative="greater").pvalue > 1e-4
+    assert stats.binomtest(misses(by_image, rate), 400, 0.05, alternative="greater").pvalue < 1e-4
+
+
+@pytest.mark.parametrize("shift", [0.5, 3.0])
+def test_interval_of_the_auroc_covers_at_its_level_if_scores_depend_on_groups(shift: float) -> None:
+    rng, by_group, by_image = np.random.default_rng(10), [], []
+    truth = stats.norm.cdf(shift / 2)  # known minus unknown scores have the variance 4
+    for _ in range(200):
+        (unknown, unknown_groups), (known, known_groups) = clustered(rng), clustered(rng)
+        by_group.append(metrics.auroc_interval(known + shift, unknown, (known_groups, unknown_groups)))
+        by_image.append(metrics.auroc_interval(known + shift, unknown))
+    assert stats.binomtest(misses(by_group, truth), 200, 0.05, alternative="greater").pvalue > 1e-4
+    assert stats.binomtest(misses(by_image, truth), 200, 0.05, alternative="greater").pvalue < 1e-4
+
+
+def test_interval_of_a_paired_difference_covers_at_its_level_if_errors_depend_on_groups() -> None:
+    rng, by_group, by_image = np.random.default_rng(11), [], []
+    for _ in range(200):
+        (a, groups), (b, _) = clustered(rng), clustered(rng)
+        by_group.append(metrics.paired_bootstrap(a > 0, b > 0, rng, 500, groups))
+        by_image.append(metrics.paired_bootstrap(a > 0, b > 0, rng, 500))
+    assert stats.binomtest(misses(by_group, 0), 200, 0.05, alternative="greater").pvalue > 1e-4
+    assert stats.binomtest(misses(by_image, 0), 200, 0.05, alternative="greater").pvalue < 1e-4
+
+
+@given(values=st.lists(st.booleans(), min_size=2, max_size=40), seed=st.integers(0, 3))
+def test_effective_size_is_that_of_the_images_without_groups_and_never_larger(values: list[bool], seed: int) -> None:
+    x, n = np.array(values), len(values)
+    assert metrics.effective_size(x) == metrics.effective_size(x, np.arange(n)) == n
+    groups = np.random.default_rng(seed).integers(0, 5, n)
+    size = metrics.effective_size(x, groups)
+    assert 0 < size <= n
+    if x.all() or not x.any():
+        assert size <= len(np.unique(groups))
+
+
+def test_effective_size_of_groups_of_copies_is_their_number() -> None:
+    x, groups = np.arange(400) // 4 % 3 == 0, np.arange(400) // 4
+    assert metrics.effective_size(x, groups) == pytest.approx(100, rel=0.03)
+
+
+def test_auroc_interval_without_overlap_is_exact() -> None:
+    known, unknown = np.arange(10, 40), np.arange(10)
+    assert metrics.auroc_interval(known, unknown) == metrics.clopper_pearson(10, 10)
+    assert metrics.auroc_interval(unknown, known, (np.arange(10) // 2, None)) == metrics.clopper_pearson(0, 5)
+
+
+def test_variance_of_the_mean_of_groups_is_that_of_their_sums() -> None:
+    x = np.random.default_rng(12).standard_normal(50)
+    assert metrics.variance_of_mean(x) == pytest.approx(x.var(ddof=1) / 50)
+    assert metrics.variance_of_mean(x.repeat(3), np.arange(50).repeat(3)) == pytest.approx(x.var(ddof=1) / 50)
+    assert metrics.variance_of_mean(x, np.zeros(50, np.int64)) == math.inf
+
+
+def test_reliability_counts_the_groups_of_each_bin() -> None:
+    log_posterior = np.log([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.55, 0.45]])
+    found = metrics.reliability(log_posterior, np.zeros(4, np.int64), 2, groups=np.array([7, 7, 8, 7]))
+    assert found.counts.tolist() == [0, 4]
+    assert found.n_groups is not None
+    assert found.n_groups.tolist() == [0, 2]
+
+
 def test_paired_bootstrap_of_equal_predictions_is_zero() -> None:
     correct = np.random.default_rng(7).random(50) < 0.5
     assert metrics.paired_bootstrap(correct, correct, np.random.default_rng(0)) == (0, 0)

@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
@@ -16,8 +17,11 @@ from likely.checkpoint import read_document
 from likely.classifier import load
 from likely.classifier.auto import BACKBONE
 from likely.data import listing
+from likely.data.dataset import Dataset, LabeledImages
+from likely.data.image_dataset import ArrayDataset
 from likely.data.loading import load_dataset
-from likely.data.preprocessing import write_image
+from likely.data.preprocessing import ImageFormat, write_image
+from likely.data.splits import Splits
 from likely.evaluation.evaluate import N_TIMED
 from likely.evaluation.training_record import TrainingRecord, read_history
 from likely.exceptions import DataError, TrainConfigError
@@ -30,6 +34,7 @@ from likely.experiment import (
     resume_run,
     start_run,
 )
+from likely.experiment.label_check import LabelCheck
 from likely.features.feature_extractors import RandomConvolutions
 from likely.training.options import TrainingOptions
 
@@ -40,6 +45,15 @@ N_SOME = 500
 def tiny_run(data):
     training = TrainingOptions(epochs=4, batch_size=64, threads=1)
     return TrainConfig(data=str(data), model="vaegan", options=TINY, training=training, label_check_folds=0)
+
+
+def returned_by(generator):
+    """Run a generator to its end, and return its value."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as end:
+            return end.value
 
 
 def drained(session):
@@ -205,6 +219,34 @@ def test_label_check_finds_wrong_labels(tmp_path):
     session.run()
     named = {int(name.split("[")[1][:-1]) for name in session.content.label_issues.files[:6]}
     assert len(named & set(flipped.tolist())) >= 4
+
+
+def test_groups_are_on_one_side_of_every_fold_of_the_label_check_and_classes_of_few_groups_train():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(24), 3)
+    labels = np.where(groups < 2, 2, groups % 2)  # the third class has two groups
+    images = LabeledImages(
+        ArrayDataset(rng.integers(0, 256, (72, 1, 8, 8), np.uint8), str), labels, np.arange(72), groups
+    )
+    none = images.subset([])
+    dataset = Dataset("made", ("a", "b", "few"), images, None, None, (), ImageFormat(channels=1, height=8, width=8))
+    config = TrainConfig(data="made", training=TrainingOptions(epochs=2, batch_size=36, threads=1), label_check_folds=3)
+    steps = LabelCheck(config, dataset, Splits(images, none, none, None)).fold_classifiers()
+    classifiers = returned_by(steps)
+    trained_on = np.array([np.isin(images.hashes, each.hashes) for each in classifiers])  # (folds, N)
+    assert (trained_on.sum(0) == np.where(labels == 2, 3, 2)).all()
+    for g in range(24):
+        assert (trained_on[:, groups == g] == trained_on[:, groups == g][:, :1]).all()
+
+
+def test_notes_name_classes_of_few_groups(tmp_path):
+    lines = [f"{i}.png,{'abc'[min(i // 8, 2)]},{i // 4}" for i in range(20)]  # two groups each of a and b, one of c
+    for i in range(20):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "all.csv").write_text("\n".join(["file_name,label,group", *lines]))
+    notes = prepare(TrainConfig(data=str(tmp_path / "all.csv"), model="gaussian")).group_notes
+    assert "5 groups" in notes[0]
+    assert all(name in notes[1].split("out of")[1] for name in "abc")
 
 
 def test_sample_quality_is_measured_and_recorded(tmp_path):

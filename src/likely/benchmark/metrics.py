@@ -100,7 +100,7 @@ def _baseline_difference(classifier: Predictor, log_posterior: Floats, data: Ben
         return {}
     own = _correct(log_posterior, images.labels)
     baseline = _correct(data.baseline.log_posterior(images.images), images.labels)
-    bounds = paired_bootstrap(own, baseline, np.random.default_rng(0))
+    bounds = paired_bootstrap(own, baseline, np.random.default_rng(0), groups=images.groups)
     return {"delta_vs_baseline": float(own.mean() - baseline.mean()), "delta_interval": tuple(bounds)}
 
 

@@ -205,11 +205,14 @@ def _announce(training: Training) -> None:
 
 def _print_result(content: ReportContent, training: Training) -> None:
     from likely.cli.console import console
+    from likely.reporting.formatting import calibration_phrase
 
     out = training.folder
     if content.metrics is not None:
         split = "held-out" if training.setup.splits.test is not None else "validation"
         console.print(f"[bold]accuracy {content.metrics.accuracy:.4f}[/] on {content.metrics.n:,} {split} images")
+    if content.data is not None and content.data.calibration is not None:
+        console.print(calibration_phrase(content.data.calibration), soft_wrap=True)
     if content.provenance is not None:
         console.print(f"trained for {content.provenance.minutes:.1f} minutes")
     console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True, markup=False)

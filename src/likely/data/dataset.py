@@ -76,10 +76,7 @@ class LabeledImages:
 
     def one_per_group(self, seed: int) -> Integers:
         """Return the indices, ascending, of one random image of each group; of all images if there are no groups."""
-        if self.groups is None:
-            return np.arange(len(self))
-        order = np.random.default_rng(seed).permutation(len(self))
-        return np.sort(order[np.unique(self.groups[order], return_index=True)[1]])
+        return np.arange(len(self)) if self.groups is None else one_per_group(self.groups, seed)
 
     def labeled(self) -> LabeledImages:
         """Return the images that have a label."""
@@ -88,6 +85,12 @@ class LabeledImages:
     def class_counts(self, n_classes: int) -> tuple[int, ...]:
         """Return the number of images of each class, (K,)."""
         return tuple(np.bincount(self.labels[self.labels >= 0], minlength=n_classes).tolist())
+
+
+def one_per_group(groups: Integers, seed: int) -> Integers:
+    """Return the indices, ascending, of one random member of each group: (N,) -> (G,)."""
+    order = np.random.default_rng(seed).permutation(len(groups))
+    return np.sort(order[np.unique(groups[order], return_index=True)[1]])
 
 
 def concatenate(splits: Sequence[LabeledImages]) -> LabeledImages:

@@ -10,6 +10,7 @@ import numpy as np
 from likely.classifier import Predictor
 from likely.data.dataset import Dataset, LabeledImages, concatenate
 from likely.data.image_dataset import ImageDataset
+from likely.data.groups import with_groups
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.sources.base import LoadError
@@ -23,7 +24,7 @@ class OODImages:
     """Out-of-distribution images, their source, and the files that could not be read."""
 
     source: str
-    images: ImageDataset
+    images: LabeledImages
     errors: tuple[LoadError, ...]
 
 
@@ -91,11 +92,11 @@ def calibration_images(classifier: Predictor, data: str, progress: Progress | No
 def ood_images(classifier: Predictor, data: str, progress: Progress | None = None) -> OODImages:
     """Return out-of-distribution images, whatever their labels."""
     dataset = _loaded(classifier, data, progress)
-    return OODImages(data, next(iter(dataset.splits.values())).images, dataset.errors)
+    return OODImages(data, next(iter(dataset.splits.values())), dataset.errors)
 
 
 def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Dataset:
-    """Load the test split if there is one, else the training or the validation split."""
+    """Load the test split if there is one, else the training or the validation split, with its groups."""
     format: ImageFormat | ImageOptions = classifier.format or ImageOptions()
     for split in ("test", "train", "validation"):
         dataset = load_dataset(data, format, splits=(split,), progress=progress, fewest_classes=0)
@@ -104,7 +105,7 @@ def _loaded(classifier: Predictor, data: str, progress: Progress | None) -> Data
     else:
         raise DataError(f"{data}: no images")
     _require_shape(next(iter(dataset.splits.values())).images, classifier, data)
-    return dataset
+    return with_groups(dataset)
 
 
 def _require_shape(images: ImageDataset, classifier: Predictor, data: str) -> None:

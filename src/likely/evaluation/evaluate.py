@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from likely.base import GenerativeModel, ImportanceWeighted, LikelihoodType
 from likely.classifier import Predictor
-from likely.data.dataset import LabeledImages
+from likely.data.dataset import LabeledImages, one_per_group
 from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
 from likely.evaluation.metrics import Floats, GroupMetrics, Ints, Metrics, OODMetrics, RejectionMetrics
@@ -25,7 +25,7 @@ from likely.inference.posterior import log_evidence
 from likely.prediction import CalibrationScope, Guarantee, Status
 
 N_TIMED = 64  # images
-BOUND_SEED = 0  # of the noise in a sampled bound, so that bits/dim are reproducible
+SEED = 0  # of the noise in a sampled bound and of the image chosen of each group, so that results are reproducible
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +33,17 @@ class _OODResult:
     """Output for out-of-distribution images, the images, and their source."""
 
     source: str
-    images: ImageDataset
+    images: LabeledImages
     output: ConformalOutput
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """Output of a classifier for n labeled images, and all metrics that follow from it."""
+    """Output of a classifier for n labeled images, and all metrics that follow from it.
+
+    `groups` (n,) has equal numbers for images that depend on each other, if there are groups: intervals are those of
+    images of new groups.
+    """
 
     classes: tuple[str, ...]
     labels: Ints
@@ -53,6 +57,7 @@ class EvaluationResult:
     skipped: int = 0
     unknown: _OODResult | None = None
     importance_weighted: Floats | None = None  # (n,) nats: a tighter bound on log p(x)
+    groups: Ints | None = None
 
     @cached_property
     def log_posterior(self) -> Floats:
@@ -68,6 +73,11 @@ class EvaluationResult:
         return self.output.scope is not CalibrationScope.NONE
 
     @property
+    def one_per_group(self) -> Ints:
+        """Indices of one image of each group, which are independent; of all images without groups."""
+        return np.arange(len(self.labels)) if self.groups is None else one_per_group(self.groups, SEED)
+
+    @property
     def bits_per_dim(self) -> float | None:
         if self.log_evidence is None:
             return None
@@ -77,10 +87,13 @@ class EvaluationResult:
     def metrics(self) -> Metrics:
         """Metrics of the evaluation."""
         ambiguous = sum(s is Status.AMBIGUOUS for s in self.output.statuses)
-        rejection = RejectionMetrics(self.output.alpha, int(self.rejected.sum()), ambiguous)
+        rejection = RejectionMetrics(
+            self.output.alpha, int(self.rejected.sum()), ambiguous, self._effective_size(self.rejected)
+        )
+        correct = self.log_posterior.argmax(1) == self.labels
         return Metrics(
             n=len(self.labels),
-            n_correct=int((self.log_posterior.argmax(1) == self.labels).sum()),
+            n_correct=int(correct.sum()),
             balanced_accuracy=metrics.balanced_accuracy(self.log_posterior, self.labels),
             nll=metrics.nll(self.log_posterior, self.labels),
             ece=metrics.ece(self.log_posterior, self.labels),
@@ -92,6 +105,8 @@ class EvaluationResult:
             rejection=rejection if self.is_calibrated else None,
             unknown=self._ood_metrics() if self.unknown is not None else None,
             coarse=tuple(self._coarse(level) for level in levels(self.classes)),
+            n_groups=None if self.groups is None else len(np.unique(self.groups)),
+            n_effective=self._effective_size(correct),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -99,8 +114,10 @@ class EvaluationResult:
         found, rejection = self.metrics, self.metrics.rejection
         document: dict[str, Any] = {
             "n": found.n,
+            "n_groups": found.n_groups,
             "skipped": found.skipped,
             "accuracy": found.accuracy,
+            "accuracy_interval": found.accuracy_interval,
             "balanced_accuracy": found.balanced_accuracy,
             "nll": found.nll,
             "ece": found.ece,
@@ -108,6 +125,7 @@ class EvaluationResult:
             "bits_per_dim": found.bits_per_dim,
             "likelihood_kind": None if self.likelihood_type is None else str(self.likelihood_type),
             "false_alarm_rate": None if rejection is None else rejection.n_rejected / found.n,
+            "false_alarm_interval": found.false_alarm_interval,
             "alpha": self.output.alpha,
             "guarantee": self.output.guarantee.value,
             "calibration": self.output.calibration,
@@ -124,7 +142,10 @@ class EvaluationResult:
             document["bits_per_dim_importance_weighted"] = metrics.bits_per_dim(self.importance_weighted, self.n_dims)
         if (unknown := found.unknown) is not None:
             document |= {
+                "n_unknown": unknown.n,
+                "n_unknown_groups": unknown.n_groups,
                 "auroc": unknown.auroc,
+                "auroc_interval": unknown.auroc_interval,
                 "fpr_at_95_tpr": unknown.fpr_at_95_tpr,
                 "unknown_rate": unknown.n_rejected / unknown.n,
             }
@@ -154,14 +175,20 @@ class EvaluationResult:
         assert self.unknown is not None
         unknown = self.unknown.output
         # The score, not the p-value, which has only as many values as there are calibration images.
-        known_scores, unknown_scores = (output.score.numpy() for output in (self.output, unknown))
+        known_scores, unknown_scores = (-output.score.numpy() for output in (self.output, unknown))
+        groups = self.groups, self.unknown.images.groups
         return OODMetrics(
             source=self.unknown.source,
             n=len(unknown.statuses),
             n_rejected=sum(s is Status.UNKNOWN for s in unknown.statuses),
-            auroc=metrics.auroc(-known_scores, -unknown_scores),
-            fpr_at_95_tpr=metrics.fpr_at_95_tpr(-known_scores, -unknown_scores),
+            auroc=metrics.auroc(known_scores, unknown_scores),
+            fpr_at_95_tpr=metrics.fpr_at_95_tpr(known_scores, unknown_scores),
+            auroc_interval=metrics.auroc_interval(known_scores, unknown_scores, groups),
+            n_groups=None if groups[1] is None else len(np.unique(groups[1])),
         )
+
+    def _effective_size(self, values: NDArray[np.bool_]) -> float | None:
+        return None if self.groups is None else metrics.effective_size(values, self.groups)
 
 
 def evaluate(
@@ -171,13 +198,13 @@ def evaluate(
     alpha: float,
     guarantee: Guarantee = Guarantee.OVERALL,
     skipped: int = 0,
-    unknown: tuple[str, ImageDataset] | None = None,
+    unknown: tuple[str, LabeledImages] | None = None,
     importance_samples: int | None = None,
 ) -> EvaluationResult:
     """Measure a classifier on labeled images, and on `unknown` images, a pair of their source and the images.
 
-    `importance_samples` latent samples per image also give a tighter bound on log p(x); raise InvalidValueError if the
-    family has no such bound.
+    The intervals of images in groups are those of images of new groups. `importance_samples` latent samples per image also
+    give a tighter bound on log p(x); raise InvalidValueError if the family has no such bound.
     """
 
     def conformal_output(some: ImageDataset) -> ConformalOutput:
@@ -195,10 +222,11 @@ def evaluate(
         seconds=seconds,
         evaluations_per_image=model.evaluations_per_image,
         skipped=skipped,
-        unknown=None if unknown is None else _OODResult(*unknown, conformal_output(unknown[1])),
+        unknown=None if unknown is None else _OODResult(*unknown, conformal_output(unknown[1].images)),
         importance_weighted=_importance_weighted(classifier, images.images, importance_samples)
         if importance_samples
         else None,
+        groups=images.groups,
     )
 
 
@@ -223,7 +251,7 @@ def _log_evidence(classifier: Predictor, images: ImageDataset) -> Floats | None:
     model = classifier.model
     if not isinstance(model, GenerativeModel) or not model.likelihood_type.has_bits_per_dim:
         return None
-    rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
+    rng = torch.Generator(classifier.device).manual_seed(SEED)
     return classifier.log_evidence(images, rng=rng)
 
 
@@ -233,7 +261,7 @@ def _importance_weighted(classifier: Predictor, images: ImageDataset, n_samples:
         raise InvalidValueError(
             f"--importance-samples: {classifier.family!r} has no bound by importance weighting; vae has one"
         )
-    rng = torch.Generator(classifier.device).manual_seed(BOUND_SEED)
+    rng = torch.Generator(classifier.device).manual_seed(SEED)
     with torch.inference_mode():
         batches = classifier.input_pipeline.inputs(images)
         L = torch.cat([model.importance_weighted(x, n_samples, rng=rng).cpu() for x in batches])

@@ -13,7 +13,7 @@ from likely.data.dataset import LabeledImages, image_hashes
 from likely.data.image_dataset import ArrayDataset
 from likely.data.preprocessing import ImageFormat
 from likely.evaluation.extractors import resized
-from likely.evaluation.metrics import Bools, paired_bootstrap
+from likely.evaluation.metrics import Bools, Ints, paired_bootstrap
 from likely.evaluation.sample_quality import sample_images
 from likely.exceptions import InvalidValueError
 from likely.options import Options
@@ -33,9 +33,9 @@ class AugmentationResult(Options):
     high: float
 
     @classmethod
-    def compare(cls, source: str, n_generated: int, before: Bools, after: Bools, *, seed: int = 0) -> Self:
+    def compare(cls, source: str, n_generated: int, before: Bools, after: Bools, *, groups: Ints | None = None) -> Self:
         """Compare masks of correctly classified held-out images, (N,) each, without and with generated training images."""
-        low, high = paired_bootstrap(after, before, np.random.default_rng(seed))
+        low, high = paired_bootstrap(after, before, np.random.default_rng(0), groups=groups)
         return cls(
             source=source,
             n_generated=n_generated,

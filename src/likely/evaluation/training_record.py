@@ -18,6 +18,7 @@ from likely.evaluation.synthetic_augmentation import AugmentationResult
 from likely.exceptions import CheckpointError, DataError
 from likely.inference.drift import quantiles
 from likely.options import Options
+from likely.prediction import CalibrationMethod
 
 HISTORY = "history.csv"
 Row = Mapping[str, float]
@@ -48,6 +49,15 @@ class RecalibrationRecord(Options):
     temperature_before: float
 
 
+class CalibrationSize(Options):
+    """Images that calibrate the p-values: all of them, or one of each group of similar images."""
+
+    method: CalibrationMethod = Field(description="Conformal method.")
+    n: int = Field(description="Images set apart for calibration, or in the folds of cross-conformal prediction.")
+    n_calibrating: int = Field(description="Images whose scores calibrate: one of each group.")
+    is_by_group: bool = Field(description="True if the images are in groups.")
+
+
 class TrainingRecord(Options):
     """Data, command, environment and diagnostics of one training, as JSON-compatible values."""
 
@@ -58,6 +68,7 @@ class TrainingRecord(Options):
     n_groups: dict[str, int] = Field(
         {}, description="Groups of images that stay together, for each split, if there are any."
     )
+    calibration: CalibrationSize | None = Field(None, description="Images that calibrate the p-values.")
     n_unlabeled: int = 0
     skipped: dict[str, str] = Field({}, description="The reason for each file that was left out.")
     versions: dict[str, str] = Field({}, description="Versions of the main packages.")

@@ -9,10 +9,13 @@ import torch
 
 from likely.base import GenerativeModel
 from likely.classifier import Predictor
+from likely.data.splits import Splits
 from likely.evaluation.memorization import Memorization, measure_memorization
 from likely.evaluation.sample_quality import sample_images
-from likely.evaluation.training_record import ReferencePValues, TrainingRecord
+from likely.evaluation.training_record import CalibrationSize, ReferencePValues, TrainingRecord
 from likely.experiment.config import TrainingSetup
+from likely.inference.decision import DecisionRule
+from likely.prediction import CalibrationMethod
 from likely.training.device import describe_machine, select_dtype
 from likely.version import __version__
 
@@ -36,6 +39,7 @@ def training_record(setup: TrainingSetup, predictor: Predictor, command: str, mi
         source=setup.config.data,
         counts={name: list(images.class_counts(len(setup.dataset.classes))) for name, images in named.items()},
         n_groups={name: images.n_groups for name, images in named.items()} if splits.train.groups is not None else {},
+        calibration=_calibration_size(splits, predictor.decision_rule),
         n_unlabeled=int((splits.train.labels < 0).sum()),
         skipped={error.source: error.message for error in setup.dataset.errors},
         versions={"likely": __version__, "torch": torch.__version__, "python": platform.python_version()},
@@ -45,6 +49,17 @@ def training_record(setup: TrainingSetup, predictor: Predictor, command: str, mi
         threads=training.threads or 1,
         precision=str(select_dtype(training, predictor.device, predictor.model.task.shape)).removeprefix("torch."),
         note=_VALIDATION_NOTE if splits.test is None else "",
+    )
+
+
+def _calibration_size(splits: Splits, rule: DecisionRule) -> CalibrationSize:
+    is_cross = rule.method is CalibrationMethod.CROSS_CONFORMAL
+    images = splits.training_images(calibration=True, validation=True, generated=False).labeled()
+    return CalibrationSize(
+        method=rule.method,
+        n=len(images if is_cross else splits.calibration),
+        n_calibrating=len(rule.typicality.labels),
+        is_by_group=splits.train.groups is not None,
     )
 
 

@@ -164,7 +164,7 @@ class Training:
             for each in (self.trainer, other)
         )
         found = synthetic_augmentation.AugmentationResult.compare(
-            generator.id or str(folder), len(generated), before, after
+            generator.id or str(folder), len(generated), before, after, groups=held_out.groups
         )
         fields: dict[str, object] = {"synthetic_augmentation": found}
         if found.accepted:
@@ -200,6 +200,8 @@ class Training:
             classifiers = yield from check.fold_classifiers()
         except DivergenceError as error:
             self._notes.append(f"Labels were not checked: {error}")
+            return
+        if not classifiers:
             return
         self._label_issues = check.label_issues(classifiers)
         if self.predictor.generates_images:

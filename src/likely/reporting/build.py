@@ -181,7 +181,9 @@ def _curves(history: Sequence[Row]) -> Curves | None:
 
 def _data_summary(record: TrainingRecord, shape: tuple[int, ...]) -> DataSummary:
     counts = {split: np.array(n, np.int64) for split, n in record.counts.items()}
-    return DataSummary(record.source, shape, counts, record.skipped, record.n_unlabeled, record.n_groups)
+    return DataSummary(
+        record.source, shape, counts, record.skipped, record.n_unlabeled, record.n_groups, record.calibration
+    )
 
 
 def _provenance(record: TrainingRecord) -> Provenance:
@@ -214,7 +216,7 @@ def _with_evaluation(
         content,
         metrics=found.metrics,
         confusion=metrics.confusion(log_posterior, labels),
-        reliability=metrics.reliability(log_posterior, labels),
+        reliability=metrics.reliability(log_posterior, labels, groups=found.groups),
         per_class=metrics.per_class(log_posterior, labels),
         false_alarms=false_alarms(classifier, found),
         p_values=_p_values(found) if found.is_calibrated else None,
@@ -231,15 +233,20 @@ def _with_evaluation(
 
 
 def false_alarms(classifier: Predictor, found: EvaluationResult) -> FalseAlarms:
-    """Return the rejections of known images in an evaluation, and the calibration images that bound them."""
+    """Return the rejections of known images in an evaluation, and the calibration images that bound them.
+
+    One image of each group counts: images of a group depend on each other, and the bounds are those of independent ones.
+    """
     K, n_overall = len(found.classes), int(classifier.decision_rule.image_calibrator.weights.sum())
+    one = found.one_per_group
     return FalseAlarms(
         alpha=found.output.alpha,
         scope=found.output.scope,
-        n_test=np.bincount(found.labels, minlength=K),
-        n_rejected=np.bincount(found.labels[found.rejected], minlength=K),
+        n_test=np.bincount(found.labels[one], minlength=K),
+        n_rejected=np.bincount(found.labels[one][found.rejected[one]], minlength=K),
         n_calibration=np.bincount(classifier.decision_rule.typicality.labels.numpy(), minlength=K),
         n_overall=n_overall if found.output.guarantee is Guarantee.OVERALL else None,
+        is_by_group=len(one) < len(found.labels),
     )
 
 
@@ -304,7 +311,7 @@ def _most_confident_errors(found: EvaluationResult, images: LabeledImages) -> Mo
 def _accepted_unknown(found: EvaluationResult) -> AcceptedUnknown | None:
     if found.unknown is None or not found.is_calibrated:
         return None
-    output, images = found.unknown.output, found.unknown.images
+    output, images = found.unknown.output, found.unknown.images.images
     accepted = np.flatnonzero(~output.is_unknown.numpy())
     if not len(accepted):
         return None

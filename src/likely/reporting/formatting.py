@@ -8,6 +8,7 @@ import unicodedata
 
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Interval
+from likely.evaluation.training_record import CalibrationSize
 
 _DOMAINS = {
     Domain.PIXELS8: "of the 8-bit pixels",
@@ -88,6 +89,15 @@ def listing(names: tuple[str, ...], limit: int = 5) -> str:
     """
     shown = [*names[:limit], f"{len(names) - limit} more"] if len(names) > limit else list(names)
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def calibration_phrase(size: CalibrationSize) -> str:
+    """Return a sentence on the images that calibrate the p-values."""
+    if not size.n_calibrating:
+        return "There are too few images to calibrate p-values."
+    one = f"one image of each of {plural(size.n_calibrating, 'group')}, of {plural(size.n, 'image')}"
+    by = one if size.is_by_group else plural(size.n_calibrating, "image")
+    return f"The p-values are calibrated by {by} ({size.method})."
 
 
 def shorten(name: str, limit: int) -> str:

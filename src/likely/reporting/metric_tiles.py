@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from likely.base import LikelihoodKind, LikelihoodType
-from likely.evaluation.metrics import Metrics, OODMetrics, clopper_pearson
+from likely.evaluation.metrics import Metrics, OODMetrics
 from likely.reporting.formatting import interval, number, percent, plural, rate
 
 
@@ -31,7 +31,7 @@ def metric_tiles(metrics: Metrics, likelihood_type: LikelihoodType | None, n_cla
 
 
 def _classification(metrics: Metrics, n_classes: int) -> Iterator[MetricTile]:
-    of_images = f"of {plural(metrics.n, f'{metrics.split} image')}"
+    of_images = f"of {plural(metrics.n, f'{metrics.split} image')}{_in_groups(metrics.n_groups, metrics.n)}"
     accuracy_interval = interval(metrics.accuracy_interval)
     yield MetricTile("Accuracy", percent(metrics.accuracy), f"{of_images}; 95% interval {accuracy_interval}")
     for level in metrics.coarse:
@@ -57,10 +57,10 @@ def _bits_per_dim(metrics: Metrics, likelihood_type: LikelihoodType | None) -> M
 
 
 def _rejection(metrics: Metrics) -> Iterator[MetricTile]:
-    rejection = metrics.rejection
-    if rejection is None:
+    rejection, false_alarm_interval = metrics.rejection, metrics.false_alarm_interval
+    if rejection is None or false_alarm_interval is None:
         return
-    bounds = interval(clopper_pearson(rejection.n_rejected, metrics.n))
+    bounds = interval(false_alarm_interval)
     note = f"of the known images are rejected; at most {rejection.alpha * 100:g}% expected; 95% interval {bounds}"
     yield MetricTile("False-alarm rate", percent(rejection.n_rejected / metrics.n), note)
     yield MetricTile(
@@ -72,11 +72,20 @@ def _ood_detection(unknown: OODMetrics | None) -> Iterator[MetricTile]:
     """Yield the tiles on unknown images: their rejection rate, and how well the scores separate them from known images."""
     if unknown is None:
         return
-    note = f"of {plural(unknown.n, 'unknown image')} from {unknown.source} are rejected"
+    in_groups = _in_groups(unknown.n_groups, unknown.n)
+    note = f"of {plural(unknown.n, 'unknown image')}{in_groups} from {unknown.source} are rejected"
     yield MetricTile("Rejection rate", percent(unknown.n_rejected / unknown.n), note)
-    yield MetricTile("AUROC", number(unknown.auroc), "known against unknown images; 0.5 is random, 1 is perfect")
+    note = "known against unknown images; 0.5 is random, 1 is perfect"
+    if unknown.auroc_interval is not None:
+        note += "; 95% interval {} to {}".format(*map(number, unknown.auroc_interval))
+    yield MetricTile("AUROC", number(unknown.auroc), note)
     note = "known images rejected when 95% of the unknown images are"
     yield MetricTile("FPR at 95% TPR", percent(unknown.fpr_at_95_tpr), note)
+
+
+def _in_groups(n_groups: int | None, n: int) -> str:
+    """Return the number of groups of n images, where it is smaller."""
+    return "" if n_groups in (None, n) else f" in {n_groups:,} groups"
 
 
 def _throughput(images_per_second: float | None) -> Iterator[MetricTile]:

@@ -10,7 +10,7 @@ from typing import Any
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Metrics
 from likely.prediction import CalibrationScope
-from likely.reporting.formatting import likelihood_phrase, plural
+from likely.reporting.formatting import calibration_phrase, likelihood_phrase, plural
 from likely.reporting.html.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent
 from likely.reporting.metric_tiles import metric_tiles
 
@@ -139,6 +139,8 @@ def _data(data: DataSummary, names: tuple[str, ...]) -> Iterator[str]:
     if train is not None and len(names):
         fewest, most = (f"{train[k]:,} ({plain(names[k])})" for k in (int(train.argmin()), int(train.argmax())))
         yield f"Training images per class: from {fewest} to {most}."
+    if data.calibration is not None:
+        yield calibration_phrase(data.calibration)
     if data.skipped:
         yield f"{plural(len(data.skipped), 'file')} could not be used."
 

@@ -161,7 +161,9 @@ def _points(fraction: float) -> str:
 
 def _accuracy_interval(result: Result) -> Interval | None:
     found = result.accuracy
-    return None if found is None else clopper_pearson(round(found.accuracy * found.n), found.n)
+    if found is None or found.accuracy_interval is None:
+        return None if found is None else clopper_pearson(round(found.accuracy * found.n), found.n)
+    return Interval(*found.accuracy_interval)
 
 
 def _delta_interval(result: Result) -> Interval | None:

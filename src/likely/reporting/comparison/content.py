@@ -57,8 +57,12 @@ class AccuracyMetrics(Options):
     """Metrics of `likely evaluate`, and the paired difference to the baseline."""
 
     n: int
+    n_groups: int | None = Field(
+        None, description="Groups of images, if there are any: intervals are those of new groups."
+    )
     skipped: int
     accuracy: float
+    accuracy_interval: tuple[float, float] | None = None
     balanced_accuracy: float
     nll: float
     ece: float

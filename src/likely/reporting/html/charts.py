@@ -226,7 +226,8 @@ def reliability_diagram(bins: Reliability) -> Markup:
 
 def _bin(plot: Frame, bins: Reliability, i: int) -> Iterator[Markup]:
     n, confidence, accuracy = int(bins.counts[i]), float(bins.confidence[i]), float(bins.accuracy[i])
-    x, bounds = plot.x(confidence), wilson(round(n * accuracy), n)
+    n_independent = n if bins.n_groups is None else int(bins.n_groups[i])
+    x, bounds = plot.x(confidence), wilson(round(n_independent * accuracy), n_independent)
     yield line((x, plot.y(bounds.low)), (x, plot.y(bounds.high)), class_="whisker")
     title = f"{plural(n, 'image')}: confidence {percent(confidence)}, accuracy {percent(accuracy)}"
     radius = 2.5 + 4 * float(np.sqrt(n / bins.counts.max()))

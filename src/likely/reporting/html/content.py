@@ -24,6 +24,7 @@ from likely.evaluation.repeated_splits import RepeatResult
 from likely.evaluation.robustness import Robustness
 from likely.evaluation.sample_quality import SampleQuality
 from likely.evaluation.synthetic_augmentation import AugmentationResult
+from likely.evaluation.training_record import CalibrationSize
 from likely.prediction import CalibrationScope
 
 Images = NDArray[np.uint8]
@@ -71,7 +72,10 @@ class FalseAlarmRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FalseAlarms:
-    """Known test images that were rejected, counted per class, (K,); the guarantee allows a fraction `alpha`."""
+    """Known test images that were rejected, counted per class, (K,); the guarantee allows a fraction `alpha`.
+
+    With `is_by_group`, one image of each group counts.
+    """
 
     alpha: float
     scope: CalibrationScope
@@ -80,6 +84,7 @@ class FalseAlarms:
     n_calibration: Ints
     level: float = 0.95
     n_overall: int | None = None  # calibration images of the guarantee `overall`; None for that of classes
+    is_by_group: bool = False
 
     @property
     def bounds(self) -> Ints:
@@ -208,7 +213,7 @@ class SimilarImages:
 class DataSummary:
     """The data: `counts` holds (K,) images per class for each split, `skipped` the reason for each unused file.
 
-    `n_groups` holds the number of groups of images for each split, if there are any.
+    `n_groups` holds the number of groups of images for each split, if there are any. `calibration` is None if unknown.
     """
 
     source: str
@@ -217,6 +222,7 @@ class DataSummary:
     skipped: Mapping[str, str] = field(default_factory=dict)
     n_unlabeled: int = 0
     n_groups: Mapping[str, int] = field(default_factory=dict)
+    calibration: CalibrationSize | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -184,7 +184,8 @@ def _false_alarms(alarms: FalseAlarms, names: tuple[str, ...]) -> Chart:
         shown = (*rows[:n_first], *highest)
         selection = f"The {len(highest)} of {len(rows) - n_first} classes with the highest rates. "
     caption = (
-        f"{selection}Fraction of the known images that were rejected. {_GUARANTEES[alarms.scope]} "
+        f"{selection}Fraction of the known images that were rejected{', one of each group' * alarms.is_by_group}. "
+        f"{_GUARANTEES[alarms.scope]} "
         "Random variation explains an excess between the dashed line and the mark, but not beyond the mark."
     )
     return Chart("False-alarm rates", false_alarm_chart(shown, alarms.alpha), caption)

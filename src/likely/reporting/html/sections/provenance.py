@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from markupsafe import Markup
 
-from likely.reporting.formatting import plural
+from likely.reporting.formatting import calibration_phrase, plural
 from likely.reporting.html.content import DataSummary, Option, Provenance, ReportContent
 from likely.reporting.html.page import (
     Block,
@@ -59,6 +59,8 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
         yield Paragraph(
             f"Images of one group (near-duplicates, bursts or listed groups) are in one split: {of_splits}."
         )
+    if summary.calibration is not None:
+        yield Paragraph(calibration_phrase(summary.calibration))
     if summary.n_unlabeled:
         yield Paragraph(f"Training also used {plural(summary.n_unlabeled, 'image')} without a label.")
     if summary.skipped:
