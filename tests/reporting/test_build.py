@@ -40,7 +40,7 @@ def content(images: LabeledImages) -> ReportContent:
     folder = Path(images.images.name(0)).parent
     order = [predictor.labels.index(name) for name in names]
     labeled = LabeledImages(images.images, np.array(order)[images.labels], images.hashes, images.groups)
-    result = evaluate(predictor, labeled, alpha=0.1, unknown=(str(folder), images.images))
+    result = evaluate(predictor, labeled, alpha=0.1, unknown=(str(folder), images))
     record = TrainingRecord(
         date="2026-03-14",
         command=f"likely train {folder} --out={folder}/model",

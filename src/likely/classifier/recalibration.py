@@ -58,14 +58,16 @@ def recalibrate(
 
     At most a fraction alpha of images exchangeable with them is rejected (Vovk 2012). Labels, −1 for none, also fit the
     temperature, and calibrate each class with at least 1 / alpha of the images. Images that the model was trained on are left
-    out. Raises InvalidValueError if fewer than 1 / alpha − 1 images are left. `progress` receives the number of images done
-    and their total.
+    out, as are all but one of each group. Raises InvalidValueError if fewer than 1 / alpha − 1 images are left. `progress`
+    receives the number of images done and their total.
     """
     require_level(alpha)
-    unseen = np.flatnonzero(~np.isin(images.hashes, predictor.hashes))
-    _require_enough(len(unseen), len(images), alpha)
-    n_skipped = len(images) - len(unseen)
-    images = images.subset(np.random.default_rng(predictor.seed).permutation(unseen))  # the first fit the temperature
+    is_known = np.isin(images.hashes, predictor.hashes)
+    n_skipped, images = int(is_known.sum()), images.subset(np.flatnonzero(~is_known))
+    images = images.subset(images.one_per_group(predictor.seed))
+    _require_enough(len(images), len(images) + n_skipped, alpha)
+    # The first images fit the temperature.
+    images = images.subset(np.random.default_rng(predictor.seed).permutation(len(images)))
     found = _Scores(*map(torch.cat, zip(*_scores(predictor, images, alpha, progress), strict=True)))
     counts = torch.bincount(found.labels, minlength=len(predictor.labels))
     has_enough = counts >= math.ceil(1 / alpha - 1e-9)

@@ -9,8 +9,8 @@ import numpy as np
 
 from likely.classifier import Predictor
 from likely.data.dataset import Dataset, LabeledImages, concatenate
-from likely.data.image_dataset import ImageDataset
 from likely.data.groups import with_groups
+from likely.data.image_dataset import ImageDataset
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
 from likely.data.sources.base import LoadError
@@ -85,7 +85,7 @@ def calibration_images(classifier: Predictor, data: str, progress: Progress | No
             f"no class of the model{did_you_mean(others[0], classifier.labels)}; images without labels belong into a folder "
             "without class folders, or into one named 'unlabeled'"
         )
-    relabeled = dataset.relabel(classifier.labels)
+    relabeled = with_groups(dataset).relabel(classifier.labels)
     return CalibrationImages(concatenate(list(relabeled.splits.values())), relabeled.errors)
 
 

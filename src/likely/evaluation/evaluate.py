@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from likely.base import GenerativeModel, ImportanceWeighted, LikelihoodType
 from likely.classifier import Predictor
-from likely.data.dataset import LabeledImages, one_per_group
+from likely.data.dataset import Integers, LabeledImages, one_per_group
 from likely.data.image_dataset import ImageDataset
 from likely.evaluation import metrics
 from likely.evaluation.metrics import Floats, GroupMetrics, Ints, Metrics, OODMetrics, RejectionMetrics
@@ -57,7 +57,7 @@ class EvaluationResult:
     skipped: int = 0
     unknown: _OODResult | None = None
     importance_weighted: Floats | None = None  # (n,) nats: a tighter bound on log p(x)
-    groups: Ints | None = None
+    groups: Integers | None = None
 
     @cached_property
     def log_posterior(self) -> Floats:
@@ -73,7 +73,7 @@ class EvaluationResult:
         return self.output.scope is not CalibrationScope.NONE
 
     @property
-    def one_per_group(self) -> Ints:
+    def one_per_group(self) -> Integers:
         """Indices of one image of each group, which are independent; of all images without groups."""
         return np.arange(len(self.labels)) if self.groups is None else one_per_group(self.groups, SEED)
 
