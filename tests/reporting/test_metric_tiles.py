@@ -23,12 +23,18 @@ def test_accuracy_tile_has_interval_and_split() -> None:
     assert "validation" in shown(replace(METRICS, split="validation"))["Accuracy"][1]
 
 
+def test_accuracy_tile_has_the_network_evaluations_if_there_are_several() -> None:
+    assert "evaluation" not in shown(METRICS)["Accuracy"][1]
+    assert "4 network evaluations" in shown(replace(METRICS, evaluations_per_image=4))["Accuracy"][1]
+
+
 def test_bits_per_dim_needs_a_normalized_pixel_likelihood() -> None:
     types = {
         BOUND: "2.31",
         LikelihoodType(LikelihoodKind.EXACT, Domain.PIXELS8): "2.31",
         LikelihoodType(LikelihoodKind.UNNORMALIZED, Domain.PIXELS8): "–",
         LikelihoodType(LikelihoodKind.EXACT, Domain.FEATURES): "–",
+        LikelihoodType(LikelihoodKind.EXACT, Domain.TOKENS): "–",
         None: "–",
     }
     tiles = [shown(METRICS, likelihood_type)["Bits/dim"] for likelihood_type in types]

@@ -102,6 +102,7 @@ class EvaluationResult:
             split=self.split,
             bits_per_dim=self.bits_per_dim,
             images_per_second=len(self.labels) / self.seconds,
+            evaluations_per_image=self.evaluations_per_image,
             rejection=rejection if self.is_calibrated else None,
             unknown=self._ood_metrics() if self.unknown is not None else None,
             coarse=tuple(self._coarse(level) for level in levels(self.classes)),

@@ -108,6 +108,7 @@ class Metrics:
     skipped: int = 0
     bits_per_dim: float | None = None
     images_per_second: float | None = None
+    evaluations_per_image: int = 1  # passes through the network
     rejection: RejectionMetrics | None = None
     unknown: OODMetrics | None = None
     split: str = "test"

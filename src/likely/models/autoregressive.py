@@ -42,6 +42,7 @@ MAX_TOKENS = 1024  # of a sequence
 MAX_ELEMENTS = 2**25  # of the activations of all classes that are in memory together
 MAX_EXEMPLAR_TOKENS = 64  # above them, no exemplars are stored
 MAX_EXEMPLARS = 512  # that a new class is separated from
+PRIOR_WEIGHT = 0.1  # of the Gaussian prior on a new class vector: with 1, few images hardly move it from the mean
 
 
 class AutoregressiveOptions(SequenceOptions):
@@ -357,7 +358,7 @@ class Autoregressive(
         def loss() -> Tensor:
             L = self._log_p(s, h, order, (mean + scale * shift)[None, None]).sum(2)  # (N, 1)
             entropy = F.cross_entropy(torch.cat([known, L], 1), y, reduction="none")
-            return (entropy / count).sum() - L[:n].mean() + shift.square().sum() / (2 * n)
+            return (entropy / count).sum() - L[:n].mean() + PRIOR_WEIGHT * shift.square().sum() / (2 * n)
 
         minimize(loss, shift)
         return mean + scale * shift.detach()

@@ -33,7 +33,9 @@ def metric_tiles(metrics: Metrics, likelihood_type: LikelihoodType | None, n_cla
 def _classification(metrics: Metrics, n_classes: int) -> Iterator[MetricTile]:
     of_images = f"of {plural(metrics.n, f'{metrics.split} image')}{_in_groups(metrics.n_groups, metrics.n)}"
     accuracy_interval = interval(metrics.accuracy_interval)
-    yield MetricTile("Accuracy", percent(metrics.accuracy), f"{of_images}; 95% interval {accuracy_interval}")
+    passes = metrics.evaluations_per_image
+    cost = f"; {plural(passes, 'network evaluation')} per image" if passes > 1 else ""
+    yield MetricTile("Accuracy", percent(metrics.accuracy), f"{of_images}; 95% interval {accuracy_interval}{cost}")
     for level in metrics.coarse:
         accuracy = percent(level.n_correct / metrics.n)
         yield MetricTile("Coarse accuracy", accuracy, f"over the {level.n_groups} groups that contain the classes")
