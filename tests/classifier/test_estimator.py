@@ -383,6 +383,12 @@ def test_one_image_of_each_group_calibrates_a_classifier_of_vectors(digits):
         Classifier("gaussian").fit(X, y, groups=groups[:-1])
 
 
+def test_classes_of_few_groups_are_named(digits):
+    X, y = digits[0][:200].reshape(200, -1), digits[1][:200]
+    with pytest.warns(UserWarning, match="groups.*: 7$"):
+        Classifier("gaussian").fit(X, y, groups=np.where(y == 7, -1, np.arange(200)))
+
+
 def test_labels_and_images_must_go_together(digits):
     with pytest.raises(ValueError, match="one label an image"):
         Classifier("gaussian").fit(digits[0][:10], digits[1][:9])

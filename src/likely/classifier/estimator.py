@@ -29,7 +29,7 @@ from likely.data import arrays
 from likely.data.decoding import ImageWarning
 from likely.data.image_dataset import ImageDataset
 from likely.data.preprocessing import ImageOptions
-from likely.data.splits import make_splits
+from likely.data.splits import MIN_GROUPS, classes_of_few_groups, make_splits
 from likely.exceptions import InvalidValueError
 from likely.features.feature_extractors import FeatureOptions
 from likely.features.pretrained import with_backbone_defaults
@@ -115,6 +115,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         dataset = arrays.labeled_dataset(X, indices, [str(c) for c in classes], image_options, group_ids)
         for error in dataset.errors:
             warnings.warn(error.message, ImageWarning, stacklevel=2)
+        assert dataset.train is not None
+        if groups is not None and (few := classes_of_few_groups(dataset.train, dataset.classes)):
+            warnings.warn(f"classes of fewer than {MIN_GROUPS} groups only train: {', '.join(few)}", stacklevel=2)
         spec = ModelSpec(self.model, self.options, TrainingOptions.from_any(self.training), features, seed)
         trainer = Trainer(spec, make_splits(dataset, seed), dataset.classes, dataset.format)
         for _ in trainer.steps():

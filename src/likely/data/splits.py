@@ -139,6 +139,12 @@ def split(
     return SplitIndices(*(np.flatnonzero(sides == s) for s in (_TRAIN, _VALIDATION, _CALIBRATION, _TEST)))
 
 
+def classes_of_few_groups(images: LabeledImages, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the classes with some images, but fewer than MIN_GROUPS groups: they are for training only."""
+    counts = images.n_groups_by_class(len(classes)).tolist()
+    return tuple(name for name, n in zip(classes, counts, strict=True) if 0 < n < MIN_GROUPS)
+
+
 def group_folds(images: LabeledImages, n_folds: int, seed: int) -> Integers:
     """Return the fold of each image, (N,), or -1 for images that train in all folds.
 

@@ -17,7 +17,7 @@ from likely.data.groups import DEFAULT_GROUPS, with_groups
 from likely.data.listing import list_data
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageOptions
-from likely.data.splits import MIN_GROUPS, Splits, make_splits
+from likely.data.splits import MIN_GROUPS, Splits, classes_of_few_groups, make_splits
 from likely.exceptions import InvalidValueError, TrainConfigError
 from likely.features.feature_decoder import DecoderOptions
 from likely.features.feature_extractors import FeatureOptions
@@ -125,8 +125,7 @@ class TrainingSetup:
             notes.append(
                 f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
             )
-        counts = train.n_groups_by_class(len(self.dataset.classes)).tolist()
-        if few := tuple(name for name, n in zip(self.dataset.classes, counts, strict=True) if 0 < n < MIN_GROUPS):
+        if few := classes_of_few_groups(train, self.dataset.classes):
             of = "groups" if is_grouped else "distinct images"
             notes.append(f"classes of fewer than {MIN_GROUPS} {of} only train: none is held out of {listing(few, 20)}")
         return tuple(notes)
