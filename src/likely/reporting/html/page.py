@@ -182,8 +182,10 @@ def class_name(name: str) -> Cell:
     >>> class_name("Fruit/Pear"), class_name("Pear")
     (Markup('<small class="folders">Fruit/</small>Pear'), 'Pear')
     """
-    folders, separator, leaf = name.rpartition("/")
-    return Markup('<small class="folders">{}{}</small>{}').format(folders, separator, leaf) if folders else name
+    folders, _, leaf = name.rpartition("/")
+    if not folders:
+        return name
+    return Markup('<small class="folders">{}/</small>{}').format(_breakable(folders), _breakable(leaf))
 
 
 def _breakable(text: str | Markup) -> Markup:

@@ -76,7 +76,7 @@ def _unnamed_matrix(counts: Ints, names: tuple[str, ...]) -> Iterator[Block]:
         "All classes in their order, the first at the top left; lines separate the groups that contain them. Color shows the "
         "fraction of the row. Rows: true class. Columns: predicted class. Point at a cell for its names and numbers."
     )
-    yield WideChart(Chart("Confusion matrix", compact_matrix(counts, names), caption))
+    yield Charts((Chart("Confusion matrix", compact_matrix(counts, names), caption),))
     errors = counts - np.diag(counts.diagonal())
     pairs = np.argsort(-errors, axis=None, kind="stable")[: min(_MAX_PAIRS, np.count_nonzero(errors))]
     columns = (Column("Class"), Column("Predicted"), Column("Images", "number"), Column("Of the class", "number"))
