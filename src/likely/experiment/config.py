@@ -114,19 +114,23 @@ class TrainingSetup:
 
     @property
     def group_notes(self) -> tuple[str, ...]:
-        """Sentences about groups of images: their number, and classes with too few of them to hold one out."""
+        """Sentences about groups of images: their number, and the caveats."""
+        train = self.dataset.train
+        if train is None or train.groups is None or train.n_groups == len(train):
+            return self.group_caveats
+        number = f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
+        return (number, *self.group_caveats)
+
+    @property
+    def group_caveats(self) -> tuple[str, ...]:
+        """Sentences about groups that were not searched, and about classes with too few of them to hold one out."""
         train = self.dataset.train
         assert train is not None  # the splits are made of them
         notes = []
         if train.groups is None and self.dataset.are_files and len(train) > DEFAULT_GROUPS.max_images:
             notes.append(_TOO_MANY_FOR_GROUPS)
-        is_grouped = train.groups is not None and train.n_groups < len(train)
-        if is_grouped:
-            notes.append(
-                f"{train.n_groups:,} groups of images that show the same thing, which stay together, in {len(train):,} images"
-            )
         if few := classes_of_few_groups(train, self.dataset.classes):
-            of = "groups" if is_grouped else "distinct images"
+            of = "distinct images" if train.groups is None or train.n_groups == len(train) else "groups"
             notes.append(f"classes of fewer than {MIN_GROUPS} {of} only train: none is held out of {listing(few, 20)}")
         return tuple(notes)
 

@@ -78,7 +78,7 @@ class Training:
         self.is_complete = False
         self._row = _EpochRow(**snapshot[1]["row"] if snapshot else {})
         self._label_issues: LabelIssues | None = None
-        self._notes: list[str] = list(setup.group_notes)
+        self._notes: list[str] = list(setup.group_caveats)
 
     def phases(self) -> Iterator[Phase]:
         """Yield the phases in order; stopping in the main phase keeps the best weights so far and skips the rest."""

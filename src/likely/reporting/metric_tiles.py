@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from likely.base import LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Metrics, OODMetrics
-from likely.reporting.formatting import interval, number, percent, plural, rate
+from likely.reporting.formatting import MISSING, interval, number, percent, plural, rate
 
 
 class MetricTile(NamedTuple):
@@ -38,7 +38,9 @@ def _classification(metrics: Metrics, n_classes: int) -> Iterator[MetricTile]:
     yield MetricTile("Accuracy", percent(metrics.accuracy), f"{of_images}; 95% interval {accuracy_interval}{cost}")
     for level in metrics.coarse:
         accuracy = percent(level.n_correct / metrics.n)
-        yield MetricTile("Coarse accuracy", accuracy, f"over the {level.n_groups} groups that contain the classes")
+        yield MetricTile(
+            f"Accuracy of {level.n_groups} groups", accuracy, "of predicting the group that contains the class"
+        )
     yield MetricTile("Balanced accuracy", percent(metrics.balanced_accuracy), "mean recall over the classes")
     uniform = f"uniform guessing has {math.log(n_classes):.2f}"
     yield MetricTile("Log loss", number(metrics.nll), f"nats per image; lower is better; {uniform}")
@@ -52,10 +54,10 @@ def _bits_per_dim(metrics: Metrics, likelihood_type: LikelihoodType | None) -> M
         note = f"{bound}, per pixel value; uncompressed pixels have 8"
         return MetricTile("Bits/dim", number(metrics.bits_per_dim, 2), note)
     if likelihood_type is None:
-        return MetricTile("Bits/dim", "–", "not a generative model")
+        return MetricTile("Bits/dim", MISSING, "not a generative model")
     if likelihood_type.kind is LikelihoodKind.UNNORMALIZED:
-        return MetricTile("Bits/dim", "–", "not a normalized likelihood")
-    return MetricTile("Bits/dim", "–", f"a likelihood of {likelihood_type.domain}, not of pixels")
+        return MetricTile("Bits/dim", MISSING, "not a normalized likelihood")
+    return MetricTile("Bits/dim", MISSING, f"a likelihood of {likelihood_type.domain}, not of pixels")
 
 
 def _rejection(metrics: Metrics) -> Iterator[MetricTile]:

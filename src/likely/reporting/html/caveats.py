@@ -39,7 +39,11 @@ def caveats(content: ReportContent) -> tuple[Caveat, ...]:
         "skipped_files": _skipped_files,
     }
     found = [Caveat(kind, text) for kind, check in checks.items() for text in check(content)]
-    return (*found, *(Caveat("note", note) for note in content.notes))
+    return (*found, *(Caveat("note", _sentence(note)) for note in content.notes))
+
+
+def _sentence(note: str) -> str:
+    return f"{note[:1].upper()}{note[1:]}{'' if note.endswith(('.', '!', '?')) else '.'}"
 
 
 def _miscalibrated(content: ReportContent) -> Iterator[str]:

@@ -127,8 +127,8 @@ def _reconstructions(found: Reconstructions, names: tuple[str, ...]) -> Section:
 def _most_atypical(found: MostAtypical, names: tuple[str, ...], alpha: float | None) -> Section:
     rejected = "" if alpha is None else f" Those with a p-value of at most {alpha:g} are rejected as unknown."
     introduction = (
-        "Known images that look least like the images of the training: those with the smallest p-values. Often they are "
-        f"damaged, mislabeled, or of a kind that needs more training images.{rejected}"
+        "Known images that look least like the training images: those with the smallest p-values. Often they are damaged, "
+        f"mislabeled, or of a kind that needs more training images.{rejected}"
     )
     rows = zip(found.images, found.p_values.tolist(), found.labels.tolist(), found.predicted.tolist(), strict=True)
     images = (

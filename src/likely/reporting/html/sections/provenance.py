@@ -54,7 +54,7 @@ def _data_blocks(summary: DataSummary, names: tuple[str, ...]) -> Iterator[Block
         (class_name(name), *(f"{summary.counts[split][k]:,}" for split in splits)) for k, name in enumerate(names)
     )
     yield Table("Images of each split and class", columns, (total, *rows[:_MAX_ROWS]), rows[_MAX_ROWS:])
-    if summary.n_groups:
+    if any(n < summary.counts[split].sum() for split, n in summary.n_groups.items()):
         of_splits = ", ".join(f"{plural(n, 'group')} in {split}" for split, n in summary.n_groups.items())
         yield Paragraph(
             f"Images of one group (near-duplicates, bursts or listed groups) are in one split: {of_splits}."
