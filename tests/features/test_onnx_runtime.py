@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from likely.base import to_unit
 from likely.features.backbone import Backbone
 from likely.features.onnx_runtime import OnnxRuntime
 
@@ -24,7 +25,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def x():
-    return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 def exports(folder):
@@ -35,10 +36,10 @@ def exports(folder):
 def test_features_agree_with_pytorch(backbone, folder, x, stages, capfd, caplog):
     caplog.set_level(logging.WARNING, logger="likely.features")  # a command run before may show its messages
     f = Backbone.pretrained(str(backbone), stages)
-    expected = f(x)  # with gradients enabled, PyTorch computes them
+    expected = f(to_unit(x))  # with gradients enabled, PyTorch computes them
     assert not (folder / "onnx").exists()
     with torch.inference_mode():
-        first, again, one = f(x), f(x), f(x[:1])
+        first, again, one = f.of_pixels(x), f.of_pixels(x), f.of_pixels(x[:1])
     assert len(exports(folder)) == 1
     assert not list((folder / "onnx").glob("tmp*"))
     assert_close(first, expected, rtol=1e-3, atol=1e-5)
@@ -51,24 +52,24 @@ def test_stored_export_is_used_by_the_next_process_and_by_copies(backbone, folde
     f, other = Backbone.pretrained(str(backbone)), Backbone.pretrained(str(backbone))
     copied = copy.deepcopy(f)
     with torch.inference_mode():
-        expected = f(x)
+        expected = f.of_pixels(x)
         (path,) = exports(folder)
         written = path.stat().st_mtime_ns
-        assert torch.equal(other(x), expected)
-        assert torch.equal(copied(x), expected)
+        assert torch.equal(other.of_pixels(x), expected)
+        assert torch.equal(copied.of_pixels(x), expected)
     assert [each.stat().st_mtime_ns for each in exports(folder)] == [written]
 
 
 def test_changed_weights_and_other_sizes_are_exported_again(backbone, folder, x):
     f = Backbone.pretrained(str(backbone))
     with torch.inference_mode():
-        before, smaller = f(x), f(x[:, :, :24])
+        before, smaller = f.of_pixels(x), f.of_pixels(x[:, :, :24])
     with torch.no_grad():
         for p in f.parameters():
             p.mul_(1.1)
-        expected = f(x)
+        expected = f(to_unit(x))
     with torch.inference_mode():
-        after = f(x)
+        after = f.of_pixels(x)
     assert len(exports(folder)) == 3
     assert smaller.shape == before.shape
     assert_close(after, expected, rtol=1e-3, atol=1e-5)
@@ -79,9 +80,9 @@ def test_few_images_are_computed_without_an_export(backbone, folder, x, monkeypa
     monkeypatch.setattr(OnnxRuntime, "min_images", 7)
     f = Backbone.pretrained(str(backbone))
     with torch.inference_mode():
-        f(x), f(x)
+        f.of_pixels(x), f.of_pixels(x)
         assert not (folder / "onnx").exists()
-        f(x)
+        f.of_pixels(x)
     assert exports(folder)
 
 
@@ -91,7 +92,7 @@ def test_prepared_backbone_does_not_wait_for_images(backbone, folder, x, monkeyp
     f.prepare(x.shape[1:])
     (path,) = exports(folder)
     with torch.inference_mode():
-        f(x)
+        f.of_pixels(x)
     assert exports(folder) == [path]
 
 
@@ -100,9 +101,9 @@ def test_folder_that_cannot_be_written_leaves_pytorch_and_one_warning(backbone, 
     monkeypatch.setenv("LIKELY_CACHE", str(folder / "file"))
     f = Backbone.pretrained(str(backbone))
     with caplog.at_level(logging.WARNING, "likely.features"), torch.inference_mode():
-        found = f(x), f(x), Backbone.pretrained(str(backbone))(x)
+        found = f.of_pixels(x), f.of_pixels(x), Backbone.pretrained(str(backbone)).of_pixels(x)
     for each in found:
-        assert_close(each, f(x))
+        assert_close(each, f(to_unit(x)))
     assert len(caplog.records) == 1
 
 
@@ -110,7 +111,7 @@ def test_missing_package_is_named_with_the_command_that_installs_it(backbone, fo
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     f = Backbone.pretrained(str(backbone))
     with caplog.at_level(logging.WARNING, "likely.features"), torch.inference_mode():
-        assert_close(f(x), f(x))
+        assert_close(f.of_pixels(x), f(to_unit(x)))
     (record,) = caplog.records
     assert "pip install 'likely[photos]'" in record.getMessage()
 
@@ -121,11 +122,11 @@ from likely.features.backbone import Backbone
 from likely.features.onnx_runtime import OnnxRuntime
 OnnxRuntime.min_images = 1
 torch.set_num_threads(1)
-f, x = Backbone.pretrained(sys.argv[1]), torch.ones(2, 3, 32, 32)
+f, x = Backbone.pretrained(sys.argv[1]), torch.full((2, 3, 32, 32), 255, dtype=torch.uint8)
 with torch.no_grad():
-    expected = f(x)
+    expected = f(x / 255)
 with torch.inference_mode():
-    assert (f(x) - expected).abs().max() < 1e-3 * expected.abs().max()
+    assert (f.of_pixels(x) - expected).abs().max() < 1e-3 * expected.abs().max()
 """
 
 

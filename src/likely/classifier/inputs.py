@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class InputPipeline:
     @property
     def device(self) -> torch.device:
         """The device of the model."""
-        return next(t.device for t in (*self.model.parameters(), *self.model.buffers()))
+        return next(t.device for t in chain(self.model.parameters(), self.model.buffers()))
 
     def inputs(self, images: ImageDataset) -> Iterator[Tensor]:
         """Yield batches as the model takes them: (B, C, H, W) in [0, 1], or features or vectors (B, D)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from likely import models
 from likely.base import GenerativeModel, ModelOutputs, Scorer, SupportsMissingPixels, to_eight_bit
 from likely.exceptions import UnsupportedError
-from likely.features.feature_extraction import FeaturePipeline, ModelInput, complexity
+from likely.features.feature_extraction import FeaturePipeline, ModelInput
 from likely.inference.posterior import log_posterior, log_uniform
 
 
@@ -39,6 +40,15 @@ def supports_missing_pixels(model: Scorer, features: FeaturePipeline | None) -> 
         able = models.families_with(SupportsMissingPixels)
         raise UnsupportedError(f"{type(model).__name__} needs the whole image; families that support a mask: {able}")
     return model
+
+
+def complexity(pixels: Tensor) -> Tensor:
+    """Return the bits per dimension of losslessly compressed images, uint8 (B, C, H, W) -> (B, 1) (Serrà 2020, section 3).
+
+    Simple images have a high likelihood under any image model. Not differentiable.
+    """
+    bits = [8 * len(zlib.compress(image.tobytes(), level=6)) / image.size for image in pixels.cpu().numpy()]
+    return torch.tensor(bits, dtype=torch.float32).reshape(-1, 1)
 
 
 def _batch_outputs(model: Scorer, batch: ModelInput) -> ModelOutputs:

@@ -36,8 +36,12 @@ class Backbone(FeatureExtractor):
         stages: int = 1,
         source: str = "",
         sha256: str = "",
+        groups: Sequence[int] = (),
     ) -> None:
-        """Build an untrained network from its `config`, for images of `side` pixels normalized by mean and std."""
+        """Build an untrained network from its `config`, for images of `side` pixels normalized by mean and std.
+
+        Without its `groups` of features, they are counted, which takes as long as the features of an image.
+        """
         super().__init__()
         self.config, self.side, self.stages = dict(config), side, stages
         self.source, self.sha256 = source, sha256
@@ -50,8 +54,7 @@ class Backbone(FeatureExtractor):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
-        with torch.no_grad():
-            self.groups = tuple(f.shape[1] for f in self.stage_features(torch.zeros(1, 3, side, side)))
+        self.groups = tuple(groups) or self._count_groups()
 
     @classmethod
     def pretrained(cls, source: str, stages: int = 1) -> Self:
@@ -62,18 +65,21 @@ class Backbone(FeatureExtractor):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        x, version = x.expand(-1, 3, -1, -1), self._inference_version
-        if version is not None and x.device.type == "cpu" and len(x):
-            features = self._runtime(x, version, self.digest, self._exportable)
+        return torch.cat(self.stage_features(x), 1)
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        pixels, version = pixels.expand(-1, 3, -1, -1), self._inference_version
+        if version is not None and pixels.device.type == "cpu" and len(pixels):
+            features = self._runtime(pixels, version, self.digest, self._exportable)
             if features is not None:
                 return features
-        return torch.cat(self.stage_features(x), 1)
+        return super().of_pixels(pixels)
 
     def prepare(self, shape: Sequence[int]) -> None:
         """Export the network for onnxruntime now, unless it runs on a GPU."""
         self._runtime.wait_no_longer()
         with torch.inference_mode():
-            self(torch.zeros(1, *shape).to(self.mean))
+            self.of_pixels(torch.zeros(1, *shape, dtype=torch.uint8, device=self.mean.device))
 
     def stage_features(self, x: Tensor) -> list[Tensor]:
         """Return the features (B, D) of each stage, the last stage last, of images (B, 3, H, W) in [0, 1]."""
@@ -86,6 +92,10 @@ class Backbone(FeatureExtractor):
         if stages is not None and stages > len(maps):
             raise BackboneError(f"{self.source or 'the backbone'} has {len(maps)} stages; {stages} were requested")
         return maps
+
+    @torch.no_grad()
+    def _count_groups(self) -> tuple[int, ...]:
+        return tuple(f.shape[1] for f in self.stage_features(torch.zeros(1, 3, self.side, self.side)))
 
     def _inference_network(self) -> nn.Module:
         """Return the network, in inference mode with its batch normalization fused."""
@@ -139,6 +149,7 @@ class Backbone(FeatureExtractor):
             "stages": self.stages,
             "source": self.source,
             "sha256": self.sha256,
+            "groups": self.groups,
         }
 
     @property
@@ -148,18 +159,19 @@ class Backbone(FeatureExtractor):
 
 
 class _StageFeatures(nn.Module):
-    """Features of all stages of a network, for export: (B, 3, H, W) in [0, 1] -> (B, D)."""
+    """Features of all stages of a network, for export: uint8 (B, 3, H, W) -> (B, D)."""
 
     def __init__(self, network: nn.Module, mean: Tensor, std: Tensor, stages: int) -> None:
         super().__init__()
         self.network, self.stages = network, stages
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.scale: Tensor
+        self.offset: Tensor
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("offset", -mean / std)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([_pooled(h) for h in _stage_maps(self.network, (x - self.mean) / self.std, self.stages)], 1)
+        x = x.float() * self.scale + self.offset
+        return torch.cat([_pooled(h) for h in _stage_maps(self.network, x, self.stages)], 1)
 
 
 class _FineTuning(Trainable):

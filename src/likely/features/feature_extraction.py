@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import Field
 from torch import Generator, Tensor, nn
 
-from likely.base import FamilyOptions, Objective, Scorer, to_eight_bit, to_unit
+from likely.base import FamilyOptions, Objective, Scorer
 from likely.data.dataset import LabeledImages
 from likely.data.image_dataset import ArrayDataset, ImageDataset, prefetch
 from likely.exceptions import CheckpointError, InvalidValueError
@@ -28,24 +25,9 @@ from likely.features.feature_extractors import (
     FeatureScaler,
     RandomConvolutions,
 )
-from likely.options import Options
 from likely.training.device import tune_malloc
 
-_CACHE_LAYOUT = "described"  # cached rows: unscaled features, then the image's complexity
-
 Progress = Callable[[int, int], None]
-
-
-class ExtractionOptions(Options):
-    """Options that affect the speed of feature extraction, not the features."""
-
-    pixels_per_batch: int = Field(
-        8 * 224 * 224,
-        ge=1,
-        description="Pixels per forward pass on a CPU, whose cache the feature maps of larger batches exceed.",
-    )
-    gpu_factor: int = Field(16, ge=1, description="Pixels per forward pass on a GPU, relative to a CPU.")
-    lookup_batch_size: int = Field(64, ge=1, description="Images per cache query.")
 
 
 class ModelInput(NamedTuple):
@@ -75,7 +57,7 @@ class ModelInput(NamedTuple):
 class FeaturePipeline(nn.Module):
     """Scaled features f(x) of images x, the input of models that are not models of pixels."""
 
-    extraction: ClassVar = ExtractionOptions()
+    lookup_batch_size: ClassVar = 64  # images per cache query
 
     def __init__(self, extractor: FeatureExtractor, options: FeatureOptions) -> None:
         """Combine an extractor with resolved options; the scaler is not fitted yet."""
@@ -126,7 +108,7 @@ class FeaturePipeline(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return next(t.device for t in (*self.parameters(), *self.buffers()))
+        return next(t.device for t in chain(self.parameters(), self.buffers()))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return scaled features with gradients: (B, C, H, W) in [0, 1] -> (B, D)."""
@@ -141,20 +123,18 @@ class FeaturePipeline(nn.Module):
 
     @torch.inference_mode()
     def model_input(self, pixels: Tensor) -> ModelInput:
-        """Return scaled features of uint8 images (B, C, H, W) with the norms and complexities that scaling removes."""
-        compute, cache = self._features_and_complexity, self._cache
-        row = compute(pixels) if cache is None else cache.lookup(pixels, compute)
-        return self._model_input(row[:, :-1], row[:, -1:])
+        """Return scaled features of uint8 images (B, C, H, W) with the norms that scaling removes."""
+        return self._model_input(self._cached_features(pixels))
 
     def differentiable(self, x: Tensor) -> ModelInput:
         """Return the model input with gradients for images (B, C, H, W) in [0, 1]."""
-        return self._model_input(self.extractor(x), complexity(to_eight_bit(x.detach())))
+        return self._model_input(self.extractor(x))
 
-    def _model_input(self, unscaled: Tensor, bits: Tensor) -> ModelInput:
-        """Scale the features; the extra features are log ‖f_g‖ of each group and the image's complexity."""
-        norms = [group.norm(dim=1, keepdim=True) for group in torch.split(unscaled, list(self.extractor.groups), 1)]
-        extra_features = torch.cat([*(length.clamp_min(1e-12).log().cpu() for length in norms), bits], 1)
-        return ModelInput(self.scaler(unscaled.to(self.device)), extra_features)
+    def _model_input(self, unscaled: Tensor) -> ModelInput:
+        """Scale the features; the extra features are log ‖f_g‖ of each group."""
+        norms = [group.norm(dim=1) for group in torch.split(unscaled, list(self.extractor.groups), 1)]
+        log_norms = torch.stack(norms, 1).clamp_min(1e-12).log().cpu()
+        return ModelInput(self.scaler(unscaled.to(self.device)), log_norms)
 
     @torch.inference_mode()
     def fit_scaler(self, images: ImageDataset, progress: Progress | None = None) -> None:
@@ -171,7 +151,7 @@ class FeaturePipeline(nn.Module):
         """Cache features in memory and on disk from now on."""
         if self.device.type == "cpu":
             tune_malloc()
-        self._cache = self._cache or FeatureCache(f"{self.extractor.digest()[:16]}-{_CACHE_LAYOUT}")
+        self._cache = self._cache or FeatureCache(self.extractor.digest()[:16])
 
     @contextmanager
     def caching(self, enabled: bool = True) -> Iterator[None]:
@@ -198,7 +178,7 @@ class FeaturePipeline(nn.Module):
     @torch.inference_mode()
     def unscaled(self, images: ImageDataset, progress: Progress | None = None) -> Tensor:
         """Return the unscaled features of all images, (N, D) on the CPU."""
-        batches, n = [], self.extraction.lookup_batch_size
+        batches, n = [], self.lookup_batch_size
         indices = [np.arange(start, min(start + n, len(images))) for start in range(0, len(images), n)]
         for each, pixels in zip(indices, prefetch(images.batch, indices), strict=True):
             batches.append(self._cached_features(pixels))
@@ -208,43 +188,13 @@ class FeaturePipeline(nn.Module):
 
     def _cached_features(self, pixels: Tensor) -> Tensor:
         """Return unscaled features (B, D) on the CPU, from the cache if enabled."""
-        if self._cache is None:
-            return self._compute(pixels)
-        return self._cache.lookup(pixels, self._features_and_complexity)[:, :-1]
-
-    def _features_and_complexity(self, pixels: Tensor) -> Tensor:
-        """Return rows of unscaled features and complexity, (B, D + 1) on the CPU."""
-        return torch.cat([self._compute(pixels), complexity(pixels)], 1)
+        return self._compute(pixels) if self._cache is None else self._cache.lookup(pixels, self._compute)
 
     def _compute(self, pixels: Tensor) -> Tensor:
         """Compute unscaled features (B, D) on the CPU."""
-        options = self.extraction
-        at_once = options.pixels_per_batch * (1 if self.device.type == "cpu" else options.gpu_factor)
-        n = max(1, at_once // (pixels.shape[2] * pixels.shape[3]))
-        blocks = (to_unit(block.to(self.device)) for block in torch.split(pixels, n))
-        unscaled = [self.extractor(x.contiguous(memory_format=torch.channels_last)).float().cpu() for x in blocks]
-        return torch.cat(unscaled) if unscaled else torch.zeros(0, self.extractor.n_features)
-
-
-def complexity(pixels: Tensor, *, min_size_for_threads: int = 1 << 14) -> Tensor:
-    """Return the bits per dimension of losslessly compressed images, uint8 (B, C, H, W) -> (B, 1) (Serrà 2020, section 3).
-
-    Simple images have a high likelihood under any image model. Not differentiable.
-
-    Threads compress images of at least `min_size_for_threads` values at the same time: with two, the features of a ResNet-18
-    and the complexity of 224 x 224 photographs take 8 % less time together.
-    """
-    images = pixels.cpu().numpy()
-    if len(images) > 1 and images[0].size >= min_size_for_threads:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            bits = list(pool.map(_bits_per_dim, images))
-    else:
-        bits = [_bits_per_dim(image) for image in images]
-    return torch.tensor(bits, dtype=torch.float32).reshape(-1, 1)
-
-
-def _bits_per_dim(image: NDArray[np.uint8]) -> float:
-    return 8 * len(zlib.compress(image.tobytes(), level=6)) / image.size
+        if not len(pixels):
+            return torch.zeros(0, self.extractor.n_features)
+        return self.extractor.of_pixels(pixels.to(self.device)).cpu()
 
 
 class ImageScorer(Scorer):

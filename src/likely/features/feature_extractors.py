@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from likely.base import FeatureScaling, Objective, Trainable
+from likely.base import FeatureScaling, Objective, Trainable, to_unit
 from likely.exceptions import InvalidValueError
 from likely.features.efficientnet_lite import VARIANTS
 from likely.networks.blocks import make_decoder, make_encoder
@@ -108,9 +108,21 @@ class FeatureOptions(Options):
         return self.kind == "autoencoder" or self.finetune_stages > 0
 
 
+class ExtractionOptions(Options):
+    """Options that affect the speed of feature extraction by PyTorch, not the features."""
+
+    pixels_per_batch: int = Field(
+        8 * 224 * 224,
+        ge=1,
+        description="Pixels per forward pass on a CPU, whose cache the feature maps of larger batches exceed.",
+    )
+    gpu_factor: int = Field(16, ge=1, description="Pixels per forward pass on a GPU, relative to a CPU.")
+
+
 class FeatureExtractor(nn.Module, ABC):
     """f(x): images to vectors of one or more groups of features, which are scaled separately."""
 
+    extraction: ClassVar = ExtractionOptions()
     groups: tuple[int, ...]  # number of features in each group
 
     @abstractmethod
@@ -120,6 +132,14 @@ class FeatureExtractor(nn.Module, ABC):
     @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """Return the JSON configuration from which `from_config` rebuilds the extractor without its weights."""
+
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Return features (B, D) of uint8 images (B, C, H, W), in blocks; not differentiable."""
+        options = self.extraction
+        at_once = options.pixels_per_batch * (1 if pixels.device.type == "cpu" else options.gpu_factor)
+        blocks = torch.split(pixels, max(1, at_once // (pixels.shape[2] * pixels.shape[3])))
+        found = [self(to_unit(x).contiguous(memory_format=torch.channels_last)).float() for x in blocks]
+        return torch.cat(found)
 
     @property
     def n_features(self) -> int:
