@@ -205,7 +205,7 @@ def _announce(training: Training) -> None:
 
 def _print_result(content: ReportContent, training: Training) -> None:
     from likely.cli.console import console
-    from likely.reporting.formatting import calibration_phrase
+    from likely.reporting.formatting import calibration_phrase, duration
 
     out = training.folder
     if content.metrics is not None:
@@ -214,7 +214,7 @@ def _print_result(content: ReportContent, training: Training) -> None:
     if content.data is not None and content.data.calibration is not None:
         console.print(calibration_phrase(content.data.calibration), soft_wrap=True)
     if content.provenance is not None:
-        console.print(f"trained for {content.provenance.minutes:.1f} minutes")
+        console.print(f"trained for {duration(content.provenance.minutes)}")
     console.print(f"model  {out}\nreport {out / 'report.html'}", soft_wrap=True, markup=False)
     if not training.is_complete:
         resume = shlex.join(["likely", "train", training.setup.config.data, "--out", str(out), "--resume"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -83,10 +84,11 @@ class Training:
     def phases(self) -> Iterator[Phase]:
         """Yield the phases in order; stopping in the main phase keeps the best weights so far and skips the rest."""
         torch.set_num_threads(self.setup.config.training.threads or 1)
+        start = time.monotonic()
         yield Phase("learning features", self.trainer.fit_features())
         yield Phase("computing features", work=self.trainer.extract_features)
         yield Phase("training", self.steps(), is_main=True)
-        self._finish()
+        self._finish(start)
         if self.is_complete:
             yield Phase("training with generated images", self._augment())
             yield Phase("training the decoder", self._fit_decoder())
@@ -128,12 +130,13 @@ class Training:
         dataset, spec = self.setup.dataset, self.setup.config.model_spec(seed)
         return Trainer(spec, splits, dataset.classes, dataset.format, resume=resume)
 
-    def _finish(self) -> None:
-        """Calibrate the model and save it."""
-        elapsed = self.trainer.state.progress.elapsed
+    def _finish(self, start: float) -> None:
+        """Calibrate the model and save it; `start` is when the first phase began, by time.monotonic."""
         if not self.is_complete:
             self.save_progress()
         self.predictor = self.trainer.finish()
+        state = self.trainer.state
+        elapsed = state.progress.elapsed if state.objectives else time.monotonic() - start  # closed form: with features
         self.record = training_record(self.setup, self.predictor, self.command, elapsed / 60)
         self._remember(**self._diagnostics(self.trainer))
         write_history(self.folder, self.history)

@@ -106,6 +106,9 @@ class Gaussian(
         # With a tied covariance scores are linear in x; for many classes of features float32 is sufficient and much faster.
         is_large = self.constants.max_float64_means < K * D
         self.is_linear = options.covariance == "tied" and task.domain is Domain.FEATURES and is_large
+        self.class_embedding: Tensor
+        n_embedded = K if self._embeds_distances else 0
+        self.register_buffer("class_embedding", torch.zeros(n_embedded, D, dtype=torch.float64), persistent=False)
         self.weight: Tensor
         self.bias: Tensor
         self.register_buffer("weight", torch.zeros(K if self.is_linear else 0, D), persistent=False)
@@ -131,13 +134,14 @@ class Gaussian(
         return self._linear(self._centered(x)) if self.is_linear else _normalized(self._log_density(x))
 
     def outputs(self, x: Tensor) -> ModelOutputs:
-        squared = self._squared_distance(x)
+        z = self.embed(x)
+        squared = self._squared_distance_of_embedding(z) if self._embeds_distances else self._squared_distance(x)
         L = self._log_normalizer() - 0.5 * squared
         return ModelOutputs(
             log_scores=_normalized(L),
             log_likelihood=L.float(),
             statistics=(squared / self.task.n_dims).sqrt().float()[..., None],
-            latent=self.embed(x),
+            latent=z,
             distance=squared.amin(1).float() if self.task.domain is Domain.FEATURES else None,
         )
 
@@ -179,7 +183,7 @@ class Gaussian(
         new.mean.copy_(mean)
         new.whitening.copy_(whitening)
         new.chosen_shrinkage.copy_(self.chosen_shrinkage)
-        new._make_linear()
+        new._precompute()
         return new.to(self.mean.device).train(self.training)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -189,9 +193,11 @@ class Gaussian(
         return self._average_whitened(self.mean)
 
     def _average_whitened(self, x: Tensor) -> Tensor:
-        """Whiten by the average whitening of all classes: (N, D) -> (N, D)."""
-        average = self.whitening.mean(0)
-        return x * average if self.covariance == "diagonal" else x @ average.mT
+        """Subtract the mean of all classes and whiten by their average whitening: (N, D) -> (N, D)."""
+        x = x - self.mean.mean(0)  # large means would lose the differences in the products
+        if self.covariance == "diagonal":
+            return x * self.whitening.mean(0)
+        return x @ (self.whitening[0] if self.covariance == "tied" else self.whitening.mean(0)).mT
 
     def _whitening_of_few(self, deviations: Tensor) -> Tensor:
         """Return the whitening, (D,) or (D, D), of a class from its images' deviations from the mean, (n, D)."""
@@ -306,11 +312,16 @@ class Gaussian(
             whitening = torch.stack([inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
-        self._make_linear()
+        self._precompute()
 
     @torch.no_grad()
-    def _make_linear(self) -> None:
-        """Precompute scores a_c · x + b_c = −½ ‖W (x − mean_c)‖² + ½ ‖W x‖², a_c = Wᵀ W mean_c, for centered x and means."""
+    def _precompute(self) -> None:
+        """Compute all that images are compared with, from means and whitening.
+
+        Linear scores are a_c · x + b_c = −½ ‖W (x − mean_c)‖² + ½ ‖W x‖², a_c = Wᵀ W mean_c, for centered x and means.
+        """
+        if self._embeds_distances:
+            self.class_embedding.copy_(self.class_embeddings())
         if self.is_linear:
             self.center.copy_(self.mean.mean(0))
             whitened_means = (self.mean - self.center) @ self.whitening[0].mT
@@ -332,17 +343,26 @@ class Gaussian(
         if self.is_linear:
             x = self._centered(x)
             return ((x @ self.whitening[0].mT.float()).square().sum(1, keepdim=True) - 2 * self._linear(x)).clamp_min(0)
+        if self._embeds_distances:
+            return self._squared_distance_of_embedding(self.embed(x))
         location = self.mean.mean(0)  # centering avoids cancellation in the products
         x, mean = x.flatten(1).double() - location, self.mean - location
         if self.covariance == "diagonal":
             P = self.whitening.square()  # (K, D)
             squared = x.square() @ P.mT - 2 * x @ (P * mean).mT + (P * mean.square()).sum(1)
             return squared.clamp_min(0)
-        if self.covariance == "tied":
-            W = self.whitening[0].mT
-            return torch.cdist(x @ W, mean @ W, compute_mode="donot_use_mm_for_euclid_dist").square()
         distances = [((x - m) @ W.mT).square().sum(1) for m, W in zip(mean, self.whitening, strict=True)]
         return torch.stack(distances, 1)
+
+    @property
+    def _embeds_distances(self) -> bool:
+        """True if distances to the classes are those of embeddings."""
+        return self.covariance == "tied" and not self.is_linear
+
+    def _squared_distance_of_embedding(self, z: Tensor) -> Tensor:
+        """Return ‖z − z_c‖² of embeddings (B, D) to those of the classes of a tied covariance, (B, K)."""
+        c = self.class_embedding
+        return (z.square().sum(1, keepdim=True) - 2 * z @ c.mT + c.square().sum(1)).clamp_min(0)
 
     def _log_normalizer(self) -> Tensor:
         """Return −½ log|2π Σ_c|, on 8-bit pixels with bin volume and noise terms: (K,) or (1,) nats."""
@@ -395,7 +415,7 @@ class Gaussian(
 
 
 def _after_loading(model: Gaussian, _: object) -> None:  # a lambda could not be pickled
-    model._make_linear()
+    model._precompute()
 
 
 def _normalized(L: Tensor) -> Tensor:

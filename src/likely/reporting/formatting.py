@@ -71,6 +71,18 @@ def rate(per_second: float) -> str:
     return f"{per_second:,.0f}" if per_second >= 100 else f"{per_second:.3g}"
 
 
+def duration(minutes: float) -> str:
+    """Format a duration in seconds below two minutes, else in minutes.
+
+    >>> duration(0.012), duration(0.9), duration(12.34)
+    ('0.7 seconds', '54 seconds', '12.3 minutes')
+    """
+    seconds = 60 * minutes
+    if seconds >= 120:
+        return f"{minutes:.1f} minutes"
+    return f"{seconds:.0f} seconds" if seconds >= 10 else f"{seconds:.1f} seconds"
+
+
 def plural(n: int, noun: str) -> str:
     """Format a count with its noun.
 

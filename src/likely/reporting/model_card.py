@@ -10,7 +10,7 @@ from typing import Any
 from likely.base import Domain, LikelihoodKind, LikelihoodType
 from likely.evaluation.metrics import Metrics
 from likely.prediction import CalibrationScope
-from likely.reporting.formatting import calibration_phrase, likelihood_phrase, plural
+from likely.reporting.formatting import calibration_phrase, duration, likelihood_phrase, plural
 from likely.reporting.html.content import DataSummary, FalseAlarms, Option, Provenance, ReportContent
 from likely.reporting.metric_tiles import metric_tiles
 
@@ -191,7 +191,7 @@ def _options(options: Mapping[str, tuple[Option, ...]]) -> Iterator[str]:
 def _provenance(found: Provenance) -> Iterator[str]:
     yield from ("", "## Provenance", "", "```sh", found.command, "```", "")
     versions = ", ".join(f"{name} {version}" for name, version in found.versions.items())
-    yield f"{found.minutes:.1f} minutes on {plain(found.machine)} with {plural(found.threads, 'thread')},"
+    yield f"{duration(found.minutes)} on {plain(found.machine)} with {plural(found.threads, 'thread')},"
     yield f"{found.precision}, seed {found.seed}; {plain(versions)}."
 
 

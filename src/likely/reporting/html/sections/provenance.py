@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from markupsafe import Markup
 
-from likely.reporting.formatting import calibration_phrase, plural
+from likely.reporting.formatting import calibration_phrase, duration, plural
 from likely.reporting.html.content import DataSummary, Option, Provenance, ReportContent
 from likely.reporting.html.page import (
     Block,
@@ -90,5 +90,5 @@ def _entries(found: Provenance) -> Iterator[tuple[str, str]]:
     yield "Threads", str(found.threads)
     yield "Precision", found.precision
     yield "Seed", str(found.seed)
-    yield "Time", f"{found.minutes:.1f} minutes"
+    yield "Time", duration(found.minutes)
     yield from found.versions.items()
