@@ -78,7 +78,9 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     found = interleaved(programs, N_ROUNDS)
     return {
         "seconds": {
-            name: [[each.found for each in quietest(found[name, images], N_ROUNDS)] for images in (many, one)]
+            name: [
+                [each.found for each in quietest(found[f"{name}: {images.name}"], N_ROUNDS)] for images in (many, one)
+            ]
             for name in kinds
         }
     }

@@ -89,9 +89,10 @@ def inverse_root(covariance: Tensor) -> Tensor:
 
 def inverse(lower: Tensor) -> Tensor:
     """Invert a lower triangular matrix (D, D)."""
-    identity = torch.eye(len(lower), dtype=lower.dtype, device=lower.device)
-    result: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return result
+    from scipy.linalg.lapack import dtrtri  # takes a third of the time of a solution with the identity
+
+    upper, _ = dtrtri(lower.double().cpu().numpy().T)
+    return torch.from_numpy(upper.T).to(lower)
 
 
 def oracle_shrinkage(S: Tensor, n: Tensor) -> Tensor:
