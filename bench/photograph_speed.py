@@ -69,7 +69,7 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
         "transformers, MobileNetV2": ["-c", PIPELINE, args.backbone],
     }
     programs = {
-        (name, images): partial(seconds, command, images, args)
+        f"{name}: {images.name}": partial(seconds, command, images, args)
         for name, command in kinds.items()
         for images in (many, one)
     }
