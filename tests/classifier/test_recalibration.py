@@ -170,6 +170,16 @@ def test_invalid_input_is_named(classifier, shifted, n, labels, named):
         classifier.calibrate(shifted[0][:n], labels)
 
 
+def test_one_image_of_each_group_calibrates(classifier, shifted):
+    X, groups = shifted[0][:120], np.repeat(np.arange(40), 3)
+    scores = classifier.calibrate(X, groups=groups).predictor_.decision_rule.image_calibrator.scores
+    of_images = output(classifier, X).image_score.reshape(40, 3)
+    assert len(scores) == 40
+    assert all(int(torch.isin(of_group, scores).sum()) == 1 for of_group in of_images)
+    with pytest.raises(InvalidValueError, match="80"):
+        classifier.calibrate(X, groups=groups, alpha=0.01)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -1.0])
 def test_alpha_is_a_significance_level(classifier, shifted, alpha):
     with pytest.raises(InvalidValueError, match="alpha"):

@@ -105,7 +105,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         split and in one fold, and one of them calibrates.
         """
         X, y = self._checked(X, y)
-        group_ids = None if groups is None else np.unique(_checked_groups(groups, len(y)), return_inverse=True)[1]
+        group_ids = _group_ids(groups, len(y))
         unlabeled = np.array([label is None for label in y]) if y.dtype == object else np.zeros(len(y), bool)
         classes, labels = np.unique(y[~unlabeled], return_inverse=True)
         indices = np.full(len(y), -1, np.int64)
@@ -201,18 +201,23 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         """Return a classifier that learned a class from images, a new one or one that it has; the others stay as they are."""
         return self._with(class_incremental.extend(self._fitted, name, inputs))
 
-    def calibrate(self, X: Any, y: ArrayLike | None = None, *, alpha: float = 0.05) -> Self:
+    def calibrate(
+        self, X: Any, y: ArrayLike | None = None, *, groups: ArrayLike | None = None, alpha: float = 0.05
+    ) -> Self:
         """Return a classifier calibrated with images X of known classes from where it is used; the model stays as it is.
 
         At most a fraction alpha of images exchangeable with X is rejected as unknown: X replaces the calibration images of the
         training and holds at least 1 / alpha − 1 images that it was not trained on; others are left out with a warning. Labels
-        y, None where unknown, also fit the temperature, and calibrate each class with at least 1 / alpha of the images.
+        y, None where unknown, also fit the temperature, and calibrate each class with at least 1 / alpha of the images. Of
+        images with equal `groups` (N,) one calibrates.
         """
         predictor = self._fitted
         if predictor.format is None:
             X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         labels = np.full(len(X), -1) if y is None else self._indices(y, len(X))
-        dataset = arrays.labeled_dataset(X, labels, predictor.labels, predictor.format or ImageOptions())
+        dataset = arrays.labeled_dataset(
+            X, labels, predictor.labels, predictor.format or ImageOptions(), _group_ids(groups, len(X))
+        )
         assert dataset.train is not None
         found = recalibrate(predictor, dataset.train, alpha)
         for error in dataset.errors:
@@ -284,11 +289,14 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         return arrays.images(X, format)
 
 
-def _checked_groups(groups: ArrayLike, n: int) -> NDArray[Any]:
+def _group_ids(groups: ArrayLike | None, n: int) -> NDArray[np.int64] | None:
+    """Return numbers that are equal for images of equal groups, (n,)."""
+    if groups is None:
+        return None
     found = np.asarray(groups)
     if found.shape != (n,):
         raise InvalidValueError(f"groups has the shape {found.shape}; ({n},) was expected, a group for each image")
-    return found
+    return np.unique(found, return_inverse=True)[1]
 
 
 def _seed_from(random_state: Any) -> int:
