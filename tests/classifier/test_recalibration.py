@@ -7,6 +7,7 @@ from scipy.stats import betabinom
 from sklearn.datasets import load_digits
 
 from likely import Classifier
+from likely.classifier.recalibration import recalibrate
 from likely.data import arrays
 from likely.data.decoding import ImageWarning
 from likely.exceptions import InvalidValueError
@@ -168,6 +169,15 @@ def test_training_images_are_left_out_with_a_warning(classifier, digits, shifted
 def test_invalid_input_is_named(classifier, shifted, n, labels, named):
     with pytest.raises(InvalidValueError, match=named):
         classifier.calibrate(shifted[0][:n], labels)
+
+
+def test_the_most_atypical_image_comes_first(classifier, shifted):
+    X = np.concatenate([shifted[0][:100], np.random.default_rng(4).random((1, 8, 8))])
+    data = arrays.labeled_dataset(X, np.full(101, -1), classifier.predictor_.labels, classifier.predictor_.format)
+    found = recalibrate(classifier.predictor_, data.train)
+    assert found.names[0] == data.train.images.name(100)
+    assert (found.p_values.diff() >= 0).all()
+    assert found.n_rejected(ALPHA) == int((output(classifier, X).p_value <= ALPHA).sum())
 
 
 def test_one_image_of_each_group_calibrates(classifier, shifted):

@@ -25,7 +25,8 @@ from likely.inference.temperature_scaling import fit_temperature
 class Recalibration:
     """A predictor calibrated with N images, and what these say about the calibration before.
 
-    `p_values` (N,) are those of the images, called `names`, by the calibration before; NaN if it had too few images.
+    `p_values` (N,) are those of the images, called `names`, by the calibration before; NaN if it had too few images. The most
+    atypical image is the first.
     `n_labeled` of the images have a label; `updated` are the classes whose scores they replace.
     `n_skipped` further images were left out, because the model was trained on them, and `n_grouped`, because another of their
     group is among the images.
@@ -43,11 +44,6 @@ class Recalibration:
     def n_rejected(self, alpha: float) -> int | None:
         """Return the number of images that the calibration before rejects; None if it had too few images."""
         return None if self.p_values.isnan().any() else int((self.p_values <= alpha).sum())
-
-    @property
-    def most_atypical(self) -> tuple[str, ...]:
-        """Names of the images by ascending p-value."""
-        return tuple(self.names[i] for i in self.p_values.argsort(stable=True).tolist())
 
 
 def recalibrate(
@@ -77,11 +73,12 @@ def recalibrate(
     calibrates = has_enough[found.labels]
     of_classes = TrueClassScores(*(each[calibrates] for each in (found.labels, found.nonconformity, found.surprisal)))
     rule = predictor.decision_rule.recalibrated(found.image, of_classes, _temperature(predictor, found))
+    order = found.image.argsort(descending=True)
     return Recalibration(
         predictor=replace(predictor, decision_rule=rule, id=None),
         temperature_before=predictor.decision_rule.temperature,
-        p_values=found.p_values,
-        names=tuple(map(images.images.name, range(len(images)))),
+        p_values=found.p_values[order],
+        names=tuple(map(images.images.name, order.tolist())),
         n_labeled=len(found.labels),
         updated=tuple(predictor.labels[c] for c in has_enough.nonzero()[:, 0].tolist()),
         n_skipped=n_skipped,

@@ -122,5 +122,5 @@ def _warnings(before: Predictor, found: Recalibration, alpha: float) -> Iterator
         yield (
             f"{rejected:,} of {len(found.names):,} images have p-values of at most {alpha:g} by the calibration before, and at "
             f"most {bound:,} were expected: they differ from the training images, or unknown images are among them; remove "
-            f"those, and calibrate again. The most atypical are {', '.join(found.most_atypical[:N_NAMED])}."
+            f"those, and calibrate again. The most atypical are {', '.join(found.names[:N_NAMED])}."
         )
