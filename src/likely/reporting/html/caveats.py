@@ -68,7 +68,7 @@ def false_alarm_caveats(alarms: FalseAlarms, class_names: tuple[str, ...]) -> It
     """Yield a caveat, which recommends a new calibration, if more or fewer images were rejected than the guarantee explains."""
     rows = alarms.rows(class_names)
     if above := tuple(row for row in rows if row.above):
-        counts = (f"{row.name} ({row.rejected} of {row.n}, at most {row.bound} expected)" for row in above)
+        counts = (f"{row.name} ({row.rejected:,} of {row.n:,}, at most {row.bound:,} expected)" for row in above)
         yield (
             f"The false-alarm rate is above the guaranteed {alarms.alpha * 100:g}%: {listing(tuple(counts), 3)}. These images "
             "differ from the calibration images, so the guarantee does not cover them; `likely calibrate MODEL DATA` "
@@ -76,8 +76,8 @@ def false_alarm_caveats(alarms: FalseAlarms, class_names: tuple[str, ...]) -> It
         )
     elif alarms.pooled_lower_bound is not None and rows[0].rejected < alarms.pooled_lower_bound:
         yield (
-            f"The false-alarm rate is below the allowed {alarms.alpha * 100:g}% ({rows[0].rejected} of {rows[0].n}, at least "
-            f"{alarms.pooled_lower_bound} expected), so fewer unknown images are rejected than could be; "
+            f"The false-alarm rate is below the allowed {alarms.alpha * 100:g}% ({rows[0].rejected:,} of {rows[0].n:,}, at least "
+            f"{alarms.pooled_lower_bound:,} expected), so fewer unknown images are rejected than could be; "
             "`likely calibrate MODEL DATA` calibrates with images like these."
         )
 
