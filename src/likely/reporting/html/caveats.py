@@ -75,10 +75,10 @@ def false_alarm_caveats(alarms: FalseAlarms, class_names: tuple[str, ...]) -> It
             "calibrates with images like them."
         )
     elif alarms.pooled_lower_bound is not None and rows[0].rejected < alarms.pooled_lower_bound:
+        counts_below = f"{rows[0].rejected:,} of {rows[0].n:,}, at least {alarms.pooled_lower_bound:,} expected"
         yield (
-            f"The false-alarm rate is below the allowed {alarms.alpha * 100:g}% ({rows[0].rejected:,} of {rows[0].n:,}, at least "
-            f"{alarms.pooled_lower_bound:,} expected), so fewer unknown images are rejected than could be; "
-            "`likely calibrate MODEL DATA` calibrates with images like these."
+            f"The false-alarm rate is below the allowed {alarms.alpha * 100:g}% ({counts_below}), so fewer unknown images are "
+            "rejected than could be; `likely calibrate MODEL DATA` calibrates with images like these."
         )
 
 
