@@ -97,7 +97,7 @@ def measured(args: argparse.Namespace, source: Source) -> dict[str, Any]:
     test = eval_split(predictor, data).images
     pixels = source.change(test.images)
     images = LabeledImages(pixels, test.labels, image_hashes(pixels.to_array()))
-    unknown = None if other is None else ood_images(predictor, str(paths[other])).images.images
+    unknown = None if other is None else ood_images(predictor, str(paths[other])).images
     outputs = predictor.outputs(pixels)
     known, of_unknown = (
         predictor.decide(outputs, alpha=ALPHA),

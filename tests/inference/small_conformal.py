@@ -36,13 +36,3 @@ def cross_conformal_rule(seed, n, temperature=1.5):
     """A classifier whose nonconformity score is fitted to the calibration images, in five folds of n images in total."""
     folds = [CalibrationData.from_outputs(*model_outputs(seed + 1 + k, n // 5), temperature) for k in range(5)]
     return DecisionRule.fit_cross_conformal(folds, LOG_PRIOR, temperature)
-
-
-@cache
-def ratio_rule(seed, n_calibration, temperature=1.5):
-    """A classifier that also rejects images with a low likelihood ratio."""
-    held_out, calibration = (
-        CalibrationData.from_outputs(*model_outputs(*which), temperature)
-        for which in ((seed, 60), (seed + 1, n_calibration))
-    )
-    return DecisionRule.fit(held_out, calibration, LOG_PRIOR, temperature, uses_likelihood_ratio=True)

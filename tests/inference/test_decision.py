@@ -14,7 +14,6 @@ from small_conformal import (
     K,
     cross_conformal_rule,
     model_outputs,
-    ratio_rule,
     split_conformal_rule,
 )
 from torch.testing import assert_close
@@ -104,7 +103,7 @@ def test_p_values_do_not_depend_on_the_prior():
 
 
 @pytest.mark.parametrize("n_calibration", [0, 5, 200])
-@pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
+@pytest.mark.parametrize("kind", [split_conformal_rule, cross_conformal_rule])
 def test_tensors_round_trip_through_a_file(kind, n_calibration):
     fitted, (outputs, _) = kind(3, n_calibration), model_outputs(4, 20)
     read = DecisionRule.from_tensors(
@@ -159,7 +158,6 @@ def test_metrics_do_not_depend_on_the_temperature():
     assert labeled.fit_temperature(LOG_PRIOR, 9.0) > labeled.fit_temperature(LOG_PRIOR)  # drawn to what is expected
     other, expected = labeled.with_temperature(3.0), CalibrationData.from_outputs(found, y, 3.0)
     assert_close(other.surprisal, expected.surprisal)
-    assert torch.equal(other.log_ratio, labeled.log_ratio)
 
 
 @pytest.mark.parametrize("n_calibration", [30, 600])  # pooled, and class by class
@@ -179,21 +177,10 @@ def test_false_alarms_and_excluded_true_classes_are_at_most_alpha(n_calibration)
         assert left_out[alpha] <= most
 
 
-@pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
+@pytest.mark.parametrize("kind", [split_conformal_rule, cross_conformal_rule])
 def test_images_unlike_any_class_are_unknown(kind):
     outputs, _ = model_outputs(9, 100, shift=30.0)
     assert set(kind(10, 300)(outputs, LOG_PRIOR, 0.05).statuses) == {Status.UNKNOWN}
-
-
-@pytest.mark.parametrize("kind", [ratio_rule, cross_conformal_rule])
-def test_a_low_likelihood_ratio_increases_nonconformity(kind):
-    """And more than that is not seen in them: their traits are those of known images."""
-    known, y = model_outputs(9, 300)
-    between = dataclasses.replace(known, log_scores=known.log_scores - 4 * torch.nn.functional.one_hot(y, K))
-    scores = [kind(10, 300)(each, LOG_PRIOR, 0.05).nonconformity.amin(1).median() for each in (known, between)]
-    assert scores[1] > scores[0] + 0.2
-    before, after = (split_conformal_rule(10, 300)(each, LOG_PRIOR, 0.05).nonconformity for each in (known, between))
-    assert_close(before, after)
 
 
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
@@ -225,7 +212,7 @@ def with_a_class_more(outputs, seed=9):
 
 
 @pytest.mark.parametrize("n", [0, 1, 4, 40])
-@pytest.mark.parametrize("kind", [split_conformal_rule, ratio_rule, cross_conformal_rule])
+@pytest.mark.parametrize("kind", [split_conformal_rule, cross_conformal_rule])
 def test_a_new_class_does_not_change_the_calibration_of_the_others(kind, n):
     before, (images, _) = kind(3, 200), model_outputs(5, 30)
     few = with_a_class_more(model_outputs(6, n)[0])
@@ -249,7 +236,7 @@ def test_outputs_of_batches_concatenate_to_those_of_all_images():
     together, at_once = type(pieces[0]).concatenate(pieces), whole(images, LOG_PRIOR, 0.1)
     names = ("log_posterior", "nonconformity", "p_values", "posterior_p_values", "log_likelihood")
     for name in (*names, "image_score", "image_p_value"):
-        assert_close(getattr(together, name), getattr(at_once, name))
+        assert_close(getattr(together, name), getattr(at_once, name), rtol=1e-5, atol=1e-5)
     assert together.calibration_scope == at_once.calibration_scope
     assert together.p_real is None
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely import models
-from likely.base import Domain, FitsInClosedForm, Scorer, Task
+from likely.base import FitsInClosedForm, Scorer, Task
 from likely.classifier.inputs import BATCH_SIZE, InputPipeline, to_masks
 from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import model_outputs
@@ -104,9 +104,7 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     calibration = held_out.subset(held_out.one_per_group(seed))
     now = calibrator.data(pipeline.model, calibration, T)
     training = None if plan.refits else calibrator.training_statistics(splits.train)
-    # In features, much moves an image away from all classes alike, so nonconformity is relative to the other classes.
-    relative = pipeline.model.task.domain is Domain.FEATURES
-    return DecisionRule.fit(before, now, log_prior, T, training, uses_likelihood_ratio=relative)
+    return DecisionRule.fit(before, now, log_prior, T, training)
 
 
 def fit_like(pipeline: InputPipeline, vectors: LabeledImages, K: int, seed: int) -> Scorer:

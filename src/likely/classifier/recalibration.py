@@ -28,8 +28,7 @@ class Recalibration:
     `p_values` (N,) are those of the images, called `names`, by the calibration before; NaN if it had too few images. The most
     atypical image is the first.
     `n_labeled` of the images have a label; `updated` are the classes whose scores they replace.
-    `n_skipped` further images were left out, because the model was trained on them, and `n_grouped`, because another of their
-    group is among the images.
+    `n_skipped` further images were left out, because the model was trained on them.
     """
 
     predictor: Predictor
@@ -39,7 +38,6 @@ class Recalibration:
     n_labeled: int
     updated: tuple[str, ...]
     n_skipped: int
-    n_grouped: int
 
     def n_rejected(self, alpha: float) -> int | None:
         """Return the number of images that the calibration before rejects; None if it had too few images."""
@@ -62,9 +60,8 @@ def recalibrate(
     require_level(alpha)
     is_known = np.isin(images.hashes, predictor.hashes)
     n_skipped, images = int(is_known.sum()), images.subset(np.flatnonzero(~is_known))
-    one_per_group = images.one_per_group(predictor.seed)
-    n_grouped, images = len(images) - len(one_per_group), images.subset(one_per_group)
-    _require_enough(len(images), n_skipped, n_grouped, alpha)
+    images = images.subset(images.one_per_group(predictor.seed))
+    _require_enough(len(images), len(images) + n_skipped, alpha)
     # The first images fit the temperature.
     images = images.subset(np.random.default_rng(predictor.seed).permutation(len(images)))
     found = _Scores(*map(torch.cat, zip(*_scores(predictor, images, alpha, progress), strict=True)))
@@ -82,7 +79,6 @@ def recalibrate(
         n_labeled=len(found.labels),
         updated=tuple(predictor.labels[c] for c in has_enough.nonzero()[:, 0].tolist()),
         n_skipped=n_skipped,
-        n_grouped=n_grouped,
     )
 
 
@@ -138,12 +134,11 @@ def _temperature(predictor: Predictor, found: _Scores) -> float:
     )
 
 
-def _require_enough(n: int, n_skipped: int, n_grouped: int, alpha: float) -> None:
+def _require_enough(n_unseen: int, n: int, alpha: float) -> None:
     needed = max(1, math.ceil(1 / alpha - 1 - 1e-9))
-    if n >= needed:
+    if n_unseen >= needed:
         return
-    grouped = f" and {n_grouped:,} more like them" if n_grouped else ""
-    skipped = f", besides {n_skipped:,} that the model was trained on" if n_skipped else ""
+    others = f", and the model was trained on {n - n_unseen:,} others" if n_unseen < n else ""
     raise InvalidValueError(
-        f"alpha {alpha:g} needs at least {needed:,} independent images for the calibration; there are {n:,}{grouped}{skipped}"
+        f"alpha {alpha:g} needs at least {needed:,} images for the calibration; there are {n_unseen:,}{others}"
     )

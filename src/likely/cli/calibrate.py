@@ -100,8 +100,7 @@ def _rows(before: Predictor, found: Recalibration, alpha: float) -> Iterator[tup
         note = f"of the images were rejected before; at most {alpha * 100:g}% expected; 95% interval {bounds}"
         yield "False-alarm rate", percent(rejected / n), note
     skipped = f"; {plural(found.n_skipped, 'training image')} left out" if found.n_skipped else ""
-    grouped = f"; {found.n_grouped:,} more of their groups left out" if found.n_grouped else ""
-    yield "Calibration images", f"{n:,}", f"{n_before:,} before{skipped}{grouped}"
+    yield "Calibration images", f"{n:,}", f"{n_before:,} before{skipped}"
     T = found.predictor.decision_rule.temperature
     labels = f"from {plural(found.n_labeled, 'label')}" if found.n_labeled else "unchanged without labels"
     yield "Temperature", f"{T:.2f}", f"{found.temperature_before:.2f} before; {labels}"

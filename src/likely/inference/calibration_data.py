@@ -10,7 +10,6 @@ from torch import Tensor
 
 from likely.base import ModelOutputs, concatenate
 from likely.inference.image_score import candidates
-from likely.inference.likelihood_ratio import log_ratio
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import entropy, log_posterior_uniform
 from likely.inference.temperature_scaling import fit_temperature
@@ -21,16 +20,14 @@ class CalibrationData:
     """Values of N labeled images under their true classes `labels` (N,), to which a DecisionRule is fitted.
 
     `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
-    `log_ratio` (N,) the log-likelihood ratio of the true class to all classes in nats. `entropy` (N,) is that of the
-    posterior under a uniform prior. `distance` (N,) is the distance to the nearest class by a model that computes it; else
-    it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics` (N, m, n) the
-    statistics under them. `log_scores` (N, K) may be left out to save memory.
+    `entropy` (N,) that of the posterior under a uniform prior. `distance` (N,) is the distance to the nearest class by a model
+    that computes it; else it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics`
+    (N, m, n) the statistics under them. `log_scores` (N, K) may be left out to save memory.
     """
 
     labels: Tensor
     statistics: Tensor
     surprisal: Tensor
-    log_ratio: Tensor
     entropy: Tensor
     candidates: Tensor
     candidate_statistics: Tensor | None
@@ -41,14 +38,12 @@ class CalibrationData:
     def from_outputs(cls, outputs: ModelOutputs, labels: Tensor, temperature: float) -> CalibrationData:
         """Compute the values from the outputs for labeled images."""
         scores = outputs.log_scores
-        ratio = log_ratio(scores, scores.shape[1]).gather(1, labels[:, None])[:, 0]
         statistics, classes = Statistics.of(outputs), candidates(scores)
         none, index = torch.zeros(len(labels)), torch.arange(len(labels))[:, None]
         return cls(
             labels=labels,
             statistics=statistics.of_true_class(labels),
             surprisal=none,
-            log_ratio=ratio,
             entropy=none,
             candidates=classes,
             candidate_statistics=statistics.by_class[index, classes] if outputs.distance is None else None,

@@ -15,7 +15,6 @@ from likely.inference.calibration_data import CalibrationData
 from likely.inference.conformal import ConformalCalibrator, ImageCalibrator, prediction_set, status
 from likely.inference.image_score import ImageScore, components
 from likely.inference.label_shift import BiasCorrection
-from likely.inference.likelihood_ratio import LikelihoodRatioScore, combine_max
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import log_posterior, log_posterior_uniform, log_uniform
 from likely.prediction import CalibrationMethod, CalibrationScope, Guarantee, Status
@@ -126,7 +125,7 @@ class DecisionRule:
     surprisal. `image_score` is one nonconformity score per image, which `image_calibrator` turns into a p-value. The p-values
     of classes were calibrated by `method`, those of images by `image_method`. Scores use posteriors at the temperature
     `score_temperature`, which stays when that of the posterior is fitted again. `bias_correction` corrects the scores when a
-    new class prior is estimated. `likelihood_ratio`, if present, is combined with the nonconformity score by `combine_max`.
+    new class prior is estimated.
     """
 
     temperature: float
@@ -137,7 +136,6 @@ class DecisionRule:
     image_score: ImageScore
     image_calibrator: ImageCalibrator
     bias_correction: BiasCorrection
-    likelihood_ratio: LikelihoodRatioScore | None = None
     method: CalibrationMethod = CalibrationMethod.SPLIT
     image_method: CalibrationMethod = CalibrationMethod.SPLIT
 
@@ -149,8 +147,6 @@ class DecisionRule:
         log_prior: Tensor,
         temperature: float,
         training: StatisticsOfTrueClass | None = None,
-        *,
-        uses_likelihood_ratio: bool = False,
     ) -> DecisionRule:
         """Fit the scores to training and held-out images and the p-values to calibration images, which are disjoint from them.
 
@@ -158,7 +154,7 @@ class DecisionRule:
         their labels (N,); without it the nonconformity score is fitted to the held-out images alone.
         """
         K = len(log_prior)
-        scores = _Scores.fit(held_out, K, training, uses_likelihood_ratio=uses_likelihood_ratio)
+        scores = _Scores.fit(held_out, K, training)
         return cls._calibrated(scores, scores.of(calibration), (held_out, calibration), log_prior, temperature)
 
     @classmethod
@@ -205,7 +201,6 @@ class DecisionRule:
             bias_correction=BiasCorrection.unavailable(K)
             if log_scores is None
             else BiasCorrection.fit(log_scores, labels, log_prior, temperature),
-            likelihood_ratio=scores.likelihood_ratio,
         )
 
     @classmethod
@@ -221,8 +216,6 @@ class DecisionRule:
         nonconformity = self.nonconformity(Statistics.of(outputs))
         uniform = log_posterior_uniform(outputs.log_scores, self.score_temperature)
         image_score = self.image_score(components(outputs, uniform, nonconformity))
-        if self.likelihood_ratio is not None:
-            nonconformity = combine_max(nonconformity, self.likelihood_ratio(outputs.log_scores))
         log_odds = outputs.log_odds_real
         return ConformalOutput(
             alpha=alpha,
@@ -258,10 +251,6 @@ class DecisionRule:
         score, nonconformity = self.nonconformity.with_new_class(statistics.of_true_class(new_class))
         of_all_classes = torch.cat([self.nonconformity(statistics.first_classes(K)), nonconformity[:, None]], 1)
         image_score = self.image_score(components(outputs, uniform, of_all_classes))
-        ratio = None
-        if self.likelihood_ratio is not None:
-            ratio, low_ratio = self.likelihood_ratio.with_new_class(outputs.log_scores)
-            nonconformity = combine_max(nonconformity, low_ratio)
         return replace(
             self,
             nonconformity=score,
@@ -269,7 +258,6 @@ class DecisionRule:
             posterior=self.posterior.with_new_class(-uniform[:, -1]),
             image_calibrator=self.image_calibrator.with_class_images(image_score, 1 / K),
             bias_correction=self.bias_correction.with_new_class(),
-            likelihood_ratio=ratio,
         )
 
     def with_more_images(self, outputs: ModelOutputs, c: int) -> DecisionRule:
@@ -279,7 +267,7 @@ class DecisionRule:
         """
         labels = torch.full((len(outputs.log_scores),), c)
         images = CalibrationData.from_outputs(outputs, labels, self.score_temperature)
-        scores = _Scores(self.nonconformity, self.likelihood_ratio, self.image_score)
+        scores = _Scores(self.nonconformity, self.image_score)
         nonconformity, image_scores = scores.of(images)
         return replace(
             self,
@@ -313,8 +301,6 @@ class DecisionRule:
         values = {name: getattr(self, name) for name in _COMPONENTS}
         named = {f"{name}/{f.name}": getattr(value, f.name) for name, value in values.items() for f in fields(value)}
         named |= {f"{IMAGE_SCORE}/{name}": tensor for name, tensor in self.image_score.tensors().items()}
-        if self.likelihood_ratio is not None:
-            named |= {f"{LIKELIHOOD_RATIO}/{name}": tensor for name, tensor in self.likelihood_ratio.tensors().items()}
         return {name: tensor.clone() for name, tensor in named.items()}
 
     @classmethod
@@ -328,20 +314,18 @@ class DecisionRule:
             return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
         restored = {name: kind(**under(name)) for name, kind in _COMPONENTS.items()}
-        ratio = LikelihoodRatioScore.from_tensors(under(LIKELIHOOD_RATIO)) if under(LIKELIHOOD_RATIO) else None
         image_score = ImageScore.from_tensors(under(IMAGE_SCORE))
         return cls(
             temperature=temperature,
             score_temperature=temperature,
             image_score=image_score,
-            likelihood_ratio=ratio,
             method=method,
             image_method=method,
             **restored,
         )
 
 
-LIKELIHOOD_RATIO, IMAGE_SCORE = "likelihood_ratio", "image_score"
+IMAGE_SCORE = "image_score"
 _COMPONENTS: dict[str, Callable[..., Any]] = {
     "nonconformity": NonconformityScore,
     "typicality": ConformalCalibrator,
@@ -353,34 +337,18 @@ _COMPONENTS: dict[str, Callable[..., Any]] = {
 
 class _Scores(NamedTuple):
     nonconformity: NonconformityScore
-    likelihood_ratio: LikelihoodRatioScore | None
     image: ImageScore
 
     @classmethod
-    def fit(
-        cls,
-        reference: CalibrationData,
-        K: int,
-        training: StatisticsOfTrueClass | None = None,
-        *,
-        uses_likelihood_ratio: bool = True,
-    ) -> _Scores:
-        """Fit all scores to reference images; those of classes to training images as well, if there are any.
-
-        A single class has no background, and so no likelihood ratio.
-        """
-        nonconformity = NonconformityScore.fit(training, reference.labeled_statistics, K)
-        has_ratio = uses_likelihood_ratio and K > 1
-        ratio = LikelihoodRatioScore.fit(reference.log_ratio, reference.labels, K) if has_ratio else None
-        return cls(nonconformity, ratio, ImageScore.fit(reference.components(nonconformity)))
+    def fit(cls, reference: CalibrationData, K: int, training: StatisticsOfTrueClass | None = None) -> _Scores:
+        """Fit both scores to reference images, or that of the classes to training images, if there are any."""
+        nonconformity = NonconformityScore.fit(training or reference.labeled_statistics, K)
+        return cls(nonconformity, ImageScore.fit(reference.components(nonconformity)))
 
     def of(self, images: CalibrationData) -> tuple[Tensor, Tensor]:
         """Return the scores of images under their true classes, and those of the images themselves, (N,) each."""
         return self.of_true_class(images), self.image(images.components(self.nonconformity))
 
     def of_true_class(self, images: CalibrationData) -> Tensor:
-        """Return the combined scores of images under their true classes, (N,)."""
-        score = self.nonconformity.score_true_class(*images.labeled_statistics)
-        if self.likelihood_ratio is None:
-            return score
-        return combine_max(score, self.likelihood_ratio.score_true_class(images.log_ratio, images.labels))
+        """Return the scores of images under their true classes, (N,)."""
+        return self.nonconformity.score_true_class(*images.labeled_statistics)
