@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from likely.features.cache import cache_folder
@@ -79,7 +80,7 @@ class OnnxRuntime:
         try:
             self._path = self._path or _export_path(name(), x)
             if self._path.exists():
-                self._export = _Export(self._path)
+                self._export = _Export(self._path, len(x))
             elif is_due:
                 self._export = self._exported(network(), x, self._path)
         except Exception as error:  # exporters raise any exception for a network that they do not support
@@ -94,9 +95,9 @@ class OnnxRuntime:
                 with TemporaryDirectory(dir=path.parent) as folder:
                     made = Path(folder, path.name)
                     _write(network, x, made)
-                    self._require_agreement(network, x[:2], _Export(made))
+                    self._require_agreement(network, x[:2], _Export(made, 2))
                     made.replace(path)
-        return _Export(path)
+        return _Export(path, len(x))
 
     def _require_agreement(self, network: nn.Module, x: Tensor, export: _Export) -> None:
         expected, found = network(x), export(x)
@@ -113,21 +114,23 @@ class _Export:
 
     max_block: ClassVar = 8  # images; the CPU's cache does not hold the feature maps of more
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, n_images: int) -> None:
+        """Open an export for batches of `n_images`; it fails here, if at all."""
         self._model = path.read_bytes()
         self._sessions: dict[int, Any] = {}  # by threads per block
-        self._session(1)  # fails here, if at all
+        self._open(n_images)
 
     def __call__(self, x: Tensor) -> Tensor:
-        n_threads = torch.get_num_threads()
-        n_workers = min(n_threads, len(x))
-        run = self._session(n_threads // n_workers).run
+        run, n_workers = self._open(len(x))
         blocks = torch.split(x, min(self.max_block, math.ceil(len(x) / n_workers)))
         with ThreadPoolExecutor(n_workers) as pool:
             found = list(pool.map(lambda block: run(None, {"x": block.contiguous().numpy()})[0], blocks))
         return torch.from_numpy(np.concatenate(found))
 
-    def _session(self, n_threads: int) -> Any:
+    def _open(self, n_images: int) -> tuple[Callable[..., list[NDArray[np.float32]]], int]:
+        """Return the function that computes a block, and how many threads should call it."""
+        n_workers = min(torch.get_num_threads(), n_images)
+        n_threads = torch.get_num_threads() // n_workers
         if n_threads not in self._sessions:
             onnxruntime = import_module("onnxruntime")
             options = onnxruntime.SessionOptions()
@@ -135,7 +138,7 @@ class _Export:
             options.log_severity_level = 3  # errors
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # other threads decode images
             self._sessions[n_threads] = onnxruntime.InferenceSession(self._model, options, ["CPUExecutionProvider"])
-        return self._sessions[n_threads]
+        return self._sessions[n_threads].run, n_workers
 
 
 def _export_path(name: str, x: Tensor) -> Path:
