@@ -28,7 +28,7 @@ from results import RESULTS, arguments, measure_once, provenance, rows, write_ta
 from train_helpers import trained
 
 RESULTS_FILE = RESULTS / "photograph_speed.jsonl"
-N_IMAGES, N_ROUNDS = 1000, 5
+N_IMAGES = 1000
 FIRST = "likely, lite0"
 # The command without onnxruntime: networks then run on PyTorch.
 WITHOUT_ONNX = "import sys; sys.modules['onnxruntime'] = None; from likely.cli import main; main()"
@@ -49,6 +49,7 @@ def main() -> None:
         "--backbone", required=True, help="folder of a pretrained network with its classification layer"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for trained models, photographs and caches")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each program (default 5)")
     args = parser.parse_args()
     os.environ["LIKELY_CACHE"] = str(args.out / "cache")
     key = {"images": N_IMAGES, "backbone": Path(args.backbone).name}
@@ -62,10 +63,10 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     words = ("--threads", args.threads, "--label-check-folds", 0)
     lite0, _ = trained(str(args.data), args.out / "lite0", *words)
     folder, _ = trained(str(args.data), args.out / "folder", *words, "--backbone", args.backbone)
-    likely = ["-m", "likely", "classify"]
+    classify = ["classify", "--threads", args.threads]
     kinds = {
-        FIRST: [*likely, lite0],
-        "likely, MobileNetV2 on PyTorch": ["-c", WITHOUT_ONNX, "classify", folder],
+        FIRST: ["-m", "likely", *classify, lite0],
+        "likely, MobileNetV2 on PyTorch": ["-c", WITHOUT_ONNX, *classify, folder],
         "transformers, MobileNetV2": ["-c", PIPELINE, args.backbone],
     }
     programs = {
@@ -76,11 +77,12 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     for name, program in programs.items():
         if name.endswith(one.name):
             program()  # reads the files of programs and models once
-    found = interleaved(programs, N_ROUNDS)
+    found = interleaved(programs, args.rounds)
     return {
         "seconds": {
             name: [
-                [each.found for each in quietest(found[f"{name}: {images.name}"], N_ROUNDS)] for images in (many, one)
+                [each.found for each in quietest(found[f"{name}: {images.name}"], args.rounds)]
+                for images in (many, one)
             ]
             for name in kinds
         }
@@ -125,9 +127,8 @@ def table() -> str:
     measurements = rows(RESULTS_FILE)
     for row in measurements:
         lines += [_line(name, row["seconds"]) for name in row["seconds"]]
-    note = (
-        f"Medians and ranges of {N_ROUNDS} interleaved rounds, each a program of its own with an empty feature cache."
-    )
+    n = min(len(each) for row in measurements for found in row["seconds"].values() for each in found)
+    note = f"Medians and ranges of {n} interleaved rounds, each a program of its own with an empty feature cache."
     return "\n".join([*lines, "", f"{note} {provenance(measurements)}", ""])
 
 
