@@ -63,7 +63,9 @@ class AutoregressiveOptions(SequenceOptions):
         description="Fraction of the training that goes to the learned tokenizer, before the sequences.",
     )
     order: Literal["any", "raster"] = Field("any", description="Order of the tokens: random orders, or row by row.")
-    n_orders: int = Field(4, ge=1, description="Random orders that a prediction averages over.")
+    n_orders: int = Field(
+        2, ge=1, description="Random orders that a prediction averages over; each second one reverses the one before."
+    )
     average: Literal["mean", "logsumexp"] = Field(
         "mean", description="Average over orders: the mean of log p, a lower bound, or the log of the mean of p."
     )
