@@ -18,7 +18,7 @@ from likely.classifier.trainer import ModelSpec, Trainer
 from likely.data import arrays
 from likely.data.preprocessing import ImageOptions
 from likely.data.splits import make_splits
-from likely.exceptions import CheckpointError, ImageError, InvalidValueError
+from likely.exceptions import CheckpointError, ImageError, InvalidValueError, UnsupportedError
 from likely.prediction import Guarantee, Status
 from likely.training.options import TrainingOptions
 
@@ -404,3 +404,19 @@ def test_training_and_prediction_do_not_warn(digits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Classifier("vae", options=TINY, training=BRIEF).fit(digits[0][:100], digits[1][:100]).classify(digits[0][:2])
+
+
+def test_unknown_images_make_images_like_them_atypical_and_forbid_extension(tmp_path):
+    rng, y = np.random.default_rng(0), np.repeat([0, 1], 150)
+    X = rng.normal(size=(300, 4)) + 4 * y[:, None]
+    unknown = rng.normal(size=(60, 4), scale=0.3) + [1.2, -1.2, 1.2, -1.2]
+    plain, informed = Classifier("gaussian").fit(X, y), Classifier("gaussian").fit(X, y, unknown=unknown[:30])
+    p_values = [np.array([each.p_value for each in c.classify(unknown[30:])]) for c in (plain, informed)]
+    assert np.median(p_values[1]) < np.median(p_values[0])
+    informed.save(tmp_path / "model")
+    restored = Classifier.load(tmp_path / "model").classify(unknown[30:])
+    assert [each.p_value for each in restored] == p_values[1].tolist()
+    with pytest.raises(UnsupportedError, match="unknown images"):
+        informed.extend(2, X[:5] - 9)
+    with pytest.raises(UnsupportedError, match="gaussian"):
+        Classifier("softmax", training={"epochs": 1}).fit(X, y, unknown=unknown)

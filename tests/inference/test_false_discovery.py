@@ -18,8 +18,8 @@ Q = 0.1
 )
 def test_rejects_the_largest_number_of_images_that_the_rate_allows(p, q):
     tested = p[~p.isnan()].sort().values
-    k = torch.arange(1, len(tested) + 1)
-    n_rejected = max(k[tested <= q * k / max(1, len(tested)) * (1 + 1e-12)].tolist(), default=0)
+    k = torch.arange(1, len(tested) + 1, dtype=torch.float64)
+    n_rejected = int(max(k[tested <= q * k / max(1, len(tested)) * (1 + 1e-12)].tolist(), default=0))
     rejected = benjamini_hochberg(p, q)
     assert int(rejected.sum()) == n_rejected
     if n_rejected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,16 +10,19 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely import models
-from likely.base import FitsInClosedForm, Scorer, Task
+from likely.base import FitsInClosedForm, HasEmbedding, Scorer, Task
 from likely.classifier.inputs import BATCH_SIZE, InputPipeline, to_masks
 from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages, concatenate
+from likely.data.image_dataset import ImageDataset
 from likely.data.splits import Splits, group_folds
+from likely.exceptions import UnsupportedError
 from likely.features.feature_extraction import ModelInput
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.calibration_data import CalibrationData
 from likely.inference.decision import DecisionRule
+from likely.inference.known_unknowns import KnownUnknowns
 from likely.inference.nonconformity import Statistics
 from likely.inference.temperature_scaling import fit_temperature
 from likely.training.data_loader import ShuffledBatches
@@ -37,6 +40,7 @@ class CalibrationOptions:
     `min_images_for_temperature`: images that the temperature is fitted to, or as many as have
     `max_scores_for_temperature` scores under all classes, if these are more.
     `max_cross_conformal_images`: training images that calibrate in cross-conformal prediction, or one of each class.
+    `max_unknown_images`: unknown images that are compared with each image.
     `n_folds`: folds of cross-conformal prediction.
     `min_validation_images`: validation images from which on calibration images are kept apart, if both cover every class.
     """
@@ -47,6 +51,7 @@ class CalibrationOptions:
     min_images_for_temperature: int = 1000
     max_scores_for_temperature: int = 10_000_000
     max_cross_conformal_images: int = 20_000
+    max_unknown_images: int = 2000
     n_folds: int = 5
     min_validation_images: int = 1000
 
@@ -90,12 +95,13 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
 
     Nonconformity scores also use statistics of training images where the model has features of its own.
     """
-    calibrator = _Calibrator(pipeline, log_prior, seed)
+    calibrator = _Calibrator(pipeline, log_prior, seed, splits.unknown)
     folds, T = calibrator.out_of_fold_data(splits, plan) if plan.refits else ([], 1.0)
     if len(folds) > 1:
         folds, T = _with_pooled_temperature(folds, log_prior, T)
         if plan.cross_conformal:
-            return DecisionRule.fit_cross_conformal(folds, log_prior, T)
+            rule = DecisionRule.fit_cross_conformal(folds, log_prior, T)
+            return replace(rule, known_unknowns=calibrator.known_unknowns(pipeline.model))
         before = CalibrationData.concatenate(folds)
     else:
         before, T = calibrator.held_out_data(splits, plan)
@@ -104,7 +110,8 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     calibration = held_out.subset(held_out.one_per_group(seed))
     now = calibrator.data(pipeline.model, calibration, T)
     training = None if plan.refits else calibrator.training_statistics(splits.train)
-    return DecisionRule.fit(before, now, log_prior, T, training)
+    rule = DecisionRule.fit(before, now, log_prior, T, training)
+    return replace(rule, known_unknowns=calibrator.known_unknowns(pipeline.model))
 
 
 def fit_like(pipeline: InputPipeline, vectors: LabeledImages, K: int, seed: int) -> Scorer:
@@ -153,6 +160,7 @@ class _Calibrator:
     pipeline: InputPipeline
     log_prior: Tensor
     seed: int
+    unknown: ImageDataset | None
 
     @property
     def K(self) -> int:
@@ -163,6 +171,18 @@ class _Calibrator:
         with torch.inference_mode():
             scores = model_outputs(model, self.pipeline.model_inputs(held_out.images)).log_scores
         return fit_temperature(scores, torch.from_numpy(held_out.labels), self.log_prior)
+
+    def known_unknowns(self, model: Scorer) -> KnownUnknowns:
+        """Fit to the unknown images in the embedding of a model; UnsupportedError if it has none."""
+        if self.unknown is None or not len(self.unknown):
+            return KnownUnknowns.none()
+        chosen = np.random.default_rng(self.seed).permutation(len(self.unknown))[: DEFAULT_OPTIONS.max_unknown_images]
+        with torch.inference_mode():
+            latent = model_outputs(model, self.pipeline.model_inputs(self.unknown.subset(chosen))).latent
+        if latent is None:
+            able = models.families_with(HasEmbedding)
+            raise UnsupportedError(f"{type(model).__name__} embeds no images; families that use unknown images: {able}")
+        return KnownUnknowns.fit(latent.float())
 
     def held_out_data(self, splits: Splits, plan: FitPlan) -> tuple[CalibrationData, float]:
         """Return calibration data of validation images and the temperature, or of training images if none are held out."""
@@ -175,11 +195,12 @@ class _Calibrator:
     def data(self, model: Scorer, images: LabeledImages, temperature: float) -> CalibrationData:
         """Return the calibration data of labeled images under `model`, which takes the same inputs."""
         few, pieces = len(images) * self.K <= DEFAULT_OPTIONS.max_scores, []
+        known_unknowns = self.known_unknowns(model)
         for start in range(0, max(1, len(images)), BATCH_SIZE):
             block = images.subset(np.arange(start, min(start + BATCH_SIZE, len(images))))
             with torch.inference_mode():
                 found = model_outputs(model, self.pipeline.model_inputs(block.images))
-            piece = CalibrationData.from_outputs(found, torch.from_numpy(block.labels), temperature)
+            piece = CalibrationData.from_outputs(found, torch.from_numpy(block.labels), temperature, known_unknowns)
             pieces.append(piece if few else piece.without_scores())
         return CalibrationData.concatenate(pieces)
 

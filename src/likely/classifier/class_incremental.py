@@ -29,6 +29,10 @@ def extend(predictor: Predictor, name: Any, inputs: Any) -> Predictor:
     Raises InvalidValueError or UnsupportedError if the family cannot learn a class separately, and InvalidValueError if no
     image can be read or all were trained on.
     """
+    if len(predictor.decision_rule.known_unknowns.distance):
+        raise UnsupportedError(
+            "the model was trained with unknown images; train it anew with the images of all classes"
+        )
     return (_with_more_images if str(name) in predictor.labels else _with_new_class)(predictor, name, inputs)
 
 

@@ -98,11 +98,12 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         self.features = features
         self.random_state = random_state
 
-    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
+    def fit(self, X: Any, y: ArrayLike, *, groups: ArrayLike | None = None, unknown: Any = None) -> Self:
         """Learn p(x | c) from images or vectors X and their labels y.
 
         Images with equal `groups` (N,), such as those of one object, are not independent: they are on one side of every
-        split and in one fold, and one of them calibrates.
+        split and in one fold, and one of them calibrates. Images like the `unknown` ones, of no class, are rejected more often,
+        at the same rate of false alarms.
         """
         X, y = self._checked(X, y)
         group_ids = _group_ids(groups, len(y))
@@ -119,7 +120,11 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # sciki
         if groups is not None and (few := classes_of_few_groups(dataset.train, dataset.classes)):
             warnings.warn(f"classes of fewer than {MIN_GROUPS} groups only train: {', '.join(few)}", stacklevel=2)
         spec = ModelSpec(self.model, self.options, TrainingOptions.from_any(self.training), features, seed)
-        trainer = Trainer(spec, make_splits(dataset, seed), dataset.classes, dataset.format)
+        splits = make_splits(dataset, seed)
+        if unknown is not None:
+            n_features = None if dataset.format is not None else splits.train.images.shape[0]
+            splits = replace(splits, unknown=arrays.load_images(unknown, dataset.format, n_features=n_features).images)
+        trainer = Trainer(spec, splits, dataset.classes, dataset.format)
         for _ in trainer.steps():
             pass
         if trainer.features is not None:

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from likely.data.dataset import Dataset, Integers, LabeledImages, concatenate
+from likely.data.image_dataset import ImageDataset
 from likely.exceptions import DataError
 from likely.options import Options
 
@@ -67,7 +68,7 @@ class Splits:
     """Splits of a dataset for one training.
 
     `test` is None if the data has a test split of its own that was not read. `generated` images are trained on as well, but
-    do not enter class priors or calibration.
+    do not enter class priors or calibration. `unknown` images of no class make images like them more atypical.
     """
 
     train: LabeledImages
@@ -75,6 +76,7 @@ class Splits:
     calibration: LabeledImages
     test: LabeledImages | None
     generated: LabeledImages | None = None
+    unknown: ImageDataset | None = None
 
     def training_images(self, *, calibration: bool, validation: bool = False, generated: bool = True) -> LabeledImages:
         """Return the training images, optionally with the calibration, validation and generated images."""

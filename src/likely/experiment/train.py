@@ -229,6 +229,7 @@ class Training:
         for i in range(config.repeats):
             seed = config.seed + 1 + i
             splits = make_splits(replace(dataset, available=available), seed)
+            splits = replace(splits, unknown=self.setup.splits.unknown)
             try:
                 predictor = yield from self._trainer(splits, seed).steps()
             except DivergenceError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from likely.base import ModelOutputs, concatenate
 from likely.inference.image_score import candidates
+from likely.inference.known_unknowns import KnownUnknowns
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import entropy, log_posterior_uniform
 from likely.inference.temperature_scaling import fit_temperature
@@ -22,7 +23,8 @@ class CalibrationData:
     `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
     `entropy` (N,) that of the posterior under a uniform prior. `distance` (N,) is the distance to the nearest class by a model
     that computes it; else it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics`
-    (N, m, n) the statistics under them. `log_scores` (N, K) may be left out to save memory.
+    (N, m, n) the statistics under them. `log_unknown_p` (N,) is the logarithm of the p-value that an image is like known
+    unknown images, 0 without any. `log_scores` (N, K) may be left out to save memory.
     """
 
     labels: Tensor
@@ -32,10 +34,13 @@ class CalibrationData:
     candidates: Tensor
     candidate_statistics: Tensor | None
     distance: Tensor | None
+    log_unknown_p: Tensor
     log_scores: Tensor | None
 
     @classmethod
-    def from_outputs(cls, outputs: ModelOutputs, labels: Tensor, temperature: float) -> CalibrationData:
+    def from_outputs(
+        cls, outputs: ModelOutputs, labels: Tensor, temperature: float, known_unknowns: KnownUnknowns | None = None
+    ) -> CalibrationData:
         """Compute the values from the outputs for labeled images."""
         scores = outputs.log_scores
         statistics, classes = Statistics.of(outputs), candidates(scores)
@@ -48,6 +53,7 @@ class CalibrationData:
             candidates=classes,
             candidate_statistics=statistics.by_class[index, classes] if outputs.distance is None else None,
             distance=outputs.distance,
+            log_unknown_p=(known_unknowns or KnownUnknowns.none()).log_p_values(outputs),
             log_scores=scores,
         ).with_temperature(temperature)
 

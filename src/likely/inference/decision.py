@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from likely.base import ModelOutputs
 from likely.inference.calibration_data import CalibrationData
 from likely.inference.conformal import ConformalCalibrator, ImageCalibrator, prediction_set, status
 from likely.inference.image_score import ImageScore, components
+from likely.inference.known_unknowns import KnownUnknowns
 from likely.inference.label_shift import BiasCorrection
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import log_posterior, log_posterior_uniform, log_uniform
@@ -125,7 +126,7 @@ class DecisionRule:
     surprisal. `image_score` is one nonconformity score per image, which `image_calibrator` turns into a p-value. The p-values
     of classes were calibrated by `method`, those of images by `image_method`. Scores use posteriors at the temperature
     `score_temperature`, which stays when that of the posterior is fitted again. `bias_correction` corrects the scores when a
-    new class prior is estimated.
+    new class prior is estimated. `known_unknowns` makes images more atypical that are like given unknown images.
     """
 
     temperature: float
@@ -136,6 +137,7 @@ class DecisionRule:
     image_score: ImageScore
     image_calibrator: ImageCalibrator
     bias_correction: BiasCorrection
+    known_unknowns: KnownUnknowns = field(default_factory=KnownUnknowns.none)
     method: CalibrationMethod = CalibrationMethod.SPLIT
     image_method: CalibrationMethod = CalibrationMethod.SPLIT
 
@@ -216,6 +218,7 @@ class DecisionRule:
         nonconformity = self.nonconformity(Statistics.of(outputs))
         uniform = log_posterior_uniform(outputs.log_scores, self.score_temperature)
         image_score = self.image_score(components(outputs, uniform, nonconformity))
+        image_score = image_score + self.known_unknowns.log_p_values(outputs)
         log_odds = outputs.log_odds_real
         return ConformalOutput(
             alpha=alpha,
@@ -301,6 +304,8 @@ class DecisionRule:
         values = {name: getattr(self, name) for name in _COMPONENTS}
         named = {f"{name}/{f.name}": getattr(value, f.name) for name, value in values.items() for f in fields(value)}
         named |= {f"{IMAGE_SCORE}/{name}": tensor for name, tensor in self.image_score.tensors().items()}
+        if len(self.known_unknowns.distance):
+            named |= {f"{KNOWN_UNKNOWNS}/{f.name}": getattr(self.known_unknowns, f.name) for f in fields(KnownUnknowns)}
         return {name: tensor.clone() for name, tensor in named.items()}
 
     @classmethod
@@ -315,17 +320,19 @@ class DecisionRule:
 
         restored = {name: kind(**under(name)) for name, kind in _COMPONENTS.items()}
         image_score = ImageScore.from_tensors(under(IMAGE_SCORE))
+        unknown = under(KNOWN_UNKNOWNS)
         return cls(
             temperature=temperature,
             score_temperature=temperature,
             image_score=image_score,
+            known_unknowns=KnownUnknowns(**unknown) if unknown else KnownUnknowns.none(),
             method=method,
             image_method=method,
             **restored,
         )
 
 
-IMAGE_SCORE = "image_score"
+IMAGE_SCORE, KNOWN_UNKNOWNS = "image_score", "known_unknowns"
 _COMPONENTS: dict[str, Callable[..., Any]] = {
     "nonconformity": NonconformityScore,
     "typicality": ConformalCalibrator,
@@ -347,7 +354,7 @@ class _Scores(NamedTuple):
 
     def of(self, images: CalibrationData) -> tuple[Tensor, Tensor]:
         """Return the scores of images under their true classes, and those of the images themselves, (N,) each."""
-        return self.of_true_class(images), self.image(images.components(self.nonconformity))
+        return self.of_true_class(images), self.image(images.components(self.nonconformity)) + images.log_unknown_p
 
     def of_true_class(self, images: CalibrationData) -> Tensor:
         """Return the scores of images under their true classes, (N,)."""
