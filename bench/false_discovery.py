@@ -1,6 +1,6 @@
 """False discovery rate and power of `likely classify --fdr 0.1` on mixtures of known and unknown images.
 
-    python bench/false_discovery.py $DATA/fashion-mnist --minutes 2 --out /tmp/fdr
+    python bench/false_discovery.py $DATA/fashion-mnist --minutes 0.5 --out /tmp/fdr
 
 Image scores of a trained model for its test images, and for images of another data set next to it, are a pool from which
 each of 100 repetitions draws calibration images and 1,000 images to classify anew. Appends one line per model to
@@ -32,7 +32,7 @@ N_CALIBRATION, UNKNOWN_FRACTIONS = (200, 1000, 5000), (0.01, 0.1, 0.5)
 
 
 def main() -> None:
-    args = model_arguments(__doc__, "vaegan", 2).parse_args()
+    args = model_arguments(__doc__, "vaegan", 0.5).parse_args()
     complete(args, RESULTS_FILE, measured)
     write_table(RESULTS_FILE, table())
 
@@ -62,10 +62,10 @@ def draws(
     """Yield the false discovery proportion, the power, and whether a warning names more calibration images."""
     n_known = N_CLASSIFIED - n_unknown
     for _ in range(N_REPEATS):
-        drawn = known[torch.from_numpy(rng.permutation(len(known))[: n_calibration + n_known])]
+        sampled = known[torch.from_numpy(rng.permutation(len(known))[: n_calibration + n_known])]
         others = unknown[torch.from_numpy(rng.permutation(len(unknown))[:n_unknown])]
-        calibrator = ImageCalibrator.fit(drawn[:n_calibration])
-        p_values = calibrator.p_values(torch.cat([drawn[n_calibration:], others]), Q)
+        calibrator = ImageCalibrator.fit(sampled[:n_calibration])
+        p_values = calibrator.p_values(torch.cat([sampled[n_calibration:], others]), Q)
         rejected = benjamini_hochberg(p_values, Q)
         n_false, n_true = int(rejected[:n_known].sum()), int(rejected[n_known:].sum())
         needed = n_calibration_needed(p_values, Q, 1 / (n_calibration + 1))

@@ -409,7 +409,7 @@ def test_training_and_prediction_do_not_warn(digits):
 def test_unknown_images_make_images_like_them_atypical_and_forbid_extension(tmp_path):
     rng, y = np.random.default_rng(0), np.repeat([0, 1], 150)
     X = rng.normal(size=(300, 4)) + 4 * y[:, None]
-    unknown = rng.normal(size=(60, 4), scale=0.3) + [1.2, -1.2, 1.2, -1.2]
+    unknown = rng.normal(size=(60, 4), scale=0.3) + np.array([1.2, -1.2, 1.2, -1.2])
     plain, informed = Classifier("gaussian").fit(X, y), Classifier("gaussian").fit(X, y, unknown=unknown[:30])
     p_values = [np.array([each.p_value for each in c.classify(unknown[30:])]) for c in (plain, informed)]
     assert np.median(p_values[1]) < np.median(p_values[0])

@@ -10,14 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely import models
-from likely.base import FitsInClosedForm, HasEmbedding, Scorer, Task
+from likely.base import FitsInClosedForm, Scorer, Task
 from likely.classifier.inputs import BATCH_SIZE, InputPipeline, to_masks
 from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import model_outputs
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.image_dataset import ImageDataset
 from likely.data.splits import Splits, group_folds
-from likely.exceptions import UnsupportedError
 from likely.features.feature_extraction import ModelInput
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.calibration_data import CalibrationData
@@ -173,15 +172,13 @@ class _Calibrator:
         return fit_temperature(scores, torch.from_numpy(held_out.labels), self.log_prior)
 
     def known_unknowns(self, model: Scorer) -> KnownUnknowns:
-        """Fit to the unknown images in the embedding of a model; UnsupportedError if it has none."""
+        """Fit to the unknown images in the embedding of a model."""
         if self.unknown is None or not len(self.unknown):
             return KnownUnknowns.none()
         chosen = np.random.default_rng(self.seed).permutation(len(self.unknown))[: DEFAULT_OPTIONS.max_unknown_images]
         with torch.inference_mode():
             latent = model_outputs(model, self.pipeline.model_inputs(self.unknown.subset(chosen))).latent
-        if latent is None:
-            able = models.families_with(HasEmbedding)
-            raise UnsupportedError(f"{type(model).__name__} embeds no images; families that use unknown images: {able}")
+        assert latent is not None  # the trainer requires an embedding
         return KnownUnknowns.fit(latent.float())
 
     def held_out_data(self, splits: Splits, plan: FitPlan) -> tuple[CalibrationData, float]:

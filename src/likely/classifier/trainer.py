@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from likely import models
-from likely.base import FamilyOptions, FitsInClosedForm, Scorer, Task
+from likely.base import FamilyOptions, FitsInClosedForm, HasEmbedding, Scorer, Task
 from likely.classifier.auto import choose_model
 from likely.classifier.calibration import FitPlan, calibrate, fit_like, subsample
 from likely.classifier.class_incremental import exemplar_features
@@ -20,7 +20,7 @@ from likely.classifier.predictor import Predictor
 from likely.data.dataset import LabeledImages
 from likely.data.preprocessing import ImageFormat
 from likely.data.splits import Splits
-from likely.exceptions import CheckpointError
+from likely.exceptions import CheckpointError, UnsupportedError
 from likely.features.feature_extraction import FeaturePipeline, Progress
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.temperature_scaling import fit_temperature, nll, weights
@@ -74,6 +74,9 @@ class Trainer:
         self.spec, self.splits, self.classes, self.format, self.resume = spec, splits, tuple(classes), format, resume
         shape, counts = splits.train.images.shape, splits.train.class_counts(len(classes))
         self.choice = choose_model(spec.model, spec.features, shape, counts)
+        if splits.unknown is not None and not issubclass(models.family(self.choice.family), HasEmbedding):
+            able = models.families_with(HasEmbedding)
+            raise UnsupportedError(f"{self.choice.family!r} embeds no images; families that use unknown images: {able}")
         self.features: FeaturePipeline | None = None
         self.plan = FitPlan.choose(self.choice.family, self.choice.features, splits, len(classes))
         self._has_features = self._has_scaler = False
