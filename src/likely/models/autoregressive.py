@@ -57,7 +57,7 @@ class AutoregressiveOptions(SequenceOptions):
     )
     tokenizer: QuantizerOptions = Field(QuantizerOptions(), description="Options of the learned tokenizer.")
     tokenizer_time: float = Field(
-        0.33,
+        0.5,
         gt=0,
         lt=1,
         description="Fraction of the training that goes to the learned tokenizer, before the sequences.",

@@ -63,7 +63,7 @@ class QuantizingTokenizer(Tokenizer):
     def __init__(self, task: Task, options: QuantizerOptions) -> None:
         super().__init__(task.shape)
         self.options, self.is_image = options, task.domain is Domain.PIXELS8
-        pyramid = PyramidOptions(min_map_side=options.grid)
+        pyramid = PyramidOptions(min_map_side=options.grid, max_width_factor=2)
         shape = (task.shape[0] + 1, *task.shape[1:]) if self.is_image else task.shape
         self.encoder = make_encoder(shape, width=options.width, depth=options.depth, pyramid=pyramid)
         n_maps, *sides = self.encoder.map_shape
