@@ -192,3 +192,9 @@ def test_too_long_sequences_are_rejected():
 def test_heads_must_divide_the_channels():
     with pytest.raises(InvalidValueError, match="heads"):
         built(channels=9)
+
+
+@pytest.mark.parametrize(("options", "named"), [({"finalists": 2}, "late"), ({"palette": 4, "tokens": "vq"}, "pixels")])
+def test_options_without_effect_are_rejected(options, named):
+    with pytest.raises(InvalidValueError, match=named):
+        AutoregressiveOptions.from_any(options)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
@@ -82,6 +82,16 @@ class AutoregressiveOptions(SequenceOptions):
     unconditional_weight: float = Field(
         0.1, gt=0, lt=1, description="Weight of the likelihood without a class, as if the class was dropped this often."
     )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> AutoregressiveOptions:
+        if self.finalists and not self.n_conditional:
+            raise InvalidValueError(
+                f"finalists {self.finalists} needs the conditioning 'late' or 'full'; 'readout' scores all classes in one pass"
+            )
+        if self.palette and self.tokens != "pixels":
+            raise InvalidValueError(f"palette {self.palette} needs the tokens 'pixels', not {self.tokens!r}")
+        return self
 
     @property
     def training_defaults(self) -> Mapping[str, object]:
