@@ -45,21 +45,23 @@ def measured(folder: Path, data: str, seed: int) -> dict[str, Any]:
     kinds = {name: kinds[name] for name in (NEAR, list(kinds)[-1])}
     outputs = {"calibration": predictor.outputs(held_out_splits(predictor, folder).calibration.images)}
     outputs["known"] = predictor.outputs(test.subset(rng.permutation(len(test))[:N_TESTED]).images)
-    given: dict[str, ModelOutputs] = {}
+    training_outputs: dict[str, ModelOutputs] = {}
     for name, pixels in kinds.items():
         order = rng.permutation(len(pixels))
-        given[name] = predictor.outputs(preprocessed(predictor.format, pixels[order[: max(N_KNOWN_UNKNOWNS)]]))
+        training_outputs[name] = predictor.outputs(
+            preprocessed(predictor.format, pixels[order[: max(N_KNOWN_UNKNOWNS)]])
+        )
         outputs[name] = predictor.outputs(preprocessed(predictor.format, pixels[order[-N_TESTED:]]))
     scores = {name: predictor.decide(each).image_score for name, each in outputs.items()}
     cells = []
-    for name, unknown in given.items():
+    for name, unknown in training_outputs.items():
         assert unknown.latent is not None
         for m in N_KNOWN_UNKNOWNS:
-            learned = KnownUnknowns.fit(unknown.latent[:m].float()) if m else KnownUnknowns.none()
-            found = {kind: score + learned.log_p_values(outputs[kind]) for kind, score in scores.items()}
+            known_unknowns = KnownUnknowns.fit(unknown.latent[:m].float()) if m else KnownUnknowns.none()
+            found = {kind: score + known_unknowns.log_p_values(outputs[kind]) for kind, score in scores.items()}
             calibrator = ImageCalibrator.fit(found.pop("calibration"))
             rates = {kind: rejected(calibrator, each) for kind, each in found.items()}
-            cells.append({"learned": name, "m": m, "rejected": rates})
+            cells.append({"known_unknowns": name, "m": m, "rejected": rates})
     return {"cells": cells}
 
 
@@ -79,7 +81,7 @@ def table() -> str:
     for row in found:
         for cell in row["cells"]:
             rates = " | ".join(f"{cell['rejected'][kind]:.3f}" for kind in kinds)
-            lines.append(f"| {row['data']} | {row['kind']} | {cell['m']} × {cell['learned']} | {rates} |")
+            lines.append(f"| {row['data']} | {row['kind']} | {cell['m']} × {cell['known_unknowns']} | {rates} |")
     note = f"Fractions of {N_TESTED:,} images at α = {ALPHA}. {provenance(found)}"
     return "\n".join([*lines, "", note]) + "\n"
 
