@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from test_sources import mnist, write_idx
 
+from likely.data.arrays import labeled_dataset
 from likely.data.image_dataset import ArrayDataset, LazyImages
 from likely.data.loading import load_dataset
 from likely.data.preprocessing import ImageFormat, ImageOptions
@@ -246,3 +247,11 @@ def test_loading_is_deterministic(pets) -> None:
     first, second = load_dataset(pets), load_dataset(pets)
     assert first.classes == second.classes
     assert np.array_equal(first.train.hashes, second.train.hashes)  # type: ignore[union-attr]
+
+
+def test_matching_images_are_selected_by_content_in_the_order_requested() -> None:
+    images = labeled_dataset(np.arange(10, dtype=np.float32)[:, None], np.arange(10) % 3, "abc", ImageOptions()).train
+    assert images is not None
+    some, others = images.subset([7, 2, 2, 5]), images.subset([2, 9, 7])
+    assert some.matching(others).images.to_array()[:, 0].tolist() == [2, 7]
+    assert len(images.subset([]).matching(others)) == len(some.matching(images.subset([]))) == 0

@@ -17,10 +17,12 @@ from likely.data.splits import make_splits
 from likely.evaluation.evaluate import N_TIMED, evaluate
 from likely.evaluation.metrics import auroc
 from likely.exceptions import UnsupportedError
+from likely.features.feature_extraction import AugmentedImages
 from likely.features.feature_extractors import FeatureOptions, RandomConvolutions
 
 IMAGES, LABELS = (array[:300] for array in (load_digits().images / 16, load_digits().target))
 NEW = load_digits().images[300:500] / 16
+DIGITS = [str(c) for c in range(10)]
 SHORT = {"epochs": 3, "threads": 1}
 
 
@@ -178,7 +180,7 @@ def test_generated_images_affect_neither_prior_nor_calibration():
 
 
 def digits():
-    return arrays.labeled_dataset(IMAGES, LABELS, [str(c) for c in range(10)], ImageOptions())
+    return arrays.labeled_dataset(IMAGES, LABELS, DIGITS, ImageOptions())
 
 
 def trained(dataset, splits):
@@ -187,3 +189,31 @@ def trained(dataset, splits):
     for _ in trainer.steps():
         pass
     return trainer.predictor
+
+
+def test_augmented_copy_of_an_image_depends_on_its_content_alone():
+    images = arrays.labeled_dataset(IMAGES[:6], LABELS[:6], DIGITS, ImageOptions()).train
+    assert images is not None
+    copy, other = AugmentedImages(images, seed=1, copy=0), AugmentedImages(images, seed=1, copy=1)
+    order = np.array([4, 0, 5])
+    assert torch.equal(AugmentedImages(images.subset(order), seed=1, copy=0).batch(range(3)), copy.batch(order))
+    assert copy.shape == images.images.shape
+    assert not torch.equal(copy.batch(range(6)), other.batch(range(6)))
+
+
+def test_closed_form_fit_uses_augmented_copies_of_its_own_images_alone(backbone):
+    def trained(n_copies):
+        features = FeatureOptions(backbone=str(backbone), augmented_copies=n_copies)
+        splits = make_splits(arrays.labeled_dataset(IMAGES[:60], LABELS[:60], DIGITS, ImageOptions()), seed=0)
+        trainer = Trainer(ModelSpec("gaussian", features=features), splits, DIGITS, None)
+        for _ in trainer.steps():
+            pass
+        return trainer
+
+    plain, copied = trained(0), trained(2)
+    assert len(plain.plan.copies) == 0
+    assert len(copied.plan.copies) == 2
+    vectors = copied.pipeline.vectors(copied.splits.train)
+    assert len(copied.plan.with_copies(vectors)) == 3 * len(vectors)
+    assert copied.predictor.model.task.class_counts == plain.predictor.model.task.class_counts
+    assert not torch.equal(copied.predictor.model.mean, plain.predictor.model.mean)

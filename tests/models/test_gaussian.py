@@ -237,3 +237,26 @@ def test_images_far_from_every_class_have_the_smallest_p_value():
     assert {each.calibration for each in far} == {"cross-conformal"}
     known = [each.p_value <= 0.05 for each in classifier.classify(x[400:])]
     assert sum(known) <= betabinom(200, 20, 381).isf(1e-4)
+
+
+def test_scores_of_features_do_not_favor_classes_of_many_images():
+    """Two classes have the same distribution: their mean scores agree, which those of the plain likelihood do not."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.tensor([0] * 400 + [1] * 8)
+    new = torch.randn(500, 50, generator=rng, dtype=torch.float64)
+    differences = []
+    for _ in range(20):
+        model = fitted(torch.randn(len(y), 50, generator=rng, dtype=torch.float64), y, shrinkage=0.0)
+        pairs = [model.log_scores(new).mean(0), model.log_likelihood(new).mean(0)]
+        differences.append([float(pair[0] - pair[1]) for pair in pairs])
+    mean, error = np.mean(differences, 0), np.std(differences, 0, ddof=1) / 20**0.5
+    assert abs(mean[0]) < 3 * error[0]
+    assert mean[1] > 10 * error[1]
+
+
+def test_outputs_agree_with_the_scores_of_unequal_classes():
+    x, y = two_classes(0.0, n_dims=3)
+    kept = (y == 0) | (torch.arange(len(y)) < 40)
+    model = fitted(x[kept], y[kept])
+    found = model.outputs(x).log_scores
+    assert_close(found - found.amax(1, keepdim=True), (s := model.log_scores(x)) - s.amax(1, keepdim=True))

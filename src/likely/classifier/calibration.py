@@ -66,10 +66,12 @@ class FitPlan:
     of features that are fitted in closed form, as is scoring images in folds, each by a model of the other folds.
     `cross_conformal`: the folds calibrate (cross-conformal prediction, Vovk 2015), and the model is fitted to the calibration
     images as well. Otherwise these have no influence on the model.
+    `copies`: augmented copies of images, as vectors; a model that is fitted to an image is also fitted to its copies.
     """
 
     refits: bool
     cross_conformal: bool
+    copies: tuple[LabeledImages, ...] = ()
 
     @classmethod
     def choose(cls, family: str, features: FeatureOptions, splits: Splits, K: int) -> FitPlan:
@@ -87,6 +89,10 @@ class FitPlan:
     def final_images(self, splits: Splits, *, generated: bool = True) -> LabeledImages:
         """Return the images that the model is fitted to in the end."""
         return splits.training_images(calibration=self.cross_conformal, validation=self.refits, generated=generated)
+
+    def with_copies(self, vectors: LabeledImages) -> LabeledImages:
+        """Return the vectors of images with those of their augmented copies."""
+        return concatenate([vectors, *(copies.matching(vectors) for copies in self.copies)])
 
 
 def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: int, plan: FitPlan) -> DecisionRule:
@@ -113,12 +119,13 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     return replace(rule, known_unknowns=calibrator.known_unknowns(pipeline.model))
 
 
-def fit_like(pipeline: InputPipeline, vectors: LabeledImages, K: int, seed: int) -> Scorer:
-    """Fit another model of the same kind as that of the pipeline, with the options chosen for it, to vectors of K classes."""
+def fit_like(pipeline: InputPipeline, vectors: LabeledImages, plan: FitPlan, K: int, seed: int) -> Scorer:
+    """Fit another model of the kind of the pipeline's, with the options chosen for it, to vectors of K classes and copies."""
     like = pipeline.model
     assert isinstance(like, FitsInClosedForm)
     task = Task(vectors.images.shape, vectors.class_counts(K))
     model = to_device(type(like)(task, like.with_chosen(like.options)), pipeline.device)
+    vectors = plan.with_copies(vectors)
     loader = ShuffledBatches(vectors.images, vectors.labels, batch_size=BATCH_SIZE, seed=seed, augment=None)
     next(fit_closed_form(model, loader.to(pipeline.device)))  # the first candidate has the options given
     return model.eval()
@@ -218,7 +225,7 @@ class _Calibrator:
         T = 1.0
         for k in np.unique(fold[sample]):
             others = concatenate([vectors.subset(np.flatnonzero(fold != k)), *added])
-            model = fit_like(self.pipeline, others, self.K, self.seed)
+            model = fit_like(self.pipeline, others, plan, self.K, self.seed)
             held_out = pool.subset(sample[fold[sample] == k])
             T = T if pieces else self.fit_temperature(model, held_out)
             pieces.append(self.data(model, held_out, T))

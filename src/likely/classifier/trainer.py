@@ -21,7 +21,7 @@ from likely.data.dataset import LabeledImages
 from likely.data.preprocessing import ImageFormat
 from likely.data.splits import Splits
 from likely.exceptions import CheckpointError, UnsupportedError
-from likely.features.feature_extraction import FeaturePipeline, Progress
+from likely.features.feature_extraction import AugmentedImages, FeaturePipeline, Progress
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.temperature_scaling import fit_temperature, nll, weights
 from likely.options import DEFAULT_MODEL, Options
@@ -113,13 +113,21 @@ class Trainer:
             features.requires_grad_(False).eval()
 
     def extract_features(self, progress: Progress | None = None) -> None:
-        """Compute the features of the training images, if the model uses any, and fit their scaling."""
+        """Compute the features of the training images and their copies, if the model uses any, and fit their scaling."""
         for _ in self.fit_features():
             pass
         if self.features is not None and not self._has_scaler:
             self.features.enable_cache()
             self.features.fit_scaler(self.splits.train.images, progress)
+            self.plan = replace(self.plan, copies=tuple(self._copies(self.features, progress)))
         self._has_scaler = True
+
+    def _copies(self, features: FeaturePipeline, progress: Progress | None) -> Iterator[LabeledImages]:
+        """Yield the features of the augmented copies of all images that a model in closed form may be fitted to."""
+        images = self.splits.training_images(calibration=True, validation=True, generated=False).labeled()
+        for copy in range(features.options.n_copies(len(images)) if self.plan.refits else 0):
+            augmented = replace(images, images=AugmentedImages(images, self.spec.seed, copy))
+            yield features.transform_images(augmented, progress)
 
     def finish(self) -> Predictor:
         """Load the best weights so far, fit the model to validation images as well if planned, and calibrate."""
@@ -127,7 +135,7 @@ class Trainer:
         selected, calibration = self._model.eval(), self.splits.calibration
         if self.plan.refits and len(self.splits.validation):
             vectors = self.pipeline.vectors(self.plan.final_images(self.splits))
-            self._model = fit_like(self.pipeline, vectors, len(self.classes), self.spec.seed)
+            self._model = fit_like(self.pipeline, vectors, self.plan, len(self.classes), self.spec.seed)
         pipeline = self.pipeline
         splits = (self.splits.train, self.splits.validation, calibration)
         self.predictor = Predictor(
@@ -185,6 +193,7 @@ class Trainer:
         if self.features is not None:
             train, validation = self.features.transform_images(train), self.features.transform_images(validation)
         task = Task(train.images.shape, train.class_counts(K))
+        train = self.plan.with_copies(train)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.spec.seed)
             model = models.family(self.choice.family)(task, options)

@@ -58,6 +58,13 @@ class LabeledImages:
         groups = None if self.groups is None else self.groups[chosen]
         return LabeledImages(self.images.subset(chosen), self.labels[chosen], self.hashes[chosen], groups)
 
+    def matching(self, others: LabeledImages) -> LabeledImages:
+        """Return the images that have the content of `others`, in the order of these; the rest of them are left out."""
+        order = np.argsort(self.hashes, kind="stable")
+        position = np.searchsorted(self.hashes, others.hashes, sorter=order).clip(max=max(0, len(self) - 1))
+        found = order[position] if len(self) else np.zeros(0, np.int64)
+        return self.subset(found[self.hashes[found] == others.hashes] if len(self) else found)
+
     @property
     def group_ids(self) -> Integers:
         """The group of each image, by default that of its exact duplicates, (N,)."""

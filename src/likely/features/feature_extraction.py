@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, final
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Generator, Tensor, nn
 
 from likely.base import FamilyOptions, Objective, Scorer
@@ -25,7 +26,10 @@ from likely.features.feature_extractors import (
     FeatureScaler,
     RandomConvolutions,
 )
+from likely.training.augment import N_UNIFORMS, augment
 from likely.training.device import tune_malloc
+from likely.training.options import AugmentOptions
+from likely.training.rng import hash_uniforms
 
 Progress = Callable[[int, int], None]
 
@@ -142,9 +146,9 @@ class FeaturePipeline(nn.Module):
         self.scaler.fit(self.unscaled(images, progress).to(self.device))
 
     @torch.inference_mode()
-    def transform_images(self, split: LabeledImages) -> LabeledImages:
+    def transform_images(self, split: LabeledImages, progress: Progress | None = None) -> LabeledImages:
         """Replace the images of a split by their scaled features."""
-        rows = self.scaler(self.unscaled(split.images).to(self.device)).cpu().numpy()
+        rows = self.scaler(self.unscaled(split.images, progress).to(self.device)).cpu().numpy()
         return replace(split, images=ArrayDataset(rows, split.images.name))
 
     def enable_cache(self) -> None:
@@ -195,6 +199,33 @@ class FeaturePipeline(nn.Module):
         if not len(pixels):
             return torch.zeros(0, self.extractor.n_features)
         return self.extractor.of_pixels(pixels.to(self.device)).cpu()
+
+
+@final
+class AugmentedImages(ImageDataset):
+    """Images of a split, cropped and flipped at random: a function of image, `seed` and `copy`, not of the order.
+
+    Moderate crops and flips, as in the training of the backbones themselves, keep the class.
+    """
+
+    options: ClassVar = AugmentOptions(shift=0, flip=True, crop=0.5)
+
+    def __init__(self, split: LabeledImages, seed: int, copy: int) -> None:
+        self._images, self._hashes, self._seed, self._copy = split.images, split.hashes, seed, copy
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._images.shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        u = hash_uniforms(self._seed, self._copy, self._hashes[np.asarray(indices, np.int64)], N_UNIFORMS)
+        return augment(self._images.batch(indices), u, self.options)
+
+    def name(self, i: int) -> str:
+        return self._images.name(i)
 
 
 class ImageScorer(Scorer):

@@ -19,8 +19,9 @@ from likely.networks.blocks import make_decoder, make_encoder
 from likely.options import Options
 
 Kind = Literal["pixels", "random", "autoencoder", "backbone"]
+_MAX_COPIED_IMAGES = 20_000  # images with augmented copies by default
 NO_BACKBONE: Final = "none"  # value of the option `backbone`
-_EMBEDDED_STAGES = 4  # default of the embedded backbones
+_EMBEDDED_STAGES = 8  # default of the embedded backbones: all
 
 
 class FeatureOptions(Options):
@@ -40,7 +41,13 @@ class FeatureOptions(Options):
     backbone_stages: int | None = Field(
         None,
         ge=1,
-        description="Number of last backbone stages whose features are concatenated. Default: 4 of lite0 and lite2, else 1.",
+        description="Number of last backbone stages whose features are concatenated. Default: all 8 of lite0, lite2; else 1.",
+    )
+    augmented_copies: int | None = Field(
+        None,
+        ge=0,
+        description="Copies of each training image, cropped and flipped at random, whose features a model in closed form is "
+        "fitted to as well. Default: 1 of a pretrained backbone for up to 20,000 images, else 0.",
     )
     feature_scaling: FeatureScaling | None = Field(
         None,
@@ -96,6 +103,11 @@ class FeatureOptions(Options):
     def stages(self) -> int:
         """Number of backbone stages, with the default resolved."""
         return self.backbone_stages or (_EMBEDDED_STAGES if self.backbone in VARIANTS else 1)
+
+    def n_copies(self, n_images: int) -> int:
+        """Return the number of augmented copies of each of n training images, with the default resolved."""
+        default = int(self.kind == "backbone" and n_images <= _MAX_COPIED_IMAGES)
+        return default if self.augmented_copies is None else self.augmented_copies
 
     @property
     def training_noise(self) -> float:

@@ -81,6 +81,11 @@ class Gaussian(
 
     On 8-bit pixels the density is averaged over uniform noise within each pixel's bin, in closed form:
     E_u log N(x + u) = log N(x) − BIN²/24 tr Σ⁻¹, a lower bound on the log-probability of the bin (Theis 2016, eq. 4).
+
+    The mean of n_c images is noisy, which adds tr(Σ⁻¹ S) / n_c to the expected squared distance of every image, S being the
+    sample covariance. Half of that is added to the scores of features with a tied covariance, where n_c is small relative to the
+    dimensions: otherwise they favor classes of many images (Moran & Murphy 1979, A Closer Look at Two Alternative Methods
+    of Statistical Discrimination).
     """
 
     options_type = GaussianOptions
@@ -102,6 +107,8 @@ class Gaussian(
         self.chosen_shrinkage: Tensor
         self.register_buffer("chosen_shrinkage", torch.tensor(0.0, dtype=torch.float64))
         self.chosen_shrinkage.fill_(_ESTIMATED if options.shrinkage is None else options.shrinkage)
+        self.effective_dims: Tensor  # tr(Σ⁻¹ S), 0 where scores are not corrected
+        self.register_buffer("effective_dims", torch.tensor(0.0, dtype=torch.float64))
         self._sums: ScatterStatistics | None = None
         # With a tied covariance scores are linear in x; for many classes of features float32 is sufficient and much faster.
         is_large = self.constants.max_float64_means < K * D
@@ -131,14 +138,15 @@ class Gaussian(
         return self._log_density(x).float()  # (B, K)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        return self._linear(self._centered(x)) if self.is_linear else _normalized(self._log_density(x))
+        scores = self._linear(self._centered(x)) if self.is_linear else _normalized(self._log_density(x))
+        return scores + self._score_correction().to(scores)
 
     def outputs(self, x: Tensor) -> ModelOutputs:
         z = self.embed(x)
         squared = self._squared_distance_of_embedding(z) if self._embeds_distances else self._squared_distance(x)
         L = self._log_normalizer() - 0.5 * squared
         return ModelOutputs(
-            log_scores=_normalized(L),
+            log_scores=_normalized(L + self._score_correction()),
             log_likelihood=L.float(),
             statistics=(squared / self.task.n_dims).sqrt().float()[..., None],
             latent=z,
@@ -183,6 +191,7 @@ class Gaussian(
         new.mean.copy_(mean)
         new.whitening.copy_(whitening)
         new.chosen_shrinkage.copy_(self.chosen_shrinkage)
+        new.effective_dims.copy_(self.effective_dims)
         new._precompute()
         return new.to(self.mean.device).train(self.training)
 
@@ -308,11 +317,18 @@ class Gaussian(
             whitening = self._shrunk_variance(sums.class_variances(self.constants.pseudo_count), n).rsqrt()
         else:
             freedom = sums.freedom[None] if self.covariance == "tied" else sums.count.clamp_min(1)
-            pairs = zip(sums.scatter, freedom, strict=True)
-            whitening = torch.stack([inverse_root(self._shrunk(S / n, n)) for S, n in pairs])
+            S = [scatter / n for scatter, n in zip(sums.scatter, freedom, strict=True)]
+            whitening = torch.stack([inverse_root(self._shrunk(each, n)) for each, n in zip(S, freedom, strict=True)])
+            if self.covariance == "tied" and self.task.domain is Domain.FEATURES:
+                self.effective_dims.copy_(((whitening[0] @ S[0]) * whitening[0]).sum())
         self.mean.copy_(sums.mean)
         self.whitening.copy_(whitening)
         self._precompute()
+
+    def _score_correction(self) -> Tensor:
+        """Return ½ tr(Σ⁻¹ S) / n_c, (K,) nats; 0 for a class without images."""
+        counts = torch.tensor(self.task.class_counts, dtype=torch.float64, device=self.mean.device)
+        return torch.where(counts > 0, 0.5 * self.effective_dims / counts.clamp_min(1), 0.0)
 
     @torch.no_grad()
     def _precompute(self) -> None:
