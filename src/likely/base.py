@@ -110,7 +110,8 @@ class ModelOutputs:
     `features` (B, F): features of the images that do not depend on the class, used in the same way; None without any.
     `latent` (B, d): embedding of the images in the space of `HasEmbedding.class_embeddings`; None without one.
     `log_odds_real` (B,): log p(real | x) / p(generated | x), nats; None for a model without a calibrated discriminator.
-    `distance` (B,): distance of each image to the nearest class; None for a model that leaves it to the statistics.
+    `distances` (B, n): distances of each image to the known images, components of its nonconformity; None for a model that
+    leaves them to the statistics.
     """
 
     log_scores: Tensor
@@ -119,7 +120,7 @@ class ModelOutputs:
     features: Tensor | None = None
     latent: Tensor | None = None
     log_odds_real: Tensor | None = None
-    distance: Tensor | None = None
+    distances: Tensor | None = None
 
     @classmethod
     def empty(cls, n_classes: int, n_statistics: int = 1) -> ModelOutputs:

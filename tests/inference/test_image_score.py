@@ -133,7 +133,7 @@ def test_the_distance_of_a_model_replaces_the_nonconformity():
 def with_distance(outputs, distance=0.0):
     """Return outputs with a distance to the nearest class, `distance` plus noise."""
     noise = torch.randn(len(outputs.log_scores), generator=torch.Generator().manual_seed(0))
-    return dataclasses.replace(outputs, distance=noise + distance)
+    return dataclasses.replace(outputs, distances=(noise + distance)[:, None])
 
 
 def random_components(seed, n):

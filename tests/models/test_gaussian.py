@@ -219,14 +219,14 @@ def test_shrinkage_without_validation_images_is_estimated():
 def test_distance_is_that_to_the_nearest_class(covariance):
     x, y = two_classes(1e3, n=300, apart=3.0, n_dims=3)
     model = fitted(x, y, covariance=covariance, shrinkage=0.0)
-    at_means = model.outputs(model.mean).distance
+    at_means = model.outputs(model.mean).distances[:, 0]
     assert_close(at_means, torch.zeros(2), atol=1e-4, rtol=0)
-    assert (model.outputs(x + 50).distance > model.outputs(x).distance.max()).all()
+    assert (model.outputs(x + 50).distances[:, 0] > model.outputs(x).distances[:, 0].max()).all()
 
 
 def test_models_of_pixels_leave_the_distance_to_the_statistics():
     x = torch.rand(20, 1, 2, 2, generator=torch.Generator().manual_seed(0))
-    assert fitted(x, torch.arange(20) % 2).outputs(x).distance is None
+    assert fitted(x, torch.arange(20) % 2).outputs(x).distances is None
 
 
 def test_images_far_from_every_class_have_the_smallest_p_value():
@@ -260,3 +260,22 @@ def test_outputs_agree_with_the_scores_of_unequal_classes():
     model = fitted(x[kept], y[kept])
     found = model.outputs(x).log_scores
     assert_close(found - found.amax(1, keepdim=True), (s := model.log_scores(x)) - s.amax(1, keepdim=True))
+
+
+def test_relative_distance_is_that_to_the_nearest_class_less_that_to_all_classes():
+    """With the covariance Σ + Σ_c π_c (mean_c − μ)(mean_c − μ)ᵀ written out."""
+    rng = torch.Generator().manual_seed(0)
+    y = torch.arange(90) % 3 * (torch.arange(90) < 60)
+    x = (
+        torch.randn(90, 5, generator=rng, dtype=torch.float64)
+        + torch.randn(3, 5, generator=rng, dtype=torch.float64)[y]
+    )
+    model = fitted(x, y)
+    new = torch.randn(7, 5, generator=rng, dtype=torch.float64)
+    fractions = torch.bincount(y) / len(y)
+    mean = fractions.double() @ model.mean
+    offsets = fractions.double().sqrt()[:, None] * (model.mean - mean)
+    within = torch.linalg.inv(model.whitening[0].mT @ model.whitening[0])
+    to_all = ((new - mean) @ torch.linalg.inv(within + offsets.mT @ offsets) * (new - mean)).sum(1)
+    distance, relative = model.outputs(new).distances.unbind(1)
+    assert_close(relative, distance - to_all.float(), rtol=1e-4, atol=1e-4)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs, concatenate
-from likely.inference.image_score import candidates
+from likely.inference.image_score import candidates, named_distances
 from likely.inference.known_unknowns import KnownUnknowns
 from likely.inference.nonconformity import NonconformityScore, Statistics, StatisticsOfTrueClass
 from likely.inference.posterior import entropy, log_posterior_uniform
@@ -21,8 +21,8 @@ class CalibrationData:
     """Values of N labeled images under their true classes `labels` (N,), to which a DecisionRule is fitted.
 
     `statistics` (N, D) are the true-class statistics, `surprisal` (N,) = −log p(y | x) under a uniform prior in nats,
-    `entropy` (N,) that of the posterior under a uniform prior. `distance` (N,) is the distance to the nearest class by a model
-    that computes it; else it is None, and `candidates` (N, m) are the most probable classes and `candidate_statistics`
+    `entropy` (N,) that of the posterior under a uniform prior. `distances` (N, n) are those of a model that computes them;
+    else they are None, and `candidates` (N, m) are the most probable classes and `candidate_statistics`
     (N, m, n) the statistics under them. `log_unknown_p` (N,) is the logarithm of the p-value that an image is like known
     unknown images, 0 without any. `log_scores` (N, K) may be left out to save memory.
     """
@@ -33,7 +33,7 @@ class CalibrationData:
     entropy: Tensor
     candidates: Tensor
     candidate_statistics: Tensor | None
-    distance: Tensor | None
+    distances: Tensor | None
     log_unknown_p: Tensor
     log_scores: Tensor | None
 
@@ -51,8 +51,8 @@ class CalibrationData:
             surprisal=none,
             entropy=none,
             candidates=classes,
-            candidate_statistics=statistics.by_class[index, classes] if outputs.distance is None else None,
-            distance=outputs.distance,
+            candidate_statistics=statistics.by_class[index, classes] if outputs.distances is None else None,
+            distances=outputs.distances,
             log_unknown_p=(known_unknowns or KnownUnknowns.none()).log_p_values(outputs),
             log_scores=scores,
         ).with_temperature(temperature)
@@ -94,11 +94,11 @@ class CalibrationData:
         The nonconformity score of a model with learned features contains the uncertainty between classes, to which the
         entropy would only add noise.
         """
-        if self.distance is not None:
-            return {"entropy": self.entropy, "distance": self.distance}
+        if self.distances is not None:
+            return {"entropy": self.entropy} | named_distances(self.distances)
         assert self.candidate_statistics is not None
         features = self.statistics[:, : self.statistics.shape[1] - self.candidate_statistics.shape[2]]
         pairs = zip(self.candidate_statistics.unbind(1), self.candidates.unbind(1), strict=True)
         scores = [nonconformity.score_true_class(torch.cat([features, v], 1), c) for v, c in pairs]
-        distance = torch.stack(scores, 1).amin(1)
-        return {"distance": distance} if features.shape[1] else {"entropy": self.entropy, "distance": distance}
+        distance = named_distances(torch.stack(scores, 1).amin(1, keepdim=True))
+        return distance if features.shape[1] else {"entropy": self.entropy} | distance

@@ -34,15 +34,20 @@ DEFAULT_OPTIONS = ImageScoreOptions()
 
 
 def components(outputs: ModelOutputs, log_posterior: Tensor, nonconformity: Tensor) -> dict[str, Tensor]:
-    """Return the components of the image score, (B,) each: the entropy of the posterior, and a distance.
+    """Return the components of the image score, (B,) each: the entropy of the posterior, and distances.
 
-    The distance is that of the model to the nearest class, or else the smallest `nonconformity` (B, K) among the candidate
+    The distances are those of the model, or else the smallest `nonconformity` (B, K) among the candidate
     classes. `log_posterior` (B, K) is that of a uniform prior.
     """
-    distance = outputs.distance
-    if distance is None:
-        distance = nonconformity.gather(1, candidates(outputs.log_scores)).amin(1)
-    return {"entropy": entropy(log_posterior), "distance": distance}
+    distances = outputs.distances
+    if distances is None:
+        distances = nonconformity.gather(1, candidates(outputs.log_scores)).amin(1, keepdim=True)
+    return {"entropy": entropy(log_posterior)} | named_distances(distances)
+
+
+def named_distances(distances: Tensor) -> dict[str, Tensor]:
+    """Return one or more distances (N, n) as components by name, (N,) each."""
+    return {f"distance_{i}": column for i, column in enumerate(distances.unbind(1))}
 
 
 def candidates(log_scores: Tensor) -> Tensor:

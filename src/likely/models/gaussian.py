@@ -83,9 +83,9 @@ class Gaussian(
     E_u log N(x + u) = log N(x) − BIN²/24 tr Σ⁻¹, a lower bound on the log-probability of the bin (Theis 2016, eq. 4).
 
     The mean of n_c images is noisy, which adds tr(Σ⁻¹ S) / n_c to the expected squared distance of every image, S being the
-    sample covariance. Half of that is added to the scores of features with a tied covariance, where n_c is small relative to the
-    dimensions: otherwise they favor classes of many images (Moran & Murphy 1979, A Closer Look at Two Alternative Methods
-    of Statistical Discrimination).
+    sample covariance. Half of that is added to the scores of features with a tied covariance, where n_c is small beside the
+    dimensions: otherwise they favor classes of many images (Moran & Murphy 1979, A Closer Look at Two Alternative Methods of
+    Statistical Discrimination).
     """
 
     options_type = GaussianOptions
@@ -116,6 +116,13 @@ class Gaussian(
         self.class_embedding: Tensor
         n_embedded = K if self._embeds_distances else 0
         self.register_buffer("class_embedding", torch.zeros(n_embedded, D, dtype=torch.float64), persistent=False)
+        self.background_mean: Tensor
+        self.background_projection: Tensor
+        n_background = K if self._has_background else 0
+        self.register_buffer("background_mean", torch.zeros(D, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "background_projection", torch.zeros(n_background, D, dtype=torch.float64), persistent=False
+        )
         self.weight: Tensor
         self.bias: Tensor
         self.register_buffer("weight", torch.zeros(K if self.is_linear else 0, D), persistent=False)
@@ -150,7 +157,7 @@ class Gaussian(
             log_likelihood=L.float(),
             statistics=(squared / self.task.n_dims).sqrt().float()[..., None],
             latent=z,
-            distance=squared.amin(1).float() if self.task.domain is Domain.FEATURES else None,
+            distances=self._distances(z, squared) if self.task.domain is Domain.FEATURES else None,
         )
 
     def sample(self, c: Tensor, *, rng: Generator | None = None) -> Tensor:
@@ -325,6 +332,20 @@ class Gaussian(
         self.whitening.copy_(whitening)
         self._precompute()
 
+    def _distances(self, z: Tensor, squared: Tensor) -> Tensor:
+        """Return distances min_c d_c, and with a tied covariance min_c d_c − d_0 as well, (B, 1) or (B, 2).
+
+        `squared` (B, K) are the squared Mahalanobis distances d_c (Lee 2018), and d_0 is that to all classes as one, of
+        covariance Σ + Σ_c π_c (mean_c − μ)(mean_c − μ)ᵀ about their mean μ (relative Mahalanobis distance, Ren 2021). `z`
+        (B, D) are embeddings, where the first term is the identity: d_0 = ‖z − z_μ‖² − ‖P (z − z_μ)‖² (Woodbury).
+        """
+        nearest = squared.amin(1, keepdim=True)
+        if self.covariance != "tied":
+            return nearest.float()
+        offset = z - self.background_mean
+        background = offset.square().sum(1) - (offset @ self.background_projection.mT).square().sum(1)
+        return torch.cat([nearest, nearest - background[:, None]], 1).float()
+
     def _score_correction(self) -> Tensor:
         """Return ½ tr(Σ⁻¹ S) / n_c, (K,) nats; 0 for a class without images."""
         counts = torch.tensor(self.task.class_counts, dtype=torch.float64, device=self.mean.device)
@@ -338,11 +359,23 @@ class Gaussian(
         """
         if self._embeds_distances:
             self.class_embedding.copy_(self.class_embeddings())
+        if self._has_background:
+            self._precompute_background()
         if self.is_linear:
             self.center.copy_(self.mean.mean(0))
             whitened_means = (self.mean - self.center) @ self.whitening[0].mT
             self.weight.copy_(whitened_means @ self.whitening[0])
             self.bias.copy_(-0.5 * whitened_means.square().sum(1))
+
+    def _precompute_background(self) -> None:
+        """Compute z_μ and P = C⁻¹ V, V being the class means √π_c (z_c − z_μ) and C Cᵀ = I + V Vᵀ."""
+        z = self.class_embeddings()
+        fractions = torch.tensor(self.task.class_counts, dtype=z.dtype, device=z.device)
+        fractions = fractions / fractions.sum().clamp_min(1)
+        self.background_mean.copy_(fractions @ z)
+        V = fractions.sqrt()[:, None] * (z - self.background_mean)
+        C = torch.linalg.cholesky(torch.eye(len(V), dtype=V.dtype, device=V.device) + V @ V.mT)
+        self.background_projection.copy_(torch.linalg.solve_triangular(C, V, upper=False))
 
     def _centered(self, x: Tensor) -> Tensor:
         """Subtract the mean of all classes before rounding to float32."""
@@ -369,6 +402,11 @@ class Gaussian(
             return squared.clamp_min(0)
         distances = [((x - m) @ W.mT).square().sum(1) for m, W in zip(mean, self.whitening, strict=True)]
         return torch.stack(distances, 1)
+
+    @property
+    def _has_background(self) -> bool:
+        """True if the distance to all classes as one is computed."""
+        return self.covariance == "tied" and self.task.domain is Domain.FEATURES
 
     @property
     def _embeds_distances(self) -> bool:
