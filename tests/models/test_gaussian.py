@@ -185,7 +185,7 @@ def test_imputed_pixels_maximize_the_likelihood(small_images):
     assert inside.any()
 
 
-def test_shrinkage_of_features_is_selected_on_validation_images():
+def test_shrinkage_of_features_is_selected_on_held_out_images():
     """Few images in many dimensions, with heavy tails that an estimate for normal ones does not allow for."""
     rng = np.random.default_rng(0)
     means, y = rng.standard_normal((6, 60)), np.arange(300) % 6
@@ -210,8 +210,8 @@ def test_shrinkage_of_features_is_selected_on_validation_images():
     assert found[free.predictor.model.shrinkage] == pytest.approx(best)
 
 
-def test_shrinkage_without_validation_images_is_estimated():
-    X, y = np.random.default_rng(0).standard_normal((9, 5)), np.arange(9) % 3
+def test_shrinkage_without_images_to_hold_out_is_estimated():
+    X, y = np.random.default_rng(0).standard_normal((6, 5)), np.arange(6) % 3
     assert Classifier("gaussian").fit(X, y).predictor_.model.shrinkage is None
 
 

@@ -62,8 +62,9 @@ DEFAULT_OPTIONS = CalibrationOptions()
 class FitPlan:
     """Images that a model is fitted to, and those that calibrate it.
 
-    `refits`: validation images select options, and then the model is fitted to them as well. This is affordable for models
-    of features that are fitted in closed form, as is scoring images in folds, each by a model of the other folds.
+    `refits`: one fold of training and validation images selects options, and then the model is fitted to all of them. This is
+    affordable for models of features that are fitted in closed form, as is scoring images in folds, each by a model of the
+    other folds.
     `cross_conformal`: the folds calibrate (cross-conformal prediction, Vovk 2015), and the model is fitted to the calibration
     images as well. Otherwise these have no influence on the model.
     `copies`: augmented copies of images, as vectors; a model that is fitted to an image is also fitted to its copies.
@@ -82,8 +83,19 @@ class FitPlan:
         are_enough = sum(counts[0]) >= DEFAULT_OPTIONS.min_validation_images and all(map(min, counts))
         return cls(refits, refits and not are_enough)
 
-    def selection_images(self, splits: Splits) -> LabeledImages:
-        """Return the images that the model is fitted to while validation images select its options."""
+    def selection_split(self, splits: Splits, seed: int) -> tuple[LabeledImages, LabeledImages]:
+        """Return the images that the model is fitted to while options are selected, and those that select them."""
+        if not self.refits:
+            return self.evaluable_images(splits), splits.validation
+        pool, generated = self.final_images(splits, generated=False).labeled(), splits.generated
+        is_held_out = group_folds(pool, DEFAULT_OPTIONS.n_folds, seed) == 0
+        train = pool.subset(np.flatnonzero(~is_held_out))
+        return concatenate([train, *([] if generated is None else [generated])]), pool.subset(
+            np.flatnonzero(is_held_out)
+        )
+
+    def evaluable_images(self, splits: Splits) -> LabeledImages:
+        """Return the images that a model may be fitted to if it is evaluated on the validation images."""
         return splits.training_images(calibration=self.cross_conformal)
 
     def final_images(self, splits: Splits, *, generated: bool = True) -> LabeledImages:

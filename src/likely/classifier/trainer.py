@@ -130,12 +130,13 @@ class Trainer:
             yield features.transform_images(augmented, progress)
 
     def finish(self) -> Predictor:
-        """Load the best weights so far, fit the model to validation images as well if planned, and calibrate."""
+        """Load the best weights so far, fit the model to all images with the selected options if planned, and calibrate."""
         self.state.load_best()
-        selected, calibration = self._model.eval(), self.splits.calibration
-        if self.plan.refits and len(self.splits.validation):
-            vectors = self.pipeline.vectors(self.plan.final_images(self.splits))
-            self._model = fit_like(self.pipeline, vectors, self.plan, len(self.classes), self.spec.seed)
+        evaluable, calibration = self._model.eval(), self.splits.calibration
+        if self.plan.refits:
+            evaluable = self._refitted(self.plan.evaluable_images(self.splits))
+            has_validation = len(self.splits.validation) > 0
+            self._model = self._refitted(self.plan.final_images(self.splits)) if has_validation else evaluable
         pipeline = self.pipeline
         splits = (self.splits.train, self.splits.validation, calibration)
         self.predictor = Predictor(
@@ -153,8 +154,12 @@ class Trainer:
                 self._model, pipeline.inputs(calibration.images), torch.from_numpy(calibration.labels)
             ),
         )
-        self.validation_predictor = replace(self.predictor, model=selected)
+        self.validation_predictor = replace(self.predictor, model=evaluable)
         return self.predictor
+
+    def _refitted(self, images: LabeledImages) -> Scorer:
+        """Fit a model with the selected options to other images."""
+        return fit_like(self.pipeline, self.pipeline.vectors(images), self.plan, len(self.classes), self.spec.seed)
 
     @property
     def pipeline(self) -> InputPipeline:
@@ -188,7 +193,7 @@ class Trainer:
         splits, K = self.splits, len(self.classes)
         options = self._options
         counts = self.plan.final_images(splits, generated=False).class_counts(K)
-        train, validation = self.plan.selection_images(splits), splits.validation
+        train, validation = self.plan.selection_split(splits, self.spec.seed)
         training = self.spec.training.with_defaults(options.training_defaults).resolve(len(train))
         if self.features is not None:
             train, validation = self.features.transform_images(train), self.features.transform_images(validation)

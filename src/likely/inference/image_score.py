@@ -111,6 +111,8 @@ class ImageScore:
 
     def __call__(self, components: Mapping[str, Tensor]) -> Tensor:
         """Return the scores of images from their components, (N,) each: (N,) float64."""
+        if not len(next(iter(components.values()))):  # outputs without images do not tell which components a model has
+            return torch.zeros(0, dtype=torch.float64)
         return torch.stack([each.neg_log_sf(components[name]) for name, each in self.references.items()]).sum(0)
 
     def linearized(self, components: Mapping[str, Tensor]) -> Tensor:
