@@ -101,7 +101,7 @@ def measured(args: argparse.Namespace, source: Source) -> dict[str, Any]:
     outputs = predictor.outputs(pixels)
     known, of_unknown = (
         predictor.decide(outputs, alpha=ALPHA),
-        unknown and predictor.conformal_output(unknown, alpha=ALPHA),
+        unknown and predictor.conformal_output(unknown.images, alpha=ALPHA),
     )
     found, rng = [], np.random.default_rng(SEED)
     for _ in range(N_DRAWS):

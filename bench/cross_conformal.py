@@ -174,7 +174,7 @@ class Folds:
         """Model of each fold, fitted to the images outside it."""
         pipeline, K = self.trainer.pipeline, len(self.trainer.classes)
         rest = (self.vectors.subset(np.flatnonzero(self.fold != k)) for k in range(DEFAULT_OPTIONS.n_folds))
-        return [fit_like(pipeline, vectors, K, self.trainer.spec.seed) for vectors in rest]
+        return [fit_like(pipeline, vectors, self.trainer.plan, K, self.trainer.spec.seed) for vectors in rest]
 
     @cached_property
     def scores(self) -> list[tuple[ImageScore, Floats]]:

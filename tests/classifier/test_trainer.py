@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binom
 
 from likely.classifier.calibration import DEFAULT_OPTIONS, FitPlan
-from likely.classifier.trainer import ModelSpec, Trainer
+from likely.classifier.trainer import ModelSpec, Trainer, most_regularized
 from likely.data.dataset import LabeledImages, concatenate
 from likely.data.image_dataset import ArrayDataset
 from likely.data.splits import Splits
@@ -159,3 +159,16 @@ def test_models_of_features_in_closed_form_are_refitted(family, kind, shape, ref
     images = LabeledImages(ArrayDataset(np.zeros((3, *shape), np.uint8), str), np.arange(3), np.arange(3))
     plan = FitPlan.choose(family, FeatureOptions(features=kind), Splits(images, images, images, None), K)
     assert (plan.refits, plan.cross_conformal) == (refits, refits)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "n", "chosen"),
+    [
+        ([0.9, 0.9, 0.9], 50, 2),
+        ([0.9, 0.89, 0.5], 50, 1),
+        ([0.5, 0.8, 0.9, 0.899, 0.7], 10_000, 3),
+        ([1.0, 0.99], 100, 0),
+    ],
+)
+def test_last_candidate_within_one_standard_error_is_selected(accuracies, n, chosen):
+    assert most_regularized(accuracies, n) == chosen

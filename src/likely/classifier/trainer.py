@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -60,6 +61,7 @@ class Trainer:
     state: TrainingState  # of the model, once its training has begun
     _model: Scorer
     _log_prior: Tensor
+    _selected: FamilyOptions | None = None
 
     def __init__(
         self,
@@ -159,7 +161,9 @@ class Trainer:
 
     def _refitted(self, images: LabeledImages) -> Scorer:
         """Fit a model with the selected options to other images."""
-        return fit_like(self.pipeline, self.pipeline.vectors(images), self.plan, len(self.classes), self.spec.seed)
+        unfitted = type(self._model)(self._model.task, self._selected or self._options)
+        pipeline = InputPipeline(to_device(unfitted, self.pipeline.device), self.features)
+        return fit_like(pipeline, pipeline.vectors(images), self.plan, len(self.classes), self.spec.seed)
 
     @property
     def pipeline(self) -> InputPipeline:
@@ -174,10 +178,7 @@ class Trainer:
         if self.resume is not None:
             self._restore(self.resume)
         elif isinstance(self._model, FitsInClosedForm):
-            for _ in fit_closed_form(self._model, self._loader(train, BATCH_SIZE, None).to(device)):
-                state.reset_ema()
-                if not state.objectives and not self._validate(validation):
-                    break  # without validation images, the first candidate is used
+            self._fit_candidates(self._model, train, validation)
         if state.objectives and device.type == "cpu":
             tune_malloc()
         loader = self._loader(train, options.batch_size or BATCH_SIZE, options.augment, options.labeled_fraction)
@@ -187,6 +188,19 @@ class Trainer:
             yield replace(step, validation=self._validate(validation)) if step.ends_epoch else step
             if state.progress.stale >= options.patience:
                 return
+
+    def _fit_candidates(self, model: FitsInClosedForm, train: LabeledImages, held_out: LabeledImages) -> None:
+        """Fit the candidates of a closed form, and keep the options of the one that held-out images select."""
+        accuracies, candidates = [], []
+        for _ in fit_closed_form(model, self._loader(train, BATCH_SIZE, None).to(self.pipeline.device)):
+            self.state.reset_ema()
+            found = {} if self.state.objectives else self._validate(held_out)
+            if not found:
+                break  # without held-out images, the first candidate is used
+            accuracies.append(found["accuracy"])
+            candidates.append(model.with_chosen(self._options))
+        if self.plan.refits and candidates:
+            self._selected = candidates[most_regularized(accuracies, len(held_out))]
 
     def _begin(self) -> tuple[LabeledImages, LabeledImages]:
         """Create the untrained model and its training state; return training and validation images as it takes them."""
@@ -251,3 +265,15 @@ class Trainer:
         }
         self.state.update_best(found["nll"])
         return found
+
+
+def most_regularized(accuracies: Sequence[float], n: int) -> int:
+    """Return the last candidate within one standard error of the best one, from accuracies on n images.
+
+    Candidates are ordered from least to most regularized. One-standard-error rule (Breiman 1984, Classification and Regression
+    Trees, section 3.4.3): a difference that held-out images do not show is not worth less regularization, which deployment
+    images, other than the held-out ones, would need.
+    """
+    best = max(accuracies)
+    tolerance = math.sqrt(best * (1 - best) / n)
+    return max(i for i, accuracy in enumerate(accuracies) if accuracy >= best - tolerance)
