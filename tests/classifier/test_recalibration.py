@@ -186,7 +186,7 @@ def test_one_image_of_each_group_calibrates(classifier, shifted):
     of_images = output(classifier, X).image_score.reshape(40, 3)
     assert len(scores) == 40
     assert all(int(torch.isin(of_group, scores).sum()) == 1 for of_group in of_images)
-    with pytest.raises(InvalidValueError, match="80"):
+    with pytest.raises(InvalidValueError, match="99"):
         classifier.calibrate(X, groups=groups, alpha=0.01)
 
 

@@ -114,7 +114,7 @@ def test_preprocessing_is_the_one_of_the_training():
     assert padded == ImageOptions(size=224, resize="pad", resample="bicubic", color="rgb")
 
 
-def test_embedded_backbones_have_four_depths_by_default_and_folders_one():
-    assert FeatureOptions(backbone="lite0").stages == 4
+def test_embedded_backbones_have_all_depths_by_default_and_folders_one():
+    assert FeatureOptions(backbone="lite0").stages == 8
     assert FeatureOptions(backbone="lite0", backbone_stages=2).stages == 2
     assert FeatureOptions(backbone="folder").stages == 1

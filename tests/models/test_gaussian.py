@@ -260,8 +260,8 @@ def test_scores_of_features_do_not_favor_classes_of_many_images():
 
 def test_outputs_agree_with_the_scores_of_unequal_classes():
     x, y = two_classes(0.0, n_dims=3)
-    kept = (y == 0) | (torch.arange(len(y)) < 40)
-    model = fitted(x[kept], y[kept])
+    used = (y == 0) | (torch.arange(len(y)) < 40)
+    model = fitted(x[used], y[used])
     found = model.outputs(x).log_scores
     assert_close(found - found.amax(1, keepdim=True), (s := model.log_scores(x)) - s.amax(1, keepdim=True))
 

@@ -275,5 +275,5 @@ def most_regularized(accuracies: Sequence[float], n: int) -> int:
     images, other than the held-out ones, would need.
     """
     best = max(accuracies)
-    tolerance = math.sqrt(best * (1 - best) / n)
+    tolerance = math.sqrt(max(0.0, best * (1 - best)) / n)  # weighted accuracies may exceed 1
     return max(i for i, accuracy in enumerate(accuracies) if accuracy >= best - tolerance)
