@@ -21,7 +21,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -42,6 +42,7 @@ from likely.data.image_dataset import ImageDataset
 from likely.data.loading import load_dataset
 from likely.evaluation import metrics
 from likely.features.feature_extraction import FeaturePipeline
+from likely.inference.decision import ConformalOutput
 
 RESULTS_FILE = RESULTS / "unknown_photographs.jsonl"
 FAR = ("grocery", "parking", "fruit-packages")
@@ -169,9 +170,14 @@ class Scores:
         assert self.predictor.format is not None
         return load_dataset(str(data), self.predictor.format, splits=("test",)).splits["test"].images
 
+    @lru_cache(maxsize=1)  # noqa: B019: one instance at a time
+    def output(self, images: ImageDataset) -> ConformalOutput:
+        """Return the decisions of the model."""
+        return self.predictor.conformal_output(images, alpha=ALPHA)
+
     def of(self, images: ImageDataset) -> dict[str, Floats]:
         """Return the score of each image by each method, (N,)."""
-        output = self.predictor.conformal_output(images, alpha=ALPHA)
+        output = self.output(images)
         assert output.log_likelihood is not None
         probability = self.softmax.predict_proba(self.features(images)).max(1)
         return {
@@ -182,11 +188,11 @@ class Scores:
 
     def predicted(self, images: ImageDataset) -> NDArray[np.int64]:
         """Return the predicted classes, (N,)."""
-        return self.predictor.conformal_output(images, alpha=ALPHA).predicted.numpy()
+        return self.output(images).predicted.numpy()
 
     def p_values(self, images: ImageDataset) -> Floats:
         """Return the p-value of each image, (N,)."""
-        return self.predictor.conformal_output(images, alpha=ALPHA).p_value.numpy()
+        return self.output(images).p_value.numpy()
 
     def features(self, images: ImageDataset) -> Floats:
         """Return the scaled features that the Gaussian sees, (N, D)."""
