@@ -26,7 +26,7 @@ class QuantizerOptions(Options):
     code_dims: int = Field(3, ge=1, description="Coordinates of a code: there are code_levels ^ code_dims codes.")
     width: int = Field(32, ge=4, description="Channels of the tokenizer's first convolution.")
     depth: int = Field(1, ge=0, description="Residual blocks of the tokenizer at the lowest resolution.")
-    class_weight: float = Field(0.5, ge=0, description="Weight of the cross-entropy on the quantized grid.")
+    class_weight: float = Field(1.0, ge=0, description="Weight of the cross-entropy on the quantized grid.")
     masked_fraction: float = Field(0.25, ge=0, le=1, description="Fraction of masked training images.")
 
 
