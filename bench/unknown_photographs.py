@@ -170,7 +170,7 @@ class Scores:
         assert self.predictor.format is not None
         return load_dataset(str(data), self.predictor.format, splits=("test",)).splits["test"].images
 
-    @lru_cache(maxsize=1)  # noqa: B019: one instance at a time
+    @lru_cache(maxsize=1)  # noqa: B019 (one instance at a time)
     def output(self, images: ImageDataset) -> ConformalOutput:
         """Return the decisions of the model."""
         return self.predictor.conformal_output(images, alpha=ALPHA)
