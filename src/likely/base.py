@@ -104,7 +104,7 @@ class Task:
 class ModelOutputs:
     """Outputs of a model for B images: everything that a prediction is computed from, after a single pass.
 
-    `log_scores` (B, K): log p(x | c) up to one constant per image, nats.
+    `log_scores` (B, K): log p(x | c), plus a correction per class if any, up to one constant per image, nats.
     `log_likelihood` (B, K): log p(x | c), nats; None for a model without a likelihood.
     `statistics` (B, K, n): n statistics of each image under each class, from which nonconformity scores are computed.
     `features` (B, F): features of the images that do not depend on the class, used in the same way; None without any.
@@ -240,6 +240,11 @@ class GenerativeModel(Scorer):
     def likelihood_type(self) -> LikelihoodType:
         """Kind and domain of the value that `log_likelihood` returns."""
         return LikelihoodType(self.likelihood_kind, self.task.domain)
+
+    @property
+    def score_correction(self) -> Tensor:
+        """Correction of the scores for the noise of fitted parameters, (K,) nats: scores are L plus it, up to a constant."""
+        return torch.zeros_like(self.log_prior)
 
     @abstractmethod
     def log_likelihood(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:

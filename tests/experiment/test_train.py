@@ -311,7 +311,7 @@ def test_photographs_are_trained_on_features_of_the_embedded_backbone_by_default
             write_image(tmp_path / name / f"{i}.png", pixels)
     setup = prepare(TrainConfig(data=str(tmp_path), model="auto"))
     config = setup.config
-    assert (config.model, config.features.backbone, config.features.backbone_stages) == ("gaussian", "lite0", 4)
+    assert (config.model, config.features.backbone, config.features.backbone_stages) == ("gaussian", "lite0", 8)
     assert (config.images.size, config.images.resize, config.images.resample) == ((224, 224), "crop", "bicubic")
     assert setup.dataset.format.resample == "bicubic"
     assert "lite0" in setup.choice.reason

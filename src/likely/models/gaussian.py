@@ -147,15 +147,16 @@ class Gaussian(
         return self._log_density(x).float()  # (B, K)
 
     def log_scores(self, x: Tensor, *, rng: Generator | None = None) -> Tensor:
-        scores = self._linear(self._centered(x)) if self.is_linear else _normalized(self._log_density(x))
-        return scores + self._score_correction().to(scores)
+        if self.is_linear:
+            return self._linear(self._centered(x)) + self.score_correction.float()
+        return _normalized(self._log_density(x) + self.score_correction)
 
     def outputs(self, x: Tensor) -> ModelOutputs:
         z = self.embed(x)
         squared = self._squared_distance_of_embedding(z) if self._embeds_distances else self._squared_distance(x)
         L = self._log_normalizer() - 0.5 * squared
         return ModelOutputs(
-            log_scores=_normalized(L + self._score_correction()),
+            log_scores=_normalized(L + self.score_correction),
             log_likelihood=L.float(),
             statistics=(squared / self.task.n_dims).sqrt().float()[..., None],
             latent=z,
@@ -348,8 +349,9 @@ class Gaussian(
         background = offset.square().sum(1) - (offset @ self.background_projection.mT).square().sum(1)
         return torch.cat([nearest, nearest - background[:, None]], 1).float()
 
-    def _score_correction(self) -> Tensor:
-        """Return ½ tr(Σ⁻¹ S) / n_c, (K,) nats; 0 for a class without images."""
+    @property
+    def score_correction(self) -> Tensor:
+        """½ tr(Σ⁻¹ S) / n_c, (K,) nats; 0 for a class without images."""
         counts = torch.tensor(self.task.class_counts, dtype=torch.float64, device=self.mean.device)
         return torch.where(counts > 0, 0.5 * self.effective_dims / counts.clamp_min(1), 0.0)
 
