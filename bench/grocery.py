@@ -1,8 +1,9 @@
 """Shop products (Klasson 2019): the Gaussian model of backbone features against scikit-learn classifiers of the same features.
 
-    python bench/grocery.py $DATA/grocery --backbone $DATA/backbones/mobilenet_v2_1.0_224 --out /tmp/photos
+    python bench/grocery.py $DATA/grocery --out /tmp/photos
 
-The validation split selects the hyperparameters of all classifiers. Appends one line per seed to
+The validation split selects the hyperparameters of the scikit-learn classifiers, which are then fitted to training and
+validation images, as the Gaussian is. Appends one line per seed to
 bench/results/grocery.jsonl, unless it exists, and writes the table next to it.
 """
 
@@ -65,9 +66,9 @@ def shop_arguments(description: str | None) -> argparse.Namespace:
     """Parse the arguments of a benchmark of products; set the threads and a feature cache of its own."""
     parser = arguments(description)
     parser.add_argument("data", type=Path, help="Grocery Store data set")
-    parser.add_argument("--backbone", required=True, help="folder of a pretrained network")
+    parser.add_argument("--backbone", default="lite0", help="as for `likely train` (default lite0)")
     parser.add_argument(
-        "--stages", type=int, default=4, help="stages of the backbone whose features are used (default 4)"
+        "--stages", type=int, default=8, help="stages of the backbone whose features are used (default 8)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for trained models and cached features")
     args = parser.parse_args()
@@ -165,9 +166,11 @@ def competitors(splits: Mapping[str, FeatureSplit]) -> Iterator[tuple[str, str, 
         for scaling, scale in SCALINGS.items():
             for value in values:
                 fitted = make_pipeline(scale(), make(value)).fit(train.X, train.y)
-                tried.append((fitted.score(validation.X, validation.y), scaling, value, fitted))
-        _, scaling, value, best = max(tried, key=lambda each: each[0])
-        yield name, f"{scaling}, {value:g}", best
+                tried.append((fitted.score(validation.X, validation.y), scaling, value))
+        _, scaling, value = max(tried, key=lambda each: each[0])
+        refitted = make_pipeline(SCALINGS[scaling](), make(value))
+        both = np.concatenate([train.X, validation.X]), np.concatenate([train.y, validation.y])
+        yield name, f"{scaling}, {value:g}", refitted.fit(*both)
 
 
 def compared(predictor: Predictor, splits: Mapping[str, FeatureSplit]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from likely.options import Options
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 TENSORS, DOCUMENT = "model.safetensors", "model.json"
 Json: TypeAlias = dict[str, Any]
 

@@ -108,7 +108,7 @@ def calibration_phrase(size: CalibrationSize) -> str:
     if not size.n_calibrating:
         return "There are too few images to calibrate p-values."
     one = f"one image of each of {plural(size.n_calibrating, 'group')}, of {plural(size.n, 'image')}"
-    by = one if size.is_by_group else plural(size.n_calibrating, "image")
+    by = one if size.is_by_group and size.n_calibrating < size.n else plural(size.n_calibrating, "image")
     return f"The p-values are calibrated by {by} ({size.method})."
 
 
