@@ -43,7 +43,7 @@ class LabelCheck:
                 seed=self.config.seed,
             )
             rest = np.setdiff1d(np.arange(len(self.splits.train)), held_out)
-            splits = replace(self.splits, train=self.splits.train.subset(rest))
+            splits = replace(self.splits, train=self.splits.train.subset(rest), unknown=None)
             trainer = Trainer(spec, splits, self.dataset.classes, self.dataset.format)
             predictors.append((yield from trainer.steps()))
             if trainer.features is not None:
