@@ -231,7 +231,7 @@ def test_groups_are_on_one_side_of_every_fold_of_the_label_check_and_classes_of_
     none = images.subset([])
     dataset = Dataset("made", ("a", "b", "few"), images, None, None, (), ImageFormat(channels=1, height=8, width=8))
     config = TrainConfig(data="made", training=TrainingOptions(epochs=2, batch_size=36, threads=1), label_check_folds=3)
-    splits = Splits(images, none, none, None, unknown=images)  # which the classifiers do not learn from
+    splits = Splits(images, none, none, None, unknown=images.images)  # which the classifiers do not learn from
     steps = LabelCheck(config, dataset, splits).fold_classifiers()
     classifiers = returned_by(steps)
     trained_on = np.array([np.isin(images.hashes, each.hashes) for each in classifiers])  # (folds, N)
