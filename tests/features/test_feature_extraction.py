@@ -17,7 +17,7 @@ from likely.data.splits import make_splits
 from likely.evaluation.evaluate import N_TIMED, evaluate
 from likely.evaluation.metrics import auroc
 from likely.exceptions import UnsupportedError
-from likely.features.feature_extraction import AugmentedImages
+from likely.features.feature_extraction import augmented_images
 from likely.features.feature_extractors import FeatureOptions, RandomConvolutions
 
 IMAGES, LABELS = (array[:300] for array in (load_digits().images / 16, load_digits().target))
@@ -194,9 +194,9 @@ def trained(dataset, splits):
 def test_augmented_copy_of_an_image_depends_on_its_content_alone():
     images = arrays.labeled_dataset(IMAGES[:6], LABELS[:6], DIGITS, ImageOptions()).train
     assert images is not None
-    copy, other = AugmentedImages(images, seed=1, copy=0), AugmentedImages(images, seed=1, copy=1)
+    copy, other = augmented_images(images, seed=1, copy=0), augmented_images(images, seed=1, copy=1)
     order = np.array([4, 0, 5])
-    assert torch.equal(AugmentedImages(images.subset(order), seed=1, copy=0).batch(range(3)), copy.batch(order))
+    assert torch.equal(augmented_images(images.subset(order), seed=1, copy=0).batch(range(3)), copy.batch(order))
     assert copy.shape == images.images.shape
     assert not torch.equal(copy.batch(range(6)), other.batch(range(6)))
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from likely import models
-from likely.base import FitsInClosedForm, Scorer, Task
+from likely.base import FamilyOptions, FitsInClosedForm, Scorer, Task
 from likely.classifier.inputs import BATCH_SIZE, InputPipeline, to_masks
 from likely.classifier.predictor import Predictor
 from likely.classifier.scoring import model_outputs
@@ -68,11 +68,13 @@ class FitPlan:
     `cross_conformal`: the folds calibrate (cross-conformal prediction, Vovk 2015), and the model is fitted to the calibration
     images as well. Otherwise these have no influence on the model.
     `copies`: augmented copies of images, as vectors; a model that is fitted to an image is also fitted to its copies.
+    `options`: those of the family that held-out images selected, once they have.
     """
 
     refits: bool
     cross_conformal: bool
     copies: tuple[LabeledImages, ...] = ()
+    options: FamilyOptions | None = None
 
     @classmethod
     def choose(cls, family: str, features: FeatureOptions, splits: Splits, K: int) -> FitPlan:
@@ -113,22 +115,23 @@ def calibrate(pipeline: InputPipeline, splits: Splits, log_prior: Tensor, seed: 
     Nonconformity scores also use statistics of training images where the model has features of its own.
     """
     calibrator = _Calibrator(pipeline, log_prior, seed, splits.unknown)
+    unknowns = calibrator.known_unknowns(pipeline.model)
     folds, T = calibrator.out_of_fold_data(splits, plan) if plan.refits else ([], 1.0)
     if len(folds) > 1:
         folds, T = _with_pooled_temperature(folds, log_prior, T)
         if plan.cross_conformal:
             rule = DecisionRule.fit_cross_conformal(folds, log_prior, T)
-            return replace(rule, known_unknowns=calibrator.known_unknowns(pipeline.model))
+            return replace(rule, known_unknowns=unknowns)
         before = CalibrationData.concatenate(folds)
     else:
-        before, T = calibrator.held_out_data(splits, plan)
+        before, T = calibrator.held_out_data(splits, plan, unknowns)
     # Without folds, the images are very few, and the model was fitted to all of them.
     held_out = splits.calibration.subset([]) if plan.cross_conformal else splits.calibration
     calibration = held_out.subset(held_out.one_per_group(seed))
-    now = calibrator.data(pipeline.model, calibration, T)
+    now = calibrator.data(pipeline.model, calibration, T, unknowns)
     training = None if plan.refits else calibrator.training_statistics(splits.train)
     rule = DecisionRule.fit(before, now, log_prior, T, training)
-    return replace(rule, known_unknowns=calibrator.known_unknowns(pipeline.model))
+    return replace(rule, known_unknowns=unknowns)
 
 
 def fit_like(pipeline: InputPipeline, vectors: LabeledImages, plan: FitPlan, K: int, seed: int) -> Scorer:
@@ -136,7 +139,7 @@ def fit_like(pipeline: InputPipeline, vectors: LabeledImages, plan: FitPlan, K: 
     like = pipeline.model
     assert isinstance(like, FitsInClosedForm)
     task = Task(vectors.images.shape, vectors.class_counts(K))
-    model = to_device(type(like)(task, like.with_chosen(like.options)), pipeline.device)
+    model = to_device(type(like)(task, plan.options or like.with_chosen(like.options)), pipeline.device)
     vectors = plan.with_copies(vectors)
     loader = ShuffledBatches(vectors.images, vectors.labels, batch_size=BATCH_SIZE, seed=seed, augment=None)
     next(fit_closed_form(model, loader.to(pipeline.device)))  # the first candidate has the options given
@@ -165,9 +168,14 @@ def calibrate_for_mask(
     )
 
 
+def n_for_temperature(K: int) -> int:
+    """Return the number of images that the temperature of K classes is fitted to, if there are as many."""
+    return max(DEFAULT_OPTIONS.min_images_for_temperature, DEFAULT_OPTIONS.max_scores_for_temperature // K)
+
+
 def subsample(images: LabeledImages, K: int, seed: int) -> LabeledImages:
     """Return all images, or a random subset whose scores under K classes fit into memory."""
-    n = max(DEFAULT_OPTIONS.min_images_for_temperature, DEFAULT_OPTIONS.max_scores_for_temperature // K)
+    n = n_for_temperature(K)
     return images if len(images) <= n else images.subset(np.random.default_rng(seed).permutation(len(images))[:n])
 
 
@@ -200,23 +208,24 @@ class _Calibrator:
         assert latent is not None  # the trainer requires an embedding
         return KnownUnknowns.fit(latent.float())
 
-    def held_out_data(self, splits: Splits, plan: FitPlan) -> tuple[CalibrationData, float]:
+    def held_out_data(self, splits: Splits, plan: FitPlan, unknowns: KnownUnknowns) -> tuple[CalibrationData, float]:
         """Return calibration data of validation images and the temperature, or of training images if none are held out."""
         enough, model = len(splits.validation) > 0 and not plan.refits, self.pipeline.model
         held_out = splits.validation if enough else splits.train.labeled()
         T = self.fit_temperature(model, held_out)
         T = T if enough else max(1.0, T)  # confidence on training images does not justify sharper posteriors
-        return self.data(model, held_out, T), T
+        return self.data(model, held_out, T, unknowns), T
 
-    def data(self, model: Scorer, images: LabeledImages, temperature: float) -> CalibrationData:
-        """Return the calibration data of labeled images under `model`, which takes the same inputs."""
+    def data(
+        self, model: Scorer, images: LabeledImages, temperature: float, unknowns: KnownUnknowns
+    ) -> CalibrationData:
+        """Return the calibration data of labeled images under `model`, in whose embedding the unknown images are."""
         few, pieces = len(images) * self.K <= DEFAULT_OPTIONS.max_scores, []
-        known_unknowns = self.known_unknowns(model)
         for start in range(0, max(1, len(images)), BATCH_SIZE):
             block = images.subset(np.arange(start, min(start + BATCH_SIZE, len(images))))
             with torch.inference_mode():
                 found = model_outputs(model, self.pipeline.model_inputs(block.images))
-            piece = CalibrationData.from_outputs(found, torch.from_numpy(block.labels), temperature, known_unknowns)
+            piece = CalibrationData.from_outputs(found, torch.from_numpy(block.labels), temperature, unknowns)
             pieces.append(piece if few else piece.without_scores())
         return CalibrationData.concatenate(pieces)
 
@@ -240,7 +249,7 @@ class _Calibrator:
             model = fit_like(self.pipeline, others, plan, self.K, self.seed)
             held_out = pool.subset(sample[fold[sample] == k])
             T = T if pieces else self.fit_temperature(model, held_out)
-            pieces.append(self.data(model, held_out, T))
+            pieces.append(self.data(model, held_out, T, self.known_unknowns(model)))
         scores_fit = sum(len(piece.labels) for piece in pieces) * self.K <= DEFAULT_OPTIONS.max_scores
         return pieces if scores_fit else [piece.without_scores() for piece in pieces], T
 

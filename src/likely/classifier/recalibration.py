@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from likely.base import ModelOutputs
-from likely.classifier.calibration import DEFAULT_OPTIONS
+from likely.classifier.calibration import n_for_temperature
 from likely.classifier.predictor import Predictor, require_level
 from likely.data.dataset import LabeledImages
 from likely.exceptions import InvalidValueError
+from likely.inference.conformal import n_for_level
 from likely.inference.decision import TrueClassScores
 from likely.inference.posterior import log_posterior_uniform
 from likely.inference.temperature_scaling import fit_temperature
@@ -112,8 +113,7 @@ def _scores(
     predictor: Predictor, images: LabeledImages, alpha: float, progress: Callable[[int, int], None] | None
 ) -> Iterator[_Scores]:
     """Yield the scores of images in batches, with as many log scores as the temperature is fitted to."""
-    options, n_done = DEFAULT_OPTIONS, 0
-    n_left = max(options.min_images_for_temperature, options.max_scores_for_temperature // len(predictor.labels))
+    n_done, n_left = 0, n_for_temperature(len(predictor.labels))
     for block, outputs in predictor.batches(images.images):
         y = torch.from_numpy(images.labels[n_done : n_done + len(block)])
         found = _Scores.of(predictor, outputs, y, alpha)
@@ -135,7 +135,7 @@ def _temperature(predictor: Predictor, found: _Scores) -> float:
 
 
 def _require_enough(n_unseen: int, n: int, alpha: float) -> None:
-    needed = max(1, math.ceil(1 / alpha - 1 - 1e-9))
+    needed = max(1, n_for_level(alpha))
     if n_unseen >= needed:
         return
     others = f", and the model was trained on {n - n_unseen:,} others" if n_unseen < n else ""

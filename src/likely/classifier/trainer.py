@@ -22,7 +22,7 @@ from likely.data.dataset import LabeledImages
 from likely.data.preprocessing import ImageFormat
 from likely.data.splits import Splits
 from likely.exceptions import CheckpointError, UnsupportedError
-from likely.features.feature_extraction import AugmentedImages, FeaturePipeline, Progress
+from likely.features.feature_extraction import FeaturePipeline, Progress, augmented_images
 from likely.features.feature_extractors import FeatureOptions
 from likely.inference.temperature_scaling import fit_temperature, nll, weights
 from likely.options import DEFAULT_MODEL, Options
@@ -61,7 +61,6 @@ class Trainer:
     state: TrainingState  # of the model, once its training has begun
     _model: Scorer
     _log_prior: Tensor
-    _selected: FamilyOptions | None = None
 
     def __init__(
         self,
@@ -128,7 +127,7 @@ class Trainer:
         """Yield the features of the augmented copies of all images that a model in closed form may be fitted to."""
         images = self.splits.training_images(calibration=True, validation=True, generated=False).labeled()
         for copy in range(features.options.n_copies(len(images)) if self.plan.refits else 0):
-            augmented = replace(images, images=AugmentedImages(images, self.spec.seed, copy))
+            augmented = replace(images, images=augmented_images(images, self.spec.seed, copy))
             yield features.transform_images(augmented, progress)
 
     def finish(self) -> Predictor:
@@ -161,9 +160,7 @@ class Trainer:
 
     def _refitted(self, images: LabeledImages) -> Scorer:
         """Fit a model with the selected options to other images."""
-        unfitted = type(self._model)(self._model.task, self._selected or self._options)
-        pipeline = InputPipeline(to_device(unfitted, self.pipeline.device), self.features)
-        return fit_like(pipeline, pipeline.vectors(images), self.plan, len(self.classes), self.spec.seed)
+        return fit_like(self.pipeline, self.pipeline.vectors(images), self.plan, len(self.classes), self.spec.seed)
 
     @property
     def pipeline(self) -> InputPipeline:
@@ -200,7 +197,7 @@ class Trainer:
             accuracies.append(found["accuracy"])
             candidates.append(model.with_chosen(self._options))
         if self.plan.refits and candidates:
-            self._selected = candidates[most_regularized(accuracies, len(held_out))]
+            self.plan = replace(self.plan, options=candidates[most_regularized(accuracies, len(held_out))])
 
     def _begin(self) -> tuple[LabeledImages, LabeledImages]:
         """Create the untrained model and its training state; return training and validation images as it takes them."""

@@ -128,6 +128,34 @@ class LazyImages(ImageDataset):
 
 
 @final
+class TransformedImages(ImageDataset):
+    """Images of another collection, changed by a function of a batch and its indices when the batch is read."""
+
+    def __init__(
+        self,
+        images: ImageDataset,
+        transform: Callable[[Tensor, Array], Tensor],
+        name: Callable[[int], str] | None = None,
+    ) -> None:
+        """Take the names of `images` unless `name` gives others."""
+        self._images, self._transform, self._name = images, transform, name or images.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._images.shape
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def batch(self, indices: ArrayLike) -> Tensor:
+        requested = np.asarray(indices, np.int64)
+        return self._transform(self._images.batch(requested), requested)
+
+    def name(self, i: int) -> str:
+        return self._name(i)
+
+
+@final
 class _Subset(ImageDataset):
     """View of some images of another collection."""
 

@@ -11,16 +11,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torch.nn import functional as F
 
-from likely.data.image_dataset import ImageDataset
+from likely.data.image_dataset import ImageDataset, TransformedImages
 from likely.data.preprocessing import to_pil
 from likely.exceptions import InvalidValueError, did_you_mean
 
@@ -69,37 +69,14 @@ def corrupted(images: ImageDataset, name: str, strength: int, seed: int) -> Imag
     CORRUPTIONS[name].amount(strength)  # raises now, not at the first batch
     if len(images.shape) != 3:
         raise InvalidValueError(f"{name} applies to images; these are vectors of {images.shape[0]} numbers")
-    return _Corrupted(images, name, strength, seed)
 
+    def damaged(pixels: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        found = pixels.numpy().copy()
+        for row, i in enumerate(indices.tolist()):
+            found[row] = CORRUPTIONS[name](found[row, None], strength, np.random.default_rng((seed, i)))[0]
+        return torch.from_numpy(found)
 
-@final
-class _Corrupted(ImageDataset):
-    """Another collection's images, damaged."""
-
-    def __init__(self, images: ImageDataset, name: str, strength: int, seed: int) -> None:
-        self._images = images
-        self._kind = name
-        self._strength = strength
-        self._seed = seed
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._images.shape
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def batch(self, indices: ArrayLike) -> Tensor:
-        wanted = np.asarray(indices, np.int64)
-        pixels = self._images.batch(wanted).numpy()
-        damaged = np.empty_like(pixels)
-        for place, i in enumerate(wanted.tolist()):
-            rng = np.random.default_rng((self._seed, i))
-            damaged[place] = CORRUPTIONS[self._kind](pixels[place, None], self._strength, rng)[0]
-        return torch.from_numpy(damaged)
-
-    def name(self, i: int) -> str:
-        return f"{self._images.name(i)} ({self._kind} {self._strength})"
+    return TransformedImages(images, damaged, lambda i: f"{images.name(i)} ({name} {strength})")
 
 
 # --- one image (C, H, W), an amount, and where there is chance, random numbers ----------------------------------------

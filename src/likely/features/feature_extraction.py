@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any, ClassVar, NamedTuple, Self, final
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
 from likely.base import FamilyOptions, Objective, Scorer
 from likely.data.dataset import LabeledImages
-from likely.data.image_dataset import ArrayDataset, ImageDataset, prefetch
+from likely.data.image_dataset import ArrayDataset, ImageDataset, TransformedImages, prefetch
 from likely.exceptions import CheckpointError, InvalidValueError
 from likely.features.backbone import Backbone
 from likely.features.cache import FeatureCache
@@ -32,6 +32,7 @@ from likely.training.options import AugmentOptions
 from likely.training.rng import hash_uniforms
 
 Progress = Callable[[int, int], None]
+AUGMENTATION: Final = AugmentOptions(shift=0, flip=True, crop=0.5)  # of copies of training images
 
 
 class ModelInput(NamedTuple):
@@ -201,31 +202,16 @@ class FeaturePipeline(nn.Module):
         return self.extractor.of_pixels(pixels.to(self.device)).cpu()
 
 
-@final
-class AugmentedImages(ImageDataset):
-    """Images of a split, cropped and flipped at random: a function of image, `seed` and `copy`, not of the order.
+def augmented_images(split: LabeledImages, seed: int, copy: int) -> ImageDataset:
+    """Return the images of a split, cropped and flipped at random: a function of image, `seed` and `copy`, not of the order.
 
     Moderate crops and flips, as in the training of the backbones themselves, keep the class.
     """
 
-    options: ClassVar = AugmentOptions(shift=0, flip=True, crop=0.5)
+    def augmented(pixels: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        return augment(pixels, hash_uniforms(seed, copy, split.hashes[indices], N_UNIFORMS), AUGMENTATION)
 
-    def __init__(self, split: LabeledImages, seed: int, copy: int) -> None:
-        self._images, self._hashes, self._seed, self._copy = split.images, split.hashes, seed, copy
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._images.shape
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def batch(self, indices: ArrayLike) -> Tensor:
-        u = hash_uniforms(self._seed, self._copy, self._hashes[np.asarray(indices, np.int64)], N_UNIFORMS)
-        return augment(self._images.batch(indices), u, self.options)
-
-    def name(self, i: int) -> str:
-        return self._images.name(i)
+    return TransformedImages(split.images, augmented)
 
 
 class ImageScorer(Scorer):

@@ -144,6 +144,11 @@ class ConformalCalibrator:
         return small if small.sum() >= 1 / alpha else eligible
 
 
+def n_for_level(alpha: float) -> int:
+    """Return the number of calibration images from which on a p-value, at least 1 / (n + 1), can reach `alpha`."""
+    return math.ceil(1 / alpha - 1 - 1e-9)
+
+
 @dataclass(frozen=True)
 class ImageCalibrator:
     """Conformal p-value of an image: the rank of its score among calibration images of all classes (Bates 2021).
@@ -173,7 +178,7 @@ class ImageCalibrator:
 
     def n_missing(self, alpha: float) -> int:
         """Return the number of further calibration images for which p ≤ α is possible."""
-        return max(0, math.ceil(1 / alpha - 1 - 1e-9) - math.floor(float(self.weights.sum()) + 1e-9))
+        return max(0, n_for_level(alpha) - math.floor(float(self.weights.sum()) + 1e-9))
 
     def p_values(self, scores: Tensor, alpha: float) -> Tensor:
         """Return the p-values of images from their scores, (N,) -> (N,); NaN if no p ≤ α is possible."""

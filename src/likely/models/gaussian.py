@@ -111,6 +111,8 @@ class Gaussian(
         self.chosen_shrinkage.fill_(_ESTIMATED if options.shrinkage is None else options.shrinkage)
         self.effective_dims: Tensor  # tr(Σ⁻¹ S), 0 where scores are not corrected
         self.register_buffer("effective_dims", torch.tensor(0.0, dtype=torch.float64))
+        self.correction: Tensor
+        self.register_buffer("correction", torch.zeros(K, dtype=torch.float64), persistent=False)
         self._sums: ScatterStatistics | None = None
         # With a tied covariance scores are linear in x; for many classes of features float32 is sufficient and much faster.
         is_large = self.constants.max_float64_means < K * D
@@ -352,8 +354,7 @@ class Gaussian(
     @property
     def score_correction(self) -> Tensor:
         """½ tr(Σ⁻¹ S) / n_c, (K,) nats; 0 for a class without images."""
-        counts = torch.tensor(self.task.class_counts, dtype=torch.float64, device=self.mean.device)
-        return torch.where(counts > 0, 0.5 * self.effective_dims / counts.clamp_min(1), 0.0)
+        return self.correction
 
     @torch.no_grad()
     def _precompute(self) -> None:
@@ -361,21 +362,22 @@ class Gaussian(
 
         Linear scores are a_c · x + b_c = −½ ‖W (x − mean_c)‖² + ½ ‖W x‖², a_c = Wᵀ W mean_c, for centered x and means.
         """
-        if self._embeds_distances:
-            self.class_embedding.copy_(self.class_embeddings())
-        if self._has_background:
-            self._precompute_background()
+        counts = torch.tensor(self.task.class_counts, dtype=torch.float64, device=self.mean.device)
+        self.correction.copy_(torch.where(counts > 0, 0.5 * self.effective_dims / counts.clamp_min(1), 0.0))
+        if self._embeds_distances or self._has_background:
+            z = self.class_embeddings()
+            if self._embeds_distances:
+                self.class_embedding.copy_(z)
+            if self._has_background:
+                self._precompute_background(z, counts / counts.sum().clamp_min(1))
         if self.is_linear:
             self.center.copy_(self.mean.mean(0))
             whitened_means = (self.mean - self.center) @ self.whitening[0].mT
             self.weight.copy_(whitened_means @ self.whitening[0])
             self.bias.copy_(-0.5 * whitened_means.square().sum(1))
 
-    def _precompute_background(self) -> None:
+    def _precompute_background(self, z: Tensor, fractions: Tensor) -> None:
         """Compute z_μ and P = C⁻¹ V, V being the class means √π_c (z_c − z_μ) and C Cᵀ = I + V Vᵀ."""
-        z = self.class_embeddings()
-        fractions = torch.tensor(self.task.class_counts, dtype=z.dtype, device=z.device)
-        fractions = fractions / fractions.sum().clamp_min(1)
         self.background_mean.copy_(fractions @ z)
         V = fractions.sqrt()[:, None] * (z - self.background_mean)
         C = torch.linalg.cholesky(torch.eye(len(V), dtype=V.dtype, device=V.device) + V @ V.mT)
